@@ -1,4 +1,4 @@
-"""Every mistake a policy can have: `bad_documents.txt` has the documents and what is said."""
+"""Every mistake in a policy: `bad_documents.txt` has the documents and their reports."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ identities:
 
 
 def cases() -> list[object]:
-    """One parameter set per case: the document, and the block that is expected."""
+    """Return the document and the expected report of each case."""
     _, *texts = GOLDEN.read_text(encoding="utf-8").split("=== ")
     found: list[object] = []
     for text in texts:
         title, _, rest = text.partition("\n")
-        document, _, said = rest.partition(">>>\n")
-        found.append(pytest.param(document, said.strip("\n"), id=title))
+        document, _, report = rest.partition(">>>\n")
+        found.append(pytest.param(document, report.strip("\n"), id=title))
     return found
 
 
@@ -47,14 +47,14 @@ def problems_of(text: str, parse: Callable[[str], Policy]) -> PolicyError:
     return caught.value
 
 
-@pytest.mark.parametrize(("document", "said"), cases())
-def test_bad_document_says_what_is_wrong_and_where(
-    document: str, said: str, parse: Callable[[str], Policy]
+@pytest.mark.parametrize(("document", "report"), cases())
+def test_bad_document_is_reported(
+    document: str, report: str, parse: Callable[[str], Policy]
 ) -> None:
-    """Place, code, message and help of every problem, in file order, and nothing else."""
+    """The report has place, code, message and help of each problem, in file order."""
     error = problems_of(document, parse)
 
-    assert said == "\n".join(
+    assert report == "\n".join(
         f"{problem.span.line}:{problem.span.column} {problem.code}: {problem.message}\n"
         f"  {problem.help}"
         for problem in error.problems
@@ -62,7 +62,7 @@ def test_bad_document_says_what_is_wrong_and_where(
 
 
 def test_ten_mistakes_are_reported_at_once_in_file_order(parse: Callable[[str], Policy]) -> None:
-    """Nobody should fix one mistake to be told of the next."""
+    """One run reports all mistakes."""
     error = problems_of(TEN_MISTAKES, parse)
 
     assert [(problem.span.line, problem.code) for problem in error.problems] == [
@@ -79,18 +79,18 @@ def test_ten_mistakes_are_reported_at_once_in_file_order(parse: Callable[[str], 
     ]
 
 
-def test_every_message_keeps_the_style() -> None:
-    """Lower case or a quotation first, no final period, and always a help."""
-    said = re.findall(r"^\d+:\d+ [a-z0-9-]+: (.+)\n  (.+)$", GOLDEN.read_text("utf-8"), re.M)
+def test_messages_follow_the_style_guide() -> None:
+    """Messages begin with lower case or a quotation, end without a period, and have help."""
+    messages = re.findall(r"^\d+:\d+ [a-z0-9-]+: (.+)\n  (.+)$", GOLDEN.read_text("utf-8"), re.M)
 
-    assert len(said) > 100
-    for line in (line for pair in said for line in pair):
+    assert len(messages) > 100
+    for line in (line for pair in messages for line in pair):
         assert re.match(r"[a-z`]", line), line
         assert not line.endswith("."), line
 
 
 def test_character_that_yaml_forbids_is_located(parse: Callable[[str], Policy]) -> None:
-    """PyYAML counts such a place in characters, not in lines."""
+    """PyYAML reports the place in characters, not in lines."""
     error = problems_of("version: 1\n# bell: \a\n", parse)
 
     assert str(error) == (
@@ -99,7 +99,7 @@ def test_character_that_yaml_forbids_is_located(parse: Callable[[str], Policy]) 
     )
 
 
-def test_alias_bomb_is_refused_without_being_expanded(parse: Callable[[str], Policy]) -> None:
+def test_alias_bomb_is_rejected_without_expansion(parse: Callable[[str], Policy]) -> None:
     """Ten levels of ten aliases would be ten billion values."""
     levels = "\n".join(
         f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]" for level in range(1, 11)
@@ -111,7 +111,7 @@ def test_alias_bomb_is_refused_without_being_expanded(parse: Callable[[str], Pol
 
 
 def test_tabs_in_broken_json_are_a_located_problem(parse: Callable[[str], Policy]) -> None:
-    """Tabs pass in valid JSON only; otherwise PyYAML's word on them stands."""
+    """Tabs are allowed in valid JSON only."""
     error = problems_of('{\n\t"version": 1,\n\t"identities": }\n', parse)
 
     assert str(error.problems[0].span) == "p.yaml:2:1"

@@ -1,4 +1,4 @@
-"""Digests change with the meaning of a policy and with nothing else."""
+"""Digests depend on the meaning of a policy only."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Parse = Callable[[str], Policy]
 EXAMPLE = (Path(__file__).parents[2] / "examples/agents.yaml").read_text("utf-8")
 
 REWRITTEN = """\
-# The same four, in another order, another style, and with what was a default spelled out.
+# The same four identities in another order and style, with explicit defaults.
 identities:
     human-admin:
         token:
@@ -176,7 +176,7 @@ CHANGES = {
 
 
 def test_rewritten_document_has_the_same_digests(parse: Parse) -> None:
-    """Comments, order, quotes, units and spelled-out defaults are no change of meaning."""
+    """Comments, order, quotes, units and explicit defaults do not change the meaning."""
     before, after = parse(EXAMPLE), parse(REWRITTEN)
 
     assert policy_digest(before) == policy_digest(after)
@@ -198,7 +198,7 @@ def test_rewritten_document_has_the_same_digests(parse: Parse) -> None:
     ],
 )
 def test_each_audit_field_of_the_defaults_changes_every_digest(parse: Parse, written: str) -> None:
-    """A guard that records otherwise is another guard."""
+    """A guard depends on the audit rules."""
     without = EXAMPLE.replace("    audit: {before_images: {max_bytes: 64kb}}\n", "")
     changed = parse(without.replace("audit: {retain: 100000}", f"audit: {{{written}}}"))
 
@@ -209,31 +209,29 @@ def test_each_audit_field_of_the_defaults_changes_every_digest(parse: Parse, wri
 @pytest.mark.parametrize(
     "written", ["reads: false", "values: none", "mask_keys: []", "before_images: off"]
 )
-def test_audit_field_that_says_what_holds_anyway_leaves_the_digest(
-    parse: Parse, written: str
-) -> None:
-    """A default spelled out is no change of meaning."""
-    spelled_out = EXAMPLE.replace("audit: {retain", f"audit: {{{written}, retain")
+def test_explicit_default_of_audit_leaves_the_digest(parse: Parse, written: str) -> None:
+    """An explicit default does not change the meaning."""
+    explicit = EXAMPLE.replace("audit: {retain", f"audit: {{{written}, retain")
 
-    assert spelled_out != EXAMPLE
-    assert policy_digest(parse(spelled_out)) == policy_digest(parse(EXAMPLE))
+    assert explicit != EXAMPLE
+    assert policy_digest(parse(explicit)) == policy_digest(parse(EXAMPLE))
 
 
-def test_every_field_of_the_model_has_a_change_to_try() -> None:
-    """A field that is added to the model must be added here too."""
+def test_every_field_of_the_model_has_a_change() -> None:
+    """A new field of the model must be added to `CHANGES`."""
     assert set(CHANGES) == {field.name for field in fields(Identity) if field.compare}
 
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_change_of_meaning_changes_the_digest(field: str) -> None:
-    """…and no two of the changes look alike."""
+    """Each change has a digest of its own."""
     digests = [identity_digest(identity) for identity in (IDENTITY, *CHANGES[field])]
 
     assert len(set(digests)) == len(digests)
     assert policy_digest(Policy((IDENTITY,))) != policy_digest(Policy((CHANGES[field][0],)))
 
 
-def test_order_that_says_nothing_leaves_the_digest(parse: Parse) -> None:
+def test_order_without_meaning_leaves_the_digest(parse: Parse) -> None:
     """Limits, `only` and identities are sets."""
     turned = replace(
         IDENTITY,
@@ -248,14 +246,14 @@ def test_order_that_says_nothing_leaves_the_digest(parse: Parse) -> None:
 
 
 def test_warnings_leave_the_digest() -> None:
-    """What a server lacks is no part of what the policy says."""
+    """Missing commands of a server are not part of the policy."""
     warning = Problem("absent-command", "the server has no `SET`", Span("p", 1, 1), "remove it")
 
     assert policy_digest(Policy((IDENTITY,), (warning,))) == policy_digest(Policy((IDENTITY,)))
 
 
-def test_what_is_accepted_of_lint_leaves_the_digest(parse: Parse) -> None:
-    """It is said to people, and no guard is another for it."""
+def test_accepted_findings_leave_the_digest(parse: Parse) -> None:
+    """Guards do not depend on accepted findings."""
     accepting = parse(EXAMPLE)
     silent = parse(re.sub(r"\n    accept: .*", "", EXAMPLE))
 

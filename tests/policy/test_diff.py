@@ -1,4 +1,4 @@
-"""The difference of two policies: each kind of rule, by hand."""
+"""The difference of two policies, for each kind of rule."""
 
 from __future__ import annotations
 
@@ -83,10 +83,8 @@ BREAKER = "on_denials: {threshold: 5/hour, suspend: 1m}"
         ("    deny:", '      - {allow: [delete], keys: ["ws:a:lock"]}\n    deny:', False, False),
     ],
 )
-def test_change_of_one_rule_is_said_with_what_it_does(
-    old: str, new: str, widens: bool, narrows: bool
-) -> None:
-    """Of limits, the calls that they let through; of grants and deny rules, what may be reached."""
+def test_change_of_one_rule_is_marked(old: str, new: str, widens: bool, narrows: bool) -> None:
+    """Limits are compared by allowed calls, grants and deny rules by allowed keys."""
     identity, change = only(diff(old, new))
 
     assert (change.widens, change.narrows) == (widens, narrows)
@@ -103,10 +101,10 @@ def test_change_of_one_rule_is_said_with_what_it_does(
         (Breaker(50, "minute", 600), Breaker(51, "hour", 600), True, True),
     ],
 )
-def test_breaker_that_stops_less_widens(
+def test_breaker_that_suspends_less_widens(
     before: Breaker | None, after: Breaker | None, widens: bool, narrows: bool
 ) -> None:
-    """Whoever raises its threshold lets through what the identity would have been stopped for."""
+    """A higher threshold allows calls during which the identity was suspended before."""
     for old, new, marks in (
         (before, after, (widens, narrows)),
         (after, before, (narrows, widens)),
@@ -117,7 +115,7 @@ def test_breaker_that_stops_less_widens(
 
 
 def test_limit_per_capture_widens_where_keys_are_no_longer_captured() -> None:
-    """The limit stands as it was, and counts less."""
+    """The limit is unchanged but counts fewer calls."""
     wide = '["ws:{workspace}:jobs:*"]}\n      - {allow: [read, write], keys: ["ws:*"]}'
     (identity,) = diff('["ws:{workspace}:*"]}', wide).identities
 
@@ -125,8 +123,8 @@ def test_limit_per_capture_widens_where_keys_are_no_longer_captured() -> None:
     assert [change.widens for change in marked] == [True]
 
 
-def test_new_and_removed_identities_are_marked_by_their_access_alone() -> None:
-    """A limit on what was not there before neither widens nor narrows anything."""
+def test_new_and_removed_identities_are_marked_by_access_only() -> None:
+    """A limit of a new identity neither widens nor narrows."""
     found = diff("  agent:", "  other:")
 
     other, agent = found.identities
@@ -135,20 +133,20 @@ def test_new_and_removed_identities_are_marked_by_their_access_alone() -> None:
     assert not any(change.widens for change in other.changes if change.part in ("rate", "budget"))
 
 
-def test_rules_in_another_order_are_a_change_that_does_nothing() -> None:
-    """The digest is another, so something must be said."""
+def test_rules_in_another_order_are_a_change_without_effect() -> None:
+    """The digest differs, so the change is reported."""
     grants = ['{allow: [read], keys: ["a:*"]}', '{allow: [write], keys: ["b:*"]}']
     head = "version: 1\nidentities: {agent: {kind: machine, grants: ["
-    one, other = (read(f"{head}{', '.join(some)}]}}}}") for some in (grants, grants[::-1]))
+    before, after = (read(f"{head}{', '.join(some)}]}}}}") for some in (grants, grants[::-1]))
 
-    identity, change = only(diff_policies(one, other, TABLE))
+    identity, change = only(diff_policies(before, after, TABLE))
 
     assert change.part == "order"
     assert (identity.widens, identity.narrows) == (False, False)
 
 
 def test_every_field_of_an_identity_is_compared() -> None:
-    """A new field of the model must have a place in `diff`, or its changes go unseen."""
+    """A new field of the model must be compared, or its changes are not reported."""
     compared = {"name", "kind", "grants", "deny", "rates", "budgets", "token", "audit"}
     compared |= {"durability", "on_denials", "work"}
     assert {field.name for field in fields(Identity) if field.compare} == compared

@@ -1,4 +1,4 @@
-"""What a good document means, and that no text whatever breaks the parser."""
+"""The meaning of valid documents, and the robustness of the parser."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ identities:
 
 
 def test_example_parses_with_the_shipped_command_table() -> None:
-    """What the README shows must load."""
+    """The example of the README must load."""
     policy = parse_policy(EXAMPLE, file="agents.yaml", commands=load_table())
 
     assert [identity.name for identity in policy.identities] == [
@@ -86,7 +86,7 @@ def test_example_means_what_the_design_says(parse: Parse) -> None:
     assert admin.audit == AuditRules(100_000)
 
 
-def test_parts_know_their_place(parse: Parse) -> None:
+def test_parts_have_their_places(parse: Parse) -> None:
     """Lint, diff and compiler problems point into the file."""
     runner = parse(EXAMPLE).identities[1]
 
@@ -103,10 +103,10 @@ def test_parts_know_their_place(parse: Parse) -> None:
     assert place(runner.accepted[0].span) == ("p.yaml", 22, 14)
 
 
-def test_token_settings_of_an_identity_know_their_place_and_defaults_have_none(
+def test_token_settings_of_an_identity_have_places_and_defaults_have_none(
     parse: Parse,
 ) -> None:
-    """What is wrong with the defaults for one identity is mended in that identity."""
+    """A finding about a default of one identity is fixed in that identity."""
     admin, reader = parse(EXAMPLE).identities[3], parse(EXAMPLE).identities[0]
 
     assert {field: str(span) for field, span in admin.token.spans.items()} == {
@@ -118,7 +118,7 @@ def test_token_settings_of_an_identity_know_their_place_and_defaults_have_none(
 
 
 def test_accepted_findings_have_their_reasons(parse: Parse) -> None:
-    """Any code will do: whether there is such a finding is lint's to say."""
+    """The parser allows any code; lint checks it."""
     identity = parse(identity_with('accept: {no-rate: "once a day", x: y}')).identities[0]
 
     assert identity.accepted == (Acceptance("no-rate", "once a day"), Acceptance("x", "y"))
@@ -144,7 +144,7 @@ def test_json_document_means_the_same(parse: Parse, indent: int | str | None) ->
 
 
 def test_token_and_audit_fields_override_the_defaults_one_by_one(parse: Parse) -> None:
-    """An identity that shortens its ttl keeps the rest of the defaults."""
+    """Fields that an identity does not set have their defaults."""
     text = identity_with("token: {ttl: 30m}\n    audit: {retain: 5}").replace(
         "identities:",
         "defaults: {token: {ttl: 2h, max_ttl: 4d, idle: 20m}, audit: {retain: 9}}\nidentities:",
@@ -167,7 +167,7 @@ def test_token_and_audit_fields_override_the_defaults_one_by_one(parse: Parse) -
 def test_durability_fields_override_the_defaults_one_by_one(
     parse: Parse, own: str, expected: Durability
 ) -> None:
-    """An identity that need not wait says so with 0."""
+    """An identity disables waiting with 0."""
     text = identity_with(f"durability: {own}").replace(
         "identities:",
         "defaults: {durability: {wait_replicas: 2, timeout: 1500ms}}\nidentities:",
@@ -177,10 +177,10 @@ def test_durability_fields_override_the_defaults_one_by_one(
 
 
 def test_durability_that_is_not_named_waits_for_nothing(parse: Parse) -> None:
-    """And one that names replicas alone waits for the built-in time."""
+    """With replicas only, the timeout has its default."""
     assert parse(identity_with("token: {ttl: 1h}")).identities[0].durability == Durability(0, 50)
-    one = parse(identity_with("durability: {wait_replicas: 1}")).identities[0]
-    assert one.durability == Durability(1, 50)
+    replica = parse(identity_with("durability: {wait_replicas: 1}")).identities[0]
+    assert replica.durability == Durability(1, 50)
 
 
 def audit_of(parse: Parse, own: str, defaults: str = "") -> AuditRules:
@@ -215,7 +215,7 @@ def test_audit_fields_say_what_is_recorded(parse: Parse, written: str, rules: Au
 
 
 def test_mask_keys_are_key_patterns(parse: Parse) -> None:
-    """What a mask captures is nothing to count by, and its braces are those of any pattern."""
+    """Masks have the syntax of key patterns, and no limit counts by their captures."""
     audit = audit_of(parse, 'mask_keys: ["a:{ws}:secret", "b:{{x}}:*"]')
 
     assert masks_of(audit) == ["a:{ws}:secret", "b:{{x}}:*"]
@@ -228,7 +228,7 @@ EVERY_FIELD = (
 
 
 def test_audit_fields_of_an_identity_win_one_by_one(parse: Parse) -> None:
-    """What it does not mention is as the defaults have it."""
+    """Fields that it does not set have their defaults."""
     defaults = audit_of(parse, "", EVERY_FIELD)
 
     def changed(own: str) -> AuditRules:
@@ -241,20 +241,20 @@ def test_audit_fields_of_an_identity_win_one_by_one(parse: Parse) -> None:
     assert masks_of(changed('mask_keys: ["t:*"]')) == ["t:*"]
 
 
-@pytest.mark.parametrize("one", ["5", "30d", "{until: exported, hard_max: 7}"])
+@pytest.mark.parametrize("own", ["5", "30d", "{until: exported, hard_max: 7}"])
 @pytest.mark.parametrize("other", ["6", "31d", "{until: exported, hard_max: 8}"])
 def test_retain_in_another_form_leaves_nothing_of_the_defaults(
-    parse: Parse, one: str, other: str
+    parse: Parse, own: str, other: str
 ) -> None:
-    """Two bounds on one trail would lose what either of them should keep."""
-    audit = audit_of(parse, f"retain: {one}", f"retain: {other}")
+    """An audit stream has one kind of retention."""
+    audit = audit_of(parse, f"retain: {own}", f"retain: {other}")
 
-    assert audit == audit_of(parse, f"retain: {one}")
+    assert audit == audit_of(parse, f"retain: {own}")
     assert [audit.retain, audit.retain_s, audit.hard_max].count(None) == 2
 
 
 def test_grant_has_before_images_of_its_own(parse: Parse) -> None:
-    """Off is a bound of nothing; not a word leaves it to `audit`."""
+    """`off` records none; without the field `audit` applies."""
     grants = """\
 version: 1
 identities:
@@ -388,7 +388,7 @@ def test_one_grant_may_hold_keys_and_channels(parse: Parse) -> None:
 
 
 def test_grant_without_channels_has_none(parse: Parse) -> None:
-    """Documents from before channels mean what they meant."""
+    """Channels are optional."""
     assert parse(identity_with("")).identities[0].grants[0].channels == ()
 
 
@@ -401,7 +401,7 @@ def test_same_channel_for_other_commands_passes(parse: Parse) -> None:
 
 
 def test_grant_to_publish_leaves_captures_of_keys_known(parse: Parse) -> None:
-    """It has no keys, which is no reason to give up on what a limit may count by."""
+    """Captures of the other grants are still known."""
     text = publishing(
         'allow: [publish], channels: ["a:{x}"]}, {allow: [read], keys: ["b:{ws}"]',
         'rate: {requests: {limit: 5/second, per: "{ws}"}}',
@@ -438,8 +438,8 @@ def test_identity_may_be_named_like_a_scalar(parse: Parse, name: str) -> None:
     assert parse(identity_with("").replace("  a:\n", f"  {name}:\n")).identities[0].name == name
 
 
-def test_anchor_that_nobody_uses_passes(parse: Parse) -> None:
-    """It is the alias that hides what a policy says."""
+def test_unused_anchor_passes(parse: Parse) -> None:
+    """Only aliases hide the content of a policy."""
     assert parse(identity_with("").replace("kind: machine", "kind: &k machine")).identities
 
 
@@ -505,19 +505,19 @@ def check_only_policy_errors(text: str, parse: Parse) -> None:
 @example(text="{" * 3 + "\t")
 @settings(deadline=None)
 def test_arbitrary_text_raises_nothing_but_policy_errors(text: str, parse: Parse) -> None:
-    """Whatever a file holds, the answer is a list of places in it."""
+    """For any text the result is a policy or a list of problems."""
     check_only_policy_errors(text, parse)
 
 
 @given(text=mutations())
 @settings(max_examples=300, deadline=None)
 def test_mutated_example_raises_nothing_but_policy_errors(text: str, parse: Parse) -> None:
-    """Mistakes are mostly small changes to something that worked."""
+    """Most mistakes are small changes to a valid file."""
     check_only_policy_errors(text, parse)
 
 
 @pytest.mark.parametrize("character", list("{}[]*:- &|'\"\\"))
-def test_long_and_hostile_text_is_answered_soon(parse: Parse, character: str) -> None:
+def test_long_and_hostile_text_is_parsed_soon(parse: Parse, character: str) -> None:
     """No step is quadratic in what a file repeats."""
     started = time.process_time()
     check_only_policy_errors(identity_with("").replace("a:{ws}", character * 20_000), parse)

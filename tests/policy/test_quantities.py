@@ -39,13 +39,13 @@ def test_duration_is_read_in_seconds(text: str, seconds: int) -> None:
 
 @given(seconds=st.integers(1, MAX_DURATION_S))
 def test_formatted_duration_reads_back(seconds: int) -> None:
-    """What keyleash prints may be pasted into a policy."""
+    """Printed durations can be pasted into a policy."""
     assert parse_duration(format_duration(seconds), HERE) == seconds
 
 
 @given(text=st.text(alphabet="0123456789-+. wdhmsé٣"))
 def test_any_other_text_is_a_policy_error(text: str) -> None:
-    """Nothing is guessed: a duration is within its bounds or refused."""
+    """A duration is within its bounds or rejected."""
     try:
         seconds = parse_duration(text, HERE)
     except PolicyError:
@@ -71,8 +71,8 @@ def test_size_is_read_in_bytes(text: str, size: int) -> None:
 
 
 @given(text=st.text(alphabet="0123456789-+. kmgbKMé٣"))
-def test_any_other_text_is_no_size(text: str) -> None:
-    """Nothing is guessed: a size is within its bounds or refused."""
+def test_any_other_text_is_not_a_size(text: str) -> None:
+    """A size is within its bounds or rejected."""
     try:
         size = parse_size(text, HERE)
     except PolicyError:
@@ -84,7 +84,7 @@ def test_any_other_text_is_no_size(text: str) -> None:
     "text",
     ["", "/", "5", "5/", "/day", "5 / day", "5/day ", "5.0/day", "+5/day", "5/day/day", "٣/day"],
 )
-def test_garbage_is_no_count_per_period(text: str) -> None:
+def test_other_text_is_not_a_count_per_period(text: str) -> None:
     """Digits, a slash, a word."""
     with pytest.raises(PolicyError) as caught:
         parse_count_per_period(text, ["day"], HERE)

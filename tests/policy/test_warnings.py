@@ -1,4 +1,4 @@
-"""What a policy says in vain: of commands that the server lacks, and of keys that are masked."""
+"""Warnings of rules without effect: missing commands and masked keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ identities:
 
 
 def without(commands: CommandTable, *names: str) -> CommandTable:
-    """The table of a server that lacks these commands."""
+    """Return the table of a server without these commands."""
     kept = {name: spec for name, spec in commands.commands.items() if name not in names}
     return CommandTable(("valkey 8.1.1",), kept)
 
@@ -39,12 +39,12 @@ def parse_for(
     return parse_policy(text, file="p.yaml", commands=commands, server=server)
 
 
-def said(policy: Policy) -> Sequence[str]:
+def warnings_of(policy: Policy) -> Sequence[str]:
     return [f"{warning.span} {warning.code}: {warning.message}" for warning in policy.warnings]
 
 
 def test_command_that_the_server_lacks_is_a_warning_with_its_place(commands: CommandTable) -> None:
-    """The policy holds, but whoever loads it should know that a rule is idle."""
+    """The policy is valid, but the rule has no effect on that server."""
     policy = parse_for(without(commands, "HGET"), commands)
 
     assert [str(warning) for warning in policy.warnings] == [
@@ -65,7 +65,7 @@ identities:
     server = without(commands, "GET", "HGET")
     policy = parse_policy(text, file="p.yaml", commands=commands, server=server)
 
-    assert said(policy) == [
+    assert warnings_of(policy) == [
         "p.yaml:3:41 absent-command: the server has no `HGET`",
         "p.yaml:3:55 absent-command: the server has no `GET`",
         "p.yaml:4:71 absent-category: the server has no command of the category `@hash`",
@@ -74,7 +74,7 @@ identities:
 
 
 def test_category_of_which_the_server_has_one_command_is_no_warning(commands: CommandTable) -> None:
-    """A category stands for whatever the server has of it."""
+    """A category includes all of its commands that the server has."""
     policy = parse_for(without(commands, "SET"), commands, except_='["@write", "@string"]')
 
     assert policy.warnings == ()
@@ -102,11 +102,11 @@ def test_sub_command_that_the_server_lacks_is_a_warning(commands: CommandTable) 
     """Later servers add sub-commands to containers that were there before."""
     policy = parse_for(without(commands, "XINFO STREAM"), commands, only="[xinfo  stream]")
 
-    assert said(policy) == ["p.yaml:6:47 absent-command: the server has no `XINFO STREAM`"]
+    assert warnings_of(policy) == ["p.yaml:6:47 absent-command: the server has no `XINFO STREAM`"]
 
 
 def test_parse_without_a_server_warns_of_nothing(commands: CommandTable) -> None:
-    """A file can be checked with no server in reach."""
+    """A file can be checked without a server."""
     assert parse_for(None, commands).warnings == ()
 
 
@@ -133,7 +133,7 @@ def test_unknown_name_is_a_problem_whatever_the_server_has(commands: CommandTabl
 
 
 def test_warnings_make_no_other_policy(commands: CommandTable) -> None:
-    """Two servers with the same policy are compared by what it allows."""
+    """Policies are equal if their identities are, whatever the warnings."""
     warned = parse_for(without(commands, "HGET"), commands)
 
     assert warned.warnings
@@ -168,7 +168,7 @@ OWN = IMAGES.removeprefix(", ")
         # A key is left of which there are images.
         (IMAGES, "", 'mask_keys: ["s:{x}:k", "s:a*", "t:*"]', []),
         ("", "", f'{OWN}, mask_keys: ["s:*"]', []),
-        # Nobody asks for images here; or only the defaults do, which others have too.
+        # No images are requested here, or by the defaults only, which apply to others too.
         (", before_images: off", "", 'mask_keys: ["*"]', []),
         ("", "", 'mask_keys: ["*"]', []),
         ("", "", 'mask_keys: ["*"], before_images: off', []),
@@ -177,7 +177,7 @@ OWN = IMAGES.removeprefix(", ")
 def test_before_images_of_masked_keys_alone_are_a_warning(
     commands: CommandTable, first: str, second: str, audit: str, places: Sequence[str]
 ) -> None:
-    """A mask wins, so whoever asks for an undo of such keys should know that there is none."""
+    """Masked keys have no before-images, so their changes cannot be undone."""
     text = MASKED.format(first=first, second=second, audit=audit)
     policy = parse_policy(text, file="p.yaml", commands=commands)
 
@@ -186,7 +186,7 @@ def test_before_images_of_masked_keys_alone_are_a_warning(
 
 
 def test_warning_of_masked_images_says_what_to_do(commands: CommandTable) -> None:
-    """Either of the two wishes has to go."""
+    """The help names both ways to resolve the conflict."""
     text = MASKED.format(first=IMAGES, second="", audit='mask_keys: ["s:*"]')
     policy = parse_policy(text, file="p.yaml", commands=commands)
 

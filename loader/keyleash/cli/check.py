@@ -63,17 +63,16 @@ def read_policy(file: str) -> Document:
 
 _DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
-"""What workflow commands want escaped: in the text, and in the values before it."""
+"""Characters that workflow commands escape, in the text and in properties."""
 
 
 def annotation(level: Literal["warning", "error"], problem: Problem) -> str:
     """
-    One workflow command, to be printed on standard output as a line of its own.
+    Return a problem as a workflow command of GitHub, one line on standard output.
 
     Args:
-        level: How it is shown; neither makes a job fail, an exit code does.
-        problem: Its file is named as it was given, so relative to the repository if the
-            command ran at its root.
+        level: The level of the annotation; only the exit code makes a job fail.
+        problem: The problem; GitHub expects its file name relative to the repository.
     """
     place = {
         "file": printable(problem.span.file),
@@ -106,9 +105,9 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     """Validate and lint a policy file.
 
     Reports every problem of FILE, each with its place. No server is needed: commands are those
-    of the servers that keyleash knows, and `load` asks the one that it loads on. Warns of what
-    is valid and yet probably not meant: see docs/reference/lint.md. An `accept` in FILE,
-    with a reason, lets a finding stand. `-` reads standard input.
+    of all supported servers; `load` checks them on its server. Warns of valid rules that are
+    probably mistakes: see docs/reference/lint.md. An `accept` in FILE accepts a finding, with
+    a reason. `-` reads standard input.
     """
     annotated = format_ == "github"
     if annotated and settings.json:
@@ -129,7 +128,7 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
         print_json(_as_json(document, warnings, found.accepted))
         return
     warn(warnings)
-    _tell(document, found.accepted)
+    _print_summary(document, found.accepted)
 
 
 def _annotate(problems: Sequence[Problem], *, as_errors: bool) -> None:
@@ -160,7 +159,7 @@ def _as_json(
     }
 
 
-def _tell(document: Document, accepted: Sequence[LintFinding]) -> None:
+def _print_summary(document: Document, accepted: Sequence[LintFinding]) -> None:
     identities = document.policy.identities
     names = listing((identity.name for identity in identities), SHOWN_IDENTITIES)
     click.echo(f"{printable(document.file)} is valid")

@@ -1,4 +1,4 @@
-"""`keyleash compile`: see the guards that a policy becomes."""
+"""`keyleash compile`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
     SHA-1 of the script, as sha1sum and SCRIPT LOAD give it. No server is needed. `-` reads
     standard input.
     """
-    guards = _chosen(read_policy(file).guards, identity)
+    guards = _selected(read_policy(file).guards, identity)
     paths = _written(guards, Path(output)) if output is not None else {}
     if settings.json:
         shows_script = identity is not None and output is None
@@ -53,7 +53,7 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
             print_note(f"{counted(len(paths), 'script')} written to `{output}`")
 
 
-def _chosen(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[CompiledGuard]:
+def _selected(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[CompiledGuard]:
     if identity is None:
         return list(guards)
     found = [guard for guard in guards if guard.identity == identity]
@@ -76,10 +76,10 @@ def _written(guards: list[CompiledGuard], directory: Path) -> dict[str, Path]:
 
 def _as_json(guard: CompiledGuard, paths: dict[str, Path], shows_script: bool) -> dict[str, Any]:
     path = paths.get(guard.identity)
-    said: dict[str, Any] = {
+    return {
         "identity": guard.identity,
         "digest": guard.digest,
         "bytes": len(guard.script),
         "file": str(path) if path else None,
+        **({"script": guard.script} if shows_script else {}),
     }
-    return {**said, "script": guard.script} if shows_script else said

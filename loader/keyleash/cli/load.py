@@ -270,8 +270,8 @@ def load(settings: Settings, /, file: str, transport: str, **options: Any) -> No
     not validate payloads if FILE allows RESTORE; an option allows each. `-` reads standard
     input, and then needs --yes.
 
-    ACL users that `keyleash fence` made are kept in step, on each --node as well, and those of
-    identities that leave the policy are deleted.
+    ACL users of `keyleash fence` are updated as well, on each --node too, and those of removed
+    identities are deleted.
     """
     name, text = read_text(file)
     _load(settings, text, name, name, Transport(transport), **options)

@@ -91,7 +91,7 @@ class Grant:
 
     @property
     def allows_restore(self) -> bool:
-        """Whether the grant allows RESTORE on its keys."""
+        """True if the grant allows RESTORE on its keys."""
         spec = load_table().commands["RESTORE"]
         return self.applies_to(spec) and set(spec.needs) <= set(self.allow)
 
@@ -164,8 +164,8 @@ class AuditRules:
     Attributes:
         retain: Number of events to keep; None if `retain_s` or `hard_max` decides.
         retain_s: Seconds to keep events for, instead.
-        hard_max: Instead: events are kept until they are exported, and a write is denied while
-            this number of events waits for export.
+        hard_max: Instead: events are stored until they are exported, and a write is denied
+            while this number of events waits for export.
         mask_keys: Keys that are recorded as a prefix and a digest.
         image_bytes: Longest before-image of a key; 0 records none.
     """

@@ -143,7 +143,7 @@ def _read_retention(setting: Setting, node: YamlNode, problems: Problems) -> dic
 
 def _read_retain_s(node: YamlNode, problems: Problems) -> int | None:
     if is_duration(node.source):
-        because = "export events that must be kept for longer"
+        because = "export events to store them for longer"
         return problems.attempt(
             lambda: parse_duration(node.source, node.span, MAX_RETAIN_DAYS, because)
         )

@@ -1,8 +1,8 @@
-"""The forms that calls of a command have, by what their keys need."""
+"""The forms of a command's calls, by the operation classes that their keys need."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,22 +10,22 @@ from keyleash.commands import CommandSpec, CommandTable
 from keyleash.commands.spec import Needs, OptionKey
 from keyleash.policy.model import Grant
 
-KEPT = 256
-"""So many different pairs of narrowings are remembered; most identities have none."""
+CACHED = 256
+"""Cached pairs of filters; most identities have none."""
 
-Narrowings = tuple[tuple[tuple[str, ...] | None, tuple[str, ...]], ...]
+Filters = tuple[tuple[tuple[str, ...] | None, tuple[str, ...]], ...]
 """`only` and `except` of each grant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """
-    One form of call.
+    A form of a call.
 
     Attributes:
-        needs: Of each kind of key that it has: COPY has two, MSET one.
-        publishes: Whether it has a channel.
-        scans: Whether it lists keys by a glob.
+        needs: The needed classes of each kind of key: COPY has two kinds, MSET one.
+        publishes: Whether the call has a channel.
+        scans: Whether the call lists keys by a glob.
     """
 
     needs: tuple[Needs, ...] = ()
@@ -34,13 +34,13 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
+class CommandGroup:
     """
-    Commands that the same grants are about.
+    Commands to which the same grants apply.
 
     Attributes:
-        before, after: Places of these grants in the two identities.
-        names: The commands by the forms that their calls have.
+        before, after: Indexes of these grants in the two identities.
+        names: The commands by the forms of their calls.
     """
 
     before: tuple[int, ...]
@@ -50,10 +50,10 @@ class Alike:
 
 def forms_of(spec: CommandSpec) -> tuple[Form, ...]:
     """
-    The forms of a command's calls: the plain one first, then those that options make.
+    Return the forms of a command's calls: the plain one first, then those with options.
 
-    A call has a key of each kind that its command always takes. One that counts no keys, or
-    stops before them, does nothing on any server, and is none.
+    A call has a key of each kind that its command always takes. A call without these keys does
+    nothing on any server, and is not a form.
     """
     plain = tuple(search.needs for search in spec.keys if not isinstance(search, OptionKey))
     forms = [Form(plain, spec.channel is not None, spec.scans)]
@@ -63,31 +63,31 @@ def forms_of(spec: CommandSpec) -> tuple[Form, ...]:
     return tuple(dict.fromkeys(forms))
 
 
-def narrowings_of(grants: tuple[Grant, ...]) -> Narrowings:
-    """What `commands_alike` needs to know of an identity's grants."""
+def filters_of(grants: tuple[Grant, ...]) -> Filters:
+    """Return the command filters of an identity's grants, for `command_groups`."""
     return tuple((grant.only, grant.except_) for grant in grants)
 
 
-@lru_cache(KEPT)
-def commands_alike(table: CommandTable, before: Narrowings, after: Narrowings) -> tuple[Alike, ...]:
-    """Sort the commands of *table* by which grants of two identities are about them."""
-    olds, news = _grants(before), _grants(after)
-    found: dict[tuple[tuple[int, ...], tuple[int, ...]], dict[Form, list[str]]] = {}
+@lru_cache(CACHED)
+def command_groups(
+    table: CommandTable, before: Filters, after: Filters
+) -> tuple[CommandGroup, ...]:
+    """Group the commands of *table* by the grants of two identities that apply to them."""
+    olds, news = (
+        [Grant((), (), only, except_) for only, except_ in filters] for filters in (before, after)
+    )
+    groups: dict[tuple[tuple[int, ...], tuple[int, ...]], dict[Form, list[str]]] = {}
     for spec in sorted(table, key=lambda spec: spec.name):
         if spec.refused is not None:
             continue
-        forms = found.setdefault((_about(olds, spec), _about(news, spec)), {})
+        forms = groups.setdefault((_applying(olds, spec), _applying(news, spec)), {})
         for form in forms_of(spec):
             forms.setdefault(form, []).append(spec.name)
     return tuple(
-        Alike(*places, {form: tuple(names) for form, names in forms.items()})
-        for places, forms in found.items()
+        CommandGroup(*indexes, {form: tuple(names) for form, names in forms.items()})
+        for indexes, forms in groups.items()
     )
 
 
-def _grants(narrowings: Narrowings) -> tuple[Grant, ...]:
-    return tuple(Grant((), (), only, except_) for only, except_ in narrowings)
-
-
-def _about(grants: tuple[Grant, ...], spec: CommandSpec) -> tuple[int, ...]:
+def _applying(grants: Sequence[Grant], spec: CommandSpec) -> tuple[int, ...]:
     return tuple(place for place, grant in enumerate(grants) if grant.applies_to(spec))

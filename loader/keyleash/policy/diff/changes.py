@@ -75,12 +75,12 @@ class IdentityDiff:
 
     @property
     def widens(self) -> bool:
-        """Whether any call becomes allowed."""
+        """True if any call becomes allowed."""
         return bool(self.gains) or any(change.widens for change in self.changes)
 
     @property
     def narrows(self) -> bool:
-        """Whether any call becomes denied."""
+        """True if any call becomes denied."""
         return bool(self.losses) or any(change.narrows for change in self.changes)
 
 
@@ -102,5 +102,5 @@ class PolicyDiff:
 
     @property
     def widens(self) -> bool:
-        """Whether any call of any identity becomes allowed."""
+        """True if any call of any identity becomes allowed."""
         return any(identity.widens for identity in self.identities)

@@ -13,22 +13,21 @@ from keyleash.policy.diff.limits import breaker_changes, limit_changes, setting_
 from keyleash.policy.diff.permissions import Access, Gains, gains_of
 from keyleash.policy.model import AnySuffix, Grant, Identity, Literal, Pattern, Policy
 
-Likeness = Callable[[Grant], object]
-
-_LIKENESSES: tuple[Likeness, ...] = (
+_MATCHES: tuple[Callable[[Grant], object], ...] = (
+    lambda grant: grant,
     lambda grant: (frozenset(grant.keys), frozenset(grant.channels)),
     lambda grant: (grant.allow, frozenset(grant.only or ()), frozenset(grant.except_)),
 )
-"""By what two unequal grants are seen as one that was changed, the surest first."""
+"""Properties by which grants of two policies are paired, the surest first."""
 
 
 def grant_changes(
     before: Access, after: Access, gains: Gains, losses: Gains
 ) -> Iterator[PolicyChange]:
-    """The grants that differ: those of *after* in its order, then those that are gone."""
+    """Yield the grants that differ: those of *after* in its order, then the removed ones."""
     partners = _partners(before.grants, after.grants)
     for place, grant in enumerate(after.grants):
-        partner = partners.pop(place, None)
+        partner = partners.get(place)
         old = None if partner is None else before.grants[partner]
         if old != grant:
             yield PolicyChange(
@@ -39,10 +38,9 @@ def grant_changes(
                 narrows=partner is not None
                 and (losses.by_grant(before, partner) or _allows_longer(old, grant)),
             )
-    paired = {*_partners(before.grants, after.grants).values()}
     for place, grant in enumerate(before.grants):
-        if place not in paired:
-            # Its bound on values goes with it, and other grants may match the same keys.
+        if place not in partners.values():
+            # Its bound on values is removed as well, and other grants may match the same keys.
             widens = grant.value_bytes is not None and bool(after.grants)
             narrows = losses.by_grant(before, place)
             yield PolicyChange(Part.GRANT, before=grant, widens=widens, narrows=narrows)
@@ -51,19 +49,19 @@ def grant_changes(
 def deny_changes(
     before: Access, after: Access, gains: Gains, losses: Gains
 ) -> Iterator[PolicyChange]:
-    """The denied patterns that differ; how they are put together in rules makes no difference."""
-    shapes_before = {pattern.parts for pattern in before.denied}
-    shapes_after = {pattern.parts for pattern in after.denied}
+    """Yield the denied patterns that differ, whatever rules they are in."""
+    old_parts = {pattern.parts for pattern in before.denied}
+    new_parts = {pattern.parts for pattern in after.denied}
     for pattern in after.denied:
-        if pattern.parts not in shapes_before:
+        if pattern.parts not in old_parts:
             yield PolicyChange(Part.DENY, after=pattern, narrows=losses.by_lifting(pattern))
     for pattern in before.denied:
-        if pattern.parts not in shapes_after:
+        if pattern.parts not in new_parts:
             yield PolicyChange(Part.DENY, before=pattern, widens=gains.by_lifting(pattern))
 
 
 def _allows_longer(item: Grant | None, other: Grant | None) -> bool:
-    """Return whether one grant lets a call make longer strings than another does."""
+    """Return whether one grant allows longer strings than another."""
     return item is not None and other is not None and _value_bytes(item) > _value_bytes(other)
 
 
@@ -72,14 +70,16 @@ def _value_bytes(grant: Grant) -> int:
 
 
 def _partners(befores: Sequence[Grant], afters: Sequence[Grant]) -> dict[int, int]:
-    """For grants of *afters*, by place, the place of what each was before."""
+    """Return the index of the earlier version of each grant of *afters*, by its index."""
     found: dict[int, int] = {}
     free = dict(enumerate(befores))
-    for alike in (lambda grant: grant, *_LIKENESSES):
+    for matched_by in _MATCHES:
         for place, grant in enumerate(afters):
             if place in found:
                 continue
-            partner = next((at for at, item in free.items() if alike(item) == alike(grant)), None)
+            partner = next(
+                (at for at, item in free.items() if matched_by(item) == matched_by(grant)), None
+            )
             if partner is not None:
                 found[place] = partner
                 del free[partner]
@@ -90,13 +90,13 @@ def diff_policies(
     before: Policy, after: Policy, table: CommandTable, protected: Iterable[str] = ()
 ) -> PolicyDiff:
     """
-    Say how the access, the limits and the rules of each identity change.
+    Compare access, limits and rules of each identity.
 
     Args:
-        before: The policy that is active; `Policy(())` if none is.
-        after: The one that is to be.
-        table: The commands of the server, by which both are read.
-        protected: What the names of keyleash's own keys begin with.
+        before: The active policy; `Policy(())` if there is none.
+        after: The new policy.
+        table: The commands of the server.
+        protected: Prefixes of keyleash's own keys.
     """
     hidden = tuple(
         Pattern(f"{prefix}*", (Literal(prefix.encode()), AnySuffix()))
@@ -125,7 +125,7 @@ def diff_identities(
     table: CommandTable,
     protected: tuple[Pattern, ...] = (),
 ) -> IdentityDiff:
-    """Say how one identity changes; None where a policy has none of that name."""
+    """Compare one identity; None where it does not exist."""
     old, new = Access.of(before, protected), Access.of(after, protected)
     gains, losses = gains_of(new, old, table), gains_of(old, new, table)
     changes = (
@@ -152,7 +152,7 @@ def _mean_the_same(before: Identity | None, after: Identity | None) -> bool:
 
 
 def _other_changes(before: Identity | None, after: Identity | None) -> Iterator[PolicyChange]:
-    """The rules that are not about access to keys."""
+    """Yield the changes of rules other than grants and deny rules."""
     match before, after:
         case Identity(), Identity():
             yield from _changes(before, after)
@@ -175,10 +175,10 @@ def _changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
 
 
 def _bare(identity: Identity) -> Identity:
-    """An identity with no rules of its own."""
+    """Return an identity without rules."""
     return Identity(identity.name, identity.kind, ())
 
 
 def _unmarked(change: PolicyChange) -> PolicyChange:
-    # An identity that may do nothing, before or after, is not bound by its limits either.
+    # Limits of an identity without access have no effect.
     return replace(change, widens=False, narrows=False)

@@ -12,12 +12,9 @@ from keyleash.policy.diff.permissions import Captured
 from keyleash.policy.model import Breaker, Identity
 from keyleash.policy.settings import settings_of
 
-_PER_IDENTITY = SubjectKind.IDENTITY
-_PER_CAPTURE = SubjectKind.CAPTURE
-
 
 def limit_changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
-    """The limits that differ, or whose subject is captured of other keys."""
+    """Yield the limits that differ, or whose subject is captured from other keys."""
     olds = {limit.name: limit for limit in before.limits}
     news = {limit.name: limit for limit in after.limits}
     for name, new in news.items():
@@ -38,39 +35,22 @@ def _part(limit: Limit) -> Part:
     return Part.RATE if isinstance(limit, Rate) else Part.BUDGET
 
 
-def _allows_more(limit: Limit, other: Limit, with_one: Identity, with_other: Identity) -> bool:
-    """Whether *one* lets some sequence of calls through that *other* stops."""
-    return (
-        _counts_more(limit, other)
-        or _shares_less(limit, other)
-        or (limit.subject == other.subject and _captures_less(limit, with_one, with_other))
-    )
-
-
-def _counts_more(limit: Limit, other: Limit) -> bool:
+def _allows_more(limit: Limit, other: Limit, identity: Identity, other_identity: Identity) -> bool:
+    """Return whether *limit* allows a sequence of calls that *other* denies."""
     match limit, other:
-        case Rate(), Rate():
-            return limit.allows_more_than(other)
-        case Budget(), Budget():
-            return limit.allows_more_than(other)
-    return False
-
-
-def _shares_less(limit: Limit, other: Limit) -> bool:
-    """Whether *one* has several counters where *other* has one, or counts less often."""
-    return limit.subject != other.subject and limit.subject.kind is not _PER_IDENTITY
-
-
-def _captures_less(limit: Limit, identity: Identity, other: Identity) -> bool:
-    """Whether the identity *one* has calls that do not count, or for another, and *other* not."""
-    if limit.subject.kind is not _PER_CAPTURE or limit.subject.capture is None:
-        return False
+        case (Rate(), Rate()) | (Budget(), Budget()) if limit.allows_more_than(other):  # type: ignore[arg-type]
+            return True
+    if limit.subject != other.subject:
+        # Several counters allow more than one, and a captured subject may miss calls.
+        return limit.subject.kind is not SubjectKind.IDENTITY
     name = limit.subject.capture
-    return Captured.of(identity, name).misses(Captured.of(other, name))
+    if name is None:
+        return False
+    return Captured.of(identity, name).misses(Captured.of(other_identity, name))
 
 
 def breaker_changes(before: Breaker | None, after: Breaker | None) -> Iterator[PolicyChange]:
-    """The circuit breaker, if it differs: calls are refused while it suspends the identity."""
+    """Yield the change of `on_denials`, which denies calls while the identity is suspended."""
     if before != after:
         yield PolicyChange(
             Part.ON_DENIALS,
@@ -83,7 +63,7 @@ def breaker_changes(before: Breaker | None, after: Breaker | None) -> Iterator[P
 
 
 def _stops_as_much(item: Breaker | None, other: Breaker | None) -> bool:
-    """Whether one suspends whenever the other does, and for as long."""
+    """Return whether *item* suspends whenever *other* does, and for as long."""
     if other is None:
         return True
     return (
@@ -95,7 +75,7 @@ def _stops_as_much(item: Breaker | None, other: Breaker | None) -> bool:
 
 
 def setting_changes(part: Part, before: Any, after: Any) -> Iterator[PolicyChange]:
-    """The declared settings that differ between two values of a section of the model."""
+    """Yield the declared settings that differ between two values of a section."""
     for field, setting in settings_of(after).items():
         old, new = getattr(before, field), getattr(after, field)
         if old != new:

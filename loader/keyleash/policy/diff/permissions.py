@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.spec import Needs
-from keyleash.policy.diff.call_shapes import Form, commands_alike, narrowings_of
+from keyleash.policy.diff.call_shapes import Form, command_groups, filters_of
 from keyleash.policy.keysets import NOWHERE, Region, RegionsTooComplexError, common_key, find_key
 from keyleash.policy.model import AnySuffix, Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.patterns import beginning
@@ -18,11 +18,11 @@ _SPECIAL = frozenset(b"*?[\\")
 @dataclass(frozen=True, slots=True)
 class Globs:
     """
-    Globs that some patterns allow.
+    The globs that some patterns allow.
 
     Attributes:
-        wholes: From patterns that are literal: a glob is one of them.
-        beginnings: From the others: a glob begins with one of them, before anything special.
+        wholes: Literal patterns: a glob may equal one of them.
+        beginnings: Prefixes of the others: a glob may begin with one, before any wildcard.
     """
 
     wholes: tuple[bytes, ...] = ()
@@ -30,7 +30,7 @@ class Globs:
 
     @classmethod
     def of(cls, patterns: Iterable[Pattern]) -> Globs:
-        """Those that *patterns*, granted for scanning, allow."""
+        """Return the globs that *patterns* allow if they are granted for scanning."""
         wholes, beginnings = [], []
         for pattern in patterns:
             match pattern.parts:
@@ -42,26 +42,26 @@ class Globs:
 
     @property
     def widest(self) -> tuple[bytes, ...]:
-        """Globs of which each other one shows a part, or is refused wherever these are."""
+        """The widest globs; every other one shows fewer keys, or is denied if these are."""
         return (*(start + b"*" for start in self.beginnings), *self.wholes)
 
     def allows(self, glob: bytes) -> bool:
-        """Whether SCAN may be called with it."""
+        """Return whether SCAN may be called with *glob*."""
         special = next((at for at, byte in enumerate(glob) if byte in _SPECIAL), len(glob))
         return glob in self.wholes or glob[:special].startswith(self.beginnings)
 
     def beyond(self, other: Globs) -> bytes | None:
-        """A glob that these allow and *other* does not, or None."""
+        """Return a glob that these allow and *other* does not, or None."""
         return next((glob for glob in self.widest if not other.allows(glob)), None)
 
     @property
     def show_more_than_named(self) -> bool:
-        """Whether a glob is literal as a pattern and special as a glob, so that it shows others."""
+        """True if a literal pattern has wildcards as a glob, and so shows other keys."""
         return any(not _SPECIAL.isdisjoint(glob) for glob in self.wholes)
 
     @property
     def shown(self) -> tuple[Pattern, ...]:
-        """Patterns of the keys that they match, if they do not `show_more_than_named`."""
+        """Patterns of the keys that the globs match, unless they `show_more_than_named`."""
         return (
             *(_pattern(Literal(start), AnySuffix()) for start in self.beginnings if start),
             *(_pattern(AnySuffix()) for start in self.beginnings if not start),
@@ -75,7 +75,7 @@ def _pattern(*parts: Literal | AnySuffix) -> Pattern:
 
 
 Places = tuple[int, ...]
-"""Of grants in an identity: those that are about a command."""
+"""Indexes of the grants of an identity that apply to a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Access:
 
     Attributes:
         denied: The patterns of its deny rules.
-        protected: Patterns of keys that nobody gets, keyleash's own.
+        protected: Patterns of keyleash's own keys, which are always denied.
     """
 
     grants: tuple[Grant, ...] = ()
@@ -94,39 +94,39 @@ class Access:
 
     @classmethod
     def of(cls, identity: Identity | None, protected: tuple[Pattern, ...]) -> Access:
-        """That of *identity*."""
+        """Return the access of *identity*."""
         if identity is None:
             return cls(protected=protected)
         denied = tuple(dict.fromkeys(key for deny in identity.deny for key in deny.keys))
         return cls(identity.grants, denied, protected)
 
     def gives(self, about: Places, needed: OperationClass) -> Places:
-        """Those of the grants *about* a command that give a class."""
+        """Return the grants *about* a command that allow a class."""
         return tuple(place for place in about if needed in self.grants[place].allow)
 
     def givers(self, about: Places, needs: Needs) -> Places:
-        """Those of them that give anything that a key needs."""
+        """Return the grants that allow any class that a key needs."""
         if not needs:
             return about
         return tuple(dict.fromkeys(place for need in needs for place in self.gives(about, need)))
 
     def keys(self, about: Places, needs: Needs) -> Region:
-        """The keys on which they give all that is needed."""
+        """Return the keys on which the grants allow all needed classes."""
         givers = [self.gives(about, need) for need in needs] if needs else [about]
         groups = dict.fromkeys(self._patterns(places) for places in givers)
         return Region(tuple(groups), self.protected + self.denied)
 
     def channels(self, about: Places) -> Region:
-        """The channels to which they let it publish."""
+        """Return the channels to which the grants allow publishing."""
         granted = (channel for place in about for channel in self.grants[place].channels)
         return Region((tuple(dict.fromkeys(granted)),))
 
     def globs(self, about: Places) -> Globs:
-        """The globs that they let it scan for."""
+        """Return the globs that the grants allow."""
         return Globs.of(self._patterns(self.gives(about, OperationClass.SCAN)))
 
     def shown(self, about: Places) -> Region:
-        """The keys that scanning shows."""
+        """Return the keys that scanning shows."""
         region, globs = self.keys(about, (OperationClass.SCAN,)), self.globs(about)
         return region if globs.show_more_than_named else region.within(globs.shown)
 
@@ -137,21 +137,21 @@ class Access:
 SCAN = OperationClass.SCAN
 
 UNKNOWN = None
-"""In the place of a key: whether there is one could not be found out, so there may be."""
+"""In place of a key: the search was too complex, so such a key may exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
     """
-    Calls that are allowed from now on and were not, or the other way round.
+    Calls that become allowed, or denied.
 
     Attributes:
-        commands: By name; each of them has such a call.
+        commands: Names of the commands that have such a call.
         form: The form of these calls.
-        keys: Of one such call, a key of each kind; None for one that could not be found.
-        channel: What it publishes to, if it does.
-        glob: What it scans for, if it does.
-        shown: A key that it then sees, if that is what is gained.
+        keys: A key of each kind in one such call; None for a key that could not be found.
+        channel: The channel of that call, if it has one.
+        glob: The glob of that call, if it has one.
+        shown: A key that scanning then shows, if this is the gain.
     """
 
     commands: tuple[str, ...]
@@ -165,13 +165,13 @@ class Gain:
 @dataclass(frozen=True, slots=True)
 class Opening:
     """
-    Where one identity may go and the other may not.
+    Keys or channels that one identity may use and the other may not.
 
     Attributes:
-        givers: Places of the grants that give it; each does so where its own patterns match.
-        inside: The keys, or channels, of the one; None if it is about none.
-        outside: Those of the other.
-        by_channel: Whether it is about channels.
+        givers: Indexes of the grants that allow them, each where its own patterns match.
+        inside: The keys or channels of the first identity; None if calls have neither.
+        outside: The keys or channels of the other.
+        by_channel: Whether these are channels.
     """
 
     givers: Places
@@ -180,7 +180,7 @@ class Opening:
     by_channel: bool = False
 
     def is_through(self, patterns: Iterable[Pattern]) -> bool:
-        """Whether some key, or channel, that *patterns* match is gained."""
+        """Return whether a key or channel that *patterns* match is gained."""
         if self.inside is None or self.outside is None:
             return True
         return _look(self.inside.within(patterns), self.outside)[0]
@@ -188,13 +188,13 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """All that one identity may do and another may not."""
+    """All calls that one identity may make and another may not."""
 
     calls: tuple[Gain, ...] = ()
     openings: tuple[Opening, ...] = ()
 
     def by_grant(self, access: Access, place: int) -> bool:
-        """Whether a grant of the gaining identity has a part in it."""
+        """Return whether a grant of the gaining identity contributes."""
         grant = access.grants[place]
         return any(
             place in opening.givers
@@ -203,7 +203,7 @@ class Gains:
         )
 
     def by_lifting(self, denied: Pattern) -> bool:
-        """Whether a pattern that the other identity is denied has a part in it."""
+        """Return whether a pattern that the other identity is denied contributes."""
         return any(
             opening.is_through((denied,))
             for opening in self.openings
@@ -212,31 +212,31 @@ class Gains:
 
 
 def gains_of(new: Access, old: Access, table: CommandTable) -> Gains:
-    """Find what *new* allows and *old* does not."""
+    """Find the calls that *new* allows and *old* does not."""
     if new == old:
         return Gains()
     calls: list[Gain] = []
     openings: dict[Opening, None] = {}
-    for alike in commands_alike(table, narrowings_of(old.grants), narrowings_of(new.grants)):
-        if not alike.after:
+    for group in command_groups(table, filters_of(old.grants), filters_of(new.grants)):
+        if not group.after:
             continue
-        search = _Search(new, old, alike.after, alike.before)
-        for form, names in alike.names.items():
-            found, through = search.gains(form, names)
+        search = _Search(new, old, group.after, group.before)
+        for form, names in group.names.items():
+            found, opened = search.gains(form, names)
             calls += found
-            openings |= dict.fromkeys(through)
+            openings |= dict.fromkeys(opened)
     return Gains(tuple(calls), tuple(openings))
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """
-    What is gained of the keys that need certain classes.
+    The gained keys that need certain classes.
 
     Attributes:
-        exists: Whether there is such a key at all.
-        key: One, of those that are gained if there are any.
-        opening: Where they are gained; None if none is.
+        exists: Whether there is any allowed key.
+        key: An allowed key, a gained one if there is one.
+        opening: The gained keys; None if there are none.
     """
 
     exists: bool
@@ -246,7 +246,7 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is gained for commands that certain grants of both identities are about."""
+    """A search for the gains of commands to which certain grants of both identities apply."""
 
     new: Access
     old: Access
@@ -254,23 +254,22 @@ class _Search:
     about_old: Places
     _kinds: dict[Needs, _Kind] = field(default_factory=dict)
 
-    def gains(self, form: Form, names: Sequence[str]) -> tuple[list[Gain], list[Opening]]:
-        commands = tuple(names)
+    def gains(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
         if form.scans:
-            return self._scanning(form, commands)
+            return self._scanning(form, names)
         if form.publishes:
-            return self._publishing(form, commands)
+            return self._publishing(form, names)
         if form.needs:
-            return self._reaching(form, commands)
-        # Neither key nor channel: being granted the command is enough.
+            return self._reaching(form, names)
+        # Without key and channel, the grant of the command is sufficient.
         if self.about_old:
             return [], []
-        return [Gain(commands, form)], [Opening(self.about_new)]
+        return [Gain(names, form)], [Opening(self.about_new)]
 
     def _reaching(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
         kinds = [self._kind(needs) for needs in form.needs]
         openings = [kind.opening for kind in kinds if kind.opening is not None]
-        # A call of which one key is allowed nowhere is not allowed, however many others are.
+        # A call is denied if one of its keys is allowed nowhere.
         if not openings or not all(kind.exists for kind in kinds):
             return [], []
         return [Gain(names, form, tuple(kind.key for kind in kinds))], openings
@@ -320,7 +319,7 @@ class _Search:
 
 
 def _look(inside: Region, outside: Region) -> tuple[bool, bytes | None]:
-    """Whether there is a key, and which; one that cannot be excluded counts as one."""
+    """Return whether there may be a key, and one if it was found."""
     try:
         key = find_key(inside, outside)
     except RegionsTooComplexError:
@@ -329,17 +328,17 @@ def _look(inside: Region, outside: Region) -> tuple[bool, bytes | None]:
 
 
 Place = tuple[int, bytes, bytes]
-"""A capture's segment, counted from 0, and the literal text around it there."""
+"""The index of a capture's segment, and the literal text around it in the segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
     """
-    The patterns of an identity that have a capture of one name, in their order.
+    The patterns of an identity with a capture of one name, in their order.
 
     Attributes:
-        reached: All patterns that it is granted.
-        denied: All that it is denied.
+        reached: All granted patterns.
+        denied: All denied patterns.
     """
 
     name: str
@@ -349,14 +348,14 @@ class Captured:
 
     @classmethod
     def of(cls, identity: Identity, name: str) -> Captured:
-        """Those of *identity*."""
+        """Return the patterns of *identity*."""
         granted = tuple(key for grant in identity.grants for key in grant.keys)
         capturing = tuple(item for item in granted if name in item.captures)
         denied = tuple(key for deny in identity.deny for key in deny.keys)
         return cls(name, capturing, granted, denied)
 
     def misses(self, other: Captured) -> bool:
-        """Whether keys are reached of which *other* captures something, or something else."""
+        """Return whether *other* captures more, or something else, of the allowed keys."""
         if self.patterns == other.patterns:
             return False
         theirs = Region((self.reached, other.patterns), self.denied)
