@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -20,45 +19,29 @@ from keyleash.policy.canonical import policy_digest
 from keyleash.policy.lint import lint
 from keyleash.policy.problems import SHOWN_IDENTITIES, in_order, listing
 from keyleash.store.token import without_tokens
-from keyleash.text import counted, printable
+from keyleash.text import counted, json_object, printable
 
 if TYPE_CHECKING:
     from keyleash.compiler import CompiledGuard
     from keyleash.policy import Policy
-    from keyleash.policy.lint import LintFinding
 
 
-@dataclass(frozen=True)
-class Document:
-    """A policy file that is valid and compiles, for the commands of the shipped table.
-
-    Attributes:
-        file: As it was named.
-        digest: Of the policy's meaning.
-        servers: Those whose commands the shipped table has.
-    """
-
-    file: str
-    policy: Policy
-    guards: tuple[CompiledGuard, ...]
-    digest: str
-    servers: tuple[str, ...]
-
-
-def read_policy(file: str) -> Document:
+def read_policy(file: str) -> tuple[str, Policy, tuple[CompiledGuard, ...]]:
     """
     Read, check and compile a policy file without a server; `-` is standard input.
 
+    Returns:
+        The name of the file in messages, the policy, and its guards for the shipped commands.
+
     Raises:
-        PolicyError: With all its problems; bytes that are not UTF-8 are one.
+        PolicyError: The file has problems; the error lists all.
         UnplacedKeysError: No guard can be made of it.
         OperationError (file): The file is missing, or cannot be read.
     """
     name, text = read_text(file)
     table = load_table()
     policy = parse_policy(text, file=name, commands=table)
-    guards = compile_policy(policy, table)
-    return Document(name, policy, guards, policy_digest(policy), table.servers)
+    return name, policy, compile_policy(policy, table)
 
 
 _DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
@@ -113,58 +96,47 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     if annotated and settings.json:
         raise UsageError("`--json` and `--format github` exclude each other", help="use one")
     try:
-        document = read_policy(file)
+        name, policy, _ = read_policy(file)
     except PolicyError as error:
         if annotated:
             _annotate(error.problems, as_errors=True)
         raise
-    found = lint(document.policy)
-    warnings = in_order([*document.policy.warnings, *found.warnings])
+    found = lint(policy)
+    warnings = in_order([*policy.warnings, *found.warnings])
+    servers = load_table().servers
     if annotated:
         _annotate(warnings, as_errors=strict)
     if strict and warnings:
         raise WarningsError(warnings)
     if settings.json:
-        print_json(_as_json(document, warnings, found.accepted))
+        print_json(
+            {
+                "file": name,
+                "digest": policy_digest(policy),
+                "servers": servers,
+                "identities": [json_object(item, "name", "kind") for item in policy.identities],
+                "warnings": [problem_as_json(warning) for warning in warnings],
+                "accepted": [
+                    {
+                        "identity": item.identity,
+                        **problem_as_json(item.problem),
+                        "reason": without_tokens(item.reason or ""),
+                    }
+                    for item in found.accepted
+                ],
+            }
+        )
         return
     warn(warnings)
-    _print_summary(document, found.accepted)
+    names = listing((identity.name for identity in policy.identities), SHOWN_IDENTITIES)
+    click.echo(f"{printable(name)} is valid")
+    click.echo(f"{counted(len(policy.identities), 'identity')}: {names}")
+    if found.accepted:
+        codes = ", ".join(f"{item.problem.code} of {item.identity}" for item in found.accepted)
+        click.echo(f"{counted(len(found.accepted), 'warning')} accepted: {codes}")
+    click.echo(f"checked for {', '.join(servers)}")
 
 
 def _annotate(problems: Sequence[Problem], *, as_errors: bool) -> None:
     for problem in problems:
         click.echo(annotation("error" if as_errors else "warning", problem))
-
-
-def _as_json(
-    document: Document, warnings: Sequence[Problem], accepted: Sequence[LintFinding]
-) -> dict[str, object]:
-    return {
-        "file": document.file,
-        "digest": document.digest,
-        "servers": list(document.servers),
-        "identities": [
-            {"name": identity.name, "kind": identity.kind}
-            for identity in document.policy.identities
-        ],
-        "warnings": [problem_as_json(warning) for warning in warnings],
-        "accepted": [
-            {
-                "identity": item.identity,
-                **problem_as_json(item.problem),
-                "reason": without_tokens(item.reason or ""),
-            }
-            for item in accepted
-        ],
-    }
-
-
-def _print_summary(document: Document, accepted: Sequence[LintFinding]) -> None:
-    identities = document.policy.identities
-    names = listing((identity.name for identity in identities), SHOWN_IDENTITIES)
-    click.echo(f"{printable(document.file)} is valid")
-    click.echo(f"{counted(len(identities), 'identity')}: {names}")
-    if accepted:
-        which = ", ".join(f"{item.problem.code} of {item.identity}" for item in accepted)
-        click.echo(f"{counted(len(accepted), 'warning')} accepted: {which}")
-    click.echo(f"checked for {', '.join(document.servers)}")

@@ -37,7 +37,14 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
     SHA-1 of the script, as sha1sum and SCRIPT LOAD give it. No server is needed. `-` reads
     standard input.
     """
-    guards = _selected(read_policy(file).guards, identity)
+    _, _, compiled = read_policy(file)
+    guards = [item for item in compiled if identity in (None, item.identity)]
+    if not guards:
+        raise OperationError(
+            "unknown-identity",
+            f"the policy has no identity `{identity}`",
+            help=which_identity(identity or "", (item.identity for item in compiled)),
+        )
     paths = _written(guards, Path(output)) if output is not None else {}
     if settings.json:
         shows_script = identity is not None and output is None
@@ -51,19 +58,6 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
         print_table(columns, rows)
         if paths:
             print_note(f"{counted(len(paths), 'script')} written to `{output}`")
-
-
-def _selected(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[CompiledGuard]:
-    if identity is None:
-        return list(guards)
-    found = [guard for guard in guards if guard.identity == identity]
-    if not found:
-        raise OperationError(
-            "unknown-identity",
-            f"the policy has no identity `{identity}`",
-            help=which_identity(identity, (item.identity for item in guards)),
-        )
-    return found
 
 
 def _written(guards: list[CompiledGuard], directory: Path) -> dict[str, Path]:

@@ -134,12 +134,6 @@ class Access:
         return tuple(dict.fromkeys(key for place in places for key in self.grants[place].keys))
 
 
-SCAN = OperationClass.SCAN
-
-UNKNOWN = None
-"""In place of a key: the search was too complex, so such a key may exist."""
-
-
 @dataclass(frozen=True, slots=True)
 class Gain:
     """
@@ -222,26 +216,10 @@ def gains_of(new: Access, old: Access, table: CommandTable) -> Gains:
             continue
         search = _Search(new, old, group.after, group.before)
         for form, names in group.names.items():
-            found, opened = search.gains(form, names)
-            calls += found
-            openings |= dict.fromkeys(opened)
+            search.find(form, names)
+        calls += search.calls
+        openings |= dict.fromkeys(search.openings)
     return Gains(tuple(calls), tuple(openings))
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """
-    The gained keys that need certain classes.
-
-    Attributes:
-        exists: Whether there is any allowed key.
-        key: An allowed key, a gained one if there is one.
-        opening: The gained keys; None if there are none.
-    """
-
-    exists: bool
-    key: bytes | None = UNKNOWN
-    opening: Opening | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,70 +230,61 @@ class _Search:
     old: Access
     about_new: Places
     about_old: Places
-    _kinds: dict[Needs, _Kind] = field(default_factory=dict)
+    calls: list[Gain] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
+    _keys: dict[Needs, tuple[bool, bytes | None, Opening | None]] = field(default_factory=dict)
 
-    def gains(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
+    def find(self, form: Form, names: tuple[str, ...]) -> None:
         if form.scans:
-            return self._scanning(form, names)
-        if form.publishes:
-            return self._publishing(form, names)
-        if form.needs:
-            return self._reaching(form, names)
-        # Without key and channel, the grant of the command is sufficient.
-        if self.about_old:
-            return [], []
-        return [Gain(names, form)], [Opening(self.about_new)]
+            self._find_scans(form, names)
+        elif form.publishes:
+            inside, outside = self.new.channels(self.about_new), self.old.channels(self.about_old)
+            is_gained, channel = _look(inside, outside)
+            if is_gained:
+                opening = Opening(self.about_new, inside, outside, by_channel=True)
+                self._add(Gain(names, form, channel=channel), opening)
+        elif form.needs:
+            exist, keys, openings = zip(*map(self._find_key, form.needs), strict=True)
+            gained = [opening for opening in openings if opening is not None]
+            # A call is denied if one of its keys is allowed nowhere.
+            if gained and all(exist):
+                self._add(Gain(names, form, keys), *gained)
+        elif not self.about_old:
+            # Without key and channel, the grant of the command is sufficient.
+            self._add(Gain(names, form), Opening(self.about_new))
 
-    def _reaching(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
-        kinds = [self._kind(needs) for needs in form.needs]
-        openings = [kind.opening for kind in kinds if kind.opening is not None]
-        # A call is denied if one of its keys is allowed nowhere.
-        if not openings or not all(kind.exists for kind in kinds):
-            return [], []
-        return [Gain(names, form, tuple(kind.key for kind in kinds))], openings
+    def _add(self, gain: Gain, *openings: Opening) -> None:
+        self.calls.append(gain)
+        self.openings.extend(openings)
 
-    def _kind(self, needs: Needs) -> _Kind:
-        known = self._kinds.get(needs)
-        if known is None:
-            known = self._kinds[needs] = self._look_up(needs)
-        return known
+    def _find_key(self, needs: Needs) -> tuple[bool, bytes | None, Opening | None]:
+        """Return whether a key is allowed, such a key, gained if possible, and all gained keys."""
+        if needs not in self._keys:
+            inside = self.new.keys(self.about_new, needs)
+            outside = self.old.keys(self.about_old, needs)
+            is_gained, key = _look(inside, outside)
+            if is_gained:
+                opening = Opening(self.new.givers(self.about_new, needs), inside, outside)
+                self._keys[needs] = (True, key, opening)
+            else:
+                self._keys[needs] = (*_look(inside, NOWHERE), None)
+        return self._keys[needs]
 
-    def _look_up(self, needs: Needs) -> _Kind:
-        inside = self.new.keys(self.about_new, needs)
-        outside = self.old.keys(self.about_old, needs)
-        gained, key = _look(inside, outside)
-        if gained:
-            return _Kind(
-                True, key, Opening(self.new.givers(self.about_new, needs), inside, outside)
-            )
-        return _Kind(*_look(inside, NOWHERE))
-
-    def _publishing(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
-        inside, outside = self.new.channels(self.about_new), self.old.channels(self.about_old)
-        gained, channel = _look(inside, outside)
-        if not gained:
-            return [], []
-        opening = Opening(self.about_new, inside, outside, by_channel=True)
-        return [Gain(names, form, channel=channel)], [opening]
-
-    def _scanning(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
-        gains: list[Gain] = []
-        openings: list[Opening] = []
+    def _find_scans(self, form: Form, names: tuple[str, ...]) -> None:
         allowed, before = self.new.globs(self.about_new), self.old.globs(self.about_old)
         glob = allowed.beyond(before)
         if glob is not None:
-            gains.append(Gain(names, form, glob=glob))
-            openings += (
+            openings = (
                 Opening((place,))
                 for place in self.about_new
                 if self.new.globs((place,)).beyond(before) is not None
             )
+            self._add(Gain(names, form, glob=glob), *openings)
         inside, outside = self.new.shown(self.about_new), self.old.shown(self.about_old)
-        gained, key = _look(inside, outside) if allowed.widest else (False, None)
-        if gained:
-            gains.append(Gain(names, form, shown=key))
-            openings.append(Opening(self.new.gives(self.about_new, SCAN), inside, outside))
-        return gains, openings
+        is_gained, key = _look(inside, outside) if allowed.widest else (False, None)
+        if is_gained:
+            scanning = self.new.gives(self.about_new, OperationClass.SCAN)
+            self._add(Gain(names, form, shown=key), Opening(scanning, inside, outside))
 
 
 def _look(inside: Region, outside: Region) -> tuple[bool, bytes | None]:
@@ -323,7 +292,7 @@ def _look(inside: Region, outside: Region) -> tuple[bool, bytes | None]:
     try:
         key = find_key(inside, outside)
     except RegionsTooComplexError:
-        return True, UNKNOWN
+        return True, None
     return key is not None, key
 
 
