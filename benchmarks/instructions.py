@@ -2,9 +2,9 @@
 
     python -m benchmarks.instructions --server redis-server
 
-Counts in user space are nearly the same from run to run and on a busy machine, so that a step of a
-few hundred can be seen, where a time could not show it. They are no times: what waits for memory
-or for the kernel is not in them. It needs valgrind, and takes some minutes.
+Counts in user space hardly differ between runs, even on a busy machine, so a difference of a few
+hundred is visible. They are not times: waiting for memory and the kernel are not included. This
+needs valgrind and takes some minutes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.support.variants import CALLS_PER_CONNECTION, Way
 from keyleash.servers.embedded import packaged_binary
 
 FEWER, MORE = 500, 2500
-"""Calls of two runs: what both have besides, such as reading the counts, falls out."""
+"""Calls of two runs; their difference excludes everything else, such as reading the counts."""
 
 BATCHES = (Way.BATCH, Way.BATCH_OF_SCRIPT)
 
@@ -37,7 +37,7 @@ _TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Count, and print a line for each variant; exit status 2 if there is no valgrind."""
+    """Print a line per variant; exit status 2 without valgrind."""
     parser = argparse.ArgumentParser(prog="instructions", description=__doc__)
     parser.add_argument("--server", default="redis-server", help="default: %(default)s")
     (choice,) = choose_servers([parser.parse_args(argv).server])
@@ -50,14 +50,14 @@ def main(argv: list[str] | None = None) -> int:
         Generator(None) as generator,
         bench_on(watched(choice, Path(folder)), plan, Cores(None, None), generator) as bench,
     ):
-        # Sixteen in a write differ by what reading a socket takes, which is no matter of guards.
+        # Pipelines differ only in the cost of reading a socket.
         contenders = [
             contender
             for contender in contenders_on(bench.admin)
             if contender.variant.commands == 1 or contender.variant.way in BATCHES
         ]
         fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION)
-        # The server's timer runs by wall time: on this slow server it would count as work of calls.
+        # The server's timer uses wall time: on this slow server it would add to the calls.
         bench.admin.config_set("hz", 1)
         bench.warm_up(contenders)
         print(f"{version_of(bench.admin)}: thousands of instructions per command")
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def watched(choice: ServerChoice, folder: Path) -> ServerChoice:
-    """The server, run by callgrind, which writes into *folder*."""
+    """Return the server, run by callgrind, which writes into *folder*."""
     script = folder / "server"
     script.write_text(
         "#!/bin/sh\n"
@@ -81,7 +81,7 @@ def watched(choice: ServerChoice, folder: Path) -> ServerChoice:
 
 
 def per_command(bench: Bench, contender: Contender, folder: Path) -> float:
-    """Instructions of one command more."""
+    """Return the instructions per command."""
     fewer, more = (_counted(bench, contender, calls, folder) for calls in (FEWER, MORE))
     return (more - fewer) / (MORE - FEWER) / contender.variant.commands
 

@@ -1,7 +1,7 @@
-"""From a raw SET to the full guard, rung by rung: what each costs the server.
+"""Server cost from a raw SET to the full guard, step by step.
 
-A rung adds one thing to the one before: a script, an audit event, the guard's checks written by
-hand, the guard. Beside them stand the batch, the refused call, and GET.
+Each step adds something: a script, an audit event, the guard's checks written by hand, the guard.
+Batches, denied calls and GET are measured, too.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ BY_HAND = Variant(
     script=GUARD_SCRIPT,
 )
 GUARDED_SET = Variant("guarded SET", _SET, OK, Way.GUARD, RAW_SET.name, Counts(passed=1, audited=1))
-REFUSED_SET = Variant(
-    "guarded SET, refused",
+DENIED_SET = Variant(
+    "guarded SET, denied",
     ("SET", KEY_OF_ANOTHER, VALUE),
     f"-LEASH KEY_NOT_GRANTED key={KEY_OF_ANOTHER}\r\n",
     Way.GUARD,
@@ -97,7 +97,7 @@ REFUSED_SET = Variant(
     Counts(denied=1),
 )
 IMAGED_SET = replace(
-    # What became of the key is an entry of its own.
+    # The digest of the new value is a second entry.
     GUARDED_SET,
     name="guarded SET, before-images",
     counts=Counts(passed=1, audited=2),
@@ -133,7 +133,7 @@ ONE_BY_ONE = (
     BY_HAND,
     GUARDED_SET,
     IMAGED_SET,
-    REFUSED_SET,
+    DENIED_SET,
     RAW_GET,
     GUARDED_GET,
 )
@@ -146,7 +146,7 @@ QUICK = Plan(rounds=3, requests=200, connections=(MANY, 1), run_s=0.015)
 
 
 def measure(setting: Setting) -> Section:
-    """Measure every server, one after the other."""
+    """Measure every server in turn."""
     plan = QUICK if setting.quick else FULL
     with Generator(setting.cores.client) as generator:
         return joined(
@@ -156,7 +156,7 @@ def measure(setting: Setting) -> Section:
 
 
 def measure_on(choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator) -> Section:
-    """Start one server, run every round on it, and put the samples together."""
+    """Start a server, run all rounds, and summarize the samples."""
     with bench_on(choice, plan, cores, generator) as bench:
         contenders = contenders_on(bench.admin)
         fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION * SIZE)
@@ -179,7 +179,7 @@ def measure_on(choice: ServerChoice, plan: Plan, cores: Cores, generator: Genera
 
 
 def contenders_on(admin: redis.Redis) -> list[Contender]:
-    """Activate the policy, and say which guard each variant calls."""
+    """Activate the policy; return each variant with its guard."""
     target, imaged = load_targets(admin, with_images(raised_document()), IDENTITY, IMAGED)
     return [
         Contender(variant, imaged if variant.name == IMAGED_SET.name else target)
@@ -188,7 +188,7 @@ def contenders_on(admin: redis.Redis) -> list[Contender]:
 
 
 def bars_of(rows: tuple[Row, ...], samples: Samples) -> tuple[Bar, ...]:
-    """What is promised of a server."""
+    """Return the bars of a server."""
 
     def rate(
         what: str, variant: Variant, connections: int, of: str, bound: float, aim: float
@@ -210,18 +210,18 @@ def bars_of(rows: tuple[Row, ...], samples: Samples) -> tuple[Bar, ...]:
             Side.AT_MOST,
             0.9,
             GUARDED_SET.name,
-            _cost_of_refusal(samples).median,
+            _cost_of_denial(samples).median,
             0.6,
         ),
     )
 
 
-def _cost_of_refusal(samples: Samples) -> Spread:
-    refused, passed = (
+def _cost_of_denial(samples: Samples) -> Spread:
+    denied, allowed = (
         [sample.server_us for sample in samples[variant, MANY]]
-        for variant in (REFUSED_SET, GUARDED_SET)
+        for variant in (DENIED_SET, GUARDED_SET)
     )
-    return ratios(refused, passed)
+    return ratios(denied, allowed)
 
 
 RUNGS = (
@@ -239,11 +239,11 @@ PANELS = ((1, 1), (MANY, 1), (1, SIZE), (MANY, SIZE))
 
 BAR_HEIGHT = 0.28
 SHORT = 0.12
-"""A shorter bar has its figure beside it."""
+"""A shorter bar has its value beside it."""
 
 
 def draw(section: Section, folder: Path) -> list[Path]:
-    """Draw a panel for each number of clients and of commands in a write; a bar per server."""
+    """Draw a panel per number of clients and pipeline size, with a bar per server."""
     from benchmarks.support.plots import (  # noqa: PLC0415 - needs matplotlib
         colours_of,
         new_figure,
@@ -280,7 +280,7 @@ def draw(section: Section, folder: Path) -> list[Path]:
 
 
 def _bars(panel: Any, shares: dict[str, Spread], offset: float, label: str, colour: str) -> None:
-    """One server's bars, each with its median and a whisker from the least to the greatest."""
+    """Draw a server's bars with medians and whiskers from minimum to maximum."""
     places = [RUNGS.index(rung) + offset for rung in shares]
     values = list(shares.values())
     whiskers = [

@@ -1,4 +1,4 @@
-"""What a call takes through the clients: redis-py, keyleash, asyncio, pipelines and batches."""
+"""Time per call through clients: redis-py, keyleash, asyncio, pipelines and batches."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ COALESCED = f"{TASKS_OF_ITS}, coalesce=True"
 
 
 def measure(setting: Setting) -> Section:
-    """Measure every server, one after the other."""
+    """Measure every server in turn."""
     return joined(NAME, [measure_on(choice, setting) for choice in setting.servers])
 
 
 def measure_on(choice: ServerChoice, setting: Setting) -> Section:
-    """Start one server and compare the clients on it."""
+    """Start a server and compare the clients on it."""
     rounds, run_s = (2, 0.07) if setting.quick else (4, 0.25)
     with (
         running(choice, setting.cores.server) as server,
@@ -80,7 +80,7 @@ def measure_on(choice: ServerChoice, setting: Setting) -> Section:
 
 @contextlib.contextmanager
 def works(url: str, token: str, runner: asyncio.Runner) -> Iterator[tuple[Work, ...]]:
-    """All that is compared, through clients of the server at *url*."""
+    """Yield all works, through clients of the server at *url*."""
     with (
         redis.Redis.from_url(url) as raw,
         keyleash.Redis.from_url(url, token=token) as guarded,
@@ -90,9 +90,9 @@ def works(url: str, token: str, runner: asyncio.Runner) -> Iterator[tuple[Work, 
 
 
 def one_by_one(raw: redis.Redis, guarded: keyleash.Redis) -> Work:
-    """A SET, and another one."""
+    """SETs in sequence."""
     return Work(
-        "SET, one after the other",
+        "SET in sequence",
         (
             Kind(RAW, lambda: raw.set(FIRST, VALUE), RAW),
             Kind(GUARDED, lambda: guarded.set(FIRST, VALUE), RAW, ONE),
@@ -101,10 +101,9 @@ def one_by_one(raw: redis.Redis, guarded: keyleash.Redis) -> Work:
 
 
 def by_hand(raw: redis.Redis) -> Work:
-    """What a guard does for a SET, by a script and a call made by hand; see `support/by_hand.py`.
+    """A SET through a script written by hand; see `support/by_hand.py`.
 
-    Not in turns with the guard: each would find the other's script where its own was in the
-    cache.
+    It does not take turns with the guard, because each would evict the other from CPU caches.
     """
     script = raw.script_load(GUARD_SCRIPT)
     words = ("kl_agent-runner_by_hand", "a" * 32, "3", "SET", FIRST, VALUE)
@@ -139,7 +138,7 @@ def together(raw: redis.Redis, guarded: keyleash.Redis) -> Work:
 
 @contextlib.asynccontextmanager
 async def in_tasks(url: str, token: str) -> AsyncIterator[Work]:
-    """SETs of fifty tasks, which share a client."""
+    """SETs of fifty tasks that share a client."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def kind(name: str, client: Any, **options: Any) -> Kind:
@@ -164,7 +163,7 @@ async def in_tasks(url: str, token: str) -> AsyncIterator[Work]:
 def opened(
     manager: contextlib.AbstractAsyncContextManager[Work], runner: asyncio.Runner
 ) -> Iterator[Work]:
-    """The asynchronous context manager as one that is not."""
+    """Enter an asynchronous context manager from synchronous code."""
     entered = runner.run(manager.__aenter__())
     try:
         yield entered
@@ -173,7 +172,7 @@ def opened(
 
 
 def pipeline_of(client: redis.Redis, *, transaction: bool) -> None:
-    """One pipeline of SETs."""
+    """Run a pipeline of SETs."""
     with client.pipeline(transaction=transaction) as pipe:
         for key in KEYS:
             pipe.set(key, VALUE)
@@ -181,18 +180,18 @@ def pipeline_of(client: redis.Redis, *, transaction: bool) -> None:
 
 
 def batch_of(client: keyleash.Redis) -> None:
-    """One batch of SETs."""
+    """Run a batch of SETs."""
     with client.batch() as batch:
         for key in KEYS:
             batch.set(key, VALUE)
 
 
 def bars_of(rows: list[LatencyRow]) -> tuple[Bar, ...]:
-    """What is promised, of what was measured."""
+    """Return the bars of the measured rows."""
     by_name = {row.kind.name: row for row in rows}
-    one, pipeline = by_name[GUARDED], by_name[PIPELINE]
+    single, pipeline = by_name[GUARDED], by_name[PIPELINE]
     bars = (
-        Bar("p50 of set", Side.AT_MOST, 1.10, RAW, one.p50_ratio.median, 0.90),
+        Bar("p50 of set", Side.AT_MOST, 1.10, RAW, single.p50_ratio.median, 0.90),
         Bar(
             f"pipeline of {SIZE}, wall time per command",
             Side.AT_MOST,
@@ -208,7 +207,7 @@ def bars_of(rows: list[LatencyRow]) -> tuple[Bar, ...]:
 
 
 def draw(section: Section, folder: Path) -> list[Path]:
-    """The histograms."""
+    """Draw the histograms."""
     from benchmarks.latency_plot import draw_latency  # noqa: PLC0415 - needs matplotlib
 
     return [draw_latency(section, folder / "latency.svg")]

@@ -1,4 +1,4 @@
-"""The latencies as a plot: how often a call took how long under the steady load."""
+"""Plot of latencies: distribution of the time per call under the steady load."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.support.section import Figure, Section
 from matplotlib.ticker import LogLocator, NullLocator
 
 STRIP = 0.12
-"""Height of the line of a kind's percentiles below the histogram, in heights of that."""
+"""Height of a line of percentiles below the histogram, relative to the histogram."""
 
 MANY_MARKS = 300
-"""An axis that spans more has marks at powers of ten only."""
+"""An axis with a larger span has marks at powers of ten only."""
 
 
 def draw_latency(section: Section, file: Path) -> Path:
-    """A row of panels for each server, a column for each work."""
+    """Draw a row of panels per server and a column per work."""
     figures = section.figures
     servers = list(dict.fromkeys(item.server for item in figures))
     works = list(dict.fromkeys(str(item.at["work"]) for item in figures))
@@ -38,13 +38,13 @@ def draw_latency(section: Section, file: Path) -> Path:
         top.set_title(work, loc="left")
         bottom.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8)
     figure.suptitle(
-        "Share of calls by time from when they were due; dots: p50, p99, p99.9", fontsize=10
+        "Share of calls by time from their scheduled start; dots: p50, p99, p99.9", fontsize=10
     )
     return save(figure, file)
 
 
 def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
-    """A stepped line for each kind, and below them one with its percentiles."""
+    """Draw a histogram per kind, and its percentiles below."""
     kinds = list(dict.fromkeys(figure.series for figure in figures))
     shares = {kind: _steady(figures, kind, SHARE, "from_us") for kind in kinds}
     highest = max(share for own in shares.values() for share in own.values())
@@ -67,7 +67,7 @@ def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
 
 
 def _steps(shares: Mapping[float, float]) -> tuple[list[float], list[float]]:
-    """Heights of all buckets from the first to the last, empty ones included, and their bounds."""
+    """Return the heights and bounds of all buckets, including empty ones."""
     places = {
         round(math.log2(from_us) * BUCKETS_PER_OCTAVE): share for from_us, share in shares.items()
     }
@@ -77,7 +77,7 @@ def _steps(shares: Mapping[float, float]) -> tuple[list[float], list[float]]:
 
 
 def _steady(figures: Sequence[Figure], kind: str, unit: str, at: str) -> dict[float, float]:
-    """Medians of a kind's figures of one unit under the steady load, by that circumstance."""
+    """Return medians of a kind's figures under the steady load, by *at*."""
     return {
         float(figure.at[at]): figure.value.median
         for figure in figures
@@ -86,5 +86,5 @@ def _steady(figures: Sequence[Figure], kind: str, unit: str, at: str) -> dict[fl
 
 
 def _duration(us: float, _place: int) -> str:
-    """As a mark of the axis."""
+    """Format a mark of the axis."""
     return f"{us:g} µs" if us < 1e3 else f"{us / 1e3:g} ms"

@@ -1,7 +1,6 @@
-"""What a fence and a vault add to a guarded SET: agent-runner's, called by a user of each tier.
+"""Cost of a guarded SET in each tier, called by a user of that tier.
 
-Three servers with the same policy share one core and take turns; each was made what it is by the
-command line, as operators do.
+Three servers with the same policy share one core and take turns. The command line sets them up.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ CALLS = 8_000
 
 
 def measure(setting: Setting) -> Section:
-    """Every server in turn."""
+    """Measure every server in turn."""
     with Generator(setting.cores.client) as generator:
         return joined(
             NAME,
@@ -89,7 +88,7 @@ def _measure_on(choice: ServerChoice, yard: Yard) -> Section:
 
 
 def target_of(bench: Bench, tier: str) -> Target:
-    """Make the server one of a tier, and say who calls which guard there."""
+    """Set up a server for a tier; return the guard, token and user of its calls."""
     (target,) = load_targets(bench.admin, raised_document(), IDENTITY)
     if tier == COOPERATIVE:
         return target
@@ -103,7 +102,7 @@ def target_of(bench: Bench, tier: str) -> Target:
 
 def _sealed_guard(bench: Bench) -> CompiledGuard:
     keyspace = server_keyspace(bench.admin)
-    # For the server's own commands, as sealing it made it.
+    # Sealing compiled it for the server's own commands.
     guards = prepare_policy(bench.admin, raised_document(), keyspace=keyspace).guards
     return next(guard for guard in guards if guard.identity == IDENTITY)
 
@@ -117,6 +116,6 @@ def _keyleash(bench: Bench, *words: str) -> str:
 
 
 def draw(section: Section, folder: Path) -> list[Path]:
-    """Nothing: two numbers need no plot."""
+    """Draw nothing."""
     del section, folder
     return []

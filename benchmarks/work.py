@@ -1,10 +1,10 @@
-"""What one element costs a server inside a script, beside the weight that guards count it with.
+"""Server cost of one element inside a script, next to its weight in guards.
 
     python -m benchmarks.work [--quick] [--server NAME]
 
-A weight is in units of 0.1 µs (`keyleash.commands.work`). Each call handles so many elements that
-the call itself does not matter, and the least main-thread CPU of several runs counts. A command
-that costs more than its weight is marked; exit status 1 if there is one.
+A weight is in units of 0.1 µs (`keyleash.commands.work`). Each call handles many elements; the
+least main-thread CPU of several runs counts. Commands that cost more than their weight are marked,
+with exit status 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNITS_PER_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A call of a command, and how many elements it handles.
+    """A call of a command, with its number of elements.
 
     Attributes:
         per: Elements of the call for each element of its key.
@@ -48,12 +48,12 @@ class Case:
 
     @property
     def counted(self) -> float:
-        """The weight of one of its elements."""
+        """Return the weight of one element."""
         return work.WORK[self.name].weight if self.weight is None else self.weight
 
 
 def cases(count: int) -> Iterator[Case]:
-    """Yield the calls that are measured, on keys of *count* elements."""
+    """Yield the measured calls, on keys of *count* elements."""
     for name in ("HGETALL", "HKEYS", "HVALS"):
         yield Case(name, (name, "h"))
     yield Case("SMEMBERS", ("SMEMBERS", "s"))
@@ -96,7 +96,7 @@ def cases(count: int) -> Iterator[Case]:
 
 
 def fill(client: redis.Redis, count: int) -> None:
-    """Make the keys of the cases."""
+    """Create the keys of the cases."""
     script = """
         local n = tonumber(ARGV[1])
         for i = 1, n do

@@ -1,4 +1,4 @@
-"""Growth: what a call costs as everything around it grows; memory and loading too."""
+"""Growth of the cost of calls, of memory and of loading with various sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEASURES = (identities, patterns, tokens, audit, reading, limits, sizes, images)
 
 
 def measure(setting: Setting) -> Section:
-    """Everything, on the first of the servers: what grows does not depend on which it is."""
+    """Measure all growths on the first server."""
     choice = setting.servers[0]
     with running(choice, setting.cores.server) as server, redis.Redis.from_url(server.url) as admin:
         version = version_of(admin)
@@ -34,7 +34,7 @@ def measure(setting: Setting) -> Section:
 
 
 def draw(section: Section, folder: Path) -> list[Path]:
-    """Small multiples in one file."""
+    """Draw all panels in one file."""
     from benchmarks.growth.plot import draw as draw_panels  # noqa: PLC0415 - it takes matplotlib
 
     return draw_panels(section, folder)

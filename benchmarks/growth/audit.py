@@ -1,4 +1,4 @@
-"""Events in the audit stream of the identity that calls: what they cost a call and the memory."""
+"""Events in the caller's audit stream: their cost per call, and their memory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FILL = """
 local fields, id = cjson.decode(ARGV[1]), string.format
 for ms = ARGV[2], ARGV[3] do redis.call('XADD', KEYS[1], id('%.0f-0', ms), unpack(fields)) end
 """
-"""Copies of an event, a millisecond apart."""
+"""Appends copies of an event, a millisecond apart."""
 
 
 def measure(yard: Yard) -> list[Growth]:
-    """An identity per size, each with a stream that is full: `retain` is its size."""
+    """Use an identity per size with a full stream: `retain` is the size."""
     sizes = yard.sizes((0, 1_000, 100_000, 5_000_000), (0, 1_000, 20_000))
     policy = document(identity(f"agent-{size}", KEYS, retain=max(1, size)) for size in sizes)
     variant = guarded_set("guarded SET")
@@ -66,7 +66,7 @@ def _trimming(admin: redis.Redis, stream: str, size: int) -> Callable[[], object
 
 
 def _fill(admin: redis.Redis, stream: str, size: int) -> int:
-    """Fill the stream with copies of its newest event; return the bytes that they take."""
+    """Fill the stream with copies of its newest event; return their bytes."""
     ((_, fields),) = admin.execute_command("XREVRANGE", stream, "+", "-", "COUNT", 1)
     event = json.dumps([word.decode() for pair in fields.items() for word in pair])
     admin.delete(stream)

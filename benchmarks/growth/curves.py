@@ -13,11 +13,7 @@ from benchmarks.support.section import Figure
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One size.
-
-    Attributes:
-        values: What was measured, in order of rounds.
-    """
+    """The values of all rounds at one size."""
 
     size: int
     values: tuple[float, ...]
@@ -25,10 +21,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One thing at several sizes.
+    """A measured value at several sizes.
 
     Attributes:
-        name: What was measured, such as `the key matches last`.
+        name: Name, such as `the key matches last`.
         points: In order of sizes, with the same rounds.
     """
 
@@ -39,8 +35,7 @@ class Curve:
     def exponent(self) -> Spread:
         """Slope of log value over log size by least squares, round by round.
 
-        0 does not grow, 1 grows as the size does. A size of 0 has no logarithm: it is a
-        point of the curve and no part of this.
+        0 is constant, 1 is linear. A size of 0 has no logarithm and is left out.
         """
         sized = [point for point in self.points if point.size > 0]
         sizes = [math.log(point.size) for point in sized]
@@ -49,40 +44,34 @@ class Curve:
 
     @property
     def per_unit(self) -> float:
-        """Slope of the value itself over the size, by least squares, of the medians."""
+        """Slope of the medians over the size, by least squares."""
         return _slope(
             [point.size for point in self.points],
             [statistics.median(point.values) for point in self.points],
         )
 
     def at(self, size: int) -> Point:
-        """The point of that size."""
+        """Return the point of a size."""
         return next(point for point in self.points if point.size == size)
 
     def growth_to(self, size: int) -> Spread:
-        """The value at *size* by that at the first size, round by round."""
+        """Return the ratio of the value at *size* to that at the first size, round by round."""
         return ratios(self.at(size).values, self.points[0].values)
 
     def best_growth_to(self, size: int) -> float:
-        """The least value at *size* by the least at the first size.
-
-        Others on the machine can only add to a cost: this is nearest to a machine at rest.
-        """
+        """Return the ratio of the least values, which have the least noise."""
         return min(self.at(size).values) / min(self.points[0].values)
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Everything that was measured over one size.
+    """Curves over one size, with bars and remarks.
 
     Attributes:
         name: Short, such as `patterns`.
-        grows: What the size is, such as `patterns in the identity`.
+        grows: Meaning of the size, such as `patterns in the identity`.
         unit: Of the values.
-        curves: At least one.
-        bars: What was promised.
-        remarks: Whatever else there is to say.
-        noisy: Whether other processes had a part of the cores meanwhile.
+        noisy: Whether other processes used the cores.
     """
 
     name: str
@@ -94,12 +83,12 @@ class Growth:
     noisy: bool = False
 
     def curve(self, name: str) -> Curve:
-        """The curve of that name."""
+        """Return the curve of a name."""
         return next(curve for curve in self.curves if curve.name == name)
 
 
 def divided(name: str, above: Curve, below: Curve) -> Curve:
-    """One curve by another, size by size within each round."""
+    """Return the ratio of two curves, by size and round."""
     return Curve(
         name,
         tuple(
@@ -115,11 +104,11 @@ def _slope(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 EXPONENT = "exponent"
 WHOLE = 1_000
-"""From here on numbers are written without decimals."""
+"""Larger numbers are written without decimals."""
 
 
 def text_of(growth: Growth) -> str:
-    """A table: for each curve its exponent, and a line per size."""
+    """Return a table: an exponent per curve, and a line per size."""
     lines = [f"{growth.name}: {growth.unit}, by {growth.grows}"]
     for curve in growth.curves:
         lines.append(f"  {curve.name}: exponent {exponent_text(curve)}")
@@ -131,17 +120,17 @@ def text_of(growth: Growth) -> str:
         ]
     lines += [f"  {remark}" for remark in growth.remarks]
     if growth.noisy:
-        lines.append("  NOISE: others had a part of the cores; repeat this while nothing else runs")
+        lines.append("  NOISE: other processes used the cores; repeat the run")
     return "\n".join(lines)
 
 
 def exponent_text(curve: Curve) -> str:
-    """The exponent, and its spread where there is one."""
+    """Return the exponent with its spread."""
     return _text(curve.exponent, decimals=3)
 
 
 def figures_of(growth: Growth, server: str) -> Iterable[Figure]:
-    """Each curve's values and exponent."""
+    """Yield the values and exponent of each curve."""
     for curve in growth.curves:
         at: dict[str, float | str] = {"curve": curve.name, "over": growth.grows}
         for point in curve.points:

@@ -1,7 +1,7 @@
-"""Identities in the policy: what they cost a call, a load and the memory.
+"""Identities in the policy: their cost per call and load, and their memory.
 
-A server has one active policy, so every size has a server of its own. All share one core and
-take turns; only one has anything to do at a time.
+A server has one active policy, so every size has its own server. All servers share one core and
+take turns.
 """
 
 from __future__ import annotations
@@ -32,11 +32,8 @@ BESIDE = "one identity beside as many scripts of one line"
 BESIDE_LEAST = "one identity beside as many guards by hand, for SET alone"
 SCRIPTS_EACH = 2
 WHOLE_CYCLE = 20_000
-"""
-Calls in a sample where many scripts are loaded. Lua's collector goes on with every call and needs
-thousands of them to come around; marking and sweeping cost differently, so that a shorter sample
-says in which of the two it was taken.
-"""
+"""Calls per sample if many scripts are loaded: a cycle of Lua's collector takes thousands of calls,
+and its phases differ in cost."""
 MANY = 100
 
 

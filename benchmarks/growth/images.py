@@ -1,4 +1,4 @@
-"""Before-images: a guarded SET that keeps what stood there, by one that does not."""
+"""Before-images: a guarded SET that records the previous value, relative to one that does not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WITHOUT, WITH = "no images", "images"
 
 
 def measure(yard: Yard) -> list[Growth]:
-    """Two identities that differ in this alone; DUMP compresses, so it matters what it meets."""
+    """Compare two identities that differ only in this, with values that compress and others."""
     sizes = yard.sizes((64, BAR_BYTES, 4096, 16_384), (64, BAR_BYTES))
     plain, imaged = (
         identity(name, KEYS, audit=more) for name, more in (("plain", ""), ("imaged", IMAGES))
@@ -59,7 +59,7 @@ def _cases(bench: Bench, targets: tuple[Target, ...], sizes: tuple[int, ...]) ->
         for size in sizes:
             value = value_of(size) if kind == KINDS[0] else random_text(size)
             for name, target, entries in zip((WITHOUT, WITH), targets, (1, 2), strict=True):
-                # What became of the key is an entry of its own.
+                # The digest of the new value is a second entry.
                 counts = Counts(passed=1, audited=entries)
                 curve = f"{kind}, {name}"
                 variant = replace(guarded_set(curve, KEY, value), counts=counts)
@@ -67,6 +67,6 @@ def _cases(bench: Bench, targets: tuple[Target, ...], sizes: tuple[int, ...]) ->
 
 
 def random_text(size: int) -> str:
-    """Letters and digits in no order: LZF finds nothing in it."""
+    """Return random letters and digits, which LZF cannot compress."""
     letters = random.Random(size)
     return "".join(letters.choices(string.ascii_letters + string.digits, k=size))

@@ -1,4 +1,4 @@
-"""Rates and budgets of the identity that calls."""
+"""Rates and budgets of the calling identity."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ MOVE = Variant(
     "LMOVE",
     Counts(passed=1, audited=1),
 )
-"""It reads and deletes at one end and writes at the other."""
+"""LMOVE reads and deletes at one end and writes at the other."""
 
 
 def measure(yard: Yard) -> list[Growth]:
-    """All sizes, as identities of one policy, so that they share a server."""
+    """Measure all sizes as identities of one policy on one server."""
     sizes = yard.sizes((0, 1, 2, 4, 8), (0, 1, 8))
     policy = document(
         identity(f"agent-{size}", (*KEYS, *LIST_KEYS), "read, write, delete", limits=limits(size))
@@ -81,7 +81,7 @@ def measure(yard: Yard) -> list[Growth]:
 
 
 def limits(count: int) -> str:
-    """Return the first limits, up to the given number, as a policy file spells them."""
+    """Return the first *count* limits in YAML."""
     kinds: dict[str, list[str]] = {}
     for kind, counter, value in IN_ORDER[:count]:
         kinds.setdefault(kind, []).append(f"{counter}: {value}")
@@ -89,11 +89,11 @@ def limits(count: int) -> str:
 
 
 def counted(variant: Variant, limits: int) -> Variant:
-    """The variant as it counts: without limits there is no budget to count requests by."""
+    """Return the variant with its counts: without limits there is no budget of requests."""
     return variant if limits else replace(variant, counts=Counts(audited=1))
 
 
 def make_lists(bench: Bench) -> None:
-    """One value in every list that is moved; lists are the same again after every move."""
+    """Create the lists, each with one value, which do not change by a move."""
     for number in range(CALLS_PER_CONNECTION):
         bench.admin.rpush(LIST_KEY.format(job=f"{number:012d}"), VALUE)

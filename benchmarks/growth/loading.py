@@ -32,7 +32,7 @@ for n = ARGV[7], ARGV[8] do
   redis.call('HSET', tokens, id, (string.gsub(known, '%%', digest)))
 end
 """
-"""What `keyleash.tokens.issue_token` writes, but for the line in the control stream."""
+"""Writes the same as `issue_token`, without the control event."""
 
 
 def identity(
@@ -45,7 +45,7 @@ def identity(
     retain: int = 100_000,
     audit: str = "",
 ) -> str:
-    """One identity of a policy: a grant, three limits that let every call pass."""
+    """Return an identity of a policy: a grant, and three limits that allow every call."""
     listed = ", ".join(f'"{key}"' for key in keys)
     denied = f'    deny: [{{keys: ["{deny}"]}}]\n' if deny else ""
     return (
@@ -55,18 +55,18 @@ def identity(
 
 
 def runner(name: str) -> str:
-    """An identity with the rules of the example's agent-runner."""
+    """Return an identity with the rules of the example's agent-runner."""
     states = [f"agents:jobs:{{job_id}}:{kind}" for kind in ("state", "result")]
     return identity(name, states, "read, write", deny="agents:jobs:{job_id}:lock")
 
 
 def document(identities: Iterable[str]) -> str:
-    """A policy of these identities."""
+    """Return a policy with these identities."""
     return "version: 1\nidentities:\n" + "".join(identities)
 
 
 def guarded_set(name: str, key: str = KEY, value: str = VALUE) -> Variant:
-    """A SET through the guard; passed, counted and audited."""
+    """Return a SET through the guard: allowed, counted and audited."""
     return Variant(name, ("SET", key, value), OK, Way.GUARD, name, Counts(passed=1, audited=1))
 
 
@@ -95,31 +95,30 @@ def issue_tokens(admin: redis.Redis, identity: str, count: int) -> list[str]:
 
 
 def token_of(identity: str, number: int) -> str:
-    """The token with that number."""
+    """Return the token with that number."""
     return f"kl_{identity}_{number:032d}"
 
 
 LOAD_BAR_S = 10.0
 BLOCKED_BAR_MS = 5.0
 LOGGED_FROM_US = 100
-"""Loading a script takes longer. A log of all commands has those within the activation too, and
-so makes it longer."""
+"""Loading a script takes longer. A log of all commands would slow down the activation."""
 EVERY_COMMAND = 1_000_000
-"""More than a load makes."""
+"""Exceeds the number of commands of a load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A policy that was brought to a server.
+    """A loaded policy, with the durations of the load.
 
     Attributes:
         targets: Its guards in its order, each with a token.
-        prepared_s: Parsing and compiling took so long; the server has no part in it.
-        activated_s: Loading the scripts and activating.
-        command_us: Time of the longest command of all that.
+        prepared_s: Duration of parsing and compiling, on the client.
+        activated_s: Duration of loading the scripts and activating.
+        command_us: Duration of the longest command.
         command: Its name.
-        cycle_us: The longest turn of the server's event loop: several commands may be in one,
-            and time that others had the core is in it. None if the server does not say.
+        cycle_us: Longest iteration of the server's event loop, which may run several commands
+            and wait for the core. None if the server does not report it.
     """
 
     targets: tuple[Target, ...]
@@ -131,7 +130,7 @@ class Loaded:
 
     @property
     def load_s(self) -> float:
-        """From the text to the active policy."""
+        """Return the duration of the whole load."""
         return self.prepared_s + self.activated_s
 
 
@@ -164,7 +163,7 @@ def load(bench: Bench, document: str) -> Loaded:
 
 
 def growths_of(loads: Mapping[int, Loaded]) -> list[Growth]:
-    """Loads by their number of identities, as what grows."""
+    """Return the growth of loads with the number of identities."""
     most = max(loads)
     largest = loads[most]
     longest = {size: item.command_us / 1e3 for size, item in loads.items()}
@@ -218,7 +217,7 @@ class Footprint:
 
     Attributes:
         data: Keys, and the texts of scripts; `used_memory`.
-        lua: The Lua machine, where compiled scripts are; `used_memory` leaves it out.
+        lua: The Lua machine with compiled scripts, which `used_memory` does not include.
     """
 
     data: int
@@ -226,16 +225,16 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """Both."""
+        """Return the sum of both."""
         return self.data + self.lua
 
     def minus(self, before: Footprint) -> Footprint:
-        """What was added since *before*."""
+        """Return the difference from *before*."""
         return Footprint(self.data - before.data, self.lua - before.lua)
 
 
 def footprint(admin: redis.Redis) -> Footprint:
-    """What the server uses now, without the slow log and with no garbage of Lua's that matters."""
+    """Return the memory in use, without the slow log."""
     admin.slowlog_reset()
     info = admin.info("memory")
     return Footprint(int(info["used_memory"]), int(info["used_memory_vm_eval"]))
@@ -244,7 +243,7 @@ def footprint(admin: redis.Redis) -> Footprint:
 def growth_of(
     name: str, grows: str, curves: Mapping[str, Mapping[int, int]], remarks: tuple[str, ...] = ()
 ) -> Growth:
-    """Bytes by size, each measured once, as what grows; the first remark is bytes per unit."""
+    """Return the growth of bytes with the size; the first remark is bytes per unit."""
     drawn = tuple(
         Curve(curve, tuple(Point(size, (float(item),)) for size, item in sorted(taken.items())))
         for curve, taken in curves.items()
@@ -254,7 +253,7 @@ def growth_of(
 
 
 def keys_remark(admin: redis.Redis, identities: list[str]) -> str:
-    """What the keys of one identity take, by `MEMORY USAGE`: medians."""
+    """Return the median `MEMORY USAGE` of an identity's keys as a remark."""
     keyspace = Keyspace()
     kinds = {
         "state": keyspace.state,

@@ -1,4 +1,4 @@
-"""Key patterns in the identity that calls."""
+"""Key patterns of the calling identity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.support.bars import Bar, Side
 
 BAR, AIM = 1.15, 1.05
 SIZES = (1, 8, 50, 200)
-"""Up to 2 are tried one by one, of more the key's bytes choose; see `compiler/match_tree.py`."""
+"""Up to 2 patterns are tried in order; more use a tree, see `compiler/match_tree.py`."""
 
 WRITE, EVERY = "write", "read, write, delete, scan"
 CURVES = {
@@ -20,16 +20,16 @@ CURVES = {
     "the key matches last": (WRITE, 1),
     "last, every command granted": (EVERY, 1),
 }
-"""What is granted, and where the pattern is that matches: 0 first, 1 last."""
+"""Granted classes, and position of the matching pattern: 0 first, 1 last."""
 
 
 def pattern(kind: int, job: str = "{job_id}") -> str:
-    """The pattern of one kind of key, or a key that it matches."""
+    """Return the pattern of a kind of key, or a key that it matches."""
     return f"agents:kind{kind:03}:{job}:state"
 
 
 def measure(yard: Yard) -> list[Growth]:
-    """All sizes, as identities of one policy, so that they share a server."""
+    """Measure all sizes as identities of one policy on one server."""
     sizes = yard.sizes(SIZES, SIZES[::3])
     of = {(allow, size): f"{allow[:1]}-{size}" for allow in (WRITE, EVERY) for size in sizes}
     policy = document(

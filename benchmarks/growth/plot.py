@@ -1,4 +1,4 @@
-"""Small multiples of a section's figures, one panel per growth, both axes logarithmic."""
+"""Plots of a section's figures: a panel per growth, both axes logarithmic."""
 
 from __future__ import annotations
 
@@ -17,15 +17,11 @@ COLUMNS = 3
 PANEL_INCHES = (4.3, 3.1)
 COMPACT = EngFormatter(sep="")
 LEAST_SPAN = 4.0
-"""Axes of values span at least this factor, so that what hardly grows looks so."""
+"""Axes of values span at least this factor, so that small growth looks small."""
 
 
 def draw(section: Section, folder: Path) -> list[Path]:
-    """Write `growth.svg`.
-
-    Returns:
-        Its path.
-    """
+    """Write `growth.svg` and return its path."""
     panels: dict[str, list[Figure]] = defaultdict(list)
     for figure in section.figures:
         panels[figure.series].append(figure)
@@ -36,7 +32,7 @@ def draw(section: Section, folder: Path) -> list[Path]:
         _panel(place, name, figures)
     for unused in list(axes.flat)[len(panels) :]:
         unused.set_visible(False)
-    canvas.suptitle(f"What a call costs as things grow: {section.figures[0].server}")
+    canvas.suptitle(f"Growth of costs: {section.figures[0].server}")
     return [save(canvas, folder / f"{section.name}.svg")]
 
 
@@ -55,7 +51,7 @@ def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
     axes.set_title(f"{name}: exponent {powers}")
     for curve, colour in colours_of(list(curves)).items():
         _line(axes, curves[curve], f"{curve}: {exponents[curve]:z.2f}", colour)
-    # 0 has a place of its own before 1: there the scale is linear.
+    # The scale is linear between 0 and 1.
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.set_yscale("log")
     _widen(axes)

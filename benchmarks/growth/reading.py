@@ -1,4 +1,4 @@
-"""Events in a trail that is read back: how fast an operator's filters go through them."""
+"""Throughput of reading an audit stream with filters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keyleash.cli.settings import operator_client
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.keyspace import Keyspace
 
-GROWS = "events in the trail"
+GROWS = "events in the audit stream"
 READ_BAR_PER_S = 60_000.0
 BLOCKED_BAR_MS = 5.0
 ROUNDS = 3
@@ -38,7 +38,7 @@ for n = ARGV[1], ARGV[2] do
   redis.call('XADD', KEYS[2], string.format('%.0f-0', n), unpack(event))
 end
 """
-"""Copies of the guard's event, a millisecond apart; numbers, keys and correlation ids differ."""
+"""Appends copies of the guard's event, with different numbers, keys and correlation ids."""
 
 QUERIES = {
     "by correlation id: 1 in 1,000": Query(correlation="request-7"),
@@ -47,7 +47,7 @@ QUERIES = {
 
 
 def measure(yard: Yard) -> list[Growth]:
-    """A trail per size; each query goes through all of it, newest first, as `audit log` does."""
+    """Read all events of a stream per size, newest first, as `audit log` does."""
     sizes = yard.sizes((100_000, 1_000_000), (1_000, 20_000))
     taken: dict[tuple[str, int], list[float]] = defaultdict(list)
     with yard.server() as bench:
@@ -68,13 +68,13 @@ def measure(yard: Yard) -> list[Growth]:
 
 
 def _fill(bench: Bench, sizes: tuple[int, ...]) -> None:
-    """Let the guard make an event, and make trails of copies that differ as calls do."""
+    """Fill a stream per size with copies of an event of the guard."""
     loaded = load(bench, document([identity("agent-written", KEYS)]))
     target = loaded.targets[0]
     bench.sample(Contender(guarded_set("guarded SET"), target), CONNECTIONS, REQUESTS)
     script = bench.admin.register_script(_FILL)
     for size in sizes:
-        streams = [Keyspace().audit(name) for name in (target.guard.identity, _trail(size))]
+        streams = [Keyspace().audit(name) for name in (target.guard.identity, _stream_name(size))]
         for first in range(1, size + 1, CHUNK):
             last = min(first + CHUNK - 1, size)
             script(keys=streams, args=[first, last, JOBS, REQUESTS])
@@ -82,12 +82,12 @@ def _fill(bench: Bench, sizes: tuple[int, ...]) -> None:
 
 def _read_s(client: redis.Redis, size: int, query: Query) -> float:
     begun_s = time.perf_counter()
-    for _ in read_events(client, Keyspace(), [_trail(size)], query, newest_first=True):
+    for _ in read_events(client, Keyspace(), [_stream_name(size)], query, newest_first=True):
         pass
     return time.perf_counter() - begun_s
 
 
-def _trail(size: int) -> str:
+def _stream_name(size: int) -> str:
     return f"agent-{size}"
 
 

@@ -28,7 +28,7 @@ QUICK = Plan(rounds=3, requests=1_000, connections=(CONNECTIONS,))
 
 @dataclass(frozen=True, slots=True)
 class Yard:
-    """What every measure is given.
+    """The server and cores of a measurement.
 
     Attributes:
         choice: The server to start.
@@ -42,15 +42,15 @@ class Yard:
 
     @property
     def plan(self) -> Plan:
-        """How many rounds, and calls per sample."""
+        """Return the numbers of rounds and of calls per sample."""
         return QUICK if self.quick else FULL
 
     def server(self) -> AbstractContextManager[Bench]:
-        """A fresh server. All of them share the server's core: one at a time is called."""
+        """Start a server. All servers share a core; one is called at a time."""
         return bench_on(self.choice, self.plan, self.cores, self.generator)
 
     def sizes(self, full: tuple[int, ...], quick: tuple[int, ...]) -> tuple[int, ...]:
-        """Those to measure."""
+        """Return the sizes to measure."""
         return quick if self.quick else full
 
 
@@ -63,12 +63,12 @@ class Case:
 
     Attributes:
         curve: Name of the curve.
-        size: Of what grows.
-        bench: The server that has that size.
-        variant: What is called.
-        targets: The guards and tokens that the calls go to, in turn.
-        calls: In one sample.
-        before: Makes it so again, before every sample.
+        size: The size on the curve.
+        bench: A server with that size.
+        variant: The calls.
+        targets: Guards and tokens that are called in turn.
+        calls: Number of calls per sample.
+        before: Restores the size before every sample.
     """
 
     curve: str
@@ -81,15 +81,15 @@ class Case:
 
 
 def curves_of(cases: Sequence[Case]) -> tuple[tuple[Curve, ...], bool]:
-    """Sample all cases in rounds, there and back again so that a drift favours nobody.
+    """Sample all cases in rounds, every other one in reverse, so that a drift affects all equally.
 
     Returns:
-        Server CPU per call, µs, as one curve per name, in order of first use; and whether other
-        processes had a part of the cores.
+        A curve of server CPU per call (µs) per name, in order of first use; and whether other
+        processes used the cores.
 
     Raises:
-        LoadError: some reply was not the expected one.
-        MiscountError: keyleash counted other calls than were made.
+        LoadError: a reply was not the expected one.
+        MiscountError: the counts of keyleash differ from the calls.
     """
     calls = [(case, calls_of(case)) for case in cases]
     for case, bytes_of in calls:
@@ -115,9 +115,9 @@ def _curve(name: str, samples: Mapping[int, Sequence[Sample]]) -> Curve:
 
 
 def calls_of(case: Case) -> Calls:
-    """The calls of every connection: one after the other, each goes to the next target.
+    """Return the calls of every connection, which go to the targets in turn.
 
-    However many targets there are, their keys are the same few.
+    All targets use the same keys.
     """
     bench = case.bench
     shares = [
@@ -130,7 +130,7 @@ def calls_of(case: Case) -> Calls:
 
 
 def sample(case: Case, calls: Calls) -> Sample:
-    """Make the case's calls once; see `curves_of` for the errors."""
+    """Make the calls of a case once; errors as for `curves_of`."""
     case.before()
     bench = case.bench
     user = case.targets[0].user
@@ -156,10 +156,7 @@ def sample(case: Case, calls: Calls) -> Sample:
 
 
 def _counted(admin: redis.Redis, guards: Mapping[str, CompiledGuard]) -> Counts:
-    """What keyleash has counted for all of these identities up to now.
-
-    Without the budget that counts requests, `passed` is 0.
-    """
+    """Return the counts of these identities; without a budget of requests, `passed` is 0."""
     keyspace = next(iter(guards.values())).plan.keyspace
     with admin.pipeline(transaction=False) as pipe:
         for name in guards:
@@ -173,14 +170,14 @@ def _counted(admin: redis.Redis, guards: Mapping[str, CompiledGuard]) -> Counts:
         for limit in unpack_state(state, guard.layout).limits
         if limit.slot.name == REQUESTS_BUDGET
     )
-    return Counts(passed, sum(map(_added, replies[1::3])), sum(map(_refused, replies[2::3])))
+    return Counts(passed, sum(map(_added, replies[1::3])), sum(map(_denied, replies[2::3])))
 
 
-def _refused(repeats: Mapping[bytes, bytes]) -> int:
-    """A number that every refusal changes: like ones are counted, others have entries."""
+def _denied(repeats: Mapping[bytes, bytes]) -> int:
+    """Return a number that every denial changes: the sum of all repeats."""
     return sum(int(count) for name, count in repeats.items() if not name.startswith(b"id:"))
 
 
 def _added(stream: object) -> int:
-    """Entries ever added, those trimmed since included; none if there is no such stream yet."""
+    """Return the number of entries ever added; 0 if there is no stream yet."""
     return int(stream["entries-added"]) if isinstance(stream, dict) else 0

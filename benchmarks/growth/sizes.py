@@ -1,4 +1,4 @@
-"""Bytes of the key and of the value: guarded, raw, and one by the other."""
+"""Length of the key and of the value: guarded, raw, and their ratio."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BAR_BYTES = 16 * 1024
 KEY_PATTERN, JOB_BYTES = "k:{job_id}:s", 12
 RAW, GUARDED, RATIO = "raw SET", "guarded SET", "guarded by raw"
 FULL_BYTES, FEWEST = 4 * 1024, 100
-"""Samples of larger values make proportionally fewer calls, with a lower bound."""
+"""Samples of larger values make proportionally fewer calls, but at least `FEWEST`."""
 
 
 def measure(yard: Yard) -> list[Growth]:
-    """Keys under a short pattern; values under the guard of the example's agent-runner."""
+    """Measure keys with a short pattern, and values with the guard of agent-runner."""
     with yard.server() as bench:
         (target,) = load(bench, document([identity("agent", [KEY_PATTERN])])).targets
         sizes = yard.sizes((16, 64, 256, 1024, 4096), (16, 4096))
@@ -40,14 +40,14 @@ def key_of(size: int) -> str:
 
 
 def value_of(size: int) -> str:
-    """Return a new value of the given size in bytes: Lua makes no copy of a string it has."""
+    """Return a value of the given size, different per job: Lua interns equal strings."""
     return "{job}" + "v" * (size - JOB_BYTES)
 
 
 def _measured(
     bench: Bench, target: Target, sets: dict[int, tuple[str, str]]
 ) -> tuple[Curve, Curve, bool]:
-    """Raw and guarded SETs of these keys and values, and whether it was noisy."""
+    """Return curves of raw and guarded SETs, and whether the run was noisy."""
 
     def cases() -> Iterable[Case]:
         for size, (key, value) in sets.items():

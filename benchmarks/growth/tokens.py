@@ -1,6 +1,6 @@
-"""Tokens issued for the identity that calls: what they cost a call and the memory.
+"""Tokens of the calling identity: their cost per call, and their memory.
 
-The server's table of keys grows with them, so every size has a server of its own.
+Every size has its own server, because the table of keys grows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.support.variants import CALLS_PER_CONNECTION
 
 GROWS = "tokens issued"
 CALLING = CONNECTIONS * CALLS_PER_CONNECTION
-"""So many of the tokens call in turn, spread evenly over all."""
+"""Number of tokens that call in turn, spread evenly over all."""
 
 
 def measure(yard: Yard) -> list[Growth]:
@@ -39,7 +39,7 @@ def measure(yard: Yard) -> list[Growth]:
             variant = guarded_set("tokens call in turn")
             cases.append(Case(variant.name, size, bench, variant, targets, yard.plan.requests))
         curves, noisy = curves_of(cases)
-    # The first token was there before: it is in no size.
+    # The first token existed before.
     del taken[1]
     return [
         Growth("tokens", GROWS, "µs of server CPU per SET", curves, noisy=noisy),

@@ -1,4 +1,4 @@
-"""Peers on the same work: a checked, counted and audited SET, made in other ways."""
+"""Peers: the work of a guarded SET with other libraries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ NAME = "peers"
 
 
 def measure(setting: Setting) -> Section:
-    """Let every peer do the same work on the first server, in turn."""
+    """Measure every peer on the first server, in turn."""
     from benchmarks.peers.measuring import measured  # noqa: PLC0415 - needs the extra `bench`
 
     return measured(NAME, setting)
 
 
 def draw(section: Section, folder: Path) -> list[Path]:
-    """One bar chart: p50 of a call, by peer."""
+    """Draw a bar chart: p50 of a call per peer."""
     from benchmarks.peers.chart import bars_of_calls  # noqa: PLC0415 - needs matplotlib
 
     return [bars_of_calls(section, folder / f"{NAME}.svg")]

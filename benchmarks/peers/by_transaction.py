@@ -1,7 +1,7 @@
-"""Redis's own transactions and nothing else: one MULTI; a check, then MULTI; the same with WATCH.
+"""Redis transactions: one MULTI; a check, then MULTI; the same with WATCH.
 
-The rate is a counter by the minute. WATCH is what makes the second correct, at the price of a
-round trip more and of trying again whenever another call of the identity was faster.
+The rate is a counter per minute. WATCH makes the check correct, but needs another round trip, and
+a retry whenever another call of the identity was faster.
 """
 
 from __future__ import annotations
@@ -12,18 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-from benchmarks.peers.peer import (
-    NO,
-    PART,
-    YES,
-    Bed,
-    Guarantees,
-    Local,
-    Peer,
-    RefusedError,
-    versions,
-)
-from benchmarks.peers.work import KEPT, PREFIX, RATE, Work, revoke_token, tally
+from benchmarks.peers.peer import Bed, Guarantees, Local, Peer, RefusedError, versions
+from benchmarks.peers.work import COUNTER_LIFE, PREFIX, RATE, Work, revoke_token, tally
 from benchmarks.support.variants import VALUE
 
 MINUTE_S = 60
@@ -31,23 +21,23 @@ Call = Callable[[str], None]
 
 
 def rate_key(work: Work) -> str:
-    """The counter of this minute, by the client's clock."""
+    """Return the counter of this minute, by the client's clock."""
     return f"{PREFIX}rate:{work.identity}:{int(time.time()) // MINUTE_S}"
 
 
 def queue_call(pipe: Any, work: Work, key: str) -> None:
-    """All that a call writes."""
+    """Queue all writes of a call."""
     rate, budget = rate_key(work), work.budget_key()
     pipe.incr(rate)
     pipe.expire(rate, 2 * MINUTE_S)
     pipe.incr(budget)
-    pipe.expire(budget, KEPT)
+    pipe.expire(budget, COUNTER_LIFE)
     pipe.set(key, VALUE)
     work.append_to(pipe, key)
 
 
 def require_room(work: Work, record: object, rate: object, used: object) -> None:
-    """Raise RefusedError unless token, rate and budget, as read, let one more call pass."""
+    """Raise RefusedError unless token, rate and budget allow another call."""
     work.require_record(record)
     if int(rate or 0) >= RATE:  # type: ignore[call-overload]
         raise RefusedError("rate")
@@ -56,7 +46,7 @@ def require_room(work: Work, record: object, rate: object, used: object) -> None
 
 
 def one_multi(work: Work) -> Call:
-    """Everything in one transaction; what it found is known when it is done."""
+    """Check and write in one transaction; results are known at its end."""
 
     def call(key: str) -> None:
         work.require_key(key)
@@ -70,7 +60,7 @@ def one_multi(work: Work) -> Call:
 
 
 def check_then_multi(work: Work) -> Call:
-    """One MGET, a decision here, one transaction."""
+    """Read with MGET, decide, write in one transaction."""
 
     def call(key: str) -> None:
         work.require_key(key)
@@ -84,7 +74,7 @@ def check_then_multi(work: Work) -> Call:
 
 
 def watch_then_multi(work: Work) -> Call:
-    """The same, but what was read is watched: EXEC does nothing if it changed since."""
+    """Read with WATCH, so that EXEC does nothing if a value changed."""
 
     def call(key: str) -> None:
         work.require_key(key)
@@ -117,45 +107,24 @@ PEERS = (
     _peer(
         "one MULTI",
         one_multi,
-        Guarantees(
-            atomic=PART,
-            race_free=NO,
-            free=NO,
-            audited=YES,
-            enforced=NO,
-            clock=NO,
-            revocable=NO,
-            remark="it writes, then learns that it was not allowed to",
-        ),
+        Guarantees.of("part no no yes no no no", "it writes before it knows that it was denied"),
     ),
     _peer(
         "check, then MULTI",
         check_then_multi,
-        Guarantees(
-            atomic=PART,
-            race_free=NO,
-            free=YES,
-            audited=YES,
-            enforced=NO,
-            clock=NO,
-            revocable=PART,
-            remark="whoever checks before another's MULTI passes too; what was checked may be"
-            " revoked by then",
+        Guarantees.of(
+            "part no yes yes no no part",
+            "several calls can pass the check before the first MULTI; the token may be revoked"
+            " after the check",
         ),
     ),
     _peer(
         "WATCH, check, MULTI",
         watch_then_multi,
-        Guarantees(
-            atomic=YES,
-            race_free=YES,
-            free=YES,
-            audited=YES,
-            enforced=NO,
-            clock=NO,
-            revocable=YES,
-            remark="of concurrent calls of an identity one succeeds and the others begin anew;"
-            " rate and day are by the client's clock",
+        Guarantees.of(
+            "yes yes yes yes no no yes",
+            "of concurrent calls of an identity one succeeds and the others retry; rate and day"
+            " are by the client's clock",
         ),
     ),
 )

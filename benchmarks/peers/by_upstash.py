@@ -1,7 +1,7 @@
-"""Upstash's ratelimit through ioredis, where Node is; the rest by hand: five round trips.
+"""Upstash's ratelimit through ioredis; the rest by hand: five round trips.
 
-Calls through another language's client cost otherwise, so ioredis's plain SET and keyleash's
-guard through ioredis stand beside it.
+Calls of another client library have another cost, so a plain SET and keyleash's guard are
+measured through ioredis, too. This needs Node.
 """
 
 from __future__ import annotations
@@ -11,32 +11,27 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from benchmarks.peers import by_keyleash, by_raw, work
-from benchmarks.peers.peer import IOREDIS, NO, PART, YES, Bed, Caller, Guarantees, Peer, Tally
+from benchmarks.peers import work
+from benchmarks.peers.by_redis_py import KEYLEASH, PLAIN
+from benchmarks.peers.peer import IOREDIS, Bed, Caller, Guarantees, Peer
 from benchmarks.support.load import LoadError
 from benchmarks.support.variants import VALUE
 
 HERE = Path(__file__).parent / "upstash"
 INSTALLED = HERE / "node_modules"
 DONE = INSTALLED / ".package-lock.json"
-"""Written by npm when everything else is there."""
+"""Written by npm at the end of an installation."""
 
-GUARANTEES = Guarantees(
-    atomic=NO,
-    race_free=YES,
-    free=NO,
-    audited=NO,
-    enforced=NO,
-    clock=NO,
-    revocable=PART,
-    remark="a rate that does not answer within 5 s lets the call pass; its scripts need a flag"
-    " taken off on other servers; else as `limits`, sliding window",
+GUARANTEES = Guarantees.of(
+    "no yes no no no no part",
+    "a call is allowed if the rate does not answer within 5 s; a flag of its scripts must be"
+    " removed for other servers; otherwise as `limits`, sliding window",
 )
 
 
@@ -46,17 +41,17 @@ class NodeError(LoadError):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A `Caller` whose calls are made by a process of Node."""
+    """A `Caller` that makes its calls in a process of Node."""
 
     to: IO[str]
     answers: IO[str]
 
     def run(self, keys: Sequence[str]) -> list[int]:
-        """One call after the other, timed in Node."""
+        """Make calls in sequence, timed in Node."""
         return self._ask("run", keys)
 
     def race(self, shares: Sequence[Sequence[str]]) -> None:
-        """As many tasks as shares, on one connection."""
+        """Use a task per share, on one connection."""
         self._ask("race", shares)
 
     def _ask(self, command: str, keys: Sequence[object]) -> list[int]:
@@ -68,7 +63,7 @@ class Remote:
 
 
 def node_peers() -> tuple[tuple[Peer, ...], str]:
-    """The peers in Node, and if there are none, why; what they need is installed on first use."""
+    """Return the peers in Node, or why there are none; installs libraries on first use."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return (), "Upstash's ratelimit is left out: there is no Node here"
@@ -77,45 +72,31 @@ def node_peers() -> tuple[tuple[Peer, ...], str]:
         if subprocess.run(command, cwd=HERE, check=False, capture_output=True).returncode != 0:
             return (), "Upstash's ratelimit is left out: npm could not install it"
     made_of = _versions(node)
+    upstash = Peer(
+        "Upstash, sliding, ioredis",
+        made_of,
+        GUARANTEES,
+        _opens(node, "upstash"),
+        work.tally,
+        work.revoke_token,
+        IOREDIS,
+    )
+    through_node = partial(replace, made_of=made_of, client=IOREDIS)
     return (
-        Peer(
-            IOREDIS.floor,
-            made_of,
-            by_raw.PEER.guarantees,
-            _opens(node, "set"),
-            lambda _: Tally(),
-            None,
-            IOREDIS,
-        ),
-        Peer(
-            IOREDIS.ours,
-            made_of,
-            by_keyleash.GUARANTEES,
-            _opens(node, "keyleash"),
-            by_keyleash.tally,
-            by_keyleash.revoke,
-            IOREDIS,
-        ),
-        Peer(
-            "Upstash, sliding, ioredis",
-            made_of,
-            GUARANTEES,
-            _opens(node, "upstash"),
-            work.tally,
-            work.revoke_token,
-            IOREDIS,
-        ),
+        through_node(PLAIN, name=IOREDIS.floor, open=_opens(node, "set")),
+        through_node(KEYLEASH, name=IOREDIS.ours, open=_opens(node, "keyleash")),
+        upstash,
     ), ""
 
 
 def _versions(node: str) -> str:
-    said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True)
+    shown = subprocess.run([node, "--version"], check=True, capture_output=True, text=True)
     packages = {
         name: json.loads((INSTALLED / name / "package.json").read_text(encoding="utf-8"))["version"]
         for name in ("@upstash/ratelimit", "ioredis")
     }
     libraries = ", ".join(f"{name} {version}" for name, version in packages.items())
-    return f"{libraries}, node {said.stdout.strip()}"
+    return f"{libraries}, node {shown.stdout.strip()}"
 
 
 def _opens(node: str, way: str) -> Callable[[Bed], AbstractContextManager[Caller]]:

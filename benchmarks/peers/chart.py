@@ -1,4 +1,4 @@
-"""The bar chart: p50 of a call by peer, and how many passed that must not in a race."""
+"""Bar chart: p50 of a call per peer, and overruns in races."""
 
 from __future__ import annotations
 

@@ -8,17 +8,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import redis
+from benchmarks.peers import by_limiters, by_redis_py, by_transaction
+from benchmarks.peers.by_limiters import FIVE_TRIPS
+from benchmarks.peers.by_upstash import node_peers
 from benchmarks.peers.pace import Pace, busy_share, round_trips, take_turns
 from benchmarks.peers.peer import Bed, Client, Peer
 from benchmarks.peers.races import BUDGET, WORKERS, raced, revoked_in_between
 from benchmarks.peers.report import Result, note, require_promises_kept, result_of, table
-from benchmarks.peers.roster import FIVE_TRIPS, all_peers
 from benchmarks.peers.work import RETAIN, audit_stream, prepare
 from benchmarks.support.bars import Bar, Side
 from benchmarks.support.measure import cpu_clock, fill_audit, fill_stream
 from benchmarks.support.policy import IDENTITY, RAISED_LIMITS, load_targets, raised_document
 from benchmarks.support.section import Section, Setting
 from benchmarks.support.servers import pinned, running, version_of
+
+IN_PYTHON = (
+    by_redis_py.PLAIN,
+    by_redis_py.KEYLEASH,
+    *by_limiters.PEERS,
+    *by_transaction.PEERS,
+    by_redis_py.ACL,
+)
+"""In the order of the report."""
 
 ROOM = 10**15
 """The raised budget of agent-runner."""
@@ -30,9 +41,9 @@ GRANT = '    grants: [{allow: [read, write], keys: ["agents:jobs:{job_id}:state"
 def lay(
     url: str, admin: redis.Redis, clients: Iterable[Client], races: int
 ) -> tuple[Bed, dict[Client, tuple[Bed, ...]]]:
-    """Activate agent-runner with raised limits, and the identities of the races, one per client.
+    """Activate agent-runner with raised limits, and identities for the races of each client.
 
-    An identity of keyleash's races once: an operator cannot give a spent budget back.
+    Each identity races once, with an unused budget.
     """
     names = {
         client: [f"racer-{client.name}-{number}" for number in range(races)] for client in clients
@@ -49,7 +60,7 @@ def lay(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: rounds, calls of each peer in one, races of each."""
+    """Numbers of rounds, of calls per peer and round, and of races per peer."""
 
     rounds: int
     calls: int
@@ -58,27 +69,28 @@ class Plan:
 
 FULL, QUICK = Plan(15, 250, 5), Plan(3, 50, 1)
 TRIPS = 20
-"""Calls of which the round trips are counted."""
+"""Calls whose round trips are counted."""
 WATCHED = 1000
-"""Calls of each round during which others' share of the core is measured."""
+"""Calls per round that measure the share of the core."""
 AT_LEAST, AIM = 4.5, 6
-"""p50 of the chain of five round trips, in keyleash's."""
+"""Bounds of the p50 of five round trips, relative to keyleash's."""
 BUSY = 0.95
-"""If this process and the server had less of their core together, others had a part of it."""
+"""Below this share of the core, other processes used it."""
 
 
 def measured(name: str, setting: Setting) -> Section:
     """Measure on the first server; the client is on the server's core.
 
-    On one core nobody waits for another core to wake up, which would be most of the time of
-    a call and differs from machine to machine.
+    On one core no time is lost in waking another core, which would be most of the time of a call
+    and differs between machines.
 
     Raises:
-        MiscountError: a peer's calls, keys, charges and events do not agree, or it broke a promise.
+        MiscountError: counts of a peer disagree, or it broke a guarantee.
         NodeError: a call in Node failed.
     """
     core, plan = setting.cores.server, QUICK if setting.quick else FULL
-    peers, left_out = all_peers()
+    in_node, left_out = node_peers()
+    peers = (*IN_PYTHON, *in_node)
     with (
         running(setting.servers[0], core) as server,
         redis.Redis.from_url(server.url) as admin,
@@ -113,7 +125,7 @@ def measured(name: str, setting: Setting) -> Section:
 def _turns(
     bed: Bed, peers: Sequence[Peer], plan: Plan
 ) -> tuple[dict[str, float], list[dict[str, Pace]], float]:
-    """Round trips by peer, the rounds, and how much of the core was theirs."""
+    """Return the round trips by peer, the rounds, and the share of the core."""
     prepare(bed)
     with ExitStack() as opened:
         callers = [(peer, opened.enter_context(peer.open(bed))) for peer in peers]
@@ -123,7 +135,7 @@ def _turns(
         trips = {peer.name: round_trips(bed.admin, item, TRIPS) for peer, item in callers}
         rounds, busy = [], []
         for number in range(plan.rounds):
-            # There and back again, so that a drift favours nobody.
+            # Every other round in reverse, so that a drift affects all peers equally.
             turns = callers if number % 2 == 0 else callers[::-1]
             rounds.append(take_turns(bed, turns, plan.calls))
             busy.append(busy_share(cpu_clock(bed.admin), callers[0][1], WATCHED))

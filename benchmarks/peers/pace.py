@@ -13,16 +13,16 @@ from benchmarks.support.measure import CpuClock, MiscountError
 from benchmarks.support.variants import KEY
 
 READS = "total_reads_processed"
-"""Requests that the server read from its connections, its own INFO among them."""
+"""Requests read by the server, including INFO."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """One run of one peer.
+    """A run of a peer.
 
     Attributes:
-        p50_us, p99_us: Of the time of a call.
-        per_s: Calls per second, one after the other.
+        p50_us, p99_us: Percentiles of the time per call.
+        per_s: Calls per second, in sequence.
     """
 
     p50_us: float
@@ -31,24 +31,24 @@ class Pace:
 
 
 def keys_for(calls: int, first: int = 0) -> list[str]:
-    """So many different keys that agent-runner may write."""
+    """Return different keys that agent-runner may write."""
     return [KEY.format(job=f"{job:012d}") for job in range(first, first + calls)]
 
 
 def take_turns(bed: Bed, callers: Sequence[tuple[Peer, Caller]], calls: int) -> dict[str, Pace]:
-    """A run of each peer, by its name.
+    """Run each peer; return the results by name.
 
     Raises:
-        MiscountError: calls, keys, budget and events do not agree.
+        MiscountError: the counts differ.
     """
     return {peer.name: pace_of(checked_run(bed, peer, caller, calls)) for peer, caller in callers}
 
 
 def checked_run(bed: Bed, peer: Peer, caller: Caller, calls: int) -> list[int]:
-    """Make the given number of calls, and require that number of keys, charges and events.
+    """Make calls, and require as many keys, charges and events.
 
     Raises:
-        MiscountError: they are not.
+        MiscountError: the counts differ.
     """
     keys = keys_for(calls)
     bed.admin.unlink(*keys)
@@ -66,15 +66,15 @@ def checked_run(bed: Bed, peer: Peer, caller: Caller, calls: int) -> list[int]:
 
 
 def pace_of(taken: Sequence[int]) -> Pace:
-    """What the times of a run, ns, come to."""
+    """Summarize the times of a run, ns."""
     hundredths = statistics.quantiles(taken, n=100, method="inclusive")
     return Pace(hundredths[49] / 1e3, hundredths[98] / 1e3, len(taken) / sum(taken) * 1e9)
 
 
 def busy_share(clock: CpuClock, caller: Caller, calls: int) -> float:
-    """How much of their one core this process and the server had, 0 to 1, while they called.
+    """Return the share of the core that this process and the server used, 0 to 1.
 
-    One of the two always runs, so what is missing was others'.
+    One of them always runs, so other processes used the rest.
     """
     keys = keys_for(calls)
     used_s, own_s, begun_s = clock.used_s(), time.process_time(), time.perf_counter()
@@ -85,7 +85,7 @@ def busy_share(clock: CpuClock, caller: Caller, calls: int) -> float:
 
 
 def round_trips(admin: redis.Redis, caller: Caller, calls: int) -> float:
-    """Requests per call, as the server saw them."""
+    """Return the requests per call, as counted by the server."""
     keys = keys_for(calls)
     before = int(admin.info("stats")[READS])
     caller.run(keys)

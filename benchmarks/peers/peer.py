@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import version
 from threading import Barrier
@@ -19,59 +19,43 @@ from keyleash import LeashError
 
 
 class Answer(StrEnum):
-    """Whether a guarantee is given; `PART`: only as the remark says."""
+    """An answer to whether a guarantee is given; `PART`: see the remark."""
 
     YES = "yes"
     PART = "part"
     NO = "no"
 
 
-YES, PART, NO = Answer.YES, Answer.PART, Answer.NO
+QUESTIONS = ("atomic", "race-free", "free", "audited", "enforced", "clock", "revocable")
+"""Guarantees whatever other clients do, and if this one dies during a call; see README.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
-    """What holds whatever other clients do meanwhile, and if this one dies in the middle.
+    """An answer per question, with exceptions in words."""
 
-    Attributes:
-        atomic: All of checking, charging, writing and recording happens, or none.
-        race_free: No order of concurrent calls lets one pass that a limit refuses.
-        free: A refused call takes nothing from any limit.
-        audited: There is no write without its event.
-        enforced: The server refuses, not the goodwill of the program that calls.
-        clock: Every time is the server's.
-        revocable: A revoke binds the very next write.
-        remark: What the answers leave out, in words.
-    """
-
-    atomic: Answer
-    race_free: Answer
-    free: Answer
-    audited: Answer
-    enforced: Answer
-    clock: Answer
-    revocable: Answer
+    answers: Mapping[str, Answer]
     remark: str
 
-    @property
-    def answers(self) -> tuple[Answer, ...]:
-        """In the order of `QUESTIONS`."""
-        return astuple(self)[:-1]
+    @classmethod
+    def of(cls, answers: str, remark: str) -> Guarantees:
+        """Return guarantees from a word per question."""
+        return cls(dict(zip(QUESTIONS, map(Answer, answers.split()), strict=True)), remark)
 
-
-QUESTIONS = ("atomic", "race-free", "free", "audited", "enforced", "clock", "revocable")
-"""The table's columns."""
+    def promises(self, question: str) -> bool:
+        """Return whether the answer is yes."""
+        return self.answers[question] is Answer.YES
 
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    """Where a peer works, and under which limits.
+    """The server, identity and limits that a peer uses.
 
     Attributes:
         url: Of the server.
         admin: An operator's client of it.
-        target: An identity's guard, and a token for it, which peers look up by its hash.
-        budget: Calls a day that are allowed.
+        target: An identity's guard and a token, which peers look up by its hash.
+        budget: Allowed calls per day.
     """
 
     url: str
@@ -81,17 +65,17 @@ class Bed:
 
     @property
     def identity(self) -> str:
-        """Whose counters are used: each identity has its own."""
+        """Return the identity; each has its own counters."""
         return self.target.guard.identity
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a peer has counted by now; None is what it does not count.
+    """Counters of a peer; None if it does not count.
 
     Attributes:
-        charged: Taken from the daily budget.
-        events: Appended to the audit stream, ever.
+        charged: Calls charged to the daily budget.
+        events: Events ever appended to the audit stream.
     """
 
     charged: int | None = None
@@ -100,7 +84,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client library. Calls through one are compared with calls through the same.
+    """A client library; only calls through the same library are compared.
 
     Attributes:
         floor: Name of the peer that only SETs through it.
@@ -117,13 +101,13 @@ IOREDIS = Client("ioredis", "plain SET, ioredis", "keyleash, ioredis")
 
 
 class Caller(Protocol):
-    """Makes calls; a call sets one key to a value of 64 bytes, if it is allowed."""
+    """Makes calls; a call sets a key to 64 bytes, if it is allowed."""
 
     def run(self, keys: Sequence[str]) -> list[int]:
-        """One call after the other; the time of each, ns. All must be allowed."""
+        """Make calls in sequence; return the time of each in ns. All must be allowed."""
 
     def race(self, shares: Sequence[Sequence[str]]) -> None:
-        """Each worker calls for its share, all at once; a refusal is passed over."""
+        """Make the calls of all workers concurrently; denials are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +119,9 @@ class Peer:
         made_of: The libraries, with their versions.
         guarantees: What it promises.
         open: Prepares calls on a bed.
-        tally: Reads what it has counted there.
-        revoke: Takes a bed's token back; None if there is none.
-        client: The client library underneath.
+        tally: Reads its counters.
+        revoke: Revokes a bed's token; None if there is none.
+        client: The client library.
     """
 
     name: str
@@ -150,22 +134,22 @@ class Peer:
 
 
 def versions(*libraries: str) -> str:
-    """The installed versions, such as `limits 5.8.0, redis 8.1.0`."""
+    """Return the installed versions, such as `limits 5.8.0, redis 8.1.0`."""
     return ", ".join(f"{library} {version(library)}" for library in libraries)
 
 
 class RefusedError(Exception):
-    """A check made by hand said no."""
+    """A check made by hand denied the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A `Caller` made of one function, which sets one key or raises."""
+    """A `Caller` of one function, which sets a key or raises."""
 
     call: Callable[[str], object]
 
     def run(self, keys: Sequence[str]) -> list[int]:
-        """One call after the other."""
+        """Make calls in sequence."""
         call, clock = self.call, time.perf_counter_ns
         taken = []
         for key in keys:
@@ -175,7 +159,7 @@ class Local:
         return taken
 
     def race(self, shares: Sequence[Sequence[str]]) -> None:
-        """A thread for each share; all begin together."""
+        """Use a thread per share; all start together."""
         together = Barrier(len(shares))
 
         def work(keys: Sequence[str]) -> None:

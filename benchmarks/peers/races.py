@@ -1,4 +1,4 @@
-"""Races against a budget, and revocations in the middle of a call."""
+"""Races against a budget, and revocations during a call."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from keyleash.operator.tokens import issue_token
 WORKERS = 8
 BUDGET = 100
 CALLS = 25
-"""Of each worker: twice the budget in all."""
+"""Calls per worker: twice the budget in total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """What came of several races.
+    """Results of several races.
 
     Attributes:
-        overrun: Keys written beyond the budget; below zero if calls were refused that had room.
-        charged: Calls in the budget's counter beyond those that wrote; None if nothing counts.
+        overrun: Keys written beyond the budget; negative if too few were written.
+        charged: Charged calls that did not write; None if nothing is counted.
     """
 
     overrun: Spread
@@ -37,7 +37,7 @@ class Race:
 
 
 def raced(peer: Peer, beds: Sequence[Bed]) -> Race:
-    """Race once on every bed, each with an identity that has not called before."""
+    """Race once on every bed, each with an unused identity."""
     overruns, charges = [], []
     for bed in beds:
         prepare(bed)
@@ -54,11 +54,11 @@ def raced(peer: Peer, beds: Sequence[Bed]) -> Race:
 
 
 CHUNK = 65_536
-"""Bytes read at once: a small request comes in one piece."""
+"""Bytes read at once; a small request is read whole."""
 
 
 class Gate:
-    """Forwards connections on a port of its own to those of a server."""
+    """A proxy in front of a server."""
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
@@ -70,16 +70,16 @@ class Gate:
 
     @property
     def port(self) -> int:
-        """Where to connect."""
+        """Return the port of the proxy."""
         return int(self._listening.getsockname()[1])
 
     def before(self, number: int, action: Callable[[], object]) -> None:
-        """Do *action* just before a request passes; *number* others pass first."""
+        """Run *action* before a request is forwarded, after *number* others."""
         with self._lock:
             self._action, self._left = action, number
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all sockets."""
         for item in self._sockets:
             with suppress(OSError):
                 item.shutdown(socket.SHUT_RDWR)
@@ -109,7 +109,7 @@ def _pump(source: socket.socket, sink: socket.socket, passing: Callable[[], obje
             passing()
             sink.sendall(data)
     except OSError:
-        pass  # one side is gone, and so is the other in a moment
+        pass  # one side closed; the other follows
     finally:
         for item in (source, sink):
             with suppress(OSError):
@@ -118,7 +118,7 @@ def _pump(source: socket.socket, sink: socket.socket, passing: Callable[[], obje
 
 @contextmanager
 def gate_to(server_port: int) -> Iterator[Gate]:
-    """A gate for the length of the block."""
+    """Open a gate during the block."""
     gate = Gate(server_port)
     try:
         yield gate
@@ -130,16 +130,16 @@ BEFORE, KEY = keys_for(2)
 
 
 class NotRevokedError(MiscountError):
-    """A call was over before the moment for which the revoke was planned."""
+    """A call ended before the planned revocation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """The moments of a call, one before each of its requests, at which its token was revoked.
+    """Revocations before each request of a call.
 
     Attributes:
-        moments: How many there are.
-        written: In how many of them the key was written after the revoke.
+        moments: Number of revocations.
+        written: Number of those after which the key was written.
     """
 
     moments: int
@@ -147,7 +147,7 @@ class Revocation:
 
 
 def revoked_in_between(peer: Peer, bed: Bed, trips: int) -> Revocation | None:
-    """Revoke before each request of a call, with a token and a connection for each; None if none.
+    """Revoke before each request of a call, each time with a new token; None without tokens.
 
     Raises:
         NotRevokedError: the call made fewer requests than *trips*.
@@ -159,7 +159,7 @@ def revoked_in_between(peer: Peer, bed: Bed, trips: int) -> Revocation | None:
 
 
 def _wrote(peer: Peer, bed: Bed, revoke: Callable[[Bed], object], number: int) -> bool:
-    """Whether a call writes whose token is revoked when *number* of its requests were made."""
+    """Return whether a call writes if its token is revoked after *number* of its requests."""
     issued = issue_token(bed.admin, bed.identity, actor="benchmark")
     port = bed.admin.connection_pool.connection_kwargs["port"]
     with gate_to(port) as gate:
@@ -182,6 +182,6 @@ def _wrote(peer: Peer, bed: Bed, revoke: Callable[[Bed], object], number: int) -
 
 
 def _revoke(bed: Bed, revoke: Callable[[Bed], object], found: list[object]) -> None:
-    """Revoke, and add to *found* whether the key was written already."""
+    """Revoke, and add to *found* whether the key was already written."""
     revoke(bed)
     found.append(bed.admin.exists(KEY))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.peers.pace import Pace
-from benchmarks.peers.peer import QUESTIONS, YES, Peer
+from benchmarks.peers.peer import QUESTIONS, Peer
 from benchmarks.peers.races import BUDGET, Race, Revocation
 from benchmarks.support.bars import Spread, ratios, spread_of
 from benchmarks.support.measure import MiscountError
@@ -14,7 +14,7 @@ from benchmarks.support.section import Figure
 
 
 class BrokenPromiseError(MiscountError):
-    """What was seen contradicts what is said to be guaranteed."""
+    """A measurement contradicts a guarantee."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,11 @@ class Result:
 
     Attributes:
         trips: Requests per call.
-        p50, p99: Of the time of a call, µs.
+        p50, p99: Percentiles of the time per call, µs.
         rate: Calls per second.
-        by_ours: p50 by keyleash's through the same client, round by round.
-        by_floor: p50 by that of the same client's own SET.
-        race: Against a budget.
-        revocation: Of a token in the middle of a call; None if there is no token.
+        by_ours: p50 relative to keyleash's through the same client, round by round.
+        by_floor: p50 relative to a plain SET through the same client.
+        revocation: None if there is no token.
     """
 
     peer: Peer
@@ -42,7 +41,7 @@ class Result:
     revocation: Revocation | None
 
     def figures(self, server: str) -> Iterator[Figure]:
-        """For the suite's results."""
+        """Yield the figures of the peer."""
         at = {"client": self.peer.client.name}
         raced = {OVERRUN: self.race.overrun}
         if self.race.charged is not None:
@@ -64,17 +63,17 @@ class Result:
 
 
 def require_promises_kept(result: Result) -> None:
-    """Compare what was seen with what the peer's guarantees say.
+    """Compare the measurements with the peer's guarantees.
 
     Raises:
-        BrokenPromiseError: a call passed, or was charged or refused, against a guarantee.
+        BrokenPromiseError: a measurement contradicts a guarantee.
     """
-    promises, race, revocation = result.peer.guarantees, result.race, result.revocation
+    promises, race, revocation = result.peer.guarantees.promises, result.race, result.revocation
     broken = {
-        "race-free": promises.race_free is YES and race.overrun.greatest > 0,
-        "free": promises.free is YES and race.charged is not None and race.charged.greatest > 0,
-        "revocable": promises.revocable is YES and revocation is not None and revocation.written,
-        "fair": promises.race_free is YES and race.overrun.least < 0,
+        "race-free": promises("race-free") and race.overrun.greatest > 0,
+        "free": promises("free") and race.charged is not None and race.charged.greatest > 0,
+        "revocable": promises("revocable") and revocation is not None and revocation.written,
+        "fair": promises("race-free") and race.overrun.least < 0,
     }
     for name, seen in broken.items():
         if seen:
@@ -98,7 +97,7 @@ def result_of(
     revocation: Revocation | None,
     rounds: Sequence[Mapping[str, Pace]],
 ) -> Result:
-    """Put a peer's rounds together, and beside keyleash and the floor of its client."""
+    """Summarize a peer's rounds, also relative to keyleash and the floor of its client."""
     own = [turn[peer.name] for turn in rounds]
     p50, ours, floor = (
         [turn[name].p50_us for turn in rounds]
@@ -118,7 +117,7 @@ def result_of(
 
 
 def table(heading: str, results: Sequence[Result], remarks: Sequence[str]) -> str:
-    """All of it."""
+    """Return the whole report."""
     wide = max(len(result.peer.name) for result in results) + 1
     return "\n".join(
         [heading, *_figures(results, wide), "", *_guarantees(results, wide), "", *remarks]
@@ -146,30 +145,33 @@ def _guarantees(results: Sequence[Result], wide: int) -> Iterator[str]:
     yield f"{'':{wide}}" + "".join(f"{question:>10}" for question in QUESTIONS)
     for result in results:
         promises = result.peer.guarantees
-        yield f"{result.peer.name:{wide}}" + "".join(f"{answer:>10}" for answer in promises.answers)
+        yield f"{result.peer.name:{wide}}" + "".join(
+            f"{answer:>10}" for answer in promises.answers.values()
+        )
         yield f"  {result.peer.made_of}"
         yield f"  {promises.remark}"
 
 
 def overrun(result: Result) -> str:
-    """The worst race: how many calls passed that a budget of 100 forbids."""
+    """Return the calls beyond the budget in the worst race."""
     return f"{result.race.overrun.greatest:+.0f}"
 
 
 def charged(result: Result) -> str:
-    """The worst race: how many calls were counted that were refused."""
+    """Return the charged denied calls in the worst race."""
     counted = result.race.charged
     return "–" if counted is None else f"{counted.greatest:+.0f}"
 
 
 def note(peer: Peer) -> str:
-    """Versions and guarantees in one line."""
-    answers = zip(QUESTIONS, peer.guarantees.answers, strict=True)
-    promises = ", ".join(f"{question}: {answer}" for question, answer in answers)
+    """Return versions and guarantees in a line."""
+    promises = ", ".join(
+        f"{question}: {answer}" for question, answer in peer.guarantees.answers.items()
+    )
     return f"{peer.made_of}; {promises}; {peer.guarantees.remark}"
 
 
 def wrote(result: Result) -> str:
-    """At how many moments a revoke comes too late for a call that has not written yet."""
+    """Return the number of revocations that were too late to stop the write."""
     found = result.revocation
     return "–" if found is None else f"{found.written} of {found.moments}"

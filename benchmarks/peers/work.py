@@ -1,8 +1,8 @@
-"""The parts of the work that peers leave to their users, made by hand as a careful user would.
+"""Parts of the work that libraries lack, made by hand as cheaply as possible.
 
-Token, prefix, budget and event are as cheap as they can be while they still do their part: a
-record that is the identity's name and expires by itself, one compiled pattern, one INCR on a
-key that bears the day's name, one XADD with the fields that keyleash records, trimmed as often.
+The token is a record with the identity's name and an expiry, the key check one compiled pattern,
+the budget one INCR on a key with the date, the event one XADD with the fields that keyleash
+records, trimmed as often.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from benchmarks.peers.peer import Bed, RefusedError, Tally
 from benchmarks.support.variants import VALUE
 
 PREFIX = "peers:"
-"""Of every key that is a peer's and not data."""
+"""Prefix of the peers' keys that are not data."""
 
 RATE = 6_000_000
-"""Writes a minute: too many to be refused, and the rate that keyleash's own guard has here."""
+"""Writes per minute: never exceeded, and the rate of keyleash's guard here."""
 
 RETAIN = 100_000
 TRIM_EVERY = 97
@@ -34,7 +34,7 @@ TOKEN_ID = "0123456789ab"
 GRANTED = re.compile(r"agents:jobs:[^:]+:(?:state|result)")
 BERLIN = ZoneInfo("Europe/Berlin")
 LIFE = timedelta(hours=12)
-KEPT = timedelta(days=2)
+COUNTER_LIFE = timedelta(days=2)
 
 
 class Work:
@@ -50,12 +50,12 @@ class Work:
         self._process, self._numbers = secrets.token_hex(6), count(1)
 
     def token_key(self) -> str:
-        """Where the record of the caller's token is; only its hash is ever stored."""
+        """Return the key of the token's record; only its hash is stored."""
         digest = hashlib.sha256(self._token.encode()).hexdigest()
         return f"{PREFIX}token:{digest}"
 
     def require_token(self) -> None:
-        """Look the token up."""
+        """Raise RefusedError unless the token is valid."""
         self.require_record(self.client.get(self.token_key()))
 
     def require_record(self, record: object) -> None:
@@ -69,28 +69,28 @@ class Work:
             raise RefusedError("key")
 
     def budget_key(self) -> str:
-        """Where the day's calls are counted; the day is the caller's."""
+        """Return the key of today's counter, by the client's date."""
         return budget_key(self.identity)
 
     def take_budget(self) -> None:
-        """Count the call, then see whether it was one too many: in this order no race is lost."""
+        """Count the call before the check, so that no race exceeds the budget."""
         key = self.budget_key()
         used = self.client.incr(key)
         if used == 1:
-            self.client.expire(key, KEPT)
+            self.client.expire(key, COUNTER_LIFE)
         if used > self.budget:
             raise RefusedError("budget")
 
     def write(self, key: str) -> None:
-        """The SET itself."""
+        """Run the SET."""
         self.client.set(key, VALUE)
 
     def append_event(self, key: str) -> None:
-        """The audit event of a SET."""
+        """Append the audit event of a SET."""
         self.append_to(self.client, key)
 
     def append_to(self, client: Any, key: str) -> None:
-        """The same through a pipeline."""
+        """Append the event through a client or a pipeline."""
         number = next(self._numbers)
         fields = {
             "token": TOKEN_ID,
@@ -103,33 +103,33 @@ class Work:
 
 
 def budget_key(identity: str) -> str:
-    """The name of today's counter."""
+    """Return the key of today's counter."""
     return f"{PREFIX}budget:{identity}:{datetime.now(BERLIN):%Y-%m-%d}"
 
 
 def audit_stream(bed: Bed) -> str:
-    """The events of all peers are in one stream: they never run at once."""
+    """Return the audit stream; all peers share it, because they run in turn."""
     return f"{PREFIX}audit:{bed.identity}"
 
 
 def prepare(bed: Bed) -> None:
-    """Store the record of the token; whatever peers counted for this identity is forgotten."""
+    """Store the record of the token and reset the counters of the identity."""
     forget_limits(bed)
     store_token(bed)
 
 
 def store_token(bed: Bed) -> None:
-    """Store the record of the bed's token, by its hash."""
+    """Store the record of the bed's token."""
     bed.admin.set(Work(bed.admin, bed).token_key(), bed.identity, ex=LIFE)
 
 
 def revoke_token(bed: Bed) -> None:
-    """Delete the record."""
+    """Delete the record of the bed's token."""
     bed.admin.delete(Work(bed.admin, bed).token_key())
 
 
 def forget_limits(bed: Bed) -> None:
-    """Delete all counters of peers that bear the identity's name."""
+    """Delete all counters of peers for the identity."""
     if found := list(bed.admin.scan_iter(f"*{bed.identity}*", count=10_000)):
         own = [key for key in found if not key.startswith(b"keyleash:")]
         if own:
@@ -137,13 +137,13 @@ def forget_limits(bed: Bed) -> None:
 
 
 def tally(bed: Bed) -> Tally:
-    """What was counted by hand."""
+    """Return the counters made by hand."""
     used = bed.admin.get(budget_key(bed.identity))
     return Tally(int(used or 0), events_in(bed))
 
 
 def events_in(bed: Bed) -> int:
-    """Events ever appended to the peers' stream."""
+    """Return the number of events ever appended to the peers' stream."""
     try:
         return int(bed.admin.xinfo_stream(audit_stream(bed))["entries-added"])
     except redis.ResponseError:

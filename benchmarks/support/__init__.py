@@ -1,1 +1,1 @@
-"""What the benchmarks share: servers of their own, a load generator, samples and their report."""
+"""Shared parts of the benchmarks: servers, a load generator, samples and reports."""

@@ -1,4 +1,4 @@
-"""Bars (bounds on what was measured), and the spread of a value over rounds."""
+"""Bars (bounds of measured values), and the spread of a value over rounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of several rounds, and the least and greatest of them."""
+    """Median, minimum and maximum over rounds."""
 
     median: float
     least: float
@@ -21,17 +21,17 @@ class Spread:
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Put the values of all rounds together."""
+    """Return the spread of values."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def ratios(values: Sequence[float], baseline: Sequence[float]) -> Spread:
-    """Each round's value by the same round's baseline: what drifts meanwhile drops out."""
+    """Return ratios to the baseline of the same round, which cancels drift."""
     return spread_of([item / base for item, base in zip(values, baseline, strict=True)])
 
 
 class Side(StrEnum):
-    """On which side of its bound a measured number must be."""
+    """The side of the bound on which the measured number must be."""
 
     AT_MOST = "≤"
     AT_LEAST = "≥"
@@ -39,13 +39,13 @@ class Side(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One promise.
+    """A bound of a measured value.
 
     Attributes:
-        measured: Of what, in words.
-        unit: What it is measured in, in words.
-        value: The median of the rounds' ratios.
-        aim: Better than the bound: not promised.
+        measured: Description of the value.
+        unit: The value that it is relative to.
+        value: Median of the ratios of all rounds.
+        aim: A better value that is not promised.
     """
 
     measured: str
@@ -57,12 +57,12 @@ class Bar:
 
     @property
     def met(self) -> bool:
-        """Whether the promise is kept."""
+        """Return whether the bar is met."""
         return self._reaches(self.bound)
 
     @property
     def reached(self) -> bool:
-        """Whether there is an aim and it is reached."""
+        """Return whether an aim is reached."""
         return self.aim is not None and self._reaches(self.aim)
 
     def _reaches(self, mark: float) -> bool:
@@ -70,10 +70,10 @@ class Bar:
 
 
 def bar_table(bars: Iterable[tuple[str, Bar, bool]]) -> str:
-    """A line for each: server, what is promised, bound, aim, what was measured, the verdict.
+    """Return a table of bars.
 
     Args:
-        bars: With the server's version before it and whether it was noisy behind it.
+        bars: Server version, bar, and whether the run was noisy.
     """
     lines = [("server", "bar", "bound", "aim", "measured", "")]
     lines += [

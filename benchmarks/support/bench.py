@@ -1,4 +1,4 @@
-"""One server under load: single runs of a variant, and rounds in which variants take turns."""
+"""A server under load: single runs of a variant, and rounds in which variants take turns."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ Bytes = tuple[tuple[Exchange, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to measure.
+    """Amount of measurements.
 
     Attributes:
-        rounds: In each, everything that is compared has its turn.
-        requests: Calls per run; with `run_s`, of the runs that warm up and calibrate.
+        rounds: Number of rounds; in each, all variants take turns.
+        requests: Calls per run; with `run_s`, per run for warm-up and calibration.
         connections: Numbers of connections, the larger first.
-        protocol: RESP version, 2 or 3, of raw and guarded calls alike.
-        run_s: If given, runs take about so long, each variant with as many calls as it
-            makes in that time.
+        protocol: RESP version of all calls, 2 or 3.
+        run_s: Duration of a run, instead of a number of calls.
     """
 
     rounds: int
@@ -59,15 +58,11 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A running server, a generator, and what they are asked for.
+    """A running server with a load generator.
 
     Attributes:
-        server: On its core.
-        admin: An operator's client of it.
-        generator: On the other core; if it is one connection, on the server's.
-        clock: The server's CPU time.
-        plan: How much to measure.
-        cores: Of both.
+        generator: Runs on the other core; with one connection on the server's.
+        clock: CPU time of the server.
     """
 
     server: EmbeddedServer
@@ -95,14 +90,14 @@ class Bench:
         return take_sample(self.generator, self.clock, target, variant, load)
 
     def warm_up(self, contenders: Sequence[Contender]) -> None:
-        """Run every contender once, and fill the audit streams with events as it makes them."""
+        """Run every contender once, and fill the audit streams with its events."""
         for contender in contenders:
             self.sample(contender, self.plan.connections[0], self.plan.requests)
             if contender.variant.counts.audited:
                 fill_audit(self.admin, contender.target)
 
     def rounds(self, contenders: Sequence[Contender]) -> Samples:
-        """Sample every contender once in a round, at each number of connections."""
+        """Sample every contender once per round and number of connections."""
         samples: dict[tuple[Variant, int], list[Sample]] = defaultdict(list)
         turns = [
             (connections, contender)
@@ -112,14 +107,14 @@ class Bench:
         calls = [self._calls(item, connections) for connections, item in turns]
         for number in range(self.plan.rounds):
             round_ = list(zip(turns, calls, strict=True))
-            # There and back again, so that a drift favours nobody.
+            # Every other round in reverse, so that a drift affects all variants equally.
             for (connections, item), count in round_ if number % 2 == 0 else reversed(round_):
                 sample = self.sample(item, connections, count)
                 samples[item.variant, connections].append(sample)
         return samples
 
     def _calls(self, contender: Contender, connections: int) -> int:
-        """How many calls a run makes."""
+        """Return the number of calls of a run."""
         if self.plan.run_s is None:
             return self.plan.requests
         trial = self.sample(contender, connections, self.plan.requests)
@@ -140,7 +135,7 @@ class Bench:
 def bench_on(
     choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator
 ) -> Iterator[Bench]:
-    """Start the server for the length of the block."""
+    """Run the server during the block."""
     with (
         running(choice, cores.server) as server,
         pinned(cores.client),

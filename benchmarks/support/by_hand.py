@@ -1,29 +1,28 @@
-"""Scripts written by hand for SET alone: what each part of a guard's work costs at the least.
+"""Scripts written by hand for SET alone: the least cost of each part of a guard's work.
 
-They have no other command, no rule but one, no mask and no image, and their refusals do not say
-what and where. What they keep is theirs, under `bench:`; their trail begins empty, so that there
-is nothing to trim in the first 100,000 events.
+They have one rule, no mask and no before-image, and denials without details. Their keys begin with
+`bench:`; the audit stream starts empty, so nothing is trimmed in the first 100,000 events.
 """
 
 from __future__ import annotations
 
 SET_SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"
-"""The least that a script which runs a SET can do."""
+"""The least script that runs a SET."""
 
 EVENT_SCRIPT = """
 redis.call('XADD', 'bench:events', 'MAXLEN', '~', '100000', '*', 'token', ARGV[2], 'op', 'SET',
   'key', KEYS[1], 'correlation', ARGV[3], 'policy', 'b94d27b9934d', 'actor', 'agent-runner')
 return redis.call('SET', KEYS[1], ARGV[1])
 """
-"""The least that an audited SET can do: an event of six fields, and the SET."""
+"""The least audited SET: an event of six fields, and the SET."""
 
 SETS_SCRIPT = """
 local set, replies = redis.call, {}
 for i = 1, #KEYS do replies[i] = set('SET', KEYS[i], ARGV[4 + 4 * i]) end
 return replies
 """
-"""The least that a script can do with the words of a batch: four of its own, then for each SET
-their number, `SET`, key and value."""
+"""The least script for the arguments of a batch: four of its own, then for each SET their number,
+`SET`, key and value."""
 
 _JUDGED = """
 local call, find, keys, argv = redis.call, string.find, KEYS, ARGV

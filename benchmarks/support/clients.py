@@ -19,11 +19,9 @@ from benchmarks.support.variants import Counts
 
 from keyleash.store.records import Client
 
-# Calls at a pace: one as soon as another has ended, or each at its own time.
-#
-# A closed loop asks nothing of a slow server: while one call hangs, none of those that it
-# keeps waiting is made, so none is late. Under a steady load each call has a time at which
-# it is due, and what it took is counted from then on, waiting for its turn included.
+# A closed loop makes a call when the previous one ended, so a stall delays one call only.
+# Under a steady load each call has a scheduled start, from which its time is measured, so a
+# stall counts for all calls that it delays.
 
 _clock_ns = time.perf_counter_ns
 
@@ -36,8 +34,8 @@ class Run:
     """The duration of a number of calls.
 
     Attributes:
-        taken_ns: Each of them.
-        wall_ns: All of them, per call; for calls in turn with others', only their own time.
+        taken_ns: Time of each call.
+        wall_ns: Total time; for calls in turn with others, only their own.
     """
 
     taken_ns: Sequence[int]
@@ -45,12 +43,12 @@ class Run:
 
     @property
     def per_call_ns(self) -> float:
-        """Wall time by number of calls."""
+        """Return the wall time per call."""
         return self.wall_ns / len(self.taken_ns)
 
 
 def in_turn(functions: Sequence[Call], times: int) -> list[Run]:
-    """Call the functions in turns, so that noise affects all alike."""
+    """Call the functions in turn, so that noise affects all equally."""
     taken: list[list[int]] = [[] for _ in functions]
     turns = [(function, own.append) for function, own in zip(functions, taken, strict=True)]
     for number in range(times):
@@ -62,11 +60,11 @@ def in_turn(functions: Sequence[Call], times: int) -> list[Run]:
 
 
 def steadily(function: Call, times: int, interval_ns: int) -> Run:
-    """Call the function every *interval_ns*, late if the call before has not ended yet."""
+    """Call the function every *interval_ns*, late if the previous call has not ended."""
     taken = []
     begun = _clock_ns()
     for due in range(begun + interval_ns, begun + (times + 1) * interval_ns, interval_ns):
-        # Not slept: that ends some 60 µs late.
+        # sleep() would end about 60 µs late.
         while _clock_ns() < due:
             pass
         function()
@@ -75,7 +73,7 @@ def steadily(function: Call, times: int, interval_ns: int) -> Run:
 
 
 async def in_tasks(function: AsyncCall, times: int, tasks: int) -> Run:
-    """Call the function *times* times, by tasks that call again as soon as they have a reply."""
+    """Call the function *times* times, in tasks that call again after each reply."""
     taken: list[int] = []
 
     async def task() -> None:
@@ -90,7 +88,7 @@ async def in_tasks(function: AsyncCall, times: int, tasks: int) -> Run:
 
 
 async def steadily_in_tasks(function: AsyncCall, times: int, interval_ns: int, tasks: int) -> Run:
-    """Call the function every *interval_ns* in a task that is free; if none is, in the next one."""
+    """Call the function every *interval_ns* in the next free task."""
     taken: list[int] = []
     due_ns: asyncio.Queue[int] = asyncio.Queue()
 
@@ -104,7 +102,7 @@ async def steadily_in_tasks(function: AsyncCall, times: int, interval_ns: int, t
             group.create_task(task())
         begun = _clock_ns()
         for due in range(begun + interval_ns, begun + (times + 1) * interval_ns, interval_ns):
-            # Not slept longer: the event loop's timers are whole milliseconds.
+            # Timers of the event loop are whole milliseconds.
             while _clock_ns() < due:
                 await asyncio.sleep(0)
             due_ns.put_nowait(due)
@@ -114,33 +112,33 @@ async def steadily_in_tasks(function: AsyncCall, times: int, interval_ns: int, t
 
 
 QUIET = 0.05
-"""If others had more of the time, no verdict is worth much."""
+"""Share of time used by others above which a run is noisy."""
 
 
 @dataclass(slots=True)
 class Waited:
-    """Filled in at the end of the block.
+    """Time lost to other processes, set at the end of the block.
 
     Attributes:
-        share: Time that this process or the server could have run and did not, since others
-            had its core, by wall time; None if the kernel does not say.
+        share: Share of the wall time in which this process or the server waited for a core;
+            None if unknown.
     """
 
     share: float | None = None
 
     @property
     def noisy(self) -> bool:
-        """Whether others had too much of it."""
+        """Return whether others used more than `QUIET`."""
         return self.share is not None and self.share > QUIET
 
 
 @contextlib.contextmanager
 def waiting_for_cores(server_pid: int, *, shared: bool = False) -> Iterator[Waited]:
-    """Count while the block runs, for the main threads of this process and the server.
+    """Measure the time that the main threads of this process and the server wait for a core.
 
     Args:
-        shared: Whether both are on one core, where they wait for each other. If one of the
-            two can always run, whatever of the time they do not run in all is others'.
+        shared: Whether both use one core. They then wait for each other, and the time in which
+            neither runs is lost to others.
     """
     waited = Waited()
     begun, begun_ns = _ran_and_waited_ns(server_pid), time.perf_counter_ns()
@@ -168,19 +166,18 @@ def _ran_and_waited_ns(server_pid: int) -> tuple[int, int] | None:
 NOTHING = Counts()
 
 TRIAL_CALLS = 100
-"""Of each kind, twice, before the first round: they connect, warm up, and show the pace."""
+"""Calls per kind, made twice before the first round to connect, warm up and calibrate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way to make calls through a client.
+    """A way to make calls through a client.
 
     Attributes:
-        name: For the report.
-        call: Makes one call; in the tasks of an event loop its result is awaited.
-        baseline: Name of the kind that it is compared with; its own for a baseline.
-        counts: What one call must count.
-        coalesced: Whether several calls may share one audit event: its commands are counted.
+        call: Makes a call; tasks await its result.
+        baseline: Name of the kind that it is compared with, or its own.
+        counts: Expected counts of a call.
+        coalesced: Whether calls may share an audit event, whose commands are then counted.
     """
 
     name: str
@@ -192,13 +189,12 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Kinds that do the same.
+    """Kinds of calls with the same effect.
 
     Attributes:
-        name: What they do.
-        kinds: A baseline is before those that are compared with it.
-        commands: In one call.
-        tasks: How many make the calls; one is plain blocking calls.
+        kinds: Each baseline comes before the kinds that are compared with it.
+        commands: Commands per call.
+        tasks: Number of tasks; 1 means blocking calls.
     """
 
     name: str
@@ -209,12 +205,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much of a work is done in one round.
+    """Numbers of calls in a round.
 
     Attributes:
-        closed: Calls of each kind in a closed loop.
-        steady: Calls of each under the steady load.
-        interval_ns: From one of them to the next.
+        closed: Calls per kind in a closed loop.
+        steady: Calls per kind under the steady load.
+        interval_ns: Interval of the steady load.
     """
 
     closed: tuple[int, ...]
@@ -224,7 +220,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One kind in one round: a closed loop, and under a steady load."""
+    """Runs of a kind in one round."""
 
     closed: Run
     steady: Run
@@ -235,9 +231,8 @@ class Tried:
     """A work in all rounds.
 
     Attributes:
-        seen: By name of the kind, in order of rounds.
-        interval_ns: From one call to the next under the steady load.
-        waited: Whether others had a part of the cores.
+        seen: Rounds by name of the kind.
+        interval_ns: Interval of the steady load.
     """
 
     work: Work
@@ -248,16 +243,13 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Where and how much is measured.
+    """A server, and the amount of measurements.
 
     Attributes:
-        server_pid: Of its process.
-        admin: An operator's client of it.
-        target: Whose calls are counted.
-        runner: Of the event loop of calls in tasks.
-        cores: Of server and clients.
-        rounds: In each, every kind has its turn.
-        run_s: About how long one kind runs in one round, closed and steady each.
+        target: The identity whose calls are counted.
+        runner: Runs the event loop of tasks.
+        rounds: Number of rounds; in each, all kinds take turns.
+        run_s: Duration per kind, round and load.
     """
 
     server_pid: int
@@ -269,7 +261,7 @@ class Trial:
     run_s: float
 
     def rounds_of(self, work: Work) -> Tried:
-        """Measure every kind of *work* once in a round.
+        """Measure every kind of *work* once per round.
 
         Raises:
             MiscountError: a call was refused, or passed, or not audited, against expectation.
@@ -290,10 +282,10 @@ class Trial:
         return Tried(work, seen, pace.interval_ns, waited)
 
     def _pace(self, work: Work) -> Pace:
-        """The steady load is half of what the slowest kind can do, for all kinds the same."""
+        """Calibrate: the steady load is half the rate of the slowest kind."""
         few = [_whole(work, TRIAL_CALLS)] * len(work.kinds)
         self._closed(work, work.kinds, few)
-        # The median, lest a pause makes a pace that is no load at all.
+        # The median, so that a pause does not result in too low a load.
         each_ns = [
             statistics.median(run.taken_ns) / work.tasks
             for run in self._closed(work, work.kinds, few)
@@ -309,7 +301,7 @@ class Trial:
         )
 
     def _closed(self, work: Work, kinds: Sequence[Kind], calls: Sequence[int]) -> list[Run]:
-        """A closed loop of each kind."""
+        """Run a closed loop of each kind."""
         expected = [kind.counts.times(count) for kind, count in zip(kinds, calls, strict=True)]
         if work.tasks == 1:
             with self._counted(work.name, Counts.sum_of(expected)):
@@ -330,7 +322,7 @@ class Trial:
 
     @contextlib.contextmanager
     def _counted(self, name: str, expected: Counts, *, coalesced: bool = False) -> Iterator[None]:
-        """Require that the block counts just what is expected."""
+        """Require the expected counts during the block."""
         before = read_counts(self.admin, self.target)
         yield
         counts = read_counts(self.admin, self.target).minus(before)

@@ -1,4 +1,4 @@
-"""What calls through clients took: rounds become rows, rows a table and figures."""
+"""Latencies of calls through clients: rows, tables and figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.support.bars import Spread, ratios, spread_of
-from benchmarks.support.clients import Kind, Run, Seen, Tried, Work
+from benchmarks.support.clients import Kind, Run, Tried, Work
 from benchmarks.support.section import Figure
 
 PERCENTILES = (50.0, 99.0, 99.9)
@@ -22,15 +22,14 @@ PER_S = "commands/s"
 
 @dataclass(frozen=True, slots=True)
 class LatencyRow:
-    """One kind, all rounds together. Times are µs per call, ratios are by the kind's baseline.
+    """A kind in all rounds: times in µs per call, ratios to the kind's baseline.
 
     Attributes:
-        closed, steady: By percentile. The steady ones are from when a call was due.
-        p50_ratio: Of the medians in a closed loop.
+        closed, steady: Times by percentile; `steady` from the scheduled start.
+        p50_ratio: Ratio of the medians in a closed loop.
         rate: Commands per second in a closed loop.
-        time_ratio: Wall time per command in a closed loop, one by the rate's ratio.
-        rate_ratio: Of the rates.
-        histogram: Shares of calls under the steady load, by the bucket's lower bound.
+        time_ratio: Ratio of the wall times per command in a closed loop.
+        histogram: Shares of calls under the steady load, by lower bound of the bucket.
     """
 
     work: Work
@@ -45,7 +44,7 @@ class LatencyRow:
 
 
 def rows_of(tried: Tried) -> tuple[LatencyRow, ...]:
-    """One row per kind."""
+    """Return a row per kind."""
     return tuple(_row(tried, kind) for kind in tried.work.kinds)
 
 
@@ -68,10 +67,6 @@ def _row(tried: Tried, kind: Kind) -> LatencyRow:
     )
 
 
-def _p50s_us(rounds: Iterable[Seen]) -> list[float]:
-    return [percentile_us(item.closed, 50) for item in rounds]
-
-
 def _percentiles(runs: Sequence[Run]) -> dict[float, Spread]:
     return {
         percent: spread_of([percentile_us(run, percent) for run in runs]) for percent in PERCENTILES
@@ -85,7 +80,7 @@ def percentile_us(run: Run, percent: float) -> float:
 
 
 def _histogram(runs: Sequence[Run]) -> dict[float, Spread]:
-    """Shares of the calls by buckets, without those that most rounds have no call in."""
+    """Return shares of calls by bucket, without buckets that are empty in most rounds."""
     rounds = [
         Counter(math.floor(math.log2(taken / 1e3) * BUCKETS_PER_OCTAVE) for taken in run.taken_ns)
         for run in runs
@@ -100,13 +95,13 @@ def _histogram(runs: Sequence[Run]) -> dict[float, Spread]:
 
 
 def table_of(tried: Tried, rows: Iterable[LatencyRow]) -> str:
-    """The work's name and a line for each row."""
+    """Return the name of the work and a line per row."""
     per_s = 1e9 / tried.interval_ns
     columns = "".join(f"{f'p{percent:g}':>9}" for percent in PERCENTILES)
     lines = [
         f"{tried.work.name}; steady load: {per_s:,.0f} calls per s",
         f"{'':38}{'commands':>9}{'wall time':>22}{'closed loop, µs a call':>49}"
-        f"{'steady, µs from when due':>27}",
+        f"{'steady, µs from schedule':>27}",
         f"{'':38}{'per s':>9}{'× redis-py':>22}{'p50 × redis-py':>22}{columns}{columns}",
     ]
     for row in rows:
@@ -117,14 +112,14 @@ def table_of(tried: Tried, rows: Iterable[LatencyRow]) -> str:
         )
     if tried.waited.noisy:
         lines.append(
-            f"NOISE: for {tried.waited.share:.0%} of the time others had a core that client or"
-            " server waited for; repeat this while nothing else runs"
+            f"NOISE: other processes used a core for {tried.waited.share:.0%} of the time;"
+            " repeat the run"
         )
     return "\n".join(lines)
 
 
 def figures_of(rows: Iterable[LatencyRow], server: str) -> tuple[Figure, ...]:
-    """All numbers of the rows."""
+    """Return all numbers of the rows."""
     figures = []
     for row in rows:
         name, at = row.kind.name, {"work": row.work.name}

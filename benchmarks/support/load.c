@@ -1,14 +1,14 @@
 /* load: a closed-loop load generator. N connections, one exchange in flight on each.
  *
- * support/load.py compiles and drives it. Over stdin and stdout, in native byte order, they say
+ * support/load.py compiles and drives it. Over stdin and stdout, in native byte order, they exchange
  *
- *   in   port u32, calls u64, latencies wanted u32, connections u32;
+ *   in   port u32, calls u64, connections u32;
  *        greeting bytes u32, the greeting: inline commands that every connection begins with;
  *        for each connection: exchanges u32;
  *        for each exchange: request bytes u32, reply bytes u32, the request, the reply
  *   out  status u32: 0, connected; or 1, a message follows: bytes u32, text; then this ends
  *   in   any u32: go
- *   out  status; wall time u64, own CPU time u64, then for each call its u64 if wanted; all in ns
+ *   out  status; wall time u64, own CPU time u64; in ns
  *
  * and so on until stdin ends. A request may be a pipeline: its reply is the replies to all of it.
  * Everything is read before the clock starts. Every byte of every reply is compared.
@@ -40,15 +40,13 @@ struct connection {
     uint32_t count, turn; /* of exchanges, and which of them is in flight */
     struct exchange *exchanges;
     uint32_t received; /* bytes of its reply */
-    uint64_t sent_ns;
 };
 
 struct load {
-    uint32_t port, wants_latencies, count, greeting_bytes;
+    uint32_t port, count, greeting_bytes;
     uint64_t calls;
     char *greeting;
     struct connection *connections;
-    uint64_t *latencies_ns;
 };
 
 static char buffer[BUFFER_BYTES];
@@ -111,13 +109,11 @@ static struct load hear_load(void) {
     struct load load = {0};
     load.port = hear_number();
     hear(&load.calls, sizeof load.calls);
-    load.wants_latencies = hear_number();
     load.count = hear_number();
     load.greeting_bytes = hear_number();
     load.greeting = hear_text(load.greeting_bytes);
     load.connections = allocated(load.count, sizeof *load.connections);
     for (uint32_t i = 0; i < load.count; i++) hear_exchanges(&load.connections[i]);
-    if (load.wants_latencies) load.latencies_ns = allocated(load.calls, sizeof(uint64_t));
     return load;
 }
 
@@ -132,7 +128,6 @@ static void forget(struct load *load) {
     }
     free(load->connections);
     free(load->greeting);
-    free(load->latencies_ns);
 }
 
 static uint64_t now_ns(clockid_t clock) {
@@ -195,7 +190,6 @@ static int connected(const struct load *load) {
 static void send_next(struct connection *one) {
     const struct exchange *next = &one->exchanges[one->turn];
     one->received = 0;
-    one->sent_ns = now_ns(CLOCK_MONOTONIC);
     send_all(one->fd, next->request, next->request_bytes);
 }
 
@@ -228,8 +222,6 @@ static void drive(struct load *load, int poller) {
         for (int i = 0; i < ready; i++) {
             struct connection *one = events[i].data.ptr;
             if (!replied(one)) continue;
-            if (load->latencies_ns)
-                load->latencies_ns[done] = now_ns(CLOCK_MONOTONIC) - one->sent_ns;
             done++;
             one->turn = (one->turn + 1) % one->count;
             if (sent < load->calls) {
@@ -259,7 +251,6 @@ int main(void) {
         say_number(0);
         say(&wall_ns, sizeof wall_ns);
         say(&cpu_ns, sizeof cpu_ns);
-        if (load.latencies_ns) say(load.latencies_ns, load.calls * sizeof(uint64_t));
         fflush(stdout);
         close(poller);
         forget(&load);

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import array
 import hashlib
 import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +18,11 @@ FLAGS = ("-O2", "-Wall", "-Wextra")
 
 
 class BuildError(Exception):
-    """There is no C compiler, or it refused the program."""
+    """There is no C compiler, or the program does not compile."""
 
 
 def load_generator(cache: Path = CACHE) -> Path:
-    """The compiled program; compiled now unless *cache* has it from the same source.
+    """Return the compiled program; compile it unless *cache* has it.
 
     Raises:
         BuildError: it cannot be compiled; the message says what to install.
@@ -54,29 +52,27 @@ def load_generator(cache: Path = CACHE) -> Path:
     return program
 
 
-# A closed-loop load generator in a process of its own: N connections, one call in flight each.
+# A closed-loop load generator in its own process: N connections, one call in flight each.
 #
-# The process runs `load.c`, whose head says how it is driven. Everything that can be made
-# before the clock starts is: requests are packed bytes, and each has the exact bytes of
-# its reply. What is left per call is one `recv`, one comparison and one `send`. With 50
-# connections it is still the busier side for plain SETs on some servers, so its own busy
-# share is part of the result: near 1, calls per second say more about the generator than
-# about the server. The server's CPU time per call does not have that flaw.
+# The process runs `load.c`, which documents the protocol. Requests and replies are prepared as
+# bytes; per call there is one `recv`, one comparison and one `send`. With 50 connections the
+# generator is still busier than some servers, so its busy share is part of the result: near 1,
+# calls per second measure the generator. The server's CPU time per call does not have this flaw.
 
 _STATUS = struct.Struct("=I")
-_LOAD = struct.Struct("=IQII")
+_LOAD = struct.Struct("=IQI")
 _EXCHANGE = struct.Struct("=II")
 _TIMES = struct.Struct("=QQ")
 _GO = _STATUS.pack(0)
 
 
 class LoadError(Exception):
-    """A reply was not the expected one, or the generator failed; the run counts for nothing."""
+    """A reply was not the expected one, or the generator failed; the run is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One call as bytes: the request, and the one reply that it may have."""
+    """A call as bytes: the request and its expected reply."""
 
     request: bytes
     reply: bytes
@@ -92,16 +88,15 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One run.
+    """A run.
 
     Attributes:
-        port: Of the server, on loopback.
-        protocol: RESP version, 2 or 3, that the connections speak.
-        requests: Calls in all.
-        connections: For each connection the calls that it makes in turn, over and over.
-        core: For this run, instead of the generator's own.
-        user: Whom the connections log in as; None for the default user.
-        latencies: Whether to give the time of every call.
+        port: Port of the server on loopback.
+        protocol: RESP version of the connections, 2 or 3.
+        requests: Total number of calls.
+        connections: The calls of each connection, made in turn.
+        core: Core for this run, instead of the generator's own.
+        user: User of the connections; None for the default user.
     """
 
     port: int
@@ -109,29 +104,26 @@ class Load:
     requests: int
     connections: tuple[tuple[Exchange, ...], ...]
     core: int | None = None
-    latencies: bool = False
     user: User | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What the generator saw of one run.
+    """Result of a run.
 
     Attributes:
-        wall_s: From the first request to the last reply.
+        wall_s: Time from the first request to the last reply.
         busy: Share of that time in which the generator used its core, 0 to 1.
-        latencies_ns: From the sending of each request to the end of its reply, if asked for.
     """
 
     wall_s: float
     busy: float
-    latencies_ns: Sequence[int] = ()
 
 
 class Generator:
-    """The generator's process. A run is `prepare`, which connects, and then `run`.
+    """The generator's process: `prepare` connects, then `run` makes the calls.
 
-    After a LoadError the process has ended: that generator is of no more use.
+    After a LoadError the generator cannot be used again.
     """
 
     def __init__(self, core: int | None) -> None:
@@ -179,10 +171,7 @@ class Generator:
         self._say(_GO)
         self._require_success()
         wall_ns, cpu_ns = _TIMES.unpack(self._hear(_TIMES.size))
-        latencies_ns = array.array("Q")
-        if load.latencies:
-            latencies_ns.frombytes(self._hear(load.requests * latencies_ns.itemsize))
-        return LoadResult(wall_ns / 1e9, cpu_ns / wall_ns, latencies_ns)
+        return LoadResult(wall_ns / 1e9, cpu_ns / wall_ns)
 
     def _require_success(self) -> None:
         (failed,) = _STATUS.unpack(self._hear(_STATUS.size))
@@ -208,11 +197,11 @@ class Generator:
 
 
 def packed_load(load: Load) -> bytes:
-    """The load in the words of `load.c`."""
+    """Return the load in the format of `load.c`."""
     login = f" AUTH {load.user.name} {load.user.password}" if load.user else ""
     greeting = f"HELLO {load.protocol}{login}\r\n".encode()
     words = [
-        _LOAD.pack(load.port, load.requests, load.latencies, len(load.connections)),
+        _LOAD.pack(load.port, load.requests, len(load.connections)),
         _STATUS.pack(len(greeting)),
         greeting,
     ]

@@ -1,4 +1,4 @@
-"""Server CPU and counters around a run, and filling keys and streams before it."""
+"""Server CPU and counters of a run, and preparation of keys and streams."""
 
 from __future__ import annotations
 
@@ -23,33 +23,29 @@ REQUESTS_BUDGET = "budget.requests"
 
 
 class MiscountError(Exception):
-    """Keyleash counted other calls than were made, so what was measured is not what was meant."""
+    """The counts of keyleash differ from the calls, so the measurement is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuClock:
-    """The CPU time that a server says it has used.
-
-    Attributes:
-        fields: The fields of INFO that are added up.
-    """
+    """CPU time of a server: the sum of *fields* of INFO."""
 
     client: Client
     fields: tuple[str, str]
 
     @property
     def whole_process(self) -> bool:
-        """Whether background threads are counted too, since the server lacks the finer fields."""
+        """Return whether background threads are included, because the server lacks finer fields."""
         return self.fields == WHOLE_PROCESS
 
     def used_s(self) -> float:
-        """Seconds since the server started."""
+        """Return the CPU seconds since the server started."""
         info = self.client.info("cpu")
         return sum(float(info[field]) for field in self.fields)
 
 
 def cpu_clock(client: Client) -> CpuClock:
-    """The main thread's clock if the server has one, else that of the whole process."""
+    """Return the clock of the main thread, or of the process if the server lacks it."""
     known = client.info("cpu")
     return CpuClock(client, MAIN_THREAD if MAIN_THREAD[0] in known else WHOLE_PROCESS)
 
@@ -74,11 +70,11 @@ class Sample:
 def take_sample(
     generator: Generator, clock: CpuClock, target: Target, variant: Variant, load: Load
 ) -> Sample:
-    """Run *load* once and say what it cost.
+    """Run *load* once and return its cost.
 
     Raises:
-        LoadError: some reply was not the expected one.
-        MiscountError: a call was refused, or passed, or not audited, against expectation.
+        LoadError: a reply was not the expected one.
+        MiscountError: the counts differ from the expected ones.
     """
     generator.prepare(load)
     counted = read_counts(clock.client, target)
@@ -97,7 +93,7 @@ def take_sample(
 
 
 def read_counts(client: Client, target: Target) -> Counts:
-    """What keyleash has counted for the target's identity up to now."""
+    """Return the counts of the target's identity."""
     keyspace = target.guard.plan.keyspace
     identity = target.guard.identity
     state = unpack_state(client.get(keyspace.state(identity)), target.guard.layout)
@@ -115,11 +111,11 @@ def require_counts(counted: Counts, of_one: Counts, calls: int, name: str) -> No
 
 
 def audited_commands(client: Client, target: Target, events: int) -> int:
-    """How many commands the newest *events* audit events of the target's identity list."""
+    """Return the number of commands in the newest *events* audit events of the identity."""
     if events == 0:
         return 0  # COUNT 0 is all of them
     identity = target.guard.identity
-    # By a name that redis-py does not know: it would make a dict of the fields, whose names repeat.
+    # As bytes, so that redis-py does not make a dict of the fields, whose names repeat.
     entries = client.execute_command(
         b"XREVRANGE", Keyspace().audit(identity), "+", "-", "COUNT", events
     )
@@ -134,7 +130,7 @@ def audited_commands(client: Client, target: Target, events: int) -> int:
 
 
 def _appended(client: Client, stream: str) -> int:
-    """How many entries were ever added to a stream, those trimmed since included."""
+    """Return the number of entries ever added to a stream."""
     try:
         return int(client.xinfo_stream(stream)["entries-added"])
     except redis.ResponseError:
@@ -152,8 +148,7 @@ _AT_ONCE = 10_000
 def fill_audit(admin: redis.Redis, target: Target) -> None:
     """Fill the audit stream up to its `retain` with copies of its newest event.
 
-    Trimming is part of what an event costs. By calls it would take longer, and in batches it
-    would take more of the rate than there is.
+    Trimming is part of the cost of an event. Calls would be slower, and batches exceed the rate.
     """
     guard = target.guard
     retain = guard.plan.identity.audit.retain
@@ -162,9 +157,9 @@ def fill_audit(admin: redis.Redis, target: Target) -> None:
 
 
 def fill_stream(admin: redis.Redis, stream: str, length: int) -> None:
-    """Fill *stream*, which has an event, with copies of its newest."""
+    """Fill *stream* with copies of its newest event."""
     while (missing := length - admin.xlen(stream)) > 0:
-        # A server that is watched by callgrind is slow, and a client waits five seconds.
+        # Under callgrind a server is slow, and the client's timeout is five seconds.
         admin.eval(_COPY_NEWEST, 1, stream, str(min(missing, _AT_ONCE)))
 
 

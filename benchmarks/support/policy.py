@@ -1,7 +1,4 @@
-"""The policies that are measured: agent-runner's of examples/agents.yaml, and one of many patterns.
-
-Limits are raised, since the real ones would refuse most of a benchmark.
-"""
+"""The measured policy: agent-runner of examples/agents.yaml with raised limits."""
 
 from __future__ import annotations
 
@@ -21,20 +18,19 @@ from keyleash.store.records import Client
 
 IDENTITY = "agent-runner"
 IMAGED = "agent-runner-imaged"
-"""The same rules, with before-images kept."""
+"""An identity with the same rules and before-images."""
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "agents.yaml"
 RAISED = {
     "{limit: 600/minute, burst: 60}": "{limit: 6000000/minute, burst: 1000000}",
     "requests: 50000/day": "requests: 1000000000000000/day",
     "{limit: 20000/day, timezone:": "{limit: 1000000000000000/day, timezone:",
 }
-"""As high as the parser allows. The rate is 100,000 writes a second and the burst a million."""
+"""The maxima of the parser: 100,000 writes a second, with a burst of a million."""
 
 BREAKER = "  on_denials: {threshold: 50/minute, suspend: 10m}\n"
-"""Left out: with it all but the first refusals would be those of a suspended identity. A call that
-passes has no part in it."""
+"""Removed, because the identity would suspend itself. It does not affect allowed calls."""
 IMAGES = "    audit: {before_images: {max_bytes: 64kb}}\n"
-"""Left out: before-images are measured apart, as `IMAGED`."""
+"""Removed; before-images are measured as `IMAGED`."""
 
 RAISED_LIMITS = """\
     rate: {writes: {limit: 6000000/minute, burst: 1000000}}
@@ -42,16 +38,16 @@ RAISED_LIMITS = """\
       requests: 1000000000000000/day
       writes: {limit: 1000000000000000/day, timezone: Europe/Berlin}
 """
-"""The same limits for an identity of another policy."""
+"""The same limits for identities of other policies."""
 
 
 class StructureError(Exception):
-    """Raising the limits changed more of the guard than numbers: it is another guard."""
+    """Raising the limits changed more than numbers in the guard."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a guarded call needs: the guard as compiled, a token for it, and whom to log in as."""
+    """The guard, token and user of guarded calls."""
 
     guard: CompiledGuard
     token: str
@@ -71,7 +67,7 @@ def plain_example() -> str:
 
 
 def raised_document() -> str:
-    """The plain example with agent-runner's three limits raised, and without `on_denials`.
+    """Return the plain example with raised limits of agent-runner and without `on_denials`.
 
     Raises:
         StructureError: the example no longer has these limits, or the guard changed in
@@ -91,7 +87,7 @@ def raised_document() -> str:
 
 
 def with_images(document: str) -> str:
-    """*document* and, as its last identity, agent-runner's rules once more, as `IMAGED`."""
+    """Return *document* with agent-runner's rules also as `IMAGED`."""
     found = re.search(rf"^  {IDENTITY}:\n((?:    .*\n)+)", document, re.MULTILINE)
     if found is None:
         raise StructureError(f"there is no {IDENTITY} in {EXAMPLE}")
@@ -99,19 +95,19 @@ def with_images(document: str) -> str:
 
 
 def guard_of(document: str, identity: str = IDENTITY) -> CompiledGuard:
-    """The identity's guard, for the commands of the shipped table."""
+    """Return the identity's guard for the shipped command table."""
     return guards_of(document)[identity]
 
 
 def guards_of(document: str) -> dict[str, CompiledGuard]:
-    """The guards of all identities, by their names."""
+    """Return the guards of all identities by name."""
     table = load_table()
     policy = parse_policy(document, file=str(EXAMPLE), commands=table)
     return {guard.identity: guard for guard in compile_policy(policy, table)}
 
 
 def structure_of(guard: CompiledGuard) -> str:
-    """The guard's text with every number, and the digest of its rules, made equal."""
+    """Return the guard's text without numbers and the digest of its rules."""
     without_digest = guard.script.replace(guard.policy_digest[:POLICY_DIGITS], "0")
     return re.sub(r"\d+", "0", without_digest)
 
@@ -123,8 +119,8 @@ def load_target(client: Client) -> Target:
 
 
 def load_targets(client: Client, document: str, *identities: str) -> list[Target]:
-    """Activate a policy on the server and issue a token for each of these identities."""
-    # The same guards on every server, and those that `guards_of` makes.
+    """Activate a policy and issue a token for each of the identities."""
+    # The shipped table gives the same guards on every server, as in `guards_of`.
     load_policy(
         client,
         document,

@@ -1,4 +1,4 @@
-"""What calls cost a server: samples become rows, rows a table, remarks and figures."""
+"""Server cost of calls: rows, a table, remarks and figures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks.support.servers import Cores
 from benchmarks.support.variants import Variant
 
 BUSY = 0.9
-"""A generator this busy, or busier, is what limits the calls per second. With many clients
-either it or the server should be, with one both together: else others had the cores meanwhile."""
+"""From this share on, the generator limits the calls per second. With many clients either it or
+the server should reach it, with one client their sum; otherwise other processes used the cores."""
 
 ENOUGH_TO_FILL = 10
-"""With many connections there is always a call to answer; with one, both sides wait in turn."""
+"""From this number of connections on, there is always a call to answer."""
 
 SERVER_US = "µs of server CPU"
 OPS_PER_S = "ops/s"
@@ -25,16 +25,15 @@ OPS_PER_S = "ops/s"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One variant at one number of connections, all rounds together.
+    """A variant at one number of connections, over all rounds.
 
     Attributes:
-        commands: Of the variant, in one write.
+        commands: Commands per write.
         cost: Server CPU time per command, µs.
-        cost_ratio: The same in commands of the variant's baseline, round by round.
-        best_ratio: The least cost of any round by the baseline's least: others on the
-            machine can only add to a cost, so this is nearest to a machine at rest.
+        cost_ratio: Ratio to the baseline, round by round.
+        best_ratio: Ratio of the least costs of any round, which has the least noise.
         rate: Commands per second.
-        rate_ratio: The same by the baseline's.
+        rate_ratio: Ratio to the baseline.
         server_busy, client_busy: Medians of the shares of `Sample`.
     """
 
@@ -52,7 +51,7 @@ class Row:
 
     @property
     def undisturbed(self) -> bool:
-        """Whether the cores were full of this run, as far as its times can tell."""
+        """Return whether the run had its cores for itself."""
         if self.connections == 1:
             return self.server_busy + self.client_busy >= BUSY
         if self.connections < ENOUGH_TO_FILL:
@@ -61,7 +60,7 @@ class Row:
 
 
 def rows_of(samples: Samples, variants: Iterable[Variant]) -> tuple[Row, ...]:
-    """One row per variant and number of connections."""
+    """Return a row per variant and number of connections."""
     numbers = dict.fromkeys(connections for _, connections in samples)
     return tuple(
         _row(variant, connections, samples) for variant in variants for connections in numbers
@@ -103,7 +102,7 @@ def _row(variant: Variant, connections: int, samples: Samples) -> Row:
 
 
 def heading(version: str, name: str, plan: Plan, cores: Cores) -> str:
-    """The first line above a server's tables."""
+    """Return the first line of a server's report."""
     where = (
         "not pinned"
         if cores.server is None
@@ -114,7 +113,7 @@ def heading(version: str, name: str, plan: Plan, cores: Cores) -> str:
 
 
 def table_of(rows: Iterable[Row]) -> str:
-    """A block of lines for each number of connections and of commands in a write."""
+    """Return a block of lines per number of connections and commands per write."""
     rows = sorted(rows, key=_circumstances)
     wide = max(len(row.variant) for row in rows) + 1
     lines = [
@@ -134,12 +133,12 @@ def table_of(rows: Iterable[Row]) -> str:
 
 
 def is_noisy(rows: Iterable[Row]) -> bool:
-    """Whether other processes had a part of the cores: then no verdict is worth much."""
+    """Return whether other processes used the cores, which makes the bars unreliable."""
     return not all(row.undisturbed for row in rows)
 
 
 def remarks_of(rows: Sequence[Row], *, whole_process: bool) -> list[str]:
-    """What must be said besides the table.
+    """Return remarks on the table.
 
     Args:
         whole_process: See `CpuClock`.
@@ -158,8 +157,8 @@ def remarks_of(rows: Sequence[Row], *, whole_process: bool) -> list[str]:
     disturbed = sum(not row.undisturbed for row in rows)
     if disturbed:
         remarks.append(
-            f"NOISE: in {disturbed} of {len(rows)} rows others had a part of the cores; repeat"
-            " this while nothing else runs"
+            f"NOISE: in {disturbed} of {len(rows)} rows other processes used the cores; repeat"
+            " the run"
         )
     if whole_process:
         remarks.append("this server gives no CPU time of its main thread: whole process shown")
@@ -167,7 +166,7 @@ def remarks_of(rows: Sequence[Row], *, whole_process: bool) -> list[str]:
 
 
 def figures_of(rows: Iterable[Row], server: str) -> tuple[Figure, ...]:
-    """Cost and rate of each row, as they are and by those of the baseline."""
+    """Return cost and rate of each row, absolute and relative to the baseline."""
     return tuple(
         Figure(
             row.variant,

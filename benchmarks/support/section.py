@@ -26,7 +26,7 @@ from benchmarks.support.servers import Cores, ServerChoice
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a section is given.
+    """Servers and cores for a section.
 
     Attributes:
         servers: To be measured, one after the other.
@@ -41,13 +41,13 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number.
+    """A measured number.
 
     Attributes:
         series: What was measured, such as `guarded SET`.
         unit: Of the number, such as `µs of server CPU` or `× raw SET, ops/s`.
         value: Median, least and greatest of the rounds.
-        server: What the server said it is.
+        server: Name and version of the server.
         at: The circumstances, such as `{"clients": 50, "pipeline": 16}`.
     """
 
@@ -60,15 +60,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What a section found.
+    """Results of a section.
 
     Attributes:
         name: The module's `NAME`.
-        text: The table for people, with all remarks.
-        figures: Every number that was measured.
-        bars: What was promised, by server.
-        notes: Whatever else belongs beside the figures, such as versions of libraries.
-        noisy: Whether other processes had a part of the cores: then no verdict is worth much.
+        text: The table with remarks.
+        bars: Bars with their servers.
+        notes: Other facts, such as versions of libraries.
+        noisy: Whether other processes used the cores, which makes the bars unreliable.
     """
 
     name: str
@@ -79,12 +78,12 @@ class Section:
     noisy: bool = False
 
     def plain(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the section as data for JSON."""
         return asdict(self)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Section:
-        """The section again, from what `plain` said or JSON made of it."""
+        """Return the section from `plain` or its JSON."""
         return cls(
             name=plain["name"],
             text=plain["text"],
@@ -101,19 +100,19 @@ class Section:
 
 
 class SectionModule(Protocol):
-    """A module that is a section."""
+    """The interface of a section's module."""
 
     NAME: str
 
     def measure(self, setting: Setting) -> Section:
-        """Measure all that the section is about."""
+        """Measure the section."""
 
     def draw(self, section: Section, folder: Path) -> list[Path]:
-        """Make SVG files in *folder*; it is there."""
+        """Write SVG files to the existing *folder*."""
 
 
 def joined(name: str, parts: Sequence[Section]) -> Section:
-    """One section of several, such as one for each server."""
+    """Join sections, such as one per server."""
     return Section(
         name,
         "\n\n".join(part.text for part in parts),
@@ -128,7 +127,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def machine(*, quick: bool) -> dict[str, object]:
-    """What was measured on what: time, commit, processor, kernel, versions, load average."""
+    """Describe the run: time, commit, processor, kernel, versions, load average."""
     return {
         "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "quick": quick,
@@ -143,13 +142,10 @@ def machine(*, quick: bool) -> dict[str, object]:
 
 
 def write_results(about: dict[str, object], sections: Sequence[Section], folder: Path) -> Path:
-    """Write `<date>.json`; another run of that day takes its place.
+    """Write `<date>.json`, replacing that of an earlier run of the day; return the file.
 
     Args:
         about: See `machine`.
-
-    Returns:
-        The file, for `read_sections`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{datetime.datetime.now(datetime.UTC).date()}.json"
@@ -164,13 +160,13 @@ def write_results(about: dict[str, object], sections: Sequence[Section], folder:
 
 
 def read_sections(file: Path) -> list[Section]:
-    """The sections of a file that `write_results` wrote."""
+    """Read the sections of a file from `write_results`."""
     plain = json.loads(file.read_text(encoding="utf-8"))
     return [Section.from_plain(item) for item in plain["sections"]]
 
 
 def _dumped(plain: object, depth: int = 0, deepest: int = 5) -> str:
-    """JSON with a line for each figure, not for each number of it."""
+    """Return JSON with a line per figure."""
     if depth == deepest or not isinstance(plain, dict | list | tuple) or not plain:
         return json.dumps(plain, ensure_ascii=False)
     if isinstance(plain, dict):
@@ -183,7 +179,7 @@ def _dumped(plain: object, depth: int = 0, deepest: int = 5) -> str:
 
 
 def _rounded(plain: Any) -> Any:
-    """The same without digits that are noise."""
+    """Return *plain* with numbers of six digits."""
     if isinstance(plain, float):
         return float(f"{plain:.6g}")
     if isinstance(plain, dict):
@@ -194,7 +190,7 @@ def _rounded(plain: Any) -> Any:
 
 
 def _commit() -> str:
-    """The commit of the working tree, with `-dirty` if it differs."""
+    """Return the commit, with `-dirty` if the working tree differs."""
     asked = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
         cwd=ROOT,

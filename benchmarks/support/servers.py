@@ -1,4 +1,4 @@
-"""Servers that a benchmark starts for itself, each alone on one core."""
+"""Servers of benchmarks, each on one core."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ON_PATH = ("redis-server", "valkey-server")
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core the server has, and which many clients have; None is not pinned."""
+    """The cores of the server and of many clients; None if not pinned."""
 
     server: int | None
     client: int | None
@@ -27,8 +27,8 @@ class Cores:
     def of_clients(self, clients: int) -> int | None:
         """Return the core for a number of clients.
 
-        One shares the server's core. They take turns anyway, and on two cores what is
-        measured is how fast these wake each other up.
+        A single client shares the server's core: they take turns anyway, and two cores would
+        measure how fast they wake each other up.
         """
         return self.server if clients == 1 else self.client
 
@@ -38,8 +38,8 @@ class ServerChoice:
     """A server to measure.
 
     Attributes:
-        name: As it was asked for: `embedded`, a program on PATH, or a path.
-        binary: What to run; None for the Valkey that comes with the package.
+        name: `embedded`, a program on PATH, or a path.
+        binary: The program; None for the embedded Valkey.
     """
 
     name: str
@@ -47,9 +47,9 @@ class ServerChoice:
 
 
 def choose_cores() -> Cores:
-    """The first two cores that this process may use; none if there is only one.
+    """Return the first two cores of this process; none if there is only one.
 
-    Unpinned, a server and one client take 15 or 54 µs a call, as the scheduler likes.
+    Unpinned, a call takes 15 or 54 µs, depending on the scheduler.
     """
     if not hasattr(os, "sched_getaffinity"):
         return Cores(None, None)
@@ -59,7 +59,7 @@ def choose_cores() -> Cores:
 
 @contextlib.contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Keep this process, and the processes it starts meanwhile, on *core*."""
+    """Pin this process, and processes that it starts in the block, to *core*."""
     if core is None:
         yield
         return
@@ -101,7 +101,7 @@ def _find(name: str) -> ServerChoice:
 
 @contextlib.contextmanager
 def running(choice: ServerChoice, core: int | None) -> Iterator[EmbeddedServer]:
-    """Run the server on loopback and *core* for the length of the block, keeping no data."""
+    """Run the server on *core* during the block, without persistence."""
     server = EmbeddedServer(binary=choice.binary)
     with pinned(core):
         server.start()
@@ -110,7 +110,7 @@ def running(choice: ServerChoice, core: int | None) -> Iterator[EmbeddedServer]:
 
 
 def version_of(client: redis.Redis) -> str:
-    """What the server says it is, such as `valkey 9.1.2`."""
+    """Return name and version, such as `valkey 9.1.2`."""
     info = client.info("server")
     name = info.get("server_name", "redis")
     return f"{name} {info.get(f'{name}_version', info['redis_version'])}"

@@ -23,12 +23,12 @@ THE_VALUE = f"${VALUE_BYTES}\r\n{VALUE}\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What keyleash counted, in calls: in a run, or in the life of a server.
+    """Counts of keyleash, of a run or since the start of the server.
 
     Attributes:
-        passed: By the budget `requests`, which every call that passes is taken from.
+        passed: Calls charged to the budget `requests`.
         audited: Events appended to the identity's audit stream.
-        denied: Refusals recorded, those that share an entry one by one.
+        denied: Recorded denials, including those that share an entry.
     """
 
     passed: int = 0
@@ -36,7 +36,7 @@ class Counts:
     denied: int = 0
 
     def minus(self, before: Counts) -> Counts:
-        """What was counted since *before*."""
+        """Return the difference from *before*."""
         return Counts(
             self.passed - before.passed,
             self.audited - before.audited,
@@ -45,21 +45,18 @@ class Counts:
 
     @staticmethod
     def sum_of(several: Iterable[Counts]) -> Counts:
-        """What all of them count."""
+        """Return the sum."""
         passed, audited, denied = map(sum, zip(*map(astuple, several), strict=True))
         return Counts(passed, audited, denied)
 
     def times(self, calls: int) -> Counts:
-        """What *calls* calls count, if one counts this."""
+        """Return the counts of *calls* calls."""
         return Counts(self.passed * calls, self.audited * calls, self.denied * calls)
 
 
 class Way(Enum):
-    """How the commands of a call travel to the server, several of them in one write.
-
-    `RAW`: as they are. `GUARD`: each in a call of its guard. `BATCH`: all in one call of the
-    batch script, in mode `all`. `BATCH_OF_SCRIPT`: the same call, word for word, but of the
-    variant's own script instead.
+    """How commands are sent: `RAW` without a guard, `GUARD` in a call each, `BATCH` in one call of
+    the batch script in mode `all`, `BATCH_OF_SCRIPT` in the same call of the variant's script.
     """
 
     RAW = auto()
@@ -70,18 +67,16 @@ class Way(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One kind of call.
+    """A kind of call.
 
     Attributes:
-        name: For the report; with `commands` it tells the variants of a benchmark apart.
-        command: Its words; `{job}`, and `{script}` for the digest of `script`, are filled in.
-        reply: The bytes that must come back for one command, filled in likewise.
-        way: How it travels.
-        baseline: Name of the variant, of as many commands, that it is compared with; its own
-            for a baseline.
-        counts: What one call must count.
-        commands: How many commands travel in one call, each with another `{job}`.
-        script: A script of the benchmark's own that is called.
+        name: For the report; unique together with `commands`.
+        command: Words, with placeholders `{job}` and `{script}` (digest of `script`).
+        reply: Expected bytes per command, with the same placeholders.
+        baseline: Name of the variant with as many commands that it is compared with, or its own.
+        counts: Expected counts of a call.
+        commands: Commands per call, each with another `{job}`.
+        script: Text of the called script, if any.
     """
 
     name: str
@@ -94,25 +89,18 @@ class Variant:
     script: str = ""
 
     def piped(self, commands: int) -> Variant:
-        """So many of these calls in one write, whose replies are awaited together."""
+        """Return a variant with *commands* calls in one write."""
         return replace(self, commands=commands, counts=self.counts.times(commands))
 
 
 CALLS_PER_CONNECTION = 8
-"""Different ones, made in turn; each has keys of its own."""
+"""Number of different calls, made in turn, each with its own keys."""
 
 
 def exchanges(
     variant: Variant, target: Target, *, protocol: int, connections: int
 ) -> tuple[tuple[Exchange, ...], ...]:
-    """The calls of *variant*, for each connection its own.
-
-    Args:
-        variant: What is called.
-        target: Guard and token of the guarded calls.
-        protocol: RESP version, 2 or 3, that the connections speak.
-        connections: How many there are.
-    """
+    """Return the calls of *variant* per connection."""
     script = script_digest(variant.script)
 
     def exchange(number: int) -> Exchange:
@@ -148,7 +136,7 @@ def exchanges(
 
 
 def packed(words: Sequence[object]) -> bytes:
-    """A command in RESP."""
+    """Return a command in RESP."""
     encoded = [str(word).encode() for word in words]
     return b"*%d\r\n" % len(encoded) + b"".join(
         b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded

@@ -36,7 +36,7 @@ def test_bar_without_aim_reaches_none() -> None:
 
 
 def test_table_says_bound_aim_value_and_that_a_run_was_noisy() -> None:
-    """Whoever reads a verdict must see what it is worth."""
+    """A verdict of a noisy run is marked."""
     bar = Bar("guarded SET", Side.AT_LEAST, 0.7, "raw SET", 0.654321, 0.77)
 
     _, line = bar_table([("valkey 9", bar, True)]).splitlines()

@@ -14,19 +14,19 @@ def curve(*points: tuple[int, tuple[float, ...]]) -> Curve:
 
 
 def test_cost_that_grows_as_the_square_root_has_exponent_a_half() -> None:
-    """The exponent is that of the power law, whatever its factor, and made round by round."""
+    """The exponent is that of the power law, computed per round."""
     found = curve((1, (3.0, 30.0)), (100, (30.0, 30.0)), (10_000, (300.0, 30.0))).exponent
 
     assert found.greatest == pytest.approx(0.5)
     assert found.least == pytest.approx(0.0)
 
 
-def test_size_of_zero_is_no_part_of_the_exponent() -> None:
-    """It has no logarithm, yet it is where growth is counted from."""
-    one = curve((0, (7.0,)), (1, (1.0,)), (10, (10.0,)))
+def test_size_of_zero_does_not_affect_the_exponent() -> None:
+    """It has no logarithm, but growth is relative to it."""
+    found = curve((0, (7.0,)), (1, (1.0,)), (10, (10.0,)))
 
-    assert one.exponent.median == pytest.approx(1.0)
-    assert one.growth_to(10).median == pytest.approx(10 / 7)
+    assert found.exponent.median == pytest.approx(1.0)
+    assert found.growth_to(10).median == pytest.approx(10 / 7)
 
 
 def test_growth_is_compared_within_each_round() -> None:
@@ -34,8 +34,8 @@ def test_growth_is_compared_within_each_round() -> None:
     assert curve((1, (1.0, 5.0)), (8, (2.0, 10.0))).growth_to(8) == Spread(2.0, 2.0, 2.0)
 
 
-def test_one_more_costs_the_slope_without_what_is_there_anyway() -> None:
-    """Memory of one identity is not that of the first, which comes with the policy's own."""
+def test_cost_of_one_more_is_the_slope_without_the_constant_part() -> None:
+    """The memory of the first identity includes that of the policy."""
     assert curve((1, (150.0,)), (11, (650.0,))).per_unit == pytest.approx(50.0)
 
 
@@ -47,11 +47,11 @@ def test_divided_curves_are_divided_round_by_round() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 64, 4096])
-def test_key_has_the_length_that_is_measured(size: int) -> None:
+def test_key_has_the_measured_length(size: int) -> None:
     """Its `{job}` takes twelve digits."""
     assert len(key_of(size).format(job="0" * 12)) == size
 
 
 def test_patterns_of_an_identity_all_differ() -> None:
-    """Two hundred patterns are two hundred, or the largest size would be a smaller one."""
+    """The largest size has two hundred different patterns."""
     assert len({pattern(kind) for kind in range(200)}) == 200

@@ -1,4 +1,4 @@
-"""Instructions per command are those of the commands, and not of what is around a run."""
+"""Instructions per command exclude the overhead of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.support.servers import Cores, choose_servers
 
 @pytest.mark.skipif(shutil.which(CONTROL) is None, reason="valgrind is not installed")
 def test_script_that_sets_takes_more_instructions_than_the_set_within_it(tmp_path: Path) -> None:
-    """Thousands of each, and some thousands more, on any server and any machine."""
+    """A script adds some thousands of instructions on any server."""
     (choice,) = choose_servers(["embedded"])
     plan = Plan(rounds=1, requests=FEWER, connections=(1,))
     with (
@@ -32,10 +32,10 @@ def test_script_that_sets_takes_more_instructions_than_the_set_within_it(tmp_pat
     assert scripted - raw > 5_000
 
 
-def test_no_valgrind_is_said(
+def test_missing_valgrind_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And nothing is started."""
+    """No server is started."""
     monkeypatch.setattr("benchmarks.instructions.shutil.which", lambda _: None)
 
     assert main(["--server", "embedded"]) == 2

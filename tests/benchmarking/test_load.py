@@ -1,4 +1,4 @@
-"""The load generator: what it sends, and what it takes for an answer."""
+"""The load generator: requests and expected replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ needs_compiler = pytest.mark.skipif(
 def test_absent_compiler_is_an_error_that_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clean machine may have none."""
+    """The message names the packages."""
     monkeypatch.setenv("CC", "no-such-compiler")
 
     with pytest.raises(BuildError, match=r"no-such-compiler.*install gcc or clang"):
@@ -29,7 +29,7 @@ def test_absent_compiler_is_an_error_that_says_what_to_install(
 
 @needs_compiler
 def test_program_is_compiled_once_for_the_same_source(tmp_path: Path) -> None:
-    """The second run takes what the first one made, and nothing is left half made."""
+    """The second run uses the program of the first, without partial files."""
     program = load_generator(tmp_path)
     made = program.stat().st_mtime_ns
 
@@ -39,26 +39,22 @@ def test_program_is_compiled_once_for_the_same_source(tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_run_makes_just_so_many_calls_and_gives_a_time_for_each(
-    embedded: RealServer, protocol: int
-) -> None:
-    """Shared among connections, several commands in a request, one run after the other."""
+def test_run_makes_exactly_the_given_number_of_calls(embedded: RealServer, protocol: int) -> None:
+    """Calls are shared among connections, also in a second run."""
     admin = embedded.client()
     both = Exchange(packed(["SET", "k", "v"]) + packed(["GET", "k"]), b"+OK\r\n$1\r\nv\r\n")
-    load = Load(embedded.port, protocol, 101, ((both,), (both, both)), latencies=True)
+    load = Load(embedded.port, protocol, 101, ((both,), (both, both)))
     with Generator(None) as generator:
         for runs in (1, 2):
             generator.prepare(load)
-            result = generator.run()
+            assert generator.run().wall_s > 0
 
-            assert len(result.latencies_ns) == 101
-            assert 0 < max(result.latencies_ns) <= result.wall_s * 1e9
             assert admin.info("commandstats")["cmdstat_get"]["calls"] == 101 * runs
 
 
 @needs_compiler
-def test_value_larger_than_any_buffer_goes_there_and_comes_back(embedded: RealServer) -> None:
-    """It is sent and received in parts."""
+def test_value_larger_than_the_buffers_is_sent_and_received(embedded: RealServer) -> None:
+    """Large values are transferred in parts."""
     value = "v" * 3_000_000
     both = Exchange(
         packed(["SET", "k", value]) + packed(["GET", "k"]),
@@ -72,10 +68,8 @@ def test_value_larger_than_any_buffer_goes_there_and_comes_back(embedded: RealSe
 
 @needs_compiler
 @pytest.mark.parametrize("expected", [b"+OK\r", b"+OK\r\n", b"+PONG\r\n+PONG\r\n", b"-ERR\r\n"])
-def test_any_other_reply_than_the_expected_one_fails_the_run(
-    embedded: RealServer, expected: bytes
-) -> None:
-    """Shorter, longer or another: a run that was refused must never look like a fast one."""
+def test_unexpected_reply_fails_the_run(embedded: RealServer, expected: bytes) -> None:
+    """A run with denials must not look like a fast one."""
     exchange = Exchange(packed(["PING"]) + packed(["ECHO", "x"]), expected)
     with Generator(None) as generator:
         generator.prepare(Load(embedded.port, 3, 10, ((exchange,),)))
@@ -85,8 +79,8 @@ def test_any_other_reply_than_the_expected_one_fails_the_run(
 
 
 @needs_compiler
-def test_server_that_is_not_there_is_a_load_error() -> None:
-    """Not a traceback of a broken pipe."""
+def test_missing_server_is_a_load_error() -> None:
+    """The error is not a broken pipe."""
     exchange = Exchange(packed(["PING"]), b"+PONG\r\n")
     with Generator(None) as generator, pytest.raises(LoadError, match="connect"):
         generator.prepare(Load(1, 3, 1, ((exchange,),)))

@@ -1,4 +1,4 @@
-"""Calls at a pace, by a clock that the test turns."""
+"""Pacing of calls, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.support.latencies import percentile_us
 
 
 class Clock:
-    """Moves on by a nanosecond whenever it is read, and as the test says."""
+    """A clock that advances by a nanosecond per reading."""
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -23,14 +23,14 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that paces and measures."""
+    """A simulated clock for pacing and measuring."""
     clock = Clock()
     monkeypatch.setattr(clients, "_clock_ns", clock)
     return clock
 
 
-def test_call_that_hangs_makes_the_calls_late_that_it_keeps_waiting(clock: Clock) -> None:
-    """A stall of ten intervals is seen by all ten calls that were due meanwhile."""
+def test_stalled_call_delays_the_calls_that_wait_for_it(clock: Clock) -> None:
+    """A stall of ten intervals delays ten calls."""
     taken_ns = iter([10_000, *[10] * 20])
 
     def call() -> None:
@@ -43,8 +43,8 @@ def test_call_that_hangs_makes_the_calls_late_that_it_keeps_waiting(clock: Clock
     assert late == sorted(late, reverse=True)
 
 
-def test_closed_loop_sees_a_stall_but_once(clock: Clock) -> None:
-    """Which is why the steady load is measured as well."""
+def test_closed_loop_counts_a_stall_once(clock: Clock) -> None:
+    """A closed loop hides delays, so a steady load is measured as well."""
     taken_ns = iter([10_000, *[10] * 20])
 
     def call() -> None:
@@ -56,8 +56,8 @@ def test_closed_loop_sees_a_stall_but_once(clock: Clock) -> None:
     assert sum(taken > 500 for taken in closed.taken_ns) == 1
 
 
-def test_functions_in_turn_have_their_own_time_each(clock: Clock) -> None:
-    """Every other turn goes backwards, and no call is counted to the neighbour."""
+def test_functions_in_turn_have_separate_times(clock: Clock) -> None:
+    """Every other turn is reversed, and each call counts for its own function."""
     made: list[str] = []
 
     def short() -> None:
@@ -77,7 +77,7 @@ def test_functions_in_turn_have_their_own_time_each(clock: Clock) -> None:
 
 
 def test_tasks_make_all_calls_at_once_and_no_more(clock: Clock) -> None:
-    """Under either load; the steady one lets a free task take over while others hang."""
+    """Under both loads the number of concurrent calls is the number of tasks."""
     running, most = 0, 0
 
     async def call() -> None:
@@ -96,10 +96,8 @@ def test_tasks_make_all_calls_at_once_and_no_more(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("percent", "expected_us"), [(50, 5), (90, 9), (99, 10), (99.9, 10)])
-def test_percentile_is_the_time_within_which_so_many_calls_ended(
-    percent: float, expected_us: float
-) -> None:
-    """A time that was taken, not one in between."""
+def test_percentile_is_a_measured_time_by_nearest_rank(percent: float, expected_us: float) -> None:
+    """Percentiles are not interpolated."""
     run = Run([1_000 * number for number in range(10, 0, -1)], 55_000)
 
     assert percentile_us(run, percent) == expected_us

@@ -1,4 +1,4 @@
-"""The suite: what it prints, writes and exits with, for a section that measures nothing."""
+"""Output, files and exit status of the suite, with a section that measures nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIGURE = Figure("guarded SET", "ops/s", Spread(2.0, 1.0, 3.0), "valkey 9", {"cli
 
 
 class Made:
-    """A section whose one bar is met or not, or which fails."""
+    """A section with one bar, or one that fails."""
 
     NAME = "made"
 
@@ -42,7 +42,7 @@ def run(made: Made, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
 
 
 def test_bars_decide_the_exit_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missed one is 1, unless nobody wants to know."""
+    """A missed bar is 1, or 0 with `--no-bar`."""
     out = ("--out", str(tmp_path))
 
     assert run(Made(0.7), monkeypatch, *out) == 0
@@ -53,17 +53,17 @@ def test_bars_decide_the_exit_status(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_section_that_cannot_be_measured_is_status_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever the bars of the others say, since a miscount is no measurement."""
+    """A miscount is not a measurement, whatever the other bars are."""
     failing = Made(0.7, MiscountError("`guarded SET`: 1 where 2 was expected"))
 
     assert run(failing, monkeypatch, "--out", str(tmp_path), "--no-bar") == 2
     assert "made: `guarded SET`: 1 where 2 was expected" in capsys.readouterr().err
 
 
-def test_results_say_machine_code_and_figures_and_can_be_drawn_again(
+def test_results_contain_machine_commit_and_figures_and_can_be_drawn_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read back is what was measured."""
+    """Results can be read back."""
     made = Made(0.75)
     run(made, monkeypatch, "--out", str(tmp_path))
     (file,) = (tmp_path / "results").iterdir()
@@ -105,7 +105,7 @@ def test_run_without_an_output_folder_writes_to_the_ignored_one(
 
 
 def test_joined_sections_are_noisy_if_one_of_them_is() -> None:
-    """A verdict on all of them is worth as much as the worst."""
+    """Joined sections are as reliable as the worst."""
     quiet = Section("made", "a", (FIGURE,))
     noisy = Section("made", "b", (FIGURE,), noisy=True)
 
