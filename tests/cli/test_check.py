@@ -18,7 +18,7 @@ identities:
     grants: [{allow: [read], keys: ["a:*:b"]}]
 """
 
-IN_VAIN = """\
+MASKED = """\
 version: 1
 identities:
   agent:
@@ -31,10 +31,10 @@ identities:
 
 
 def test_check_of_a_valid_policy_names_its_identities(offline: Cli, example: Path) -> None:
-    """Whoever checks wants to see that the right file was read."""
-    said = offline.ok("check", example)
+    """The output shows that the right file was read."""
+    output = offline.ok("check", example)
 
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         f"{example} is valid",
         "4 identities: `agent-reader`, `agent-runner`, `agent-recovery`, `human-admin`",
         "1 warning accepted: idle-deny of agent-runner",
@@ -43,7 +43,7 @@ def test_check_of_a_valid_policy_names_its_identities(offline: Cli, example: Pat
 
 
 def test_check_reports_every_problem_with_its_place_and_a_count(offline: Cli, policy: Path) -> None:
-    """One run is enough to mend a file: all problems at once, each where it stands."""
+    """One run reports all problems, each with its place."""
     policy.write_text(BROKEN)
 
     result = offline.run("check", policy)
@@ -59,8 +59,8 @@ def test_check_reports_every_problem_with_its_place_and_a_count(offline: Cli, po
 
 
 def test_check_warns_of_before_images_that_masks_prevent(offline: Cli, policy: Path) -> None:
-    """The file is valid, but whoever counts on an undo should hear that there will be none."""
-    policy.write_text(IN_VAIN)
+    """The file is valid, but changes of these keys cannot be undone."""
+    policy.write_text(MASKED)
 
     result = offline.run("check", policy)
 
@@ -70,7 +70,7 @@ def test_check_warns_of_before_images_that_masks_prevent(offline: Cli, policy: P
     assert (warning["line"], warning["code"]) == (8, "masked-images")
 
 
-UNWISE = """\
+IDLE_DENY = """\
 version: 1
 identities:
   agent:
@@ -82,9 +82,9 @@ identities:
 """
 
 
-def test_check_warns_with_the_code_and_what_to_do(offline: Cli, policy: Path) -> None:
-    """The code leads to a page, and is what an `accept` names."""
-    policy.write_text(UNWISE)
+def test_check_warns_with_code_and_help(offline: Cli, policy: Path) -> None:
+    """The code is used in the documentation and in `accept`."""
+    policy.write_text(IDLE_DENY)
 
     result = offline.run("check", policy)
 
@@ -97,33 +97,33 @@ def test_check_warns_with_the_code_and_what_to_do(offline: Cli, policy: Path) ->
     assert "1 warning accepted: no-rate of agent" in result.stdout.splitlines()
 
 
-def test_strict_check_fails_as_a_bad_policy_does(offline: Cli, policy: Path) -> None:
-    """A pipeline stops at warnings as at errors, and shows them all."""
-    policy.write_text(UNWISE)
+def test_strict_check_fails_on_warnings(offline: Cli, policy: Path) -> None:
+    """A pipeline stops at warnings as at errors."""
+    policy.write_text(IDLE_DENY)
 
     result = offline.run("check", policy, "--strict")
     error = offline.json("check", policy, "--strict", exit_code=65)["error"]
 
     assert (result.exit_code, result.stdout) == (65, "")
-    said = result.stderr.splitlines()
-    assert said[0].endswith("[idle-deny]")
-    assert said[2] == "error: 1 warning, and `--strict` allows none"
+    lines = result.stderr.splitlines()
+    assert lines[0].endswith("[idle-deny]")
+    assert lines[2] == "error: 1 warning, and `--strict` allows none"
     assert (error["code"], error["problems"][0]["code"]) == ("warnings", "idle-deny")
 
 
 def test_strict_check_of_a_clean_policy_passes(offline: Cli, example: Path) -> None:
-    """What is accepted is no warning."""
+    """An accepted finding is not a warning."""
     assert offline.run("check", example, "--strict").exit_code == 0
 
 
-def test_check_as_json_has_what_is_accepted_and_why(offline: Cli, policy: Path) -> None:
-    """Whoever reviews policies reviews the reasons."""
-    policy.write_text(UNWISE)
+def test_check_as_json_has_accepted_findings_with_reasons(offline: Cli, policy: Path) -> None:
+    """A review of a policy includes the reasons."""
+    policy.write_text(IDLE_DENY)
 
-    said = offline.json("check", policy)
+    result = offline.json("check", policy)
 
-    assert [item["code"] for item in said["warnings"]] == ["idle-deny"]
-    (accepted,) = said["accepted"]
+    assert [item["code"] for item in result["warnings"]] == ["idle-deny"]
+    (accepted,) = result["accepted"]
     assert (accepted["identity"], accepted["code"], accepted["reason"], accepted["line"]) == (
         "agent",
         "no-rate",
@@ -133,27 +133,27 @@ def test_check_as_json_has_what_is_accepted_and_why(offline: Cli, policy: Path) 
 
 
 def test_check_annotates_pull_requests(offline: Cli, tmp_path: Path) -> None:
-    """One workflow command a finding, escaped as these are, and the text for the log."""
+    """Each finding is one escaped workflow command, beside the text for the log."""
     policy = tmp_path / "a,b:50%.yaml"
-    policy.write_text(UNWISE)
+    policy.write_text(IDLE_DENY)
     name = str(policy).replace("%", "%25").replace(",", "%2C").replace(":", "%3A")
 
     result = offline.run("check", policy, "--format", "github")
     strict = offline.run("check", policy, "--format", "github", "--strict")
 
-    said = (
+    annotation = (
         f" file={name},line=6,col=20,title=idle-deny::no grant has a key in common with the denied"
         " pattern `b:50%25`%0Ahelp: correct its spelling, or remove it: what no grant allows is"
         " denied anyway"
     )
     assert (result.exit_code, strict.exit_code) == (0, 65)
-    assert result.stdout.splitlines()[0] == f"::warning{said}"
-    assert strict.stdout.splitlines() == [f"::error{said}"]
+    assert result.stdout.splitlines()[0] == f"::warning{annotation}"
+    assert strict.stdout.splitlines() == [f"::error{annotation}"]
     assert "[idle-deny]" in result.stderr
 
 
 def test_check_annotates_problems_as_errors(offline: Cli, policy: Path) -> None:
-    """Whatever makes the job fail is beside its line."""
+    """Each problem is shown beside its line."""
     policy.write_text(BROKEN)
 
     result = offline.run("check", policy, "--format", "github")
@@ -164,8 +164,8 @@ def test_check_annotates_problems_as_errors(offline: Cli, policy: Path) -> None:
     assert len(lines) == 2
 
 
-def test_check_has_one_format_at_a_time(offline: Cli, example: Path) -> None:
-    """Annotations in a JSON document would be neither."""
+def test_check_rejects_two_formats(offline: Cli, example: Path) -> None:
+    """Output with annotations is not a JSON document."""
     assert offline.run("check", example, "--json", "--format", "github").exit_code == 2
 
 
@@ -182,33 +182,33 @@ def test_check_as_json_lists_problems_with_their_places(offline: Cli, policy: Pa
 
 def test_check_as_json_names_identities_and_digest(offline: Cli, example: Path) -> None:
     """The digest is the one that `load` and `status` show."""
-    said = offline.json("check", example)
+    result = offline.json("check", example)
 
-    assert set(said) == {"file", "digest", "servers", "identities", "warnings", "accepted"}
-    assert said["warnings"] == []
-    assert len(said["digest"]) == 64
-    assert said["servers"] == list(load_table().servers)
-    assert said["identities"][3] == {"name": "human-admin", "kind": "human"}
+    assert set(result) == {"file", "digest", "servers", "identities", "warnings", "accepted"}
+    assert result["warnings"] == []
+    assert len(result["digest"]) == 64
+    assert result["servers"] == list(load_table().servers)
+    assert result["identities"][3] == {"name": "human-admin", "kind": "human"}
 
 
 def test_check_reads_standard_input(offline: Cli, policy: Path, example: Path) -> None:
-    """A policy that a template engine prints need not be written to a file."""
+    """The output of a template engine can be checked through a pipe."""
     assert "<stdin> is valid" in offline.ok("check", "-", stdin=example.read_text())
     assert "<stdin>:4:11" in offline.run("check", "-", stdin=BROKEN).stderr
 
 
 @pytest.mark.parametrize("command", ["check", "compile", "load"])
-def test_missing_file_fails_and_is_named(offline: Cli, tmp_path: Path, command: str) -> None:
-    """A wrong path is told from a wrong policy."""
+def test_missing_file_exits_with_66(offline: Cli, tmp_path: Path, command: str) -> None:
+    """A wrong path and a bad policy have different exit codes."""
     result = offline.run(command, tmp_path / "nope.yaml")
 
     assert result.exit_code == 66
-    said = f"error: cannot read `{tmp_path}/nope.yaml`: no such file or directory\n"
-    assert result.stderr == said
+    message = f"error: cannot read `{tmp_path}/nope.yaml`: no such file or directory\n"
+    assert result.stderr == message
 
 
 def test_directory_in_place_of_a_file_fails(offline: Cli, tmp_path: Path) -> None:
-    """No traceback for a slip of the shell's completion."""
+    """A directory is reported without a traceback."""
     result = offline.run("check", tmp_path)
 
     assert result.exit_code == 66
@@ -216,7 +216,7 @@ def test_directory_in_place_of_a_file_fails(offline: Cli, tmp_path: Path) -> Non
 
 
 def test_file_that_is_not_utf8_is_a_bad_policy_with_the_place(offline: Cli, policy: Path) -> None:
-    """The byte is named where it stands, since no editor shows it as an error."""
+    """The report has the byte and its place, since editors may hide it."""
     policy.write_bytes("version: 1\n# für ".encode() + b"\xff\n")
 
     result = offline.run("check", policy)
@@ -226,7 +226,7 @@ def test_file_that_is_not_utf8_is_a_bad_policy_with_the_place(offline: Cli, poli
 
 
 def test_compile_lists_identity_digest_and_size(offline: Cli, example: Path) -> None:
-    """What ops compare with what a server runs."""
+    """Operators compare digests with those on a server."""
     lines = offline.ok("compile", example).splitlines()
 
     assert lines[0].split() == ["identity", "digest", "bytes"]
@@ -241,7 +241,7 @@ def test_compile_lists_identity_digest_and_size(offline: Cli, example: Path) -> 
 def test_compiled_script_on_standard_output_has_the_listed_digest(
     offline: Cli, example: Path
 ) -> None:
-    """What is printed is what EVALSHA names, to the byte."""
+    """The printed script has the digest that EVALSHA uses."""
     script = offline.run("compile", example, "--identity", "agent-runner").stdout_bytes
     listed = offline.json("compile", example)["guards"][1]
 
@@ -252,12 +252,12 @@ def test_compiled_script_on_standard_output_has_the_listed_digest(
 def test_compile_to_a_directory_writes_one_script_per_identity(
     offline: Cli, example: Path, tmp_path: Path
 ) -> None:
-    """The directory is made if need be; the files keep the digests that are printed."""
+    """The directory is created, and the files have the printed digests."""
     out = tmp_path / "build" / "guards"
 
-    said = offline.ok("compile", example, "-o", out)
+    output = offline.ok("compile", example, "-o", out)
 
-    for line in said.splitlines()[1:]:
+    for line in output.splitlines()[1:]:
         identity, digest, size = line.split()
         script = (out / f"{identity}.lua").read_bytes()
         assert script_digest(script.decode()) == digest
@@ -265,8 +265,8 @@ def test_compile_to_a_directory_writes_one_script_per_identity(
     assert len(list(out.iterdir())) == 4
 
 
-def test_compile_as_json_holds_the_script_of_a_named_identity(offline: Cli, example: Path) -> None:
-    """The list stays short; a script is there when it is asked for."""
+def test_compile_as_json_has_the_script_of_a_named_identity(offline: Cli, example: Path) -> None:
+    """The list of all identities has no scripts."""
     (only,) = offline.json("compile", example, "--identity", "agent-reader")["guards"]
     every = offline.json("compile", example)["guards"]
 
@@ -274,8 +274,8 @@ def test_compile_as_json_holds_the_script_of_a_named_identity(offline: Cli, exam
     assert all(set(item) == {"identity", "digest", "bytes", "file"} for item in every)
 
 
-def test_compile_of_an_unknown_identity_says_which_there_are(offline: Cli, example: Path) -> None:
-    """A typing mistake is seen at once."""
+def test_compile_of_an_unknown_identity_suggests_a_name(offline: Cli, example: Path) -> None:
+    """The help corrects a typing mistake."""
     result = offline.run("compile", example, "--identity", "agent-runer")
 
     assert result.exit_code == 1
@@ -286,7 +286,7 @@ def test_compile_of_an_unknown_identity_says_which_there_are(offline: Cli, examp
 def test_compile_into_a_file_in_place_of_a_directory_fails(
     offline: Cli, example: Path, policy: Path
 ) -> None:
-    """An error of the file system is one line."""
+    """An error of the file system is reported in one line."""
     policy.write_text("")
 
     result = offline.run("compile", example, "-o", policy)

@@ -64,7 +64,7 @@ def test_example_parses_with_the_shipped_command_table() -> None:
     ]
 
 
-def test_example_means_what_the_design_says(parse: Parse) -> None:
+def test_example_has_the_documented_meaning(parse: Parse) -> None:
     """Kind, classes, limits, and defaults under an identity's own fields."""
     runner, admin = parse(EXAMPLE).identities[1::2]
 
@@ -176,7 +176,7 @@ def test_durability_fields_override_the_defaults_one_by_one(
     assert parse(text).identities[0].durability == expected
 
 
-def test_durability_that_is_not_named_waits_for_nothing(parse: Parse) -> None:
+def test_identity_without_durability_does_not_wait(parse: Parse) -> None:
     """With replicas only, the timeout has its default."""
     assert parse(identity_with("token: {ttl: 1h}")).identities[0].durability == Durability(0, 50)
     replica = parse(identity_with("durability: {wait_replicas: 1}")).identities[0]
@@ -208,8 +208,8 @@ def masks_of(audit: AuditRules) -> list[str]:
         ("before_images: off, values: none, reads: false, mask_keys: []", AuditRules()),
     ],
 )
-def test_audit_fields_say_what_is_recorded(parse: Parse, written: str, rules: AuditRules) -> None:
-    """Wherever they stand: in an identity or in the defaults."""
+def test_audit_fields_are_read(parse: Parse, written: str, rules: AuditRules) -> None:
+    """They are valid in an identity and in the defaults."""
     assert audit_of(parse, written) == rules
     assert audit_of(parse, "", written) == rules
 
@@ -227,7 +227,7 @@ EVERY_FIELD = (
 )
 
 
-def test_audit_fields_of_an_identity_win_one_by_one(parse: Parse) -> None:
+def test_audit_fields_of_an_identity_override_the_defaults(parse: Parse) -> None:
     """Fields that it does not set have their defaults."""
     defaults = audit_of(parse, "", EVERY_FIELD)
 
@@ -243,9 +243,7 @@ def test_audit_fields_of_an_identity_win_one_by_one(parse: Parse) -> None:
 
 @pytest.mark.parametrize("own", ["5", "30d", "{until: exported, hard_max: 7}"])
 @pytest.mark.parametrize("other", ["6", "31d", "{until: exported, hard_max: 8}"])
-def test_retain_in_another_form_leaves_nothing_of_the_defaults(
-    parse: Parse, own: str, other: str
-) -> None:
+def test_retain_in_another_form_replaces_the_default(parse: Parse, own: str, other: str) -> None:
     """An audit stream has one kind of retention."""
     audit = audit_of(parse, f"retain: {own}", f"retain: {other}")
 
@@ -273,7 +271,7 @@ identities:
 
 
 def test_document_without_defaults_gets_the_built_in_ones(parse: Parse) -> None:
-    """A policy of a few lines is enough to begin with."""
+    """A short policy is valid."""
     identity = parse(identity_with("")).identities[0]
 
     assert identity.token == TokenRules()
@@ -281,7 +279,7 @@ def test_document_without_defaults_gets_the_built_in_ones(parse: Parse) -> None:
 
 
 def test_limits_come_in_the_order_of_counters(parse: Parse) -> None:
-    """The order in which limits are checked must not hang on the order of lines."""
+    """Limits are checked in a fixed order."""
     identity = parse(
         identity_with("rate: {deletes: 1/day, reads: 2/hour, requests: 3/minute, writes: 4/second}")
     ).identities[0]
@@ -326,7 +324,7 @@ def test_value_on_its_bound_passes(parse: Parse, written: str) -> None:
     ],
 )
 def test_per_names_the_subject(parse: Parse, per: str, subject: Subject) -> None:
-    """Who shares a counter is written in one word."""
+    """`per` is one word."""
     identity = parse(
         identity_with(f"budget: {{requests: {{limit: 5/month, per: {per}}}}}")
     ).identities[0]
@@ -334,8 +332,8 @@ def test_per_names_the_subject(parse: Parse, per: str, subject: Subject) -> None
     assert identity.budgets == (Budget(Counter.REQUESTS, 5, Period.MONTH, "UTC", subject),)
 
 
-def test_commands_are_normalised_whatever_their_case(parse: Parse) -> None:
-    """Names go to upper case, categories to lower, and a sub-command keeps one space."""
+def test_commands_are_normalized(parse: Parse) -> None:
+    """Names become upper case, categories lower case, and sub-commands have one space."""
     lists = 'only: [get, xgroup  create, "@HASH"], except: [SeT]'
     text = identity_with("").replace("allow: [read]", f"allow: [read], {lists}")
     grant = parse(text).identities[0].grants[0]
@@ -344,8 +342,8 @@ def test_commands_are_normalised_whatever_their_case(parse: Parse) -> None:
     assert grant.except_ == ("SET",)
 
 
-def test_container_stands_in_the_lists_by_its_own_name(parse: Parse) -> None:
-    """It means all of its sub-commands, so one that can be called is enough."""
+def test_container_is_listed_by_its_own_name(parse: Parse) -> None:
+    """A container includes all of its sub-commands."""
     lists = "only: [xgroup, XINFO], except: [XINFO  stream]"
     text = identity_with("").replace("allow: [read]", f"allow: [read], {lists}")
     grant = parse(text).identities[0].grants[0]
@@ -366,7 +364,7 @@ identities:
 
 
 def test_grant_to_publish_has_channels_and_no_keys(parse: Parse) -> None:
-    """Channels are no keys, so a grant of publish alone says nothing of keys."""
+    """A grant of `publish` alone has no keys."""
     text = publishing('allow: [publish], channels: ["a:{x}", "b:{{*"], except: [SET]')
     grant = parse(text).identities[0].grants[0]
 
@@ -377,8 +375,8 @@ def test_grant_to_publish_has_channels_and_no_keys(parse: Parse) -> None:
     assert grant.except_ == ("SET",)
 
 
-def test_one_grant_may_hold_keys_and_channels(parse: Parse) -> None:
-    """The same text in both lists is no repetition: it names a key and a channel."""
+def test_grant_may_have_keys_and_channels(parse: Parse) -> None:
+    """The same text in both lists is not a repetition."""
     text = publishing('allow: [publish, write], keys: ["a:*"], channels: ["a:*"]')
     grant = parse(text).identities[0].grants[0]
 
@@ -434,7 +432,7 @@ def test_covered_pattern_with_a_capture_of_its_own_passes(parse: Parse) -> None:
 
 @pytest.mark.parametrize("name", ["on", "yes", "no", "null", "true", "123", "1-30"])
 def test_identity_may_be_named_like_a_scalar(parse: Parse, name: str) -> None:
-    """A field's name is text, whatever YAML 1.1 would make of it."""
+    """A field's name is text, also if it is a scalar of another type in YAML 1.1."""
     assert parse(identity_with("").replace("  a:\n", f"  {name}:\n")).identities[0].name == name
 
 
@@ -470,7 +468,7 @@ PUBLISHER = """
 
 @st.composite
 def mutations(draw: st.DrawFn) -> str:
-    """The example with some pieces cut out, doubled, moved or replaced."""
+    """Return the example with pieces removed, doubled, moved or replaced."""
     text = EXAMPLE + PUBLISHER
     for _ in range(draw(st.integers(1, 6))):
         start = draw(st.integers(0, len(text)))

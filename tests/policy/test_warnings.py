@@ -55,7 +55,7 @@ def test_command_that_the_server_lacks_is_a_warning_with_its_place(commands: Com
 
 
 def test_warnings_come_in_file_order(commands: CommandTable) -> None:
-    """`except` may stand before `only`, and identities in any order."""
+    """The order of fields and identities in the file is preserved."""
     text = """\
 version: 1
 identities:
@@ -73,7 +73,7 @@ identities:
     ]
 
 
-def test_category_of_which_the_server_has_one_command_is_no_warning(commands: CommandTable) -> None:
+def test_category_with_one_command_of_the_server_is_not_a_warning(commands: CommandTable) -> None:
     """A category includes all of its commands that the server has."""
     policy = parse_for(without(commands, "SET"), commands, except_='["@write", "@string"]')
 
@@ -89,7 +89,7 @@ def test_category_of_which_the_server_has_one_command_is_no_warning(commands: Co
         (("XINFO", "XINFO HELP", "XINFO STREAM"), True),
     ],
 )
-def test_container_is_absent_if_neither_it_nor_a_sub_command_is_there(
+def test_container_without_any_command_of_the_server_is_a_warning(
     lacking: tuple[str, ...], warned: bool, commands: CommandTable
 ) -> None:
     """Servers may list a container, its sub-commands, or both."""
@@ -99,23 +99,23 @@ def test_container_is_absent_if_neither_it_nor_a_sub_command_is_there(
 
 
 def test_sub_command_that_the_server_lacks_is_a_warning(commands: CommandTable) -> None:
-    """Later servers add sub-commands to containers that were there before."""
+    """Later servers add sub-commands to existing containers."""
     policy = parse_for(without(commands, "XINFO STREAM"), commands, only="[xinfo  stream]")
 
     assert warnings_of(policy) == ["p.yaml:6:47 absent-command: the server has no `XINFO STREAM`"]
 
 
-def test_parse_without_a_server_warns_of_nothing(commands: CommandTable) -> None:
+def test_parse_without_a_server_has_no_warnings(commands: CommandTable) -> None:
     """A file can be checked without a server."""
     assert parse_for(None, commands).warnings == ()
 
 
-def test_server_with_every_command_warns_of_nothing(commands: CommandTable) -> None:
-    """Nor is the order or the label of a table a reason."""
+def test_server_with_every_command_has_no_warnings(commands: CommandTable) -> None:
+    """Order and label of the table do not matter."""
     assert parse_for(without(commands), commands, except_='["@hash", XINFO]').warnings == ()
 
 
-def test_parse_without_commands_takes_every_name() -> None:
+def test_parse_without_commands_allows_every_name() -> None:
     """An active policy was checked when it was loaded, perhaps on a server with modules."""
     text = DOCUMENT.format(only="[JSON.GET, flushall]", except_='["@search"]')
     policy = parse_policy(text, file="p.yaml", commands=None)
@@ -124,7 +124,7 @@ def test_parse_without_commands_takes_every_name() -> None:
 
 
 def test_unknown_name_is_a_problem_whatever_the_server_has(commands: CommandTable) -> None:
-    """A warning is for what keyleash could enforce elsewhere; an error says nothing of warnings."""
+    """A name that no server has is an error, not a warning."""
     with pytest.raises(PolicyError) as caught:
         parse_for(without(commands, "HGET", "FLUSHALL"), commands, only='[HGTE, "@x", FLUSHALL]')
 
@@ -132,7 +132,7 @@ def test_unknown_name_is_a_problem_whatever_the_server_has(commands: CommandTabl
     assert codes == ["unknown-command", "unknown-category", "refused-command"]
 
 
-def test_warnings_make_no_other_policy(commands: CommandTable) -> None:
+def test_warnings_are_not_part_of_a_policy(commands: CommandTable) -> None:
     """Policies are equal if their identities are, whatever the warnings."""
     warned = parse_for(without(commands, "HGET"), commands)
 
@@ -185,7 +185,7 @@ def test_before_images_of_masked_keys_alone_are_a_warning(
     assert {warning.code for warning in policy.warnings} <= {"masked-images"}
 
 
-def test_warning_of_masked_images_says_what_to_do(commands: CommandTable) -> None:
+def test_warning_of_masked_images_has_help(commands: CommandTable) -> None:
     """The help names both ways to resolve the conflict."""
     text = MASKED.format(first=IMAGES, second="", audit='mask_keys: ["s:*"]')
     policy = parse_policy(text, file="p.yaml", commands=commands)
