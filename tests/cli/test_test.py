@@ -32,7 +32,7 @@ identities:
 
 @pytest.fixture
 def cases(tmp_path: Path) -> Path:
-    """A file to write cases to, beside the policy above."""
+    """A file for cases, in the folder of the policy above."""
     (tmp_path / "policy.yaml").write_text(POLICY)
     return tmp_path / "policy.test.yaml"
 
@@ -43,19 +43,19 @@ def write(file: Path, *cases: str) -> Path:
     return file
 
 
-def test_example_policy_passes_its_tests_and_all_of_it_is_covered(offline: Cli) -> None:
-    """On the model and on the real guards of an embedded server, of which nothing stays."""
-    said = offline.json("test", EXAMPLE, "--min-coverage", "100")
+def test_tests_of_the_example_pass_and_cover_all_of_it(offline: Cli) -> None:
+    """The example runs on the model and on real guards."""
+    report = offline.json("test", EXAMPLE, "--min-coverage", "100")
 
-    assert (said["failed"], said["disagreed"]) == (0, 0)
-    assert said["passed"] == len(said["cases"]) >= 14
-    assert said["coverage"]["percent"] == 100
-    assert said["server"] == "an embedded server"
-    assert all(case["guard"] is not None for case in said["cases"])
+    assert (report["failed"], report["disagreed"]) == (0, 0)
+    assert report["passed"] == len(report["cases"]) >= 14
+    assert report["coverage"]["percent"] == 100
+    assert report["server"] == "an embedded server"
+    assert all(case["guard"] is not None for case in report["cases"])
 
 
-def test_failed_case_is_told_in_a_line(offline: Cli, cases: Path) -> None:
-    """With its place, what was expected and what it got instead; exit 1."""
+def test_failed_case_is_one_line(offline: Cli, cases: Path) -> None:
+    """The line has the place, the expected and the actual decision."""
     write(
         cases,
         "command: GET k:1, expect: allow",
@@ -82,7 +82,7 @@ def test_failed_case_is_told_in_a_line(offline: Cli, cases: Path) -> None:
 
 
 def test_sizes_of_a_call_can_be_expected(offline: Cli, cases: Path) -> None:
-    """Model and guard agree on what a call's arguments alone make too large."""
+    """Model and guard agree on the sizes of a call."""
     policy = cases.with_name("policy.yaml")
     policy.write_text(
         POLICY.replace('"j:*"]}', '"j:*"], values: {max_bytes: 100mb}}')
@@ -95,43 +95,43 @@ def test_sizes_of_a_call_can_be_expected(offline: Cli, cases: Path) -> None:
         "command: SETRANGE k:1 99999999 x, expect: {code: WORK_TOO_LARGE, limit: 1000, work: 0}",
     )
 
-    said = offline.run("test", cases)
+    result = offline.run("test", cases)
 
-    assert "1 case passed, 1 failed" in said.stdout
-    work = re.search(r"got WORK_TOO_LARGE command=SETRANGE work=(\d+) limit=1000", said.stdout)
+    assert "1 case passed, 1 failed" in result.stdout
+    work = re.search(r"got WORK_TOO_LARGE command=SETRANGE work=(\d+) limit=1000", result.stdout)
     assert work
     cases.write_text(cases.read_text().replace("work: 0", f"work: {work[1]}"))
     offline.ok("test", cases)
 
 
 def test_trace_of_a_failed_case_is_shown_on_demand(offline: Cli, cases: Path) -> None:
-    """The same steps as `explain` has."""
+    """The trace has the same steps as `explain`."""
     write(cases, "command: GET j:locked, expect: allow")
 
     assert "deny by" not in offline.run("test", cases, "--no-server").stdout
     assert "deny by `j:locked`" in offline.run("test", cases, "--no-server", "--trace").stdout
 
 
-def test_pattern_that_decided_nothing_is_named(offline: Cli, cases: Path) -> None:
-    """What no case comes past is in force all the same."""
+def test_pattern_without_a_case_is_listed(offline: Cli, cases: Path) -> None:
+    """An untested pattern is still in effect."""
     write(cases, "command: GET k:1, expect: allow", "command: GET j:locked, expect: KEY_DENIED")
 
-    said = offline.json("test", cases, "--no-server")
+    report = offline.json("test", cases, "--no-server")
 
-    assert said["coverage"]["percent"] == 50
-    (policy,) = said["coverage"]["policies"]
+    assert report["coverage"]["percent"] == 50
+    (policy,) = report["coverage"]["policies"]
     assert [item["pattern"] for item in policy["uncovered"]] == ["j:*", "c:*"]
     assert policy["uncovered"][0]["place"]["line"] == 6
     result = offline.run("test", cases, "--no-server", "--min-coverage", "51")
     assert result.exit_code == 1
-    assert ":6:51: no case comes past the grant of `j:*` of one" in result.stdout
+    assert ":6:51: no case covers the grant of `j:*` of one" in result.stdout
     assert "coverage 50 % (2 of 4 patterns)" in result.stdout
     assert "below 51 %" in result.stderr
     assert offline.run("test", cases, "--no-server", "--min-coverage", "50").exit_code == 0
 
 
-def test_refused_call_does_not_cover_the_grant_that_did_not_help(offline: Cli, cases: Path) -> None:
-    """Only what gave a class, or denied a key, decided something."""
+def test_denied_call_does_not_cover_a_grant(offline: Cli, cases: Path) -> None:
+    """Only a pattern that granted a class or denied a key is covered."""
     write(
         cases,
         "command: PUBLISH d:1 x, expect: CHANNEL_NOT_GRANTED",
@@ -141,8 +141,8 @@ def test_refused_call_does_not_cover_the_grant_that_did_not_help(offline: Cli, c
     assert offline.json("test", cases, "--no-server")["coverage"]["percent"] == 0
 
 
-def test_tokens_of_a_case_have_counters_of_their_own(offline: Cli, cases: Path) -> None:
-    """And the clock is the test's: a minute passes at once."""
+def test_tokens_of_a_case_have_separate_counters(offline: Cli, cases: Path) -> None:
+    """The clock is simulated: a minute passes at once."""
     write(
         cases,
         "steps: [{command: SET k:1 v, expect: allow, repeat: 2},"
@@ -154,10 +154,10 @@ def test_tokens_of_a_case_have_counters_of_their_own(offline: Cli, cases: Path) 
     assert offline.run("test", cases).exit_code == 0
 
 
-def test_disagreement_of_model_and_guard_is_loud(
+def test_disagreement_of_model_and_guard_exits_with_70(
     offline: Cli, cases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the case expects: keyleash itself is wrong, and that has an exit code of its own."""
+    """A disagreement is a bug of keyleash, whatever the case expects."""
 
     def all_allowed(case: Any, *_: object) -> Iterator[Any]:
         return iter([ALLOWED] * sum(step.times for step in case.steps))
@@ -170,15 +170,12 @@ def test_disagreement_of_model_and_guard_is_loud(
     result = offline.run("test", cases)
 
     assert result.exit_code == 70
-    assert (
-        result.stdout.count("MODEL AND GUARD DISAGREE: the model says allow, the guard KEY_DENIED")
-        == 2
-    )
-    assert "2 ended in disagreement" in result.stdout
+    assert result.stdout.count("MODEL AND GUARD DISAGREE: model allow, guard KEY_DENIED") == 2
+    assert "2 with a disagreement" in result.stdout
 
 
-def test_server_of_ones_own_is_left_as_empty_as_it_was(server: RealServer, cases: Path) -> None:
-    """On every server; somebody must have said yes to it."""
+def test_named_server_is_empty_after_the_tests(server: RealServer, cases: Path) -> None:
+    """Tests on a named server need consent, and remove their keys."""
     cli = Cli("redis://127.0.0.1:1")
     write(cases, "command: SET k:1 v, expect: allow", "command: GET j:locked, expect: KEY_DENIED")
 
@@ -194,7 +191,7 @@ def test_server_of_ones_own_is_left_as_empty_as_it_was(server: RealServer, cases
 def test_signal_ends_the_tests_and_leaves_nothing(
     embedded: RealServer, cases: Path, number: signal.Signals, is_embedded: bool
 ) -> None:
-    """A pipeline that is cancelled can run again."""
+    """A canceled pipeline can run again."""
     write(cases, *["command: SET k:1 v, expect: allow"] * 3000)
     admin: Any = embedded.client()
     where = [] if is_embedded else ["--server", embedded.url, "--yes"]
@@ -211,15 +208,15 @@ def test_signal_ends_the_tests_and_leaves_nothing(
     assert admin.dbsize() == 0
 
 
-def test_coverage_that_is_no_number_is_a_usage_error(offline: Cli, cases: Path) -> None:
-    """No coverage is below it, so it would pass whatever is tested."""
+def test_coverage_of_nan_is_a_usage_error(offline: Cli, cases: Path) -> None:
+    """No coverage is below NaN, so every run would pass."""
     write(cases, "command: SET k:1 v, expect: allow")
 
     assert offline.run("test", cases, "--no-server", "--min-coverage", "nan").exit_code == 2
 
 
-def test_server_that_holds_something_is_refused(loaded: Cli, cases: Path) -> None:
-    """A policy that is active must stay so."""
+def test_server_with_keys_is_rejected(loaded: Cli, cases: Path) -> None:
+    """The active policy of a server is never replaced by tests."""
     before = loaded.json("policy", "show")
     write(cases, "command: SET k:1 v, expect: allow")
 
@@ -230,8 +227,8 @@ def test_server_that_holds_something_is_refused(loaded: Cli, cases: Path) -> Non
     assert loaded.json("policy", "show") == before
 
 
-def test_server_out_of_reach_is_no_failed_test(offline: Cli, cases: Path) -> None:
-    """And its password is not repeated."""
+def test_unreachable_server_is_not_a_failed_test(offline: Cli, cases: Path) -> None:
+    """The exit code differs, and the password is not printed."""
     write(cases, "command: SET k:1 v, expect: allow")
 
     result = offline.run("test", cases, "--yes", KEYLEASH_TEST_URL="redis://u:s3cret@127.0.0.1:1")
@@ -243,8 +240,10 @@ def test_server_out_of_reach_is_no_failed_test(offline: Cli, cases: Path) -> Non
     assert "s3cret" not in typed.output
 
 
-def test_bad_files_are_told_together(offline: Cli, cases: Path, tmp_path: Path) -> None:
-    """Each problem with its place; no case is run."""
+def test_problems_of_all_files_are_reported_together(
+    offline: Cli, cases: Path, tmp_path: Path
+) -> None:
+    """Each problem has its place, and no case runs."""
     other = tmp_path / "other.yaml"
     other.write_text("policy: policy.yaml\ncases: []\n")
     write(cases, "command: SET k:1 v, expect: allowed")
@@ -257,8 +256,8 @@ def test_bad_files_are_told_together(offline: Cli, cases: Path, tmp_path: Path) 
     assert "2 problems in the tests" in result.stderr
 
 
-def test_identity_that_the_policy_lacks_is_a_problem_of_the_test(offline: Cli, cases: Path) -> None:
-    """A renamed identity must not leave tests that test nothing."""
+def test_unknown_identity_is_a_problem_of_the_test_file(offline: Cli, cases: Path) -> None:
+    """Tests of a renamed identity fail instead of testing nothing."""
     cases.write_text("policy: policy.yaml\ncases: [{identity: on, command: PING, expect: allow}]\n")
 
     result = offline.run("test", cases)
@@ -268,8 +267,8 @@ def test_identity_that_the_policy_lacks_is_a_problem_of_the_test(offline: Cli, c
     assert "did you mean `one`?" in result.stderr
 
 
-def test_policy_with_problems_shows_them_at_their_place(offline: Cli, cases: Path) -> None:
-    """As `check` does."""
+def test_problems_of_the_policy_are_reported_with_their_place(offline: Cli, cases: Path) -> None:
+    """The report is that of `check`."""
     write(cases, "command: PING, expect: allow")
     (cases.parent / "policy.yaml").write_text("version: 2\n")
 

@@ -1,4 +1,4 @@
-"""Real guards under the clock of a test."""
+"""Real guards under a simulated clock."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from keyleash.errors import ReplyCode
 from keyleash.operator import load_policy
 from keyleash.policy import parse_policy
 from keyleash.policy_tests.guards import Guards
-from keyleash.policy_tests.model import (
-    Case,
-    Expected,
-    TestStep,
-)
+from keyleash.policy_tests.model import Case, Expected, TestStep
 from keyleash.policy_tests.run import Verdict, judged, model_decisions
 from support.clockwork import (
     FORWARD,
@@ -39,7 +35,7 @@ ALLOWED = Expected(None)
 
 
 def case_of(start_us: int, text: str, script: list[tuple[Move, Command, str]]) -> Case:
-    """A case that makes the calls of a script at its times, whatever is expected of them."""
+    """Return a case with the calls of a script at their times."""
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
     assert SOMEWHERE is not None
     now_us, steps = start_us, []
@@ -52,12 +48,12 @@ def case_of(start_us: int, text: str, script: list[tuple[Move, Command, str]]) -
 
 @pytest.fixture
 def guards(server: RealServer) -> Guards:
-    """Guards on each server in turn, which is empty."""
+    """Guards on an empty server of each kind."""
     return Guards(server.client())
 
 
-def test_real_guards_go_by_the_clock_of_the_test(guards: Guards) -> None:
-    """Months and DST changes pass within a second, and each answer is the model's, details too."""
+def test_real_guards_use_the_clock_of_the_test(guards: Guards) -> None:
+    """Over months and DST changes, guard and model agree in code and details."""
     codes: set[ReplyCode | None] = set()
 
     @thorough(25)
@@ -71,7 +67,7 @@ def test_real_guards_go_by_the_clock_of_the_test(guards: Guards) -> None:
         guards.load(text, "policy.json", start_us)
         expected = list(model_decisions(case, identity, guards.table))
         assert guards.decisions(case, identity) == expected
-        # A second time: nothing of the first is left.
+        # A second run starts from the same state.
         assert guards.decisions(case, identity) == expected
         codes.update(item.code for item in expected)
 
@@ -80,8 +76,8 @@ def test_real_guards_go_by_the_clock_of_the_test(guards: Guards) -> None:
     assert {None, ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED} <= codes
 
 
-def test_released_database_is_as_empty_as_before(guards: Guards, server: RealServer) -> None:
-    """What was loaded, and what the calls under test left."""
+def test_released_database_is_empty(guards: Guards, server: RealServer) -> None:
+    """Control keys and keys written by the calls are deleted."""
     text = document({"rate": {"requests": {"limit": "9/minute", "per": "token"}}})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
     guards.load(text, "policy.json", 0)
@@ -94,18 +90,18 @@ def test_released_database_is_as_empty_as_before(guards: Guards, server: RealSer
     assert server.client().dbsize() == 0
 
 
-def test_database_that_holds_something_is_refused(embedded: RealServer) -> None:
-    """It may be anybody's, and tests load policies."""
-    embedded.client().set("somebody:s", "data")
+def test_database_with_keys_is_rejected(embedded: RealServer) -> None:
+    """Tests load policies, so they need an empty database."""
+    embedded.client().set("other:s", "data")
 
     with raises_code("not-empty"):
         Guards(embedded.client())
 
-    assert embedded.client().keys() == [b"somebody:s"]
+    assert embedded.client().keys() == [b"other:s"]
 
 
-def test_guard_that_is_gone_is_no_call_that_passed(embedded: RealServer) -> None:
-    """An error of the server's about the script must not be taken for the command's own."""
+def test_missing_guard_is_an_error(embedded: RealServer) -> None:
+    """NOSCRIPT is not an error of the guarded command."""
     guards = Guards(embedded.client())
     text = document({})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
@@ -116,8 +112,8 @@ def test_guard_that_is_gone_is_no_call_that_passed(embedded: RealServer) -> None
         guards.decisions(case_of(0, text, [(("by", 1), ("PING",), "kl_one")]), identity)
 
 
-def test_full_trail_is_no_matter_of_a_policys_tests(embedded: RealServer) -> None:
-    """How much of it is exported depends on an archiver, not on the policy."""
+def test_full_audit_stream_does_not_deny_calls_of_a_test(embedded: RealServer) -> None:
+    """Its free space depends on an archiver, not on the policy."""
     audit = {"retain": {"until": "exported", "hard_max": 3}}
     text = document({"audit": audit})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
@@ -130,10 +126,10 @@ def test_full_trail_is_no_matter_of_a_policys_tests(embedded: RealServer) -> Non
     assert [decision.allowed for decision in decisions] == [True] * 9
 
 
-def test_model_and_guard_that_differ_are_a_disagreement_whatever_is_expected(
+def test_difference_of_model_and_guard_is_a_disagreement(
     embedded: RealServer,
 ) -> None:
-    """Also if one of the two does what the test wants."""
+    """This holds even if one of them decides as expected."""
     text = document({"rate": {"requests": "1/minute"}})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
     guards = Guards(embedded.client())
@@ -148,8 +144,8 @@ def test_model_and_guard_that_differ_are_a_disagreement_whatever_is_expected(
     assert judged(case, [model[0], model[0]], None).verdict is Verdict.PASSED
 
 
-def test_database_in_which_other_tests_run_is_refused(server: RealServer) -> None:
-    """Either would take away what the other needs; nothing stays of both."""
+def test_database_used_by_other_tests_is_rejected(server: RealServer) -> None:
+    """Each run would delete keys of the other; afterwards the database is empty."""
     first = Guards(server.client())
 
     with raises_code("not-empty", match="other tests"):
@@ -161,12 +157,12 @@ def test_database_in_which_other_tests_run_is_refused(server: RealServer) -> Non
     Guards(server.client()).release()
 
 
-def test_policy_that_is_loaded_during_the_tests_is_not_taken_away(server: RealServer) -> None:
-    """It is somebody's own, with its tokens and its trail."""
+def test_policy_loaded_during_the_tests_is_not_removed(server: RealServer) -> None:
+    """It belongs to an operator, with its tokens and audit stream."""
     admin = server.client()
     guards = Guards(admin)
     guards.load(document({}), "policy.json", 0)
-    load_policy(admin, document({}).replace('"a"', '"b"'), actor="somebody", allow_removal=True)
+    load_policy(admin, document({}).replace('"a"', '"b"'), actor="operator", allow_removal=True)
     held = set(admin.keys())
 
     for leave in (guards.clear, guards.release):

@@ -1,4 +1,4 @@
-"""What a test file may hold, and every mistake that it can have."""
+"""Fields of test files, and every mistake in them."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ SECOND_US = 1_000_000
 
 
 def golden() -> list[object]:
-    """One parameter set per case: the document, and what must be said."""
+    """Return the document and the expected report of each case."""
     _, *texts = GOLDEN.read_text(encoding="utf-8").split("=== ")
     found: list[object] = []
     for text in texts:
         title, _, rest = text.partition("\n")
-        document, _, said = rest.partition(">>>\n")
-        found.append(pytest.param(document, said.strip("\n"), id=title))
+        document, _, report = rest.partition(">>>\n")
+        found.append(pytest.param(document, report.strip("\n"), id=title))
     return found
 
 
-@pytest.mark.parametrize(("document", "said"), golden())
-def test_bad_test_file_says_what_is_wrong_and_where(document: str, said: str) -> None:
-    """Place, code, message and help of every problem, in file order, and nothing else."""
+@pytest.mark.parametrize(("document", "report"), golden())
+def test_bad_test_file_is_reported(document: str, report: str) -> None:
+    """The report has place, code, message and help of each problem, in file order."""
     with pytest.raises(PolicyError) as caught:
         parse_cases(document, "t.yaml")
 
-    assert said == "\n".join(
+    assert report == "\n".join(
         f"{problem.span.line}:{problem.span.column} {problem.code}: {problem.message}\n"
         f"  {problem.help}"
         for problem in caught.value.problems
     )
 
 
-def test_every_message_keeps_the_style() -> None:
-    """Lower case or a quotation first, no final period, and always a help."""
-    said = re.findall(r"^\d+:\d+ [a-z0-9-]+: (.+)\n  (.+)$", GOLDEN.read_text("utf-8"), re.M)
+def test_messages_follow_the_style_guide() -> None:
+    """Messages begin with lower case or a quotation, end without a period, and have help."""
+    messages = re.findall(r"^\d+:\d+ [a-z0-9-]+: (.+)\n  (.+)$", GOLDEN.read_text("utf-8"), re.M)
 
-    assert len(said) > 30
-    for line in (line for pair in said for line in pair):
+    assert len(messages) > 30
+    for line in (line for pair in messages for line in pair):
         assert re.match(r"[a-z`]", line), line
         assert not line.endswith("."), line
 
 
-def test_clock_of_a_case_moves_as_its_steps_say() -> None:
-    """`advance` counts from the step before, `at: +…` from the beginning of the case."""
+def test_steps_move_the_clock_of_a_case() -> None:
+    """`advance` counts from the previous step, `at: +…` from the start of the case."""
     start_us = instant_us("2026-03-02T12:00:00Z")
     cases = parse_cases(
         """\
@@ -94,7 +94,7 @@ cases:
     ],
 )
 def test_command_is_a_line_or_a_list(command: str, argv: list[bytes]) -> None:
-    """A list says exactly which words there are; a line is split as by a shell."""
+    """A list has the exact words; a line is split as by a shell."""
     text = f"policy: p\ncases: [{{identity: a, expect: allow, command: {command}}}]\n"
     if not command.startswith("["):
         text = f"policy: p\ncases:\n- identity: a\n  expect: allow\n  command: {command}\n"
@@ -104,8 +104,8 @@ def test_command_is_a_line_or_a_list(command: str, argv: list[bytes]) -> None:
     assert list(case.steps[0].argv) == argv
 
 
-def test_expectation_may_name_what_the_refusal_says() -> None:
-    """A moment as people write it is compared with the milliseconds of the refusal."""
+def test_expectation_may_have_details_of_the_denial() -> None:
+    """A time in ISO 8601 is compared with the milliseconds of the denial."""
     (case,) = parse_cases(
         """\
 policy: agents.yaml
@@ -125,8 +125,8 @@ cases:
     assert str(expected) == "BUDGET_EXHAUSTED limit=budget.requests resets_at_ms=1767312000000"
 
 
-def test_token_of_a_case_is_that_of_its_steps_unless_they_say_another() -> None:
-    """Limits per token are tested with two of them."""
+def test_token_of_a_case_is_the_default_of_its_steps() -> None:
+    """A step may name another token, for limits per token."""
     (case,) = parse_cases(
         """\
 policy: agents.yaml

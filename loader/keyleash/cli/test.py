@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
@@ -31,13 +29,8 @@ from keyleash.policy_tests.run import Verdict, run_suites
 from keyleash.servers import EmbeddedServer
 from keyleash.store.server_check import require_supported
 
-if TYPE_CHECKING:
-    from keyleash.policy_tests.guards import Guards
-    from keyleash.policy_tests.run import TestReport
-
-
 DISAGREED = 70
-"""sysexits.h: an internal error. It is keyleash that is wrong, and not the policy."""
+"""The exit code for an internal error (sysexits.h): a bug of keyleash."""
 
 
 @click.command(epilog=example("keyleash test examples/agents.test.yaml --min-coverage 100"))
@@ -73,10 +66,10 @@ def test(
 ) -> int:
     """Run the unit tests of policies in FILEs.
 
-    Each case asks a model of the guard in Python and the real guard, whose clock moves as the
-    case says; both must agree. No policy that is active anywhere is touched. Exits with 1 if a
-    case failed or too little was covered, and with 70 if model and guard disagree: a bug of
-    keyleash. docs/how-to/test-a-policy.md says what a file holds.
+    Each case runs on a model of the guard in Python and on the real guard, under a simulated
+    clock; both must agree. Active policies are not touched. Exits with 1 if a case failed or the
+    coverage is too low, and with 70 if model and guard disagree, which is a bug of keyleash.
+    docs/how-to/test-a-policy.md describes the files.
     """
     refuse_typed_password("server", server, "KEYLEASH_TEST_URL")
     try:
@@ -84,40 +77,36 @@ def test(
             guards,
             label,
         ):
-            report = _run(settings, files, guards)
+            shipped = load_table()
+            table = shipped if guards is None else guards.table
+            suites = read_suites(files, shipped.extended(table.commands), read_text)
+            with progress("testing", is_wanted=not settings.json) as show:
+                report = run_suites(suites, table, guards, show)
     except Ended:
         raise KeyboardInterrupt from None
-    below = min_coverage is not None and report.percent < min_coverage
+    is_below = min_coverage is not None and report.percent < min_coverage
     if settings.json:
         print_json(report_json(report, label, min_coverage))
     else:
-        _show(report, label, trace, min_coverage)
-    return _exit_code(report, below)
-
-
-def _exit_code(report: TestReport, below: bool) -> int:
-
-    if report.ended(Verdict.DISAGREED):
+        for outcome in report.outcomes:
+            for line in failure_lines(*outcome, trace=trace):
+                click.echo(line)
+        for line in coverage_lines(report):
+            click.echo(line)
+        click.echo(summary(report, label))
+        if is_below:
+            print_note(f"error: the coverage is below {min_coverage:g} %")
+            print_note("help: add a case for each uncovered pattern above")
+    if report.count(Verdict.DISAGREED):
         return DISAGREED
-    return FAILED if below or report.ended(Verdict.FAILED) else 0
-
-
-def _run(settings: Settings, files: tuple[str, ...], guards: Guards | None) -> TestReport:
-
-    shipped = load_table()
-    table = shipped if guards is None else guards.table
-    suites = read_suites(files, shipped.extended(table.commands), read_text)
-    count = sum(len(suite.cases.cases) for suite in suites)
-    with progress("testing", is_wanted=not settings.json) as report:
-        played = itertools.count(1)
-        return run_suites(suites, table, guards, lambda: report(next(played), count))
+    return FAILED if is_below or report.count(Verdict.FAILED) else 0
 
 
 @contextmanager
 def _guards(
     url: str | None, yes: bool, timeout_s: float | None
 ) -> Iterator[tuple[Guards | None, str | None]]:
-    """Guards on a server of ours if *url* is empty, on nobody's if it is None; and its name."""
+    """Yield guards and the server's name: an embedded one if *url* is empty, none if it is None."""
     if url is None:
         yield None, None
     elif url:
@@ -125,7 +114,7 @@ def _guards(
         if not require_consent(f"load policies into the empty database of {label}?", yes):
             raise OperationError("declined", "nothing was tested")
         with ended_by_signals():
-            # Only now: while somebody thinks, it need not stay empty.
+            # After the answer: the database may have changed in the meantime.
             client = operator_client(url, timeout_s)
             require_supported(client)
             guards = Guards(client)
@@ -136,16 +125,3 @@ def _guards(
     else:
         with ended_by_signals(), EmbeddedServer() as server:
             yield Guards(operator_client(server.url)), "an embedded server"
-
-
-def _show(report: TestReport, label: str | None, trace: bool, min_coverage: float | None) -> None:
-
-    for played in report.played:
-        for line in failure_lines(played, trace=trace):
-            click.echo(line)
-    for line in coverage_lines(report):
-        click.echo(line)
-    click.echo(summary(report, label))
-    if min_coverage is not None and report.percent < min_coverage:
-        print_note(f"error: the coverage is below {min_coverage:g} %")
-        print_note("help: add a case for each uncovered pattern above")

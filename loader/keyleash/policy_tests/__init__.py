@@ -1,1 +1,1 @@
-"""Tests of a policy: what a file of cases says, what the model says, and what real guards say."""
+"""Unit tests of policies: cases are run on the reference evaluator and on real guards."""

@@ -11,11 +11,11 @@ from keyleash.errors import PolicyError, Problem, ReplyCode, Span
 @dataclass(frozen=True, slots=True)
 class Expected:
     """
-    What a call is to get.
+    The expected decision about a call.
 
     Attributes:
-        code: None if it is to be allowed.
-        details: Those of the refusal that matter, as it gives them.
+        code: The code of the denial; None if the call is to be allowed.
+        details: The details to compare, with the names of a denial.
     """
 
     code: ReplyCode | None
@@ -29,13 +29,13 @@ class Expected:
 @dataclass(frozen=True, slots=True)
 class TestStep:
     """
-    One call, or the same call several times at one moment.
+    A call, made once or several times at one moment.
 
     Attributes:
-        at_us: When, Unix microseconds, a whole millisecond.
-        token: Which of the case's tokens makes the call; each name is one of its own.
-        argv: As a client sends it, its name in capitals.
-        times: How often; each is to get what is expected.
+        at_us: Its time in Unix microseconds, a whole millisecond.
+        token: Name of the token; each name in a case is another token.
+        argv: The command as a client sends it, its name in capitals.
+        times: Number of calls; each has the same expected decision.
     """
 
     at_us: int
@@ -48,7 +48,7 @@ class TestStep:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Steps of one identity, for which nothing was counted before the first."""
+    """Steps of one identity, whose counters start at 0."""
 
     name: str
     identity: str
@@ -60,11 +60,11 @@ class Case:
 @dataclass(frozen=True, slots=True)
 class CaseFile:
     """
-    What one file holds.
+    The content of a test file.
 
     Attributes:
-        policy: The path of the policy, as written; relative to the file's folder.
-        starts_us: What the clock says when a case begins.
+        policy: The path of the policy, relative to the file's folder.
+        starts_us: The time at which each case begins, Unix microseconds.
     """
 
     file: str
@@ -75,7 +75,7 @@ class CaseFile:
 
 
 class BadCasesError(PolicyError):
-    """Test files have problems; all of them are here."""
+    """Test files have problems, listed by file."""
 
     code = "bad-tests"
 

@@ -17,38 +17,41 @@ from keyleash.store.wire import declared_keys
 
 
 class Verdict(StrEnum):
-    """How a case ended."""
+    """The result of a case."""
 
     PASSED = "passed"
     FAILED = "failed"
     DISAGREED = "disagreed"
-    """Model and guard differ: a bug of keyleash, whatever the test expects."""
+    """Model and guard differ: a bug of keyleash, whatever the case expects."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseOutcome:
     """
-    What became of a case.
+    The verdict on a case.
 
     Attributes:
-        step: The last that was looked at: the one that failed, if one did.
-        number: Which of its calls, from 1.
-        decided: What the model said to that call.
-        guard: What the real guard said; None without a server.
-        decisions: What the model said to every call up to there.
+        step: The step of the first call that failed, or the last one.
+        number: The number of that call within the step, from 1.
+        guard: The real guard's decision about that call; None without a server.
+        decisions: The model's decisions about every call up to that one.
     """
 
     case: Case
     verdict: Verdict
     step: TestStep
     number: int
-    decided: Decision
     guard: Decision | None
     decisions: tuple[Decision, ...]
 
+    @property
+    def decided(self) -> Decision:
+        """The model's decision about the call."""
+        return self.decisions[-1]
+
 
 def model_decisions(case: Case, identity: Identity, table: CommandTable) -> Iterator[Decision]:
-    """What the model says to each call of a case, from a fresh start."""
+    """Yield the model's decision about each call of a case; counters start at 0."""
     state = ModelState()
     for step in case.steps:
         declared = [bytes(key) for key in declared_keys(table, step.argv)]
@@ -59,19 +62,14 @@ def model_decisions(case: Case, identity: Identity, table: CommandTable) -> Iter
 def judged(
     case: Case, decisions: Sequence[Decision], guards: Sequence[Decision] | None
 ) -> CaseOutcome:
-    """Compare what was said to each call with what was expected, up to the first that differs."""
-    at = -1
-    for step in case.steps:
-        for number in range(1, step.times + 1):
-            at += 1
-            decided = decisions[at]
-            guard = None if guards is None else guards[at]
-            verdict = _verdict(step.expected, decided, guard)
-            if verdict is not Verdict.PASSED:
-                return CaseOutcome(
-                    case, verdict, step, number, decided, guard, (*decisions[: at + 1],)
-                )
-    return CaseOutcome(case, Verdict.PASSED, step, number, decided, guard, tuple(decisions))
+    """Compare decisions with the expected ones, up to the first call that differs."""
+    calls = [(step, number) for step in case.steps for number in range(1, step.times + 1)]
+    for place, (step, _) in enumerate(calls):
+        guard = None if guards is None else guards[place]
+        verdict = _verdict(step.expected, decisions[place], guard)
+        if verdict is not Verdict.PASSED:
+            break
+    return CaseOutcome(case, verdict, *calls[place], guard, tuple(decisions[: place + 1]))
 
 
 def _verdict(expected: Expected, decided: Decision, guard: Decision | None) -> Verdict:
@@ -83,8 +81,8 @@ def _verdict(expected: Expected, decided: Decision, guard: Decision | None) -> V
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One pattern of one rule of an identity: what is covered or not."""
+class RulePattern:
+    """A pattern of a rule of an identity."""
 
     identity: str
     kind: str
@@ -95,47 +93,40 @@ class Place:
 @dataclass(slots=True)
 class Coverage:
     """
-    What the tests of one policy have come past.
+    The patterns of a policy, and those that decided a call of its tests.
 
-    A pattern of a grant is covered if it gave a class, or the whole of a key's or a
-    channel's permission; one of a deny rule if it refused a key.
+    A pattern of a grant is covered if it granted a class, or all that a key or a channel needs;
+    one of a deny rule if it denied a key.
     """
 
     policy: Policy
-    covered: set[Place] = field(default_factory=set)
+    covered: set[RulePattern] = field(default_factory=set)
 
     def note(self, identity: Identity, decisions: Iterable[Decision]) -> None:
-        """Count what decided calls of *identity*."""
-        places = {(id(rule), pattern): place for rule, pattern, place in _places(identity)}
+        """Add the patterns that decided calls of *identity*."""
+        patterns = {(id(rule), item.pattern): item for rule, item in _patterns(identity)}
         for decision in decisions:
             for match in _deciding(decision):
-                self.covered.add(places[id(match.rule), match.pattern])
+                self.covered.add(patterns[id(match.rule), match.pattern])
 
     @property
-    def places(self) -> list[Place]:
+    def patterns(self) -> list[RulePattern]:
         """Every pattern, in the order of the policy."""
-        return [place for identity in self.policy.identities for _, _, place in _places(identity)]
+        return [item for identity in self.policy.identities for _, item in _patterns(identity)]
 
     @property
-    def uncovered(self) -> list[Place]:
-        """Those that decided nothing."""
-        return [place for place in self.places if place not in self.covered]
+    def uncovered(self) -> list[RulePattern]:
+        """The patterns that decided no call."""
+        return [item for item in self.patterns if item not in self.covered]
 
 
-def percent(coverages: Iterable[Coverage]) -> float:
-    """Of all patterns together; 100 if there are none."""
-    counts = [(len(coverage.places), len(coverage.uncovered)) for coverage in coverages]
-    total = sum(places for places, _ in counts)
-    return 100 * (1 - sum(uncovered for _, uncovered in counts) / total) if total else 100.0
-
-
-def _places(identity: Identity) -> Iterator[tuple[Grant | Deny, Pattern, Place]]:
+def _patterns(identity: Identity) -> Iterator[tuple[Grant | Deny, RulePattern]]:
     for number, grant in enumerate(identity.grants):
         for pattern in (*grant.keys, *grant.channels):
-            yield grant, pattern, Place(identity.name, "grant", number, pattern)
+            yield grant, RulePattern(identity.name, "grant", number, pattern)
     for number, deny in enumerate(identity.deny):
         for pattern in deny.keys:
-            yield deny, pattern, Place(identity.name, "deny", number, pattern)
+            yield deny, RulePattern(identity.name, "deny", number, pattern)
 
 
 def _deciding(decision: Decision) -> Iterator[Match[Grant] | Match[Deny]]:
@@ -154,50 +145,59 @@ def _gives(match: Match[Grant], needs: tuple[OperationClass, ...]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """A case as it ended, and the file that it stands in."""
-
-    suite: Suite
-    outcome: CaseOutcome
-
-
-@dataclass(frozen=True, slots=True)
 class TestReport:
-    """What became of all cases; `coverages` has one entry for each policy."""
+    """
+    The outcomes of all cases.
 
-    played: tuple[Played, ...]
+    Attributes:
+        outcomes: Each case with its file and outcome.
+        coverages: The coverage of each policy.
+    """
+
+    outcomes: tuple[tuple[Suite, CaseOutcome], ...]
     coverages: tuple[Coverage, ...]
 
     @property
-    def percent(self) -> float:
-        """Of the patterns of all policies."""
-        return percent(self.coverages)
+    def total(self) -> int:
+        """The number of patterns of all policies."""
+        return sum(len(coverage.patterns) for coverage in self.coverages)
 
-    def ended(self, verdict: Verdict) -> list[Played]:
-        """The cases that ended so."""
-        return [item for item in self.played if item.outcome.verdict is verdict]
+    @property
+    def covered(self) -> int:
+        """The number of patterns that decided a call."""
+        return sum(len(coverage.covered) for coverage in self.coverages)
+
+    @property
+    def percent(self) -> float:
+        """The share of covered patterns; 100 if there are no patterns."""
+        return 100 * self.covered / self.total if self.total else 100.0
+
+    def count(self, verdict: Verdict) -> int:
+        """Return the number of cases with *verdict*."""
+        return sum(outcome.verdict is verdict for _, outcome in self.outcomes)
 
 
 def run_suites(
     suites: Sequence[Suite],
     table: CommandTable,
     guards: Guards | None,
-    heard: Callable[[], None] = lambda: None,
+    report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TestReport:
     """
-    Play every case on the model, and on real guards if there are any.
+    Run every case on the model, and on real guards if there are any.
 
     Args:
-        suites: What to play.
-        table: The commands: those of the guards' server.
-        guards: On a server of their own; None for the model alone.
-        heard: Called after each case.
+        suites: The cases to run.
+        table: The commands of the guards' server.
+        guards: The real guards; None for the model alone.
+        report: Called after each case with the number of finished cases and of all.
 
     Raises:
         OperationError (guard-broke): A guard ended in an error of its own.
     """
-    played: list[Played] = []
+    outcomes: list[tuple[Suite, CaseOutcome]] = []
     coverages: dict[str, Coverage] = {}
+    total = sum(len(suite.cases.cases) for suite in suites)
     loaded: tuple[str, int] | None = None
     for suite in suites:
         coverage = coverages.setdefault(suite.policy_file, Coverage(suite.policy))
@@ -207,11 +207,11 @@ def run_suites(
             loaded = wanted
         for case in suite.cases.cases:
             identity = suite.policy.identity(case.identity)
-            assert identity is not None  # noqa: S101 - `read_suites` looked
+            assert identity is not None  # noqa: S101 - `read_suites` checked it
             decisions = list(model_decisions(case, identity, table))
             real = None if guards is None else guards.decisions(case, identity)
             outcome = judged(case, decisions, real)
             coverage.note(identity, outcome.decisions)
-            played.append(Played(suite, outcome))
-            heard()
-    return TestReport(tuple(played), tuple(coverages.values()))
+            outcomes.append((suite, outcome))
+            report(len(outcomes), total)
+    return TestReport(tuple(outcomes), tuple(coverages.values()))
