@@ -44,7 +44,7 @@ local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
 --% include "operator/include/moved_state.lua"
 --% include "operator/include/is_unmoved.lua"
 local argv = ARGV
-local widths = { kept = 1, removed = 1, fresh = 2, stamped = 2, moved = 4, staged = 4 }
+local widths = { unchanged = 1, removed = 1, fresh = 2, stamped = 2, moved = 4, staged = 4 }
 
 local function each_change(visit)
   local at = 17
@@ -91,7 +91,7 @@ end
 
 local staged_guard, staged_state = staged .. ':guard:', staged .. ':state:'
 each_change(function(how, i)
-  if how == 'kept' or how == 'removed' then return end
+  if how == 'unchanged' or how == 'removed' then return end
   local name = argv[i]
   local key = state_prefix .. name
   renamed = renamed + 1
@@ -141,7 +141,7 @@ end
 local gone, at = {}, 0
 each_change(function(how, i)
   local record = guard_prefix .. argv[i]
-  if how == 'kept' then return call('HSET', record, 'generation', generation) end
+  if how == 'unchanged' then return call('HSET', record, 'generation', generation) end
   if how == 'removed' or how == 'stamped' then
     -- Stamp 0 is no guard's. What was counted stays for as long as a budget may last.
     local key = state_prefix .. argv[i]

@@ -31,12 +31,12 @@ identities:
 """
 
 
-def steps(said: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    return [step for step in said["steps"] if step["step"] == kind]
+def steps(output: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [step for step in output["steps"] if step["step"] == kind]
 
 
-def left(said: dict[str, Any]) -> dict[str, int]:
-    return {step["limit"]: step["left"] for step in steps(said, "limit")}
+def left(output: dict[str, Any]) -> dict[str, int]:
+    return {step["limit"]: step["left"] for step in steps(output, "limit")}
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def file(policy: Path) -> Path:
     return policy
 
 
-def test_file_is_explained_without_a_server(offline: Cli, file: Path) -> None:
-    """The rule that decided each key is named by line, column and text."""
-    said = offline.json("explain", "one", "--policy", file, "--", "SET", "k:1", "v", "GET")
+def test_explain_of_a_file_needs_no_server(offline: Cli, file: Path) -> None:
+    """The deciding rule of each key is named by line, column and text."""
+    output = offline.json("explain", "one", "--policy", file, "--", "SET", "k:1", "v", "GET")
 
-    assert said["allowed"]
-    assert said["code"] is None
-    assert [step["class"] for step in steps(said, "class")] == ["read", "write"]
-    (key,) = steps(said, "key")
+    assert output["allowed"]
+    assert output["code"] is None
+    assert [step["class"] for step in steps(output, "class")] == ["read", "write"]
+    (key,) = steps(output, "key")
     first, second, _ = key["granted_by"]
     assert (first["pattern"], first["captures"], first["allow"]) == (
         "k:{part}",
@@ -62,7 +62,7 @@ def test_file_is_explained_without_a_server(offline: Cli, file: Path) -> None:
     assert (first["place"]["file"], first["place"]["line"]) == (str(file), 7)
     assert first["place"]["text"] == 'keys: ["k:{part}", "k:{part}:*"]'
     assert second["rule"]["line"] == 8
-    assert left(said) == {
+    assert left(output) == {
         "rate.requests": 9,
         "rate.reads": 3,
         "rate.writes": 5,
@@ -84,14 +84,14 @@ def test_file_is_explained_without_a_server(offline: Cli, file: Path) -> None:
         (("PUBLISH", "d:1", "x"), "CHANNEL_NOT_GRANTED", "argument"),
     ],
 )
-def test_refusal_is_the_last_step(
+def test_denial_is_the_last_step(
     offline: Cli, file: Path, call: tuple[str, ...], code: str, last: str
 ) -> None:
-    """Exit 1, and the step that refused says so itself."""
-    said = offline.json("explain", "one", "--policy", file, "--", *call, exit_code=1)
+    """Exit code 1, and the step has the code."""
+    output = offline.json("explain", "one", "--policy", file, "--", *call, exit_code=1)
 
-    assert (said["allowed"], said["code"]) == (False, code)
-    *before, refusing = said["steps"]
+    assert (output["allowed"], output["code"]) == (False, code)
+    *before, refusing = output["steps"]
     assert (refusing["step"], refusing["code"]) == (last, code)
     assert {step["code"] for step in before} <= {None}
     text = offline.run("explain", "one", "--policy", file, "--", *call)
@@ -101,26 +101,26 @@ def test_refusal_is_the_last_step(
 
 
 def test_text_names_rule_pattern_and_place(offline: Cli, file: Path) -> None:
-    """What somebody needs who is to change the policy."""
-    said = offline.run("explain", "one", "--policy", file, "--", "GET", "k:locked").stdout
+    """The place in the policy file is shown."""
+    output = offline.run("explain", "one", "--policy", file, "--", "GET", "k:locked").stdout
 
-    assert "deny by `k:locked`" in said
-    assert f'{file}:11:20  deny: [{{keys: ["k:locked"]}}]' in said
+    assert "deny by `k:locked`" in output
+    assert f'{file}:11:20  deny: [{{keys: ["k:locked"]}}]' in output
 
 
-def test_live_server_is_explained_as_it_stands(server: RealServer, file: Path) -> None:
-    """What each limit has left is what the guard would find, of a token and a segment as well."""
+def test_explain_of_a_server_uses_its_present_counts(server: RealServer, file: Path) -> None:
+    """The rest of each limit is that of the guard, also per token and segment."""
     cli = Cli(server.url)
     cli.ok("load", file, "--yes")
     issued = cli.json("token", "issue", "one")
     for _ in range(3):
         cli.ok("exec", "SET", "k:1", "v", KEYLEASH_TOKEN=issued["token"])
 
-    said = cli.json("explain", "one", "--token-id", issued["id"], "--", "SET", "k:1", "v")
+    output = cli.json("explain", "one", "--token-id", issued["id"], "--", "SET", "k:1", "v")
     other = cli.json("explain", "one", "--", "SET", "k:2", "v")
 
-    assert said["policy"]["file"] is None
-    assert left(said) == {"rate.requests": 6, "rate.writes": 2, "budget.requests": 4}
+    assert output["policy"]["file"] is None
+    assert left(output) == {"rate.requests": 6, "rate.writes": 2, "budget.requests": 4}
     assert left(other) == {"rate.requests": 9, "rate.writes": 5, "budget.requests": 4}
     for _ in range(2):
         cli.ok("exec", "SET", "k:1", "v", KEYLEASH_TOKEN=issued["token"])
@@ -131,8 +131,8 @@ def test_live_server_is_explained_as_it_stands(server: RealServer, file: Path) -
     assert "RATE_LIMITED" in refused.stderr
 
 
-def test_token_that_is_named_is_judged_too(loaded: Cli) -> None:
-    """A yes for somebody whose token was revoked would be read as a token that works."""
+def test_dead_token_id_is_a_denial(loaded: Cli) -> None:
+    """A revoked or expired token must not look valid."""
     words = ["agent-runner", "--", "GET", "agents:jobs:1:state"]
     token = loaded.json("token", "issue", "agent-runner")["id"]
     asked = ["--token-id", token, *words]
@@ -140,16 +140,16 @@ def test_token_that_is_named_is_judged_too(loaded: Cli) -> None:
     loaded.ok("token", "revoke", token)
 
     assert loaded.run("can-i", *asked).stdout == "no TOKEN_REVOKED\n"
-    said = loaded.json("explain", *asked, exit_code=1)
-    assert said["steps"] == [{"step": "token", "code": "TOKEN_REVOKED"}]
+    output = loaded.json("explain", *asked, exit_code=1)
+    assert output["steps"] == [{"step": "token", "code": "TOKEN_REVOKED"}]
     assert "token     DENIED: TOKEN_REVOKED" in loaded.run("explain", *asked).stdout
     loaded.ok("freeze", "agent-runner", "--reason", "why not")
     assert loaded.run("can-i", *asked).stdout.startswith("no SUSPENDED")
 
 
 @pytest.mark.parametrize("token", ["nosuchtokenx", "of another"])
-def test_token_of_nobody_or_of_another_is_no_answer(loaded: Cli, token: str) -> None:
-    """It could not be judged, which is neither yes nor no."""
+def test_unknown_token_id_is_an_error(loaded: Cli, token: str) -> None:
+    """It is neither a yes nor a no."""
     if token == "of another":
         token = loaded.json("token", "issue", "agent-reader")["id"]
     refused = loaded.run("can-i", "agent-runner", "--token-id", token, "--", "PING")
@@ -158,8 +158,8 @@ def test_token_of_nobody_or_of_another_is_no_answer(loaded: Cli, token: str) -> 
     assert f"`agent-runner` has no token with the id `{token}`" in refused.stderr
 
 
-def test_question_changes_nothing(loaded: Cli, embedded: RealServer) -> None:
-    """No limit is taken, no event is written, no key is touched."""
+def test_explain_changes_nothing(loaded: Cli, embedded: RealServer) -> None:
+    """No limit is charged, no event is written, no key is changed."""
     admin = embedded.client()
     before = {key: admin.dump(key) for key in admin.scan_iter()}
 
@@ -170,24 +170,24 @@ def test_question_changes_nothing(loaded: Cli, embedded: RealServer) -> None:
     assert {key: admin.dump(key) for key in admin.scan_iter()} == before
 
 
-def test_suspended_identity_is_refused_whatever_it_asks(loaded: Cli) -> None:
-    """As its guard does, before it looks at anything else."""
+def test_suspended_identity_is_denied(loaded: Cli) -> None:
+    """The guard checks the suspension first."""
     loaded.ok("freeze", "agent-runner", "--reason", "x")
 
     assert loaded.run("can-i", "agent-runner", "PING").stdout == "no SUSPENDED reason=x\n"
-    said = loaded.json("explain", "agent-runner", "PING", exit_code=1)
-    assert [step["step"] for step in said["steps"]] == ["standing"]
+    output = loaded.json("explain", "agent-runner", "PING", exit_code=1)
+    assert [step["step"] for step in output["steps"]] == ["standing"]
 
 
-def test_identity_without_a_state_is_refused(loaded: Cli, embedded: RealServer) -> None:
-    """It was evicted, or flushed: the guard refuses, and so does the answer."""
+def test_identity_without_a_state_is_denied(loaded: Cli, embedded: RealServer) -> None:
+    """After an eviction or flush, the guard denies every call."""
     embedded.client().delete("keyleash:state:agent-runner")
 
     assert loaded.run("can-i", "agent-runner", "PING").stdout == "no NOT_ACTIVE\n"
 
 
-def test_full_trail_refuses_what_would_be_recorded(cli: Cli, policy: Path) -> None:
-    """Where nothing is trimmed before its export, writes end when there is no room."""
+def test_full_audit_stream_denies_writes(cli: Cli, policy: Path) -> None:
+    """If entries are not trimmed before their export, writes end at the maximum length."""
     policy.write_text(
         "version: 1\nidentities: {one: {kind: machine,"
         " grants: [{allow: [read, write], keys: ['*']}],"
@@ -203,7 +203,7 @@ def test_full_trail_refuses_what_would_be_recorded(cli: Cli, policy: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("call", "said", "exit_code"),
+    ("call", "output", "exit_code"),
     [
         (("GET", "agents:context:1"), "yes\n", 0),
         (("get", "agents:context:1"), "yes\n", 0),
@@ -211,13 +211,13 @@ def test_full_trail_refuses_what_would_be_recorded(cli: Cli, policy: Path) -> No
         (("GET", "läuft"), "no KEY_NOT_GRANTED key=läuft\n", 1),
     ],
 )
-def test_can_i_answers_in_a_line(
-    offline: Cli, example: Path, call: tuple[str, ...], said: str, exit_code: int
+def test_can_i_prints_one_line(
+    offline: Cli, example: Path, call: tuple[str, ...], output: str, exit_code: int
 ) -> None:
     """For scripts: `if keyleash can-i …`."""
     result = offline.run("can-i", "agent-reader", "--policy", example, "--", *call)
 
-    assert (result.stdout, result.exit_code) == (said, exit_code)
+    assert (result.stdout, result.exit_code) == (output, exit_code)
 
 
 LISTED = """\
@@ -234,8 +234,8 @@ identities:
 """
 
 
-def test_list_has_grants_with_their_commands_denials_and_limits(offline: Cli, policy: Path) -> None:
-    """What an identity may do, without asking for one command after the other."""
+def test_list_shows_grants_with_commands_deny_rules_and_limits(offline: Cli, policy: Path) -> None:
+    """It lists all that the identity may do."""
     policy.write_text(LISTED)
 
     lines = offline.ok("can-i", "--list", "one", "--policy", policy).splitlines()
@@ -262,7 +262,7 @@ def test_list_has_grants_with_their_commands_denials_and_limits(offline: Cli, po
 
 
 def test_list_shows_the_bound_of_a_grant_that_does_not_write(offline: Cli, policy: Path) -> None:
-    """It holds for what another grant lets the identity write to the same key."""
+    """It also bounds the writes of another grant to the same key."""
     policy.write_text(
         "version: 1\nidentities:\n  one:\n    kind: machine\n    grants:\n"
         '      - {allow: [read], keys: ["z:*"], values: {max_bytes: 10b}}\n'
@@ -284,18 +284,18 @@ def test_list_shows_the_bound_of_a_grant_that_does_not_write(offline: Cli, polic
 
 
 def test_work_is_explained_in_units(offline: Cli, policy: Path) -> None:
-    """A bare number would have no unit."""
+    """The number has its unit."""
     policy.write_text(LISTED + "    limits: {work: 1000}\n")
 
-    said = offline.run(
+    output = offline.run(
         "explain", "one", "--policy", policy, "--", "SETRANGE", "b:1", "50000000", "x"
     )
 
-    assert re.search(r"DENIED: \d+ units of work, and the limit is 1000\n", said.stdout)
+    assert re.search(r"DENIED: \d+ units of work, and the limit is 1000\n", output.stdout)
 
 
 def test_list_counts_vector_sets_by_name(offline: Cli, policy: Path) -> None:
-    """No server puts their commands into an ACL category of their own everywhere."""
+    """Not every server has an ACL category for them."""
     policy.write_text(LISTED.replace("[read]", "[read, write]"))
 
     listed = offline.ok("can-i", "--list", "one", "--policy", policy)
@@ -303,61 +303,57 @@ def test_list_counts_vector_sets_by_name(offline: Cli, policy: Path) -> None:
     assert re.search(r"\d+ vector set", listed)
 
 
-def test_list_as_json_names_every_command_and_each_may_be_called(
-    offline: Cli, policy: Path
-) -> None:
-    """What is listed is what `can-i` says yes to, and what is not listed it denies."""
+def test_list_as_json_agrees_with_can_i(offline: Cli, policy: Path) -> None:
+    """`can-i` allows exactly the listed commands."""
     policy.write_text(LISTED)
 
-    said = offline.json("can-i", "--list", "one", "--policy", policy)
+    output = offline.json("can-i", "--list", "one", "--policy", policy)
 
-    read, write, publish = said["grants"]
+    read, write, publish = output["grants"]
     assert (read["allow"], read["keys"], read["only"]) == (["read"], ["a:*"], None)
     assert write["place"]["line"] == 7
     assert publish["channels"] == ["c:*"]
     assert "GET" in read["commands"]
     assert not {"SET", "RESTORE", "INCR", "FLUSHALL", "EVAL"} & {*read["commands"]}
-    assert said["together"] == ["COPY"]
-    assert said["deny"] == ["b:locked"]
-    assert [(item["name"], item["per"]) for item in said["limits"]] == [
+    assert output["together"] == ["COPY"]
+    assert output["deny"] == ["b:locked"]
+    assert [(item["name"], item["per"]) for item in output["limits"]] == [
         ("rate.requests", "token"),
         ("rate.writes", "{x}"),
     ]
-    assert (said["work"], write["value_bytes"]) == (250_000, 64 << 20)
-    assert said["denied_now"] is None
+    assert (output["work"], write["value_bytes"]) == (250_000, 64 << 20)
+    assert output["denied_now"] is None
     offline.ok("can-i", "one", "--policy", policy, "--", "COPY", "a:1", "b:1")
     assert offline.run("can-i", "one", "--policy", policy, "--", "INCR", "b:1").exit_code == 1
 
 
-def test_list_of_a_suspended_identity_says_that_every_call_is_denied(loaded: Cli) -> None:
-    """A list of grants alone would pass for an answer."""
+def test_list_of_a_suspended_identity_reports_the_denial(loaded: Cli) -> None:
+    """Grants alone would be misleading."""
     loaded.ok("can-i", "--list", "agent-runner")
     loaded.ok("freeze", "agent-runner", "--reason", "incident 4107")
 
     result = loaded.run("can-i", "--list", "agent-runner")
-    said = loaded.json("can-i", "--list", "agent-runner", exit_code=1)
+    output = loaded.json("can-i", "--list", "agent-runner", exit_code=1)
 
     assert result.exit_code == 1
     assert result.stdout.endswith(
         "stopped   every call is denied: SUSPENDED reason=incident 4107\n"
     )
-    assert said["denied_now"] == {"code": "SUSPENDED", "details": {"reason": "incident 4107"}}
+    assert output["denied_now"] == {"code": "SUSPENDED", "details": {"reason": "incident 4107"}}
 
 
 @pytest.mark.parametrize(
     "words", [("can-i", "--list", "one", "GET", "a"), ("can-i", "one"), ("explain", "one")]
 )
-def test_question_without_a_command_or_with_one_too_many_is_a_usage_error(
-    offline: Cli, words: tuple[str, ...]
-) -> None:
-    """Either a call is judged, or everything is listed."""
+def test_missing_or_extra_command_is_a_usage_error(offline: Cli, words: tuple[str, ...]) -> None:
+    """A command and `--list` exclude each other."""
     result = offline.run(*words)
 
     assert result.exit_code == 2
     assert ("or list all that it may do: `--list`" in result.stderr) == (words == ("can-i", "one"))
 
 
-def test_question_that_cannot_be_answered_is_no_refusal(
+def test_call_that_cannot_be_evaluated_is_not_a_denial(
     cli: Cli, offline: Cli, example: Path
 ) -> None:
     """Its exit code is neither 0 nor 1."""
@@ -370,8 +366,8 @@ def test_question_that_cannot_be_answered_is_no_refusal(
     assert cli.run("can-i", "agent-reader").exit_code == 2
 
 
-def test_token_in_the_place_of_an_argument_is_not_repeated(offline: Cli, example: Path) -> None:
-    """Somebody pastes the wrong thing."""
+def test_token_given_as_an_argument_is_redacted(offline: Cli, example: Path) -> None:
+    """Secrets are not printed."""
     token = "kl_agent-reader_" + "s3cret" * 6
     for question in ("explain", "can-i"):
         result = offline.run(question, "agent-reader", "--policy", example, "--", "GET", token)
@@ -380,10 +376,12 @@ def test_token_in_the_place_of_an_argument_is_not_repeated(offline: Cli, example
 
 
 def test_can_i_as_json_has_code_and_details(offline: Cli, example: Path) -> None:
-    """The same in a form for programs."""
-    said = offline.json("can-i", "agent-reader", "--policy", example, "--", "DEL", "k", exit_code=1)
+    """Programs need not parse text."""
+    output = offline.json(
+        "can-i", "agent-reader", "--policy", example, "--", "DEL", "k", exit_code=1
+    )
 
-    assert said == {
+    assert output == {
         "allowed": False,
         "code": "CLASS_NOT_GRANTED",
         "details": {"class": "delete", "command": "DEL"},

@@ -185,7 +185,7 @@ def test_full_disk_exits_with_1_and_the_next_run_continues(
 
 
 def test_second_export_to_a_locked_directory_fails(loaded: Cli, to: Path) -> None:
-    """The first runner follows, and holds the lock."""
+    """The first one follows, and holds the lock."""
     with loaded.spawn(("audit", "export", "--to", to, "--follow")) as following:
         assert following.stdout is not None
         assert following.stdout.readline().startswith("control/")

@@ -1,4 +1,4 @@
-"""`keyleash status`: what is active, and how much of each limit is used."""
+"""`keyleash status`: the active policy, identities and limits."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ MINUTE_US = 60_000_000
 NOW_US = 1_700_000_000_000_000
 
 
-def limits_of(said: dict[str, Any], identity: str) -> dict[str, Any]:
-    (found,) = (item for item in said["identities"] if item["name"] == identity)
+def limits_of(output: dict[str, Any], identity: str) -> dict[str, Any]:
+    (found,) = (item for item in output["identities"] if item["name"] == identity)
     return {item["name"]: item for item in found["limits"]}
 
 
-def test_status_without_a_policy_says_so(cli: Cli) -> None:
-    """A fresh server is no error."""
+def test_status_without_a_policy_notes_it(cli: Cli) -> None:
+    """A new server is not an error."""
     result = cli.run("status")
 
     assert result.exit_code == 0
     assert "no policy is active" in result.stderr
-    said = cli.json("status")
-    assert (said["policy"], said["identities"]) == (None, [])
+    output = cli.json("status")
+    assert (output["policy"], output["identities"]) == (None, [])
 
 
-def test_status_counts_what_each_kind_of_limit_used(server: RealServer, policy: Path) -> None:
+def test_status_shows_the_use_of_each_kind_of_limit(server: RealServer, policy: Path) -> None:
     """The packed state is read as the guard wrote it, on every server."""
     cli = Cli(server.url)
     policy.write_text(POLICY)
@@ -72,8 +72,8 @@ def test_status_counts_what_each_kind_of_limit_used(server: RealServer, policy: 
     assert limits["rate.reads"]["per"] == "token"
 
 
-def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
-    """What one looks for first in an incident."""
+def test_status_shows_suspension_tokens_and_stream_lengths(loaded: Cli) -> None:
+    """An incident starts with these."""
     token = loaded.token("agent-runner")
     revoked = loaded.json("token", "issue", "agent-runner")["id"]
     loaded.ok("token", "revoke", revoked)
@@ -102,7 +102,7 @@ def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
 
 
 def test_status_as_text_has_a_row_per_identity_and_per_limit(loaded: Cli) -> None:
-    """Piped, a row is one line, so that grep finds it whole."""
+    """In a pipe, a row is one line."""
     lines = loaded.ok("status").splitlines()
 
     assert lines[0] == f"server     {loaded.url}"
@@ -114,8 +114,8 @@ def test_status_as_text_has_a_row_per_identity_and_per_limit(loaded: Cli) -> Non
     assert ["agent-recovery", "budget.requests", "." * 10, "0/5000", "5000", "a", "day"] in rows
 
 
-def test_status_tells_an_identity_whose_state_is_gone(loaded: Cli, embedded: RealServer) -> None:
-    """An evicted state means that every call is refused: it must not read as active."""
+def test_identity_without_a_state_is_not_active(loaded: Cli, embedded: RealServer) -> None:
+    """After an eviction, every call is denied."""
     embedded.client().delete("keyleash:state:agent-runner")
 
     lines = [line for line in loaded.ok("status").splitlines() if "NO STATE" in line]
@@ -134,7 +134,7 @@ def identity_and_slots() -> tuple[Any, dict[str, Any]]:
 def test_use_of_a_window_that_has_ended_is_zero(
     identity_and_slots: tuple[Any, dict[str, Any]],
 ) -> None:
-    """The state still holds yesterday's count; the next call will start anew."""
+    """The state still has the count of the last window."""
     identity, slots = identity_and_slots
     held = (
         LimitState(
@@ -152,10 +152,10 @@ def test_use_of_a_window_that_has_ended_is_zero(
     assert uses["rate.requests"].used == 2
 
 
-def test_use_of_a_burst_is_what_is_not_free_again(
+def test_use_of_a_rate_with_a_burst_is_the_used_burst(
     identity_and_slots: tuple[Any, dict[str, Any]],
 ) -> None:
-    """GCRA keeps one moment; how far it lies ahead says how much of the burst is taken."""
+    """GCRA stores one time; its distance ahead is the used burst."""
     identity, slots = identity_and_slots
     held = (LimitState(slots["rate.writes"], tat_us=NOW_US + 2 * 1_000_000 + 1),)
 
@@ -167,8 +167,8 @@ def test_use_of_a_burst_is_what_is_not_free_again(
 
 
 @pytest.mark.parametrize("transport", ["evalsha", "function"])
-def test_status_says_how_guards_are_called(cli: Cli, policy: Path, transport: str) -> None:
-    """Whoever looks for a lost guard must know where it ought to be."""
+def test_status_shows_the_transport(cli: Cli, policy: Path, transport: str) -> None:
+    """It says where to look for a lost guard."""
     policy.write_text(POLICY)
     cli.ok("load", policy, "--transport", transport, "--yes")
 
@@ -187,13 +187,13 @@ def test_status_says_how_guards_are_called(cli: Cli, policy: Path, transport: st
         (1.0, "##########"),
     ],
 )
-def test_bar_is_full_only_when_all_is_used(share: float | None, shown: str) -> None:
+def test_bar_is_full_only_at_full_use(share: float | None, shown: str) -> None:
     """Neither the first call nor the last free one is rounded away."""
     assert bar(share).plain == shown
 
 
-def test_oldest_token_over_its_rotation_is_marked(cli: Cli, policy: Path) -> None:
-    """Who looks sees what a deploy forgot."""
+def test_oldest_token_overdue_for_rotation_is_marked(cli: Cli, policy: Path) -> None:
+    """A deploy forgot to rotate it."""
     policy.write_text(POLICY + "    token: {rotate_after: 1s}\n")
     cli.ok("load", policy, "--yes")
     cli.token("one")
@@ -204,9 +204,9 @@ def test_oldest_token_over_its_rotation_is_marked(cli: Cli, policy: Path) -> Non
     cli_admin(cli).hset("keyleash:tokens:one", first, json.dumps(known))
     cli.token("one")
 
-    (one,) = cli.json("status")["identities"]
-    assert (one["live_tokens"], one["tokens_due"]) == (2, 1)
-    assert (one["oldest_token"]["id"], one["oldest_token"]["due"]) == (first, True)
+    (identity,) = cli.json("status")["identities"]
+    assert (identity["live_tokens"], identity["tokens_due"]) == (2, 1)
+    assert (identity["oldest_token"]["id"], identity["oldest_token"]["due"]) == (first, True)
     assert "1m, due" in cli.ok("status")
 
 
@@ -216,34 +216,34 @@ def cli_admin(cli: Cli) -> Any:
     return redis.Redis.from_url(cli.url)
 
 
-def test_recent_refusals_are_counted_by_code(loaded: Cli) -> None:
-    """What is refused again and again within a minute is one entry, and counts each time."""
+def test_recent_denials_are_counted_by_code(loaded: Cli) -> None:
+    """Equal denials within a minute share an entry, and each counts."""
     token = loaded.token("agent-runner")
     for _ in range(3):
         loaded.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
     loaded.run("exec", "SET", "agents:jobs:1:lock", "x", KEYLEASH_TOKEN=token)
 
-    said = loaded.ok("status")
-    rows = [line.split()[:3] for line in said.splitlines()]
+    output = loaded.ok("status")
+    rows = [line.split()[:3] for line in output.splitlines()]
     assert ["agent-runner", "KEY_NOT_GRANTED", "3"] in rows
     assert ["agent-runner", "KEY_DENIED", "1"] in rows
 
 
 def test_fenced_identities_show_their_tier(loaded: Cli) -> None:
-    """Each its own, if they are not alike."""
+    """Tiers are a column if they differ."""
     assert "tier       cooperative" in loaded.ok("status")
     loaded.run("fence", "apply", "--mint", "--yes")
 
     tiers = {item["name"]: item["tier"] for item in loaded.json("status")["identities"]}
     assert tiers["agent-runner"] == "fenced"
-    # Its keys reach keyleash's own, so it is fenced only if told so.
+    # Its keys match control keys, so it is fenced only on request.
     assert tiers["human-admin"] == "cooperative"
     assert "tier       fenced (3), cooperative (1)" in loaded.ok("status")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watch_on_a_pipe_prints_an_object_each_time(loaded: Cli, number: signal.Signals) -> None:
-    """For whatever draws its own picture; then exit code 0."""
+def test_watch_in_a_pipe_prints_json_lines(loaded: Cli, number: signal.Signals) -> None:
+    """On a signal, exit code 0."""
     with loaded.spawn(["status", "--watch", "--interval", "1s", "--json"]) as watching:
         assert watching.stdout is not None
         first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
@@ -256,13 +256,13 @@ def test_watch_on_a_pipe_prints_an_object_each_time(loaded: Cli, number: signal.
     assert all(json.loads(line) for line in rest.splitlines())
 
 
-def test_watch_of_a_server_that_is_not_there_is_an_error(offline: Cli) -> None:
-    """Exit code 69, as without --watch; what has begun goes on when a server goes away."""
+def test_watch_of_an_unreachable_server_is_an_error(offline: Cli) -> None:
+    """Exit code 69, as without --watch; a running watch continues."""
     assert offline.run("status", "--watch").exit_code == 69
 
 
-def test_watch_on_a_terminal_without_a_cursor_shows_one_after_the_other(loaded: Cli) -> None:
-    """Nothing can be drawn over there, and nothing must be held back until the end."""
+def test_watch_on_a_terminal_without_a_cursor_appends_snapshots(loaded: Cli) -> None:
+    """Nothing is held back until the end."""
     dumb = Cli(loaded.url, {"TERM": "dumb"})
     with on_a_terminal(dumb, "status", "--watch", "--interval", "1s") as (process, terminal):
         read_until(terminal, "agent-recovery  budget.requests", times=2)
@@ -270,13 +270,13 @@ def test_watch_on_a_terminal_without_a_cursor_shows_one_after_the_other(loaded: 
         assert process.wait(timeout=30) == 0
 
 
-def test_watch_on_a_terminal_draws_over_itself(loaded: Cli) -> None:
+def test_watch_on_a_terminal_redraws(loaded: Cli) -> None:
     """In place, until a signal; then exit code 0."""
     with on_a_terminal(loaded, "status", "--watch", "--interval", "1s") as (process, terminal):
-        said = read_until(terminal, "agent-recovery  budget.requests", times=2)
+        output = read_until(terminal, "agent-recovery  budget.requests", times=2)
         process.send_signal(signal.SIGINT)
         read_until(terminal, "stopped")
         assert process.wait(timeout=30) == 0
 
-    assert "\x1b[1A" in said, "the cursor goes up"
-    assert "end with Ctrl-C" in said
+    assert "\x1b[1A" in output, "the cursor goes up"
+    assert "end with Ctrl-C" in output

@@ -1,4 +1,4 @@
-"""A server that may evict control keys is refused, unless it is wanted all the same."""
+"""Loads on a server that may evict control keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGE = 1 << 40
 
 @pytest.fixture
 def bounded(server: RealServer) -> Iterator[RealServer]:
-    """A server with a `maxmemory` that is far away; its policy is noeviction at first."""
+    """A server with a large `maxmemory` and the policy noeviction."""
     admin = server.client()
     admin.config_set("maxmemory", LARGE)
     try:
@@ -32,10 +32,10 @@ def bounded(server: RealServer) -> Iterator[RealServer]:
 
 
 @pytest.mark.parametrize("evicts", ["allkeys-lru", "allkeys-random", "volatile-ttl"])
-def test_load_refuses_a_server_that_evicts_and_writes_nothing(
+def test_load_on_a_server_that_evicts_fails_and_writes_nothing(
     bounded: RealServer, evicts: str
 ) -> None:
-    """A counter that is thrown away is a limit forgotten; no agent would notice."""
+    """An evicted counter would reset a limit without notice."""
     admin = bounded.client()
     admin.config_set("maxmemory-policy", evicts)
 
@@ -47,7 +47,7 @@ def test_load_refuses_a_server_that_evicts_and_writes_nothing(
 
 
 def test_load_that_allows_eviction_warns(bounded: RealServer) -> None:
-    """Whoever takes the risk is told which."""
+    """The warning names the risk."""
     admin = bounded.client()
     admin.config_set("maxmemory-policy", "volatile-lru")
 
@@ -57,8 +57,8 @@ def test_load_that_allows_eviction_warns(bounded: RealServer) -> None:
     assert "token records, and counters per token or segment" in warning.message
 
 
-def test_policy_that_evicts_without_a_bound_only_warns(bounded: RealServer) -> None:
-    """Nothing is evicted yet, and somebody may set a bound one day."""
+def test_eviction_policy_without_maxmemory_only_warns(bounded: RealServer) -> None:
+    """Nothing is evicted until `maxmemory` is set."""
     admin = bounded.client()
     admin.config_set("maxmemory", 0)
     admin.config_set("maxmemory-policy", "allkeys-lfu")
@@ -68,14 +68,14 @@ def test_policy_that_evicts_without_a_bound_only_warns(bounded: RealServer) -> N
     assert "once a `maxmemory` is set, states, tokens and events" in warning.message
 
 
-def test_server_that_evicts_nothing_is_no_risk(bounded: RealServer) -> None:
-    """A bound alone makes it refuse writes, and never forget."""
+def test_server_with_noeviction_has_no_warning(bounded: RealServer) -> None:
+    """With noeviction, a full server denies writes."""
     assert find_eviction_risk(bounded.client()) is None
     assert load_policy(bounded.client(), ONE).warnings == ()
 
 
-def test_user_who_may_not_ask_gets_a_warning(bounded: RealServer) -> None:
-    """What cannot be told is said, and does not keep a policy from being loaded."""
+def test_unreadable_settings_are_a_warning(bounded: RealServer) -> None:
+    """They do not prevent a load."""
     admin = bounded.client()
     admin.execute_command("ACL", "SETUSER", "loader", "on", "nopass", "~*", "&*", "+@all", "-info")
     user = bounded.client(username="loader", password="x")
@@ -88,8 +88,8 @@ def test_user_who_may_not_ask_gets_a_warning(bounded: RealServer) -> None:
     assert warning.message.startswith("cannot determine whether the server evicts keys: ")
 
 
-def test_answer_without_a_bound_counts_as_one() -> None:
-    """A managed server that names its policy alone has a bound, as all of them do."""
+def test_unreported_maxmemory_counts_as_set() -> None:
+    """A managed server that reports only its policy has a limit."""
 
     class Managed:
         def info(self, _section: str) -> dict[str, str]:
@@ -98,8 +98,8 @@ def test_answer_without_a_bound_counts_as_one() -> None:
     assert find_eviction_risk(Managed()) == EvictionRisk("volatile-lru", has_bound=True)
 
 
-def test_command_says_what_to_do(bounded: RealServer, tmp_path: Path) -> None:
-    """The refusal names the setting and the way past it; the way past it works."""
+def test_error_names_the_setting_and_the_option(bounded: RealServer, tmp_path: Path) -> None:
+    """The option works."""
     file = tmp_path / "policy.json"
     file.write_text(ONE)
     bounded.client().config_set("maxmemory-policy", "allkeys-lru")

@@ -1,4 +1,4 @@
-"""What a load leaves behind: a history that agrees with what is active, read back and compared."""
+"""The history of loads, and the verification of an activation."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def prepared(client: Any, document: str) -> PreparedPolicy:
     return prepare_policy(client, document)
 
 
-def test_history_is_written_by_the_activation_itself(client: Any) -> None:
-    """What is kept of the active policy is its record, to the millisecond."""
+def test_activation_writes_the_history(client: Any) -> None:
+    """The stored policy equals the active record, to the millisecond."""
     for document in (EXAMPLE, OTHER, EXAMPLE):
         load_policy(client, document, actor="ops")
 
@@ -52,8 +52,8 @@ def test_history_is_written_by_the_activation_itself(client: Any) -> None:
     assert (newest.before, older.before) == (older.digest, newest.digest)
 
 
-def test_load_of_a_plan_that_is_out_of_date_changes_nothing(client: Any) -> None:
-    """Two people plan, one loads: what the other agreed to is not what would happen now."""
+def test_load_of_an_outdated_plan_changes_nothing(client: Any) -> None:
+    """Another policy was activated since the plan, which therefore no longer applies."""
     load_policy(client, EXAMPLE)
     mine = prepared(client, THIRD)
     plan = preview_load(client, mine, NAMES, Transport.EVALSHA)
@@ -68,7 +68,7 @@ def test_load_of_a_plan_that_is_out_of_date_changes_nothing(client: Any) -> None
 
 
 def test_activation_that_cannot_write_history_activates_nothing(client: Any) -> None:
-    """A key of the wrong type is found before the first write, as a script does not roll back."""
+    """A wrong type is found before the first write, since a script does not roll back."""
     load_policy(client, EXAMPLE)
     before = read_active(client, NAMES)
     client.delete(NAMES.history)
@@ -82,8 +82,8 @@ def test_activation_that_cannot_write_history_activates_nothing(client: Any) -> 
 
 
 @pytest.mark.parametrize("transport", [*Transport])
-def test_verification_passes_what_was_activated(client: Any, transport: Transport) -> None:
-    """By either transport."""
+def test_verification_of_an_activation_passes(client: Any, transport: Transport) -> None:
+    """With both transports."""
     policy = prepared(client, EXAMPLE)
     result = activate_policy(client, policy, transport=transport)
 
@@ -104,8 +104,8 @@ def test_verification_passes_what_was_activated(client: Any, transport: Transpor
         (NAMES.source("agent-runner"), "the stored scripts of `agent-runner`"),
     ],
 )
-def test_verification_names_what_is_missing(client: Any, key: str, finding: str) -> None:
-    """Whatever else writes to the server may have taken it."""
+def test_verification_names_missing_records(client: Any, key: str, finding: str) -> None:
+    """Other programs may have deleted them."""
     policy = prepared(client, EXAMPLE)
     result = activate_policy(client, policy)
     client.delete(key)
@@ -116,8 +116,8 @@ def test_verification_names_what_is_missing(client: Any, key: str, finding: str)
     assert caught.value.message.endswith(f": {finding}")
 
 
-def test_verification_tells_another_load_from_a_fault(client: Any) -> None:
-    """Whoever was overtaken learns by whom."""
+def test_verification_after_another_load_is_a_conflict(client: Any) -> None:
+    """The error names the actor of the other load."""
     policy = prepared(client, EXAMPLE)
     result = activate_policy(client, policy)
     load_policy(client, OTHER, actor="colleague")
@@ -126,8 +126,8 @@ def test_verification_tells_another_load_from_a_fault(client: Any) -> None:
         verify_activation(client, policy, NAMES, Transport.EVALSHA, result.generation)
 
 
-def test_preview_of_an_active_policy_that_cannot_be_read_takes_all_for_new(client: Any) -> None:
-    """A later version may have written it; what widens is then to be allowed, not assumed."""
+def test_preview_of_an_unreadable_active_policy_treats_all_as_new(client: Any) -> None:
+    """A later version may have written it, so the whole policy widens."""
     load_policy(client, EXAMPLE)
     client.hset(NAMES.policy, mapping={"document": "version: 9\n", "digest": "0" * 64})
 

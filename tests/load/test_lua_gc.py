@@ -1,4 +1,4 @@
-"""The collector of the server's Lua, which a large load moves on by small steps."""
+"""The Lua garbage collector, which a large load runs in small steps."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ GARBAGE = "for i = 1, 20000 do local t = { i, tostring(i) .. 'garbage' } end"
 HELD = "return collectgarbage('count')"
 
 
-def test_what_scripts_left_behind_is_collected_by_small_steps(server: RealServer) -> None:
-    """Else whoever loads the next script pays for it in one go."""
+def test_garbage_of_scripts_is_collected_in_small_steps(server: RealServer) -> None:
+    """Otherwise the next SCRIPT LOAD sweeps it at once."""
     admin = server.client()
     step_lua_gc(admin)
     before_kib = admin.eval(HELD, 0)
@@ -32,7 +32,7 @@ def test_what_scripts_left_behind_is_collected_by_small_steps(server: RealServer
 
 
 class Busy:
-    """A server that is never seen to come around."""
+    """A server whose collector never completes a cycle."""
 
     held_kib = 1000
 
@@ -44,8 +44,8 @@ class Busy:
         return self.held_kib
 
 
-def test_collector_that_is_never_seen_to_come_around_is_left_after_one_round() -> None:
-    """Whatever the server does about it, a load goes on."""
+def test_collection_ends_after_steps_for_one_cycle() -> None:
+    """The load continues in any case."""
     server = Busy()
 
     step_lua_gc(server)
@@ -53,10 +53,10 @@ def test_collector_that_is_never_seen_to_come_around_is_left_after_one_round() -
     assert server.steps == server.held_kib // STEP_KIB + 1
 
 
-def test_collector_of_a_server_far_away_is_left_when_the_time_is_up(
+def test_collection_on_a_slow_connection_ends_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every step is a round trip, and a load is not to wait for thousands."""
+    """Every step is a round trip."""
     monkeypatch.setattr(staging, "LONGEST_S", -1)
     server = Busy()
 
@@ -66,13 +66,13 @@ def test_collector_of_a_server_far_away_is_left_when_the_time_is_up(
 
 
 @pytest.mark.parametrize(("identities", "collects"), [(MANY // 2 - 1, False), (MANY // 2, True)])
-def test_load_moves_the_collector_on_if_it_loads_many_scripts(
+def test_load_of_many_scripts_runs_the_collector(
     server: RealServer, identities: int, collects: bool
 ) -> None:
-    """Where there are few there is little to sweep, and a small load stays short."""
+    """A small load leaves little garbage, and stays short."""
     admin = server.client()
-    one = {"grants": [grant("read", keys="k:*")]}
-    document = policy(**{f"agent-{n}": one for n in range(identities)})
+    identity = {"grants": [grant("read", keys="k:*")]}
+    document = policy(**{f"agent-{n}": identity for n in range(identities)})
     admin.config_resetstat()
 
     load_policy(admin, document)
@@ -81,13 +81,13 @@ def test_load_moves_the_collector_on_if_it_loads_many_scripts(
     assert (calls > 10) == collects
 
 
-def test_load_that_changes_few_of_many_identities_leaves_the_collector_alone(
+def test_load_that_changes_few_identities_does_not_run_the_collector(
     server: RealServer,
 ) -> None:
-    """Going through all that is loaded would take longer than the load."""
+    """A whole cycle would take longer than the load."""
     admin = server.client()
-    one = {"grants": [grant("read", keys="k:*")]}
-    many = {f"agent-{n}": one for n in range(MANY)}
+    identity = {"grants": [grant("read", keys="k:*")]}
+    many = {f"agent-{n}": identity for n in range(MANY)}
     load_policy(admin, policy(**many))
     admin.config_resetstat()
 
@@ -96,10 +96,10 @@ def test_load_that_changes_few_of_many_identities_leaves_the_collector_alone(
     assert "cmdstat_eval" not in admin.info("commandstats")
 
 
-def test_load_goes_on_where_scripts_are_flushed_meanwhile(
+def test_load_continues_after_a_script_flush(
     server: RealServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The collector is moved by scripts, and is no reason for a load to fail."""
+    """The collector step itself is a script, and must not fail a load."""
     admin = server.client()
     step, flushes, other = admin.eval, [], server.client()
 
@@ -108,14 +108,14 @@ def test_load_goes_on_where_scripts_are_flushed_meanwhile(
         return step(*words)
 
     monkeypatch.setattr(admin, "eval", after_a_flush)
-    one = {"grants": [grant("read", keys="k:*")]}
+    identity = {"grants": [grant("read", keys="k:*")]}
 
-    assert load_policy(admin, policy(**{f"agent-{n}": one for n in range(MANY)})).changed
+    assert load_policy(admin, policy(**{f"agent-{n}": identity for n in range(MANY)})).changed
     assert flushes
 
 
-def test_collector_that_may_not_be_moved_is_left_alone(server: RealServer) -> None:
-    """Whatever is wrong with the server, the load itself says it better."""
+def test_error_of_the_collector_is_ignored(server: RealServer) -> None:
+    """The load itself reports errors of the server."""
     admin = server.client()
     admin.acl_setuser("loader", enabled=True, nopass=True, categories=["+@all"], commands=["-eval"])
     loader = server.client(username="loader", password="any")

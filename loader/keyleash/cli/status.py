@@ -46,11 +46,11 @@ from keyleash.text import clock_time
 def status(settings: Settings, watch: bool, interval_s: int) -> None:
     """Show identities, tokens, limits and recent denials.
 
-    A budget counts its open window, a plain rate the calls of the last period. A rate with a
-    burst shows how much of the burst is not free again yet. `oldest` is the age of the oldest
-    live token, `due` if it is over the policy's `rotate_after`. `audited` and `denied` are the
-    lengths of the trails; after a `+`, denials that are counted there without an entry of their
-    own. `recent` counts the calls denied in the last five minutes.
+    The use of a budget is the calls in its open window, of a rate those in the last period, and of
+    a rate with a burst the part of the burst in use. `oldest` is the age of the oldest live token,
+    `due` if it exceeds the policy's `rotate_after`. `audited` and `denied` are lengths of streams;
+    after a `+`, denials counted without an entry of their own. `recent` counts the calls denied in
+    the last five minutes.
 
     When output is not a terminal, --watch appends snapshots; with --json, one object per line.
     """
@@ -69,7 +69,7 @@ def status(settings: Settings, watch: bool, interval_s: int) -> None:
 
 
 PASSING = (redis_errors.RedisError, OSError, KeyleashError)
-"""What does not end a watch that has begun: a server comes back."""
+"""Errors that do not end a running watch, since the server may return."""
 
 
 def watch_status(settings: Settings, interval_s: int) -> None:
@@ -77,50 +77,50 @@ def watch_status(settings: Settings, interval_s: int) -> None:
     Show the server's status until a signal.
 
     Raises:
-        Exception: The first look failed, as that of `keyleash status`.
+        Exception: The first snapshot cannot be read, as without --watch.
     """
     first = read_snapshot(settings.client)
     try:
         with ended_by_signals():
-            # A terminal on which no cursor moves would show nothing before the end.
+            # On a terminal without cursor movement, `Live` shows nothing before the end.
             if settings.json or not is_terminal() or console().is_dumb_terminal:
-                _one_by_one(settings, first, interval_s)
+                _append(settings, first, interval_s)
             else:
-                _in_place(settings, first, interval_s)
+                _redraw(settings, first, interval_s)
     except Ended:
         print_note("stopped")
 
 
-def _in_place(settings: Settings, first: Snapshot, interval_s: int) -> None:
+def _redraw(settings: Settings, first: Snapshot, interval_s: int) -> None:
     last = first
     screen = _screen(settings, first)
     with Live(screen, console=console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
 
-        def show_one(snapshot: Snapshot) -> None:
+        def show_snapshot(snapshot: Snapshot) -> None:
             nonlocal last
             last = snapshot
             live.update(_screen(settings, snapshot), refresh=True)
 
-        def show_trouble(said: str) -> None:
-            live.update(_screen(settings, last, said), refresh=True)
+        def show_error(message: str) -> None:
+            live.update(_screen(settings, last, message), refresh=True)
 
-        _look_on(settings, interval_s, show_one, show_trouble)
+        _poll(settings, interval_s, show_snapshot, show_error)
 
 
-def _screen(settings: Settings, snapshot: Snapshot, trouble: str = "") -> RenderableType:
+def _screen(settings: Settings, snapshot: Snapshot, error: str = "") -> RenderableType:
     parts = list(snapshot_parts(settings, snapshot))
     if snapshot.active is None:
         parts.append(Text("no policy is active"))
     at = Text(f"at         {clock_time(snapshot.now_ms)}; end with Ctrl-C", style="dim")
-    # Below the server's line, which is what a small terminal shows for certain.
+    # The second line: a small terminal shows only the first ones.
     parts.insert(
-        1, Text(f"error      {trouble}; shown is what was", style="red") if trouble else at
+        1, Text(f"error      {error}; the last snapshot is shown", style="red") if error else at
     )
     return Group(*parts)
 
 
-def _one_by_one(settings: Settings, first: Snapshot, interval_s: int) -> None:
-    def show_one(snapshot: Snapshot) -> None:
+def _append(settings: Settings, first: Snapshot, interval_s: int) -> None:
+    def show_snapshot(snapshot: Snapshot) -> None:
         if settings.json:
             print_json_line(snapshot_as_json(settings, snapshot))
         else:
@@ -129,17 +129,17 @@ def _one_by_one(settings: Settings, first: Snapshot, interval_s: int) -> None:
             click.echo("no policy is active\n" if snapshot.active is None else "")
         sys.stdout.flush()
 
-    show_one(first)
-    _look_on(settings, interval_s, show_one, lambda said: print_note(f"error: {said}"))
+    show_snapshot(first)
+    _poll(settings, interval_s, show_snapshot, lambda message: print_note(f"error: {message}"))
 
 
-def _look_on(
+def _poll(
     settings: Settings,
     interval_s: int,
-    show_one: Callable[[Snapshot], None],
-    show_trouble: Callable[[str], None],
+    show_snapshot: Callable[[Snapshot], None],
+    show_error: Callable[[str], None],
 ) -> None:
-    # A server that says nothing must not look like one where nothing changes.
+    # A server that does not answer must not look like one without changes.
     client = node_client(settings.url, settings.url, timeout_s=settings.timeout_s)
     while True:
         time.sleep(interval_s)
@@ -149,6 +149,6 @@ def _look_on(
             failure = failure_of(error, settings.shown_url)
             if failure is None:
                 raise
-            show_trouble(failure.message)
+            show_error(failure.message)
         else:
-            show_one(snapshot)
+            show_snapshot(snapshot)

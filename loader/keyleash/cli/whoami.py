@@ -1,4 +1,4 @@
-"""`keyleash whoami`: what a token is good for, as its holder may ask."""
+"""`keyleash whoami`: the identity, grants and limits of a token."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import click
 from keyleash.cli.authenticate import require_live, require_record
 from keyleash.cli.context import identity_counts, read_subject
 from keyleash.cli.options import example, json_option, require_token, token_option
+from keyleash.cli.render.explain import grant_json
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
 from keyleash.errors import NotActiveError, ReplyCode
 from keyleash.evaluate.evaluate import is_suspended, suspended
 from keyleash.evaluate.trace import refused
-from keyleash.policy import SubjectKind, parse_policy
+from keyleash.policy import SubjectKind
+from keyleash.status.identities import document_policy
 from keyleash.store.records import read_active
 from keyleash.store.token import use_noted_us, without_tokens
-from keyleash.text import clock_time, distance, iso_time, printable, span
+from keyleash.text import clock_time, distance, json_object, printable, span
 
 if TYPE_CHECKING:
     from keyleash.evaluate import Decision, ModelState
@@ -31,26 +33,26 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LimitLeft:
     """
-    One limit of the holder.
+    The rest of a limit.
 
     Attributes:
-        left: Calls that would pass now; None where each captured segment has its own count.
-        resets_ms: When all of it is free again; None if it is.
+        left: Calls that would pass now; None if each captured segment has its own count.
+        resets_ms: When nothing of it is used any more; None if nothing is used.
     """
 
     limit: Limit
-    left: int | None
-    resets_ms: int | None
+    left: int | None = None
+    resets_ms: int | None = None
 
 
 @dataclass(frozen=True)
 class Holder:
     """
-    Who holds a token.
+    The identity and the limits of a token.
 
     Attributes:
-        issued_ms: None if nobody kept it.
-        stopped: With what every call is refused, or None.
+        issued_ms: None if it is not recorded.
+        stopped: The denial of every call, if any.
     """
 
     identity: Identity
@@ -59,6 +61,25 @@ class Holder:
     now_ms: int
     stopped: Decision | None
     limits: list[LimitLeft]
+
+    @property
+    def expires_ms(self) -> int:
+        """When the token expires."""
+        return self.token.expires_us // 1000
+
+    @property
+    def idle_ends_ms(self) -> int | None:
+        """When the token expires if it is not used before; None if it has no idle time."""
+        idle_s = self.identity.token.idle_s
+        if idle_s is None:
+            return None
+        return (self.token.used_us + use_noted_us(idle_s)) // 1000 + idle_s * 1000
+
+    @property
+    def suspended_until_ms(self) -> int | None:
+        """When the suspension ends by itself, if it does."""
+        until = None if self.stopped is None else self.stopped.details.get("until_ms")
+        return None if until is None else int(until)
 
 
 @click.command(epilog=example("keyleash whoami --token token-file"))
@@ -79,15 +100,18 @@ def whoami(settings: Settings, token_file: str | None) -> None:
 
 
 def _holder(settings: Settings, token: str) -> Holder:
-
     name, record, now_us = require_record(settings, token)
-    identity = _identity(settings, name)
+    active = read_active(settings.client, settings.keyspace)
+    identity = active and document_policy(active.document).identity(name)
+    if not identity:
+        raise NotActiveError
     require_live(identity, record, now_us)
     state = identity_counts(settings, identity)
+    known = settings.client.hget(settings.keyspace.tokens(name), record.id)
     return Holder(
         identity=identity,
         token=record,
-        issued_ms=_issued_ms(settings, name, record.id),
+        issued_ms=None if known is None else int(json.loads(known)["issued_ms"]),
         now_ms=now_us // 1000,
         stopped=_stopped(state, now_us),
         limits=[
@@ -97,27 +121,9 @@ def _holder(settings: Settings, token: str) -> Holder:
 
 
 def _stopped(state: ModelState, now_us: int) -> Decision | None:
-
     if state.refuses is not None:
         return refused(state.refuses)
     return suspended(state) if is_suspended(state, now_us) else None
-
-
-def _identity(settings: Settings, name: str) -> Identity:
-
-    active = read_active(settings.client, settings.keyspace)
-    if active is not None:
-        policy = parse_policy(active.document, file="<active policy>", commands=None)
-        found = policy.identity(name)
-        if found is not None:
-            return found
-    raise NotActiveError
-
-
-def _issued_ms(settings: Settings, name: str, token_id: str) -> int | None:
-
-    known = settings.client.hget(settings.keyspace.tokens(name), token_id)
-    return None if known is None else int(json.loads(known)["issued_ms"])
 
 
 def _left(
@@ -128,10 +134,9 @@ def _left(
     token_id: str,
     now_us: int,
 ) -> LimitLeft:
-
     subject = b""
     if limit.subject.kind is SubjectKind.CAPTURE:
-        return LimitLeft(limit, None, None)
+        return LimitLeft(limit)
     if limit.subject.kind is SubjectKind.TOKEN:
         subject = token_id.encode()
         read_subject(settings, identity, limit, subject, state, now_us)
@@ -146,37 +151,33 @@ def _show(found: Holder) -> None:
     age = ""
     if found.issued_ms is not None:
         age = f", {span((found.now_ms - found.issued_ms) // 1000)} old"
-    expires_ms = found.token.expires_us // 1000
+    expires = f"{distance(found.expires_ms, found.now_ms)}, at {clock_time(found.expires_ms)}"
     click.echo(f"identity  {found.identity.name} ({found.identity.kind})")
     click.echo(f"token     {found.token.id}{age}")
-    click.echo(f"expires   {distance(expires_ms, found.now_ms)}, at {clock_time(expires_ms)}")
-    idle_ms = _idle_ends_ms(found)
-    if idle_ms is not None and idle_ms < expires_ms:
+    click.echo(f"expires   {expires}")
+    idle_ms = found.idle_ends_ms
+    if idle_ms is not None and idle_ms < found.expires_ms:
         click.echo(f"          {distance(idle_ms, found.now_ms)} if it is not used before")
     if found.stopped is not None:
-        click.echo(f"stopped   every call is denied: {_stop_line(found.stopped, found.now_ms)}")
+        click.echo(f"stopped   every call is denied: {_stop_text(found, found.stopped)}")
     _show_rules("may", [_grant_line(grant) for grant in found.identity.grants])
-    _show_rules("may not", _denies(found))
+    _show_rules(
+        "may not", [" ".join(key.source for key in deny.keys) for deny in found.identity.deny]
+    )
     if found.limits:
         click.echo()
         columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]
-        print_table(
-            [*columns, Column("resets")], [_limit_row(limit, found) for limit in found.limits]
-        )
+        rows = (_limit_row(limit, found.now_ms) for limit in found.limits)
+        print_table([*columns, Column("resets")], rows)
 
 
-def _stop_line(stopped: Decision, now_ms: int) -> str:
-    """The code, and of a suspension until when and why."""
-    said, until = str(stopped.code), _until_ms(stopped)
+def _stop_text(found: Holder, stopped: Decision) -> str:
+    """Return the code and, of a suspension, its end and reason."""
+    text, until = str(stopped.code), found.suspended_until_ms
     if until is not None:
-        said += f" until {clock_time(until)} ({distance(until, now_ms)})"
+        text += f" until {clock_time(until)} ({distance(until, found.now_ms)})"
     reason = stopped.details.get("reason")
-    return said if reason is None else f"{said}: {without_tokens(printable(reason))}"
-
-
-def _until_ms(stopped: Decision) -> int | None:
-    until = stopped.details.get("until_ms")
-    return None if until is None else int(until)
+    return text if reason is None else f"{text}: {without_tokens(printable(reason))}"
 
 
 def _show_rules(label: str, rules: list[str]) -> None:
@@ -184,88 +185,48 @@ def _show_rules(label: str, rules: list[str]) -> None:
         click.echo(f"{'' if number else label:<10}{rule}")
 
 
-def _idle_ends_ms(found: Holder) -> int | None:
-
-    idle_s = found.identity.token.idle_s
-    if idle_s is None:
-        return None
-    return (found.token.used_us + use_noted_us(idle_s)) // 1000 + idle_s * 1000
-
-
 def _grant_line(grant: Grant) -> str:
     narrowed = f", only {', '.join(grant.only)}" if grant.only is not None else ""
     narrowed += f", except {', '.join(grant.except_)}" if grant.except_ else ""
-    return f"{', '.join(grant.allow)}: {' '.join(_patterns(grant))}{narrowed}"
-
-
-def _patterns(grant: Grant) -> list[str]:
+    keys = [key.source for key in grant.keys]
     channels = [f"channel {channel.source}" for channel in grant.channels]
-    return [*(key.source for key in grant.keys), *channels]
+    return f"{', '.join(grant.allow)}: {' '.join([*keys, *channels])}{narrowed}"
 
 
-def _denies(found: Holder) -> list[str]:
-    return [" ".join(key.source for key in deny.keys) for deny in found.identity.deny]
-
-
-def _limit_row(limit_left: LimitLeft, found: Holder) -> list[str]:
-
-    limit = limit_left.limit
+def _limit_row(item: LimitLeft, now_ms: int) -> list[str]:
+    limit = item.limit
     each = f", each {{{limit.subject.capture}}} apart" if limit.subject.capture else ""
-    resets = "" if limit_left.resets_ms is None else distance(limit_left.resets_ms, found.now_ms)
     return [
         limit.name,
-        "?" if limit_left.left is None else str(limit_left.left),
+        "?" if item.left is None else str(item.left),
         limit.describe() + each,
-        resets,
+        "" if item.resets_ms is None else distance(item.resets_ms, now_ms),
     ]
 
 
-def _suspension(stopped: Decision) -> dict[str, str | None]:
-    until = _until_ms(stopped)
-    return {
-        "reason": stopped.details.get("reason", ""),
-        "until": None if until is None else iso_time(until),
-    }
-
-
 def _as_json(found: Holder) -> dict[str, Any]:
-
-    stopped = found.stopped
+    stopped, suspension = found.stopped, None
+    if stopped is not None and stopped.code is ReplyCode.SUSPENDED:
+        suspension = {
+            "reason": stopped.details.get("reason", ""),
+            **json_object(found, "until=suspended_until_ms"),
+        }
     return {
-        "identity": found.identity.name,
-        "kind": str(found.identity.kind),
+        **json_object(found.identity, "identity=name", "kind"),
         "token_id": found.token.id,
-        "issued_at": None if found.issued_ms is None else iso_time(found.issued_ms),
-        "expires_at": iso_time(found.token.expires_us // 1000),
-        "stopped": None if stopped is None else str(stopped.code),
-        "suspension": _suspension(stopped)
-        if stopped is not None and stopped.code is ReplyCode.SUSPENDED
-        else None,
-        "grants": [
-            {
-                "allow": list(map(str, grant.allow)),
-                "keys": [pattern.source for pattern in grant.keys],
-                "channels": [pattern.source for pattern in grant.channels],
-                "only": None if grant.only is None else list(grant.only),
-                "except": list(grant.except_),
-            }
-            for grant in found.identity.grants
-        ],
+        **json_object(found, "issued_ms", "expires_ms", "idle_ends_ms"),
+        "stopped": None if stopped is None else stopped.code,
+        "suspension": suspension,
+        "grants": [grant_json(grant) for grant in found.identity.grants],
         "deny": [[pattern.source for pattern in item.keys] for item in found.identity.deny],
         "limits": [
             {
-                "name": limit.limit.name,
-                "allows": limit.limit.describe(),
-                "per": str(limit.limit.subject.kind),
-                "left": limit.left,
-                "of": limit.limit.at_once,
-                "resets_at": None if limit.resets_ms is None else iso_time(limit.resets_ms),
+                "name": item.limit.name,
+                "allows": item.limit.describe(),
+                "per": item.limit.subject.kind,
+                "of": item.limit.at_once,
+                **json_object(item, "left", "resets_ms"),
             }
-            for limit in found.limits
+            for item in found.limits
         ],
-        "idle_ends_at": _iso_or_none(_idle_ends_ms(found)),
     }
-
-
-def _iso_or_none(time_ms: int | None) -> str | None:
-    return None if time_ms is None else iso_time(time_ms)

@@ -32,7 +32,7 @@ from keyleash.evaluate.trace import (
 from keyleash.policy import Budget, Deny, Grant, Pattern
 from keyleash.status.identities import limit_uses
 from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, iso_time, json_bytes, printable, size
+from keyleash.text import clock_time, iso_time, json_bytes, json_object, printable, size
 
 HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
 """Denials by a limit that end by themselves; a corrupt counter denies until it is reset."""
@@ -42,15 +42,11 @@ def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
     """Return a decision for JSON; *lines* are those of the policy document."""
     return {
         "allowed": decision.allowed,
-        "code": None if decision.code is None else str(decision.code),
-        "details": {
-            name: json_bytes(value.encode("utf-8", "surrogateescape"))
-            for name, value in decision.details.items()
-        },
+        **json_object(decision, "code", "details"),
         "steps": [
             {
                 "step": type(step).__name__.removesuffix("Step").lower(),
-                "code": None if step.code is None else str(step.code),
+                **json_object(step, "code"),
                 **_step(step, lines),
             }
             for step in decision.trace
@@ -58,52 +54,42 @@ def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
     }
 
 
+STEP_FIELDS: dict[type[Step], tuple[str, ...]] = {
+    ArgumentsStep: ("arguments",),
+    SizeStep: ("unit", "amount", "limit"),
+    CommandStep: ("command",),
+    ClassStep: ("class=needed",),
+    ArgumentStep: ("aspect", "value"),
+    KeyStep: ("key", "needs", "missing", "control_key=is_control"),
+    LimitStep: ("subject", "left"),
+}
+"""The attributes of a step that JSON has as they are."""
+
+
 def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
+    names = STEP_FIELDS.get(type(step))
+    fields = json_object(step, *names) if names else {}
     match step:
-        case StandingStep() | TokenStep() | DeclaredStep() | RoomStep():
-            return {}
-        case ArgumentsStep():
-            return {"arguments": step.arguments}
-        case SizeStep():
-            key = {"key": json_bytes(step.key)} if step.key else {}
-            return {"unit": step.unit, "amount": step.amount, "limit": step.limit, **key}
-        case CommandStep():
-            return {
-                "command": json_bytes(step.command),
-                "why": step.why or None,
-                "grants": [place_json(grant.span, lines) for grant in step.grants],
-            }
-        case ClassStep():
-            return {
-                "class": str(step.needed),
-                "grants": [place_json(grant.span, lines) for grant in step.grants],
-            }
-        case ArgumentStep():
-            return {
-                "aspect": str(step.aspect),
-                "value": json_bytes(step.value),
-                "granted_by": [match_json(item, lines) for item in step.granted_by],
-            }
-        case KeyStep():
-            return {
-                "key": json_bytes(step.key),
-                "needs": [str(need) for need in step.needs],
-                "missing": None if step.missing is None else str(step.missing),
-                "control_key": step.is_control,
-                "denied_by": [match_json(item, lines) for item in step.denied_by],
-                "granted_by": [match_json(item, lines) for item in step.granted_by],
-            }
+        case SizeStep(key=key) if key:
+            fields["key"] = json_bytes(key)
+        case CommandStep() | ClassStep():
+            fields["grants"] = [place_json(grant.span, lines) for grant in step.grants]
+            if isinstance(step, CommandStep):
+                fields["why"] = step.why or None
+        case ArgumentStep() | KeyStep():
+            fields["granted_by"] = [match_json(item, lines) for item in step.granted_by]
+            if isinstance(step, KeyStep):
+                fields["denied_by"] = [match_json(item, lines) for item in step.denied_by]
         case LimitStep():
-            return {
+            fields |= {
                 "limit": step.limit.name,
                 "per": str(step.limit.subject.kind),
-                "subject": json_bytes(step.subject),
                 "of": step.limit.at_once,
-                "left": step.left,
                 "free_at": _moment(step.free_us) if step.code in HAVE_AN_END else None,
                 "resets_at": _moment(step.resets_us),
                 "rule": place_json(step.limit.span, lines),
             }
+    return fields
 
 
 def _moment(at_us: int | None) -> str | None:
@@ -112,11 +98,10 @@ def _moment(at_us: int | None) -> str | None:
 
 def match_json(match: Match[Any], lines: Sequence[str]) -> dict[str, Any]:
     """Return a matching pattern, its captures, and their places."""
-    allow = [str(item) for item in match.rule.allow] if isinstance(match.rule, Grant) else None
     return {
         "pattern": match.pattern.source,
-        "captures": {name: json_bytes(held) for name, held in match.captures.items()},
-        "allow": allow,
+        **json_object(match, "captures"),
+        "allow": list(map(str, match.rule.allow)) if isinstance(match.rule, Grant) else None,
         "place": place_json(match.pattern.span, lines),
         "rule": place_json(match.rule.span, lines),
     }
@@ -126,12 +111,7 @@ def place_json(span: Span | None, lines: Sequence[str]) -> dict[str, Any] | None
     """Return a place in the document with the text of its line."""
     if span is None:
         return None
-    return {
-        "file": span.file,
-        "line": span.line,
-        "column": span.column,
-        "text": text_at(span, lines),
-    }
+    return {**json_object(span), "text": text_at(span, lines)}
 
 
 def text_at(span: Span, lines: Sequence[str]) -> str:
@@ -330,6 +310,15 @@ def _group(name: str, table: CommandTable) -> str:
     return next((group for group in GROUPS if f"@{group}" in categories), "other")
 
 
+def grant_json(grant: Grant) -> dict[str, Any]:
+    """Return a grant for JSON."""
+    return {
+        **json_object(grant, "allow", "only", "except_"),
+        "keys": [pattern.source for pattern in grant.keys],
+        "channels": [pattern.source for pattern in grant.channels],
+    }
+
+
 def listing_json(context: DecisionContext) -> dict[str, Any]:
     """Return the listing for JSON, with every command by name."""
     identity = context.identity
@@ -343,11 +332,7 @@ def listing_json(context: DecisionContext) -> dict[str, Any]:
         "denied_now": denial and {"code": denial["code"], "details": denial["details"]},
         "grants": [
             {
-                "allow": [str(item) for item in grant.allow],
-                "keys": [key.source for key in grant.keys],
-                "channels": [channel.source for channel in grant.channels],
-                "only": None if grant.only is None else list(grant.only),
-                "except": list(grant.except_),
+                **grant_json(grant),
                 "value_bytes": value_bound(grant),
                 "commands": list(names),
                 "place": place_json(grant.span, context.lines),
@@ -357,7 +342,7 @@ def listing_json(context: DecisionContext) -> dict[str, Any]:
         "together": list(found.together),
         "deny": [pattern.source for rule in identity.deny for pattern in rule.keys],
         "limits": [
-            {"name": use.name, "kind": str(use.kind), "allows": use.allows, "per": use.per}
+            json_object(use, "name", "kind", "allows", "per")
             for use in limit_uses(identity, None, context.now_us)
         ],
         "work": identity.work,

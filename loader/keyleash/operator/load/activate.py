@@ -94,7 +94,7 @@ def load_policy(
         allow_eviction: Load also if the server may evict control keys.
         allow_unvalidated_restore: Load a policy that allows RESTORE also on a server that does not
             validate payloads.
-        others: Further servers, such as replicas, whose ACL users are kept in step.
+        others: Further servers, such as replicas, whose ACL users are updated.
         transport: How clients call the guards. The active policy may use another.
         allow_removal: Load also a policy that lacks identities of the active one.
 
@@ -210,7 +210,7 @@ def _fill(
     changed = [
         change.guard
         for change in found.changes
-        if change.guard and change.kind is not StateChange.KEPT
+        if change.guard and change.kind is not StateChange.UNCHANGED
     ]
     stage.put_records(changed, generation + 1, prepared.commands, transport)
     stage.put_states(found.changes, found.snapshots)
@@ -232,7 +232,7 @@ def _activate(
 ) -> int:
     words = activation_words(changes, stage.seen)
     stage.keep_records()
-    if sum(change.kind is not StateChange.KEPT for change in changes) >= MANY:
+    if sum(change.kind is not StateChange.UNCHANGED for change in changes) >= MANY:
         step_lua_gc(client)
     # Loaded first, so that the server compiles it before the activation.
     digest = client.script_load(ACTIVATE.text)
@@ -266,7 +266,7 @@ def verify_activation(
 
     Raises:
         OperationError (activation-conflict): Another policy was activated since.
-        OperationError (not-verified): something differs from what was activated.
+        OperationError (not-verified): Something differs from what was activated.
     """
     client = operator_client(client)
     active = read_active(client, keyspace)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 from keyleash.compiler import CompiledGuard
@@ -129,9 +129,9 @@ def batches(items: Iterable[_T], size: int = BATCH) -> Iterator[Sequence[_T]]:
 
 
 class StateChange(StrEnum):
-    """What an activation does to an identity and its state."""
+    """The effect of an activation on an identity and its state."""
 
-    KEPT = "kept"
+    UNCHANGED = "unchanged"
     """Guard and state remain."""
     FRESH = "fresh"
     """There was no state: an empty one is written."""
@@ -167,7 +167,7 @@ class IdentityChange:
 
     Attributes:
         guard: Its new guard; None if it is removed.
-        moves: The migration of its state; None if it is removed or kept.
+        moves: The migration of its state; None if it is removed or unchanged.
     """
 
     identity: str
@@ -217,12 +217,12 @@ def activation_plan(
     )
     changes = []
     for guard in guards:
-        standing = snapshots.get(guard.identity, Snapshot())
-        if standing.is_of(guard, commands, transport):
-            changes.append(IdentityChange(guard.identity, StateChange.KEPT, guard))
+        snapshot = snapshots.get(guard.identity, Snapshot())
+        if snapshot.is_of(guard, commands, transport):
+            changes.append(IdentityChange(guard.identity, StateChange.UNCHANGED, guard))
         else:
             layout = layouts.get(guard.identity, EMPTY_LAYOUT)
-            changes.append(_change(guard, standing, layout, now_us))
+            changes.append(_change(guard, snapshot, layout, now_us))
     return (*changes, *(IdentityChange(name, StateChange.REMOVED) for name in removed))
 
 
@@ -232,13 +232,12 @@ def activation_words(
     """Yield the arguments of `activate.lua` for all *changes*, given the staged states."""
     by_kind: dict[str | bytes, list[Sequence[str | bytes]]] = defaultdict(list)
     for change in changes:
-        how, *words = change.words(seen.get(change.identity))
-        by_kind[how].append(words)
-    for how, some in by_kind.items():
-        yield how
-        yield str(len(some))
-        for item in some:
-            yield from item
+        kind, *words = change.words(seen.get(change.identity))
+        by_kind[kind].append(words)
+    for kind, arguments in by_kind.items():
+        yield kind
+        yield str(len(arguments))
+        yield from chain.from_iterable(arguments)
 
 
 def layouts_after(
@@ -253,20 +252,20 @@ def layouts_after(
 
 def summary_of(changes: Sequence[IdentityChange]) -> str:
     """Return identities and rule digests of the new policy as JSON, for the control stream."""
-    guards = [change.guard for change in changes if change.guard is not None]
+    guards = (change.guard for change in changes if change.guard is not None)
     return json.dumps({guard.identity: guard.policy_digest[:POLICY_DIGITS] for guard in guards})
 
 
 def _change(
-    guard: CompiledGuard, standing: Snapshot, layout: Layout, now_us: int
+    guard: CompiledGuard, snapshot: Snapshot, layout: Layout, now_us: int
 ) -> IdentityChange:
-    if standing.stamp == guard.stamp:
+    if snapshot.stamp == guard.stamp:
         layout = guard.layout  # whatever is recorded, a stamp names the one guard
     moves = migration_of(layout, guard.layout, guard.stamp, guard.plan.limits, now_us)
-    if standing.size == 0:
+    if snapshot.size == 0:
         return IdentityChange(guard.identity, StateChange.FRESH, guard, moves)
     # The state of a removed identity expires, and a damaged one must be denied.
-    if moves.in_place and standing.record is not None and standing.size >= layout.header_bytes:
+    if moves.in_place and snapshot.record is not None and snapshot.size >= layout.header_bytes:
         return IdentityChange(guard.identity, StateChange.STAMPED, guard, moves)
     return IdentityChange(guard.identity, StateChange.MOVED, guard, moves)
 
@@ -295,11 +294,12 @@ class LoadDiff:
     @property
     def to_recompile(self) -> tuple[str, ...]:
         """Return the identities whose guard, record, state or source must be replaced."""
-        changed = {
-            change.identity for change in self.changes if change.kind is not StateChange.KEPT
-        }
-        changed |= {item.identity for item in self.unrecorded}
-        return tuple(change.identity for change in self.changes if change.identity in changed)
+        unrecorded = {guard.identity for guard in self.unrecorded}
+        return tuple(
+            change.identity
+            for change in self.changes
+            if change.kind is not StateChange.UNCHANGED or change.identity in unrecorded
+        )
 
     @property
     def removed(self) -> tuple[str, ...]:
@@ -344,7 +344,7 @@ def diff_with_server(
         active is not None
         and active.digest == prepared.digest
         and not unrecorded
-        and all(change.kind is StateChange.KEPT for change in changes[: len(guards)])
+        and all(change.kind is StateChange.UNCHANGED for change in changes[: len(guards)])
     )
     return LoadDiff(active, layouts, snapshots, unrecorded, changes, is_active)
 
@@ -404,7 +404,7 @@ def preview_load(
     Compare a prepared policy with the active one; nothing is written.
 
     Raises:
-        redis.ResponseError: a key of keyleash's own is not of the type that it must have.
+        redis.ResponseError: A key has the wrong type.
     """
     client = operator_client(client)
     found = diff_with_server(client, prepared, keyspace, transport)
@@ -412,14 +412,14 @@ def preview_load(
     diff = diff_policies(
         before or Policy(()), prepared.policy, prepared.table, protected_prefixes(keyspace)
     )
-    to_recompile = [name for name in found.to_recompile if name in set(diff.unchanged)]
+    unchanged = set(diff.unchanged)
     return Preview(
         active=found.active,
         diff=diff,
         is_readable=before is not None,
         is_first=found.active is None and not found.layouts,
         transport=transport,
-        to_recompile=tuple(to_recompile),
+        to_recompile=tuple(name for name in found.to_recompile if name in unchanged),
         lost=found.lost,
         removed=found.removed,
     )
@@ -434,18 +434,17 @@ def summary_of_plan(preview: Preview) -> str:
         "changed": [diff.name for diff in diffs if diff.before and diff.after],
         "widened": [diff.name for diff in diffs if diff.widens],
         "narrowed": [diff.name for diff in diffs if diff.narrows],
-        "mended": list(preview.to_recompile),
+        "regenerated": list(preview.to_recompile),
     }
     return json.dumps(
         {kind: _bounded(names) for kind, names in lists.items() if names}, separators=(",", ":")
     )
 
 
-def _bounded(names: Iterable[str]) -> list[str | int]:
+def _bounded(names: Sequence[str]) -> list[str | int]:
     """Return the first names, followed by the number of others."""
-    listed = list(names)
-    more = len(listed) - NAMES
-    return [*listed[:NAMES], more] if more > 0 else [*listed]
+    more = len(names) - NAMES
+    return [*names[:NAMES], more] if more > 0 else [*names]
 
 
 def _read(active: ActivePolicy) -> Policy | None:
