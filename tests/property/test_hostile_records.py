@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keyleash.evaluate import Decision, decide
 from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.state import count_of_subject, stored_state, subject_key
+from keyleash.evaluate.state import stored_state, subject_key
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.counters import DOUBLE
 from keyleash.limits.rate import RATE_PERIODS_US
@@ -80,7 +80,7 @@ def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes], reason:
             assert isinstance(record, bytes)
             if record:
                 # What holds nothing is as good as not there.
-                state.counts[limit.name, subject] = count_of_subject(limit, record, server.now_us)
+                state.counts[limit.name, subject] = limit.read_record(record, server.now_us)
     return decide(identity, TABLE, argv, declared, state, server.now_us, guard.token_id)
 
 

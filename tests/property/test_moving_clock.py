@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.state import count_of_subject, stored_state, subject_key
+from keyleash.evaluate.state import stored_state, subject_key
 from keyleash.evaluate.trace import LimitStep
 from keyleash.limits.calendar import window_end_us
 from keyleash.limits.counters import DOUBLE
@@ -59,7 +59,7 @@ def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes]) -> Deci
             key = subject_key(KEYS, identity, limit, subject).encode()
             record, expires_ms = server.data.get(key), server.expires_ms.get(key, 0)
             if isinstance(record, bytes) and expires_ms >= server.now_us // 1000 and subject:
-                count = count_of_subject(limit, record, server.now_us)
+                count = limit.read_record(record, server.now_us)
                 state.counts[limit.name, subject] = count
     return decide(identity, TABLE, argv, declared, state, server.now_us, guard.token_id)
 

@@ -18,7 +18,7 @@ from keyleash.errors import (
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.state import count_of_subject, stored_state, subject_key
+from keyleash.evaluate.state import stored_state, subject_key
 from keyleash.evaluate.trace import StandingStep, TokenStep
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens import TokenState, list_tokens
@@ -84,7 +84,7 @@ def read_subject(
     """Read the count of one token (by its id) or one captured segment into *state*."""
     record = settings.client.get(subject_key(settings.keyspace, identity, limit, subject))
     if record:
-        state.counts[limit.name, subject] = count_of_subject(limit, record, now_us)
+        state.counts[limit.name, subject] = limit.read_record(record, now_us)
 
 
 ACTIVE = "<active policy>"

@@ -10,6 +10,7 @@ from keyleash.limits.calendar import Period
 from keyleash.limits.counters import (
     SECOND_US,
     BaseCount,
+    BaseLimit,
     Counter,
     LimitState,
     Slot,
@@ -20,7 +21,6 @@ from keyleash.limits.counters import (
 from keyleash.limits.rate import GcraCount, Rate, RingCount
 
 Limit = Rate | Budget
-Count = RingCount | GcraCount | BudgetCount
 
 COUNTS: dict[SlotKind, type[BaseCount]] = {
     SlotKind.GCRA: GcraCount,
@@ -31,9 +31,10 @@ COUNTS: dict[SlotKind, type[BaseCount]] = {
 __all__ = [
     "COUNTS",
     "SECOND_US",
+    "BaseCount",
+    "BaseLimit",
     "Budget",
     "BudgetCount",
-    "Count",
     "Counter",
     "GcraCount",
     "Limit",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import ClassVar
 from zoneinfo import available_timezones
@@ -11,10 +11,10 @@ from zoneinfo import available_timezones
 from keyleash.errors import Span
 from keyleash.limits.calendar import PERIOD_US, Period, most_windows_within, window_end_us
 from keyleash.limits.counters import (
-    COUNTER_KEEP_MS,
     IDENTITY,
     MOST,
     BaseCount,
+    BaseLimit,
     Counter,
     LimitProblem,
     LimitState,
@@ -43,11 +43,12 @@ def timezones() -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(BaseLimit):
     """A quota per calendar window in a time zone (an IANA name)."""
 
-    PERIODS: ClassVar = tuple(Period)
-    OPTIONS: ClassVar = ("timezone",)
+    FIELD: ClassVar = "budget"
+    PERIODS: ClassVar = {str(period): period for period in Period}
+    OPTIONS: ClassVar = {"timezone": str}
 
     counter: Counter
     limit: int
@@ -56,21 +57,7 @@ class Budget:
     subject: Subject = IDENTITY
     span: Span | None = field(default=None, compare=False, repr=False)
 
-    @classmethod
-    def read(
-        cls,
-        counter: Counter,
-        limit: int,
-        period: str,
-        options: Mapping[str, str],
-        subject: Subject,
-        span: Span | None,
-    ) -> Budget:
-        """Return the budget of a policy's document; its values may be out of range."""
-        return cls(counter, limit, Period(period), options.get("timezone", UTC), subject, span)
-
     def problems(self) -> Iterator[LimitProblem]:
-        """Yield the values that are out of range."""
         if self.timezone != UTC and self.timezone not in timezones():
             yield LimitProblem(
                 "unknown-timezone",
@@ -88,18 +75,12 @@ class Budget:
             )
 
     @property
-    def name(self) -> str:
-        """The limit's name in denials, states and reloads."""
-        return f"budget.{self.counter}"
-
-    @property
     def kind(self) -> SlotKind:
         """The way in which it counts."""
         return SlotKind.BUDGET
 
     @property
     def at_once(self) -> int:
-        """The most calls that it allows at one moment."""
         return self.limit
 
     @property
@@ -108,18 +89,25 @@ class Budget:
         return PERIOD_US[self.period]
 
     def describe(self) -> str:
-        """Return the budget in words: `9000 a day, Europe/Berlin`."""
         zone = "" if self.timezone == UTC else f", {self.timezone}"
         return a_period(self.period, self.limit) + zone
 
     def slot(self, index: int = 0) -> Slot:
-        """Return its place in a state."""
         calendar = f"{self.period} {self.timezone}"
         return Slot(self.name, self.kind, index, self.limit, self.period_us, calendar=calendar)
 
     def new_count(self) -> BudgetCount:
-        """Return a counter of it that has counted nothing."""
         return BudgetCount(self)
+
+    def _read_record(
+        self, number: float, second: float, pace_us: float, *, ring: bytes, now_us: int
+    ) -> BudgetCount | None:
+        period = next((item for item, length in PERIOD_US.items() if length == pace_us), None)
+        if period is None or not (is_time(number) and is_count(second)):
+            return None
+        count = BudgetCount(replace(self, period=period))
+        count.ends_us, count.count = whole_us(number), int(second)
+        return count
 
     def allows_more_than(self, other: Budget) -> bool:
         """
@@ -139,10 +127,9 @@ class BudgetCount(BaseCount):
 
     numbers = ("ends", "used")
 
-    def __init__(self, limit: Budget) -> None:
-        self.limit = limit
-        self.ends_us = 0
-        self.count = 0
+    limit: Budget
+    ends_us = 0
+    count = 0
 
     @property
     def is_corrupt(self) -> bool:
@@ -165,10 +152,10 @@ class BudgetCount(BaseCount):
             self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
             self.count = 0
         self.count += 1
-        self._extend_life(now_us)
+        self._extend_life(now_us, self.ends_us)
 
     def carry(self, old: BudgetCount, now_us: int) -> None:
-        """Keep the count of the open window; another calendar decides when that ends."""
+        """Keep the count of the open window; the new calendar decides when it ends."""
         calendars = {(item.limit.period, item.limit.timezone) for item in (self, old)}
         if old.is_corrupt or len(calendars) == 1:
             self.ends_us, self.count = old.ends_us, old.count
@@ -176,10 +163,7 @@ class BudgetCount(BaseCount):
             self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
             self.count = old.count
         if now_us < self.ends_us:
-            self._extend_life(now_us)
-
-    def _extend_life(self, now_us: int) -> None:
-        self.expires_ms = now_us // 1000 - (now_us - self.ends_us) // 1000 + COUNTER_KEEP_MS
+            self._extend_life(now_us, self.ends_us)
 
     def restore(self, state: LimitState) -> None:
         self.ends_us, self.count = state.ends_us, state.used

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import struct
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 from keyleash.commands import OperationClass
+from keyleash.errors import Span
 
 SECOND_US = 1_000_000
 DOUBLE = 8
@@ -130,6 +133,11 @@ class Slot:
         """The value that decides how a rate's number is read: GCRA's interval, a ring's period."""
         return self.interval_us if self.kind is SlotKind.GCRA else self.period_us
 
+    @property
+    def record_form(self) -> tuple[int, int]:
+        """The values in the record of a token or segment that decide how its number is read."""
+        return self.capacity, self.pace_us
+
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
@@ -166,6 +174,98 @@ def keep_numbers(old: Slot, count: int) -> MigrationStep:
     return MigrationStep("=", (first, first + count * DOUBLE - 1))
 
 
+_RECORD = struct.Struct("<ddd")
+
+
+class BaseLimit(ABC):
+    """
+    A number of calls per period.
+
+    Attributes:
+        FIELD: The field of an identity that has limits of this class.
+        PERIODS: The values of `period` or `period_us`, by their names in a policy.
+        OPTIONS: The other fields in a policy, with the function that reads their text.
+    """
+
+    __slots__ = ()
+
+    FIELD: ClassVar[str]
+    PERIODS: ClassVar[Mapping[str, Any]]
+    OPTIONS: ClassVar[Mapping[str, Callable[[str], Any]]]
+
+    counter: Counter
+    limit: int
+    subject: Subject
+
+    @classmethod
+    def read(
+        cls,
+        counter: Counter,
+        limit: int,
+        period: str,
+        options: Mapping[str, str],
+        subject: Subject,
+        span: Span | None,
+    ) -> Self:
+        """Return a limit of a policy's document; its values may be out of range."""
+        values = {name: cls.OPTIONS[name](text) for name, text in options.items()}
+        make: Any = cls
+        return cast(
+            Self, make(counter, limit, cls.PERIODS[period], subject=subject, span=span, **values)
+        )
+
+    @abstractmethod
+    def problems(self) -> Iterator[LimitProblem]:
+        """Yield the values that are out of range."""
+
+    @property
+    def name(self) -> str:
+        """The limit's name in denials, states and reloads."""
+        return f"{self.FIELD}.{self.counter}"
+
+    @property
+    @abstractmethod
+    def at_once(self) -> int:
+        """The most calls that it allows at one moment."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return the limit in words, such as `600 a minute, 60 at once`."""
+
+    @abstractmethod
+    def slot(self, index: int = 0) -> Slot:
+        """Return its place in a state; the offset of a ring is not set."""
+
+    @abstractmethod
+    def new_count(self) -> BaseCount:
+        """Return a counter of it that has counted nothing."""
+
+    def read_record(self, record: bytes, now_us: int) -> BaseCount:
+        """
+        Return the count in the record of a token or captured segment.
+
+        The record itself has the form in which it was counted; if a reload has changed that since,
+        `BaseCount.migrated` converts the count, as a guard does when it next sees the subject. A
+        record that no guard writes is a corrupt count.
+        """
+        count = None
+        if len(record) >= _RECORD.size:
+            header = _RECORD.unpack_from(record)
+            count = self._read_record(*header, ring=record[_RECORD.size :], now_us=now_us)
+        if count is None:
+            count = self.new_count()
+            count.corrupt()
+        # The record exists, so it has not expired.
+        count.expires_ms = now_us // 1000
+        return count
+
+    @abstractmethod
+    def _read_record(
+        self, number: float, second: float, pace_us: float, *, ring: bytes, now_us: int
+    ) -> BaseCount | None:
+        """Return the count in a record, or None if no guard writes such a record."""
+
+
 class BaseCount(ABC):
     """
     The count of a limit for one subject, in the reference evaluator.
@@ -177,6 +277,34 @@ class BaseCount(ABC):
 
     numbers: ClassVar[tuple[str, ...]]
     expires_ms = 0
+
+    def __init__(self, limit: Any) -> None:
+        self.limit = limit
+
+    def migrated(self, limit: Any, now_us: int) -> BaseCount:
+        """Return the count after a reload that replaced the limit by one of the same name.
+
+        A limit that counts in another way starts as if it were used up.
+        """
+        if limit.slot().record_form == self.limit.slot().record_form:
+            same = copy(self)
+            same.limit = limit
+            return same
+        new: BaseCount = limit.new_count()
+        new.expires_ms = self.expires_ms
+        if type(new) is type(self):
+            new.carry(self, now_us)
+        else:
+            new.exhaust(now_us)
+        return new
+
+    def exhaust(self, now_us: int) -> None:
+        """Count the most calls that the limit allows at *now_us*."""
+        for _ in range(self.limit.at_once):
+            self.take(now_us)
+
+    def _extend_life(self, now_us: int, until_us: int) -> None:
+        self.expires_ms = now_us // 1000 - (now_us - until_us) // 1000 + COUNTER_KEEP_MS
 
     @property
     @abstractmethod
@@ -198,6 +326,10 @@ class BaseCount(ABC):
     @abstractmethod
     def take(self, now_us: int) -> None:
         """Count one call."""
+
+    @abstractmethod
+    def carry(self, old: Any, now_us: int) -> None:
+        """Continue with the numbers of another limit of the same kind."""
 
     @abstractmethod
     def restore(self, state: LimitState) -> None:

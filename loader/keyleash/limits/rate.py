@@ -6,18 +6,18 @@ import math
 import struct
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from keyleash.errors import Span
 from keyleash.limits.counters import (
-    COUNTER_KEEP_MS,
     DOUBLE,
     IDENTITY,
     MOST,
     SECOND_US,
     BaseCount,
+    BaseLimit,
     Counter,
     LimitProblem,
     LimitState,
@@ -50,7 +50,7 @@ MAX_BURST_US = 366 * RATE_PERIODS_US["day"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(BaseLimit):
     """A sliding-window rate limit.
 
     Attributes:
@@ -60,8 +60,9 @@ class Rate:
             steady `limit` a period, at most `burst` back to back.
     """
 
-    PERIODS: ClassVar = tuple(RATE_PERIODS_US)
-    OPTIONS: ClassVar = ("burst",)
+    FIELD: ClassVar = "rate"
+    PERIODS: ClassVar = RATE_PERIODS_US
+    OPTIONS: ClassVar = {"burst": int}
 
     counter: Counter
     limit: int
@@ -70,23 +71,7 @@ class Rate:
     subject: Subject = IDENTITY
     span: Span | None = field(default=None, compare=False, repr=False)
 
-    @classmethod
-    def read(
-        cls,
-        counter: Counter,
-        limit: int,
-        period: str,
-        options: Mapping[str, str],
-        subject: Subject,
-        span: Span | None,
-    ) -> Rate:
-        """Return the rate of a policy's document; its numbers may be out of range."""
-        burst = options.get("burst")
-        period_us = RATE_PERIODS_US[period]
-        return cls(counter, limit, period_us, None if burst is None else int(burst), subject, span)
-
     def problems(self) -> Iterator[LimitProblem]:
-        """Yield the numbers that are out of range."""
         period = PERIOD_NAMES[self.period_us]
         written = f"{self.limit}/{period}"
         if self.burst is None:
@@ -123,18 +108,12 @@ class Rate:
             )
 
     @property
-    def name(self) -> str:
-        """The limit's name in denials, states and reloads."""
-        return f"rate.{self.counter}"
-
-    @property
     def kind(self) -> SlotKind:
         """The way in which it counts."""
         return SlotKind.RING if self.burst is None else SlotKind.GCRA
 
     @property
     def at_once(self) -> int:
-        """The most calls that it allows at one moment."""
         return self.limit if self.burst is None else self.burst
 
     @property
@@ -148,18 +127,42 @@ class Rate:
         return ((self.burst or 1) - 1) * self.interval_us
 
     def describe(self) -> str:
-        """Return the rate in words: `600 a minute, 60 at once`."""
         burst = "" if self.burst is None else f", {self.burst} at once"
         return a_period(PERIOD_NAMES[self.period_us], self.limit) + burst
 
     def slot(self, index: int = 0) -> Slot:
-        """Return its place in a state; the offset of a ring is not set."""
         capacity = self.limit if self.burst is None else 0
         return Slot(self.name, self.kind, index, self.limit, self.period_us, capacity)
 
     def new_count(self) -> RingCount | GcraCount:
-        """Return a counter of it that has counted nothing."""
         return RingCount(self) if self.burst is None else GcraCount(self)
+
+    def _read_record(
+        self, number: float, second: float, pace_us: float, *, ring: bytes, now_us: int
+    ) -> RingCount | GcraCount | None:
+        count = self.new_count()
+        if second > 0 if self.burst is not None else second == 0:
+            # It counted in the other way.
+            count.exhaust(now_us)
+            return count
+        if (second, pace_us) != self.slot().record_form and not _is_rate_record(
+            number, second, pace_us, len(ring)
+        ):
+            return None
+        if isinstance(count, GcraCount):
+            if not is_time(number):
+                return None
+            if pace_us != self.interval_us:
+                # A rate of one call in each interval; only its interval matters.
+                count = GcraCount(replace(self, limit=1, period_us=int(pace_us), burst=1))
+            count.tat_us = whole_us(number)
+            return count
+        calls_us = ordered_calls(number, ring, int(second))
+        if calls_us is None:
+            return None
+        count = RingCount(replace(self, limit=int(second)))
+        count.calls_us.extend(calls_us)
+        return count
 
     def allows_more_than(self, other: Rate) -> bool:
         """
@@ -190,8 +193,10 @@ class RingCount(BaseCount):
 
     numbers = ("head",)
 
+    limit: Rate
+
     def __init__(self, limit: Rate) -> None:
-        self.limit = limit
+        super().__init__(limit)
         self.calls_us: deque[int] = deque(maxlen=limit.limit)
 
     @property
@@ -218,20 +223,12 @@ class RingCount(BaseCount):
 
     def take(self, now_us: int) -> None:
         self.calls_us.append(now_us)
-        self._extend_life(now_us)
+        self._extend_life(now_us, now_us + self.limit.period_us)
 
     def carry(self, old: RingCount, now_us: int) -> None:
         """Continue with the newest calls of another ring."""
         self.calls_us.extend(old.calls_us)
-        self._extend_life(now_us)
-
-    def exhaust(self, now_us: int) -> None:
-        """Count as many calls at *now_us* as the limit allows."""
-        self.calls_us.extend([now_us] * self.limit.limit)
-        self._extend_life(now_us)
-
-    def _extend_life(self, now_us: int) -> None:
-        self.expires_ms = now_us // 1000 + self.limit.period_us // 1000 + COUNTER_KEEP_MS
+        self._extend_life(now_us, now_us + self.limit.period_us)
 
     def restore(self, state: LimitState) -> None:
         self.calls_us.extend(state.calls_us)
@@ -262,9 +259,8 @@ class GcraCount(BaseCount):
 
     numbers = ("tat",)
 
-    def __init__(self, limit: Rate) -> None:
-        self.limit = limit
-        self.tat_us = 0
+    limit: Rate
+    tat_us = 0
 
     @property
     def is_corrupt(self) -> bool:
@@ -282,7 +278,7 @@ class GcraCount(BaseCount):
 
     def take(self, now_us: int) -> None:
         self.tat_us = max(self.tat_us, now_us) + self.limit.interval_us
-        self._extend_life(now_us)
+        self._extend_life(now_us, self.tat_us)
 
     def carry(self, old: GcraCount, now_us: int) -> None:
         """Owe as many calls as *old* did, each at the new interval."""
@@ -291,15 +287,7 @@ class GcraCount(BaseCount):
             owed = (old.tat_us - now_us) / old.limit.interval_us
             self.tat_us = now_us + math.ceil(owed * self.limit.interval_us)
         if self.tat_us > now_us:
-            self._extend_life(now_us)
-
-    def exhaust(self, now_us: int) -> None:
-        """Count a whole burst at *now_us*."""
-        self.tat_us = now_us + self.limit.tolerance_us + self.limit.interval_us
-        self._extend_life(now_us)
-
-    def _extend_life(self, now_us: int) -> None:
-        self.expires_ms = now_us // 1000 - (now_us - self.tat_us) // 1000 + COUNTER_KEEP_MS
+            self._extend_life(now_us, self.tat_us)
 
     def restore(self, state: LimitState) -> None:
         self.tat_us = state.tat_us
@@ -347,3 +335,15 @@ def ordered_calls(head: float, ring: bytes, capacity: int) -> tuple[int, ...] | 
     calls = [*slots[first:], *slots[:first]]
     used = next((place for place, at_us in enumerate(calls) if at_us), capacity)
     return tuple(map(whole_us, calls[used:]))
+
+
+def _is_rate_record(number: float, capacity: float, pace_us: float, ring_bytes: int) -> bool:
+    """Return whether the guard of some policy can have written a record of a rate."""
+    if not (0 <= number < MOST and number.is_integer()):
+        return False
+    if capacity == 0:
+        is_interval = MIN_EMISSION_US <= pace_us <= MAX_EMISSION_US
+        return is_interval and pace_us.is_integer()
+    is_ring = number < capacity <= MAX_RING_SLOTS and capacity.is_integer()
+    # A ring grows slot by slot until it wraps around.
+    return is_ring and ring_bytes in {DOUBLE * int(slots) for slots in (number, capacity)}
