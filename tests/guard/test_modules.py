@@ -84,7 +84,7 @@ def test_command_of_a_module_whose_keys_are_unknown_is_a_problem(
 
     (problem,) = caught.value.problems
     assert problem.code == "refused-command"
-    assert problem.message == f"`{name}` is refused whatever a grant says: {reason}"
+    assert problem.message == f"`{name}` cannot be granted: {reason}"
 
 
 def test_name_that_neither_keyleash_nor_the_server_knows_is_a_problem(leash: Leash) -> None:

@@ -192,5 +192,5 @@ def test_warning_of_masked_images_has_help(commands: CommandTable) -> None:
 
     assert [str(warning) for warning in policy.warnings] == [
         "p.yaml:8:52: `before_images` has no effect: every key of the grant is masked\n"
-        "  help: remove it, or narrow `mask_keys`; what changed a masked key cannot be undone"
+        "  help: remove it, or narrow `mask_keys`; changes of masked keys cannot be undone"
     ]

@@ -21,7 +21,7 @@ from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.abilities import abilities_of
-from keyleash.evaluate.access import captured, named, needs_of_call
+from keyleash.evaluate.access import matches, named, needs_of_call
 from keyleash.evaluate.evaluate import changes
 from keyleash.operator import load_policy
 from keyleash.operator.tokens import issue_token
@@ -187,7 +187,7 @@ def pool(identity: Identity) -> list[bytes]:
     granted = [pattern for grant in identity.grants for pattern in grant.keys]
     denied = [pattern for deny in identity.deny for pattern in deny.keys]
     candidates = dict.fromkeys(key for item in granted + denied for key in keys_about(item))
-    matching = [key for key in candidates if any(captured(p, key) is not None for p in granted)]
+    matching = [key for key in candidates if any(matches(pattern, key) for pattern in granted)]
     others = [*KEYS, *(key for key in candidates if key not in set(matching))]
     triples = zip(itertools.cycle(matching or [b"a"]), itertools.cycle(matching or [b"b"]), others)
     return [key for triple in triples for key in triple]

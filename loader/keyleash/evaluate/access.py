@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import NOT_NAMED
@@ -26,8 +25,8 @@ from keyleash.evaluate.trace import (
     Trace,
     refused,
 )
-from keyleash.policy import AnySuffix, Capture, Grant, Identity, Literal, Pattern
-from keyleash.policy.patterns import may_start_with
+from keyleash.policy import Grant, Identity, Literal, Pattern, match
+from keyleash.policy.patterns import beginning, may_start_with
 from keyleash.store.keyspace import PUBLIC_PREFIX
 
 Argv = Sequence[bytes]
@@ -37,12 +36,12 @@ CONTROL_PREFIX = PUBLIC_PREFIX.encode()
 @dataclass(frozen=True, slots=True)
 class RuledCommand:
     """
-    What is asked for.
+    The command of a call.
 
     Attributes:
-        name: As a refusal gives it: with the sub-command if some of the container's may be called.
+        name: The name in denials, with the sub-command if a grant applies to one of the container.
         spec: Its row in the table, or None.
-        grants: Those whose `only` and `except` leave it.
+        grants: The grants whose `only` and `except` include it.
     """
 
     name: bytes
@@ -51,7 +50,7 @@ class RuledCommand:
 
 
 def look_up(identity: Identity, table: CommandTable, argv: Argv) -> RuledCommand:
-    """The command of a call, and the grants that are for it."""
+    """Return the command of a call, and the grants that apply to it."""
     name = argv[0] if argv else b""
     spec = named(table, argv)
     if splits(identity, table, name.decode("latin-1")):
@@ -80,7 +79,7 @@ def judge_classes(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: T
     """Check that some grant for the command gives each class that the call needs."""
     for needed in needs_of_call(spec, argv):
         if stores(spec, argv) and needed is OperationClass.WRITE:
-            # Asked of that key alone, when it is known.
+            # Checked on that key alone, once it is known.
             continue
         giving = tuple(grant for grant in command.grants if needed in grant.allow)
         if not giving:
@@ -91,18 +90,18 @@ def judge_classes(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: T
 
 
 def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
-    """The row of a call whose command is in upper case; a sub-command may be in any."""
+    """Return the row of a call with a command in upper case, and a sub-command in any case."""
     name = argv[0].decode("latin-1") if argv else ""
     if name in table.containers and len(argv) > 1:
         name = f"{name} {argv[1].decode('latin-1').upper()}"
     elif " " in name:
-        # As one word on the wire it is no command's name.
+        # Sent as one argument, it is not the name of a command.
         return None
     return table.get(name)
 
 
 def splits(identity: Identity, table: CommandTable, container: str) -> bool:
-    """Return whether a denial names the sub-command: the guard knows one of the container."""
+    """Return whether denials name the sub-command: some grant applies to one of the container."""
     return container in table.containers and any(
         spec.refused is None and any(grant.applies_to(spec) for grant in identity.grants)
         for spec in table
@@ -127,7 +126,7 @@ def _is_variant(variant: Variant, argv: Argv) -> bool:
 
 
 def stores(spec: CommandSpec, argv: Argv) -> bool:
-    """Return whether an option of a command that reads makes it store what it found."""
+    """Return whether an option makes a command that reads store its result."""
     return any(
         is_option(item, word)
         for key in spec.keys
@@ -152,47 +151,28 @@ def only_gets(argv: Argv) -> bool:
 
 
 def as_sent(words: Sequence[str]) -> list[bytes]:
-    """The arguments of a call as a client sends it: its name, maybe two words, in capitals."""
+    """Return the arguments as a client sends them: the name, of one or two words, in upper case."""
     name, *others = words or [""]
     first, *rest = os.fsencode(name).split() or [b""]
     return [first.upper(), *rest, *map(os.fsencode, others)]
 
 
 def matches_of(rules: Iterable[Rule], key: bytes) -> Iterator[Match[Rule]]:
-    """Each pattern of keys that matches, of each rule."""
+    """Yield the key patterns of some rules that match."""
     for rule in rules:
         for pattern in rule.keys:
-            held = captured(pattern, key)
-            if held is not None:
-                yield Match(rule, pattern, held)
+            captures = match(pattern, key)
+            if captures is not None:
+                yield Match(rule, pattern, captures)
 
 
 def matches(pattern: Pattern, key: bytes) -> bool:
-    return captured(pattern, key) is not None
-
-
-def captured(pattern: Pattern, key: bytes) -> dict[str, bytes] | None:
-    """Return the values of the captures of *pattern*, or None if *key* does not match."""
-    found = _expression(pattern).fullmatch(key)
-    return None if found is None else found.groupdict()
-
-
-@cache
-def _expression(pattern: Pattern) -> re.Pattern[bytes]:
-    pieces = []
-    for part in pattern.parts:
-        match part:
-            case Literal(text):
-                pieces.append(re.escape(text))
-            case Capture(name):
-                pieces.append(b"(?P<%s>[^:]+)" % name.encode())
-            case AnySuffix():
-                pieces.append(b".*")
-    return re.compile(b"".join(pieces), re.DOTALL)
+    """Return whether *key* matches *pattern*."""
+    return match(pattern, key) is not None
 
 
 def judge_arguments(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: Trace) -> Decision:
-    """Check the arguments that are no keys."""
+    """Check the arguments that are not keys."""
     refusal = refused_argument(spec, argv)
     if refusal is not None:
         aspect, value = refusal
@@ -214,7 +194,7 @@ def judge_arguments(command: RuledCommand, spec: CommandSpec, argv: Argv, trace:
 
 
 def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | None:
-    """The argument for which the command is refused, or None."""
+    """Return the argument for which the command is denied, or None."""
     too_wide = wide_integer(argv) if spec.name in ("BITFIELD", "BITFIELD_RO") else None
     if too_wide is not None:
         return Aspect.INTEGER, too_wide
@@ -250,22 +230,18 @@ def glob_of(argv: Argv) -> bytes:
 
 
 def grants_of_glob(grants: Sequence[Grant], glob: bytes) -> Iterator[Match[Grant]]:
-    """The patterns granted for scanning in which a glob lies."""
+    """Yield the patterns granted for scanning that allow a glob."""
     start = re.split(rb"[*?\[\\]", glob, maxsplit=1)[0]
     for grant in grants:
         for pattern in grant.keys if OperationClass.SCAN in grant.allow else ():
-            first = pattern.parts[0]
-            literal = first.text if isinstance(first, Literal) else b""
-            if (
-                glob == literal
-                if len(pattern.parts) == 1 and literal
-                else start.startswith(literal)
-            ):
+            prefix = beginning(pattern)
+            is_literal = pattern.parts == (Literal(prefix),)
+            if glob == prefix if is_literal else start.startswith(prefix):
                 yield Match(grant, pattern)
 
 
 def grants_of_channel(grants: Sequence[Grant], channel: bytes) -> Iterator[Match[Grant]]:
-    """The patterns of channels that match."""
+    """Yield the channel patterns that match."""
     for grant in grants:
         for pattern in grant.channels:
             if matches(pattern, channel):
@@ -273,7 +249,7 @@ def grants_of_channel(grants: Sequence[Grant], channel: bytes) -> Iterator[Match
 
 
 def wide_integer(argv: Argv) -> bytes | None:
-    """The last type of a BITFIELD that a Lua number cannot hold, or None."""
+    """Return the last type of a BITFIELD that a Lua number cannot hold, or None."""
     wide = None
     for argument in argv[2:]:
         width = re.match(rb"[iu](\d+)", argument)
@@ -283,7 +259,7 @@ def wide_integer(argv: Argv) -> bytes | None:
 
 
 def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Trace) -> Decision:
-    """Deny rules first, then one class after the other, by the grants for the command."""
+    """Check the deny rules, then each class that the key needs."""
     key, is_control = use.key, is_control_key(identity, use.key)
     denied_by = tuple(matches_of(identity.deny, key))
     granted_by = tuple(matches_of(command.grants, key))
@@ -306,7 +282,7 @@ def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Tra
 
 
 def is_control_key(identity: Identity, key: bytes) -> bool:
-    """Whether it is keyleash's own; that is only said where a grant leads to such keys."""
+    """Return whether a key is one of keyleash's own, if a grant can reach such keys."""
     return key.startswith(CONTROL_PREFIX) and any(
         may_start_with(pattern, CONTROL_PREFIX)
         for grant in identity.grants

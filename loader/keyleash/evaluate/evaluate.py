@@ -10,7 +10,6 @@ from keyleash.commands.spec import Needs, OptionKey
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import (
     Argv,
-    captured,
     judge_arguments,
     judge_classes,
     judge_command,
@@ -33,7 +32,7 @@ from keyleash.evaluate.trace import (
 )
 from keyleash.limits import SECOND_US
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy import Budget, Identity, Limit, SubjectKind
+from keyleash.policy import Identity, Limit, SubjectKind, match
 from keyleash.store.state import UNTIL_RESUMED
 from keyleash.store.wire import MAX_ARGUMENTS
 
@@ -46,9 +45,9 @@ def is_suspended(state: ModelState, now_us: int) -> bool:
 
 
 def suspended(state: ModelState) -> Decision:
-    """The refusal, with its reason and its end if it has them."""
+    """Return the denial, with the reason and the end of the suspension if it has them."""
     details: dict[str, str | int] = {}
-    # While prefixes are changed, which is below 0, no reason is looked for.
+    # Below 0, prefixes are being changed, and the guard reads no reason.
     if state.reason and state.suspended > 0:
         details["reason"] = state.reason
     if state.suspended > UNTIL_RESUMED:
@@ -57,7 +56,7 @@ def suspended(state: ModelState) -> Decision:
 
 
 def note_refusal(identity: Identity, state: ModelState, now_us: int) -> None:
-    """Count a refusal towards the identity's circuit breaker, if it has one."""
+    """Count a denial towards the identity's circuit breaker, if it has one."""
     breaker = identity.on_denials
     if breaker is None:
         return
@@ -78,7 +77,7 @@ def judge_room(
     state: ModelState,
     trace: Trace,
 ) -> Decision:
-    """Refuse a call that would be recorded when there is no room."""
+    """Deny a call that would be recorded while the audit stream has no room."""
     hard_max = identity.audit.hard_max
     if not state.is_full or hard_max is None or not is_recorded(identity, spec, needs, keys):
         return ALLOWED
@@ -109,7 +108,7 @@ def take_limits(
     token_id: str,
     trace: Trace,
 ) -> Decision:
-    """Look at one limit after the other, then take all or none."""
+    """Check each limit, then charge all or none."""
     looked_at = []
     for limit in identity.limits:
         if not limit.counter.counts(needs):
@@ -121,7 +120,8 @@ def take_limits(
             if count.is_corrupt:
                 over = refused(ReplyCode.COUNTER_CORRUPT, limit=limit.name)
             elif free_us > now_us:
-                over = over_the_limit(limit, free_us, now_us)
+                code, detail, value_ms = limit.denial(free_us, now_us)
+                over = refused(code, limit=limit.name, **{detail: value_ms})
             left, resets_us = count.left(now_us), count.resets_us(now_us)
             trace.append(LimitStep(limit, subject, left, free_us, resets_us, code=over.code))
             if not over.allowed:
@@ -132,19 +132,10 @@ def take_limits(
     return ALLOWED
 
 
-def over_the_limit(limit: Limit, free_us: int, now_us: int) -> Decision:
-    """Times are given in whole milliseconds, rounded up."""
-    if isinstance(limit, Budget):
-        resets_at_ms = -(-free_us // 1000)
-        return refused(ReplyCode.BUDGET_EXHAUSTED, limit=limit.name, resets_at_ms=resets_at_ms)
-    retry_after_ms = -(-(free_us - now_us) // 1000)
-    return refused(ReplyCode.RATE_LIMITED, limit=limit.name, retry_after_ms=retry_after_ms)
-
-
 def subjects(
     identity: Identity, limit: Limit, keys: Sequence[bytes], token_id: str
 ) -> Iterator[bytes]:
-    """Whose counters a call moves, each once."""
+    """Yield the subjects whose counters a call is charged to, each once."""
     match limit.subject.kind:
         case SubjectKind.IDENTITY:
             yield b""
@@ -161,7 +152,7 @@ def segment(identity: Identity, name: str, key: bytes) -> bytes | None:
     """Return the segment that the first matching granted pattern with the capture captures."""
     for grant in identity.grants:
         for pattern in grant.keys:
-            found = captured(pattern, key) if name in pattern.captures else None
+            found = match(pattern, key) if name in pattern.captures else None
             if found is not None:
                 return found[name]
     return None
@@ -177,27 +168,27 @@ def decide(
     token_id: str = "",
 ) -> Decision:
     """
-    Say what the guard of *identity* must do with a call of a live token.
+    Decide a call of a live token, as the guard of *identity* must.
 
     Args:
-        identity: Whose rules hold.
+        identity: The identity of the token.
         table: The commands.
         argv: The command, name first.
         declared: The keys that the caller declares.
-        state: What the limits have counted; an allowed call is counted in it, and a denied
-            one, after which the identity may be suspended.
+        state: The counts of the limits. An allowed call is counted in it, and a denied one towards
+            the circuit breaker, which may suspend the identity.
         now_us: The server's clock.
-        token_id: Whose calls a limit `per: token` counts.
+        token_id: The subject of limits `per: token`.
     """
     trace: Trace = []
-    questions = _questions(identity, table, argv, declared, state, now_us, token_id, trace)
-    refusal = next((verdict for verdict in questions if not verdict.allowed), ALLOWED)
-    if not refusal.allowed and not isinstance(trace[-1], StandingStep):
+    checks = _checks(identity, table, argv, declared, state, now_us, token_id, trace)
+    denial = next((verdict for verdict in checks if not verdict.allowed), ALLOWED)
+    if not denial.allowed and not isinstance(trace[-1], StandingStep):
         note_refusal(identity, state, now_us)
-    return replace(refusal, trace=tuple(trace))
+    return replace(denial, trace=tuple(trace))
 
 
-def _questions(
+def _checks(
     identity: Identity,
     table: CommandTable,
     argv: Argv,
@@ -207,7 +198,7 @@ def _questions(
     token_id: str,
     trace: Trace,
 ) -> Iterator[Decision]:
-    """One answer after the other; who asks stops at the first refusal."""
+    """Yield the verdict of each check; the caller stops at the first denial."""
     if state.refuses is not None:
         trace.append(StandingStep(code=state.refuses))
         yield refused(state.refuses)

@@ -1,7 +1,7 @@
-"""How much work a call is, how long it makes a string, and whether that is allowed.
+"""Check the work of a call, and the length that it gives to strings.
 
-Both depend on what keys hold, so a server is asked (`ModelState.sizes`). Where there is none to
-ask, every key counts as absent, and no work is estimated.
+Both depend on the values of keys, which `ModelState.sizes` reads from a server. Without a server,
+every key counts as absent, and no work is estimated.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Rule = TypeVar("Rule", Grant, Deny)
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[Rule]):
-    """A pattern of a grant or of a deny rule that matches, and what its captures hold."""
+    """A pattern of a grant or of a deny rule that matches, and the values of its captures."""
 
     rule: Rule
     pattern: Pattern
@@ -25,7 +25,7 @@ class Match(Generic[Rule]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """`code` is the denial that ends the call here; None if it goes on."""
+    """A check of a call; `code` is the denial with which it ends the call, or None."""
 
     code: ReplyCode | None = None
 
@@ -42,7 +42,7 @@ class TokenStep(_Step):
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsStep(_Step):
-    """The number of arguments, the name among them; recorded only if there are too many."""
+    """The number of arguments with the name; recorded only if there are too many."""
 
     arguments: int
 
@@ -53,8 +53,8 @@ class CommandStep(_Step):
     The command, and the grants that apply to it.
 
     Attributes:
-        command: In upper case, with its sub-command if that counts.
-        grants: Those whose `only` and `except` leave it.
+        command: In upper case, with the sub-command if denials name it.
+        grants: The grants whose `only` and `except` include it.
         why: The reason of a denial.
     """
 
@@ -92,14 +92,14 @@ class ArgumentStep(_Step):
 @dataclass(frozen=True, slots=True)
 class KeyStep(_Step):
     """
-    One key.
+    A key of the call.
 
     Attributes:
-        needs: The classes that the call needs on it; with none, any grant on it will do.
-        denied_by: Deny rules that match; they win.
-        granted_by: Grants for the command that match, whatever they allow.
-        missing: The class that none of them gives, if the call is denied for it.
-        is_control: Whether it is one of keyleash's own, which no agent may touch.
+        needs: The classes that the call needs on it; if there are none, any grant is enough.
+        denied_by: The deny rules that match; they take precedence.
+        granted_by: The grants for the command that match, whatever they allow.
+        missing: The class that no such grant gives, if the call is denied for it.
+        is_control: Whether it is one of keyleash's own keys, which are always denied.
     """
 
     key: bytes
@@ -112,20 +112,20 @@ class KeyStep(_Step):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredStep(_Step):
-    """The keys that the caller declares; there only if they are not those of the call."""
+    """The keys that the caller declares; recorded only if they are not those of the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class SizeStep(_Step):
     """
-    How large a call is; there only if it is too large.
+    The size of a call; recorded only if it is too large.
 
     Attributes:
         unit: `work`, in units of about 0.1 µs, or `bytes` of a string.
-        amount: Of that unit.
-        limit: How much is allowed.
-        key: Of the string.
-        grant: Whose `values` set the limit; None for the default, and for work.
+        amount: The size, in that unit.
+        limit: The largest size that is allowed.
+        key: The key of the string.
+        grant: The grant whose `values` set the limit; None for the default, and for work.
     """
 
     unit: str
@@ -146,10 +146,10 @@ class LimitStep(_Step):
     A limit that counts the call.
 
     Attributes:
-        subject: Whose counter: a token's id or a captured segment; empty for the identity's.
-        left: How many calls like this one would have passed now, before it was counted.
-        free_us: When the next one passes; not after now, if one does.
-        resets_us: When all of it is free again; None if it is.
+        subject: A token's id or a captured segment; empty for the identity.
+        left: The number of calls that are allowed now, before this one is counted.
+        free_us: When the next call is allowed; not after now if it is allowed now.
+        resets_us: When nothing is counted any more; None if nothing is.
     """
 
     limit: Limit
@@ -186,7 +186,7 @@ class Decision:
     Allowed, or denied with a code and details; never true or false by itself.
 
     Attributes:
-        trace: The steps that led to it, in order; two decisions are the same without.
+        trace: The steps that led to it, in order; not part of a comparison.
     """
 
     code: ReplyCode | None = None
@@ -205,7 +205,7 @@ ALLOWED = Decision()
 
 
 def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:
-    """Return a denial; `class_` stands for the detail that Python cannot name."""
+    """Return a denial; write `class_` for the detail `class`."""
     return Decision(code, {name.rstrip("_"): _shown(value) for name, value in details.items()})
 
 

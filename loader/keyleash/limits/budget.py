@@ -8,7 +8,7 @@ from functools import cache
 from typing import ClassVar
 from zoneinfo import available_timezones
 
-from keyleash.errors import Span
+from keyleash.errors import ReplyCode, Span
 from keyleash.limits.calendar import PERIOD_US, Period, most_windows_within, window_end_us
 from keyleash.limits.counters import (
     IDENTITY,
@@ -108,6 +108,9 @@ class Budget(BaseLimit):
         count = BudgetCount(replace(self, period=period))
         count.ends_us, count.count = whole_us(number), int(second)
         return count
+
+    def denial(self, free_us: int, now_us: int) -> tuple[ReplyCode, str, int]:
+        return ReplyCode.BUDGET_EXHAUSTED, "resets_at_ms", -(-free_us // 1000)
 
     def allows_more_than(self, other: Budget) -> bool:
         """

@@ -12,12 +12,12 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 from keyleash.commands import OperationClass
-from keyleash.errors import Span
+from keyleash.errors import ReplyCode, Span
 
 SECOND_US = 1_000_000
 DOUBLE = 8
 MOST = 2**53
-"""From here on doubles are not exact. A time that is as late, or no number, is corrupt."""
+"""The number from which doubles are not exact. A time that is not below it is corrupt."""
 COUNTER_KEEP_MS = 2 * 86_400_000
 """The time by which a counter per token or per capture outlives its window.
 
@@ -240,6 +240,10 @@ class BaseLimit(ABC):
     def new_count(self) -> BaseCount:
         """Return a counter of it that has counted nothing."""
 
+    @abstractmethod
+    def denial(self, free_us: int, now_us: int) -> tuple[ReplyCode, str, int]:
+        """Return the code of a denial until *free_us*, and the name and value of its time, ms."""
+
     def read_record(self, record: bytes, now_us: int) -> BaseCount:
         """
         Return the count in the record of a token or captured segment.
@@ -362,7 +366,7 @@ class BaseCount(ABC):
 
 
 def whole(number: float) -> int:
-    """A number as guards count; 0 of any other, since a fenced agent may write its own state."""
+    """Return a number as guards count; 0 for others, since a fenced agent may write its state."""
     return int(number) if abs(number) < MOST else 0
 
 
@@ -372,7 +376,7 @@ def is_time(number: float) -> bool:
 
 
 def whole_us(number: float) -> int:
-    """A time in whole µs, rounded up, as guards compare it; `MOST` of what is none."""
+    """Return a time in whole µs, rounded up, as guards compare it; `MOST` for an invalid one."""
     return math.ceil(max(number, 0)) if is_time(number) else MOST
 
 

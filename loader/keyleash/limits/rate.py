@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from keyleash.errors import Span
+from keyleash.errors import ReplyCode, Span
 from keyleash.limits.counters import (
     DOUBLE,
     IDENTITY,
@@ -163,6 +163,9 @@ class Rate(BaseLimit):
         count = RingCount(replace(self, limit=int(second)))
         count.calls_us.extend(calls_us)
         return count
+
+    def denial(self, free_us: int, now_us: int) -> tuple[ReplyCode, str, int]:
+        return ReplyCode.RATE_LIMITED, "retry_after_ms", -(-(free_us - now_us) // 1000)
 
     def allows_more_than(self, other: Rate) -> bool:
         """

@@ -19,14 +19,14 @@ from keyleash.policy.yaml import YamlNode
 
 class CommandNames:
     """
-    Reads names of commands.
+    Reader of command names.
 
     Args:
-        known: Every command that keyleash knows; any other name is a problem. None takes
+        known: Every command that keyleash knows; any other name is a problem. None accepts
             every name.
         server: The commands of the server that the policy is for, if it is known.
-        problems: Receives what is wrong.
-        warnings: Receives what is right but has no effect on that server.
+        problems: Receives unknown and refused names.
+        warnings: Receives names that have no effect on that server.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class CommandNames:
         self._warnings = warnings
 
     def read(self, node: YamlNode) -> tuple[str, ...]:
-        """Names in upper case and categories in lower case, as the model wants them."""
+        """Return names in upper case and categories in lower case, as in the model."""
         names = []
         for entry in node.entries:
             words = " ".join(entry.source.split())
@@ -71,8 +71,8 @@ class CommandNames:
             self._warn("absent-category", f"command of the category {quote(name)}", entry)
 
     def _check_command(self, name: str, entry: YamlNode, table: CommandTable) -> None:
-        meant = _rows(name, table)
-        if not meant:
+        rows = _rows(name, table)
+        if not rows:
             self._problems.add(
                 "unknown-command",
                 f"unknown command {quote(entry.source)}",
@@ -83,10 +83,10 @@ class CommandNames:
                     "write a command's name, such as `GET`, or a category, such as `@hash`",
                 ),
             )
-        elif all(spec.refused is not None for spec in meant):
+        elif all(spec.refused is not None for spec in rows):
             self._problems.add(
                 "refused-command",
-                f"{quote(entry.source)} is refused whatever a grant says: {meant[0].refused}",
+                f"{quote(entry.source)} cannot be granted: {rows[0].refused}",
                 entry.span,
                 "remove it",
             )
@@ -103,8 +103,8 @@ class CommandNames:
 
 
 def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
-    """The rows that a name stands for: a container's sub-commands, and what has that very name."""
-    # A container's own row is always refused and says no more than that, so it comes last.
+    """Return the rows of a name: a container's sub-commands, and the command of that name."""
+    # A container's own row is always refused, without a reason, so it comes last.
     subs = (
         [spec for spec in table if spec.name.startswith(f"{name} ")]
         if name in table.containers
@@ -115,14 +115,14 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
 
 
 PUBLISH = OperationClass.PUBLISH
-"""The one class that is about channels; all others are about keys."""
+"""The only class of channels; all others are classes of keys."""
 
 CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 """The classes whose commands change keys."""
 
 
 def read_grants(node: YamlNode, names: CommandNames, problems: Problems) -> tuple[Grant, ...]:
-    """The grants under *node*; what is wrong in them is reported and left out."""
+    """Read the grants under *node*; parts with problems are reported and left out."""
     check_not_empty("grants", node, problems)
     grants = tuple(_read_grant(entry, names, problems) for entry in node.entries)
     check_repeats(
@@ -143,10 +143,10 @@ def read_grants(node: YamlNode, names: CommandNames, problems: Problems) -> tupl
 
 
 def read_denies(node: YamlNode | None, problems: Problems) -> tuple[Deny, ...]:
-    """The deny rules under *node*; what is wrong in them is reported and left out."""
+    """Read the deny rules under *node*; parts with problems are reported and left out."""
     denies = []
     for entry in node.entries if node else ():
-        # No limit counts by what a deny rule captures, so a capture makes no difference.
+        # No limit counts by the captures of a deny rule.
         keys = read_patterns("keys", entry.get("keys"), problems, captures_count=False)
         denies.append(Deny(keys, entry.span))
     check_repeats("keys", ((None, key) for deny in denies for key in deny.keys), problems)
@@ -170,7 +170,7 @@ def _read_grant(entry: YamlNode, names: CommandNames, problems: Problems) -> Gra
         keys=read_patterns("keys", entry.get("keys"), problems, captures_count=True),
         only=None if only is None else names.read(only),
         except_=() if except_ is None else names.read(except_),
-        # No limit counts by what a channel pattern captures.
+        # No limit counts by the captures of a channel pattern.
         channels=read_patterns("channels", entry.get("channels"), problems, captures_count=False),
         image_bytes=read_image_bytes(entry.get("before_images"), problems),
         value_bytes=_read_value_bytes(entry.get("values"), problems),
@@ -206,7 +206,7 @@ def _read_classes(node: YamlNode | None, problems: Problems) -> tuple[OperationC
 def _check_has_lists(
     entry: YamlNode, allow: tuple[OperationClass, ...], problems: Problems
 ) -> None:
-    """Report a list that some class of the grant needs and that is not there."""
+    """Report a missing list that some class of the grant needs."""
     # A list that was reported and left out is not missing.
     if entry.partial:
         return
@@ -241,38 +241,45 @@ def _check_needs_fields(
         or any(item.source not in allow for item in classes.entries)
     ):
         return
-    keys, channels, images = entry.get("keys"), entry.get("channels"), entry.get("before_images")
-    if allow == (PUBLISH,) and keys is not None:
-        problems.add(
-            "surplus-field",
-            "`keys` stands in a grant that allows nothing but `publish`",
-            keys.label,
-            "remove it, or add a class that needs keys, such as `read`, to `allow`",
-        )
-    if allow and PUBLISH not in allow and channels is not None:
-        problems.add(
-            "surplus-field",
-            "`channels` stands in a grant that does not allow `publish`",
-            channels.label,
-            "remove it, or add `publish` to `allow`",
-        )
-    if allow and CHANGING.isdisjoint(allow) and images is not None:
-        problems.add(
-            "surplus-field",
-            "`before_images` stands in a grant that allows neither `write` nor `delete`",
-            images.label,
-            "remove it, or write it in the grant that lets the keys be changed",
-        )
+    allowed = set(allow)
+    for field, is_surplus, where, help in (
+        (
+            "keys",
+            allowed == {PUBLISH},
+            "allows nothing but `publish`",
+            "add a class that needs keys, such as `read`, to `allow`",
+        ),
+        (
+            "channels",
+            PUBLISH not in allowed,
+            "does not allow `publish`",
+            "add `publish` to `allow`",
+        ),
+        (
+            "before_images",
+            CHANGING.isdisjoint(allowed),
+            "allows neither `write` nor `delete`",
+            "write it in the grant that allows changes",
+        ),
+    ):
+        node = entry.get(field)
+        if allowed and is_surplus and node is not None:
+            problems.add(
+                "surplus-field",
+                f"`{field}` has no effect in a grant that {where}",
+                node.label,
+                f"remove it, or {help}",
+            )
 
 
 def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems) -> None:
     """
-    Warn where *identity* asks for before-images and every key in question is masked.
+    Warn of each `before_images` of an identity that has no effect because its keys are masked.
 
     Args:
-        identity: As it was read from *node*.
-        node: Its mapping in the document. What the defaults ask for is meant for others as well.
-        warnings: Receives one for each `before_images` that has no effect.
+        identity: The identity that was read from *node*.
+        node: Its mapping in the document. Those of the defaults apply to other identities too.
+        warnings: Receives the warnings.
     """
     masks = KeySet(identity.audit.mask_keys)
     grants = node.get("grants")
@@ -288,7 +295,7 @@ def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems
         if grant.image_bytes is None and not CHANGING.isdisjoint(grant.allow)
     ]
     if asked and identity.audit.image_bytes and others and _all_masked(others, masks):
-        _warn("every key that this is about", asked.label, warnings)
+        _warn("every key that it applies to", asked.label, warnings)
 
 
 def _all_masked(grants: Iterable[Grant], masks: KeySet) -> bool:
@@ -300,5 +307,5 @@ def _warn(keys: str, span: Span, warnings: Problems) -> None:
         "masked-images",
         f"`before_images` has no effect: {keys} is masked",
         span,
-        "remove it, or narrow `mask_keys`; what changed a masked key cannot be undone",
+        "remove it, or narrow `mask_keys`; changes of masked keys cannot be undone",
     )

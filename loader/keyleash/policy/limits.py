@@ -1,4 +1,4 @@
-"""Reads the rates and budgets of an identity."""
+"""Parse the rates and budgets of an identity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keyleash.policy.yaml import YamlNode
 
 LimitT = TypeVar("LimitT", Rate, Budget)
 Captures = frozenset[str] | None
-"""Names that the identity's granted patterns capture; None if not all could be read."""
+"""The names of captures in the identity's granted patterns; None if a pattern had a problem."""
 
 
 def read_limits(
@@ -63,7 +63,7 @@ def _read_subject(node: YamlNode | None, captures: Captures, problems: Problems)
     if name is None:
         problems.add(
             "unknown-subject",
-            f"{quote(node.source)} is nobody to count for",
+            f"{quote(node.source)} is not a subject",
             node.span,
             _subject_help(node.source, captures or frozenset()),
         )
