@@ -110,7 +110,7 @@ def _counted(draws: Draws, spec: CommandSpec, named: int, keys: Sequence[bytes])
     argv = []
     for place in range(named, total):
         is_key = any(_covers(key, place, total) for key in spec.keys if isinstance(key, KeyRange))
-        # Of a refused command nobody knows where its keys are.
+        # The table has no key positions of a refused command.
         is_key = is_key or (spec.refused is not None and draws.below(2) == 1)
         argv.append(draws.pick(keys if is_key else words))
     return argv

@@ -1,4 +1,4 @@
-"""What a server itself says of a call: its keys, and whether it would run it at all."""
+"""Ask a server about calls: their keys, and whether it accepts their arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IN_SCRIPT = b"return redis.pcall(unpack(ARGV))"
 DATA_ERRORS = re.compile(
     "NOGROUP|no such key|requires the key to exist|key does not exist|Key not found"
 )
-"""Errors for want of data. Any other error on an empty database is about the arguments."""
+"""Errors because of missing data. Any other error on an empty database rejects the arguments."""
 
 
 class Asker:
@@ -31,7 +31,7 @@ class Asker:
         self._connection: Any = client.connection_pool.get_connection()
 
     def keys(self, calls: Sequence[Call]) -> list[list[KeyUse] | None]:
-        """What `COMMAND GETKEYSANDFLAGS` says; None where it is an error."""
+        """Return the replies of `COMMAND GETKEYSANDFLAGS`; None for an error."""
         replies = ask_all(self._connection, [(b"COMMAND", b"GETKEYSANDFLAGS", *c) for c in calls])
         return [
             None
@@ -42,10 +42,9 @@ class Asker:
 
     def argument_errors(self, calls: Sequence[Call]) -> list[str | None]:
         """
-        The error with which a server refuses each call for its arguments; None if it does not.
+        Return the error with which a server rejects the arguments of each call, or None.
 
-        Each call is made, on an empty database, and one that is refused must not have changed
-        anything.
+        Each call is made on an empty database; a rejected one must not change anything.
         """
         words: list[Call] = []
         for call in calls:
@@ -62,7 +61,7 @@ class Asker:
 
 
 def ask_all(connection: Any, calls: Sequence[Sequence[bytes]]) -> list[Any]:
-    """Send all calls at once; errors are among the replies."""
+    """Send all calls in one pipeline, and return the replies with errors."""
     connection.send_packed_command(connection.pack_commands(calls))
     return [_read(connection) for _ in calls]
 

@@ -42,10 +42,10 @@ ABOUT_COMMAND_CLASS_AND_KEYS = frozenset(
 
 @dataclass
 class Tally:
-    """How many calls both judges allowed, both refused, or of which the server had no view.
+    """The numbers of calls that both judges allowed, both denied, or that the server cannot judge.
 
     Attributes:
-        agreed: The commands of the first two, and whether they were allowed.
+        agreed: The commands on which both agree, and whether they are allowed.
     """
 
     allowed: int = 0
@@ -88,37 +88,38 @@ class Court:
         return (evalsha, digest, b"%d" % len(keys), *keys, *header, *call)
 
     def reply(self, call: Call) -> Any:
-        """What the guard replies, an error included."""
+        """Return the reply of the guard, which may be an error."""
         return ask_all(self._connection, [self._guarded(call)])[0]
 
     def hear(self, calls: Sequence[Call]) -> list[tuple[Call, Decision, bool | None]]:
         """
-        What the guard decides, and whether the native user may.
+        Return the decisions of the guard, and whether the native user is allowed.
 
-        The calls that the guard allows are run. None: the server has no such command, or
-        knows the call to be too short or too long before it looks for keys.
+        The calls that the guard allows are run. The latter is None if the server has no such
+        command, or rejects the number of arguments before it looks for keys.
         """
         words: list[Call] = []
         for call in calls:
             words += [self._guarded(call), (b"ACL", b"DRYRUN", USER, *call)]
         replies = ask_all(self._connection, words)
         heard = []
-        for call, reply, said in zip(calls, replies[::2], replies[1::2], strict=True):
+        for call, reply, dry_run in zip(calls, replies[::2], replies[1::2], strict=True):
             decision = decision_in(reply)
             assert decision.allowed or decision.code in ABOUT_COMMAND_CLASS_AND_KEYS, (call, reply)
             may = None
-            if isinstance(said, redis.ResponseError):
-                assert "not found" in str(said) or "number of arguments" in str(said), said
-                # Whatever it is, it does nothing.
+            if isinstance(dry_run, redis.ResponseError):
+                text = str(dry_run)
+                assert "not found" in text or "number of arguments" in text, text
+                # The call itself must fail too.
                 assert isinstance(reply, redis.ResponseError), call
             else:
-                assert said == b"OK" or b"has no permissions" in said, said
-                may = said == b"OK"
+                assert dry_run == b"OK" or b"has no permissions" in dry_run, dry_run
+                may = dry_run == b"OK"
             heard.append((call, decision, may))
         return heard
 
     def compare(self, calls: Sequence[Call]) -> list[Example]:
-        """The calls on which the judges disagree."""
+        """Return the calls on which the judges disagree."""
         differing = []
         for call, decision, may in self.hear(calls):
             if may is None:
@@ -136,7 +137,7 @@ class Court:
     def _examples(self, differing: Sequence[tuple[Call, Decision]]) -> list[Example]:
         calls = [call for call, _ in differing]
         specs = [self.table.find(call) for call in calls]
-        # What the table refuses is not tried, as SHUTDOWN may be among it.
+        # Refused commands are not tried: SHUTDOWN is one of them.
         harmless = [c for c, spec in zip(calls, specs, strict=True) if spec and not spec.refused]
         errors = dict(zip(harmless, self._asker.argument_errors(harmless), strict=True))
         return [
@@ -145,16 +146,16 @@ class Court:
                 spec=required(spec, call),
                 call=call,
                 ours=ours_of(required(spec, call), call),
-                said=said,
+                theirs=theirs,
                 decision=decision,
                 invalid=errors.get(call) is not None,
             )
-            for (call, decision), spec, said in zip(
+            for (call, decision), spec, theirs in zip(
                 differing, specs, self._asker.keys(calls), strict=True
             )
         ]
 
 
 def required(spec: CommandSpec | None, call: Call) -> CommandSpec:
-    assert spec is not None, f"the server has a command that the table has not: {call}"
+    assert spec is not None, f"the server has a command that the table lacks: {call}"
     return spec

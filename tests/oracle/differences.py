@@ -28,20 +28,20 @@ class Example:
     A call on which the guard and the native user disagree.
 
     Attributes:
-        identity: Whose guard it is.
+        identity: The identity of the guard.
         spec: The command's row.
         call: The call.
-        ours: Its keys; None if the guard refuses the call for an option.
-        said: Its keys as the server has them; None where it finds none.
-        decision: The guard's.
-        invalid: Whether the server refuses the call for its arguments, whoever makes it.
+        ours: Its keys; None if the guard denies the call for an option.
+        theirs: Its keys according to the server; None if it finds none.
+        decision: The decision of the guard.
+        invalid: Whether the server rejects the arguments for every user.
     """
 
     identity: Identity
     spec: CommandSpec
     call: Call
     ours: Uses | None
-    said: Uses | None
+    theirs: Uses | None
     decision: Decision
     invalid: bool
 
@@ -51,16 +51,16 @@ class Example:
 
     @property
     def grants(self) -> list[Grant]:
-        """Those that let the command through."""
+        """Return the grants that apply to the command."""
         return [grant for grant in self.identity.grants if grant.applies_to(self.spec)]
 
     @property
     def places_agree(self) -> bool:
-        """Whether the server has the keys that we have, and needs the same of them."""
-        return self.ours is not None and Counter(self.ours) == Counter(self.said or [])
+        """Return whether the server finds the same keys, and needs the same on them."""
+        return self.ours is not None and Counter(self.ours) == Counter(self.theirs or [])
 
     def granted(self, uses: Sequence[KeyUse]) -> bool:
-        """Whether grants give every class that is needed, each on its own."""
+        """Return whether grants give every class that the keys need."""
         return all(
             set(use.needs) <= {cls for grant in known for cls in grant.allow} and bool(known)
             for use in uses
@@ -123,7 +123,7 @@ def is_in_upper_case(it: Example) -> bool:
 
 
 def is_option(it: Example) -> bool:
-    """Whether some option refuses the call."""
+    """Return whether the call is denied for an option."""
     return (
         it.code in REFUSED_BY_COMMAND
         and it.spec.refused is None
@@ -187,7 +187,7 @@ def is_placement(name: str) -> Callable[[Example], bool]:
             and it.code is not ReplyCode.KEY_DENIED
             and it.ours is not None
             and not it.places_agree
-            and PLACEMENTS[name].applies(it.call, it.ours, it.said or [])
+            and PLACEMENTS[name].applies(it.call, it.ours, it.theirs or [])
         )
 
     return applies
@@ -221,13 +221,13 @@ DIFFERENCES: dict[str, Difference] = {
         "COPY a b DB 1",
     ),
     "unknown option before STREAMS": Difference(
-        "STREAMS may be its value, so nobody knows which one is the option.",
+        "STREAMS may be its value, so the position of the option is unknown.",
         lambda it: is_option(it) and any(isinstance(search, StreamKeys) for search in it.spec.keys),
         ALL,
         "XREADGROUP GROUP g c LATER 1 STREAMS a >",
     ),
     "integer that Lua rounds": Difference(
-        "The reply would be wrong, and nobody would notice.",
+        "The reply would be wrong without an error.",
         lambda it: (
             it.code is ReplyCode.COMMAND_REFUSED
             and it.spec.name in ("BITFIELD", "BITFIELD_RO")
@@ -247,7 +247,7 @@ DIFFERENCES: dict[str, Difference] = {
         deny=["secret"],
     ),
     "control key": Difference(
-        "keyleash's own keys are nobody's data, whatever is granted.",
+        "keyleash's own keys are never granted.",
         lambda it: (
             it.code is ReplyCode.KEY_DENIED
             and it.decision.details["key"].startswith(CONTROL_PREFIX.decode())
@@ -343,7 +343,7 @@ DIFFERENCES: dict[str, Difference] = {
         servers=VALKEYS,
     ),
     "invalid arguments": Difference(
-        "The server refuses the call for its arguments, whoever makes it (each is tried), and "
+        "The server rejects the arguments for every user (each call is tried), and "
         "places no keys, or others, or forgets their permissions; the guard judges those that "
         "are there, and asks for the command's classes in any case.",
         is_invalid,

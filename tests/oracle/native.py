@@ -1,9 +1,9 @@
 """
-A native ACL user with the grants of an identity, as near as ACL rules come to them.
+A native ACL user with the grants of an identity, as far as ACL rules can express them.
 
-Commands that the same grants let through share one selector, with every pattern of these
-grants: so each key of a call is judged by itself, as a guard does. `read` is `%R~`; `write`
-and `delete` are both `%W~`, since a native user has no third class.
+Commands to which the same grants apply share one selector, with every pattern of these grants, so
+that each key of a call is checked by itself, as in a guard. `read` is `%R~`; `write` and `delete`
+are both `%W~`, since ACLs have no third class.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NATIVE = {READ: "R", WRITE: "W", DELETE: "W"}
 
 
 def acl_rules(identity: Identity, table: CommandTable, known: Collection[str]) -> list[bytes]:
-    """What to say to ACL SETUSER; *known* are the commands that the server has."""
+    """Return the arguments of ACL SETUSER; *known* are the commands of the server."""
     commands: dict[tuple[int, ...], list[CommandSpec]] = defaultdict(list)
     for spec in table:
         if spec.name in known and spec.name not in table.containers:
@@ -81,7 +81,7 @@ def glob_of(pattern: Pattern) -> bytes:
 
 
 def natively_allowed(grants: Sequence[Grant], uses: Sequence[KeyUse]) -> bool:
-    """Whether the selector of these grants lets keys through: one pattern must give it all."""
+    """Return whether the selector of these grants allows the keys: one pattern must give it all."""
     patterns = letters_by_pattern(grants)
     return all(
         any(

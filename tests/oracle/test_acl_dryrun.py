@@ -284,18 +284,18 @@ def test_module_command_is_judged_as_a_native_user_is(
 
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_intended_difference_is_needed(server: RealServer, name: str) -> None:
-    """An entry that explains nothing any more would hide the next difference."""
-    one = DIFFERENCES[name]
-    made = parsed(document_of(one.grants, one.deny or []))
+    """An entry without a difference would hide the next difference."""
+    difference = DIFFERENCES[name]
+    made = parsed(document_of(difference.grants, difference.deny or []))
     assert made is not None
     court = Court(server)
     court.install(*made)
 
-    found = court.compare([tuple(one.call.encode().split(b" "))])
+    found = court.compare([tuple(difference.call.encode().split(b" "))])
 
-    differs = court.label.startswith(one.servers)
+    differs = court.label.startswith(difference.servers)
     assert [reasons(example) for example in found] == [[name]] * differs
-    assert [example.decision.allowed for example in found] == [one.allows] * differs
+    assert [example.decision.allowed for example in found] == [difference.allows] * differs
 
 
 def test_scan_lists_what_a_native_user_may_read(server: RealServer) -> None:

@@ -1,4 +1,4 @@
-"""What lint says has no effect has none: without it the model of the guard decides the same."""
+"""Rules that lint reports as redundant: without them the evaluator decides the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEYS = [
         *("a?:", "a?:a", "::a", "a::?", "?:?:a"),
     )
 ]
-"""A key of each kind, where `?` is a byte that no pattern names."""
+"""A key of each kind, where `?` is a byte that no pattern contains."""
 CALLS = [
     (call, declared)
     for key in KEYS
@@ -100,7 +100,7 @@ def identities(draw: st.DrawFn) -> Identity:
 
 
 def allowed(identity: Identity) -> list[bool]:
-    """Which of all the calls pass."""
+    """Return whether each of the calls is allowed."""
     return [
         decide(identity, TABLE, call, declared, ModelState(), 0).allowed for call, declared in CALLS
     ]
@@ -109,7 +109,7 @@ def allowed(identity: Identity) -> list[bool]:
 @thorough(60)
 @given(identity=identities())
 def test_identity_may_do_the_same_without_its_covered_grants(identity: Identity) -> None:
-    """All of those found may go at once."""
+    """All grants found may be removed together."""
     lines = {item.span.line for item in covered_grant(identity) if item.span}
     left = tuple(grant for grant in identity.grants if grant.span and grant.span.line not in lines)
 
@@ -119,7 +119,7 @@ def test_identity_may_do_the_same_without_its_covered_grants(identity: Identity)
 @thorough(60)
 @given(identity=identities())
 def test_identity_may_do_the_same_without_its_idle_deny_rules(identity: Identity) -> None:
-    """A refusal may be called otherwise, but nothing passes that did not."""
+    """The code of a denial may change, but no denied call becomes allowed."""
     lines = {item.span.line for item in idle_deny(identity) if item.span}
     spans = [(deny, deny.keys[0].span) for deny in identity.deny]
     left = tuple(deny for deny, span in spans if span and span.line not in lines)
@@ -128,11 +128,11 @@ def test_identity_may_do_the_same_without_its_idle_deny_rules(identity: Identity
 
 
 @thorough(60)
-@given(one=identities(), other=identities())
-def test_identities_with_the_same_scope_may_do_the_same(one: Identity, other: Identity) -> None:
-    """Another order or division of the rules is no other scope; whatever else is found is one."""
+@given(first=identities(), other=identities())
+def test_identities_with_the_same_scope_may_do_the_same(first: Identity, other: Identity) -> None:
+    """The scope does not depend on the order and division of rules."""
     turned = replace(
-        one,
+        first,
         name="turned",
         grants=tuple(
             replace(
@@ -141,15 +141,15 @@ def test_identities_with_the_same_scope_may_do_the_same(one: Identity, other: Id
                 keys=() if cls is OperationClass.PUBLISH else grant.keys[::-1],
                 channels=grant.channels if cls is OperationClass.PUBLISH else (),
             )
-            for grant in reversed(one.grants)
+            for grant in reversed(first.grants)
             for cls in grant.allow
         ),
-        deny=one.deny[::-1],
+        deny=first.deny[::-1],
     )
-    found = [*same_scope(Policy((one, turned, replace(other, name="other"))))]
+    found = [*same_scope(Policy((first, turned, replace(other, name="other"))))]
 
     assert found[0][0].name == "turned"
-    assert len(found) == 1 or allowed(one) == allowed(other)
+    assert len(found) == 1 or allowed(first) == allowed(other)
 
 
 @thorough(60)
@@ -163,7 +163,7 @@ def test_identities_with_the_same_scope_may_do_the_same(one: Identity, other: Id
 def test_unreachable_budget_is_never_exhausted(
     limit: int, period_s: int, burst: int | None, budget: int, start_s: int
 ) -> None:
-    """However eagerly the calls come: half a second apart, over two windows."""
+    """Calls come half a second apart, over two windows."""
     identity = Identity(
         "one",
         IdentityKind.MACHINE,
@@ -179,7 +179,7 @@ def test_unreachable_budget_is_never_exhausted(
         for tick in range(240)
     }
 
-    # Reads are no more than requests, so the rate says nothing of a budget of those.
+    # A rate of reads does not bound a budget of requests.
     assert not [*unreachable_budget(identity)]
     if [*unreachable_budget(counted)]:
         assert ReplyCode.BUDGET_EXHAUSTED not in codes

@@ -1,4 +1,4 @@
-"""What each rule of lint finds, and what comes close and is let pass."""
+"""The findings of each lint rule, and similar policies without findings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMITS = "rate: {requests: 60/minute}, budget: {requests: 5000/day}"
 
 
 def document(*identities: str, defaults: str = "{}") -> str:
-    """A policy of identities, each as `name: fields`, on a line of its own from the fourth on."""
+    """Return a policy with each identity, `name: fields`, on its own line, from the fourth on."""
     lines = ["version: 1", f"defaults: {defaults}", "identities:"]
     for identity in identities:
         name, fields = identity.split(": ", 1)
@@ -27,7 +27,7 @@ def document(*identities: str, defaults: str = "{}") -> str:
 
 
 def found(parse: Parse, *identities: str, defaults: str = "{}") -> list[tuple[str, int, str]]:
-    """Of each finding its code, its line, and what stands there from its column on."""
+    """Return the code of each finding, its line, and the text of the line from its column on."""
     text = document(*identities, defaults=defaults)
     problems = lint(parse(text)).warnings
     lines = text.splitlines()
@@ -52,7 +52,7 @@ def codes(parse: Parse, *identities: str, defaults: str = "{}") -> list[str]:
     ],
 )
 def test_bare_wildcard_is_for_people(parse: Parse, identity: str, expected: list[str]) -> None:
-    """A pattern that has a name in it, or a shape, names a job."""
+    """A pattern with a literal or a capture is not a bare wildcard."""
     assert codes(parse, identity) == expected
 
 
@@ -71,7 +71,7 @@ def test_bare_wildcard_is_for_people(parse: Parse, identity: str, expected: list
     ],
 )
 def test_duties_are_mixed_by_name_and_by_pace(parse: Parse, identity: str, count: int) -> None:
-    """Whole words of a name, and limits of people alone."""
+    """Only whole words of a name count, and only limits of people."""
     assert codes(parse, identity) == ["mixed-duties"] * count
 
 
@@ -88,11 +88,11 @@ def test_duties_are_mixed_by_name_and_by_pace(parse: Parse, identity: str, count
 def test_life_of_tokens_is_judged_by_kind_at_its_place(
     parse: Parse, identity: str, defaults: str, place: str | None
 ) -> None:
-    """Where the identity says it, or at its name where defaults do; once for both fields."""
-    said = found(parse, identity, defaults=defaults)
+    """The place is the field of the identity, or its name if the value is from the defaults."""
+    findings = found(parse, identity, defaults=defaults)
 
-    assert [code for code, _, _ in said] == ["long-lived-token"] * (place is not None)
-    assert all(there.startswith(place or "") for _, _, there in said)
+    assert [code for code, _, _ in findings] == ["long-lived-token"] * (place is not None)
+    assert all(there.startswith(place or "") for _, _, there in findings)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_life_of_tokens_is_judged_by_kind_at_its_place(
 def test_changes_must_count_towards_a_rate_and_a_budget(
     parse: Parse, fields: str, expected: list[str]
 ) -> None:
-    """All of them: what passes a limit by is not bound by it."""
+    """Every class that changes keys must count."""
     grants = '[{allow: [write], keys: ["a:{x}"]}, {allow: [write, delete], keys: ["b:*"]}]'
     audit = "audit: {retain: 30d}"
 
@@ -118,7 +118,7 @@ def test_changes_must_count_towards_a_rate_and_a_budget(
 
 
 def test_limit_by_a_segment_binds_what_captures_it(parse: Parse) -> None:
-    """Reads of other keys may pass it by."""
+    """Reads of other keys need not count."""
     grants = '[{allow: [write], keys: ["a:{x}", "b:{x}:*"]}, {allow: [read], keys: ["c:*"]}]'
     limits = 'rate: {writes: {limit: 9/minute, per: "{x}"}}, budget: {requests: 9/day}'
 
@@ -126,7 +126,7 @@ def test_limit_by_a_segment_binds_what_captures_it(parse: Parse) -> None:
 
 
 def test_people_need_no_limits_but_an_idle_timeout(parse: Parse) -> None:
-    """The two kinds differ in what bounds them."""
+    """Tokens of people must expire when unused; limits are for machines."""
     grants = '[{allow: [write], keys: ["a:*"]}]'
     human = f"jo: kind: human, grants: {grants}, token: {{ttl: 1h, max_ttl: 8h}}"
 
@@ -156,10 +156,10 @@ def test_people_need_no_limits_but_an_idle_timeout(parse: Parse) -> None:
         ("budget: {requests: 5/day}, audit: {retain: {until: exported, hard_max: 1}}", False),
     ],
 )
-def test_trail_of_deletes_outlives_a_day_and_a_token(
+def test_audit_stream_of_deletes_must_outlive_a_day_and_a_token(
     parse: Parse, fields: str, short: bool
 ) -> None:
-    """Images take a second entry, and what is not counted for all tokens says nothing."""
+    """Before-images take a second entry, and a budget per token bounds nothing."""
     grants = '[{allow: [read, write, delete], keys: ["a:*"]}]'
     identity = f"a: grants: {grants}, rate: {{requests: 5/minute}}, {fields}"
 
@@ -178,7 +178,7 @@ READ_AB = '{allow: [read], keys: ["a:b"]}'
         (('{allow: [read, write], keys: ["a:*"]}', READ_AB), [1]),
         ((READ_AB, '{allow: [write], keys: ["a:*"]}'), []),
         (('{allow: [read], keys: ["a:b", "c"]}', '{allow: [read, write], keys: ["a:*"]}'), []),
-        # Of two that say the same, the later one.
+        # Of two equal grants, the later one.
         (
             ('{allow: [read], keys: ["a:{x}"]}', '{allow: [read], except: [GET], keys: ["a:{y}"]}'),
             [1],
@@ -192,7 +192,7 @@ READ_AB = '{allow: [read], keys: ["a:b"]}'
             ),
             [2],
         ),
-        # Others do not hold for all of its commands.
+        # The other one does not apply to all of its commands.
         ((READ_AB, '{allow: [read, write], only: [GET], keys: ["a:*"]}'), []),
         ((READ_AB, '{allow: [read, write], except: [GET], keys: ["a:*"]}'), []),
         (
@@ -202,7 +202,7 @@ READ_AB = '{allow: [read], keys: ["a:b"]}'
             ),
             [0],
         ),
-        # It decides about images.
+        # It sets before-images.
         (
             (
                 '{allow: [write], keys: ["a:b"], before_images: off}',
@@ -231,17 +231,18 @@ READ_AB = '{allow: [read], keys: ["a:b"]}'
 def test_grant_is_covered_if_it_could_go(
     parse: Parse, grants: tuple[str, ...], needless: list[int]
 ) -> None:
-    """With its classes, commands, images, length of values and channels."""
-    said = found(parse, f"a: {LIMITS}, grants: [{', '.join(grants)}]")
+    """Its classes, commands, before-images, value lengths and channels are compared."""
+    findings = found(parse, f"a: {LIMITS}, grants: [{', '.join(grants)}]")
 
-    assert [code for code, _, _ in said] == ["covered-grant"] * len(needless)
+    assert [code for code, _, _ in findings] == ["covered-grant"] * len(needless)
     assert all(
-        there.startswith(grants[place]) for (_, _, there), place in zip(said, needless, strict=True)
+        there.startswith(grants[place])
+        for (_, _, there), place in zip(findings, needless, strict=True)
     )
 
 
 def test_grant_whose_capture_is_counted_by_is_not_covered_by_a_star(parse: Parse) -> None:
-    """Without it the calls would count towards nothing."""
+    """Without it the calls would not count towards the limit."""
     grants = '[{allow: [read], keys: ["a:{x}"]}, {allow: [read, scan], keys: ["a:*"]}]'
 
     assert codes(parse, f"a: grants: {grants}") == ["covered-grant"]
@@ -251,7 +252,7 @@ def test_grant_whose_capture_is_counted_by_is_not_covered_by_a_star(parse: Parse
 
 
 def test_deny_rule_is_judged_pattern_by_pattern(parse: Parse) -> None:
-    """One misspelt entry of several is found where it stands."""
+    """A misspelt pattern is found at its place."""
     deny = '[{keys: ["a:b", "A:b"]}, {keys: ["{x}"]}]'
 
     assert found(parse, f"a: grants: {READ}, deny: {deny}") == [
@@ -271,18 +272,18 @@ def test_deny_rule_is_judged_pattern_by_pattern(parse: Parse) -> None:
         ('[{allow: [read, scan], keys: ["a:*"]}]', False),
     ],
 )
-def test_scope_is_what_may_be_done_however_it_is_written(
-    parse: Parse, other: str, same: bool
-) -> None:
-    """Deny rules that refuse nothing and limits make no other scope."""
-    said = codes(parse, f"one: grants: {READ}", f"two: grants: {other}, rate: {{reads: 9/minute}}")
+def test_scope_depends_on_allowed_calls_only(parse: Parse, other: str, same: bool) -> None:
+    """Deny rules without effect, and limits, do not change the scope."""
+    reported = codes(
+        parse, f"one: grants: {READ}", f"two: grants: {other}, rate: {{reads: 9/minute}}"
+    )
 
-    assert ("same-scope" in said) is same
+    assert ("same-scope" in reported) is same
 
 
 def test_scope_is_the_same_with_other_names_and_another_division(parse: Parse) -> None:
-    """A copy that was tidied up is still a copy."""
-    said = found(
+    """Names of captures and the division into grants do not change the scope."""
+    findings = found(
         parse,
         f'one: {LIMITS}, grants: [{{allow: [read, write], keys: ["a:{{x}}:s", "b"]}}]',
         f'two: {LIMITS}, grants: [{{allow: [read], keys: ["b", "a:{{y}}:s"]}},'
@@ -290,11 +291,11 @@ def test_scope_is_the_same_with_other_names_and_another_division(parse: Parse) -
         f'jo: {HUMAN}, grants: [{{allow: [read, write], keys: ["a:{{x}}:s", "b"]}}]',
     )
 
-    assert [(code, line) for code, line, _ in said] == [("same-scope", 5)]
+    assert [(code, line) for code, line, _ in findings] == [("same-scope", 5)]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "places"),
+    ("first", "second", "places"),
     [
         ("agents:job*", "agents:jobs:*", [4]),
         ("agents:jobs*", "agents:jobs:*", [4]),
@@ -312,22 +313,22 @@ def test_scope_is_the_same_with_other_names_and_another_division(parse: Parse) -
     ],
 )
 def test_missing_delimiter_is_found_at_the_pattern_that_lacks_it(
-    parse: Parse, one: str, other: str, places: list[int]
+    parse: Parse, first: str, second: str, places: list[int]
 ) -> None:
-    """Whoever the two belong to, and whatever their captures are called."""
-    said = found(
+    """The identities of the patterns and the names of captures do not matter."""
+    findings = found(
         parse,
-        f'one: grants: [{{allow: [read], keys: ["{one}"]}}]',
-        f'two: grants: [{{allow: [scan], keys: ["{other}"]}}]',
+        f'one: grants: [{{allow: [read], keys: ["{first}"]}}]',
+        f'two: grants: [{{allow: [scan], keys: ["{second}"]}}]',
     )
 
-    assert [(code, line) for code, line, _ in said] == [
+    assert [(code, line) for code, line, _ in findings] == [
         ("missing-delimiter", line) for line in places
     ]
 
 
-def test_keys_and_channels_are_no_neighbours(parse: Parse) -> None:
-    """Their names live apart."""
+def test_key_and_channel_patterns_are_not_compared(parse: Parse) -> None:
+    """Keys and channels have separate names."""
     keys, channels = (
         '{allow: [read], keys: ["a:job*"]}',
         '{allow: [publish], channels: ["a:jobs:*"]}',
@@ -366,7 +367,7 @@ def test_budget_is_unreachable_if_a_rate_stops_all_of_its_calls_before(
 
 
 def test_finding_is_accepted_in_its_identity_alone(parse: Parse) -> None:
-    """A copy of the identity has to be looked at anew."""
+    """A copy of the identity needs its own `accept`."""
     grants = '[{allow: [read], keys: ["*"]}]'
     accept = '{bare-wildcard: "a", same-scope: "b"}'
     report = lint(
@@ -382,8 +383,8 @@ def test_finding_is_accepted_in_its_identity_alone(parse: Parse) -> None:
     ]
 
 
-def test_needless_accept_suggests_what_was_meant(parse: Parse) -> None:
-    """A misspelt code accepts nothing; nor can the finding about it be accepted away."""
+def test_needless_accept_suggests_a_similar_code(parse: Parse) -> None:
+    """A misspelt code accepts nothing, and the finding about it cannot be accepted."""
     accept = '{no-rates: "x", idle-deny: "y", needless-accept: "z"}'
     report = lint(parse(document(f"a: grants: {READ}, accept: {accept}")))
 
@@ -396,8 +397,8 @@ def test_needless_accept_suggests_what_was_meant(parse: Parse) -> None:
     ]
 
 
-def test_codes_are_as_people_have_written_them() -> None:
-    """They stand in documents: one that goes or is renamed makes their acceptances needless."""
+def test_codes_are_stable() -> None:
+    """Documents contain the codes: a renamed code would break their `accept`."""
     assert CODES == (
         "bare-wildcard",
         "mixed-duties",

@@ -69,7 +69,7 @@ def refused(reply: Any) -> Decision:
 
 
 def test_bytes_of_keys_values_and_correlations_arrive_as_they_are(agent: RawAgent) -> None:
-    """What SET got, GET gives back, and the event names the very key and correlation id."""
+    """GET returns the bytes of SET, and the event has the same key and correlation id."""
 
     @thorough(100)
     @given(BYTES, BYTES, BYTES)

@@ -141,8 +141,8 @@ def test_window_of_any_microsecond_is_that_of_the_model(
 
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("period", list(Period))
-def test_windows_go_on_after_the_last_compiled_year(zone: str, period: Period) -> None:
-    """A guard that nobody compiles again for years still opens new windows."""
+def test_windows_continue_after_the_last_compiled_year(zone: str, period: Period) -> None:
+    """A guard that is not recompiled for years still opens new windows."""
     runs = calendar.window_runs(period, zone, YEAR)
     after_us = int(datetime(YEAR + 20, 5, 5, tzinfo=UTC).timestamp()) * SECOND_US
 

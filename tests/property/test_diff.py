@@ -1,8 +1,8 @@
 """
-Generated pairs of policies: a difference says that access widens exactly where it does.
+Generated pairs of policies: a diff reports that access widens exactly if it does.
 
-Both ways, against the model of what guards decide: a call that the new policy allows and the
-old one does not is never overlooked, and whatever is said to be gained is such a call.
+The diff is compared with the evaluator: every call that only the new policy allows is reported,
+and every reported gain is such a call.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def allowed(identity: Identity | None, argv: list[bytes]) -> bool:
 
 
 def shown(identity: Identity | None, key: bytes) -> bool:
-    """Whether some SCAN that is allowed tells of *key*."""
+    """Return whether some SCAN that is allowed returns *key*."""
     spec = TABLE.get("SCAN")
     assert spec is not None
     if identity is None:
@@ -145,7 +145,7 @@ def shown(identity: Identity | None, key: bytes) -> bool:
 
 
 def is_special_glob_granted(identity: Identity | None) -> bool:
-    """Whether a literal key that may be scanned is more than that as a glob."""
+    """Return whether a literal key that may be scanned has special characters of globs."""
     return identity is not None and any(
         len(key.parts) == 1 and {*key.source} & {*"?["}
         for grant in identity.grants
@@ -154,7 +154,7 @@ def is_special_glob_granted(identity: Identity | None) -> bool:
 
 
 def witnesses(gain: Gain) -> list[list[bytes]]:
-    """Calls that prove a gain, of each of its commands."""
+    """Return calls that prove a gain, one for each of its commands."""
     if gain.glob is not None:
         return [[b"SCAN", b"0", b"MATCH", gain.glob]]
     if gain.channel is not None:
@@ -172,7 +172,7 @@ def witnesses(gain: Gain) -> list[list[bytes]]:
 def assert_proved(gains: tuple[Gain, ...], new: Identity | None, old: Identity | None) -> None:
     for gain in gains:
         if gain.shown is not None:
-            # What such a glob shows is not worked out: all that may be scanned counts as shown.
+            # The keys of such a glob are not computed: all that may be scanned count as shown.
             assert shown(new, gain.shown) or is_special_glob_granted(new), gain
             assert not shown(old, gain.shown), gain
             continue
@@ -182,15 +182,15 @@ def assert_proved(gains: tuple[Gain, ...], new: Identity | None, old: Identity |
 
 
 def says_that_access(diff: IdentityDiff, which: str) -> bool:
-    """Whether some rule about access is marked."""
+    """Return whether some grant or deny rule is marked."""
     return any(
         getattr(change, which) for change in diff.changes if change.part in (Part.GRANT, Part.DENY)
     )
 
 
-def test_what_a_difference_says_is_gained_or_lost_is() -> None:
-    """Each gain comes with calls, of every command that it names, that prove it."""
-    said: Counter[str] = Counter()
+def test_reported_gains_and_losses_are_real() -> None:
+    """Each gain has calls that prove it, for every command that it names."""
+    counts: Counter[str] = Counter()
 
     @thorough(PAIRS)
     @given(pairs())
@@ -199,14 +199,14 @@ def test_what_a_difference_says_is_gained_or_lost_is() -> None:
         diff = diff_identities(old, new, TABLE, PROTECTED)
         assert_proved(diff.gains, new, old)
         assert_proved(diff.losses, old, new)
-        # Whoever reads rules only finds the ones to blame.
+        # The marked rules explain each gain and loss.
         assert bool(diff.gains) == says_that_access(diff, "widens") == diff.widens
         assert bool(diff.losses) == says_that_access(diff, "narrows") == diff.narrows
-        said[f"{diff.widens} {diff.narrows}"] += 1
+        counts[f"{diff.widens} {diff.narrows}"] += 1
 
     compare()
 
-    assert len(said) == 4, said
+    assert len(counts) == 4, counts
 
 
 def keys_about(identity: Identity | None) -> list[bytes]:

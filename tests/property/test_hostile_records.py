@@ -69,7 +69,7 @@ def plant(data: st.DataObject, server: LuaServer, guard: LuaGuard, declared: lis
 
 
 def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes], reason: str) -> Decision:
-    """What the model says to a call, given what the server has stored and nothing else."""
+    """Return the decision of the evaluator from the records on the server alone."""
     server, identity = guard.server, guard.identity
     state = stored_state(identity, server.state("a"), guard.compiled.layout, reason)
     for limit in identity.limits:

@@ -65,7 +65,7 @@ KNOWN: dict[str, Sequence[tuple[Any, ...]]] = {
     "estimates of long entries": [("XINFO", "GROUPS", "k:stream:mega")] * 400,
     "estimates that deny": [("XREAD", "STREAMS", "k:stream:pending", "5-5")] * 100,
     "glob with a long literal": [("SSCAN", "k:set:mega", "0", "MATCH", f"*{'a' * 300}b")],
-    "common prefixes": [("SORT", "k:list:alike", "ALPHA")],
+    "common prefixes": [("SORT", "k:list:similar", "ALPHA")],
     "two long strings": [("LCS", "k:str:mid", "k:str:mid")] * 12,
 }  # fmt: skip
 

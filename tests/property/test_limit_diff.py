@@ -1,4 +1,4 @@
-"""Generated pairs of limits: one is said to allow more exactly where it does."""
+"""Generated pairs of limits: `allows_more_than` agrees with their counters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOW_US = 10**15
 
 
 def stops(limit: Limit, other: Limit, start_us: int, calls: int = CALLS) -> bool:
-    """Whether *limit* stops a call of those that *other* lets through as early as it can."""
+    """Return whether *limit* denies a call that *other* allows, with calls as early as possible."""
     judge, source = limit.new_count(), other.new_count()
     now_us = start_us
     for _ in range(calls):
@@ -38,17 +38,17 @@ def stops(limit: Limit, other: Limit, start_us: int, calls: int = CALLS) -> bool
 
 @thorough(300)
 @given(RATES, RATES, st.lists(st.integers(0, 200), max_size=30))
-def test_rate_allows_more_where_the_other_stops_a_call_of_it(
-    one: Rate, other: Rate, waits_us: list[int]
+def test_rate_allows_more_if_the_other_denies_one_of_its_calls(
+    rate: Rate, other: Rate, waits_us: list[int]
 ) -> None:
-    """Calls as early as they can be show it; calls at any other moments show no more."""
-    assert one.allows_more_than(other) == stops(other, one, NOW_US)
+    """Calls as early as possible decide it; other calls show no difference beyond that."""
+    assert rate.allows_more_than(other) == stops(other, rate, NOW_US)
 
-    judge, source, now_us = other.new_count(), one.new_count(), NOW_US
+    judge, source, now_us = other.new_count(), rate.new_count(), NOW_US
     for wait_us in waits_us:
         now_us = max(now_us + wait_us, source.free_us(now_us + wait_us))
         if judge.free_us(now_us) > now_us:
-            assert one.allows_more_than(other)
+            assert rate.allows_more_than(other)
             return
         source.take(now_us)
         judge.take(now_us)
@@ -66,7 +66,7 @@ PERIODS = [
 def test_budget_of_a_short_period_is_multiplied_by_its_windows_in_a_long_one(
     short: Period, long: Period, fitting: int
 ) -> None:
-    """In Berlin there is a day of 25 hours each October, and it is the model's too."""
+    """In Berlin, a day in October has 25 hours."""
     zone = "Europe/Berlin"
     often = Budget(Counter.REQUESTS, 2, short, zone)
     start_us = int(
@@ -83,7 +83,7 @@ def test_budget_of_a_short_period_is_multiplied_by_its_windows_in_a_long_one(
 
 
 def test_budget_in_a_zone_whose_clock_never_goes_back_has_days_of_24_hours() -> None:
-    """So that what is the same is not said to be more."""
+    """An hourly budget of 10 equals a daily one of 240 there."""
     for zone in ("UTC", "Asia/Tokyo"):
         hourly = Budget(Counter.WRITES, 10, Period.HOUR, zone)
         assert not hourly.allows_more_than(Budget(Counter.WRITES, 240, Period.DAY, zone))
@@ -92,14 +92,14 @@ def test_budget_in_a_zone_whose_clock_never_goes_back_has_days_of_24_hours() -> 
 
 @thorough(50)
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([*Period]))
-def test_budget_of_one_calendar_goes_by_its_number(one: int, other: int, period: Period) -> None:
-    """More is more."""
-    budgets = [Budget(Counter.WRITES, limit, period) for limit in (one, other)]
-    assert budgets[0].allows_more_than(budgets[1]) == (one > other)
+def test_budgets_of_one_calendar_compare_by_number(first: int, other: int, period: Period) -> None:
+    """A higher number allows more."""
+    budgets = [Budget(Counter.WRITES, limit, period) for limit in (first, other)]
+    assert budgets[0].allows_more_than(budgets[1]) == (first > other)
 
 
-def test_budgets_of_two_time_zones_let_each_through_what_the_other_stops() -> None:
-    """Around the moments at which only one of the windows ends."""
+def test_budgets_of_two_time_zones_each_allow_more_than_the_other() -> None:
+    """Only one of the windows ends at a time."""
     there = Budget(Counter.WRITES, 5, Period.DAY, "Asia/Tokyo")
     here = Budget(Counter.WRITES, 5, Period.DAY)
     assert there.allows_more_than(here)

@@ -51,7 +51,7 @@ def counters(server: LuaServer) -> dict[bytes, bytes]:
 
 
 def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes]) -> Decision:
-    """What the model says to a call, given what the server has stored and nothing else."""
+    """Return the decision of the evaluator from the records on the server alone."""
     server, identity = guard.server, guard.identity
     state = stored_state(identity, server.state("a"), guard.compiled.layout)
     for limit in identity.limits:
@@ -82,9 +82,9 @@ def play(
     start_us: int, policy: str, script: list[tuple[Move, Command, str]], *, is_forward: bool
 ) -> None:
     """
-    Every call of the script gets the model's answer, and a refused one changes nothing.
+    Check that each call gets the evaluator's decision, and that a denied one changes nothing.
 
-    *is_forward*: whether the clock never goes back, so that what is left can be told.
+    *is_forward*: whether the clock never goes back, so that the calls left can be predicted.
     """
     server = LuaServer(start_us)
     server.activate(policy)
@@ -128,7 +128,7 @@ def test_guard_and_model_agree_whatever_the_clock_does(
 def test_guard_and_model_agree_per_token_and_per_capture(
     start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
 ) -> None:
-    """Each token and each captured segment has a counter, kept as long as it matters."""
+    """Each token and each captured segment has a counter that lives as long as it counts."""
     play(start_us, document(limits_of), script, is_forward=True)
 
 
@@ -145,7 +145,7 @@ def test_guard_and_model_agree_on_who_suspends_itself_and_until_when(
     breaker: dict[str, Any],
     script: list[tuple[Move, Command, str]],
 ) -> None:
-    """Refusals of grants and of limits count alike, and those of the suspended do not."""
+    """Denials by grants and by limits count; those of a suspended identity do not."""
     play(start_us, document(limit | breaker), script, is_forward=False)
 
 
@@ -182,7 +182,7 @@ def test_clock_that_goes_back_never_breaks_a_guard(
 def test_retry_after_is_never_early_and_never_late(
     start_us: int, limits_of: dict[str, Any], moves: list[Move]
 ) -> None:
-    """Whoever waits exactly as long as told gets through; a millisecond less does not."""
+    """A call after exactly the reported time is allowed; a millisecond earlier it is denied."""
     server = LuaServer(start_us)
     server.activate(document(limits_of))
     guard, last = server.guard("a"), None
@@ -277,7 +277,7 @@ def test_batch_leaves_what_its_commands_alone_would_have_left(
 
 
 def later(guard: LuaGuard, at_us: int) -> Decision:
-    """What the same call gets at another time, if nothing else happens until then."""
+    """Return the decision of the same call at another time, without calls in between."""
     server = guard.server.copy()
     server.now_us = at_us
     return server.guard("a").call("SET", "k:a:1", "v")

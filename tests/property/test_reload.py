@@ -103,13 +103,13 @@ def test_guard_of_an_earlier_policy_is_stale_after_any_reload(
 
 
 def passes(server: LuaServer, tries: int) -> int:
-    """How many of so many calls in one instant get through."""
+    """Return the number of calls, of *tries* at one instant, that are allowed."""
     guard = server.guard("a")
     return sum(guard.call("SET", "k:a:1", "v").allowed for _ in range(tries))
 
 
 def spaced_passes(server: LuaServer, moves: list[Move], identity: Identity) -> list[int]:
-    """When calls get through, three tried after each move."""
+    """Return the times of allowed calls, with three tries after each move."""
     guard, last, found = server.guard("a"), Decision(), []
     for move in moves:
         server.now_us = max(server.now_us, moved(server.now_us, move, identity, last))
@@ -256,8 +256,8 @@ def test_calls_while_states_are_staged_count_as_those_before(
     twin.activate(new)
 
     assert server.now_us == twin.now_us
-    # Of a state that nobody called, a GCRA's debt is converted as of when it was staged; and
-    # stamps differ if a year ended meanwhile.
+    # Without a call, a GCRA's debt is converted as of the time of staging; and stamps differ if
+    # a year ended in between.
     if called:
         assert server.state("a")[8:] == twin.state("a")[8:]
 
@@ -299,7 +299,7 @@ def count_passes(agent: keyleash.Redis, tries: int) -> int:
 def test_spent_rate_is_still_spent_after_a_reload(
     leash: Leash, per: str, before: dict[str, Any], after: dict[str, Any], left: int
 ) -> None:
-    """What a reload adds is all that passes, wherever the counter is kept."""
+    """Only the calls that the reload adds are allowed, for every kind of subject."""
     leash.load(one={**ALL, "rate": {"writes": {**before, "per": per}}})
     agent = leash.agent("one")
     assert count_passes(agent, 6) == 5
@@ -310,7 +310,7 @@ def test_spent_rate_is_still_spent_after_a_reload(
 
 
 def test_counters_survive_reordering_neighbours_and_absence(leash: Leash) -> None:
-    """A limit is known by its name alone, also after its identity was gone for a policy."""
+    """A limit is identified by its name, also after a policy without its identity."""
     both = {"rate": {"writes": "6/day"}, "budget": {"writes": "900/month", "requests": "9/month"}}
     leash.load(one={**ALL, "rate": {"writes": "6/day"}})
     agent = leash.agent("one")
@@ -328,7 +328,7 @@ def test_counters_survive_reordering_neighbours_and_absence(leash: Leash) -> Non
 
 @pytest.mark.parametrize("gone", [False, True], ids=["changed", "gone-and-back"])
 def test_suspended_identity_stays_suspended_across_a_reload(leash: Leash, gone: bool) -> None:
-    """No change of the policy lets an agent act that somebody stopped."""
+    """No change of the policy ends a suspension."""
     leash.load(one=ALL)
     agent = leash.agent("one")
     freeze(leash.admin, ["one"], reason="")

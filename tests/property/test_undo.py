@@ -102,10 +102,10 @@ COMMANDS = st.one_of(
 @dataclass(frozen=True)
 class Deed:
     """
-    Something that somebody does.
+    An action on the server.
 
     Attributes:
-        who: An identity, or None for somebody whom no guard sees.
+        who: An identity, or None for a client without a guard.
         why: The correlation id.
         commands: More than one are a batch.
     """
@@ -212,7 +212,7 @@ class World:
         return self.leash.keyspace.vault + word if word in KEYS else word
 
     def chosen(self, why: str) -> dict[str, list[tuple[State, State]]]:
-        """What the deeds that are to be undone found and left, by key that they changed."""
+        """Return the values before and after the chosen actions, by key that they changed."""
         found: dict[str, list[tuple[State, State]]] = {}
         for deed, before, after in self.history:
             if deed.who is not None and deed.why == why:
@@ -245,26 +245,25 @@ def singly(program: Sequence[Sequence[Deed]]) -> Iterator[list[Deed]]:
 
 
 def is_broken(steps: Sequence[tuple[State, State]], now: State) -> bool:
-    """Whether somebody else changed a key after or between these."""
+    """Return whether another client changed a key after or between these steps."""
     nexts = [*(before for before, _ in steps[1:]), now]
     return any(after != later for (_, after), later in zip(steps, nexts, strict=True))
 
 
 @thorough(60)
 @given(st.lists(st.lists(deeds, min_size=1, max_size=5), min_size=1, max_size=8))
-def test_undo_of_a_correlation_leaves_what_stood_there_before_it(
+def test_undo_of_a_correlation_restores_the_values_before_it(
     world: World, program: list[list[Deed]]
 ) -> None:
     """
     All data types, expiries, batches, failures, and changes that no guard saw.
 
-    Conflicts are exactly the keys that others changed since, or between; with one, nothing
-    is changed; forced, each key holds what it held before the first chosen command changed it.
-    An undo that is undone leaves all as it was before.
+    Conflicts are exactly the keys that others changed after or between the chosen commands. With a
+    conflict, nothing changes; forced, each key gets its value from before the first chosen command.
+    An undo that is undone restores everything.
     """
     world.begin()
-    # In what order things happened in one millisecond is told by digests alone, and these do not
-    # tell it if somebody whom no guard sees had a hand in it.
+    # The order within one millisecond is found by digests, which changes without a guard break.
     for at_once in program if all(deed.who for deed in chain(*program)) else singly(program):
         world.do(at_once)
     chosen, now, admin = world.chosen("c0"), world.look(), world.leash.admin

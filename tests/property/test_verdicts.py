@@ -228,7 +228,7 @@ OPTION_WORDS = (b"STORE", b"store\0", b"STOREDIST", b"LIMIT", b"ALPHA", b"ASC", 
 
 
 def choices_for(spec: CommandSpec, place: int, keys: Sequence[bytes]) -> Sequence[bytes]:
-    """What may stand at a place of a call: where keys may be, mostly keys."""
+    """Return the choices for a place of a call: mostly keys where a key may be."""
     if spec.name.startswith("BITFIELD") and place > 1:
         return BITFIELD_WORDS
     for search in spec.keys:
@@ -386,7 +386,7 @@ class Twins:
             reply_to(self.plain, b"DEL", *keys)
 
     def data(self) -> tuple[set[bytes], set[bytes]]:
-        """What agents have in each, by the names that they use."""
+        """Return the agents' keys in each database, by the names that they use."""
         guarded, plain = reply_to(self.guarded, b"KEYS", b"*"), reply_to(self.plain, b"KEYS", b"*")
         control = (self.keyspace.prefix.encode(), b"keyleash:guard:", b"keyleash:sealed")
         names = {key for key in guarded if not key.startswith(control)}
@@ -567,8 +567,10 @@ def test_module_commands_are_judged_as_the_model_says(module_server: RealServer)
 
 
 @pytest.mark.parametrize("reads", [False, True])
-def test_full_audit_stream_is_judged_as_the_model_says(server: RealServer, reads: bool) -> None:
-    """Which calls have an event is the same for both, for every command, with and without keys."""
+def test_full_audit_stream_denies_the_calls_that_the_evaluator_denies(
+    server: RealServer, reads: bool
+) -> None:
+    """Both agree on the calls with an event, for every command, with and without keys."""
     audit = {"reads": reads, "retain": {"until": "exported", "hard_max": 1}}
     all_classes = [str(item) for item in OperationClass]
     grant = {"allow": all_classes, "keys": ["*"], "channels": ["*"]}
