@@ -69,7 +69,10 @@ def check_tokens(deployment: Deployment, main: Server) -> Iterable[CheckResult]:
 def _differs(
     record: GuardRecord | None, guard: CompiledGuard, active: ActivePolicy, commands: str
 ) -> bool:
-    return record is not None and (
+    # A damaged record, read as an empty one, is a finding of `check_scripts`.
+    if record is None or not record.digest:
+        return False
+    return (
         (record.digest, record.batch_digest) != tuple(guard.scripts)
         or (record.policy_digest, record.commands) != (guard.policy_digest, commands)
         or record.transport is not active.transport
