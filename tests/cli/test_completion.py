@@ -27,7 +27,7 @@ def shell(loaded: Cli, tmp_path: Path) -> dict[str, str]:
 
 
 def line_of(name: str) -> str:
-    """What the page says to put into the shell's file."""
+    """Return the line that the page adds to the shell's file."""
     lines = re.findall(rf"^    (.*_KEYLEASH_COMPLETE={name}_source.*)$", PAGE.read_text(), re.M)
     return str(lines[0])
 
@@ -38,7 +38,7 @@ def run(shell: list[str], env: dict[str, str]) -> list[str]:
 
 
 def test_bash_completes_commands_and_identities(shell: dict[str, str]) -> None:
-    """As the page says to set it up."""
+    """The shell is set up as documented."""
     script = f"""{line_of("bash")}
 tab() {{ COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keyleash_completion keyleash
   printf '%s\\n' "${{COMPREPLY[@]}}"; }}
@@ -64,10 +64,10 @@ tab keyleash limits reset agent-runner --limit budget.re
         ("audit report -o x", "file"),
     ],
 )
-def test_shell_completes_files_where_a_file_is_meant(
+def test_argument_of_type_file_completes_files(
     shell: dict[str, str], words: str, kind: str
 ) -> None:
-    """It knows how better than we do, and is told that it may."""
+    """Completion of files is left to the shell."""
     env = {
         **shell,
         "_KEYLEASH_COMPLETE": "bash_complete",
@@ -79,7 +79,7 @@ def test_shell_completes_files_where_a_file_is_meant(
 
 
 def test_rotate_completes_identities(shell: dict[str, str]) -> None:
-    """Ids of tokens are copied from a list."""
+    """Token ids are not completed."""
     env = {
         **shell,
         "_KEYLEASH_COMPLETE": "bash_complete",
@@ -92,7 +92,7 @@ def test_rotate_completes_identities(shell: dict[str, str]) -> None:
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
 def test_fish_completes_commands_and_identities(shell: dict[str, str]) -> None:
-    """As the page says to set it up."""
+    """The shell is set up as documented."""
     script = f"""{line_of("fish")}
 complete -C "keyleash freeze agent-re"
 """
@@ -100,7 +100,7 @@ complete -C "keyleash freeze agent-re"
 
 
 def test_completion_without_a_server_has_no_names_and_no_error(shell: dict[str, str]) -> None:
-    """Whoever presses Tab has nowhere to read it."""
+    """An error message would be printed into the line that is being typed."""
     env = {
         **shell,
         "KEYLEASH_URL": "redis://127.0.0.1:1",

@@ -52,7 +52,7 @@ def test_reply_in_a_pipe_is_the_bare_value(reply: Any, expected: bytes) -> None:
 
 
 def test_exec_runs_through_the_guard(server: RealServer, example: str) -> None:
-    """What is granted works, and what is not is refused with its code, on every server."""
+    """A granted call runs; others are denied with a code, on every server."""
     cli = Cli(server.url)
     cli.ok("load", example, "--yes")
     token = cli.token("agent-runner")
@@ -92,7 +92,7 @@ def test_arguments_after_the_command_are_the_commands_own(agent: Cli) -> None:
 
 
 def test_error_of_the_command_itself_fails(agent: Cli) -> None:
-    """A command that ran and failed is no refusal, and no success either."""
+    """A command that ran and failed is neither a denial nor a success."""
     agent.ok("exec", "SET", KEY, "x")
 
     result = agent.run("exec", "LPUSH", KEY, "y")
@@ -102,8 +102,8 @@ def test_error_of_the_command_itself_fails(agent: Cli) -> None:
     assert agent.json("exec", "LPUSH", KEY, "y", exit_code=1)["error"]["code"] == "server-error"
 
 
-def test_refusal_as_json_has_its_code_and_details(loaded: Cli) -> None:
-    """A program decides by code, and not by text."""
+def test_denial_as_json_has_code_and_details(loaded: Cli) -> None:
+    """Programs decide by code, not by text."""
     token = loaded.token("agent-runner")
 
     error = loaded.json("exec", "GET", "elsewhere", exit_code=1, KEYLEASH_TOKEN=token)["error"]
@@ -113,8 +113,8 @@ def test_refusal_as_json_has_its_code_and_details(loaded: Cli) -> None:
     assert set(error) == {"code", "message", "help", "details", "problems"}
 
 
-def test_rate_and_budget_refusals_say_when(loaded: Cli) -> None:
-    """The two refusals that pass by themselves say when they do."""
+def test_rate_and_budget_denials_have_a_time(loaded: Cli) -> None:
+    """The help says when the call will be allowed again."""
     token = loaded.token("agent-recovery")
     words = ("exec", "SETRANGE", "agents:recovery:1:checkpoint", "0", "x")
     for _ in range(60):
@@ -126,8 +126,8 @@ def test_rate_and_budget_refusals_say_when(loaded: Cli) -> None:
     assert "help: try again in " in result.stderr
 
 
-def test_correlation_reaches_the_trail(loaded: Cli) -> None:
-    """The id that ties a command to what it was run for."""
+def test_correlation_is_in_the_audit_event(loaded: Cli) -> None:
+    """The correlation id links a command to a task."""
     token = loaded.token("agent-runner")
 
     loaded.ok("exec", "--correlation", "job-42", "SET", KEY, "x", KEYLEASH_TOKEN=token)
@@ -137,14 +137,14 @@ def test_correlation_reaches_the_trail(loaded: Cli) -> None:
 
 
 def test_token_can_come_from_standard_input(loaded: Cli) -> None:
-    """The first line, so that no process list shows it."""
+    """The first line is the token, which no process list shows."""
     token = loaded.token("agent-runner")
 
     assert loaded.ok("exec", "--token", "-", "SET", KEY, "x", stdin=f"{token}\nrest\n") == "OK\n"
 
 
 def test_token_can_come_from_a_file(loaded: Cli, tmp_path: Path) -> None:
-    """As secrets are mounted into a container; an option beats the variable."""
+    """The option has precedence over the variable."""
     file = tmp_path / "token"
     file.write_text(loaded.token("agent-runner") + "\n")
 
@@ -152,8 +152,8 @@ def test_token_can_come_from_a_file(loaded: Cli, tmp_path: Path) -> None:
     assert loaded.ok(*call, KEYLEASH_TOKEN="kl_agent-runner_" + "A" * 32) == "OK\n"
 
 
-def test_token_on_the_command_line_is_refused_and_to_be_revoked(loaded: Cli) -> None:
-    """It stood in the process list already, so that it is refused is not the end of it."""
+def test_token_on_the_command_line_is_a_usage_error(loaded: Cli) -> None:
+    """The help says to revoke it, since the process list has shown it."""
     token = loaded.token("agent-runner")
 
     result = loaded.run("exec", "--token", token, "SET", KEY, "x")
@@ -165,8 +165,8 @@ def test_token_on_the_command_line_is_refused_and_to_be_revoked(loaded: Cli) -> 
 
 
 @pytest.mark.parametrize("given", ["hunter2", "no\0file"])
-def test_what_names_no_file_of_a_token_is_not_repeated(loaded: Cli, given: str) -> None:
-    """It may be another secret, given in the wrong place."""
+def test_name_of_a_missing_token_file_is_not_repeated(loaded: Cli, given: str) -> None:
+    """The name may be a secret that was passed by mistake."""
     result = loaded.run("exec", "--token", given, "GET", "x")
 
     assert result.exit_code == 66
@@ -176,7 +176,7 @@ def test_what_names_no_file_of_a_token_is_not_repeated(loaded: Cli, given: str) 
 
 @pytest.mark.parametrize("stdin", ["", "\n"])
 def test_no_token_is_a_usage_error(loaded: Cli, stdin: str) -> None:
-    """Neither option, variable nor input."""
+    """Option, variable and input are empty."""
     assert loaded.run("exec", "GET", "x").exit_code == 2
     assert loaded.run("exec", "--token", "-", "GET", "x", stdin=stdin).exit_code == 2
 
@@ -185,10 +185,10 @@ def test_no_token_is_a_usage_error(loaded: Cli, stdin: str) -> None:
     "wrong", ["kl_agent-runner_" + "A" * 32, "kl_nobody_" + "B" * 32, "hunter2", "kl_x_" + "é" * 20]
 )
 @pytest.mark.parametrize("words", [(), ("--json",)])
-def test_wrong_token_is_refused_and_never_repeated(
+def test_wrong_token_is_denied_and_not_repeated(
     loaded: Cli, wrong: str, words: tuple[str, ...]
 ) -> None:
-    """Output lands in logs; a token that is almost right must not."""
+    """Output is logged; a token that is almost right must not be."""
     result = loaded.run(*words, "exec", "GET", "x", KEYLEASH_TOKEN=wrong)
 
     assert result.exit_code == 1
@@ -212,19 +212,19 @@ def test_denied_command_is_shown_without_a_trailing_blank_and_with_the_section_t
 
 
 def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
-    """A misplaced token comes back in the server's message, and must be cut out of it."""
+    """A token is removed from the server's message."""
     token = loaded.token("agent-runner")
 
     result = loaded.run("exec", token, "x", KEYLEASH_TOKEN=token)
 
     assert result.exit_code == 1
     assert "COMMAND_REFUSED" in result.stderr
-    said = result.output + loaded.ok("audit", "log", "--denied")
-    assert token[len("kl_agent-runner_") :].upper() not in said.upper()
+    output = result.output + loaded.ok("audit", "log", "--denied")
+    assert token[len("kl_agent-runner_") :].upper() not in output.upper()
 
 
-def test_exec_shows_the_reply_of_what_no_replica_has(cli: Cli, policy: Path) -> None:
-    """It was done, so the reply is of use; and the end says that it may be lost."""
+def test_call_that_no_replica_has_prints_its_reply_and_fails(cli: Cli, policy: Path) -> None:
+    """The call ran, so its reply is printed; the exit code says that it may be lost."""
     rules = {
         "kind": "machine",
         "grants": [{"allow": ["read", "write"], "keys": ["t:*"]}],

@@ -28,7 +28,7 @@ ONLINE: Sequence[tuple[str, ...]] = [
 
 @pytest.mark.parametrize("words", ONLINE, ids=" ".join)
 def test_server_out_of_reach_is_69_and_named(offline: Cli, words: tuple[str, ...]) -> None:
-    """Every command that needs the server says which one it did not find."""
+    """The message has the URL of the server."""
     offline.env["KEYLEASH_TOKEN"] = "kl_agent-runner_" + "A" * 32
     result = offline.run(*words)
 
@@ -40,7 +40,7 @@ def test_server_out_of_reach_is_69_and_named(offline: Cli, words: tuple[str, ...
 
 
 def test_password_of_an_unreachable_server_is_not_shown() -> None:
-    """The URL is shown, without what is secret in it."""
+    """The URL is shown without its password."""
     result = Cli("redis://ops:s3cret@127.0.0.1:1/2").run("status")
 
     assert result.exit_code == 69
@@ -49,7 +49,7 @@ def test_password_of_an_unreachable_server_is_not_shown() -> None:
 
 
 def test_wrong_password_is_77_and_not_shown(embedded: RealServer) -> None:
-    """To be refused is not to be out of reach."""
+    """A rejected login has its own exit code."""
     embedded.client().acl_setuser("ops", enabled=True, passwords=["+right"])
     wrong = Cli(f"redis://ops:wr0ng@127.0.0.1:{embedded.port}")
     needless = Cli(f"redis://:wr0ng@127.0.0.1:{embedded.port}")
@@ -70,7 +70,7 @@ def test_wrong_password_is_77_and_not_shown(embedded: RealServer) -> None:
 def test_user_without_the_rights_is_77(
     loaded: Cli, embedded: RealServer, words: tuple[str, ...], commands: list[str]
 ) -> None:
-    """Whether the server refuses the command or what a script does in it."""
+    """The server may deny the command, or a command in a script."""
     embedded.client().acl_setuser("weak", enabled=True, passwords=["+pw"], commands=commands)
     weak = Cli(f"redis://weak:pw@127.0.0.1:{embedded.port}")
 
@@ -93,10 +93,10 @@ def test_user_without_the_rights_is_77(
     ids=" ".join,
 )
 @pytest.mark.parametrize("actor", ["  ", "\udcff", "x" * 257])
-def test_actor_that_is_no_name_is_a_usage_error(
+def test_blank_or_long_actor_is_a_usage_error(
     loaded: Cli, words: tuple[str, ...], actor: str
 ) -> None:
-    """Nothing is changed by nobody, and no traceback is shown."""
+    """Nothing is changed, and no traceback is shown."""
     before = loaded.lines("audit", "log", "--control")
 
     result = loaded.run("--actor", actor, *words)
@@ -118,7 +118,7 @@ def test_actor_that_is_no_name_is_a_usage_error(
     ids=ascii,
 )
 def test_argument_that_is_not_utf8_gets_no_traceback(loaded: Cli, words: tuple[str, ...]) -> None:
-    """The shell hands on whatever bytes were typed."""
+    """The shell passes any bytes."""
     result = loaded.run(*words)
 
     assert result.exit_code in {1, 2}
@@ -144,7 +144,7 @@ def test_argument_that_is_not_utf8_gets_no_traceback(loaded: Cli, words: tuple[s
 def test_input_file_that_cannot_be_read_is_66(
     loaded: Cli, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    """Missing, a folder, or in a folder that is none: one code for all commands."""
+    """A missing file, a directory or a wrong path: one exit code for all commands."""
     (tmp_path / "file").write_text("")
     for file in (tmp_path / "missing.yaml", tmp_path, tmp_path / "file" / "below"):
         given = [str(file) if word == "FILE" else word for word in words]
@@ -156,7 +156,7 @@ def test_input_file_that_cannot_be_read_is_66(
 
 
 def test_message_cannot_move_the_cursor(loaded: Cli) -> None:
-    """What was typed is repeated in an error, made visible."""
+    """Control characters of an argument are escaped in the message."""
     result = loaded.run("token", "show", "a\x1b[2J\nb")
 
     assert r"no token has the id `a\x1b[2J\nb`" in result.stderr
@@ -166,16 +166,16 @@ def test_message_cannot_move_the_cursor(loaded: Cli) -> None:
 def test_name_of_a_file_cannot_move_the_cursor(
     offline: Cli, example: Path, tmp_path: Path, text: str | None
 ) -> None:
-    """Policies of strangers are checked in pull requests, and their names are strangers', too."""
+    """Pull requests of others are checked, with file names of their choice."""
     file = tmp_path / "a\x1b[2J.yaml"
     bare = example.read_text().replace('keys: ["agents:recovery:*"]', 'keys: ["*"]')
     file.write_text(text or bare)
 
     with on_a_terminal(offline, "check", file) as (_, terminal):
-        said = read_all(terminal)
+        output = read_all(terminal)
 
-    assert r"a\x1b[2J.yaml:" in said
-    assert "\x1b[2J" not in said
+    assert r"a\x1b[2J.yaml:" in output
+    assert "\x1b[2J" not in output
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_name_of_a_file_cannot_move_the_cursor(
     ],
 )
 def test_url_that_names_no_server_is_a_usage_error(url: str) -> None:
-    """What may be part of a password is not repeated."""
+    """A possible part of a password is not repeated."""
     result = Cli(url).run("status")
 
     assert result.exit_code == 2
@@ -215,19 +215,19 @@ def test_url_that_names_no_server_is_a_usage_error(url: str) -> None:
         ("redis://:p/w@h", "the given URL"),
     ],
 )
-def test_url_is_shown_without_what_is_secret(url: str, shown: str) -> None:
-    """Passwords stand in two places of a URL, and sometimes where they break it."""
+def test_url_is_shown_without_secrets(url: str, shown: str) -> None:
+    """Passwords are in two places of a URL, and may make it malformed."""
     assert shown_url(url) == shown
 
 
 def test_replies_are_read_as_bytes_whatever_the_url_says(embedded: RealServer) -> None:
-    """A URL made for another program must not change how we read."""
+    """Options of the URL do not change how replies are read."""
     assert Cli(f"{embedded.url}?decode_responses=true&protocol=3").run("status").exit_code == 0
 
 
 @pytest.mark.parametrize("refusal", LeashError.__subclasses__(), ids=lambda item: item.code)
-def test_every_refusal_has_a_sentence_also_without_its_details(refusal: type[LeashError]) -> None:
-    """A guard of another version may leave a detail out; the code is what must arrive."""
+def test_every_denial_has_a_message_also_without_details(refusal: type[LeashError]) -> None:
+    """A guard of another version may omit a detail; the code is always shown."""
     failure = failure_of(refusal({"retry_after_ms": "5", "resets_at_ms": "0"}), "redis://h")
 
     assert failure is not None
@@ -235,8 +235,8 @@ def test_every_refusal_has_a_sentence_also_without_its_details(refusal: type[Lea
     assert failure.message.startswith(f"{refusal.code}: ")
 
 
-def test_spent_budget_says_when_it_begins_anew() -> None:
-    """In the words of a clock, in UTC."""
+def test_exhausted_budget_has_the_time_of_its_reset() -> None:
+    """The time is shown in UTC."""
     spent = BudgetExhaustedError({"limit": "budget.requests", "resets_at_ms": "1700006400000"})
 
     failure = failure_of(spent, "redis://h")
@@ -246,16 +246,16 @@ def test_spent_budget_says_when_it_begins_anew() -> None:
     assert failure.help == "it resets at 2023-11-15 00:00:00Z"
 
 
-def test_error_that_was_not_foreseen_is_no_failure() -> None:
-    """A bug of ours must look like one, and not like the user's mistake."""
+def test_unexpected_error_is_not_a_failure() -> None:
+    """A bug is reported as a bug, not as the user's mistake."""
     assert failure_of(ZeroDivisionError(), "redis://h") is None
 
 
 @pytest.mark.parametrize("distress", DISTRESSES, ids=str)
-def test_server_in_distress_is_named_with_a_way_out(
+def test_error_of_a_degraded_server_has_help(
     loaded: Cli, embedded: RealServer, distress: Distress
 ) -> None:
-    """Neither the server's long sentence nor the place in a script helps at night."""
+    """The message says what is wrong and what to do."""
     if distress.name == "full-disk" and not FULL_DISK.exists():
         pytest.skip("there is no /dev/full")
     token = loaded.token("agent-runner")
@@ -281,10 +281,8 @@ def test_server_in_distress_is_named_with_a_way_out(
     ],
     ids=lambda words: words[0],
 )
-def test_error_holds_nothing_that_a_terminal_would_obey(
-    loaded: Cli, words: tuple[str, ...]
-) -> None:
-    """A name that somebody else wrote is pasted into a command, and comes back in its error."""
+def test_error_message_has_no_control_characters(loaded: Cli, words: tuple[str, ...]) -> None:
+    """A name that another user chose is repeated in an error."""
     result = loaded.run(*words)
 
     assert result.exit_code != 0

@@ -1,4 +1,4 @@
-"""What a fenced agent may write among keyleash's keys, put there in every wrong way, stops no tool.
+"""Corrupt records that a fenced agent can write do not break any command.
 
 It may write its own state, its tokens' records, and entries of its own audit streams: see
 docs/how-to/fence.md.
@@ -65,23 +65,23 @@ def forged(loaded: Cli, embedded: RealServer) -> Cli:
 
 @pytest.mark.parametrize("words", READING)
 def test_forged_entries_and_numbers_stop_no_tool(forged: Cli, tmp_path: Path, words: str) -> None:
-    """Nor do they hide what others did."""
+    """Events of other identities are still shown."""
     if "parquet" in words:
         pytest.importorskip("pyarrow")
 
-    said = forged.run(*words.replace("FOLDER", str(tmp_path)).split())
+    result = forged.run(*words.replace("FOLDER", str(tmp_path)).split())
 
-    assert said.exit_code == 0, said.output
+    assert result.exit_code == 0, result.output
     if words == "audit log":
-        assert "agents:recovery:1" in said.output
+        assert "agents:recovery:1" in result.output
 
 
 def test_undo_of_an_honest_agent_is_planned_beside_forged_entries(forged: Cli) -> None:
     """A plan with conflicts is a plan; of events that are all made up there is none."""
 
     def undo(*of: str) -> dict[str, Any]:
-        said = forged.run("--json", "undo", *of, "--since", "1h", "--dry-run").stdout
-        plan: dict[str, Any] = json.loads(said)
+        output = forged.run("--json", "undo", *of, "--since", "1h", "--dry-run").stdout
+        plan: dict[str, Any] = json.loads(output)
         return plan
 
     for of in (("--identity", OTHER), ("--key", "agents:recovery:*")):
@@ -90,16 +90,16 @@ def test_undo_of_an_honest_agent_is_planned_beside_forged_entries(forged: Cli) -
 
 
 def test_forged_entries_are_followed(forged: Cli, embedded: RealServer) -> None:
-    """All of them come, and then it waits."""
+    """All entries are printed, and the command then waits."""
     query, client = Query(since_ms=1), embedded.client()
     for follow, entries in ((follow_events, EVENTS), (follow_denials, DENIALS)):
         found = iter(follow(client, NAMES, lambda: [RUNNER], query))
-        told = list(iter(lambda found=found: next(found), None))  # type: ignore[misc]
-        assert 0 < len(told) <= len(entries) + 1
+        entries_read = list(iter(lambda found=found: next(found), None))  # type: ignore[misc]
+        assert 0 < len(entries_read) <= len(entries) + 1
 
 
 def test_policy_is_loaded_over_a_forged_state(forged: Cli, example: Path, policy: Path) -> None:
-    """Its numbers are moved as they are, or not at all."""
+    """Its counts are migrated unchanged, or not at all."""
     policy.write_text(example.read_text().replace("50000/day", "40000/day"))
 
     forged.ok("load", policy, "--yes")
@@ -124,7 +124,7 @@ def test_policy_is_loaded_over_a_forged_state(forged: Cli, example: Path, policy
 def test_suspension_of_hostile_bytes_stops_no_tool(
     loaded: Cli, embedded: RealServer, words: str, exit_code: int
 ) -> None:
-    """An agent with a circuit breaker may write why and until when it is suspended."""
+    """An agent with a circuit breaker can write the reason and end of its suspension."""
     client = embedded.client()
     token = loaded.token(RUNNER)
     wrong: dict[Any, Any] = {
@@ -137,11 +137,11 @@ def test_suspension_of_hostile_bytes_stops_no_tool(
     client.setrange(NAMES.state(RUNNER), 8, struct.pack("<d", 2.0**51))
     loaded.run("exec", "PING", KEYLEASH_TOKEN=token)
 
-    said = loaded.run(*words.split())
+    result = loaded.run(*words.split())
 
-    assert said.exit_code == exit_code, said.output
+    assert result.exit_code == exit_code, result.output
     if "explain" in words:
-        assert "SUSPENDED" in said.output
+        assert "SUSPENDED" in result.output
 
 
 @pytest.mark.parametrize("form", ["", "--json "])
@@ -149,17 +149,17 @@ def test_suspension_of_hostile_bytes_stops_no_tool(
 def test_corrupt_counter_is_explained(
     loaded: Cli, embedded: RealServer, form: str, place: int
 ) -> None:
-    """As the guard denies it, without an end that it does not have."""
+    """The explanation has the code of the guard, and no time of a reset."""
     embedded.client().setrange(NAMES.state(RUNNER), place, struct.pack("<d", NAN))
     call = ("SET", "agents:jobs:7:state", "x")
 
-    said = loaded.run(*form.split(), "explain", RUNNER, "--", *call)
+    result = loaded.run(*form.split(), "explain", RUNNER, "--", *call)
     answer = loaded.run("exec", *call, KEYLEASH_TOKEN=loaded.token(RUNNER))
 
-    assert (said.exit_code, answer.exit_code) == (1, 1)
-    assert "COUNTER_CORRUPT" in said.output
+    assert (result.exit_code, answer.exit_code) == (1, 1)
+    assert "COUNTER_CORRUPT" in result.output
     assert "COUNTER_CORRUPT" in answer.output
-    assert "9999" not in said.output
+    assert "9999" not in result.output
     holder = loaded.run(*form.split(), "whoami", KEYLEASH_TOKEN=loaded.token(RUNNER))
     assert holder.exit_code == 0
     assert "9999" not in holder.output
@@ -167,11 +167,11 @@ def test_corrupt_counter_is_explained(
 
 
 def test_short_record_of_a_token_stops_no_tool(loaded: Cli, embedded: RealServer) -> None:
-    """An agent may make one anew once it is gone."""
+    """An agent can create the record of an expired token."""
     token = loaded.token(RUNNER)
     embedded.client().set(NAMES.token(RUNNER, token_digest(token)), b"x")
 
     for words in ("token list", "status", f"token rotate {RUNNER}", f"token revoke {RUNNER}"):
-        said = loaded.run(*words.split())
-        assert said.exit_code in (0, 1, 2), said.output
-        assert "Traceback" not in said.output
+        result = loaded.run(*words.split())
+        assert result.exit_code in (0, 1, 2), result.output
+        assert "Traceback" not in result.output

@@ -13,8 +13,8 @@ from support.terminals import on_a_terminal, read_all, read_until
 CALL = ("exec", "GET", "agents:context:1")
 
 
-def test_freeze_for_a_time_says_until_when_and_why_to_everybody(loaded: Cli) -> None:
-    """The operator, whoever looks at the status, and the agent read the same."""
+def test_freeze_for_a_time_shows_end_and_reason(loaded: Cli) -> None:
+    """The command, the status and the denial have the same end and reason."""
     token = loaded.token("agent-reader")
 
     result = loaded.run(
@@ -41,36 +41,36 @@ def test_freeze_for_a_time_says_until_when_and_why_to_everybody(loaded: Cli) -> 
     assert "bad writes" in log
 
 
-def test_thaw_says_who_was_suspended(loaded: Cli) -> None:
-    """And lets the others be."""
+def test_thaw_lists_the_resumed_identities(loaded: Cli) -> None:
+    """Identities that were not suspended are unchanged."""
     token = loaded.token("agent-reader")
     loaded.ok("freeze", "agent-reader", "--reason", "x")
 
-    said = loaded.ok("thaw", "agent-reader", "agent-runner")
+    output = loaded.ok("thaw", "agent-reader", "agent-runner")
 
-    assert re.search(r"agent-reader +resumed", said)
-    assert re.search(r"agent-runner +unchanged", said)
+    assert re.search(r"agent-reader +resumed", output)
+    assert re.search(r"agent-runner +unchanged", output)
     assert loaded.run(*CALL, KEYLEASH_TOKEN=token).exit_code == 0
     assert "nothing changed" in loaded.run("thaw", "agent-reader").stderr
 
 
 @pytest.mark.parametrize("words", [("freeze", "--reason", "x"), ("thaw",)])
-def test_everybody_is_meant_only_by_whoever_says_so(loaded: Cli, words: tuple[str, ...]) -> None:
-    """A name that was forgotten must not stop the fleet, nor let it go."""
+def test_freeze_or_thaw_of_all_needs_confirmation(loaded: Cli, words: tuple[str, ...]) -> None:
+    """A forgotten name must not suspend or resume every identity."""
     assert loaded.run(*words).exit_code == 2
     assert [item["suspended"] for item in loaded.json("status")["identities"]] == [False] * 4
     assert len(loaded.json(*words, "--yes")["identities"]) == 4
 
 
 def test_freeze_as_json_has_the_moment_and_each_identity(loaded: Cli) -> None:
-    """What a runbook's next step needs."""
-    said = loaded.json("freeze", "agent-reader", "--reason", "why", "--for", "1h")
+    """The document has the time, the event and each identity."""
+    output = loaded.json("freeze", "agent-reader", "--reason", "why", "--for", "1h")
 
-    assert said["bound_at"].endswith("Z")
-    assert re.fullmatch(r"\d+-\d+", said["event"])
-    (one,) = said["identities"]
-    assert one.pop("until").endswith("Z")
-    assert one == {"identity": "agent-reader", "changed": True, "reason": "why"}
+    assert output["bound_at"].endswith("Z")
+    assert re.fullmatch(r"\d+-\d+", output["event"])
+    (item,) = output["identities"]
+    assert item.pop("until").endswith("Z")
+    assert item == {"identity": "agent-reader", "changed": True, "reason": "why"}
     assert loaded.json("status")["identities"][0]["suspension"]["by"] == "tester"
 
 
@@ -88,13 +88,13 @@ def test_freeze_as_json_has_the_moment_and_each_identity(loaded: Cli) -> None:
 def test_freeze_without_a_reason_or_a_time_is_a_usage_error(
     loaded: Cli, words: tuple[str, ...]
 ) -> None:
-    """Nobody is stopped by half a command."""
+    """No identity is suspended."""
     assert loaded.run("freeze", *words).exit_code == 2
     assert loaded.json("status")["identities"][0]["suspended"] is False
 
 
-def test_freeze_of_an_unknown_identity_stops_nobody(loaded: Cli) -> None:
-    """All that were meant, or none."""
+def test_freeze_of_an_unknown_identity_suspends_none(loaded: Cli) -> None:
+    """All named identities are suspended, or none."""
     result = loaded.run("freeze", "agent-reader", "agent-runer", "--reason", "x")
 
     assert result.exit_code == 1
@@ -103,31 +103,32 @@ def test_freeze_of_an_unknown_identity_stops_nobody(loaded: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [((), "stops until `keyleash thaw`"), (("--for", "90m"), "stops for 1h30m")]
+    ("words", "output"),
+    [((), "stops until `keyleash thaw`"), (("--for", "90m"), "stops for 1h30m")],
 )
 def test_question_before_all_are_frozen_says_for_how_long(
-    loaded: Cli, words: tuple[str, ...], said: str
+    loaded: Cli, words: tuple[str, ...], output: str
 ) -> None:
-    """Whoever answers knows whether somebody has to come back and thaw."""
+    """The question has the duration of the suspension."""
     with on_a_terminal(loaded, "freeze", "--reason", "x", *words) as (process, terminal):
         asked = read_until(terminal, "[y/N]")
         os.write(terminal, b"n\n")
         assert "nothing was changed" in read_all(terminal)
         assert process.wait(timeout=30) == 1
 
-    assert f"every agent {said}" in asked
+    assert f"every agent {output}" in asked
 
 
 def test_freeze_of_a_name_given_twice_is_of_one_identity(loaded: Cli) -> None:
-    """A list that was put together by hand; it did change something."""
-    (one,) = loaded.json("freeze", *["agent-reader"] * 2, "--reason", "x")["identities"]
-    assert one["changed"] is True
-    (one,) = loaded.json("thaw", *["agent-reader"] * 2)["identities"]
-    assert one["changed"] is True
+    """A name that is given twice is one identity, and reported as changed."""
+    (item,) = loaded.json("freeze", *["agent-reader"] * 2, "--reason", "x")["identities"]
+    assert item["changed"] is True
+    (item,) = loaded.json("thaw", *["agent-reader"] * 2)["identities"]
+    assert item["changed"] is True
 
 
-def test_freeze_for_years_is_refused_in_words_of_a_freeze(loaded: Cli) -> None:
-    """Advice on the life of tokens would only be in the way."""
+def test_freeze_for_years_is_a_usage_error_without_token_advice(loaded: Cli) -> None:
+    """The message does not mention lifetimes of tokens."""
     result = loaded.run("freeze", "agent-reader", "--reason", "x", "--for", "400d")
 
     assert result.exit_code == 2
@@ -135,8 +136,8 @@ def test_freeze_for_years_is_refused_in_words_of_a_freeze(loaded: Cli) -> None:
     assert "token" not in result.stderr
 
 
-def test_agent_that_suspends_itself_is_told_by_status_and_log(loaded: Cli) -> None:
-    """Who looks for why finds the threshold, the token and the call; and `thaw` ends it."""
+def test_suspension_by_circuit_breaker_is_in_status_and_log(loaded: Cli) -> None:
+    """Threshold, token and call are shown; `thaw` ends the suspension."""
     token = loaded.token("agent-reader")
     for _ in range(50):
         loaded.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)

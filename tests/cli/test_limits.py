@@ -16,7 +16,7 @@ CALL = ("exec", "SET", "agents:jobs:7:state", "x")
 
 
 def test_reset_lets_a_denied_agent_act_and_is_logged(loaded: Cli, embedded: RealServer) -> None:
-    """The way out that the denial of a corrupt counter names."""
+    """A reset is the help of the denial for a corrupt counter."""
     token = loaded.token(RUNNER)
     embedded.client().setrange(Keyspace().state(RUNNER), 24, struct.pack("<d", float("nan")))
     denied = loaded.run(*CALL, KEYLEASH_TOKEN=token)
@@ -36,17 +36,17 @@ def test_reset_lets_a_denied_agent_act_and_is_logged(loaded: Cli, embedded: Real
 
 
 def test_reset_as_json_names_each_limit(loaded: Cli) -> None:
-    """What a runbook's next step needs."""
-    said = loaded.json("limits", "reset", RUNNER, "--reason", "why")
+    """The document has the limits, the time and the event."""
+    output = loaded.json("limits", "reset", RUNNER, "--reason", "why")
 
-    assert said["limits"] == ["rate.writes", "budget.requests", "budget.writes"]
-    assert (said["identity"], said["counters"]) == (RUNNER, 0)
-    assert re.fullmatch(r"\d+-\d+", said["event"])
-    assert said["bound_at"].endswith("Z")
+    assert output["limits"] == ["rate.writes", "budget.requests", "budget.writes"]
+    assert (output["identity"], output["counters"]) == (RUNNER, 0)
+    assert re.fullmatch(r"\d+-\d+", output["event"])
+    assert output["bound_at"].endswith("Z")
 
 
 @pytest.mark.parametrize(
-    ("words", "exit_code", "told"),
+    ("words", "exit_code", "expected"),
     [
         (("agent-runer",), 1, "did you mean `agent-runner`"),
         ((RUNNER, "--limit", "rate.write"), 1, "did you mean `rate.writes`"),
@@ -54,20 +54,20 @@ def test_reset_as_json_names_each_limit(loaded: Cli) -> None:
         (("human-admin",), 1, "has no limits"),
     ],
 )
-def test_reset_of_what_is_not_there_names_what_is(
-    loaded: Cli, words: tuple[str, ...], exit_code: int, told: str
+def test_reset_of_an_unknown_name_lists_the_known_ones(
+    loaded: Cli, words: tuple[str, ...], exit_code: int, expected: str
 ) -> None:
     """Nothing is changed."""
     result = loaded.run("limits", "reset", *words, "--reason", "why")
 
     assert result.exit_code == exit_code
-    assert told in result.stderr
+    assert expected in result.stderr
     assert "reset-limits" not in loaded.ok("audit", "log", "--control")
 
 
 @pytest.mark.parametrize("reason", ["", " ", "x" * 129, "kl_agent-runner_" + "x" * 32])
 def test_reset_needs_a_reason_without_a_secret(loaded: Cli, reason: str) -> None:
-    """It is kept for as long as the control stream."""
+    """The reason is stored in the control stream."""
     result = loaded.run("limits", "reset", RUNNER, "--reason", reason)
 
     assert result.exit_code in (1, 2)

@@ -21,7 +21,7 @@ LABELS = {"identity", "limit", "code"}
 
 
 def samples(text: str) -> dict[str, float]:
-    """By name and labels, as they are written."""
+    """Return the samples by name and labels."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -38,7 +38,7 @@ def used(loaded: Cli) -> str:
 
 
 def test_metrics_are_the_numbers_of_status(server: RealServer, example: Path) -> None:
-    """In Prometheus' own words, on every server."""
+    """The output is in Prometheus' text format, on every server."""
     cli = Cli(server.url)
     cli.ok("load", example, "--yes")
     used(cli)
@@ -55,7 +55,7 @@ def test_metrics_are_the_numbers_of_status(server: RealServer, example: Path) ->
 
 
 def test_denials_without_an_entry_are_counted(server: RealServer, example: Path) -> None:
-    """In metrics and in status, on every server; also when their minute is over."""
+    """Metrics and status count them, also after their minute is over."""
     cli = Cli(server.url)
     cli.ok("load", example, "--yes")
     for number in range(4):
@@ -74,7 +74,7 @@ def test_denials_without_an_entry_are_counted(server: RealServer, example: Path)
 
 
 def test_metrics_name_no_key_token_or_digest(loaded: Cli) -> None:
-    """Labels are what a policy bounds; the rest would grow without end, and tell too much."""
+    """Labels have a bounded number of values and contain no secrets."""
     token = used(loaded)
     text = loaded.ok("metrics")
 
@@ -90,7 +90,7 @@ def test_metrics_name_no_key_token_or_digest(loaded: Cli) -> None:
 
 
 def test_page_lists_every_metric_and_no_other(loaded: Cli) -> None:
-    """Whoever writes an alert finds the name there."""
+    """The page documents every metric."""
     used(loaded)
     shown = {
         sample.name
@@ -105,7 +105,7 @@ def test_page_lists_every_metric_and_no_other(loaded: Cli) -> None:
 
 
 def test_server_out_of_reach_is_up_0(offline: Cli) -> None:
-    """An alert needs the 0; whoever runs it by hand needs the reason and the exit code."""
+    """The output has the 0; standard error has the reason."""
     result = offline.run("metrics")
 
     assert samples(result.stdout) == {"keyleash_up": 0}
@@ -115,14 +115,14 @@ def test_server_out_of_reach_is_up_0(offline: Cli) -> None:
 
 
 def test_server_without_a_policy_is_up_with_generation_0(cli: Cli) -> None:
-    """Nothing to count is no failure."""
+    """A server without a policy is not a failure."""
     found = samples(cli.ok("metrics"))
 
     assert (found["keyleash_up"], found["keyleash_policy_generation"]) == (1, 0)
 
 
 def test_metrics_are_no_json_document(loaded: Cli) -> None:
-    """And say which command has one."""
+    """The help names the command that has JSON."""
     assert "keyleash status --json" in loaded.json("metrics", exit_code=2)["error"]["help"]
 
 
@@ -130,7 +130,7 @@ def test_metrics_are_no_json_document(loaded: Cli) -> None:
 def test_metrics_are_served_on_loopback_until_a_signal(
     loaded: Cli, embedded: RealServer, number: signal.Signals
 ) -> None:
-    """Each scrape reads the server anew; then exit code 0."""
+    """Each scrape reads the server again; a signal ends with exit code 0."""
     with loaded.spawn(["metrics", "--port", "0", "--json"]) as serving:
         assert serving.stdout is not None
         url = json.loads("".join(serving.stdout.readline() for _ in range(3)))["url"]
@@ -157,8 +157,8 @@ def scrape(url: str) -> str:
     return text
 
 
-def test_port_that_is_taken_is_told(loaded: Cli) -> None:
-    """Two of them on one machine."""
+def test_used_port_is_an_error(loaded: Cli) -> None:
+    """The error has the port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = loaded.run("metrics", "--port", str(taken.getsockname()[1]))
 
@@ -167,7 +167,7 @@ def test_port_that_is_taken_is_told(loaded: Cli) -> None:
 
 
 def test_reader_needs_the_rights_of_the_page_alone(loaded: Cli, embedded: RealServer) -> None:
-    """What is scraped all day long has as few as it needs, and none to write."""
+    """The documented rights suffice, and include no writes."""
     (rights,) = re.findall(r"ACL SETUSER scraper on #… (.*)", PAGE)
     admin = embedded.client()
     admin.execute_command("ACL", "SETUSER", "scraper", "on", ">scraper", *rights.split())

@@ -46,7 +46,7 @@ BUGS = {70}
 
 
 def require_no_bug(result: Result, about: object) -> None:
-    """One error, or what such an answer means; no traceback, and no code of a bug."""
+    """Require an error without a traceback, and an exit code other than that of a bug."""
     assert "Traceback" not in result.output, (about, result.output)
     assert result.exit_code not in BUGS, (about, result.output)
     if result.exit_code not in (0, 1):
@@ -62,7 +62,7 @@ def require_no_bug(result: Result, about: object) -> None:
 def test_nonsense_for_every_reply_is_one_clear_error(
     example: Path, tmp_path: Path, words: tuple[str, ...], greets: bool
 ) -> None:
-    """Also where the server says who it is as a Redis would."""
+    """The server may identify itself as Redis."""
     for name, reply in NONSENSE.items():
 
         def answer(asked: list[bytes], reply: bytes = reply) -> bytes:
@@ -81,7 +81,7 @@ def test_nonsense_for_every_reply_is_one_clear_error(
 def test_nonsense_for_one_command_is_one_clear_error(
     loaded: Cli, embedded: RealServer, example: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    """The others are answered by a real server, so that each reply is read that there is."""
+    """A real server replies to all other commands, so that every reply is tested."""
     token = loaded.token("agent-runner")
     loaded.ok("exec", "SET", "agents:jobs:1:state", "x", KEYLEASH_TOKEN=token)
     wrong: dict[bytes, bytes] = {}
@@ -106,12 +106,12 @@ KINDS_EACH = min(3 * FACTOR, len(NONSENSE))
 
 
 def passed_on(server: RealServer, words: list[bytes]) -> bytes:
-    """What a real server answers, byte by byte."""
+    """Return the bytes of a real server's reply."""
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         packed = b"".join(map(bulk, words))
         # It hangs up after QUIT, so that what stands before its OK is the reply.
         connection.sendall(b"*%d\r\n%s*1\r\n$4\r\nQUIT\r\n" % (len(words), packed))
-        said = b""
+        shown = b""
         while data := connection.recv(65536):
-            said += data
-    return said.removesuffix(b"+OK\r\n")
+            shown += data
+    return shown.removesuffix(b"+OK\r\n")

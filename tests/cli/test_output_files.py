@@ -20,7 +20,7 @@ RUNNER = "agent-runner"
 def test_link_is_not_written_through_by_any_command(
     loaded: Cli, trails: Streams, example: Path, tmp_path: Path
 ) -> None:
-    """Whoever may put a link into a shared folder must not choose which file is replaced."""
+    """A link in a shared directory must not redirect the output."""
     trails.event(RUNNER, "1000-0")
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -73,7 +73,7 @@ def test_output_that_cannot_be_written_is_named_as_it_was_given(
 def test_link_in_the_place_of_a_directory_is_named(
     loaded: Cli, trails: Streams, example: Path, tmp_path: Path
 ) -> None:
-    """Whether it leads to a file or nowhere."""
+    """A link to a file and a dangling link are both rejected."""
     trails.event(RUNNER, "1000-0")
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -92,7 +92,7 @@ def test_link_in_the_place_of_a_directory_is_named(
 def test_link_in_the_place_of_a_record_of_an_archive_is_named(
     loaded: Cli, trails: Streams, tmp_path: Path, name: str
 ) -> None:
-    """No backup has the file that somebody put a link over."""
+    """The target of a symbolic link stays unchanged."""
     trails.event(RUNNER, "1000-0")
     archive = tmp_path / "archive"
     loaded.ok("audit", "export", "--to", archive)

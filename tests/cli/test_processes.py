@@ -1,4 +1,4 @@
-"""What only a process of its own can show: signals, pipes, exit codes, the demo."""
+"""Behaviour of the process: signals, pipes, exit codes, the demo."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_serve_keeps_its_data_from_run_to_run(offline: Cli, tmp_path: Path) -> N
         with offline.spawn(["--json", "serve", "--port", "0", "--data", tmp_path / "d"]) as serving:
             assert serving.stdout is not None
             document = "".join(iter(serving.stdout.readline, "}\n")) + "}"
-            said = json.loads(document)
-            client = redis.Redis.from_url(said["url"])
+            output = json.loads(document)
+            client = redis.Redis.from_url(output["url"])
             assert client.incr("turns") == turn + 1
             serving.terminate()
             serving.communicate(timeout=30)
         assert serving.returncode == 0
-        assert said["data"] == str(tmp_path / "d")
-        assert said["pid"] == serving.pid
+        assert output["data"] == str(tmp_path / "d")
+        assert output["pid"] == serving.pid
 
 
 def test_serve_bounds_the_output_buffers_of_its_clients(offline: Cli) -> None:
@@ -157,7 +157,7 @@ def test_exit_code_of_a_wrong_password_reaches_the_shell(loaded: Cli) -> None:
     ],
 )
 def test_password_on_the_command_line_is_refused(offline: Cli, url: str) -> None:
-    """Whoever lists processes would have it; from the variable the same URL is taken."""
+    """The process list shows arguments; the same URL is accepted from the variable."""
     result = offline.run("--url", url, "status")
 
     assert result.exit_code == 2
@@ -220,11 +220,11 @@ def test_demo_that_is_interrupted_leaves_no_server(offline: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "said"),
+    ("answer", "code", "output"),
     [("n\n", 1, "error: nothing was activated"), ("y\n", 0, "activate?")],
 )
 def test_load_on_a_terminal_asks(
-    cli: Cli, example: Path, answer: str, code: int, said: str
+    cli: Cli, example: Path, answer: str, code: int, output: str
 ) -> None:
     """A person sees what will happen, and may say no."""
     controller, terminal = pty.openpty()
@@ -235,7 +235,7 @@ def test_load_on_a_terminal_asks(
     os.close(terminal)
 
     assert loading.returncode == code
-    assert said in errors
+    assert output in errors
     assert (cli.json("status")["policy"] is not None) == (code == 0)
 
 
@@ -257,15 +257,15 @@ def test_load_on_a_terminal_asks_whether_access_may_widen(
 
 
 def test_question_that_gets_no_answer_ends_its_line(cli: Cli, example: Path) -> None:
-    """Ctrl-D or Ctrl-C: what is said then does not stand behind the question."""
+    """After Ctrl-D or Ctrl-C, the message is on a line of its own."""
     with on_a_terminal(cli, "load", example) as (loading, terminal):
         read_until(terminal, "[y/N]")
         os.write(terminal, b"\x04")
-        said = read_all(terminal)
+        output = read_all(terminal)
         loading.wait(timeout=30)
 
     assert loading.returncode == 130
-    assert said.endswith("\r\ninterrupted\r\n")
+    assert output.endswith("\r\ninterrupted\r\n")
     assert cli.json("status")["policy"] is None
 
 

@@ -31,9 +31,9 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
 @pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
 def test_help_of_every_command_has_an_example(offline: Cli, path: tuple[str, ...]) -> None:
     """An example is read before the options are."""
-    said = offline.ok(*path, "--help")
+    output = offline.ok(*path, "--help")
 
-    (line,) = (line for line in said.splitlines() if "example:" in line)
+    (line,) = (line for line in output.splitlines() if "example:" in line)
     assert f"keyleash {' '.join(path)}" in line
 
 
@@ -86,7 +86,7 @@ def test_trail_with_json_is_an_object_a_line(loaded: Cli, words: tuple[str, ...]
 
 
 def test_version_is_the_packages(offline: Cli) -> None:
-    """What to write into a bug report."""
+    """The version is printed for bug reports."""
     assert offline.process("--version").stdout == f"keyleash {keyleash.__version__}\n"
 
 
@@ -108,7 +108,7 @@ def test_wrong_call_is_a_usage_error_in_lower_case(offline: Cli, words: tuple[st
 
 @pytest.mark.parametrize("words", [(), ("token",)])
 def test_call_without_a_command_prints_the_help(offline: Cli, words: tuple[str, ...]) -> None:
-    """Somebody who types only the name wants to know what there is."""
+    """Without a command, the help is printed."""
     result = offline.run(*words)
 
     assert result.exit_code == 2
@@ -119,7 +119,7 @@ def test_call_without_a_command_prints_the_help(offline: Cli, words: tuple[str, 
     "words", [("--json", "status"), ("status", "--json"), ("--json", "token", "list")]
 )
 def test_json_may_stand_before_or_after_the_command(loaded: Cli, words: tuple[str, ...]) -> None:
-    """Nobody remembers which; one document comes out either way."""
+    """`--json` before and after the command prints the same document."""
     assert isinstance(json.loads(loaded.ok(*words)), dict)
 
 
@@ -135,32 +135,32 @@ def test_usage_error_with_json_is_a_document(offline: Cli, words: tuple[str, ...
 
 def test_no_colour_where_none_is_wanted(cli: Cli) -> None:
     """On a terminal, what was found is red; with NO_COLOR it is not."""
-    said = {}
+    output = {}
     for variable, value in (("SOME", "1"), ("NO_COLOR", "1"), ("NO_COLOR", "")):
         with on_a_terminal(Cli(cli.url, {variable: value}), "doctor") as (_, terminal):
-            said[variable + value] = read_all(terminal)
+            output[variable + value] = read_all(terminal)
 
-    assert "no-policy" in said["NO_COLOR1"]
-    assert "\x1b[31m" in said["SOME1"]
-    assert "\x1b[31m" in said["NO_COLOR"]
-    assert "\x1b[31m" not in said["NO_COLOR1"]
+    assert "no-policy" in output["NO_COLOR1"]
+    assert "\x1b[31m" in output["SOME1"]
+    assert "\x1b[31m" in output["NO_COLOR"]
+    assert "\x1b[31m" not in output["NO_COLOR1"]
 
 
 def test_table_on_a_narrow_terminal_is_not_cut(loaded: Cli) -> None:
     """No column vanishes, and an id can be copied; the terminal breaks the lines."""
     issued = loaded.json("token", "issue", "agent-runner", "--note", "deploy of build 4107")
     for columns in (80, 60, 40):
-        said = {}
+        output = {}
         for words in (("token", "list"), ("status",), ("audit", "log", "--control")):
             with on_a_terminal(loaded, *words, columns=columns) as (_, terminal):
-                said[words] = read_all(terminal)
-        assert f"{issued['id']}  agent-runner  live" in said["token", "list"]
-        assert re.search(r"agent-runner +rate.writes +\S+ +0/60 +600 a", said["status",])
-        assert re.search(r"Z  issue +tester +identity=", said["audit", "log", "--control"])
+                output[words] = read_all(terminal)
+        assert f"{issued['id']}  agent-runner  live" in output["token", "list"]
+        assert re.search(r"agent-runner +rate.writes +\S+ +0/60 +600 a", output["status",])
+        assert re.search(r"Z  issue +tester +identity=", output["audit", "log", "--control"])
 
 
 def test_actor_is_the_users_name_by_default(loaded: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trail of an operator who says nothing still names somebody."""
+    """Without `--actor`, the user name is recorded."""
     monkeypatch.setenv("LOGNAME", "mallory")
     loaded.env["KEYLEASH_ACTOR"] = ""
 
@@ -188,7 +188,7 @@ def test_program_starts_without_what_only_some_commands_need(offline: Cli) -> No
 
 @pytest.mark.parametrize("group", ["", "audit", "fence", "limits", "policy", "token", "vault"])
 def test_help_cuts_no_sentence_off(offline: Cli, group: str) -> None:
-    """What a command does often stands at the end of its sentence."""
+    """Summaries are not truncated."""
     usage, *lines = offline.ok(*group.split(), "--help").splitlines()
 
     assert usage.startswith("Usage:")

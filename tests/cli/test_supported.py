@@ -205,13 +205,13 @@ def test_cluster_is_named_by_every_command(
     result = run_online(Cli(cluster), words, example, tmp_path)
 
     assert result.exit_code == 69
-    said = "the server is a node of a Redis Cluster, which keyleash does not support"
-    assert said in result.stderr
+    shown = "the server is a node of a Redis Cluster, which keyleash does not support"
+    assert shown in result.stderr
     assert not re.search(r"\b\d+ 127\.0\.0\.1:\d+", result.output)
 
 
 def test_cluster_is_named_by_the_client(cluster: str) -> None:
-    """Each call of it fails alike, alone, in a pipeline and in a batch; none is sent elsewhere."""
+    """Single calls, pipelines and batches fail with the same error; none is redirected."""
     client = keyleash.Redis.from_url(cluster, token=TOKEN)
 
     pipe = client.pipeline()

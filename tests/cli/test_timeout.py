@@ -103,7 +103,7 @@ def _stopped(server: EmbeddedServer) -> Iterator[None]:
     ids=lambda words: words[0],
 )
 def test_stopped_server_ends_a_command_with_69(example: Path, words: tuple[str, ...]) -> None:
-    """Its kernel still accepts connections, so nothing says that nobody is there."""
+    """The kernel of a stopped server still accepts connections."""
     with EmbeddedServer() as server, _stopped(server):
         cli = Cli(server.url, {"KEYLEASH_TIMEOUT": SHORT})
         cli.env["KEYLEASH_TOKEN"] = "kl_agent-runner_" + "A" * 32
@@ -137,7 +137,7 @@ def test_frozen_server_that_wakes_up_too_late_is_not_asked_twice() -> None:
     ids=lambda words: words[0],
 )
 def test_change_without_a_reply_may_have_been_made(words: tuple[str, ...]) -> None:
-    """Whoever froze in an emergency must know that they have to look."""
+    """The help says how to find out whether the change took effect."""
 
     def answer(words: list[bytes]) -> bytes | None:
         replies = {b"INFO": info(), b"HGETALL": b"*0\r\n", b"EVAL": None, b"EVALSHA": None}
@@ -146,14 +146,14 @@ def test_change_without_a_reply_may_have_been_made(words: tuple[str, ...]) -> No
     with fake_resp(answer) as server:
         cli = Cli(server.url, {"KEYLEASH_TIMEOUT": SHORT})
         result = cli.run(*words)
-        said = cli.json(*words, exit_code=69)
+        output = cli.json(*words, exit_code=69)
 
     assert result.exit_code == 69
     assert result.stderr.startswith(
         "error: the server did not answer, and the change may or may not have taken effect: "
     )
     assert "help: look at `keyleash status`; `--timeout` waits longer" in result.stderr
-    assert said["error"]["code"] == "unanswered"
+    assert output["error"]["code"] == "unanswered"
     assert server.names.count("EVAL") == 2
 
 
@@ -186,10 +186,10 @@ def _passed_on(client: object, words: list[bytes]) -> bytes:
         packed = b"".join(bulk(word) for word in words)
         # The server hangs up after QUIT, so that everything before it is the reply.
         connection.sendall(b"*%d\r\n%s*1\r\n$4\r\nQUIT\r\n" % (len(words), packed))
-        said = b""
+        output = b""
         while data := connection.recv(65536):
-            said += data
-    return said.removesuffix(b"+OK\r\n")
+            output += data
+    return output.removesuffix(b"+OK\r\n")
 
 
 def test_tls_to_a_port_without_it_hints_at_the_scheme() -> None:

@@ -38,20 +38,20 @@ def test_rotate_of_one_token_without_a_grace_leaves_the_others(loaded: Cli, grac
     kept = loaded.token("agent-runner")
     old = loaded.json("token", "issue", "agent-runner", "--note", "ci")
 
-    said = loaded.json("token", "rotate", old["id"], "--grace", grace, "--ttl", "1h")
+    rotated = loaded.json("token", "rotate", old["id"], "--grace", grace, "--ttl", "1h")
 
-    assert [item["id"] for item in said["replaced"]] == [old["id"]]
+    assert [item["id"] for item in rotated["replaced"]] == [old["id"]]
     assert loaded.run(*SET, KEYLEASH_TOKEN=old["token"]).stderr.startswith("error: TOKEN_EXPIRED")
-    for token in (kept, said["token"]):
+    for token in (kept, rotated["token"]):
         loaded.ok(*SET, KEYLEASH_TOKEN=token)
     shown = loaded.json("token", "show", old["id"])
-    assert (shown["state"], shown["replaced_by"]) == ("expired", said["id"])
-    assert loaded.json("token", "show", said["id"])["note"] == "ci"
-    assert re.search(rf"rotated to +{said['id']}\n", loaded.ok("token", "show", old["id"]))
+    assert (shown["state"], shown["replaced_by"]) == ("expired", rotated["id"])
+    assert loaded.json("token", "show", rotated["id"])["note"] == "ci"
+    assert re.search(rf"rotated to +{rotated['id']}\n", loaded.ok("token", "show", old["id"]))
 
 
 @pytest.mark.parametrize(
-    ("words", "exit_code", "said"),
+    ("words", "exit_code", "shown"),
     [
         (("agent-runer",), 1, "no identity `agent-runer`"),
         (("nosuchtokenx",), 1, "no token has the id `nosuchtokenx`"),
@@ -60,19 +60,19 @@ def test_rotate_of_one_token_without_a_grace_leaves_the_others(loaded: Cli, grac
     ],
 )
 def test_rotate_of_what_is_not_there_issues_nothing(
-    loaded: Cli, words: tuple[str, ...], exit_code: int, said: str
+    loaded: Cli, words: tuple[str, ...], exit_code: int, shown: str
 ) -> None:
     """A pipeline must not go on with half of it done."""
     result = loaded.run("token", "rotate", *words)
 
     assert result.exit_code == exit_code
-    assert said in result.stderr
+    assert shown in result.stderr
     assert loaded.json("token", "list")["tokens"] == []
 
 
 @pytest.mark.parametrize("command", ["rotate", "show", "revoke"])
 def test_token_in_place_of_its_id_is_refused_and_not_repeated(loaded: Cli, command: str) -> None:
-    """Whoever pastes the secret is told what is wanted."""
+    """A token in place of its id gets an error with help."""
     token = loaded.token("agent-runner")
 
     result = loaded.run("token", command, token)
@@ -94,7 +94,7 @@ def test_rotate_of_a_revoked_token_says_what_to_do(loaded: Cli) -> None:
 
 
 def test_show_tells_state_life_and_use(loaded: Cli) -> None:
-    """Without the secret, which is nowhere."""
+    """The output does not contain the token."""
     issued = loaded.json("token", "issue", "agent-runner", "--note", "deploy 7")
     unused = loaded.ok("token", "show", issued["id"])
     assert re.search(r"last used +never\n", unused)
@@ -140,8 +140,8 @@ def test_stale_token_fails_a_pipeline_until_it_is_rotated(cli: Cli, tmp_path: Pa
     assert f"to {new}" in cli.ok("token", "list")
 
 
-def test_revoke_says_when_it_bound_and_what_it_cut(loaded: Cli) -> None:
-    """A busy token and an idle one are told apart; refusals are counted if one waits."""
+def test_revoke_prints_its_time_and_the_calls_before(loaded: Cli) -> None:
+    """Calls are counted per token; `--wait` counts denials."""
     busy, idle = (loaded.json("token", "issue", "agent-runner") for _ in range(2))
     for _ in range(3):
         loaded.ok(*SET, KEYLEASH_TOKEN=busy["token"])
@@ -155,14 +155,14 @@ def test_revoke_says_when_it_bound_and_what_it_cut(loaded: Cli) -> None:
 
 
 def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
-    """For the incident's timeline."""
+    """The document has the time and the counts."""
     issued = loaded.json("token", "issue", "agent-runner")
     loaded.ok(*SET, KEYLEASH_TOKEN=issued["token"])
 
-    said = loaded.json("token", "revoke", issued["id"], "--wait", "1s")
+    shown = loaded.json("token", "revoke", issued["id"], "--wait", "1s")
 
-    assert said.pop("bound_at").endswith("Z")
-    assert said == {
+    assert shown.pop("bound_at").endswith("Z")
+    assert shown == {
         "revoked": [
             {
                 "id": issued["id"],

@@ -31,16 +31,16 @@ def test_issue_prints_the_token_alone_on_standard_output(loaded: Cli) -> None:
 
 def test_issue_as_json_has_token_id_identity_and_expiry(loaded: Cli) -> None:
     """A program gets what it needs to rotate in time."""
-    said = loaded.json("token", "issue", "agent-reader")
+    shown = loaded.json("token", "issue", "agent-reader")
 
-    assert set(said) == {"token", "id", "identity", "expires_at"}
-    assert TOKEN.fullmatch(said["token"])
-    assert said["expires_at"].endswith("Z")
-    assert datetime.fromisoformat(said["expires_at"]).tzinfo is not None
+    assert set(shown) == {"token", "id", "identity", "expires_at"}
+    assert TOKEN.fullmatch(shown["token"])
+    assert shown["expires_at"].endswith("Z")
+    assert datetime.fromisoformat(shown["expires_at"]).tzinfo is not None
 
 
 def test_issue_beyond_max_ttl_is_shortened_and_says_so(loaded: Cli) -> None:
-    """Whoever wanted ten days must know that it is three."""
+    """A note says that the lifetime is shorter than requested."""
     result = loaded.run("token", "issue", "agent-reader", "--ttl", "10d")
 
     assert result.exit_code == 0
@@ -76,13 +76,13 @@ def test_issue_without_a_policy_says_how_to_load_one(cli: Cli) -> None:
 
 
 def test_note_that_is_too_long_is_a_usage_error(loaded: Cli) -> None:
-    """A limit of the store is told before anything is issued."""
+    """The error is raised before a token is issued."""
     assert loaded.run("token", "issue", "agent-reader", "--note", "x" * 201).exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["issue", "rotate"])
 def test_note_with_a_token_in_it_is_a_usage_error(loaded: Cli, command: str) -> None:
-    """Whoever may list tokens must not find one in a note."""
+    """A note must not contain a token."""
     token = f"kl_agent-reader_{'A' * 32}"
 
     result = loaded.run("token", command, "agent-reader", "--note", f"was {token}")
@@ -104,9 +104,9 @@ def test_note_with_a_token_that_the_library_did_not_write_is_shown_without(
 
     for words in (("token", "list"), ("token", "show", issued.id)):
         for option in ((), ("--json",)):
-            said = loaded.ok(*option, *words)
-            assert token not in said
-            assert "was kl_agent-reader_" in said
+            shown = loaded.ok(*option, *words)
+            assert token not in shown
+            assert "was kl_agent-reader_" in shown
 
 
 def test_list_shows_tokens_newest_first_without_secrets(loaded: Cli) -> None:
@@ -153,11 +153,11 @@ def test_list_of_nothing_is_empty_and_of_an_unknown_identity_an_error(loaded: Cl
     """An empty list must not hide a typing mistake."""
     assert loaded.ok("token", "list") == ""
     assert loaded.json("token", "list") == {"tokens": []}
-    assert loaded.run("token", "list", "nobody").exit_code == 1
+    assert loaded.run("token", "list", "unknown").exit_code == 1
 
 
 def test_note_cannot_move_the_cursor(loaded: Cli) -> None:
-    """A note is somebody's text: escape sequences are shown, not carried out."""
+    """Escape sequences in a note are shown, not interpreted."""
     loaded.token("agent-reader", "--note", "a\x1b[2Jb [bold]c")
 
     listed = loaded.ok("token", "list")
@@ -166,7 +166,7 @@ def test_note_cannot_move_the_cursor(loaded: Cli) -> None:
     assert r"a\x1b[2Jb [bold]c" in listed
 
 
-def test_revoke_by_id_binds_the_next_call(server: RealServer, example: str) -> None:
+def test_revoke_by_id_takes_effect_on_the_next_call(server: RealServer, example: str) -> None:
     """Revocation that works during an incident, on every server."""
     cli = Cli(server.url)
     cli.ok("load", example, "--yes")
@@ -174,9 +174,9 @@ def test_revoke_by_id_binds_the_next_call(server: RealServer, example: str) -> N
     call = ("exec", "GET", "agents:context:1")
     cli.ok(*call, KEYLEASH_TOKEN=issued["token"])
 
-    said = cli.ok("token", "revoke", issued["id"])
+    shown = cli.ok("token", "revoke", issued["id"])
 
-    assert issued["id"] in said
+    assert issued["id"] in shown
     refused = cli.run(*call, KEYLEASH_TOKEN=issued["token"])
     assert refused.exit_code == 1
     assert "TOKEN_REVOKED" in refused.stderr
@@ -184,20 +184,20 @@ def test_revoke_by_id_binds_the_next_call(server: RealServer, example: str) -> N
 
 
 def test_revoke_of_an_identity_leaves_the_others(loaded: Cli) -> None:
-    """One agent misbehaves; the rest go on working."""
+    """Other identities keep their tokens."""
     mine = [loaded.json("token", "issue", "agent-runner")["id"] for _ in range(2)]
     loaded.token("agent-reader")
 
-    said = loaded.json("token", "revoke", "--identity", "agent-runner")
+    shown = loaded.json("token", "revoke", "--identity", "agent-runner")
 
-    assert {item["id"] for item in said["revoked"]} == set(mine)
-    assert {item["identity"] for item in said["revoked"]} == {"agent-runner"}
+    assert {item["id"] for item in shown["revoked"]} == set(mine)
+    assert {item["identity"] for item in shown["revoked"]} == {"agent-runner"}
     states = {item["identity"]: item["state"] for item in loaded.json("token", "list")["tokens"]}
     assert states == {"agent-runner": "revoked", "agent-reader": "live"}
 
 
 def test_revoke_of_all_needs_consent(loaded: Cli) -> None:
-    """Everything stops: a script must say that it means it."""
+    """A script must pass `--yes`."""
     loaded.token("agent-reader")
     loaded.token("agent-runner")
 
@@ -212,7 +212,7 @@ def test_revoke_of_all_needs_consent(loaded: Cli) -> None:
 def test_revoke_of_other_than_one_thing_is_a_usage_error(
     loaded: Cli, words: tuple[str, ...]
 ) -> None:
-    """Which of two was meant is not to be guessed."""
+    """Exactly one selection is required."""
     assert loaded.run("token", "revoke", "--yes", *words).exit_code == 2
 
 
@@ -228,7 +228,7 @@ def test_revoke_of_an_empty_name_revokes_nothing(loaded: Cli, words: tuple[str, 
     assert [item["state"] for item in loaded.json("token", "list")["tokens"]] == ["live"]
 
 
-@pytest.mark.parametrize("words", [("k2k2k2k2k2k2",), ("--identity", "nobody")])
+@pytest.mark.parametrize("words", [("k2k2k2k2k2k2",), ("--identity", "unknown")])
 def test_revoke_of_what_is_not_there_fails(loaded: Cli, words: tuple[str, ...]) -> None:
     """A revoke that did nothing because of a typing mistake must not look like one that did."""
     result = loaded.run("token", "revoke", *words)
@@ -238,10 +238,10 @@ def test_revoke_of_what_is_not_there_fails(loaded: Cli, words: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("record", ["no JSON", '"text"', "{}"])
-def test_record_that_somebody_spoilt_does_not_keep_other_tokens_alive(
+def test_corrupt_record_does_not_prevent_revocation_of_other_tokens(
     loaded: Cli, embedded: RealServer, record: str
 ) -> None:
-    """What can be revoked is; of the rest it is said whose it is, and what stops them."""
+    """Other tokens are revoked; the error has the identity and the command to suspend it."""
     token = loaded.token("agent-runner")
     embedded.client().hset(Keyspace().tokens("agent-reader"), "k2k2k2k2k2k2", record)
 
@@ -258,10 +258,10 @@ def test_record_that_somebody_spoilt_does_not_keep_other_tokens_alive(
 
 
 @pytest.mark.parametrize("words", [("token", "list"), ("status",)], ids=" ".join)
-def test_record_that_cannot_be_read_is_told_without_a_traceback(
+def test_unreadable_record_is_an_error_without_a_traceback(
     loaded: Cli, embedded: RealServer, words: tuple[str, ...]
 ) -> None:
-    """Somebody wrote to it by hand; doctor is where to look."""
+    """The help names `keyleash doctor`."""
     embedded.client().hset(Keyspace().tokens("agent-reader"), "k2k2k2k2k2k2", "no JSON")
 
     assert loaded.json(*words, exit_code=1)["error"]["code"] == "unreadable"

@@ -52,7 +52,7 @@ def stored(client: Any, stream: str) -> list[Entry]:
 
 
 def unacknowledged(client: Any, stream: str) -> int:
-    """How many entries were not acknowledged by the archive that has them exported."""
+    """Return the number of exported entries that are not acknowledged."""
     groups = client.xinfo_groups(stream) if client.exists(stream) else []
     if not groups:
         return int(client.xlen(stream))
@@ -61,7 +61,7 @@ def unacknowledged(client: Any, stream: str) -> int:
 
 
 def manifest(directory: Path, trail: str) -> Any:
-    """What the newest manifest of a trail says."""
+    """Return the newest manifest of a stream."""
     return json.loads((directory / trail / "manifest.json").read_text())
 
 

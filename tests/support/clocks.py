@@ -23,7 +23,7 @@ def clock_library(folder: Path) -> Path:
 
 
 def server_ahead(binary: Path, clock: Path, folder: Path, ahead_s: int) -> Path:
-    """What starts a server with that library."""
+    """Return the command that starts a server with the library."""
     started = folder / "server"
     started.write_text(
         f'#!/bin/sh\nCLOCK_AHEAD_S={ahead_s} LD_PRELOAD="{clock}" exec "{binary}" "$@"\n'
@@ -41,7 +41,7 @@ class MovableClock:
         self.move(0)
 
     def starter(self, binary: Path) -> Path:
-        """What starts a server that goes by this clock."""
+        """Return the command that starts a server with this clock."""
         started = self._folder / "server"
         started.write_text(
             f'#!/bin/sh\nCLOCK_AHEAD_FILE="{self._file}" LD_PRELOAD="{self._library}"'

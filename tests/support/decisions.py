@@ -12,7 +12,7 @@ from keyleash.store.wire import refusal
 
 
 def decision_in(reply: Any) -> Decision:
-    """What a reply says: a refusal of the guard's, or, whatever else it is, that it ran."""
+    """Return the code of a denial, or that the call ran."""
     found = refusal(str(reply)) if isinstance(reply, redis.ResponseError) else None
     if found is None:
         return Decision()

@@ -71,7 +71,7 @@ def read_only_replica(server: RealServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def primary_down(server: RealServer) -> Iterator[None]:
-    """The same, told not to serve what may be old."""
+    """The same replica, configured not to serve stale data."""
     with _configured(server, {"replica-serve-stale-data": "no"}), read_only_replica(server):
         yield
 
@@ -102,7 +102,7 @@ def full_disk(server: RealServer) -> Iterator[None]:
     admin = server.client(decode_responses=True)
     folder = _directory(admin) / _setting(admin, "appenddirname")
     folder.mkdir(exist_ok=True)
-    # The name under which the server opens the file anew when it is switched on.
+    # The name under which the server reopens the file when it is switched on.
     opened = folder / "temp-appendonly.aof.incr"
     opened.symlink_to(FULL_DISK)
     try:

@@ -31,7 +31,7 @@ class FakeResp:
 
     @property
     def connections(self) -> int:
-        """How many connections were made."""
+        """The number of accepted connections."""
         return len(self._open)
 
     @property

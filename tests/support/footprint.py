@@ -1,4 +1,4 @@
-"""What a call makes a server run: which commands, and how often."""
+"""Count the commands that a server runs for a call."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Call = list[Any]
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """
-    What one call made the server run.
+    The commands that the server ran for one call.
 
     Attributes:
-        outcome: `passed`, `error`, or the code of the refusal.
-        calls: How often each command ran, subcommands as `xinfo|groups`.
+        outcome: `passed`, `error`, or the code of the denial.
+        calls: The number of runs per command, subcommands as `xinfo|groups`.
     """
 
     outcome: str

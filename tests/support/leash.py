@@ -74,7 +74,7 @@ class Leash:
 
     @property
     def stale(self) -> str:
-        """What the guard of an earlier policy answers: a load deletes its function."""
+        """Return the reply of an earlier policy's guard, whose function a load deletes."""
         by_script = self.transport is Transport.EVALSHA
         return "LEASH POLICY_STALE" if by_script else "Function not found"
 
@@ -94,7 +94,7 @@ class Leash:
         return issue_token(self.admin, identity, actor="ops", keyspace=self.keyspace, **options)
 
     def put_token(self, identity: str, token: str, record: TokenRecord) -> None:
-        """Write a token's record as issuing it would, with the time for which it is kept."""
+        """Write a token's record as `issue_token` does, with its expiry."""
         put_token(self.admin, identity, token, record)
 
     def agent(self, identity: str, **options: Any) -> keyleash.Redis:
@@ -153,7 +153,7 @@ class Leash:
         return self._stream(self.keyspace.audit(identity))
 
     def refusals(self, identity: str) -> int:
-        """How many calls were refused, those of a kind counted one by one."""
+        """Return the number of denied calls, also of denials without an entry."""
         denials = read_denials(self.admin, self.keyspace, [identity])
         return sum(denial.repeats for denial in denials)
 

@@ -103,7 +103,7 @@ class LuaServer:
         header = (generation, b"load", b"test", policy_digest(policy), summary_of(changes), "")
         self._stage(document, generation, layouts_after(layouts, changes))
         for change in changes:
-            # The guards' records are kept in `guards`: whatever stands here is renamed.
+            # The guards' records are in `guards`, under other names.
             self.data[KEYS.staged_guard("load", change.identity).encode()] = {}
         seen = {
             change.identity: self._staged(change)
@@ -138,7 +138,7 @@ class LuaServer:
         self.data[KEYS.staged_layouts("load").encode()] = recorded
 
     def _staged(self, change: IdentityChange) -> StagedState:
-        """What the real script answers about the state that it staged."""
+        """Return the reply of the real script about the staged state."""
         assert change.moves is not None
         words = [b"load", change.identity.encode(), change.moves.packed, change.moves.rings]
         seen = self._operate(STAGE, *words)

@@ -47,9 +47,9 @@ class Address:
             item.close()
 
 
-def _forward(one: socket.socket, other: socket.socket) -> None:
+def _forward(first: socket.socket, other: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while data := one.recv(65536):
+        while data := first.recv(65536):
             other.sendall(data)
         other.shutdown(socket.SHUT_RDWR)
 
@@ -96,7 +96,7 @@ class Node(RealServer):
 
 @contextlib.contextmanager
 def nodes(binary: Path, count: int) -> Iterator[list[Node]]:
-    """So many servers; the first is the primary of the others."""
+    """Start *count* servers; the first is the primary of the others."""
     with contextlib.ExitStack() as stack:
         made: list[Node] = []
         for _ in range(count):
@@ -111,7 +111,7 @@ def nodes(binary: Path, count: int) -> Iterator[list[Node]]:
 
 
 def wait_until(is_so: Any) -> None:
-    """Wait for what needs no more than some moments; what the server answers badly is no yes."""
+    """Wait until a condition holds; an error reply counts as false."""
     deadline_s = time.monotonic() + PATIENCE_S
     while True:
         with contextlib.suppress(redis.RedisError, OSError):

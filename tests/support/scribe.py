@@ -1,4 +1,4 @@
-"""Events as a guard appends them, by hand: whoever, whenever, and with or without images."""
+"""Append audit events as a guard does, with any identity, time and before-image."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Scribe:
         afters = []
         for value in read_keys(self.client, NAMES, changed).values():
             expires = -1 if value.expires_ms is None else value.expires_ms
-            told = value.digest if value.is_absent else f"{value.digest}:{expires}"
-            afters += ["after", told if after is None else after]
+            expected = value.digest if value.is_absent else f"{value.digest}:{expires}"
+            afters += ["after", expected if after is None else after]
         if afters:
             self.add(identity, "of", event, *afters)
         return event

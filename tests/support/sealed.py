@@ -16,8 +16,8 @@ def record(admin: Client, keyspace: Keyspace = SEALED) -> None:
     admin.hset(keyspace.sealed, mapping={"control": keyspace.prefix, "vault": keyspace.vault})
 
 
-def assert_hidden(*said: Any) -> None:
-    """Nothing of what was said has a prefix in it."""
-    for item in said:
+def assert_hidden(*output: Any) -> None:
+    """Assert that no value contains a prefix."""
+    for item in output:
         shown = str(item) if isinstance(item, Exception) else repr(item)
         assert not any(secret.rstrip(":") in shown for secret in SECRETS), shown

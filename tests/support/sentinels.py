@@ -34,12 +34,12 @@ class Sentinels:
         return [redis.Redis(port=port, decode_responses=True) for _, port in self.addresses]
 
     def primary(self) -> tuple[str, int]:
-        """What the first of them says."""
+        """Return the reply of the first Sentinel."""
         name, port = self.clients[0].sentinel_get_master_addr_by_name(SERVICE)
         return name, int(port)
 
     def are_ready(self, replicas: int) -> bool:
-        """Whether each knows the others and all replicas."""
+        """Return whether each knows the others and all replicas."""
         states = [client.sentinel_master(SERVICE) for client in self.clients]
         return all(
             state["num-other-sentinels"] == len(self.addresses) - 1
@@ -60,7 +60,7 @@ class Sentinels:
 
 @contextlib.contextmanager
 def sentinels(binary: Path, primary: Node, folder: Path, *, count: int = 3) -> Iterator[Sentinels]:
-    """So many Sentinels, once they know each other and all replicas."""
+    """Start *count* Sentinels, and wait until they know each other and all replicas."""
     replicas = int(primary.admin.info("replication")["connected_slaves"])
     with contextlib.ExitStack() as stack:
         addresses = []

@@ -111,8 +111,10 @@ def embedded_label() -> str:
 
 
 def _label(binary: Path) -> str:
-    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
-    match = VERSION_LINE.match(said)
+    output = subprocess.run(
+        [binary, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    match = VERSION_LINE.match(output)
     if match is None:
-        raise RuntimeError(f"{binary} is not a Redis or Valkey server: {said!r}")
+        raise RuntimeError(f"{binary} is not a Redis or Valkey server: {output!r}")
     return f"{match[1].lower()}-{match[2]}"

@@ -35,8 +35,8 @@ class Streams:
 
     def error(self, identity: str, entry_id: str, of: str, **fields: Any) -> None:
         """Append that an event's command failed."""
-        said = {"of": of, **fields, "error": "ERR no"}
-        self.append(KEYS.audit(identity), entry_id, *_words(said))
+        denial = {"of": of, **fields, "error": "ERR no"}
+        self.append(KEYS.audit(identity), entry_id, *_words(denial))
 
     def denial(self, identity: str, entry_id: str, **fields: Any) -> None:
         """Append a refusal."""

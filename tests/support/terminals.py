@@ -41,17 +41,17 @@ def on_a_terminal(
 
 
 def read_until(terminal: int, wanted: str, times: int = 1) -> str:
-    said = b""
-    while said.decode("utf-8", "replace").count(wanted) < times:
-        said += os.read(terminal, 65536)
-    return said.decode("utf-8", "replace")
+    output = b""
+    while output.decode("utf-8", "replace").count(wanted) < times:
+        output += os.read(terminal, 65536)
+    return output.decode("utf-8", "replace")
 
 
 def read_all(terminal: int) -> str:
-    """What the command says until it ends."""
-    said = b""
+    """Return the output of a command until it ends."""
+    output = b""
     # The end of a terminal whose last writer is gone is an error.
     with contextlib.suppress(OSError):
         while data := os.read(terminal, 65536):
-            said += data
-    return said.decode("utf-8", "replace")
+            output += data
+    return output.decode("utf-8", "replace")

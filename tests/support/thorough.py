@@ -1,4 +1,4 @@
-"""How many examples property tests try: few and always the same ones, or more on demand.
+"""The number of examples of property tests: few and fixed, or more on demand.
 
 The same goes for crashes, and for the servers on which something slow is tried.
 

@@ -149,7 +149,7 @@ def typed(value: Any) -> Any:
 def test_script_replies_as_on_a_real_server(
     embedded: RealServer, script: str, protocol: int
 ) -> None:
-    """The fake is worth something only where it cannot be told from a server."""
+    """Scripts reply as on a real server."""
     command = ("EVAL", script, 1, b"key\xff", ALL_BYTES)
     fake = reply(fake_redis(protocol=protocol), *command)
     real = reply(embedded.client(protocol=protocol), *command)
@@ -159,7 +159,7 @@ def test_script_replies_as_on_a_real_server(
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_guard_decides_as_on_a_real_server(embedded: RealServer, protocol: int) -> None:
-    """A whole guard: the same calls in the same order are allowed and refused alike."""
+    """The same calls in the same order are allowed and denied by a whole guard."""
     token, key = "kl_agent_x", "jobs:1:state"
     calls = [
         (1, key, token, "c1", protocol, "SET", key, ALL_BYTES),
@@ -196,7 +196,7 @@ def test_guard_decides_as_on_a_real_server(embedded: RealServer, protocol: int) 
 
 
 def test_evalsha_without_load_is_noscript_until_the_script_is_loaded(embedded: RealServer) -> None:
-    """Healing a lost script cache starts from this error."""
+    """Recovery of a lost script starts with this error."""
     script = "return 'loaded'"
     digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
     for client in (fake_redis(), embedded.client()):
@@ -210,15 +210,15 @@ def test_evalsha_without_load_is_noscript_until_the_script_is_loaded(embedded: R
         assert client.script_exists(digest) == [False]
 
 
-def test_script_load_of_broken_lua_is_refused_as_on_a_real_server(embedded: RealServer) -> None:
+def test_script_load_of_broken_lua_fails_as_on_a_real_server(embedded: RealServer) -> None:
     """A guard that does not compile must fail when it is loaded, not when it is called."""
-    said = []
+    output = []
     for client in (fake_redis(), embedded.client()):
         for command in (("SCRIPT", "LOAD", "local x = = 1"), ("EVAL", "local x = = 1", 0)):
-            said.append(reply(client, *command))
+            output.append(reply(client, *command))
 
-    assert said[0] == said[2]
-    assert said[1] == said[3]
+    assert output[0] == output[2]
+    assert output[1] == output[3]
 
 
 def test_script_error_leaves_the_fake_usable() -> None:

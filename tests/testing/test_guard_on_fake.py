@@ -52,10 +52,10 @@ def test_allowed_call_answers_as_redis_py_would(agent: Agents) -> None:
         ("human-admin", ("DEL", "keyleash:policy"), keyleash.KeyDeniedError),
     ],
 )
-def test_refusal_is_that_of_a_real_server(
+def test_denial_is_that_of_a_real_server(
     agent: Agents, identity: str, command: tuple[str, ...], error: type[keyleash.LeashError]
 ) -> None:
-    """Typed, and with nothing done."""
+    """The exception has its type, and nothing ran."""
     with pytest.raises(error):
         agent(identity).execute_command(*command)
 
@@ -70,7 +70,7 @@ def test_burst_is_counted_exactly(agent: Agents) -> None:
     assert 60 <= passed < 100
 
 
-def test_revoke_and_suspend_bind_the_next_call(admin, agent: Agents) -> None:  # type: ignore[no-untyped-def]
+def test_revoke_and_suspend_take_effect_on_the_next_call(admin, agent: Agents) -> None:  # type: ignore[no-untyped-def]
     """Operators' scripts run in the fake as well."""
     reader, recovery = agent("agent-reader"), agent("agent-recovery")
     revoke(admin, identity="agent-reader")
@@ -100,7 +100,7 @@ WAITING: dict[str, tuple[Any, ...]] = {
 def test_blocking_command_waits_in_the_client_and_not_in_the_fake(
     admin: Any, kind: str, name: str
 ) -> None:
-    """A queue is what many an agent waits on, and others must be able to fill it meanwhile."""
+    """Other clients can fill the queue during the wait."""
     server = admin.connection_pool.connection_kwargs["server"]
     token = issue_token(admin, "human-admin").token
     sleeps = 0

@@ -59,12 +59,12 @@ def run_tests(
 
 
 def words(result: pytest.RunResult) -> str:
-    """What the run printed, without where its lines break."""
+    """Return the output of a run without line breaks."""
     return " ".join(result.stdout.str().split())
 
 
 def is_served(url: str) -> bool:
-    """Whether a server answers there."""
+    """Return whether a server replies on the port."""
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         try:
             return bool(client.ping())
@@ -76,7 +76,7 @@ def is_served(url: str) -> bool:
 def test_agent_within_its_grants_passes_and_one_beyond_them_does_not(
     project: pytest.Pytester, leash: str
 ) -> None:
-    """The policy of the configuration is in force, with the refusals of production."""
+    """The configured policy is active."""
     result = run_tests(
         project,
         """
@@ -186,7 +186,7 @@ def test_invalid_policy_is_an_error_with_every_problem_and_its_place(
 
 
 @pytest.mark.parametrize(
-    ("marker", "said"),
+    ("marker", "output"),
     [
         ("('no.yaml')", "cannot read the policy `no.yaml`: no such file or directory help: its"),
         ("('.')", "cannot read the policy `.`: is a directory help: its path is relative to"),
@@ -197,37 +197,37 @@ def test_invalid_policy_is_an_error_with_every_problem_and_its_place(
     ],
 )
 def test_marker_that_names_no_readable_policy_is_an_error(
-    project: pytest.Pytester, marker: str, said: str
+    project: pytest.Pytester, marker: str, output: str
 ) -> None:
     """A policy that cannot be read must not pass for an empty one, or for that of the project."""
     (project.path / "latin.yaml").write_bytes("version: 1 # \xfc".encode("latin-1"))
     result = run_tests(project, f"@pytest.mark.leash_policy{marker}\ndef test(fake_leash): pass")
 
     result.assert_outcomes(errors=1)
-    assert said in words(result)
+    assert output in words(result)
 
 
 @BOTH
-def test_nothing_of_one_test_is_left_for_the_next(project: pytest.Pytester, leash: str) -> None:
-    """Data, use of limits, another policy, trails, tokens: each test begins at the beginning."""
+def test_each_test_starts_with_an_empty_server(project: pytest.Pytester, leash: str) -> None:
+    """Data, counters, policies, audit logs and tokens of a test are deleted."""
     result = run_tests(
         project,
         f"""
-        kept = []
+        stored = []
 
         @pytest.mark.parametrize("turn", [1, 2, 3])
         def test_turn(leash, turn):
-            for token in kept:
+            for token in stored:
                 with pytest.raises(keyleash.TokenUnknownError):
                     leash.client("agent-runner", token=token).get("jobs:1:state")
-            assert sum(one.repeats for one in leash.denials("agent-runner")) == len(kept)
+            assert sum(one.repeats for one in leash.denials("agent-runner")) == len(stored)
             assert not leash.admin.exists("jobs:1:state")
             r = leash.client("agent-runner")
             r.set("jobs:1:state", "x")
             r.set("jobs:1:state", "x")
             with pytest.raises(keyleash.RateLimitedError):
                 r.set("jobs:1:state", "x")
-            kept.append(leash.token("agent-runner"))
+            stored.append(leash.token("agent-runner"))
             leash.load('{READER}')
         """,
         leash=leash,
@@ -259,7 +259,7 @@ def test_users_and_scripts_of_one_test_are_gone_in_the_next(project: pytest.Pyte
 
 @BOTH
 def test_policy_that_a_test_loads_is_in_force_at_once(project: pytest.Pytester, leash: str) -> None:
-    """What an agent does when its policy changes under it; a bad document changes nothing."""
+    """A loaded policy takes effect at once; a bad document changes nothing."""
     project.makefile(".yaml", other=POLICY.replace("jobs:", "tasks:"))
     result = run_tests(
         project,
@@ -327,8 +327,8 @@ def test_async_client_is_guarded_too(project: pytest.Pytester, leash: str) -> No
 
 
 @BOTH
-def test_trails_tell_what_was_done_and_refused(project: pytest.Pytester, leash: str) -> None:
-    """An agent's test may hold it to its trail; a name misspelt has none, which is an error."""
+def test_audit_log_has_events_and_denials(project: pytest.Pytester, leash: str) -> None:
+    """The log of a misspelt identity is an error."""
     result = run_tests(
         project,
         """
@@ -499,7 +499,7 @@ def test_project_that_uses_no_fixture_pays_for_none() -> None:
         "import sys, keyleash.testing.plugin; "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
         capture_output=True,
@@ -507,7 +507,7 @@ def test_project_that_uses_no_fixture_pays_for_none() -> None:
         check=True,
     )
 
-    assert said.stdout == "[]\n"
+    assert output.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -521,7 +521,7 @@ def test_project_that_uses_no_fixture_pays_for_none() -> None:
 def test_server_that_a_test_made_unusable_is_a_new_one_for_the_next(
     project: pytest.Pytester, harm: str
 ) -> None:
-    """How an agent takes the loss of its server may be tested, and costs no other test."""
+    """A test may stop its server without affecting other tests."""
     result = run_tests(
         project,
         f"""
@@ -541,7 +541,7 @@ def test_server_that_a_test_made_unusable_is_a_new_one_for_the_next(
 
 
 def test_server_ends_with_the_run(project: pytest.Pytester) -> None:
-    """And with it whatever watches over it."""
+    """Its watcher ends too."""
     run_tests(
         project,
         """

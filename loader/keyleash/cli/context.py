@@ -115,7 +115,7 @@ class DecisionContext:
 
     @property
     def is_live(self) -> bool:
-        """Whether it is the server's active policy."""
+        """True for the server's active policy."""
         return self.file == ACTIVE
 
     def decision(self, words: tuple[str, ...]) -> Decision:

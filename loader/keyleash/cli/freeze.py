@@ -76,7 +76,7 @@ def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
     Without a name, resumes every identity after confirmation. Also ends the suspension by a
     circuit breaker, and resets its count.
     """
-    effect = "every suspended identity resumes, whoever suspended it"
+    effect = "every suspended identity resumes, also those that a circuit breaker suspended"
     _confirm_all(settings, identities, yes, "thaw", effect)
     client, keyspace = settings.client, settings.keyspace
     with settings.changing("look at `keyleash status`"):

@@ -81,7 +81,7 @@ def run_batches(stage: DemoStage) -> None:
 
 
 def write_until_limited(stage: DemoStage) -> None:
-    """Write in a loop until the rate limit denies it, then wait as told and write again."""
+    """Write in a loop until the rate limit denies it, then wait and write again."""
     # Until the writes of earlier scenes no longer count.
     stage.wait_ms(stage.writes[RUNNER] * INTERVAL_MS)
     start_s = time.monotonic()
