@@ -101,15 +101,7 @@ def _as_json(examination: Examination) -> dict[str, Any]:
         {"name": server.name, "role": None if server.role is None else str(server.role)}
         for server in examination.servers
     ]
-    results = {
-        name: [{**json_object(item), "node": item.node or None} for item in items]
-        for name, items in (
-            ("findings", examination.findings),
-            ("accepted", examination.accepted),
-            ("skipped", examination.skipped),
-        )
-    }
-    return {"servers": servers, **results}
+    return {"servers": servers, **json_object(examination, "findings", "accepted", "skipped")}
 
 
 VARIABLE = "KEYLEASH_CONFIG"

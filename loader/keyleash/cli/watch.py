@@ -134,10 +134,8 @@ def _print_events(settings: Settings, events: Iterator[WatchEvent]) -> None:
     for event in events:
         at = datetime.now(UTC)
         if settings.json:
-            subject = {"subject": event.subject or None}
-            names = ("node", "kind", "state", "message")
-            print_json_line({"at": to_json(at), **json_object(event, *names), **subject})
+            print_json_line({"at": to_json(at), **json_object(event)})
         else:
             is_resolved = event.state is WatchState.RESOLVED
-            text = f"resolved {event.subject}".rstrip() if is_resolved else event.message
+            text = f"resolved {event.subject or ''}".rstrip() if is_resolved else event.message
             click.echo(f"{at:%H:%M:%SZ}  {event.node}  {event.kind}: {printable(text)}")

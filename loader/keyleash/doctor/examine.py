@@ -54,11 +54,7 @@ LOOKS = 3
 
 def require_codes(names: Iterable[str], file: str | None = None) -> None:
     """
-    Check that every name is a code.
-
-    Args:
-        names: The names.
-        file: The configuration file with the names, or None.
+    Check that every name is a code; *file* is the configuration file with the names, if any.
 
     Raises:
         OperationError (unknown-code): A name is not a code.

@@ -32,14 +32,14 @@ class DoctorFinding:
         code: A stable code; docs/reference/doctor.md has a section for each.
         message: The problem, in a sentence.
         help: The remedy.
-        node: The server; empty if all are affected.
+        node: The server; None if all are affected.
     """
 
     code: str
     severity: Severity
     message: str
     help: str
-    node: str = ""
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Skipped:
 
     check: str
     reason: str
-    node: str = ""
+    node: str | None = None
 
 
 CheckResult = DoctorFinding | Skipped
@@ -264,7 +264,7 @@ SHOWN = 5
 
 def finding(
     code: str,
-    node: str = "",
+    node: str | None = None,
     severity: Severity | None = None,
     *,
     names: Iterable[str] = (),
@@ -275,7 +275,7 @@ def finding(
 
     Args:
         code: Its code in `FINDINGS`.
-        node: The server; empty if all are affected.
+        node: The server; None if all are affected.
         severity: Its severity, if not the usual one.
         names: The names for `{names}`; only the first are shown.
         values: The other values of the templates.

@@ -101,7 +101,15 @@ def apply_fences(
     unsaved = []
     for node in servers.nodes:
         here = set(_carry_out(node, [step for step in steps if step.node is node], desired))
-        _verify(node, servers.keyspace, desired, here)
+        present = read_users(node.client, list(desired))
+        for name, item in desired.items():
+            wrong = _mismatch(node, servers.keyspace, item, present.get(name), name in here)
+            if wrong:
+                raise OperationError(
+                    "fence-not-verified",
+                    f"the user `{name}` of {node.name} is wrong: {wrong}",
+                    help="compare with `ACL GETUSER` there, and check whether others change users",
+                )
         opened += [(node.name, name) for name in desired if name in here]
         if not save(node.client):
             unsaved.append(node.name)
@@ -154,22 +162,8 @@ def _carry_out(
     delete_users(node.client, [step.identity for step in steps if step.kind is AclStepKind.REMOVED])
 
 
-def _verify(
-    node: FenceNode, keyspace: Keyspace, desired: Mapping[str, DesiredUser], opened: Collection[str]
-) -> None:
-    users = read_users(node.client, list(desired))
-    for name, item in desired.items():
-        wrong = _mismatch(node.client, keyspace, item, users.get(name), name in opened)
-        if wrong:
-            raise OperationError(
-                "fence-not-verified",
-                f"the user `{name}` of {node.name} is wrong: {wrong}",
-                help="compare with `ACL GETUSER` there, and check whether others change users",
-            )
-
-
 def _mismatch(
-    client: Client, keyspace: Keyspace, item: DesiredUser, user: User | None, is_opened: bool
+    node: FenceNode, keyspace: Keyspace, item: DesiredUser, user: User | None, is_opened: bool
 ) -> str | None:
     desired = item.user
     rules = without_digests(desired.rules) if is_opened else desired.rules
@@ -180,7 +174,7 @@ def _mismatch(
     if set(user.passwords) != set(desired.passwords):
         return "it has other passwords"
     command, _, digest = desired.rules.selectors[0].commands[0].partition("|")
-    if not may(client, item.identity, command, digest, "0"):
+    if not may(node.client, item.identity, command, digest, "0"):
         return "it may not call its own guard"
     denied = list[tuple[str, ...]](DENIED_CALLS)
     if not is_opened:
@@ -189,7 +183,7 @@ def _mismatch(
         denied += [(name, keyspace.fence) for name in ("HGETALL", "GET", "DEL")]
         denied.append(("SET", keyspace.fence, "x"))
     return next(
-        (f"it may do {call[0]}" for call in denied if may(client, item.identity, *call)), None
+        (f"it may do {call[0]}" for call in denied if may(node.client, item.identity, *call)), None
     )
 
 

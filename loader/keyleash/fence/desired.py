@@ -81,7 +81,6 @@ def with_first_passwords(
     Give users without a password their first one.
 
     Args:
-        users: The desired users.
         hashes: Passwords as SHA-256 in hex, by identity; those that are valid already are ignored.
         wide: Identities that are fenced in spite of a blocker.
         generate: Whether to generate passwords for users that are in neither.

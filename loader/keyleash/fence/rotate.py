@@ -103,12 +103,7 @@ def _change(
 
 
 def require_fenced(records: Mapping[str, FenceRecord], name: str) -> None:
-    """
-    Check that an identity has an ACL user.
-
-    Raises:
-        NotFencedError: It has none.
-    """
+    """Raise a `NotFencedError` if an identity has no ACL user."""
     if name not in records:
         known = listing(sorted(records), SHOWN_IDENTITIES) or "none"
         raise NotFencedError(

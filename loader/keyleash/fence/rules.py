@@ -66,13 +66,6 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))
 
 
-def _of_trails(guard: Guard) -> tuple[str, ...]:
-    # Where events are retained until they are exported, only the archiver trims.
-    if guard.identity.audit.hard_max is None:
-        return ("xadd", "xtrim")
-    return ("xadd", "xlen")
-
-
 def _literal(name: str) -> str:
     return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in name)
 

@@ -101,15 +101,7 @@ class FencedServers:
 
 
 def require_none_foreign(users: Mapping[tuple[str, str], str]) -> None:
-    """
-    Check that no user is foreign.
-
-    Args:
-        users: The reason why each is foreign, by (server, identity).
-
-    Raises:
-        ForeignUserError: One is.
-    """
+    """Raise a `ForeignUserError` for foreign users: reasons by (server, identity)."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for (server, identity), why in users.items():
         by_reason.setdefault((server, why), []).append(f"`{identity}`")

@@ -146,7 +146,15 @@ def _planned(
     record = read_seal(client)
     if record.change is not None:
         before_begin()
-        return _resumed(record.change, kind, adopt), True
+        if record.change.kind is not kind:
+            raise OperationError(
+                "vault",
+                f"`keyleash vault {record.change.kind.value}` is unfinished",
+                help="run that again first: it continues where it was interrupted",
+            )
+        # New patterns are added.
+        patterns = tuple(dict.fromkeys((*record.change.adopt, *adopt)))
+        return replace(record.change, adopt=patterns), True
     old = record.keyspace
     if kind is not ChangeKind.SEAL:
         _require_sealed(old)
@@ -157,8 +165,8 @@ def _planned(
             help="`keyleash vault rotate` replaces its prefixes, `vault adopt` moves keys in",
         )
     require_active(client, old)
-    prefixes = () if kind is ChangeKind.UNSEAL else (_prefix(), _prefix())
-    new = Keyspace(*prefixes)
+    control, vault = (f"{secrets.token_hex(PREFIX_BYTES)}:" for _ in range(2))
+    new = Keyspace() if kind is ChangeKind.UNSEAL else Keyspace(control, vault)
     change = PrefixChange(kind, old, new, adopt=tuple(adopt))
     names = changed_names(change, patterns_of(adopt, old))
     if kind is ChangeKind.UNSEAL and (taken := find_conflicts(client, names)):
@@ -177,26 +185,11 @@ def _planned(
     )
 
 
-def _resumed(change: PrefixChange, kind: ChangeKind, adopt: Sequence[str]) -> PrefixChange:
-    if change.kind is not kind:
-        raise OperationError(
-            "vault",
-            f"`keyleash vault {change.kind.value}` is unfinished",
-            help="run that again first: it continues where it was interrupted",
-        )
-    # New patterns are added.
-    return replace(change, adopt=tuple(dict.fromkeys((*change.adopt, *adopt))))
-
-
 def _require_sealed(keyspace: Keyspace) -> None:
     if not keyspace.vault:
         raise OperationError(
             "vault", "the server is not sealed", help="see `keyleash vault seal --help`"
         )
-
-
-def _prefix() -> str:
-    return f"{secrets.token_hex(PREFIX_BYTES)}:"
 
 
 def _load_unchanged(client: Client, keyspace: Keyspace, actor: str) -> None:

@@ -51,16 +51,16 @@ class WatchEvent:
     Attributes:
         node: The server.
         message: A sentence for people.
-        subject: The identity and digest for a drift of scripts; else empty.
+        subject: The identity and digest for a drift of scripts; else None.
     """
 
     node: str
     kind: WatchEventKind
     message: str
-    subject: str = ""
+    subject: str | None = None
     state: WatchState = WatchState.FOUND
 
     @property
-    def key(self) -> tuple[str, WatchEventKind, str]:
+    def key(self) -> tuple[str, WatchEventKind, str | None]:
         """The parts that identify a drift, whatever its message."""
         return self.node, self.kind, self.subject

@@ -192,15 +192,11 @@ class WatchedNode:
     def _attempt(self, do: Callable[[], None]) -> None:
         try:
             do()
-        except (redis_errors.RedisError, OSError) as error:
-            self._add(*_drift_of(error))
-        except (KeyleashError, LookupError, ValueError) as error:
+        except (redis_errors.RedisError, OSError, KeyleashError, LookupError, ValueError) as error:
             # A corrupt record must not end the watch over other servers.
-            self._add(
-                WatchEventKind.UNREADABLE, f"its records cannot be read: {type(error).__name__}"
-            )
+            self._add(*_drift_of(error))
 
-    def _add(self, kind: WatchEventKind, message: str, subject: str = "") -> None:
+    def _add(self, kind: WatchEventKind, message: str, subject: str | None = None) -> None:
         self.drifts.append(WatchEvent(str(self.address), kind, message, subject))
 
 
@@ -216,8 +212,10 @@ def _drift_of(error: Exception) -> tuple[WatchEventKind, str]:
             return WatchEventKind.NOT_PERMITTED, f"access denied: {server_message(error)}"
         case redis_errors.ConnectionError() | redis_errors.TimeoutError() | OSError():
             return WatchEventKind.UNREACHABLE, f"it does not answer: {reason_of(error)}"
-        case _:
+        case redis_errors.RedisError():
             return WatchEventKind.NOT_SERVING, f"it replies: {server_message(error)}"
+        case _:
+            return WatchEventKind.UNREADABLE, f"its records cannot be read: {type(error).__name__}"
 
 
 FORGOTTEN_AFTER_LOOKS = 600

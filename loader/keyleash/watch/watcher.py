@@ -36,7 +36,7 @@ class Watcher:
         self._sentinels = sentinels
         self._roles: dict[Address, str] = {}
         self._generations: dict[Address, int | None] = {}
-        self._drifts: dict[tuple[str, WatchEventKind, str], WatchEvent] = {}
+        self._drifts: dict[tuple[str, WatchEventKind, str | None], WatchEvent] = {}
         self._watched: set[str] = set()
 
     @property

@@ -179,4 +179,4 @@ def half_changed(change: PrefixChange) -> DoctorFinding:
     else:
         severity = Severity.WARNING
         state = "was begun and moved nothing yet; the old prefixes are in effect"
-    return finding("vault-half-changed", "", severity, kind=change.kind.value, state=state)
+    return finding("vault-half-changed", None, severity, kind=change.kind.value, state=state)
