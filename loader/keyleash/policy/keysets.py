@@ -1,12 +1,13 @@
 """The sets of keys that patterns match: matching, coverage, overlap, and example keys.
 
 `KeySet` is a union of patterns; it answers coverage and overlap exactly, and in time that does not
-grow with the square of the number of patterns. `Region` is an intersection of unions without
-some exclusions; `find_key` returns a key that is in one region and not in another. Channels and
-their patterns are of the same kind.
+grow with the square of the number of patterns. `Region` is an intersection of unions, minus
+excluded patterns; `find_key` returns a key that is in one region and not in another. Channels are
+handled like keys.
 
-All answers rest on bytes that no pattern can contain: patterns are UTF-8, so a byte such as 0xFF is
-in none of them, and what matches a capture of that byte matches the capture whatever its value.
+Why this is exact: patterns are UTF-8, so no literal contains 0xFF. A pattern that matches a key
+whose capture is that byte can match it only through a capture or `*`, so it matches whatever the
+capture holds.
 """
 
 from __future__ import annotations
@@ -39,25 +40,20 @@ def shape_of(pattern: Pattern) -> Shape:
 
 
 class Segment(NamedTuple):
-    """A segment of a pattern: a capture between `before` and `after`, or the literal `before`.
-
-    Attributes:
-        after: None if the segment has no capture.
-        name: The name of the capture.
-    """
+    """A segment: `before{name}after`, or only the literal `before` if `after` is None."""
 
     before: bytes
     after: bytes | None = None
     name: str = ""
 
-    def matches(self, piece: bytes) -> bool:
-        """Return whether a segment of a key matches."""
+    def matches(self, text: bytes) -> bool:
+        """Return whether *text*, a segment of a key, matches."""
         if self.after is None:
-            return piece == self.before
+            return text == self.before
         return (
-            len(piece) > len(self.before) + len(self.after)
-            and piece.startswith(self.before)
-            and piece.endswith(self.after)
+            len(text) > len(self.before) + len(self.after)
+            and text.startswith(self.before)
+            and text.endswith(self.after)
         )
 
 
@@ -94,63 +90,67 @@ def overlaps(pattern: Pattern, other: Pattern) -> bool:
 
 
 class KeySet:
-    """The keys that at least one of some patterns matches.
+    """The keys that at least one of several patterns matches.
 
-    The patterns are indexed by segment: a question follows the segments of its own pattern and
-    looks up what matches at each depth, instead of comparing the pattern with every other one.
+    The patterns form a tree by segments. A query follows the segments of its own pattern and looks
+    up the matching children at each depth, instead of comparing it with every pattern.
     """
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         self.patterns = tuple(patterns)
         self._root = _Node()
-        for place, pattern in enumerate(self.patterns):
+        for index, pattern in enumerate(self.patterns):
             segments, is_open = segments_of(pattern.parts)
             node = self._root
             for segment in segments[: len(segments) - is_open]:
                 node = node.add(segment)
             ends = node.opens.setdefault(segments[-1].before, []) if is_open else node.ends
-            ends.append(place)
+            ends.append(index)
 
     def covering(self, narrow: Pattern) -> Iterator[int]:
-        """Return the places, in order, of the patterns that cover *narrow* by themselves."""
+        """Return the indexes, in order, of the patterns that each cover *narrow* alone."""
         segments, is_open = segments_of(narrow.parts)
         found: list[list[int]] = []
         nodes = [self._root]
         for segment in segments[: len(segments) - is_open]:
             found += (ends for node in nodes for ends in node.open_within(segment.before))
-            nodes = [behind for node in nodes for behind in node.that_cover(segment)]
+            nodes = [child for node in nodes for child in node.children_covering(segment)]
         for node in nodes:
             found += node.open_within(segments[-1].before) if is_open else [node.ends]
         return merge(*found)
 
-    def covers(self, narrow: Pattern, counts: Callable[[int], bool] = lambda _place: True) -> bool:
+    def covers(
+        self, narrow: Pattern, is_considered: Callable[[int], bool] = lambda _index: True
+    ) -> bool:
         """
         Return whether every key that *narrow* matches is in the set.
 
-        Patterns may do so together: `a`, `a{x}`, `a:*` and `a{x}:*` together cover `a*`.
+        Patterns may cover it together: `a`, `a{x}`, `a:*` and `a{x}:*` together cover `a*`.
 
-        It follows the keys of *narrow* by segments, along with the patterns that still match them.
-        A segment that *narrow* leaves open is either empty or not; past the first such segment
-        no pattern matches both.
+        The search follows the segments of *narrow* with the nodes whose patterns match so far.
+        From the `*` of *narrow* on, a segment is either empty or not, so each step has two cases.
+        They do not multiply: after the segment of the `*`, an empty segment is covered only by an
+        empty literal and any other only by a capture, so the cases divide the nodes between them.
 
         Args:
             narrow: The pattern.
-            counts: Return whether the pattern at a place is to be considered.
+            is_considered: Return whether the pattern at an index is to be considered.
         """
         segments, is_open = segments_of(narrow.parts)
         pending = [(0, [self._root])]
         while pending:
             depth, nodes = pending.pop()
-            for piece in _pieces(segments, is_open, depth):
-                opens = (ends for node in nodes for ends in node.open_within(piece.before))
-                if any(map(counts, chain.from_iterable(opens))):
+            for segment in _possible_segments(segments, is_open, depth):
+                opens = (indexes for node in nodes for indexes in node.open_within(segment.before))
+                if any(map(is_considered, chain.from_iterable(opens))):
                     continue
-                left = [behind for node in nodes for behind in node.that_cover(piece)]
+                remaining = [child for node in nodes for child in node.children_covering(segment)]
+                ends = chain.from_iterable(node.ends for node in remaining)
                 may_end = depth + 1 >= len(segments)
-                if may_end and not any(counts(end) for node in left for end in node.ends):
+                if may_end and not any(map(is_considered, ends)):
                     return False
                 if is_open or not may_end:
-                    pending.append((depth + 1, left))
+                    pending.append((depth + 1, remaining))
         return True
 
     def overlaps(self, other: Pattern) -> bool:
@@ -160,7 +160,7 @@ class KeySet:
         for segment in segments[: len(segments) - is_open]:
             if any(node.has_open(segment) for node in nodes):
                 return True
-            nodes = [behind for node in nodes for behind in node.that_meet(segment)]
+            nodes = [child for node in nodes for child in node.children_overlapping(segment)]
         if is_open:
             return any(node.continues_with(segments[-1].before) for node in nodes)
         return any(node.ends for node in nodes)
@@ -171,124 +171,130 @@ def _set_of(pattern: Pattern) -> KeySet:
     return KeySet((pattern,))
 
 
+_Label = tuple[bytes, bytes | None]
+"""The `before` and `after` of a segment."""
+_EMPTY: _Label = (b"", None)
+
+
 @dataclass(slots=True)
 class _Node:
     """
-    The patterns of a set that begin with certain segments.
+    The patterns of a set that begin with the same segments.
 
     Attributes:
-        following: The nodes behind the next segment, by its `before` and `after`.
+        children: The nodes after one more segment, by its `before` and `after`.
         afters: The `after` of captures among them, by `before`.
-        ends: The places of the patterns that end here.
-        opens: The places of the patterns that end in a `*` here, by the literal before it.
-        merged: The union of all nodes that follow a segment that is not empty, once computed.
+        ends: The indexes of the patterns that end here.
+        opens: The indexes of the patterns that end in a `*` here, by the literal before it.
+        merged: The union of all children except that of the empty segment, once computed.
     """
 
-    following: dict[tuple[bytes, bytes | None], _Node] = field(default_factory=dict)
+    children: dict[_Label, _Node] = field(default_factory=dict)
     afters: dict[bytes, set[bytes]] = field(default_factory=dict)
     ends: list[int] = field(default_factory=list)
     opens: dict[bytes, list[int]] = field(default_factory=dict)
     merged: _Node | None = None
 
     def add(self, segment: Segment, node: _Node | None = None) -> _Node:
-        """Return the node behind *segment*; add *node*, or an empty one, if there is none."""
+        """Return the child of *segment*; add *node*, or an empty one, if there is none."""
         before, after, _name = segment
-        known = self.following.get((before, after))
+        known = self.children.get((before, after))
         if known is None:
-            known = self.following[before, after] = node or _Node()
+            known = self.children[before, after] = node or _Node()
             if after is not None:
                 self.afters.setdefault(before, set()).add(after)
         return known
 
-    def that_cover(self, segment: Segment) -> Iterator[_Node]:
-        """Return the nodes behind segments that cover *segment*."""
+    def children_covering(self, segment: Segment) -> Iterator[_Node]:
+        """Return the children whose segments cover *segment*."""
         text, after, _name = segment
-        if after is None and (text, None) in self.following:
-            yield self.following[text, None]
-        for end in range(len(text) + 1 if self.afters else 0):
-            afters = self.afters.get(text[:end])
+        if after is None and (text, None) in self.children:
+            yield self.children[text, None]
+        for length in range(len(text) + 1 if self.afters else 0):
+            before = text[:length]
+            afters = self.afters.get(before)
             if afters is None:
                 continue
             # A capture takes at least one byte.
-            rest, start = (text[end:], 1) if after is None else (after, 0)
-            for place in range(start, len(rest) + 1):
-                if rest[place:] in afters:
-                    yield self.following[text[:end], rest[place:]]
+            remaining, first = (text[length:], 1) if after is None else (after, 0)
+            for start in range(first, len(remaining) + 1):
+                if remaining[start:] in afters:
+                    yield self.children[before, remaining[start:]]
 
-    def that_meet(self, segment: Segment) -> Iterable[_Node]:
-        """Return the nodes behind segments that share a text with *segment*."""
+    def children_overlapping(self, segment: Segment) -> Iterable[_Node]:
+        """Return the children whose segments match some text that *segment* matches."""
         if segment.after is None:
-            return self.that_cover(segment)
+            return self.children_covering(segment)
         if segment.before or segment.after:
-            return (node for edge, node in self.following.items() if _meet(segment, edge))
+            return (child for label, child in self.children.items() if _overlap(segment, label))
         if self.merged is None:
-            self.merged = _union([node for edge, node in self.following.items() if edge != _EMPTY])
+            self.merged = _union(
+                [child for label, child in self.children.items() if label != _EMPTY]
+            )
         return (self.merged,)
 
     def open_within(self, text: bytes) -> Iterator[list[int]]:
         """Return the patterns whose `*` follows a prefix of *text*."""
-        for end in range(len(text) + 1 if self.opens else 0):
-            if text[:end] in self.opens:
-                yield self.opens[text[:end]]
+        for length in range(len(text) + 1 if self.opens else 0):
+            if text[:length] in self.opens:
+                yield self.opens[text[:length]]
 
     def has_open(self, segment: Segment) -> bool:
         """Return whether some pattern with a `*` here matches a key with *segment*."""
         if segment.after is None:
             return any(self.open_within(segment.before))
-        return any(_agree(segment.before, start) for start in self.opens)
+        return any(_share_extension(segment.before, start) for start in self.opens)
 
     def continues_with(self, start: bytes) -> bool:
         """Return whether some pattern matches a key that continues with *start*."""
-        return any(_agree(start, item) for item in self.opens) or any(
-            before.startswith(start) if after is None else _agree(start, before)
-            for before, after in self.following
+        return any(_share_extension(start, item) for item in self.opens) or any(
+            before.startswith(start) if after is None else _share_extension(start, before)
+            for before, after in self.children
         )
 
 
-_EMPTY = (b"", None)
-
-
-def _meet(segment: Segment, edge: tuple[bytes, bytes | None]) -> bool:
+def _overlap(segment: Segment, label: _Label) -> bool:
     """Return whether some text matches both a segment with a capture and another segment."""
-    before, after = edge
+    before, after = label
     if after is None or segment.after is None:
         return segment.matches(before)
-    return _agree(segment.before, before) and (
+    return _share_extension(segment.before, before) and (
         segment.after.endswith(after) or after.endswith(segment.after)
     )
 
 
-def _agree(item: bytes, other: bytes) -> bool:
+def _share_extension(item: bytes, other: bytes) -> bool:
     """Return whether some text begins with both."""
     return item.startswith(other) or other.startswith(item)
 
 
 def _union(nodes: list[_Node]) -> _Node:
     """Return a node with the patterns of all *nodes*, in no order."""
-    whole = _Node()
-    pending = [(whole, nodes)]
+    union = _Node()
+    pending = [(union, nodes)]
     while pending:
-        into, some = pending.pop()
-        following: dict[Segment, list[_Node]] = defaultdict(list)
-        for node in some:
-            into.ends += node.ends
-            for start, places in node.opens.items():
-                into.opens.setdefault(start, []).extend(places)
-            for edge, behind in node.following.items():
-                following[Segment(*edge)].append(behind)
-        for segment, behinds in following.items():
-            if len(behinds) == 1:
-                into.add(segment, behinds[0])
+        target, sources = pending.pop()
+        children: dict[Segment, list[_Node]] = defaultdict(list)
+        for source in sources:
+            target.ends += source.ends
+            for start, indexes in source.opens.items():
+                target.opens.setdefault(start, []).extend(indexes)
+            for label, child in source.children.items():
+                children[Segment(*label)].append(child)
+        for segment, parts in children.items():
+            if len(parts) == 1:
+                target.add(segment, parts[0])
             else:
-                pending.append((into.add(segment), behinds))
-    return whole
+                pending.append((target.add(segment), parts))
+    return union
 
 
-def _pieces(segments: Sequence[Segment], is_open: bool, depth: int) -> Iterator[Segment]:
-    """Yield what the keys of a pattern may have as their segment at *depth*."""
+def _possible_segments(segments: Sequence[Segment], is_open: bool, depth: int) -> Iterator[Segment]:
+    """Yield the segments that keys of a pattern can have at *depth*."""
     if depth < len(segments) - is_open:
         yield segments[depth]
         return
+    # At or behind the `*`: nothing more in this segment, or at least one more byte.
     start = segments[depth].before if depth < len(segments) else b""
     yield Segment(start)
     yield Segment(start, b"")
@@ -306,15 +312,15 @@ class Region:
     The keys that match at least one pattern of every group, and none that is excluded.
 
     Attributes:
-        groups: Without groups the region has every key, and with an empty group none.
-        excluded: Patterns of keys that are not in it.
+        groups: No groups: every key. An empty group: no key.
+        excluded: Patterns of keys that are not in the region.
     """
 
     groups: tuple[tuple[Pattern, ...], ...]
     excluded: tuple[Pattern, ...] = ()
 
     def within(self, patterns: Iterable[Pattern]) -> Region:
-        """Return the part of it that some of *patterns* match."""
+        """Return the part of the region that at least one of *patterns* matches."""
         return Region((*self.groups, tuple(patterns)), self.excluded)
 
 
@@ -326,14 +332,14 @@ def find_key(inside: Region, outside: Region = NOWHERE) -> bytes | None:
     """
     Find a key that is in one region and not in the other.
 
-    From each state only few bytes lead to different states: those that some pattern asks for,
-    `:`, and any other. So every key can be tried, the shortest ones first.
+    The search is breadth-first over states. One byte of each kind is tried: each that a pattern
+    asks for, `:`, and one other byte, which stands for all the rest.
 
     Returns:
         One of the shortest such keys; None if there is none, so that *outside* covers *inside*.
 
     Raises:
-        RegionsTooComplexError: It was not found among the first `MAX_STATES`.
+        RegionsTooComplexError: More than `MAX_STATES` states were found.
     """
     is_within = {*inside.groups} >= {*outside.groups} and {*inside.excluded} >= {*outside.excluded}
     if is_within or not all(inside.groups):
@@ -341,9 +347,9 @@ def find_key(inside: Region, outside: Region = NOWHERE) -> bytes | None:
     automaton = _Automaton()
     wanted, unwanted = automaton.region(inside), automaton.region(outside)
     seen = {automaton.start}
-    waiting = deque([(automaton.start, b"")])
-    while waiting:
-        state, key = waiting.popleft()
+    pending = deque([(automaton.start, b"")])
+    while pending:
+        state, key = pending.popleft()
         if wanted.holds(state) and not unwanted.holds(state):
             return key
         if wanted.is_lost(state) or unwanted.is_certain(state):
@@ -351,7 +357,7 @@ def find_key(inside: Region, outside: Region = NOWHERE) -> bytes | None:
         for byte, following in automaton.steps(state):
             if following not in seen:
                 seen.add(following)
-                waiting.append((following, key + bytes([byte])))
+                pending.append((following, key + bytes([byte])))
         if len(seen) > MAX_STATES:
             raise RegionsTooComplexError(
                 "the key patterns overlap in too many ways to be compared",
@@ -361,7 +367,7 @@ def find_key(inside: Region, outside: Region = NOWHERE) -> bytes | None:
 
 
 def common_key(item: Iterable[Pattern], other: Iterable[Pattern]) -> bytes | None:
-    """Return one of the shortest keys that a pattern of each matches; None if there is none."""
+    """Return one of the shortest keys that match a pattern of each; None if there is none."""
     return find_key(Region((tuple(item), tuple(other))))
 
 
@@ -371,8 +377,8 @@ class _Positions(NamedTuple):
 
     Attributes:
         every: All positions of the patterns.
-        ends: Those where a pattern is matched.
-        sinks: Those that no further byte leaves: a final `*`.
+        ends: Positions at which the key matches a pattern.
+        sinks: Positions of a final `*`: once active, they stay active.
     """
 
     every: int = 0
@@ -395,13 +401,13 @@ class _RegionPositions:
         return not state & self.excluded.ends and all(state & group.ends for group in self.groups)
 
     def is_lost(self, state: int) -> bool:
-        """Return whether no longer key is in it."""
+        """Return whether the positions put every extension of the key outside the region."""
         return bool(state & self.excluded.sinks) or not all(
             state & group.every for group in self.groups
         )
 
     def is_certain(self, state: int) -> bool:
-        """Return whether every longer key is in it."""
+        """Return whether the positions put every extension of the key inside the region."""
         return not state & self.excluded.every and all(state & group.sinks for group in self.groups)
 
 
@@ -409,8 +415,17 @@ class _Automaton:
     """
     A nondeterministic automaton of patterns; a state is a number with a bit for each position.
 
-    A position waits for a byte. Those in `_stays` also remain on any byte, those in
-    `_stays_in_segment` on any byte but `:`, and both may be skipped.
+    The bits of a state are its active positions. An active position takes a byte, which activates
+    the next one. Those in `_stays` remain active on any byte, and those in `_stays_in_segment` on
+    any byte but `:`; both may be skipped.
+
+    Attributes:
+        start: The state before the first byte.
+        _asks: By byte, the positions of literals that take this byte.
+        _takes_segment: Positions that take any byte but `:`, the first of a capture.
+        _stays_in_segment: Positions of the further bytes of a capture.
+        _stays: Positions of a final `*`.
+        _free: The first bit that no pattern uses.
     """
 
     def __init__(self) -> None:
