@@ -6,7 +6,10 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from support.command_line import Cli
 from support.servers import RealServer
@@ -15,10 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SHELL = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
 INDENTED = re.compile(r"^((?:    keyleash .*\n)+)", re.M)
 COMMAND = re.compile(r"^(?: *export \w+=\$\()? *(?:cat|keyleash) ", re.M)
-(README,) = SHELL.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-TUTORIAL, *_ = SHELL.findall(
-    (ROOT / "docs" / "tutorial" / "first-ten-minutes.md").read_text(encoding="utf-8")
-)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+README_PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
+TUTORIAL_PAGE = (ROOT / "docs" / "tutorial" / "first-ten-minutes.md").read_text(encoding="utf-8")
+(README,) = SHELL.findall(README_PAGE)
+TUTORIAL = "".join(SHELL.findall(TUTORIAL_PAGE))
 INCIDENT, *_ = INDENTED.findall(
     (ROOT / "docs" / "how-to" / "respond-to-an-incident.md").read_text(encoding="utf-8")
 )
@@ -34,7 +38,10 @@ TUTORIAL_OUTPUT = (
     README_OUTPUT[0],
     "2 cases passed, on the model and an embedded server; coverage 100 %",
     "+ agent-runner (machine)   [widens]",
-    *README_OUTPUT[1:],
+    *README_OUTPUT[1:4],
+    'restore  string "running"  string "broken"',
+    "\nrunning\n",
+    *README_OUTPUT[4:],
 )
 """Parts of the output, in their order."""
 KEY = "agents:jobs:42:state"
@@ -88,6 +95,28 @@ def test_tutorial_commands_lead_from_a_policy_to_a_revoked_token(
     ran = run(embedded, tmp_path, f"{TUTORIAL}\nkeyleash exec GET {KEY} 2>&1")
 
     assert_printed(ran.stdout, ran, TUTORIAL_OUTPUT)
+
+
+@pytest.mark.parametrize(
+    ("page", "commands", "printed"),
+    [
+        pytest.param(README_PAGE, README, "KEY_NOT_GRANTED\n[True, 'done']\n", id="README"),
+        pytest.param(TUTORIAL_PAGE, TUTORIAL, "[True, b'done']\n", id="tutorial"),
+    ],
+)
+def test_python_example_runs_as_written(
+    page: str, commands: str, printed: str, embedded: RealServer, tmp_path: Path
+) -> None:
+    """The example needs only the token that the commands before it issue."""
+    (example,) = PYTHON.findall(page)
+    file = tmp_path / "agent.py"
+    file.write_text(example.replace("redis://localhost:6379", embedded.url), encoding="utf-8")
+    before, _, _ = commands.partition("keyleash token revoke")
+
+    ran = run(embedded, tmp_path, f"{before}\n{sys.executable} {file}")
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.endswith(printed)
 
 
 def test_incident_commands_restore_the_value_that_the_tutorial_changed(
