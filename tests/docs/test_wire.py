@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from keyleash.commands import keys_of, load_table
+from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
-from keyleash.limits.counters import DOUBLE
 from keyleash.operator import freeze
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.token import TokenRecord

@@ -13,8 +13,8 @@ from benchmarks.support.policy import plain_example
 
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
+from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
-from keyleash.limits.counters import DOUBLE
 from keyleash.operator import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.policy import parse_policy

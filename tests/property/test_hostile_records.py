@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyleash.doubles import DOUBLE
 from keyleash.evaluate import Decision, decide
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import stored_state, subject_key
 from keyleash.limits.calendar import PERIOD_US
-from keyleash.limits.counters import DOUBLE
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Limit, Rate, SubjectKind
 from keyleash.store.token import REVOKED_OFFSET, TokenRecord, token_digest

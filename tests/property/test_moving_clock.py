@@ -7,13 +7,13 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import stored_state, subject_key
 from keyleash.evaluate.trace import LimitStep
 from keyleash.limits.calendar import window_end_us
-from keyleash.limits.counters import DOUBLE
 from keyleash.policy import SECOND_US, Identity, parse_policy
 from keyleash.store.wire import BatchMode
 from support.clockwork import (

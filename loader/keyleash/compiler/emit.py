@@ -10,8 +10,8 @@ from keyleash.compiler.ir import Guard
 from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
 from keyleash.compiler.sizes import sizes_of
+from keyleash.doubles import DOUBLE
 from keyleash.limits import COUNTS, SECOND_US, Counter
-from keyleash.limits.counters import DOUBLE
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.model import Identity, Values
 from keyleash.store.state import STAMP_BYTES

@@ -28,8 +28,9 @@ from keyleash.compiler.quoting import (
     runs_of,
     suffix,
 )
+from keyleash.doubles import MOST
 from keyleash.limits.calendar import PERIOD_US
-from keyleash.limits.counters import COUNTER_KEEP_MS, MOST
+from keyleash.limits.counters import COUNTER_KEEP_MS
 from keyleash.limits.rate import MAX_EMISSION_US, MAX_RING_SLOTS, MIN_EMISSION_US
 from keyleash.policy.sections import MAX_THRESHOLD
 from keyleash.store.scripts import lua_root, shipped

@@ -8,11 +8,11 @@ from functools import cache
 from typing import ClassVar
 from zoneinfo import available_timezones
 
+from keyleash.doubles import MOST, is_count, is_time, whole, whole_us
 from keyleash.errors import ReplyCode, Span
 from keyleash.limits.calendar import PERIOD_US, Period, most_windows_within, window_end_us
 from keyleash.limits.counters import (
     IDENTITY,
-    MOST,
     BaseCount,
     BaseLimit,
     Counter,
@@ -23,11 +23,7 @@ from keyleash.limits.counters import (
     SlotKind,
     Subject,
     a_period,
-    is_count,
-    is_time,
     keep_numbers,
-    whole,
-    whole_us,
 )
 
 MAX_BUDGET = 10**15

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,12 +11,10 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 from keyleash.commands import OperationClass
+from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode, Span
 
 SECOND_US = 1_000_000
-DOUBLE = 8
-MOST = 2**53
-"""The number from which doubles are not exact. A time that is not below it is corrupt."""
 COUNTER_KEEP_MS = 2 * 86_400_000
 """The time by which a counter per token or per capture outlives its window.
 
@@ -363,26 +360,6 @@ class BaseCount(ABC):
     @abstractmethod
     def used(state: LimitState, now_us: int) -> tuple[int, int | None]:
         """Return the calls that count at *now_us*, and when the window ends, Unix µs."""
-
-
-def whole(number: float) -> int:
-    """Return a number as guards count; 0 for others, since a fenced agent may write its state."""
-    return int(number) if abs(number) < MOST else 0
-
-
-def is_time(number: float) -> bool:
-    """Return whether a guard takes *number* for a time; it denies the call if not."""
-    return number < MOST
-
-
-def whole_us(number: float) -> int:
-    """Return a time in whole µs, rounded up, as guards compare it; `MOST` for an invalid one."""
-    return math.ceil(max(number, 0)) if is_time(number) else MOST
-
-
-def is_count(number: float) -> bool:
-    """Return whether a budget may have counted *number* calls; a guard denies the call if not."""
-    return 0 <= number < MOST
 
 
 def a_period(period: str, limit: Any) -> str:

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from keyleash.doubles import DOUBLE, MOST, is_time, whole_us
 from keyleash.errors import ReplyCode, Span
 from keyleash.limits.counters import (
-    DOUBLE,
     IDENTITY,
-    MOST,
     SECOND_US,
     BaseCount,
     BaseLimit,
@@ -27,9 +26,7 @@ from keyleash.limits.counters import (
     Subject,
     a_period,
     emission_interval_us,
-    is_time,
     keep_numbers,
-    whole_us,
 )
 
 RATE_PERIODS_US = {

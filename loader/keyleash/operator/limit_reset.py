@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
-from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import batches
 from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity

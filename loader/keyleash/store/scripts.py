@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from keyleash.doubles import MOST
 from keyleash.errors import OperationError
-from keyleash.limits.counters import MOST
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
 from keyleash.store.records import Client

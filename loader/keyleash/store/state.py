@@ -20,8 +20,8 @@ import math
 import struct
 from dataclasses import asdict, dataclass
 
+from keyleash.doubles import DOUBLE, MOST, whole
 from keyleash.limits import COUNTS, LimitState, Slot, SlotKind
-from keyleash.limits.counters import DOUBLE, MOST, whole
 
 STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""

@@ -13,8 +13,8 @@ import secrets
 import struct
 from dataclasses import dataclass
 
+from keyleash.doubles import whole
 from keyleash.errors import SecretInTextError, TokenUnknownError
-from keyleash.limits.counters import whole
 
 RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, revoked, id."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
+from keyleash.doubles import DOUBLE
 from keyleash.limits import COUNTS, SlotKind, SubjectKind
-from keyleash.limits.counters import DOUBLE
 from keyleash.store.state import FIRST_NUMBER, Layout
 
 

@@ -27,9 +27,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from keyleash.compiler.ir import LimitPlan
+from keyleash.doubles import DOUBLE
 from keyleash.limits import COUNTS, Slot, SlotKind
 from keyleash.limits.calendar import end_of_runs_us
-from keyleash.limits.counters import DOUBLE, MigrationStep
+from keyleash.limits.counters import MigrationStep
 from keyleash.store.state import FIRST_NUMBER, Layout
 
 _FORMATS = {

@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.compiler.passes.protect_control_keys import protected_prefixes
+from keyleash.doubles import DOUBLE, whole
 from keyleash.errors import OperationError, PolicyError
-from keyleash.limits.counters import DOUBLE, whole
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard, Report
+from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
-from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import (
     IdentityChange,
     Snapshot,
