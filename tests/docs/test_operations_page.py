@@ -24,7 +24,7 @@ def test_every_code_has_a_section_and_every_section_a_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "text"), zip(SECTIONS[::2], SECTIONS[1::2], strict=True), ids=SECTIONS[::2]
+    ("code", "text"), [*zip(SECTIONS[::2], SECTIONS[1::2], strict=True)], ids=SECTIONS[::2]
 )
 def test_section_begins_with_the_severity_and_has_a_remedy(code: str, text: str) -> None:
     """Some findings have several severities; the usual one is among them."""
