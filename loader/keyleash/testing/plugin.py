@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keyleash.errors import KeyleashError, PolicyError
+from keyleash.extras import install_help, missing_extra
 
 if TYPE_CHECKING:
     from keyleash.testing.leash import FakeLeash, Leash, LeashServer
@@ -56,10 +57,10 @@ def leash_server(
     request: pytest.FixtureRequest, _leash_run_server: RunServer
 ) -> Iterator[LeashServer]:
     """A real server (the embedded Valkey) with only the policy, and clients of agents."""
-    from keyleash.testing.leash import LeashServer  # noqa: PLC0415
-
     policy = _policy(request)
     with _failing_without_traceback():
+        from keyleash.testing.leash import LeashServer  # noqa: PLC0415
+
         leash = LeashServer(_leash_run_server.emptied(), request.config.rootpath)
     with contextlib.closing(leash):
         _load(request, leash, policy)
@@ -69,10 +70,10 @@ def leash_server(
 @pytest.fixture
 def fake_leash(request: pytest.FixtureRequest) -> Iterator[FakeLeash]:
     """A fake server in this process with only the policy, and clients of agents."""
-    from keyleash.testing.leash import FakeLeash  # noqa: PLC0415
-
     policy = _policy(request)
     with _failing_without_traceback():
+        from keyleash.testing.leash import FakeLeash  # noqa: PLC0415
+
         leash = FakeLeash(request.config.rootpath)
     with contextlib.closing(leash):
         _load(request, leash, policy)
@@ -126,6 +127,11 @@ def _failing_without_traceback() -> Iterator[None]:
         raise _failure(f"{error}\n{error.message}") from None
     except KeyleashError as error:
         raise _failure(error.message, error.help) from None
+    except ImportError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        raise _failure(missing.message, install_help("testing")) from None
 
 
 def _failure(message: str, help: str | None = None) -> BaseException:

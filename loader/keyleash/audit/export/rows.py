@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from keyleash.audit.entries import audit_events, number_of
 from keyleash.audit.streams import AuditStream, StreamKind, id_order
-from keyleash.errors import OperationError
+from keyleash.extras import missing_extra
 from keyleash.text import json_bytes
 
 _BATCH = 1000
@@ -232,12 +232,8 @@ def require_pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
-    except ImportError:
-        raise OperationError(
-            "missing-extra",
-            "Parquet needs pyarrow, which is not installed",
-            help="install it with `pip install 'keyleash[parquet]'`",
-        ) from None
+    except ImportError as error:
+        raise missing_extra(error) or error from None
     return pyarrow, pyarrow.parquet
 
 

