@@ -79,7 +79,7 @@ def test_user_without_the_rights_is_77(
 
     assert result.exit_code == 77
     assert "the server does not permit this" in result.stderr
-    assert "`keyleash fence plan` lists the commands that a fence omits" in result.stderr
+    assert "prints the rules of its user" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -164,18 +164,3 @@ def test_used_port_is_an_error(loaded: Cli) -> None:
 
     assert result.exit_code == 1
     assert "address already in use" in result.stderr
-
-
-def test_reader_needs_the_rights_of_the_page_alone(loaded: Cli, embedded: RealServer) -> None:
-    """The documented rights suffice, and include no writes."""
-    (rights,) = re.findall(r"ACL SETUSER scraper on #… (.*)", PAGE)
-    admin = embedded.client()
-    admin.execute_command("ACL", "SETUSER", "scraper", "on", ">scraper", *rights.split())
-    used(loaded)
-    loaded.ok("freeze", "agent-reader", "--reason", "x")
-    url = f"redis://scraper:scraper@127.0.0.1:{embedded.port}"
-
-    seen = samples(loaded.ok("metrics", KEYLEASH_URL=url))
-    assert seen.keys() == samples(loaded.ok("metrics")).keys()
-    assert seen["keyleash_recent_denials{code=KEY_NOT_GRANTED,identity=agent-runner}"] == 1
-    assert "agent-reader" in loaded.ok("status", KEYLEASH_URL=url)

@@ -29,6 +29,8 @@ from keyleash.errors import (
     WarningsError,
 )
 from keyleash.extras import missing_extra
+from keyleash.store.denied import missing_right
+from keyleash.store.server_check import IN_SCRIPT
 from keyleash.store.token import without_tokens
 from keyleash.store.wire import is_of_a_cluster, server_message
 from keyleash.text import clock_time, json_object, printable
@@ -189,12 +191,13 @@ _BY_PREFIX = {
 }
 
 
-def failure_of(error: Exception, server: str) -> Failure | None:
+def failure_of(error: Exception, server: str, operation: str = "") -> Failure | None:
     """Return the failure to report for *error*; None if it is unexpected, thus a bug.
 
     Args:
         error: Any exception.
         server: The server's URL without secrets.
+        operation: The command that ran, as `operator.roles.OPERATIONS` names it.
     """
     match error:
         case click.UsageError():
@@ -220,7 +223,7 @@ def failure_of(error: Exception, server: str) -> Failure | None:
                 return None
             return Failure(missing.code, FAILED, missing.message, missing.help)
         case redis_errors.RedisError():
-            return _server_failure(error, server)
+            return _server_failure(error, server, operation)
         case OSError():
             return _file_failure(error)
         case json.JSONDecodeError() | struct.error():
@@ -236,7 +239,7 @@ def failure_of(error: Exception, server: str) -> Failure | None:
     return None
 
 
-def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
+def _server_failure(error: redis_errors.RedisError, server: str, operation: str) -> Failure:
     message = printable(server_message(error)).rstrip(".")
     for cls, failure in _BY_CLASS.items():
         if isinstance(error, cls):
@@ -274,15 +277,35 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
     if is_of_a_cluster(error):
         cluster = ClusterError()
         return Failure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
-    if isinstance(error, redis_errors.NoPermissionError) or "ACL failure in script" in message:
+    if isinstance(error, redis_errors.NoPermissionError) or IN_SCRIPT in message:
         return Failure(
             "not-permitted",
             NOT_PERMITTED,
-            f"the server does not permit this to the user of the URL: {message}",
-            "use a user with that right; `ACL LOG` on the server shows what was denied, and"
-            " `keyleash fence plan` lists the commands that a fence omits",
+            f"the server does not permit this to the user of the URL{_missing(error, message)}",
+            _help_of_roles(operation),
         )
     return Failure("server-error", FAILED, f"the server replied: {message}")
+
+
+def _missing(error: Exception, message: str) -> str:
+    right = missing_right(error)
+    return f", which lacks {right}" if right else f": {message}"
+
+
+def _help_of_roles(operation: str) -> str:
+    # Imported here: the operator API is heavy, and this is rare.
+    from keyleash.operator.roles import roles_with  # noqa: PLC0415
+
+    if roles := roles_with(operation):
+        shown = " or ".join(f"`{name}`" for name in roles)
+        return (
+            f"the role {shown} has this right; `keyleash acl {roles[0]}` prints the rules of its"
+            " user"
+        )
+    return (
+        "use a user with that right; `ACL LOG` on the server shows what was denied, and"
+        " `keyleash fence plan` lists the commands that a fence omits"
+    )
 
 
 def _authentication_message(message: str) -> str:

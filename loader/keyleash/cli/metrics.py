@@ -52,7 +52,7 @@ def metrics(settings: Settings, port: int | None) -> int:
     sys.stdout.write(generate_latest(registry).decode())
     if collector.failure is None:
         return 0
-    failure = failure_of(collector.failure, settings.shown_url)
+    failure = failure_of(collector.failure, settings.shown_url, settings.operation)
     return FAILED if failure is None else failure.exit_code
 
 
@@ -73,7 +73,7 @@ def _failure_printer(settings: Settings) -> Callable[[Exception | None], None]:
 
 
 def _message(error: Exception, settings: Settings) -> str:
-    failure = failure_of(error, settings.shown_url)
+    failure = failure_of(error, settings.shown_url, settings.operation)
     if failure is None:
         return f"records cannot be read: {type(error).__name__}"
     return f"{failure.message}\nhelp: {failure.help}" if failure.help else failure.message

@@ -62,6 +62,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "watch": ("watch:watch", "Keep guards loaded on a primary and its replicas."),
     },
     "Hardening": {
+        "acl": ("acl:acl", "Print the ACL rules of an operator's role."),
         "fence": ("fence:fence", "Give each identity an ACL user of its own."),
         "vault": ("vault:vault", "Keep all keys under random prefixes that only guards know."),
     },
@@ -147,7 +148,7 @@ class Program(click.Group):
             click.echo(error.format_message(), err=True)
             return USAGE
         except Exception as error:
-            failure = failure_of(error, settings.shown_url)
+            failure = failure_of(error, settings.shown_url, settings.operation)
             if failure is None:
                 traceback.print_exception(error)
                 failure = BUG

@@ -5,11 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, update_wrapper
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -32,6 +32,10 @@ from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.wire import server_message
 from keyleash.text import printable
 
+R = TypeVar("R")
+
+PARTS = ("dry_run", "recorded")
+"""Options that make another operation of a command."""
 DEFAULT_URL = "redis://127.0.0.1:6379"
 URL_HELP = (
     "write redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix://PATH;"
@@ -211,6 +215,7 @@ class Settings:
         timeout_s: The value of `--timeout`.
         json: Whether to print JSON in place of text.
         failed: The exit code of failures that have none of their own.
+        operation: The command that runs, as `operator.roles.OPERATIONS` names it.
     """
 
     url: str = DEFAULT_URL
@@ -218,6 +223,7 @@ class Settings:
     timeout_s: float | None = None
     json: bool = False
     failed: int = 1
+    operation: str = ""
 
     @property
     def shown_url(self) -> str:
@@ -305,4 +311,16 @@ def require_reason(reason: str, help: str) -> None:
     require_length("a reason", reason, MAX_REASON_BYTES)
 
 
-pass_settings = click.make_pass_decorator(Settings)
+def pass_settings(function: Callable[..., R]) -> Callable[..., R]:
+    """Pass the settings to a command, and note in them which command it is."""
+
+    @click.pass_context
+    def call(context: click.Context, /, *args: Any, **options: Any) -> R:
+        settings = context.find_object(Settings)
+        assert settings is not None  # noqa: S101 - Program.main puts it there
+        words = context.command_path.split()[1:]
+        words += [f"--{name.replace('_', '-')}" for name in PARTS if options.get(name)]
+        settings.operation = " ".join(words)
+        return context.invoke(function, settings, *args, **options)
+
+    return update_wrapper(call, function)

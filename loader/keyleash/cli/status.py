@@ -146,7 +146,7 @@ def _poll(
         try:
             snapshot = read_snapshot(client)
         except PASSING as error:
-            failure = failure_of(error, settings.shown_url)
+            failure = failure_of(error, settings.shown_url, settings.operation)
             if failure is None:
                 raise
             show_error(failure.message)

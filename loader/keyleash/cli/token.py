@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from redis.exceptions import NoPermissionError
 
 from keyleash.audit.stats import count_revoked_denials, count_token_calls, recent_calls
 from keyleash.cli.failures import FAILED
@@ -34,6 +35,7 @@ from keyleash.text import clock_time, counted, distance, iso_time, json_object, 
 if TYPE_CHECKING:
     from keyleash.operator.tokens import IssuedToken, Revocation, TokenInfo
 
+T = TypeVar("T")
 
 ttl_option = click.option(
     "--ttl",
@@ -250,7 +252,9 @@ def _report(settings: Settings, done: Revocation, wait_s: int | None) -> None:
         # Before the counts, which take time.
         count = counted(len(done.tokens), "token")
         print_note(f"{count} revoked, effective {iso_time(bound_ms)}")
-    before, more = recent_calls(*where, (bound_ms - BEFORE_MS, bound_ms), AT_MOST)
+    before, more = _if_permitted(
+        lambda: recent_calls(*where, (bound_ms - BEFORE_MS, bound_ms), AT_MOST)
+    ) or (None, ())
     if not settings.json:
         print_table(
             [
@@ -259,20 +263,20 @@ def _report(settings: Settings, done: Revocation, wait_s: int | None) -> None:
                 Column("calls in the minute before", "right"),
             ],
             [
-                (id_, name, f"{before[id_]} or more" if name in more else str(before[id_]))
+                (id_, name, _shown_count(before, id_) + (" or more" if name in more else ""))
                 for name, id_ in done.tokens
             ],
         )
     denials = None
     if wait_s is not None:
         time.sleep(wait_s)
-        denials = count_revoked_denials(*where, bound_ms)
+        denials = _if_permitted(lambda: count_revoked_denials(*where, bound_ms))
     if settings.json:
         revoked = [
             {
                 "id": id_,
                 "identity": name,
-                "recorded_in_the_minute_before": before[id_],
+                "recorded_in_the_minute_before": None if before is None else before[id_],
                 **({} if denials is None else {"refused_since": denials[id_]}),
             }
             for name, id_ in done.tokens
@@ -282,6 +286,21 @@ def _report(settings: Settings, done: Revocation, wait_s: int | None) -> None:
     elif denials is not None and wait_s is not None:
         count = counted(sum(denials[id_] for _, id_ in done.tokens), "call")
         print_note(f"{count} denied in the {span(wait_s)} since")
+
+
+def _if_permitted(read: Callable[[], T]) -> T | None:
+    """Return what *read* returns; None if the user may not read audit streams.
+
+    The tokens are revoked by then, which must not look like a failure.
+    """
+    try:
+        return read()
+    except NoPermissionError:
+        return None
+
+
+def _shown_count(counts: Mapping[str, int] | None, token_id: str) -> str:
+    return "unknown" if counts is None else str(counts[token_id])
 
 
 def _grace_s(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:

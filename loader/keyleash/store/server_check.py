@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 import redis.client
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from keyleash.errors import ClusterError, OperationError, UnexpectedReplyError
 from keyleash.store.records import Client
@@ -98,6 +98,28 @@ _BEFORE_WANTED = {"MGET": 1, "HMGET": 2, "SCRIPT EXISTS": 1}
 """The number of words before the arguments that each have a reply."""
 
 
+class CallDeniedError(NoPermissionError):
+    """The ACL of the server denies a call.
+
+    Attributes:
+        call: The words of the call; they may contain secrets.
+    """
+
+    def __init__(self, error: Exception, call: Sequence[Any]) -> None:
+        super().__init__(*error.args)
+        self.call = tuple(call)
+
+
+def _with_call(error: ResponseError, call: Sequence[Any]) -> ResponseError:
+    """Return *error*, with the call if the ACL denied it."""
+    is_denied = isinstance(error, NoPermissionError) or IN_SCRIPT in str(error)
+    return CallDeniedError(error, call) if is_denied else error
+
+
+IN_SCRIPT = "ACL failure in script"
+"""A server's message for a command of a script that the ACL denies."""
+
+
 class _Checked:
     """Mixed in before redis-py's client and pipeline."""
 
@@ -130,6 +152,13 @@ class CheckedPipeline(_Checked, redis.client.Pipeline):
         with reading_reply("a pipeline"):
             return super().execute(raise_on_error)
 
+    def raise_first_error(self, commands: Any, response: Sequence[Any]) -> None:
+        """Raise the first error like redis-py's, with the call if the ACL denied it."""
+        for (call, _), reply in zip(commands, response, strict=True):
+            if isinstance(reply, ResponseError) and _with_call(reply, call) is not reply:
+                raise _with_call(reply, call)
+        super().raise_first_error(commands, response)  # type: ignore[no-untyped-call]
+
 
 class CheckedRedis(_Checked, redis.Redis):
     """A `redis.Redis` that checks the form of replies.
@@ -143,7 +172,10 @@ class CheckedRedis(_Checked, redis.Redis):
         name = _name(args[0])
         above: Any = super()
         with reading_reply(name):
-            reply = above.execute_command(*args, **options)
+            try:
+                reply = above.execute_command(*args, **options)
+            except ResponseError as error:
+                raise _with_call(error, args) from None
         if name in _BEFORE_WANTED and len(reply) != len(args) - _BEFORE_WANTED[name]:
             raise UnexpectedReplyError(name)
         return reply

@@ -11,6 +11,7 @@ from redis import exceptions as redis_errors
 from keyleash.errors import KeyleashError
 from keyleash.operator.load.functions import held_functions
 from keyleash.operator.load.plan import batches
+from keyleash.store.denied import missing_right
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.prefixes import read_seal
@@ -209,7 +210,9 @@ def _drift_of(error: Exception) -> tuple[WatchEventKind, str]:
             | redis_errors.AuthorizationError()
             | redis_errors.NoPermissionError()
         ):
-            return WatchEventKind.NOT_PERMITTED, f"access denied: {server_message(error)}"
+            right = missing_right(error)
+            why = f"the user lacks {right}" if right else server_message(error)
+            return WatchEventKind.NOT_PERMITTED, f"access denied: {why}"
         case redis_errors.ConnectionError() | redis_errors.TimeoutError() | OSError():
             return WatchEventKind.UNREACHABLE, f"it does not answer: {reason_of(error)}"
         case redis_errors.RedisError():

@@ -1,0 +1,88 @@
+"""`keyleash acl`."""
+
+from __future__ import annotations
+
+import click
+from click.types import StringParamType
+
+from keyleash.cli.options import example, json_option
+from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import print_json
+from keyleash.errors import UsageError
+from keyleash.operator.roles import ROLES, acl_words, read_role_rules, require_role
+from keyleash.store.wire import Transport
+from keyleash.text import printable
+
+
+class RoleName(StringParamType):
+    """The name of a role."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Return the roles that begin with *incomplete*."""
+        names = (name for name in ROLES if name.startswith(incomplete))
+        return [click.shell_completion.CompletionItem(name) for name in names]
+
+
+@click.command(epilog=example("keyleash acl issuer | redis-cli"))
+@click.argument("role", required=False, type=RoleName())
+@click.option("--user", metavar="NAME", help="Name of the ACL user.  [default: keyleash-ROLE]")
+@click.option(
+    "--transport",
+    type=click.Choice([item.value for item in Transport]),
+    default=Transport.EVALSHA.value,
+    show_default=True,
+    help="With `function`, loader and watcher may also load functions.",
+)
+@json_option
+@pass_settings
+def acl(settings: Settings, role: str | None, user: str | None, transport: str) -> None:
+    """Print the ACL rules of a user who can do what ROLE does, and nothing else.
+
+    Without ROLE, lists the roles. Nothing is changed. The line sets all rules of the user and
+    leaves its passwords, so give a new user one: `ACL SETUSER NAME ">PASSWORD"`. Print the rules
+    again after `keyleash vault`, whose prefixes they contain, and after a load with other key
+    patterns.
+    """
+    if role is None:
+        _list_roles(settings)
+        return
+    chosen = require_role(role)
+    name = f"keyleash-{role}" if user is None else user
+    if not name.isprintable() or not name or set(name) & set(" \"'\\"):
+        raise UsageError(
+            f"`{printable(name)}` cannot be the name of an ACL user",
+            help="use letters, digits, `-` and `_`",
+        )
+    rules = read_role_rules(settings.client, settings.keyspace, chosen, Transport(transport))
+    words = acl_words(rules)
+    line = " ".join(("ACL SETUSER", name, *words))
+    if settings.json:
+        print_json(
+            {
+                "role": role,
+                "user": name,
+                "operations": list(chosen.operations),
+                "rules": list(words),
+                "command": line,
+            }
+        )
+        return
+    click.echo(line)
+
+
+def _list_roles(settings: Settings) -> None:
+    if settings.json:
+        print_json(
+            [
+                {"role": item.name, "summary": item.summary, "operations": list(item.operations)}
+                for item in ROLES.values()
+            ]
+        )
+        return
+    print_table(
+        [Column("role"), Column("", fold=True)],
+        ([item.name, item.summary] for item in ROLES.values()),
+    )

@@ -1,0 +1,276 @@
+"""`keyleash acl`: users with exactly the rights of a role, on real servers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from click.testing import Result
+
+from keyleash.operator.roles import OPERATIONS, ROLES, roles_with
+from support.command_line import Cli
+from support.sealed import assert_hidden, record
+from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
+
+POLICY = """\
+version: 1
+identities:
+  writer:
+    kind: machine
+    grants: [{{allow: [read, write, delete], keys: ["agents:jobs:{{job_id}}:state"]}}]
+    rate: {{writes: {rate}/minute}}
+    budget: {{requests: 1000/day, writes: {{limit: 100/day, per: "{{job_id}}"}}}}
+    on_denials: {{threshold: 10/minute, suspend: 1h}}
+    audit: {{before_images: {{max_bytes: 64kb}}}}
+  {other}:
+    kind: machine
+    grants: [{{allow: [read], keys: ["agents:shared:*"]}}]
+    audit: {{retain: {{until: exported, hard_max: 10000}}}}
+"""
+PASSWORD = "0123456789abcdef"
+KEY = "agents:jobs:1:state"
+
+
+@dataclass
+class Stage:
+    """A server with events to work on, and the command as an administrator."""
+
+    admin: Cli
+    server: RealServer
+    folder: Path
+
+    def file(self, rate: int, other: str = "reader") -> Path:
+        path = self.folder / f"{rate}-{other}.yaml"
+        path.write_text(POLICY.format(rate=rate, other=other))
+        return path
+
+    def user(self, role: str, *options: str) -> Cli:
+        """Make the role's user by the printed line; return the command as that user."""
+        line = self.admin.ok("acl", role, *options).strip()
+        client = self.server.client()
+        client.execute_command(*line.split(" "))
+        client.execute_command("ACL SETUSER", f"keyleash-{role}", f">{PASSWORD}")
+        place = urlsplit(self.server.url).netloc
+        return Cli(f"redis://keyleash-{role}:{PASSWORD}@{place}")
+
+    def call(self, cli: Cli, operation: str) -> Result:
+        """Run an operation."""
+        return cli.run(*self.words(operation))
+
+    def words(self, operation: str) -> list[str | Path]:
+        self.admin.token("writer")
+        token = self.admin.json("token", "list", "writer")["tokens"][0]["id"]
+        shutil.rmtree(self.folder / "archive", ignore_errors=True)
+        given: dict[str, list[str | Path]] = {
+            "token issue": ["writer", "--note", "ci"],
+            "token show": [token],
+            "token rotate": [token],
+            "token revoke": ["--identity", "writer"],
+            "plan": [self.file(600)],
+            "load": [self.file(700), "--yes", "--allow-widening", "--allow-removal"],
+            "rollback": ["--yes", "--allow-widening", "--allow-removal"],
+            "audit show": [f"writer/{self.event()}"],
+            "audit timeline": [KEY],
+            "audit as-of": ["1s", KEY],
+            "audit follow": ["--since", "1h"],
+            "audit report": ["--since", "1h", "-o", self.folder / "report.html"],
+            "undo --dry-run": ["--correlation", "req-1"],
+            "undo": ["--correlation", "req-1", "--yes"],
+            "freeze": ["writer", "--reason", "incident"],
+            "thaw": ["--yes"],
+            "limits reset": ["writer", "--reason", "incident"],
+            "audit export": ["--to", self.folder / "archive", "--take-over"],
+            "audit verify --recorded": [self.folder / "exported"],
+            "watch": ["--once"],
+        }
+        return [*operation.split(), *given.get(operation, [])]
+
+    def event(self) -> str:
+        events = self.admin.lines("audit", "log", "writer")
+        return str([item for item in events if item["op"] == "RPUSH"][-1]["id"])
+
+    def act(self) -> None:
+        """Record events of an agent: strings and other types, and a denial."""
+        token = self.admin.token("writer")
+        for call in (
+            f"SET {KEY} a", f"SET {KEY} b", "RPUSH agents:jobs:2:state x",
+            "RPUSH agents:jobs:2:state y", "HSET agents:jobs:3:state f v",
+            "HSET agents:jobs:3:state f w", "SADD agents:jobs:4:state x",
+            "ZADD agents:jobs:5:state 1 x", "ZADD agents:jobs:5:state 2 x", "GET other",
+        ):  # fmt: skip
+            self.admin.run(*("exec", "--correlation", "req-1", *call.split()), KEYLEASH_TOKEN=token)
+
+
+LABELS = list(find_server_binaries())
+
+
+@pytest.fixture(params=[*LABELS, f"sealed-{embedded_label()}"])
+def stage(
+    request: pytest.FixtureRequest, real_servers: RealServers, tmp_path: Path
+) -> Iterator[Stage]:
+    """Every available server, and the embedded one sealed."""
+    label = request.param.removeprefix("sealed-")
+    with real_servers.lend(label) as server:
+        yield prepared(server, tmp_path, is_sealed=label != request.param)
+
+
+def prepared(server: RealServer, folder: Path, *, is_sealed: bool = False) -> Stage:
+    stage = Stage(Cli(server.url), server, folder)
+    if is_sealed:
+        record(server.client())
+    stage.admin.ok("load", stage.file(500, "gone"), "--yes")
+    stage.admin.ok("load", stage.file(600), "--yes", "--allow-widening", "--allow-removal")
+    stage.act()
+    stage.admin.ok("audit", "export", "--to", folder / "exported")
+    return stage
+
+
+FOLLOWED = {"audit follow"}
+"""Operations without an end, which have a test of their own."""
+
+
+MISSING = re.compile(r"which lacks (the command `|`[A-Z ]+` on (one of )?`|a key of the script `)")
+TRIED = {"config|get", "xrevrange"}
+"""Commands that operations of roles try without a right, and do without.
+
+CONFIG GET would give the server's passwords, and audit streams hold before-images of values.
+"""
+
+
+@pytest.mark.parametrize("role", list(ROLES))
+def test_user_of_a_role_can_do_its_operations_and_no_other(stage: Stage, role: str) -> None:
+    """The printed rules suffice for every operation of the role, and allow no further one."""
+    user = stage.user(role)
+
+    # Reversed: a dry run comes before the undo.
+    for operation in sorted(set(ROLES[role].operations) - FOLLOWED, reverse=True):
+        result = stage.call(user, operation)
+        assert result.exit_code == (1 if operation == "plan" else 0), (operation, result.output)
+    denied = {item["object"] for item in stage.server.client().acl_log()}
+    assert denied <= TRIED
+
+    for operation in sorted(set(OPERATIONS) - set(ROLES[role].operations) - FOLLOWED - {"watch"}):
+        result = stage.call(user, operation)
+        assert result.exit_code == 77, (operation, result.output)
+        assert MISSING.search(result.output), result.output
+        assert f"`keyleash acl {roles_with(operation)[0]}`" in result.output
+        assert_hidden(result.output)
+
+
+def test_roles_with_functions_load_them(embedded: RealServer, tmp_path: Path) -> None:
+    """With `--transport function` loader and watcher may load functions, else they may not."""
+    stage = prepared(embedded, tmp_path)
+    functions = ("--transport", "function")
+    load = ("load", stage.file(700), "--yes", "--allow-widening", *functions)
+    assert stage.user("loader").run(*load).exit_code == 77
+    embedded.client().acl_log_reset()
+
+    stage.user("loader", *functions).ok(*load)
+    stage.user("loader", *functions).ok("load", stage.file(800), *load[2:])
+    embedded.client().function_flush()
+    assert "loaded" in stage.user("watcher", *functions).ok("watch", "--once")
+    assert len(embedded.client().function_list()) == 4
+    assert not embedded.client().acl_log()
+
+
+def test_auditor_follows_the_audit_log(embedded: RealServer, tmp_path: Path) -> None:
+    """Following needs XREAD."""
+    stage = prepared(embedded, tmp_path)
+    auditor = stage.user("auditor")
+
+    with auditor.spawn(["audit", "follow", "--since", "1h"]) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        line = process.stdout.readline()
+        process.terminate()
+    assert KEY in first + line
+
+
+def test_role_in_another_database_may_select_it(embedded: RealServer, tmp_path: Path) -> None:
+    """Connections begin in database 0."""
+    stage = Stage(Cli(f"{embedded.url}/3"), embedded, tmp_path)
+    stage.admin.ok("load", stage.file(600), "--yes")
+    user = stage.user("issuer")
+
+    assert user.run("token", "issue", "writer").exit_code != 0
+    assert Cli(f"{user.url}/3").ok("token", "issue", "writer")
+
+
+def test_watcher_without_rights_reports_the_missing_one(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """A watch goes on, since another server may permit it."""
+    result = prepared(embedded, tmp_path).user("exporter").run("watch", "--once")
+
+    assert result.exit_code == 1
+    assert "access denied: the user lacks " in result.output
+
+
+def test_revocation_without_the_right_to_read_streams_reports_unknown_calls(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """An issuer revokes tokens and does not learn what agents did."""
+    issuer = prepared(embedded, tmp_path).user("issuer")
+
+    document = issuer.json("token", "revoke", "--identity", "writer")
+    assert [item["recorded_in_the_minute_before"] for item in document["revoked"]] == [None]
+    issuer.token("writer")
+    assert "unknown" in issuer.ok("token", "revoke", "--identity", "writer")
+
+
+def test_line_replaces_rules_and_leaves_the_password(embedded: RealServer, tmp_path: Path) -> None:
+    """Rules are printed again after a change of patterns or prefixes."""
+    stage = prepared(embedded, tmp_path)
+    stage.user("auditor")
+    document = stage.admin.json("acl", "issuer", "--user", "keyleash-auditor")
+    embedded.client().execute_command("ACL SETUSER", document["user"], *document["rules"])
+
+    auditor = Cli(f"redis://keyleash-auditor:{PASSWORD}@127.0.0.1:{embedded.port}")
+    assert auditor.ok("token", "issue", "writer")
+    assert auditor.run("audit", "log").exit_code == 77
+
+
+def test_data_rules_are_the_patterns_of_the_policy(embedded: RealServer, tmp_path: Path) -> None:
+    """An incident responder does not reach keys that no agent has."""
+    stage = prepared(embedded, tmp_path)
+
+    line = stage.admin.ok("acl", "incident-responder")
+    assert "%W~agents:jobs:*:state" in line
+    assert "~*" not in line.split()
+
+
+def test_data_role_without_a_policy_is_an_error(cli: Cli) -> None:
+    """There are no patterns to derive its rules from."""
+    assert cli.json("acl", "auditor", exit_code=1)["error"]["code"] == "no-policy"
+    assert cli.ok("acl", "loader").startswith("ACL SETUSER keyleash-loader on ")
+
+
+def test_unknown_role_and_bad_user_name_are_errors(cli: Cli) -> None:
+    """The error lists the roles."""
+    error = cli.json("acl", "root", exit_code=1)["error"]
+    assert error["code"] == "unknown-role"
+    assert "issuer, loader" in error["help"]
+    assert cli.run("acl", "issuer", "--user", "a b").exit_code == 2
+    assert cli.run("acl", "issuer", "--user", "").exit_code == 2
+
+
+def test_roles_are_listed_without_a_server(offline: Cli) -> None:
+    """A line for each role."""
+    lines = offline.ok("acl").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(ROLES)
+    assert [item["role"] for item in offline.json("acl")] == list(ROLES)
+
+
+def test_page_has_the_operations_of_each_role() -> None:
+    """The table of docs/how-to/operator-users.md is that of the code."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "operator-users.md"
+    rows = re.findall(r"^\| `([a-z-]+)` \| (`.*`) \|$", page.read_text("utf-8"), re.M)
+
+    assert {name: tuple(re.findall("`([^`]+)`", cells)) for name, cells in rows} == {
+        role.name: role.operations for role in ROLES.values()
+    }
