@@ -137,6 +137,7 @@ def no_policy(message: str = "no policy is active") -> OperationError:
 
 
 EXIT_CODES = {
+    "bad-environment": 2,
     "bad-url": 2,
     "file": 66,
     "guard-broke": 70,

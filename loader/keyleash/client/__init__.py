@@ -1,6 +1,7 @@
 """Drop-in redis-py clients whose every command goes through a guard."""
 
 from keyleash.client.correlation import correlation
-from keyleash.client.sync import Redis
+from keyleash.client.sync import Batch, Pipeline, Redis
+from keyleash.client.tokens import TokenFile
 
-__all__ = ["Redis", "correlation"]
+__all__ = ["Batch", "Pipeline", "Redis", "TokenFile", "correlation"]

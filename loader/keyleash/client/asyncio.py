@@ -13,7 +13,7 @@ import redis.asyncio
 import redis.asyncio.client
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import DataError, MasterDownError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import DataError, MasterDownError, ReadOnlyError, ResponseError
 
 from keyleash.client._redis_py import (
     AsyncBufferedReply,
@@ -26,6 +26,7 @@ from keyleash.client._redis_py import (
 from keyleash.client.blocking import call_patiently, may_block
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.flow import (
+    Ask,
     BatchCall,
     Flow,
     NothingYet,
@@ -40,13 +41,14 @@ from keyleash.client.flow import (
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.replication import Read, WaitConnection, call_with_replicas, commands_of
 from keyleash.client.session import GuardedTransport, Session
+from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
 from keyleash.client.unsupported import (
     UnsupportedInClient,
     UnsupportedInPipeline,
     require_no_cache,
     require_no_watches,
 )
-from keyleash.errors import LeashError, NotReplicatedError, PolicyStaleError
+from keyleash.errors import LeashError, NotReplicatedError
 
 
 class Pipeline(UnsupportedInPipeline, redis.asyncio.client.Pipeline):  # type: ignore[misc]
@@ -145,7 +147,10 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
     retried.
 
     Args:
-        token: The agent's token. It never appears in a repr, log or exception.
+        token: The agent's token, which never appears in a repr, log or exception; or a callable
+            that returns it, such as a `TokenFile`, or a coroutine function. It is called at the
+            first use, and again, once per call, after TOKEN_EXPIRED or TOKEN_REVOKED; then the
+            call is repeated. It must return tokens of one identity.
         wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
             that one call may sleep in all.
         coalesce: Whether commands that tasks issue in one event-loop iteration are sent in one
@@ -163,10 +168,15 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
     _sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
 
     def __init__(
-        self, *, token: str, wait: bool | float = False, coalesce: bool = False, **kwargs: Any
+        self,
+        *,
+        token: AsyncTokenSource,
+        wait: bool | float = False,
+        coalesce: bool = False,
+        **kwargs: Any,
     ) -> None:
         require_no_cache(kwargs)
-        self._session = Session(token)
+        self._session = Session(token, is_async=True)
         self._wait_s = longest_wait(wait)
         self._coalesce = coalesce
         self._coalescing: Coalescer | None = None
@@ -177,11 +187,11 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         cls,
         url: str,
         *,
-        token: str,
+        token: AsyncTokenSource,
         wait: bool | float = False,
         coalesce: bool = False,
         **kwargs: Any,
-    ) -> Redis:
+    ) -> Self:
         """Like `redis.asyncio.Redis.from_url`, for the holder of *token*."""
         require_no_cache(kwargs)
         single_connection_client = kwargs.pop("single_connection_client", False)
@@ -196,14 +206,30 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         return client
 
     @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Return a client of the server in `KEYLEASH_URL`.
+
+        Its token is in `KEYLEASH_TOKEN`, or in the file that `KEYLEASH_TOKEN_FILE` names, which is
+        read again when the token is over, see `TokenFile`.
+
+        Args:
+            options: Those of `from_url`, without the token.
+
+        Raises:
+            OperationError (bad-environment): A variable is missing, or both have a token.
+            OperationError (bad-url): The URL does not name a server.
+        """
+        return cls.from_url(url_from_env(), token=token_from_env(), **options)
+
+    @classmethod
     def from_pool(  # type: ignore[override]
         cls,
         connection_pool: redis.asyncio.ConnectionPool,
         *,
-        token: str,
+        token: AsyncTokenSource,
         wait: bool | float = False,
         coalesce: bool = False,
-    ) -> Redis:
+    ) -> Self:
         """Like `redis.asyncio.Redis.from_pool`, for the holder of *token*."""
         client = cls(connection_pool=connection_pool, token=token, wait=wait, coalesce=coalesce)
         client.auto_close_connection_pool = True
@@ -215,11 +241,11 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         sentinel: Sentinel,
         service_name: str,
         *,
-        token: str,
+        token: AsyncTokenSource,
         wait: bool | float = False,
         coalesce: bool = False,
         **kwargs: Any,
-    ) -> Redis:
+    ) -> Self:
         """Return a client of the primary that Sentinels report, for the holder of *token*.
 
         Like `Sentinel.master_for`, which cannot pass on a token. After a failover the next
@@ -234,12 +260,12 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         pool = SentinelConnectionPool(service_name, sentinel, **options)
         return cls.from_pool(pool, token=token, wait=wait, coalesce=coalesce)
 
-    def client(self) -> Redis:
+    def client(self) -> Self:
         """Return a client with the same token and its own connection."""
         return type(self)(
             connection_pool=self.connection_pool,
             single_connection_client=True,
-            token=self._session._token,
+            token=self._session.token,
             wait=self._wait_s,
             coalesce=self._coalesce,
         )
@@ -360,7 +386,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             called = session.guard
             try:
                 return await self._make(connection, call, args)
-            except (PolicyStaleError, NoScriptError) as error:
+            except session.recoverable as error:
                 flow = recover(session, called, error, kind)
             return await adrive(flow, partial(self._on, connection, call, args))
         except (ReadOnlyError, MasterDownError):
@@ -416,7 +442,14 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             return await connection.read_response(disable_decoding=True)
         if isinstance(action, Pause):
             return await self._sleep(action.seconds)
+        if action is Ask.TOKEN:
+            return self._session.accept_token(await self._ask())
         return await self._make(connection, call, args)
+
+    async def _ask(self) -> Any:
+        source: Any = self._session.token
+        token = source()
+        return await token if inspect.isawaitable(token) else token
 
     # No function that reads a reply has the request, which contains the token, in a local
     # variable: error reports may show local variables.

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 from redis.asyncio import ConnectionPool
-from redis.exceptions import ConnectionError, DataError, NoScriptError, ResponseError
+from redis.exceptions import ConnectionError, DataError, ResponseError
 
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, encode_commands, pack
 from keyleash.client.blocking import may_block
@@ -19,7 +19,7 @@ from keyleash.client.flow import Queued, chunks
 from keyleash.client.replication import commands_of
 from keyleash.client.session import GuardedTransport, Session
 from keyleash.commands.facts import KEYLESS_PASSES
-from keyleash.errors import GuardLostError, NotReplicatedError, PolicyStaleError
+from keyleash.errors import GuardLostError, NotReplicatedError
 from keyleash.store.wire import Argument, BatchMode
 
 Answer: TypeAlias = "asyncio.Future[BufferedReply | None]"
@@ -373,7 +373,7 @@ class Coalescer:
         for call in calls:
             try:
                 await self._read(connection, call)
-            except (NoScriptError, PolicyStaleError):
+            except self._transport.session.recoverable:
                 if len(calls) == 1:
                     raise
                 lost.append(call)
@@ -400,7 +400,7 @@ class Coalescer:
             if lost is not None:
                 raise lost from None
             item = session.item_error(error)
-            if isinstance(item, PolicyStaleError):
+            if isinstance(item, session.recoverable):
                 raise item from None
             if call.is_single:
                 call.answered = [item]

@@ -37,6 +37,12 @@ class Retry(Enum):
     AGAIN = auto()
 
 
+class Ask(Enum):
+    """Ask the callable that was given as token for the current one."""
+
+    TOKEN = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Sleep."""

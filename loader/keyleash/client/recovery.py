@@ -1,8 +1,8 @@
 """Recover a guarded call on the connection that it was made on.
 
-Only two replies are recovered from, since both mean that nothing ran: NOSCRIPT, or
-`Function not found` for a function (the server lost the script, or a load removed the old one),
-and POLICY_STALE (another policy became active).
+Only replies are recovered from that mean that nothing ran: NOSCRIPT, or `Function not found` for
+a function (the server lost the script, or a load removed the old one), POLICY_STALE (another
+policy became active), and TOKEN_EXPIRED and TOKEN_REVOKED if there may be a new token.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import random
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
-from keyleash.client.flow import Flow, Pause, Plain, Retry
-from keyleash.client.session import Session
+from keyleash.client.flow import Ask, Flow, Pause, Plain, Retry
+from keyleash.client.session import TOKEN_OVER, Session
 from keyleash.errors import CallNotPermittedError, GuardLostError, PolicyStaleError
 from keyleash.store.records import GuardRecord
 
@@ -23,6 +23,8 @@ JITTER = 0.1
 
 def fetch_guard(session: Session) -> Flow:
     """Fetch the identity's guard record and store it in the session."""
+    if not session.identity:
+        yield Ask.TOKEN
     try:
         raw = yield Plain(session.record_request())
     except ResponseError as error:
@@ -30,24 +32,45 @@ def fetch_guard(session: Session) -> Flow:
     session.accept_record(raw)
 
 
-def recover(
-    session: Session, called: GuardRecord | None, error: PolicyStaleError | NoScriptError, kind: str
-) -> Flow:
-    """Repeat a call whose reply says that nothing ran.
+def recover(session: Session, called: GuardRecord | None, error: ResponseError, kind: str) -> Flow:
+    """Repeat a call whose reply says that nothing ran, for each reason once.
 
-    First with the current guard record, if the guard is no longer active, then after loading the
-    script's source, if the server lost it: a restart after a load needs both. An agent that may
-    not load scripts retries for a while, on the same connection, until another client has.
+    If the token is over, with what its callable returns now.
 
     Args:
         called: The guard whose script was called.
+        error: One of `session.recoverable`.
         kind: The field of the record that names the script.
 
     Raises:
         RightMissingError: The user may not call the active guard either.
     """
+    handled = set()
+    while True:
+        is_of_token = isinstance(error, TOKEN_OVER)
+        handled.add(is_of_token)
+        try:
+            if not is_of_token:
+                return (yield from _recover_guard(session, called, error, kind))
+            yield Ask.TOKEN
+            return (yield Retry.AGAIN)
+        except session.recoverable as new:
+            if isinstance(new, TOKEN_OVER) in handled:
+                raise
+            error = new
+
+
+def _recover_guard(
+    session: Session, called: GuardRecord | None, error: ResponseError, kind: str
+) -> Flow:
+    """Repeat a call with the current guard.
+
+    First with the current guard record, if the guard is no longer active, then after loading the
+    script's source, if the server lost it: a restart after a load needs both. An agent that may
+    not load scripts retries for a while, on the same connection, until another client has.
+    """
     yield from fetch_guard(session)
-    lost: PolicyStaleError | NoScriptError = error
+    lost = error
     if isinstance(error, PolicyStaleError) or session.guard != called:
         try:
             return (yield Retry.AGAIN)

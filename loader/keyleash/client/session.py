@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from redis.exceptions import (
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client.correlation import next_correlation
 from keyleash.client.flow import BatchCall, Flow
+from keyleash.client.tokens import AsyncTokenSource
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import CONTAINER, NOT_NAMED
 from keyleash.errors import (
@@ -30,7 +32,10 @@ from keyleash.errors import (
     LeashError,
     NotActiveError,
     OperationError,
+    PolicyStaleError,
     RightMissingError,
+    TokenExpiredError,
+    TokenRevokedError,
     TokenUnknownError,
 )
 from keyleash.store.keyspace import Keyspace, script_digest
@@ -53,6 +58,8 @@ from keyleash.store.wire import (
 
 _COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
 _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
+TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
+"""The denials after which a callable is asked for another token."""
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
 
@@ -81,24 +88,64 @@ class GuardedTransport:
 class Session:
     """A token, the identity it names, and the guard that is called for it.
 
+    Args:
+        token: The token, or a callable that returns it.
+        is_async: Whether the callable may return an awaitable; it is then called at the first
+            use, else at once.
+
+    Attributes:
+        token: As given.
+        recoverable: The errors that `recover` handles: nothing ran.
+
     Raises:
         TokenUnknownError: the token has not the shape of one.
         TypeError: it is not a str.
     """
 
-    def __init__(self, token: str) -> None:
-        if not isinstance(token, str):
-            # Often the value of an environment variable that is not set.
-            raise TypeError(f"the token must be a str, not {type(token).__name__}")
-        self.identity = identity_of(token)
-        if not token.isascii():
-            # Tokens are ASCII. Otherwise the encoder's exception could contain it.
-            raise TokenUnknownError({"identity": self.identity})
+    def __init__(self, token: AsyncTokenSource, *, is_async: bool = False) -> None:
+        self.identity = ""
         self.guard: GuardRecord | None = None
-        self._token = token
+        self.token = token
+        self.recoverable: tuple[type[ResponseError], ...] = (PolicyStaleError, NoScriptError)
         self._table = load_table()
         self._keyspace = Keyspace()
         self._knows_functions = False
+        if not callable(token):
+            self.accept_token(token)
+            return
+        self.recoverable += TOKEN_OVER
+        if not is_async:
+            self.accept_token(token())
+
+    def accept_token(self, token: Any) -> None:
+        """Use *token* from now on.
+
+        Raises:
+            TokenUnknownError: it has not the shape of a token.
+            TypeError: it is not a str.
+            OperationError (other-identity): it names another identity than the one before.
+        """
+        if not isinstance(token, str):
+            # Often the value of an environment variable that is not set.
+            kind = type(token).__name__
+            if inspect.iscoroutine(token):
+                token.close()
+                kind = "coroutine: use `keyleash.asyncio.Redis`"
+            raise TypeError(f"the token must be a str, not {kind}")
+        identity = identity_of(token)
+        if not token.isascii():
+            # Tokens are ASCII. Otherwise the encoder's exception could contain it.
+            raise TokenUnknownError({"identity": identity})
+        if self.identity not in ("", identity):
+            # Error reports may show local variables.
+            del token
+            raise OperationError(
+                "other-identity",
+                f"the new token is one of `{identity}`, not of `{self.identity}`",
+                help="make another client for it",
+            )
+        self._token = token
+        self.identity = identity
 
     # Requests.
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import redis
 import redis.client
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import DataError, MasterDownError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import DataError, MasterDownError, ReadOnlyError, ResponseError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from keyleash.client._redis_py import BufferedReply, checkin, checkout, pack, require_reply
 from keyleash.client.blocking import call_patiently, may_block
 from keyleash.client.flow import (
+    Ask,
     BatchCall,
     Flow,
     NothingYet,
@@ -30,13 +31,14 @@ from keyleash.client.flow import (
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.replication import Read, WaitConnection, call_with_replicas, commands_of
 from keyleash.client.session import GuardedTransport, Session
+from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
 from keyleash.client.unsupported import (
     UnsupportedInClient,
     UnsupportedInPipeline,
     require_no_cache,
     require_no_watches,
 )
-from keyleash.errors import LeashError, NotReplicatedError, PolicyStaleError
+from keyleash.errors import LeashError, NotReplicatedError
 
 
 class Pipeline(UnsupportedInPipeline, redis.client.Pipeline):
@@ -130,7 +132,10 @@ class Redis(UnsupportedInClient, redis.Redis):
     retried.
 
     Args:
-        token: The agent's token. It never appears in a repr, log or exception.
+        token: The agent's token, which never appears in a repr, log or exception; or a callable
+            that returns it, such as a `TokenFile`, which is called again, once per call, after
+            TOKEN_EXPIRED or TOKEN_REVOKED; then the call is repeated. It must return tokens of
+            one identity.
         wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
             that one call may sleep in all.
 
@@ -143,7 +148,9 @@ class Redis(UnsupportedInClient, redis.Redis):
     _clock: Callable[[], float] = staticmethod(time.monotonic)
     _sleep: Callable[[float], None] = staticmethod(time.sleep)
 
-    def __init__(self, *args: Any, token: str, wait: bool | float = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, token: TokenSource, wait: bool | float = False, **kwargs: Any
+    ) -> None:
         require_no_cache(kwargs)
         self._session = Session(token)
         self._wait_s = longest_wait(wait)
@@ -151,8 +158,8 @@ class Redis(UnsupportedInClient, redis.Redis):
 
     @classmethod
     def from_url(  # type: ignore[override]
-        cls, url: str, *, token: str, wait: bool | float = False, **kwargs: Any
-    ) -> Redis:
+        cls, url: str, *, token: TokenSource, wait: bool | float = False, **kwargs: Any
+    ) -> Self:
         """Like `redis.Redis.from_url`, for the holder of *token*."""
         require_no_cache(kwargs)
         single_connection_client = kwargs.pop("single_connection_client", False)
@@ -166,9 +173,29 @@ class Redis(UnsupportedInClient, redis.Redis):
         return client
 
     @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Return a client of the server in `KEYLEASH_URL`.
+
+        Its token is in `KEYLEASH_TOKEN`, or in the file that `KEYLEASH_TOKEN_FILE` names, which is
+        read again when the token is over, see `TokenFile`.
+
+        Args:
+            options: Those of `from_url`, without the token.
+
+        Raises:
+            OperationError (bad-environment): A variable is missing, or both have a token.
+            OperationError (bad-url): The URL does not name a server.
+        """
+        return cls.from_url(url_from_env(), token=token_from_env(), **options)
+
+    @classmethod
     def from_pool(  # type: ignore[override]
-        cls, connection_pool: redis.ConnectionPool, *, token: str, wait: bool | float = False
-    ) -> Redis:
+        cls,
+        connection_pool: redis.ConnectionPool,
+        *,
+        token: TokenSource,
+        wait: bool | float = False,
+    ) -> Self:
         """Like `redis.Redis.from_pool`, for the holder of *token*."""
         client = cls(connection_pool=connection_pool, token=token, wait=wait)
         client.auto_close_connection_pool = True
@@ -180,10 +207,10 @@ class Redis(UnsupportedInClient, redis.Redis):
         sentinel: Sentinel,
         service_name: str,
         *,
-        token: str,
+        token: TokenSource,
         wait: bool | float = False,
         **kwargs: Any,
-    ) -> Redis:
+    ) -> Self:
         """Return a client of the primary that Sentinels report, for the holder of *token*.
 
         Like `Sentinel.master_for`, which cannot pass on a token. After a failover the next
@@ -198,12 +225,12 @@ class Redis(UnsupportedInClient, redis.Redis):
         pool = SentinelConnectionPool(service_name, sentinel, **options)
         return cls.from_pool(pool, token=token, wait=wait)
 
-    def client(self) -> Redis:
+    def client(self) -> Self:
         """Return a client with the same token and its own connection."""
         return type(self)(
             connection_pool=self.connection_pool,
             single_connection_client=True,
-            token=self._session._token,
+            token=cast("TokenSource", self._session.token),
             wait=self._wait_s,
         )
 
@@ -280,7 +307,7 @@ class Redis(UnsupportedInClient, redis.Redis):
             called = session.guard
             try:
                 return self._make(connection, call, args)
-            except (PolicyStaleError, NoScriptError) as error:
+            except session.recoverable as error:
                 flow = recover(session, called, error, kind)
             return drive(flow, partial(self._on, connection, call, args))
         except (ReadOnlyError, MasterDownError):
@@ -339,6 +366,9 @@ class Redis(UnsupportedInClient, redis.Redis):
             return connection.read_response(disable_decoding=True)
         if isinstance(action, Pause):
             return self._sleep(action.seconds)
+        if action is Ask.TOKEN:
+            source: Any = self._session.token
+            return self._session.accept_token(source())
         return self._make(connection, call, args)
 
     # No function that reads a reply has the request, which contains the token, in a local
