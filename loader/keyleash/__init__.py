@@ -5,10 +5,27 @@ Agents use `keyleash.Redis` in place of `redis.Redis`, or `keyleash.asyncio.Redi
 """
 
 from keyleash import asyncio, errors
-from keyleash.client import Batch, Pipeline, Redis, TokenFile, correlation
+from keyleash.client import (
+    Batch,
+    Pipeline,
+    Redis,
+    RemainingLimit,
+    TokenFile,
+    WhoAmI,
+    correlation,
+)
 from keyleash.errors import *  # noqa: F403 - its `__all__` is the list
 
 __version__ = "0.1.0"
 
-__all__ = ["Batch", "Pipeline", "Redis", "TokenFile", "asyncio", "correlation"]
+__all__ = [
+    "Batch",
+    "Pipeline",
+    "Redis",
+    "RemainingLimit",
+    "TokenFile",
+    "WhoAmI",
+    "asyncio",
+    "correlation",
+]
 __all__ += errors.__all__

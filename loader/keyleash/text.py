@@ -160,12 +160,12 @@ def short_digest(digest: str) -> str:
 
 def iso_time(time_ms: int) -> str:
     """Return the time in ISO 8601, UTC, with milliseconds, for programs."""
-    return _iso(_moment(time_ms))
+    return _iso(moment(time_ms))
 
 
 def clock_time(time_ms: int) -> str:
     """Return date and time in UTC, in seconds, for people."""
-    return _moment(time_ms).strftime("%Y-%m-%d %H:%M:%SZ")
+    return moment(time_ms).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def distance(time_ms: int, now_ms: int) -> str:
@@ -192,7 +192,8 @@ def _iso(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _moment(time_ms: int) -> datetime:
+def moment(time_ms: int) -> datetime:
+    """Return a Unix time in milliseconds as an aware `datetime`, at most the end of 9999."""
     # The id of an entry may come from its writer, and lie past the last calendar year.
     seconds, milliseconds = divmod(min(time_ms, LATEST_MS), 1000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)

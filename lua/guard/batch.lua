@@ -7,10 +7,12 @@
 --- ARGV[3]   protocol     string  "2" or "3": the RESP version of the caller's connection
 --- ARGV[4]   mode         string  "each": a denial takes its command's place
 ---                                "all": one denial denies the whole batch, and nothing runs
+---                                "whoami": no command; the reply describes the token
 --- ARGV[5…]  for each command: how many arguments it has with its name, its name in upper
 ---           case, its arguments
 ---
 --- Replies   an array of the commands' own replies, or denials | LEASH <CODE> key=value …
+---           whoami: the time, the token's record, the state, and the record of each limit per token
 ---
 --- Token, clock, state and limits are read and written once. All commands are checked before
 --- the first one runs, and one event lists those that change something.
@@ -27,6 +29,9 @@ repeat
 --% include "authenticate.lua"
   if code then break end
   if mode ~= 'each' and mode ~= 'all' then
+    if mode == 'whoami' then
+--% include "reply/describe_token.lua"
+    end
     code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
     break
   end

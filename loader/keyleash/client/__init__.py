@@ -3,5 +3,6 @@
 from keyleash.client.correlation import correlation
 from keyleash.client.sync import Batch, Pipeline, Redis
 from keyleash.client.tokens import TokenFile
+from keyleash.client.whoami import RemainingLimit, WhoAmI
 
-__all__ = ["Batch", "Pipeline", "Redis", "TokenFile", "correlation"]
+__all__ = ["Batch", "Pipeline", "Redis", "RemainingLimit", "TokenFile", "WhoAmI", "correlation"]

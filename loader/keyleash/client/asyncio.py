@@ -48,7 +48,9 @@ from keyleash.client.unsupported import (
     require_no_cache,
     require_no_watches,
 )
+from keyleash.client.whoami import WhoAmI
 from keyleash.errors import LeashError, NotReplicatedError
+from keyleash.store.wire import BatchMode
 
 
 class Pipeline(UnsupportedInPipeline, redis.asyncio.client.Pipeline):  # type: ignore[misc]
@@ -305,6 +307,18 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             results = await pipe.execute()
             return value if value_from_callable else results
 
+    async def whoami(self) -> WhoAmI:
+        """Return the identity, the expiry and what is left of each limit, as its guard reports it.
+
+        Nothing is charged, recorded or written.
+
+        Raises:
+            LeashError: As of every call: the token is over, or the identity is suspended.
+        """
+        call = BatchCall(BatchMode.WHOAMI, [])
+        reply: WhoAmI = await self._connected("batch_digest", self._call_whoami, call)
+        return reply
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
         if self._wait_s or may_block(args[0]):
@@ -484,6 +498,15 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         return self._session.final_response(words[0], response)
 
     async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
+        reply = await self._batch_reply(connection, batch, batch.undecoded)
+        return self._session.batch_replies(
+            len(batch.commands), reply, self._encoder() if batch.undecoded else None
+        )
+
+    async def _call_whoami(self, connection: Any, batch: BatchCall) -> WhoAmI:
+        return self._session.whoami(await self._batch_reply(connection, batch, True))
+
+    async def _batch_reply(self, connection: Any, batch: BatchCall, undecoded: bool) -> Any:
         words = encode_commands(batch.words, connection.encoder)
         await connection.send_packed_command(
             pack(
@@ -492,12 +515,9 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             )
         )
         try:
-            reply = await connection.read_response(disable_decoding=batch.undecoded)
+            return await connection.read_response(disable_decoding=undecoded)
         except ResponseError as error:
             raise self._session.call_error(error) from None
-        return self._session.batch_replies(
-            len(batch.commands), reply, self._encoder() if batch.undecoded else None
-        )
 
     def _encoder(self) -> Any:
         return self.get_encoder()  # type: ignore[no-untyped-call]

@@ -22,6 +22,7 @@ from keyleash.client._redis_py import BufferedReply
 from keyleash.client.correlation import next_correlation
 from keyleash.client.flow import BatchCall, Flow
 from keyleash.client.tokens import AsyncTokenSource
+from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import CONTAINER, NOT_NAMED
 from keyleash.errors import (
@@ -297,6 +298,16 @@ class Session:
             else BufferedReply(item, encoder)
             for item in reply
         ]
+
+    def whoami(self, reply: Any) -> WhoAmI:
+        """Return what the reply to a batch in mode `whoami` says.
+
+        Raises:
+            UnexpectedReplyError: it is malformed.
+        """
+        guard = self.guard
+        assert guard is not None  # noqa: S101 - it was called
+        return read_whoami(self.identity, guard, reply)
 
     def item_error(self, error: ResponseError) -> BufferedReply | KeyleashError:
         """Return the denial of an error reply, else the error for redis-py's parser."""

@@ -38,7 +38,9 @@ from keyleash.client.unsupported import (
     require_no_cache,
     require_no_watches,
 )
+from keyleash.client.whoami import WhoAmI
 from keyleash.errors import LeashError, NotReplicatedError
+from keyleash.store.wire import BatchMode
 
 
 class Pipeline(UnsupportedInPipeline, redis.client.Pipeline):
@@ -267,6 +269,18 @@ class Redis(UnsupportedInClient, redis.Redis):
             results = pipe.execute()
             return value if value_from_callable else results
 
+    def whoami(self) -> WhoAmI:
+        """Return the identity, the expiry and what is left of each limit, as its guard reports it.
+
+        Nothing is charged, recorded or written.
+
+        Raises:
+            LeashError: As of every call: the token is over, or the identity is suspended.
+        """
+        call = BatchCall(BatchMode.WHOAMI, [])
+        reply: WhoAmI = self._connected("batch_digest", self._call_whoami, call)
+        return reply
+
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
         if self._wait_s or may_block(args[0]):
@@ -403,13 +417,19 @@ class Redis(UnsupportedInClient, redis.Redis):
         return self._session.final_response(words[0], response)
 
     def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
+        reply = self._batch_reply(connection, batch, batch.undecoded)
+        return self._session.batch_replies(
+            len(batch.commands), reply, self.get_encoder() if batch.undecoded else None
+        )
+
+    def _call_whoami(self, connection: Any, batch: BatchCall) -> WhoAmI:
+        return self._session.whoami(self._batch_reply(connection, batch, True))
+
+    def _batch_reply(self, connection: Any, batch: BatchCall, undecoded: bool) -> Any:
         connection.send_packed_command(
             pack(self._session.batch_request(batch.mode, batch.words, connection.get_protocol()))
         )
         try:
-            reply = connection.read_response(disable_decoding=batch.undecoded)
+            return connection.read_response(disable_decoding=undecoded)
         except ResponseError as error:
             raise self._session.call_error(error) from None
-        return self._session.batch_replies(
-            len(batch.commands), reply, self.get_encoder() if batch.undecoded else None
-        )

@@ -105,11 +105,7 @@ def stored_state(
     stored = {item.slot.name: item for item in state.limits}
     for limit in identity.limits:
         if limit.name in stored:
-            count = found.counts[limit.name, b""] = limit.new_count()
-            if stored[limit.name].is_corrupt:
-                count.corrupt()
-            else:
-                count.restore(stored[limit.name])
+            found.counts[limit.name, b""] = limit.count_of(stored[limit.name])
     return found
 
 

@@ -5,6 +5,11 @@ each way of counting a class in `COUNTS`. The compiler, the reference evaluator,
 status read their facts from here.
 """
 
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any
+
 from keyleash.limits.budget import Budget, BudgetCount
 from keyleash.limits.calendar import Period
 from keyleash.limits.counters import (
@@ -21,12 +26,35 @@ from keyleash.limits.counters import (
 from keyleash.limits.rate import GcraCount, Rate, RingCount
 
 Limit = Rate | Budget
+KINDS: tuple[type[Limit], ...] = (Rate, Budget)
 
 COUNTS: dict[SlotKind, type[BaseCount]] = {
     SlotKind.GCRA: GcraCount,
     SlotKind.BUDGET: BudgetCount,
     SlotKind.RING: RingCount,
 }
+
+
+def pack_limits(limits: Iterable[Limit]) -> str:
+    """Return limits as JSON, for the guard record; empty if there are none."""
+    packed = [{"field": limit.FIELD, **asdict(replace(limit, span=None))} for limit in limits]
+    return json.dumps(packed, separators=(",", ":")) if packed else ""
+
+
+def unpack_limits(text: str) -> tuple[Limit, ...]:
+    """Read limits that `pack_limits` wrote."""
+    return tuple(map(_unpacked, json.loads(text or "[]")))
+
+
+def _unpacked(values: dict[str, Any]) -> Limit:
+    field, subject = values.pop("field"), values.pop("subject")
+    values["counter"] = Counter(values["counter"])
+    values["subject"] = Subject(SubjectKind(subject["kind"]), subject["capture"])
+    if "period" in values:
+        values["period"] = Period(values["period"])
+    kind = next(kind for kind in KINDS if field == kind.FIELD)
+    return kind(**values)
+
 
 __all__ = [
     "COUNTS",
@@ -46,4 +74,6 @@ __all__ = [
     "SlotKind",
     "Subject",
     "SubjectKind",
+    "pack_limits",
+    "unpack_limits",
 ]

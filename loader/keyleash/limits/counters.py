@@ -237,6 +237,15 @@ class BaseLimit(ABC):
     def new_count(self) -> BaseCount:
         """Return a counter of it that has counted nothing."""
 
+    def count_of(self, state: LimitState) -> BaseCount:
+        """Return the count that a state holds."""
+        count = self.new_count()
+        if state.is_corrupt:
+            count.corrupt()
+        else:
+            count.restore(state)
+        return count
+
     @abstractmethod
     def denial(self, free_us: int, now_us: int) -> tuple[ReplyCode, str, int]:
         """Return the code of a denial until *free_us*, and the name and value of its time, ms."""

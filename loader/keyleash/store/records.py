@@ -62,6 +62,7 @@ class GuardRecord:
         max_ttl_s: Longest lifetime of a new token.
         idle_s: Idle timeout of tokens, in seconds; 0 disables it.
         rotate_after_s: Age at which a token is due for rotation, in seconds; 0 is never.
+        limits: The limits of the identity, see `limits.pack_limits`.
     """
 
     digest: str
@@ -76,6 +77,7 @@ class GuardRecord:
     max_ttl_s: int = 0
     idle_s: int = 0
     rotate_after_s: int = 0
+    limits: str = ""
 
 
 def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:

@@ -18,10 +18,11 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 
 from keyleash.doubles import DOUBLE, MOST, whole
-from keyleash.limits import COUNTS, LimitState, Slot, SlotKind
+from keyleash.limits import COUNTS, Limit, LimitState, Slot, SlotKind, SubjectKind
 
 STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""
@@ -66,6 +67,26 @@ class Layout:
 
 
 EMPTY_LAYOUT = Layout()
+
+
+def layout_of(limits: Iterable[Limit]) -> Layout:
+    """Return the layout of the state: numbers in the order of the policy, rings after all numbers.
+
+    Limits per token or per captured segment have keys of their own: they come and
+    go with their subject, and a reload must not have to visit them all.
+    """
+    slots = []
+    index = FIRST_NUMBER
+    for limit in limits:
+        if limit.subject.kind is SubjectKind.IDENTITY:
+            slots.append(limit.slot(index))
+            index += len(COUNTS[slots[-1].kind].numbers)
+    offset = index * DOUBLE
+    for place, slot in enumerate(slots):
+        if slot.kind is SlotKind.RING:
+            slots[place] = replace(slot, offset=offset)
+            offset += slot.capacity * DOUBLE
+    return Layout(tuple(slots))
 
 
 @dataclass(frozen=True, slots=True)

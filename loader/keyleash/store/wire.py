@@ -97,6 +97,8 @@ class BatchMode(StrEnum):
     """Each command is checked before it runs; a denial takes the place of its reply."""
     ALL = "all"
     """All commands are checked before any runs; one denial denies the batch."""
+    WHOAMI = "whoami"
+    """No command: the reply has the records of the token and of its limits."""
 
 
 def guard_call(

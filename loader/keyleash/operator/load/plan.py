@@ -16,6 +16,7 @@ from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.compiler.passes.protect_control_keys import protected_prefixes
 from keyleash.doubles import DOUBLE, whole
 from keyleash.errors import OperationError, PolicyError
+from keyleash.limits import pack_limits
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
@@ -118,6 +119,7 @@ def record_of(
         max_ttl_s=token.max_ttl_s,
         idle_s=token.idle_s or 0,
         rotate_after_s=token.rotate_after_s or 0,
+        limits=pack_limits(identity.limits),
     )
 
 
