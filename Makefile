@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module anew wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit bench fuzz hostile audit format golden docs clean
+.PHONY: demo test check unit bench fuzz hostile audit format golden docs site clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -52,13 +52,21 @@ format: $(VENV)/.dev
 golden: $(VENV)/.dev
 	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/guard/test_footprint.py
 
-docs: $(VENV)/.dev
+docs: $(VENV)/.docs
 	$(BIN)/python -m tools.command_page docs/reference/commands.md
 	$(BIN)/keyleash schema > docs/reference/policy.schema.json
 	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/explanation/threat-model.md
+	$(MKDOCS)
+
+# Builds the pages of docs/ as they are, then follows every link of the site.
+site: $(VENV)/.docs
+	$(MKDOCS)
+	KEYLEASH_SITE=site $(BIN)/pytest tests/docs/test_site.py
+
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -76,6 +84,10 @@ $(VENV)/.dev: $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev

@@ -68,7 +68,10 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "no grant covers the key `{key}`",
         "use a key of the identity, or add a pattern to its grants",
     ),
-    ReplyCode.KEY_DENIED: ("the key `{key}` is denied by a `deny` rule", None),
+    ReplyCode.KEY_DENIED: (
+        "the key `{key}` is denied by a `deny` rule",
+        "use another key, or change the `deny` rules of the identity",
+    ),
     ReplyCode.CHANNEL_NOT_GRANTED: (
         "no grant covers the channel `{channel}`",
         "use a channel of the identity, or add a pattern to `channels` of a grant",

@@ -104,6 +104,7 @@ def apply_undo(
             raise OperationError(
                 "undo-refused",
                 f"the server rejects {_keys([key])}: {text_of(error)}; nothing was undone",
+                help="`--skip KEY` leaves a key out",
             )
     return UndoResult(
         correlation=undo,

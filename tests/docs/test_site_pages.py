@@ -1,0 +1,70 @@
+"""The pages of the documentation site that are generated from the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from tools.error_messages import error_codes
+from tools.site_pages import API, command_file, commands, error_file, generated_pages
+
+import keyleash
+from keyleash.errors import ReplyCode
+
+SOURCE = Path(keyleash.__file__).parent
+PAGES = generated_pages()
+NO_REMEDY = {
+    "bad-policy": "each problem of the policy has its own help",
+    "bad-tests": "each problem of the file has its own help",
+    "declined": "the operator did not confirm",
+    "server-error": "the reply is any error of the server",
+    "system": "the error is any of the operating system",
+}
+
+
+def test_page_of_every_command_names_its_options() -> None:
+    """A page has all options that `--help` shows."""
+    for name, command in commands().items():
+        shown = command.get_params(click.Context(command))
+        options = [item.opts[0] for item in shown if isinstance(item, click.Option)]
+
+        assert [option for option in options if option not in PAGES[command_file(name)]] == []
+
+
+def test_every_denial_and_every_code_named_in_docstrings_has_a_page() -> None:
+    """The search of the source finds all codes."""
+    text = "\n".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
+    named = set(re.findall(r"(?:Operation|Archive)Error \(([a-z-]+)\):", text))
+
+    assert len(named) > 20
+    assert {error_file(code) for code in named | set(ReplyCode)} <= set(PAGES)
+
+
+@pytest.mark.parametrize("code", error_codes())
+def test_page_of_every_code_has_cause_and_remedy(code: str) -> None:
+    """A code without any help needs a reason."""
+    page = PAGES[error_file(code)]
+
+    assert "## Cause" in page
+    assert ("emed" in page) is (code not in NO_REMEDY)
+
+
+def test_messages_of_an_error_are_those_of_the_source() -> None:
+    """Texts of variables, helpers and constants are found, and values become placeholders."""
+    causes = error_codes()["activation-conflict"].causes
+
+    assert causes["another policy was activated while this one was loaded"] == [
+        "check `keyleash status`, then load again"
+    ]
+    assert error_codes()["unsayable-pattern"].exit_codes == {65}
+    assert "`NAME` has two passwords already" in error_codes()["rotation-unfinished"].causes
+
+
+def test_api_reference_has_every_public_name() -> None:
+    """No name of `keyleash.__all__` is missing."""
+    text = "\n".join(page for name, page in PAGES.items() if name.startswith(API))
+    names = set(keyleash.__all__) - {"asyncio"}
+
+    assert {name for name in names if not re.search(rf"(?m)\.{name}$", text)} == set()
