@@ -201,6 +201,39 @@ def test_role_in_another_database_may_select_it(embedded: RealServer, tmp_path: 
     assert Cli(f"{user.url}/3").ok("token", "issue", "writer")
 
 
+def test_exporter_trims_exported_events(embedded: RealServer, tmp_path: Path) -> None:
+    """An identity with `until: exported` needs its room back."""
+    stage = prepared(embedded, tmp_path)
+    writing = tmp_path / "writing.yaml"
+    writing.write_text(stage.file(600).read_text().replace("[read]", "[write]"))
+    stage.admin.ok("load", writing, "--yes", "--allow-widening")
+    token = stage.admin.token("reader")
+    stage.admin.ok("exec", "SET", "agents:shared:a", "1", KEYLEASH_TOKEN=token)
+    exporter = stage.user("exporter")
+
+    exporter.ok("audit", "export", "--to", tmp_path / "other", "--take-over")
+    exporter.ok("audit", "verify", tmp_path / "other", "--recorded")
+    assert not stage.admin.lines("audit", "log", "reader")
+
+
+def test_loader_loads_many_identities_and_retires_old_policies(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """A large load runs the server's collector, and the history holds 20 policies."""
+    stage = prepared(embedded, tmp_path)
+    loader = stage.user("loader")
+    rules = "{kind: machine, grants: [{allow: [read], keys: ['k:*']}]}"
+    names = "".join(f"  agent-{number}: {rules}\n" for number in range(120))
+    large = tmp_path / "large.yaml"
+    large.write_text(f"version: 1\nidentities:\n{names}")
+    loader.ok("load", large, "--yes", "--allow-widening", "--allow-removal")
+    for rate in range(700, 722):
+        loader.ok("load", stage.file(rate), "--yes", "--allow-widening", "--allow-removal")
+
+    assert len(loader.lines("policy", "history")) == 20
+    assert not embedded.client().acl_log()
+
+
 def test_watcher_without_rights_reports_the_missing_one(
     embedded: RealServer, tmp_path: Path
 ) -> None:
