@@ -20,6 +20,7 @@ MOVED = {
     "README.md": "index.md",
     "docs/README.md": "contents.md",
     "docs/reference/cli.md": f"{CLI}/index.md",
+    "benchmarks/README.md": "benchmarks.md",
 }
 """Pages by the path in the repository, where the site has another."""
 
@@ -41,7 +42,7 @@ def on_config(config: Any) -> Any:
             links += [{name: pages} for name, pages in generated_navigation().items()]
         nav.append({title: links})
     project = ["contents.md", *(f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"))]
-    config.nav = [*nav, {"Project": [*project, "benchmarks/README.md"]}]
+    config.nav = [*nav, {"Project": [*project, "benchmarks.md"]}]
     return config
 
 
