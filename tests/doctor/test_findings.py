@@ -116,6 +116,7 @@ PROBLEMS: dict[str, Problem] = {
     "no-guard": lambda item: item.admin.delete(NAMES.guard("one")),
     "guard-differs": lambda item: item.admin.hset(NAMES.guard("one"), "commands", "{}"),
     "stray-guard": stray_guard,
+    "no-layout": lambda item: item.admin.hdel(NAMES.layouts, "one"),
     "no-state": lambda item: item.admin.delete(NAMES.state("one")),
     "stale-state": lambda item: item.admin.setrange(NAMES.state("one"), 0, struct.pack("<d", 1)),
     "script-not-loaded": lambda item: item.admin.script_flush(),

@@ -171,8 +171,14 @@ FINDINGS = {
     ),
     "stray-guard": FindingKind(
         _ERROR,
-        "there is a guard record of {names}, which the active policy does not have",
-        "find out what wrote to `{key}`, then delete it",
+        "there is a guard record or a live state of {names}, which the active policy does not have",
+        f"find out what wrote to `{{key}}`, then {_LOAD} with `--allow-removal`",
+    ),
+    "no-layout": FindingKind(
+        _ERROR,
+        "there is no layout of {names} in `{key}`: `freeze` and `revoke` of all identities omit"
+        " them",
+        _LOAD,
     ),
     "no-state": FindingKind(
         _ERROR,

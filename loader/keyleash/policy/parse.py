@@ -27,7 +27,7 @@ from keyleash.policy.sections import (
 from keyleash.policy.yaml import YamlNode, read_document
 
 VERSION = 1
-_IDENTITY_NAME = re.compile(r"[a-z0-9-]{1,64}")
+IDENTITY_NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 
 def parse_policy(
@@ -116,7 +116,7 @@ class _Reader:
 
     def _identity(self, name: str, node: YamlNode) -> Identity:
         problems = self._problems
-        if not _IDENTITY_NAME.fullmatch(name):
+        if not IDENTITY_NAME.fullmatch(name):
             problems.add(
                 "bad-identity-name",
                 f"{quote(name)} is not a valid name for an identity",

@@ -2,7 +2,8 @@
 -- in:  layouts_key, state_prefix, guard_prefix
 -- out: named_states
 --
--- Returns nil and a name if that identity is not active.
+-- Returns nil and a name if that identity is not active: it has a state, and a guard record or the
+-- stamp of a guard, which alone keeps the guard callable.
 local function named_states(wanted)
   local all = not wanted[1]
   if all then
@@ -13,7 +14,9 @@ local function named_states(wanted)
   for _, name in ipairs(wanted) do
     local state = state_prefix .. name
     -- A short value left by a change of prefixes is not a state.
-    if call('EXISTS', guard_prefix .. name, state) == 2 and call('STRLEN', state) >= 16 then
+    local is_active = call('STRLEN', state) >= 16 and (call('EXISTS', guard_prefix .. name) == 1
+      or struct.unpack('<d', call('GETRANGE', state, 0, 7)) ~= 0)
+    if is_active then
       states[#states + 1], states[#states + 2] = name, state
     elseif not all then
       return nil, name

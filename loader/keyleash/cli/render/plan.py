@@ -289,6 +289,12 @@ def _foot(preview: Preview) -> Iterator[str]:
             "note: limit counters are missing on the server, and start at 0:"
             f" {listing(preview.lost, SHOWN_IDENTITIES)}"
         )
+    in_active = {identity.name for identity in diff.identities}
+    if strays := [name for name in preview.removed if name not in in_active]:
+        yield (
+            "note: not in the active policy, but on the server, and removed:"
+            f" {listing(strays, SHOWN_IDENTITIES)}"
+        )
     if not diff.identities:
         yield "no identity changes" if not preview.is_empty else "nothing changes"
         return
@@ -353,6 +359,7 @@ def plan_as_json(prepared: PreparedPolicy, preview: Preview) -> dict[str, Any]:
             for diff in preview.diff.identities
         ],
         "unchanged": preview.diff.unchanged,
+        "removed": preview.removed,
         "recompiled": preview.to_recompile,
         "counters_lost": preview.lost,
     }

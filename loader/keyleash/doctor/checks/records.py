@@ -35,6 +35,9 @@ def check_records(
         yield finding("policy-changed", key=deployment.shown_key(keyspace.policy))
     guards = {guard.identity: guard for guard in prepared.guards}
     known = known_identities(deployment.main.client, keyspace)
+    if unlisted := [name for name in guards if name not in known]:
+        key = deployment.shown_key(keyspace.layouts)
+        yield finding("no-layout", names=unlisted, key=key)
     snapshots = read_snapshots(deployment.main.client, keyspace, sorted({*guards, *known}))
     if missing := [name for name in guards if snapshots[name].record is None]:
         yield finding("no-guard", names=missing)
@@ -49,7 +52,9 @@ def check_records(
         if _differs(snapshots[name].record, guard, active, prepared.commands)
     ]:
         yield finding("guard-differs", names=other)
-    if strays := [name for name, item in snapshots.items() if item.record and name not in guards]:
+    if strays := [
+        name for name, item in snapshots.items() if item.is_present and name not in guards
+    ]:
         yield finding("stray-guard", names=strays, key=keyspace.guard(strays[0]))
     yield from _states(guards, snapshots)
 

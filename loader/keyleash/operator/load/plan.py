@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff import PolicyDiff, diff_policies
+from keyleash.policy.parse import IDENTITY_NAME
 from keyleash.store.identities import server_time_us
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record, read_active
@@ -50,6 +52,11 @@ class Snapshot:
     stamp: int = 0
     size: int = 0
     sources: frozenset[str] = frozenset()
+
+    @property
+    def is_present(self) -> bool:
+        """Return whether its guard may be active; the stamp alone keeps an old guard callable."""
+        return self.record is not None or self.stamp != 0
 
     def is_of(self, guard: CompiledGuard, commands: str, transport: Transport) -> bool:
         """Return whether *guard* is active with this transport, and the state belongs to it."""
@@ -215,7 +222,7 @@ def activation_plan(
     """
     names = {guard.identity for guard in guards}
     removed = sorted(
-        name for name, item in snapshots.items() if item.record is not None and name not in names
+        name for name, item in snapshots.items() if item.is_present and name not in names
     )
     changes = []
     for guard in guards:
@@ -305,7 +312,7 @@ class LoadDiff:
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """Return the active identities that the policy lacks."""
+        """Return the identities of the server that the policy lacks."""
         return tuple(
             change.identity for change in self.changes if change.kind is StateChange.REMOVED
         )
@@ -335,6 +342,7 @@ def diff_with_server(
     raw = client.hgetall(keyspace.layouts)
     layouts = {name.decode(): Layout.from_json(text) for name, text in raw.items()}
     names = {guard.identity for guard in guards} | layouts.keys()
+    names |= _unlisted(client, keyspace, active, layouts)
     snapshots = read_snapshots(client, keyspace, names)
     unrecorded = tuple(
         item for item in guards if not snapshots[item.identity].sources >= {*item.scripts}
@@ -346,9 +354,37 @@ def diff_with_server(
         active is not None
         and active.digest == prepared.digest
         and not unrecorded
-        and all(change.kind is StateChange.UNCHANGED for change in changes[: len(guards)])
+        and all(change.kind is StateChange.UNCHANGED for change in changes)
+        and all(layouts.get(guard.identity) == guard.layout for guard in guards)
     )
     return LoadDiff(active, layouts, snapshots, unrecorded, changes, is_active)
+
+
+SCANNED = 1000
+"""Keys per call of SCAN."""
+
+
+def _unlisted(
+    client: Client,
+    keyspace: Keyspace,
+    active: ActivePolicy | None,
+    layouts: Mapping[str, Layout],
+) -> set[str]:
+    """Return the identities of the server that may be missing in *layouts*.
+
+    The keys of the server are listed only if the records of policy and layouts disagree, or one of
+    them is missing or damaged.
+    """
+    policy = None if active is None else _read(active.document)
+    names: set[str] = set() if policy is None else {identity.name for identity in policy.identities}
+    if names and names <= layouts.keys():
+        return names
+    for root in (keyspace.guard_root, keyspace.state_root):
+        for key in client.scan_iter(f"{root}*", count=SCANNED):
+            name = key.decode("utf-8", "replace").removeprefix(root)
+            if IDENTITY_NAME.fullmatch(name):
+                names.add(name)
+    return names
 
 
 NAMES = 50
@@ -386,7 +422,8 @@ class Preview:
     @property
     def is_empty(self) -> bool:
         """Return whether nothing would be written."""
-        return not (self.diff.identities or self.to_recompile) and self.active is not None
+        is_same = not (self.diff.identities or self.to_recompile or self.removed)
+        return is_same and self.active is not None
 
     @property
     def generation(self) -> int:
@@ -410,7 +447,7 @@ def preview_load(
     """
     client = operator_client(client)
     found = diff_with_server(client, prepared, keyspace, transport)
-    before = Policy(()) if found.active is None else _read(found.active)
+    before = Policy(()) if found.active is None else _read(found.active.document)
     diff = diff_policies(
         before or Policy(()), prepared.policy, prepared.table, protected_prefixes(keyspace)
     )
@@ -419,7 +456,9 @@ def preview_load(
         active=found.active,
         diff=diff,
         is_readable=before is not None,
-        is_first=found.active is None and not found.layouts,
+        is_first=found.active is None
+        and not found.layouts
+        and not any(snapshot.is_present for snapshot in found.snapshots.values()),
         transport=transport,
         to_recompile=tuple(name for name in found.to_recompile if name in unchanged),
         lost=found.lost,
@@ -432,7 +471,7 @@ def summary_of_plan(preview: Preview) -> str:
     diffs = preview.diff.identities
     lists = {
         "added": [diff.name for diff in diffs if diff.before is None],
-        "removed": [diff.name for diff in diffs if diff.after is None],
+        "removed": sorted({*preview.removed, *(diff.name for diff in diffs if diff.after is None)}),
         "changed": [diff.name for diff in diffs if diff.before and diff.after],
         "widened": [diff.name for diff in diffs if diff.widens],
         "narrowed": [diff.name for diff in diffs if diff.narrows],
@@ -449,10 +488,11 @@ def _bounded(names: Sequence[str]) -> list[str | int]:
     return [*names[:NAMES], more] if more > 0 else [*names]
 
 
-def _read(active: ActivePolicy) -> Policy | None:
+@lru_cache(maxsize=2)
+def _read(document: str) -> Policy | None:
     """Return the active policy; None if it cannot be parsed."""
     try:
         # It was validated when it was loaded, perhaps for other server commands.
-        return parse_policy(active.document, file="<active policy>", commands=None)
+        return parse_policy(document, file="<active policy>", commands=None)
     except PolicyError:
         return None
