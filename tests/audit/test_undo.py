@@ -106,7 +106,7 @@ def test_conflict_on_one_key_prevents_the_whole_undo(client: Any, scribe: Scribe
     before = data(client)
 
     made = plan(client)
-    with raises_code("undo-refused", match="1 of 2 keys"):
+    with raises_code("undo-denied", match="1 of 2 keys"):
         apply_undo(client, made)
 
     assert data(client) == before
@@ -355,7 +355,7 @@ def test_rejected_before_image_changes_nothing(client: Any, scribe: Scribe) -> N
     object.__setattr__(broken.image, "content", ("image", b"nonsense"))
     before = data(client)
 
-    with raises_code("undo-refused", match="payload"):
+    with raises_code("undo-denied", match="payload"):
         apply_undo(client, made)
 
     assert data(client) == before
@@ -375,7 +375,7 @@ def test_user_without_permission_to_write_changes_nothing(client: Any, scribe: S
     )
     before = data(client)
 
-    with raises_code("undo-refused", match="NOPERM"):
+    with raises_code("undo-denied", match="NOPERM"):
         apply_undo(half, plan(half))
     half.close()
 

@@ -138,7 +138,7 @@ def test_manifest_that_contradicts_its_file_is_found(to: Path, name: str, value:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "stream": "audit/b", "files": []}']
+    "text", ["", "[]", "{}", '{"version": 1}', '{"version": 2, "stream": "audit/b", "files": []}']
 )
 def test_unreadable_manifest_is_found(to: Path, text: str) -> None:
     """A corrupt manifest is a finding, and the other streams are still checked."""
@@ -147,6 +147,40 @@ def test_unreadable_manifest_is_found(to: Path, text: str) -> None:
     report = verify_archive(to)
     assert ("changed", "manifest.json") in kinds(to)
     assert [stream.stream for stream in report.streams] == ["audit/a", "audit/b"]
+
+
+@pytest.mark.parametrize("version", [1, 3, "2", None])
+def test_archive_of_another_version_is_an_error(
+    to: Path, embedded: RealServer, version: object
+) -> None:
+    """Export and verification name the version, and change nothing."""
+    content = json.loads((to / "archive.json").read_text())
+    (to / "archive.json").write_text(json.dumps({**content, "version": version}))
+
+    with raises_code("archive", match="an archive of another version"):
+        verify_archive(to)
+    add_events(embedded.client(), "a", [41])
+    with raises_code("archive", match="an archive of another version"):
+        export(embedded.client(), to)
+    assert len(names(to)) == 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"streams": "{"}, {"streams": "[]"}, {"streams": '{"audit/a": {"files": 1}}'}],
+)
+def test_unreadable_control_event_is_one_finding(
+    to: Path, embedded: RealServer, fields: dict[str, str]
+) -> None:
+    """Someone wrote it; the other records are still compared."""
+    client = embedded.client()
+    archive = json.loads((to / "archive.json").read_text())["id"]
+    event: Any = {"event": "export", "actor": "ops", "archive": archive, **fields}
+    entry = client.xadd(KEYS.control, event).decode()
+
+    (found,) = verify_archive(to, recorded_by_server(client, KEYS)).findings
+    assert found.kind is FindingKind.CHANGED
+    assert f"`{entry}`" in found.message
 
 
 def test_manifest_cannot_lead_out_of_its_folder(to: Path) -> None:

@@ -434,5 +434,5 @@ def test_stats_count_events_and_denials(loaded: Cli, streams: Streams) -> None:
         "code": "KEY_NOT_GRANTED",
         "events": 0,
         "failed": 0,
-        "refused": 1,
+        "denied": 1,
     }

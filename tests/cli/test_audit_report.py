@@ -213,7 +213,7 @@ def test_undo_until_leaves_later_events_as_conflicts(loaded: Cli, scribe: Scribe
     plan = loaded.json("undo", "--key", "agents:*", *times, "--dry-run", exit_code=1)
 
     assert [item["event"] for item in plan["keys"][0]["events"]] == [f"{RUNNER}/1000-0"]
-    assert plan["keys"][0]["obstacles"][0]["by"][0]["event"] == f"human-admin/{later}"
+    assert plan["keys"][0]["conflicts"][0]["by"][0]["event"] == f"human-admin/{later}"
 
 
 def test_report_of_many_events_shows_the_first_and_the_last(

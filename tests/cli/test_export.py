@@ -42,7 +42,7 @@ def test_export_prints_files_and_verify_prints_streams(loaded: Cli, admin: Any, 
 
     result = loaded.run("audit", "verify", to)
     assert result.exit_code == 0
-    assert result.stderr == "all is well\n"
+    assert result.stderr == "the archive is valid\n"
     assert [line.split()[:4] for line in result.stdout.splitlines() if TRAIL in line] == [
         [TRAIL, "1", "3", "ok"]
     ]
@@ -55,13 +55,13 @@ def test_export_and_verify_as_json_have_ids_hashes_and_breaks(
     add_events(admin, RUNNER, range(5, 8))
 
     exported = loaded.json("audit", "export", "--to", to)["exported"]
-    (runner,) = (item for item in exported if item["trail"] == TRAIL)
+    (runner,) = (item for item in exported if item["stream"] == TRAIL)
     assert (runner["count"], runner["last"]) == (3, stored(admin, KEYS.audit(RUNNER))[-1][0])
     assert [(found["kind"], found["seq"]) for found in runner["breaks"]] == [("begins", 5)]
 
     report = loaded.json("audit", "verify", to)
-    (stream,) = (stream for stream in report["trails"] if stream["trail"] == TRAIL)
-    assert (report["well"], report["findings"]) == (True, [])
+    (stream,) = (stream for stream in report["streams"] if stream["stream"] == TRAIL)
+    assert (report["valid"], report["findings"]) == (True, [])
     assert stream["chain"] == runner["chain"]
 
 
@@ -128,7 +128,7 @@ def test_follow_exports_new_entries_until_a_signal(
         add_events(admin, RUNNER, range(11, 21))
         while exported < 30:
             item = json.loads(following.stdout.readline())
-            exported += item["count"] if item["trail"] == TRAIL else 0
+            exported += item["count"] if item["stream"] == TRAIL else 0
             if exported == 20:
                 add_events(admin, RUNNER, range(21, 31))
         following.send_signal(number)
@@ -154,7 +154,7 @@ def test_follow_with_a_full_file_waiting_exports_at_once(loaded: Cli, admin: Any
         following.terminate()
         following.communicate(timeout=PATIENCE_S)
 
-    assert [file["trail"] for file in files] == ["control", TRAIL, TRAIL]
+    assert [file["stream"] for file in files] == ["control", TRAIL, TRAIL]
     assert files[-1]["count"] == 20_000
 
 

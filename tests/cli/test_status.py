@@ -95,9 +95,7 @@ def test_status_shows_suspension_tokens_and_stream_lengths(loaded: Cli) -> None:
     assert (runner["live_tokens"], runner["audit_length"], runner["denied_length"]) == (1, 2, 1)
     assert runner["events"] == 1
     assert runner["suspension"]["by"] == "tester"
-    assert [(item["code"], item["count"]) for item in runner["refusals"]] == [
-        ("KEY_NOT_GRANTED", 1)
-    ]
+    assert [(item["code"], item["count"]) for item in runner["denials"]] == [("KEY_NOT_GRANTED", 1)]
     assert "SUSPENDED" in loaded.ok("status")
 
 

@@ -107,10 +107,10 @@ def test_show_tells_state_life_and_use(loaded: Cli) -> None:
     assert re.search(r"state +live\nissued +\S+ \S+Z \(\S+ ago\) by tester\nnote +deploy 7\n", used)
     assert re.search(r"last used +\S+ \S+Z \((in 0s|\S+ ago)\)\n", used)
     assert re.search(r"uses +2 recorded\n", used)
-    assert "refused" not in used
+    assert "denied" not in used
     loaded.ok("token", "revoke", issued["id"])
     loaded.run(*SET, KEYLEASH_TOKEN=issued["token"])
-    assert re.search(r"refused +1 since it was revoked\n", loaded.ok("token", "show", issued["id"]))
+    assert re.search(r"denied +1 since it was revoked\n", loaded.ok("token", "show", issued["id"]))
     assert issued["token"] not in used
     assert loaded.run("token", "show", "nosuchtokenx").exit_code == 1
 
@@ -168,7 +168,7 @@ def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
                 "id": issued["id"],
                 "identity": "agent-runner",
                 "recorded_in_the_minute_before": 1,
-                "refused_since": 0,
+                "denied_since": 0,
             }
         ],
         "unreadable": [],

@@ -151,10 +151,10 @@ def test_plan_as_json_has_keys_conflicts_and_result(cli: Cli, agents: Agents) ->
     done = cli.json("undo", "--correlation", "req-1", "--yes", "--force", STATE)
 
     assert (denied["blocked"], denied["undone"]) == (1, None)
-    (conflict,) = denied["keys"][0]["obstacles"]
+    (conflict,) = denied["keys"][0]["conflicts"]
     assert (conflict["kind"], conflict["by"][0]["identity"]) == ("changed", "other")
     assert denied["keys"][0]["before"] == {"exists": False}
-    assert done["keys"][0]["obstacles"][0]["forced"]
+    assert done["keys"][0]["conflicts"][0]["forced"]
     assert done["undone"]["removed"] == 1
     assert done["undone"]["events"][0].startswith("@operators/")
 

@@ -124,7 +124,7 @@ def test_unvalidated_before_image_cannot_be_forced(leash: FencedLeash) -> None:
     assert [(conflict.kind, conflict.is_forced) for conflict in key.conflicts] == [
         (ConflictKind.UNVALIDATED, False)
     ]
-    with raises_code("undo-refused") as caught:
+    with raises_code("undo-denied") as caught:
         apply_undo(leash.admin, made)
     assert "`CONFIG SET sanitize-dump-payload yes` takes effect at once" in str(caught.value.help)
     shown = Cli(leash.server.url).run("undo", "--event", forged, "--yes")

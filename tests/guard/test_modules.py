@@ -83,7 +83,7 @@ def test_command_of_a_module_whose_keys_are_unknown_is_a_problem(
         leash.load(one=named(name))
 
     (problem,) = caught.value.problems
-    assert problem.code == "refused-command"
+    assert problem.code == "ungrantable-command"
     assert problem.message == f"`{name}` cannot be granted: {reason}"
 
 

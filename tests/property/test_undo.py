@@ -279,7 +279,7 @@ def test_undo_of_a_correlation_restores_the_values_before_it(
     kinds = {conflict.kind for item in plan.blocked for conflict in item.conflicts}
     assert kinds == ({ConflictKind.CHANGED} if conflicts else set())
     if conflicts:
-        with raises_code("undo-refused"):
+        with raises_code("undo-denied"):
             apply_undo(admin, plan)
         assert world.look() == now
         plan = plan_undo(

@@ -330,7 +330,7 @@ def stats(
         for kind, tallies in rows.items():
             for name, tally in tallies:
                 shown = json_bytes(name) if isinstance(name, bytes) else without_tokens(name)
-                counts = json_object(tally, "events", "failed", "refused=denied")
+                counts = json_object(tally, "events", "failed", "denied")
                 print_json_line({"kind": kind, kind: shown, **counts})
         for gap in gaps:
             print_json_line(entry_as_json(gap))

@@ -50,7 +50,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@click.command(epilog=example("keyleash audit export --to /var/lib/keyleash/trails --follow"))
+@click.command(epilog=example("keyleash audit export --to /var/lib/keyleash/archive --follow"))
 @click.option(
     "--to",
     "directory",
@@ -175,14 +175,14 @@ def _exported_json(exported: Exported) -> dict[str, Any]:
     file = exported.file
     empty = {**dict.fromkeys(("file", *FILE_FIELDS)), "count": 0}
     return {
-        "trail": exported.stream,
+        "stream": exported.stream,
         **(json_object(file, "file=name", *FILE_FIELDS) if file else empty),
         "breaks": [json_object(item, "kind", "before", "seq", "id") for item in exported.breaks],
         **json_object(exported, "lost", "known"),
     }
 
 
-@click.command(epilog=example("keyleash audit verify /var/lib/keyleash/trails"))
+@click.command(epilog=example("keyleash audit verify /var/lib/keyleash/archive"))
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option(
     "--recorded", is_flag=True, help="Compare the chains with those in the server's control stream."
@@ -228,17 +228,19 @@ def _print_report(report: ArchiveReport) -> None:
     for found in report.findings:
         where = printable("/".join(part for part in (found.stream, found.file) if part))
         print_note(f"{found.kind}: `{where}`: {printable(found.message)}")
-    print_note(counted(len(report.findings), "finding") if report.findings else "all is well")
+    print_note(
+        counted(len(report.findings), "finding") if report.findings else "the archive is valid"
+    )
 
 
 def _report_json(report: ArchiveReport) -> dict[str, Any]:
-    finding = ("kind", "trail=stream", "file", "message", "missing")
+    finding = ("kind", "stream", "file", "message", "missing")
     return {
         "archive": report.archive,
-        "well": report.is_valid,
-        "trails": [
+        "valid": report.is_valid,
+        "streams": [
             {
-                **json_object(item, "trail=stream", "files", "entries", "chain", "notes"),
+                **json_object(item, "stream", "files", "entries", "chain", "notes"),
                 "first": item.first or None,
                 "last": item.last or None,
             }

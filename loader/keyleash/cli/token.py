@@ -277,7 +277,7 @@ def _report(settings: Settings, done: Revocation, wait_s: int | None) -> None:
                 "id": id_,
                 "identity": name,
                 "recorded_in_the_minute_before": None if before is None else before[id_],
-                **({} if denials is None else {"refused_since": denials[id_]}),
+                **({} if denials is None else {"denied_since": denials[id_]}),
             }
             for name, id_ in done.tokens
         ]
@@ -368,16 +368,16 @@ def show(settings: Settings, token_id: str) -> None:
 
     `last used` is exact to a minute, or to a second if the policy has an idle timeout. `uses` is
     the number of its calls in the audit log, which has reads only if the policy records them.
-    `refused` is the number of calls denied since its revocation.
+    `denied` is the number of calls denied since its revocation.
     """
     _require_no_secret(token_id)
     client, keyspace = settings.client, settings.keyspace
     info = require_token(client, token_id, keyspace=keyspace)
     uses = count_token_calls(client, keyspace, info.identity, token_id)
-    refused = count_revoked_denials(client, keyspace, [info.identity])[token_id]
+    denied = count_revoked_denials(client, keyspace, [info.identity])[token_id]
     now_ms = server_time_ms(client)
     if settings.json:
-        counts = {"recorded_uses": uses, "refused_as_revoked": refused}
+        counts = {"recorded_uses": uses, "denied_as_revoked": denied}
         print_json({**token_json(info, now_ms), **counts})
         return
 
@@ -395,7 +395,7 @@ def show(settings: Settings, token_id: str) -> None:
         ("rotate", "" if info.due_ms is None else moment(info.due_ms)),
         ("last used", _last_use(info, now_ms, moment)),
         ("uses", f"{uses} recorded"),
-        ("refused", f"{refused} since it was revoked" if refused else ""),
+        ("denied", f"{denied} since it was revoked" if denied else ""),
     ]
     for name, text in rows:
         if text:

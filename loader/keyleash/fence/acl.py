@@ -24,7 +24,7 @@ REJECTED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTAL
 class RulesRejectedError(KeyleashError):
     """A server rejects an ACL rule."""
 
-    code = "rules-refused"
+    code = "rules-rejected"
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class CommandNames:
             )
         elif all(spec.refused is not None for spec in rows):
             self._problems.add(
-                "refused-command",
+                "ungrantable-command",
                 f"{quote(entry.source)} cannot be granted: {rows[0].refused}",
                 entry.span,
                 "remove it",

@@ -243,7 +243,7 @@ class _Reader:
         if not isinstance(event, yaml.AliasEvent) and event.tag is not None:
             shown = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._problems.add(
-                "tag-refused", f"the tag {quote(shown)} is not allowed", span, "remove the tag"
+                "yaml-tag", f"the tag {quote(shown)} is not allowed", span, "remove the tag"
             )
             return replace(node, value=Broken.BROKEN)
         return node
@@ -252,7 +252,7 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             # Not expanded: a few nested aliases make billions of values.
             self._problems.add(
-                "alias-refused",
+                "yaml-alias",
                 f"the alias {quote(f'*{event.anchor}')} is not allowed",
                 node.span,
                 "write the value out, so that a reader sees all of it in place",
@@ -319,7 +319,7 @@ class _Reader:
         key = self._node(None, (*path, ""))
         if merge and key.source == "<<":
             self._problems.add(
-                "merge-refused",
+                "yaml-merge",
                 "the merge key `<<` is not allowed",
                 key.span,
                 "write the fields out, or use `defaults` for `token` and `audit`",

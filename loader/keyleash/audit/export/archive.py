@@ -37,7 +37,8 @@ MANIFEST = "manifest.json"
 DRAFT = "draft.tmp"
 """The name of an incomplete file; a folder has at most one."""
 FILE_NAME = re.compile(r"(\d{8,})_(\d+-\d+)\.(jsonl|parquet)")
-VERSION = 1
+VERSION = 2
+"""The version of `archive.json` and of manifests; there is no conversion of others."""
 ATTEMPTS = 5
 PAUSE_S = 0.1
 FILES_PER_MANIFEST = 1000
@@ -240,7 +241,10 @@ def read_archive(directory: Path) -> Archive:
         record = json.loads(path.read_bytes())
         if record["version"] != VERSION:
             raise ArchiveError(
-                "archive", f"`{directory}` is an archive of version {record['version']}"
+                "archive",
+                f"`{directory}` is an archive of another version, {record['version']!r};"
+                f" this keyleash has version {VERSION}",
+                help="export to a new directory; verify this one with the keyleash that wrote it",
             )
         marks = {name: Extent(**mark) for name, mark in record["marks"].items()}
         return Archive(directory, record["id"], record["place"], marks)
@@ -377,7 +381,7 @@ def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
     try:
         record = json.loads(path.read_bytes())
         if record["version"] != VERSION:
-            raise _unreadable(path, f"version {record['version']} is not known")
+            raise _unreadable(path, f"it is of another version, {record['version']!r}")
         if record["stream"] != stream:
             raise _unreadable(path, f"it belongs to `{record['stream']}`")
         files = tuple(ArchivedFile(**file) for file in record["files"])

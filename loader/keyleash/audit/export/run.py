@@ -285,14 +285,28 @@ class Archiver:
             time.sleep(WAIT_S)
 
 
+def _recorded_extents(streams: str) -> dict[str, Extent]:
+    return {
+        str(name): Extent(files=int(to["files"]), last=str(to["to"]), chain=str(to["chain"]))
+        for name, to in json.loads(streams).items()
+    }
+
+
 def recorded_by_server(client: Client, keyspace: Keyspace) -> RecordedMarks:
-    """Return for `verify_archive` the extent of each stream at each recorded export."""
+    """Return for `verify_archive` the extent of each stream at each recorded export.
+
+    An event whose extents cannot be read yields its id and None.
+    """
     client = operator_client(client)
 
-    def recorded(archive: str) -> Iterator[tuple[str, Extent]]:
+    def recorded(archive: str) -> Iterator[tuple[str, Extent | None]]:
         for event in read_control(client, keyspace):
             if event.event == "export" and event.details.get("archive") == archive:
-                for stream, to in json.loads(event.details["streams"]).items():
-                    yield stream, Extent(files=to["files"], last=to["to"], chain=to["chain"])
+                try:
+                    extents = _recorded_extents(event.details["streams"])
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    yield event.id, None
+                else:
+                    yield from extents.items()
 
     return recorded

@@ -95,8 +95,11 @@ class ArchiveReport:
         return not self.findings
 
 
-RecordedMarks = Callable[[str], Iterable[tuple[str, Extent]]]
-"""Maps an archive's id to the extents of its streams that are recorded elsewhere."""
+RecordedMarks = Callable[[str], Iterable[tuple[str, Extent | None]]]
+"""Maps an archive's id to the extents of its streams that are recorded elsewhere.
+
+The id of an event and None stand for a record that cannot be read.
+"""
 
 
 def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> ArchiveReport:
@@ -105,7 +108,7 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
     *recorded* returns the recorded extents to compare with.
 
     Raises:
-        ArchiveError (archive): *directory* is not an archive.
+        ArchiveError (archive): *directory* is not an archive, or one of another version.
         OperationError (missing-extra): it has Parquet files, and pyarrow is not installed.
     """
     is_busy = is_being_written(directory)
@@ -116,7 +119,11 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
     archive = read_archive(directory)
     marks: dict[str, list[Extent]] = defaultdict(list)
     for name, mark in (*archive.marks.items(), *(recorded(archive.id) if recorded else ())):
-        marks[name].append(mark)
+        if mark is None:
+            message = f"the extents in the control event `{name}` cannot be read"
+            extra.append(ArchiveFinding(FindingKind.CHANGED, "", "", message))
+        else:
+            marks[name].append(mark)
     names = sorted({*_folders(directory), *marks})
     streams = tuple(_Check(directory / name, name, is_busy).report(marks[name]) for name in names)
     findings = (*extra, *(finding for stream in streams for finding in stream.findings))
@@ -204,7 +211,7 @@ class _Check:
                 found.add(row)
                 self._check_number(file, row.seq, row.id)
         except FileNotFoundError:
-            message = f"{file.count} entries, up to {file.last}, are gone"
+            message = f"{file.count} entries, up to {file.last}, are missing"
             self._find(FindingKind.MISSING, file.name, message)
             self._sequence.last = file.last_seq or self._sequence.last
         except (ValueError, OSError) as error:

@@ -58,7 +58,7 @@ def apply_undo(
 
     Raises:
         SecretInTextError: *description* or *actor* contains a token; nothing was changed.
-        OperationError (undo-refused): the plan has conflicts, or the server rejects a value.
+        OperationError (undo-denied): the plan has conflicts, or the server rejects a value.
         UnvalidatedRestoreError: an agent may have forged a before-image, and the server does not
             validate payloads.
         NothingToUndoError: every key already has its target value.
@@ -102,7 +102,7 @@ def apply_undo(
         case b"REFUSED":
             key, error = details
             raise OperationError(
-                "undo-refused",
+                "undo-denied",
                 f"the server rejects {_keys([key])}: {text_of(error)}; nothing was undone",
                 help="`--skip KEY` leaves a key out",
             )
@@ -155,7 +155,7 @@ def blocked_error(plan: UndoPlan) -> OperationError:
         ),
     }
     return OperationError(
-        "undo-refused",
+        "undo-denied",
         f"cannot restore {which}; nothing was changed",
         help="; ".join(text for text, applies in helps.items() if applies),
     )

@@ -164,7 +164,7 @@ def snapshot_as_json(settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
         "sealed": snapshot.is_sealed,
         "policy": active
         and json_object(active, "digest", "generation", "transport", "activated_ms", "by=actor"),
-        "refusals_s": RECENT_S,
+        "denials_s": RECENT_S,
         "identities": [_identity_json(item, snapshot.now_ms) for item in snapshot.identities],
     }
 
@@ -177,7 +177,7 @@ def _identity_json(status: IdentityStatus, now_ms: int) -> dict[str, Any]:
         "oldest_token": oldest
         and {**json_object(oldest, "id", "issued_ms"), "due": oldest.is_due(now_ms)},
         **json_object(status, "events", "audit_length", "denied_length", "denials_folded=folded"),
-        "refusals": [
+        "denials": [
             {"code": code, **json_object(of_code, "count", "last_ms")}
             for code, of_code in sorted(status.denials.items())
         ],

@@ -99,7 +99,7 @@ def _key(plan: KeyPlan) -> dict[str, Any]:
         "before": value_as_json(plan.target),
         "now": value_as_json(plan.current),
         "events": [_step(step) for step in plan.steps],
-        "obstacles": [
+        "conflicts": [
             {
                 **json_object(conflict, "kind", "forced=is_forced"),
                 "message": conflict_reason(plan, conflict),
