@@ -315,7 +315,7 @@ class NotReplicatedError(KeyleashError):
             has = f"{replicas} of {wanted} replicas had it within {timeout_ms} ms"
         super().__init__(
             f"the call was done, but {has}",
-            help="do not repeat it: it stands on the primary, and is lost if that fails too early",
+            help="do not repeat it: the primary has it, but may lose it if it fails soon",
         )
         self.reply = reply
         self.replicas = replicas

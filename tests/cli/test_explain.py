@@ -31,6 +31,19 @@ identities:
 """
 
 
+@pytest.mark.parametrize(
+    "words", [("explain", "one", "GET", "k:1"), ("can-i", "one", "GET", "k:1")]
+)
+def test_server_without_policy_names_the_option_that_needs_none(
+    cli: Cli, words: tuple[str, ...]
+) -> None:
+    """A policy file can be tried before it is loaded."""
+    result = cli.run(*words)
+
+    assert "error: no policy is active" in result.stderr
+    assert "`--policy FILE`, which needs no active policy" in result.stderr
+
+
 def steps(output: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [step for step in output["steps"] if step["step"] == kind]
 

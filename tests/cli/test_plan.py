@@ -54,7 +54,7 @@ def test_plan_of_another_policy_exits_with_1_and_writes_nothing(
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     assert "~ agent-reader (machine)   [widens]" in lines
-    assert "    ~ rate.requests 3000/minute → 4000/minute   [widens]" in lines
+    assert "    ~ rate.requests 3000 a minute → 4000 a minute   [widens]" in lines
     assert "0 new, 1 changed, 0 removed, 3 unchanged" in lines
     assert lines[-1] == "widens access: `agent-reader`"
     assert dump(server) == before
@@ -110,11 +110,6 @@ def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None
     assert change["before"] == {
         "allow": ["read"],
         "keys": ["agents:context:*"],
-        "only": None,
-        "except": [],
-        "channels": [],
-        "image_bytes": None,
-        "value_bytes": None,
     }
     assert change["after"]["allow"] == ["read", "delete"]
     by_needs = {
@@ -323,7 +318,7 @@ def test_summary_has_a_line_for_each_common_change(cli: Cli, policy: Path) -> No
     assert "agent-009 and 50 more (machine)" in shown
     lines = [line.split("   [")[0] for line in shown.splitlines() if "→" in line]
     assert [" ".join(line.split()) for line in lines] == [
-        "~ rate.reads 600/minute → 500/minute (60 identities)"
+        "~ rate.reads 600 a minute → 500 a minute (60 identities)"
     ]
 
 

@@ -1,4 +1,4 @@
-"""`keyleash token` and `keyleash identity`."""
+"""Issuing, listing and revoking tokens: `keyleash token`."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_commands_name_an_interrupted_change(cli: Cli, policy: Path) -> None:
     result = cli.run("token", "list")
     assert result.exit_code == 1
     assert "`keyleash vault seal` is under way or was interrupted" in result.stderr
-    assert "run `keyleash vault seal` again: it goes on where it was" in result.stderr
+    assert "run `keyleash vault seal` again: it resumes" in result.stderr
     assert cli.run("vault", "rotate", "--yes").exit_code == 1
     assert cli.json("vault", "seal", "--yes")["resumed"] is True
     assert read_seal(admin).change is None

@@ -25,7 +25,7 @@ from keyleash.cli.render.explain import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
-from keyleash.errors import UsageError
+from keyleash.errors import OperationError, UsageError
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, iso_time, printable, short_digest
 
@@ -168,7 +168,12 @@ def _context(
     settings.failed = USAGE
     if file is not None:
         return context_of_file(file, identity)
-    return context_of_server(settings, identity, words, token_id)
+    try:
+        return context_of_server(settings, identity, words, token_id)
+    except OperationError as error:
+        if error.code == "no-policy":
+            error.help = f"{error.help}, or use `--policy FILE`, which needs no active policy"
+        raise
 
 
 def _show(context: DecisionContext, words: tuple[str, ...], decision: Decision) -> None:

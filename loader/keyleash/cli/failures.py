@@ -58,7 +58,7 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.COMMAND_REFUSED: (
         "the command `{command}` is not allowed: {reason}",
-        "see docs/reference/commands.md, and `only` and `except` in the policy",
+        "see `only` and `except` in the policy, and the reference of commands",
     ),
     ReplyCode.CLASS_NOT_GRANTED: (
         "no grant gives `{class}`, which `{command}` needs",
@@ -123,8 +123,7 @@ def explain(error: LeashError) -> tuple[str, str | None]:
     if isinstance(error, SuspendedError) and error.until_ms is not None:
         help_ = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
     if error.details.get("reason") == NOT_NAMED:
-        section = "restore" if words["command"] == "RESTORE" else "servers-and-modules"
-        help_ = f"see docs/reference/policy.md#{section}"
+        help_ = "name it in `only` of a grant, if the identity should have it"
     if isinstance(error, BudgetExhaustedError):
         words["resets_at"] = clock_time(error.resets_at_ms)
     message = message.format_map(words)

@@ -161,7 +161,7 @@ def duration_s(
     if value is None:
         return None
     try:
-        return parse_duration(value, Span("", 1, 1), because="nothing here lasts longer")
+        return parse_duration(value, Span("", 1, 1), because="that is the maximum")
     except PolicyError as error:
         problem = error.problems[0]
         raise click.BadParameter(f"{problem.message}; {problem.help}") from None

@@ -21,7 +21,7 @@ from keyleash.commands.spec import (
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
 CONTAINER = "name its sub-command"
-NO_SUBCOMMAND = "all its sub-commands are refused"
+NO_SUBCOMMAND = "all its sub-commands are denied"
 NO_KEY = "it has no key"
 UNPLACED = "its keys cannot be placed"
 SERVERS_DIFFER = "servers place its keys differently"

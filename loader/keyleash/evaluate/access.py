@@ -63,7 +63,7 @@ def judge_command(command: RuledCommand, trace: Trace) -> Decision:
     """Check that a guard can run the command, and that some grant applies to it."""
     why = ""
     if command.spec is None:
-        why = "no server that is known has it"
+        why = "no supported server has it"
     elif command.spec.refused is not None:
         why = command.spec.refused
     elif not command.grants and command.spec.named_only:

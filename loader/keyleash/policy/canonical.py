@@ -19,7 +19,7 @@ def canonical(identity: Identity) -> str:
     Two identities have the same text if and only if they mean the same: places in the file and
     the order of limits, `only` and `except` do not count.
     """
-    return _dump(_plain(identity, with_defaults=False))
+    return _dump(plain(identity))
 
 
 def identity_digest(identity: Identity) -> str:
@@ -34,23 +34,18 @@ def policy_digest(policy: Policy) -> str:
 
 
 def plain(value: object) -> object:
-    """Return a part of the model as JSON values, with every field that has a meaning."""
-    return _plain(value, with_defaults=True)
-
-
-def _plain(value: object, *, with_defaults: bool) -> object:
+    """Return a part of the model as JSON values, without the fields that have their default."""
     if isinstance(value, Pattern):
         return value.source
     if isinstance(value, tuple):
-        return [_plain(item, with_defaults=with_defaults) for item in value]
+        return [plain(item) for item in value]
     if not is_dataclass(value):
         return value
     # Fields that comparisons ignore, such as spans, have no meaning.
     members = {
-        field.name: _plain(item, with_defaults=with_defaults)
+        field.name: plain(item)
         for field in fields(value)
-        if field.compare
-        and ((item := getattr(value, field.name)) != field.default or with_defaults)
+        if field.compare and (item := getattr(value, field.name)) != field.default
     }
     return {
         name.rstrip("_"): sorted(item, key=_dump)

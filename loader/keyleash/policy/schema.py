@@ -6,7 +6,7 @@ names of the classes are those of the definitions in the JSON Schema.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -70,15 +70,19 @@ Quantity = Annotated[str, BeforeValidator(_count_as_text)]
 Duration = Annotated[
     Quantity,
     Expected("a duration"),
-    _text("(?=.)([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?"),
+    _text("(?=.*[1-9])([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?"),
 ]
-Wait = Annotated[Quantity, Expected("a duration"), _text("[0-9]+(ms|s)")]
-Size = Annotated[Quantity, Expected("a size"), _text("[0-9]+(b|kb|mb)")]
-RateQuantity = Annotated[
-    Quantity, Expected("a count per period"), _text(f"[0-9]+/({'|'.join(RATE_PERIODS_US)})")
-]
+Wait = Annotated[Quantity, Expected("a duration"), _text("(?=.*[1-9])[0-9]+(ms|s)")]
+Size = Annotated[Quantity, Expected("a size"), _text("(?=.*[1-9])[0-9]+(b|kb|mb)")]
+
+
+def _counts_per(periods: Iterable[str]) -> WithJsonSchema:
+    return _text(f"(?=0*[1-9])[0-9]+/({'|'.join(periods)})")
+
+
+RateQuantity = Annotated[Quantity, Expected("a count per period"), _counts_per(RATE_PERIODS_US)]
 BudgetQuantity = Annotated[
-    Quantity, Expected("a count per period"), _text(f"[0-9]+/({'|'.join(BudgetLimit.PERIODS)})")
+    Quantity, Expected("a count per period"), _counts_per(BudgetLimit.PERIODS)
 ]
 KeyPatterns = Annotated[list[str], Expected("a list of key patterns")]
 Commands = Annotated[list[str], Expected("a list of commands and categories")]
@@ -255,13 +259,18 @@ class Grant(_Shape):
         "[read, write]",
         "Operation classes that the grant allows.",
         items={"enum": [*OperationClass]},
+        minItems=1,
     )
     # The operation classes decide which of the two a grant needs.
-    keys: KeyPatterns = _optional('["agents:context:*"]', "Keys that the grant applies to.")
-    channels: Annotated[list[str], Expected("a list of channel patterns")] = _optional(
-        '["agents:events:*"]', "Channels that `publish` applies to."
+    keys: KeyPatterns = _optional(
+        '["agents:context:*"]', "Keys that the grant applies to.", minItems=1
     )
-    only: Commands = _optional('[GET, "@hash"]', "The only commands that the grant applies to.")
+    channels: Annotated[list[str], Expected("a list of channel patterns")] = _optional(
+        '["agents:events:*"]', "Channels that `publish` applies to.", minItems=1
+    )
+    only: Commands = _optional(
+        '[GET, "@hash"]', "The only commands that the grant applies to.", minItems=1
+    )
     except_: Commands = Field(
         ABSENT,
         alias="except",
@@ -275,7 +284,9 @@ class Grant(_Shape):
 
 
 class Deny(_Shape):
-    keys: KeyPatterns = _needed('["agents:context:*"]', "Keys to deny, whatever grants allow.")
+    keys: KeyPatterns = _needed(
+        '["agents:context:*"]', "Keys to deny, whatever grants allow.", minItems=1
+    )
 
 
 class _Access(_Shape):
@@ -283,7 +294,7 @@ class _Access(_Shape):
         "machine", "Whether an agent or a person acts as the identity.", enum=[*model.IdentityKind]
     )
     grants: Annotated[list[Grant], Expected("a list of grants")] = _needed(
-        '[{allow: [read], keys: ["agents:context:*"]}]', "What the identity may do."
+        '[{allow: [read], keys: ["agents:context:*"]}]', "What the identity may do.", minItems=1
     )
     deny: Annotated[list[Deny], Expected("a list of deny rules")] = _optional(
         '[{keys: ["agents:jobs:{job_id}:lock"]}]', "Keys to deny, whatever grants allow."
@@ -311,6 +322,7 @@ class Document(_Shape):
         _needed(
             "{agent-reader: {…}}",
             "Identities by name.",
+            minProperties=1,
             propertyNames={"pattern": "^[a-z0-9-]{1,64}$"},
         )
     )

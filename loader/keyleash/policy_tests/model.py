@@ -69,7 +69,6 @@ class CaseFile:
 
     file: str
     policy: str
-    policy_span: Span
     starts_us: int
     cases: tuple[Case, ...]
 

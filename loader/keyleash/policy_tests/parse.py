@@ -353,14 +353,14 @@ def parse_cases(text: str, file: str) -> CaseFile:
     problems = Problems()
     root = read_document(text, file, problems, "`policy: FILE` and `cases:`")
     fields = _Mapping(root, "the file", FILE, problems)
-    policy, clock = fields.required("policy"), fields.get("clock")
+    fields.required("policy")
+    clock = fields.get("clock")
     fields.required("cases")
     starts_us = None if clock is None else _read_instant(clock, _TIME_HELP, problems)
     starts_us = instant_us(DEFAULT_START) if starts_us is None else starts_us
     cases = CaseFile(
         file=file,
         policy=fields.text("policy") or "",
-        policy_span=root.span if policy is None else policy.span,
         starts_us=starts_us,
         cases=tuple(_read_case(entry, starts_us, problems) for entry in fields.entries("cases")),
     )

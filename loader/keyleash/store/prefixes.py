@@ -98,7 +98,7 @@ def server_keyspace(client: Client) -> Keyspace:
             "vault-changing",
             f"`keyleash vault {kind}` is under way or was interrupted;"
             " until it is finished, agents are suspended and keys are in two places",
-            help=f"let it finish, or run `keyleash vault {kind}` again: it goes on where it was",
+            help=f"let it finish, or run `keyleash vault {kind}` again: it resumes",
         )
     return record.keyspace
 

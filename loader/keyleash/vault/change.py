@@ -181,7 +181,7 @@ def _planned(
                 pipe.execute()
                 return change, False
     raise OperationError(
-        "vault", "another change of the vault was begun meanwhile", help="wait until it is finished"
+        "vault", "another change of the vault has begun", help="wait until it is finished"
     )
 
 

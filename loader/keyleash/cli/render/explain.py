@@ -29,7 +29,7 @@ from keyleash.evaluate.trace import (
     Step,
     TokenStep,
 )
-from keyleash.policy import Budget, Deny, Grant, Pattern
+from keyleash.policy import Deny, Grant, Pattern
 from keyleash.status.identities import limit_uses
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, iso_time, json_bytes, json_object, printable, size
@@ -200,7 +200,7 @@ def _limit_text(step: LimitStep) -> str:
     elif step.code is not None:
         text += "; DENIED"
         text += f" until {clock_time(-(-step.free_us // 1000))}"
-    elif isinstance(limit, Budget) and step.resets_us is not None:
+    elif step.resets_us is not None:
         text += f"; resets at {clock_time(step.resets_us // 1000)}"
     return text
 

@@ -9,8 +9,8 @@ import click
 
 from keyleash.cli.terminal import is_plain
 from keyleash.commands import OperationClass
-from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy import Breaker, Budget, Grant, Pattern, Rate, SubjectKind
+from keyleash.limits import BaseLimit, SubjectKind
+from keyleash.policy import Breaker, Grant, Pattern
 from keyleash.policy.canonical import plain
 from keyleash.policy.diff import Gain, PolicyChange
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
@@ -30,7 +30,6 @@ SHOWN_BLOCKS = 50
 NONE = "none"
 
 _FAMILIAR = ("GET", "SET", "DEL", "INCR", "LPOP", "EXISTS", "PUBLISH", "SCAN", "COPY", "PING")
-_PERIODS = {period_us: period for period, period_us in RATE_PERIODS_US.items()}
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 _ACTIONS = {"+": "add", "-": "remove", "~": "change"}
 _INDENT = "    "
@@ -228,12 +227,8 @@ def _rule(change: PolicyChange, value: object) -> str:
             return _grant(value)
         case Pattern():
             return _quoted((value,))
-        case Rate():
-            burst = "" if value.burst is None else f", burst {value.burst}"
-            return f"{value.limit}/{_PERIODS[value.period_us]}{burst}{_subject(value)}"
-        case Budget():
-            zone = "" if value.timezone == "UTC" else f" {value.timezone}"
-            return f"{value.limit}/{value.period}{zone}{_subject(value)}"
+        case BaseLimit():
+            return value.describe() + _subject(value)
         case Breaker():
             suspend = format_duration(value.suspend_s)
             return f"{value.threshold}/{value.period}, suspend {suspend}"
@@ -266,7 +261,7 @@ def _quoted(patterns: Iterable[Pattern]) -> str:
     return ", ".join(f"`{printable(pattern.source)}`" for pattern in patterns)
 
 
-def _subject(limit: Rate | Budget) -> str:
+def _subject(limit: BaseLimit) -> str:
     match limit.subject.kind:
         case SubjectKind.IDENTITY:
             return ""

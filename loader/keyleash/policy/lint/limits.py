@@ -168,7 +168,7 @@ def long_lived_token(identity: Identity) -> Iterator[Finding]:
     # `ttl` is never over `max_ttl`, so to shorten it is to shorten both.
     for field, seconds, verb, instead in (
         ("ttl", rules.ttl_s, "lives", f"ttl: {most}, max_ttl: {most}"),
-        ("max_ttl", rules.max_ttl_s, "can be made to live", f"max_ttl: {most}"),
+        ("max_ttl", rules.max_ttl_s, "may live", f"max_ttl: {most}"),
     ):
         if seconds > most_s:
             yield Finding(
