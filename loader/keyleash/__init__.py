@@ -29,3 +29,9 @@ __all__ = [
     "correlation",
 ]
 __all__ += errors.__all__
+
+for _name in __all__:
+    _public = globals()[_name]
+    if isinstance(_public, type):
+        # Tracebacks and documentation name the place from which programs import it.
+        _public.__module__ = __name__

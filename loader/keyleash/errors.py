@@ -18,13 +18,17 @@ from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 from keyleash.text import counted
 
 __all__ = [
+    "ArchiveError",
     "ArgsTooManyError",
     "AuditFullError",
     "BudgetExhaustedError",
+    "CallNotPermittedError",
     "ChannelNotGrantedError",
     "ClassNotGrantedError",
+    "ClusterError",
     "CommandRefusedError",
     "CounterCorruptError",
+    "EvictionError",
     "GuardLostError",
     "KeyDeniedError",
     "KeyNotGrantedError",
@@ -33,18 +37,29 @@ __all__ = [
     "LeashError",
     "NotActiveError",
     "NotReplicatedError",
+    "NothingToUndoError",
     "OperationError",
+    "PolicyError",
     "PolicyStaleError",
     "RateLimitedError",
+    "RemovalError",
     "ReplyCode",
+    "RightMissingError",
+    "SecretInTextError",
     "SuspendedError",
     "TokenExpiredError",
     "TokenRevokedError",
     "TokenUnknownError",
+    "UndoTooLargeError",
+    "UnexpectedReplyError",
+    "UnvalidatedRestoreError",
+    "UsageError",
     "ValueTooLargeError",
+    "VaultConflictError",
+    "WarningsError",
     "WorkTooLargeError",
 ]
-"""What `keyleash` re-exports: the denials, and the other errors that agents see."""
+"""What `keyleash` re-exports: all errors."""
 
 
 class ReplyCode(StrEnum):
@@ -108,10 +123,19 @@ class KeyleashError(Exception):
         self.help = help
         self.span = span
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r}, {_shown(self)})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # By default an exception is copied and unpickled from its message.
         args, options = self._arguments
         return partial(type(self), *args, **options), (), self.__dict__
+
+
+def _shown(error: Any) -> str:
+    """Return the code of an error and, if it has them, its key and identity."""
+    values = {name: getattr(error, name, None) for name in ("code", "key", "identity")}
+    return ", ".join(f"{name}={str(value)!r}" for name, value in values.items() if value)
 
 
 class OperationError(KeyleashError):
@@ -397,6 +421,7 @@ class LeashError(KeyleashError, ResponseError):
         code: The reply code.
         details: The `key=value` pairs of the denial, unescaped; bytes that are not UTF-8 are
             surrogate escapes.
+        identity: The identity that made the call; None if it is not known.
     """
 
     code: ReplyCode
@@ -405,8 +430,17 @@ class LeashError(KeyleashError, ResponseError):
         self, details: Mapping[str, str] | None = None, *, help: str | None = None
     ) -> None:
         self.details: dict[str, str] = dict(details or {})
+        self.identity = self.details.get("identity")
         pairs = " ".join(f"{name}={value!r}" for name, value in self.details.items())
         super().__init__(f"{self.code} {pairs}".rstrip(), help=help)
+
+    @property
+    def key(self) -> str | None:
+        """The key that the denial names."""
+        return self.details.get("key")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_shown(self)})"
 
 
 class SuspendedError(LeashError):

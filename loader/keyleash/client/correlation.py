@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
+from typing import TypeAlias, TypeVar
 
 from keyleash.store.token import reject_tokens
 
+Source: TypeAlias = str | Callable[[], str | None]
+SourceT = TypeVar("SourceT", bound=Source)
+
 _prefix: str
 _numbers: count[int]
-_current: ContextVar[str | None] = ContextVar("keyleash_correlation", default=None)
+_current: ContextVar[Source | None] = ContextVar("keyleash_correlation", default=None)
 
 
 @contextmanager
-def correlation(correlation_id: str) -> Iterator[str]:
+def correlation(correlation_id: SourceT) -> Iterator[SourceT]:
     """Give every guarded call inside the block *correlation_id*, up to 256 bytes of it.
+
+    A callable is called for each call, such as one that returns the id of the current trace; if
+    it returns None, the call gets a new id.
 
     It follows threads and tasks as context variables do: an asyncio task inherits it, a
     new thread does not.
@@ -26,7 +33,8 @@ def correlation(correlation_id: str) -> Iterator[str]:
     Raises:
         SecretInTextError: *correlation_id* contains a token; events repeat it.
     """
-    reject_tokens(correlation_id=correlation_id)
+    if isinstance(correlation_id, str):
+        reject_tokens(correlation_id=correlation_id)
     before = _current.set(correlation_id)
     try:
         yield correlation_id
@@ -37,12 +45,21 @@ def correlation(correlation_id: str) -> Iterator[str]:
 def next_correlation() -> str:
     """Return the id of the next call: the block's, else a new one."""
     given = _current.get()
+    if not isinstance(given, str):
+        given = block_correlation()
     return given if given is not None else new_correlation()
 
 
 def block_correlation() -> str | None:
     """Return the id of the current block; None outside of blocks."""
-    return _current.get()
+    given = _current.get()
+    if given is None or isinstance(given, str):
+        return given
+    found = given()
+    if not (found is None or isinstance(found, str)):
+        raise TypeError(f"the correlation id must be a str, not {type(found).__name__}")
+    reject_tokens(correlation_id=found)
+    return found
 
 
 def new_correlation() -> str:

@@ -188,7 +188,8 @@ class Session:
         if denial is None:
             return self._server_error(error)
         if isinstance(denial, CommandRefusedError):
-            return _with_reason(denial, self._table)
+            denial = _with_reason(denial, self._table)
+        denial.identity = self.identity
         return denial
 
     def _server_error(self, error: ResponseError) -> ResponseError:

@@ -1,0 +1,94 @@
+"""The public names of the client: modules, errors and types."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keyleash
+from keyleash import errors
+from support.leash import Leash
+
+PROGRAM = Path(__file__).with_name("typed_program.py")
+
+
+def test_program_with_public_names_alone_passes_strict_mypy(tmp_path: Path) -> None:
+    """Checked as a user would, without the configuration of this repository."""
+    pytest.importorskip("mypy")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(PROGRAM)]
+
+    ran = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_public_classes_name_the_module_that_programs_import() -> None:
+    """Tracebacks show `keyleash.KeyDeniedError`, and pickles do not depend on files inside."""
+    public = [getattr(keyleash, name) for name in keyleash.__all__]
+
+    assert {item.__module__ for item in public if isinstance(item, type)} == {"keyleash"}
+    assert keyleash.asyncio.Redis.__module__ == "keyleash.asyncio"
+
+
+def test_all_errors_are_public() -> None:
+    """A program can catch each error by a name of `keyleash`."""
+    defined = {
+        name
+        for name, item in vars(errors).items()
+        if isinstance(item, type) and issubclass(item, errors.KeyleashError)
+    }
+
+    assert defined <= set(keyleash.__all__)
+    assert {"Batch", "Pipeline", "Redis", "TokenFile", "WhoAmI"} <= set(keyleash.__all__)
+
+
+def test_repr_of_a_denial_shows_code_key_and_identity(one_leash: Leash) -> None:
+    """It also survives a copy and a pickle; the token is in none of them."""
+    token = one_leash.issue("one").token
+    with pytest.raises(keyleash.KeyNotGrantedError) as denied:
+        one_leash.client(token).get("u:a")
+
+    error = denied.value
+    shown = "KeyNotGrantedError(code='KEY_NOT_GRANTED', key='u:a', identity='one')"
+    for same in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301
+        assert repr(same) == shown
+        assert (same.key, same.identity) == ("u:a", "one")
+    assert token not in f"{error!r} {error} {vars(error)}"
+
+
+def test_repr_of_an_operators_error_shows_message_and_code() -> None:
+    """Such an error has no key."""
+    error = keyleash.OperationError("file", "the token file `x` is empty")
+
+    assert repr(error) == "OperationError('the token file `x` is empty', code='file')"
+
+
+def test_correlation_may_come_from_a_callable(one_leash: Leash) -> None:
+    """It is asked for each call; without an answer the call gets a new id."""
+    answers = iter(["trace-1", "trace-2", None])
+    client = one_leash.agent("one")
+    with keyleash.correlation(lambda: next(answers)):
+        for _ in range(3):
+            client.incr("t:n")
+
+    ids = [event["correlation"] for event in one_leash.events("one")]
+    assert ids[:2] == ["trace-1", "trace-2"]
+    assert ids[2]
+
+
+def test_correlation_of_a_callable_is_checked(one_leash: Leash) -> None:
+    """A token or a number is an error, and nothing is sent."""
+    client = one_leash.agent("one")
+    token = one_leash.issue("one").token
+
+    with keyleash.correlation(lambda: token), pytest.raises(keyleash.SecretInTextError) as error:
+        client.incr("t:n")
+    assert token not in str(error.value)
+    with keyleash.correlation(lambda: 7), pytest.raises(TypeError):  # type: ignore[type-var]
+        client.incr("t:n")
+    assert one_leash.admin.get("t:n") is None
