@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import venv
@@ -14,6 +15,7 @@ import pytest
 from support.leash import Leash, grant
 from support.servers import RealServer
 
+REPOSITORY = "https://github.com/keyleash/keyleash"
 CLIENT_REQUIREMENTS = ("redis", "hiredis")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -180,3 +182,17 @@ def test_pytest_finds_the_plugin_of_the_wheel(unpacked: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\nleash_server -- " in done.stdout
     assert "\nfake_leash -- " in done.stdout
+
+
+def test_description_of_the_wheel_links_to_files_of_the_repository(unpacked: Path) -> None:
+    """The page of a package index has no files beside it."""
+    (metadata,) = unpacked.glob("*.dist-info")
+    text = (metadata / "METADATA").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+
+    assert targets
+    for target in targets:
+        assert target.startswith("https://"), target
+        file = re.fullmatch(re.escape(REPOSITORY) + "/(blob|raw)/main/([^#]+)(#.*)?", target)
+        assert file is None or (ROOT / file[2]).is_file(), target
+    assert f"({REPOSITORY}/raw/main/docs/images/demo.svg)" in text
