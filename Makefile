@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit bench fuzz hostile audit format golden docs site clean
+.PHONY: demo test check unit lowest bench fuzz hostile audit format golden docs site clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -24,6 +24,15 @@ check: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n auto
 	$(BIN)/keyleash test examples/agents.test.yaml --min-coverage 100
+
+# The client, with the lowest redis-py that pyproject.toml allows: about two minutes.
+LOWEST := $(shell sed -n 's/.*"redis\[hiredis\]>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+lowest: $(VENV)/.lowest
+	$(VENV)/lowest/bin/pytest -n auto tests/client/test_asyncio.py tests/client/test_bypass.py \
+		tests/client/test_coalesce.py tests/client/test_errors.py tests/client/test_functions.py \
+		tests/client/test_no_retry.py tests/client/test_pipeline.py tests/client/test_recovery.py \
+		tests/client/test_sync.py tests/client/test_transports.py tests/guard/test_batch.py \
+		tests/packaging/test_wheel.py -k "not redis-8 and not valkey-8"
 
 # QUICK=1 takes less than a minute and shows that it works; ARGS passes other options on.
 bench: $(VENV)/.bench
@@ -43,7 +52,7 @@ hostile: $(VENV)/.dev
 # Known vulnerabilities of what a user of keyleash installs; asks an advisory service. ARGS
 # passes other options on, such as --vulnerability-service osv.
 audit: $(VENV)/.audit
-	$(VENV)/audit/bin/pip-audit --strict $(ARGS) .
+	$(VENV)/audit/bin/pip-audit --strict $(ARGS) -r $(VENV)/audit/requirements.txt
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix loader tests benchmarks tools
@@ -82,6 +91,12 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.lowest: $(VENV)/.python pyproject.toml
+	$(PYTHON) -m venv $(VENV)/lowest
+	$(VENV)/lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[dev]' 'redis==$(LOWEST)'
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
@@ -98,4 +113,5 @@ $(VENV)/.fuzz: $(VENV)/.dev
 $(VENV)/.audit: $(VENV)/.python
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3'
+	echo '.[cli,parquet,server,testing]' > $(VENV)/audit/requirements.txt
 	@touch $@

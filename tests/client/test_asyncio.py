@@ -35,7 +35,7 @@ def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
         url = leash.server.url + "/0?protocol=2"
         async with keyleash.asyncio.Redis.from_url(url, token=token) as agent:
             assert await agent.set("t:a", 1) is True
-            assert agent.connection_pool.connection_kwargs["protocol"] == 2
+            assert int(agent.connection_pool.connection_kwargs["protocol"]) == 2
             assert type(agent) is keyleash.asyncio.Redis
         assert all(
             not connection.is_connected

@@ -20,6 +20,7 @@ import redis.asyncio
 import keyleash
 from client.alike import ONE_EITHER, Awaited, FakeClock
 from support.leash import Leash
+from support.redis_py import needs_redis_py_8
 
 LOCAL = {
     # Look at the client or change it, and send nothing.
@@ -243,11 +244,11 @@ def test_no_method_of_a_pipeline_sends_anything_but_a_batch(
         lambda r: r.pipeline().lock("t:lock"),
         lambda r: r.pipeline().register_script("return 1"),
         lambda r: r.register_script("return 1"),
-        lambda r: r.pipeline().keyspace_notifications(),
+        pytest.param(lambda r: r.pipeline().keyspace_notifications(), marks=needs_redis_py_8),
         lambda r: r.batch().watch("u:secret"),
         lambda r: r.pubsub(),
         lambda r: r.pubsub(ignore_subscribe_messages=True),
-        lambda r: r.keyspace_notifications().psubscribe("*"),
+        pytest.param(lambda r: r.keyspace_notifications().psubscribe("*"), marks=needs_redis_py_8),
         lambda r: r.monitor(),
         lambda r: r.lock("t:lock"),
         lambda r: r.json().pipeline(),
@@ -297,7 +298,7 @@ def test_what_would_bypass_the_guard_is_refused_by_the_client(
         lambda r: r.pipeline(transaction=False).get("t:a").keys("*").execute(),
         lambda r: r.shutdown(),
         lambda r: r.wait(0, 0),
-        lambda r: r.himport_set("t:a", "fields", ["x"]),
+        pytest.param(lambda r: r.himport_set("t:a", "fields", ["x"]), marks=needs_redis_py_8),
         lambda r: r.bf().add("t:a", "x"),
         lambda r: r.execute_command("MULTI"),
         lambda r: r.execute_command("SUBSCRIBE", "channel"),
@@ -323,6 +324,7 @@ def test_command_that_is_not_for_agents_ends_in_the_guards_refusal(
     assert client.get("t:a") == b"x"
 
 
+@needs_redis_py_8
 def test_himport_fieldsets_are_not_prepared_past_the_guard(
     agent: Callable[..., Any], sent: list[bytes]
 ) -> None:

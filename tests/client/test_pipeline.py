@@ -26,6 +26,7 @@ from keyleash.operator import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
+from support.redis_py import needs_redis_py_8
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
 
@@ -82,6 +83,7 @@ def test_one_error_does_not_hide_the_other_results(leash: Leash) -> None:
     assert "WRONGTYPE" in str(results[5])
 
 
+@needs_redis_py_8
 @EITHER
 def test_first_error_is_raised_and_says_which_command_it_is_of(leash: Leash) -> None:
     """In redis-py's words; everything has run by then, as with redis-py."""
@@ -135,6 +137,7 @@ def test_pipeline_of_large_commands_is_parted_by_their_values(
     assert len(packets) == 4
 
 
+@needs_redis_py_8
 @ONE_EITHER
 def test_pipeline_of_large_values_is_parted_by_their_bytes(
     one_leash: Leash, packets: list[bytes]

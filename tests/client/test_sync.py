@@ -20,6 +20,7 @@ from client.alike import EITHER, ONE_EITHER
 from keyleash import TokenRevokedError, correlation
 from keyleash.operator.tokens import revoke
 from support.leash import Leash, grant
+from support.redis_py import needs_redis_py_8
 
 
 def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
@@ -27,11 +28,12 @@ def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
     token = leash.issue("one").token
     with keyleash.Redis.from_url(leash.server.url + "/0?protocol=2", token=token) as client:
         assert client.set("t:a", 1) is True
-        assert client.get_connection_kwargs()["protocol"] == 2
+        assert int(client.get_connection_kwargs()["protocol"]) == 2
     assert type(client) is keyleash.Redis
     assert leash.admin.get("t:a") == b"1"
 
 
+@needs_redis_py_8
 def test_from_pool_takes_the_pool_over(leash: Leash) -> None:
     """Closing the client closes its pool, as with redis-py."""
     pool = redis.ConnectionPool.from_url(leash.server.url, decode_responses=True)
@@ -43,6 +45,7 @@ def test_from_pool_takes_the_pool_over(leash: Leash) -> None:
     assert all(not connection.is_connected for connection in pool._available_connections)
 
 
+@needs_redis_py_8
 def test_given_pool_is_shared_and_left_open(leash: Leash) -> None:
     """A pool that was passed in belongs to the caller; raw and guarded clients may share it."""
     with redis.ConnectionPool.from_url(leash.server.url) as pool:
@@ -101,6 +104,7 @@ def test_subclass_stays_a_subclass(one_leash: Leash) -> None:
     assert type(client.client()) is Mine
 
 
+@needs_redis_py_8
 def test_with_block_closes_the_client(leash: Leash) -> None:
     """Also when the block ends in a refusal."""
     with pytest.raises(keyleash.KeyNotGrantedError), leash.agent("one") as client:
@@ -162,7 +166,7 @@ def test_text_that_a_callback_makes_of_an_integer_is_kept(leash: Leash) -> None:
         ("GET t:a",),
         (b"GET t:a",),
         ("GET", memoryview(b"t:a")),
-        ("GET", bytearray(b"t:a")),
+        pytest.param(("GET", bytearray(b"t:a")), marks=needs_redis_py_8),
     ],
 )
 def test_command_may_be_written_as_redis_py_allows(leash: Leash, words: tuple[Any, ...]) -> None:
@@ -196,7 +200,7 @@ def test_integer_beyond_a_double_is_an_integer_however_the_command_is_written(
         (1.5, b"1.5"),
         (0.1, b"0.1"),
         (memoryview(b"\x00\xff"), b"\x00\xff"),
-        (bytearray(b"x"), b"x"),
+        pytest.param(bytearray(b"x"), b"x", marks=needs_redis_py_8),
         ("é", "é".encode()),
         ("", b""),
         ("a b\r\n$3\r\nfoo", b"a b\r\n$3\r\nfoo"),

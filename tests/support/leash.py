@@ -18,6 +18,7 @@ from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client, guard_record
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, Transport, batch_call, call_head, guard_call
+from support.redis_py import response_options
 from support.sealed import record
 from support.servers import RealServer
 
@@ -140,7 +141,7 @@ class Leash:
             commands,
             self.transport,
         )
-        client = self.server.client(protocol=protocol, legacy_responses=protocol == 2)
+        client = self.server.client(protocol=protocol, **response_options(legacy=protocol == 2))
         try:
             replies = client.execute_command(*call)
         except redis.ResponseError as error:
