@@ -32,6 +32,7 @@ def test_serve_ends_cleanly_on_a_signal(offline: Cli, number: signal.Signals) ->
         assert serving.stderr is not None
         assert serving.stderr.readline() == "data is in memory only: no --data\n"
         assert f"kill {serving.pid}" in serving.stderr.readline()
+        assert serving.stderr.readline() == f"for other commands: export KEYLEASH_URL={url}"
         serving.send_signal(number)
         _, errors = serving.communicate(timeout=30)
 
@@ -77,7 +78,7 @@ def test_serve_on_a_taken_port_says_what_to_do(cli: Cli) -> None:
     result = cli.process("serve", "--port", port)
 
     assert result.returncode == 1
-    assert f"error: port {port} on 127.0.0.1 is already in use" in result.stderr
+    assert f"error: port {port} on 127.0.0.1 is already in use by Valkey 9." in result.stderr
     assert "--port 0" in result.stderr
     assert "Traceback" not in result.stderr
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from support.command_line import Cli
 from support.servers import RealServer
@@ -17,7 +18,7 @@ from support.servers import RealServer
 ROOT = Path(__file__).resolve().parents[2]
 SHELL = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
 INDENTED = re.compile(r"^((?:    keyleash .*\n)+)", re.M)
-COMMAND = re.compile(r"^(?: *export \w+=\$\()? *(?:cat|keyleash) ", re.M)
+COMMAND = re.compile(r"^(?: *export \w+=\$\()? *keyleash ", re.M)
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 README_PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL_PAGE = (ROOT / "docs" / "tutorial" / "first-ten-minutes.md").read_text(encoding="utf-8")
@@ -80,12 +81,20 @@ def assert_printed(
 def test_readme_commands_lead_from_a_policy_to_a_revoked_token(
     embedded: RealServer, tmp_path: Path
 ) -> None:
-    """Each of the six commands works as written, and the next call is denied."""
-    assert len(COMMAND.findall(README)) == 7  # one of them writes the policy
+    """Each of the seven commands works as written, and the next call is denied."""
+    assert len(COMMAND.findall(README)) == 7
 
     ran = run(embedded, tmp_path, f"{README}\nkeyleash exec GET {KEY} 2>&1")
 
     assert_printed(ran.stdout, ran, README_OUTPUT)
+
+
+def test_policy_of_the_readme_is_that_of_init() -> None:
+    """The README shows it without comments."""
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", README_PAGE, re.M | re.S)
+    starter = (ROOT / "examples" / "starter.yaml").read_text(encoding="utf-8")
+
+    assert yaml.safe_load(shown) == yaml.safe_load(starter)
 
 
 def test_tutorial_commands_lead_from_a_policy_to_a_revoked_token(

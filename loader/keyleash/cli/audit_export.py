@@ -50,7 +50,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@click.command(epilog=example("keyleash audit export --to /var/lib/keyleash/archive --follow"))
+@click.command(epilog=example("keyleash audit export --to archive"))
 @click.option(
     "--to",
     "directory",
@@ -182,7 +182,7 @@ def _exported_json(exported: Exported) -> dict[str, Any]:
     }
 
 
-@click.command(epilog=example("keyleash audit verify /var/lib/keyleash/archive"))
+@click.command(epilog=example("keyleash audit verify archive"))
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option(
     "--recorded", is_flag=True, help="Compare the chains with those in the server's control stream."

@@ -72,7 +72,7 @@ def _escaped(text: str, escapes: dict[str, str]) -> str:
     return "".join(escapes.get(char, char) for char in text)
 
 
-@click.command(epilog=example("keyleash check examples/agents.yaml --strict"))
+@click.command(epilog=example("keyleash check agents.yaml --strict"))
 @click.argument("file", type=FILE)
 @click.option("--strict", is_flag=True, help="Fail if there is any warning.")
 @click.option(

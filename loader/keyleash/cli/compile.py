@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keyleash.compiler import CompiledGuard
 
 
-@click.command("compile", epilog=example("keyleash compile examples/agents.yaml -o build"))
+@click.command("compile", epilog=example("keyleash compile agents.yaml -o build"))
 @click.argument("file", type=FILE)
 @click.option(
     "-o", "--output", metavar="DIR", type=DIRECTORY, help="Write each guard to DIR/<identity>.lua."

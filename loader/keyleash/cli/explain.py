@@ -65,9 +65,7 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
 
 
 @click.command(
-    epilog=example(
-        "keyleash explain agent-runner --policy examples/agents.yaml -- GET agents:jobs:7:state"
-    ),
+    epilog=example("keyleash explain agent-runner --policy agents.yaml -- GET agents:jobs:7:state"),
 )
 @_question
 def explain(

@@ -30,6 +30,7 @@ from keyleash.cli.render.fence import (
     step_as_json,
 )
 from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note, read_input, read_text
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence import (
@@ -255,6 +256,7 @@ def apply(settings: Settings, /, yes: bool, **options: Any) -> None:
     closes their connections. Verifies the users on each server. FILE, if given, must be the active
     policy.
     """
+    show_target(settings, yes=yes)
     servers, users, generated = _read_desired(settings, **options)
     wide = options["wide"]
     steps = plan_fences(servers, users, wide=wide)
@@ -315,6 +317,7 @@ def remove(
     """
     if bool(identities) == everything:
         raise UsageError("specify identities or `--all`", help="see `keyleash fence remove --help`")
+    show_target(settings, yes=yes)
     servers = _read_servers(settings, nodes)
     for name in identities:
         require_fenced(servers.records, name)

@@ -29,6 +29,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.plan import plan_as_json, print_plan
 from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.target import require_target
 from keyleash.cli.terminal import print_json, print_note, read_text
 from keyleash.errors import OperationError, RemovalError, no_policy
 from keyleash.fence import read_records
@@ -126,12 +127,14 @@ def _load(
     Activate a policy after consent to its plan; *source* is its origin, shown in the plan.
 
     Raises:
+        UsageError: *yes*, and the server is not named.
         OperationError (declined): The user declined.
         RemovalError: *yes*, and removing identities was not allowed.
         OperationError (widens): *yes*, and widening access was not allowed.
         OperationError (activation-conflict): Another policy was activated in the meantime.
         OperationError (not-verified): The activated records differ from what was written.
     """
+    target = require_target(settings, yes=yes)
     client, keyspace = settings.client, settings.keyspace
     others = [node.client for node in other_nodes(settings, nodes)]
     prepared = prepare(
@@ -145,7 +148,7 @@ def _load(
         warn(prepared.warnings)
     preview = preview_load(client, prepared, keyspace, transport)
     if not preview.is_empty:
-        print_plan(settings.shown_url, source, prepared, preview, full=full, err=True)
+        print_plan(target, source, prepared, preview, full=full, err=True)
         if yes and preview.removed and not allow_removal:
             widens = preview.needs_permission and not allow_widening
             raise RemovalError(file, preview.removed, widens)
@@ -253,7 +256,7 @@ def _load_options(function: F) -> F:
     return function
 
 
-@click.command(epilog=example("keyleash load examples/agents.yaml --yes"))
+@click.command(epilog=example("keyleash load agents.yaml --yes"))
 @click.argument("file", type=FILE)
 @transport_option
 @_load_options
@@ -261,8 +264,9 @@ def _load_options(function: F) -> F:
 def load(settings: Settings, /, file: str, transport: str, **options: Any) -> None:
     """Activate a policy file atomically.
 
-    Shows the plan, as `keyleash plan` does, and asks for confirmation. With --yes it does not
-    ask; then changes that widen access need --allow-widening, unless no policy is active yet,
+    Shows the server and the plan, as `keyleash plan` does, and asks for confirmation. With --yes it
+    does not ask; then the server must be named by --url or KEYLEASH_URL, or run by `keyleash
+    serve`, changes that widen access need --allow-widening, unless no policy is active yet,
     and the removal of identities needs --allow-removal. Counters of limits, tokens and
     suspensions are preserved. Afterwards the activated records are read back and verified.
     Warns of rules without effect: commands that the server lacks, before-images of masked keys.

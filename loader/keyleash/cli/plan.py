@@ -15,6 +15,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.plan import plan_as_json, print_plan
 from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.target import describe_target
 from keyleash.cli.terminal import print_json, read_text
 from keyleash.operator import preview_load
 from keyleash.store.wire import Transport
@@ -25,7 +26,7 @@ CHANGES = 1
 @click.command(
     epilog="\b\nexit codes: 0 no changes, 1 changes, 2 usage, 65 bad policy,\n"
     "            66 no such file, 69 server unreachable, or failed, 77 not permitted by it\n"
-    "example:    keyleash plan examples/agents.yaml"
+    "example:    keyleash plan agents.yaml"
 )
 @click.argument("file", type=FILE)
 @allow_unvalidated_restore_option
@@ -61,5 +62,5 @@ def plan(
         print_json({"server": settings.shown_url, "file": name, **plan, "warnings": warnings})
     else:
         warn(prepared.warnings)
-        print_plan(settings.shown_url, name, prepared, preview, full=full)
+        print_plan(describe_target(settings), name, prepared, preview, full=full)
     return 0 if preview.is_empty else CHANGES

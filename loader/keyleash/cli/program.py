@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from keyleash import __version__
@@ -67,6 +68,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "vault": ("vault:vault", "Keep all keys under random prefixes that only guards know."),
     },
     "Try it": {
+        "init": ("init:init", "Write a first policy, its tests and an example of settings."),
+        "examples": ("init:examples", "List and copy the example policies."),
         "demo": ("demo.command:demo", "Run a self-checking demo."),
         "serve": ("serve:serve", "Run a local development server."),
     },
@@ -227,5 +230,6 @@ def main(context: click.Context, url: str, actor: str | None, timeout: float | N
     settings: Settings = context.obj
     refuse_typed_password("url", url, "KEYLEASH_URL")
     settings.url = url
+    settings.is_url_given = context.get_parameter_source("url") is not ParameterSource.DEFAULT
     settings.given_actor = actor
     settings.timeout_s = timeout

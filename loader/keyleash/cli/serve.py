@@ -7,16 +7,24 @@ import sys
 from pathlib import Path
 
 import click
+from redis.exceptions import RedisError
 
 from keyleash.cli.options import DIRECTORY, example, json_option
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings, operator_client, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
-from keyleash.errors import OperationError
+from keyleash.errors import KeyleashError, OperationError
+from keyleash.operator import summarize_server
+from keyleash.operator.server import SERVE_ZONE
 from keyleash.servers import EmbeddedServer
 from keyleash.servers.embedded import PortTakenError
 
-SETTINGS = {"client-output-buffer-limit": "normal 256mb 64mb 60"}
-"""The settings that `keyleash doctor` recommends for every policy.
+DEFAULT_PORT = 6379
+PROBE_TIMEOUT_S = 1.0
+SETTINGS = {
+    "client-output-buffer-limit": "normal 256mb 64mb 60",
+    "availability-zone": SERVE_ZONE,
+}
+"""The settings that `keyleash doctor` recommends for every policy, and the mark of this command.
 
 Not `maxmemory-clients`: the eviction of clients is faulty in the embedded release.
 """
@@ -26,7 +34,7 @@ Not `maxmemory-clients`: the eviction of clients is faulty in the embedded relea
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=6379,
+    default=DEFAULT_PORT,
     show_default=True,
     help="The port on 127.0.0.1; 0 picks a free one.",
 )
@@ -53,13 +61,26 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
     except Ended:
         print_note("stopped")
     except PortTakenError as error:
+        holder = _holder(server.url)
         raise OperationError(
             "server-start",
-            error.message,
-            help="stop the process on that port, or choose another: `--port 0` picks a free one",
+            f"{error.message}{f' by {holder}' if holder else ''}",
+            help="use that server, stop it, or choose another port: `keyleash serve --port 0` picks"
+            " a free one and prints the URL for KEYLEASH_URL",
         ) from None
     else:
         raise OperationError("server-start", f"the server ended by itself, with status {status}")
+
+
+def _holder(url: str) -> str:
+    """Return the name of the server that answers at *url*; empty if it gives none."""
+    try:
+        summary = summarize_server(operator_client(url, PROBE_TIMEOUT_S))
+    except (RedisError, KeyleashError):
+        return ""
+    if not summary.version:
+        return ""
+    return summary.release + (", started by `keyleash serve`" if summary.is_from_serve else "")
 
 
 def _announce(settings: Settings, server: EmbeddedServer) -> None:
@@ -71,4 +92,6 @@ def _announce(settings: Settings, server: EmbeddedServer) -> None:
         click.echo(server.url)
         print_note(f"data is stored in {data}" if data else "data is in memory only: no --data")
         print_note(f"stop it with Ctrl-C, or with `kill {os.getpid()}`")
+        if server.port != DEFAULT_PORT:
+            print_note(f"for other commands: export KEYLEASH_URL={server.url}")
     sys.stdout.flush()

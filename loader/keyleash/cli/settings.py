@@ -211,6 +211,7 @@ class Settings:
 
     Attributes:
         url: The server's URL; it may contain a password, so only `shown_url` is printed.
+        is_url_given: Whether it is from `--url` or KEYLEASH_URL, and not the default.
         given_actor: The value of `--actor`.
         timeout_s: The value of `--timeout`.
         json: Whether to print JSON in place of text.
@@ -219,6 +220,7 @@ class Settings:
     """
 
     url: str = DEFAULT_URL
+    is_url_given: bool = False
     given_actor: str | None = None
     timeout_s: float | None = None
     json: bool = False

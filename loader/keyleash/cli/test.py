@@ -33,7 +33,7 @@ DISAGREED = 70
 """The exit code for an internal error (sysexits.h): a bug of keyleash."""
 
 
-@click.command(epilog=example("keyleash test examples/agents.test.yaml --min-coverage 100"))
+@click.command(epilog=example("keyleash test agents.test.yaml --min-coverage 100"))
 @click.argument("files", metavar="FILE...", type=FILE, nargs=-1, required=True)
 @click.option(
     "--server",

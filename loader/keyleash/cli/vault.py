@@ -14,6 +14,7 @@ from keyleash.cli.load import progress
 from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
 from keyleash.cli.options import Group, example, json_option, require_consent, yes_option
 from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
 from keyleash.fence import read_records
@@ -49,6 +50,7 @@ def _change(
     adopt: Sequence[str] = (),
 ) -> None:
     """Ask for confirmation, change the prefixes and print the result."""
+    show_target(settings, yes=yes)
     if not yes:
         print_note("all agents are suspended until all keys have moved")
     if not require_consent(question, yes):
@@ -89,6 +91,7 @@ def _move(
     yes: bool,
 ) -> None:
     """Ask for confirmation, move keys and print their number."""
+    show_target(settings, yes=yes)
     if not require_consent(f"move every key that matches {listing(patterns)} {where}?", yes):
         raise OperationError("declined", "nothing was moved")
     client = settings.client

@@ -9,6 +9,7 @@ from keyleash.operator.load.activate import (
 )
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.operator.load.plan import Preview, preview_load, summary_of_plan
+from keyleash.operator.server import ServerSummary, summarize_server
 from keyleash.operator.suspension import FreezeResult, Frozen, freeze, thaw
 from keyleash.operator.tokens import (
     IssuedToken,
@@ -35,6 +36,7 @@ __all__ = [
     "Preview",
     "Revocation",
     "Rotation",
+    "ServerSummary",
     "TokenInfo",
     "TokenState",
     "Transport",
@@ -50,6 +52,7 @@ __all__ = [
     "reset_limits",
     "revoke",
     "rotate_token",
+    "summarize_server",
     "summary_of_plan",
     "thaw",
     "verify_activation",

@@ -77,7 +77,7 @@ _CHANGE_STATES = (
 )  # fmt: skip
 
 _PLAN = (
-    _ACTIVE, _CLOCK, _each("command"),
+    _ACTIVE, _CLOCK, _each("command dbsize"),
     _each("hgetall", "%R~layouts", "%R~guard"), _each("getrange strlen", "%R~state"),
     _each("hkeys", "%R~source"),
 )  # fmt: skip

@@ -1,0 +1,72 @@
+"""A summary of a server, shown before a command changes it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.errors import KeyleashError
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import Client, read_active
+from keyleash.store.server_check import release_of
+
+SERVE_ZONE = "keyleash-serve"
+"""The `availability-zone` of a server that `keyleash serve` started.
+
+INFO reports it. It is part of no data, so it stays with the process.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSummary:
+    """Facts that tell one server from another.
+
+    Attributes:
+        product: `redis` or `valkey`.
+        version: Its version; empty if the user may not run INFO.
+        database: The number of the database.
+        keys: The number of keys in it; None if the user may not run DBSIZE.
+        generation: The generation of the active policy; 0 if there is none, None if it cannot be
+            read.
+        is_from_serve: Whether `keyleash serve` started it.
+    """
+
+    product: str
+    version: str
+    database: int
+    keys: int | None
+    generation: int | None
+    is_from_serve: bool
+
+    @property
+    def release(self) -> str:
+        """Product and version, such as `Valkey 9.1.2`."""
+        return f"{self.product.capitalize()} {self.version}"
+
+
+def summarize_server(client: Client) -> ServerSummary:
+    """Read the summary of a server.
+
+    Raises:
+        redis.RedisError: The server does not answer.
+    """
+    info: dict[str, Any] = {}
+    keys = generation = None
+    with suppress(ResponseError):
+        info = client.info("server")
+    with suppress(ResponseError):
+        keys = client.dbsize()
+    # An interrupted change of prefixes is no reason not to finish it.
+    with suppress(ResponseError, KeyleashError):
+        active = read_active(client, server_keyspace(client))
+        generation = active.generation if active else 0
+    return ServerSummary(
+        *release_of(info),
+        database=client.connection_pool.connection_kwargs.get("db", 0),
+        keys=keys,
+        generation=generation,
+        is_from_serve=info.get("availability_zone") == SERVE_ZONE,
+    )
