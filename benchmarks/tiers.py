@@ -24,6 +24,7 @@ from benchmarks.support.servers import ServerChoice, version_of
 from keyleash.compiler import CompiledGuard
 from keyleash.operator import prepare_policy
 from keyleash.store.prefixes import server_keyspace
+from keyleash.store.store import Store
 
 NAME = "tiers"
 COOPERATIVE, FENCED, SEALED = "cooperative", "fenced", "sealed"
@@ -103,7 +104,7 @@ def target_of(bench: Bench, tier: str) -> Target:
 def _sealed_guard(bench: Bench) -> CompiledGuard:
     keyspace = server_keyspace(bench.admin)
     # Sealing compiled it for the server's own commands.
-    guards = prepare_policy(bench.admin, raised_document(), keyspace=keyspace).guards
+    guards = prepare_policy(Store(bench.admin, keyspace), raised_document()).guards
     return next(guard for guard in guards if guard.identity == IDENTITY)
 
 

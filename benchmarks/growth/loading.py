@@ -18,6 +18,7 @@ from benchmarks.support.variants import KEY, OK, VALUE, Counts, Variant, Way
 from keyleash.commands import load_table
 from keyleash.operator import activate_policy, prepare_policy
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.store import Store
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord
 
 LIFE_S = 3600
@@ -142,9 +143,9 @@ def load(bench: Bench, document: str) -> Loaded:
     admin.config_resetstat()
     admin.slowlog_reset()
     begun_s = time.perf_counter()
-    prepared = prepare_policy(admin, document, table=load_table())
+    prepared = prepare_policy(Store.open(admin), document, table=load_table())
     prepared_s = time.perf_counter()
-    activate_policy(admin, prepared, actor="benchmark", allow_removal=True)
+    activate_policy(Store.open(admin, actor="benchmark"), prepared, allow_removal=True)
     activated_s = time.perf_counter()
     cycle_us = admin.execute_command("INFO", "debug").get("eventloop_duration_max")
     longest = max(admin.slowlog_get(EVERY_COMMAND), key=lambda entry: int(entry["duration"]))

@@ -17,6 +17,7 @@ from keyleash.audit import Query, read_events
 from keyleash.cli.settings import operator_client
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.store import Store
 
 GROWS = "events in the audit stream"
 READ_BAR_PER_S = 60_000.0
@@ -82,7 +83,7 @@ def _fill(bench: Bench, sizes: tuple[int, ...]) -> None:
 
 def _read_s(client: redis.Redis, size: int, query: Query) -> float:
     begun_s = time.perf_counter()
-    for _ in read_events(client, Keyspace(), [_stream_name(size)], query, newest_first=True):
+    for _ in read_events(Store(client, Keyspace()), [_stream_name(size)], query, newest_first=True):
         pass
     return time.perf_counter() - begun_s
 

@@ -22,6 +22,7 @@ from benchmarks.support.variants import VALUE
 
 import keyleash
 from keyleash.operator import tokens
+from keyleash.store.store import Store
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def _keyleash_tally(bed: Bed) -> Tally:
 
 
 def _revoke_token(bed: Bed) -> None:
-    tokens.revoke(bed.admin, identity=bed.identity, actor="benchmark")
+    tokens.revoke(Store.open(bed.admin, actor="benchmark"), identity=bed.identity)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from benchmarks.support.policy import Target
 from benchmarks.support.servers import Cores, pinned
 from benchmarks.support.variants import Counts
 
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
 
 # A closed loop makes a call when the previous one ended, so a stall delays one call only.
 # Under a steady load each call has a scheduled start, from which its time is measured, so a

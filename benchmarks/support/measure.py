@@ -14,8 +14,9 @@ from keyleash.audit import read_denials
 from keyleash.audit.entries import audit_events
 from keyleash.limits import SlotKind
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
 from keyleash.store.state import unpack_state
+from keyleash.store.store import Store
 
 MAIN_THREAD = ("used_cpu_user_main_thread", "used_cpu_sys_main_thread")
 WHOLE_PROCESS = ("used_cpu_user", "used_cpu_sys")
@@ -100,7 +101,7 @@ def read_counts(client: Client, target: Target) -> Counts:
     return Counts(
         passed=next(limit.used for limit in state.limits if limit.slot.name == REQUESTS_BUDGET),
         audited=_appended(client, keyspace.audit(identity)),
-        denied=sum(denial.repeats for denial in read_denials(client, keyspace, [identity])),
+        denied=sum(denial.repeats for denial in read_denials(Store(client, keyspace), [identity])),
     )
 
 

@@ -14,7 +14,8 @@ from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.operator import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.policy import parse_policy
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 
 IDENTITY = "agent-runner"
 IMAGED = "agent-runner-imaged"
@@ -122,15 +123,14 @@ def load_targets(client: Client, document: str, *identities: str) -> list[Target
     """Activate a policy and issue a token for each of the identities."""
     # The shipped table gives the same guards on every server, as in `guards_of`.
     load_policy(
-        client,
+        Store.open(client, actor="benchmark"),
         document,
         file=str(EXAMPLE),
-        actor="benchmark",
         table=load_table(),
         allow_removal=True,
     )
     guards = guards_of(document)
     return [
-        Target(guards[identity], issue_token(client, identity, actor="benchmark").token)
+        Target(guards[identity], issue_token(Store.open(client, actor="benchmark"), identity).token)
         for identity in identities
     ]

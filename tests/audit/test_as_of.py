@@ -9,6 +9,7 @@ import pytest
 
 from keyleash.audit.point_in_time import ValueThen, value_as_of
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
+from keyleash.store.store import Store
 from support.errors import raises_code
 from support.scribe import NAMES, Scribe
 from support.servers import RealServer
@@ -33,7 +34,7 @@ def now_ms(client: Any) -> int:
 
 
 def as_of(client: Any, time_ms: int, key: bytes = b"k") -> ValueThen:
-    return value_as_of(client, key, time_ms)
+    return value_as_of(Store.open(client), key, time_ms)
 
 
 def held(client: Any, time_ms: int, key: bytes = b"k") -> tuple[Any, ...]:
@@ -75,7 +76,10 @@ def test_value_before_an_undo_is_found(client: Any, scribe: Scribe) -> None:
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2")
     at = now_ms(client)
-    apply_undo(client, plan_undo(client, UndoSelection(correlation="c"), across_policies=True))
+    apply_undo(
+        Store.open(client),
+        plan_undo(Store.open(client), UndoSelection(correlation="c"), across_policies=True),
+    )
 
     assert held(client, at) == (b"2",)
     assert held(client, now_ms(client)) == (b"1",)

@@ -18,6 +18,7 @@ from keyleash.audit.export.groups import ConsumerGroup
 from keyleash.audit.export.rows import ArchiveRow
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
+from keyleash.store.store import Store
 from support.archives import KEYS, add_events, archived, export, manifest, stored, unacknowledged
 from support.errors import raises_code
 from support.servers import RealServer
@@ -201,7 +202,7 @@ def test_unrecorded_export_is_recorded_by_the_next_run(embedded_client: Any, to:
     """A crash between the last file and the control event does not lose the record."""
     add_events(embedded_client, "a", [1, 2])
     with locked_archive(to) as archive:
-        running = Archiver(embedded_client, KEYS, archive).run()
+        running = Archiver(Store(embedded_client), archive).run()
         next(running)
         running.close()
     export(embedded_client, to)
@@ -241,7 +242,7 @@ def test_archiver_stops_after_another_takes_over(
     """It must not take entries that the other archive exports."""
     add_events(embedded_client, "a", range(1, 31))
     with locked_archive(to) as archive:
-        running = Archiver(embedded_client, KEYS, archive, max_entries=10).run()
+        running = Archiver(Store(embedded_client), archive, max_entries=10).run()
         assert next(running).stream == FOLDER
         export(embedded_client, tmp_path / "other", take_over=True)
         with raises_code("archive-taken", match="took it over"):

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from keyleash.audit import AuditEvent, ControlEvent, Denial, find_event
+from keyleash.store.store import Store
 from support.errors import raises_code
 from support.streams import KEYS, Streams
 
 
 def find(streams: Streams, wanted: str) -> tuple[Any, ...]:
-    return find_event(streams.client, KEYS, ["a", "b"], wanted)
+    return find_event(Store(streams.client, KEYS), ["a", "b"], wanted)
 
 
 def test_event_is_found_with_its_follow_ups(streams: Streams) -> None:

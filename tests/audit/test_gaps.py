@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import Gap, read_denials, read_events, with_gaps
+from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 
 
@@ -27,7 +28,7 @@ def test_missing_numbers_are_reported_in_place(
     for seq in (5, 6):
         embedded_streams.event("b", f"{seq}-1", seq=seq)
 
-    found = read_events(embedded_streams.client, KEYS, ["a", "b"], newest_first=newest_first)
+    found = read_events(Store(embedded_streams.client, KEYS), ["a", "b"], newest_first=newest_first)
     expected: list[Any] = ["3-0", "4-0", "5-1", "6-1", (5, 6), "7-0", "8-0"]
 
     assert described(found, newest_first) == (
@@ -42,7 +43,7 @@ def test_restarted_numbers_are_a_gap_unless_they_begin_at_one(embedded_streams: 
     for number, seq in enumerate((8, 3)):
         embedded_streams.event("b", f"{number + 5}-0", seq=seq)
 
-    found = read_events(embedded_streams.client, KEYS, ["a", "b"])
+    found = read_events(Store(embedded_streams.client, KEYS), ["a", "b"])
 
     assert described(found) == ["1-0", "2-0", "3-0", "4-0", "5-0", (1, 2), "6-0"]
 
@@ -54,7 +55,7 @@ def test_commands_of_a_batch_share_a_number(embedded_streams: Streams) -> None:
     embedded_streams.error("a", "2-1", of="2-0", item=1)
     embedded_streams.event("a", "3-0", seq=3)
 
-    assert described(read_events(embedded_streams.client, KEYS, ["a"])) == [
+    assert described(read_events(Store(embedded_streams.client, KEYS), ["a"])) == [
         "1-0",
         "2-0",
         "2-0",
@@ -69,7 +70,7 @@ def test_denials_have_separate_numbers(embedded_streams: Streams) -> None:
     embedded_streams.denial("a", "3-0", seq=2)
     embedded_streams.denial("a", "4-0", seq=4)
 
-    assert described(read_denials(embedded_streams.client, KEYS, ["a"])) == [
+    assert described(read_denials(Store(embedded_streams.client, KEYS), ["a"])) == [
         "1-0",
         "3-0",
         (3, 3),
@@ -82,4 +83,4 @@ def test_entries_without_numbers_have_no_gaps(embedded_streams: Streams) -> None
     embedded_streams.event("a", "1-0")
     embedded_streams.event("a", "2-0", seq=5)
 
-    assert described(read_events(embedded_streams.client, KEYS, ["a"])) == ["1-0", "2-0"]
+    assert described(read_events(Store(embedded_streams.client, KEYS), ["a"])) == ["1-0", "2-0"]

@@ -22,7 +22,7 @@ from keyleash.audit import (
     with_gaps,
 )
 from keyleash.limits import Counter
-from support.leash import NAMES, Leash, grant
+from support.leash import Leash, grant
 from support.servers import RealServer
 
 
@@ -59,9 +59,9 @@ def test_events_of_a_guard_are_read_in_both_directions(leash: Leash) -> None:
             pipe.delete("k:1", "k:3")
             pipe.execute()
 
-    events = list(read_events(leash.admin, NAMES, ["one"]))
+    events = list(read_events(leash.store, ["one"]))
 
-    assert list(read_events(leash.admin, NAMES, ["one"], newest_first=True)) == events[::-1]
+    assert list(read_events(leash.store, ["one"], newest_first=True)) == events[::-1]
     assert list(with_gaps(events)) == events
     assert [(event.seq, event.item, event.op) for event in events] == [
         (1, 0, "SET"),
@@ -87,8 +87,8 @@ def test_events_of_a_guard_are_read_in_both_directions(leash: Leash) -> None:
     assert secret.args is None
     assert {change.key for change in deleted.changes} == {b"k:1", b"k:3"}
     assert {change.after for change in deleted.changes} == {"absent"}
-    assert list(read_events(leash.admin, NAMES, ["one"], Query(key=b"secret:1"))) == [secret]
-    assert find_event(leash.admin, NAMES, ["one"], f"audit:one/{deleted.id}") == tuple(events[-2:])
+    assert list(read_events(leash.store, ["one"], Query(key=b"secret:1"))) == [secret]
+    assert find_event(leash.store, ["one"], f"audit:one/{deleted.id}") == tuple(events[-2:])
 
 
 def test_denials_of_a_guard_are_counted_at_once(leash: Leash) -> None:
@@ -98,12 +98,12 @@ def test_denials_of_a_guard_are_counted_at_once(leash: Leash) -> None:
         with suppress(keyleash.KeyNotGrantedError):
             agent.get(key)
 
-    denials = list(read_denials(leash.admin, NAMES, ["one"]))
+    denials = list(read_denials(leash.store, ["one"]))
 
     # A minute may end in between.
     assert sum(denial.repeats for denial in denials) == 4
-    assert list(read_denials(leash.admin, NAMES, ["one"], newest_first=True)) == denials[::-1]
-    (found,) = find_event(leash.admin, NAMES, ["one"], f"denied:one/{denials[0].id}")
+    assert list(read_denials(leash.store, ["one"], newest_first=True)) == denials[::-1]
+    (found,) = find_event(leash.store, ["one"], f"denied:one/{denials[0].id}")
     assert isinstance(found, Denial)
     assert found.repeats == denials[0].repeats
 
@@ -114,8 +114,8 @@ def test_events_and_denials_of_a_guard_are_followed(
     """Events come with their errors, and denials come separately."""
     monkeypatch.setattr(follow, "BLOCK_MS", 1)
     agent = leash.agent("one")
-    events = follow_events(leash.admin, NAMES, lambda: ["one"])
-    denials = follow_denials(leash.admin, NAMES, lambda: ["one"])
+    events = follow_events(leash.store, lambda: ["one"])
+    denials = follow_denials(leash.store, lambda: ["one"])
     assert (next(events), next(denials)) == (None, None)
 
     agent.set("k:1", "x")
@@ -136,7 +136,7 @@ def test_control_stream_is_read_by_identity_and_token(leash: Leash) -> None:
     """A load names all identities, and other actions name one."""
     issued = leash.issue("one")
 
-    assert [event.event for event in read_control(leash.admin, NAMES)] == ["activate", "issue"]
-    assert [event.event for event in read_control(leash.admin, NAMES, ["two"])] == []
-    (found,) = read_control(leash.admin, NAMES, ["one"], Query(token=issued.id))
+    assert [event.event for event in read_control(leash.store)] == ["activate", "issue"]
+    assert [event.event for event in read_control(leash.store, ["two"])] == []
+    (found,) = read_control(leash.store, ["one"], Query(token=issued.id))
     assert (found.actor, found.identities) == ("ops", frozenset({"one"}))

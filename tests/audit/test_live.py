@@ -10,6 +10,7 @@ import pytest
 
 from keyleash.audit import Query, follow, follow_control, follow_denials, follow_events
 from keyleash.audit import streams as paging
+from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 
 
@@ -27,7 +28,7 @@ def until_quiet(found: Iterator[Any]) -> list[Any]:
 def test_only_new_events_are_followed_by_time(streams: Streams) -> None:
     """Earlier events are not returned, and the streams of identities are merged."""
     streams.event("a", "1-0")
-    found = follow_events(streams.client, KEYS, lambda: ["a", "b"])
+    found = follow_events(Store(streams.client, KEYS), lambda: ["a", "b"])
     assert until_quiet(found) == []
 
     streams.event("a", "3-0")
@@ -45,7 +46,7 @@ def test_events_since_a_time_come_first(streams: Streams) -> None:
     """Earlier events are followed by new ones without a gap."""
     for number in (1, 2, 3):
         streams.event("a", f"{number}-0")
-    found = follow_events(streams.client, KEYS, lambda: ["a"], Query(since_ms=2))
+    found = follow_events(Store(streams.client, KEYS), lambda: ["a"], Query(since_ms=2))
 
     assert [event.id for event in until_quiet(found)] == ["2-0", "3-0"]
     streams.event("a", "4-0")
@@ -55,7 +56,7 @@ def test_events_since_a_time_come_first(streams: Streams) -> None:
 def test_new_identity_is_followed_from_its_first_event(streams: Streams) -> None:
     """A policy may be loaded while events are followed."""
     names = ["a"]
-    found = follow_events(streams.client, KEYS, lambda: names)
+    found = follow_events(Store(streams.client, KEYS), lambda: names)
     assert until_quiet(found) == []
 
     streams.event("new", "1-0")
@@ -67,7 +68,7 @@ def test_new_identity_is_followed_from_its_first_event(streams: Streams) -> None
 def test_follow_without_identities_is_not_an_error(streams: Streams) -> None:
     """The first policy may be loaded later."""
     names: list[str] = []
-    found = follow_events(streams.client, KEYS, lambda: names)
+    found = follow_events(Store(streams.client, KEYS), lambda: names)
     assert until_quiet(found) == []
 
     names.append("a")
@@ -87,7 +88,7 @@ def test_follow_ups_after_a_full_page_are_merged(
         embedded_streams.event("a", f"{number}-0")
         if number % 2:
             embedded_streams.error("a", f"{number}-1", of=f"{number}-0")
-    found = follow_events(embedded_streams.client, KEYS, lambda: ["a"], Query(since_ms=0))
+    found = follow_events(Store(embedded_streams.client, KEYS), lambda: ["a"], Query(since_ms=0))
 
     events = [event for _ in range(12) for event in until_quiet(found)]
 
@@ -101,7 +102,7 @@ def test_backlog_of_large_entries_is_read_in_small_pages(embedded_streams: Strea
         for name in "ab":
             embedded_streams.event(name, f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)
     client = embedded_streams.client
-    found = follow_events(client, KEYS, lambda: ["a", "b"], Query(since_ms=0))
+    found = follow_events(Store(client, KEYS), lambda: ["a", "b"], Query(since_ms=0))
     client.config_resetstat()
 
     events = list(islice(filter(None, found), 238))
@@ -113,7 +114,7 @@ def test_backlog_of_large_entries_is_read_in_small_pages(embedded_streams: Strea
 
 def test_repeated_denial_is_returned_again_with_its_count(streams: Streams) -> None:
     """The first comes at once, and again when the count is recorded."""
-    found = follow_denials(streams.client, KEYS, lambda: ["a"], Query(op="GET"))
+    found = follow_denials(Store(streams.client, KEYS), lambda: ["a"], Query(op="GET"))
     assert until_quiet(found) == []
 
     streams.denial("a", "1-0")
@@ -126,7 +127,7 @@ def test_repeated_denial_is_returned_again_with_its_count(streams: Streams) -> N
 
 def test_denials_counted_in_one_entry_are_returned_again(streams: Streams) -> None:
     """Each has its own count, and a trimmed denial is not returned."""
-    found = follow_denials(streams.client, KEYS, lambda: ["a"], Query(since_ms=0))
+    found = follow_denials(Store(streams.client, KEYS), lambda: ["a"], Query(since_ms=0))
     streams.denial("a", "1-0")
     streams.denial("a", "2-0", folded="commands")
     counts = [("of", of, "repeats", count) for of, count in (("1-0", 8), ("1-1", 5), ("2-0", 3))]
@@ -142,8 +143,8 @@ def test_denials_counted_in_one_entry_are_returned_again(streams: Streams) -> No
 
 def test_operator_actions_are_followed(streams: Streams) -> None:
     """All actions are followed, or those of one identity."""
-    found = follow_control(streams.client, KEYS)
-    of_a = follow_control(streams.client, KEYS, ["a"])
+    found = follow_control(Store(streams.client, KEYS))
+    of_a = follow_control(Store(streams.client, KEYS), ["a"])
     assert until_quiet(found) == until_quiet(of_a) == []
 
     for number, identity in enumerate("ab"):
@@ -160,7 +161,7 @@ def test_backlog_of_many_pages_is_followed_without_loss(embedded_streams: Stream
         for number in range(1, count + 1):
             pipe.xadd(KEYS.audit("a"), {"op": "SET", "key": "k"}, id=f"{number}-0")
         pipe.execute()
-    found = follow_events(embedded_streams.client, KEYS, lambda: ["a"], Query(since_ms=0))
+    found = follow_events(Store(embedded_streams.client, KEYS), lambda: ["a"], Query(since_ms=0))
 
     events = list(islice(filter(None, found), count))
 

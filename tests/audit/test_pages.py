@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keyleash.audit import read_events
 from keyleash.audit import streams as paging
+from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 
 
@@ -17,9 +18,9 @@ def test_pages_join_without_loss_in_both_directions(streams: Streams) -> None:
             )
         pipe.execute()
 
-    forwards = [event.keys for event in read_events(streams.client, KEYS, ["a"])]
+    forwards = [event.keys for event in read_events(Store(streams.client, KEYS), ["a"])]
     backwards = [
-        event.keys for event in read_events(streams.client, KEYS, ["a"], newest_first=True)
+        event.keys for event in read_events(Store(streams.client, KEYS), ["a"], newest_first=True)
     ]
 
     assert forwards == [(b"%d" % number,) for number in range(count)]

@@ -14,6 +14,7 @@ from keyleash.audit.entries import audit_events
 from keyleash.audit.read import EventMatcher
 from keyleash.audit.streams import pairs_of
 from keyleash.policy.patterns import match, parse_pattern
+from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 
 PATTERNS = (
@@ -103,7 +104,9 @@ def test_query_selects_the_matching_events(
     streams.event("a", "5-0", op="DEL", key=None, keys="3:a:1,9:a:2:state,")
 
     for newest_first in (False, True):
-        found = read_events(streams.client, KEYS, ["a", "b"], query, newest_first=newest_first)
+        found = read_events(
+            Store(streams.client, KEYS), ["a", "b"], query, newest_first=newest_first
+        )
         ids = [event.id for event in found]
         assert (ids[::-1] if newest_first else ids) == expected
 
@@ -113,10 +116,13 @@ def test_query_selects_single_commands_of_a_batch(streams: Streams) -> None:
     streams.batch("a", "1-0", "SET", "a:1", "MSET:2", "3:a:2,3:b:1,", "DEL", "b:2")
     query = Query(pattern=parse_pattern("b:*"))
 
-    found = list(read_events(streams.client, KEYS, ["a"], query))
+    found = list(read_events(Store(streams.client, KEYS), ["a"], query))
 
     assert [(event.item, event.op) for event in found] == [(2, "MSET"), (3, "DEL")]
-    assert list(read_events(streams.client, KEYS, ["a"], query, newest_first=True)) == found[::-1]
+    assert (
+        list(read_events(Store(streams.client, KEYS), ["a"], query, newest_first=True))
+        == found[::-1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ def test_masked_key_is_found_by_the_key_and_by_what_may_match(
     """Masking hides a key from readers, but an operator who knows the key finds its events."""
     streams.event("a", "1-0", key=MASKED)
 
-    assert bool(list(read_events(streams.client, KEYS, ["a"], query))) is is_found
+    assert bool(list(read_events(Store(streams.client, KEYS), ["a"], query))) is is_found
 
 
 def test_cut_key_of_a_denial_is_found(streams: Streams) -> None:
@@ -144,8 +150,8 @@ def test_cut_key_of_a_denial_is_found(streams: Streams) -> None:
     key = b"k" * 300
     streams.denial("a", "1-0", key=key[:256])
 
-    assert len(list(read_denials(streams.client, KEYS, ["a"], Query(key=key)))) == 1
-    assert not list(read_denials(streams.client, KEYS, ["a"], Query(key=key[:255])))
+    assert len(list(read_denials(Store(streams.client, KEYS), ["a"], Query(key=key)))) == 1
+    assert not list(read_denials(Store(streams.client, KEYS), ["a"], Query(key=key[:255])))
 
 
 def test_query_by_code_selects_denials(streams: Streams) -> None:
@@ -153,6 +159,8 @@ def test_query_by_code_selects_denials(streams: Streams) -> None:
     streams.denial("a", "1-0")
     streams.denial("a", "2-0", code="RATE_LIMITED", reason="writes")
 
-    found: list[Any] = list(read_denials(streams.client, KEYS, ["a"], Query(code="RATE_LIMITED")))
+    found: list[Any] = list(
+        read_denials(Store(streams.client, KEYS), ["a"], Query(code="RATE_LIMITED"))
+    )
 
     assert [(denial.id, denial.reason) for denial in found] == [("2-0", "writes")]

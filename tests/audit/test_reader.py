@@ -11,6 +11,7 @@ from keyleash.audit import AuditEvent, newest, read_denials, read_events
 from keyleash.audit import streams as paging
 from keyleash.audit.entries import split_netstrings
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.store import Store
 from support.servers import RealServer
 
 KEYS = Keyspace()
@@ -40,8 +41,8 @@ def test_streams_are_merged_by_time_oldest_first(client: Any) -> None:
     add(client, "b", "10-2")
     add(client, "a", "10-10")
 
-    assert ids(read_events(client, KEYS, ["a", "b", "none"])) == ["9-0", "10-2", "10-10"]
-    backwards = read_events(client, KEYS, ["a", "b"], newest_first=True)
+    assert ids(read_events(Store(client, KEYS), ["a", "b", "none"])) == ["9-0", "10-2", "10-10"]
+    backwards = read_events(Store(client, KEYS), ["a", "b"], newest_first=True)
     assert ids(newest(backwards, 2)) == ["10-2", "10-10"]
 
 
@@ -59,8 +60,8 @@ def test_follow_up_on_the_next_page_is_merged(
     follow_up(client, "a", "3-1", of="3-0")
     expected = [("1-0", "ERR no"), ("2-0", None), ("3-0", "ERR no")]
 
-    forwards = list(read_events(client, KEYS, ["a"]))
-    backwards = list(read_events(client, KEYS, ["a"], newest_first=True))
+    forwards = list(read_events(Store(client, KEYS), ["a"]))
+    backwards = list(read_events(Store(client, KEYS), ["a"], newest_first=True))
 
     assert [(event.id, event.error) for event in forwards] == expected
     assert backwards == forwards[::-1]
@@ -79,10 +80,10 @@ def test_pages_of_follow_ups_of_a_batch_are_merged(
         client.xadd(KEYS.audit("a"), {"of": "1-0", "item": item, "error": "ERR"}, id=f"1-{item}")
     add(client, "a", "2-0")
 
-    forwards = list(read_events(client, KEYS, ["a"]))
+    forwards = list(read_events(Store(client, KEYS), ["a"]))
 
     assert [event.error for event in forwards] == ["ERR"] * 9 + [None]
-    assert list(read_events(client, KEYS, ["a"], newest_first=True)) == forwards[::-1]
+    assert list(read_events(Store(client, KEYS), ["a"], newest_first=True)) == forwards[::-1]
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
@@ -98,17 +99,17 @@ def test_follow_ups_after_all_events_of_a_script_are_merged(
         follow_up(client, "a", f"7-{number + 4}", of=f"7-{number}")
     add(client, "a", "8-0")
 
-    forwards = list(read_events(client, KEYS, ["a"]))
+    forwards = list(read_events(Store(client, KEYS), ["a"]))
 
     assert [event.error for event in forwards] == ["ERR no"] * 4 + [None]
-    assert list(read_events(client, KEYS, ["a"], newest_first=True)) == forwards[::-1]
+    assert list(read_events(Store(client, KEYS), ["a"], newest_first=True)) == forwards[::-1]
 
 
 def test_follow_up_of_a_trimmed_event_is_not_returned(client: Any) -> None:
     """Without its event, a follow-up has no meaning."""
     follow_up(client, "a", "4-0", of="1-0")
 
-    assert list(read_events(client, KEYS, ["a"])) == []
+    assert list(read_events(Store(client, KEYS), ["a"])) == []
 
 
 def test_event_is_read_with_all_its_fields(client: Any) -> None:
@@ -125,7 +126,7 @@ def test_event_is_read_with_all_its_fields(client: Any) -> None:
         id="1700000000123-4",
     )
 
-    assert list(read_events(client, KEYS, ["a"])) == [
+    assert list(read_events(Store(client, KEYS), ["a"])) == [
         AuditEvent(
             id="1700000000123-4",
             time_ms=1_700_000_000_123,
@@ -144,10 +145,10 @@ def test_denials_are_in_a_separate_stream(client: Any) -> None:
     fields = {"token": "-", "code": "SUSPENDED", "op": "GET", "key": "", "correlation": "c"}
     client.xadd(KEYS.denied("a"), fields)
 
-    (denial,) = read_denials(client, KEYS, ["a"])
+    (denial,) = read_denials(Store(client, KEYS), ["a"])
 
     assert (denial.code, denial.token, denial.keys) == ("SUSPENDED", "-", ())
-    assert list(read_events(client, KEYS, ["a"])) == []
+    assert list(read_events(Store(client, KEYS), ["a"])) == []
 
 
 @pytest.mark.parametrize("data", [b"3:ab,", b"2:abc", b"x:ab,", b"2", b":a,"])
@@ -161,4 +162,4 @@ def test_malformed_keys_are_shown_unparsed(client: Any) -> None:
     """An entry that no guard wrote must not hide the rest of the stream."""
     add(client, "a", "1-0", keys=b"nonsense")
 
-    assert next(read_events(client, KEYS, ["a"])).keys == (b"nonsense",)
+    assert next(read_events(Store(client, KEYS), ["a"])).keys == (b"nonsense",)

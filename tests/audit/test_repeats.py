@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keyleash.audit import Query, read_denials
+from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 
 
@@ -17,7 +18,7 @@ def test_repeats_are_merged_into_the_denial(streams: Streams, newest_first: bool
     streams.repeats("a", "70000-1", of="1000-0", count=17)
 
     def repeats(query: Query) -> list[tuple[str, int]]:
-        found = read_denials(streams.client, KEYS, ["a"], query, newest_first=newest_first)
+        found = read_denials(Store(streams.client, KEYS), ["a"], query, newest_first=newest_first)
         return sorted((denial.id, denial.repeats) for denial in found)
 
     assert repeats(Query()) == [("1000-0", 17), ("2000-0", 1), ("70000-0", 1)]
@@ -32,4 +33,4 @@ def test_repeats_of_the_current_minute_are_counted(streams: Streams) -> None:
     counts = {"seq": 1, "minute": 0, kind: 5, f"id:{kind}": "1000-0"}
     streams.client.hset(KEYS.repeats("a"), mapping=counts)
 
-    assert [denial.repeats for denial in read_denials(streams.client, KEYS, ["a"])] == [5]
+    assert [denial.repeats for denial in read_denials(Store(streams.client, KEYS), ["a"])] == [5]

@@ -13,6 +13,7 @@ from keyleash.audit.report import activity, key_history
 from keyleash.audit.report.activity import Activity, read_activity, read_context
 from keyleash.audit.report.key_history import BeforeAndAfter, Timeline, read_before_and_after
 from keyleash.operator.tokens import revoke
+from keyleash.store.store import Store
 from support.leash import NAMES, Leash, grant
 from support.scribe import Scribe
 from support.servers import RealServer
@@ -29,8 +30,8 @@ def scribe(embedded: RealServer) -> Scribe:
 
 def before_and_after(scribe: Scribe, query: Query) -> dict[bytes, BeforeAndAfter]:
     """Return the values of each key before and after the events."""
-    found = read_activity(scribe.client, NAMES, ["one", "two"], query)
-    values = read_before_and_after(scribe.client, NAMES, found.histories.by_key.values())
+    found = read_activity(Store(scribe.client, NAMES), ["one", "two"], query)
+    values = read_before_and_after(Store(scribe.client, NAMES), found.histories.by_key.values())
     return {item.history.key: item for item in values}
 
 
@@ -66,7 +67,7 @@ def test_activity_stores_both_ends_and_counts_the_rest(
     for number in range(1, 301):
         embedded_streams.event("one", f"{number}-1", key=f"k:{number}", seq=number)
 
-    found = read_activity(embedded_streams.client, NAMES, ["one"], Query())
+    found = read_activity(Store(embedded_streams.client, NAMES), ["one"], Query())
 
     assert found.entries == 300
     assert [item.id for item in found.first] == [f"{number}-1" for number in range(1, 51)]
@@ -84,7 +85,7 @@ def test_activity_has_repeats_gaps_and_trimmed_streams(embedded_streams: Streams
     embedded_streams.repeats("one", "90000-0", "3000-0", 41)
 
     def read(query: Query) -> Activity:
-        return read_activity(embedded_streams.client, NAMES, ["one", "two"], query)
+        return read_activity(Store(embedded_streams.client, NAMES), ["one", "two"], query)
 
     found = read(Query())
     assert [(group.count, group.first.id) for group in found.denials.values()] == [(41, "3000-0")]
@@ -156,7 +157,7 @@ def test_context_has_policies_and_tokens_of_the_time_range(server: RealServer) -
     rules = {"grants": [grant("read", "write", keys="k:*")]}
     leash.load(one=rules, two=rules)
     old = leash.issue("one", note="old")
-    revoke(leash.admin, token_id=old.id, actor="ops")
+    revoke(leash.store, token_id=old.id)
     leash.load(one=rules)
     valid = leash.issue("one", note="valid")
     agent = leash.client(valid.token)
@@ -167,9 +168,9 @@ def test_context_has_policies_and_tokens_of_the_time_range(server: RealServer) -
     times = [int(entry_id.partition(b"-")[0]) for entry_id, _ in control]
     now_ms = times[-1] + HOUR_MS
 
-    everything = read_context(leash.admin, NAMES, None, times[0], now_ms)
-    later = read_context(leash.admin, NAMES, ["one"], now_ms - 1, now_ms)
-    used = read_context(leash.admin, NAMES, None, now_ms - 1, now_ms, used=[("one", old.id)])
+    everything = read_context(leash.store, None, times[0], now_ms)
+    later = read_context(leash.store, ["one"], now_ms - 1, now_ms)
+    used = read_context(leash.store, None, now_ms - 1, now_ms, used=[("one", old.id)])
 
     assert [policy.generation for policy in everything.policies] == [1, 2]
     assert everything.policies[0].until_ms == everything.policies[1].from_ms
@@ -207,7 +208,7 @@ def test_activity_of_real_guards_has_tokens_and_denials(server: RealServer) -> N
             with suppress(redis.ResponseError):
                 agent.set("other", "x")
 
-    found = read_activity(leash.admin, NAMES, ["one"], Query())
+    found = read_activity(leash.store, ["one"], Query())
 
     tally = found.tokens["one", token.id]
     assert (tally.events, tally.denied) == (2, 3)

@@ -6,6 +6,7 @@ import pytest
 
 from keyleash.audit import AuditEvent, Denial, count_entries, read_denials, read_events
 from keyleash.audit.stats import ANY_COMMAND, Tally, key_prefix
+from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 
 
@@ -18,8 +19,8 @@ def test_entries_are_counted_by_identity_command_and_prefix(embedded_streams: St
     streams.denial("b", "3-0", key="p:q:4")
     streams.repeats("b", "4-0", of="3-0", count=5)
     found: tuple[AuditEvent | Denial, ...] = (
-        *read_events(streams.client, KEYS, "ab"),
-        *read_denials(streams.client, KEYS, "ab"),
+        *read_events(Store(streams.client, KEYS), "ab"),
+        *read_denials(Store(streams.client, KEYS), "ab"),
     )
 
     stats = count_entries(found)
@@ -43,7 +44,7 @@ def test_repeats_of_other_commands_are_not_counted_as_the_first_command(
     counts = ["of", "1-0", "repeats", 5, "of", "2-0", "repeats", 3, "of", "3-0", "repeats", 4]
     streams.append(KEYS.denied("a"), "5-0", *counts)
 
-    stats = count_entries(read_denials(streams.client, KEYS, "a"))
+    stats = count_entries(read_denials(Store(streams.client, KEYS), "a"))
 
     assert stats.ops == {
         "RESTORE": Tally(0, 0, 2),

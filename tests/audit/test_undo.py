@@ -26,6 +26,7 @@ from keyleash.errors import (
     UndoTooLargeError,
 )
 from keyleash.policy.patterns import parse_pattern
+from keyleash.store.store import Store
 from support.errors import raises_code
 from support.scribe import NAMES, Scribe
 from support.servers import RealServer
@@ -43,12 +44,12 @@ def scribe(client: Any) -> Scribe:
 
 def plan(client: Any, correlation: str = "c", **options: Any) -> UndoPlan:
     return plan_undo(
-        client, UndoSelection(correlation=correlation), across_policies=True, **options
+        Store.open(client), UndoSelection(correlation=correlation), across_policies=True, **options
     )
 
 
 def undo(client: Any, correlation: str = "c", **options: Any) -> UndoResult:
-    return apply_undo(client, plan(client, correlation, **options), actor="ops")
+    return apply_undo(Store.open(client, actor="ops"), plan(client, correlation, **options))
 
 
 def data(client: Any) -> dict[bytes, bytes]:
@@ -107,7 +108,7 @@ def test_conflict_on_one_key_prevents_the_whole_undo(client: Any, scribe: Scribe
 
     made = plan(client)
     with raises_code("undo-denied", match="1 of 2 keys"):
-        apply_undo(client, made)
+        apply_undo(Store.open(client), made)
 
     assert data(client) == before
     ((blocked,), (conflict,)) = made.blocked, made.blocked[0].conflicts
@@ -189,7 +190,7 @@ def test_value_that_has_expired_is_not_restored(client: Any, scribe: Scribe) -> 
     time.sleep(0.03)
 
     made = plan(client)
-    done = apply_undo(client, made)
+    done = apply_undo(Store.open(client), made)
 
     assert made.keys[0].has_expired
     assert done.removed == (b"k",)
@@ -252,7 +253,9 @@ def test_undo_is_recorded(client: Any, scribe: Scribe) -> None:
     """The operators' stream has numbered events, and the control stream has an action."""
     for key in "kl":
         scribe.run("a", "SET", key, "2", correlation=key)
-        apply_undo(client, plan(client, key), actor="ops", description=f"correlation {key}")
+        apply_undo(
+            Store.open(client, actor="ops"), plan(client, key), description=f"correlation {key}"
+        )
 
     entries = client.xrange(NAMES.audit("@operators"))
     controls = [fields for _, fields in client.xrange(NAMES.control)]
@@ -273,7 +276,7 @@ def test_change_after_the_plan_stops_the_undo(client: Any, scribe: Scribe) -> No
     before = data(client)
 
     with raises_code("changed-meanwhile", match="`l`"):
-        apply_undo(client, made)
+        apply_undo(Store.open(client), made)
 
     assert data(client) == before
     assert not client.keys("keyleash:undo:*")
@@ -291,7 +294,7 @@ def test_lost_reply_is_recovered_from_the_stream(
         raise RedisConnectionError("Connection closed by server")
 
     monkeypatch.setattr(client, "evalsha", lose)
-    done = apply_undo(client, made)
+    done = apply_undo(Store.open(client), made)
     monkeypatch.undo()
 
     assert not client.exists("k")
@@ -306,7 +309,7 @@ def test_undo_sent_twice_by_the_client_succeeds(
     made, run = plan(client), client.evalsha
     monkeypatch.setattr(client, "evalsha", lambda *words: (run(*words), run(*words))[1])
 
-    done = apply_undo(client, made)
+    done = apply_undo(Store.open(client), made)
 
     assert done.removed == (b"k",)
     assert len(done.events) == client.xlen(NAMES.control) == 1
@@ -325,7 +328,7 @@ def test_undo_without_reply_or_record_explains_how_to_check(
     monkeypatch.setattr(client, "evalsha", lose)
 
     with raises_code("undo-unanswered") as raised:
-        apply_undo(client, made)
+        apply_undo(Store.open(client), made)
 
     assert "audit log --correlation undo-" in (raised.value.help or "")
 
@@ -339,7 +342,7 @@ def test_record_names_the_oldest_and_the_newest_event(client: Any, scribe: Scrib
         )
         client.hset(NAMES.layouts, "a", "{}")
         client.set(key, "x")
-    made = plan_undo(client, UndoSelection(identity="a", since_ms=0))
+    made = plan_undo(Store.open(client), UndoSelection(identity="a", since_ms=0))
 
     assert [step.id for step in made.steps] == ["5-9", "5-10"]
 
@@ -356,7 +359,7 @@ def test_rejected_before_image_changes_nothing(client: Any, scribe: Scribe) -> N
     before = data(client)
 
     with raises_code("undo-denied", match="payload"):
-        apply_undo(client, made)
+        apply_undo(Store.open(client), made)
 
     assert data(client) == before
     assert not client.keys("keyleash:undo:*")
@@ -376,7 +379,7 @@ def test_user_without_permission_to_write_changes_nothing(client: Any, scribe: S
     before = data(client)
 
     with raises_code("undo-denied", match="NOPERM"):
-        apply_undo(half, plan(half))
+        apply_undo(Store.open(half), plan(half))
     half.close()
 
     assert data(client) == before
@@ -421,11 +424,13 @@ def test_masked_key_that_matches_the_pattern_is_a_conflict(
     """A full name is compared by its digest."""
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
-    made = plan_undo(client, UndoSelection(pattern=parse_pattern(pattern), since_ms=0))
+    made = plan_undo(Store.open(client), UndoSelection(pattern=parse_pattern(pattern), since_ms=0))
 
     assert [item.conflicts[0].kind for item in made.blocked] == [ConflictKind.MASKED]
     with pytest.raises(NothingToUndoError, match="no recorded event"):
-        plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
+        plan_undo(
+            Store.open(client), UndoSelection(pattern=parse_pattern("jobs:secret:b"), since_ms=0)
+        )
 
 
 def test_masked_key_that_may_match_the_pattern_is_reported(client: Any, scribe: Scribe) -> None:
@@ -433,7 +438,9 @@ def test_masked_key_that_may_match_the_pattern_is_reported(client: Any, scribe: 
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
     with pytest.raises(NothingToUndoError, match="masked"):
-        plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
+        plan_undo(
+            Store.open(client), UndoSelection(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0)
+        )
 
 
 def test_key_too_large_for_a_before_image_cannot_be_undone(client: Any, scribe: Scribe) -> None:
@@ -492,8 +499,8 @@ def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
     now = [step.digest for step in _values(client, "k", "l")]
     scribe.add("a", "of", event, *(word for digest in now for word in ("after", f"{digest}:-1")))
 
-    made = plan_undo(client, UndoSelection(events=(event,)), across_policies=True)
-    apply_undo(client, made)
+    made = plan_undo(Store.open(client), UndoSelection(events=(event,)), across_policies=True)
+    apply_undo(Store.open(client), made)
 
     assert [key.steps[0].ops for key in made.keys if key.key == b"k"] == [("SET", "APPEND")]
     assert not client.exists("k", "l")
@@ -502,7 +509,7 @@ def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
 def _values(client: Any, *keys: str) -> list[Any]:
     from keyleash.audit.undo.values import read_keys
 
-    return list(read_keys(client, NAMES, [key.encode() for key in keys]).values())
+    return list(read_keys(Store(client, NAMES), [key.encode() for key in keys]).values())
 
 
 def test_events_are_selected_by_identity_key_and_time(client: Any, scribe: Scribe) -> None:
@@ -512,14 +519,14 @@ def test_events_are_selected_by_identity_key_and_time(client: Any, scribe: Scrib
     since_ms = int(first.partition("-")[0])
     pattern = parse_pattern("k:*")
 
-    by_identity = plan_undo(client, UndoSelection(identity="a", since_ms=since_ms))
-    by_key = plan_undo(client, UndoSelection(pattern=pattern, since_ms=since_ms))
+    by_identity = plan_undo(Store.open(client), UndoSelection(identity="a", since_ms=since_ms))
+    by_key = plan_undo(Store.open(client), UndoSelection(pattern=pattern, since_ms=since_ms))
 
     assert {key.key for key in by_identity.keys} == {b"k:1", b"l:1"}
     assert {key.key for key in by_key.keys} == {b"k:1", b"k:2"}
     assert by_key.others == (b"l:1",)
     with pytest.raises(NothingToUndoError):
-        plan_undo(client, UndoSelection(identity="a", since_ms=since_ms + 100_000))
+        plan_undo(Store.open(client), UndoSelection(identity="a", since_ms=since_ms + 100_000))
 
 
 def test_ambiguous_event_id_needs_the_identity(client: Any, scribe: Scribe) -> None:
@@ -530,7 +537,9 @@ def test_ambiguous_event_id_needs_the_identity(client: Any, scribe: Scribe) -> N
 
     def chosen(given: str) -> list[bytes]:
         selection = UndoSelection(events=(given,))
-        return [key.key for key in plan_undo(client, selection, across_policies=True).keys]
+        return [
+            key.key for key in plan_undo(Store.open(client), selection, across_policies=True).keys
+        ]
 
     assert chosen(f"a/{entry_id}") == [b"k"]
     with raises_code("ambiguous-event") as raised:
@@ -544,7 +553,7 @@ def test_wrong_event_id_is_an_error(client: Any, scribe: Scribe, given: str) -> 
     scribe.run("a", "SET", "k", "1")
 
     with raises_code("unknown-event"):
-        plan_undo(client, UndoSelection(events=(given,)))
+        plan_undo(Store.open(client), UndoSelection(events=(given,)))
 
 
 def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe) -> None:
@@ -552,9 +561,9 @@ def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe
     scribe.run("a", "SET", "k", "1")
 
     with raises_code("unknown-identity"):
-        plan_undo(client, UndoSelection(identity="unknown", since_ms=0))
+        plan_undo(Store.open(client), UndoSelection(identity="unknown", since_ms=0))
     with pytest.raises(NothingToUndoError):
-        plan_undo(client, UndoSelection(correlation="none"))
+        plan_undo(Store.open(client), UndoSelection(correlation="none"))
 
 
 def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: Scribe) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit.export import FindingKind, locked_archive, recorded_by_server, verify_archive
+from keyleash.store.store import Store
 from support.archives import KEYS, add_events, export, manifest
 from support.errors import raises_code
 from support.servers import RealServer
@@ -178,7 +179,7 @@ def test_unreadable_control_event_is_one_finding(
     event: Any = {"event": "export", "actor": "ops", "archive": archive, **fields}
     entry: Any = client.xadd(KEYS.control, event)
 
-    (found,) = verify_archive(to, recorded_by_server(client, KEYS)).findings
+    (found,) = verify_archive(to, recorded_by_server(Store(client))).findings
     assert found.kind is FindingKind.CHANGED
     assert f"`{entry.decode()}`" in found.message
 
@@ -217,7 +218,7 @@ def test_consistent_forgery_contradicts_the_chain_on_the_server(
     (to / "archive.json").write_text(json.dumps(about))
 
     assert verify_archive(to).is_valid
-    (found,) = verify_archive(to, recorded_by_server(client, KEYS)).findings
+    (found,) = verify_archive(to, recorded_by_server(Store(client, KEYS))).findings
     assert (found.kind, found.stream) == ("changed", FOLDER)
 
 

@@ -16,6 +16,7 @@ import pytest
 from keyleash.audit.follow import follow_denials, follow_events
 from keyleash.audit.read import Query
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.store import Store
 from keyleash.store.token import token_digest
 from support.command_line import Cli
 from support.servers import RealServer
@@ -93,7 +94,7 @@ def test_forged_entries_are_followed(forged: Cli, embedded: RealServer) -> None:
     """All entries are printed, and the command then waits."""
     query, client = Query(since_ms=1), embedded.client()
     for follow, entries in ((follow_events, EVENTS), (follow_denials, DENIALS)):
-        found = iter(follow(client, NAMES, lambda: [RUNNER], query))
+        found = iter(follow(Store(client), lambda: [RUNNER], query))
         entries_read = list(iter(lambda found=found: next(found), None))  # type: ignore[misc]
         assert 0 < len(entries_read) <= len(entries) + 1
 

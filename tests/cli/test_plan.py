@@ -11,6 +11,7 @@ import pytest
 
 from keyleash.errors import RemovalError
 from keyleash.operator import load_policy
+from keyleash.store.store import Store
 from support.command_line import Cli
 from support.servers import RealServer
 from support.terminals import on_a_terminal, read_until
@@ -373,11 +374,14 @@ def test_consent_on_a_terminal_includes_the_removal(cli: Cli, policy: Path) -> N
 def test_library_load_that_removes_needs_consent(embedded: RealServer, policy: Path) -> None:
     """A program passes `allow_removal`, since it cannot be asked."""
     client = embedded.client()
-    load_policy(client, many(policy, 3, "own:{n}:*").read_text())
+    load_policy(Store.open(client), many(policy, 3, "own:{n}:*").read_text())
     rest = many(policy, 1, "own:{n}:*").read_text()
 
     with pytest.raises(RemovalError, match="`<policy>` removes 2 identities") as removal:
-        load_policy(client, rest)
+        load_policy(Store.open(client), rest)
     assert removal.value.identities == ("agent-001", "agent-002")
     assert client.hget("keyleash:policy", "generation") == b"1"
-    assert load_policy(client, rest, allow_removal=True).removed == ("agent-001", "agent-002")
+    assert load_policy(Store.open(client), rest, allow_removal=True).removed == (
+        "agent-001",
+        "agent-002",
+    )

@@ -22,6 +22,7 @@ from keyleash.errors import (
 from keyleash.operator import activate_policy, freeze, load_policy, prepare_policy
 from keyleash.operator.tokens import issue_token, list_tokens
 from keyleash.store.server_check import release_of, require_supported
+from keyleash.store.store import Store
 from support.command_line import Cli
 from support.errors import raises_code
 from support.every_command import ONLINE, TOKEN, run_online
@@ -79,13 +80,13 @@ def test_old_server_gets_no_policy_from_the_library(
     """Neither in one step nor when the policy was prepared for another server."""
     client = redis.Redis.from_url(old.url, protocol=2)
     document = example.read_text()
-    prepared = prepare_policy(embedded.client(), document)
+    prepared = prepare_policy(Store.open(embedded.client()), document)
 
     for load in (load_policy, prepare_policy):
         with raises_code("unsupported-server"):
-            load(client, document)
+            load(Store(client), document)
     with raises_code("unsupported-server"):
-        activate_policy(client, prepared)
+        activate_policy(Store.open(client), prepared)
 
     assert set(old.names) <= {"CLIENT", "INFO"}
 
@@ -227,8 +228,8 @@ def test_cluster_is_named_by_the_client(cluster: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda client: freeze(client, reason="x"),
-        lambda client: issue_token(client, "agent-runner"),
+        lambda client: freeze(Store.open(client), reason="x"),
+        lambda client: issue_token(Store.open(client), "agent-runner"),
         list_tokens,
     ],
     ids=["freeze", "issue", "list"],

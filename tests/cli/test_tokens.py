@@ -9,7 +9,8 @@ import pytest
 
 from keyleash.operator.tokens import issue_token
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from support.command_line import Cli
 from support.servers import RealServer
 
@@ -98,7 +99,7 @@ def test_note_with_a_token_that_the_library_did_not_write_is_shown_without(
     """The library rejects such a note; a record may have it nonetheless."""
     token = loaded.token("agent-reader")
     admin: Client = embedded.client()
-    issued = issue_token(admin, "agent-reader", note="was PLACE")
+    issued = issue_token(Store.open(admin), "agent-reader", note="was PLACE")
     recorded = admin.hget(NAMES.tokens("agent-reader"), issued.id).decode()
     admin.hset(NAMES.tokens("agent-reader"), issued.id, recorded.replace("PLACE", token))
 

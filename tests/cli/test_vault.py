@@ -10,6 +10,7 @@ import redis
 
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import read_seal, server_keyspace
+from keyleash.store.store import Store
 from keyleash.vault import seal
 from support.command_line import Cli
 from support.fake_resp import bulk, fake_resp, info
@@ -139,7 +140,7 @@ def test_commands_name_an_interrupted_change(cli: Cli, policy: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        seal(admin, report=die)
+        seal(Store(admin), report=die)
 
     result = cli.run("token", "list")
     assert result.exit_code == 1

@@ -345,7 +345,7 @@ def test_refusal_of_the_whole_is_told_to_each(leash: Leash) -> None:
     issued = leash.issue("one")
 
     async def work(agent: Any) -> list[Any]:
-        revoke(leash.admin, token_id=issued.id)
+        revoke(leash.store, token_id=issued.id)
         return await outcomes(*(agent.get("t:a") for _ in range(10)))
 
     found = running(leash, work, token=issued.token)

@@ -35,13 +35,13 @@ def fresh(leash: Leash, **limits: Any) -> keyleash.Redis:
 
 def suspended(leash: Leash) -> None:
     client = fresh(leash)
-    freeze(leash.admin, ["one"], reason="")
+    freeze(leash.store, ["one"], reason="")
     client.get("t:a")
 
 
 def revoked(leash: Leash) -> None:
     client = fresh(leash)
-    revoke(leash.admin, identity="one")
+    revoke(leash.store, identity="one")
     client.get("t:a")
 
 

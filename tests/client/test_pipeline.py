@@ -208,7 +208,7 @@ def test_empty_response_never_hides_a_refusal_in_a_pipeline(
     with pytest.raises(KeyNotGrantedError):
         pipe.execute_command("MGET", "u:a", **{EMPTY_RESPONSE: []}).execute()
 
-    revoke(leash.admin, token_id=issued.id)
+    revoke(leash.store, token_id=issued.id)
     with pytest.raises(TokenRevokedError):
         pipe.mget([]).execute()
     with pytest.raises(TokenRevokedError):
@@ -235,7 +235,7 @@ def test_refusal_of_a_whole_call_is_that_of_each_of_its_commands(leash: Leash) -
     """As if they had been sent one by one."""
     client = agent(leash)
     client.ping()
-    freeze(leash.admin, ["one"], reason="")
+    freeze(leash.store, ["one"], reason="")
     pipe = client.pipeline(transaction=False)
 
     results = pipe.get("t:a").set("t:a", 1).execute(raise_on_error=False)
@@ -623,7 +623,7 @@ def test_results_of_earlier_calls_survive_a_later_one_that_is_refused(
 
     def revoking(self: Any, *args: Any) -> Any:
         if leash.admin.get("t:n") == b"128":
-            revoke(leash.admin, token_id=issued.id)
+            revoke(leash.store, token_id=issued.id)
         return made(self, *args)
 
     monkeypatch.setattr(type(session), "batch_request", revoking)

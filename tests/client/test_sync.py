@@ -273,7 +273,7 @@ def test_empty_response_never_hides_a_refusal(leash: Leash) -> None:
     with pytest.raises(keyleash.KeyNotGrantedError):
         client.execute_command("MGET", "u:a", **{EMPTY_RESPONSE: []})
 
-    revoke(leash.admin, token_id=issued.id)
+    revoke(leash.store, token_id=issued.id)
     with pytest.raises(TokenRevokedError):
         client.mget([])
 

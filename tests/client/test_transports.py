@@ -18,6 +18,7 @@ import redis
 import keyleash
 from keyleash.operator import load_policy
 from keyleash.operator.tokens import issue_token
+from keyleash.store.store import Store
 from support.leash import grant, policy
 from support.servers import find_server_binaries
 
@@ -67,8 +68,8 @@ def served(
             yield None
             return
         admin: Any = redis.Redis(unix_socket_path=str(path))
-        load_policy(admin, policy(one={"grants": [grant("read", "write", keys="t:*")]}))
-        token = issue_token(admin, "one").token
+        load_policy(Store.open(admin), policy(one={"grants": [grant("read", "write", keys="t:*")]}))
+        token = issue_token(Store.open(admin), "one").token
         admin.close()
         yield {"port": port, "path": str(path), "ca": str(certificate), "token": token}
     finally:

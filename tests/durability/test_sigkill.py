@@ -82,7 +82,7 @@ def test_policy_is_active_after_a_crash(process: KillableServer, leash: Leash) -
     client.ping()
     process.crash()
 
-    active = read_active(leash.admin, NAMES)
+    active = read_active(leash.store)
     assert active is not None
     assert (active.generation, active.digest) == (loaded.generation, loaded.digest)
     assert leash.load(one=ALL, two=ALL).changed is False
@@ -94,10 +94,10 @@ def test_tokens_are_what_they_were_after_a_crash(process: KillableServer, leash:
     """Live ones work, a revoked one stays revoked, and each is still listed."""
     leash.load(one=ALL)
     live, gone = leash.issue("one"), leash.issue("one")
-    revoke(leash.admin, token_id=gone.id)
+    revoke(leash.store, token_id=gone.id)
     process.crash()
 
-    states = {info.id: info.state for info in list_tokens(leash.admin)}
+    states = {info.id: info.state for info in list_tokens(leash.store)}
     assert states == {live.id: TokenState.LIVE, gone.id: TokenState.REVOKED}
     assert leash.client(live.token).ping() is True
     with pytest.raises(keyleash.TokenRevokedError):
@@ -111,8 +111,8 @@ def test_suspended_identity_stays_suspended_after_a_crash(
     leash.load(one=ALL, two=ALL)
     first, second = leash.agent("one"), leash.agent("two")
     for name in ("one", "two"):
-        freeze(leash.admin, [name], reason="")
-    thaw(leash.admin, ["two"])
+        freeze(leash.store, [name], reason="")
+    thaw(leash.store, ["two"])
     process.crash()
 
     with pytest.raises(keyleash.SuspendedError):
@@ -268,7 +268,7 @@ def test_crash_during_loads_leaves_one_whole_policy(process: KillableServer, lea
             loading.result(PATIENCE_S)
         process.start()
 
-        active = read_active(leash.admin, NAMES)
+        active = read_active(leash.store)
         assert active is not None
         assert active.document in documents
         generations = {leash.admin.hget(NAMES.guard(name), "generation") for name in ("one", "two")}

@@ -152,7 +152,7 @@ def client_of(found: Sentinels, token: str) -> keyleash.Redis:
 def assert_one_unit(promoted: Node, workers: list[Worker], switched: float) -> set[str]:
     """Check that each key has one counted event, and that later writes are present."""
     leash = Leash(promoted)
-    events = list(read_events(leash.admin, NAMES, ["one"]))
+    events = list(read_events(leash.store, ["one"]))
     seen = Counter(key.decode() for event in events for key in event.keys)
     stored = {key.decode() for key in leash.admin.scan_iter("t:*", count=1000)}
     assert set(seen) == stored

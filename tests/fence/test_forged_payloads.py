@@ -80,7 +80,7 @@ def newest(leash: FencedLeash) -> str:
 
 
 def plan(leash: FencedLeash, event: str, **options: Any) -> UndoPlan:
-    return plan_undo(leash.admin, UndoSelection(events=(event,)), **options)
+    return plan_undo(leash.store, UndoSelection(events=(event,)), **options)
 
 
 def test_forged_before_image_does_not_crash_the_server(
@@ -125,7 +125,7 @@ def test_unvalidated_before_image_cannot_be_forced(leash: FencedLeash) -> None:
         (ConflictKind.UNVALIDATED, False)
     ]
     with raises_code("undo-denied") as caught:
-        apply_undo(leash.admin, made)
+        apply_undo(leash.store, made)
     assert "`CONFIG SET sanitize-dump-payload yes` takes effect at once" in str(caught.value.help)
     shown = Cli(leash.server.url).run("undo", "--event", forged, "--yes")
     assert "the server does not validate payloads (set `sanitize-dump-payload yes`)" in shown.output
@@ -139,14 +139,14 @@ def test_undo_checks_payload_validation_again(
     made = plan(leash, newest(leash))
     validate(leash, "no")
     if validates_always(leash):
-        apply_undo(leash.admin, made)
+        apply_undo(leash.store, made)
         return
 
     with pytest.raises(UnvalidatedRestoreError, match="the before-image of `a:1` is not restored"):
-        apply_undo(leash.admin, made)
+        apply_undo(leash.store, made)
     assert leash.admin.hgetall("a:1") == {b"field": b"w"}
     validate(leash, "yes")
-    apply_undo(leash.admin, made)
+    apply_undo(leash.store, made)
 
 
 def test_as_of_with_a_forged_before_image_is_an_error(
@@ -159,19 +159,19 @@ def test_as_of_with_a_forged_before_image_is_an_error(
         return
 
     with pytest.raises(UnvalidatedRestoreError) as caught:
-        value_as_of(leash.admin, b"a:2", at_ms)
+        value_as_of(leash.store, b"a:2", at_ms)
 
     assert str(caught.value).startswith(f"the before-image in event {forged} is not restored: with")
     assert "an agent of `one` may have forged it" in str(caught.value)
     seconds, micros = leash.admin.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000
-    assert value_as_of(leash.admin, b"a:2", now_ms).value.elements[:2] == (b"field", b"w")
+    assert value_as_of(leash.store, b"a:2", now_ms).value.elements[:2] == (b"field", b"w")
 
 
 def test_validating_server_restores_before_images_of_fenced_agents(leash: FencedLeash) -> None:
     """Undo and as-of work as for other agents; the forgery is unreadable."""
     validate(leash, "yes")
-    apply_undo(leash.admin, plan(leash, newest(leash)))
+    apply_undo(leash.store, plan(leash, newest(leash)))
     assert leash.admin.hgetall("a:1") == {b"field": b"v"}
 
     forged = plan(leash, forge(leash))
@@ -186,10 +186,10 @@ def test_forged_before_image_is_not_restored_after_the_user_was_deleted(
     """Forged entries remain in the audit stream."""
     forged = forge(leash)
     if change == "fence removed":
-        remove_fences(leash.fenced_servers(), ("one",), actor="ops")
+        remove_fences(leash.fenced_servers(), ("one",))
         assert "one" not in leash.admin.acl_users()
     elif change == "sealed":
-        seal(leash.admin, adopt=("a:*",))
+        seal(leash.store, adopt=("a:*",))
     elif change == "other database":
         # As if another deployment had made the user, which begins in database 0.
         leash.admin.delete(NAMES.forgeable, NAMES.fence)
@@ -210,14 +210,14 @@ def test_agent_that_could_not_forge_is_undone_without_validation(
     validate(leash, "no")
     leash.load(one=ONE)
     if is_sealed:
-        seal(leash.admin)
+        seal(leash.store)
         leash.follow()
         leash.fence()
     agent: Any = leash.agent("one")
     agent.hset("a:1", "field", "v")
     agent.hset("a:1", "field", "w")
 
-    apply_undo(leash.admin, plan(leash, newest(leash)))
+    apply_undo(leash.store, plan(leash, newest(leash)))
 
     assert agent.hget("a:1", "field") == b"v"
     server.close_clients()

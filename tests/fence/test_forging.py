@@ -48,7 +48,7 @@ def now_ms(leash: FencedLeash) -> int:
 
 
 def plan(leash: FencedLeash, pattern: str, **options: Any) -> UndoPlan:
-    return plan_undo(leash.admin, UndoSelection(pattern=parse_pattern(pattern)), **options)
+    return plan_undo(leash.store, UndoSelection(pattern=parse_pattern(pattern)), **options)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_undo_of_a_key_ignores_forged_events(fenced: FencedLeash) -> None:
         ]
         assert made.untrusted == {"one": FORGED}
 
-    apply_undo(fenced.admin, made)
+    apply_undo(fenced.store, made)
     assert fenced.admin.get("b:1") == b"old"
 
 
@@ -106,11 +106,11 @@ def test_as_of_ignores_forged_events(leash: FencedLeash) -> None:
     forge(leash, "b:1")
     leash.admin.set("b:2", "untouched")
 
-    then = value_as_of(leash.admin, b"b:1", at)
+    then = value_as_of(leash.store, b"b:1", at)
     assert (then.value.elements, then.is_compared) == ((b"old",), True)
     assert then.untrusted == {"one": 2}
     leash.direct("one").execute_command("XTRIM", NAMES.audit("one"), "MAXLEN", 0)
-    assert value_as_of(leash.admin, b"b:2", at).value.elements == (b"untouched",)
+    assert value_as_of(leash.store, b"b:2", at).value.elements == (b"untouched",)
 
 
 def test_undo_of_a_forged_event_is_an_error(fenced: FencedLeash) -> None:
@@ -118,7 +118,7 @@ def test_undo_of_a_forged_event_is_an_error(fenced: FencedLeash) -> None:
     made_up = fenced.admin.xrevrange(NAMES.audit("one"), count=1)[0][0].decode()
 
     with pytest.raises(NothingToUndoError, match="untrusted: 1 of `one`"):
-        plan_undo(fenced.admin, UndoSelection(events=(f"one/{made_up}",)))
+        plan_undo(fenced.store, UndoSelection(events=(f"one/{made_up}",)))
 
 
 def test_event_is_trusted_while_its_identity_had_the_grant(leash: FencedLeash) -> None:
@@ -138,7 +138,7 @@ def test_event_is_trusted_while_its_identity_had_the_grant(leash: FencedLeash) -
         assert [[conflict.kind for conflict in key.conflicts] for key in made.keys] == [
             [ConflictKind.UNGRANTED]
         ]
-        apply_undo(leash.admin, plan(leash, pattern, across_policies=True))
+        apply_undo(leash.store, plan(leash, pattern, across_policies=True))
     assert leash.admin.mget("c:1", "d:1") == [b"old", b"old"]
 
 

@@ -21,7 +21,7 @@ from keyleash.operator.load import activate
 from keyleash.store.wire import Transport
 from support.errors import raises_code
 from support.fences import FencedLeash
-from support.leash import NAMES, grant
+from support.leash import grant
 from support.thorough import FACTOR
 
 LOADS = 5 * FACTOR
@@ -139,7 +139,7 @@ def test_load_deletes_users_of_removed_identities(leash: FencedLeash) -> None:
     with pytest.raises(redis.ConnectionError):
         connection.read_response()
     assert leash.admin.acl_getuser("two") is None
-    assert list(read_records(leash.admin, NAMES)) == ["one"]
+    assert list(read_records(leash.store)) == ["one"]
 
 
 def test_load_that_loses_the_race_restores_users(

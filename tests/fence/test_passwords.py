@@ -18,7 +18,7 @@ from keyleash.fence import (
     remove_fences,
 )
 from support.fences import FencedLeash
-from support.leash import NAMES, grant
+from support.leash import grant
 
 ALL = {"grants": [grant("read", "write", keys="a:*")]}
 
@@ -117,4 +117,4 @@ def test_removed_user_loses_its_connections(leash: FencedLeash) -> None:
     with pytest.raises(redis.ConnectionError):
         connection.read_response()
     assert not can_log_in(leash, leash.passwords["one"])
-    assert read_records(leash.admin, NAMES) == {}
+    assert read_records(leash.store) == {}

@@ -21,6 +21,7 @@ from keyleash.fence import (
 from keyleash.fence.acl import acl_glob, may_reach
 from keyleash.operator import prepare_policy
 from keyleash.policy.patterns import parse_pattern
+from keyleash.store.store import Store
 from support.errors import raises_code
 from support.fences import FencedLeash
 from support.leash import NAMES, grant, policy
@@ -72,7 +73,7 @@ def test_foreign_user_is_an_error(leash: FencedLeash) -> None:
     with pytest.raises(ForeignUserError, match="`two`"):
         leash.fence()
     assert leash.admin.acl_list() == before
-    assert read_records(leash.admin, NAMES) == {}
+    assert read_records(leash.store) == {}
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_user_of_a_policy_in_another_database_is_foreign(
         with pytest.raises(ForeignUserError, match=r"`one` of one: .* policy in database 0"):
             rotate()
     assert leash.admin.acl_list() == before
-    assert read_records(other_database.admin, NAMES) == {}
+    assert read_records(Store(other_database.admin, NAMES)) == {}
     assert agent.get("a:1") == b"x"
     assert leash.agent("one").get("a:1") == b"x"
     assert hows(leash) == {"one": AclStepKind.UNCHANGED}
@@ -214,7 +215,7 @@ def test_inactive_policy_is_an_error(leash: FencedLeash) -> None:
     """Its users could call no guard."""
     leash.load(one=ALL)
     other = policy(one={"grants": [grant("read", keys="a:*")]})
-    guards = prepare_policy(leash.admin, other).guards
+    guards = prepare_policy(leash.store, other).guards
 
     with raises_code("not-active-policy"):
         desired_users(leash.fenced_servers(), guards)
@@ -319,7 +320,7 @@ def test_notes_list_the_differences_from_the_policy(leash: FencedLeash) -> None:
             "audit": {"before_images": {"max_bytes": "1kb"}},
         }
     )
-    guards = prepare_policy(leash.admin, _document(leash)).guards
+    guards = prepare_policy(leash.store, _document(leash)).guards
     (user,) = desired_users(leash.fenced_servers(), guards)
     notes = {(note.code, note.what) for note in user.fence.notes}
 
@@ -334,7 +335,7 @@ def test_notes_list_the_differences_from_the_policy(leash: FencedLeash) -> None:
 def test_note_names_access_to_database_0(leash: FencedLeash, other_database: FencedLeash) -> None:
     """Connections begin there, and ACL rules apply to all databases."""
     other_database.load(one=ALL)
-    guards = prepare_policy(leash.admin, _document(other_database)).guards
+    guards = prepare_policy(leash.store, _document(other_database)).guards
     (user,) = desired_users(other_database.fenced_servers(), guards)
     other_database.fence()
 

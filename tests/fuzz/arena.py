@@ -18,6 +18,7 @@ from keyleash.operator.tokens import issue_token
 from keyleash.policy import Identity, parse_policy
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import guard_record
+from keyleash.store.store import Store
 from support.decisions import decision_in
 from support.keyspaces import whole_keyspace
 
@@ -89,9 +90,11 @@ class Arena:
     def __init__(self, client: redis.Redis, document: str) -> None:
         self._client: Any = client
         client.flushall()
-        load_policy(self._client, document, table=TABLE, allow_removal=True)
+        load_policy(Store.open(self._client), document, table=TABLE, allow_removal=True)
         self.identities = parse_policy(document, file="policy", commands=TABLE).identities
-        issued = [issue_token(self._client, identity.name) for identity in self.identities]
+        issued = [
+            issue_token(Store.open(self._client), identity.name) for identity in self.identities
+        ]
         self._token_ids = [item.id for item in issued]
         control = sorted(self._client.scan_iter())
         self.supply = Supply(

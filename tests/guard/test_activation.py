@@ -207,15 +207,15 @@ def test_suspended_identity_refuses_every_call_until_it_is_resumed(leash: Leash)
     leash.load(one=ALL)
     agent = leash.agent("one")
 
-    assert freeze(leash.admin, ["one"], reason="", actor="oncall").identities[0].changed
-    assert not freeze(leash.admin, ["one"], reason="").identities[0].changed
+    assert freeze(leash.store.by("oncall"), ["one"], reason="").identities[0].changed
+    assert not freeze(leash.store, ["one"], reason="").identities[0].changed
     leash.load(one=OTHER)
     with pytest.raises(keyleash.SuspendedError):
         agent.get("doc:1")
-    assert thaw(leash.admin, ["one"]).identities[0].changed
+    assert thaw(leash.store, ["one"]).identities[0].changed
     assert agent.get("doc:1") is None
     with raises_code("unknown-identity"):
-        freeze(leash.admin, ["missing"], reason="")
+        freeze(leash.store, ["missing"], reason="")
 
 
 def test_identity_that_was_never_loaded_is_not_active(leash: Leash) -> None:
@@ -262,7 +262,7 @@ def test_two_loads_at_once_leave_one_of_them_active(
     def overtaken(*args: Any) -> None:
         record_sources(*args)
         monkeypatch.setattr(activate, "record_sources", record_sources)
-        load_policy(leash.admin, policy(one={**OTHER, "rate": {"reads": "7/hour"}}))
+        load_policy(leash.store, policy(one={**OTHER, "rate": {"reads": "7/hour"}}))
 
     monkeypatch.setattr(activate, "record_sources", overtaken)
     with raises_code("activation-conflict"):

@@ -107,7 +107,7 @@ def test_commands_of_a_batch_that_fail_are_corrected_by_one_entry(leash: Leash) 
     )
 
     assert len(leash.events("one")) == 3
-    _, first, second, third = read_events(leash.admin, leash.keyspace, ["one"])
+    _, first, second, third = read_events(leash.store, ["one"])
     assert [event.error is not None for event in (first, second, third)] == [True, False, True]
     assert [event.item for event in (first, second, third)] == [1, 2, 3]
 

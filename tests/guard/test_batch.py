@@ -191,7 +191,7 @@ def test_batch_is_one_event_that_lists_what_changes(leash: Leash) -> None:
     )
 
     assert leash.admin.xlen(NAMES.audit("one")) == 2
-    events = list(read_events(leash.admin, NAMES, ["one"]))
+    events = list(read_events(leash.store, ["one"]))
     assert [(event.op, event.keys, event.item) for event in events] == [
         ("SET", (b"doc:1",), 1),
         ("MSET", (b"doc:2", b"doc:,3"), 2),
@@ -306,7 +306,7 @@ def test_batch_of_a_suspended_or_unknown_caller_is_refused_whole(leash: Leash) -
     token = leash.issue("one").token
     for mode in ("each", "all"):
         assert leash.batch("one", "kl_one_x", mode, ("PING",)) == "LEASH TOKEN_UNKNOWN"
-    freeze(leash.admin, ["one"], reason="")
+    freeze(leash.store, ["one"], reason="")
     assert leash.batch("one", token, "each", ("PING",)) == "LEASH SUSPENDED"
 
 

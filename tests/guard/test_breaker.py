@@ -76,7 +76,7 @@ def test_refusals_before_the_token_is_accepted_do_not_count(leash: Leash) -> Non
     leash.load(one={**ALL, **BREAKER})
     agent = leash.agent("one")
     revoked, expired = leash.issue("one"), leash.issue("one")
-    revoke(leash.admin, token_id=revoked.id)
+    revoke(leash.store, token_id=revoked.id)
     age(leash, "one", expired.token, expires_us=now_us(leash) // 1000 * 1000)
 
     strangers = {"x": "UNKNOWN", revoked.token: "REVOKED", expired.token: "EXPIRED"}
@@ -113,7 +113,7 @@ def test_batch_suspends_its_identity_once(leash: Leash) -> None:
 
     leash.batch("one", token, "each", *[("GET", "other")] * 500)
 
-    found = list(read_denials(leash.admin, NAMES, ["one"]))
+    found = list(read_denials(leash.store, ["one"]))
     assert sum(item.until_ms is not None for item in found) == 1
     assert leash.refusals("one") == 500
 
@@ -146,7 +146,7 @@ def test_suspending_itself_is_on_record_and_is_no_refusal(leash: Leash) -> None:
     agent = leash.client(issued.token)
     be_refused(lambda: agent.get("other"), 5)
 
-    *_, tripped = read_denials(leash.admin, NAMES, ["one"])
+    *_, tripped = read_denials(leash.store, ["one"])
     assert (tripped.code, tripped.reason, tripped.token) == ("SUSPENDED", REASON, issued.id)
     assert (tripped.op, tripped.repeats) == ("GET", 0)
     assert tripped.until_ms == -(-suspended(leash, "one") // 1000)
@@ -154,9 +154,7 @@ def test_suspending_itself_is_on_record_and_is_no_refusal(leash: Leash) -> None:
     assert (
         sum(
             identity.denied
-            for identity in count_entries(
-                read_denials(leash.admin, NAMES, ["one"])
-            ).identities.values()
+            for identity in count_entries(read_denials(leash.store, ["one"])).identities.values()
         )
         == 5
     )
@@ -169,9 +167,9 @@ def test_thaw_lets_it_act_and_forgets_what_was_counted(leash: Leash) -> None:
     leash.load(one={**ALL, **BREAKER})
     agent = leash.agent("one")
     be_refused(lambda: agent.get("other"), 4)
-    assert not thaw(leash.admin, ["one"]).identities[0].changed
+    assert not thaw(leash.store, ["one"]).identities[0].changed
     assert be_refused(lambda: agent.get("other"), 5) == ["KEY_NOT_GRANTED"] * 5
-    assert thaw(leash.admin, ["one"]).identities[0].changed
+    assert thaw(leash.store, ["one"]).identities[0].changed
     assert agent.get("doc:1") is None
     assert be_refused(lambda: agent.get("other"), 4) == ["KEY_NOT_GRANTED"] * 4
 
@@ -182,8 +180,8 @@ def test_freeze_outlasts_what_an_identity_did_to_itself(leash: Leash) -> None:
     agent = leash.agent("one")
     be_refused(lambda: agent.get("other"), 5)
 
-    assert freeze(leash.admin, ["one"], reason="look", for_s=60).identities[0].reason == REASON
-    assert freeze(leash.admin, ["one"], reason="look").identities[0].changed
+    assert freeze(leash.store, ["one"], reason="look", for_s=60).identities[0].reason == REASON
+    assert freeze(leash.store, ["one"], reason="look").identities[0].changed
     with pytest.raises(keyleash.SuspendedError) as refusal:
         agent.get("doc:1")
     assert (refusal.value.reason, refusal.value.until_ms) == ("look", None)

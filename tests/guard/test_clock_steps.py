@@ -17,7 +17,7 @@ from keyleash.errors import (
 )
 from keyleash.operator import reset_limits
 from keyleash.servers import EmbeddedServer
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
 from keyleash.vault import seal
 from support.clocks import MovableClock
 from support.errors import raises_code
@@ -134,7 +134,7 @@ def test_calls_during_a_step_count_and_a_reset_ends_the_denials(
         agent.set("doc:a", "x")
     if isinstance(denial.value, keyleash.RateLimitedError):
         assert denial.value.retry_after_ms > (ahead_s - 60) * 1000
-    done = reset_limits(leash.admin, "one", reason="the clock was ahead", actor="ops")
+    done = reset_limits(leash.store, "one", reason="the clock was ahead")
 
     assert done.limits == (f"{group}.writes",)
     assert done.counters == (per != "identity")
@@ -165,7 +165,7 @@ def test_reset_of_one_limit_leaves_the_others(leash: Leash, name: str) -> None:
     state, before = leash.state("one"), counters(leash)
     theirs = leash.state("two")
 
-    done = reset_limits(leash.admin, "one", name, reason="why")
+    done = reset_limits(leash.store, "one", name, reason="why")
 
     assert done.limits == (name,)
     gone = before.keys() - counters(leash).keys()
@@ -184,10 +184,10 @@ def test_reset_of_all_limits_is_on_record_as_an_operator_action(leash: Leash) ->
     agent = leash.agent("one")
     assert passed(agent) == 3
 
-    done = reset_limits(leash.admin, "one", reason="incident 4107", actor="oncall")
+    done = reset_limits(leash.store.by("oncall"), "one", reason="incident 4107")
 
     assert passed(agent) == 3
-    *_, event = read_control(leash.admin, NAMES)
+    *_, event = read_control(leash.store)
     assert (event.id, event.event, event.actor) == (done.event, "reset-limits", "oncall")
     assert event.identities == {"one"}
     assert event.details == {
@@ -211,7 +211,7 @@ def test_reset_clears_corrupt_counters(leash: Leash, stored: bytes) -> None:
     with pytest.raises(keyleash.CounterCorruptError):
         agent.set("doc:a", "x")
 
-    reset_limits(leash.admin, "one", reason="the counter was overwritten")
+    reset_limits(leash.store, "one", reason="the counter was overwritten")
 
     assert passed(agent) == 3
 
@@ -237,7 +237,7 @@ def test_reset_during_concurrent_calls_is_exact(
     for thread in threads:
         thread.start()
     for _ in range(resets):
-        reset_limits(leash.admin, "one", reason="test")
+        reset_limits(leash.store, "one", reason="test")
     for thread in threads:
         thread.join()
     with leash.client(token) as agent:
@@ -245,7 +245,7 @@ def test_reset_during_concurrent_calls_is_exact(
 
     # A reset before the window is full gives back less than a whole one.
     assert 40 <= sum(done) <= 40 * (resets + 1)
-    reset_limits(leash.admin, "one", reason="test")
+    reset_limits(leash.store, "one", reason="test")
     with leash.client(token) as agent:
         assert passed(agent, calls) == 40
 
@@ -260,44 +260,44 @@ def test_reset_deletes_many_counters_in_pieces(
     for kind in range(8):
         agent.set(f"doc:{kind}", "x")
 
-    done = reset_limits(leash.admin, "one", reason="why")
+    done = reset_limits(leash.store, "one", reason="why")
 
     assert (done.counters, counters(leash)) == (8, {})
-    assert sum(event.event == "reset-limits" for event in read_control(leash.admin, NAMES)) == 1
+    assert sum(event.event == "reset-limits" for event in read_control(leash.store)) == 1
 
 
 def test_reset_of_what_is_not_there_changes_nothing(leash: Leash) -> None:
     """And says what there is."""
     with raises_code("no-policy"):
-        reset_limits(leash.admin, "one", reason="why")
+        reset_limits(leash.store, "one", reason="why")
     leash.load(one=limited(), free={**ALL})
     passed(leash.agent("one"))
     before = leash.state("one")
 
     with raises_code("unknown-identity") as unknown:
-        reset_limits(leash.admin, "onee", reason="why")
+        reset_limits(leash.store, "onee", reason="why")
     assert "one" in str(unknown.value.help)
     with raises_code("unknown-limit") as limit:
-        reset_limits(leash.admin, "one", "rate.write", reason="why")
+        reset_limits(leash.store, "one", "rate.write", reason="why")
     assert "rate.writes" in str(limit.value.help)
     with raises_code("unknown-limit"):
-        reset_limits(leash.admin, "free", reason="why")
+        reset_limits(leash.store, "free", reason="why")
     with pytest.raises(SecretInTextError):
-        reset_limits(leash.admin, "one", reason=f"of {leash.issue('one').token}")
+        reset_limits(leash.store, "one", reason=f"of {leash.issue('one').token}")
     for reason in ("", " ", "ä" * 65):
         with pytest.raises(ValueError, match="reason"):
-            reset_limits(leash.admin, "one", reason=reason)
+            reset_limits(leash.store, "one", reason=reason)
     assert leash.state("one") == before
-    assert "reset-limits" not in {event.event for event in read_control(leash.admin, NAMES)}
+    assert "reset-limits" not in {event.event for event in read_control(leash.store)}
 
 
 def test_reset_finds_the_counters_of_a_sealed_server(leash: Leash) -> None:
     """Under the prefixes that are in force."""
     leash.load(one=limited())
-    seal(leash.admin, actor="ops")
+    seal(leash.store)
     leash.follow()
     agent = leash.agent("one")
     assert passed(agent) == 3
 
-    assert reset_limits(leash.admin, "one", reason="why").counters == 2
+    assert reset_limits(leash.store, "one", reason="why").counters == 2
     assert passed(agent) == 3

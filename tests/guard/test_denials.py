@@ -36,12 +36,12 @@ WORST_MINUTE = TOKEN_KINDS + len(ReplyCode) + 1
 
 
 def suspended(leash: Leash, token: str) -> str:
-    freeze(leash.admin, ["one"], reason="look", keyspace=leash.keyspace)
+    freeze(leash.store, ["one"], reason="look")
     return token
 
 
 def revoked(leash: Leash, token: str) -> str:
-    revoke(leash.admin, identity="one", keyspace=leash.keyspace)
+    revoke(leash.store, identity="one")
     return token
 
 
@@ -69,11 +69,11 @@ def batches(leash: Leash, token: str, commands: list[tuple[str, ...]]) -> None:
 
 
 def denials(leash: Leash) -> list[Denial]:
-    return list(read_denials(leash.admin, leash.keyspace, ["one"]))
+    return list(read_denials(leash.store, ["one"]))
 
 
 def folded(leash: Leash) -> int:
-    return read_folded(leash.admin, leash.keyspace, ["one"])["one"]
+    return read_folded(leash.store, ["one"])["one"]
 
 
 def begin_minute(leash: Leash) -> None:
@@ -181,7 +181,7 @@ def test_tokens_together_make_a_bounded_number_of_entries_a_minute(leash: Leash)
     """However many of them are denied; what has no entry is counted by its code."""
     leash.load(one=ALL)
     tokens = [leash.issue("one").token for _ in range(2 * MAX_KINDS)]
-    revoke(leash.admin, identity="one")
+    revoke(leash.store, identity="one")
 
     for _ in range(2):
         storm(leash, ((token, "GET") for token in tokens))

@@ -241,8 +241,8 @@ def test_full_memory_does_not_keep_an_agent_from_being_stopped(leash: Leash) -> 
     first, second = leash.issue("one"), leash.issue("two")
 
     with full_memory(leash.server):
-        assert revoke(leash.admin, token_id=first.id).tokens == (("one", first.id),)
-        assert freeze(leash.admin, ["two"], reason="").identities[0].changed
+        assert revoke(leash.store, token_id=first.id).tokens == (("one", first.id),)
+        assert freeze(leash.store, ["two"], reason="").identities[0].changed
         assert leash.call("one", first.token, *READ) == "LEASH TOKEN_REVOKED"
         assert leash.call("two", second.token, *READ) == "LEASH SUSPENDED"
     did = [fields[b"event"] for _, fields in leash.admin.xrange(NAMES.control)]

@@ -19,6 +19,7 @@ from keyleash.operator import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.policy import parse_policy
 from keyleash.store.state import FIRST_NUMBER
+from keyleash.store.store import Store
 from keyleash.store.wire import MAX_ARGUMENTS
 from support.footprint import Footprint, Footprints
 from support.golden import GOLDEN, assert_golden
@@ -134,8 +135,8 @@ def prepare(server: Footprints) -> None:
     server.admin.set("doc:a:big", 2**53)
     server.admin.xgroup_create("doc:a:s", "g", mkstream=True)
     server.rewrite_token("expired", expires_us=server.now_us() // 1000 * 1000)
-    revoke(server.admin, identity="revoked")
-    freeze(server.admin, ["suspended"], reason="")
+    revoke(Store.open(server.admin), identity="revoked")
+    freeze(Store.open(server.admin), ["suspended"], reason="")
     server.admin.delete(NAMES.state("gone"))
     server.admin.setrange(NAMES.state("corrupt"), FIRST_NUMBER * DOUBLE, b"\xff" * DOUBLE)
 

@@ -16,6 +16,7 @@ from keyleash.operator.load import activate
 from keyleash.operator.load.functions import retire_functions
 from keyleash.operator.load.plan import diff_with_server
 from keyleash.store.records import guard_record, read_active
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport, function_name
 from support.leash import NAMES, Leash, grant, policy
 from support.transports import FUNCTIONS
@@ -63,7 +64,7 @@ def test_policy_by_functions_is_called_by_fcall_alone(leash: Leash) -> None:
     assert libraries(leash) == names_of(leash, "one", "two")
     assert calls_of(leash, "fcall") == 2
     assert leash.admin.script_exists(leash.digest("one")) == [False]
-    active = read_active(leash.admin, NAMES)
+    active = read_active(leash.store)
     assert active is not None
     assert active.transport is Transport.FUNCTION
 
@@ -103,13 +104,13 @@ def test_load_in_another_database_keeps_the_functions_that_are_in_use(
     leash.load(one=ALL, two=ALL)
     used = libraries(leash)
     other = leash.server.client(db=1)
-    load_policy(other, policy(two=ALL), actor="ops")
-    load_policy(other, policy(two=OTHER, three=ALL), actor="ops", transport=transport)
+    load_policy(Store.open(other, actor="ops"), policy(two=ALL))
+    load_policy(Store.open(other, actor="ops"), policy(two=OTHER, three=ALL), transport=transport)
     assert libraries(leash) >= used
     client = leash.agent("two")
     assert client.set("t:a", 1)
 
-    load_policy(other, policy(two=ALL), actor="ops", allow_removal=True)
+    load_policy(Store.open(other, actor="ops"), policy(two=ALL), allow_removal=True)
     assert libraries(leash) == used
     leash.load(one=ALL)
     assert libraries(leash) == names_of(leash, "one")
@@ -221,9 +222,9 @@ def test_operator_who_may_not_load_functions_activates_nothing(leash: Leash) -> 
     ops = leash.server.client(username="ops", password="pw")
 
     with pytest.raises(redis.exceptions.NoPermissionError):
-        load_policy(ops, policy(one=OTHER), transport=Transport.FUNCTION)
+        load_policy(Store.open(ops), policy(one=OTHER), transport=Transport.FUNCTION)
     assert leash.agent("one").set("t:x", 1) is True
-    assert load_policy(ops, policy(one=OTHER)).changed is True
+    assert load_policy(Store.open(ops), policy(one=OTHER)).changed is True
 
 
 def test_transport_is_changed_both_ways_by_loading_the_same_policy(leash: Leash) -> None:

@@ -243,9 +243,9 @@ def test_suspension_until_no_time_has_no_end(leash: Leash, number: float) -> Non
     with pytest.raises(keyleash.SuspendedError) as denial:
         agent.get("doc:a")
     assert denial.value.details == {}
-    (frozen,) = freeze(leash.admin, ["one"], reason="why", for_s=60).identities
+    (frozen,) = freeze(leash.store, ["one"], reason="why", for_s=60).identities
     assert (frozen.changed, frozen.until_ms) == (False, None)
-    assert thaw(leash.admin, ["one"]).identities[0].changed
+    assert thaw(leash.store, ["one"]).identities[0].changed
     assert agent.get("doc:a") is None
 
 
@@ -266,7 +266,7 @@ def test_reason_of_hostile_bytes_is_cut_and_stops_no_operator(leash: Leash) -> N
     for answer in answers(leash, token):
         assert str(answer) == f"LEASH SUSPENDED reason={'%FF%00' * 64} until_ms={2**51 // 1000 + 1}"
     assert leash.admin.memory_usage(NAMES.denied("one")) < 100_000
-    (frozen,) = freeze(leash.admin, ["one"], reason="why", for_s=60).identities
+    (frozen,) = freeze(leash.store, ["one"], reason="why", for_s=60).identities
     assert (frozen.changed, frozen.until_ms) == (False, 2**51 // 1000 + 1)
 
 
@@ -292,12 +292,12 @@ def test_suspension_of_hostile_numbers_holds_while_prefixes_change(
     token = leash.issue("one").token
     leash.admin.setrange(NAMES.state("one"), 8, numbers(number))
 
-    seal(leash.admin, actor="ops")
+    seal(leash.store)
 
     leash.follow()
     with pytest.raises(keyleash.SuspendedError):
         leash.client(token).get("doc:a")
-    assert thaw(leash.admin, ["one"]).identities[0].changed
+    assert thaw(leash.store, ["one"]).identities[0].changed
     assert leash.client(token).get("doc:a") is None
 
 
@@ -308,7 +308,7 @@ def test_short_state_stops_no_change_of_prefixes(leash: Leash, size: int) -> Non
     agent = leash.agent("two")
     leash.admin.set(NAMES.state("one"), b"x" * size)
 
-    seal(leash.admin, actor="ops")
+    seal(leash.store)
 
     assert agent.get("doc:a") is None
 
@@ -329,10 +329,10 @@ def test_short_state_stops_no_load_and_is_denied(
     assert second.set("doc:a", "x")
     with pytest.raises((keyleash.SuspendedError, keyleash.CounterCorruptError)):
         first.set("doc:a", "x")
-    thaw(leash.admin, ["one"])
+    thaw(leash.store, ["one"])
     with pytest.raises(keyleash.CounterCorruptError):
         first.set("doc:a", "x")
-    reset_limits(leash.admin, "one", reason="the counter was overwritten")
+    reset_limits(leash.store, "one", reason="the counter was overwritten")
     assert first.set("doc:a", "x")
 
 

@@ -27,7 +27,7 @@ def work(leash: Leash) -> bytes:
             "audit": {"reads": True, "values": "full", "before_images": {"max_bytes": "64kb"}},
         }
     )
-    issued = issue_token(leash.admin, "one", note="for a test", actor="ops")
+    issued = issue_token(leash.store, "one", note="for a test")
     token = issued.token
     leash.call("one", token, "SET", "k:a", "v")
     leash.call("one", token, "GET", "k:a")
@@ -35,7 +35,7 @@ def work(leash: Leash) -> bytes:
     leash.call("one", token, "LPUSH", "k:a", "v")
     leash.batch("one", token, "each", ("SET", "k:b", "v"), ("GET", "elsewhere"))
     leash.raw("one", ["k:a"], token[:-1], "c", "2", "GET", "k:a")
-    revoke(leash.admin, token_id=issued.id)
+    revoke(leash.store, token_id=issued.id)
     leash.call("one", token, "GET", "k:a")
     return token.encode()
 

@@ -17,6 +17,7 @@ from keyleash.operator import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.store import records
 from keyleash.store.records import guard_record
+from keyleash.store.store import Store
 from support.leash import NAMES, Leash, grant, policy
 
 NARROW = """\
@@ -78,7 +79,7 @@ def test_policy_with_absent_commands_alone_still_loads(leash: Leash) -> None:
     """It allows nothing there, which is what it says."""
     table = without(read_table(leash.admin), "HGET", "HSET")
     document = policy(one={"grants": [grant("read", "write", keys="*", only=["HGET", "HSET"])]})
-    result = load_policy(leash.admin, document, table=table)
+    result = load_policy(leash.store, document, table=table)
 
     assert [warning.code for warning in result.warnings] == ["absent-command"] * 2
     agent = leash.agent("one")
@@ -93,7 +94,7 @@ def test_second_load_changes_nothing_whatever_the_client_speaks(leash: Leash) ->
     before = leash.digest("one")
 
     for options in [{"protocol": 2}, {"protocol": 3}]:
-        again = load_policy(leash.server.client(**options), policy(one=ALL))
+        again = load_policy(Store.open(leash.server.client(**options)), policy(one=ALL))
         assert (again.changed, again.generation) == (False, first.generation)
     assert leash.digest("one") == before
 
@@ -101,7 +102,7 @@ def test_second_load_changes_nothing_whatever_the_client_speaks(leash: Leash) ->
 def test_server_that_got_other_commands_gets_other_guards(leash: Leash) -> None:
     """The same policy, after an upgrade: it is loaded again, and wrappers notice."""
     now = read_table(leash.admin)
-    old = load_policy(leash.admin, policy(one=ALL), table=without(now, "HGET"))
+    old = load_policy(leash.store, policy(one=ALL), table=without(now, "HGET"))
     agent = leash.agent("one")
     with pytest.raises(keyleash.CommandRefusedError):
         agent.hget("doc:1", "f")
@@ -117,7 +118,7 @@ def test_user_without_command_loads_for_all_servers_and_is_warned(leash: Leash) 
     """Guards of the shipped table are safe anywhere, so an emergency load is not refused."""
     leash.admin.execute_command("ACL", "SETUSER", "loader", "on", ">pw", "~*", "+@all", "-command")
     client = leash.server.client(username="loader", password="pw")
-    result = load_policy(client, NARROW.format(name="VADD"), file="p.yaml")
+    result = load_policy(Store.open(client), NARROW.format(name="VADD"), file="p.yaml")
 
     (warning,) = result.warnings
     assert (str(warning.span), warning.code) == ("p.yaml:1:1", "unreadable-commands")
@@ -129,11 +130,11 @@ def test_user_without_command_loads_for_all_servers_and_is_warned(leash: Leash) 
 def test_module_command_is_given_by_name_only(leash: Leash) -> None:
     """A broad grant is for what is known to touch no other key than those it names."""
     table = with_module(leash)
-    load_policy(leash.admin, policy(one=ALL), table=table)
+    load_policy(leash.store, policy(one=ALL), table=table)
     agent = leash.agent("one")
     with pytest.raises(keyleash.CommandRefusedError):
         agent.execute_command("DOC.GET", "doc:1")
-    load_policy(leash.admin, NARROW.format(name="DOC.GET"), table=table)
+    load_policy(leash.store, NARROW.format(name="DOC.GET"), table=table)
 
     # The guard let it through: this server knows no such command.
     with pytest.raises(redis.ResponseError, match="unknown command"):
@@ -144,9 +145,9 @@ def test_module_command_is_given_by_name_only(leash: Leash) -> None:
 
 def test_token_is_issued_for_a_policy_that_names_a_module_command(leash: Leash) -> None:
     """The names in an active policy were checked when it was loaded."""
-    load_policy(leash.admin, NARROW.format(name="DOC.GET"), table=with_module(leash))
+    load_policy(leash.store, NARROW.format(name="DOC.GET"), table=with_module(leash))
 
-    assert issue_token(leash.admin, "one").identity == "one"
+    assert issue_token(leash.store, "one").identity == "one"
 
 
 LEARNT: dict[str, tuple[tuple[Any, ...], ...]] = {

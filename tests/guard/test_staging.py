@@ -82,7 +82,7 @@ def test_suspension_between_staging_and_activation_holds(
     agent.get("doc:1")
 
     def suspend() -> None:
-        freeze(leash.admin, ["one"], reason="")
+        freeze(leash.store, ["one"], reason="")
 
     at_the_last_moment(monkeypatch, suspend)
 
@@ -176,7 +176,7 @@ def test_of_two_loads_with_staged_states_one_wins_wholly(
     faster = policy(one=PLAIN, two={**PLAIN, "rate": {"requests": "2/hour"}})
 
     def overtake() -> None:
-        load_policy(leash.admin, faster)
+        load_policy(leash.store, faster)
 
     at_the_last_moment(monkeypatch, overtake)
     with raises_code("activation-conflict"):

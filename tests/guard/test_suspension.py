@@ -99,7 +99,7 @@ def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> No
     leash.load(one=ALL, two=ALL)
     first, second = leash.agent("one"), leash.agent("two")
 
-    result = freeze(leash.admin, ["one"], reason="incident 4107: Ärger", for_s=1800, actor="oncall")
+    result = freeze(leash.store.by("oncall"), ["one"], reason="incident 4107: Ärger", for_s=1800)
 
     (frozen,) = result.identities
     assert frozen.until_ms == -(-result.bound_us // 1000) + 1_800_000
@@ -119,7 +119,7 @@ def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leas
     leash.load(one=ALL, two=ALL)
     agents = [leash.agent("one"), leash.agent("two")]
 
-    result = freeze(leash.admin, reason="everything", actor="oncall")
+    result = freeze(leash.store.by("oncall"), reason="everything")
     for agent in agents:
         with pytest.raises(keyleash.SuspendedError):
             agent.get("doc:1")
@@ -127,12 +127,12 @@ def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leas
         ("one", True),
         ("two", True),
     ]
-    thawed = thaw(leash.admin, actor="lead")
+    thawed = thaw(leash.store.by("lead"))
     assert [agent.get("doc:1") for agent in agents] == [None, None]
     assert [identity.changed for identity in thawed.identities] == [True, True]
-    assert [identity.changed for identity in thaw(leash.admin).identities] == [False, False]
+    assert [identity.changed for identity in thaw(leash.store).identities] == [False, False]
 
-    events = list(read_control(leash.admin, NAMES))[-2:]
+    events = list(read_control(leash.store))[-2:]
     assert [(event.event, event.actor, sorted(event.identities)) for event in events] == [
         ("freeze", "oncall", ["one", "two"]),
         ("thaw", "lead", ["one", "two"]),
@@ -145,17 +145,17 @@ def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leas
 def test_freeze_never_ends_another_one_sooner(leash: Leash) -> None:
     """A freeze of all for half an hour does not shorten an earlier one without an end."""
     leash.load(one=ALL, two=ALL)
-    freeze(leash.admin, ["one"], reason="for good")
+    freeze(leash.store, ["one"], reason="for good")
 
-    result = freeze(leash.admin, reason="for a while", for_s=1800)
+    result = freeze(leash.store, reason="for a while", for_s=1800)
     first, second = result.identities
     assert (first.changed, first.until_ms, first.reason) == (False, None, "for good")
     assert (second.changed, second.reason) == (True, "for a while")
-    shorter = freeze(leash.admin, ["two"], reason="shorter", for_s=60).identities[0]
+    shorter = freeze(leash.store, ["two"], reason="shorter", for_s=60).identities[0]
     assert (shorter.changed, shorter.until_ms) == (False, second.until_ms)
-    longer = freeze(leash.admin, ["two"], reason="longer", for_s=3600).identities[0]
+    longer = freeze(leash.store, ["two"], reason="longer", for_s=3600).identities[0]
     assert (longer.changed, longer.reason) == (True, "longer")
-    assert freeze(leash.admin, ["two"], reason="now for good").identities[0].until_ms is None
+    assert freeze(leash.store, ["two"], reason="now for good").identities[0].until_ms is None
     assert suspended(leash, "one") == suspended(leash, "two") == 1
 
 
@@ -163,22 +163,23 @@ def test_freeze_never_ends_another_one_sooner(leash: Leash) -> None:
 def test_freeze_or_thaw_with_a_wrong_name_changes_nobody(leash: Leash, do: Any) -> None:
     """It changes all named identities or none, so a typing error cannot look like success."""
     leash.load(one=ALL, two=ALL)
-    freeze(leash.admin, ["two"], reason="before")
+    freeze(leash.store, ["two"], reason="before")
 
     with raises_code("unknown-identity", match="`missing`"):
-        do(leash.admin, ["one", "two", "missing"])
+        do(leash.store, ["one", "two", "missing"])
     assert (suspended(leash, "one"), suspended(leash, "two")) == (0, 1)
 
 
 def test_freeze_under_prefixes_that_are_others_by_now_says_so(leash: Leash) -> None:
     """It would write to keys that no guard reads, and suspend no identity."""
     leash.load(one=ALL)
-    seal(leash.admin)
+    before = leash.store
+    seal(leash.store)
 
     with raises_code("vault-changing"):
-        freeze(leash.admin, reason="x", keyspace=NAMES)
+        freeze(before, reason="x")
     keyspace = leash.follow()
-    assert freeze(leash.admin, reason="x").identities[0].changed
+    assert freeze(leash.store, reason="x").identities[0].changed
     assert leash.admin.hget(keyspace.suspension("one"), "reason") == b"x"
 
 
@@ -186,9 +187,9 @@ def test_suspension_goes_along_when_prefixes_change(leash: Leash) -> None:
     """Its end and its reason are the same before and after."""
     leash.load(one=ALL)
     agent = leash.agent("one")
-    until_ms = freeze(leash.admin, reason="why", for_s=3600).identities[0].until_ms
+    until_ms = freeze(leash.store, reason="why", for_s=3600).identities[0].until_ms
 
-    seal(leash.admin)
+    seal(leash.store)
 
     with pytest.raises(keyleash.SuspendedError) as refusal:
         agent.get("doc:1")
@@ -202,7 +203,7 @@ def test_suspension_outlasts_the_state_that_a_load_makes_anew(
     """A suspended identity does not resume because its state was lost."""
     leash.load(one=ALL, two=ALL)
     agent = leash.agent("one")
-    until_ms = freeze(leash.admin, ["one"], reason="why", for_s=for_s).identities[0].until_ms
+    until_ms = freeze(leash.store, ["one"], reason="why", for_s=for_s).identities[0].until_ms
     leash.admin.delete(NAMES.state("one"), NAMES.state("two"))
 
     leash.load(one=ALL, two=ALL)
@@ -216,7 +217,7 @@ def test_suspension_outlasts_the_state_that_a_load_makes_anew(
 def test_suspension_that_is_over_does_not_come_back_with_a_new_state(leash: Leash) -> None:
     """Its record stays until the next one, and says nothing any more."""
     leash.load(one=ALL)
-    freeze(leash.admin, reason="why", for_s=3600)
+    freeze(leash.store, reason="why", for_s=3600)
     leash.admin.hset(NAMES.suspension("one"), "until_ms", now_us(leash) // 1000 - 1)
     leash.admin.delete(NAMES.state("one"))
 
@@ -232,8 +233,8 @@ def test_reason_is_as_long_as_a_refusal_can_say(leash: Leash) -> None:
     agent = leash.agent("one")
 
     with pytest.raises(ValueError, match="128 bytes"):
-        freeze(leash.admin, reason="ä" * 65)
-    freeze(leash.admin, reason="ä" * 64)
+        freeze(leash.store, reason="ä" * 65)
+    freeze(leash.store, reason="ä" * 64)
     with pytest.raises(keyleash.SuspendedError) as refusal:
         agent.get("doc:1")
     assert refusal.value.reason == "ä" * 64

@@ -17,6 +17,7 @@ from keyleash.operator.tokens import (
     rotate_token,
 )
 from keyleash.store.records import read_active
+from keyleash.store.store import Store
 from keyleash.store.token import TokenRecord, token_digest
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
@@ -81,12 +82,12 @@ def test_revoke_binds_the_very_next_call(leash: Leash) -> None:
     agent = leash.client(issued.token)
 
     assert agent.get("doc:1") is None
-    revoked = revoke(leash.admin, token_id=issued.id, actor="ops")
+    revoked = revoke(leash.store, token_id=issued.id)
     assert revoked.tokens == (("one", issued.id),)
     with pytest.raises(keyleash.TokenRevokedError):
         agent.get("doc:1")
     assert leash.client(other.token).get("doc:1") is None
-    assert revoke(leash.admin, token_id=issued.id).tokens == ()
+    assert revoke(leash.store, token_id=issued.id).tokens == ()
 
 
 def test_revoke_of_an_identity_or_of_all_reaches_every_token(leash: Leash) -> None:
@@ -94,12 +95,12 @@ def test_revoke_of_an_identity_or_of_all_reaches_every_token(leash: Leash) -> No
     leash.load(one=READ, two=READ)
     ones, twos = [leash.agent("one"), leash.agent("one")], [leash.agent("two")]
 
-    assert len(revoke(leash.admin, identity="one").tokens) == 2
+    assert len(revoke(leash.store, identity="one").tokens) == 2
     for agent in ones:
         with pytest.raises(keyleash.TokenRevokedError):
             agent.get("doc:1")
     assert twos[0].get("doc:1") is None
-    assert [identity for identity, _ in revoke(leash.admin).tokens] == ["two"]
+    assert [identity for identity, _ in revoke(leash.store).tokens] == ["two"]
     with pytest.raises(keyleash.TokenRevokedError):
         twos[0].get("doc:1")
 
@@ -109,7 +110,7 @@ def test_revoke_of_an_unknown_id_says_so(leash: Leash) -> None:
     leash.load(one=READ)
 
     with raises_code("unknown-token-id", match="`nosuchid`"):
-        revoke(leash.admin, token_id="nosuchid")
+        revoke(leash.store, token_id="nosuchid")
 
 
 def test_revoke_of_an_empty_name_is_not_of_all(leash: Leash) -> None:
@@ -118,9 +119,9 @@ def test_revoke_of_an_empty_name_is_not_of_all(leash: Leash) -> None:
     issued = leash.issue("one")
 
     with raises_code("unknown-token-id"):
-        revoke(leash.admin, token_id="")
+        revoke(leash.store, token_id="")
     with raises_code("unknown-identity"):
-        revoke(leash.admin, identity="")
+        revoke(leash.store, identity="")
     assert leash.client(issued.token).get("doc:1") is None
 
 
@@ -195,16 +196,16 @@ def test_list_tells_the_state_of_each_token(leash: Leash) -> None:
     live = leash.issue("one", note="deploy 7")
     expired, revoked = leash.issue("one"), leash.issue("two")
     age(leash, "one", expired.token, expires_us=(now_us(leash) - 3_600_000_000) // 1000 * 1000)
-    revoke(leash.admin, token_id=revoked.id)
+    revoke(leash.store, token_id=revoked.id)
 
-    listed = {info.id: info for info in list_tokens(leash.admin)}
+    listed = {info.id: info for info in list_tokens(leash.store)}
     assert {token_id: info.state for token_id, info in listed.items()} == {
         live.id: TokenState.LIVE,
         expired.id: TokenState.EXPIRED,
         revoked.id: TokenState.REVOKED,
     }
     assert (listed[live.id].by, listed[live.id].note) == ("ops", "deploy 7")
-    assert [info.id for info in list_tokens(leash.admin, "two")] == [revoked.id]
+    assert [info.id for info in list_tokens(leash.store, "two")] == [revoked.id]
 
 
 def test_list_forgets_tokens_whose_record_is_gone(leash: Leash) -> None:
@@ -213,7 +214,7 @@ def test_list_forgets_tokens_whose_record_is_gone(leash: Leash) -> None:
     issued = leash.issue("one")
     leash.admin.delete(NAMES.token("one", token_digest(issued.token)))
 
-    assert list_tokens(leash.admin) == []
+    assert list_tokens(leash.store) == []
     assert leash.admin.hlen(NAMES.tokens("one")) == 0
 
 
@@ -225,7 +226,7 @@ def test_list_by_whoever_may_only_read_is_the_same(leash: Leash) -> None:
     rights = {"categories": ["+@read"], "commands": ["+time"], "keys": ["*"]}
     leash.admin.acl_setuser("reader", enabled=True, nopass=True, **rights)
 
-    listed = list_tokens(leash.server.client(username="reader", password="x"))
+    listed = list_tokens(Store.open(leash.server.client(username="reader", password="x")))
 
     assert [item.id for item in listed] == [kept.id]
     assert leash.admin.hlen(NAMES.tokens("one")) == 2
@@ -245,11 +246,11 @@ def test_many_tokens_are_issued_at_once_and_each_works(leash: Leash) -> None:
     """As an orchestrator needs them: all distinct, all listed, each with its own event."""
     leash.load(one={**READ, "token": {"ttl": "1h", "max_ttl": "2h"}})
 
-    issued = issue_tokens(leash.admin, "one", 250, ttl_s=7201, note="batch", actor="ops")
+    issued = issue_tokens(leash.store, "one", 250, ttl_s=7201, note="batch")
 
     assert len({item.id for item in issued}) == len({item.token for item in issued}) == 250
     assert {(item.identity, item.capped) for item in issued} == {("one", True)}
-    listed = {token.id: token for token in list_tokens(leash.admin, "one")}
+    listed = {token.id: token for token in list_tokens(leash.store, "one")}
     assert listed.keys() == {item.id for item in issued}
     assert {(item.note, item.by, item.state) for item in listed.values()} == {
         ("batch", "ops", TokenState.LIVE)
@@ -268,9 +269,9 @@ def test_number_of_tokens_that_is_out_of_range_issues_none(leash: Leash, n: int)
     leash.load(one=READ)
 
     with pytest.raises(ValueError, match=f"`n` is {n}, and 1 to 1000"):
-        issue_tokens(leash.admin, "one", n)
+        issue_tokens(leash.store, "one", n)
 
-    assert list_tokens(leash.admin) == []
+    assert list_tokens(leash.store) == []
 
 
 @pytest.mark.parametrize(
@@ -292,9 +293,9 @@ def test_argument_of_a_wrong_type_issues_no_token(leash: Leash, name: str, value
     given: dict[str, Any] = {"identity": "one", "n": 1, name: value}
 
     with pytest.raises(TypeError, match=f"`{name}` must be"):
-        issue_tokens(leash.admin, **given)
+        issue_tokens(leash.store, **given)
 
-    assert list_tokens(leash.admin) == []
+    assert list_tokens(leash.store) == []
 
 
 @pytest.mark.parametrize(("name", "value"), [("grace_s", 0.5), ("grace_s", True), ("ttl_s", 1.5)])
@@ -304,9 +305,9 @@ def test_argument_of_a_wrong_type_rotates_no_token(leash: Leash, name: str, valu
     issued = leash.issue("one")
 
     with pytest.raises(TypeError, match=f"`{name}` must be an int"):
-        rotate_token(leash.admin, identity="one", **{name: value})
+        rotate_token(leash.store, identity="one", **{name: value})
 
-    assert [token.id for token in list_tokens(leash.admin)] == [issued.id]
+    assert [token.id for token in list_tokens(leash.store)] == [issued.id]
 
 
 def test_tokens_for_an_unknown_identity_are_not_issued(leash: Leash) -> None:
@@ -314,7 +315,7 @@ def test_tokens_for_an_unknown_identity_are_not_issued(leash: Leash) -> None:
     leash.load(one=READ)
 
     with raises_code("unknown-identity"):
-        issue_tokens(leash.admin, "two", 3)
+        issue_tokens(leash.store, "two", 3)
 
     assert leash.admin.exists(NAMES.tokens("two")) == 0
     assert [*leash.admin.scan_iter(NAMES.token("two", "*"))] == []
@@ -326,7 +327,7 @@ def test_tokens_are_not_issued_in_part_where_a_record_has_another_type(leash: Le
     leash.admin.set(NAMES.tokens("one"), "corrupt")
 
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        issue_tokens(leash.admin, "one", 3)
+        issue_tokens(leash.store, "one", 3)
 
     assert [*leash.admin.scan_iter(NAMES.token("one", "*"))] == []
 
@@ -334,7 +335,7 @@ def test_tokens_are_not_issued_in_part_where_a_record_has_another_type(leash: Le
 def test_issuing_follows_the_rules_of_each_activation(leash: Leash) -> None:
     """They are in the guard record, which an activation replaces in one step."""
     leash.load(one={**READ, "token": {"ttl": "1h"}})
-    first = read_active(leash.admin, NAMES)
+    first = read_active(leash.store)
     assert first is not None
     hour = leash.issue("one")
     leash.load(one={**READ, "token": {"ttl": "2h"}})
@@ -345,7 +346,7 @@ def test_issuing_follows_the_rules_of_each_activation(leash: Leash) -> None:
 
     with raises_code("unknown-identity"):
         leash.issue("one")
-    lives = {token.id: token.expires_ms - token.issued_ms for token in list_tokens(leash.admin)}
+    lives = {token.id: token.expires_ms - token.issued_ms for token in list_tokens(leash.store)}
     assert lives[hour.id] == lives[hour_again.id] == 3_600_000
     assert lives[two_hours.id] == 7_200_000
 
@@ -357,7 +358,7 @@ def test_issuing_reads_no_policy_document(leash: Leash) -> None:
 
     issued = leash.issue("one")
 
-    assert [token.id for token in list_tokens(leash.admin)] == [issued.id]
+    assert [token.id for token in list_tokens(leash.store)] == [issued.id]
 
 
 def test_idle_token_expires_and_use_keeps_it_alive(leash: Leash) -> None:
@@ -395,7 +396,7 @@ def test_issue_and_revoke_are_in_the_control_stream(leash: Leash) -> None:
     """Who, what and for whom; never the secret."""
     leash.load(one=READ)
     issued = leash.issue("one")
-    revoke(leash.admin, token_id=issued.id, actor="oncall")
+    revoke(leash.store.by("oncall"), token_id=issued.id)
 
     events = [fields for _, fields in leash.admin.xrange(NAMES.control)][1:]
     assert events == [

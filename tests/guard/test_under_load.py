@@ -104,10 +104,10 @@ def test_calls_go_through_again_after_a_thaw_under_load(leash: Leash) -> None:
     """No call that starts after the thaw has returned is denied."""
     leash.load(one=ALL)
     load = Load(leash, [leash.issue("one").token for _ in range(THREADS)])
-    freeze(leash.admin, reason="incident")
+    freeze(leash.store, reason="incident")
     with load.running():
         load.wait_for(lambda: len(load.refused) >= CALLS_BEFORE)
-        assert thaw(leash.admin, ["one"]).identities[0].changed
+        assert thaw(leash.store, ["one"]).identities[0].changed
         done_ns = perf_counter_ns()
         load.wait_for(lambda: sum(at > done_ns for at in load.passed_ns) >= CALLS_AFTER)
 
@@ -121,7 +121,7 @@ def test_both_tokens_are_good_under_load_while_the_grace_lasts(leash: Leash) -> 
     load = Load(leash, [old.token] * (THREADS // 2))
     with load.running():
         load.wait_for(lambda: len(load.passed_ns) >= CALLS_BEFORE)
-        new = rotate_token(leash.admin, token_id=old.id, grace_s=600).issued
+        new = rotate_token(leash.store, token_id=old.id, grace_s=600).issued
         later = Load(leash, [new.token] * (THREADS // 2))
         with later.running():
             later.wait_for(lambda: len(later.passed_ns) >= CALLS_AFTER)

@@ -335,8 +335,8 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
     stale = leash.digest("one")
     leash.load(one={**document, "rate": {"reads": "1/hour"}})
     live, revoked = leash.issue("one"), leash.issue("one")
-    revoke(leash.admin, token_id=revoked.id)
-    freeze(leash.admin, ["one"], reason="")
+    revoke(leash.store, token_id=revoked.id)
+    freeze(leash.store, ["one"], reason="")
     many = ["x"] * 7001
 
     def code(token: str, keys: list[str], *command: str, digest: str | None = None) -> str:
@@ -345,7 +345,7 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
 
     assert code("kl_one_x", [], *many, digest=stale) == leash.stale.split(" ")[1]
     assert code("kl_one_x", [], *many) == "SUSPENDED"
-    thaw(leash.admin, ["one"])
+    thaw(leash.store, ["one"])
     assert code("kl_one_x", [], *many) == "TOKEN_UNKNOWN"
     assert code(revoked.token, [], *many) == "TOKEN_REVOKED"
     assert code(live.token, [], *many) == "ARGS_TOO_MANY"

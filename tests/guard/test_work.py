@@ -10,6 +10,7 @@ import keyleash
 from keyleash.evaluate import ModelState, decide
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
+from keyleash.store.store import Store
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant, policy
 from support.sealed import SEALED, assert_hidden
@@ -110,7 +111,7 @@ def test_call_that_is_too_much_work_is_denied_and_a_small_one_passes(huge: Leash
     """Small ranges, counts and the newest entries of huge keys pass; `explain` agrees."""
     token = huge.issue("one").token
     identity = parse_policy(policy(one=ALL), file="p", commands=huge.server.table).identities[0]
-    sizes = ServerSizes(huge.admin, NAMES)
+    sizes = ServerSizes(Store(huge.admin, NAMES))
 
     def explained(argv: tuple[str, ...]) -> str:
         words = [word.encode() for word in argv]

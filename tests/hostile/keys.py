@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
 
 MIB = 1024 * 1024
 

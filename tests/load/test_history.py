@@ -19,6 +19,7 @@ from keyleash.operator import (
 )
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import read_active, read_history
+from keyleash.store.store import Store
 from support.errors import raises_code
 from support.servers import RealServer
 
@@ -35,16 +36,16 @@ def client(server: RealServer) -> Any:
 
 
 def prepared(client: Any, document: str) -> PreparedPolicy:
-    return prepare_policy(client, document)
+    return prepare_policy(Store.open(client), document)
 
 
 def test_activation_writes_the_history(client: Any) -> None:
     """The stored policy equals the active record, to the millisecond."""
     for document in (EXAMPLE, OTHER, EXAMPLE):
-        load_policy(client, document, actor="ops")
+        load_policy(Store.open(client, actor="ops"), document)
 
-    active = read_active(client, NAMES)
-    newest, older = read_history(client, NAMES)
+    active = read_active(Store(client, NAMES))
+    newest, older = read_history(Store(client, NAMES))
 
     assert newest == active
     assert (newest.generation, older.generation) == (3, 2)
@@ -54,30 +55,30 @@ def test_activation_writes_the_history(client: Any) -> None:
 
 def test_load_of_an_outdated_plan_changes_nothing(client: Any) -> None:
     """Another policy was activated since the plan, which therefore no longer applies."""
-    load_policy(client, EXAMPLE)
+    load_policy(Store.open(client), EXAMPLE)
     mine = prepared(client, THIRD)
-    plan = preview_load(client, mine, NAMES, Transport.EVALSHA)
-    load_policy(client, OTHER, actor="faster")
-    before = (read_active(client, NAMES), read_history(client, NAMES))
+    plan = preview_load(Store(client, NAMES), mine, Transport.EVALSHA)
+    load_policy(Store.open(client, actor="faster"), OTHER)
+    before = (read_active(Store(client, NAMES)), read_history(Store(client, NAMES)))
 
     with raises_code("activation-conflict", match="since the plan"):
-        activate_policy(client, mine, expected=plan.generation)
+        activate_policy(Store.open(client), mine, expected=plan.generation)
 
-    assert (read_active(client, NAMES), read_history(client, NAMES)) == before
+    assert (read_active(Store(client, NAMES)), read_history(Store(client, NAMES))) == before
     assert client.xlen(NAMES.control) == 2
 
 
 def test_activation_that_cannot_write_history_activates_nothing(client: Any) -> None:
     """A wrong type is found before the first write, since a script does not roll back."""
-    load_policy(client, EXAMPLE)
-    before = read_active(client, NAMES)
+    load_policy(Store.open(client), EXAMPLE)
+    before = read_active(Store(client, NAMES))
     client.delete(NAMES.history)
     client.set(NAMES.history, "not ours")
 
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        load_policy(client, OTHER)
+        load_policy(Store.open(client), OTHER)
 
-    assert read_active(client, NAMES) == before
+    assert read_active(Store(client, NAMES)) == before
     assert not client.keys(NAMES.staged_prefix + "*")
 
 
@@ -85,14 +86,14 @@ def test_activation_that_cannot_write_history_activates_nothing(client: Any) -> 
 def test_verification_of_an_activation_passes(client: Any, transport: Transport) -> None:
     """With both transports."""
     policy = prepared(client, EXAMPLE)
-    result = activate_policy(client, policy, transport=transport)
+    result = activate_policy(Store.open(client), policy, transport=transport)
 
-    verify_activation(client, policy, NAMES, transport, result.generation)
+    verify_activation(Store(client, NAMES), policy, transport, result.generation)
 
     client.function_flush()
     client.script_flush()
     with raises_code("not-verified", match="the scripts of `agent-reader`"):
-        verify_activation(client, policy, NAMES, transport, result.generation)
+        verify_activation(Store(client, NAMES), policy, transport, result.generation)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +108,11 @@ def test_verification_of_an_activation_passes(client: Any, transport: Transport)
 def test_verification_names_missing_records(client: Any, key: str, finding: str) -> None:
     """Other programs may have deleted them."""
     policy = prepared(client, EXAMPLE)
-    result = activate_policy(client, policy)
+    result = activate_policy(Store.open(client), policy)
     client.delete(key)
 
     with raises_code("not-verified") as caught:
-        verify_activation(client, policy, NAMES, Transport.EVALSHA, result.generation)
+        verify_activation(Store(client, NAMES), policy, Transport.EVALSHA, result.generation)
 
     assert caught.value.message.endswith(f": {finding}")
 
@@ -119,19 +120,19 @@ def test_verification_names_missing_records(client: Any, key: str, finding: str)
 def test_verification_after_another_load_is_a_conflict(client: Any) -> None:
     """The error names the actor of the other load."""
     policy = prepared(client, EXAMPLE)
-    result = activate_policy(client, policy)
-    load_policy(client, OTHER, actor="colleague")
+    result = activate_policy(Store.open(client), policy)
+    load_policy(Store.open(client, actor="colleague"), OTHER)
 
     with raises_code("activation-conflict", match="`colleague`"):
-        verify_activation(client, policy, NAMES, Transport.EVALSHA, result.generation)
+        verify_activation(Store(client, NAMES), policy, Transport.EVALSHA, result.generation)
 
 
 def test_preview_of_an_unreadable_active_policy_treats_all_as_new(client: Any) -> None:
     """A later version may have written it, so the whole policy widens."""
-    load_policy(client, EXAMPLE)
+    load_policy(Store.open(client), EXAMPLE)
     client.hset(NAMES.policy, mapping={"document": "version: 9\n", "digest": "0" * 64})
 
-    preview = preview_load(client, prepared(client, OTHER), NAMES, Transport.EVALSHA)
+    preview = preview_load(Store(client, NAMES), prepared(client, OTHER), Transport.EVALSHA)
 
     assert not preview.is_readable
     assert preview.needs_permission

@@ -10,6 +10,7 @@ import redis
 from keyleash.operator import load_policy
 from keyleash.operator.load import staging
 from keyleash.operator.load.staging import MANY, STEP_KIB, step_lua_gc
+from keyleash.store.store import Store
 from support.leash import grant, policy
 from support.servers import RealServer
 
@@ -75,7 +76,7 @@ def test_load_of_many_scripts_runs_the_collector(
     document = policy(**{f"agent-{n}": identity for n in range(identities)})
     admin.config_resetstat()
 
-    load_policy(admin, document)
+    load_policy(Store.open(admin), document)
 
     calls = admin.info("commandstats").get("cmdstat_eval", {"calls": 0})["calls"]
     assert (calls > 10) == collects
@@ -88,10 +89,13 @@ def test_load_that_changes_few_identities_does_not_run_the_collector(
     admin = server.client()
     identity = {"grants": [grant("read", keys="k:*")]}
     many = {f"agent-{n}": identity for n in range(MANY)}
-    load_policy(admin, policy(**many))
+    load_policy(Store.open(admin), policy(**many))
     admin.config_resetstat()
 
-    load_policy(admin, policy(**{**many, "agent-0": {"grants": [grant("read", keys="other:*")]}}))
+    load_policy(
+        Store.open(admin),
+        policy(**{**many, "agent-0": {"grants": [grant("read", keys="other:*")]}}),
+    )
 
     assert "cmdstat_eval" not in admin.info("commandstats")
 
@@ -110,7 +114,9 @@ def test_load_continues_after_a_script_flush(
     monkeypatch.setattr(admin, "eval", after_a_flush)
     identity = {"grants": [grant("read", keys="k:*")]}
 
-    assert load_policy(admin, policy(**{f"agent-{n}": identity for n in range(MANY)})).changed
+    assert load_policy(
+        Store.open(admin), policy(**{f"agent-{n}": identity for n in range(MANY)})
+    ).changed
     assert flushes
 
 

@@ -54,12 +54,12 @@ def test_removal_after_damage_needs_consent_and_stops_the_old_guard(
 
     assert call() == b"OK"
     damage(leash, commands)
-    prepared = prepare_policy(leash.admin, policy(keep=RULES))
-    plan = preview_load(leash.admin, prepared, NAMES, Transport.EVALSHA)
+    prepared = prepare_policy(leash.store, policy(keep=RULES))
+    plan = preview_load(leash.store, prepared, Transport.EVALSHA)
 
     assert plan.removed == ("victim",)
     with pytest.raises(RemovalError, match="removes 1 identity"):
-        load_policy(leash.admin, policy(keep=RULES))
+        load_policy(leash.store, policy(keep=RULES))
     assert call() == b"OK"
     assert leash.load(keep=RULES).removed == ("victim",)
     assert call() in ("LEASH POLICY_STALE", "LEASH NOT_ACTIVE")
@@ -100,7 +100,7 @@ def test_freeze_of_all_stops_a_guard_whose_record_was_deleted(leash: Leash) -> N
     token, digest = leash.issue("victim").token, leash.digest("victim")
     leash.admin.delete(NAMES.guard("victim"))
 
-    frozen = freeze(leash.admin, reason="incident")
+    frozen = freeze(leash.store, reason="incident")
 
     assert [item.identity for item in frozen.identities] == ["keep", "victim"]
     reply = leash.raw("victim", ["k"], token, "c", "2", "GET", "k", digest=digest)

@@ -17,6 +17,7 @@ from keyleash.operator.tokens import issue_token
 from keyleash.policy import Identity
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import guard_record
+from keyleash.store.store import Store
 from oracle.arguments import Call
 from oracle.asking import Asker, ask_all
 from oracle.differences import Example
@@ -71,8 +72,10 @@ class Court:
     def install(self, document: str, identity: Identity) -> None:
         """Load the policy, issue a token, and make the native user."""
         self.admin.flushall()
-        load_policy(self.admin, document, allow_removal=True, allow_unvalidated_restore=True)
-        token = issue_token(self.admin, identity.name).token.encode()
+        load_policy(
+            Store.open(self.admin), document, allow_removal=True, allow_unvalidated_restore=True
+        )
+        token = issue_token(Store.open(self.admin), identity.name).token.encode()
         record = guard_record(self.admin.hgetall(NAMES.guard(identity.name)))  # type: ignore[arg-type]
         assert record is not None
         rules = acl_rules(identity, self.table, self.known)

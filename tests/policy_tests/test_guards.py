@@ -14,6 +14,7 @@ from keyleash.policy import parse_policy
 from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.model import Case, Expected, TestStep
 from keyleash.policy_tests.run import Verdict, judged, model_decisions
+from keyleash.store.store import Store
 from support.clockwork import (
     FORWARD,
     STARTS,
@@ -162,7 +163,9 @@ def test_policy_loaded_during_the_tests_is_not_removed(server: RealServer) -> No
     admin = server.client()
     guards = Guards(admin)
     guards.load(document({}), "policy.json", 0)
-    load_policy(admin, document({}).replace('"a"', '"b"'), actor="operator", allow_removal=True)
+    load_policy(
+        Store.open(admin, actor="operator"), document({}).replace('"a"', '"b"'), allow_removal=True
+    )
     held = set(admin.keys())
 
     for leave in (guards.clear, guards.release):

@@ -14,6 +14,7 @@ from keyleash.errors import LeashError, ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.policy import parse_policy
 from keyleash.store.records import read_active
+from keyleash.store.store import Store
 from keyleash.store.wire import refusal
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
@@ -144,7 +145,7 @@ def test_command_of_any_bytes_is_refused(agent: RawAgent) -> None:
 
 def test_malformed_call_gets_a_refusal_and_counts_nothing(agent: RawAgent) -> None:
     """Any number of keys and of arguments, none at all included, in any order."""
-    active = read_active(agent.leash.admin, NAMES)
+    active = read_active(Store(agent.leash.admin, NAMES))
     assert active is not None
     identity = parse_policy(active.document, file="policy.json", commands=TABLE).identities[0]
     words = st.sampled_from(

@@ -19,6 +19,7 @@ from keyleash.errors import (
 )
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.records import GuardRecord, guard_record
+from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, guard_call
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
@@ -269,33 +270,38 @@ def test_undo_of_a_correlation_restores_the_values_before_it(
     chosen, now, admin = world.chosen("c0"), world.look(), world.leash.admin
     if not chosen:
         with pytest.raises(NothingToUndoError):
-            plan_undo(admin, UndoSelection(correlation="c0"))
+            plan_undo(Store.open(admin), UndoSelection(correlation="c0"))
         return
 
     conflicts = {item for item, steps in chosen.items() if is_broken(steps, now[item])}
-    plan = plan_undo(admin, UndoSelection(correlation="c0"))
+    plan = plan_undo(Store.open(admin), UndoSelection(correlation="c0"))
     assert {item.key.decode() for item in plan.keys} == set(chosen)
     assert {item.key.decode() for item in plan.blocked} == conflicts
     kinds = {conflict.kind for item in plan.blocked for conflict in item.conflicts}
     assert kinds == ({ConflictKind.CHANGED} if conflicts else set())
     if conflicts:
         with raises_code("undo-denied"):
-            apply_undo(admin, plan)
+            apply_undo(Store.open(admin), plan)
         assert world.look() == now
         plan = plan_undo(
-            admin,
+            Store.open(admin),
             UndoSelection(correlation="c0"),
             forced=[conflict.encode() for conflict in conflicts],
         )
     expected = {**now, **{item: steps[0][0] for item, steps in chosen.items()}}
     if expected == now:
         with pytest.raises(NothingToUndoError):
-            apply_undo(admin, plan)
+            apply_undo(Store.open(admin), plan)
         return
 
-    done = apply_undo(admin, plan)
+    done = apply_undo(Store.open(admin), plan)
     assert world.look() == expected
-    again = apply_undo(admin, plan_undo(admin, UndoSelection(correlation=done.correlation)))
+    again = apply_undo(
+        Store.open(admin), plan_undo(Store.open(admin), UndoSelection(correlation=done.correlation))
+    )
     assert world.look() == now
-    apply_undo(admin, plan_undo(admin, UndoSelection(correlation=again.correlation)))
+    apply_undo(
+        Store.open(admin),
+        plan_undo(Store.open(admin), UndoSelection(correlation=again.correlation)),
+    )
     assert world.look() == expected

@@ -28,6 +28,7 @@ from keyleash.operator.tokens import issue_token
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import guard_record
+from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, declared_keys
 from support.decisions import decision_in
 from support.sealed import SEALED, assert_hidden, record
@@ -338,13 +339,9 @@ class Twins:
         if self.keyspace.vault:
             record(self.admin)
         load_policy(
-            self.admin,
-            document,
-            table=self.table,
-            keyspace=self.keyspace,
-            allow_unvalidated_restore=True,
+            Store.open(self.admin), document, table=self.table, allow_unvalidated_restore=True
         )
-        issued = issue_token(self.admin, "one", keyspace=self.keyspace)
+        issued = issue_token(Store.open(self.admin), "one")
         self.token, self.token_id = issued.token.encode(), issued.id
         found = guard_record(self.admin.hgetall(self.keyspace.guard("one")))  # type: ignore[arg-type]
         assert found is not None

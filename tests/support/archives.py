@@ -11,6 +11,7 @@ import redis
 
 from keyleash.audit.export import Archiver, Exported, locked_archive, read_rows
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.store import Store
 
 KEYS = Keyspace()
 Entry = tuple[str, tuple[tuple[bytes, bytes], ...]]
@@ -31,7 +32,7 @@ def add_events(client: Any, identity: str, numbers: Iterable[int], **fields: str
 def export(client: Any, directory: Path, **options: Any) -> list[Exported]:
     """One run of an archiver."""
     with locked_archive(directory) as archive:
-        return list(Archiver(client, KEYS, archive, **options).run())
+        return list(Archiver(Store(client), archive, **options).run())
 
 
 def archived(directory: Path, trail: str) -> list[Entry]:
@@ -70,7 +71,7 @@ def run_again_and_again(begun: Any, url: str, directory: str, max_entries: int) 
     begun.set()
     client = redis.Redis.from_url(url)
     with locked_archive(Path(directory)) as archive:
-        archiver = Archiver(client, KEYS, archive, max_entries=max_entries)
+        archiver = Archiver(Store(client), archive, max_entries=max_entries)
         try:
             while True:
                 for _ in archiver.run():

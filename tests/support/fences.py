@@ -35,25 +35,20 @@ class FencedLeash(Leash):
 
     def fence(self, *others: redis.Redis, wide: tuple[str, ...] = ()) -> FenceOutcome:
         """Make the users of the active policy, as `keyleash fence apply --mint` does."""
-        active = read_active(self.admin, self.keyspace)
+        active = read_active(self.store)
         assert active is not None
         servers = self.fenced_servers(*others)
-        guards = prepare_policy(
-            self.admin,
-            active.document,
-            keyspace=self.keyspace,
-            allow_unvalidated_restore=True,
-        ).guards
+        guards = prepare_policy(self.store, active.document, allow_unvalidated_restore=True).guards
         users, generated = with_first_passwords(
             servers, desired_users(servers, guards), {}, wide=wide, generate=True
         )
         self.passwords.update((item.identity, item.password) for item in generated)
-        return apply_fences(servers, users, wide=wide, actor="ops")
+        return apply_fences(servers, users, wide=wide)
 
     def fenced_servers(self, *others: redis.Redis) -> FencedServers:
         """Return the server and others, with the records of users."""
         nodes = [FenceNode("one", self.admin), *(FenceNode("other", client) for client in others)]
-        return FencedServers.read(nodes, self.keyspace)
+        return FencedServers.read(self.store, nodes)
 
     def credentials(self, identity: str) -> dict[str, str]:
         return {"username": identity, "password": self.passwords[identity]}

@@ -15,7 +15,9 @@ from keyleash.operator import LoadResult, load_policy
 from keyleash.operator.tokens import IssuedToken, issue_token
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client, guard_record
+from keyleash.store.records import guard_record
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, Transport, batch_call, call_head, guard_call
 from support.redis_py import response_options
@@ -74,6 +76,11 @@ class Leash:
         return self.keyspace
 
     @property
+    def store(self) -> Store:
+        """The server's store, for the operator `ops`."""
+        return Store.open(self.admin, actor="ops")
+
+    @property
     def stale(self) -> str:
         """Return the reply of an earlier policy's guard, whose function a load deletes."""
         by_script = self.transport is Transport.EVALSHA
@@ -81,18 +88,16 @@ class Leash:
 
     def load(self, document: str | None = None, **identities: dict[str, Any]) -> LoadResult:
         return load_policy(
-            self.admin,
+            self.store,
             document or policy(**identities),
-            actor="ops",
             transport=self.transport,
-            keyspace=self.keyspace,
             table=self.server.table,
             allow_removal=True,
             allow_unvalidated_restore=True,
         )
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:
-        return issue_token(self.admin, identity, actor="ops", keyspace=self.keyspace, **options)
+        return issue_token(self.store, identity, **options)
 
     def put_token(self, identity: str, token: str, record: TokenRecord) -> None:
         """Write a token's record as `issue_token` does, with its expiry."""
@@ -155,7 +160,7 @@ class Leash:
 
     def refusals(self, identity: str) -> int:
         """Return the number of denied calls, also of denials without an entry."""
-        denials = read_denials(self.admin, self.keyspace, [identity])
+        denials = read_denials(self.store, [identity])
         return sum(denial.repeats for denial in denials)
 
     def denials(self, identity: str) -> list[dict[str, str]]:

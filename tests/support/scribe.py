@@ -8,7 +8,8 @@ from typing import Any
 from keyleash.audit.undo.values import read_keys
 from keyleash.commands import keys_of, load_table
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 
 NAMES = Keyspace()
 Words = Sequence[Any]
@@ -65,7 +66,7 @@ class Scribe:
         event = self.add(identity, *fields, entry_id=entry_id)
         self.client.execute_command(*words)
         afters = []
-        for value in read_keys(self.client, NAMES, changed).values():
+        for value in read_keys(Store(self.client, NAMES), changed).values():
             expires = -1 if value.expires_ms is None else value.expires_ms
             expected = value.digest if value.is_absent else f"{value.digest}:{expires}"
             afters += ["after", expected if after is None else after]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
 
 SEALED = Keyspace(prefix="c0ffee" * 5 + "00:", vault="decade" * 5 + "00:")
 SECRETS = (SEALED.prefix, SEALED.vault)

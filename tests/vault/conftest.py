@@ -29,6 +29,6 @@ def leash(server: RealServer) -> Leash:
 @pytest.fixture
 def sealed(leash: Leash) -> Leash:
     """The same server, sealed."""
-    seal(leash.admin, actor="ops")
+    seal(leash.store)
     leash.follow()
     return leash

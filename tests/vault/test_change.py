@@ -16,6 +16,7 @@ from keyleash.operator import freeze, load_policy, thaw
 from keyleash.operator.tokens import issue_token, list_tokens, revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.vault import Progress, change_prefixes, rotate, seal, unseal
 from keyleash.vault import change as vault_change
@@ -36,7 +37,7 @@ def names(leash: Leash) -> set[str]:
 def begin(leash: Leash, change: ChangeKind) -> None:
     """Prepare the server for *change*."""
     if change is not ChangeKind.SEAL:
-        seal(leash.admin, adopt=["a:*"])
+        seal(leash.store, adopt=["a:*"])
 
 
 @pytest.mark.parametrize("change", ChangeKind)
@@ -47,19 +48,19 @@ def test_change_preserves_all_records_and_data(leash: Leash, change: ChangeKind)
         first.set(f"a:{number}", number, ex=1000)
     with pytest.raises(keyleash.KeyNotGrantedError):
         first.get("b")
-    freeze(leash.admin, ["two"], reason="")
+    freeze(leash.store, ["two"], reason="")
     begin(leash, change)
     adopt = ["a:*"] if change is ChangeKind.SEAL else []
     before = leash.follow()
-    tokens, events = list_tokens(leash.admin), leash.events("one")
+    tokens, events = list_tokens(leash.store), leash.events("one")
     state = leash.state("one")
 
-    result = change_prefixes(leash.admin, change, actor="ops", adopt=adopt)
+    result = change_prefixes(Store(leash.admin), change, adopt=adopt)
 
     after = leash.follow()
     assert after != before
     assert not result.resumed
-    assert list_tokens(leash.admin) == tokens
+    assert list_tokens(leash.store) == tokens
     assert leash.events("one") == events
     assert leash.refusals("one") == 1
     assert leash.state("one")[8:] == state[8:]
@@ -68,21 +69,21 @@ def test_change_preserves_all_records_and_data(leash: Leash, change: ChangeKind)
     assert sorted(first.scan_iter("a:*")) == [b"a:%d" % number for number in range(10)]
     with pytest.raises(keyleash.SuspendedError):
         second.get("a:7")
-    thaw(leash.admin, ["two"])
+    thaw(leash.store, ["two"])
     assert second.get("a:7") == b"7"
     # Ten of the twenty calls per day were before the change.
     for _ in range(10):
         first.set("a:1", "x")
     with pytest.raises(keyleash.RateLimitedError):
         first.set("a:1", "x")
-    assert change.value in [event.event for event in read_control(leash.admin, after)]
+    assert change.value in [event.event for event in read_control(Store(leash.admin, after))]
 
 
 def test_sealed_server_has_few_public_keys(leash: Leash) -> None:
     """Guessed names lead to digests of guards, and to no key of an agent."""
     leash.agent("one").set("a:1", "x")
     leash.admin.set("other", "foreign")
-    seal(leash.admin, adopt=["a:*"])
+    seal(leash.store, adopt=["a:*"])
     keyspace = leash.follow()
 
     hidden = (keyspace.prefix, keyspace.vault)
@@ -99,9 +100,9 @@ def test_unsealing_restores_all_names(leash: Leash) -> None:
     """As if the server had never been sealed."""
     leash.agent("one").set("a:1", "x")
     before = names(leash)
-    seal(leash.admin, adopt=["a:*"])
+    seal(leash.store, adopt=["a:*"])
     keyspace = leash.follow()
-    unseal(leash.admin)
+    unseal(leash.store)
 
     stale = {keyspace.state("one"), keyspace.state("two")}
     assert names(leash) == before | stale
@@ -112,7 +113,7 @@ def test_keys_that_are_not_adopted_stay_outside(leash: Leash) -> None:
     """Agents do not find them."""
     agent = leash.agent("one")
     agent.set("a:1", "x")
-    seal(leash.admin)
+    seal(leash.store)
 
     assert agent.get("a:1") is None
     assert leash.admin.get("a:1") == b"x"
@@ -122,7 +123,7 @@ def test_rotation_leaves_nothing_under_the_old_prefixes(sealed: Leash) -> None:
     """A disclosed prefix is useless then."""
     agent, old = sealed.agent("one"), sealed.keyspace
     agent.set("a:1", "x")
-    rotate(sealed.admin)
+    rotate(sealed.store)
 
     left = {name for name in names(sealed) if name.startswith((old.prefix, old.vault))}
     assert left == {old.state("one"), old.state("two")}
@@ -132,12 +133,12 @@ def test_rotation_leaves_nothing_under_the_old_prefixes(sealed: Leash) -> None:
 def test_tools_find_the_prefixes_by_themselves(sealed: Leash) -> None:
     """No function takes a prefix, and all work as before."""
     admin = sealed.admin
-    token = issue_token(admin, "one")
+    token = issue_token(Store.open(admin), "one")
     agent = sealed.client(token.token)
     agent.set("a:1", "x")
-    assert load_policy(admin, policy(one=ALL), allow_removal=True).removed == ("two",)
+    assert load_policy(Store.open(admin), policy(one=ALL), allow_removal=True).removed == ("two",)
     assert agent.get("a:1") == b"x"
-    assert revoke(admin, token_id=token.id).tokens == (("one", token.id),)
+    assert revoke(Store.open(admin), token_id=token.id).tokens == (("one", token.id),)
     with pytest.raises(keyleash.TokenRevokedError):
         agent.get("a:1")
     assert not admin.exists(NAMES.policy)
@@ -156,11 +157,11 @@ def test_change_in_the_wrong_state_is_an_error(
 ) -> None:
     """Nothing is changed."""
     if change is ChangeKind.SEAL:
-        seal(leash.admin)
+        seal(leash.store)
     before = names(leash)
 
     with raises_code("vault", match=message):
-        change_prefixes(leash.admin, change)
+        change_prefixes(Store(leash.admin), change)
     assert names(leash) == before
 
 
@@ -169,7 +170,7 @@ def test_server_without_a_policy_is_not_sealed(embedded: RealServer) -> None:
     admin = embedded.client()
 
     with raises_code("no-policy"):
-        seal(admin)
+        seal(Store(admin))
     assert admin.keys() == []
 
 
@@ -180,13 +181,13 @@ def test_unsealing_with_a_taken_name_changes_nothing(sealed: Leash) -> None:
     sealed.admin.set("a:1", "outside")
 
     with pytest.raises(VaultConflictError, match="`a:1` exists both") as error:
-        unseal(sealed.admin)
+        unseal(sealed.store)
 
     assert error.value.keys == (b"a:1",)
     assert read_seal(sealed.admin).change is None
     assert agent.get("a:1") == b"within"
     sealed.admin.delete("a:1")
-    unseal(sealed.admin)
+    unseal(sealed.store)
     assert agent.get("a:1") == b"within"
 
 
@@ -200,14 +201,14 @@ def test_name_taken_during_a_change_is_a_conflict(
 
     call_before(monkeypatch, "record_sources", lambda: admin.set("a:7", "outside"))
     with pytest.raises(VaultConflictError, match="`a:7` exists both"):
-        unseal(admin)
+        unseal(Store(admin))
 
     with pytest.raises(keyleash.SuspendedError):
         agent.get("a:1")
     assert admin.get("a:1") == b"within"
     assert admin.get("a:7") == b"outside"
     admin.rename("a:7", "b:7")
-    assert unseal(admin).resumed
+    assert unseal(Store(admin)).resumed
     assert agent.get("a:7") == b"within"
 
 
@@ -241,25 +242,25 @@ def test_interrupted_change_is_continued(
         if report is None:
             call_before(patched, step, die)
         with pytest.raises(Killed):
-            change_prefixes(leash.admin, change, report=report, adopt=adopt)
+            change_prefixes(Store(leash.admin), change, report=report, adopt=adopt)
 
     if step == "record_sources":
         assert agent.get("a:1") == b"x"
-        assert list_tokens(leash.admin)
+        assert list_tokens(leash.store)
     elif step == "report":
         with pytest.raises(keyleash.SuspendedError):
             agent.get("a:1")
         with raises_code("vault-changing", match=f"vault {change.value}` is under way"):
-            list_tokens(leash.admin)
+            list_tokens(leash.store)
         is_rotation = change is ChangeKind.ROTATE
         other = ChangeKind.UNSEAL if is_rotation else ChangeKind.ROTATE
         with raises_code("vault", match="is unfinished"):
-            change_prefixes(leash.admin, other)
+            change_prefixes(Store(leash.admin), other)
     if step != "retire_functions":
-        assert change_prefixes(leash.admin, change).resumed
+        assert change_prefixes(Store(leash.admin), change).resumed
     assert agent.get("a:1") == b"x"
     assert read_seal(leash.admin).change is None
-    assert [token.identity for token in list_tokens(leash.admin)] == ["one"]
+    assert [token.identity for token in list_tokens(leash.store)] == ["one"]
 
 
 def test_concurrent_load_is_not_lost(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,17 +268,17 @@ def test_concurrent_load_is_not_lost(leash: Leash, monkeypatch: pytest.MonkeyPat
     admin = leash.admin
 
     def load_another() -> None:
-        load_policy(admin, policy(one=ALL), allow_removal=True)
+        load_policy(Store.open(admin), policy(one=ALL), allow_removal=True)
 
     with (
         monkeypatch.context() as patched,
         raises_code("activation-conflict", match="no prefix was changed"),
     ):
         call_before(patched, "record_sources", load_another)
-        seal(admin)
+        seal(Store(admin))
 
     assert server_keyspace(admin) == Keyspace()
-    assert seal(admin).resumed
+    assert seal(Store(admin)).resumed
     leash.follow()
     assert leash.agent("one").get("a:1") is None
 
@@ -286,11 +287,12 @@ def test_load_that_began_before_the_switch_is_a_conflict(leash: Leash) -> None:
     """Its guards would use the old prefixes."""
     from keyleash.operator import activate_policy, prepare_policy
 
-    prepared = prepare_policy(leash.admin, policy(one=ALL), keyspace=Keyspace())
-    seal(leash.admin)
+    before = leash.store
+    prepared = prepare_policy(before, policy(one=ALL))
+    seal(leash.store)
 
     with raises_code("activation-conflict"):
-        activate_policy(leash.admin, prepared, keyspace=Keyspace())
+        activate_policy(before, prepared)
 
 
 def test_progress_is_reported_in_steps(leash: Leash) -> None:
@@ -301,7 +303,7 @@ def test_progress_is_reported_in_steps(leash: Leash) -> None:
         pipe.execute()
     reported: list[Progress] = []
 
-    seal(leash.admin, adopt=["a:*"], report=reported.append)
+    seal(leash.store, adopt=["a:*"], report=reported.append)
 
     assert len(reported) > 5
     assert max(item.moved for item in reported) >= 3000
@@ -313,7 +315,7 @@ def test_removed_identity_retains_its_counts(leash: Leash) -> None:
     leash.agent("two").set("a:1", "x")
     leash.load(one=ALL)
     state, ttl = leash.state("two"), leash.admin.pttl(NAMES.state("two"))
-    seal(leash.admin)
+    seal(leash.store)
 
     keyspace = leash.follow()
     assert leash.state("two") == state
@@ -339,7 +341,7 @@ def test_grant_on_all_keys_does_not_reveal_the_control_prefix(sealed: Leash) -> 
 def test_change_deletes_old_functions(server: RealServer, change: ChangeKind) -> None:
     """They contain the old prefixes."""
     leash = Leash(server)
-    load_policy(leash.admin, policy(one=ALL), transport=Transport.FUNCTION)
+    load_policy(leash.store, policy(one=ALL), transport=Transport.FUNCTION)
     begin(leash, change)
     leash.follow()
     agent = leash.agent("one")
@@ -351,7 +353,7 @@ def test_change_deletes_old_functions(server: RealServer, change: ChangeKind) ->
 
     before = libraries()
     adopt = ["a:*"] if change is ChangeKind.SEAL else []
-    change_prefixes(leash.admin, change, adopt=adopt)
+    change_prefixes(Store(leash.admin), change, adopt=adopt)
 
     assert len(before) == len(libraries()) > 0
     assert before.isdisjoint(libraries())

@@ -174,8 +174,8 @@ def test_undo_in_the_vault_uses_logical_names(sealed: Leash) -> None:
         agent.set("a:1", "after")
         agent.hset("a:2", "f", "v")
 
-    assert value_as_of(sealed.admin, b"a:1", then_ms).value.elements == (b"before",)
-    done = apply_undo(sealed.admin, plan_undo(sealed.admin, UndoSelection(correlation="wrong")))
+    assert value_as_of(sealed.store, b"a:1", then_ms).value.elements == (b"before",)
+    done = apply_undo(sealed.store, plan_undo(sealed.store, UndoSelection(correlation="wrong")))
     assert done.restored == (b"a:1",)
     assert done.removed == (b"a:2",)
     assert agent.get("a:1") == b"before"

@@ -28,6 +28,7 @@ ENOUGH = 0.5
 """How likely it is that a change that was killed is let go on to its end."""
 WORKER = """
 import sys, redis
+from keyleash.store.store import Store
 from keyleash import vault
 url, kind = sys.argv[1:]
 client = redis.Redis.from_url(url)
@@ -35,7 +36,7 @@ change = getattr(vault, kind)
 options = {"adopt": ["a:*"]} if kind == "seal" else {}
 print("ready", flush=True)
 sys.stdin.readline()
-change(client, **options)
+change(Store(client), **options)
 print("done", flush=True)
 """
 
@@ -130,5 +131,5 @@ def test_killed_change_continues_without_wrong_replies(leash: Leash) -> None:
     assert server_keyspace(leash.admin) == leash.keyspace
     assert int(leash.admin.get("a:count") or 0) == agent.counted
     assert len(leash.admin.keys("a:*")) == KEYS + 1
-    assert len(list_tokens(leash.admin)) == 1
+    assert len(list_tokens(leash.store)) == 1
     assert leash.admin.xlen(leash.keyspace.audit("one")) == agent.counted

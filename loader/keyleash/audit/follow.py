@@ -22,9 +22,8 @@ from keyleash.audit.streams import (
     place_of_last_ms,
     sort_key,
 )
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 
 Found = TypeVar("Found", bound=HasId)
 Feed = Callable[[Sequence[RawEntry]], Iterable[Found]]
@@ -37,10 +36,7 @@ _ENTRY_ID = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
 
 
 def follow_events(
-    client: Client,
-    keyspace: Keyspace,
-    identities: Callable[[], Iterable[str]],
-    query: Query = EVERYTHING,
+    store: Store, identities: Callable[[], Iterable[str]], query: Query = EVERYTHING
 ) -> Iterator[AuditEvent | None]:
     """Yield the events of identities as they are recorded.
 
@@ -52,7 +48,6 @@ def follow_events(
     Returns:
         Events by time, without end; None after each wait without an event.
     """
-    client = operator_client(client)
     matcher = EventMatcher(query)
 
     def parse(identity: str, page: Sequence[RawEntry]) -> Iterator[AuditEvent]:
@@ -62,53 +57,45 @@ def follow_events(
                 yield from filter(matcher.accepts, events)
 
     def feeds() -> dict[str, Feed[AuditEvent]]:
-        return {keyspace.audit(identity): partial(parse, identity) for identity in identities()}
+        return {store.keys.audit(identity): partial(parse, identity) for identity in identities()}
 
-    return _follow(client, feeds, query.since_ms)
+    return _follow(store.client, feeds, query.since_ms)
 
 
 def follow_denials(
-    client: Client,
-    keyspace: Keyspace,
-    identities: Callable[[], Iterable[str]],
-    query: Query = EVERYTHING,
+    store: Store, identities: Callable[[], Iterable[str]], query: Query = EVERYTHING
 ) -> Iterator[Denial | None]:
     """Yield the denials of identities as they are recorded, like `follow_events`.
 
     A repeated denial is yielded again with its count, once that is recorded.
     """
-    client = operator_client(client)
     matcher = EventMatcher(query)
 
     def parse(identity: str, page: Sequence[RawEntry]) -> Iterator[Denial]:
         for entry_id, words in page:
             found = (
-                _repeated(client, keyspace.denied(identity), identity, words)
+                _repeated(store.client, store.keys.denied(identity), identity, words)
                 if words[0] == b"of"
                 else [denial_entry(identity, entry_id, words)]
             )
             yield from filter(matcher.accepts, found)
 
     def feeds() -> dict[str, Feed[Denial]]:
-        return {keyspace.denied(identity): partial(parse, identity) for identity in identities()}
+        return {store.keys.denied(identity): partial(parse, identity) for identity in identities()}
 
-    return _follow(client, feeds, query.since_ms)
+    return _follow(store.client, feeds, query.since_ms)
 
 
 def follow_control(
-    client: Client,
-    keyspace: Keyspace,
-    identities: Iterable[str] | None = None,
-    query: Query = EVERYTHING,
+    store: Store, identities: Iterable[str] | None = None, query: Query = EVERYTHING
 ) -> Iterator[ControlEvent | None]:
     """Yield operator actions like `follow_events`; arguments as for `read_control`."""
-    client = operator_client(client)
     accepts = control_filter(identities, query)
 
     def events(page: Sequence[RawEntry]) -> Iterator[ControlEvent]:
         return filter(accepts, map(control_event, page))
 
-    return _follow(client, lambda: {keyspace.control: events}, query.since_ms)
+    return _follow(store.client, lambda: {store.keys.control: events}, query.since_ms)
 
 
 def _repeated(client: Client, stream: str, identity: str, words: Words) -> Iterator[Denial]:

@@ -27,9 +27,8 @@ from keyleash.audit.streams import (
     streams_of,
 )
 from keyleash.errors import OperationError
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 
 _WANTED = re.compile(
     r"(?:(?:(?P<kind>audit|denied):)?(?P<owner>[^/\s:]+)/)?(?P<id>[0-9]{1,19}-[0-9]{1,19})"
@@ -38,7 +37,7 @@ _HELP = "see `keyleash audit log` for the ids of events"
 
 
 def find_event(
-    client: Client, keyspace: Keyspace, identities: Iterable[str], wanted: str
+    store: Store, identities: Iterable[str], wanted: str
 ) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
     """Find an entry by its id, with its follow-ups.
 
@@ -54,17 +53,16 @@ def find_event(
         OperationError (unknown-event): there is no such entry, or *wanted* is not an id.
         OperationError (ambiguous-event): several streams have an entry of that id.
     """
-    client = operator_client(client)
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
         raise OperationError("unknown-event", f"`{wanted}` is not an event id", help=_HELP)
-    streams = [stream for name in identities for stream in streams_of(keyspace, name)]
+    streams = [stream for name in identities for stream in streams_of(store.keys, name)]
     streams = [
         stream
-        for stream in [*streams, control_stream(keyspace)]
+        for stream in [*streams, control_stream(store.keys)]
         if parts["owner"] in {None, _owner(stream)} and parts["kind"] in {None, stream.kind}
     ]
-    found = _look(client, streams, parts["id"])
+    found = _look(store.client, streams, parts["id"])
     if not found:
         raise OperationError(
             "unknown-event", f"no audit stream has an event `{wanted}`", help=_HELP
@@ -77,7 +75,7 @@ def find_event(
             help=f"name one of {several}",
         )
     ((stream, entry),) = found.items()
-    return _read(client, keyspace, stream, entry)
+    return _read(store, stream, entry)
 
 
 def _owner(stream: AuditStream) -> str:
@@ -115,18 +113,18 @@ def _original(client: Client, stream: str, entry: RawEntry) -> RawEntry | None:
 
 
 def _read(
-    client: Client, keyspace: Keyspace, stream: AuditStream, entry: RawEntry
+    store: Store, stream: AuditStream, entry: RawEntry
 ) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
     entry_id, words = entry
     match stream.kind:
         case StreamKind.AUDIT:
-            pages = read_pages(client, stream.key, time_of(entry_id))
+            pages = read_pages(store.client, stream.key, time_of(entry_id))
             # The entry may have been trimmed since it was found.
             entries = with_follow_ups(pages)
             follow_ups = next((later for found, _, later in entries if found == entry_id), ())
             return audit_events(stream.identity, entry_id, pairs_of(words), follow_ups)
         case StreamKind.DENIED:
-            repeat_counts = RepeatCounts(client, keyspace, stream.identity)
+            repeat_counts = RepeatCounts(store, stream.identity)
             repeat_counts.look_ahead(time_of(entry_id))
             return (repeat_counts.counted(denial_entry(stream.identity, entry_id, words)),)
         case StreamKind.CONTROL:

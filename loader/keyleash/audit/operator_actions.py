@@ -10,9 +10,7 @@ from itertools import pairwise
 from keyleash.audit.entries import text_of, time_of
 from keyleash.audit.read import EVERYTHING, Query
 from keyleash.audit.streams import RawEntry, pairs_of, read_pages
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +54,9 @@ class PolicyUse:
     rules: Mapping[str, str]
 
 
-def read_activations(client: Client, keyspace: Keyspace) -> list[PolicyUse]:
+def read_activations(store: Store) -> list[PolicyUse]:
     """Return the recorded activations, the oldest first, without `until_ms`."""
-    events = read_control(client, keyspace)
+    events = read_control(store)
     return [policy_use(event) for event in events if event.event == "activate"]
 
 
@@ -82,8 +80,7 @@ def in_sequence(uses: list[PolicyUse]) -> list[PolicyUse]:
 
 
 def read_control(
-    client: Client,
-    keyspace: Keyspace,
+    store: Store,
     identities: Iterable[str] | None = None,
     query: Query = EVERYTHING,
     *,
@@ -96,10 +93,9 @@ def read_control(
         query: Its token and time range apply; the rest is ignored.
         newest_first: Read backwards.
     """
-    client = operator_client(client)
     accepts = control_filter(identities, query)
     bounds = (query.since_ms, query.until_ms)
-    for page in read_pages(client, keyspace.control, *bounds, newest_first=newest_first):
+    for page in read_pages(store.client, store.keys.control, *bounds, newest_first=newest_first):
         yield from filter(accepts, map(control_event, page))
 
 

@@ -13,11 +13,8 @@ from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
-from keyleash.store.identities import server_time_ms
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +36,24 @@ class ValueThen:
     untrusted: Mapping[str, int] = field(default_factory=dict)
 
 
-def value_as_of(
-    client: Client, key: bytes, time_ms: int, *, keyspace: Keyspace | None = None
-) -> ValueThen:
+def value_as_of(store: Store, key: bytes, time_ms: int) -> ValueThen:
     """Return the value of *key* at a past time.
 
     Args:
         time_ms: Server time, Unix milliseconds; changes in this millisecond count.
-        keyspace: Where keys are; read from the server if None.
 
     Raises:
         OperationError (unknown-value): the value is not known.
         UnvalidatedRestoreError: it is in a before-image that an agent may have forged, and the
             server does not validate payloads.
     """
-    client = operator_client(client)
-    keyspace = keyspace or server_keyspace(client)
-    now_ms = server_time_ms(client)
+    now_ms = store.now_ms()
     if time_ms > now_ms:
         raise _unknown("that time is in the future, by the server's clock")
-    now = read_keys(client, keyspace, [key])[key].state
-    grants = Grants(client, keyspace)
+    now = read_keys(store, [key])[key].state
+    grants = Grants(store)
     trust = Trust(grants, [key])
-    steps = _steps(client, keyspace, key, time_ms, trust)
+    steps = _steps(store, key, time_ms, trust)
     history = in_order(steps, now, now_ms)
     source = next((step for step in history if step.time_ms > time_ms), None)
     last = next((step for step in reversed(history) if step.time_ms <= time_ms), None)
@@ -75,8 +67,8 @@ def value_as_of(
             f" between event {after} and {until}"
         )
     if is_same is None and (source is None or source.before is not None):
-        _require_complete_streams(client, keyspace, key, time_ms, grants)
-    value = _value(client, keyspace, key, source)
+        _require_complete_streams(store, key, time_ms, grants)
+    value = _value(store, key, source)
     if last is not None and value.is_absent and is_same:
         was = last.after_state
         if was.digest != NOTHING.digest and (was.expires_ms or 0) > time_ms:
@@ -85,26 +77,22 @@ def value_as_of(
     return ValueThen(value, source, last, bool(is_same), +trust.untrusted)
 
 
-def _steps(
-    client: Client, keyspace: Keyspace, key: bytes, time_ms: int, trust: Trust
-) -> list[UndoStep]:
+def _steps(store: Store, key: bytes, time_ms: int, trust: Trust) -> list[UndoStep]:
     """Return the last change up to a time and all later ones, in no order."""
-    events = read_events(
-        client, keyspace, stream_owners(client, keyspace), Query(key=key), newest_first=True
-    )
+    events = read_events(store, stream_owners(store), Query(key=key), newest_first=True)
     found: list[UndoStep] = []
     # Two streams have no order within a millisecond.
     for at_ms, group in groupby(events, key=lambda event: event.time_ms):
         found += steps_on([key], filter(trust.is_trusted, group))[key]
         if at_ms <= time_ms and found and found[-1].time_ms <= time_ms:
             break
-    return read_back(found, read_images(client, keyspace, images_of([found])))
+    return read_back(found, read_images(store, images_of([found])))
 
 
-def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | None) -> Value:
+def _value(store: Store, key: bytes, source: UndoStep | None) -> Value:
     """Return the value of the before-image of *source*, or the present value."""
     if source is None:
-        return _shown(read_keys(client, keyspace, [key], whole=True)[key])
+        return _shown(read_keys(store, [key], whole=True)[key])
     image = source.before
     if image is None:
         reason = "no before-image was taken"
@@ -118,7 +106,7 @@ def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | No
         )
     if image.content is None:
         return NOTHING
-    images = read_images(client, keyspace, [(source.identity, image.content)], whole=True)
+    images = read_images(store, [(source.identity, image.content)], whole=True)
     if images.withheld.images:
         raise images.withheld.error(f"the before-image in event {source.event}")
     value = images[image.content]
@@ -133,14 +121,12 @@ def _shown(value: Value) -> Value:
     return value
 
 
-def _require_complete_streams(
-    client: Client, keyspace: Keyspace, key: bytes, time_ms: int, grants: Grants
-) -> None:
+def _require_complete_streams(store: Store, key: bytes, time_ms: int, grants: Grants) -> None:
     """Raise an error if events since a time that may concern the key were trimmed."""
-    for name in stream_owners(client, keyspace):
+    for name in stream_owners(store):
         if not grants.could_change_since(name, key, time_ms):
             continue
-        lost_until_ms = _lost_until_ms(client, keyspace.audit(name))
+        lost_until_ms = _lost_until_ms(store.client, store.keys.audit(name))
         if lost_until_ms is not None and lost_until_ms > time_ms:
             raise _unknown(
                 f"the audit stream of `{name}` was trimmed since then, so its value is not known",

@@ -29,9 +29,7 @@ from keyleash.audit.streams import (
 )
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
 from keyleash.policy.patterns import may_start_with
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.store import Store
 
 KeyTest = Callable[[bytes], object]
 _CUT = 256
@@ -175,12 +173,12 @@ _PAGE = 1000
 class RepeatCounts:
     """The counts of repeated denials of one identity, by the id of the first."""
 
-    def __init__(self, client: Client, keyspace: Keyspace, identity: str) -> None:
-        self._client = client
-        self._stream = keyspace.denied(identity)
+    def __init__(self, store: Store, identity: str) -> None:
+        self._store = store
+        self._stream = store.keys.denied(identity)
         # Before the stream is read: the counts of a minute that ends meanwhile are in the stream.
         # A fenced agent may have added any number of fields.
-        fields = client.hscan_iter(keyspace.repeats(identity), count=_PAGE)
+        fields = store.client.hscan_iter(store.keys.repeats(identity), count=_PAGE)
         self._counts = _counts_by_id(dict(fields))
 
     def note(self, words: Words) -> None:
@@ -189,7 +187,7 @@ class RepeatCounts:
 
     def look_ahead(self, since_ms: int | None) -> None:
         """Add all such entries since a time; the stream is short."""
-        for page in read_pages(self._client, self._stream, since_ms):
+        for page in read_pages(self._store.client, self._stream, since_ms):
             for _, words in page:
                 if words[0] == b"of":
                     self.note(words)
@@ -200,15 +198,15 @@ class RepeatCounts:
         return denial if count <= 1 else replace(denial, repeats=count)
 
 
-def read_folded(client: Client, keyspace: Keyspace, identities: Sequence[str]) -> dict[str, int]:
+def read_folded(store: Store, identities: Sequence[str]) -> dict[str, int]:
     """Count the denials of each identity that have no separate entry.
 
     They are counted with the first denial of their kind in their minute. The count restarts at 0
     if the identity's hash of counts is lost.
     """
-    with client.pipeline(transaction=False) as pipe:
+    with store.client.pipeline(transaction=False) as pipe:
         for name in identities:
-            pipe.hscan(keyspace.repeats(name), count=_PAGE)
+            pipe.hscan(store.keys.repeats(name), count=_PAGE)
         pages = pipe.execute() if identities else []
     found = {}
     for name, (_, fields) in zip(identities, pages, strict=True):
@@ -230,8 +228,7 @@ WithFollowUps = tuple[bytes, Words, Sequence[Words]]
 
 
 def read_events(
-    client: Client,
-    keyspace: Keyspace,
+    store: Store,
     identities: Iterable[str],
     query: Query = EVERYTHING,
     *,
@@ -242,12 +239,11 @@ def read_events(
     Follow-ups are merged into their events. A batch yields an event for each of its commands that
     *query* matches. *identities* may include inactive ones, and `OPERATORS`.
     """
-    client = operator_client(client)
     matcher = EventMatcher(query)
 
     def entries(identity: str) -> Iterator[AuditEvent]:
-        stream, span = keyspace.audit(identity), (query.since_ms, query.until_ms)
-        pages = read_pages(client, stream, *span, newest_first=newest_first)
+        stream, span = store.keys.audit(identity), (query.since_ms, query.until_ms)
+        pages = read_pages(store.client, stream, *span, newest_first=newest_first)
         for entry_id, words, follow_ups in with_follow_ups(pages, newest_first=newest_first):
             if matcher.may_accept(words):
                 events = audit_events(identity, entry_id, pairs_of(words), follow_ups)
@@ -257,8 +253,7 @@ def read_events(
 
 
 def read_denials(
-    client: Client,
-    keyspace: Keyspace,
+    store: Store,
     identities: Iterable[str],
     query: Query = EVERYTHING,
     *,
@@ -268,18 +263,19 @@ def read_denials(
 
     Counts of repeats include the current minute.
     """
-    client = operator_client(client)
     matcher = EventMatcher(query)
 
     def entries(identity: str) -> Iterator[Denial]:
-        repeat_counts = RepeatCounts(client, keyspace, identity)
+        repeat_counts = RepeatCounts(store, identity)
         # A count of repeats is recorded with the next denial in a later minute, perhaps after
         # the time range.
         until_ms = None if newest_first else query.until_ms
         if not newest_first:
             repeat_counts.look_ahead(query.since_ms)
-        stream = keyspace.denied(identity)
-        for page in read_pages(client, stream, query.since_ms, until_ms, newest_first=newest_first):
+        stream = store.keys.denied(identity)
+        for page in read_pages(
+            store.client, stream, query.since_ms, until_ms, newest_first=newest_first
+        ):
             for entry_id, words in page:
                 if words[0] == b"of":
                     repeat_counts.note(words)

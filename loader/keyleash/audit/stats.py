@@ -11,8 +11,7 @@ from typing import Literal, TypeVar
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.errors import ReplyCode
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
+from keyleash.store.store import Store
 
 PREFIX_SEGMENTS = 2
 ANY_COMMAND = "(any command)"
@@ -111,21 +110,17 @@ def ranked(tallies: Mapping[Name, Tally]) -> list[tuple[Name, Tally]]:
     return sorted(tallies.items(), key=lambda row: (-row[1].total, row[0]))
 
 
-def count_token_calls(client: Client, keyspace: Keyspace, identity: str, token_id: str) -> int:
+def count_token_calls(store: Store, identity: str, token_id: str) -> int:
     """Return the number of recorded commands of a token, including each command of a batch.
 
     Allowed calls may be more: reads are recorded only if the policy says so, and streams are
     trimmed.
     """
-    return sum(1 for _ in read_events(client, keyspace, [identity], Query(token=token_id)))
+    return sum(1 for _ in read_events(store, [identity], Query(token=token_id)))
 
 
 def recent_calls(
-    client: Client,
-    keyspace: Keyspace,
-    identities: Collection[str],
-    span_ms: tuple[int, int],
-    at_most: int,
+    store: Store, identities: Collection[str], span_ms: tuple[int, int], at_most: int
 ) -> tuple[Counter[str], frozenset[str]]:
     """Count the recorded commands of a time span by token id.
 
@@ -136,7 +131,7 @@ def recent_calls(
     counts: Counter[str] = Counter()
     incomplete = set()
     for identity in identities:
-        events = read_events(client, keyspace, [identity], query, newest_first=True)
+        events = read_events(store, [identity], query, newest_first=True)
         counts.update(event.token for event in islice(events, at_most))
         if next(events, None) is not None:
             incomplete.add(identity)
@@ -144,7 +139,7 @@ def recent_calls(
 
 
 def count_revoked_denials(
-    client: Client, keyspace: Keyspace, identities: Collection[str], since_ms: int | None = None
+    store: Store, identities: Collection[str], since_ms: int | None = None
 ) -> Counter[str]:
     """Count the calls that were denied because their token is revoked, by token id.
 
@@ -153,6 +148,6 @@ def count_revoked_denials(
     """
     query = Query(code=ReplyCode.TOKEN_REVOKED, since_ms=since_ms)
     counts: Counter[str] = Counter()
-    for denial in read_denials(client, keyspace, identities, query):
+    for denial in read_denials(store, identities, query):
         counts[denial.token] += denial.repeats
     return counts

@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import OPERATORS, Keyspace
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 
 Words = list[bytes]
 """The fields of an entry: names and values in turn; names may repeat."""
@@ -71,9 +72,9 @@ def control_stream(keyspace: Keyspace) -> AuditStream:
     return AuditStream(StreamKind.CONTROL, "", keyspace.control)
 
 
-def stream_owners(client: Client, keyspace: Keyspace) -> list[str]:
+def stream_owners(store: Store) -> list[str]:
     """Return the names that may have an audit stream: all identities ever active, and operators."""
-    return [*known_identities(client, keyspace), OPERATORS]
+    return [*known_identities(store), OPERATORS]
 
 
 def read_pages(

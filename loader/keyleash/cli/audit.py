@@ -69,7 +69,6 @@ from keyleash.cli.terminal import (
 )
 from keyleash.errors import UsageError
 from keyleash.status import identity_statuses
-from keyleash.store.identities import server_time_ms
 from keyleash.store.records import read_active
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, counted, iso_time, json_bytes, json_object, printable
@@ -170,8 +169,8 @@ def show(settings: Settings, event: str) -> None:
     before-images in the format of DUMP.
     """
     names = stream_names(settings)
-    where = (settings.client, settings.keyspace)
-    entries = list(Trust.of(*where).marked(find_event(*where, names, event)))
+    store = settings.store
+    entries = list(Trust.of(store).marked(find_event(store, names, event)))
     if settings.json:
         for entry in entries:
             print_json_line(entry_as_json(entry, images=True))
@@ -205,14 +204,14 @@ def timeline(
     since_ms, until_ms = time_range(settings, since, until)
     raw = resolve_key(settings, key)
     query = Query(key=raw, since_ms=since_ms, until_ms=until_ms)
-    where = (settings.client, settings.keyspace)
-    trust = Trust.of(*where, [raw])
+    store = settings.store
+    trust = Trust.of(store, [raw])
     names = stream_names(settings)
     backwards = limit is not None
     found: Iterator[Any] = merged(
         [
-            filter(trust.is_trusted, read_events(*where, names, query, newest_first=backwards)),
-            read_denials(*where, names, query, newest_first=backwards),
+            filter(trust.is_trusted, read_events(store, names, query, newest_first=backwards)),
+            read_denials(store, names, query, newest_first=backwards),
         ],
         newest_first=backwards,
     )
@@ -241,9 +240,9 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     value is unknown: there is no before-image, the audit stream does not reach back so far, or the
     key was changed outside of guards.
     """
-    time_ms = time.at(server_time_ms(settings.client))
+    time_ms = time.at(settings.store.now_ms())
     raw = resolve_key(settings, key)
-    then = value_as_of(settings.client, raw, time_ms, keyspace=settings.keyspace)
+    then = value_as_of(settings.store, raw, time_ms)
     if settings.json:
         print_json(
             {
@@ -306,7 +305,7 @@ def stats(
     """
     since_ms, until_ms = time_range(settings, since, until)
     query = Query(since_ms=since_ms, until_ms=until_ms)
-    where = (settings.client, settings.keyspace, stream_names(settings, [*named, *identities]))
+    where = (settings.store, stream_names(settings, [*named, *identities]))
     found, gaps = Stats(), []
     events, denials = read_events(*where, query), read_denials(*where, query)
     for entry in chain(with_gaps(events), with_gaps(denials)):
@@ -404,19 +403,16 @@ def report(
         )
     since_ms, until_ms = time_range(settings, since, until)
     query = Query(correlation=correlation, since_ms=since_ms, until_ms=until_ms)
-    client, keyspace = settings.client, settings.keyspace
+    store = settings.store
     names = stream_names(settings, [identity] if identity else ())
-    active = read_active(client, keyspace)
+    active = read_active(store)
     found = gather(
-        client,
-        keyspace,
+        store,
         names,
         query,
         server=settings.shown_url,
         identity=identity,
-        statuses=identity_statuses(client, keyspace, active, server_time_ms(client))
-        if active
-        else (),
+        statuses=identity_statuses(store, active, store.now_ms()) if active else (),
     )
     if found is None:
         raise nothing_found(settings, "event or denial", query)

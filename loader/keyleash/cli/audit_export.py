@@ -100,15 +100,13 @@ def export(
     ended, also after a crash: no entry is lost or duplicated. --follow --json prints JSON Lines.
     """
     for name in identities:
-        require_known(settings.client, settings.keyspace, name)
+        require_known(settings.store, name)
     with stopped_by_signals() as is_stopping, locked_archive(Path(directory)) as archive:
         archiver = Archiver(
-            settings.client,
-            settings.keyspace,
+            settings.store,
             archive,
             file_format=FileFormat(file_format),
             identities=identities,
-            actor=settings.actor,
             take_over=take_over,
             is_stopping=is_stopping,
         )
@@ -195,7 +193,7 @@ def verify(settings: Settings, directory: str, recorded: bool) -> int:
     Exit code 0 if the archive is valid, else 1. Without --recorded it needs no server; with it,
     it also finds forgeries by a user who could write to DIR.
     """
-    marks = recorded_by_server(settings.client, settings.keyspace) if recorded else None
+    marks = recorded_by_server(settings.store) if recorded else None
     report = verify_archive(Path(directory), marks)
     if settings.json:
         print_json(_report_json(report))

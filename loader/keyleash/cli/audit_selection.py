@@ -26,7 +26,7 @@ from keyleash.cli.options import IDENTITY, Moment, since_option
 from keyleash.cli.settings import Settings
 from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
 from keyleash.policy.patterns import parse_pattern
-from keyleash.store.identities import require_known, server_time_ms
+from keyleash.store.identities import require_known
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, unescaped
@@ -58,14 +58,14 @@ def stream_names(
         OperationError (no-policy): No policy was ever loaded.
         OperationError (unknown-identity): A name is unknown.
     """
-    client, keyspace = settings.client, settings.keyspace
+    store = settings.store
     names = list(dict.fromkeys(given))
     for name in names:
         if name != OPERATORS:
-            require_known(client, keyspace, name)
+            require_known(store, name)
     if names:
         return names
-    known = require_known(client, keyspace, None)
+    known = require_known(store, None)
     return [*known, OPERATORS] if operators else known
 
 
@@ -75,7 +75,7 @@ def resolve_key(settings: Settings, given: str) -> bytes:
     escaped = unescaped(raw)
     if escaped == raw or settings.client.exists(settings.keyspace.physical(raw)):
         return raw
-    where = (settings.client, settings.keyspace, stream_names(settings), Query(key=raw))
+    where = (settings.store, stream_names(settings), Query(key=raw))
     is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))
     return raw if is_recorded else escaped
 
@@ -91,7 +91,7 @@ def time_range(
     """
     if since is None and until is None:
         return None, None
-    now_ms = server_time_ms(settings.client)
+    now_ms = settings.store.now_ms()
     since_ms = None if since is None else since.at(now_ms)
     until_ms = None if until is None else until.at(now_ms)
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
@@ -107,7 +107,7 @@ def nothing_found(settings: Settings, what: str, query: Query) -> OperationError
         for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
         if time_ms is not None
     ]
-    now = clock_time(server_time_ms(settings.client))
+    now = clock_time(settings.store.now_ms())
     return OperationError(
         "nothing-found",
         " ".join([f"found no {what}", *bounds]),
@@ -221,27 +221,27 @@ class Selection:
     def read(self, settings: Settings, query: Query, *, newest_first: bool) -> Iterator[AnyEntry]:
         """Yield the selected entries."""
         names = self.names(settings)
-        where = (settings.client, settings.keyspace)
+        store = settings.store
         match self.kind:
             case EntryKind.EVENTS:
-                found = read_events(*where, names, query, newest_first=newest_first)
-                return Trust.of(*where).marked(found)
+                found = read_events(store, names, query, newest_first=newest_first)
+                return Trust.of(store).marked(found)
             case EntryKind.DENIALS:
-                return read_denials(*where, names, query, newest_first=newest_first)
+                return read_denials(store, names, query, newest_first=newest_first)
             case EntryKind.CONTROL:
                 concerned = names if self.identities else None
-                return read_control(*where, concerned, query, newest_first=newest_first)
+                return read_control(store, concerned, query, newest_first=newest_first)
 
     def follow(self, settings: Settings, query: Query) -> Iterator[AnyEntry | None]:
         """Yield the selected entries as they are recorded, and None while there are none."""
-        where = (settings.client, settings.keyspace)
+        store = settings.store
         match self.kind:
             case EntryKind.EVENTS:
-                return follow_events(*where, lambda: self.names(settings), query)
+                return follow_events(store, lambda: self.names(settings), query)
             case EntryKind.DENIALS:
-                return follow_denials(*where, lambda: self.names(settings), query)
+                return follow_denials(store, lambda: self.names(settings), query)
             case EntryKind.CONTROL:
-                return follow_control(*where, self.identities or None, query)
+                return follow_control(store, self.identities or None, query)
 
 
 def selection_options(function: F) -> F:

@@ -24,7 +24,7 @@ from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens import TokenState, list_tokens
 from keyleash.policy import SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
-from keyleash.store.identities import require_active, server_time_ms
+from keyleash.store.identities import require_active
 from keyleash.store.state import Layout
 from keyleash.store.wire import declared_keys
 from keyleash.text import printable
@@ -45,7 +45,7 @@ def stored_counts(
 ) -> ModelState:
     """Read the limit counts that apply to a call: of identity, token and captured segments."""
     state = identity_counts(settings, identity)
-    state.sizes = ServerSizes(settings.client, settings.keyspace)
+    state.sizes = ServerSizes(settings.store)
     keys = [bytes(key) for key in declared_keys(table, as_sent(words))]
     for limit in identity.limits:
         if limit.subject.kind is SubjectKind.IDENTITY:
@@ -57,10 +57,10 @@ def stored_counts(
 
 def identity_counts(settings: Settings, identity: Identity) -> ModelState:
     """Read the counts of identity-wide limits, and the suspension."""
-    client, keyspace = settings.client, settings.keyspace
-    packed = client.get(keyspace.state(identity.name))
-    layout = client.hget(keyspace.layouts, identity.name)
-    reason = client.hget(keyspace.suspension(identity.name), "reason") or b""
+    store = settings.store
+    packed = store.client.get(store.keys.state(identity.name))
+    layout = store.client.hget(store.keys.layouts, identity.name)
+    reason = store.client.hget(store.keys.suspension(identity.name), "reason") or b""
     found = stored_state(
         identity,
         packed,
@@ -69,7 +69,7 @@ def identity_counts(settings: Settings, identity: Identity) -> ModelState:
     )
     hard_max = identity.audit.hard_max
     if hard_max is not None:
-        found.is_full = client.xlen(keyspace.audit(identity.name)) >= hard_max
+        found.is_full = store.client.xlen(store.keys.audit(identity.name)) >= hard_max
     return found
 
 
@@ -161,7 +161,7 @@ def context_of_server(
         OperationError (unknown-identity): The active policy has no identity *name*.
         OperationError (unknown-token-id): *name* has no token of that id.
     """
-    active = require_active(settings.client, settings.keyspace)
+    active = require_active(settings.store)
     policy = parse_policy(active.document, file=ACTIVE, commands=None)
     identity = _require_identity(policy, name, "the active policy")
     try:
@@ -169,7 +169,7 @@ def context_of_server(
     except UnreadableCommandsError:
         # The guards too were then compiled for the shipped table.
         table = load_table()
-    now_us = server_time_ms(settings.client) * 1000
+    now_us = settings.store.now_ms() * 1000
     return DecisionContext(
         identity=identity,
         table=table,
@@ -184,7 +184,7 @@ def context_of_server(
 
 
 def _token_denial(settings: Settings, name: str, token_id: str) -> Decision | None:
-    tokens = list_tokens(settings.client, name, keyspace=settings.keyspace)
+    tokens = list_tokens(settings.store, name)
     info = next((token for token in tokens if token.id == token_id), None)
     if info is None:
         raise OperationError(

@@ -101,7 +101,7 @@ def fence_options(function: F) -> F:
 
 def _read_servers(settings: Settings, urls: Sequence[str]) -> FencedServers:
     first = FenceNode(settings.shown_url, settings.client)
-    return FencedServers.read([first, *other_nodes(settings, urls)], settings.keyspace)
+    return FencedServers.read(settings.store, [first, *other_nodes(settings, urls)])
 
 
 def _read_desired(
@@ -115,7 +115,7 @@ def _read_desired(
     generate: bool = False,
 ) -> tuple[FencedServers, list[DesiredUser], list[GeneratedPassword]]:
     """Return servers, desired users and the generated passwords; nothing is changed."""
-    present = tier_of(settings.keyspace)
+    present = tier_of(settings.store.keys)
     if tier not in (None, present):
         state = "sealed" if present is Tier.SEALED else "not sealed"
         raise UsageError(
@@ -123,16 +123,11 @@ def _read_desired(
             help="omit `--tier`, or seal the server first",
         )
     servers = _read_servers(settings, nodes)
-    name, text = "<active policy>", require_active(settings.client, settings.keyspace).document
+    name, text = "<active policy>", require_active(settings.store).document
     if file is not None:
         name, text = read_text(file)
     guards = prepare_policy(
-        settings.client,
-        text,
-        file=name,
-        keyspace=settings.keyspace,
-        allow_eviction=True,
-        allow_unvalidated_restore=True,
+        settings.store, text, file=name, allow_eviction=True, allow_unvalidated_restore=True
     ).guards
     given = read_hashes(hashes, [guard.identity for guard in guards])
     users = desired_users(servers, guards)
@@ -266,7 +261,7 @@ def apply(settings: Settings, /, yes: bool, **options: Any) -> None:
         if not require_consent("change these users?", yes):
             raise OperationError("declined", "nothing was changed")
     with _changing(settings, generated):
-        outcome = apply_fences(servers, users, wide=wide, actor=settings.actor)
+        outcome = apply_fences(servers, users, wide=wide)
     if settings.json:
         print_json(
             {
@@ -327,7 +322,7 @@ def remove(
         if not require_consent("delete these users?", yes):
             raise OperationError("declined", "nothing was deleted")
     with _changing(settings):
-        deleted = remove_fences(servers, named, actor=settings.actor)
+        deleted = remove_fences(servers, named)
     if settings.json:
         print_json({"removed": _users_as_json(deleted)})
         return
@@ -370,7 +365,7 @@ def rotate(
     generated = [] if hashes is not None else [generate_password(name) for name in named]
     given |= {item.identity: item.sha256 for item in generated}
     with _changing(settings, generated):
-        add_passwords(servers, given, actor=settings.actor)
+        add_passwords(servers, given)
     if settings.json:
         print_json({"passwords": _passwords_as_json(generated), "added": len(given)})
         return
@@ -383,7 +378,7 @@ def rotate(
 
 def _finish(settings: Settings, servers: FencedServers, named: Sequence[str]) -> None:
     with _changing(settings):
-        dropped = drop_old_passwords(servers, named, actor=settings.actor)
+        dropped = drop_old_passwords(servers, named)
     if settings.json:
         print_json({"finished": dropped})
     elif dropped:

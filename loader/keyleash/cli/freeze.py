@@ -57,11 +57,9 @@ def freeze_(
     require_reason(reason, "give a reason: every denial includes it")
     ends = "until `keyleash thaw`" if for_s is None else f"for {span(for_s)}"
     _confirm_all(settings, identities, yes, "freeze", f"every agent stops {ends}")
-    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    store = settings.store
     with settings.changing("look at `keyleash status`"):
-        result = freeze(
-            client, identities, reason=reason, for_s=for_s, actor=actor, keyspace=keyspace
-        )
+        result = freeze(store, identities, reason=reason, for_s=for_s)
     _show(settings, result, _frozen_status)
 
 
@@ -78,9 +76,9 @@ def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
     """
     effect = "every suspended identity resumes, also those that a circuit breaker suspended"
     _confirm_all(settings, identities, yes, "thaw", effect)
-    client, keyspace = settings.client, settings.keyspace
+    store = settings.store
     with settings.changing("look at `keyleash status`"):
-        result = thaw(client, identities, actor=settings.actor, keyspace=keyspace)
+        result = thaw(store.by(settings.actor), identities)
     _show(settings, result, _thawed_status)
 
 
@@ -89,7 +87,7 @@ def _confirm_all(
 ) -> None:
     if identities:
         return
-    require_known(settings.client, settings.keyspace, None)
+    require_known(settings.store, None)
     if not yes:
         print_note(effect)
     if not require_consent(f"{verb} every identity on {settings.shown_url}?", yes):

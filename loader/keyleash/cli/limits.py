@@ -57,14 +57,7 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> 
     """
     require_reason(reason, "give a reason for the audit log")
     with settings.changing("see `keyleash audit log --control`"):
-        done = reset_limits(
-            settings.client,
-            identity,
-            limit,
-            reason=reason,
-            actor=settings.actor,
-            keyspace=settings.keyspace,
-        )
+        done = reset_limits(settings.store, identity, limit, reason=reason)
     if settings.json:
         print_json(json_object(done, "identity", "limits", "counters", "bound_us", "event"))
         return

@@ -98,10 +98,9 @@ def prepare(
     """Compile a policy for the server, with a progress bar; see `prepare_policy`."""
     with progress("compiling", is_wanted=not settings.json) as report:
         return prepare_policy(
-            settings.client,
+            settings.store,
             document,
             file=file,
-            keyspace=settings.keyspace,
             allow_eviction=allow_eviction,
             allow_unvalidated_restore=allow_unvalidated_restore,
             report=report,
@@ -135,7 +134,7 @@ def _load(
         OperationError (not-verified): The activated records differ from what was written.
     """
     target = require_target(settings, yes=yes)
-    client, keyspace = settings.client, settings.keyspace
+    store = settings.store
     others = [node.client for node in other_nodes(settings, nodes)]
     prepared = prepare(
         settings,
@@ -146,7 +145,7 @@ def _load(
     )
     if not settings.json:
         warn(prepared.warnings)
-    preview = preview_load(client, prepared, keyspace, transport)
+    preview = preview_load(store, prepared, transport)
     if not preview.is_empty:
         print_plan(target, source, prepared, preview, full=full, err=True)
         if yes and preview.removed and not allow_removal:
@@ -156,10 +155,8 @@ def _load(
     try:
         with progress("loading", is_wanted=not settings.json) as report:
             result = activate_policy(
-                client,
+                store.by(settings.actor),
                 prepared,
-                actor=settings.actor,
-                keyspace=keyspace,
                 transport=transport,
                 others=others,
                 expected=preview.generation,
@@ -168,7 +165,7 @@ def _load(
                 # Without `--yes` a person has agreed to all of the plan.
                 allow_removal=allow_removal or not (yes or preview.is_empty),
             )
-        verify_activation(client, prepared, keyspace, transport, result.generation)
+        verify_activation(store, prepared, transport, result.generation)
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
         print_note(_interrupted_load(settings, prepared.digest, preview.generation))
         raise
@@ -196,7 +193,7 @@ def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> No
 def _interrupted_load(settings: Settings, digest: str, before: int) -> str:
     """Return the outcome of an interrupted load, as far as the server can be asked."""
     try:
-        active = read_active(settings.client, settings.keyspace)
+        active = read_active(settings.store)
     except RedisError:
         return "the policy may be active: see `keyleash status`"
     if active is None or active.generation == before:
@@ -231,7 +228,7 @@ def _print_result(
     count = counted(len(result.identities), "identity")
     click.echo(f"activated generation {result.generation}: {count}")
     print_note("verified: records, states and scripts match")
-    fenced = read_records(settings.client, settings.keyspace)
+    fenced = read_records(settings.store)
     without = [name for name in result.identities if name not in fenced]
     if fenced and without:
         print_note(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
@@ -293,8 +290,8 @@ def rollback(settings: Settings, /, to: str | None, **options: Any) -> None:
     of its own, shows the plan, asks for the same consent, and preserves counters, tokens and
     suspensions.
     """
-    active = read_active(settings.client, settings.keyspace)
-    stored = read_history(settings.client, settings.keyspace)
+    active = read_active(settings.store)
+    stored = read_history(settings.store)
     target = find_stored(stored, to) if to is not None else _previous(settings, stored)
     _load(
         settings,
@@ -335,7 +332,7 @@ def find_stored(stored: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
 
 
 def _previous(settings: Settings, stored: Sequence[ActivePolicy]) -> ActivePolicy:
-    active = require_active(settings.client, settings.keyspace)
+    active = require_active(settings.store)
     found = next((item for item in stored if item.digest == active.before), None)
     if found is None:
         raise OperationError(

@@ -16,6 +16,7 @@ from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_not
 from keyleash.errors import OperationError, UsageError
 from keyleash.metrics import SnapshotCollector
 from keyleash.status import read_snapshot
+from keyleash.store.store import Store
 
 HOST = "127.0.0.1"
 
@@ -43,7 +44,9 @@ def metrics(settings: Settings, port: int | None) -> int:
         )
     # Short timeouts, since a scrape is aborted after some seconds.
     client = node_client(settings.url, settings.url, timeout_s=settings.timeout_s)
-    collector = SnapshotCollector(lambda: read_snapshot(client), _failure_printer(settings))
+    collector = SnapshotCollector(
+        lambda: read_snapshot(Store.open(client)), _failure_printer(settings)
+    )
     registry = CollectorRegistry()
     registry.register(collector)
     if port is not None:

@@ -23,8 +23,7 @@ from keyleash.cli.settings import (
 from keyleash.cli.terminal import print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence import FenceNode
-from keyleash.store.records import Client
-from keyleash.store.server_check import CheckedRedis
+from keyleash.store.server_check import CheckedRedis, Client
 from keyleash.text import counted
 from keyleash.watch import Address
 

@@ -23,6 +23,7 @@ from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, Us
 from keyleash.policy.quantities import parse_duration
 from keyleash.store.identities import known_identities
 from keyleash.store.prefixes import server_keyspace
+from keyleash.store.store import Store
 from keyleash.store.token import TOKEN_START
 from keyleash.store.wire import Transport
 
@@ -229,7 +230,7 @@ class IdentityName(StringParamType):
         url = str(ctx.find_root().params.get("url") or "")
         try:
             client = node_client(url, url)
-            names = known_identities(client, server_keyspace(client))
+            names = known_identities(Store(client, server_keyspace(client)))
         except (redis_errors.RedisError, OSError, KeyleashError):
             return []
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -55,7 +55,7 @@ def plan(
         allow_eviction=True,
         allow_unvalidated_restore=allow_unvalidated_restore,
     )
-    preview = preview_load(settings.client, prepared, settings.keyspace, Transport(transport))
+    preview = preview_load(settings.store, prepared, Transport(transport))
     if settings.json:
         warnings = [problem_as_json(warning) for warning in prepared.warnings]
         plan = plan_as_json(prepared, preview)

@@ -28,12 +28,8 @@ def show(settings: Settings, digest: str | None) -> None:
 
     `keyleash policy show > agents.yaml` restores a lost file.
     """
-    client, keyspace = settings.client, settings.keyspace
-    shown = (
-        require_active(client, keyspace)
-        if digest is None
-        else find_stored(read_history(client, keyspace), digest)
-    )
+    store = settings.store
+    shown = require_active(store) if digest is None else find_stored(read_history(store), digest)
     if settings.json:
         print_json({**_as_json(shown), "document": shown.document})
         return
@@ -53,8 +49,8 @@ def history(settings: Settings) -> None:
     Each is listed once, with its last activation; `keyleash audit log --control` lists every
     activation. `from` is the policy that it replaced.
     """
-    active = read_active(settings.client, settings.keyspace)
-    stored = read_history(settings.client, settings.keyspace)
+    active = read_active(settings.store)
+    stored = read_history(settings.store)
     digest = active.digest if active else None
     if settings.json:
         for item in stored:

@@ -26,9 +26,9 @@ from keyleash.errors import (
 from keyleash.store import wire
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import CheckedRedis, require_supported
+from keyleash.store.server_check import CheckedRedis, Client, require_supported
 from keyleash.store.state import MAX_REASON_BYTES
+from keyleash.store.store import Store
 from keyleash.store.wire import server_message
 from keyleash.text import printable
 
@@ -284,6 +284,11 @@ class Settings:
         client = operator_client(self.url, self.timeout_s)
         require_supported(client)
         return client
+
+    @cached_property
+    def store(self) -> Store:
+        """The server's store, with the prefixes in force and the operator's name."""
+        return Store.open(self.client, actor=self.actor)
 
     @cached_property
     def keyspace(self) -> Keyspace:

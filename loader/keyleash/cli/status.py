@@ -27,6 +27,7 @@ from keyleash.cli.terminal import (
 )
 from keyleash.errors import KeyleashError
 from keyleash.status import Snapshot, read_snapshot
+from keyleash.store.store import Store
 from keyleash.text import clock_time
 
 
@@ -57,7 +58,7 @@ def status(settings: Settings, watch: bool, interval_s: int) -> None:
     if watch:
         watch_status(settings, interval_s)
         return
-    snapshot = read_snapshot(settings.client)
+    snapshot = read_snapshot(settings.store)
     if settings.json:
         print_json(snapshot_as_json(settings, snapshot))
         return
@@ -79,7 +80,7 @@ def watch_status(settings: Settings, interval_s: int) -> None:
     Raises:
         Exception: The first snapshot cannot be read, as without --watch.
     """
-    first = read_snapshot(settings.client)
+    first = read_snapshot(settings.store)
     try:
         with ended_by_signals():
             # On a terminal without cursor movement, `Live` shows nothing before the end.
@@ -144,7 +145,7 @@ def _poll(
     while True:
         time.sleep(interval_s)
         try:
-            snapshot = read_snapshot(client)
+            snapshot = read_snapshot(Store.open(client))
         except PASSING as error:
             failure = failure_of(error, settings.shown_url, settings.operation)
             if failure is None:

@@ -28,7 +28,7 @@ from keyleash.errors import OperationError, UsageError
 from keyleash.operator.tokens import MAX_NOTE, issue_token, list_tokens, require_token, rotate_token
 from keyleash.operator.tokens import revoke as revoke_now
 from keyleash.policy.problems import listing
-from keyleash.store.identities import active_records, require_known, server_time_ms
+from keyleash.store.identities import active_records, require_known
 from keyleash.store.token import TOKEN_START, without_tokens
 from keyleash.text import clock_time, counted, distance, iso_time, json_object, printable, span
 
@@ -62,7 +62,7 @@ def _print_issued(settings: Settings, issued: IssuedToken, **more: Any) -> None:
         print_json({**json_object(issued, "token", "id", "identity", "expires_ms"), **more})
     else:
         click.echo(issued.token)
-    life = span(round((issued.expires_ms - server_time_ms(settings.client)) / 1000))
+    life = span(round((issued.expires_ms - settings.store.now_ms()) / 1000))
     if issued.capped:
         print_note(f"note: shortened to {life}, the policy's `max_ttl`")
     if not settings.json:
@@ -110,9 +110,9 @@ def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None
     stores only a hash, so a lost token cannot be shown again: revoke it by its id.
     """
     _require_note(note)
-    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    store = settings.store
     with settings.changing(f"look at `keyleash token list {identity}`"):
-        issued = issue_token(client, identity, ttl_s=ttl, note=note, actor=actor, keyspace=keyspace)
+        issued = issue_token(store, identity, ttl_s=ttl, note=note)
     _print_issued(settings, issued)
 
 
@@ -131,9 +131,9 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
     A token is listed until a week after it expired. The tokens themselves are not stored.
     `rotate` is the time until the policy's `rotate_after`, or the id of the new token.
     """
-    require_known(settings.client, settings.keyspace, identity)
-    found = list_tokens(settings.client, identity, keyspace=settings.keyspace)
-    now_ms = server_time_ms(settings.client)
+    require_known(settings.store, identity)
+    found = list_tokens(settings.store, identity)
+    now_ms = settings.store.now_ms()
     due = [info for info in found if info.is_due(now_ms)]
     if stale:
         found = due
@@ -212,17 +212,15 @@ def revoke(
         raise UsageError("specify exactly one of ID, `--identity` and `--all`")
     _require_no_secret(token_id)
     if token_id is None:
-        require_known(settings.client, settings.keyspace, identity)
+        require_known(settings.store, identity)
     if everything:
         if not yes:
             print_note("every agent is denied until it gets a new token")
         if not require_consent(f"revoke every token on {settings.shown_url}?", yes):
             raise OperationError("declined", "nothing was revoked")
-    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    store = settings.store
     with settings.changing("look at `keyleash token list`"):
-        done = revoke_now(
-            client, token_id=token_id, identity=identity, actor=actor, keyspace=keyspace
-        )
+        done = revoke_now(store, token_id=token_id, identity=identity)
     if settings.json or done.tokens:
         _report(settings, done, wait_s)
     elif done.unreadable:
@@ -246,8 +244,7 @@ def _warn(done: Revocation) -> None:
 
 def _report(settings: Settings, done: Revocation, wait_s: int | None) -> None:
     bound_ms = done.bound_us // 1000
-    names = sorted({name for name, _ in done.tokens})
-    where = (settings.client, settings.keyspace, names)
+    where = (settings.store, sorted({name for name, _ in done.tokens}))
     if not settings.json:
         # Before the counts, which take time.
         count = counted(len(done.tokens), "token")
@@ -333,23 +330,21 @@ def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: st
     _require_no_secret(which)
     _require_note(note or "")
     # An identity has precedence over a token id of the same text.
-    is_identity = "-" in which or bool(active_records(settings.client, settings.keyspace, [which]))
+    is_identity = "-" in which or bool(active_records(settings.store, [which]))
     with settings.changing("look at `keyleash token list`"):
         done = rotate_token(
-            settings.client,
+            settings.store,
             identity=which if is_identity else None,
             token_id=None if is_identity else which,
             grace_s=grace,
             ttl_s=ttl,
             note=note,
-            actor=settings.actor,
-            keyspace=settings.keyspace,
         )
     replaced = [{"id": id_, "expires_at": iso_time(ends)} for id_, ends in done.replaced]
     _print_issued(settings, done.issued, replaced=replaced)
     if settings.json:
         return
-    now_ms = server_time_ms(settings.client)
+    now_ms = settings.store.now_ms()
     for id_, ends_ms in done.replaced:
         # Without grace this time is past.
         left = round((ends_ms - now_ms) / 1000)
@@ -371,11 +366,11 @@ def show(settings: Settings, token_id: str) -> None:
     `denied` is the number of calls denied since its revocation.
     """
     _require_no_secret(token_id)
-    client, keyspace = settings.client, settings.keyspace
-    info = require_token(client, token_id, keyspace=keyspace)
-    uses = count_token_calls(client, keyspace, info.identity, token_id)
-    denied = count_revoked_denials(client, keyspace, [info.identity])[token_id]
-    now_ms = server_time_ms(client)
+    store = settings.store
+    info = require_token(store, token_id)
+    uses = count_token_calls(store, info.identity, token_id)
+    denied = count_revoked_denials(store, [info.identity])[token_id]
+    now_ms = store.now_ms()
     if settings.json:
         counts = {"recorded_uses": uses, "denied_as_revoked": denied}
         print_json({**token_json(info, now_ms), **counts})

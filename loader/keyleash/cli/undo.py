@@ -113,12 +113,7 @@ def undo(
     selection = _selection(settings, events, correlation, identity, pattern, (since, until))
     forced, skipped = GivenKeys(force), GivenKeys(skip)
     plan = plan_undo(
-        settings.client,
-        selection,
-        forced=forced,
-        skipped=skipped,
-        across_policies=across_policies,
-        keyspace=settings.keyspace,
+        settings.store, selection, forced=forced, skipped=skipped, across_policies=across_policies
     )
     forced.require_planned(plan)
     skipped.require_planned(plan)
@@ -138,13 +133,7 @@ def _apply(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bo
         f"change {counted(len(plan.changes), 'key')} on {settings.shown_url}?", yes
     ):
         raise OperationError("declined", "nothing was undone")
-    undone = apply_undo(
-        settings.client,
-        plan,
-        description=_described(selection),
-        actor=settings.actor,
-        keyspace=settings.keyspace,
-    )
+    undone = apply_undo(settings.store, plan, description=_described(selection))
     print_note(summary(undone))
     print_note(f"to revert this undo: keyleash undo --correlation {undone.correlation}")
     return undone

@@ -19,8 +19,8 @@ from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
 from keyleash.fence import read_records
 from keyleash.policy.problems import listing
-from keyleash.store.prefixes import ChangeKind, server_keyspace
-from keyleash.store.records import Client
+from keyleash.store.prefixes import ChangeKind
+from keyleash.store.server_check import Client
 from keyleash.text import counted, json_object
 from keyleash.vault import adopt_keys, change_prefixes, release_keys
 from keyleash.vault.names import Report
@@ -60,10 +60,9 @@ def _change(
     try:
         with _progress(settings) as report:
             result = change_prefixes(
-                settings.client,
+                settings.store,
                 kind,
                 adopt=adopt,
-                actor=settings.actor,
                 report=report,
                 before_begin=begun.set,
                 others=others,
@@ -79,7 +78,7 @@ def _change(
         return
     moved = f"{counted(result.moved, 'key')} moved, including control keys"
     click.echo(f"{DONE[kind]}: {moved}; policy generation {result.generation}")
-    if read_records(settings.client, server_keyspace(settings.client)):
+    if read_records(settings.store):
         note_unlisted_replicas(settings.client, len(others))
 
 

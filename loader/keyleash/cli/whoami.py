@@ -101,7 +101,7 @@ def whoami(settings: Settings, token_file: str | None) -> None:
 
 def _holder(settings: Settings, token: str) -> Holder:
     name, record, now_us = require_record(settings, token)
-    active = read_active(settings.client, settings.keyspace)
+    active = read_active(settings.store)
     identity = active and document_policy(active.document).identity(name)
     if not identity:
         raise NotActiveError

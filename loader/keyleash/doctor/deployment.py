@@ -11,7 +11,8 @@ from keyleash.policy import Policy
 from keyleash.status.identities import document_policy
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import SealRecord
-from keyleash.store.records import ActivePolicy, Client
+from keyleash.store.records import ActivePolicy
+from keyleash.store.server_check import Client
 from keyleash.watch.roles import Role
 
 

@@ -24,8 +24,9 @@ from keyleash.fence import read_records
 from keyleash.operator.load.compile import prepare_active
 from keyleash.policy.problems import listing, quote
 from keyleash.store.prefixes import read_seal
-from keyleash.store.records import Client, read_active
-from keyleash.store.server_check import require_supported
+from keyleash.store.records import read_active
+from keyleash.store.server_check import Client, require_supported
+from keyleash.store.store import Store
 from keyleash.watch.roles import Address, read_role
 from keyleash.watch.topology import Topology, WatchedNode
 
@@ -157,15 +158,15 @@ def _results_of_one_generation(servers: tuple[Server, ...]) -> list[CheckResult]
 
 
 def _generation(main: Server) -> int:
-    active = read_active(main.client, read_seal(main.client).keyspace)
+    active = read_active(Store(main.client, read_seal(main.client).keyspace))
     return 0 if active is None else active.generation
 
 
 def _run_checks(servers: tuple[Server, ...]) -> Iterator[CheckResult]:
     main = servers[0]
     seal = read_seal(main.client)
-    active = read_active(main.client, seal.keyspace)
-    deployment = Deployment(servers, seal, active, read_records(main.client, seal.keyspace))
+    active = read_active(Store(main.client, seal.keyspace))
+    deployment = Deployment(servers, seal, active, read_records(Store(main.client, seal.keyspace)))
     for server in servers:
         if server.role is None:
             yield from _attempt(EVERYTHING, deployment, server, _check_answer)
@@ -192,7 +193,7 @@ def _check_compiled(deployment: Deployment, main: Server) -> Iterator[CheckResul
     """Run the checks that need the compiled guards of the active policy."""
     active = deployment.active
     assert active is not None  # noqa: S101 - asked for by the caller
-    prepared = prepare_active(main.client, active.document, deployment.keyspace)
+    prepared = prepare_active(Store(main.client, deployment.keyspace), active.document)
     yield from records.check_records(deployment, active, prepared)
     if deployment.fences:
         yield from _attempt(

@@ -14,7 +14,7 @@ from keyleash.errors import KeyleashError, OperationError
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import AnySuffix, Capture, Pattern
 from keyleash.policy.patterns import beginning
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
 
 EVERY_KEY = "~*"

@@ -27,8 +27,8 @@ from keyleash.fence.record import FenceRecord, forget_records, read_records, wri
 from keyleash.fence.rules import Fence, fence_of, without_digests
 from keyleash.fence.servers import FencedServers, FenceNode, require_none_foreign
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.token import reject_tokens
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 
 ZERO_DIGEST = "0" * 40
@@ -69,7 +69,6 @@ def apply_fences(
     users: Sequence[DesiredUser],
     *,
     wide: Collection[str] = (),
-    actor: str = "unknown",
 ) -> FenceOutcome:
     """
     Create, change and delete the users of all servers as desired; this is idempotent.
@@ -82,7 +81,6 @@ def apply_fences(
         ForeignUserError: A user is not of this policy; nothing was changed.
         OperationError (fence-not-verified): A user on a server is not as it was set.
     """
-    reject_tokens(actor=actor)
     steps = plan_fences(servers, users, wide=wide)
     require_none_foreign(
         {
@@ -96,14 +94,14 @@ def apply_fences(
     # Records come first: a user without a record is managed by nothing.
     for name, item in desired.items():
         if servers.records.get(name) != item.record:
-            write_record(servers.client, servers.keyspace, name, item.record)
+            write_record(servers.store, name, item.record)
     opened: list[tuple[str, str]] = []
     unsaved = []
     for node in servers.nodes:
         here = set(_carry_out(node, [step for step in steps if step.node is node], desired))
         present = read_users(node.client, list(desired))
         for name, item in desired.items():
-            wrong = _mismatch(node, servers.keyspace, item, present.get(name), name in here)
+            wrong = _mismatch(node, servers.store.keys, item, present.get(name), name in here)
             if wrong:
                 raise OperationError(
                     "fence-not-verified",
@@ -115,20 +113,19 @@ def apply_fences(
             unsaved.append(node.name)
     names = {item.identity for item in users}
     forget_records(
-        servers.client, servers.keyspace, [name for name in servers.records if name not in names]
+        servers.store,
+        [name for name in servers.records if name not in names],
     )
     changed = dict.fromkeys(step.identity for step in steps if step.kind in CHANGES)
     if changed:
-        log_fence_action(servers, "fence", actor, list(changed))
+        log_fence_action(servers, "fence", list(changed))
     return FenceOutcome(steps, tuple(opened), tuple(unsaved))
 
 
-def log_fence_action(
-    servers: FencedServers, event: str, actor: str, identities: Sequence[str]
-) -> None:
+def log_fence_action(servers: FencedServers, event: str, identities: Sequence[str]) -> None:
     """Log an action on users in the control stream."""
-    fields = {"event": event, "actor": actor, "identities": ",".join(identities)}
-    servers.client.xadd(servers.keyspace.control, fields)
+    fields = {"event": event, "actor": servers.store.actor, "identities": ",".join(identities)}
+    servers.store.client.xadd(servers.store.keys.control, fields)
 
 
 def _put_user(client: Client, name: str, user: User) -> bool:
@@ -187,9 +184,7 @@ def _mismatch(
     )
 
 
-def remove_fences(
-    servers: FencedServers, identities: Sequence[str], *, actor: str = "unknown"
-) -> list[tuple[str, str]]:
+def remove_fences(servers: FencedServers, identities: Sequence[str]) -> list[tuple[str, str]]:
     """
     Delete the users and records of some identities, which closes their connections.
 
@@ -201,7 +196,6 @@ def remove_fences(
     Raises:
         ForeignUserError: A user is foreign, and may still log in; all others were deleted.
     """
-    reject_tokens(actor=actor)
     deleted = []
     foreign: dict[tuple[str, str], str] = {}
     for node in servers.nodes:
@@ -212,19 +206,17 @@ def remove_fences(
         save(node.client)
     # Last: records of users that could not be deleted remain.
     left = {name for _, name in foreign}
-    forget_records(
-        servers.client, servers.keyspace, [name for name in identities if name not in left]
-    )
+    forget_records(servers.store, [name for name in identities if name not in left])
     if deleted:
-        log_fence_action(servers, "fence-remove", actor, identities)
+        log_fence_action(servers, "fence-remove", identities)
     require_none_foreign(foreign)
     return deleted
 
 
 @contextlib.contextmanager
 def refreshed_users(
-    clients: Sequence[Client],
-    keyspace: Keyspace,
+    store: Store,
+    others: Sequence[Client],
     guards: Sequence[CompiledGuard],
     transport: Transport,
     records: Mapping[str, FenceRecord] | None = None,
@@ -238,8 +230,8 @@ def refreshed_users(
     which `keyleash fence plan` shows.
 
     Args:
-        clients: One for each server with users; the first has the control keys.
-        keyspace: The keyspace of the control keys.
+        store: The server with the control keys.
+        others: Further servers, which have ACL users of their own.
         guards: The guards of the new policy. Users of other identities are deleted.
         transport: The transport of the new policy.
         records: The records of the users; they are read if None.
@@ -249,12 +241,12 @@ def refreshed_users(
             activated.
     """
     if records is None:
-        records = read_records(clients[0], keyspace)
+        records = read_records(store)
     if not records:
         yield
         return
-    nodes = [FenceNode("", client) for client in clients]
-    servers = FencedServers(nodes, keyspace, records)
+    nodes = [FenceNode("", client) for client in (store.client, *others)]
+    servers = FencedServers(store, nodes, records)
     fences = [
         fence_of(guard, guard.scripts, transport, servers.facts)
         for guard in guards
@@ -277,7 +269,7 @@ def refreshed_users(
         refresh.narrow()
         delete_users(node.client, list(servers.users_of(node, gone)[0]))
         save(node.client)
-    forget_records(servers.client, keyspace, gone)
+    forget_records(store, gone)
 
 
 class _Refresh:

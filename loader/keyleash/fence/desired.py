@@ -17,7 +17,7 @@ from keyleash.fence.record import (
 from keyleash.fence.rules import Fence, fence_of
 from keyleash.fence.servers import FencedServers
 from keyleash.policy.problems import which_identity
-from keyleash.store.identities import active_records, server_time_ms
+from keyleash.store.identities import active_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> li
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
     names = [guard.identity for guard in guards]
-    active = active_records(servers.client, servers.keyspace, names)
+    active = active_records(servers.store, names)
     for guard in guards:
         stored = active.get(guard.identity)
         if stored is None or stored.policy_digest != guard.policy_digest:
@@ -117,7 +117,7 @@ def with_first_passwords(
         ):
             generated.append(generate_password(name))
     first |= {item.identity: item.sha256 for item in generated}
-    now_ms = server_time_ms(servers.client)
+    now_ms = servers.store.now_ms()
     return [
         replace(item, record=FenceRecord((Password(sha256, now_ms),)))
         if (sha256 := first.get(item.identity))

@@ -68,7 +68,7 @@ def _plan_node(
     names = [item.identity for item in users]
     leaving = [name for name in servers.records if name not in names]
     own, foreign = servers.users_of(node, [*names, *leaving])
-    keyspace = servers.keyspace
+    keyspace = servers.store.keys
     # Placeholders for the prefixes of a sealed server.
     secrets = {keyspace.prefix: "<control>:", keyspace.vault: "<vault>:"} if keyspace.vault else {}
     for item in users:

@@ -20,8 +20,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.fence.acl import user_names
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.store import Store
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST = 2
@@ -78,10 +77,9 @@ def generate_password(identity: str) -> GeneratedPassword:
     return GeneratedPassword(identity, secrets.token_urlsafe(32))
 
 
-def read_records(client: Client, keyspace: Keyspace) -> dict[str, FenceRecord]:
+def read_records(store: Store) -> dict[str, FenceRecord]:
     """Return the record of every identity that has an ACL user, by name."""
-    client = operator_client(client)
-    raw = client.hgetall(keyspace.fence)
+    raw = store.client.hgetall(store.keys.fence)
     records = {}
     for name, text in raw.items():
         stored = json.loads(text)
@@ -92,17 +90,17 @@ def read_records(client: Client, keyspace: Keyspace) -> dict[str, FenceRecord]:
     return records
 
 
-def write_record(client: Client, keyspace: Keyspace, identity: str, record: FenceRecord) -> None:
+def write_record(store: Store, identity: str, record: FenceRecord) -> None:
     """Store the record of an identity's user."""
     passwords = [[password.sha256, password.added_ms] for password in record.passwords]
-    mark_forgeable(client, keyspace, [identity])
-    client.hset(keyspace.fence, identity, json.dumps({"passwords": passwords}))
+    mark_forgeable(store, [identity])
+    store.client.hset(store.keys.fence, identity, json.dumps({"passwords": passwords}))
 
 
-def mark_forgeable(client: Client, keyspace: Keyspace, identities: Collection[str]) -> None:
+def mark_forgeable(store: Store, identities: Collection[str]) -> None:
     """Store that identities with users can forge events, unless the server is sealed."""
-    if identities and not keyspace.vault:
-        client.sadd(keyspace.forgeable, *identities)
+    if identities and not store.keys.vault:
+        store.client.sadd(store.keys.forgeable, *identities)
 
 
 def tier_of(keyspace: Keyspace) -> Tier:
@@ -110,7 +108,7 @@ def tier_of(keyspace: Keyspace) -> Tier:
     return Tier.SEALED if keyspace.vault else Tier.FENCED
 
 
-def read_forgeable(client: Client, keyspace: Keyspace, identities: Collection[str]) -> set[str]:
+def read_forgeable(store: Store, identities: Collection[str]) -> set[str]:
     """
     Return the *identities* whose audit streams may contain forged events.
 
@@ -119,16 +117,16 @@ def read_forgeable(client: Client, keyspace: Keyspace, identities: Collection[st
     users, so users of other deployments count as well.
     """
     names = list(identities)
-    marks = client.smismember(keyspace.forgeable, names) if names else []
+    marks = store.client.smismember(store.keys.forgeable, names) if names else []
     found = {name for name, is_marked in zip(names, marks, strict=True) if is_marked}
-    if not keyspace.vault and found != set(names):
+    if not store.keys.vault and found != set(names):
         # A managed server may deny ACL: then only the marks decide.
         with suppress(ResponseError):
-            found |= user_names(client) & set(names)
+            found |= user_names(store.client) & set(names)
     return found
 
 
-def forget_records(client: Client, keyspace: Keyspace, identities: Sequence[str]) -> None:
+def forget_records(store: Store, identities: Sequence[str]) -> None:
     """Delete the records of some identities."""
     if identities:
-        client.hdel(keyspace.fence, *identities)
+        store.client.hdel(store.keys.fence, *identities)

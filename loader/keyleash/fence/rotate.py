@@ -11,8 +11,6 @@ from keyleash.fence.apply import log_fence_action
 from keyleash.fence.record import MOST, FenceRecord, Password, write_record
 from keyleash.fence.servers import FencedServers, require_none_foreign
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
-from keyleash.store.identities import server_time_ms
-from keyleash.store.token import reject_tokens
 
 
 class RotationUnfinishedError(KeyleashError):
@@ -27,9 +25,7 @@ class NotFencedError(KeyleashError):
     code = "not-fenced"
 
 
-def add_passwords(
-    servers: FencedServers, hashes: Mapping[str, str], *, actor: str = "unknown"
-) -> None:
+def add_passwords(servers: FencedServers, hashes: Mapping[str, str]) -> None:
     """
     Add a password to each user; the present one stays valid.
 
@@ -41,7 +37,6 @@ def add_passwords(
         NotFencedError: An identity has no user; nothing was changed.
         ForeignUserError: A user was not made for this policy; nothing was changed.
     """
-    reject_tokens(actor=actor)
     _require_own_users(servers, list(hashes))
     for name in hashes:
         if len(servers.records[name].passwords) >= MOST:
@@ -49,19 +44,17 @@ def add_passwords(
                 f"`{name}` has two passwords already",
                 help=f"drop the older one with `keyleash fence rotate --finish {name}`",
             )
-    now_ms = server_time_ms(servers.client)
+    now_ms = servers.store.now_ms()
     records = {}
     for name, sha256 in hashes.items():
         record = servers.records[name]
         if sha256 not in record.hashes:
             record = replace(record, passwords=(*record.passwords, Password(sha256, now_ms)))
         records[name] = record
-    _change(servers, records, {name: ("on", f"#{hashes[name]}") for name in hashes}, actor)
+    _change(servers, records, {name: ("on", f"#{hashes[name]}") for name in hashes})
 
 
-def drop_old_passwords(
-    servers: FencedServers, identities: Sequence[str], *, actor: str = "unknown"
-) -> list[str]:
+def drop_old_passwords(servers: FencedServers, identities: Sequence[str]) -> list[str]:
     """
     Drop all but the newest password of each user; open connections remain.
 
@@ -72,7 +65,6 @@ def drop_old_passwords(
         NotFencedError: An identity has no user; nothing was changed.
         ForeignUserError: A user was not made for this policy; nothing was changed.
     """
-    reject_tokens(actor=actor)
     _require_own_users(servers, identities)
     present = {name: servers.records[name] for name in identities}
     records = {
@@ -81,7 +73,7 @@ def drop_old_passwords(
         if len(record.passwords) > 1
     }
     words = {name: ("resetpass", f"#{record.hashes[0]}") for name, record in records.items()}
-    _change(servers, records, words, actor)
+    _change(servers, records, words)
     return list(records)
 
 
@@ -89,17 +81,16 @@ def _change(
     servers: FencedServers,
     records: Mapping[str, FenceRecord],
     words: Mapping[str, Sequence[str]],
-    actor: str,
 ) -> None:
     """Write records, then change the users by ACL words."""
     for name, record in records.items():
-        write_record(servers.client, servers.keyspace, name, record)
+        write_record(servers.store, name, record)
     for node in servers.nodes:
         for name in records:
             set_user(node.client, name, words[name])
         save(node.client)
     if records:
-        log_fence_action(servers, "fence-rotate", actor, list(records))
+        log_fence_action(servers, "fence-rotate", list(records))
 
 
 def require_fenced(records: Mapping[str, FenceRecord], name: str) -> None:

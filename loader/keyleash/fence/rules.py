@@ -23,7 +23,8 @@ from keyleash.fence.data_rules import (
 from keyleash.policy.keysets import covers, overlaps
 from keyleash.policy.model import Pattern
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
-from keyleash.store.records import Client, database_of
+from keyleash.store.records import database_of
+from keyleash.store.server_check import Client
 from keyleash.store.wire import Transport, call_head, reading_reply
 
 # A guard accesses control keys with the rights of its agent, and an ACL cannot tell the two apart:

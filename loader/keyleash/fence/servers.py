@@ -10,9 +10,9 @@ from keyleash.errors import KeyleashError
 from keyleash.fence.acl import User, read_users
 from keyleash.fence.record import FenceRecord, read_records
 from keyleash.fence.rules import ServerFacts, read_server_facts, record_rule, selected_by
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client, database_of
-from keyleash.store.server_check import operator_client
+from keyleash.store.records import database_of
+from keyleash.store.server_check import Client, operator_client
+from keyleash.store.store import Store
 
 
 class ForeignUserError(KeyleashError):
@@ -38,34 +38,29 @@ class FencedServers:
     The servers of a deployment, and the records of their ACL users.
 
     Attributes:
-        nodes: The servers; the first has the control keys.
-        keyspace: The keyspace of the control keys.
+        store: The server with the control keys.
+        nodes: All servers; the first is that of the store.
         records: The records of the users that keyleash made, by identity.
     """
 
+    store: Store
     nodes: Sequence[FenceNode]
-    keyspace: Keyspace
     records: Mapping[str, FenceRecord]
 
     @classmethod
-    def read(cls, nodes: Sequence[FenceNode], keyspace: Keyspace) -> FencedServers:
+    def read(cls, store: Store, nodes: Sequence[FenceNode]) -> FencedServers:
         """Read the records of the users."""
-        return cls(nodes, keyspace, read_records(nodes[0].client, keyspace))
-
-    @property
-    def client(self) -> Client:
-        """The client of the server with the control keys."""
-        return self.nodes[0].client
+        return cls(store, nodes, read_records(store))
 
     @cached_property
     def database(self) -> int:
         """The number of the database with the control keys."""
-        return database_of(self.client)
+        return database_of(self.store.client)
 
     @cached_property
     def facts(self) -> ServerFacts:
         """The properties that all servers share."""
-        return read_server_facts([node.client for node in self.nodes], self.keyspace)
+        return read_server_facts([node.client for node in self.nodes], self.store.keys)
 
     def users_of(
         self, node: FenceNode, identities: Sequence[str]
@@ -90,7 +85,7 @@ class FencedServers:
         """
         record = self.records.get(identity)
         selected = selected_by(user.rules.root)
-        if record_rule(self.keyspace.guard(identity)) in user.rules.root.keys:
+        if record_rule(self.store.keys.guard(identity)) in user.rules.root.keys:
             if selected == self.database:
                 return None
             if selected is not None and not user.is_open:

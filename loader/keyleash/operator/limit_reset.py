@@ -14,13 +14,9 @@ from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity
 from keyleash.policy import Identity, Limit, SubjectKind
 from keyleash.policy.problems import did_you_mean, listing
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client
 from keyleash.store.scripts import RESET_LIMITS
-from keyleash.store.server_check import operator_client
 from keyleash.store.state import Layout
-from keyleash.store.token import reject_tokens
+from keyleash.store.store import Store
 
 PIECE = 5000
 """Counters deleted per script, which blocks the server."""
@@ -51,13 +47,7 @@ class LimitReset:
 
 
 def reset_limits(
-    client: Client,
-    identity: str,
-    limit: str | None = None,
-    *,
-    reason: str,
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
+    store: Store, identity: str, limit: str | None = None, *, reason: str
 ) -> LimitReset:
     """
     Reset limits of an identity: the next call counts from 0.
@@ -72,8 +62,6 @@ def reset_limits(
         identity: A name in the active policy.
         limit: The name of a limit, such as `rate.writes`; all limits if None.
         reason: The reason, for the control stream: up to 128 bytes, without a token.
-        actor: The operator's name, for the control stream.
-        keyspace: The keyspace; read from the server if None.
 
     Raises:
         OperationError (no-policy): No policy is active.
@@ -85,14 +73,11 @@ def reset_limits(
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
         ValueError: *reason* is empty or too long.
     """
-    client = operator_client(client)
-    reject_tokens(actor=actor)
     if not reason.strip():
         raise ValueError("a reset needs a reason")
     check_reason(reason)
-    keyspace = keyspace or server_keyspace(client)
     for _ in range(ROUNDS):
-        found = _reset(client, keyspace, identity, limit, reason, actor)
+        found = _reset(store, identity, limit, reason)
         if found is not None:
             return found
     raise OperationError(
@@ -102,25 +87,23 @@ def reset_limits(
     )
 
 
-def _reset(
-    client: Client, keyspace: Keyspace, identity: str, limit: str | None, reason: str, actor: str
-) -> LimitReset | None:
+def _reset(store: Store, identity: str, limit: str | None, reason: str) -> LimitReset | None:
     """Return None if another policy was activated between the plan and the reset."""
-    layout = client.hget(keyspace.layouts, identity) or b"[]"
-    limits = _chosen(active_identity(client, keyspace, identity), limit)
+    layout = store.client.hget(store.keys.layouts, identity) or b"[]"
+    limits = _chosen(active_identity(store, identity), limit)
     names = [item.name for item in limits]
-    counters = list(_counters(client, keyspace, identity, limits))
+    counters = list(_counters(store, identity, limits))
     first, *pieces = list(batches(counters, PIECE)) or [()]
     slots = _packed_slots(Layout.from_json(layout), names)
-    words = (actor, identity, reason, layout, ",".join(names), slots, len(counters), *first)
-    reply = RESET_LIMITS.run(client, keyspace, *words)
+    words = (store.actor, identity, reason, layout, ",".join(names), slots, len(counters), *first)
+    reply = store.run(RESET_LIMITS, *words)
     if reply == 0:
         return None
     bound_us, event = _checked(reply)
     for piece in pieces:
-        layout = client.hget(keyspace.layouts, identity)
-        words = (actor, identity, reason, layout, "", b"", 0, *piece)
-        _checked(RESET_LIMITS.run(client, keyspace, *words))
+        layout = store.client.hget(store.keys.layouts, identity)
+        words = (store.actor, identity, reason, layout, "", b"", 0, *piece)
+        _checked(store.run(RESET_LIMITS, *words))
     return LimitReset(int(bound_us), event.decode(), identity, tuple(names), len(counters))
 
 
@@ -138,12 +121,10 @@ def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:
     return chosen
 
 
-def _counters(
-    client: Client, keyspace: Keyspace, identity: str, limits: Sequence[Limit]
-) -> Iterator[bytes]:
+def _counters(store: Store, identity: str, limits: Sequence[Limit]) -> Iterator[bytes]:
     """Yield the keys of counters per token or per captured segment, each once."""
     prefixes = tuple(
-        keyspace.limit_prefix(identity, limit.name).encode()
+        store.keys.limit_prefix(identity, limit.name).encode()
         for limit in limits
         if limit.subject.kind is not SubjectKind.IDENTITY
     )
@@ -151,8 +132,8 @@ def _counters(
         return
     # SCAN may return a key twice; a second deletion would drop later calls.
     seen: set[bytes] = set()
-    pattern = f"{keyspace.limit_prefix(identity, '')[:-1]}*"
-    for key in client.scan_iter(pattern, count=SCANNED):
+    pattern = f"{store.keys.limit_prefix(identity, '')[:-1]}*"
+    for key in store.client.scan_iter(pattern, count=SCANNED):
         if key.startswith(prefixes) and key not in seen:
             seen.add(key)
             yield key

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyleash.errors import OperationError
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
-from keyleash.store.server_check import operator_client
 from keyleash.store.state import MAX_REASON_BYTES, IdentityState
+from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import reading_reply
 
@@ -53,13 +50,7 @@ class FreezeResult:
 
 
 def freeze(
-    client: Client,
-    identities: Sequence[str] = (),
-    *,
-    reason: str,
-    for_s: int | None = None,
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
+    store: Store, identities: Sequence[str] = (), *, reason: str, for_s: int | None = None
 ) -> FreezeResult:
     """
     Deny every call of some identities as suspended, from the next call on.
@@ -70,8 +61,6 @@ def freeze(
         identities: Their names; all active identities if empty.
         reason: The reason in denials: up to 128 bytes, without a token.
         for_s: The duration in seconds; until `thaw` if None. A longer suspension is not shortened.
-        actor: The operator's name, for the control stream.
-        keyspace: The keyspace; read from the server if None.
 
     Raises:
         OperationError (unknown-identity): An identity is not active; nothing was changed.
@@ -79,22 +68,15 @@ def freeze(
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
         ValueError: *for_s* is not positive, or *reason* is too long.
     """
-    client = operator_client(client)
     if for_s is not None and for_s <= 0:
         raise ValueError("an identity is suspended for at least a second")
     check_reason(reason)
     for_ms = "" if for_s is None else str(for_s * 1000)
     words = (reason, for_ms, *dict.fromkeys(identities))
-    return _run(client, FREEZE, keyspace, actor, words, fields=4)
+    return _run(store, FREEZE, words, fields=4)
 
 
-def thaw(
-    client: Client,
-    identities: Sequence[str] = (),
-    *,
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
-) -> FreezeResult:
+def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
     """
     Resume identities, whatever suspended them; see `freeze`.
 
@@ -102,7 +84,7 @@ def thaw(
         OperationError (unknown-identity): An identity is not active; nothing was changed.
         OperationError (vault-changing): Prefixes are being changed; nothing was changed.
     """
-    return _run(client, THAW, keyspace, actor, [*dict.fromkeys(identities)], fields=2)
+    return _run(store, THAW, [*dict.fromkeys(identities)], fields=2)
 
 
 def check_reason(reason: str) -> None:
@@ -119,18 +101,10 @@ def check_reason(reason: str) -> None:
 
 
 def _run(
-    client: Client,
-    script: OperatorScript,
-    keyspace: Keyspace | None,
-    actor: str,
-    words: Sequence[str],
-    *,
-    fields: int,
+    store: Store, script: OperatorScript, words: Sequence[str], *, fields: int
 ) -> FreezeResult:
     """Run a script that replies with time, event and *fields* words per identity."""
-    client = operator_client(client)
-    reject_tokens(actor=actor)
-    reply = script.run(client, keyspace or server_keyspace(client), actor, *words)
+    reply = store.run(script, store.actor, *words)
     if isinstance(reply, bytes):
         raise OperationError(
             "unknown-identity",

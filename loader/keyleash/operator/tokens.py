@@ -23,13 +23,9 @@ from keyleash.store.identities import (
     active_records,
     known_identities,
     require_active,
-    server_time_us,
 )
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client
 from keyleash.store.scripts import ISSUE_TOKENS, REVOKE, ROTATE_TOKEN
-from keyleash.store.server_check import operator_client
+from keyleash.store.store import Store
 from keyleash.store.token import (
     TokenRecord,
     new_token,
@@ -62,13 +58,7 @@ class IssuedToken:
 
 
 def issue_token(
-    client: Client,
-    identity: str,
-    *,
-    ttl_s: int | None = None,
-    note: str = "",
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
+    store: Store, identity: str, *, ttl_s: int | None = None, note: str = ""
 ) -> IssuedToken:
     """Issue a token for an identity of the active policy.
 
@@ -86,20 +76,11 @@ def issue_token(
         ValueError: *ttl_s* is not positive, or *note* is too long.
         TypeError: An argument has a wrong type; a bool is not a number.
     """
-    return issue_tokens(
-        client, identity, 1, ttl_s=ttl_s, note=note, actor=actor, keyspace=keyspace
-    )[0]
+    return issue_tokens(store, identity, 1, ttl_s=ttl_s, note=note)[0]
 
 
 def issue_tokens(
-    client: Client,
-    identity: str,
-    n: int,
-    *,
-    ttl_s: int | None = None,
-    note: str = "",
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
+    store: Store, identity: str, n: int, *, ttl_s: int | None = None, note: str = ""
 ) -> list[IssuedToken]:
     """Issue *n* tokens atomically.
 
@@ -112,32 +93,30 @@ def issue_tokens(
     Raises:
         ValueError: *n* is out of range; nothing was issued. Otherwise as `issue_token`.
     """
-    client = operator_client(client)
     _require_int("n", n)
     if not 1 <= n <= MAX_TOKENS:
         raise ValueError(f"`n` is {n}, and 1 to {MAX_TOKENS} tokens are issued at once")
-    _check_request(identity, ttl_s, note, actor)
-    keyspace = keyspace or server_keyspace(client)
+    _check_request(identity, ttl_s, note)
     made: dict[str, str] = {}
     while len(made) < n:
         made[new_token_id()] = new_token(identity)
     words = [word for id_, token in made.items() for word in (id_, token_digest(token))]
     life = "" if ttl_s is None else ttl_s
-    reply = ISSUE_TOKENS.run(client, keyspace, actor, identity, life, note, *words)
+    reply = store.run(ISSUE_TOKENS, store.actor, identity, life, note, *words)
     if isinstance(reply, int):
-        raise _not_active(client, keyspace, identity)
+        raise _not_active(store, identity)
     with reading_reply("EVAL"):
         expires_ms, capped = int(reply[0]), bool(reply[1])
     return [IssuedToken(token, id_, identity, expires_ms, capped) for id_, token in made.items()]
 
 
-def _check_request(identity: str, ttl_s: int | None, note: str, actor: str) -> None:
-    for name, value in (("identity", identity), ("note", note), ("actor", actor)):
+def _check_request(identity: str, ttl_s: int | None, note: str) -> None:
+    for name, value in (("identity", identity), ("note", note)):
         if not isinstance(value, str):
             raise TypeError(f"`{name}` must be a str, not {type(value).__name__}")
     if ttl_s is not None:
         _require_int("ttl_s", ttl_s)
-    reject_tokens(note=note, actor=actor)
+    reject_tokens(note=note)
     if ttl_s is not None and ttl_s <= 0:
         raise ValueError("a token must live for at least a second")
     if len(note) > MAX_NOTE:
@@ -149,7 +128,7 @@ def _require_int(name: str, value: object) -> None:
         raise TypeError(f"`{name}` must be an int, not {type(value).__name__}")
 
 
-def active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
+def active_identity(store: Store, name: str) -> Identity:
     """
     Return an identity of the active policy.
 
@@ -157,7 +136,7 @@ def active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
         OperationError (no-policy): No policy is active.
         OperationError (unknown-identity): The active policy has no such identity.
     """
-    active = require_active(client, keyspace)
+    active = require_active(store)
     policy = parse_policy(active.document, file="<active policy>", commands=None)
     identity = policy.identity(name)
     if identity is None:
@@ -169,9 +148,9 @@ def active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
     return identity
 
 
-def _not_active(client: Client, keyspace: Keyspace, identity: str) -> OperationError:
+def _not_active(store: Store, identity: str) -> OperationError:
     """Return the error for an identity whose guard record has no token rules."""
-    active_identity(client, keyspace, identity)
+    active_identity(store, identity)
     return OperationError(
         "no-policy",
         f"the guard record of `{identity}` is missing or damaged",
@@ -216,17 +195,13 @@ class TokenInfo:
         return self.state is TokenState.LIVE and self.due_ms is not None and self.due_ms <= now_ms
 
 
-def list_tokens(
-    client: Client, identity: str | None = None, *, keyspace: Keyspace | None = None
-) -> list[TokenInfo]:
+def list_tokens(store: Store, identity: str | None = None) -> list[TokenInfo]:
     """Return the tokens of one identity, or of all, newest first.
 
     Deletes the entries of tokens that expired more than a week ago, if *client* may write.
     """
-    client = operator_client(client)
-    keyspace = keyspace or server_keyspace(client)
-    names = known_identities(client, keyspace) if identity is None else [identity]
-    records = active_records(client, keyspace, names)
+    names = known_identities(store) if identity is None else [identity]
+    records = active_records(store, names)
     rules = {
         name: None
         if (record := records.get(name)) is None
@@ -239,17 +214,17 @@ def list_tokens(
         for name in names
     }
     found: list[TokenInfo] = []
-    for name, infos, expired in read_tokens(client, keyspace, rules, server_time_us(client)):
+    for name, infos, expired in read_tokens(store, rules, store.now_us()):
         found += infos
         if expired:
             # Read-only users and replicas cannot clean up.
             with suppress(redis_errors.ResponseError):
-                client.hdel(keyspace.tokens(name), *expired)
+                store.client.hdel(store.keys.tokens(name), *expired)
     return sorted(found, key=lambda info: info.issued_ms, reverse=True)
 
 
 def read_tokens(
-    client: Client, keyspace: Keyspace, rules: Mapping[str, TokenRules | None], now_us: int
+    store: Store, rules: Mapping[str, TokenRules | None], now_us: int
 ) -> Iterator[tuple[str, list[TokenInfo], list[str]]]:
     """
     Yield identities with their tokens, and the ids of entries whose records are deleted.
@@ -262,17 +237,17 @@ def read_tokens(
         OperationError (unreadable): An entry is corrupt.
     """
     for names in batches(rules):
-        with client.pipeline(transaction=False) as pipe:
+        with store.client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hgetall(keyspace.tokens(name))
+                pipe.hgetall(store.keys.tokens(name))
             entries = {
                 name: _parsed(name, raw)
                 for name, raw in zip(names, pipe.execute(), strict=True)
                 if raw
             }
-        with client.pipeline(transaction=False) as pipe:
+        with store.client.pipeline(transaction=False) as pipe:
             for name, known in entries.items():
-                pipe.mget([keyspace.token(name, item["digest"]) for item in known.values()])
+                pipe.mget([store.keys.token(name, item["digest"]) for item in known.values()])
             replies = pipe.execute() if entries else []
         for (name, known), records in zip(entries.items(), replies, strict=True):
             with reading_reply("MGET"):
@@ -288,13 +263,13 @@ def read_tokens(
             )
 
 
-def require_token(client: Client, token_id: str, *, keyspace: Keyspace | None = None) -> TokenInfo:
+def require_token(store: Store, token_id: str) -> TokenInfo:
     """Return the token with an id.
 
     Raises:
         OperationError (unknown-token-id): No token has it.
     """
-    for info in list_tokens(client, keyspace=keyspace):
+    for info in list_tokens(store):
         if info.id == token_id:
             return info
     raise OperationError(
@@ -373,22 +348,13 @@ class Revocation:
     unreadable: tuple[str, ...] = ()
 
 
-def revoke(
-    client: Client,
-    *,
-    token_id: str | None = None,
-    identity: str | None = None,
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
-) -> Revocation:
+def revoke(store: Store, *, token_id: str | None = None, identity: str | None = None) -> Revocation:
     """Revoke one token, all of an identity, or, with neither named, all tokens.
 
     Raises:
         OperationError (unknown-token-id): No token has *token_id*.
         OperationError (unknown-identity): *identity* is empty.
     """
-    client = operator_client(client)
-    reject_tokens(actor=actor)
     # The script reads an empty name as all: an unset variable must not revoke everything.
     if token_id == "":
         raise OperationError(
@@ -398,14 +364,13 @@ def revoke(
         raise OperationError(
             "unknown-identity", "there is no identity ``", help="see `keyleash status`"
         )
-    keyspace = keyspace or server_keyspace(client)
-    reply = REVOKE.run(client, keyspace, actor, identity or "", token_id or "")
+    reply = store.run(REVOKE, store.actor, identity or "", token_id or "")
     with reading_reply("EVAL"):
         bound_us = int(reply[0])
         words = [item.decode() for item in reply[1:]]
         pairs = list(zip(words[::2], words[1::2], strict=True))
     if token_id is not None and not pairs:
-        require_token(client, token_id, keyspace=keyspace)
+        require_token(store, token_id)
     return Revocation(
         bound_us=bound_us,
         tokens=tuple((name, id_) for name, id_ in pairs if id_),
@@ -431,15 +396,13 @@ class Rotation:
 
 
 def rotate_token(
-    client: Client,
+    store: Store,
     *,
     identity: str | None = None,
     token_id: str | None = None,
     grace_s: int = GRACE_S,
     ttl_s: int | None = None,
     note: str | None = None,
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
 ) -> Rotation:
     """
     Replace one token, or all live tokens of an identity, by a new one.
@@ -456,24 +419,21 @@ def rotate_token(
         OperationError (token-not-live): The token is expired or revoked; nothing was issued.
         ValueError: *grace_s* is negative. Otherwise as `issue_token`.
     """
-    client = operator_client(client)
     _require_int("grace_s", grace_s)
     if grace_s < 0:
         raise ValueError("a grace cannot be negative")
-    keyspace = keyspace or server_keyspace(client)
     if token_id is not None:
-        old = require_token(client, token_id, keyspace=keyspace)
+        old = require_token(store, token_id)
         identity, note = old.identity, old.note if note is None else note
     if identity is None:
         raise ValueError("neither an identity nor a token is named")
-    _check_request(identity, ttl_s, note or "", actor)
+    _check_request(identity, ttl_s, note or "")
     # The script does not validate the entries.
-    _parsed(identity, client.hgetall(keyspace.tokens(identity)))
+    _parsed(identity, store.client.hgetall(store.keys.tokens(identity)))
     token, new_id = new_token(identity), new_token_id()
-    reply = ROTATE_TOKEN.run(
-        client,
-        keyspace,
-        actor,
+    reply = store.run(
+        ROTATE_TOKEN,
+        store.actor,
         identity,
         "" if ttl_s is None else ttl_s,
         note or "",
@@ -483,7 +443,7 @@ def rotate_token(
         token_digest(token),
     )
     if reply == 0:
-        raise _not_active(client, keyspace, identity)
+        raise _not_active(store, identity)
     if isinstance(reply, int):
         raise OperationError(
             "token-not-live",

@@ -21,7 +21,9 @@ from keyleash.operator import activate_policy, prepare_policy
 from keyleash.policy import SECOND_US, Identity
 from keyleash.policy_tests.model import Case
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client, guard_record, read_active
+from keyleash.store.records import guard_record, read_active
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.store.token import (
     KEEP_AFTER_EXPIRY_MS,
     TokenRecord,
@@ -73,7 +75,7 @@ class Guards:
         self.clear()
         year = datetime.fromtimestamp(starts_us // SECOND_US, UTC).year
         prepared = prepare_policy(
-            self._client,
+            Store.open(self._client),
             document,
             file=file,
             table=self.table,
@@ -81,7 +83,7 @@ class Guards:
             allow_eviction=True,
             allow_unvalidated_restore=True,
         )
-        activate_policy(self._client, prepared, actor=ACTOR)
+        activate_policy(Store.open(self._client, actor=ACTOR), prepared)
         names = [guard.identity for guard in prepared.guards]
         states = self._client.mget([self._keyspace.state(name) for name in names])
         self._initial_states = dict(zip(names, states, strict=True))
@@ -132,7 +134,7 @@ class Guards:
         Raises:
             OperationError (not-empty): Another policy was loaded meanwhile; nothing is deleted.
         """
-        active = read_active(self._client, self._keyspace)
+        active = read_active(Store(self._client, self._keyspace))
         if active is not None and active.actor != ACTOR:
             raise OperationError(
                 "not-empty",

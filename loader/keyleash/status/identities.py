@@ -16,10 +16,9 @@ from keyleash.operator.load.plan import batches
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens import TokenInfo, TokenState, read_tokens
 from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import ActivePolicy, Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.records import ActivePolicy
 from keyleash.store.state import IdentityState, Layout, unpack_state
+from keyleash.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +101,19 @@ class RecentDenials:
 
 
 def read_recent_denials(
-    client: Client, keyspace: Keyspace, identities: Sequence[str], now_ms: int
+    store: Store, identities: Sequence[str], now_ms: int
 ) -> dict[str, dict[str, RecentDenials]]:
     """Return denials by identity and code; identities without any are left out."""
     since_ms = max(0, now_ms - RECENT_S * 1000)
-    with client.pipeline(transaction=False) as pipe:
+    with store.client.pipeline(transaction=False) as pipe:
         for name in identities:
-            pipe.xrevrange(keyspace.denied(name), "+", since_ms, count=1)
+            pipe.xrevrange(store.keys.denied(name), "+", since_ms, count=1)
         newest = pipe.execute() if identities else []
     denied = [name for name, entry in zip(identities, newest, strict=True) if entry]
     found: dict[str, dict[str, RecentDenials]] = {
         name: defaultdict(RecentDenials) for name in denied
     }
-    for denial in read_denials(client, keyspace, denied, Query(since_ms=since_ms)):
+    for denial in read_denials(store, denied, Query(since_ms=since_ms)):
         of_code = found[denial.identity][denial.code]
         of_code.count += denial.repeats
         of_code.last_ms = max(of_code.last_ms, denial.time_ms)
@@ -193,33 +192,29 @@ class IdentityStatus:
         return "SUSPENDED" if self.suspended else "active"
 
 
-def identity_statuses(
-    client: Client, keyspace: Keyspace, active: ActivePolicy, now_ms: int
-) -> list[IdentityStatus]:
+def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[IdentityStatus]:
     """
     Return the status of each identity of the *active* policy at *now_ms*, server time.
 
     Nothing is written; a user who may read the control keys may call it.
     """
-    client = operator_client(client)
     identities = document_policy(active.document).identities
     names = [item.name for item in identities]
     rules = {item.name: item.token for item in identities}
     tokens = {
-        name: _count(found, now_ms)
-        for name, found, _ in read_tokens(client, keyspace, rules, now_ms * 1000)
+        name: _count(found, now_ms) for name, found, _ in read_tokens(store, rules, now_ms * 1000)
     }
-    denials = read_recent_denials(client, keyspace, names, now_ms)
-    fences = read_records(client, keyspace)
-    states = read_states(client, keyspace, names)
+    denials = read_recent_denials(store, names, now_ms)
+    fences = read_records(store)
+    states = read_states(store, names)
     found = []
     for some in batches(identities):
-        folded = read_folded(client, keyspace, [item.name for item in some])
-        with client.pipeline(transaction=False) as pipe:
+        folded = read_folded(store, [item.name for item in some])
+        with store.client.pipeline(transaction=False) as pipe:
             for item in some:
-                pipe.xlen(keyspace.audit(item.name))
-                pipe.xlen(keyspace.denied(item.name))
-                pipe.hgetall(keyspace.suspension(item.name))
+                pipe.xlen(store.keys.audit(item.name))
+                pipe.xlen(store.keys.denied(item.name))
+                pipe.hgetall(store.keys.suspension(item.name))
             replies = iter(pipe.execute())
         for item, audit_length, denied_length, record in zip(
             some, replies, replies, replies, strict=True
@@ -230,7 +225,7 @@ def identity_statuses(
                     name=name,
                     kind=str(item.kind),
                     active=state is not None,
-                    tier=tier_of(keyspace).value if name in fences else COOPERATIVE,
+                    tier=tier_of(store.keys).value if name in fences else COOPERATIVE,
                     tokens=tokens.get(name, TokenCount()),
                     events=0 if state is None else state.sequence,
                     audit_length=audit_length,
@@ -250,15 +245,13 @@ def document_policy(document: str) -> Policy:
     return parse_policy(document, file="<active policy>", commands=None)
 
 
-def read_states(
-    client: Client, keyspace: Keyspace, names: Sequence[str]
-) -> Iterator[IdentityState | None]:
+def read_states(store: Store, names: Sequence[str]) -> Iterator[IdentityState | None]:
     """Yield the states of identities; None if there is none, or it is shorter than its layout."""
-    layouts = client.hgetall(keyspace.layouts)
+    layouts = store.client.hgetall(store.keys.layouts)
     for some in batches(names):
-        with client.pipeline(transaction=False) as pipe:
+        with store.client.pipeline(transaction=False) as pipe:
             for name in some:
-                pipe.get(keyspace.state(name))
+                pipe.get(store.keys.state(name))
             packed = pipe.execute()
         for name, data in zip(some, packed, strict=True):
             yield _state(data, layouts.get(name.encode()))

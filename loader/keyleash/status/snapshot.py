@@ -6,10 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from keyleash.status.identities import IdentityStatus, identity_statuses
-from keyleash.store.identities import server_time_ms
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import ActivePolicy, Client, read_active
-from keyleash.store.server_check import operator_client
+from keyleash.store.records import ActivePolicy, read_active
+from keyleash.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +33,17 @@ class Snapshot:
         return Counter(identity.tier for identity in self.identities)
 
 
-def read_snapshot(client: Client) -> Snapshot:
+def read_snapshot(store: Store) -> Snapshot:
     """
     Read the snapshot of a server; nothing is written.
 
     Args:
-        client: A client whose user may read the control keys.
+        store: The server; its user must be able to read the control keys.
 
     Raises:
-        OperationError (vault-changing): Keys are being moved.
         redis.RedisError: The server cannot be read.
     """
-    client = operator_client(client)
-    # Read again each time: the prefixes may change while a process watches.
-    keyspace = server_keyspace(client)
-    now_ms = server_time_ms(client)
-    active = read_active(client, keyspace)
-    found = () if active is None else tuple(identity_statuses(client, keyspace, active, now_ms))
-    return Snapshot(now_ms, bool(keyspace.vault), active, found)
+    now_ms = store.now_ms()
+    active = read_active(store)
+    found = () if active is None else tuple(identity_statuses(store, active, now_ms))
+    return Snapshot(now_ms, bool(store.keys.vault), active, found)

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 from keyleash.errors import OperationError, no_policy
 from keyleash.policy.problems import which_identity
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record, read_active
+from keyleash.store.records import ActivePolicy, GuardRecord, guard_record, read_active
+from keyleash.store.store import Store
 
 
-def known_identities(client: Client, keyspace: Keyspace) -> list[str]:
+def known_identities(store: Store) -> list[str]:
     """Return the names of all identities that were ever active, sorted."""
-    return sorted(name.decode() for name in client.hkeys(keyspace.layouts))
+    return sorted(name.decode() for name in store.client.hkeys(store.keys.layouts))
 
 
-def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[str]:
+def require_known(store: Store, name: str | None) -> list[str]:
     """Return the identity *name*, or all known ones if it is None.
 
     Raises:
@@ -23,7 +23,7 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
         OperationError (unknown-identity): none has that name. An identity that left the
             policy still has its tokens and its audit stream.
     """
-    known = known_identities(client, keyspace)
+    known = known_identities(store)
     if not known:
         raise no_policy()
     if name is None:
@@ -37,37 +37,24 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
     return [name]
 
 
-def require_active(client: Client, keyspace: Keyspace) -> ActivePolicy:
+def require_active(store: Store) -> ActivePolicy:
     """Return the active policy.
 
     Raises:
         OperationError (no-policy): No policy is active.
     """
-    active = read_active(client, keyspace)
+    active = read_active(store)
     if active is None:
         raise no_policy()
     return active
 
 
-def active_records(
-    client: Client, keyspace: Keyspace, names: Iterable[str]
-) -> dict[str, GuardRecord]:
+def active_records(store: Store, names: Iterable[str]) -> dict[str, GuardRecord]:
     """Return the guard records of those of *names* that are active."""
     wanted = list(names)
-    with client.pipeline(transaction=False) as pipe:
+    with store.client.pipeline(transaction=False) as pipe:
         for name in wanted:
-            pipe.hgetall(keyspace.guard(name))
+            pipe.hgetall(store.keys.guard(name))
         raw = pipe.execute() if wanted else []
     records = {name: guard_record(item) for name, item in zip(wanted, raw, strict=True)}
     return {name: record for name, record in records.items() if record is not None}
-
-
-def server_time_us(client: Client) -> int:
-    """Return the server's clock, Unix microseconds."""
-    seconds, micros = client.time()
-    return int(seconds) * 1_000_000 + int(micros)
-
-
-def server_time_ms(client: Client) -> int:
-    """Return the server's clock, Unix milliseconds."""
-    return server_time_us(client) // 1000

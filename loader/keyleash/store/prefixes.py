@@ -12,8 +12,7 @@ from enum import StrEnum
 
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.server_check import Client, operator_client
 from keyleash.store.wire import reading_record
 
 
@@ -86,7 +85,7 @@ def server_keyspace(client: Client) -> Keyspace:
     """Return the prefixes of a server's keys.
 
     Args:
-        client: A redis-py client of an operator.
+        store: The server.
 
     Raises:
         OperationError (vault-changing): keys are being moved between prefixes.

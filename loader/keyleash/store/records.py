@@ -11,13 +11,11 @@ from typing import Any, TypeVar
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import KeyleashError
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport, reading_record
 
 _R = TypeVar("_R", "ActivePolicy", "GuardRecord")
-
-Client = Any
-"""A redis-py client with `decode_responses` off, whose stubs mix sync and async types."""
 
 
 def database_of(client: Client) -> int:
@@ -80,9 +78,9 @@ class GuardRecord:
     limits: str = ""
 
 
-def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
+def read_active(store: Store) -> ActivePolicy | None:
     """Return the active policy, or None if there is none, also after a flush."""
-    return active_policy(client.hgetall(keyspace.policy))
+    return active_policy(store.client.hgetall(store.keys.policy))
 
 
 def active_policy(raw: dict[bytes, bytes]) -> ActivePolicy | None:
@@ -119,15 +117,15 @@ _READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "Transport"
 """The conversion of a field's text, by its type."""
 
 
-def read_history(client: Client, keyspace: Keyspace) -> tuple[ActivePolicy, ...]:
+def read_history(store: Store) -> tuple[ActivePolicy, ...]:
     """Read the history of policies, each as it was last active; the newest first.
 
     An activation adds its own entry in the same step, so the first is the active policy.
     """
-    digests = client.zrevrange(keyspace.history, 0, -1)
-    with client.pipeline(transaction=False) as pipe:
+    digests = store.client.zrevrange(store.keys.history, 0, -1)
+    with store.client.pipeline(transaction=False) as pipe:
         for digest in digests:
-            pipe.hgetall(keyspace.stored_policy(digest.decode()))
+            pipe.hgetall(store.keys.stored_policy(digest.decode()))
         records = pipe.execute() if digests else []
     policies = map(active_policy, records)
     return tuple(policy for policy in policies if policy is not None)

@@ -6,13 +6,10 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from keyleash.doubles import MOST
-from keyleash.errors import OperationError
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
-from keyleash.store.records import Client
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
     KEEP_AFTER_EXPIRY_MS,
@@ -69,21 +66,6 @@ class OperatorScript:
         keys = [_named(keyspace, name) for name in self.keys]
         prefixes = [_named(keyspace, name) for name in self.prefixes]
         return (len(keys), *keys, *prefixes, *self.constants, *words)
-
-    def run(self, client: Client, keyspace: Keyspace, *words: str | bytes | int) -> Any:
-        """Return the reply to EVAL.
-
-        Raises:
-            OperationError (vault-changing): The script replied nil: *keyspace* is not in force.
-        """
-        reply = client.eval(self.text, *self.arguments(keyspace, *words))
-        if reply is None:
-            raise OperationError(
-                "vault-changing",
-                "the key prefixes are being changed, or were changed meanwhile",
-                help="run it again when the change is finished; no agent can act during it",
-            )
-        return reply
 
 
 def switch_arguments(

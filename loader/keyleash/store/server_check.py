@@ -16,8 +16,10 @@ import redis.client
 from redis.exceptions import NoPermissionError, ResponseError
 
 from keyleash.errors import ClusterError, OperationError, UnexpectedReplyError
-from keyleash.store.records import Client
 from keyleash.store.wire import is_of_a_cluster, reading_reply
+
+Client = Any
+"""A redis-py client with `decode_responses` off, whose stubs mix sync and async types."""
 
 _Check = Callable[[Any], bool]
 

@@ -17,6 +17,7 @@ from keyleash.operator import LoadResult, load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.store import Store
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
 
 if TYPE_CHECKING:
@@ -61,10 +62,9 @@ class Leash(ABC):
         """
         document, file = _read(policy, self._root, name)
         result = load_policy(
-            self.admin,
+            Store.open(self.admin, actor=ACTOR),
             document,
             file=file,
-            actor=ACTOR,
             table=self._table,
             allow_removal=True,
             allow_unvalidated_restore=True,
@@ -76,7 +76,7 @@ class Leash(ABC):
 
     def token(self, identity: str, *, ttl_s: int | None = None) -> str:
         """Issue a token of *identity*, valid for *ttl_s* seconds or the policy's `ttl`."""
-        return issue_token(self.admin, identity, ttl_s=ttl_s, actor=ACTOR).token
+        return issue_token(Store.open(self.admin, actor=ACTOR), identity, ttl_s=ttl_s).token
 
     def client(self, identity: str, *, token: str | None = None, **options: Any) -> keyleash.Redis:
         """Return a guarded client of *identity*, closed after the test.
@@ -110,7 +110,7 @@ class Leash(ABC):
             OperationError (unknown-identity): No loaded policy has that identity.
         """
         self._require_known(identity)
-        return list(read_events(self.admin, self._keyspace, [identity]))
+        return list(read_events(Store(self.admin, self._keyspace), [identity]))
 
     def denials(self, identity: str) -> list[Denial]:
         """Return the denials of *identity*, oldest first.
@@ -119,7 +119,7 @@ class Leash(ABC):
             OperationError (unknown-identity): No loaded policy has that identity.
         """
         self._require_known(identity)
-        return list(read_denials(self.admin, self._keyspace, [identity]))
+        return list(read_denials(Store(self.admin, self._keyspace), [identity]))
 
     def close(self) -> None:
         """Close every client that `client` returned."""

@@ -40,10 +40,9 @@ from keyleash.store.prefixes import (
     read_seal,
     server_keyspace,
 )
-from keyleash.store.records import Client
 from keyleash.store.scripts import END_SWITCH, SWITCH_PREFIXES, switch_arguments
-from keyleash.store.server_check import operator_client
-from keyleash.store.token import reject_tokens
+from keyleash.store.server_check import Client, operator_client
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.vault.names import (
     NewName,
@@ -78,11 +77,10 @@ class ChangeResult:
 
 
 def change_prefixes(
-    client: Client,
+    store: Store,
     kind: ChangeKind,
     *,
     adopt: Sequence[str] = (),
-    actor: str = "unknown",
     report: Report | None = None,
     before_begin: Callable[[], None] = lambda: None,
     others: Sequence[Client] = (),
@@ -91,11 +89,10 @@ def change_prefixes(
     Seal a server, replace the prefixes of a sealed one, or remove them.
 
     Args:
-        client: A redis-py client of an operator.
+        store: The server.
         kind: `SEAL` moves the control keys, and all keys of agents from then on, under random
             prefixes; `ROTATE` replaces both; `UNSEAL` gives all keys their logical names.
         adopt: Patterns of existing keys to move into the vault.
-        actor: The operator's name, for the control stream.
         report: Called with the progress.
         before_begin: Called before the first write; immediately if the change was begun before.
         others: Further servers, such as replicas, whose ACL users are updated as well.
@@ -108,26 +105,27 @@ def change_prefixes(
         VaultConflictError: Two keys have the same new name. `UNSEAL` changed nothing; otherwise
             the other keys were moved.
     """
-    client = operator_client(client)
-    nodes = (client, *(operator_client(other, "others") for other in others))
-    reject_tokens(actor=actor)
-    change, resumed = _planned(client, kind, adopt, before_begin)
+    others = [operator_client(other, "others") for other in others]
+    change, resumed = _planned(store.client, kind, adopt, before_begin)
     if not change.is_switched:
-        _load_unchanged(client, change.old, actor)
-    active = require_active(client, change.new if change.is_switched else change.old)
-    prepared = prepare_active(client, active.document, change.new)
+        _load_unchanged(store.at(change.old))
+    active = require_active(store.at(change.new if change.is_switched else change.old))
+    prepared = prepare_active(store.at(change.new), active.document)
     # An interrupted change may have left them in either place.
-    records = {**read_records(client, change.old), **read_records(client, change.new)}
+    records = {
+        **read_records(store.at(change.old)),
+        **read_records(store.at(change.new)),
+    }
     guards = prepared.guards
-    with refreshed_users(nodes, change.new, guards, active.transport, records):
+    with refreshed_users(store.at(change.new), others, guards, active.transport, records):
         if not change.is_switched:
-            _switch(client, change, prepared, actor)
-        moved = _move(client, change, report)
-        client.eval(END_SWITCH.text, *END_SWITCH.arguments(change.new, actor))
-    mark_forgeable(client, change.new, records)
-    generation = require_active(client, change.new).generation
+            _switch(store, change, prepared)
+        moved = _move(store.client, change, report)
+        store.client.eval(END_SWITCH.text, *END_SWITCH.arguments(change.new, store.actor))
+    mark_forgeable(store.at(change.new), records)
+    generation = require_active(store.at(change.new)).generation
     # The old guards have prefixes that are not used any more.
-    retire_functions(client, change.new, guards, active.transport, generation)
+    retire_functions(store.at(change.new), guards, active.transport, generation)
     return ChangeResult(moved, generation, resumed)
 
 
@@ -164,7 +162,7 @@ def _planned(
             "the server is sealed already",
             help="`keyleash vault rotate` replaces its prefixes, `vault adopt` moves keys in",
         )
-    require_active(client, old)
+    require_active(Store(client, old))
     control, vault = (f"{secrets.token_hex(PREFIX_BYTES)}:" for _ in range(2))
     new = Keyspace() if kind is ChangeKind.UNSEAL else Keyspace(control, vault)
     change = PrefixChange(kind, old, new, adopt=tuple(adopt))
@@ -192,28 +190,26 @@ def _require_sealed(keyspace: Keyspace) -> None:
         )
 
 
-def _load_unchanged(client: Client, keyspace: Keyspace, actor: str) -> None:
+def _load_unchanged(store: Store) -> None:
     # States are taken over unchanged, so they must have the layout of the new guards.
-    active = require_active(client, keyspace)
-    prepared = prepare_active(client, active.document, keyspace)
+    active = require_active(store)
+    prepared = prepare_active(store, active.document)
     activate_policy(
-        client,
+        store,
         prepared,
-        actor=actor,
-        keyspace=keyspace,
         transport=active.transport,
         # It is the active policy itself.
         allow_removal=True,
     )
 
 
-def _switch(client: Client, change: PrefixChange, prepared: PreparedPolicy, actor: str) -> None:
+def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> None:
     """Activate the guards with the new prefixes."""
-    active = require_active(client, change.old)
+    active = require_active(store.at(change.old))
     load = load_functions if active.transport is Transport.FUNCTION else load_scripts
-    load(client, prepared.guards)
-    record_sources(client, change.new, prepared.guards)
-    stage = LoadStage(client, change.new)
+    load(store.client, prepared.guards)
+    record_sources(store.at(change.new), prepared.guards)
+    stage = LoadStage(store.at(change.new))
     try:
         stage.put_records(
             prepared.guards, active.generation + 1, prepared.commands, active.transport
@@ -222,11 +218,11 @@ def _switch(client: Client, change: PrefixChange, prepared: PreparedPolicy, acto
         stamps = {
             guard.identity.encode(): struct.pack("<d", guard.stamp) for guard in prepared.guards
         }
-        left = set(client.hkeys(change.old.layouts)) - set(stamps)
+        left = set(store.client.hkeys(change.old.layouts)) - set(stamps)
         words = [word for name in left for word in (name, b"")]
         words += [word for pair in stamps.items() for word in pair]
         arguments = switch_arguments(change.old, change.new, active.generation, stage.load, *words)
-        client.evalsha(client.script_load(SWITCH_PREFIXES.text), *arguments)
+        store.client.evalsha(store.client.script_load(SWITCH_PREFIXES.text), *arguments)
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
             raise OperationError(
@@ -263,7 +259,7 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
     Each key moves atomically, with its expiry. Call this again after an interruption.
 
     Args:
-        client: A redis-py client of an operator.
+        store: The server.
         patterns: Key patterns as in policies.
         report: Called with the progress.
 

@@ -17,7 +17,7 @@ from keyleash.policy.patterns import beginning, match, parse_pattern
 from keyleash.policy.problems import listing
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import PrefixChange
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
 
 PIECE = 500
 """Keys per SCAN and renames per round trip: about a millisecond of the server's time."""

@@ -15,7 +15,9 @@ from keyleash.store.denied import missing_right
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.prefixes import read_seal
-from keyleash.store.records import Client, guard_record
+from keyleash.store.records import guard_record
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport, function_name, library_code, reason_of, server_message
 from keyleash.watch.events import WatchEvent, WatchEventKind
 from keyleash.watch.roles import Address, Role, Sentinels, read_role
@@ -37,18 +39,18 @@ class Recorded:
     changed: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_recorded(client: Client, keyspace: Keyspace) -> Recorded:
+def read_recorded(store: Store) -> Recorded:
     """Read guard records and stored scripts, and compare each script with its digest.
 
     Scripts that no record names yet belong to a running load; they are loaded as well, to be ready
     when it activates.
     """
     recorded = Recorded()
-    for identities in batches(known_identities(client, keyspace)):
-        with client.pipeline(transaction=False) as pipe:
+    for identities in batches(known_identities(store)):
+        with store.client.pipeline(transaction=False) as pipe:
             for identity in identities:
-                pipe.hgetall(keyspace.guard(identity))
-                pipe.hgetall(keyspace.source(identity))
+                pipe.hgetall(store.keys.guard(identity))
+                pipe.hgetall(store.keys.source(identity))
             replies = iter(pipe.execute())
         for identity in identities:
             record = guard_record(next(replies))
@@ -84,21 +86,19 @@ def not_loaded(
 
 
 def load_recorded(
-    client: Client,
-    keyspace: Keyspace,
-    identity: str,
-    digest: str,
-    transport: Transport = Transport.EVALSHA,
+    store: Store, identity: str, digest: str, transport: Transport = Transport.EVALSHA
 ) -> bool:
     """Load a script from its stored text; return False if that is missing or another one."""
-    text = client.hget(keyspace.source(identity), digest)
+    text = store.client.hget(store.keys.source(identity), digest)
     # It may have changed since it was compared.
     if text is None or not is_text_of(text, digest):
         return False
     if transport is Transport.FUNCTION:
-        client.function_load(library_code(identity, digest, text.decode("ascii")), replace=True)
+        store.client.function_load(
+            library_code(identity, digest, text.decode("ascii")), replace=True
+        )
     else:
-        client.script_load(text)
+        store.client.script_load(text)
     return True
 
 
@@ -181,13 +181,15 @@ class WatchedNode:
             return
         for digest in list(not_loaded(self._client, self._recorded.owners, transport)):
             identity = self._recorded.owners[digest]
-            self.loaded += load_recorded(self._client, self._keyspace, identity, digest, transport)
+            self.loaded += load_recorded(
+                Store(self._client, self._keyspace), identity, digest, transport
+            )
 
     def _read_again(self, as_of: tuple[object, ...]) -> None:
         self._looks += 1
         drifted = self._recorded.missing or self._recorded.changed
         if drifted or as_of != self._read_as or self._looks > LOOKS_BETWEEN_READINGS:
-            self._recorded = read_recorded(self._client, self._keyspace)
+            self._recorded = read_recorded(Store(self._client, self._keyspace))
             self._read_as, self._looks = as_of, 0
 
     def _attempt(self, do: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from keyleash.store.records import Client
+from keyleash.store.server_check import Client
 from keyleash.text import counted
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
 from keyleash.watch.roles import Address, Sentinels

@@ -10,6 +10,7 @@ import keyleash
 from keyleash.audit.undo import UndoSelection, plan_undo
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.store import Store
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, RECORD_FORMAT, token_digest
 from redteam.attempt import Outcome, attempt
 from redteam.stage import CLERK, OTHER, OTHER_SECRET, OWN, OWN_SECRET, WORKER, Stage
@@ -54,7 +55,9 @@ def forge_event_of_anothers_key(stage: Stage) -> bool:
     event |= {"correlation": "c", "before": OTHER, "expires": "-1", "value": "forged"}
     words = [word for pair in event.items() for word in pair]
     stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", *words)
-    (undone,) = plan_undo(stage.operator, UndoSelection(pattern=parse_pattern(OTHER))).keys
+    (undone,) = plan_undo(
+        Store.open(stage.operator), UndoSelection(pattern=parse_pattern(OTHER))
+    ).keys
     return WORKER in repr(undone)
 
 

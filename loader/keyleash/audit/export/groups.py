@@ -18,8 +18,10 @@ from keyleash.audit.streams import AuditStream, StreamKind, control_stream, pair
 from keyleash.errors import ArchiveError
 from keyleash.policy.parse import parse_policy
 from keyleash.store.identities import known_identities
-from keyleash.store.keyspace import OPERATORS, Keyspace
-from keyleash.store.records import Client, read_active
+from keyleash.store.keyspace import OPERATORS
+from keyleash.store.records import read_active
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
 
 GROUPS = "keyleash-export:"
@@ -176,20 +178,18 @@ class OpenStream:
         self.caught_up = False
 
 
-def find_streams(
-    client: Client, keyspace: Keyspace, identities: Iterable[str]
-) -> list[AuditStream]:
+def find_streams(store: Store, identities: Iterable[str]) -> list[AuditStream]:
     """Return the streams to export; they need not exist yet.
 
     Without *identities*, these are the control stream, the operators' stream, and the streams of
     every identity that was ever active.
     """
     names = sorted(identities)
-    every = [] if names else [control_stream(keyspace), streams_of(keyspace, OPERATORS)[0]]
+    every = [] if names else [control_stream(store.keys), streams_of(store.keys, OPERATORS)[0]]
     return every + [
         stream
-        for name in names or known_identities(client, keyspace)
-        for stream in streams_of(keyspace, name)
+        for name in names or known_identities(store)
+        for stream in streams_of(store.keys, name)
     ]
 
 
@@ -241,12 +241,12 @@ def _taken(stream: AuditStream, place: str) -> ArchiveError:
     )
 
 
-def trimmed_by_export(client: Client, keyspace: Keyspace) -> dict[str, int]:
+def trimmed_by_export(store: Store) -> dict[str, int]:
     """Return by stream the `hard_max` of identities with `retain: {until: exported}`.
 
     Their guards do not trim, so the archiver does.
     """
-    active = read_active(client, keyspace)
+    active = read_active(store)
     limits = {} if active is None else _hard_max(active.document)
     return {f"{StreamKind.AUDIT}/{name}": hard_max for name, hard_max in limits.items()}
 

@@ -22,10 +22,7 @@ from keyleash.audit.export.verify import RecordedMarks
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.streams import AuditStream, StreamKind, id_order
 from keyleash.errors import ArchiveError
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
-from keyleash.store.token import reject_tokens
+from keyleash.store.store import Store
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 << 20
@@ -44,10 +41,8 @@ class Recorder:
     avoid recursion.
     """
 
-    client: Client
-    keyspace: Keyspace
+    store: Store
     archive: Archive
-    actor: str
     _open: list[OpenStream] = field(default_factory=list)
     _has_new_rows: bool = False
 
@@ -78,9 +73,9 @@ class Recorder:
                 "files": end.files,
                 "chain": end.chain,
             }
-        event = {"event": "export", "actor": self.actor, "archive": self.archive.id}
+        event = {"event": "export", "actor": self.store.actor, "archive": self.archive.id}
         event |= {"place": self.archive.place, "streams": json.dumps(progress)}
-        self.client.xadd(self.keyspace.control, event)
+        self.store.client.xadd(self.store.keys.control, event)
         self.archive.marks.update(new)
         self.archive.save()
         self._has_new_rows = False
@@ -118,7 +113,6 @@ class Archiver:
     Args:
         archive: Locked.
         identities: The identities; none for all, with the operators' and the control stream.
-        actor: Name recorded in the audit log.
         take_over: Continue although another archive has the streams, or the server lost them.
         max_entries: Entries in a file at most.
         is_stopping: Called between pages; once it returns True, the current file is finished.
@@ -127,26 +121,22 @@ class Archiver:
         OperationError (missing-extra): *file_format* needs a library that is not installed.
     """
 
-    client: Client
-    keyspace: Keyspace
+    store: Store
     archive: Archive
     _: KW_ONLY
     file_format: FileFormat = FileFormat.JSONL
     identities: Iterable[str] = ()
-    actor: str = "unknown"
     take_over: bool = False
     max_entries: int = MAX_ENTRIES
     is_stopping: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
-        self.client = operator_client(self.client)
         self.identities = tuple(self.identities)
-        reject_tokens(actor=self.actor)
         if self.file_format is FileFormat.PARQUET:
             require_pyarrow()
         self._report: Callable[[int], None] = lambda _count: None
         self._exported = 0
-        self._recorder = Recorder(self.client, self.keyspace, self.archive, self.actor)
+        self._recorder = Recorder(self.store, self.archive)
         self._open: dict[str, OpenStream] = {}
         self._hard_max: dict[str, int] = {}
 
@@ -193,10 +183,10 @@ class Archiver:
         self._recorder.record()
 
     def _round(self) -> Iterator[Exported]:
-        self._hard_max = trimmed_by_export(self.client, self.keyspace)
-        streams = find_streams(self.client, self.keyspace, self.identities)
+        self._hard_max = trimmed_by_export(self.store)
+        streams = find_streams(self.store, self.identities)
         new = [stream for stream in streams if stream.name not in self._open]
-        for item in open_streams(self.client, self.archive, new, take_over=self.take_over):
+        for item in open_streams(self.store.client, self.archive, new, take_over=self.take_over):
             self._open[item.stream.name] = item
             self._recorder.add(item)
         for item in list(self._open.values()):
@@ -292,15 +282,14 @@ def _recorded_extents(streams: str) -> dict[str, Extent]:
     }
 
 
-def recorded_by_server(client: Client, keyspace: Keyspace) -> RecordedMarks:
+def recorded_by_server(store: Store) -> RecordedMarks:
     """Return for `verify_archive` the extent of each stream at each recorded export.
 
     An event whose extents cannot be read yields its id and None.
     """
-    client = operator_client(client)
 
     def recorded(archive: str) -> Iterator[tuple[str, Extent | None]]:
-        for event in read_control(client, keyspace):
+        for event in read_control(store):
             if event.event == "export" and event.details.get("archive") == archive:
                 try:
                     extents = _recorded_extents(event.details["streams"])

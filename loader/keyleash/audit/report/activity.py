@@ -21,9 +21,8 @@ from keyleash.audit.stats import Stats, Tally
 from keyleash.audit.streams import merged, pairs_of
 from keyleash.audit.undo.trust import Trust
 from keyleash.operator.tokens import list_tokens
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 
 AnyEntry = AuditEvent | Denial
 ENDS = 50
@@ -107,20 +106,17 @@ class Activity:
         self.first.append(entry) if len(self.first) < ENDS else self.last.append(entry)
 
 
-def read_activity(
-    client: Client, keyspace: Keyspace, identities: Sequence[str], query: Query
-) -> Activity:
+def read_activity(store: Store, identities: Sequence[str], query: Query) -> Activity:
     """Read the events and denials of a time range.
 
     Memory is bounded except for names: only counts and some entries are stored. Gaps are found
     only if *query* filters by time alone.
     """
-    client = operator_client(client)
-    trust = Trust.of(client, keyspace)
+    trust = Trust.of(store)
     activity = Activity(untrusted=trust.untrusted)
     streams: list[Iterator[AnyEntry]] = [
-        read_events(client, keyspace, identities, query),
-        read_denials(client, keyspace, identities, query),
+        read_events(store, identities, query),
+        read_denials(store, identities, query),
     ]
     entries = merged(streams)
     for item in trust.marked(with_gaps(entries) if query.is_time_only else entries):
@@ -131,7 +127,7 @@ def read_activity(
         if len(activity.gaps) < MAX_GAPS:
             activity.gaps.append(item)
     activity.trimmed = [
-        name for name in identities if _is_trimmed(client, keyspace.audit(name), query)
+        name for name in identities if _is_trimmed(store.client, store.keys.audit(name), query)
     ]
     return activity
 
@@ -199,8 +195,7 @@ class ReportContext:
 
 
 def read_context(
-    client: Client,
-    keyspace: Keyspace,
+    store: Store,
     identities: Collection[str] | None,
     since_ms: int,
     until_ms: int,
@@ -211,7 +206,6 @@ def read_context(
     *identities* limits it to what concerns one of them. Tokens in *used*, by identity and id, are
     included even if they were not valid.
     """
-    client = operator_client(client)
     tokens = {
         (info.identity, info.id): TokenUse(
             id=info.id,
@@ -221,13 +215,13 @@ def read_context(
             expires_ms=info.expires_ms,
             note=info.note,
         )
-        for info in list_tokens(client, keyspace=keyspace)
+        for info in list_tokens(store)
         if identities is None or info.identity in identities
     }
     activations: list[PolicyUse] = []
     actions: deque[ControlEvent] = deque(maxlen=MAX_ACTIONS)
     count = 0
-    for event in read_control(client, keyspace, identities, Query(until_ms=until_ms)):
+    for event in read_control(store, identities, Query(until_ms=until_ms)):
         if event.event == "activate":
             activations.append(policy_use(event))
         if event.event in {"issue", "revoke"}:

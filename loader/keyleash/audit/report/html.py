@@ -36,9 +36,7 @@ from keyleash.audit.report.key_history import BeforeAndAfter, KeyHistory, read_b
 from keyleash.audit.stats import Tally, key_prefix, ranked
 from keyleash.audit.undo import UndoPlan, UndoSelection, plan_undo, untrusted_text
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
-from keyleash.store.identities import server_time_ms
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
+from keyleash.store.store import Store
 from keyleash.text import clock_time, distance, iso_time, printable, short_digest
 
 MAX_PREFIXES = 20
@@ -104,8 +102,7 @@ class HtmlReport:
 
 
 def gather(
-    client: Client,
-    keyspace: Keyspace,
+    store: Store,
     names: Sequence[str],
     query: Query,
     *,
@@ -122,15 +119,15 @@ def gather(
         identity: The only identity; None for all.
         statuses: The limits of the identities now, as `keyleash.status.identity_statuses`.
     """
-    made_ms = server_time_ms(client)
+    made_ms = store.now_ms()
     until_ms = made_ms if query.until_ms is None else query.until_ms
-    activity = read_activity(client, keyspace, names, replace(query, until_ms=until_ms))
+    activity = read_activity(store, names, replace(query, until_ms=until_ms))
     if activity.stats.first_ms is None:
         return None
     since_ms = activity.stats.first_ms if query.since_ms is None else query.since_ms
     used = [token for token in activity.tokens if token[1] != "-"]
     about = None if identity is None else [identity]
-    plan, no_plan = _plan(client, keyspace, activity, identity, query)
+    plan, no_plan = _plan(store, activity, identity, query)
     return HtmlReport(
         server=server,
         made_ms=made_ms,
@@ -139,16 +136,16 @@ def gather(
         identity=identity,
         correlation=query.correlation,
         activity=activity,
-        context=read_context(client, keyspace, about, since_ms, until_ms, used),
+        context=read_context(store, about, since_ms, until_ms, used),
         statuses=[status for status in statuses if identity in {None, status.name}],
-        prefixes=_prefixes(client, keyspace, activity),
+        prefixes=_prefixes(store, activity),
         plan=plan,
         no_plan=no_plan,
         command=_undo_command(identity, query, since_ms),
     )
 
 
-def _prefixes(client: Client, keyspace: Keyspace, activity: Activity) -> list[Prefix]:
+def _prefixes(store: Store, activity: Activity) -> list[Prefix]:
     by_prefix: dict[bytes, list[KeyHistory]] = defaultdict(list)
     for history in activity.histories.by_key.values():
         by_prefix[key_prefix(history.key)].append(history)
@@ -161,7 +158,7 @@ def _prefixes(client: Client, keyspace: Keyspace, activity: Activity) -> list[Pr
         for name, _ in ordered[:MAX_DETAILED]
     }
     wanted = [history for histories in shown.values() for history in histories]
-    values = {item.history.key: item for item in read_before_and_after(client, keyspace, wanted)}
+    values = {item.history.key: item for item in read_before_and_after(store, wanted)}
     return [
         Prefix(
             name=name,
@@ -174,7 +171,7 @@ def _prefixes(client: Client, keyspace: Keyspace, activity: Activity) -> list[Pr
 
 
 def _plan(
-    client: Client, keyspace: Keyspace, activity: Activity, identity: str | None, query: Query
+    store: Store, activity: Activity, identity: str | None, query: Query
 ) -> tuple[UndoPlan | None, str]:
     events = activity.stats.sum("events")
     if events > MAX_PLANNED_EVENTS:
@@ -189,7 +186,7 @@ def _plan(
         until_ms=query.until_ms,
     )
     try:
-        return plan_undo(client, selection, keyspace=keyspace), ""
+        return plan_undo(store, selection), ""
     except (NothingToUndoError, UndoTooLargeError) as error:
         help_ = f" ({error.help})" if isinstance(error, UndoTooLargeError) else ""
         return None, f"No undo plan: {error.message}{help_}."

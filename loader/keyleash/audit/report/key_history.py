@@ -20,10 +20,7 @@ from keyleash.audit.undo.values import (
     read_images,
     read_keys,
 )
-from keyleash.store.identities import server_time_ms
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
-from keyleash.store.server_check import operator_client
+from keyleash.store.store import Store
 
 MAX_KEYS = 20_000
 """Number of keys with a history; events of further keys are only counted."""
@@ -108,26 +105,23 @@ class BeforeAndAfter:
     is_withheld: bool = False
 
 
-def read_before_and_after(
-    client: Client, keyspace: Keyspace, histories: Iterable[KeyHistory]
-) -> list[BeforeAndAfter]:
+def read_before_and_after(store: Store, histories: Iterable[KeyHistory]) -> list[BeforeAndAfter]:
     """Read the values of the keys of *histories*; of large values, the first elements.
 
     The server reads each before-image, so *histories* should be few.
     """
-    client = operator_client(client)
     wanted = list(histories)
     known = [history.key for history in wanted if not history.is_masked]
-    keys = read_keys(client, keyspace, known)
-    now_ms = server_time_ms(client)
+    keys = read_keys(store, known)
+    now_ms = store.now_ms()
     replaced = {
         history.key: history.last
         for history in wanted
         if _is_replaced(history.last.after_state, keys.get(history.key))
     }
-    later = _read_next_images(client, keyspace, replaced)
+    later = _read_next_images(store, replaced)
     recorded = images_of([history.first] for history in wanted)
-    images = read_images(client, keyspace, [*recorded, *chain.from_iterable(later.values())])
+    images = read_images(store, [*recorded, *chain.from_iterable(later.values())])
     found = []
     for history in wanted:
         now, last = keys.get(history.key), history.last.after_state
@@ -146,7 +140,7 @@ def read_before_and_after(
 
 
 def _read_next_images(
-    client: Client, keyspace: Keyspace, waiting: dict[bytes, UndoStep]
+    store: Store, waiting: dict[bytes, UndoStep]
 ) -> dict[bytes, list[RecordedImage]]:
     """Return by key the before-images of the next event after each step of *waiting*.
 
@@ -160,8 +154,8 @@ def _read_next_images(
         key=next(iter(waiting)) if len(waiting) == 1 else None,
         since_ms=min(step.time_ms for step in waiting.values()),
     )
-    trust = Trust.of(client, keyspace)
-    for event in read_events(client, keyspace, stream_owners(client, keyspace), query):
+    trust = Trust.of(store)
+    for event in read_events(store, stream_owners(store), query):
         if waiting.keys().isdisjoint(event.keys) or not trust.is_trusted(event):
             continue
         for key, (step, *_) in steps_of([event]).items():

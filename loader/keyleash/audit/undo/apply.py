@@ -15,11 +15,9 @@ from keyleash.audit.read import Query, read_events
 from keyleash.audit.undo.plan import FORCIBLE, Action, ConflictKind, KeyPlan, UndoPlan
 from keyleash.audit.undo.values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
-from keyleash.store.keyspace import OPERATORS, Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client
+from keyleash.store.keyspace import OPERATORS
 from keyleash.store.scripts import UNDO
-from keyleash.store.server_check import operator_client
+from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
 
 _NO_EXPIRY = b"-1"
@@ -40,21 +38,13 @@ class UndoResult:
     removed: tuple[bytes, ...]
 
 
-def apply_undo(
-    client: Client,
-    plan: UndoPlan,
-    *,
-    description: str = "",
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
-) -> UndoResult:
+def apply_undo(store: Store, plan: UndoPlan, *, description: str = "") -> UndoResult:
     """Apply *plan*, and record it so that it can be undone in turn.
 
     Args:
         plan: A plan from `plan_undo`.
         description: The selection in words, for the audit log.
         actor: Name recorded in the audit log.
-        keyspace: Where keys are; read from the server if None.
 
     Raises:
         SecretInTextError: *description* or *actor* contains a token; nothing was changed.
@@ -65,23 +55,21 @@ def apply_undo(
         OperationError (changed-meanwhile): a key was changed since the plan was made.
         OperationError (undo-unanswered): the connection was lost, so the outcome is not known.
     """
-    client = operator_client(client)
-    reject_tokens(description=description, actor=actor)
-    keyspace = keyspace or server_keyspace(client)
+    reject_tokens(description=description)
     if plan.blocked:
         raise blocked_error(plan)
     if not plan.changes:
         raise NothingToUndoError("every key already has its value from before these events")
-    _require_validated(client, keyspace, plan.changes)
+    _require_validated(store, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
-    header = (actor, undo, description, plan.steps[0].event, plan.steps[-1].event)
-    digest = client.script_load(UNDO.text)
+    header = (store.actor, undo, description, plan.steps[0].event, plan.steps[-1].event)
+    digest = store.client.script_load(UNDO.text)
     try:
-        outcome, *details = client.evalsha(
-            digest, *UNDO.arguments(keyspace, *header, *_arguments(plan.changes))
+        outcome, *details = store.client.evalsha(
+            digest, *UNDO.arguments(store.keys, *header, *_arguments(plan.changes))
         )
     except (RedisConnectionError, RedisTimeoutError) as lost:
-        outcome, details = b"UNDONE", _recorded(client, keyspace, undo, plan.time_ms)
+        outcome, details = b"UNDONE", _recorded(store, undo, plan.time_ms)
         if not details:
             raise OperationError(
                 "undo-unanswered",
@@ -89,7 +77,7 @@ def apply_undo(
                 " or nothing",
                 help=f"it was applied if `keyleash audit log --correlation {undo}` finds an event",
             ) from lost
-    if outcome == b"CHANGED" and (ids := _recorded(client, keyspace, undo, plan.time_ms)):
+    if outcome == b"CHANGED" and (ids := _recorded(store, undo, plan.time_ms)):
         # The plan itself changed the keys: the client lost the first reply and sent it again.
         outcome, details = b"UNDONE", ids
     match outcome:
@@ -114,24 +102,24 @@ def apply_undo(
     )
 
 
-def _require_validated(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -> None:
+def _require_validated(store: Store, plans: Sequence[KeyPlan]) -> None:
     """Check again: the server's setting may have changed since the plan was made."""
     restored = {
         plan.key: (plan.steps[0].identity, plan.image.content)
         for plan in plans
         if plan.action is Action.RESTORE and plan.image and plan.image.content
     }
-    withheld = find_withheld(client, keyspace, restored.values())
+    withheld = find_withheld(store, restored.values())
     if withheld.images:
         keys = [key for key, (_, content) in restored.items() if content in withheld.images]
         raise withheld.error(f"the before-image of {_keys(keys)}")
 
 
-def _recorded(client: Client, keyspace: Keyspace, undo: str, since_ms: int) -> list[bytes]:
+def _recorded(store: Store, undo: str, since_ms: int) -> list[bytes]:
     """Return the ids of the events of an undo; none if the server cannot be reached."""
     try:
         query = Query(correlation=undo, since_ms=since_ms)
-        return [event.id.encode() for event in read_events(client, keyspace, [OPERATORS], query)]
+        return [event.id.encode() for event in read_events(store, [OPERATORS], query)]
     except RedisError:
         return []
 

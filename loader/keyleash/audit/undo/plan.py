@@ -19,12 +19,9 @@ from keyleash.audit.undo.selection import UndoSelection, read_others, select_eve
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.audit.undo.values import NOTHING, Images, KeyState, Value, read_images, read_keys
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
-from keyleash.store.identities import server_time_ms
-from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client
+from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX
 from keyleash.store.scripts import UNDO_MAX_BYTES
-from keyleash.store.server_check import operator_client
+from keyleash.store.store import Store
 
 
 class ConflictKind(StrEnum):
@@ -249,13 +246,12 @@ MAX_KEYS = 10_000
 
 
 def plan_undo(
-    client: Client,
+    store: Store,
     selection: UndoSelection,
     *,
     forced: Container[bytes] = (),
     skipped: Container[bytes] = (),
     across_policies: bool = False,
-    keyspace: Keyspace | None = None,
 ) -> UndoPlan:
     """Plan to restore each key to its value before the oldest selected event; change nothing.
 
@@ -264,7 +260,6 @@ def plan_undo(
         forced: Keys whose conflicts are overridden.
         skipped: Keys that are left out.
         across_policies: Whether to undo changes that the active policy no longer permits.
-        keyspace: Where keys are; read from the server if None.
 
     Raises:
         NothingToUndoError: no event is selected, or the selected events changed nothing.
@@ -273,18 +268,16 @@ def plan_undo(
         OperationError (unknown-identity): no identity ever had that name.
         UndoTooLargeError: it would block the server for too long.
     """
-    client = operator_client(client)
-    keyspace = keyspace or server_keyspace(client)
-    grants = Grants(client, keyspace)
+    grants = Grants(store)
     trust = Trust(grants, selection.keys)
-    by_key = steps_of(select_events(client, keyspace, selection, trust))
+    by_key = steps_of(select_events(store, selection, trust))
     chosen = {key: steps for key, steps in by_key.items() if selection.concerns(key)}
     if len(chosen) > MAX_KEYS:
         raise UndoTooLargeError(
             f"the undo would change {len(chosen)} keys; at most {MAX_KEYS} are allowed",
             help="undo fewer events at a time, the newest first",
         )
-    seen = _read_snapshot(client, keyspace, chosen)
+    seen = _read_snapshot(store, chosen)
     steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
     plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
     if not plans:
@@ -296,7 +289,7 @@ def plan_undo(
         raise NothingToUndoError("the selected events changed nothing")
     contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
     if contested:
-        for key, others in read_others(client, keyspace, contested, grants).items():
+        for key, others in read_others(store, contested, grants).items():
             plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
     found = [
         _decided(plan, forced, skipped, None if across_policies else grants)
@@ -314,13 +307,11 @@ def plan_undo(
     return result
 
 
-def _read_snapshot(
-    client: Client, keyspace: Keyspace, chosen: Mapping[bytes, Sequence[UndoStep]]
-) -> Snapshot:
-    time_ms = server_time_ms(client)
-    images = read_images(client, keyspace, images_of(chosen.values()))
-    prefixes = (keyspace.prefix.encode(), PUBLIC_PREFIX.encode())
-    return Snapshot(read_keys(client, keyspace, list(chosen)), images, time_ms, prefixes)
+def _read_snapshot(store: Store, chosen: Mapping[bytes, Sequence[UndoStep]]) -> Snapshot:
+    time_ms = store.now_ms()
+    images = read_images(store, images_of(chosen.values()))
+    prefixes = (store.keys.prefix.encode(), PUBLIC_PREFIX.encode())
+    return Snapshot(read_keys(store, list(chosen)), images, time_ms, prefixes)
 
 
 def _decided(

@@ -16,8 +16,7 @@ from keyleash.errors import NothingToUndoError, OperationError, UndoTooLargeErro
 from keyleash.policy.model import Literal, Pattern
 from keyleash.policy.patterns import match as matches
 from keyleash.policy.problems import which_identity
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client
+from keyleash.store.store import Store
 
 MAX_SELECTED_BYTES = 256 * 1024 * 1024
 """Size of the before-images of a plan at most; they are held in memory."""
@@ -63,9 +62,7 @@ class UndoSelection:
         return self.pattern is None or bool(key_test(self.pattern)(key))
 
 
-def select_events(
-    client: Client, keyspace: Keyspace, selection: UndoSelection, trust: Trust
-) -> list[AuditEvent]:
+def select_events(store: Store, selection: UndoSelection, trust: Trust) -> list[AuditEvent]:
     """Return the trusted events of *selection*; every command of a batch.
 
     Raises:
@@ -75,7 +72,7 @@ def select_events(
         NothingToUndoError: no recorded event is selected.
         UndoTooLargeError: their before-images are too large for a plan.
     """
-    names = stream_owners(client, keyspace)
+    names = stream_owners(store)
     if selection.identity is not None:
         if selection.identity not in names:
             raise OperationError(
@@ -86,7 +83,7 @@ def select_events(
         names = [selection.identity]
     found = []
     size = 0
-    for event in filter(trust.is_trusted, _events(client, keyspace, names, selection)):
+    for event in filter(trust.is_trusted, _events(store, names, selection)):
         found.append(event)
         images = (change.before.content for change in event.changes if change.before)
         size += sum(len(image[1]) for image in images if image)
@@ -102,13 +99,11 @@ def select_events(
     return found
 
 
-def _events(
-    client: Client, keyspace: Keyspace, names: Sequence[str], selection: UndoSelection
-) -> Iterator[AuditEvent]:
+def _events(store: Store, names: Sequence[str], selection: UndoSelection) -> Iterator[AuditEvent]:
     if selection.events:
         chosen = {}
         for given in selection.events:
-            for event in find_event(client, keyspace, names, given):
+            for event in find_event(store, names, given):
                 if not isinstance(event, AuditEvent):
                     raise OperationError("unknown-event", f"`{given}` changed no key", help=_SEE)
                 chosen[event.identity, event.id, event.item] = event
@@ -120,25 +115,20 @@ def _events(
         since_ms=selection.since_ms,
         until_ms=selection.until_ms,
     )
-    yield from read_events(client, keyspace, names, query, newest_first=True)
+    yield from read_events(store, names, query, newest_first=True)
 
 
 def read_others(
-    client: Client,
-    keyspace: Keyspace,
-    undone: Mapping[bytes, Sequence[UndoStep]],
-    grants: Grants,
+    store: Store, undone: Mapping[bytes, Sequence[UndoStep]], grants: Grants
 ) -> dict[bytes, list[UndoStep]]:
     """Return the other trusted changes of these keys since the oldest step."""
     since_ms = min(step.time_ms for steps in undone.values() for step in steps)
     ours = {step.event for steps in undone.values() for step in steps}
     only = next(iter(undone)) if len(undone) == 1 else None
-    events = read_events(
-        client, keyspace, stream_owners(client, keyspace), Query(key=only, since_ms=since_ms)
-    )
+    events = read_events(store, stream_owners(store), Query(key=only, since_ms=since_ms))
     theirs = (event for event in events if f"{event.identity}/{event.id}" not in ours)
     steps = steps_on(undone, filter(Trust(grants, undone).is_trusted, theirs))
-    images = read_images(client, keyspace, images_of(steps.values()))
+    images = read_images(store, images_of(steps.values()))
     return {
         key: [step for step in read_back(some, images) if not step.changed_nothing]
         for key, some in steps.items()

@@ -23,9 +23,10 @@ from keyleash.commands import OperationClass, load_table
 from keyleash.errors import KeyleashError, NothingToUndoError
 from keyleash.policy import Identity, parse_policy
 from keyleash.policy.patterns import beginning, match
-from keyleash.store.keyspace import OPERATORS, Keyspace
-from keyleash.store.records import ActivePolicy, Client, read_active, read_history
+from keyleash.store.keyspace import OPERATORS
+from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.scripts import KEPT_POLICIES
+from keyleash.store.store import Store
 
 ANY_CLASS = frozenset(OperationClass)
 Entry = TypeVar("Entry")
@@ -34,9 +35,9 @@ Entry = TypeVar("Entry")
 class Grants:
     """The grants of the active policy and of its predecessors, which are read when needed."""
 
-    def __init__(self, client: Client, keyspace: Keyspace) -> None:
-        self._client, self._keyspace = client, keyspace
-        self._active = read_active(client, keyspace)
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._active = read_active(store)
 
     def may_change(self, name: str, key: bytes) -> bool:
         """Return whether the active policy permits identity *name* to change *key*."""
@@ -67,11 +68,11 @@ class Grants:
 
     @cached_property
     def _history(self) -> dict[str, ActivePolicy]:
-        return {item.digest: item for item in read_history(self._client, self._keyspace)}
+        return {item.digest: item for item in read_history(self._store)}
 
     @cached_property
     def _uses(self) -> list[PolicyUse]:
-        recorded = read_activations(self._client, self._keyspace)
+        recorded = read_activations(self._store)
         trimmed = (
             PolicyUse(item.generation, item.digest, item.actor, item.activated_ms, None, {})
             for item in self._history.values()
@@ -148,9 +149,9 @@ class Trust:
         self._unmasked = unmasked(keys)
 
     @classmethod
-    def of(cls, client: Client, keyspace: Keyspace, keys: Iterable[bytes] = ()) -> Trust:
+    def of(cls, store: Store, keys: Iterable[bytes] = ()) -> Trust:
         """Return a `Trust` that uses the policies of a server."""
-        return cls(Grants(client, keyspace), keys)
+        return cls(Grants(store), keys)
 
     def is_trusted(self, event: AuditEvent) -> bool:
         """Return whether a guard may have written *event*."""

@@ -16,10 +16,10 @@ from redis.exceptions import ResponseError
 from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, ImageContent
 from keyleash.errors import UnvalidatedRestoreError
 from keyleash.fence.record import read_forgeable
-from keyleash.store.keyspace import OPERATORS, Keyspace
-from keyleash.store.records import Client
+from keyleash.store.keyspace import OPERATORS
 from keyleash.store.scripts import READ_VALUE
 from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
+from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
 
 RecordedImage = tuple[str, ImageContent]
@@ -54,16 +54,16 @@ class Withheld:
         )
 
 
-def find_withheld(client: Client, keyspace: Keyspace, images: Iterable[RecordedImage]) -> Withheld:
+def find_withheld(store: Store, images: Iterable[RecordedImage]) -> Withheld:
     """Find the before-images that must not be restored.
 
     The server is queried only if there are payloads; the bytes of a string are not a payload.
     """
     payloads = {image for image in images if image[1][0] != "value" and image[0] != OPERATORS}
-    risk = find_payload_risk(client) if payloads else None
+    risk = find_payload_risk(store.client) if payloads else None
     if risk is None:
         return Withheld()
-    forgeable = read_forgeable(client, keyspace, sorted({identity for identity, _ in payloads}))
+    forgeable = read_forgeable(store, sorted({identity for identity, _ in payloads}))
     trusted = {content for identity, content in payloads if identity not in forgeable}
     withheld = frozenset(content for _, content in payloads) - trusted
     names = {identity for identity, content in payloads if content in withheld}
@@ -143,11 +143,9 @@ class Value:
 NOTHING = Value()
 
 
-def read_keys(
-    client: Client, keyspace: Keyspace, keys: Sequence[bytes], *, whole: bool = False
-) -> dict[bytes, Value]:
+def read_keys(store: Store, keys: Sequence[bytes], *, whole: bool = False) -> dict[bytes, Value]:
     """Return the present values of *keys*, whole or with their first elements."""
-    found = _read(client, keyspace, [("key", key) for key in keys], whole)
+    found = _read(store, [("key", key) for key in keys], whole)
     return {key: _value(reply) for key, reply in zip(keys, found, strict=True)}
 
 
@@ -171,31 +169,27 @@ class Images(dict[ImageContent, Value | None]):
         return None if value is None else replace(value, expires_ms=image.expires_ms)
 
 
-def read_images(
-    client: Client, keyspace: Keyspace, images: Iterable[RecordedImage], *, whole: bool = False
-) -> Images:
+def read_images(store: Store, images: Iterable[RecordedImage], *, whole: bool = False) -> Images:
     """Return the values of *images*, None for those that the server cannot or must not restore.
 
     They have no expiry of the key. Hash fields that have expired are left out.
     """
     recorded = dict.fromkeys(images)
-    withheld = find_withheld(client, keyspace, recorded)
+    withheld = find_withheld(store, recorded)
     values: dict[ImageContent, Value | None] = dict.fromkeys(content for _, content in recorded)
     wanted = [content for content in values if content not in withheld.images]
-    for content, reply in zip(wanted, _read(client, keyspace, wanted, whole), strict=True):
+    for content, reply in zip(wanted, _read(store, wanted, whole), strict=True):
         values[content] = None if isinstance(reply, ResponseError) else _value(reply)
     return Images(values, withheld)
 
 
-def _read(
-    client: Client, keyspace: Keyspace, sources: Sequence[tuple[str, bytes]], whole: bool
-) -> Iterator[Any]:
-    digest = client.script_load(READ_VALUE.text)
+def _read(store: Store, sources: Sequence[tuple[str, bytes]], whole: bool) -> Iterator[Any]:
+    digest = store.client.script_load(READ_VALUE.text)
     for piece in _pieces(sources):
-        with client.pipeline(transaction=False) as pipe:
+        with store.client.pipeline(transaction=False) as pipe:
             for kind, value in piece:
                 extent = "whole" if whole else "short"
-                pipe.evalsha(digest, *READ_VALUE.arguments(keyspace, kind, value, extent))
+                pipe.evalsha(digest, *READ_VALUE.arguments(store.keys, kind, value, extent))
             for reply in pipe.execute(raise_on_error=False):
                 if isinstance(reply, Exception) and _UNREADABLE not in str(reply):
                     raise reply

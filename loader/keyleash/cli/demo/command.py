@@ -18,6 +18,7 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, is_terminal, print_json
 from keyleash.servers import EmbeddedServer
 from keyleash.store.identities import known_identities
+from keyleash.store.store import Store
 
 EVENTS_SHOWN = 4
 
@@ -65,12 +66,12 @@ def _run(url: str, printer: Printer | None) -> Sequence[DemoOutcome]:
 
 def _print_audit_log(stage: DemoStage, printer: Printer) -> None:
     client, keyspace = stage.operator, stage.keyspace
-    names = known_identities(client, keyspace)
+    names = known_identities(Store(client, keyspace))
     printer.text(f"\nthe last {EVENTS_SHOWN} mutations:")
-    events = read_events(client, keyspace, names, newest_first=True)
+    events = read_events(Store(client, keyspace), names, newest_first=True)
     print_events(newest(events, EVENTS_SHOWN))
     printer.text("\ndenied calls:")
-    print_events(read_denials(client, keyspace, names))
+    print_events(read_denials(Store(client, keyspace), names))
 
 
 WHO_WIDTH = 16

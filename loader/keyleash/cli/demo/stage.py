@@ -13,9 +13,9 @@ import redis
 import keyleash
 from keyleash.errors import DENIALS, LeashError, ReplyCode
 from keyleash.operator.tokens import IssuedToken, issue_token
-from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import Layout, unpack_state
+from keyleash.store.store import Store
 from keyleash.text import distance, printable
 
 Reply = Any
@@ -104,7 +104,9 @@ class DemoStage:
 
     def issue(self, identity: str, ttl_s: int | None = None) -> None:
         """Issue a token, which the agent uses from now on."""
-        token = issue_token(self.operator, identity, ttl_s=ttl_s, actor=ACTOR, note="demo")
+        token = issue_token(
+            Store.open(self.operator, actor=ACTOR), identity, ttl_s=ttl_s, note="demo"
+        )
         if identity in self._agents:
             self._agents[identity].close()
         self._agents[identity] = keyleash.Redis.from_url(
@@ -164,7 +166,7 @@ class DemoStage:
 
     def now_ms(self) -> int:
         """Return the server's time."""
-        return server_time_ms(self.operator)
+        return Store(self.operator).now_ms()
 
     def wait_ms(self, duration_ms: int) -> None:
         """Sleep; not at all if the duration is negative."""

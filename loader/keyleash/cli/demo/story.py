@@ -11,6 +11,7 @@ from keyleash.compiler.render import examples_root
 from keyleash.errors import BudgetExhaustedError, LeashError, RateLimitedError, ReplyCode
 from keyleash.operator import freeze, load_policy, thaw
 from keyleash.operator.tokens import revoke
+from keyleash.store.store import Store
 from keyleash.text import clock_time, counted
 
 READER, RUNNER, RECOVERY = "agent-reader", "agent-runner", "agent-recovery"
@@ -32,7 +33,9 @@ LOOP_MS = 10_000
 def load_example(stage: DemoStage) -> None:
     """Activate examples/agents.yaml."""
     path = examples_root() / "agents.yaml"
-    result = load_policy(stage.operator, path.read_text("utf-8"), file=str(path), actor=ACTOR)
+    result = load_policy(
+        Store.open(stage.operator, actor=ACTOR), path.read_text("utf-8"), file=str(path)
+    )
     count = counted(len(result.identities), "identity")
     stage.check(
         f"keyleash load {path.name}",
@@ -158,7 +161,7 @@ def revoke_token(stage: DemoStage) -> None:
     stage.issue(READER)
     stage.call(READER, READ_CONTEXT, None)
     token_id = stage.tokens[READER].id
-    revoked = revoke(stage.operator, token_id=token_id, actor=ACTOR).tokens
+    revoked = revoke(Store.open(stage.operator, actor=ACTOR), token_id=token_id).tokens
     stage.check(
         f"keyleash token revoke {token_id}",
         f"{counted(len(revoked), 'token')} revoked",
@@ -170,10 +173,10 @@ def revoke_token(stage: DemoStage) -> None:
 
 def suspend_and_resume(stage: DemoStage) -> None:
     """Call during and after a suspension."""
-    result = freeze(stage.operator, [RUNNER], reason="demo", actor=ACTOR)
+    result = freeze(Store.open(stage.operator, actor=ACTOR), [RUNNER], reason="demo")
     _check_change(stage, f"keyleash freeze {RUNNER} --reason demo", result.identities[0].changed)
     stage.call(RUNNER, READ_STATE, denied(ReplyCode.SUSPENDED))
-    result = thaw(stage.operator, [RUNNER], actor=ACTOR)
+    result = thaw(Store.open(stage.operator, actor=ACTOR), [RUNNER])
     _check_change(stage, f"keyleash thaw {RUNNER}", result.identities[0].changed)
     stage.call(RUNNER, f"EXISTS {STATE_KEY}", 1)
 
@@ -198,14 +201,14 @@ DENIED = {
 
 def compare_audit_log(stage: DemoStage) -> None:
     """Compare the audit log with the replies of this session."""
-    events = list(read_events(stage.operator, stage.keyspace, [RUNNER]))
+    events = list(read_events(Store(stage.operator, stage.keyspace), [RUNNER]))
     stage.check(
         f"keyleash audit log {RUNNER}",
         counted(len(events), "mutation"),
         counted(stage.writes[RUNNER], "mutation"),
     )
     found: dict[str, list[str]] = {identity: [] for identity in DENIED}
-    for denial in read_denials(stage.operator, stage.keyspace, [*DENIED]):
+    for denial in read_denials(Store(stage.operator, stage.keyspace), [*DENIED]):
         found[denial.identity] += [denial.code] * denial.repeats
     stage.check(
         "keyleash audit log --denied",

@@ -153,7 +153,7 @@ def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Images | None:
     changes = ((event.identity, change.before) for event in events for change in event.changes)
     images = [(name, image.content) for name, image in changes if image and image.content]
     try:
-        return read_images(settings.client, settings.keyspace, images) if images else None
+        return read_images(settings.store, images) if images else None
     except ResponseError:
         return None
 

@@ -12,10 +12,11 @@ from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.functions import DIGITS, library_texts
 from keyleash.operator.load.plan import Snapshot, batches, read_snapshots
 from keyleash.operator.tokens import read_tokens
-from keyleash.store.identities import active_records, known_identities, server_time_us
+from keyleash.store.identities import active_records, known_identities
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport, function_name, library_code
 from keyleash.watch.topology import not_loaded, read_recorded
 
@@ -34,11 +35,12 @@ def check_records(
     if prepared.digest != active.digest:
         yield finding("policy-changed", key=deployment.shown_key(keyspace.policy))
     guards = {guard.identity: guard for guard in prepared.guards}
-    known = known_identities(deployment.main.client, keyspace)
+    store = Store(deployment.main.client, keyspace)
+    known = known_identities(store)
     if unlisted := [name for name in guards if name not in known]:
         key = deployment.shown_key(keyspace.layouts)
         yield finding("no-layout", names=unlisted, key=key)
-    snapshots = read_snapshots(deployment.main.client, keyspace, sorted({*guards, *known}))
+    snapshots = read_snapshots(store, sorted({*guards, *known}))
     if missing := [name for name in guards if snapshots[name].record is None]:
         yield finding("no-guard", names=missing)
     unread = [
@@ -67,7 +69,7 @@ def check_tokens(deployment: Deployment, main: Server) -> Iterable[CheckResult]:
         OperationError (unreadable): A record is corrupt.
     """
     rules = {identity.name: identity.token for identity in deployment.policy.identities}
-    list(read_tokens(main.client, deployment.keyspace, rules, server_time_us(main.client)))
+    list(read_tokens(Store(main.client, deployment.keyspace), rules, Store(main.client).now_us()))
     return ()
 
 
@@ -108,7 +110,7 @@ def _states(
 def check_scripts(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
     """Compare guard records, stored scripts and loaded scripts."""
     keyspace, node = deployment.keyspace, server.name
-    recorded = read_recorded(server.client, keyspace)
+    recorded = read_recorded(Store(server.client, keyspace))
     for identity, digest in recorded.changed:
         key = deployment.shown_key(keyspace.source(identity))
         yield finding("script-text-changed", node, digest=digest, identity=identity, key=key)
@@ -116,8 +118,8 @@ def check_scripts(deployment: Deployment, server: Server) -> Iterator[CheckResul
         yield finding("script-without-text", node, digest=digest, identity=identity)
     records = {
         name: record
-        for batch in batches(known_identities(server.client, keyspace))
-        for name, record in active_records(server.client, keyspace, batch).items()
+        for batch in batches(known_identities(Store(server.client, keyspace)))
+        for name, record in active_records(Store(server.client, keyspace), batch).items()
     }
     yield from _not_in_cache(server, records)
     by_function = {

@@ -16,9 +16,8 @@ from keyleash.operator.load.checks import RESTORE_CODE, find_eviction_risk, rest
 from keyleash.policy import Identity, Policy
 from keyleash.policy.problems import listing
 from keyleash.status.identities import read_states
-from keyleash.store.identities import server_time_us
-from keyleash.store.records import Client
-from keyleash.store.server_check import find_payload_risk, release_of
+from keyleash.store.server_check import Client, find_payload_risk, release_of
+from keyleash.store.store import Store
 from keyleash.watch.roles import replicas_of
 
 
@@ -105,7 +104,7 @@ DAY_US = 86_400_000_000
 def check_clock(_deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
     """Compare the server's clock with this machine's."""
     before_s = time.time()
-    server_s = server_time_us(server.client) / 1_000_000
+    server_s = Store(server.client).now_us() / 1_000_000
     after_s = time.time()
     # The duration of the round trip is tolerated.
     off_s = max(before_s - server_s, server_s - after_s, 0.0)
@@ -117,9 +116,9 @@ def check_clock(_deployment: Deployment, server: Server) -> Iterator[DoctorFindi
 def check_moments(deployment: Deployment, main: Server) -> Iterator[DoctorFinding]:
     """Look for times in the future in states and audit streams."""
     policy, keyspace = deployment.policy, deployment.keyspace
-    now_us = server_time_us(main.client)
+    now_us = Store(main.client).now_us()
     names = [item.name for item in policy.identities]
-    states = read_states(main.client, keyspace, names)
+    states = read_states(Store(main.client, keyspace), names)
     ahead = [
         identity.name
         for identity, state in zip(policy.identities, states, strict=True)

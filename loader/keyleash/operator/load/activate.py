@@ -36,12 +36,11 @@ from keyleash.operator.load.staging import (
     retire_sources,
     step_lua_gc,
 )
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import ActivePolicy, Client, read_active
+from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
-from keyleash.store.server_check import operator_client, require_supported
-from keyleash.store.token import reject_tokens
+from keyleash.store.server_check import Client, operator_client, require_supported
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport, function_name
 
 
@@ -67,13 +66,11 @@ class LoadResult:
 
 
 def load_policy(
-    client: Client,
+    store: Store,
     document: str,
     *,
     file: str = "<policy>",
-    actor: str = "unknown",
     table: CommandTable | None = None,
-    keyspace: Keyspace | None = None,
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
     transport: Transport = Transport.EVALSHA,
@@ -88,9 +85,7 @@ def load_policy(
         client: A redis-py client that may load scripts.
         document: The policy file's text.
         file: Its name, for messages.
-        actor: The operator's name, for the control stream.
         table: The server's commands; read from the server if None.
-        keyspace: The keyspace; read from the server if None.
         allow_eviction: Load also if the server may evict control keys.
         allow_unvalidated_restore: Load a policy that allows RESTORE also on a server that does not
             validate payloads.
@@ -111,37 +106,25 @@ def load_policy(
             activated.
         OperationError (digest-mismatch): The server computes other digests; nothing was activated.
     """
-    client = operator_client(client)
     others = [operator_client(other, "others") for other in others]
-    reject_tokens(actor=actor)
-    require_supported(client)
-    keyspace = keyspace or server_keyspace(client)
+    require_supported(store.client)
     prepared = prepare_policy(
-        client,
+        store,
         document,
         file=file,
         table=table,
-        keyspace=keyspace,
         allow_eviction=allow_eviction,
         allow_unvalidated_restore=allow_unvalidated_restore,
     )
     return activate_policy(
-        client,
-        prepared,
-        actor=actor,
-        keyspace=keyspace,
-        transport=transport,
-        others=others,
-        allow_removal=allow_removal,
+        store, prepared, transport=transport, others=others, allow_removal=allow_removal
     )
 
 
 def activate_policy(
-    client: Client,
+    store: Store,
     prepared: PreparedPolicy,
     *,
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
     transport: Transport = Transport.EVALSHA,
     others: Sequence[Client] = (),
     expected: int | None = None,
@@ -157,13 +140,10 @@ def activate_policy(
         report: Called with the number of loaded guards and the total.
         allow_removal: Whether identities of the active policy may be missing from this one.
     """
-    client = operator_client(client)
     others = [operator_client(other, "others") for other in others]
-    reject_tokens(actor=actor)
-    require_supported(client)
-    in_force = server_keyspace(client)
-    keyspace = keyspace or in_force
-    if keyspace != in_force:
+    require_supported(store.client)
+    in_force = server_keyspace(store.client)
+    if store.keys != in_force:
         # activate.lua checks this again, but the staged records would be wrong by then.
         raise OperationError(
             "activation-conflict",
@@ -173,8 +153,8 @@ def activate_policy(
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
     load = load_functions if transport is Transport.FUNCTION else load_scripts
-    load(client, guards, report)
-    found = diff_with_server(client, prepared, keyspace, transport)
+    load(store.client, guards, report)
+    found = diff_with_server(store, prepared, transport)
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
     if expected is not None and generation != expected:
@@ -183,17 +163,17 @@ def activate_policy(
         return LoadResult(False, generation, digest, names, (), prepared.warnings)
     if found.removed and not allow_removal:
         raise RemovalError(prepared.file, found.removed)
-    record_sources(client, keyspace, found.unrecorded)
-    stage = LoadStage(client, keyspace)
+    record_sources(store, found.unrecorded)
+    stage = LoadStage(store)
     try:
-        _fill(stage, prepared, found, actor, transport)
-        header = (generation, stage.load, actor, digest, summary_of(changes), plan)
-        with refreshed_users((client, *others), keyspace, guards, transport):
-            generation = _activate(client, keyspace, header, changes, stage)
+        _fill(stage, prepared, found, store.actor, transport)
+        header = (generation, stage.load, store.actor, digest, summary_of(changes), plan)
+        with refreshed_users(store, others, guards, transport):
+            generation = _activate(store, header, changes, stage)
     finally:
         stage.discard()
-    retire_sources(client, keyspace, guards, found.removed)
-    retire_functions(client, keyspace, guards, transport, generation)
+    retire_sources(store, guards, found.removed)
+    retire_functions(store, guards, transport, generation)
     return LoadResult(True, generation, digest, names, found.removed, prepared.warnings)
 
 
@@ -224,20 +204,16 @@ def _policy_before(active: ActivePolicy | None, digest: str) -> str:
 
 
 def _activate(
-    client: Client,
-    keyspace: Keyspace,
-    header: tuple[int | str, ...],
-    changes: Sequence[IdentityChange],
-    stage: LoadStage,
+    store: Store, header: tuple[int | str, ...], changes: Sequence[IdentityChange], stage: LoadStage
 ) -> int:
     words = activation_words(changes, stage.seen)
     stage.keep_records()
     if sum(change.kind is not StateChange.UNCHANGED for change in changes) >= MANY:
-        step_lua_gc(client)
+        step_lua_gc(store.client)
     # Loaded first, so that the server compiles it before the activation.
-    digest = client.script_load(ACTIVATE.text)
+    digest = store.client.script_load(ACTIVATE.text)
     try:
-        return int(client.evalsha(digest, *ACTIVATE.arguments(keyspace, *header, *words)))
+        return int(store.client.evalsha(digest, *ACTIVATE.arguments(store.keys, *header, *words)))
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
             raise _conflict(
@@ -255,11 +231,7 @@ def _conflict(message: str) -> OperationError:
 
 
 def verify_activation(
-    client: Client,
-    prepared: PreparedPolicy,
-    keyspace: Keyspace,
-    transport: Transport,
-    generation: int,
+    store: Store, prepared: PreparedPolicy, transport: Transport, generation: int
 ) -> None:
     """
     Read back and compare the records, states and scripts of *generation*.
@@ -268,8 +240,7 @@ def verify_activation(
         OperationError (activation-conflict): Another policy was activated since.
         OperationError (not-verified): Something differs from what was activated.
     """
-    client = operator_client(client)
-    active = read_active(client, keyspace)
+    active = read_active(store)
     if active is not None and active.generation > generation:
         raise OperationError(
             "activation-conflict",
@@ -279,8 +250,8 @@ def verify_activation(
     findings: list[str] = []
     if active is None or (active.generation, active.digest) != (generation, prepared.digest):
         findings.append("the record of the active policy")
-    findings += _wrong_guards(client, prepared, keyspace, transport, generation)
-    findings += _missing_scripts(client, prepared, transport)
+    findings += _wrong_guards(store, prepared, transport, generation)
+    findings += _missing_scripts(store.client, prepared, transport)
     if findings:
         more = f" and {len(findings) - 5} more" if len(findings) > 5 else ""
         raise OperationError(
@@ -293,14 +264,10 @@ def verify_activation(
 
 
 def _wrong_guards(
-    client: Client,
-    prepared: PreparedPolicy,
-    keyspace: Keyspace,
-    transport: Transport,
-    generation: int,
+    store: Store, prepared: PreparedPolicy, transport: Transport, generation: int
 ) -> Iterator[str]:
     names = [guard.identity for guard in prepared.guards]
-    snapshots = read_snapshots(client, keyspace, names)
+    snapshots = read_snapshots(store, names)
     for guard in prepared.guards:
         found = snapshots[guard.identity]
         is_right = found.is_of(guard, prepared.commands, transport)

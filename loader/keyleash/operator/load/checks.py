@@ -9,8 +9,7 @@ from redis.exceptions import ResponseError
 from keyleash.errors import EvictionError, Problem, Span, UnvalidatedRestoreError
 from keyleash.policy import Policy
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
-from keyleash.store.records import Client
-from keyleash.store.server_check import PAYLOAD_ADVICE, find_payload_risk
+from keyleash.store.server_check import PAYLOAD_ADVICE, Client, find_payload_risk
 
 RESTORE_CODE = UnvalidatedRestoreError.code
 

@@ -16,11 +16,9 @@ from keyleash.errors import Problem, Span
 from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
-from keyleash.store.identities import server_time_us
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client, commands_to_learn
-from keyleash.store.server_check import operator_client, require_supported
+from keyleash.store.records import commands_to_learn
+from keyleash.store.server_check import require_supported
+from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
 
 
@@ -50,12 +48,11 @@ class PreparedPolicy:
 
 
 def prepare_policy(
-    client: Client,
+    store: Store,
     document: str,
     *,
     file: str = "<policy>",
     table: CommandTable | None = None,
-    keyspace: Keyspace | None = None,
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
     year: int | None = None,
@@ -80,26 +77,24 @@ def prepare_policy(
         UnvalidatedRestoreError: An identity may RESTORE, the server does not validate payloads,
             and *allow_unvalidated_restore* is false.
     """
-    client = operator_client(client)
-    require_supported(client)
-    keyspace = keyspace or server_keyspace(client)
+    require_supported(store.client)
     unread: tuple[Problem, ...] = ()
     shipped = load_table()
     if table is None:
         try:
-            table = read_table(client)
+            table = read_table(store.client)
         except UnreadableCommandsError as error:
             unread = (_unread(error, file, shipped),)
-    evicting = check_eviction(client, file, allowed=allow_eviction)
+    evicting = check_eviction(store.client, file, allowed=allow_eviction)
     # Command names of other servers are no mistakes.
     known = shipped if table is None else shipped.extended(table.commands)
     policy = parse_policy(document, file=file, commands=known, server=table)
     for identity in policy.identities:
         for accepted in identity.accepted:
             reject_tokens(accept=accepted.reason)
-    unvalidated = check_payloads(client, policy, file, allowed=allow_unvalidated_restore)
+    unvalidated = check_payloads(store.client, policy, file, allowed=allow_unvalidated_restore)
     if year is None:
-        year = datetime.fromtimestamp(server_time_us(client) / 1_000_000, UTC).year
+        year = datetime.fromtimestamp(store.now_us() / 1_000_000, UTC).year
     compiled_against = table or shipped
     return PreparedPolicy(
         file=file,
@@ -108,22 +103,17 @@ def prepare_policy(
         table=compiled_against,
         digest=policy_digest(policy),
         guards=compile_policy(
-            policy, compiled_against, keyspace=keyspace, year=year, report=report
+            policy, compiled_against, keyspace=store.keys, year=year, report=report
         ),
         commands=commands_to_learn(compiled_against),
         warnings=(*unread, *evicting, *unvalidated, *policy.warnings),
     )
 
 
-def prepare_active(client: Client, document: str, keyspace: Keyspace) -> PreparedPolicy:
+def prepare_active(store: Store, document: str) -> PreparedPolicy:
     """Compile the active policy again; it is in effect already, whatever the server's settings."""
     return prepare_policy(
-        client,
-        document,
-        file="<active policy>",
-        keyspace=keyspace,
-        allow_eviction=True,
-        allow_unvalidated_restore=True,
+        store, document, file="<active policy>", allow_eviction=True, allow_unvalidated_restore=True
     )
 
 
@@ -145,15 +135,15 @@ class ServerSizes:
         keyspace: The keyspace; on a sealed server its vault prefixes all keys.
     """
 
-    def __init__(self, client: Client, keyspace: Keyspace) -> None:
-        self._client = client
-        self._vault = keyspace.vault.encode()
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._vault = store.keys.vault.encode()
         self._script = estimate_script()
 
     def length(self, key: bytes) -> int:
         """Return the length of a string in bytes; 0 for a key of another type."""
         try:
-            return int(self._client.strlen(self._vault + key))
+            return int(self._store.client.strlen(self._vault + key))
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 return 0
@@ -164,4 +154,6 @@ class ServerSizes:
     ) -> float:
         """Return the units of work of a call, as the guard estimates it."""
         named = [self._vault + key for key in keys]
-        return float(self._client.eval(self._script, len(named), *named, left, spec.name, *argv))
+        return float(
+            self._store.client.eval(self._script, len(named), *named, left, spec.name, *argv)
+        )

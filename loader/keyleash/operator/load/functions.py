@@ -15,7 +15,9 @@ from redis.exceptions import NoPermissionError, WatchError
 from keyleash.compiler import CompiledGuard, Report
 from keyleash.operator.load.plan import batches
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client, database_of
+from keyleash.store.records import database_of
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.store.wire import GUARD_OF, LIBRARIES, Transport, function_name, library_code
 
 FEW = 10
@@ -54,11 +56,7 @@ def load_functions(
 
 
 def retire_functions(
-    client: Client,
-    keyspace: Keyspace,
-    guards: Sequence[CompiledGuard],
-    transport: Transport,
-    generation: int,
+    store: Store, guards: Sequence[CompiledGuard], transport: Transport, generation: int
 ) -> None:
     """Delete the functions that no guard record names, once *generation* is active.
 
@@ -68,19 +66,19 @@ def retire_functions(
     by_function = guards if transport is Transport.FUNCTION else ()
     kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
     try:
-        held = _guards(client)
+        held = _guards(store.client)
         unused = held.keys() - kept
-        unused -= _named_elsewhere(client, {held[name] for name in unused})
+        unused -= _named_elsewhere(store.client, {held[name] for name in unused})
     except NoPermissionError:
         # A user that may only load scripts. Stale functions are harmless: they grant nothing new.
         return
     if not held.keys() >= kept:
         # Another load deleted them before the activation.
-        load_functions(client, by_function)
+        load_functions(store.client, by_function)
     for names in batches(sorted(unused), FEW):
-        with client.pipeline(transaction=True) as pipe:
-            pipe.watch(keyspace.policy)
-            if int(pipe.hget(keyspace.policy, "generation") or 0) != generation:
+        with store.client.pipeline(transaction=True) as pipe:
+            pipe.watch(store.keys.policy)
+            if int(pipe.hget(store.keys.policy, "generation") or 0) != generation:
                 return
             pipe.multi()
             for name in names:

@@ -23,11 +23,9 @@ from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff import PolicyDiff, diff_policies
 from keyleash.policy.parse import IDENTITY_NAME
-from keyleash.store.identities import server_time_us
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record, read_active
-from keyleash.store.server_check import operator_client
+from keyleash.store.records import ActivePolicy, GuardRecord, guard_record, read_active
 from keyleash.store.state import EMPTY_LAYOUT, Layout
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 
 BATCH = 100
@@ -67,9 +65,7 @@ class Snapshot:
         )
 
 
-def read_snapshots(
-    client: Client, keyspace: Keyspace, identities: Iterable[str]
-) -> dict[str, Snapshot]:
+def read_snapshots(store: Store, identities: Iterable[str]) -> dict[str, Snapshot]:
     """
     Read the snapshot of each of *identities*.
 
@@ -81,12 +77,12 @@ def read_snapshots(
     """
     found = {}
     for names in batches(identities):
-        with client.pipeline(transaction=False) as pipe:
+        with store.client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hgetall(keyspace.guard(name))
-                pipe.getrange(keyspace.state(name), 0, DOUBLE - 1)
-                pipe.strlen(keyspace.state(name))
-                pipe.hkeys(keyspace.source(name))
+                pipe.hgetall(store.keys.guard(name))
+                pipe.getrange(store.keys.state(name), 0, DOUBLE - 1)
+                pipe.strlen(store.keys.state(name))
+                pipe.hkeys(store.keys.source(name))
             replies = pipe.execute()
         for place, name in enumerate(names):
             record, stamp, size, sources = replies[place * 4 : place * 4 + 4]
@@ -328,9 +324,7 @@ class LoadDiff:
         )
 
 
-def diff_with_server(
-    client: Client, prepared: PreparedPolicy, keyspace: Keyspace, transport: Transport
-) -> LoadDiff:
+def diff_with_server(store: Store, prepared: PreparedPolicy, transport: Transport) -> LoadDiff:
     """
     Compare *prepared* with the server; nothing is written.
 
@@ -338,17 +332,17 @@ def diff_with_server(
         redis.ResponseError: A key has the wrong type.
     """
     guards = prepared.guards
-    active = read_active(client, keyspace)
-    raw = client.hgetall(keyspace.layouts)
+    active = read_active(store)
+    raw = store.client.hgetall(store.keys.layouts)
     layouts = {name.decode(): Layout.from_json(text) for name, text in raw.items()}
     names = {guard.identity for guard in guards} | layouts.keys()
-    names |= _unlisted(client, keyspace, active, layouts)
-    snapshots = read_snapshots(client, keyspace, names)
+    names |= _unlisted(store, active, layouts)
+    snapshots = read_snapshots(store, names)
     unrecorded = tuple(
         item for item in guards if not snapshots[item.identity].sources >= {*item.scripts}
     )
     changes = activation_plan(
-        guards, snapshots, layouts, server_time_us(client), prepared.commands, transport
+        guards, snapshots, layouts, store.now_us(), prepared.commands, transport
     )
     is_active = (
         active is not None
@@ -365,8 +359,7 @@ SCANNED = 1000
 
 
 def _unlisted(
-    client: Client,
-    keyspace: Keyspace,
+    store: Store,
     active: ActivePolicy | None,
     layouts: Mapping[str, Layout],
 ) -> set[str]:
@@ -379,8 +372,8 @@ def _unlisted(
     names: set[str] = set() if policy is None else {identity.name for identity in policy.identities}
     if names and names <= layouts.keys():
         return names
-    for root in (keyspace.guard_root, keyspace.state_root):
-        for key in client.scan_iter(f"{root}*", count=SCANNED):
+    for root in (store.keys.guard_root, store.keys.state_root):
+        for key in store.client.scan_iter(f"{root}*", count=SCANNED):
             name = key.decode("utf-8", "replace").removeprefix(root)
             if IDENTITY_NAME.fullmatch(name):
                 names.add(name)
@@ -436,20 +429,17 @@ class Preview:
         return not self.is_first and self.diff.widens
 
 
-def preview_load(
-    client: Client, prepared: PreparedPolicy, keyspace: Keyspace, transport: Transport
-) -> Preview:
+def preview_load(store: Store, prepared: PreparedPolicy, transport: Transport) -> Preview:
     """
     Compare a prepared policy with the active one; nothing is written.
 
     Raises:
         redis.ResponseError: A key has the wrong type.
     """
-    client = operator_client(client)
-    found = diff_with_server(client, prepared, keyspace, transport)
+    found = diff_with_server(store, prepared, transport)
     before = Policy(()) if found.active is None else _read(found.active.document)
     diff = diff_policies(
-        before or Policy(()), prepared.policy, prepared.table, protected_prefixes(keyspace)
+        before or Policy(()), prepared.policy, prepared.table, protected_prefixes(store.keys)
     )
     unchanged = set(diff.unchanged)
     return Preview(

@@ -21,10 +21,11 @@ from keyleash.operator.load.plan import (
     batches,
     record_of,
 )
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import ActivePolicy, Client
+from keyleash.store.records import ActivePolicy
 from keyleash.store.scripts import COLLECT, STAGE, STAGED_KEEP_MS
+from keyleash.store.server_check import Client
 from keyleash.store.state import Layout
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 
 PIECE = 20
@@ -49,20 +50,19 @@ class LoadStage:
         seen: The staged states, by identity.
     """
 
-    def __init__(self, client: Client, keyspace: Keyspace) -> None:
+    def __init__(self, store: Store) -> None:
         self.load = secrets.token_hex(8)
-        self._client = client
-        self._keyspace = keyspace
+        self._store = store
         self._recorded: Sequence[str] = ()
         self.seen: dict[str, StagedState] = {}
 
     def put_policy(self, policy: ActivePolicy, layouts: Mapping[str, Layout]) -> None:
         """Stage the record of a policy, without its time, and the layouts of all states."""
-        recorded = self._keyspace.staged_layouts(self.load)
-        with self._client.pipeline(transaction=False) as pipe:
+        recorded = self._store.keys.staged_layouts(self.load)
+        with self._store.client.pipeline(transaction=False) as pipe:
             for name in (
-                self._keyspace.staged_policy(self.load),
-                self._keyspace.staged_stored_policy(self.load),
+                self._store.keys.staged_policy(self.load),
+                self._store.keys.staged_stored_policy(self.load),
             ):
                 pipe.hset(name, mapping=asdict(policy))
                 pipe.pexpire(name, STAGED_KEEP_MS)
@@ -80,10 +80,10 @@ class LoadStage:
     ) -> None:
         """Stage the guard records of *generation*."""
         self._recorded = [
-            self._keyspace.staged_guard(self.load, guard.identity) for guard in guards
+            self._store.keys.staged_guard(self.load, guard.identity) for guard in guards
         ]
         for batch in batches(zip(self._recorded, guards, strict=True)):
-            with self._client.pipeline(transaction=False) as pipe:
+            with self._store.client.pipeline(transaction=False) as pipe:
                 for key, guard in batch:
                     record = record_of(guard, generation, commands, transport)
                     pipe.hset(key, mapping=asdict(record))
@@ -94,7 +94,7 @@ class LoadStage:
         """Make the staged records persistent, so that the activation only renames them."""
         # A load that is interrupted from here on leaves these small hashes behind.
         for batch in batches(self._recorded):
-            with self._client.pipeline(transaction=False) as pipe:
+            with self._store.client.pipeline(transaction=False) as pipe:
                 for key in batch:
                     pipe.persist(key)
                 pipe.execute()
@@ -114,14 +114,14 @@ class LoadStage:
     def discard(self) -> None:
         """Delete the remaining staged keys."""
         names = [
-            self._keyspace.staged_policy(self.load),
-            self._keyspace.staged_stored_policy(self.load),
-            self._keyspace.staged_layouts(self.load),
+            self._store.keys.staged_policy(self.load),
+            self._store.keys.staged_stored_policy(self.load),
+            self._store.keys.staged_layouts(self.load),
         ]
         names += self._recorded
-        names += [self._keyspace.staged_state(self.load, identity) for identity in self.seen]
+        names += [self._store.keys.staged_state(self.load, identity) for identity in self.seen]
         for batch in batches(names):
-            self._client.unlink(*batch)
+            self._store.client.unlink(*batch)
 
     def _put_piece(self, piece: Sequence[IdentityChange]) -> None:
         words: list[str | bytes] = []
@@ -129,7 +129,9 @@ class LoadStage:
             if change.moves is not None:
                 words += change.identity, change.moves.packed, change.moves.rings
         seen = iter(
-            self._client.eval(STAGE.text, *STAGE.arguments(self._keyspace, self.load, *words))
+            self._store.client.eval(
+                STAGE.text, *STAGE.arguments(self._store.keys, self.load, *words)
+            )
         )
         for change, *answer in zip(piece, seen, seen, seen, strict=True):
             self.seen[change.identity] = StagedState(*answer)
@@ -138,9 +140,9 @@ class LoadStage:
         """Return the changes whose states changed since they were staged."""
         found = []
         for batch in batches(changes):
-            with self._client.pipeline(transaction=False) as pipe:
+            with self._store.client.pipeline(transaction=False) as pipe:
                 for change in batch:
-                    key, seen = self._keyspace.state(change.identity), self.seen[change.identity]
+                    key, seen = self._store.keys.state(change.identity), self.seen[change.identity]
                     pipe.getrange(key, 0, len(seen.header) - 1)
                     for offset, _ in struct.iter_unpack(f"<I{DOUBLE}s", seen.marks):
                         pipe.getrange(key, offset, offset + DOUBLE - 1)
@@ -235,29 +237,27 @@ def load_scripts(
             report(loaded, len(guards))
 
 
-def record_sources(client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard]) -> None:
+def record_sources(store: Store, guards: Sequence[CompiledGuard]) -> None:
     """Store each script's text, for those who may load scripts. Adds, never replaces."""
     for batch in batches(guards):
-        with client.pipeline(transaction=False) as pipe:
+        with store.client.pipeline(transaction=False) as pipe:
             for guard in batch:
-                pipe.hset(keyspace.source(guard.identity), mapping=dict(guard.scripts))
+                pipe.hset(store.keys.source(guard.identity), mapping=dict(guard.scripts))
             pipe.execute()
 
 
-def retire_sources(
-    client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard], removed: Sequence[str]
-) -> None:
+def retire_sources(store: Store, guards: Sequence[CompiledGuard], removed: Sequence[str]) -> None:
     """Delete the texts of scripts that no guard record names."""
     for batch in batches(guards):
-        with client.pipeline(transaction=False) as pipe:
+        with store.client.pipeline(transaction=False) as pipe:
             for guard in batch:
-                pipe.hkeys(keyspace.source(guard.identity))
+                pipe.hkeys(store.keys.source(guard.identity))
             held = pipe.execute()
-        with client.pipeline(transaction=False) as pipe:
+        with store.client.pipeline(transaction=False) as pipe:
             for guard, digests in zip(batch, held, strict=True):
                 old = [digest for digest in digests if digest.decode() not in guard.scripts]
                 if old:
-                    pipe.hdel(keyspace.source(guard.identity), *old)
+                    pipe.hdel(store.keys.source(guard.identity), *old)
             pipe.execute()
     for names in batches(removed):
-        client.unlink(*map(keyspace.source, names))
+        store.client.unlink(*map(store.keys.source, names))

@@ -1,0 +1,79 @@
+"""A keyleash server as operators use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from keyleash.errors import OperationError
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.scripts import OperatorScript
+from keyleash.store.server_check import Client, operator_client
+from keyleash.store.token import reject_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The control keys of one server, for one operation of an operator.
+
+    Raises:
+        SecretInTextError: *actor* contains a token.
+
+    Attributes:
+        client: A redis-py client of an operator. Its replies are bytes, also if the given client
+            decodes.
+        keys: The names of the control keys.
+        actor: The operator's name, for the control stream.
+    """
+
+    client: Client
+    keys: Keyspace = field(default_factory=Keyspace)
+    actor: str = "unknown"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.actor, str):
+            raise TypeError(f"`actor` must be a str, not {type(self.actor).__name__}")
+        reject_tokens(actor=self.actor)
+        object.__setattr__(self, "client", operator_client(self.client))
+
+    @classmethod
+    def open(cls, client: Client, *, actor: str = "unknown") -> Store:
+        """Return the store of a server, with the prefixes that are in force.
+
+        Raises:
+            OperationError (vault-changing): keys are being moved between prefixes.
+        """
+        return cls(client, server_keyspace(client), actor)
+
+    def by(self, actor: str) -> Store:
+        """Return the same store for another operator."""
+        return replace(self, actor=actor)
+
+    def at(self, keys: Keyspace) -> Store:
+        """Return the same store with other prefixes."""
+        return replace(self, keys=keys)
+
+    def now_us(self) -> int:
+        """Return the server's clock, Unix microseconds; all limits and expiries use it."""
+        seconds, micros = self.client.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
+    def now_ms(self) -> int:
+        """Return the server's clock, Unix milliseconds."""
+        return self.now_us() // 1000
+
+    def run(self, script: OperatorScript, *words: str | bytes | int) -> Any:
+        """Run a script of operators and return its reply.
+
+        Raises:
+            OperationError (vault-changing): The script replied nil: `keys` are not in force.
+        """
+        reply = self.client.eval(script.text, *script.arguments(self.keys, *words))
+        if reply is None:
+            raise OperationError(
+                "vault-changing",
+                "the key prefixes are being changed, or were changed meanwhile",
+                help="run it again when the change is finished; no agent can act during it",
+            )
+        return reply
