@@ -14,8 +14,8 @@ from benchmarks.support.bars import Bar, Side
 from benchmarks.support.bench import Bench, Contender
 
 from keyleash.audit import Query, read_events
-from keyleash.cli.settings import operator_client
 from keyleash.policy.patterns import parse_pattern
+from keyleash.store.connect import connect
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
 
@@ -55,7 +55,7 @@ def measure(yard: Yard) -> list[Growth]:
         _fill(bench, sizes)
         bench.admin.config_set("slowlog-log-slower-than", 100)
         bench.admin.slowlog_reset()
-        with operator_client(bench.server.url) as client:
+        with connect(bench.server.url) as client:
             for _ in range(ROUNDS):
                 for size in sizes:
                     for name, query in QUERIES.items():

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
-from keyleash.text import counted
+from keyleash.text import counted, json_object, without_tokens
 
 __all__ = [
     "ArchiveError",
@@ -195,6 +195,14 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.span}: {self.message}\n  help: {self.help}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the problem with its place as `--json` prints it, without tokens."""
+        texts = {"code": self.code, "message": self.message, "help": self.help}
+        return {
+            **{name: without_tokens(text) for name, text in texts.items()},
+            **json_object(self.span),
+        }
+
 
 class PolicyError(KeyleashError):
     """A policy file has problems, listed in file order."""
@@ -237,6 +245,17 @@ class ClusterError(KeyleashError, ResponseError):
         super().__init__(
             "the server is a node of a Redis Cluster, which keyleash does not support",
             help="use one primary with its replicas, also behind Sentinels",
+        )
+
+
+class PlanOutdatedError(OperationError):
+    """Another policy was activated since a plan was made; nothing was activated."""
+
+    def __init__(
+        self, message: str = "another policy was activated since the plan was made"
+    ) -> None:
+        super().__init__(
+            "activation-conflict", message, help="check `keyleash status`, then load again"
         )
 
 

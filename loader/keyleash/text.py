@@ -59,6 +59,15 @@ def json_bytes(value: bytes) -> JsonValue:
         return {"base64": base64.b64encode(value).decode()}
 
 
+# In any case: a token in the place of a command returns in upper case.
+_TOKEN = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
+
+
+def without_tokens(text: str) -> str:
+    """Return *text* without the secret part of anything that looks like a token."""
+    return _TOKEN.sub(r"\1_…", text)
+
+
 def to_json(value: Any) -> Any:
     """Return *value* in the form in which `--json` prints it, made of what `json.dumps` accepts.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from keyleash.cli.failures import failure_of
-from keyleash.cli.settings import shown_url
 from keyleash.errors import BudgetExhaustedError, LeashError
+from keyleash.store.connect import shown_url
 from support.command_line import Cli
 from support.distress import DISTRESSES, FULL_DISK, Distress
 from support.servers import RealServer

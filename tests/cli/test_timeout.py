@@ -14,14 +14,8 @@ from pathlib import Path
 import pytest
 
 from keyleash.audit.follow import _block_ms
-from keyleash.cli.settings import (
-    NODE_TIMEOUT_S,
-    TIMEOUT_S,
-    connection_pool,
-    node_client,
-    operator_client,
-)
 from keyleash.servers import EmbeddedServer
+from keyleash.store.connect import NODE_TIMEOUT_S, TIMEOUT_S, connect, connection_pool, node_client
 from support.command_line import Cli
 from support.fake_resp import bulk, fake_resp, info
 
@@ -43,7 +37,7 @@ def test_timeout_is_that_of_the_option_then_the_url_then_the_default(
     """For the connection and for each reply; and no try is repeated."""
     url = f"redis://127.0.0.1:1{query}"
     pool = connection_pool(url, given)
-    client = operator_client(url, given)
+    client = connect(url, given)
 
     for options in (pool.connection_kwargs, client.connection_pool.connection_kwargs):
         assert (options["socket_connect_timeout"], options["socket_timeout"]) == (expected,) * 2
@@ -257,6 +251,6 @@ def test_blocking_command_waits_longer_than_the_timeout(
 @pytest.mark.parametrize("timeout_s", [0.2, 5.0])
 def test_server_holds_a_reply_back_for_less_than_the_timeout(timeout_s: float) -> None:
     """`audit follow` waits on the server, whose silence must not look like a lost connection."""
-    block_ms = _block_ms(operator_client("redis://h", timeout_s))
+    block_ms = _block_ms(connect("redis://h", timeout_s))
 
     assert 0 < block_ms < timeout_s * 1000

@@ -9,8 +9,15 @@ from keyleash.audit.entries import LARGE
 from keyleash.compiler.emit import MAX_IMAGES
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.server_check import PAYLOAD_SETTING
-from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, counted, distance, iso_time, json_bytes, printable
+from keyleash.text import (
+    clock_time,
+    counted,
+    distance,
+    iso_time,
+    json_bytes,
+    printable,
+    without_tokens,
+)
 
 if TYPE_CHECKING:
     from keyleash.audit import Denial

@@ -70,8 +70,15 @@ from keyleash.cli.terminal import (
 from keyleash.errors import UsageError
 from keyleash.status import identity_statuses
 from keyleash.store.records import read_active
-from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, counted, iso_time, json_bytes, json_object, printable
+from keyleash.text import (
+    clock_time,
+    counted,
+    iso_time,
+    json_bytes,
+    json_object,
+    printable,
+    without_tokens,
+)
 
 if TYPE_CHECKING:
     from keyleash.audit.point_in_time import ValueThen

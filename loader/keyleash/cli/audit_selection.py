@@ -28,8 +28,7 @@ from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.identities import require_known
 from keyleash.store.keyspace import OPERATORS
-from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, unescaped
+from keyleash.text import clock_time, unescaped, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.audit import AuditEvent, ControlEvent, Denial

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.failures import warn
 from keyleash.cli.options import FILE, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, read_text
@@ -18,8 +18,7 @@ from keyleash.policy import parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.lint import lint
 from keyleash.policy.problems import SHOWN_IDENTITIES, in_order, listing
-from keyleash.store.token import without_tokens
-from keyleash.text import counted, json_object, printable
+from keyleash.text import counted, json_object, printable, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.compiler import CompiledGuard
@@ -115,11 +114,11 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
                 "digest": policy_digest(policy),
                 "servers": servers,
                 "identities": [json_object(item, "name", "kind") for item in policy.identities],
-                "warnings": [problem_as_json(warning) for warning in warnings],
+                "warnings": [warning.to_dict() for warning in warnings],
                 "accepted": [
                     {
                         "identity": item.identity,
-                        **problem_as_json(item.problem),
+                        **item.problem.to_dict(),
                         "reason": without_tokens(item.reason or ""),
                     }
                     for item in found.accepted

@@ -11,9 +11,10 @@ from redis.exceptions import ResponseError
 
 import keyleash
 from keyleash.cli.options import example, json_option, require_token, token_option
-from keyleash.cli.settings import Settings, connection_pool, pass_settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json
 from keyleash.errors import NotReplicatedError
+from keyleash.store.connect import connection_pool
 from keyleash.store.wire import reading_reply
 
 

@@ -26,8 +26,7 @@ from keyleash.cli.render.explain import (
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
 from keyleash.errors import OperationError, UsageError
-from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, iso_time, printable, short_digest
+from keyleash.text import clock_time, iso_time, printable, short_digest, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.evaluate import Decision

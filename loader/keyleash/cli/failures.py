@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 from redis import exceptions as redis_errors
@@ -31,9 +30,8 @@ from keyleash.errors import (
 from keyleash.extras import missing_extra
 from keyleash.store.denied import missing_right
 from keyleash.store.server_check import IN_SCRIPT
-from keyleash.store.token import without_tokens
 from keyleash.store.wire import is_of_a_cluster, server_message
-from keyleash.text import clock_time, json_object, printable
+from keyleash.text import clock_time, printable, without_tokens
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.SUSPENDED: (
@@ -349,13 +347,13 @@ def _usage_help(error: click.UsageError) -> str | None:
 def report(failure: Failure, *, as_json: bool) -> None:
     """Print *failure*: as text on standard error, or as JSON on standard output."""
     if as_json:
-        problems = map(problem_as_json, (*failure.problems, *failure.warnings))
+        problems = [item.to_dict() for item in (*failure.problems, *failure.warnings)]
         document = {
             "code": failure.code,
             "message": without_tokens(failure.message),
             "help": failure.help and without_tokens(failure.help),
             "details": {name: without_tokens(text) for name, text in failure.details.items()},
-            "problems": list(problems),
+            "problems": problems,
         }
         print_json({"error": document})
     elif failure.problems:
@@ -389,13 +387,3 @@ def _print(message: str, help_: str | None = None, *, indent: str = "", label: s
 def _shown(text: str) -> str:
     """Return *text* without tokens and control characters."""
     return without_tokens("\n".join(map(printable, text.split("\n"))))
-
-
-def problem_as_json(problem: Problem) -> dict[str, Any]:
-    """Return a problem or a warning as JSON, with its place."""
-    return {
-        "code": problem.code,
-        "message": without_tokens(problem.message),
-        "help": without_tokens(problem.help),
-        **json_object(problem.span),
-    }

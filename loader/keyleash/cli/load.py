@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.failures import warn
 from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
 from keyleash.cli.options import (
     FILE,
@@ -27,27 +27,25 @@ from keyleash.cli.options import (
     transport_option,
     yes_option,
 )
-from keyleash.cli.render.plan import plan_as_json, print_plan
+from keyleash.cli.render.plan import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import require_target
 from keyleash.cli.terminal import print_json, print_note, read_text
-from keyleash.errors import OperationError, RemovalError, no_policy
+from keyleash.errors import OperationError
 from keyleash.fence import read_records
-from keyleash.operator import (
-    activate_policy,
-    prepare_policy,
-    preview_load,
-    summary_of_plan,
-    verify_activation,
+from keyleash.operator.load.consent import (
+    LoadPlan,
+    apply_plan,
+    check_consent,
+    earlier_policy,
+    plan_load,
 )
-from keyleash.policy.problems import listing
-from keyleash.store.identities import require_active
-from keyleash.store.records import ActivePolicy, read_active, read_history
+from keyleash.store.records import read_active
 from keyleash.store.wire import Transport
-from keyleash.text import clock_time, counted, printable, short_digest
+from keyleash.text import counted, short_digest
 
 if TYPE_CHECKING:
-    from keyleash.operator import LoadResult, PreparedPolicy, Preview
+    from keyleash.operator import LoadResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,9 +54,6 @@ SOON_S = 1.0
 
 Report = Callable[[int, int | None], None]
 """Receives the amount of finished work and the total; None if the total is not known."""
-
-MIN_DIGITS = 6
-"""Minimum length of the digest prefix that selects a stored policy."""
 
 
 @contextmanager
@@ -87,23 +82,13 @@ def progress(label: str, *, is_wanted: bool) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def prepare(
-    settings: Settings,
-    document: str,
-    file: str,
-    *,
-    allow_eviction: bool,
-    allow_unvalidated_restore: bool,
-) -> PreparedPolicy:
-    """Compile a policy for the server, with a progress bar; see `prepare_policy`."""
+def plan_document(
+    settings: Settings, document: str, file: str, transport: Transport, **allowed: bool
+) -> LoadPlan:
+    """Plan a load with a progress bar; see `plan_load`."""
     with progress("compiling", is_wanted=not settings.json) as report:
-        return prepare_policy(
-            settings.store,
-            document,
-            file=file,
-            allow_eviction=allow_eviction,
-            allow_unvalidated_restore=allow_unvalidated_restore,
-            report=report,
+        return plan_load(
+            settings.store, document, file=file, transport=transport, report=report, **allowed
         )
 
 
@@ -128,66 +113,49 @@ def _load(
     Raises:
         UsageError: *yes*, and the server is not named.
         OperationError (declined): The user declined.
-        RemovalError: *yes*, and removing identities was not allowed.
-        OperationError (widens): *yes*, and widening access was not allowed.
-        OperationError (activation-conflict): Another policy was activated in the meantime.
-        OperationError (not-verified): The activated records differ from what was written.
     """
     target = require_target(settings, yes=yes)
-    store = settings.store
     others = [node.client for node in other_nodes(settings, nodes)]
-    prepared = prepare(
+    plan = plan_document(
         settings,
         document,
         file,
+        transport,
         allow_eviction=allow_eviction,
         allow_unvalidated_restore=allow_unvalidated_restore,
     )
     if not settings.json:
-        warn(prepared.warnings)
-    preview = preview_load(store, prepared, transport)
-    if not preview.is_empty:
-        print_plan(target, source, prepared, preview, full=full, err=True)
-        if yes and preview.removed and not allow_removal:
-            widens = preview.needs_permission and not allow_widening
-            raise RemovalError(file, preview.removed, widens)
-        _require_consent(preview, yes=yes, allow_widening=allow_widening)
+        warn(plan.prepared.warnings)
+    if not plan.is_empty:
+        print_plan(target, source, plan, full=full, err=True)
+        if yes:
+            check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
+        if not require_consent(_question(plan), yes):
+            raise OperationError("declined", "nothing was activated")
     try:
         with progress("loading", is_wanted=not settings.json) as report:
-            result = activate_policy(
-                store.by(settings.actor),
-                prepared,
-                transport=transport,
+            # Without `--yes` the user has agreed to all of the plan.
+            result = apply_plan(
+                settings.store,
+                plan,
+                allow_widening=allow_widening or not yes,
+                allow_removal=allow_removal or not (yes or plan.is_empty),
                 others=others,
-                expected=preview.generation,
-                plan=summary_of_plan(preview),
                 report=report,
-                # Without `--yes` a person has agreed to all of the plan.
-                allow_removal=allow_removal or not (yes or preview.is_empty),
             )
-        verify_activation(store, prepared, transport, result.generation)
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
-        print_note(_interrupted_load(settings, prepared.digest, preview.generation))
+        print_note(_interrupted_load(settings, plan.digest, plan.preview.generation))
         raise
-    _print_result(settings, prepared, preview, result, len(others))
+    _print_result(settings, plan, result, len(others))
 
 
-def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> None:
-    widened = [identity.name for identity in preview.diff.identities if identity.widens]
+def _question(plan: LoadPlan) -> str:
     effects = ["activate"]
-    if preview.removed:
-        effects.append(f"remove {counted(len(preview.removed), 'identity')}")
-    if preview.needs_permission:
-        if yes and not allow_widening:
-            raise OperationError(
-                "widens",
-                f"this widens what {listing(widened, 5)} may do, and nothing was activated",
-                help="look at what is marked `widens`; then add `--allow-widening`, or leave out"
-                " `--yes` to be asked",
-            )
-        effects.append(f"widen access of {counted(len(widened), 'identity')}")
-    if not require_consent(f"{', and '.join(effects)}?", yes):
-        raise OperationError("declined", "nothing was activated")
+    if plan.removed:
+        effects.append(f"remove {counted(len(plan.removed), 'identity')}")
+    if plan.preview.needs_permission:
+        effects.append(f"widen access of {counted(len(plan.widened), 'identity')}")
+    return f"{', and '.join(effects)}?"
 
 
 def _interrupted_load(settings: Settings, digest: str, before: int) -> str:
@@ -203,22 +171,18 @@ def _interrupted_load(settings: Settings, digest: str, before: int) -> str:
     return f"active as generation {active.generation}, but not verified: see `keyleash doctor`"
 
 
-def _print_result(
-    settings: Settings, prepared: PreparedPolicy, preview: Preview, result: LoadResult, nodes: int
-) -> None:
+def _print_result(settings: Settings, plan: LoadPlan, result: LoadResult, nodes: int) -> None:
     if settings.json:
+        transport, shown = plan.preview.transport, result.to_dict()
+        warnings = shown.pop("warnings")
         print_json(
             {
                 "server": settings.shown_url,
-                "changed": result.changed,
-                "generation": result.generation,
-                "digest": result.digest,
-                "transport": preview.transport,
-                "identities": result.identities,
-                "removed": result.removed,
+                **shown,
+                "transport": transport,
                 "verified": True,
-                "plan": plan_as_json(prepared, preview),
-                "warnings": [problem_as_json(warning) for warning in result.warnings],
+                "plan": plan,
+                "warnings": warnings,
             }
         )
         return
@@ -291,8 +255,7 @@ def rollback(settings: Settings, /, to: str | None, **options: Any) -> None:
     suspensions.
     """
     active = read_active(settings.store)
-    stored = read_history(settings.store)
-    target = find_stored(stored, to) if to is not None else _previous(settings, stored)
+    target = earlier_policy(settings.store, to)
     _load(
         settings,
         target.document,
@@ -302,42 +265,3 @@ def rollback(settings: Settings, /, to: str | None, **options: Any) -> None:
         active.transport if active else Transport.EVALSHA,
         **options,
     )
-
-
-def find_stored(stored: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
-    """
-    Return the stored policy whose digest begins with *digest*.
-
-    Raises:
-        OperationError (unknown-policy): There is none, or several; the help lists them.
-        OperationError (no-policy): No policy is stored.
-    """
-    if not stored:
-        raise no_policy("no policy is stored")
-    found = [item for item in stored if item.digest.startswith(digest.lower())]
-    if len(digest) >= MIN_DIGITS and len(found) == 1:
-        return found[0]
-    shown = printable(digest[:64])
-    message = f"{len(found)} policies have a digest that begins with `{shown}`"
-    if len(digest) < MIN_DIGITS:
-        message = f"the digest `{shown}` is too short: give at least {MIN_DIGITS} digits"
-    elif not found:
-        message = f"no stored policy has the digest `{shown}`"
-    names = (
-        f"`{short_digest(item.digest)}` (generation {item.generation},"
-        f" {clock_time(item.activated_ms)})"
-        for item in stored
-    )
-    raise OperationError("unknown-policy", message, help=f"stored: {'; '.join(names)}")
-
-
-def _previous(settings: Settings, stored: Sequence[ActivePolicy]) -> ActivePolicy:
-    active = require_active(settings.store)
-    found = next((item for item in stored if item.digest == active.before), None)
-    if found is None:
-        raise OperationError(
-            "no-policy",
-            "the previous policy is not stored",
-            help="see `keyleash policy history`, and name one with `--to`",
-        )
-    return found

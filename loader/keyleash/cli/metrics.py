@@ -11,11 +11,12 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
-from keyleash.cli.settings import Settings, node_client, pass_settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.metrics import SnapshotCollector
 from keyleash.status import read_snapshot
+from keyleash.store.connect import node_client
 from keyleash.store.store import Store
 
 HOST = "127.0.0.1"

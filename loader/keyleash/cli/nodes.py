@@ -12,17 +12,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.cli.settings import (
-    Settings,
-    connection_pool,
-    has_password,
-    node_client,
-    node_of,
-    shown_url,
-)
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence import FenceNode
+from keyleash.store.connect import connection_pool, has_password, node_client, node_of, shown_url
 from keyleash.store.server_check import CheckedRedis, Client
 from keyleash.text import counted
 from keyleash.watch import Address

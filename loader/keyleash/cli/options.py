@@ -17,10 +17,11 @@ from click.shell_completion import CompletionItem
 from click.types import StringParamType
 from redis import exceptions as redis_errors
 
-from keyleash.cli.settings import Settings, has_password, node_client
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import STANDARD_INPUT
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
 from keyleash.policy.quantities import parse_duration
+from keyleash.store.connect import has_password, node_client
 from keyleash.store.identities import known_identities
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.store import Store

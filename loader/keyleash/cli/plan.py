@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.failures import UNREACHABLE, problem_as_json, warn
-from keyleash.cli.load import prepare
+from keyleash.cli.failures import UNREACHABLE, warn
+from keyleash.cli.load import plan_document
 from keyleash.cli.options import (
     FILE,
     allow_unvalidated_restore_option,
@@ -13,11 +13,10 @@ from keyleash.cli.options import (
     json_option,
     transport_option,
 )
-from keyleash.cli.render.plan import plan_as_json, print_plan
+from keyleash.cli.render.plan import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import describe_target
 from keyleash.cli.terminal import print_json, read_text
-from keyleash.operator import preview_load
 from keyleash.store.wire import Transport
 
 CHANGES = 1
@@ -48,19 +47,19 @@ def plan(
     settings.failed = UNREACHABLE
     name, text = read_text(file)
     # Eviction is decided at the load, so here it is a warning.
-    prepared = prepare(
+    plan = plan_document(
         settings,
         text,
         name,
+        Transport(transport),
         allow_eviction=True,
         allow_unvalidated_restore=allow_unvalidated_restore,
     )
-    preview = preview_load(settings.store, prepared, Transport(transport))
+    warnings = plan.prepared.warnings
     if settings.json:
-        warnings = [problem_as_json(warning) for warning in prepared.warnings]
-        plan = plan_as_json(prepared, preview)
-        print_json({"server": settings.shown_url, "file": name, **plan, "warnings": warnings})
+        members = {"server": settings.shown_url, "file": name, **plan.to_dict()}
+        print_json({**members, "warnings": warnings})
     else:
-        warn(prepared.warnings)
-        print_plan(describe_target(settings), name, prepared, preview, full=full)
-    return 0 if preview.is_empty else CHANGES
+        warn(warnings)
+        print_plan(describe_target(settings), name, plan, full=full)
+    return 0 if plan.is_empty else CHANGES

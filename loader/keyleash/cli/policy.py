@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.load import find_stored
 from keyleash.cli.options import Group, example, json_lines_option, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
+from keyleash.operator.load.consent import earlier_policy
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.text import clock_time, iso_time, printable, short_digest
@@ -29,7 +29,7 @@ def show(settings: Settings, digest: str | None) -> None:
     `keyleash policy show > agents.yaml` restores a lost file.
     """
     store = settings.store
-    shown = require_active(store) if digest is None else find_stored(read_history(store), digest)
+    shown = require_active(store) if digest is None else earlier_policy(store, digest)
     if settings.json:
         print_json({**_as_json(shown), "document": shown.document})
         return

@@ -18,8 +18,9 @@ from click.shell_completion import CompletionItem
 from keyleash import __version__
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
 from keyleash.cli.options import json_option, refuse_typed_password
-from keyleash.cli.settings import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S, Settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, is_plain
+from keyleash.store.connect import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S
 from keyleash.text import printable
 
 INTERRUPTED = 128 + signal.SIGINT

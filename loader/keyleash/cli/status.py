@@ -16,7 +16,7 @@ from keyleash.cli.failures import failure_of
 from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.render.status import snapshot_as_json, snapshot_parts
 from keyleash.cli.render.table import console, show
-from keyleash.cli.settings import Settings, node_client, pass_settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import (
     Ended,
     ended_by_signals,
@@ -27,6 +27,7 @@ from keyleash.cli.terminal import (
 )
 from keyleash.errors import KeyleashError
 from keyleash.status import Snapshot, read_snapshot
+from keyleash.store.connect import node_client
 from keyleash.store.store import Store
 from keyleash.text import clock_time
 

@@ -19,7 +19,7 @@ from keyleash.cli.options import (
     yes_option,
 )
 from keyleash.cli.render.test import coverage_lines, failure_lines, report_json, summary
-from keyleash.cli.settings import Settings, operator_client, pass_settings, shown_url
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note, read_text
 from keyleash.commands import load_table
 from keyleash.errors import OperationError
@@ -27,6 +27,7 @@ from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.parse import read_suites
 from keyleash.policy_tests.run import Verdict, run_suites
 from keyleash.servers import EmbeddedServer
+from keyleash.store.connect import connect, shown_url
 from keyleash.store.server_check import require_supported
 
 DISAGREED = 70
@@ -115,7 +116,7 @@ def _guards(
             raise OperationError("declined", "nothing was tested")
         with ended_by_signals():
             # After the answer: the database may have changed in the meantime.
-            client = operator_client(url, timeout_s)
+            client = connect(url, timeout_s)
             require_supported(client)
             guards = Guards(client)
             try:
@@ -124,4 +125,4 @@ def _guards(
                 guards.release()
     else:
         with ended_by_signals(), EmbeddedServer() as server:
-            yield Guards(operator_client(server.url)), "an embedded server"
+            yield Guards(connect(server.url)), "an embedded server"

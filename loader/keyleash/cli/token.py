@@ -29,8 +29,17 @@ from keyleash.operator.tokens import MAX_NOTE, issue_token, list_tokens, require
 from keyleash.operator.tokens import revoke as revoke_now
 from keyleash.policy.problems import listing
 from keyleash.store.identities import active_records, require_known
-from keyleash.store.token import TOKEN_START, without_tokens
-from keyleash.text import clock_time, counted, distance, iso_time, json_object, printable, span
+from keyleash.store.token import TOKEN_START
+from keyleash.text import (
+    clock_time,
+    counted,
+    distance,
+    iso_time,
+    json_object,
+    printable,
+    span,
+    without_tokens,
+)
 
 if TYPE_CHECKING:
     from keyleash.operator.tokens import IssuedToken, Revocation, TokenInfo

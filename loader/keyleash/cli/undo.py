@@ -24,8 +24,7 @@ from keyleash.cli.render.undo import plan_as_json, print_plan, summary
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
-from keyleash.store.token import without_tokens
-from keyleash.text import counted, iso_time, printable
+from keyleash.text import counted, iso_time, printable, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.audit.undo import UndoPlan, UndoResult

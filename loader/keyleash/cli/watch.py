@@ -13,8 +13,9 @@ from redis import exceptions as redis_errors
 from keyleash.cli.failures import FAILED, UNREACHABLE
 from keyleash.cli.nodes import node_connector, urls_option
 from keyleash.cli.options import duration_s, example, json_lines_option
-from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json_line, print_note
+from keyleash.store.connect import node_client, node_of
 from keyleash.store.server_check import require_supported
 from keyleash.text import counted, json_object, printable, to_json
 from keyleash.watch import Address, Watcher, WatchState

@@ -21,8 +21,8 @@ from keyleash.evaluate.trace import refused
 from keyleash.policy import SubjectKind
 from keyleash.status.identities import document_policy
 from keyleash.store.records import read_active
-from keyleash.store.token import use_noted_us, without_tokens
-from keyleash.text import clock_time, distance, json_object, printable, span
+from keyleash.store.token import use_noted_us
+from keyleash.text import clock_time, distance, json_object, printable, span, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.evaluate import Decision, ModelState

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from keyleash.doubles import whole
 from keyleash.errors import SecretInTextError, TokenUnknownError
+from keyleash.text import without_tokens
 
 RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, revoked, id."""
@@ -31,8 +32,6 @@ MAX_TOKEN_BYTES = 160
 
 _ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without 0, o, 1, l
 TOKEN_START = "kl_"
-# In any case: a token in the place of a command returns in upper case.
-_IN_TEXT = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
 _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
 
 
@@ -87,11 +86,6 @@ def token_digest(token: str) -> str:
     return hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
 
 
-def without_tokens(text: str) -> str:
-    """Return *text* without the secret part of anything that looks like a token."""
-    return _IN_TEXT.sub(r"\1_…", text)
-
-
 def reject_tokens(**texts: str | None) -> None:
     """Reject free text that contains a token, since it is stored and shown.
 
@@ -102,7 +96,7 @@ def reject_tokens(**texts: str | None) -> None:
         SecretInTextError: a text contains a token; the error does not contain the text.
     """
     for name, text in texts.items():
-        if text and _IN_TEXT.search(text):
+        if text and without_tokens(text) != text:
             raise SecretInTextError(
                 f"`{name}` contains a token, and this text is stored and shown to others",
                 help="leave the token out; revoke it if others have seen it",

@@ -16,8 +16,15 @@ from keyleash.audit.undo.values import read_images
 from keyleash.cli.render.table import Column, fits, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json_line, print_note
-from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, counted, iso_time, json_bytes, json_object, printable
+from keyleash.text import (
+    clock_time,
+    counted,
+    iso_time,
+    json_bytes,
+    json_object,
+    printable,
+    without_tokens,
+)
 
 if TYPE_CHECKING:
     from keyleash.audit.undo.values import Images

@@ -31,8 +31,15 @@ from keyleash.evaluate.trace import (
 )
 from keyleash.policy import Deny, Grant, Pattern
 from keyleash.status.identities import limit_uses
-from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, iso_time, json_bytes, json_object, printable, size
+from keyleash.text import (
+    clock_time,
+    iso_time,
+    json_bytes,
+    json_object,
+    printable,
+    size,
+    without_tokens,
+)
 
 HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
 """Denials by a limit that end by themselves; a corrupt counter denies until it is reset."""

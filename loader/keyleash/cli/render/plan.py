@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,15 +11,15 @@ from keyleash.cli.terminal import is_plain
 from keyleash.commands import OperationClass
 from keyleash.limits import BaseLimit, SubjectKind
 from keyleash.policy import Breaker, Grant, Pattern
-from keyleash.policy.canonical import plain
 from keyleash.policy.diff import Gain, PolicyChange
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.policy.quantities import format_duration, format_size
 from keyleash.store.wire import Transport
-from keyleash.text import counted, json_bytes, json_object, printable, short_digest
+from keyleash.text import counted, printable, short_digest
 
 if TYPE_CHECKING:
-    from keyleash.operator import PreparedPolicy, Preview
+    from keyleash.operator.load.consent import LoadPlan
+    from keyleash.operator.load.plan import Preview
     from keyleash.policy.diff import IdentityDiff
 
 
@@ -31,7 +31,6 @@ NONE = "none"
 
 _FAMILIAR = ("GET", "SET", "DEL", "INCR", "LPOP", "EXISTS", "PUBLISH", "SCAN", "COPY", "PING")
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
-_ACTIONS = {"+": "add", "-": "remove", "~": "change"}
 _INDENT = "    "
 _WHOLE_RULES = ("grant", "deny", "rate", "budget")
 
@@ -39,8 +38,7 @@ _WHOLE_RULES = ("grant", "deny", "rate", "budget")
 def print_plan(
     server: str,
     source: str,
-    prepared: PreparedPolicy,
-    preview: Preview,
+    plan: LoadPlan,
     *,
     full: bool = False,
     err: bool = False,
@@ -54,18 +52,18 @@ def print_plan(
         err: Whether to print on standard error.
     """
     for lines in (
-        _head(server, source, prepared, preview),
-        _identities(preview.diff.identities, full),
-        _foot(preview),
+        _head(server, source, plan.preview, plan.digest),
+        _identities(plan.preview.diff.identities, full),
+        _foot(plan.preview),
     ):
         for line in lines:
             click.echo(line, err=err)
 
 
-def _head(server: str, source: str, prepared: PreparedPolicy, preview: Preview) -> Iterator[str]:
+def _head(server: str, source: str, preview: Preview, digest: str) -> Iterator[str]:
     active = preview.active
     yield f"server     {server}"
-    yield f"policy     {source}, digest {short_digest(prepared.digest)}"
+    yield f"policy     {source}, digest {short_digest(digest)}"
     if active is None:
         yield "active     none"
     else:
@@ -209,13 +207,7 @@ def _change(change: PolicyChange, suffix: str = "") -> Iterator[str]:
     else:
         arrow = f"\n{_INDENT * 3} → " if change.part == "grant" else " → "
         text = f"{before}{arrow}{after}"
-    yield _INDENT + _marked(f"{sign} {_rule_name(change):<8} {text}{suffix}", sign, change)
-
-
-def _rule_name(change: PolicyChange) -> str:
-    """Return the name of a changed rule: `grant`, `rate.writes`, `token.ttl`."""
-    name = change.setting.key if change.setting else change.name
-    return f"{change.part}.{name}" if name else change.part.value
+    yield _INDENT + _marked(f"{sign} {change.rule:<8} {text}{suffix}", sign, change)
 
 
 def _rule(change: PolicyChange, value: object) -> str:
@@ -323,63 +315,3 @@ def _coloured(sign: str) -> str:
 
 def _bold(text: str) -> str:
     return text if is_plain() else click.style(text, bold=True)
-
-
-def plan_as_json(prepared: PreparedPolicy, preview: Preview) -> dict[str, Any]:
-    """Return the plan without the server and the file."""
-    active = preview.active
-    return {
-        "digest": prepared.digest,
-        "transport": preview.transport,
-        "active": active
-        and {
-            **json_object(active, "generation", "digest", "transport"),
-            "readable": preview.is_readable,
-        },
-        "changes": not preview.is_empty,
-        "widens": preview.diff.widens,
-        "needs_allow_widening": preview.needs_permission,
-        "identities": [
-            {
-                "name": diff.name,
-                "kind": diff.kind,
-                **_effect_as_json(diff),
-                "changes": [
-                    {"rule": _rule_name(change), **_effect_as_json(change), **_sides(change)}
-                    for change in diff.changes
-                ],
-                "gains": [_gain_as_json(gain) for gain in diff.gains],
-                "losses": [_gain_as_json(loss) for loss in diff.losses],
-            }
-            for diff in preview.diff.identities
-        ],
-        "unchanged": preview.diff.unchanged,
-        "removed": preview.removed,
-        "recompiled": preview.to_recompile,
-        "counters_lost": preview.lost,
-    }
-
-
-def _effect_as_json(change: IdentityDiff | PolicyChange) -> dict[str, Any]:
-    action = _ACTIONS[_sign(change)]
-    return {"action": action, "widens": change.widens, "narrows": change.narrows}
-
-
-def _sides(change: PolicyChange) -> dict[str, Any]:
-    if change.part == "order":
-        return {"before": None, "after": None}
-    return {"before": plain(change.before), "after": plain(change.after)}
-
-
-def _gain_as_json(gain: Gain) -> dict[str, Any]:
-    """Return commands and one call; a key is null if only its existence is likely."""
-    keys = [
-        {"needs": needs, "key": None if key is None else json_bytes(key)}
-        for needs, key in zip(gain.form.needs, gain.keys, strict=True)
-    ]
-    others = {name: getattr(gain, name) for name in ("channel", "glob", "shown")}
-    return {
-        "commands": gain.commands,
-        **({"keys": keys} if keys else {}),
-        **{name: json_bytes(value) for name, value in others.items() if value is not None},
-    }

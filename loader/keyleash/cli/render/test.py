@@ -9,8 +9,15 @@ from keyleash.cli.render.explain import decision_json, denial_text, place_json, 
 from keyleash.evaluate import Decision
 from keyleash.policy_tests.parse import Suite
 from keyleash.policy_tests.run import CaseOutcome, Coverage, TestReport, Verdict
-from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, counted, iso_time, json_bytes, json_object, printable
+from keyleash.text import (
+    clock_time,
+    counted,
+    iso_time,
+    json_bytes,
+    json_object,
+    printable,
+    without_tokens,
+)
 
 
 def failure_lines(suite: Suite, outcome: CaseOutcome, *, trace: bool) -> Iterator[str]:

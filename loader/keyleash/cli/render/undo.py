@@ -17,8 +17,7 @@ from keyleash.audit.describe import (
 from keyleash.audit.undo import untrusted_text
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
-from keyleash.store.token import without_tokens
-from keyleash.text import counted, json_bytes, json_object, printable
+from keyleash.text import counted, json_bytes, json_object, printable, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.audit.undo import Conflict, KeyPlan, UndoPlan, UndoResult, UndoStep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -11,6 +12,7 @@ from keyleash.commands import CommandTable
 from keyleash.compiler import Report
 from keyleash.errors import (
     OperationError,
+    PlanOutdatedError,
     Problem,
     RemovalError,
 )
@@ -42,6 +44,7 @@ from keyleash.store.scripts import ACTIVATE
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport, function_name
+from keyleash.text import json_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,10 @@ class LoadResult:
     identities: tuple[str, ...]
     removed: tuple[str, ...]
     warnings: tuple[Problem, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return json_object(self)
 
 
 def load_policy(
@@ -158,7 +165,7 @@ def activate_policy(
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
     if expected is not None and generation != expected:
-        raise _conflict("another policy was activated since the plan was made")
+        raise PlanOutdatedError
     if active and found.is_active:
         return LoadResult(False, generation, digest, names, (), prepared.warnings)
     if found.removed and not allow_removal:
@@ -216,18 +223,12 @@ def _activate(
         return int(store.client.evalsha(digest, *ACTIVATE.arguments(store.keys, *header, *words)))
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
-            raise _conflict(
+            raise PlanOutdatedError(
                 "another policy was activated while this one was loaded"
                 if "CONFLICT" in str(error)
                 else "the staged records of this load expired or were deleted before the activation"
             ) from None
         raise
-
-
-def _conflict(message: str) -> OperationError:
-    return OperationError(
-        "activation-conflict", message, help="check `keyleash status`, then load again"
-    )
 
 
 def verify_activation(

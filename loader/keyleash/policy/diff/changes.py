@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
+from keyleash.policy.canonical import plain
 from keyleash.policy.diff.permissions import Gain
 from keyleash.policy.model import Identity, IdentityKind, Policy
 from keyleash.policy.settings import Setting
+from keyleash.text import to_json
 
 
 class Part(StrEnum):
@@ -47,6 +50,19 @@ class PolicyChange:
     narrows: bool = False
     setting: Setting | None = None
 
+    @property
+    def rule(self) -> str:
+        """The name of the rule: `grant`, `rate.writes`, `token.ttl`."""
+        name = self.setting.key if self.setting else self.name
+        return f"{self.part}.{name}" if name else self.part.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the change as `keyleash plan --json` prints it."""
+        before, after = self.before, self.after
+        if self.part is Part.ORDER:
+            before = after = None
+        return {"rule": self.rule, **_effect(self), "before": plain(before), "after": plain(after)}
+
 
 @dataclass(frozen=True, slots=True)
 class IdentityDiff:
@@ -83,6 +99,23 @@ class IdentityDiff:
         """True if any call becomes denied."""
         return bool(self.losses) or any(change.narrows for change in self.changes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the changes as `keyleash plan --json` prints them."""
+        return {
+            "name": self.name,
+            "kind": to_json(self.kind),
+            **_effect(self),
+            "changes": [change.to_dict() for change in self.changes],
+            "gains": [gain.to_dict() for gain in self.gains],
+            "losses": [loss.to_dict() for loss in self.losses],
+        }
+
+
+def _effect(change: IdentityDiff | PolicyChange) -> dict[str, Any]:
+    added, removed = change.before is None, change.after is None
+    action = "add" if added else "remove" if removed else "change"
+    return {"action": action, "widens": change.widens, "narrows": change.narrows}
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyDiff:
@@ -104,3 +137,11 @@ class PolicyDiff:
     def widens(self) -> bool:
         """True if any call of any identity becomes allowed."""
         return any(identity.widens for identity in self.identities)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the difference as JSON values."""
+        return {
+            "widens": self.widens,
+            "identities": [identity.to_dict() for identity in self.identities],
+            "unchanged": list(self.unchanged),
+        }

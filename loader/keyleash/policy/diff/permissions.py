@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.spec import Needs
@@ -11,6 +12,7 @@ from keyleash.policy.diff.call_shapes import Form, command_groups, filters_of
 from keyleash.policy.keysets import NOWHERE, Region, RegionsTooComplexError, common_key, find_key
 from keyleash.policy.model import AnySuffix, Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.patterns import beginning
+from keyleash.text import to_json
 
 _SPECIAL = frozenset(b"*?[\\")
 
@@ -154,6 +156,21 @@ class Gain:
     channel: bytes | None = None
     glob: bytes | None = None
     shown: bytes | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return commands and one call; a key is null if only its existence is likely."""
+        keys = [
+            {"needs": needs, "key": key}
+            for needs, key in zip(self.form.needs, self.keys, strict=True)
+        ]
+        others = {"channel": self.channel, "glob": self.glob, "shown": self.shown}
+        return to_json(  # type: ignore[no-any-return]
+            {
+                "commands": self.commands,
+                **({"keys": keys} if keys else {}),
+                **{name: value for name, value in others.items() if value is not None},
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

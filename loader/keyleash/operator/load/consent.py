@@ -1,0 +1,202 @@
+"""Plan a load, and apply it with consent to what it widens and removes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keyleash.compiler import Report
+from keyleash.errors import OperationError, RemovalError, no_policy
+from keyleash.operator.load.activate import LoadResult, activate_policy, verify_activation
+from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.operator.load.plan import Preview, preview_load, summary_of_plan
+from keyleash.policy.problems import listing
+from keyleash.store.identities import require_active
+from keyleash.store.records import ActivePolicy, read_history
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
+from keyleash.store.wire import Transport
+from keyleash.text import clock_time, json_object, printable, short_digest
+
+MIN_DIGITS = 6
+"""Minimum length of the digest prefix that selects a stored policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """
+    What a load would change.
+
+    Attributes:
+        prepared: The policy, compiled for the server.
+        preview: The difference from the active policy.
+    """
+
+    prepared: PreparedPolicy
+    preview: Preview
+
+    @property
+    def digest(self) -> str:
+        """The digest of the policy."""
+        return self.prepared.digest
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be written."""
+        return self.preview.is_empty
+
+    @property
+    def widened(self) -> tuple[str, ...]:
+        """The identities that would get more access than they have."""
+        return tuple(item.name for item in self.preview.diff.identities if item.widens)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The active identities that the policy lacks."""
+        return self.preview.removed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as `keyleash plan --json` prints it, without server and file."""
+        preview, active = self.preview, self.preview.active
+        diff = preview.diff.to_dict()
+        return {
+            "digest": self.digest,
+            "transport": preview.transport.value,
+            "active": active
+            and {
+                **json_object(active, "generation", "digest", "transport"),
+                "readable": preview.is_readable,
+            },
+            "changes": not preview.is_empty,
+            "widens": diff["widens"],
+            "needs_allow_widening": preview.needs_permission,
+            "identities": diff["identities"],
+            "unchanged": diff["unchanged"],
+            "removed": list(preview.removed),
+            "recompiled": list(preview.to_recompile),
+            "counters_lost": list(preview.lost),
+        }
+
+
+def plan_load(
+    store: Store,
+    document: str,
+    *,
+    file: str = "<policy>",
+    transport: Transport = Transport.EVALSHA,
+    allow_eviction: bool = False,
+    allow_unvalidated_restore: bool = False,
+    report: Report | None = None,
+) -> LoadPlan:
+    """
+    Compile a policy and compare it with the server; nothing is written.
+
+    Args:
+        report: Called with the number of compiled guards and the total.
+        Others as for `load_policy`, whose errors it raises.
+    """
+    prepared = prepare_policy(
+        store,
+        document,
+        file=file,
+        allow_eviction=allow_eviction,
+        allow_unvalidated_restore=allow_unvalidated_restore,
+        report=report,
+    )
+    return LoadPlan(prepared, preview_load(store, prepared, transport))
+
+
+def check_consent(plan: LoadPlan, *, allow_widening: bool, allow_removal: bool) -> None:
+    """
+    Check that a plan does only what is allowed.
+
+    Raises:
+        RemovalError: It removes identities, and *allow_removal* is false.
+        OperationError (widens): It widens access, and *allow_widening* is false.
+    """
+    widens = plan.preview.needs_permission and not allow_widening
+    if plan.removed and not allow_removal:
+        raise RemovalError(plan.prepared.file, plan.removed, widens)
+    if widens:
+        raise OperationError(
+            "widens",
+            f"this widens what {listing(plan.widened, 5)} may do, and nothing was activated",
+            help="look at what is marked `widens`; then add `--allow-widening`, or leave out"
+            " `--yes` to be asked",
+        )
+
+
+def apply_plan(
+    store: Store,
+    plan: LoadPlan,
+    *,
+    allow_widening: bool = False,
+    allow_removal: bool = False,
+    others: Sequence[Client] = (),
+    report: Report | None = None,
+) -> LoadResult:
+    """
+    Activate the policy of a plan and verify what the server stored.
+
+    Args:
+        others: Further servers, such as replicas, whose ACL users are kept in step.
+        report: Called with the number of loaded guards and the total.
+
+    Raises:
+        RemovalError, OperationError (widens): See `check_consent`.
+        PlanOutdatedError: Another policy was activated since the plan was made.
+        OperationError (not-verified): The server does not have what was activated.
+    """
+    check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
+    transport = plan.preview.transport
+    result = activate_policy(
+        store,
+        plan.prepared,
+        transport=transport,
+        others=others,
+        expected=plan.preview.generation,
+        plan=summary_of_plan(plan.preview),
+        report=report,
+        allow_removal=allow_removal,
+    )
+    verify_activation(store, plan.prepared, transport, result.generation)
+    return result
+
+
+def earlier_policy(store: Store, digest: str | None = None) -> ActivePolicy:
+    """
+    Return the stored policy whose digest begins with *digest*; the previous one if None.
+
+    Raises:
+        OperationError (unknown-policy): There is none, or several; the help lists them.
+        OperationError (no-policy): No policy is stored, or the previous one is not.
+    """
+    stored = read_history(store)
+    if digest is None:
+        before = require_active(store).before
+        found = [item for item in stored if item.digest == before]
+        if not found:
+            raise OperationError(
+                "no-policy",
+                "the previous policy is not stored",
+                help="see `keyleash policy history`, and name one with `--to`",
+            )
+        return found[0]
+    if not stored:
+        raise no_policy("no policy is stored")
+    found = [item for item in stored if item.digest.startswith(digest.lower())]
+    if len(digest) >= MIN_DIGITS and len(found) == 1:
+        return found[0]
+    shown = printable(digest[:64])
+    message = f"{len(found)} policies have a digest that begins with `{shown}`"
+    if len(digest) < MIN_DIGITS:
+        message = f"the digest `{shown}` is too short: give at least {MIN_DIGITS} digits"
+    elif not found:
+        message = f"no stored policy has the digest `{shown}`"
+    names = (
+        f"`{short_digest(item.digest)}` (generation {item.generation},"
+        f" {clock_time(item.activated_ms)})"
+        for item in stored
+    )
+    raise OperationError("unknown-policy", message, help=f"stored: {'; '.join(names)}")
