@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyleash.cli.context import DecisionContext, context_of_file, context_of_server
 from keyleash.cli.failures import FAILED, USAGE
 from keyleash.cli.options import (
     FILE,
@@ -16,7 +15,6 @@ from keyleash.cli.options import (
     json_option,
 )
 from keyleash.cli.render.explain import (
-    decision_json,
     denial_text,
     denied_now,
     listing_json,
@@ -24,9 +22,16 @@ from keyleash.cli.render.explain import (
     step_lines,
 )
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json
+from keyleash.cli.terminal import print_json, read_text
 from keyleash.errors import OperationError, UsageError
-from keyleash.text import clock_time, iso_time, printable, short_digest, without_tokens
+from keyleash.operator.decisions import (
+    DecisionContext,
+    Explanation,
+    context_of_document,
+    context_of_server,
+    decision_json,
+)
+from keyleash.text import clock_time, printable, short_digest, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.evaluate import Decision
@@ -84,7 +89,7 @@ def explain(
     context = _context(settings, identity, words, file, token_id)
     decision = context.decision(words)
     if settings.json:
-        print_json(_as_json(context, words, decision))
+        print_json(Explanation(context, words, decision))
     else:
         _show(context, words, decision)
     return 0 if decision.allowed else FAILED
@@ -164,9 +169,10 @@ def _context(
     # 1 is the exit code of a denial.
     settings.failed = USAGE
     if file is not None:
-        return context_of_file(file, identity)
+        shown, document = read_text(file)
+        return context_of_document(document, identity, shown)
     try:
-        return context_of_server(settings, identity, words, token_id)
+        return context_of_server(settings.store, identity, words, token_id)
     except OperationError as error:
         if error.code == "no-policy":
             error.help = f"{error.help}, or use `--policy FILE`, which needs no active policy"
@@ -183,17 +189,3 @@ def _show(context: DecisionContext, words: tuple[str, ...], decision: Decision) 
     for line in step_lines(decision, context.lines):
         click.echo(without_tokens(line))
     click.echo("allowed" if decision.allowed else f"denied    {denial_text(decision)}")
-
-
-def _as_json(
-    context: DecisionContext, words: tuple[str, ...], decision: Decision
-) -> dict[str, Any]:
-
-    return {
-        "identity": context.identity.name,
-        "command": list(map(printable, words)),
-        "policy": {"file": None if context.is_live else context.file, "digest": context.digest},
-        "at": iso_time(context.now_us // 1000) if context.is_live else None,
-        "token_id": context.token_id or None,
-        **decision_json(decision, context.lines),
-    }

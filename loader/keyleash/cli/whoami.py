@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.authenticate import require_live, require_record
-from keyleash.cli.context import identity_counts, read_subject
 from keyleash.cli.options import example, json_option, require_token, token_option
 from keyleash.cli.render.explain import grant_json
 from keyleash.cli.render.table import Column, print_table
@@ -18,6 +17,7 @@ from keyleash.cli.terminal import print_json
 from keyleash.errors import NotActiveError, ReplyCode
 from keyleash.evaluate.evaluate import is_suspended, suspended
 from keyleash.evaluate.trace import refused
+from keyleash.operator.decisions import identity_counts, read_subject
 from keyleash.policy import SubjectKind
 from keyleash.status.identities import document_policy
 from keyleash.store.records import read_active
@@ -106,7 +106,7 @@ def _holder(settings: Settings, token: str) -> Holder:
     if not identity:
         raise NotActiveError
     require_live(identity, record, now_us)
-    state = identity_counts(settings, identity)
+    state = identity_counts(settings.store, identity)
     known = settings.client.hget(settings.keyspace.tokens(name), record.id)
     return Holder(
         identity=identity,
@@ -139,7 +139,7 @@ def _left(
         return LimitLeft(limit)
     if limit.subject.kind is SubjectKind.TOKEN:
         subject = token_id.encode()
-        read_subject(settings, identity, limit, subject, state, now_us)
+        read_subject(settings.store, identity, limit, subject, state, now_us)
     count = state.count(limit, subject, now_us)
     resets_us = count.resets_us(now_us)
     return LimitLeft(

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keyleash.cli.context import DecisionContext
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.facts import VECTOR_SETS
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
@@ -29,102 +28,16 @@ from keyleash.evaluate.trace import (
     Step,
     TokenStep,
 )
+from keyleash.operator.decisions import DecisionContext, decision_json, place_json, text_at
 from keyleash.policy import Deny, Grant, Pattern
 from keyleash.status.identities import limit_uses
 from keyleash.text import (
     clock_time,
-    iso_time,
-    json_bytes,
     json_object,
     printable,
     size,
     without_tokens,
 )
-
-HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
-"""Denials by a limit that end by themselves; a corrupt counter denies until it is reset."""
-
-
-def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
-    """Return a decision for JSON; *lines* are those of the policy document."""
-    return {
-        "allowed": decision.allowed,
-        **json_object(decision, "code", "details"),
-        "steps": [
-            {
-                "step": type(step).__name__.removesuffix("Step").lower(),
-                **json_object(step, "code"),
-                **_step(step, lines),
-            }
-            for step in decision.trace
-        ],
-    }
-
-
-STEP_FIELDS: dict[type[Step], tuple[str, ...]] = {
-    ArgumentsStep: ("arguments",),
-    SizeStep: ("unit", "amount", "limit"),
-    CommandStep: ("command",),
-    ClassStep: ("class=needed",),
-    ArgumentStep: ("aspect", "value"),
-    KeyStep: ("key", "needs", "missing", "control_key=is_control"),
-    LimitStep: ("subject", "left"),
-}
-"""The attributes of a step that JSON has as they are."""
-
-
-def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
-    names = STEP_FIELDS.get(type(step))
-    fields = json_object(step, *names) if names else {}
-    match step:
-        case SizeStep(key=key) if key:
-            fields["key"] = json_bytes(key)
-        case CommandStep() | ClassStep():
-            fields["grants"] = [place_json(grant.span, lines) for grant in step.grants]
-            if isinstance(step, CommandStep):
-                fields["why"] = step.why or None
-        case ArgumentStep() | KeyStep():
-            fields["granted_by"] = [match_json(item, lines) for item in step.granted_by]
-            if isinstance(step, KeyStep):
-                fields["denied_by"] = [match_json(item, lines) for item in step.denied_by]
-        case LimitStep():
-            fields |= {
-                "limit": step.limit.name,
-                "per": str(step.limit.subject.kind),
-                "of": step.limit.at_once,
-                "free_at": _moment(step.free_us) if step.code in HAVE_AN_END else None,
-                "resets_at": _moment(step.resets_us),
-                "rule": place_json(step.limit.span, lines),
-            }
-    return fields
-
-
-def _moment(at_us: int | None) -> str | None:
-    return None if at_us is None else iso_time(-(-at_us // 1000))
-
-
-def match_json(match: Match[Any], lines: Sequence[str]) -> dict[str, Any]:
-    """Return a matching pattern, its captures, and their places."""
-    return {
-        "pattern": match.pattern.source,
-        **json_object(match, "captures"),
-        "allow": list(map(str, match.rule.allow)) if isinstance(match.rule, Grant) else None,
-        "place": place_json(match.pattern.span, lines),
-        "rule": place_json(match.rule.span, lines),
-    }
-
-
-def place_json(span: Span | None, lines: Sequence[str]) -> dict[str, Any] | None:
-    """Return a place in the document with the text of its line."""
-    if span is None:
-        return None
-    return {**json_object(span), "text": text_at(span, lines)}
-
-
-def text_at(span: Span, lines: Sequence[str]) -> str:
-    """Return the text of a line of the document, without indentation."""
-    return lines[span.line - 1].strip() if span.line <= len(lines) else ""
-
 
 INDENT = " " * 10
 RULES_SHOWN = 4

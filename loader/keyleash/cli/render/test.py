@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from keyleash.cli.render.explain import decision_json, denial_text, place_json, step_lines
+from keyleash.cli.render.explain import denial_text, step_lines
 from keyleash.evaluate import Decision
+from keyleash.operator.decisions import decision_json, place_json
 from keyleash.policy_tests.parse import Suite
 from keyleash.policy_tests.run import CaseOutcome, Coverage, TestReport, Verdict
 from keyleash.text import (

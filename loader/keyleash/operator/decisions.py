@@ -1,0 +1,352 @@
+"""Decisions on calls of an identity: by a policy document, or by the server's active policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keyleash.commands import load_table
+from keyleash.commands.live import UnreadableCommandsError, read_table
+from keyleash.errors import (
+    OperationError,
+    ReplyCode,
+    Span,
+)
+from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.access import as_sent
+from keyleash.evaluate.evaluate import subjects
+from keyleash.evaluate.state import stored_state, subject_key
+from keyleash.evaluate.trace import (
+    ArgumentsStep,
+    ArgumentStep,
+    ClassStep,
+    CommandStep,
+    KeyStep,
+    LimitStep,
+    Match,
+    SizeStep,
+    StandingStep,
+    Step,
+    TokenStep,
+)
+from keyleash.operator.load.compile import ServerSizes
+from keyleash.operator.tokens import TokenState, list_tokens
+from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
+from keyleash.policy.problems import which_identity
+from keyleash.store.identities import require_active
+from keyleash.store.state import Layout
+from keyleash.store.store import Store
+from keyleash.store.wire import declared_keys
+from keyleash.text import iso_time, json_bytes, json_object, printable
+
+if TYPE_CHECKING:
+    from keyleash.commands import CommandTable
+    from keyleash.evaluate import Decision, ModelState
+    from keyleash.policy import Identity, Limit, Policy
+
+
+def stored_counts(
+    store: Store,
+    identity: Identity,
+    table: CommandTable,
+    words: Sequence[str],
+    token_id: str,
+    now_us: int,
+) -> ModelState:
+    """Read the limit counts that apply to a call: of identity, token and captured segments."""
+    state = identity_counts(store, identity)
+    state.sizes = ServerSizes(store)
+    keys = [bytes(key) for key in declared_keys(table, as_sent(words))]
+    for limit in identity.limits:
+        if limit.subject.kind is SubjectKind.IDENTITY:
+            continue
+        for subject in subjects(identity, limit, keys, token_id):
+            read_subject(store, identity, limit, subject, state, now_us)
+    return state
+
+
+def identity_counts(store: Store, identity: Identity) -> ModelState:
+    """Read the counts of identity-wide limits, and the suspension."""
+    packed = store.client.get(store.keys.state(identity.name))
+    layout = store.client.hget(store.keys.layouts, identity.name)
+    reason = store.client.hget(store.keys.suspension(identity.name), "reason") or b""
+    found = stored_state(
+        identity,
+        packed,
+        Layout.from_json(layout) if layout else None,
+        reason.decode("utf-8", "surrogateescape"),
+    )
+    hard_max = identity.audit.hard_max
+    if hard_max is not None:
+        found.is_full = store.client.xlen(store.keys.audit(identity.name)) >= hard_max
+    return found
+
+
+def read_subject(
+    store: Store,
+    identity: Identity,
+    limit: Limit,
+    subject: bytes,
+    state: ModelState,
+    now_us: int,
+) -> None:
+    """Read the count of one token (by its id) or one captured segment into *state*."""
+    record = store.client.get(subject_key(store.keys, identity, limit, subject))
+    if record:
+        state.counts[limit.name, subject] = limit.read_record(record, now_us)
+
+
+ACTIVE = "<active policy>"
+
+
+@dataclass(frozen=True)
+class DecisionContext:
+    """The policy, the limit counts and the time of a decision.
+
+    Attributes:
+        file: The policy's name in spans; `ACTIVE` for the server's.
+        lines: The lines of the document.
+        state: The limit counts; none for a file.
+        now_us: The server's time, or this machine's for a file.
+        token_id: The calling token, for limits per token; empty for an unused one.
+        denial: The denial of every call with that token, if it is revoked or expired.
+    """
+
+    identity: Identity
+    table: CommandTable
+    file: str
+    lines: tuple[str, ...]
+    digest: str
+    state: ModelState
+    now_us: int
+    token_id: str = ""
+    denial: Decision | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """True for the server's active policy."""
+        return self.file == ACTIVE
+
+    def decision(self, words: tuple[str, ...]) -> Decision:
+        """Return the guard's decision on a call."""
+        argv = as_sent(words)
+        declared = declared_keys(self.table, argv)
+        decision = decide(
+            self.identity, self.table, argv, declared, self.state, self.now_us, self.token_id
+        )
+        # The identity is checked before its token.
+        is_stopped = any(isinstance(step, StandingStep) for step in decision.trace)
+        return decision if is_stopped or self.denial is None else self.denial
+
+
+def context_of_document(document: str, name: str, file: str = "<policy>") -> DecisionContext:
+    """Return the context of a policy document with unused limits.
+
+    Raises:
+        PolicyError: The document has problems.
+        OperationError (unknown-identity): It has no identity *name*.
+    """
+    table = load_table()
+    policy = parse_policy(document, file=file, commands=table)
+    return DecisionContext(
+        identity=_require_identity(policy, name, file),
+        table=table,
+        file=file,
+        lines=tuple(document.splitlines()),
+        digest=policy_digest(policy),
+        state=ModelState(),
+        now_us=time.time_ns() // 1_000_000 * 1000,
+    )
+
+
+def context_of_server(
+    store: Store, name: str, words: tuple[str, ...], token_id: str | None
+) -> DecisionContext:
+    """Return the context of the active policy, with the limit counts for a call of *name*.
+
+    Raises:
+        OperationError (no-policy): No policy is active.
+        OperationError (unknown-identity): The active policy has no identity *name*.
+        OperationError (unknown-token-id): *name* has no token of that id.
+    """
+    active = require_active(store)
+    policy = parse_policy(active.document, file=ACTIVE, commands=None)
+    identity = _require_identity(policy, name, "the active policy")
+    try:
+        table = read_table(store.client)
+    except UnreadableCommandsError:
+        # The guards too were then compiled for the shipped table.
+        table = load_table()
+    now_us = store.now_ms() * 1000
+    return DecisionContext(
+        identity=identity,
+        table=table,
+        file=ACTIVE,
+        lines=tuple(active.document.splitlines()),
+        digest=active.digest,
+        state=stored_counts(store, identity, table, words, token_id or "", now_us),
+        now_us=now_us,
+        token_id=token_id or "",
+        denial=_token_denial(store, name, token_id) if token_id else None,
+    )
+
+
+def _token_denial(store: Store, name: str, token_id: str) -> Decision | None:
+    tokens = list_tokens(store, name)
+    info = next((token for token in tokens if token.id == token_id), None)
+    if info is None:
+        raise OperationError(
+            "unknown-token-id",
+            f"`{name}` has no token with the id `{printable(token_id)}`",
+            help=f"see `keyleash token list {name}`",
+        )
+    if info.state is TokenState.LIVE:
+        return None
+    is_revoked = info.state is TokenState.REVOKED
+    code = ReplyCode.TOKEN_REVOKED if is_revoked else ReplyCode.TOKEN_EXPIRED
+    return Decision(code, {}, (TokenStep(code=code),))
+
+
+def _require_identity(policy: Policy, name: str, where: str) -> Identity:
+    found = policy.identity(name)
+    if found is None:
+        help_ = which_identity(name, (identity.name for identity in policy.identities))
+        raise OperationError("unknown-identity", f"{where} has no identity `{name}`", help=help_)
+    return found
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The decision on a call, and how it was reached.
+
+    Attributes:
+        context: The policy, the limit counts and the time.
+        words: The command and its arguments.
+        decision: The guard's decision, with its steps.
+    """
+
+    context: DecisionContext
+    words: tuple[str, ...]
+    decision: Decision
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the call is allowed."""
+        return self.decision.allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the decision as `keyleash explain --json` prints it."""
+        context = self.context
+        return {
+            "identity": context.identity.name,
+            "command": list(map(printable, self.words)),
+            "policy": {"file": None if context.is_live else context.file, "digest": context.digest},
+            "at": iso_time(context.now_us // 1000) if context.is_live else None,
+            "token_id": context.token_id or None,
+            **decision_json(self.decision, context.lines),
+        }
+
+
+def explain(
+    store: Store, identity: str, words: Sequence[str], token_id: str | None = None
+) -> Explanation:
+    """Return the guard's decision on a call; nothing is run or charged.
+
+    Raises:
+        OperationError (no-policy): No policy is active.
+        OperationError (unknown-identity): The active policy has no such identity.
+        OperationError (unknown-token-id): The identity has no token of that id.
+        ValueError: *words* is empty.
+    """
+    if not words:
+        raise ValueError("no command is given")
+    call = tuple(words)
+    context = context_of_server(store, identity, call, token_id)
+    return Explanation(context, call, context.decision(call))
+
+
+HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
+"""Denials by a limit that end by themselves; a corrupt counter denies until it is reset."""
+
+
+def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
+    """Return a decision for JSON; *lines* are those of the policy document."""
+    return {
+        "allowed": decision.allowed,
+        **json_object(decision, "code", "details"),
+        "steps": [
+            {
+                "step": type(step).__name__.removesuffix("Step").lower(),
+                **json_object(step, "code"),
+                **_step(step, lines),
+            }
+            for step in decision.trace
+        ],
+    }
+
+
+STEP_FIELDS: dict[type[Step], tuple[str, ...]] = {
+    ArgumentsStep: ("arguments",),
+    SizeStep: ("unit", "amount", "limit"),
+    CommandStep: ("command",),
+    ClassStep: ("class=needed",),
+    ArgumentStep: ("aspect", "value"),
+    KeyStep: ("key", "needs", "missing", "control_key=is_control"),
+    LimitStep: ("subject", "left"),
+}
+"""The attributes of a step that JSON has as they are."""
+
+
+def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
+    names = STEP_FIELDS.get(type(step))
+    fields = json_object(step, *names) if names else {}
+    match step:
+        case SizeStep(key=key) if key:
+            fields["key"] = json_bytes(key)
+        case CommandStep() | ClassStep():
+            fields["grants"] = [place_json(grant.span, lines) for grant in step.grants]
+            if isinstance(step, CommandStep):
+                fields["why"] = step.why or None
+        case ArgumentStep() | KeyStep():
+            fields["granted_by"] = [match_json(item, lines) for item in step.granted_by]
+            if isinstance(step, KeyStep):
+                fields["denied_by"] = [match_json(item, lines) for item in step.denied_by]
+        case LimitStep():
+            fields |= {
+                "limit": step.limit.name,
+                "per": str(step.limit.subject.kind),
+                "of": step.limit.at_once,
+                "free_at": _moment(step.free_us) if step.code in HAVE_AN_END else None,
+                "resets_at": _moment(step.resets_us),
+                "rule": place_json(step.limit.span, lines),
+            }
+    return fields
+
+
+def _moment(at_us: int | None) -> str | None:
+    return None if at_us is None else iso_time(-(-at_us // 1000))
+
+
+def match_json(match: Match[Any], lines: Sequence[str]) -> dict[str, Any]:
+    """Return a matching pattern, its captures, and their places."""
+    return {
+        "pattern": match.pattern.source,
+        **json_object(match, "captures"),
+        "allow": list(map(str, match.rule.allow)) if isinstance(match.rule, Grant) else None,
+        "place": place_json(match.pattern.span, lines),
+        "rule": place_json(match.rule.span, lines),
+    }
+
+
+def place_json(span: Span | None, lines: Sequence[str]) -> dict[str, Any] | None:
+    """Return a place in the document with the text of its line."""
+    if span is None:
+        return None
+    return {**json_object(span), "text": text_at(span, lines)}
+
+
+def text_at(span: Span, lines: Sequence[str]) -> str:
+    """Return the text of a line of the document, without indentation."""
+    return lines[span.line - 1].strip() if span.line <= len(lines) else ""
