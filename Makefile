@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit lowest bench fuzz hostile audit format golden docs site clean
+.PHONY: demo test check unit lowest bench fuzz hostile audit format sync golden docs site clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -19,6 +19,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tools.check_language
+	$(BIN)/python -m tools.async_to_sync --check
 	$(BIN)/pytest tests/lua
 
 unit: $(VENV)/.dev
@@ -57,6 +58,10 @@ audit: $(VENV)/.audit
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix loader tests benchmarks tools
 	$(BIN)/ruff format loader tests benchmarks tools
+
+# Modules that are generated from their asyncio sources.
+sync: $(VENV)/.dev
+	$(BIN)/python -m tools.async_to_sync
 
 golden: $(VENV)/.dev
 	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/guard/test_footprint.py

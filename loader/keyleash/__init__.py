@@ -1,8 +1,12 @@
 """Scoped, short-lived, budgeted and audited credentials for autonomous agents, enforced in Redis.
 
 Agents use `keyleash.Redis` in place of `redis.Redis`, or `keyleash.asyncio.Redis` in place of
-`redis.asyncio.Redis`; operators use the `keyleash` command.
+`redis.asyncio.Redis`. Operators use the `keyleash` command, or `keyleash.Operator` and
+`keyleash.Policy` in their programs.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from keyleash import asyncio, errors
 from keyleash.client import (
@@ -16,9 +20,14 @@ from keyleash.client import (
 )
 from keyleash.errors import *  # noqa: F403 - its `__all__` is the list
 
+if TYPE_CHECKING:
+    from keyleash.api import Operator, Policy
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "Operator",
+    "Policy",
     "Batch",
     "Pipeline",
     "Redis",
@@ -31,7 +40,14 @@ __all__ = [
 __all__ += errors.__all__
 
 for _name in __all__:
-    _public = globals()[_name]
+    _public = globals().get(_name)
     if isinstance(_public, type):
         # Tracebacks and documentation name the place from which programs import it.
         _public.__module__ = __name__
+
+
+def __getattr__(name: str) -> Any:
+    # Agents need neither, nor the libraries that they need.
+    if name in {"Operator", "Policy"}:
+        return getattr(import_module("keyleash.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,21 @@
-"""The async client: `keyleash.asyncio.Redis` in the place of `redis.asyncio.Redis`."""
+"""The asyncio client and operator: `keyleash.asyncio.Redis` and `keyleash.asyncio.Operator`."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from keyleash.client.asyncio import Batch, Pipeline, Redis
 from keyleash.client.correlation import correlation
 
-__all__ = ["Batch", "Pipeline", "Redis", "correlation"]
+if TYPE_CHECKING:
+    from keyleash.api.aio import AsyncOperator as Operator
+
+__all__ = ["Batch", "Operator", "Pipeline", "Redis", "correlation"]
 
 for _public in (Batch, Pipeline, Redis):
     _public.__module__ = __name__
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Operator":
+        return import_module("keyleash.api.aio").AsyncOperator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ from keyleash.errors import OperationError
 from keyleash.fence import read_records
 from keyleash.policy.problems import listing
 from keyleash.store.prefixes import ChangeKind
-from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.text import counted, json_object
 from keyleash.vault import adopt_keys, change_prefixes, release_keys
 from keyleash.vault.names import Report
@@ -84,7 +84,7 @@ def _change(
 
 def _move(
     settings: Settings,
-    move: Callable[[Client, Sequence[str], Report], int],
+    move: Callable[[Store, Sequence[str], Report], int],
     where: str,
     patterns: Sequence[str],
     yes: bool,
@@ -93,9 +93,8 @@ def _move(
     show_target(settings, yes=yes)
     if not require_consent(f"move every key that matches {listing(patterns)} {where}?", yes):
         raise OperationError("declined", "nothing was moved")
-    client = settings.client
     with settings.changing("run it again"), _progress(settings) as report:
-        moved = move(client, patterns, report)
+        moved = move(settings.store, patterns, report)
     if settings.json:
         print_json({"server": settings.shown_url, "moved": moved})
     else:

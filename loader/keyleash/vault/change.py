@@ -38,7 +38,6 @@ from keyleash.store.prefixes import (
     PrefixChange,
     change_fields,
     read_seal,
-    server_keyspace,
 )
 from keyleash.store.scripts import END_SWITCH, SWITCH_PREFIXES, switch_arguments
 from keyleash.store.server_check import Client, operator_client
@@ -252,7 +251,7 @@ def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
     return moved
 
 
-def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> int:
+def adopt_keys(store: Store, patterns: Sequence[str], report: Report | None = None) -> int:
     """
     Move keys into the vault, so that only agents reach them.
 
@@ -271,24 +270,25 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
         VaultConflictError: Keys with these names are on the other side already. All others were
             moved.
     """
-    return _move_matching(client, patterns, into_vault, report)
+    return _move_matching(store, patterns, into_vault, report)
 
 
-def release_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> int:
+def release_keys(store: Store, patterns: Sequence[str], report: Report | None = None) -> int:
     """Move keys out of the vault, to their logical names; see `adopt_keys`."""
-    return _move_matching(client, patterns, out_of_vault, report)
+    return _move_matching(store, patterns, out_of_vault, report)
 
 
 def _move_matching(
-    client: Client,
+    store: Store,
     patterns: Sequence[str],
     names: Callable[[Keyspace, Sequence[Pattern]], NewName],
     report: Report | None,
 ) -> int:
-    client = operator_client(client)
-    keyspace = server_keyspace(client)
+    keyspace = store.keys
     _require_sealed(keyspace)
-    moved, conflicts = move_keys(client, names(keyspace, patterns_of(patterns, keyspace)), report)
+    moved, conflicts = move_keys(
+        store.client, names(keyspace, patterns_of(patterns, keyspace)), report
+    )
     if conflicts:
         raise conflict(logical_names(conflicts, keyspace))
     return moved

@@ -1,0 +1,382 @@
+"""What `Operator` calls: functions of a store that combine those of the packages below."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from redis import ConnectionPool
+
+from keyleash import audit
+from keyleash.api.inputs import Moment, time_ms_of
+from keyleash.audit import (
+    AuditEvent,
+    ControlEvent,
+    Denial,
+    Query,
+    merged,
+    read_control,
+    read_denials,
+    read_events,
+)
+from keyleash.audit.export import (
+    Archiver,
+    ArchiveReport,
+    Exported,
+    FileFormat,
+    locked_archive,
+    recorded_by_server,
+    verify_archive,
+)
+from keyleash.audit.point_in_time import ValueThen, value_as_of
+from keyleash.audit.report.html import HtmlReport, gather
+from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
+from keyleash.doctor import Examination, examine
+from keyleash.errors import OperationError
+from keyleash.fence import (
+    AclStep,
+    FencedServers,
+    FenceNode,
+    FenceOutcome,
+    GeneratedPassword,
+    NotFencedError,
+    add_passwords,
+    apply_fences,
+    desired_users,
+    drop_old_passwords,
+    generate_password,
+    plan_fences,
+    remove_fences,
+    with_first_passwords,
+)
+from keyleash.fence.desired import DesiredUser
+from keyleash.fence.rotate import require_fenced
+from keyleash.metrics import SnapshotCollector
+from keyleash.operator import prepare_policy
+from keyleash.policy.model import Pattern
+from keyleash.policy.patterns import parse_pattern
+from keyleash.status import identity_statuses, read_snapshot
+from keyleash.store.identities import require_active, require_known
+from keyleash.store.keyspace import OPERATORS
+from keyleash.store.records import read_active
+from keyleash.store.server_check import Client
+from keyleash.store.store import Store
+from keyleash.watch import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The entries of audit streams that a caller selects; None does not filter."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+    key: str | bytes | None = None
+    correlation: str | None = None
+    token_id: str | None = None
+    op: str | None = None
+    code: str | None = None
+
+    def query(self, store: Store) -> Query:
+        """Return the query in server time.
+
+        Raises:
+            ValueError: its time range ends before it begins.
+        """
+        now_ms = 0 if self.since is None and self.until is None else store.now_ms()
+        since_ms = time_ms_of("since", self.since, now_ms)
+        until_ms = time_ms_of("until", self.until, now_ms)
+        if since_ms is not None and until_ms is not None and since_ms > until_ms:
+            raise ValueError("`since` is after `until`")
+        return Query(
+            token=self.token_id,
+            key=self.key if isinstance(self.key, bytes) else None,
+            pattern=pattern_of(self.key),
+            correlation=self.correlation,
+            op=None if self.op is None else self.op.upper(),
+            code=self.code,
+            since_ms=since_ms,
+            until_ms=until_ms,
+        )
+
+
+def pattern_of(key: str | bytes | None) -> Pattern | None:
+    """Return the pattern of a key that is given as text; bytes are a literal key."""
+    return parse_pattern(key) if isinstance(key, str) else None
+
+
+def stream_names(store: Store, given: Sequence[str] = (), *, operators: bool = True) -> list[str]:
+    """
+    Return the identities whose audit streams are selected.
+
+    Args:
+        store: The server.
+        given: Names; empty for all.
+        operators: Whether all includes the audit stream of undos.
+
+    Raises:
+        OperationError (no-policy): No policy was ever loaded.
+        OperationError (unknown-identity): A name is unknown.
+    """
+    names = list(dict.fromkeys(given))
+    for name in names:
+        if name != OPERATORS:
+            require_known(store, name)
+    if names:
+        return names
+    known = require_known(store, None)
+    return [*known, OPERATORS] if operators else known
+
+
+def select_events(
+    store: Store, identities: Sequence[str], selection: Selection, *, newest_first: bool
+) -> Iterator[AuditEvent]:
+    """Return the selected events, those that no guard may have written marked as untrusted."""
+    names = stream_names(store, identities)
+    found = read_events(store, names, selection.query(store), newest_first=newest_first)
+    return Trust.of(store).marked(found)
+
+
+def select_denials(
+    store: Store, identities: Sequence[str], selection: Selection, *, newest_first: bool
+) -> Iterator[Denial]:
+    """Return the selected denials."""
+    names = stream_names(store, identities, operators=False)
+    return read_denials(store, names, selection.query(store), newest_first=newest_first)
+
+
+def select_control(
+    store: Store, identities: Sequence[str], selection: Selection, *, newest_first: bool
+) -> Iterator[ControlEvent]:
+    """Return the operator actions that concern some identities, or all."""
+    names = stream_names(store, identities) if identities else None
+    return read_control(store, names, selection.query(store), newest_first=newest_first)
+
+
+def follow_events(
+    store: Store, identities: Sequence[str], since: Moment | None
+) -> Iterator[AuditEvent | None]:
+    """Return new events as they are recorded, and None while there are none."""
+    query = Selection(since).query(store)
+    return audit.follow_events(store, lambda: stream_names(store, identities), query)
+
+
+def follow_denials(
+    store: Store, identities: Sequence[str], since: Moment | None
+) -> Iterator[Denial | None]:
+    """Return new denials as they are recorded, and None while there are none."""
+    query = Selection(since).query(store)
+    names = partial(stream_names, store, identities, operators=False)
+    return audit.follow_denials(store, names, query)
+
+
+def timeline(store: Store, key: str | bytes, selection: Selection) -> list[AuditEvent | Denial]:
+    """Return the trusted events and the denials that concern a key, oldest first."""
+    raw = key.encode() if isinstance(key, str) else key
+    query = Selection(selection.since, selection.until, raw).query(store)
+    names = stream_names(store)
+    trust = Trust.of(store, [raw])
+    streams: list[Iterator[Any]] = [
+        filter(trust.is_trusted, read_events(store, names, query)),
+        read_denials(store, names, query),
+    ]
+    return list(merged(streams))
+
+
+def value_at(store: Store, key: str | bytes, time: Moment) -> ValueThen:
+    """Return the value of a key at a past time."""
+    time_ms = time_ms_of("time", time, store.now_ms())
+    if time_ms is None:
+        raise TypeError("`time` must be a str, timedelta or datetime, not None")
+    return value_as_of(store, key.encode() if isinstance(key, str) else key, time_ms)
+
+
+def export_streams(
+    store: Store,
+    directory: Path,
+    identities: Sequence[str],
+    file_format: FileFormat,
+    take_over: bool,
+) -> list[Exported]:
+    """Export the new entries of all audit streams to an archive."""
+    for name in identities:
+        require_known(store, name)
+    with locked_archive(directory) as archive:
+        archiver = Archiver(
+            store, archive, file_format=file_format, identities=identities, take_over=take_over
+        )
+        return list(archiver.run())
+
+
+def verify(store: Store, directory: Path, recorded: bool) -> ArchiveReport:
+    """Check an archive, and with *recorded* its chains in the control stream."""
+    return verify_archive(directory, recorded_by_server(store) if recorded else None)
+
+
+def incident_report(
+    store: Store, identity: str | None, selection: Selection, server: str = ""
+) -> HtmlReport:
+    """
+    Return the incident report of a time range.
+
+    Raises:
+        OperationError (nothing-found): There is nothing to report.
+    """
+    active = read_active(store)
+    found = gather(
+        store,
+        stream_names(store, [identity] if identity else ()),
+        selection.query(store),
+        server=server or _name_of(store.client),
+        identity=identity,
+        statuses=identity_statuses(store, active, store.now_ms()) if active else (),
+    )
+    if found is None:
+        raise OperationError("nothing-found", "found no event or denial in this time range")
+    return found
+
+
+def plan_selected(
+    store: Store,
+    *,
+    events: tuple[str, ...],
+    correlation: str | None,
+    identity: str | None,
+    key: str | bytes | None,
+    since: Moment | None,
+    until: Moment | None,
+    forced: Collection[bytes],
+    skipped: Collection[bytes],
+    across_policies: bool,
+) -> UndoPlan:
+    """Return the undo plan of the selected events; the errors are those of `Operator`."""
+    others = (correlation, identity, key)
+    if events and any(item is not None for item in (*others, since, until)):
+        raise TypeError("`events` cannot be combined with other selections")
+    if not events and others == (None, None, None):
+        raise TypeError("give `events`, `correlation`, or `identity` or `key` with `since`")
+    if not events and correlation is None and since is None:
+        raise TypeError("`identity` and `key` need `since`")
+    query = Selection(since, until).query(store)
+    text = key.decode() if isinstance(key, bytes) else key
+    selection = UndoSelection(
+        events, correlation, identity, pattern_of(text), query.since_ms, query.until_ms
+    )
+    return plan_undo(
+        store, selection, forced=forced, skipped=skipped, across_policies=across_policies
+    )
+
+
+def examine_store(store: Store, accept: Collection[str]) -> Examination:
+    """Diagnose the server, its primary and its replicas, with the credentials of its client."""
+    pool = store.client.connection_pool
+    given = pool.connection_kwargs
+    first = Address(given.get("path") or given.get("host", "localhost"), given.get("port", 0))
+
+    def connect(address: Address) -> Client:
+        if address == first:
+            return store.client
+        options = {name: value for name, value in given.items() if name != "path"}
+        options |= {"host": address.host, "port": address.port}
+        kind = pool.connection_class
+        return type(store.client)(connection_pool=ConnectionPool(connection_class=kind, **options))
+
+    return examine(connect, [first], accept=frozenset(accept))
+
+
+def metrics_text(store: Store) -> str:
+    """Return the numbers of `status` in the text format of Prometheus."""
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(lambda: read_snapshot(store), lambda _error: None))
+    return generate_latest(registry).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class FencePlan:
+    """
+    What `Operator.fence.apply` would do.
+
+    Attributes:
+        steps: The change of each user on each server.
+        users: The desired users.
+    """
+
+    steps: tuple[AclStep, ...]
+    users: tuple[DesiredUser, ...]
+
+
+def plan_users(store: Store, nodes: Sequence[Client]) -> FencePlan:
+    """Return what `apply_users` would do; nothing is changed."""
+    servers, users, _ = _desired(store, nodes, generate=False)
+    return FencePlan(plan_fences(servers, users), tuple(users))
+
+
+def apply_users(
+    store: Store, nodes: Sequence[Client], generate: bool
+) -> tuple[FenceOutcome, tuple[GeneratedPassword, ...]]:
+    """Create an ACL user for each identity; return the outcome and the generated passwords."""
+    servers, users, generated = _desired(store, nodes, generate=generate)
+    return apply_fences(servers, users), tuple(generated)
+
+
+def rotate_passwords(
+    store: Store, identities: Sequence[str], nodes: Sequence[Client]
+) -> tuple[GeneratedPassword, ...]:
+    """Add a second password to each user."""
+    servers = _servers(store, nodes)
+    generated = tuple(map(generate_password, _fenced(servers, identities)))
+    add_passwords(servers, {item.identity: item.sha256 for item in generated})
+    return generated
+
+
+def finish_rotation(
+    store: Store, identities: Sequence[str], nodes: Sequence[Client]
+) -> tuple[str, ...]:
+    """Remove the older password of each user; return the identities that had one."""
+    servers = _servers(store, nodes)
+    return tuple(drop_old_passwords(servers, _fenced(servers, identities)))
+
+
+def remove_users(
+    store: Store, identities: Sequence[str], nodes: Sequence[Client]
+) -> tuple[tuple[str, str], ...]:
+    """Delete users; return server and identity of each."""
+    servers = _servers(store, nodes)
+    return tuple(remove_fences(servers, _fenced(servers, identities)))
+
+
+def _servers(store: Store, nodes: Sequence[Client]) -> FencedServers:
+    clients = (store.client, *nodes)
+    return FencedServers.read(store, [FenceNode(_name_of(item), item) for item in clients])
+
+
+def _desired(
+    store: Store, nodes: Sequence[Client], *, generate: bool
+) -> tuple[FencedServers, list[DesiredUser], list[GeneratedPassword]]:
+    servers = _servers(store, nodes)
+    guards = prepare_policy(
+        store,
+        require_active(store).document,
+        file="<active policy>",
+        allow_eviction=True,
+        allow_unvalidated_restore=True,
+    ).guards
+    users = desired_users(servers, guards)
+    return servers, *with_first_passwords(servers, users, {}, generate=generate)
+
+
+def _fenced(servers: FencedServers, identities: Sequence[str]) -> list[str]:
+    for name in identities:
+        require_fenced(servers.records, name)
+    named = list(dict.fromkeys(identities)) or sorted(servers.records)
+    if not named:
+        raise NotFencedError("no identity has an ACL user", help="create them with `fence.apply`")
+    return named
+
+
+def _name_of(client: Client) -> str:
+    options = client.connection_pool.connection_kwargs
+    return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port')}")

@@ -1,0 +1,86 @@
+"""Durations and times as callers give them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from keyleash.errors import PolicyError, Span
+from keyleash.policy.quantities import parse_duration
+
+Duration = str | timedelta
+"""A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
+
+Moment = str | timedelta | datetime
+"""A time: an aware `datetime`, ISO 8601, or how long before now: `10m` or a `timedelta`."""
+
+
+def seconds_of(name: str, value: Duration | None) -> int | None:
+    """Return a duration in whole seconds; None for None.
+
+    Args:
+        name: The parameter, for errors.
+        value: The duration.
+
+    Raises:
+        TypeError: it has another type.
+        ValueError: it is not positive, not in whole seconds or not a duration.
+    """
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+        if seconds != int(seconds):
+            raise ValueError(f"`{name}` must be a number of whole seconds, not {value}")
+    elif isinstance(value, str):
+        try:
+            seconds = parse_duration(value, Span("", 1, 1))
+        except PolicyError as error:
+            problem = error.problems[0]
+            raise ValueError(f"`{name}`: {problem.message}; {problem.help}") from None
+    else:
+        raise TypeError(f"`{name}` must be a str or a timedelta, not {type(value).__name__}")
+    if seconds <= 0:
+        raise ValueError(f"`{name}` must be longer than 0 seconds")
+    return int(seconds)
+
+
+def time_ms_of(name: str, value: Moment | None, now_ms: int) -> int | None:
+    """Return a time in Unix milliseconds; None for None.
+
+    Args:
+        name: The parameter, for errors.
+        value: The time.
+        now_ms: The server's clock.
+
+    Raises:
+        TypeError: it has another type.
+        ValueError: it is a naive `datetime`, or text that is neither a duration nor a time.
+    """
+    match value:
+        case None:
+            return None
+        case datetime():
+            if value.tzinfo is None:
+                raise ValueError(f"`{name}` must be an aware datetime; give it a `tzinfo`")
+            return round(value.timestamp() * 1000)
+        case timedelta():
+            return max(0, now_ms - round(value.total_seconds() * 1000))
+        case str():
+            return _parsed(name, value, now_ms)
+    raise TypeError(f"`{name}` must be a str, timedelta or datetime, not {type(value).__name__}")
+
+
+def _parsed(name: str, text: str, now_ms: int) -> int:
+    try:
+        return max(0, now_ms - parse_duration(text, Span("", 1, 1)) * 1000)
+    except PolicyError as error:
+        if error.problems[0].code == "duration-out-of-range":
+            raise ValueError(f"`{name}`: {error.problems[0].message}") from None
+    try:
+        time = datetime.fromisoformat(text)
+        return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"`{name}`: `{text}` is neither a duration such as `10m` nor a time such as"
+            " `2026-01-31T12:00Z`"
+        ) from None

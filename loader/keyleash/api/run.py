@@ -1,0 +1,122 @@
+"""Run functions of a store: in the calling thread, or in worker threads beside an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import redis
+import redis.asyncio as aio
+
+from keyleash.store.server_check import CheckedRedis, Client, require_supported
+from keyleash.store.store import Store
+from keyleash.store.token import reject_tokens
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_END: Any = object()
+
+
+class Runner:
+    """A server and an operator's name; each call reads the prefixes in force anew.
+
+    Args:
+        client: A redis-py client, sync or asyncio; its connection pool is used.
+        actor: The operator's name, for the control stream.
+    """
+
+    def __init__(self, client: Client, actor: str) -> None:
+        reject_tokens(actor=actor)
+        self.client = synchronous(client)
+        self.actor = actor
+        self._is_supported = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        pool = self.client.connection_pool
+        return _rebuilt, (pool.connection_class, pool.connection_kwargs, self.actor)
+
+    def open(self) -> Store:
+        """Return the store, after a check of the server before the first call."""
+        if not self._is_supported:
+            require_supported(self.client)
+            self._is_supported = True
+        return Store.open(self.client, actor=self.actor)
+
+    def call(
+        self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return the result of *function* for the store."""
+        return function(self.open(), *args, **kwargs)
+
+    def iterate(
+        self,
+        function: Callable[Concatenate[Store, P], Iterator[T | None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Iterator[T]:
+        """Yield the items of *function* for the store, without those that are None."""
+        for item in self.call(function, *args, **kwargs):
+            if item is not None:
+                yield item
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+
+class AsyncRunner:
+    """The same in worker threads of the running event loop."""
+
+    def __init__(self, client: Client, actor: str) -> None:
+        self._runner = Runner(client, actor)
+
+    async def call(
+        self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return the result of *function* for the store."""
+        return await asyncio.to_thread(partial(self._runner.call, function, *args, **kwargs))
+
+    async def iterate(
+        self,
+        function: Callable[Concatenate[Store, P], Iterator[T | None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AsyncIterator[T]:
+        """Yield the items of *function* for the store, without those that are None."""
+        items = await self.call(function, *args, **kwargs)
+        while (item := await asyncio.to_thread(next, items, _END)) is not _END:
+            if item is not None:
+                yield item
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.to_thread(self._runner.close)
+
+
+def _rebuilt(kind: Any, options: dict[str, Any], actor: str) -> Runner:
+    pool = redis.ConnectionPool(connection_class=kind, **options)
+    return Runner(CheckedRedis(connection_pool=pool), actor)
+
+
+def synchronous(client: Client) -> Client:
+    """Return *client*, or a sync client with the connection options of an asyncio client.
+
+    Raises:
+        TypeError: *client* is no redis-py client.
+    """
+    if isinstance(client, redis.Redis):
+        return client
+    if not isinstance(client, aio.Redis):
+        raise TypeError(f"`client` must be a redis-py client, not {type(client).__name__}")
+    pool = client.connection_pool
+    kinds = {
+        aio.UnixDomainSocketConnection: redis.UnixDomainSocketConnection,
+        aio.SSLConnection: redis.SSLConnection,
+    }
+    kind = kinds.get(pool.connection_class, redis.Connection)
+    dropped = {"retry", "event_dispatcher", "parser_class"}
+    kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in dropped}
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **kwargs))

@@ -1,0 +1,81 @@
+"""Generate the sync modules from their asyncio sources.
+
+python -m tools.async_to_sync [--check]
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "loader" / "keyleash"
+SOURCES = {"api/aio.py": "api/sync.py"}
+"""Each asyncio source, and the module that is generated from it."""
+NAMES = {
+    "AsyncIterator": "Iterator",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "__anext__": "__next__",
+}
+_CLASS = re.compile(r"Async(?=[A-Z])")
+
+
+def generated(source: str) -> str:
+    """Return the sync text of the asyncio module *source*, formatted."""
+    text = (PACKAGE / source).read_text(encoding="utf-8")
+    title, _, rest = text.partition("\n")
+    kept: list[str] = []
+    at = 0
+    offsets = [0]
+    for line in rest.splitlines(keepends=True):
+        offsets.append(offsets[-1] + len(line))
+    for token in tokenize.generate_tokens(io.StringIO(rest).readline):
+        if token.type != tokenize.NAME:
+            continue
+        start = offsets[token.start[0] - 1] + token.start[1]
+        end = offsets[token.end[0] - 1] + token.end[1]
+        kept.append(rest[at:start])
+        if token.string in {"async", "await"}:
+            end += 1  # the blank behind it
+        else:
+            kept.append(NAMES.get(token.string) or _CLASS.sub("", token.string))
+        at = end
+    kept.append(rest[at:])
+    note = f"# Generated from {source} by `make sync`: edit that file.\n"
+    return _formatted(
+        title.split(";")[0].replace(", for asyncio", "") + '."""\n' + note + "".join(kept)
+    )
+
+
+def _formatted(text: str) -> str:
+    ruff = [sys.executable, "-m", "ruff"]
+    for words in (["check", "--quiet", "--fix", "--select", "I", "-"], ["format", "-"]):
+        text = subprocess.run(
+            [*ruff, *words], input=text, check=True, capture_output=True, text=True
+        ).stdout
+    return text
+
+
+def main() -> int:
+    """Write the generated modules, or with `--check` report those that differ."""
+    differ = []
+    for source, target in SOURCES.items():
+        text = generated(source)
+        path = PACKAGE / target
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            differ.append(target)
+            if "--check" not in sys.argv:
+                path.write_text(text, encoding="utf-8")
+    if "--check" in sys.argv and differ:
+        print(f"generated modules differ, run `make sync`: {', '.join(differ)}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
