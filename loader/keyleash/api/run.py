@@ -18,6 +18,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _END: Any = object()
+_OWN = frozenset({"event_dispatcher", "himport_registry"})
+"""Connection options that belong to one pool."""
 
 
 class Runner:
@@ -36,7 +38,10 @@ class Runner:
 
     def __reduce__(self) -> tuple[Any, ...]:
         pool = self.client.connection_pool
-        return _rebuilt, (pool.connection_class, pool.connection_kwargs, self.actor)
+        options = {
+            name: value for name, value in pool.connection_kwargs.items() if name not in _OWN
+        }
+        return _rebuilt, (pool.connection_class, options, self.actor)
 
     def open(self) -> Store:
         """Return the store, after a check of the server before the first call."""
@@ -117,6 +122,6 @@ def synchronous(client: Client) -> Client:
         aio.SSLConnection: redis.SSLConnection,
     }
     kind = kinds.get(pool.connection_class, redis.Connection)
-    dropped = {"retry", "event_dispatcher", "parser_class"}
+    dropped = {"retry", "parser_class", *_OWN}
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in dropped}
     return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **kwargs))

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
-from keyleash.operator.load.plan import batches
 from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity
 from keyleash.policy import Identity, Limit, SubjectKind
 from keyleash.policy.problems import did_you_mean, listing
 from keyleash.store.scripts import RESET_LIMITS
 from keyleash.store.state import Layout
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 
 PIECE = 5000
 """Counters deleted per script, which blocks the server."""

@@ -12,13 +12,12 @@ from keyleash.audit import read_denials
 from keyleash.audit.read import Query, read_folded
 from keyleash.fence.record import read_records, tier_of
 from keyleash.limits import COUNTS, LimitState, SlotKind
-from keyleash.operator.load.plan import batches
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens import TokenInfo, TokenState, read_tokens
 from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
 from keyleash.store.records import ActivePolicy
 from keyleash.store.state import IdentityState, Layout, unpack_state
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
@@ -11,6 +13,18 @@ from keyleash.store.prefixes import server_keyspace
 from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.token import reject_tokens
+
+BATCH = 100
+"""Items per pipeline: bounds each reply, and lets the server run other commands in between."""
+
+T = TypeVar("T")
+
+
+def batches(items: Iterable[T], size: int = BATCH) -> Iterator[Sequence[T]]:
+    """Cut *items* into pieces of *size*."""
+    rest = iter(items)
+    while piece := tuple(islice(rest, size)):
+        yield piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +83,27 @@ class Store:
         Raises:
             OperationError (vault-changing): The script replied nil: `keys` are not in force.
         """
-        reply = self.client.eval(script.text, *script.arguments(self.keys, *words))
-        if reply is None:
-            raise OperationError(
-                "vault-changing",
-                "the key prefixes are being changed, or were changed meanwhile",
-                help="run it again when the change is finished; no agent can act during it",
-            )
-        return reply
+        return _in_force(self.client.eval(script.text, *script.arguments(self.keys, *words)))
+
+    def run_all(
+        self, script: OperatorScript, calls: Iterable[Iterable[str | bytes | int]]
+    ) -> list[Any]:
+        """Run a script once for the arguments of each call, in one pipeline; see `run`."""
+        calls = [tuple(words) for words in calls]
+        if len(calls) == 1:
+            return [self.run(script, *calls[0])]
+        digest = self.client.script_load(script.text)
+        with self.client.pipeline(transaction=False) as pipe:
+            for words in calls:
+                pipe.evalsha(digest, *script.arguments(self.keys, *words))
+            return list(map(_in_force, pipe.execute()))
+
+
+def _in_force(reply: Any) -> Any:
+    if reply is None:
+        raise OperationError(
+            "vault-changing",
+            "the key prefixes are being changed, or were changed meanwhile",
+            help="run it again when the change is finished; no agent can act during it",
+        )
+    return reply

@@ -17,7 +17,7 @@ from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import guard_record
 from keyleash.store.server_check import Client
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 from keyleash.store.wire import Transport, function_name, library_code, reason_of, server_message
 from keyleash.watch.events import WatchEvent, WatchEventKind
 from keyleash.watch.roles import Address, Role, Sentinels, read_role

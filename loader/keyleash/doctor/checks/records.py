@@ -10,13 +10,13 @@ from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, finding
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.functions import DIGITS, library_texts
-from keyleash.operator.load.plan import Snapshot, batches, read_snapshots
+from keyleash.operator.load.plan import Snapshot, read_snapshots
 from keyleash.operator.tokens import read_tokens
 from keyleash.store.identities import active_records, known_identities
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 from keyleash.store.wire import Transport, function_name, library_code
 from keyleash.watch.topology import not_loaded, read_recorded
 

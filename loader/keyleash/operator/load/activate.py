@@ -24,7 +24,6 @@ from keyleash.operator.load.plan import (
     LoadDiff,
     StateChange,
     activation_words,
-    batches,
     diff_with_server,
     layouts_after,
     read_snapshots,
@@ -42,7 +41,7 @@ from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
 from keyleash.store.server_check import Client, operator_client, require_supported
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 from keyleash.store.wire import Transport, function_name
 from keyleash.text import json_object
 

@@ -13,11 +13,10 @@ from typing import Any
 from redis.exceptions import NoPermissionError, WatchError
 
 from keyleash.compiler import CompiledGuard, Report
-from keyleash.operator.load.plan import batches
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import database_of
 from keyleash.store.server_check import Client
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 from keyleash.store.wire import GUARD_OF, LIBRARIES, Transport, function_name, library_code
 
 FEW = 10

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from itertools import chain
+from typing import NamedTuple
 
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.emit import POLICY_DIGITS
@@ -25,13 +25,8 @@ from keyleash.policy.diff import PolicyDiff, diff_policies
 from keyleash.policy.parse import IDENTITY_NAME
 from keyleash.store.records import ActivePolicy, GuardRecord, guard_record, read_active
 from keyleash.store.state import EMPTY_LAYOUT, Layout
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 from keyleash.store.wire import Transport
-
-BATCH = 100
-"""Items per pipeline: bounds each reply, and lets the server run other commands in between."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +119,6 @@ def record_of(
         rotate_after_s=token.rotate_after_s or 0,
         limits=pack_limits(identity.limits),
     )
-
-
-def batches(items: Iterable[_T], size: int = BATCH) -> Iterator[Sequence[_T]]:
-    """Cut *items* into pieces of *size*."""
-    rest = iter(items)
-    while piece := tuple(islice(rest, size)):
-        yield piece
 
 
 class StateChange(StrEnum):

@@ -18,14 +18,13 @@ from keyleash.operator.load.plan import (
     Snapshot,
     StagedState,
     StateChange,
-    batches,
     record_of,
 )
 from keyleash.store.records import ActivePolicy
 from keyleash.store.scripts import COLLECT, STAGE, STAGED_KEEP_MS
 from keyleash.store.server_check import Client
 from keyleash.store.state import Layout
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 from keyleash.store.wire import Transport
 
 PIECE = 20

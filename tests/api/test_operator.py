@@ -1,0 +1,242 @@
+"""`keyleash.Operator` and `keyleash.asyncio.Operator` on an embedded server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+import keyleash
+from keyleash.errors import PlanOutdatedError, RemovalError
+from support.command_line import Cli
+from support.errors import raises_code
+from support.leash import grant, policy
+from support.servers import RealServer
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = {
+    "grants": [grant("read", "write", keys="a:*")],
+    "audit": {"before_images": {"max_bytes": "1kb"}},
+}
+ONE = keyleash.Policy(policy(one=RULES))
+TWO = keyleash.Policy(policy(one=RULES, two=RULES))
+
+
+@pytest.fixture
+def op(embedded: RealServer) -> Iterator[keyleash.Operator]:
+    with keyleash.Operator.from_url(embedded.url, actor="deploy@ci") as operator:
+        yield operator
+
+
+@pytest.fixture
+def loaded(op: keyleash.Operator) -> keyleash.Operator:
+    op.load(ONE)
+    return op
+
+
+def agent(embedded: RealServer, op: keyleash.Operator) -> keyleash.Redis:
+    return keyleash.Redis.from_url(embedded.url, token=op.tokens.issue("one").token)
+
+
+def test_load_with_an_outdated_plan_changes_nothing(op: keyleash.Operator) -> None:
+    """Another operator activated a policy in between."""
+    plan = op.plan(ONE)
+    op.load(TWO)
+
+    with pytest.raises(PlanOutdatedError):
+        op.load(ONE, expect=plan, allow_removal=True)
+
+    assert [item.generation for item in op.policies.history()] == [1]
+
+
+def test_load_with_the_plan_of_another_policy_is_an_error(op: keyleash.Operator) -> None:
+    """The plan that was reviewed must be that of what is loaded."""
+    with pytest.raises(ValueError, match="plan of another policy"):
+        op.load(TWO, expect=op.plan(ONE))
+
+    assert op.policies.active() is None
+
+
+def test_load_that_widens_or_removes_needs_consent_for_each(loaded: keyleash.Operator) -> None:
+    """As with the command, nothing is activated without it."""
+    with raises_code("widens"):
+        loaded.load(TWO)
+    loaded.load(TWO, allow_widening=True)
+    with pytest.raises(RemovalError):
+        loaded.load(ONE)
+
+    assert loaded.load(ONE, allow_removal=True).removed == ("two",)
+    assert loaded.rollback(allow_widening=True).generation == 4
+
+
+def test_policy_with_problems_lists_them_and_is_not_loaded(op: keyleash.Operator) -> None:
+    """A program can show all of them."""
+    wrong = keyleash.Policy("version: 1\nidentities:\n  one: {kind: robot}\n", file="a.yaml")
+
+    assert wrong.problems
+    assert {problem.span.file for problem in wrong.problems} == {"a.yaml"}
+    with pytest.raises(keyleash.errors.PolicyError):
+        op.load(wrong)
+    assert op.policies.active() is None
+
+
+def test_policy_file_that_is_missing_is_an_error_of_keyleash(tmp_path: Path) -> None:
+    """One tree of errors covers all operations."""
+    with raises_code("file", match="no such file"):
+        keyleash.Policy.from_file(tmp_path / "agents.yaml")
+
+
+def test_tokens_are_issued_rotated_listed_and_revoked(
+    embedded: RealServer, loaded: keyleash.Operator
+) -> None:
+    """The life of a token, with durations as text and as timedelta."""
+    token = loaded.tokens.issue("one", ttl="2h", note="ci")
+    many = loaded.tokens.issue_many("one", 250, ttl=timedelta(hours=1))
+    rotation = loaded.tokens.rotate(token.id, grace="10m")
+
+    assert len({item.token for item in many}) == 250
+    assert [id_ for id_, _ in rotation.replaced] == [token.id]
+    assert {item.by for item in loaded.tokens.list("one")} == {"deploy@ci"}
+    assert len(loaded.tokens.revoke(identity="one").tokens) == 252
+    with pytest.raises(keyleash.TokenRevokedError):
+        keyleash.Redis.from_url(embedded.url, token=rotation.issued.token).get("a:1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"ttl": "-1h"}, ValueError),
+        ({"ttl": timedelta(0)}, ValueError),
+        ({"ttl": "soon"}, ValueError),
+        ({"ttl": 3600}, TypeError),
+        ({"note": b"x"}, TypeError),
+        ({"note": f"kl_one_{'A' * 32}"}, keyleash.errors.SecretInTextError),
+    ],
+)
+def test_wrong_argument_of_issue_is_named_and_issues_nothing(
+    loaded: keyleash.Operator, arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    """The name of the parameter leads to the mistake."""
+    (name,) = arguments
+    with pytest.raises(error, match=f"`{name}`"):
+        loaded.tokens.issue("one", **arguments)
+
+    assert loaded.tokens.list() == []
+
+
+def test_issuing_none_or_for_an_unknown_identity_is_an_error(loaded: keyleash.Operator) -> None:
+    """Nothing is issued."""
+    with pytest.raises(ValueError, match="`count`"):
+        loaded.tokens.issue_many("one", 0)
+    with raises_code("unknown-identity"):
+        loaded.tokens.issue_many("two", 3)
+    with pytest.raises(TypeError, match="exactly one"):
+        loaded.tokens.revoke()
+
+    assert loaded.tokens.list() == []
+
+
+def test_run_of_an_agent_is_audited_explained_and_undone(
+    embedded: RealServer, loaded: keyleash.Operator
+) -> None:
+    """From the correlation id of one run to the restored keys."""
+    client = agent(embedded, loaded)
+    with keyleash.correlation("req-42"):
+        client.set("a:1", "new")
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        client.get("b:1")
+
+    assert [event.op for event in loaded.audit.events("one", since="1h")] == ["SET"]
+    assert [denial.code for denial in loaded.audit.denials("one")] == ["KEY_NOT_GRANTED"]
+    assert len(loaded.audit.timeline("a:1")) == 1
+    assert loaded.can_i("one", "GET", "a:1")
+    assert loaded.explain("one", "GET", "b:1").decision.code == "KEY_NOT_GRANTED"
+    plan = loaded.undo.plan(correlation="req-42")
+    assert loaded.undo.apply(plan).removed == (b"a:1",)
+    assert {action.event for action in loaded.audit.control()} >= {"activate", "issue", "undo"}
+
+
+def test_frozen_identity_is_denied_until_it_is_thawed(
+    embedded: RealServer, loaded: keyleash.Operator
+) -> None:
+    """It takes effect on the next call."""
+    client = agent(embedded, loaded)
+    frozen = loaded.freeze("one", reason="incident 4107", duration="30m")
+
+    assert frozen.identities[0].changed
+    with pytest.raises(keyleash.SuspendedError):
+        client.get("a:1")
+    loaded.thaw("one")
+    assert client.get("a:1") is None
+
+
+def test_naive_time_is_an_error_that_names_the_parameter(loaded: keyleash.Operator) -> None:
+    """Its zone would be a guess."""
+    with pytest.raises(ValueError, match="`since` must be an aware datetime"):
+        list(loaded.audit.events(since=datetime(2026, 1, 1)))  # noqa: DTZ001 - the point
+    assert list(loaded.audit.events(since=datetime(2026, 1, 1, tzinfo=UTC))) == []
+
+
+def test_results_are_what_the_command_prints(embedded: RealServer, op: keyleash.Operator) -> None:
+    """`to_dict` and `--json` are one encoding."""
+    cli = Cli(embedded.url)
+    example = ROOT / "examples" / "agents.yaml"
+    printed = json.loads(cli.run("plan", str(example), "--json").stdout)
+    plan = op.plan(keyleash.Policy.from_file(example)).to_dict()
+    assert printed.items() >= plan.items()
+    op.load(keyleash.Policy.from_file(example))
+    call = ("SET", "agents:jobs:7:state", "x")
+    explanation = cli.json("explain", "agent-runner", "--", *call)
+
+    again = op.explain("agent-runner", *call).to_dict()
+    assert {**again, "at": None} == {**explanation, "at": None}
+
+
+def test_operator_is_pickled_with_its_connection_options(loaded: keyleash.Operator) -> None:
+    """A pool of worker processes receives it."""
+    copy = pickle.loads(pickle.dumps(loaded))
+
+    assert copy.tokens.issue("one").identity == "one"
+    assert {item.by for item in copy.tokens.list()} == {"deploy@ci"}
+
+
+def test_client_that_decodes_or_is_asynchronous_is_accepted(embedded: RealServer) -> None:
+    """Programs have a client already."""
+    decoding = redis.Redis.from_url(embedded.url, decode_responses=True)
+    other = redis.asyncio.Redis.from_url(embedded.url)
+
+    assert keyleash.Operator(decoding, actor="x").load(ONE).changed
+    assert keyleash.Operator(other, actor="x").status().active is not None
+    with pytest.raises(TypeError, match="`client` must be a redis-py client"):
+        keyleash.Operator(object())
+
+
+def test_actor_that_contains_a_token_is_rejected(embedded: RealServer) -> None:
+    """It would be stored in the control stream."""
+    with pytest.raises(keyleash.errors.SecretInTextError):
+        keyleash.Operator.from_url(embedded.url, actor=f"kl_one_{'A' * 32}")
+
+
+def test_asyncio_operator_does_the_same_beside_other_tasks(embedded: RealServer) -> None:
+    """Its calls run in worker threads, so tasks can share it."""
+
+    async def work() -> None:
+        url = embedded.url
+        async with keyleash.asyncio.Operator.from_url(url, actor="deploy@ci") as op:
+            await op.load(ONE, expect=await op.plan(ONE))
+            issued = await asyncio.gather(*(op.tokens.issue("one") for _ in range(20)))
+            assert len({token.id for token in issued}) == 20
+            async with keyleash.asyncio.Redis.from_url(url, token=issued[0].token) as client:
+                await client.set("a:1", "x")
+            assert [event.op async for event in op.audit.events("one")] == ["SET"]
+            following = op.audit.follow("one", since="1h")
+            assert (await anext(following)).op == "SET"
+
+    asyncio.run(work())
