@@ -10,7 +10,6 @@ from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError
 from keyleash.operator.load.functions import held_functions
-from keyleash.operator.load.plan import batches
 from keyleash.store.denied import missing_right
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import Keyspace, script_digest
