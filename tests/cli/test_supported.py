@@ -86,7 +86,7 @@ def test_old_server_gets_no_policy_from_the_library(
         with raises_code("unsupported-server"):
             load(Store(client), document)
     with raises_code("unsupported-server"):
-        activate_policy(Store.open(client), prepared)
+        activate_policy(Store(client), prepared)
 
     assert set(old.names) <= {"CLIENT", "INFO"}
 
@@ -230,7 +230,7 @@ def test_cluster_is_named_by_the_client(cluster: str) -> None:
     [
         lambda client: freeze(Store.open(client), reason="x"),
         lambda client: issue_token(Store.open(client), "agent-runner"),
-        list_tokens,
+        lambda client: list_tokens(Store.open(client)),
     ],
     ids=["freeze", "issue", "list"],
 )

@@ -29,10 +29,12 @@ def add_events(client: Any, identity: str, numbers: Iterable[int], **fields: str
         pipe.execute()
 
 
-def export(client: Any, directory: Path, **options: Any) -> list[Exported]:
+def export(
+    client: Any, directory: Path, *, actor: str = "unknown", **options: Any
+) -> list[Exported]:
     """One run of an archiver."""
     with locked_archive(directory) as archive:
-        return list(Archiver(Store(client), archive, **options).run())
+        return list(Archiver(Store(client, actor=actor), archive, **options).run())
 
 
 def archived(directory: Path, trail: str) -> list[Entry]:

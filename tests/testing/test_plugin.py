@@ -362,13 +362,11 @@ def test_client_takes_a_token_and_the_options_of_redis_py(
     result = run_tests(
         project,
         """
-        from keyleash.operator import list_tokens, revoke
-
         def test_token(leash):
             old = leash.token("agent-runner", ttl_s=60)
-            (known,) = list_tokens(leash.admin, "agent-runner")
+            (known,) = leash.operator.tokens.list("agent-runner")
             assert known.expires_ms - known.issued_ms == 60_000
-            revoke(leash.admin, token_id=known.id)
+            leash.operator.tokens.revoke(known.id)
             new = leash.token("agent-runner")
 
             assert leash.client("agent-runner", token=new).get("jobs:1:state") is None

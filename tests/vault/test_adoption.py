@@ -55,7 +55,7 @@ def test_taken_name_is_a_conflict(sealed: Leash, move: Callable[..., Any]) -> No
     (agent if move is adopt_keys else admin).set("a:3", "stays")
 
     with pytest.raises(VaultConflictError, match="`a:3` exists both") as error:
-        move(admin, ["a:*"])
+        move(Store.open(admin), ["a:*"])
 
     assert error.value.keys == (b"a:3",)
     stays, other = (agent, admin) if move is adopt_keys else (admin, agent)
@@ -75,7 +75,7 @@ def test_control_keys_cannot_be_moved(
     before = {key for key in sealed.admin.keys("*") if key != b"other"}
 
     with raises_code("vault", match="matches control keys"):
-        move(sealed.admin, [pattern])
+        move(sealed.store, [pattern])
     adopt_keys(sealed.store, ["*"])
 
     assert {*sealed.admin.keys("*")} == before | {sealed.keyspace.physical(b"other")}
@@ -91,7 +91,7 @@ def test_invalid_pattern_is_a_policy_error(sealed: Leash) -> None:
 def test_open_server_has_no_vault(leash: Leash, move: Callable[..., Any]) -> None:
     """No guard would find the keys."""
     with raises_code("vault", match="not sealed"):
-        move(leash.admin, ["a:*"])
+        move(leash.store, ["a:*"])
 
 
 def test_interrupted_move_can_be_repeated(sealed: Leash) -> None:

@@ -56,7 +56,7 @@ def acl(settings: Settings, role: str | None, user: str | None, transport: str) 
             f"`{printable(name)}` cannot be the name of an ACL user",
             help="use letters, digits, `-` and `_`",
         )
-    rules = read_role_rules(settings.client, settings.keyspace, chosen, Transport(transport))
+    rules = read_role_rules(settings.store, chosen, Transport(transport))
     words = acl_words(rules)
     line = " ".join(("ACL SETUSER", name, *words))
     if settings.json:

@@ -60,7 +60,8 @@ def _change(
     try:
         with _progress(settings) as report:
             result = change_prefixes(
-                settings.store,
+                # The prefixes of an interrupted change are in no store.
+                Store(settings.client, actor=settings.actor),
                 kind,
                 adopt=adopt,
                 report=report,
@@ -93,8 +94,9 @@ def _move(
     show_target(settings, yes=yes)
     if not require_consent(f"move every key that matches {listing(patterns)} {where}?", yes):
         raise OperationError("declined", "nothing was moved")
+    store = settings.store
     with settings.changing("run it again"), _progress(settings) as report:
-        moved = move(settings.store, patterns, report)
+        moved = move(store, patterns, report)
     if settings.json:
         print_json({"server": settings.shown_url, "moved": moved})
     else:

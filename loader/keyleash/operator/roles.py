@@ -16,7 +16,8 @@ from keyleash.fence.acl import Rules, Selector, acl_glob
 from keyleash.policy import parse_policy
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import OPERATORS, Keyspace
-from keyleash.store.records import Client, database_of
+from keyleash.store.records import database_of
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport, reading_reply
 
 
@@ -270,9 +271,7 @@ def roles_with(operation: str) -> list[str]:
     return [role.name for role in sorted(found, key=lambda role: len(role.operations))]
 
 
-def read_role_rules(
-    client: Client, keyspace: Keyspace, role: Role, transport: Transport = Transport.EVALSHA
-) -> Rules:
+def read_role_rules(store: Store, role: Role, transport: Transport = Transport.EVALSHA) -> Rules:
     """Return the ACL rules of a role for a server; nothing is changed.
 
     Its keys of agents are those of the vault, or the key patterns of the active policy. Commands
@@ -285,11 +284,11 @@ def read_role_rules(
     """
     data: tuple[str, ...] = ()
     if role.uses_data:
-        data = (f"{keyspace.vault}*",) if keyspace.vault else _policy_keys(client, keyspace)
-    rules = role_rules(role, keyspace, data, transport, database_of(client))
+        data = (f"{store.keys.vault}*",) if store.keys.vault else _policy_keys(store)
+    rules = role_rules(role, store.keys, data, transport, database_of(store.client))
     # A first argument, as that of SELECT, is no command of its own.
     names = sorted({name for item in rules.selectors for name in item.commands})
-    infos = client.execute_command("COMMAND INFO", *names)
+    infos = store.client.execute_command("COMMAND INFO", *names)
     with reading_reply("COMMAND INFO"):
         missing = {name for name, info in zip(names, infos, strict=True) if info is None}
 
@@ -304,8 +303,8 @@ def acl_words(rules: Rules) -> tuple[str, ...]:
     return ("on", "resetkeys", "resetchannels", "clearselectors", "-@all", *rules.words)
 
 
-def _policy_keys(client: Client, keyspace: Keyspace) -> tuple[str, ...]:
-    document = require_active(client, keyspace).document
+def _policy_keys(store: Store) -> tuple[str, ...]:
+    document = require_active(store).document
     policy = parse_policy(document, file="<active policy>", commands=None)
     globs = dict.fromkeys(
         acl_glob(pattern)

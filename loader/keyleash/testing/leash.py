@@ -30,8 +30,8 @@ class Leash(ABC):
     """A server with a policy, for the test of an agent.
 
     Attributes:
-        admin: A plain client, without a guard: to prepare data, to inspect the changes of an
-            agent, and for the functions of `keyleash.operator`.
+        admin: A plain client, without a guard: to prepare data, and to inspect the changes of an
+            agent.
 
     Args:
         admin: A plain client of the server.
@@ -73,6 +73,11 @@ class Leash(ABC):
         for identity in result.identities:
             self.admin.hset(self._keyspace.guard(identity), "wait_replicas", 0)
         return result
+
+    @property
+    def operator(self) -> keyleash.Operator:
+        """The operator of the server, for everything that `load` and `token` do not offer."""
+        return keyleash.Operator(self.admin, actor=ACTOR)
 
     def token(self, identity: str, *, ttl_s: int | None = None) -> str:
         """Issue a token of *identity*, valid for *ttl_s* seconds or the policy's `ttl`."""
