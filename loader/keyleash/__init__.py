@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Operator",
-    "Policy",
     "Batch",
+    "Operator",
     "Pipeline",
+    "Policy",
     "Redis",
     "RemainingLimit",
     "TokenFile",

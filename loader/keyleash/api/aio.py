@@ -165,7 +165,7 @@ class AsyncOperator:
             allow_widening: Load also if an identity gets more access than it has.
             allow_removal: Load also if the policy lacks an identity of the active one.
             transport: How clients are to call the guards; that of the plan, with *expect*.
-            nodes: Clients of further servers, such as replicas, whose ACL users are kept in step.
+            nodes: Clients of further servers, such as replicas, whose ACL users are updated too.
 
         Raises:
             PolicyError: the policy has problems.
@@ -274,7 +274,7 @@ class AsyncOperator:
             accept: Codes of findings to accept.
 
         Raises:
-            OperationError (unknown-code): there is no finding of such a code.
+            OperationError (unknown-code): a code does not exist.
         """
         return await self._run.call(calls.examine_store, frozenset(accept))
 
@@ -329,7 +329,7 @@ class AsyncTokenOperations:
         """Issue *count* tokens, a hundred in each step; see `issue`.
 
         If the connection is lost, tokens of earlier steps are issued and their secrets are lost,
-        so that nobody can use them.
+        so that no client can use them.
 
         Raises:
             ValueError: *count* is not positive; nothing was issued.

@@ -1,4 +1,4 @@
-"""What `Operator` calls: functions of a store that combine those of the packages below."""
+"""Functions of a store that `Operator` calls, made of those of the packages below."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def metrics_text(store: Store) -> str:
 @dataclass(frozen=True, slots=True)
 class FencePlan:
     """
-    What `Operator.fence.apply` would do.
+    The changes that `Operator.fence.apply` would make.
 
     Attributes:
         steps: The change of each user on each server.

@@ -23,7 +23,7 @@ _OWN = frozenset({"event_dispatcher", "himport_registry"})
 
 
 class Runner:
-    """A server and an operator's name; each call reads the prefixes in force anew.
+    """A server and an operator's name; each call reads the prefixes in force.
 
     Args:
         client: A redis-py client, sync or asyncio; its connection pool is used.

@@ -233,7 +233,7 @@ class Explanation:
 
     @property
     def allowed(self) -> bool:
-        """Whether the call is allowed."""
+        """True if the call is allowed."""
         return self.decision.allowed
 
     def to_dict(self) -> dict[str, Any]:

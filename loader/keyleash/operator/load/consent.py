@@ -26,7 +26,7 @@ MIN_DIGITS = 6
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
     """
-    What a load would change.
+    The changes that a load would make.
 
     Attributes:
         prepared: The policy, compiled for the server.
@@ -43,7 +43,7 @@ class LoadPlan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing would be written."""
+        """True if nothing would be written."""
         return self.preview.is_empty
 
     @property
@@ -140,7 +140,7 @@ def apply_plan(
     Activate the policy of a plan and verify what the server stored.
 
     Args:
-        others: Further servers, such as replicas, whose ACL users are kept in step.
+        others: Further servers, such as replicas, whose ACL users are updated too.
         report: Called with the number of loaded guards and the total.
 
     Raises:
