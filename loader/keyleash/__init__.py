@@ -49,5 +49,5 @@ for _name in __all__:
 def __getattr__(name: str) -> Any:
     # Agents need neither, nor the libraries that they need.
     if name in {"Operator", "Policy"}:
-        return getattr(import_module("keyleash.api"), name)
+        return getattr(import_module("keyleash.extras").import_with_extra("keyleash.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,5 +17,5 @@ for _public in (Batch, Pipeline, Redis):
 
 def __getattr__(name: str) -> Any:
     if name == "Operator":
-        return import_module("keyleash.api.aio").AsyncOperator
+        return import_module("keyleash.extras").import_with_extra("keyleash.api.aio").AsyncOperator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

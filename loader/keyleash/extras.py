@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 from keyleash.errors import OperationError
 
 EXTRAS = {
@@ -36,3 +39,15 @@ def missing_extra(error: ImportError) -> OperationError | None:
                 help=install_help(extra),
             )
     return None
+
+
+def import_with_extra(module: str) -> ModuleType:
+    """Return a module that needs an extra.
+
+    Raises:
+        OperationError (missing-extra): The extra is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise missing_extra(error) or error from None
