@@ -10,13 +10,14 @@ import click
 from redis.exceptions import RedisError
 
 from keyleash.cli.options import DIRECTORY, example, json_option
-from keyleash.cli.settings import Settings, operator_client, pass_settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
 from keyleash.errors import KeyleashError, OperationError
 from keyleash.operator import summarize_server
 from keyleash.operator.server import SERVE_ZONE
 from keyleash.servers import EmbeddedServer
 from keyleash.servers.embedded import PortTakenError
+from keyleash.store.connect import connect
 
 DEFAULT_PORT = 6379
 PROBE_TIMEOUT_S = 1.0
@@ -75,7 +76,7 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
 def _holder(url: str) -> str:
     """Return the name of the server that answers at *url*; empty if it gives none."""
     try:
-        summary = summarize_server(operator_client(url, PROBE_TIMEOUT_S))
+        summary = summarize_server(connect(url, PROBE_TIMEOUT_S))
     except (RedisError, KeyleashError):
         return ""
     if not summary.version:

@@ -9,9 +9,9 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.errors import KeyleashError
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client, read_active
-from keyleash.store.server_check import release_of
+from keyleash.store.records import read_active
+from keyleash.store.server_check import Client, release_of
+from keyleash.store.store import Store
 
 SERVE_ZONE = "keyleash-serve"
 """The `availability-zone` of a server that `keyleash serve` started.
@@ -61,7 +61,7 @@ def summarize_server(client: Client) -> ServerSummary:
         keys = client.dbsize()
     # An interrupted change of prefixes is no reason not to finish it.
     with suppress(ResponseError, KeyleashError):
-        active = read_active(client, server_keyspace(client))
+        active = read_active(Store.open(client))
         generation = active.generation if active else 0
     return ServerSummary(
         *release_of(info),
