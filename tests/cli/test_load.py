@@ -53,7 +53,7 @@ def test_load_counts_new_changed_unchanged_and_removed_identities(
     lines = result.stderr.splitlines()
     assert "+ human-ops (human)   [widens]" in lines
     assert "~ agent-reader (machine)   [narrows]" in lines
-    assert "    ~ rate.requests 3000/minute → 2000/minute   [narrows]" in lines
+    assert "    ~ rate.requests 3000 a minute → 2000 a minute   [narrows]" in lines
     assert "- agent-recovery (machine)   [narrows]" in lines
     assert "1 new, 1 changed, 2 removed, 1 unchanged" in lines
     assert result.stdout == "activated generation 2: 3 identities\n"

@@ -608,8 +608,8 @@ class UndoOperations:
         """Restore all keys of a plan atomically; the undo can be undone by its correlation id.
 
         Raises:
-            OperationError (undo-blocked): the plan has conflicts; nothing was changed.
-            OperationError (undo-outdated): a key changed since the plan; nothing was changed.
+            OperationError (undo-denied): the plan has conflicts; nothing was changed.
+            OperationError (changed-meanwhile): a key changed since the plan; nothing was changed.
         """
         return self._run.call(apply_undo, plan)
 
