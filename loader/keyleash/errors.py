@@ -251,13 +251,6 @@ class ClusterError(KeyleashError, ResponseError):
 class PlanOutdatedError(OperationError):
     """Another policy was activated since a plan was made; nothing was activated."""
 
-    def __init__(
-        self, message: str = "another policy was activated since the plan was made"
-    ) -> None:
-        super().__init__(
-            "activation-conflict", message, help="check `keyleash status`, then load again"
-        )
-
 
 class RemovalError(KeyleashError):
     """A policy removes identities without consent; nothing was activated.

@@ -164,7 +164,7 @@ def activate_policy(
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
     if expected is not None and generation != expected:
-        raise PlanOutdatedError
+        raise _conflict("another policy was activated since the plan was made")
     if active and found.is_active:
         return LoadResult(False, generation, digest, names, (), prepared.warnings)
     if found.removed and not allow_removal:
@@ -222,12 +222,18 @@ def _activate(
         return int(store.client.evalsha(digest, *ACTIVATE.arguments(store.keys, *header, *words)))
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
-            raise PlanOutdatedError(
+            raise _conflict(
                 "another policy was activated while this one was loaded"
                 if "CONFLICT" in str(error)
                 else "the staged records of this load expired or were deleted before the activation"
             ) from None
         raise
+
+
+def _conflict(message: str) -> PlanOutdatedError:
+    return PlanOutdatedError(
+        "activation-conflict", message, help="check `keyleash status`, then load again"
+    )
 
 
 def verify_activation(
