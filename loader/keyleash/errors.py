@@ -39,6 +39,7 @@ __all__ = [
     "NotReplicatedError",
     "NothingToUndoError",
     "OperationError",
+    "PlanOutdatedError",
     "PolicyError",
     "PolicyStaleError",
     "RateLimitedError",

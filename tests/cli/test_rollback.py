@@ -80,7 +80,7 @@ def test_rollback_that_widens_needs_allow_widening(
     denied = loaded.run("rollback", "--yes")
 
     assert denied.exit_code == 1
-    assert "rate.requests 2000/minute → 3000/minute   [widens]" in denied.stderr
+    assert "rate.requests 2000 a minute → 3000 a minute   [widens]" in denied.stderr
     assert loaded.json("status")["policy"]["generation"] == 2
 
 

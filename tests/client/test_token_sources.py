@@ -41,7 +41,7 @@ def test_revoked_token_is_replaced_and_the_call_runs_once(one_leash: Leash) -> N
     source = Tokens(first.token, one_leash.issue("one").token)
     client = client_of(one_leash, source)
     client.incr("t:n")
-    revoke(one_leash.admin, token_id=first.id)
+    revoke(one_leash.store, token_id=first.id)
 
     assert client.incr("t:n") == 2
     assert client.incr("t:n") == 3
@@ -55,7 +55,7 @@ def test_provider_without_a_new_token_is_asked_once_per_call(one_leash: Leash) -
     source = Tokens(first.token)
     client = client_of(one_leash, source)
     client.incr("t:n")
-    revoke(one_leash.admin, token_id=first.id)
+    revoke(one_leash.store, token_id=first.id)
 
     for asked in (2, 3):
         with pytest.raises(keyleash.TokenRevokedError):
@@ -85,7 +85,7 @@ def test_pipeline_with_a_revoked_token_is_repeated_as_a_whole(
     first = one_leash.issue("one")
     client = client_of(one_leash, Tokens(first.token, one_leash.issue("one").token))
     client.get("t:n")
-    revoke(one_leash.admin, token_id=first.id)
+    revoke(one_leash.store, token_id=first.id)
 
     with client.batch() if transaction else client.pipeline(transaction=False) as pipe:
         pipe.incr("t:n")
@@ -107,7 +107,7 @@ def test_new_policy_and_new_token_are_both_found_by_one_call(one_leash: Leash) -
     client = client_of(one_leash, Tokens(first.token, one_leash.issue("one").token))
     client.incr("t:n")
     one_leash.load(one={**RUNNER, "rate": {"writes": "900/minute"}})
-    revoke(one_leash.admin, token_id=first.id)
+    revoke(one_leash.store, token_id=first.id)
 
     assert client.incr("t:n") == 2
 
@@ -118,7 +118,7 @@ def test_token_of_another_identity_is_an_error(one_leash: Leash) -> None:
     first, other = one_leash.issue("one"), one_leash.issue("two").token
     client = client_of(one_leash, Tokens(first.token, other))
     client.incr("t:n")
-    revoke(one_leash.admin, token_id=first.id)
+    revoke(one_leash.store, token_id=first.id)
 
     with pytest.raises(keyleash.OperationError, match="one of `two`, not of `one`") as error:
         client.incr("t:n")
@@ -132,7 +132,7 @@ def test_own_connection_keeps_the_provider(one_leash: Leash) -> None:
     second = one_leash.issue("one").token
     client = client_of(one_leash, Tokens(first.token, first.token, second)).client()
     client.incr("t:n")
-    revoke(one_leash.admin, token_id=first.id)
+    revoke(one_leash.store, token_id=first.id)
 
     assert client.incr("t:n") == 2
 
@@ -164,7 +164,7 @@ def test_coalesced_calls_with_a_revoked_token_all_run_once(one_leash: Leash) -> 
             port=one_leash.server.port, token=source, coalesce=True
         ) as client:
             await client.get("t:n")
-            revoke(one_leash.admin, token_id=first.id)
+            revoke(one_leash.store, token_id=first.id)
             return await asyncio.gather(*(client.incr("t:n") for _ in range(40)))
 
     assert sorted(asyncio.run(use())) == [*range(1, 41)]
@@ -181,7 +181,7 @@ def test_token_file_is_read_again_after_a_revocation(one_leash: Leash, tmp_path:
     file.write_text(first.token + "\nanother line\n")
     client = client_of(one_leash, keyleash.TokenFile(file))
     client.incr("t:n")
-    revoke(one_leash.admin, token_id=first.id)
+    revoke(one_leash.store, token_id=first.id)
 
     with pytest.raises(keyleash.TokenRevokedError):
         client.incr("t:n")

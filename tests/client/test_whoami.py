@@ -98,7 +98,7 @@ def test_whoami_of_a_token_that_is_over_is_its_denial(one_leash: Leash) -> None:
     issued = one_leash.issue("one")
     client: Any = one_leash.client(issued.token)
     client.ping()
-    revoke(one_leash.admin, token_id=issued.id)
+    revoke(one_leash.store, token_id=issued.id)
 
     with pytest.raises(keyleash.TokenRevokedError):
         client.whoami()

@@ -13,6 +13,7 @@ import redis
 import keyleash
 from client.alike import AsyncLeash
 from keyleash.operator.load.functions import held_functions
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.vault import rotate, seal, unseal
 from keyleash.watch import Address, Watcher, WatchEvent, WatchEventKind, WatchState
@@ -430,7 +431,7 @@ def test_sealed_server_is_watched_through_every_change_of_its_prefixes(pair: Pai
     leash.load(one=ALL)
     watcher = watcher_of(primary)
     for change in (seal, rotate, unseal):
-        change(leash.admin)
+        change(Store(leash.admin))
         for node in pair:
             node.admin.script_flush()
         primary.settle()

@@ -27,7 +27,7 @@ def drawn(draws: Draws, names: Sequence[str]) -> tuple[list[Call], BatchMode | N
     """Return the call of an example, or its batch and how it is judged."""
     if not draws.chance(BATCHES):
         return [hostile_call(draws, draws.random.choice(names))], None
-    return hostile_batch(draws, names), draws.random.choice([*BatchMode])
+    return hostile_batch(draws, names), draws.random.choice((BatchMode.EACH, BatchMode.ALL))
 
 
 def shown(calls: Sequence[Call], mode: BatchMode | None) -> str:

@@ -70,6 +70,7 @@ KNOWN: dict[str, Sequence[tuple[Any, ...]]] = {
 }  # fmt: skip
 
 
+MODES = (BatchMode.EACH, BatchMode.ALL)
 Example = tuple[Sequence[Call], BatchMode | None]
 
 
@@ -77,7 +78,7 @@ def known() -> Iterator[Example]:
     """Yield what took a server longer than a second, or hundreds of MiB, when it was found."""
     for attack in KNOWN.values():
         calls = [tuple(as_bytes(word) for word in argv) for argv in attack]
-        yield from ((calls, mode) for mode in (BatchMode if len(calls) > 1 else [None]))
+        yield from ((calls, mode) for mode in (MODES if len(calls) > 1 else [None]))
 
 
 def drawn(field: Ground, share: int) -> Iterator[Example]:
@@ -88,7 +89,7 @@ def drawn(field: Ground, share: int) -> Iterator[Example]:
             yield [hostile_call(field.draws(f"{name} {number} {salt}"), name)], None
     for number in range(BATCHES * FACTOR // share):
         draws = field.draws(f"batch {number} {salt}")
-        yield hostile_batch(draws, field.names), draws.random.choice([*BatchMode])
+        yield hostile_batch(draws, field.names), draws.random.choice(MODES)
 
 
 @pytest.mark.parametrize("label", find_server_binaries())

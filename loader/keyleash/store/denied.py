@@ -41,7 +41,8 @@ def missing_right(error: Exception) -> str:
         if script is None:
             return ""
         return f"a key of the script `{script.name}`: one of {_listed(_used_by(script, words))}"
-    keys = _keys_of(name, words)
+    # An error of a login has no call.
+    keys = _keys_of(name, words) if name else []
     shown = _listed(keys[:MOST_NAMED])
     more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
     return f"`{name}` on {'one of ' if len(keys) > 1 else ''}{shown}{more}" if keys else ""

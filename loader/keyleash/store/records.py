@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import KeyleashError
 from keyleash.store.server_check import Client
-from keyleash.store.store import Store
 from keyleash.store.wire import Transport, reading_record
+
+if TYPE_CHECKING:
+    from keyleash.store.store import Store
 
 _R = TypeVar("_R", "ActivePolicy", "GuardRecord")
 
