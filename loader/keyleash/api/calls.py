@@ -34,6 +34,7 @@ from keyleash.audit.export import (
 )
 from keyleash.audit.point_in_time import ValueThen, value_as_of
 from keyleash.audit.report.html import HtmlReport, gather
+from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
 from keyleash.doctor import Examination, examine
 from keyleash.errors import OperationError
@@ -61,7 +62,6 @@ from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import parse_pattern
 from keyleash.status import identity_statuses, read_snapshot
 from keyleash.store.identities import require_active, require_known
-from keyleash.store.keyspace import OPERATORS
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
@@ -106,29 +106,6 @@ class Selection:
 def pattern_of(key: str | bytes | None) -> Pattern | None:
     """Return the pattern of a key that is given as text; bytes are a literal key."""
     return parse_pattern(key) if isinstance(key, str) else None
-
-
-def stream_names(store: Store, given: Sequence[str] = (), *, operators: bool = True) -> list[str]:
-    """
-    Return the identities whose audit streams are selected.
-
-    Args:
-        store: The server.
-        given: Names; empty for all.
-        operators: Whether all includes the audit stream of undos.
-
-    Raises:
-        OperationError (no-policy): No policy was ever loaded.
-        OperationError (unknown-identity): A name is unknown.
-    """
-    names = list(dict.fromkeys(given))
-    for name in names:
-        if name != OPERATORS:
-            require_known(store, name)
-    if names:
-        return names
-    known = require_known(store, None)
-    return [*known, OPERATORS] if operators else known
 
 
 def select_events(

@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from keyleash.store.identities import known_identities
+from keyleash.store.identities import known_identities, require_known
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
@@ -157,3 +157,26 @@ def id_order(entry_id: str) -> tuple[int, int]:
 def sort_key(entry: HasId) -> tuple[int, int, int]:
     """Return the sort key of an entry: time, number, and place in a batch."""
     return (*id_order(entry.id), getattr(entry, "item", 0))
+
+
+def stream_names(store: Store, given: Sequence[str] = (), *, operators: bool = True) -> list[str]:
+    """
+    Return the identities whose audit streams are selected.
+
+    Args:
+        store: The server.
+        given: Names; empty for all.
+        operators: Whether all includes the audit stream of undos.
+
+    Raises:
+        OperationError (no-policy): No policy was ever loaded.
+        OperationError (unknown-identity): A name is unknown.
+    """
+    names = list(dict.fromkeys(given))
+    for name in names:
+        if name != OPERATORS:
+            require_known(store, name)
+    if names:
+        return names
+    known = require_known(store, None)
+    return [*known, OPERATORS] if operators else known

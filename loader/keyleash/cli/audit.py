@@ -24,6 +24,7 @@ from keyleash.audit import (
 from keyleash.audit.describe import value_as_json, value_lines
 from keyleash.audit.point_in_time import value_as_of
 from keyleash.audit.report.html import gather, render
+from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust
 from keyleash.cli.audit_export import export, verify
 from keyleash.cli.audit_selection import (
@@ -36,7 +37,6 @@ from keyleash.cli.audit_selection import (
     nothing_found,
     resolve_key,
     selection_options,
-    stream_names,
     time_range,
 )
 from keyleash.cli.options import (
@@ -175,7 +175,7 @@ def show(settings: Settings, event: str) -> None:
     denials and operator actions work as well. JSON has a line for each command of a batch, and
     before-images in the format of DUMP.
     """
-    names = stream_names(settings)
+    names = stream_names(settings.store)
     store = settings.store
     entries = list(Trust.of(store).marked(find_event(store, names, event)))
     if settings.json:
@@ -213,7 +213,7 @@ def timeline(
     query = Query(key=raw, since_ms=since_ms, until_ms=until_ms)
     store = settings.store
     trust = Trust.of(store, [raw])
-    names = stream_names(settings)
+    names = stream_names(settings.store)
     backwards = limit is not None
     found: Iterator[Any] = merged(
         [
@@ -312,7 +312,7 @@ def stats(
     """
     since_ms, until_ms = time_range(settings, since, until)
     query = Query(since_ms=since_ms, until_ms=until_ms)
-    where = (settings.store, stream_names(settings, [*named, *identities]))
+    where = (settings.store, stream_names(settings.store, [*named, *identities]))
     found, gaps = Stats(), []
     events, denials = read_events(*where, query), read_denials(*where, query)
     for entry in chain(with_gaps(events), with_gaps(denials)):
@@ -411,7 +411,7 @@ def report(
     since_ms, until_ms = time_range(settings, since, until)
     query = Query(correlation=correlation, since_ms=since_ms, until_ms=until_ms)
     store = settings.store
-    names = stream_names(settings, [identity] if identity else ())
+    names = stream_names(settings.store, [identity] if identity else ())
     active = read_active(store)
     found = gather(
         store,

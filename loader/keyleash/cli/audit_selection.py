@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain
@@ -21,13 +21,12 @@ from keyleash.audit import (
     read_denials,
     read_events,
 )
+from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust
 from keyleash.cli.options import IDENTITY, Moment, since_option
 from keyleash.cli.settings import Settings
 from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
 from keyleash.policy.patterns import parse_pattern
-from keyleash.store.identities import require_known
-from keyleash.store.keyspace import OPERATORS
 from keyleash.text import clock_time, unescaped, without_tokens
 
 if TYPE_CHECKING:
@@ -42,39 +41,13 @@ MAX_CORRELATION = 256
 """Bytes of a correlation id that a guard records."""
 
 
-def stream_names(
-    settings: Settings, given: Sequence[str] = (), *, operators: bool = True
-) -> list[str]:
-    """
-    Return the identities whose audit streams are selected.
-
-    Args:
-        settings: The settings of this run.
-        given: Names; empty for all.
-        operators: Whether all includes the audit stream of undos.
-
-    Raises:
-        OperationError (no-policy): No policy was ever loaded.
-        OperationError (unknown-identity): A name is unknown.
-    """
-    store = settings.store
-    names = list(dict.fromkeys(given))
-    for name in names:
-        if name != OPERATORS:
-            require_known(store, name)
-    if names:
-        return names
-    known = require_known(store, None)
-    return [*known, OPERATORS] if operators else known
-
-
 def resolve_key(settings: Settings, given: str) -> bytes:
     """Return a key of the command line: as given or, if it does not exist, unescaped."""
     raw = os.fsencode(given)
     escaped = unescaped(raw)
     if escaped == raw or settings.client.exists(settings.keyspace.physical(raw)):
         return raw
-    where = (settings.store, stream_names(settings), Query(key=raw))
+    where = (settings.store, stream_names(settings.store), Query(key=raw))
     is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))
     return raw if is_recorded else escaped
 
@@ -215,7 +188,9 @@ class Selection:
 
     def names(self, settings: Settings) -> list[str]:
         """Return the identities whose streams are read."""
-        return stream_names(settings, self.identities, operators=self.kind is EntryKind.EVENTS)
+        return stream_names(
+            settings.store, self.identities, operators=self.kind is EntryKind.EVENTS
+        )
 
     def read(self, settings: Settings, query: Query, *, newest_first: bool) -> Iterator[AnyEntry]:
         """Yield the selected entries."""
