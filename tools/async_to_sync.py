@@ -13,9 +13,11 @@ import tokenize
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "loader" / "keyleash"
-SOURCES = {"api/aio.py": "api/sync.py"}
+SOURCES = {f"api/aio{part}.py": f"api/sync{part}.py" for part in ("", "_audit", "_servers")}
 """Each asyncio source, and the module that is generated from it."""
 NAMES = {
+    "aio_audit": "sync_audit",
+    "aio_servers": "sync_servers",
     "AsyncIterator": "Iterator",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
@@ -48,13 +50,15 @@ def generated(source: str) -> str:
     kept.append(rest[at:])
     note = f"# Generated from {source} by `make sync`: edit that file.\n"
     return _formatted(
-        title.split(";")[0].replace(", for asyncio", "") + '."""\n' + note + "".join(kept)
+        title.split(";")[0].replace(", for asyncio", "") + '."""\n' + note + "".join(kept),
+        PACKAGE / SOURCES[source],
     )
 
 
-def _formatted(text: str) -> str:
+def _formatted(text: str, path: Path) -> str:
     ruff = [sys.executable, "-m", "ruff"]
-    for words in (["check", "--quiet", "--fix", "--select", "I", "-"], ["format", "-"]):
+    name = f"--stdin-filename={path}"
+    for words in (["check", "--quiet", "--fix", "--select=I", name, "-"], ["format", name, "-"]):
         text = subprocess.run(
             [*ruff, *words], input=text, check=True, capture_output=True, text=True
         ).stdout

@@ -4,23 +4,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
 from keyleash.api import calls
-from keyleash.api.calls import FencePlan, Selection
-from keyleash.api.inputs import Duration, Moment, seconds_of
+from keyleash.api.inputs import Duration, seconds_of
 from keyleash.api.policy import Policy
 from keyleash.api.run import Runner
-from keyleash.audit import AuditEvent, ControlEvent, Denial
-from keyleash.audit.export import ArchiveReport, Exported, FileFormat
-from keyleash.audit.point_in_time import ValueThen
-from keyleash.audit.report.html import HtmlReport
-from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
+from keyleash.api.sync_audit import AuditOperations, UndoOperations
+from keyleash.api.sync_servers import FenceOperations, VaultOperations
 from keyleash.doctor import Examination
-from keyleash.fence import FenceOutcome, GeneratedPassword
 from keyleash.operator import tokens
 from keyleash.operator.decisions import Explanation, explain
 from keyleash.operator.limit_reset import LimitReset, reset_limits
@@ -30,12 +24,9 @@ from keyleash.operator.suspension import FreezeResult, freeze, thaw
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
 from keyleash.status import Snapshot, read_snapshot
 from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, connect, default_actor
-from keyleash.store.prefixes import ChangeKind
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.server_check import Client
 from keyleash.store.wire import Transport
-from keyleash.vault import ChangeResult, adopt_keys, release_keys
-from keyleash.vault.change import change_prefixes
 
 
 class Operator:
@@ -407,278 +398,3 @@ class LimitOperations:
             OperationError (unknown-limit): the identity has no such limit.
         """
         return self._run.call(reset_limits, identity, limit, reason=reason)
-
-
-class AuditOperations:
-    """The audit log: `Operator.audit`.
-
-    Common arguments: *identities* are names, all known ones if there are none; *since* and *until*
-    are times by the server's clock: an aware `datetime`, ISO 8601 text, or how long ago, as text
-    (`10m`) or `timedelta`.
-    """
-
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
-    def events(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        key: str | bytes | None = None,
-        correlation: str | None = None,
-        token_id: str | None = None,
-        op: str | None = None,
-        newest_first: bool = False,
-    ) -> Iterator[AuditEvent]:
-        """Yield audit events by time, those of a batch command by command.
-
-        Args:
-            identities, since, until: See the class.
-            key: A key, or a pattern as in policies.
-            correlation: The correlation id.
-            token_id: The calling token.
-            op: The command.
-            newest_first: Whether to begin with the newest.
-
-        Raises:
-            OperationError (unknown-identity): there never was such an identity.
-        """
-        selection = Selection(since, until, key, correlation, token_id, op)
-        return self._run.iterate(
-            calls.select_events, identities, selection, newest_first=newest_first
-        )
-
-    def denials(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        key: str | bytes | None = None,
-        correlation: str | None = None,
-        token_id: str | None = None,
-        op: str | None = None,
-        code: str | None = None,
-        newest_first: bool = False,
-    ) -> Iterator[Denial]:
-        """Yield denials by time, with the number of repetitions of each; see `events`.
-
-        Args:
-            code: The reply code, such as `RATE_LIMITED`.
-        """
-        selection = Selection(since, until, key, correlation, token_id, op, code)
-        return self._run.iterate(
-            calls.select_denials, identities, selection, newest_first=newest_first
-        )
-
-    def control(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        newest_first: bool = False,
-    ) -> Iterator[ControlEvent]:
-        """Yield operator actions by time; see `events`."""
-        return self._run.iterate(
-            calls.select_control, identities, Selection(since, until), newest_first=newest_first
-        )
-
-    def follow(self, *identities: str, since: Moment | None = None) -> Iterator[AuditEvent]:
-        """Yield events as they are recorded, without end.
-
-        Identities that are loaded meanwhile are followed too, if none is named.
-
-        Args:
-            identities: See the class.
-            since: Also yield what was recorded from then on; only what is new if None.
-        """
-        return self._run.iterate(calls.follow_events, identities, since)
-
-    def follow_denials(self, *identities: str, since: Moment | None = None) -> Iterator[Denial]:
-        """Yield denials as they are recorded, without end; see `follow`."""
-        return self._run.iterate(calls.follow_denials, identities, since)
-
-    def timeline(
-        self, key: str | bytes, *, since: Moment | None = None, until: Moment | None = None
-    ) -> list[AuditEvent | Denial]:
-        """Return every trusted event and every denial that concerns *key*, oldest first."""
-        return self._run.call(calls.timeline, key, Selection(since, until))
-
-    def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
-        """Return the value of *key* at a past time, from before-images.
-
-        Raises:
-            OperationError (unknown-value): it is not recorded.
-        """
-        return self._run.call(calls.value_at, key, time)
-
-    def export(
-        self,
-        directory: str | Path,
-        *identities: str,
-        file_format: str = "jsonl",
-        take_over: bool = False,
-    ) -> list[Exported]:
-        """Write the new entries of all audit streams to an archive, and acknowledge them.
-
-        Args:
-            directory: An empty or new directory, or an archive.
-            identities: See the class; denials and operator actions are exported always.
-            file_format: `jsonl` or `parquet`.
-            take_over: Continue although another archive has these streams.
-
-        Raises:
-            ArchiveError: the directory cannot be used as an archive.
-        """
-        return self._run.call(
-            calls.export_streams, Path(directory), identities, FileFormat(file_format), take_over
-        )
-
-    def verify(self, directory: str | Path, *, recorded: bool = True) -> ArchiveReport:
-        """Check the files of an archive, and with *recorded* the chains in the control stream."""
-        return self._run.call(calls.verify, Path(directory), recorded)
-
-    def report(
-        self,
-        *,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        identity: str | None = None,
-        correlation: str | None = None,
-    ) -> HtmlReport:
-        """Return an incident report, whose `html` is a page without scripts; it shows values.
-
-        Raises:
-            OperationError (nothing-found): there is nothing to report.
-        """
-        return self._run.call(
-            calls.incident_report, identity, Selection(since, until, correlation=correlation)
-        )
-
-
-class UndoOperations:
-    """Undo: `Operator.undo`."""
-
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
-    def plan(
-        self,
-        *,
-        events: Sequence[str] = (),
-        correlation: str | None = None,
-        identity: str | None = None,
-        key: str | bytes | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        force: Sequence[bytes] = (),
-        skip: Sequence[bytes] = (),
-        across_policies: bool = False,
-    ) -> UndoPlan:
-        """Return what an undo of the selected events would restore, and its conflicts.
-
-        Args:
-            events: Ids of events, a batch whole; then nothing else selects.
-            correlation: All events with this correlation id.
-            identity: All events of this identity; needs *since*.
-            key: All changes of a key, or of the keys of a pattern; needs *since*.
-            since, until: The time range of the events.
-            force: Keys whose conflicts are overridden.
-            skip: Keys that are left as they are.
-            across_policies: Also undo what the active policy does not grant any more.
-
-        Raises:
-            TypeError: the arguments select nothing, or exclude each other.
-            OperationError (unknown-event): there is no such event.
-        """
-        return self._run.call(
-            calls.plan_selected,
-            events=tuple(events),
-            correlation=correlation,
-            identity=identity,
-            key=key,
-            since=since,
-            until=until,
-            forced=frozenset(force),
-            skipped=frozenset(skip),
-            across_policies=across_policies,
-        )
-
-    def apply(self, plan: UndoPlan) -> UndoResult:
-        """Restore all keys of a plan atomically; the undo can be undone by its correlation id.
-
-        Raises:
-            OperationError (undo-denied): the plan has conflicts; nothing was changed.
-            OperationError (changed-meanwhile): a key changed since the plan; nothing was changed.
-        """
-        return self._run.call(apply_undo, plan)
-
-
-class FenceOperations:
-    """The ACL users of agents: `Operator.fence`.
-
-    Common arguments: *nodes* are clients of further servers, such as replicas, which have ACL
-    users of their own.
-    """
-
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
-    def plan(self, *, nodes: Sequence[Client] = ()) -> FencePlan:
-        """Return what `apply` would do; nothing is changed."""
-        return self._run.call(calls.plan_users, nodes)
-
-    def apply(
-        self, *, nodes: Sequence[Client] = (), generate: bool = False
-    ) -> tuple[FenceOutcome, tuple[GeneratedPassword, ...]]:
-        """Create an ACL user for each identity of the active policy.
-
-        Args:
-            nodes: See the class.
-            generate: Generate a password for users without one.
-
-        Returns:
-            The outcome, and the generated passwords, which are stored nowhere.
-        """
-        return self._run.call(calls.apply_users, nodes, generate)
-
-    def rotate(
-        self, *identities: str, nodes: Sequence[Client] = ()
-    ) -> tuple[GeneratedPassword, ...]:
-        """Add a second password to the users of some identities, or of all, and return it."""
-        return self._run.call(calls.rotate_passwords, identities, nodes)
-
-    def finish_rotation(self, *identities: str, nodes: Sequence[Client] = ()) -> tuple[str, ...]:
-        """Remove the older password of users; return the identities that had one."""
-        return self._run.call(calls.finish_rotation, identities, nodes)
-
-    def remove(self, *identities: str, nodes: Sequence[Client] = ()) -> tuple[tuple[str, str], ...]:
-        """Delete the users of some identities, or of all; return server and identity of each."""
-        return self._run.call(calls.remove_users, identities, nodes)
-
-
-class VaultOperations:
-    """Random prefixes of all keys: `Operator.vault`."""
-
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
-    def seal(self, *, adopt: Sequence[str] = (), nodes: Sequence[Client] = ()) -> ChangeResult:
-        """Move all keys of keyleash, and the keys that match *adopt*, under random prefixes."""
-        return self._run.call(change_prefixes, ChangeKind.SEAL, adopt=adopt, others=nodes)
-
-    def rotate(self, *, nodes: Sequence[Client] = ()) -> ChangeResult:
-        """Replace the prefixes by new ones."""
-        return self._run.call(change_prefixes, ChangeKind.ROTATE, others=nodes)
-
-    def unseal(self, *, nodes: Sequence[Client] = ()) -> ChangeResult:
-        """Move all keys back to their names."""
-        return self._run.call(change_prefixes, ChangeKind.UNSEAL, others=nodes)
-
-    def adopt(self, *patterns: str) -> int:
-        """Move keys that match into the vault; return their number."""
-        return self._run.call(adopt_keys, patterns)
-
-    def release(self, *patterns: str) -> int:
-        """Move keys that match out of the vault; return their number."""
-        return self._run.call(release_keys, patterns)

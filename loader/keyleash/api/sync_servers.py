@@ -1,0 +1,85 @@
+"""ACL users and key prefixes for operators."""
+# Generated from api/aio_servers.py by `make sync`: edit that file.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keyleash.api import calls
+from keyleash.api.calls import FencePlan
+from keyleash.api.run import Runner
+from keyleash.fence import FenceOutcome, GeneratedPassword
+from keyleash.store.prefixes import ChangeKind
+from keyleash.store.server_check import Client
+from keyleash.vault import ChangeResult, adopt_keys, release_keys
+from keyleash.vault.change import change_prefixes
+
+
+class FenceOperations:
+    """The ACL users of agents: `Operator.fence`.
+
+    Common arguments: *nodes* are clients of further servers, such as replicas, which have ACL
+    users of their own.
+    """
+
+    def __init__(self, run: Runner) -> None:
+        self._run = run
+
+    def plan(self, *, nodes: Sequence[Client] = ()) -> FencePlan:
+        """Return what `apply` would do; nothing is changed."""
+        return self._run.call(calls.plan_users, nodes)
+
+    def apply(
+        self, *, nodes: Sequence[Client] = (), generate: bool = False
+    ) -> tuple[FenceOutcome, tuple[GeneratedPassword, ...]]:
+        """Create an ACL user for each identity of the active policy.
+
+        Args:
+            nodes: See the class.
+            generate: Generate a password for users without one.
+
+        Returns:
+            The outcome, and the generated passwords, which are stored nowhere.
+        """
+        return self._run.call(calls.apply_users, nodes, generate)
+
+    def rotate(
+        self, *identities: str, nodes: Sequence[Client] = ()
+    ) -> tuple[GeneratedPassword, ...]:
+        """Add a second password to the users of some identities, or of all, and return it."""
+        return self._run.call(calls.rotate_passwords, identities, nodes)
+
+    def finish_rotation(self, *identities: str, nodes: Sequence[Client] = ()) -> tuple[str, ...]:
+        """Remove the older password of users; return the identities that had one."""
+        return self._run.call(calls.finish_rotation, identities, nodes)
+
+    def remove(self, *identities: str, nodes: Sequence[Client] = ()) -> tuple[tuple[str, str], ...]:
+        """Delete the users of some identities, or of all; return server and identity of each."""
+        return self._run.call(calls.remove_users, identities, nodes)
+
+
+class VaultOperations:
+    """Random prefixes of all keys: `Operator.vault`."""
+
+    def __init__(self, run: Runner) -> None:
+        self._run = run
+
+    def seal(self, *, adopt: Sequence[str] = (), nodes: Sequence[Client] = ()) -> ChangeResult:
+        """Move all keys of keyleash, and the keys that match *adopt*, under random prefixes."""
+        return self._run.call(change_prefixes, ChangeKind.SEAL, adopt=adopt, others=nodes)
+
+    def rotate(self, *, nodes: Sequence[Client] = ()) -> ChangeResult:
+        """Replace the prefixes by new ones."""
+        return self._run.call(change_prefixes, ChangeKind.ROTATE, others=nodes)
+
+    def unseal(self, *, nodes: Sequence[Client] = ()) -> ChangeResult:
+        """Move all keys back to their names."""
+        return self._run.call(change_prefixes, ChangeKind.UNSEAL, others=nodes)
+
+    def adopt(self, *patterns: str) -> int:
+        """Move keys that match into the vault; return their number."""
+        return self._run.call(adopt_keys, patterns)
+
+    def release(self, *patterns: str) -> int:
+        """Move keys that match out of the vault; return their number."""
+        return self._run.call(release_keys, patterns)
