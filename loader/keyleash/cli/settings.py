@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, update_wrapper
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from redis import exceptions as redis_errors
@@ -25,6 +25,9 @@ from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.store import Store
 from keyleash.store.wire import server_message
 from keyleash.text import printable
+
+if TYPE_CHECKING:
+    from keyleash.api import Operator
 
 R = TypeVar("R")
 
@@ -141,6 +144,14 @@ class Settings:
         client = connect(self.url, self.timeout_s)
         require_supported(client)
         return client
+
+    @cached_property
+    def operator(self) -> Operator:
+        """The API of operators on this server."""
+        # Imported here: commands without a server do not need it, and it is heavy.
+        from keyleash.api import Operator  # noqa: PLC0415
+
+        return Operator(self.client, actor=self.actor)
 
     @cached_property
     def store(self) -> Store:
