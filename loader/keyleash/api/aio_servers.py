@@ -1,4 +1,4 @@
-"""ACL users and key prefixes for operators, for asyncio; `api/sync_servers.py` is generated from it."""
+"""ACL users and prefixes for operators, for asyncio; `api/sync_servers.py` is generated from it."""
 
 from __future__ import annotations
 

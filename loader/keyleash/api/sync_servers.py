@@ -1,4 +1,4 @@
-"""ACL users and key prefixes for operators."""
+"""ACL users and prefixes for operators."""
 # Generated from api/aio_servers.py by `make sync`: edit that file.
 
 from __future__ import annotations
