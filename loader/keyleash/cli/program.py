@@ -71,7 +71,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Try it": {
         "init": ("init:init", "Write a first policy, its tests and an example of settings."),
         "examples": ("init:examples", "List and copy the example policies."),
-        "demo": ("demo.command:demo", "Run a self-checking demo."),
+        "demo": ("demo:demo", "Run a self-checking demo."),
         "serve": ("serve:serve", "Run a local development server."),
     },
 }

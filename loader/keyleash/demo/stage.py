@@ -6,22 +6,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import redis
+from typing import Any, Self
 
 import keyleash
 from keyleash.errors import DENIALS, LeashError, ReplyCode
-from keyleash.operator.tokens import IssuedToken, issue_token
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.state import Layout, unpack_state
-from keyleash.store.store import Store
+from keyleash.operator import IssuedToken
 from keyleash.text import distance, printable
 
 Reply = Any
 """A reply, or the `LeashError` that was raised in its place."""
 
-ACTOR = "demo"
 OPERATOR = "operator"
 CORRELATION = "incident-7"
 MARGIN_S = 0.002
@@ -78,44 +72,48 @@ def reply_text(reply: Reply) -> str:
 class DemoStage:
     """A demo session on a server.
 
+    Args:
+        url: The server, which must be empty.
+
     Attributes:
-        operator: An unguarded client with full rights.
+        listener: A function that is called with each line.
+        operator: The operator of the server.
         outcomes: The lines so far.
         writes: The number of successful writes per identity.
         tokens: The current token per identity.
         scene: The title of the current scene.
     """
 
-    def __init__(self, url: str, listener: Callable[[DemoOutcome], None]) -> None:
-        self.operator: Any = redis.Redis.from_url(url)
-        self.keyspace = Keyspace()
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.operator = keyleash.Operator.from_url(url, actor="demo")
         self.outcomes: list[DemoOutcome] = []
         self.writes: Counter[str] = Counter()
         self.tokens: dict[str, IssuedToken] = {}
         self.scene = ""
-        self._url = url
-        self._listener = listener
+        self.listener: Callable[[DemoOutcome], None] | None = None
         self._agents: dict[str, keyleash.Redis] = {}
 
-    def close(self) -> None:
-        """Close the connections."""
-        for client in (*self._agents.values(), self.operator):
-            client.close()
+    def __enter__(self) -> Self:
+        return self
 
-    def issue(self, identity: str, ttl_s: int | None = None) -> None:
+    def __exit__(self, *error: object) -> None:
+        for agent in self._agents.values():
+            agent.close()
+        self.operator.close()
+
+    def issue(self, identity: str, ttl: str | None = None) -> None:
         """Issue a token, which the agent uses from now on."""
-        token = issue_token(
-            Store.open(self.operator, actor=ACTOR), identity, ttl_s=ttl_s, note="demo"
-        )
+        token = self.operator.tokens.issue(identity, ttl=ttl, note="demo")
         if identity in self._agents:
             self._agents[identity].close()
         self._agents[identity] = keyleash.Redis.from_url(
-            self._url, token=token.token, decode_responses=True
+            self.url, token=token.token, decode_responses=True
         )
         self.tokens[identity] = token
         life = distance(token.expires_ms, self.now_ms() - 500)
         self.check(
-            f"keyleash token issue {identity}{f' --ttl {ttl_s}s' if ttl_s else ''}",
+            f"keyleash token issue {identity}{f' --ttl {ttl}' if ttl else ''}",
             f"token {token.id}, expires {life}",
             "a token that is not shortened",
             ok=not token.capped,
@@ -162,11 +160,12 @@ class DemoStage:
         is_ok = fact == expected if ok is None else ok
         outcome = DemoOutcome(self.scene, who, call, fact, expected, is_ok)
         self.outcomes.append(outcome)
-        self._listener(outcome)
+        if self.listener:
+            self.listener(outcome)
 
     def now_ms(self) -> int:
         """Return the server's time."""
-        return Store(self.operator).now_ms()
+        return self.operator.status().now_ms
 
     def wait_ms(self, duration_ms: int) -> None:
         """Sleep; not at all if the duration is negative."""
@@ -174,6 +173,5 @@ class DemoStage:
 
     def used(self, identity: str, limit: str) -> int:
         """Return the count of a budget."""
-        layout = Layout.from_json(self.operator.hget(self.keyspace.layouts, identity))
-        state = unpack_state(self.operator.get(self.keyspace.state(identity)), layout)
-        return next(held.used for held in state.limits if held.slot.name == limit)
+        (status,) = (item for item in self.operator.status().identities if item.name == identity)
+        return next(item.used or 0 for item in status.limits if item.name == limit)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from keyleash.audit import read_denials, read_events
-from keyleash.cli.demo.stage import ACTOR, DemoStage, Reply, denied
+import keyleash
 from keyleash.compiler.render import examples_root
+from keyleash.demo.stage import DemoStage, Reply, denied
 from keyleash.errors import BudgetExhaustedError, LeashError, RateLimitedError, ReplyCode
-from keyleash.operator import freeze, load_policy, thaw
-from keyleash.operator.tokens import revoke
-from keyleash.store.store import Store
 from keyleash.text import clock_time, counted
 
 READER, RUNNER, RECOVERY = "agent-reader", "agent-runner", "agent-recovery"
@@ -33,9 +30,7 @@ LOOP_MS = 10_000
 def load_example(stage: DemoStage) -> None:
     """Activate examples/agents.yaml."""
     path = examples_root() / "agents.yaml"
-    result = load_policy(
-        Store.open(stage.operator, actor=ACTOR), path.read_text("utf-8"), file=str(path)
-    )
+    result = stage.operator.load(keyleash.Policy.from_file(path))
     count = counted(len(result.identities), "identity")
     stage.check(
         f"keyleash load {path.name}",
@@ -150,7 +145,7 @@ def spend_budget(stage: DemoStage) -> None:
 
 def outlive_token(stage: DemoStage) -> None:
     """Call before and after the expiry of a token."""
-    stage.issue(READER, ttl_s=1)
+    stage.issue(READER, ttl="1s")
     stage.call(READER, READ_CONTEXT, None)
     stage.wait_ms(stage.tokens[READER].expires_ms - stage.now_ms())
     stage.call(READER, READ_CONTEXT, denied(ReplyCode.TOKEN_EXPIRED))
@@ -161,7 +156,7 @@ def revoke_token(stage: DemoStage) -> None:
     stage.issue(READER)
     stage.call(READER, READ_CONTEXT, None)
     token_id = stage.tokens[READER].id
-    revoked = revoke(Store.open(stage.operator, actor=ACTOR), token_id=token_id).tokens
+    revoked = stage.operator.tokens.revoke(token_id).tokens
     stage.check(
         f"keyleash token revoke {token_id}",
         f"{counted(len(revoked), 'token')} revoked",
@@ -173,10 +168,10 @@ def revoke_token(stage: DemoStage) -> None:
 
 def suspend_and_resume(stage: DemoStage) -> None:
     """Call during and after a suspension."""
-    result = freeze(Store.open(stage.operator, actor=ACTOR), [RUNNER], reason="demo")
+    result = stage.operator.freeze(RUNNER, reason="demo")
     _check_change(stage, f"keyleash freeze {RUNNER} --reason demo", result.identities[0].changed)
     stage.call(RUNNER, READ_STATE, denied(ReplyCode.SUSPENDED))
-    result = thaw(Store.open(stage.operator, actor=ACTOR), [RUNNER])
+    result = stage.operator.thaw(RUNNER)
     _check_change(stage, f"keyleash thaw {RUNNER}", result.identities[0].changed)
     stage.call(RUNNER, f"EXISTS {STATE_KEY}", 1)
 
@@ -201,14 +196,14 @@ DENIED = {
 
 def compare_audit_log(stage: DemoStage) -> None:
     """Compare the audit log with the replies of this session."""
-    events = list(read_events(Store(stage.operator, stage.keyspace), [RUNNER]))
+    events = list(stage.operator.audit.events(RUNNER))
     stage.check(
         f"keyleash audit log {RUNNER}",
         counted(len(events), "mutation"),
         counted(stage.writes[RUNNER], "mutation"),
     )
     found: dict[str, list[str]] = {identity: [] for identity in DENIED}
-    for denial in read_denials(Store(stage.operator, stage.keyspace), [*DENIED]):
+    for denial in stage.operator.audit.denials(*DENIED):
         found[denial.identity] += [denial.code] * denial.repeats
     stage.check(
         "keyleash audit log --denied",

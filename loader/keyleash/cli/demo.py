@@ -1,0 +1,60 @@
+"""`keyleash demo`: run a self-checking session."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from keyleash.audit import newest
+from keyleash.cli.options import example, json_option
+from keyleash.cli.render.audit import print_events
+from keyleash.cli.render.demo import DemoPrinter
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json
+from keyleash.demo.stage import DemoStage
+from keyleash.demo.story import SCENES
+from keyleash.servers import EmbeddedServer
+
+EVENTS_SHOWN = 4
+
+
+@click.command(epilog=example("keyleash demo"))
+@json_option
+@pass_settings
+def demo(settings: Settings) -> None:
+    """Run a self-checking demo.
+
+    Starts the embedded Valkey on a free port, loads the example policy, runs calls of several
+    agents and checks every reply; exits with 1 if one differs. Leaves nothing behind.
+    """
+    printer = None if settings.json else DemoPrinter()
+    try:
+        with ended_by_signals(), EmbeddedServer() as server, DemoStage(server.url) as stage:
+            _play(stage, printer)
+    except Ended:
+        raise KeyboardInterrupt from None
+    differing = sum(not outcome.ok for outcome in stage.outcomes)
+    if printer is None:
+        counts = {"ok": not differing, "checked": len(stage.outcomes), "differing": differing}
+        print_json({**counts, "steps": stage.outcomes})
+    if differing:
+        sys.exit(1)
+
+
+def _play(stage: DemoStage, printer: DemoPrinter | None) -> None:
+    if printer:
+        stage.listener = printer.outcome
+        printer.line((f"started an embedded Valkey on {stage.url}", ""))
+    for number, (title, play) in enumerate(SCENES, 1):
+        stage.scene = title
+        if printer:
+            printer.scene(number, title)
+        play(stage)
+    if printer:
+        audit = stage.operator.audit
+        printer.line((f"\nthe last {EVENTS_SHOWN} mutations:", ""))
+        print_events(newest(audit.events(newest_first=True), EVENTS_SHOWN))
+        printer.line(("\ndenied calls:", ""))
+        print_events(audit.denials())
+        printer.count(stage.outcomes)
