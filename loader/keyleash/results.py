@@ -1,4 +1,4 @@
-"""What results of operators have in common."""
+"""The base of results of operators."""
 
 from __future__ import annotations
 
