@@ -14,17 +14,24 @@ import pytest
 
 from keyleash.audit.export import Archiver, FileFormat, archive, locked_archive, run, verify_archive
 from keyleash.audit.export import archive as manifest_module
-from keyleash.audit.export.groups import ConsumerGroup
+from keyleash.audit.export.groups import Pager
 from keyleash.audit.export.rows import ArchiveRow
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
+from keyleash.store.groups import ConsumerGroup
 from keyleash.store.store import Store
+from keyleash.store.streams import audit_stream
 from support.archives import KEYS, add_events, archived, export, manifest, stored, unacknowledged
 from support.errors import raises_code
 from support.servers import RealServer
 
 FOLDER = "audit/a"
 STREAM = KEYS.audit("a")
+
+
+def group_of(client: Any, archive: str, place: str) -> ConsumerGroup:
+    store = Store(client, KEYS)
+    return ConsumerGroup(store, audit_stream(store, "a"), archive, place)
 
 
 @pytest.fixture
@@ -292,9 +299,9 @@ def test_entries_trimmed_while_pending_are_reported_as_lost(client: Any, to: Pat
     """An entry that was delivered before a crash and then trimmed counts as lost."""
     add_events(client, "a", range(1, 6))
     with locked_archive(to) as archive:
-        group = ConsumerGroup(client, STREAM, archive.id, archive.place)
+        group = group_of(client, archive.id, archive.place)
         assert group.create()
-        group.next_page(3)
+        Pager(group).next_page(3)
     client.xtrim(STREAM, maxlen=4, approximate=False)
     (done,) = export(client, to)
 
@@ -361,10 +368,11 @@ def test_stream_trimmed_before_its_first_export_is_a_note(embedded_client: Any, 
 def test_page_is_bounded_by_the_room_of_the_file(embedded_client: Any) -> None:
     """A page is not larger than the remaining room of a file."""
     add_events(embedded_client, "a", range(1, 4))
-    group = ConsumerGroup(embedded_client, STREAM, "x", "here")
+    group = group_of(embedded_client, "x", "here")
     group.create()
+    pager = Pager(group)
 
-    assert [len(group.next_page(room).rows) for room in (1, 5)] == [1, 2]
+    assert [len(pager.next_page(room).rows) for room in (1, 5)] == [1, 2]
     assert group.lag() == 0
 
 

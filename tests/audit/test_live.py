@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import Query, follow, follow_control, follow_denials, follow_events
-from keyleash.audit import streams as paging
+from keyleash.store import streams as paging
 from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyleash.audit import read_events
-from keyleash.audit import streams as paging
+from keyleash.store import streams as paging
 from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 
@@ -32,7 +32,8 @@ def test_page_of_large_entries_is_small(embedded_streams: Streams) -> None:
     for number in range(1, 200):
         embedded_streams.event("a", f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)
 
-    sizes = [len(page) for page in paging.read_pages(embedded_streams.client, KEYS.audit("a"))]
+    store = Store(embedded_streams.client, KEYS)
+    sizes = [len(page) for page in paging.read_pages(store, paging.audit_stream(store, "a"))]
 
     assert sum(sizes) == 199
     assert max(sizes) == paging.FIRST_PAGE

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from keyleash.audit import Query, read_denials, read_events
 from keyleash.audit.entries import audit_events
 from keyleash.audit.read import EventMatcher
-from keyleash.audit.streams import pairs_of
 from keyleash.policy.patterns import match, parse_pattern
 from keyleash.store.store import Store
+from keyleash.store.streams import pairs_of
 from support.streams import KEYS, Streams
 
 PATTERNS = (

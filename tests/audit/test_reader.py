@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from keyleash.audit import AuditEvent, newest, read_denials, read_events
-from keyleash.audit import streams as paging
 from keyleash.audit.entries import split_netstrings
+from keyleash.store import streams as paging
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
 from support.servers import RealServer

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.audit.follow import _block_ms
+from keyleash.audit.follow import BLOCK_MS
 from keyleash.servers import EmbeddedServer
 from keyleash.store.connect import NODE_TIMEOUT_S, TIMEOUT_S, connect, connection_pool, node_client
+from keyleash.store.store import Store
+from keyleash.store.streams import block_ms
 from support.command_line import Cli
 from support.fake_resp import bulk, fake_resp, info
 
@@ -251,6 +253,6 @@ def test_blocking_command_waits_longer_than_the_timeout(
 @pytest.mark.parametrize("timeout_s", [0.2, 5.0])
 def test_server_holds_a_reply_back_for_less_than_the_timeout(timeout_s: float) -> None:
     """`audit follow` waits on the server, whose silence must not look like a lost connection."""
-    block_ms = _block_ms(connect("redis://h", timeout_s))
+    held_ms = block_ms(Store(connect("redis://h", timeout_s)), BLOCK_MS)
 
-    assert 0 < block_ms < timeout_s * 1000
+    assert 0 < held_ms < timeout_s * 1000

@@ -88,7 +88,7 @@ def run_until(step: int, url: str, directory: str, max_entries: int) -> None:
     import signal
 
     from keyleash.audit.export import archive
-    from keyleash.audit.export.groups import ConsumerGroup
+    from keyleash.store.groups import ConsumerGroup
 
     left = step
 
@@ -103,7 +103,7 @@ def run_until(step: int, url: str, directory: str, max_entries: int) -> None:
         return stepped
 
     for place, name in (
-        *((ConsumerGroup, item) for item in ("create", "acknowledge", "trim", "_read")),
+        *((ConsumerGroup, item) for item in ("create", "acknowledge", "trim", "read")),
         *((archive.Draft, item) for item in ("write", "keep", "__exit__")),
         *((os, item) for item in ("fsync", "rename")),
         *((redis.Redis, item) for item in ("xack", "xadd")),

@@ -9,9 +9,9 @@ from functools import lru_cache
 from itertools import chain, pairwise, repeat
 from typing import Any, ClassVar
 
-from keyleash.audit.streams import Pairs, Words, pairs_of
 from keyleash.errors import ReplyCode
 from keyleash.limits import Counter
+from keyleash.store.streams import Pairs, Words, pairs_of
 
 BY_COMMAND = frozenset(
     {

@@ -17,18 +17,18 @@ from keyleash.audit.entries import (
 )
 from keyleash.audit.operator_actions import ControlEvent, control_event
 from keyleash.audit.read import RepeatCounts, with_follow_ups
-from keyleash.audit.streams import (
+from keyleash.errors import OperationError
+from keyleash.store.store import Store
+from keyleash.store.streams import (
     AuditStream,
     RawEntry,
     StreamKind,
     control_stream,
     pairs_of,
+    read_entries,
     read_pages,
     streams_of,
 )
-from keyleash.errors import OperationError
-from keyleash.store.server_check import Client
-from keyleash.store.store import Store
 
 _WANTED = re.compile(
     r"(?:(?:(?P<kind>audit|denied):)?(?P<owner>[^/\s:]+)/)?(?P<id>[0-9]{1,19}-[0-9]{1,19})"
@@ -56,13 +56,13 @@ def find_event(
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
         raise OperationError("unknown-event", f"`{wanted}` is not an event id", help=_HELP)
-    streams = [stream for name in identities for stream in streams_of(store.keys, name)]
+    streams = [stream for name in identities for stream in streams_of(store, name)]
     streams = [
         stream
-        for stream in [*streams, control_stream(store.keys)]
+        for stream in [*streams, control_stream(store)]
         if parts["owner"] in {None, _owner(stream)} and parts["kind"] in {None, stream.kind}
     ]
-    found = _look(store.client, streams, parts["id"])
+    found = _look(store, streams, parts["id"])
     if not found:
         raise OperationError(
             "unknown-event", f"no audit stream has an event `{wanted}`", help=_HELP
@@ -88,28 +88,25 @@ def _name(stream: AuditStream, found: Iterable[AuditStream]) -> str:
 
 
 def _look(
-    client: Client, streams: Sequence[AuditStream], entry_id: str
+    store: Store, streams: Sequence[AuditStream], entry_id: str
 ) -> dict[AuditStream, RawEntry]:
     """Return by stream the entry of that id, or the one that it is about."""
-    with client.pipeline(transaction=False) as pipe:
-        for stream in streams:
-            pipe.execute_command(b"XRANGE", stream.key, entry_id, entry_id)
-        replies = pipe.execute() if streams else []
+    entries = read_entries(store, [(stream, entry_id) for stream in streams])
     found = {
-        stream: _original(client, stream.key, entries[0])
-        for stream, entries in zip(streams, replies, strict=True)
-        if entries
+        stream: _original(store, stream, entry)
+        for stream, entry in zip(streams, entries, strict=True)
+        if entry is not None
     }
     return {stream: entry for stream, entry in found.items() if entry is not None}
 
 
-def _original(client: Client, stream: str, entry: RawEntry) -> RawEntry | None:
+def _original(store: Store, stream: AuditStream, entry: RawEntry) -> RawEntry | None:
     """Return the entry, or the one that it is about; None if that was trimmed."""
     _, words = entry
     if words[0] != b"of":
         return entry
-    found: list[RawEntry] = client.execute_command(b"XRANGE", stream, words[1], words[1])
-    return next((original for original in found if original[1][0] != b"of"), None)
+    (original,) = read_entries(store, [(stream, words[1])])
+    return original if original is not None and original[1][0] != b"of" else None
 
 
 def _read(
@@ -118,7 +115,7 @@ def _read(
     entry_id, words = entry
     match stream.kind:
         case StreamKind.AUDIT:
-            pages = read_pages(store.client, stream.key, time_of(entry_id))
+            pages = read_pages(store, stream, time_of(entry_id))
             # The entry may have been trimmed since it was found.
             entries = with_follow_ups(pages)
             follow_ups = next((later for found, _, later in entries if found == entry_id), ())

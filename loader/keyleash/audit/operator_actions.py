@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from keyleash.audit.entries import text_of, time_of
 from keyleash.audit.read import EVERYTHING, Query
-from keyleash.audit.streams import RawEntry, pairs_of, read_pages
 from keyleash.store.store import Store
+from keyleash.store.streams import RawEntry, control_stream, pairs_of, read_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def read_control(
     """
     accepts = control_filter(identities, query)
     bounds = (query.since_ms, query.until_ms)
-    for page in read_pages(store.client, store.keys.control, *bounds, newest_first=newest_first):
+    for page in read_pages(store, control_stream(store), *bounds, newest_first=newest_first):
         yield from filter(accepts, map(control_event, page))
 
 

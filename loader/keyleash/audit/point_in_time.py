@@ -13,8 +13,8 @@ from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
-from keyleash.store.server_check import Client
 from keyleash.store.store import Store
+from keyleash.store.streams import audit_stream, stream_extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _require_complete_streams(store: Store, key: bytes, time_ms: int, grants: Gr
     for name in stream_owners(store):
         if not grants.could_change_since(name, key, time_ms):
             continue
-        lost_until_ms = _lost_until_ms(store.client, store.keys.audit(name))
+        lost_until_ms = _lost_until_ms(store, name)
         if lost_until_ms is not None and lost_until_ms > time_ms:
             raise _unknown(
                 f"the audit stream of `{name}` was trimmed since then, so its value is not known",
@@ -134,14 +134,12 @@ def _require_complete_streams(store: Store, key: bytes, time_ms: int, grants: Gr
             )
 
 
-def _lost_until_ms(client: Client, stream: str) -> int | None:
+def _lost_until_ms(store: Store, name: str) -> int | None:
     """Return the time up to which entries may be trimmed; None if the stream is complete."""
-    if not client.exists(stream):
+    extent = stream_extent(store, audit_stream(store, name))
+    if extent is None or extent.added <= extent.length:
         return None
-    info = client.xinfo_stream(stream)
-    if info["entries-added"] <= info["length"]:
-        return None
-    return time_of(info["recorded-first-entry-id" if info["length"] else "last-generated-id"])
+    return time_of(extent.first_id)
 
 
 def _unknown(message: str, help: str | None = None) -> OperationError:

@@ -19,17 +19,21 @@ from keyleash.audit.entries import (
     number_of,
     repeats_of,
 )
-from keyleash.audit.streams import (
-    RawEntry,
-    Words,
-    merged,
-    pairs_of,
-    place_of_last_ms,
-    read_pages,
-)
+from keyleash.audit.streams import merged
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
 from keyleash.policy.patterns import may_start_with
 from keyleash.store.store import Store
+from keyleash.store.streams import (
+    RawEntry,
+    Words,
+    audit_stream,
+    denied_stream,
+    pairs_of,
+    place_of_last_ms,
+    read_first_repeats,
+    read_pages,
+    read_repeats,
+)
 
 KeyTest = Callable[[bytes], object]
 _CUT = 256
@@ -166,8 +170,6 @@ def _as_regex(part: Literal | Capture | AnySuffix) -> bytes:
 
 
 _ID = b"id:"
-_PAGE = 1000
-"""Fields of a hash of counts that are read; a guard writes fewer."""
 
 
 class RepeatCounts:
@@ -175,11 +177,9 @@ class RepeatCounts:
 
     def __init__(self, store: Store, identity: str) -> None:
         self._store = store
-        self._stream = store.keys.denied(identity)
+        self._stream = denied_stream(store, identity)
         # Before the stream is read: the counts of a minute that ends meanwhile are in the stream.
-        # A fenced agent may have added any number of fields.
-        fields = store.client.hscan_iter(store.keys.repeats(identity), count=_PAGE)
-        self._counts = _counts_by_id(dict(fields))
+        self._counts = _counts_by_id(read_repeats(store, identity))
 
     def note(self, words: Words) -> None:
         """Add an entry that counts earlier denials."""
@@ -187,7 +187,7 @@ class RepeatCounts:
 
     def look_ahead(self, since_ms: int | None) -> None:
         """Add all such entries since a time; the stream is short."""
-        for page in read_pages(self._store.client, self._stream, since_ms):
+        for page in read_pages(self._store, self._stream, since_ms):
             for _, words in page:
                 if words[0] == b"of":
                     self.note(words)
@@ -204,12 +204,8 @@ def read_folded(store: Store, identities: Sequence[str]) -> dict[str, int]:
     They are counted with the first denial of their kind in their minute. The count restarts at 0
     if the identity's hash of counts is lost.
     """
-    with store.client.pipeline(transaction=False) as pipe:
-        for name in identities:
-            pipe.hscan(store.keys.repeats(name), count=_PAGE)
-        pages = pipe.execute() if identities else []
     found = {}
-    for name, (_, fields) in zip(identities, pages, strict=True):
+    for name, fields in zip(identities, read_first_repeats(store, identities), strict=True):
         this_minute = sum(max(0, count - 1) for count in _counts_by_id(fields).values())
         found[name] = number_of(fields.get(b"folded", b"")) + this_minute
     return found
@@ -242,8 +238,8 @@ def read_events(
     matcher = EventMatcher(query)
 
     def entries(identity: str) -> Iterator[AuditEvent]:
-        stream, span = store.keys.audit(identity), (query.since_ms, query.until_ms)
-        pages = read_pages(store.client, stream, *span, newest_first=newest_first)
+        stream, span = audit_stream(store, identity), (query.since_ms, query.until_ms)
+        pages = read_pages(store, stream, *span, newest_first=newest_first)
         for entry_id, words, follow_ups in with_follow_ups(pages, newest_first=newest_first):
             if matcher.may_accept(words):
                 events = audit_events(identity, entry_id, pairs_of(words), follow_ups)
@@ -272,10 +268,8 @@ def read_denials(
         until_ms = None if newest_first else query.until_ms
         if not newest_first:
             repeat_counts.look_ahead(query.since_ms)
-        stream = store.keys.denied(identity)
-        for page in read_pages(
-            store.client, stream, query.since_ms, until_ms, newest_first=newest_first
-        ):
+        stream = denied_stream(store, identity)
+        for page in read_pages(store, stream, query.since_ms, until_ms, newest_first=newest_first):
             for entry_id, words in page:
                 if words[0] == b"of":
                     repeat_counts.note(words)

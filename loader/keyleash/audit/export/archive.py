@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from keyleash.audit.export.rows import ArchiveRow, FileFormat, read_rows, row_writer
-from keyleash.audit.streams import AuditStream, id_order
+from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
+from keyleash.store.streams import AuditStream
 
 ARCHIVE = "archive.json"
 LOCK = "archive.lock"

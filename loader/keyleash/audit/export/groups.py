@@ -5,29 +5,29 @@ Each archive has its own groups, so that a stale archiver cannot take entries fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
-
-from redis.exceptions import ResponseError
 
 from keyleash.audit.export.archive import Archive, StreamFolder
 from keyleash.audit.export.rows import ArchiveRow, SequenceCheck
-from keyleash.audit.streams import AuditStream, StreamKind, control_stream, pairs_of, streams_of
 from keyleash.errors import ArchiveError
 from keyleash.policy.parse import parse_policy
+from keyleash.store.groups import ConsumerGroup
 from keyleash.store.identities import known_identities
-from keyleash.store.keyspace import OPERATORS
 from keyleash.store.records import read_active
-from keyleash.store.server_check import Client
 from keyleash.store.store import Store
-from keyleash.store.wire import reading_reply
+from keyleash.store.streams import (
+    AuditStream,
+    StreamKind,
+    control_stream,
+    operators_stream,
+    pairs_of,
+    streams_of,
+)
 
-GROUPS = "keyleash-export:"
-"""The prefix of the groups of all archives."""
 PAGE = 500
-"""Entries per call at most: the server serves no other client meanwhile."""
+"""Entries per page at most: the server serves no other client meanwhile."""
 FIRST_PAGE = 20
 PAGE_BYTES = 2 << 20
 """Target size of a page, estimated from the previous one."""
@@ -48,52 +48,14 @@ class Page:
     is_last: bool
 
 
-class ConsumerGroup:
-    """The consumer group of one stream and archive: delivers and acknowledges entries.
+class Pager:
+    """The pages of one stream's consumer group, the first ones small."""
 
-    *stream* is a key, and *archive* an id. *place*, the archive's host and directory, is the name
-    of the group's only consumer.
-    """
-
-    def __init__(self, client: Client, stream: str, archive: str, place: str) -> None:
-        self._client = client
-        self.stream = stream
-        self.name = f"{GROUPS}{archive}"
-        self._place = place
+    def __init__(self, group: ConsumerGroup) -> None:
+        self._group = group
         # The position in the pending entries; None once all were read.
         self._pending_after: str | None = "0"
         self._page = FIRST_PAGE
-
-    def others(self) -> dict[str, str]:
-        """Return the groups of other archives with their places; none without a stream."""
-        names = [name for name in self._groups() if name.startswith(GROUPS) and name != self.name]
-        return {name: self._place_of(name) for name in names}
-
-    def exists(self) -> bool:
-        """Return whether the stream has the group."""
-        return self.name in self._groups()
-
-    def stream_exists(self) -> bool:
-        """Return whether the stream exists."""
-        return bool(self._client.exists(self.stream))
-
-    def create(self) -> bool:
-        """Create the group at the stream's beginning; return False if there is no stream yet."""
-        if not self.stream_exists():
-            return False
-        try:
-            self._client.xgroup_create(self.stream, self.name, id="0")
-            self._client.xgroup_createconsumer(self.stream, self.name, self._place)
-        except ResponseError as error:
-            # Removed since the check.
-            if "requires the key to exist" in str(error):
-                return False
-            raise
-        return True
-
-    def destroy(self, name: str) -> None:
-        """Remove a group of the stream."""
-        self._client.xgroup_destroy(self.stream, name)
 
     def next_page(self, room: int) -> Page:
         """Read up to *room* entries: first those delivered before a crash, then new ones."""
@@ -109,57 +71,11 @@ class ConsumerGroup:
         self._page = max(1, min(PAGE, self._page * 2, PAGE_BYTES // each))
         return Page(rows, is_again, is_last=not is_again and len(rows) < count)
 
-    def acknowledge(self, ids: Sequence[str]) -> None:
-        """Acknowledge entries."""
-        for at in range(0, len(ids), PAGE):
-            self._client.xack(self.stream, self.name, *ids[at : at + PAGE])
-
-    def trim(self, last: str) -> int:
-        """Remove entries up to *last* from the stream; return their number."""
-        milliseconds, _, number = last.partition("-")
-        keep_from = f"{milliseconds}-{int(number) + 1}"
-        removed = 0
-        while count := self._trim(keep_from, "~", "LIMIT", PAGE):
-            removed += count
-        # The rest of the last node: an identity at its `hard_max` needs all its room back.
-        return removed + self._trim(keep_from, "=")
-
-    def _trim(self, keep_from: str, how: str, *limit: object) -> int:
-        words = ("XTRIM", self.stream, "MINID", how, keep_from, *limit)
-        return int(self._client.execute_command(*words))
-
     def _read(self, after: str, count: int) -> list[ArchiveRow]:
-        # As bytes, redis-py does not know the command, else it would make a dict of the fields.
-        reply: Any = self._client.execute_command(
-            *(b"XREADGROUP", "GROUP", self.name, self._place),
-            *("COUNT", count, "STREAMS", self.stream, after),
-        )
-        if not reply:
-            return []
-        entries = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]
         return [
-            ArchiveRow(entry_id.decode(), tuple(pairs_of(words or [])))
-            for entry_id, words in entries
+            ArchiveRow(entry_id.decode(), tuple(pairs_of(words)))
+            for entry_id, words in self._group.read(after, count)
         ]
-
-    def _groups(self) -> dict[str, int]:
-        try:
-            found = self._client.xinfo_groups(self.stream)
-        except ResponseError as error:
-            if "no such key" in str(error):
-                return {}
-            raise
-        with reading_reply("XINFO"):
-            return {group["name"].decode(): group["lag"] for group in found}
-
-    def _place_of(self, name: str) -> str:
-        consumers = self._client.xinfo_consumers(self.stream, name)
-        with reading_reply("XINFO"):
-            return ", ".join(consumer["name"].decode() for consumer in consumers) or name
-
-    def lag(self) -> int | None:
-        """Return the number of undelivered entries; None if the server does not know."""
-        return self._groups().get(self.name, 0)
 
 
 class OpenStream:
@@ -170,9 +86,10 @@ class OpenStream:
         caught_up: Whether the last read reached the end of the stream.
     """
 
-    def __init__(self, client: Client, archive: Archive, stream: AuditStream) -> None:
+    def __init__(self, store: Store, archive: Archive, stream: AuditStream) -> None:
         self.stream = stream
-        self.group = ConsumerGroup(client, stream.key, archive.id, archive.place)
+        self.group = ConsumerGroup(store, stream, archive.id, archive.place)
+        self.pager = Pager(self.group)
         self.folder = StreamFolder(archive, stream)
         self.sequence = SequenceCheck(self.folder.end.last_seq)
         self.caught_up = False
@@ -185,16 +102,14 @@ def find_streams(store: Store, identities: Iterable[str]) -> list[AuditStream]:
     every identity that was ever active.
     """
     names = sorted(identities)
-    every = [] if names else [control_stream(store.keys), streams_of(store.keys, OPERATORS)[0]]
+    every = [] if names else [control_stream(store), operators_stream(store)]
     return every + [
-        stream
-        for name in names or known_identities(store)
-        for stream in streams_of(store.keys, name)
+        stream for name in names or known_identities(store) for stream in streams_of(store, name)
     ]
 
 
 def open_streams(
-    client: Client, archive: Archive, streams: Iterable[AuditStream], *, take_over: bool
+    store: Store, archive: Archive, streams: Iterable[AuditStream], *, take_over: bool
 ) -> Iterator[OpenStream]:
     """Open the existing ones of *streams*, which must not be open yet, for a locked archive.
 
@@ -204,7 +119,7 @@ def open_streams(
         ArchiveError (archive-taken): another archive has one, or the archive another server's.
         ArchiveError (archive): a folder contradicts its manifest.
     """
-    ready = [OpenStream(client, archive, stream) for stream in streams]
+    ready = [OpenStream(store, archive, stream) for stream in streams]
     # Check all before changing the first.
     for item in ready:
         if not take_over:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from keyleash.audit.entries import audit_events, number_of
-from keyleash.audit.streams import AuditStream, StreamKind, id_order
+from keyleash.audit.streams import id_order
 from keyleash.extras import missing_extra
+from keyleash.store.streams import AuditStream, StreamKind
 from keyleash.text import json_bytes
 
 _BATCH = 1000

@@ -20,9 +20,10 @@ from keyleash.audit.export.groups import OpenStream, find_streams, open_streams,
 from keyleash.audit.export.rows import ArchiveRow, FileFormat, SequenceBreak, require_pyarrow
 from keyleash.audit.export.verify import RecordedMarks
 from keyleash.audit.operator_actions import read_control
-from keyleash.audit.streams import AuditStream, StreamKind, id_order
+from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from keyleash.store.store import Store
+from keyleash.store.streams import AuditStream, StreamKind, record_action
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 << 20
@@ -73,9 +74,13 @@ class Recorder:
                 "files": end.files,
                 "chain": end.chain,
             }
-        event = {"event": "export", "actor": self.store.actor, "archive": self.archive.id}
-        event |= {"place": self.archive.place, "streams": json.dumps(progress)}
-        self.store.client.xadd(self.store.keys.control, event)
+        record_action(
+            self.store,
+            "export",
+            archive=self.archive.id,
+            place=self.archive.place,
+            streams=json.dumps(progress),
+        )
         self.archive.marks.update(new)
         self.archive.save()
         self._has_new_rows = False
@@ -186,7 +191,7 @@ class Archiver:
         self._hard_max = trimmed_by_export(self.store)
         streams = find_streams(self.store, self.identities)
         new = [stream for stream in streams if stream.name not in self._open]
-        for item in open_streams(self.store.client, self.archive, new, take_over=self.take_over):
+        for item in open_streams(self.store, self.archive, new, take_over=self.take_over):
             self._open[item.stream.name] = item
             self._recorder.add(item)
         for item in list(self._open.values()):
@@ -237,7 +242,7 @@ class Archiver:
         room, room_bytes = self.max_entries, MAX_BYTES
         last = id_order(item.folder.end.last or _START)
         while room > 0 and room_bytes > 0 and not item.caught_up and not self.is_stopping():
-            page = item.group.next_page(room)
+            page = item.pager.next_page(room)
             item.caught_up = page.is_last
             rows = []
             for row in page.rows:

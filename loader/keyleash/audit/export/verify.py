@@ -27,8 +27,9 @@ from keyleash.audit.export.archive import (
     read_manifest,
 )
 from keyleash.audit.export.rows import SequenceCheck, read_rows
-from keyleash.audit.streams import StreamKind, id_order
+from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
+from keyleash.store.streams import StreamKind
 
 
 class FindingKind(StrEnum):

@@ -18,11 +18,11 @@ from keyleash.audit.operator_actions import (
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.audit.report.key_history import KeyHistories, Timeline
 from keyleash.audit.stats import Stats, Tally
-from keyleash.audit.streams import merged, pairs_of
+from keyleash.audit.streams import merged
 from keyleash.audit.undo.trust import Trust
 from keyleash.operator.tokens import list_tokens
-from keyleash.store.server_check import Client
 from keyleash.store.store import Store
+from keyleash.store.streams import audit_stream, oldest_entry, pairs_of
 
 AnyEntry = AuditEvent | Denial
 ENDS = 50
@@ -126,18 +126,16 @@ def read_activity(store: Store, identities: Sequence[str], query: Query) -> Acti
         activity.missing += item.missing
         if len(activity.gaps) < MAX_GAPS:
             activity.gaps.append(item)
-    activity.trimmed = [
-        name for name in identities if _is_trimmed(store.client, store.keys.audit(name), query)
-    ]
+    activity.trimmed = [name for name in identities if _is_trimmed(store, name, query)]
     return activity
 
 
-def _is_trimmed(client: Client, stream: str, query: Query) -> bool:
+def _is_trimmed(store: Store, name: str, query: Query) -> bool:
     """Return whether events of the time range may have been trimmed."""
-    page = client.execute_command(b"XRANGE", stream, "-", "+", "COUNT", 1)
-    if not page:
+    oldest = oldest_entry(store, audit_stream(store, name))
+    if oldest is None:
         return False
-    entry_id, words = page[0]
+    entry_id, words = oldest
     time_ms = time_of(entry_id)
     seq = dict(pairs_of(words)).get(b"seq", b"")
     starts_later = time_ms > (query.since_ms or 0)

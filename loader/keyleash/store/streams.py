@@ -1,0 +1,252 @@
+"""Audit streams: their keys, and their raw entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from keyleash.store.keyspace import OPERATORS
+from keyleash.store.store import Store
+
+Words = list[bytes]
+"""The fields of an entry: names and values in turn; names may repeat."""
+Pairs = Sequence[tuple[bytes, bytes]]
+RawEntry = tuple[bytes, Words]
+"""An entry's id, and its fields."""
+
+FIRST_PAGE = 50
+MAX_PAGE = 250
+"""Entries per XRANGE at most: the server serves no other client meanwhile.
+
+The size of a page is estimated from the previous one, so this also bounds a page of entries with
+before-images of 64 KiB that follows small ones.
+"""
+PAGE_BYTES = 1_000_000
+"""Target size of a page; entries with before-images can be large."""
+_SAMPLED = 10
+
+# As bytes, redis-py does not know the commands, else it would make a dict of the fields, whose
+# names repeat.
+_XRANGE, _XREVRANGE, _XREAD = b"XRANGE", b"XREVRANGE", b"XREAD"
+
+
+class StreamKind(StrEnum):
+    """The kind of entries in a stream; see docs/reference/audit-events.md."""
+
+    AUDIT = "audit"
+    DENIED = "denied"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStream:
+    """A stream of events, of denials or of operator actions.
+
+    Attributes:
+        identity: The identity, `@operators`, or empty for the control stream.
+        key: Its key in Redis.
+    """
+
+    kind: StreamKind
+    identity: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Return its folder in an archive: `audit/agent-runner`, `control`."""
+        return f"{self.kind}/{self.identity}" if self.identity else str(self.kind)
+
+
+def audit_stream(store: Store, identity: str) -> AuditStream:
+    """Return the stream of events of an identity, or of `OPERATORS`."""
+    return AuditStream(StreamKind.AUDIT, identity, store.keys.audit(identity))
+
+
+def denied_stream(store: Store, identity: str) -> AuditStream:
+    """Return the stream of denials of an identity."""
+    return AuditStream(StreamKind.DENIED, identity, store.keys.denied(identity))
+
+
+def streams_of(store: Store, identity: str) -> tuple[AuditStream, AuditStream]:
+    """Return the streams of events and of denials of an identity."""
+    return audit_stream(store, identity), denied_stream(store, identity)
+
+
+def control_stream(store: Store) -> AuditStream:
+    """Return the stream of operator actions."""
+    return AuditStream(StreamKind.CONTROL, "", store.keys.control)
+
+
+def operators_stream(store: Store) -> AuditStream:
+    """Return the stream of undos."""
+    return audit_stream(store, OPERATORS)
+
+
+def record_action(store: Store, event: str, **details: str) -> None:
+    """Append an operator action to the control stream."""
+    store.client.xadd(store.keys.control, {"event": event, "actor": store.actor, **details})
+
+
+def read_pages(
+    store: Store,
+    stream: AuditStream,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    *,
+    newest_first: bool = False,
+) -> Iterator[list[RawEntry]]:
+    """Read a stream page by page, optionally a time range, bounds included.
+
+    The first page is small, since callers usually want few of the newest entries.
+    """
+    begin = b"-" if since_ms is None else b"%d-0" % since_ms
+    end = b"+" if until_ms is None else b"%d" % until_ms
+    count = FIRST_PAGE
+    while True:
+        command, *bounds = (_XREVRANGE, end, begin) if newest_first else (_XRANGE, begin, end)
+        page = store.client.execute_command(command, stream.key, *bounds, "COUNT", count)
+        if page:
+            yield page
+        if len(page) < count:
+            return
+        after = b"(" + page[-1][0]
+        begin, end = (begin, after) if newest_first else (after, end)
+        count = next_count(page)
+
+
+def next_count(page: Sequence[RawEntry]) -> int:
+    """Return the number of entries to read in the page after *page*."""
+    sampled = page[::_SAMPLED]
+    each = sum(len(word) for _, words in sampled for word in words) / len(sampled)
+    return max(1, min(MAX_PAGE, int(PAGE_BYTES / (each + 1))))
+
+
+def read_rest(store: Store, stream: AuditStream, last: bytes) -> list[RawEntry]:
+    """Return the entries behind *last* in its millisecond."""
+    bounds = (b"(" + last, last.partition(b"-")[0])
+    found: list[RawEntry] = store.client.execute_command(_XRANGE, stream.key, *bounds)
+    return found
+
+
+def read_entries(
+    store: Store, wanted: Sequence[tuple[AuditStream, str | bytes]]
+) -> list[RawEntry | None]:
+    """Return the entry of each stream and id; None if there is none."""
+    return _first_entries(store, [(_XRANGE, stream.key, at, at) for stream, at in wanted])
+
+
+def oldest_entry(store: Store, stream: AuditStream) -> RawEntry | None:
+    """Return the first entry of a stream; None if it is empty."""
+    return _first_entries(store, [(_XRANGE, stream.key, "-", "+", "COUNT", 1)])[0]
+
+
+def newest_entries(
+    store: Store,
+    streams: Sequence[AuditStream],
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+) -> list[RawEntry | None]:
+    """Return the newest entry of each stream, optionally of a time range; None without any."""
+    begin: bytes | int = b"-" if since_ms is None else since_ms
+    end: bytes | int = b"+" if until_ms is None else until_ms
+    return _first_entries(
+        store, [(_XREVRANGE, stream.key, end, begin, "COUNT", 1) for stream in streams]
+    )
+
+
+def _first_entries(store: Store, calls: Sequence[tuple[Any, ...]]) -> list[RawEntry | None]:
+    with store.client.pipeline(transaction=False) as pipe:
+        for call in calls:
+            pipe.execute_command(*call)
+        pages = pipe.execute() if calls else []
+    return [next(iter(page), None) for page in pages]
+
+
+def wait_for_entries(
+    store: Store, ends: Mapping[AuditStream, bytes], count: int, wait_ms: int
+) -> Iterator[tuple[AuditStream, list[RawEntry]]]:
+    """Wait for entries behind some ids, and yield a page of each stream that has any.
+
+    Args:
+        store: The server, one of whose connections is occupied meanwhile.
+        ends: The id behind which to read, by stream.
+        count: Entries of each stream at most.
+        wait_ms: The longest wait; shorter if the client's timeout would end it.
+    """
+    by_key = {stream.key: stream for stream in ends}
+    block = ("BLOCK", block_ms(store, wait_ms))
+    reply: Any = store.client.execute_command(
+        _XREAD, "COUNT", count, *block, "STREAMS", *by_key, *ends.values()
+    )
+    # RESP3 has a map where RESP2 has pairs.
+    for key, page in reply.items() if isinstance(reply, dict) else reply or ():
+        yield by_key[key.decode()], page
+
+
+def block_ms(store: Store, wait_ms: int) -> int:
+    """Return the server's wait, at most *wait_ms*, which ends before the client's timeout."""
+    timeout_s = store.client.connection_pool.connection_kwargs.get("socket_timeout")
+    return wait_ms if timeout_s is None else max(1, min(wait_ms, int(timeout_s * 500)))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamExtent:
+    """How much of a stream is left.
+
+    Attributes:
+        length: The number of its entries.
+        added: The number of entries that were ever added.
+        first_id: The id of the first entry; of the last one ever added if it is empty.
+    """
+
+    length: int
+    added: int
+    first_id: bytes
+
+
+def stream_extent(store: Store, stream: AuditStream) -> StreamExtent | None:
+    """Return the extent of a stream; None if it does not exist."""
+    if not store.client.exists(stream.key):
+        return None
+    info = store.client.xinfo_stream(stream.key)
+    first = "recorded-first-entry-id" if info["length"] else "last-generated-id"
+    return StreamExtent(info["length"], info["entries-added"], info[first])
+
+
+def stream_length(store: Store, stream: AuditStream) -> int:
+    """Return the number of entries of a stream."""
+    return int(store.client.xlen(stream.key))
+
+
+COUNTED = 1000
+"""Fields of a hash of counts that are read; a guard writes fewer."""
+
+
+def read_repeats(store: Store, identity: str) -> dict[bytes, bytes]:
+    """Return the fields of the counts of repeated denials of an identity."""
+    # A fenced agent may have added any number of fields.
+    return dict(store.client.hscan_iter(store.keys.repeats(identity), count=COUNTED))
+
+
+def read_first_repeats(store: Store, identities: Sequence[str]) -> list[dict[bytes, bytes]]:
+    """Return the first fields of these counts, for each identity, in one round trip."""
+    with store.client.pipeline(transaction=False) as pipe:
+        for name in identities:
+            pipe.hscan(store.keys.repeats(name), count=COUNTED)
+        return [fields for _, fields in (pipe.execute() if identities else [])]
+
+
+def pairs_of(words: Words) -> Pairs:
+    """Return names and values as pairs, in order."""
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def place_of_last_ms(entries: Sequence[RawEntry]) -> int:
+    """Return the index of the first entry of the last millisecond."""
+    last = entries[-1][0].partition(b"-")[0] + b"-"
+    place = len(entries) - 1
+    while place and entries[place - 1][0].startswith(last):
+        place -= 1
+    return place
