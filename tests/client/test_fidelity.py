@@ -13,8 +13,8 @@ import redis
 
 from client.twin import FAR_S, AsyncTwin, Piped, Twin, answer, count_token_calls, difference
 from keyleash.commands import load_table
-from keyleash.commands.live import read_table
 from keyleash.errors import CommandRefusedError
+from keyleash.store.live_table import read_table
 from support.servers import RealServer
 
 WIRES: list[dict[str, Any]] = [{}, {"protocol": 2}, {"protocol": 3}]

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from keyleash.commands import load_table
-from keyleash.commands.live import read_table
 from keyleash.fence import data_rules, rules
 from keyleash.fence.rules import COMMON_COMMANDS, read_server_facts
+from keyleash.store.live_table import read_table
 from keyleash.store.scripts import lua_root
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import ask_all

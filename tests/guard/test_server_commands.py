@@ -12,10 +12,10 @@ import redis
 
 import keyleash
 from keyleash.commands import CommandTable, load_table
-from keyleash.commands.live import read_table
 from keyleash.operator import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.store import records
+from keyleash.store.live_table import read_table
 from keyleash.store.records import guard_record
 from keyleash.store.store import Store
 from support.leash import NAMES, Leash, grant, policy

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import KEYLESS_PASSES
-from keyleash.commands.live import read_table
 from keyleash.commands.spec import NumberedKeys
 from keyleash.errors import PolicyError
 from keyleash.evaluate.access import CONTROL_PREFIX
 from keyleash.policy import AnySuffix, Identity, Literal, Pattern, parse_policy
+from keyleash.store.live_table import read_table
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.court import Court
 from oracle.differences import DIFFERENCES, grant, reasons

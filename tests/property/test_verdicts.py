@@ -16,7 +16,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass, load_table
-from keyleash.commands.live import read_table
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
@@ -27,6 +26,7 @@ from keyleash.operator import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.live_table import read_table
 from keyleash.store.records import guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, declared_keys

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from keyleash.commands import CommandSpec, load_table
-from keyleash.commands.live import read_table
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.live_table import read_table
 from oracle.arguments import Call, Draws, drawn_call
 from redteam.attempt import Tier
 from redteam.stage import CLERK, NOBODYS, OTHER, OWN, WORKER, Stage, staged

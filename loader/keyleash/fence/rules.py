@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from keyleash.commands.live import reply_text
 from keyleash.commands.spec import OperationClass
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.ir import Guard
@@ -23,6 +22,7 @@ from keyleash.fence.data_rules import (
 from keyleash.policy.keysets import covers, overlaps
 from keyleash.policy.model import Pattern
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.live_table import reply_text
 from keyleash.store.records import database_of
 from keyleash.store.server_check import Client
 from keyleash.store.wire import Transport, call_head, reading_reply

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keyleash.commands import load_table
-from keyleash.commands.live import UnreadableCommandsError, read_table
 from keyleash.errors import (
     OperationError,
     ReplyCode,
@@ -36,6 +35,7 @@ from keyleash.operator.tokens import TokenState, list_tokens
 from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
 from keyleash.store.identities import require_active
+from keyleash.store.live_table import UnreadableCommandsError, read_table
 from keyleash.store.state import Layout
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys

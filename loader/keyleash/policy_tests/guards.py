@@ -14,13 +14,13 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.commands import CommandTable, load_table
-from keyleash.commands.live import UnreadableCommandsError, read_table
 from keyleash.errors import LeashError, OperationError, ReplyCode
 from keyleash.evaluate import ALLOWED, Decision
 from keyleash.operator import activate_policy, prepare_policy
 from keyleash.policy import SECOND_US, Identity
 from keyleash.policy_tests.model import Case
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.live_table import UnreadableCommandsError, read_table
 from keyleash.store.records import guard_record, read_active
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from keyleash.commands import load_table
-from keyleash.commands.live import reply_text
 from keyleash.store import scripts
 from keyleash.store.keyspace import script_digest
+from keyleash.store.live_table import reply_text
 from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import IN_SCRIPT
 from keyleash.store.wire import declared_keys

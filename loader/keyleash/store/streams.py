@@ -193,7 +193,7 @@ def block_ms(store: Store, wait_ms: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StreamExtent:
-    """How much of a stream is left.
+    """The entries of a stream: what is left, and how many there ever were.
 
     Attributes:
         length: The number of its entries.

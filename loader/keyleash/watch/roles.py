@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from redis import exceptions as redis_errors
 
-from keyleash.commands.live import reply_mapping, reply_text
+from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
 from keyleash.watch.events import WatchEvent, WatchEventKind

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from keyleash.commands.live import UnreadableCommandsError
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, finding
@@ -14,6 +13,7 @@ from keyleash.operator.load.plan import Snapshot, read_snapshots
 from keyleash.operator.tokens import read_tokens
 from keyleash.store.identities import active_records, known_identities
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.live_table import UnreadableCommandsError
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.store import Store, batches
