@@ -17,14 +17,12 @@ from benchmarks.growth.sampling import Case, Yard, curves_of
 from benchmarks.support.bars import Bar, Side, ratios, spread_of
 from benchmarks.support.bench import Bench
 from benchmarks.support.load import Generator, User
-from benchmarks.support.policy import IDENTITY, Target, load_targets, raised_document
+from benchmarks.support.policy import IDENTITY, Target, load_targets, operator_of, raised_document
 from benchmarks.support.section import Figure, Section, Setting, joined
 from benchmarks.support.servers import ServerChoice, version_of
 
+from keyleash import Policy
 from keyleash.compiler import CompiledGuard
-from keyleash.operator import prepare_policy
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.store import Store
 
 NAME = "tiers"
 COOPERATIVE, FENCED, SEALED = "cooperative", "fenced", "sealed"
@@ -102,9 +100,7 @@ def target_of(bench: Bench, tier: str) -> Target:
 
 
 def _sealed_guard(bench: Bench) -> CompiledGuard:
-    keyspace = server_keyspace(bench.admin)
-    # Sealing compiled it for the server's own commands.
-    guards = prepare_policy(Store(bench.admin, keyspace), raised_document()).guards
+    guards = operator_of(bench.admin).plan(Policy(raised_document())).prepared.guards
     return next(guard for guard in guards if guard.identity == IDENTITY)
 
 

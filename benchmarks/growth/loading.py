@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Iterable, Mapping
@@ -12,28 +11,11 @@ import redis
 from benchmarks.growth.curves import Curve, Growth, Point
 from benchmarks.support.bars import Bar, Side
 from benchmarks.support.bench import Bench
-from benchmarks.support.policy import RAISED_LIMITS, Target
+from benchmarks.support.policy import RAISED_LIMITS, Target, operator_of
 from benchmarks.support.variants import KEY, OK, VALUE, Counts, Variant, Way
 
-from keyleash.commands import load_table
-from keyleash.operator import activate_policy, prepare_policy
+import keyleash
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.store import Store
-from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord
-
-LIFE_S = 3600
-CHUNK = 1_000
-
-_ISSUE = """
-local root, tokens, identity, head, known, kept_until_ms = unpack(ARGV, 1, 6)
-for n = ARGV[7], ARGV[8] do
-  local id = string.format('%012d', n)
-  local digest = redis.sha1hex(string.format('kl_%s_%032d', identity, n))
-  redis.call('SET', root .. digest, head .. id, 'PXAT', kept_until_ms)
-  redis.call('HSET', tokens, id, (string.gsub(known, '%%', digest)))
-end
-"""
-"""Writes the same as `issue_token`, without the control event."""
 
 
 def identity(
@@ -71,35 +53,6 @@ def guarded_set(name: str, key: str = KEY, value: str = VALUE) -> Variant:
     return Variant(name, ("SET", key, value), OK, Way.GUARD, name, Counts(passed=1, audited=1))
 
 
-def issue_tokens(admin: redis.Redis, identity: str, count: int) -> list[str]:
-    """Issue the given number of tokens by one script call."""
-    keyspace = Keyspace()
-    seconds, micros = admin.time()
-    now_us = seconds * 1_000_000 + micros // 1000 * 1000
-    record = TokenRecord("0" * 12, expires_us=now_us + LIFE_S * 1_000_000, used_us=now_us)
-    expires_ms = record.expires_us // 1000
-    known = {
-        "digest": "%",
-        "issued_ms": now_us // 1000,
-        "expires_ms": expires_ms,
-        "by": "benchmark",
-        "note": "",
-    }
-    script = admin.register_script(_ISSUE)
-    for first in range(0, count, CHUNK):
-        last = min(first + CHUNK, count) - 1
-        head = record.pack()[: -len(record.id)]
-        names = (keyspace.token_prefix(identity), keyspace.tokens(identity), identity)
-        kept_until_ms = expires_ms + KEEP_AFTER_EXPIRY_MS
-        script(args=[*names, head, json.dumps(known), kept_until_ms, first, last])
-    return [token_of(identity, n) for n in range(count)]
-
-
-def token_of(identity: str, number: int) -> str:
-    """Return the token with that number."""
-    return f"kl_{identity}_{number:032d}"
-
-
 LOAD_BAR_S = 10.0
 BLOCKED_BAR_MS = 5.0
 LOGGED_FROM_US = 100
@@ -114,7 +67,7 @@ class Loaded:
 
     Attributes:
         targets: Its guards in its order, each with a token.
-        prepared_s: Duration of parsing and compiling, on the client.
+        prepared_s: Duration of planning: parsing and compiling, on the client.
         activated_s: Duration of loading the scripts and activating.
         command_us: Duration of the longest command.
         command: Its name.
@@ -142,19 +95,20 @@ def load(bench: Bench, document: str) -> Loaded:
     admin.config_set("slowlog-log-slower-than", LOGGED_FROM_US)
     admin.config_resetstat()
     admin.slowlog_reset()
+    policy, operator = keyleash.Policy(document), operator_of(admin)
     begun_s = time.perf_counter()
-    prepared = prepare_policy(Store.open(admin), document, table=load_table())
+    plan = operator.plan(policy)
     prepared_s = time.perf_counter()
-    activate_policy(Store.open(admin, actor="benchmark"), prepared, allow_removal=True)
+    operator.load(policy, expect=plan)
     activated_s = time.perf_counter()
     cycle_us = admin.execute_command("INFO", "debug").get("eventloop_duration_max")
     longest = max(admin.slowlog_get(EVERY_COMMAND), key=lambda entry: int(entry["duration"]))
     admin.config_set("slowlog-log-slower-than", -1)
     admin.slowlog_reset()
-    names = [guard.identity for guard in prepared.guards]
-    tokens = [issue_tokens(admin, name, 1)[0] for name in names]
+    guards = plan.prepared.guards
+    tokens = [operator.tokens.issue(guard.identity).token for guard in guards]
     return Loaded(
-        targets=tuple(map(Target, prepared.guards, tokens)),
+        targets=tuple(map(Target, guards, tokens)),
         prepared_s=prepared_s - begun_s,
         activated_s=activated_s - prepared_s,
         command_us=int(longest["duration"]),

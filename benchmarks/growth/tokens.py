@@ -10,9 +10,9 @@ from itertools import islice
 
 from benchmarks.growth import loading
 from benchmarks.growth.curves import Growth
-from benchmarks.growth.loading import document, footprint, guarded_set, issue_tokens, load, runner
+from benchmarks.growth.loading import document, footprint, guarded_set, load, runner
 from benchmarks.growth.sampling import CONNECTIONS, Case, Yard, curves_of
-from benchmarks.support.policy import Target
+from benchmarks.support.policy import Target, operator_of
 from benchmarks.support.variants import CALLS_PER_CONNECTION
 
 GROWS = "tokens issued"
@@ -30,11 +30,11 @@ def measure(yard: Yard) -> list[Growth]:
             bench = stack.enter_context(yard.server())
             (first,) = load(bench, document([runner("agent")])).targets
             before = footprint(bench.admin)
-            tokens = issue_tokens(bench.admin, "agent", size)
+            tokens = operator_of(bench.admin).tokens.issue_many("agent", size)
             taken[size] = footprint(bench.admin).minus(before).data
             step = max(1, size // CALLING)
             targets = tuple(
-                Target(first.guard, token) for token in islice(tokens, 0, CALLING * step, step)
+                Target(first.guard, item.token) for item in islice(tokens, 0, CALLING * step, step)
             )
             variant = guarded_set("tokens call in turn")
             cases.append(Case(variant.name, size, bench, variant, targets, yard.plan.requests))
@@ -43,5 +43,5 @@ def measure(yard: Yard) -> list[Growth]:
     del taken[1]
     return [
         Growth("tokens", GROWS, "µs of server CPU per SET", curves, noisy=noisy),
-        loading.growth_of("memory, tokens", GROWS, {"record and listing": taken}),
+        loading.growth_of("memory, tokens", GROWS, {"record, listing and control event": taken}),
     ]

@@ -18,11 +18,10 @@ from benchmarks.peers.peer import (
     versions,
 )
 from benchmarks.support.measure import read_counts
+from benchmarks.support.policy import operator_of
 from benchmarks.support.variants import VALUE
 
 import keyleash
-from keyleash.operator import tokens
-from keyleash.store.store import Store
 
 
 @contextmanager
@@ -43,7 +42,7 @@ def _keyleash_tally(bed: Bed) -> Tally:
 
 
 def _revoke_token(bed: Bed) -> None:
-    tokens.revoke(Store.open(bed.admin, actor="benchmark"), identity=bed.identity)
+    operator_of(bed.admin).tokens.revoke(identity=bed.identity)
 
 
 @contextmanager

@@ -14,9 +14,7 @@ from benchmarks.peers.peer import Bed, Peer
 from benchmarks.peers.work import forget_limits, prepare, store_token
 from benchmarks.support.bars import Spread, spread_of
 from benchmarks.support.measure import MiscountError
-
-from keyleash.operator.tokens import issue_token
-from keyleash.store.store import Store
+from benchmarks.support.policy import operator_of
 
 WORKERS = 8
 BUDGET = 100
@@ -161,7 +159,7 @@ def revoked_in_between(peer: Peer, bed: Bed, trips: int) -> Revocation | None:
 
 def _wrote(peer: Peer, bed: Bed, revoke: Callable[[Bed], object], number: int) -> bool:
     """Return whether a call writes if its token is revoked after *number* of its requests."""
-    issued = issue_token(Store.open(bed.admin, actor="benchmark"), bed.identity)
+    issued = operator_of(bed.admin).tokens.issue(bed.identity)
     port = bed.admin.connection_pool.connection_kwargs["port"]
     with gate_to(port) as gate:
         own = replace(

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 
 import redis
 from benchmarks.support.load import Generator, Load
-from benchmarks.support.policy import Target
+from benchmarks.support.policy import Target, operator_of
 from benchmarks.support.variants import KEY, VALUE, Counts, Variant
 
-from keyleash.audit import read_denials
 from keyleash.audit.entries import audit_events
 from keyleash.limits import SlotKind
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client
 from keyleash.store.state import unpack_state
-from keyleash.store.store import Store
 
 MAIN_THREAD = ("used_cpu_user_main_thread", "used_cpu_sys_main_thread")
 WHOLE_PROCESS = ("used_cpu_user", "used_cpu_sys")
@@ -101,7 +99,7 @@ def read_counts(client: Client, target: Target) -> Counts:
     return Counts(
         passed=next(limit.used for limit in state.limits if limit.slot.name == REQUESTS_BUDGET),
         audited=_appended(client, keyspace.audit(identity)),
-        denied=sum(denial.repeats for denial in read_denials(Store(client, keyspace), [identity])),
+        denied=sum(denial.repeats for denial in operator_of(client).audit.denials(identity)),
     )
 
 

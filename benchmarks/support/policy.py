@@ -8,14 +8,12 @@ from pathlib import Path
 
 from benchmarks.support.load import User
 
+import keyleash
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.compiler.emit import POLICY_DIGITS
-from keyleash.operator import load_policy
-from keyleash.operator.tokens import issue_token
 from keyleash.policy import parse_policy
 from keyleash.store.server_check import Client
-from keyleash.store.store import Store
 
 IDENTITY = "agent-runner"
 IMAGED = "agent-runner-imaged"
@@ -121,16 +119,13 @@ def load_target(client: Client) -> Target:
 
 def load_targets(client: Client, document: str, *identities: str) -> list[Target]:
     """Activate a policy and issue a token for each of the identities."""
-    # The shipped table gives the same guards on every server, as in `guards_of`.
-    load_policy(
-        Store.open(client, actor="benchmark"),
-        document,
-        file=str(EXAMPLE),
-        table=load_table(),
-        allow_removal=True,
-    )
-    guards = guards_of(document)
-    return [
-        Target(guards[identity], issue_token(Store.open(client, actor="benchmark"), identity).token)
-        for identity in identities
-    ]
+    operator, policy = operator_of(client), keyleash.Policy(document, file=str(EXAMPLE))
+    plan = operator.plan(policy)
+    operator.load(policy, expect=plan, allow_widening=True, allow_removal=True)
+    guards = {guard.identity: guard for guard in plan.prepared.guards}
+    return [Target(guards[name], operator.tokens.issue(name).token) for name in identities]
+
+
+def operator_of(client: Client) -> keyleash.Operator:
+    """Return the operator of a measured server."""
+    return keyleash.Operator(client, actor="benchmark")
