@@ -20,12 +20,13 @@ class Result:
 
 
 class Instant(Generic[T]):
-    """A field of Unix milliseconds as an aware `datetime`: `expires_at` shows `expires_ms`.
+    """A field of Unix time as an aware `datetime`: `expires_at` shows `expires_ms`.
 
     T is `datetime`, or `datetime | None` if the field may be None.
 
     Args:
-        field: The name of the field, if it is not that of the attribute with `_ms` for `_at`.
+        field: The name of the field, if it is not that of the attribute with `_ms` for `_at`;
+            a name in `_us` holds microseconds.
     """
 
     def __init__(self, field: str = "") -> None:
@@ -38,4 +39,6 @@ class Instant(Generic[T]):
         if result is None:
             raise AttributeError(f"`{self._field}` of a class")
         held = getattr(result, self._field)
+        if held is not None and self._field.endswith("_us"):
+            held //= 1000
         return None if held is None else moment(held)  # type: ignore[return-value]

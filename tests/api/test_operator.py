@@ -102,11 +102,79 @@ def test_tokens_are_issued_rotated_listed_and_revoked(
     rotation = loaded.tokens.rotate(token.id, grace="10m")
 
     assert len({item.token for item in many}) == 250
-    assert [id_ for id_, _ in rotation.replaced] == [token.id]
+    assert [item.id for item in rotation.replaced] == [token.id]
     assert {item.by for item in loaded.tokens.list("one")} == {"deploy@ci"}
     assert len(loaded.tokens.revoke(identity="one").tokens) == 252
     with pytest.raises(keyleash.TokenRevokedError):
         keyleash.Redis.from_url(embedded.url, token=rotation.issued.token).get("a:1")
+
+
+def test_token_is_shown_with_its_calls_and_rotated_by_either_name(
+    embedded: RealServer, loaded: keyleash.Operator
+) -> None:
+    """A program knows the id, or only the identity."""
+    token = loaded.tokens.issue("one", ttl="2h")
+    keyleash.Redis.from_url(embedded.url, token=token.token).set("a:1", "x")
+
+    shown = loaded.tokens.show(token.id)
+    assert (shown.recorded_uses, shown.denied_as_revoked) == (1, 0)
+    assert shown.token.expires_at == token.expires_at
+    assert not shown.token.is_stale
+    by_id = loaded.tokens.rotate(token.id, grace=timedelta(0))
+    assert loaded.tokens.rotate("one").replaced[0].id == by_id.issued.id
+    with raises_code("unknown-token-id"):
+        loaded.tokens.rotate("two")
+    with pytest.raises(TypeError, match="either a token id or an identity"):
+        loaded.tokens.rotate()
+
+
+def test_revocation_counts_calls_before_and_denials_since(
+    embedded: RealServer, loaded: keyleash.Operator
+) -> None:
+    """An operator sees what the agent did, and that it does no more."""
+    token = loaded.tokens.issue("one")
+    client = keyleash.Redis.from_url(embedded.url, token=token.token)
+    client.set("a:1", "x")
+
+    done = loaded.tokens.with_calls_before(loaded.tokens.revoke(all=True))
+    with pytest.raises(keyleash.TokenRevokedError):
+        client.get("a:1")
+    done = loaded.tokens.with_denials(done)
+
+    assert done.effective_at.tzinfo is UTC
+    assert done.denied_since == 1
+    assert done.to_dict()["revoked"] == [
+        {
+            "id": token.id,
+            "identity": "one",
+            "recorded_in_the_minute_before": 1,
+            "denied_since": 1,
+        }
+    ]
+
+
+def test_token_in_place_of_its_id_is_an_error_that_does_not_show_it(
+    loaded: keyleash.Operator,
+) -> None:
+    """Errors are logged."""
+    token = loaded.tokens.issue("one").token
+
+    for call in (loaded.tokens.show, loaded.tokens.revoke, loaded.tokens.rotate):
+        with pytest.raises(keyleash.UsageError, match="not a token id") as raised:
+            call(token)
+        assert token not in str(raised.value)
+    assert [item.state for item in loaded.tokens.list()] == ["live"]
+
+
+def test_tokens_of_an_unknown_identity_are_an_error(op: keyleash.Operator) -> None:
+    """A wrong name must not look like an identity without tokens."""
+    with raises_code("no-policy"):
+        op.tokens.list()
+    op.load(ONE)
+    with raises_code("unknown-identity"):
+        op.tokens.list("two")
+    with raises_code("unknown-identity"):
+        op.tokens.revoke(identity="two")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +239,8 @@ def test_frozen_identity_is_denied_until_it_is_thawed(
     frozen = loaded.freeze("one", reason="incident 4107", duration="30m")
 
     assert frozen.identities[0].changed
+    assert frozen.identities[0].until is not None
+    assert frozen.identities[0].until > frozen.effective_at
     with pytest.raises(keyleash.SuspendedError):
         client.get("a:1")
     loaded.thaw("one")
@@ -233,6 +303,7 @@ def test_asyncio_operator_does_the_same_beside_other_tasks(embedded: RealServer)
             await op.load(ONE, expect=await op.plan(ONE))
             issued = await asyncio.gather(*(op.tokens.issue("one") for _ in range(20)))
             assert len({token.id for token in issued}) == 20
+            assert (await op.tokens.show(issued[0].id)).recorded_uses == 0
             async with keyleash.asyncio.Redis.from_url(url, token=issued[0].token) as client:
                 await client.set("a:1", "x")
             assert [event.op async for event in op.audit.events("one")] == ["SET"]

@@ -9,8 +9,10 @@ import pytest
 import keyleash
 from guard.test_tokens import age, now_us
 from keyleash.audit import read_control
-from keyleash.audit.stats import count_revoked_denials, count_token_calls, recent_calls
+from keyleash.audit.token_use import count_revoked_denials, count_token_calls, recent_calls
 from keyleash.operator.tokens import (
+    RevokedToken,
+    Rotation,
     TokenState,
     list_tokens,
     require_token,
@@ -29,6 +31,10 @@ def record_of(leash: Leash, token: str) -> TokenRecord:
     return TokenRecord.unpack(leash.admin.get(NAMES.token("one", token_digest(token))))
 
 
+def ends(rotation: Rotation) -> dict[str, int]:
+    return {item.id: item.expires_ms for item in rotation.replaced}
+
+
 def test_rotated_token_is_good_until_the_grace_is_over(leash: Leash) -> None:
     """The new one at once, the old one for as long as a deploy takes, then TOKEN_EXPIRED."""
     leash.load(one=ALL)
@@ -38,8 +44,9 @@ def test_rotated_token_is_good_until_the_grace_is_over(leash: Leash) -> None:
 
     done = rotate_token(leash.store.by("ci"), token_id=old.id, grace_s=600)
 
-    ((replaced, ends_ms),) = done.replaced
-    assert replaced == old.id
+    (replaced,) = done.replaced
+    ends_ms = replaced.expires_ms
+    assert replaced.id == old.id
     assert before_ms + 600_000 <= ends_ms <= now_us(leash) // 1000 + 600_000
     assert leash.client(done.issued.token).get("doc:1") is None
     assert agent.get("doc:1") is None
@@ -72,10 +79,10 @@ def test_rotation_never_lengthens_a_life(leash: Leash) -> None:
     leash.load(one=ALL)
     short, long = leash.issue("one", ttl_s=60), leash.issue("one")
 
-    first = dict(rotate_token(leash.store, identity="one", grace_s=3600).replaced)
+    first = ends(rotate_token(leash.store, identity="one", grace_s=3600))
     assert first[short.id] == short.expires_ms
     assert first[long.id] < long.expires_ms
-    again = dict(rotate_token(leash.store, identity="one", grace_s=7200).replaced)
+    again = ends(rotate_token(leash.store, identity="one", grace_s=7200))
     assert again[short.id] == first[short.id]
     assert again[long.id] == first[long.id]
     assert len(again) == 3
@@ -90,7 +97,7 @@ def test_rotation_of_an_identity_leaves_dead_tokens_and_others_alone(leash: Leas
     revoke(leash.store, token_id=revoked.id)
     age(leash, "one", expired.token, expires_us=(now_us(leash) - 1_000_000) // 1000 * 1000)
 
-    assert [id_ for id_, _ in rotate_token(leash.store, identity="one").replaced] == [live.id]
+    assert list(ends(rotate_token(leash.store, identity="one"))) == [live.id]
     assert leash.client(other.token).get("doc:1") is None
     states = {info.id: info.state for info in list_tokens(leash.store)}
     assert (states[revoked.id], states[expired.id]) == (TokenState.REVOKED, TokenState.EXPIRED)
@@ -175,7 +182,7 @@ def test_rotation_is_on_record_for_either_token(leash: Leash) -> None:
         "identity": "one",
         "token": old.id,
         "replaced_by": done.issued.id,
-        "expires_ms": str(done.replaced[0][1]),
+        "expires_ms": str(done.replaced[0].expires_ms),
     }
     assert done.issued.token not in repr(done)
 
@@ -245,9 +252,9 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
 
     assert count_token_calls(leash.store, "one", issued.id) == 5
     done = revoke(leash.store, token_id=issued.id)
-    assert done.tokens == (("one", issued.id),)
-    bound_ms = done.bound_us // 1000
-    assert abs(now_us(leash) - done.bound_us) < 60_000_000
+    assert done.tokens == (RevokedToken("one", issued.id),)
+    bound_ms = done.effective_us // 1000
+    assert abs(now_us(leash) - done.effective_us) < 60_000_000
     stretch = (bound_ms - 60_000, bound_ms)
     assert recent_calls(leash.store, ["one"], stretch, 6) == (
         {issued.id: 5, other.id: 1},

@@ -102,7 +102,7 @@ def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> No
     result = freeze(leash.store.by("oncall"), ["one"], reason="incident 4107: Ärger", for_s=1800)
 
     (frozen,) = result.identities
-    assert frozen.until_ms == -(-result.bound_us // 1000) + 1_800_000
+    assert frozen.until_ms == -(-result.effective_us // 1000) + 1_800_000
     for command in (("GET", "doc:1"), ("SET", "doc:1", "x")):
         with pytest.raises(keyleash.SuspendedError) as refusal:
             first.execute_command(*command)

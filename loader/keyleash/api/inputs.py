@@ -14,16 +14,17 @@ Moment = str | timedelta | datetime
 """A time: an aware `datetime`, ISO 8601, or how long before now: `10m` or a `timedelta`."""
 
 
-def seconds_of(name: str, value: Duration | None) -> int | None:
+def seconds_of(name: str, value: Duration | None, *, least: int = 1) -> int | None:
     """Return a duration in whole seconds; None for None.
 
     Args:
         name: The parameter, for errors.
         value: The duration.
+        least: The shortest that is allowed: a second, or 0 as `timedelta(0)`.
 
     Raises:
         TypeError: it has another type.
-        ValueError: it is not positive, not in whole seconds or not a duration.
+        ValueError: it is too short, not in whole seconds or not a duration.
     """
     if value is None:
         return None
@@ -39,7 +40,7 @@ def seconds_of(name: str, value: Duration | None) -> int | None:
             raise ValueError(f"`{name}`: {problem.message}; {problem.help}") from None
     else:
         raise TypeError(f"`{name}` must be a str or a timedelta, not {type(value).__name__}")
-    if seconds <= 0:
+    if seconds < least:
         raise ValueError(f"`{name}` must be longer than 0 seconds")
     return int(seconds)
 

@@ -14,6 +14,7 @@ from keyleash.api.policy import Policy
 from keyleash.api.run import Runner
 from keyleash.api.sync_audit import AuditOperations, UndoOperations
 from keyleash.api.sync_servers import FenceOperations, VaultOperations
+from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
 from keyleash.doctor import Examination
 from keyleash.operator import tokens
 from keyleash.operator.decisions import Explanation, explain
@@ -326,16 +327,29 @@ class TokenOperations:
         return self._run.call(tokens.issue_tokens, identity, count, ttl_s=seconds, note=note)
 
     def list(self, identity: str | None = None) -> list[TokenInfo]:
-        """Return the tokens of an identity, or of all, without their secrets.
+        """Return the tokens of an identity, or of all, without their secrets, newest first.
+
+        A token is listed until a week after it expired. Details of those that expired before are
+        deleted, if the user may write.
 
         Raises:
+            OperationError (no-policy): no policy was ever loaded.
             OperationError (unknown-identity): there never was such an identity.
         """
         return self._run.call(tokens.list_tokens, identity)
 
+    def show(self, token_id: str) -> TokenUse:
+        """Return a token with the number of its calls in the audit log.
+
+        Raises:
+            OperationError (unknown-token-id): there is no such token.
+            UsageError: *token_id* is a token.
+        """
+        return self._run.call(token_use, token_id)
+
     def rotate(
         self,
-        token_id: str | None = None,
+        which: str | None = None,
         *,
         identity: str | None = None,
         grace: Duration = "10m",
@@ -345,21 +359,24 @@ class TokenOperations:
         """Replace one token, or all live tokens of an identity, by a new one.
 
         Args:
-            token_id: The id of the token.
-            identity: The identity, in place of *token_id*.
-            grace: How long the replaced tokens remain valid, at most.
+            which: A token id, or the name of an identity of the active policy.
+            identity: The name of an identity, in place of *which*.
+            grace: How long the replaced tokens remain valid, at most; `timedelta(0)` for not at
+                all.
             ttl: As for `issue`.
             note: As for `issue`; that of the replaced token if None.
 
         Raises:
-            OperationError (unknown-token-id): there is no such token, or it is not live.
-            TypeError: both or neither of *token_id* and *identity* are given.
+            OperationError (unknown-token-id): there is no such token.
+            OperationError (token-not-live): the token is expired or revoked; nothing was issued.
+            UsageError: *which* is a token.
+            TypeError: both or neither of *which* and *identity* are given.
         """
         return self._run.call(
             tokens.rotate_token,
-            token_id=token_id,
+            which,
             identity=identity,
-            grace_s=seconds_of("grace", grace) or 0,
+            grace_s=seconds_of("grace", grace, least=0) or 0,
             ttl_s=seconds_of("ttl", ttl),
             note=note,
         )
@@ -372,11 +389,26 @@ class TokenOperations:
         Raises:
             OperationError (unknown-token-id): there is no such token.
             OperationError (unknown-identity): there never was such an identity.
+            OperationError (no-policy): no policy was ever loaded.
+            UsageError: *token_id* is a token.
             TypeError: not exactly one of the three is given.
         """
-        if (token_id is not None) + (identity is not None) + all != 1:
-            raise TypeError("give exactly one of `token_id`, `identity` and `all=True`")
-        return self._run.call(tokens.revoke, token_id=token_id, identity=identity)
+        return self._run.call(tokens.revoke, token_id=token_id, identity=identity, everything=all)
+
+    def with_calls_before(self, revocation: Revocation) -> Revocation:
+        """Return a revocation with the calls of each token in the minute before.
+
+        The newest 10,000 events of each identity are counted; `is_partial` is set if there are
+        more. A count is None if the user may not read audit streams.
+        """
+        return self._run.call(with_calls_before, revocation)
+
+    def with_denials(self, revocation: Revocation) -> Revocation:
+        """Return a revocation with the number of calls of each token that were denied since.
+
+        A count is None if the user may not read audit streams.
+        """
+        return self._run.call(with_denials, revocation)
 
 
 class LimitOperations:
@@ -396,5 +428,6 @@ class LimitOperations:
         Raises:
             OperationError (unknown-identity): the active policy has no such identity.
             OperationError (unknown-limit): the identity has no such limit.
+            ValueError: *reason* is blank or too long.
         """
         return self._run.call(reset_limits, identity, limit, reason=reason)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Literal, TypeVar
 
 from keyleash.audit.entries import AuditEvent, Denial
-from keyleash.audit.read import Query, read_denials, read_events
-from keyleash.errors import ReplyCode
-from keyleash.store.store import Store
 
 PREFIX_SEGMENTS = 2
 ANY_COMMAND = "(any command)"
@@ -108,46 +104,3 @@ Name = TypeVar("Name", str, bytes)
 def ranked(tallies: Mapping[Name, Tally]) -> list[tuple[Name, Tally]]:
     """Return the rows of a table of tallies, the largest first."""
     return sorted(tallies.items(), key=lambda row: (-row[1].total, row[0]))
-
-
-def count_token_calls(store: Store, identity: str, token_id: str) -> int:
-    """Return the number of recorded commands of a token, including each command of a batch.
-
-    Allowed calls may be more: reads are recorded only if the policy says so, and streams are
-    trimmed.
-    """
-    return sum(1 for _ in read_events(store, [identity], Query(token=token_id)))
-
-
-def recent_calls(
-    store: Store, identities: Collection[str], span_ms: tuple[int, int], at_most: int
-) -> tuple[Counter[str], frozenset[str]]:
-    """Count the recorded commands of a time span by token id.
-
-    *span_ms* is the first and the last millisecond, server time. Of each identity, the newest
-    *at_most* events are read; those that have more are returned with the counts.
-    """
-    query = Query(since_ms=span_ms[0], until_ms=span_ms[1])
-    counts: Counter[str] = Counter()
-    incomplete = set()
-    for identity in identities:
-        events = read_events(store, [identity], query, newest_first=True)
-        counts.update(event.token for event in islice(events, at_most))
-        if next(events, None) is not None:
-            incomplete.add(identity)
-    return counts, frozenset(incomplete)
-
-
-def count_revoked_denials(
-    store: Store, identities: Collection[str], since_ms: int | None = None
-) -> Counter[str]:
-    """Count the calls that were denied because their token is revoked, by token id.
-
-    Repeats within a minute count with the first of them; they are left out if that came before
-    *since_ms*.
-    """
-    query = Query(code=ReplyCode.TOKEN_REVOKED, since_ms=since_ms)
-    counts: Counter[str] = Counter()
-    for denial in read_denials(store, identities, query):
-        counts[denial.token] += denial.repeats
-    return counts

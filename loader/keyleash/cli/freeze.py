@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from keyleash.cli.options import (
     IDENTITY,
-    duration_s,
+    as_duration,
     example,
     json_option,
     require_consent,
@@ -19,12 +20,13 @@ from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
-from keyleash.operator import freeze, thaw
 from keyleash.store.identities import require_known
-from keyleash.text import clock_time, counted, distance, iso_time, json_object, printable, span
+from keyleash.text import clock_time, counted, distance, iso_time, printable, span
 
 if TYPE_CHECKING:
     from keyleash.operator import FreezeResult, Frozen
+
+SECOND = timedelta(seconds=1)
 
 
 @click.command(
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 @click.argument("identities", nargs=-1, metavar="[IDENTITY]...", type=IDENTITY)
 @click.option(
     "--for",
-    "for_s",
+    "duration",
     metavar="DURATION",
-    callback=duration_s,
+    callback=as_duration,
     help="Duration, such as `30m`.  [default: until `keyleash thaw`]",
 )
 @click.option(
@@ -46,7 +48,11 @@ if TYPE_CHECKING:
 @json_option
 @pass_settings
 def freeze_(
-    settings: Settings, identities: tuple[str, ...], for_s: int | None, reason: str, yes: bool
+    settings: Settings,
+    identities: tuple[str, ...],
+    duration: timedelta | None,
+    reason: str,
+    yes: bool,
 ) -> None:
     """Suspend identities: every call is denied, starting with the next one.
 
@@ -55,11 +61,10 @@ def freeze_(
     one; `thaw` ends it.
     """
     require_reason(reason, "give a reason: every denial includes it")
-    ends = "until `keyleash thaw`" if for_s is None else f"for {span(for_s)}"
+    ends = "until `keyleash thaw`" if duration is None else f"for {span(duration // SECOND)}"
     _confirm_all(settings, identities, yes, "freeze", f"every agent stops {ends}")
-    store = settings.store
     with settings.changing("look at `keyleash status`"):
-        result = freeze(store, identities, reason=reason, for_s=for_s)
+        result = settings.operator.freeze(*identities, reason=reason, duration=duration)
     _show(settings, result, _frozen_status)
 
 
@@ -76,9 +81,8 @@ def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
     """
     effect = "every suspended identity resumes, also those that a circuit breaker suspended"
     _confirm_all(settings, identities, yes, "thaw", effect)
-    store = settings.store
     with settings.changing("look at `keyleash status`"):
-        result = thaw(store.by(settings.actor), identities)
+        result = settings.operator.thaw(*identities)
     _show(settings, result, _thawed_status)
 
 
@@ -95,9 +99,9 @@ def _confirm_all(
 
 
 def _show(settings: Settings, result: FreezeResult, status: Callable[[Frozen, int], str]) -> None:
-    bound_ms = result.bound_us // 1000
+    effective_ms = result.effective_us // 1000
     if settings.json:
-        print_json({**json_object(result), "event": result.event or None})
+        print_json(result)
         return
     if not result.identities:
         print_note("no identity is active")
@@ -105,12 +109,12 @@ def _show(settings: Settings, result: FreezeResult, status: Callable[[Frozen, in
     print_table(
         [Column("identity", fold=True), Column("now"), Column("reason", fold=True)],
         (
-            [item.identity, status(item, bound_ms), printable(item.reason)]
+            [item.identity, status(item, effective_ms), printable(item.reason)]
             for item in result.identities
         ),
     )
     if changed := sum(item.changed for item in result.identities):
-        at = f"{iso_time(bound_ms)}, control event {result.event}"
+        at = f"{iso_time(effective_ms)}, control event {result.event}"
         print_note(f"{counted(changed, 'identity')} changed, effective {at}")
     else:
         print_note("nothing changed")

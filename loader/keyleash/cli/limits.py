@@ -9,9 +9,8 @@ from click.types import StringParamType
 from keyleash.cli.options import IDENTITY, Group, example, json_option
 from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.operator import reset_limits
 from keyleash.policy import Counter
-from keyleash.text import counted, iso_time, json_object
+from keyleash.text import counted, iso_time
 
 
 class LimitName(StringParamType):
@@ -57,11 +56,11 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> 
     """
     require_reason(reason, "give a reason for the audit log")
     with settings.changing("see `keyleash audit log --control`"):
-        done = reset_limits(settings.store, identity, limit, reason=reason)
+        done = settings.operator.limits.reset(identity, limit, reason=reason)
     if settings.json:
-        print_json(json_object(done, "identity", "limits", "counters", "bound_us", "event"))
+        print_json(done)
         return
     click.echo(f"`{done.identity}` reset: {', '.join(done.limits)}")
     if done.counters:
         print_note(f"{counted(done.counters, 'counter')} per token or captured segment deleted")
-    print_note(f"effective {iso_time(done.bound_us // 1000)}, control event {done.event}")
+    print_note(f"effective {iso_time(done.effective_us // 1000)}, control event {done.event}")

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -167,6 +167,14 @@ def duration_s(
     except PolicyError as error:
         problem = error.problems[0]
         raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+
+
+def as_duration(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> timedelta | None:
+    """Parse an option as a duration such as `30s` or `1h30m`."""
+    seconds = duration_s(context, parameter, value)
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,20 @@
-"""`keyleash token`: issue, list, rotate and revoke tokens."""
+"""`keyleash token`: issue, list, rotate, show and revoke tokens."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
-from redis.exceptions import NoPermissionError
 
-from keyleash.audit.stats import count_revoked_denials, count_token_calls, recent_calls
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
     IDENTITY,
     Group,
-    duration_s,
+    as_duration,
     example,
     json_option,
     require_consent,
@@ -25,31 +24,18 @@ from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
-from keyleash.operator.tokens import MAX_NOTE, issue_token, list_tokens, require_token, rotate_token
-from keyleash.operator.tokens import revoke as revoke_now
+from keyleash.operator.tokens import MAX_NOTE
 from keyleash.policy.problems import listing
-from keyleash.store.identities import active_records, require_known
-from keyleash.store.token import TOKEN_START
-from keyleash.text import (
-    clock_time,
-    counted,
-    distance,
-    iso_time,
-    json_object,
-    printable,
-    span,
-    without_tokens,
-)
+from keyleash.store.identities import require_known
+from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
-    from keyleash.operator.tokens import IssuedToken, Revocation, TokenInfo
-
-T = TypeVar("T")
+    from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, TokenInfo
 
 ttl_option = click.option(
     "--ttl",
     metavar="DURATION",
-    callback=duration_s,
+    callback=as_duration,
     help="Lifetime, such as `90m`.  [default: the policy's `ttl`]",
 )
 
@@ -59,51 +45,13 @@ def _require_note(note: str) -> None:
         raise UsageError(f"a note has at most {MAX_NOTE} characters, this one {len(note)}")
 
 
-def _require_no_secret(text: str | None) -> None:
-    if text is not None and text.startswith(TOKEN_START):
-        raise UsageError("this is a token, not a token id", help="see `keyleash token list`")
-
-
-def _print_issued(settings: Settings, issued: IssuedToken, **more: Any) -> None:
-    """Print a new token on standard output, and its id and expiry on standard error."""
-    # The token first, so that no later error loses it.
-    if settings.json:
-        print_json({**json_object(issued, "token", "id", "identity", "expires_ms"), **more})
-    else:
-        click.echo(issued.token)
-    life = span(round((issued.expires_ms - settings.store.now_ms()) / 1000))
+def _note_issued(settings: Settings, issued: IssuedToken, now_ms: int) -> None:
+    life = span(round((issued.expires_ms - now_ms) / 1000))
     if issued.capped:
         print_note(f"note: shortened to {life}, the policy's `max_ttl`")
     if not settings.json:
         at = clock_time(issued.expires_ms)
         print_note(f"token {issued.id} of `{issued.identity}` expires in {life}, at {at}")
-
-
-def _rotation(info: TokenInfo, now_ms: int) -> str:
-    if info.replaced_by:
-        return f"to {info.replaced_by}"
-    if info.due_ms is None:
-        return ""
-    if info.is_due(now_ms):
-        return f"DUE {distance(info.due_ms, now_ms)}"
-    # A token that is no longer live needs no rotation.
-    return "" if info.due_ms <= now_ms else distance(info.due_ms, now_ms)
-
-
-def _last_use(info: TokenInfo, now_ms: int, shown: Callable[[int, int], str]) -> str:
-    return "never" if info.used_ms is None else shown(min(info.used_ms, now_ms), now_ms)
-
-
-def token_json(info: TokenInfo, now_ms: int) -> dict[str, Any]:
-    """Return a token as JSON."""
-    return {
-        **json_object(info, "id", "identity", "state", "issued_ms", "expires_ms"),
-        **json_object(info, "last_used_at=used_ms", "rotate_at=due_ms"),
-        "stale": info.is_due(now_ms),
-        "replaced_by": info.replaced_by or None,
-        "by": info.by,
-        "note": without_tokens(info.note),
-    }
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
@@ -112,17 +60,21 @@ def token_json(info: TokenInfo, now_ms: int) -> dict[str, Any]:
 @click.option("--note", default="", help="Purpose, shown by `token list`; must not hold a secret.")
 @json_option
 @pass_settings
-def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None:
+def issue(settings: Settings, identity: str, ttl: timedelta | None, note: str) -> None:
     """Issue a token for IDENTITY and print it once.
 
     The token alone goes to standard output; its id and expiry go to standard error. Redis
     stores only a hash, so a lost token cannot be shown again: revoke it by its id.
     """
     _require_note(note)
-    store = settings.store
     with settings.changing(f"look at `keyleash token list {identity}`"):
-        issued = issue_token(store, identity, ttl_s=ttl, note=note)
-    _print_issued(settings, issued)
+        issued = settings.operator.tokens.issue(identity, ttl=ttl, note=note)
+    # The token first, so that no later error loses it.
+    if settings.json:
+        print_json(issued)
+    else:
+        click.echo(issued.token)
+    _note_issued(settings, issued, settings.store.now_ms())
 
 
 @click.command("list", epilog=example("keyleash token list --stale || keyleash token rotate …"))
@@ -140,42 +92,14 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
     A token is listed until a week after it expired. The tokens themselves are not stored.
     `rotate` is the time until the policy's `rotate_after`, or the id of the new token.
     """
-    require_known(settings.store, identity)
-    found = list_tokens(settings.store, identity)
-    now_ms = settings.store.now_ms()
-    due = [info for info in found if info.is_due(now_ms)]
+    found = settings.operator.tokens.list(identity)
+    due = [info for info in found if info.is_stale]
     if stale:
         found = due
     if settings.json:
-        print_json({"tokens": [token_json(info, now_ms) for info in found]})
+        print_json({"tokens": found})
     elif found:
-        print_table(
-            [
-                Column("id"),
-                Column("identity", fold=True),
-                Column("state"),
-                Column("age"),
-                Column("rotate"),
-                Column("expires"),
-                Column("used"),
-                Column("by", fold=True),
-                Column("note", fold=True),
-            ],
-            (
-                [
-                    info.id,
-                    info.identity,
-                    info.state,
-                    span((now_ms - info.issued_ms) // 1000),
-                    _rotation(info, now_ms),
-                    distance(info.expires_ms, now_ms),
-                    _last_use(info, now_ms, distance),
-                    printable(info.by),
-                    without_tokens(printable(info.note)),
-                ]
-                for info in found
-            ),
-        )
+        _print_tokens(found)
     if stale and due:
         print_note(f"{counted(len(due), 'token')} to rotate: `keyleash token rotate ID`")
         return FAILED
@@ -184,9 +108,43 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
     return 0
 
 
-BEFORE_MS = 60_000
-AT_MOST = 10_000
-"""Maximum number of events read per audit stream, so that a revocation does not wait."""
+def _print_tokens(found: list[TokenInfo]) -> None:
+    folded = ("identity", "by", "note")
+    names = ("id", "identity", "state", "age", "rotate", "expires", "used", "by", "note")
+    print_table(
+        [Column(name, fold=name in folded) for name in names],
+        (
+            [
+                info.id,
+                info.identity,
+                info.state,
+                span((info.read_ms - info.issued_ms) // 1000),
+                _rotation(info),
+                distance(info.expires_ms, info.read_ms),
+                _last_use(info, distance),
+                printable(info.by),
+                without_tokens(printable(info.note)),
+            ]
+            for info in found
+        ),
+    )
+
+
+def _rotation(info: TokenInfo) -> str:
+    if info.replaced_by:
+        return f"to {info.replaced_by}"
+    if info.due_ms is None:
+        return ""
+    if info.is_stale:
+        return f"DUE {distance(info.due_ms, info.read_ms)}"
+    # A token that is no longer live needs no rotation.
+    return "" if info.due_ms <= info.read_ms else distance(info.due_ms, info.read_ms)
+
+
+def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
+    if info.used_ms is None:
+        return "never"
+    return shown(min(info.used_ms, info.read_ms), info.read_ms)
 
 
 @click.command(epilog=example("keyleash token revoke --identity agent-runner --wait 5s"))
@@ -195,9 +153,8 @@ AT_MOST = 10_000
 @click.option("--all", "everything", is_flag=True, help="Every token; asks for confirmation.")
 @click.option(
     "--wait",
-    "wait_s",
     metavar="DURATION",
-    callback=duration_s,
+    callback=as_duration,
     help="Wait for this time, then print the number of calls denied meanwhile.",
 )
 @yes_option
@@ -208,7 +165,7 @@ def revoke(
     token_id: str | None,
     identity: str | None,
     everything: bool,
-    wait_s: int | None,
+    wait: timedelta | None,
     yes: bool,
 ) -> int:
     """Revoke tokens, effective on the next call.
@@ -219,19 +176,16 @@ def revoke(
     """
     if (token_id is not None) + (identity is not None) + everything != 1:
         raise UsageError("specify exactly one of ID, `--identity` and `--all`")
-    _require_no_secret(token_id)
-    if token_id is None:
-        require_known(settings.store, identity)
     if everything:
+        require_known(settings.store, None)
         if not yes:
             print_note("every agent is denied until it gets a new token")
         if not require_consent(f"revoke every token on {settings.shown_url}?", yes):
             raise OperationError("declined", "nothing was revoked")
-    store = settings.store
     with settings.changing("look at `keyleash token list`"):
-        done = revoke_now(store, token_id=token_id, identity=identity)
+        done = settings.operator.tokens.revoke(token_id, identity=identity, all=everything)
     if settings.json or done.tokens:
-        _report(settings, done, wait_s)
+        _report(settings, done, wait)
     elif done.unreadable:
         print_note("nothing was revoked")
     elif token_id is not None:
@@ -239,28 +193,20 @@ def revoke(
     else:
         click.echo("no live token to revoke")
     if done.unreadable:
-        _warn(done)
+        names = sorted(set(done.unreadable))
+        count = counted(len(done.unreadable), "token")
+        print_note(f"error: {count} of {listing(names)} not revoked: the record is corrupt")
+        print_note(f"help: suspend the identity: `keyleash freeze {' '.join(names)} --reason TEXT`")
         return FAILED
     return 0
 
 
-def _warn(done: Revocation) -> None:
-    names = sorted(set(done.unreadable))
-    count = counted(len(done.unreadable), "token")
-    print_note(f"error: {count} of {listing(names)} not revoked: the record is corrupt")
-    print_note(f"help: suspend the identity: `keyleash freeze {' '.join(names)} --reason TEXT`")
-
-
-def _report(settings: Settings, done: Revocation, wait_s: int | None) -> None:
-    bound_ms = done.bound_us // 1000
-    where = (settings.store, sorted({name for name, _ in done.tokens}))
+def _report(settings: Settings, done: Revocation, wait: timedelta | None) -> None:
     if not settings.json:
         # Before the counts, which take time.
         count = counted(len(done.tokens), "token")
-        print_note(f"{count} revoked, effective {iso_time(bound_ms)}")
-    before, more = _if_permitted(
-        lambda: recent_calls(*where, (bound_ms - BEFORE_MS, bound_ms), AT_MOST)
-    ) or (None, ())
+        print_note(f"{count} revoked, effective {iso_time(done.effective_us // 1000)}")
+    done = settings.operator.tokens.with_calls_before(done)
     if not settings.json:
         print_table(
             [
@@ -268,51 +214,31 @@ def _report(settings: Settings, done: Revocation, wait_s: int | None) -> None:
                 Column("identity", fold=True),
                 Column("calls in the minute before", "right"),
             ],
-            [
-                (id_, name, _shown_count(before, id_) + (" or more" if name in more else ""))
-                for name, id_ in done.tokens
-            ],
+            [[item.id, item.identity, _calls_before(item)] for item in done.tokens],
         )
-    denials = None
-    if wait_s is not None:
-        time.sleep(wait_s)
-        denials = _if_permitted(lambda: count_revoked_denials(*where, bound_ms))
+    if wait is not None:
+        time.sleep(wait.total_seconds())
+        done = settings.operator.tokens.with_denials(done)
     if settings.json:
-        revoked = [
-            {
-                "id": id_,
-                "identity": name,
-                "recorded_in_the_minute_before": None if before is None else before[id_],
-                **({} if denials is None else {"denied_since": denials[id_]}),
-            }
-            for name, id_ in done.tokens
-        ]
-        document = {**json_object(done, "bound_us"), "revoked": revoked}
-        print_json({**document, "unreadable": done.unreadable})
-    elif denials is not None and wait_s is not None:
-        count = counted(sum(denials[id_] for _, id_ in done.tokens), "call")
-        print_note(f"{count} denied in the {span(wait_s)} since")
+        print_json(done)
+    elif wait is not None and (denied := done.denied_since) is not None:
+        print_note(
+            f"{counted(denied, 'call')} denied in the {span(int(wait.total_seconds()))} since"
+        )
 
 
-def _if_permitted(read: Callable[[], T]) -> T | None:
-    """Return what *read* returns; None if the user may not read audit streams.
-
-    The tokens are revoked by then, which must not look like a failure.
-    """
-    try:
-        return read()
-    except NoPermissionError:
-        return None
+def _calls_before(item: RevokedToken) -> str:
+    if item.calls_before is None:
+        return "unknown"
+    return f"{item.calls_before}{' or more' if item.is_partial else ''}"
 
 
-def _shown_count(counts: Mapping[str, int] | None, token_id: str) -> str:
-    return "unknown" if counts is None else str(counts[token_id])
-
-
-def _grace_s(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+def _grace(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> timedelta | None:
     if value is not None and re.fullmatch("0+[wdhms]?", value):
-        return 0
-    return duration_s(context, parameter, value)
+        return timedelta(0)
+    return as_duration(context, parameter, value)
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token rotate agent-runner --grace 10m)"))
@@ -320,7 +246,7 @@ def _grace_s(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option(
     "--grace",
     metavar="DURATION",
-    callback=_grace_s,
+    callback=_grace,
     default="10m",
     show_default=True,
     help="Time for which replaced tokens stay valid; `0` for none.",
@@ -329,36 +255,31 @@ def _grace_s(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--note", help="As for `token issue`.  [default: that of the token ID]")
 @json_option
 @pass_settings
-def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: str | None) -> None:
+def rotate(
+    settings: Settings, which: str, grace: timedelta, ttl: timedelta | None, note: str | None
+) -> None:
     """Replace every live token of IDENTITY, or the token ID, by a new one.
 
     Prints the new token once, as `token issue` does. Replaced tokens expire after the grace, or at
     their own expiry if that is earlier. Limits of the identity are not reset; a limit `per: token`
     starts at 0.
     """
-    _require_no_secret(which)
     _require_note(note or "")
-    # An identity has precedence over a token id of the same text.
-    is_identity = "-" in which or bool(active_records(settings.store, [which]))
     with settings.changing("look at `keyleash token list`"):
-        done = rotate_token(
-            settings.store,
-            identity=which if is_identity else None,
-            token_id=None if is_identity else which,
-            grace_s=grace,
-            ttl_s=ttl,
-            note=note,
-        )
-    replaced = [{"id": id_, "expires_at": iso_time(ends)} for id_, ends in done.replaced]
-    _print_issued(settings, done.issued, replaced=replaced)
+        done = settings.operator.tokens.rotate(which, grace=grace, ttl=ttl, note=note)
+    if settings.json:
+        print_json(done)
+    else:
+        click.echo(done.issued.token)
+    now_ms = settings.store.now_ms()
+    _note_issued(settings, done.issued, now_ms)
     if settings.json:
         return
-    now_ms = settings.store.now_ms()
-    for id_, ends_ms in done.replaced:
+    for item in done.replaced:
         # Without grace this time is past.
-        left = round((ends_ms - now_ms) / 1000)
+        left = round((item.expires_ms - now_ms) / 1000)
         when = f"in {span(left)}" if left > 0 else "now"
-        print_note(f"it replaces {id_}, which expires {when}, at {clock_time(ends_ms)}")
+        print_note(f"it replaces {item.id}, which expires {when}, at {clock_time(item.expires_ms)}")
     if not done.replaced:
         print_note("there was no live token to replace")
 
@@ -374,18 +295,13 @@ def show(settings: Settings, token_id: str) -> None:
     the number of its calls in the audit log, which has reads only if the policy records them.
     `denied` is the number of calls denied since its revocation.
     """
-    _require_no_secret(token_id)
-    store = settings.store
-    info = require_token(store, token_id)
-    uses = count_token_calls(store, info.identity, token_id)
-    denied = count_revoked_denials(store, [info.identity])[token_id]
-    now_ms = store.now_ms()
+    found = settings.operator.tokens.show(token_id)
     if settings.json:
-        counts = {"recorded_uses": uses, "denied_as_revoked": denied}
-        print_json({**token_json(info, now_ms), **counts})
+        print_json(found)
         return
+    info, denied = found.token, found.denied_as_revoked
 
-    def moment(time_ms: int, now_ms: int = now_ms) -> str:
+    def moment(time_ms: int, now_ms: int = info.read_ms) -> str:
         return f"{clock_time(time_ms)} ({distance(time_ms, now_ms)})"
 
     rows = [
@@ -397,8 +313,8 @@ def show(settings: Settings, token_id: str) -> None:
         ("expires", moment(info.expires_ms)),
         ("rotated to", info.replaced_by),
         ("rotate", "" if info.due_ms is None else moment(info.due_ms)),
-        ("last used", _last_use(info, now_ms, moment)),
-        ("uses", f"{uses} recorded"),
+        ("last used", _last_use(info, moment)),
+        ("uses", f"{found.recorded_uses} recorded"),
         ("denied", f"{denied} since it was revoked" if denied else ""),
     ]
     for name, text in rows:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
@@ -13,9 +15,11 @@ from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity
 from keyleash.policy import Identity, Limit, SubjectKind
 from keyleash.policy.problems import did_you_mean, listing
+from keyleash.results import Instant, Result
 from keyleash.store.scripts import RESET_LIMITS
 from keyleash.store.state import Layout
 from keyleash.store.store import Store, batches
+from keyleash.text import json_object
 
 PIECE = 5000
 """Counters deleted per script, which blocks the server."""
@@ -26,23 +30,30 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class LimitReset:
+class LimitReset(Result):
     """
     The result of a reset.
 
     Attributes:
-        bound_us: Server time of the reset, Unix µs: later calls count from 0.
+        effective_us: Server time of the reset, Unix µs: later calls count from 0.
         event: The id of the control event.
         identity: The identity.
         limits: The names of the reset limits, in the order of the policy.
         counters: The number of deleted counters per token or per captured segment.
+        effective_at: `effective_us` as a `datetime`.
     """
 
-    bound_us: int
+    effective_us: int
     event: str
     identity: str
     limits: tuple[str, ...]
     counters: int
+    effective_at = Instant[datetime]("effective_us")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the reset as `--json` prints it."""
+        names = ("identity", "limits", "counters", "bound_at=effective_us", "event")
+        return json_object(self, *names)
 
 
 def reset_limits(
@@ -73,7 +84,7 @@ def reset_limits(
         ValueError: *reason* is empty or too long.
     """
     if not reason.strip():
-        raise ValueError("a reset needs a reason")
+        raise ValueError("`reason` must not be blank")
     check_reason(reason)
     for _ in range(ROUNDS):
         found = _reset(store, identity, limit, reason)
@@ -98,12 +109,12 @@ def _reset(store: Store, identity: str, limit: str | None, reason: str) -> Limit
     reply = store.run(RESET_LIMITS, *words)
     if reply == 0:
         return None
-    bound_us, event = _checked(reply)
+    effective_us, event = _checked(reply)
     for piece in pieces:
         layout = store.client.hget(store.keys.layouts, identity)
         words = (store.actor, identity, reason, layout, "", b"", 0, *piece)
         _checked(store.run(RESET_LIMITS, *words))
-    return LimitReset(int(bound_us), event.decode(), identity, tuple(names), len(counters))
+    return LimitReset(int(effective_us), event.decode(), identity, tuple(names), len(counters))
 
 
 def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:
@@ -166,5 +177,5 @@ def _checked(reply: list[bytes] | bytes | int) -> tuple[bytes, bytes]:
             "another policy was loaded during the reset; some counters remain",
             help="run it again",
         )
-    bound_us, event = reply
-    return bound_us, event
+    effective_us, event = reply
+    return effective_us, event

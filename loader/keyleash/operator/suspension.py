@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from keyleash.errors import OperationError
+from keyleash.results import Instant, Result
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
 from keyleash.store.state import MAX_REASON_BYTES, IdentityState
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import reading_reply
+from keyleash.text import json_object
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class Frozen(Result):
     """
     An identity after a freeze or a thaw.
 
@@ -25,28 +28,37 @@ class Frozen:
         until_ms: When the suspension ends, server time, Unix milliseconds; None if it does not end
             by itself, or there is none.
         reason: The reason; empty if none was given, or it is not suspended.
+        until: `until_ms` as a `datetime`.
     """
 
     identity: str
     changed: bool
     until_ms: int | None = None
     reason: str = ""
+    until = Instant["datetime | None"]("until_ms")
 
 
 @dataclass(frozen=True, slots=True)
-class FreezeResult:
+class FreezeResult(Result):
     """
     The result of a freeze or a thaw.
 
     Attributes:
-        bound_us: Server time of the change, Unix µs: it applies to all later calls.
+        effective_us: Server time of the change, Unix µs: it applies to all later calls.
         event: The id of the control event; empty if nothing changed.
         identities: The identities that were named.
+        effective_at: `effective_us` as a `datetime`.
     """
 
-    bound_us: int
+    effective_us: int
     event: str
     identities: tuple[Frozen, ...]
+    effective_at = Instant[datetime]("effective_us")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the change as `--json` prints it."""
+        shown = json_object(self, "bound_at=effective_us", "event", "identities")
+        return {**shown, "event": self.event or None}
 
 
 def freeze(
@@ -66,10 +78,10 @@ def freeze(
         OperationError (unknown-identity): An identity is not active; nothing was changed.
         OperationError (vault-changing): Prefixes are being changed; nothing was changed.
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
-        ValueError: *for_s* is not positive, or *reason* is too long.
+        ValueError: The duration is not positive, or *reason* is too long.
     """
     if for_s is not None and for_s <= 0:
-        raise ValueError("an identity is suspended for at least a second")
+        raise ValueError("`duration` must be at least a second")
     check_reason(reason)
     for_ms = "" if for_s is None else str(for_s * 1000)
     words = (reason, for_ms, *dict.fromkeys(identities))
@@ -97,7 +109,7 @@ def check_reason(reason: str) -> None:
     """
     reject_tokens(reason=reason)
     if len(reason.encode()) > MAX_REASON_BYTES:
-        raise ValueError(f"a reason has at most {MAX_REASON_BYTES} bytes")
+        raise ValueError(f"`reason` must have at most {MAX_REASON_BYTES} bytes")
 
 
 def _run(
@@ -112,9 +124,9 @@ def _run(
             help="see `keyleash status` for active identities",
         )
     with reading_reply("EVAL"):
-        bound_us, event, *rest = reply
+        effective_us, event, *rest = reply
         return FreezeResult(
-            bound_us=int(bound_us),
+            effective_us=int(effective_us),
             event=event.decode(),
             identities=tuple(map(_frozen, zip(*[iter(rest)] * fields, strict=True))),
         )

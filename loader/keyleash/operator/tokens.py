@@ -1,32 +1,37 @@
 """Issue, list, rotate and revoke tokens.
 
-In all functions *client* is a redis-py client of an operator, *actor* the operator's name for the
-control stream, and *keyspace* is read from the server if None.
+Each token has a *record*, which guards read (`TokenRecord`, at the digest of the token), and an
+*entry* for operators: a JSON object in the hash `Keyspace.tokens`, by token id. The record expires
+a week after the token; the entry remains until the tokens are listed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from itertools import chain
 from typing import Any
 
 from redis import exceptions as redis_errors
 
-from keyleash.errors import OperationError
+from keyleash.errors import OperationError, UsageError
 from keyleash.policy import Identity, TokenRules, parse_policy
 from keyleash.policy.problems import which_identity
+from keyleash.results import Instant, Result
 from keyleash.store.identities import (
     active_records,
     known_identities,
     require_active,
+    require_known,
 )
 from keyleash.store.scripts import ISSUE_TOKENS, REVOKE, ROTATE_TOKEN
 from keyleash.store.store import Store, batches
 from keyleash.store.token import (
+    TOKEN_START,
     TokenRecord,
     new_token,
     new_token_id,
@@ -35,6 +40,7 @@ from keyleash.store.token import (
     use_noted_us,
 )
 from keyleash.store.wire import reading_reply
+from keyleash.text import json_object, without_tokens
 
 MAX_NOTE = 200
 PIECE = 100
@@ -42,12 +48,13 @@ PIECE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class IssuedToken:
+class IssuedToken(Result):
     """A new token; `token` is the secret, and is stored nowhere else.
 
     Attributes:
         expires_ms: When it expires, server time, Unix milliseconds.
         capped: Whether the requested life was longer than the policy's `max_ttl`.
+        expires_at: `expires_ms` as a `datetime`.
     """
 
     token: str = field(repr=False)
@@ -55,6 +62,11 @@ class IssuedToken:
     identity: str
     expires_ms: int
     capped: bool
+    expires_at = Instant[datetime]()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the token, with its secret, as `--json` prints it."""
+        return json_object(self, "token", "id", "identity", "expires_ms")
 
 
 def issue_token(
@@ -73,7 +85,7 @@ def issue_token(
         OperationError (vault-changing): The key prefixes were changed meanwhile; nothing was
             issued.
         SecretInTextError: *note* or *actor* contains a token; nothing was issued.
-        ValueError: *ttl_s* is not positive, or *note* is too long.
+        ValueError: The lifetime is not positive, or *note* is too long.
         TypeError: An argument has a wrong type; a bool is not a number.
     """
     return issue_tokens(store, identity, 1, ttl_s=ttl_s, note=note)[0]
@@ -122,12 +134,12 @@ def _check_request(identity: str, ttl_s: int | None, note: str) -> None:
         if not isinstance(value, str):
             raise TypeError(f"`{name}` must be a str, not {type(value).__name__}")
     if ttl_s is not None:
-        _require_int("ttl_s", ttl_s)
+        _require_int("ttl", ttl_s)
     reject_tokens(note=note)
     if ttl_s is not None and ttl_s <= 0:
-        raise ValueError("a token must live for at least a second")
+        raise ValueError("`ttl` must be at least a second")
     if len(note) > MAX_NOTE:
-        raise ValueError(f"a note has at most {MAX_NOTE} characters")
+        raise ValueError(f"`note` must have at most {MAX_NOTE} characters")
 
 
 def _require_int(name: str, value: object) -> None:
@@ -174,7 +186,7 @@ class TokenState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class TokenInfo:
+class TokenInfo(Result):
     """A token, without its secret; times are server time, Unix milliseconds.
 
     Attributes:
@@ -184,6 +196,8 @@ class TokenInfo:
             time; None if never.
         due_ms: When it is due for rotation; None if never, or if it was rotated.
         replaced_by: The id of the token that replaced it; empty if none.
+        read_ms: The server's clock when it was read.
+        issued_at, expires_at, used_at, due_at: The times as `datetime`.
     """
 
     id: str
@@ -196,18 +210,46 @@ class TokenInfo:
     used_ms: int | None = None
     due_ms: int | None = None
     replaced_by: str = ""
+    read_ms: int = field(default=0, compare=False)
+    issued_at = Instant[datetime]()
+    expires_at = Instant[datetime]()
+    used_at = Instant["datetime | None"]()
+    due_at = Instant["datetime | None"]()
+
+    @property
+    def is_stale(self) -> bool:
+        """Return whether it was overdue for rotation when it was read."""
+        return self.is_due(self.read_ms)
 
     def is_due(self, now_ms: int) -> bool:
         """Return whether it is overdue for rotation."""
         return self.state is TokenState.LIVE and self.due_ms is not None and self.due_ms <= now_ms
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the token as `--json` prints it."""
+        return {
+            **json_object(self, "id", "identity", "state", "issued_ms", "expires_ms"),
+            **json_object(self, "last_used_at=used_ms", "rotate_at=due_ms", "is_stale"),
+            "replaced_by": self.replaced_by or None,
+            "by": self.by,
+            "note": without_tokens(self.note),
+        }
+
 
 def list_tokens(store: Store, identity: str | None = None) -> list[TokenInfo]:
     """Return the tokens of one identity, or of all, newest first.
 
-    Deletes the entries of tokens that expired more than a week ago, if *client* may write.
+    Deletes the entries of tokens that expired more than a week ago, if the user may write.
+
+    Raises:
+        OperationError (no-policy): No policy was ever loaded.
+        OperationError (unknown-identity): There never was such an identity.
+        OperationError (unreadable): An entry is corrupt.
     """
-    names = known_identities(store) if identity is None else [identity]
+    return _tokens_of(store, require_known(store, identity))
+
+
+def _tokens_of(store: Store, names: Sequence[str]) -> list[TokenInfo]:
     records = active_records(store, names)
     rules = {
         name: None
@@ -234,7 +276,7 @@ def read_tokens(
     store: Store, rules: Mapping[str, TokenRules | None], now_us: int
 ) -> Iterator[tuple[str, list[TokenInfo], list[str]]]:
     """
-    Yield identities with their tokens, and the ids of entries whose records are deleted.
+    Yield identities with their tokens, and the ids of entries whose records have expired.
 
     Args:
         rules: The token rules of each identity to read; None if it is not in the active policy.
@@ -274,14 +316,21 @@ def require_token(store: Store, token_id: str) -> TokenInfo:
     """Return the token with an id.
 
     Raises:
+        UsageError: *token_id* is a token.
         OperationError (unknown-token-id): No token has it.
     """
-    for info in list_tokens(store):
+    _require_no_secret(token_id)
+    for info in _tokens_of(store, known_identities(store)):
         if info.id == token_id:
             return info
     raise OperationError(
         "unknown-token-id", f"no token has the id `{token_id}`", help="see `keyleash token list`"
     )
+
+
+def _require_no_secret(token_id: str) -> None:
+    if token_id.startswith(TOKEN_START):
+        raise UsageError("this is a token, not a token id", help="see `keyleash token list`")
 
 
 def _parsed(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:
@@ -295,7 +344,7 @@ def _parsed(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping
         except (ValueError, LookupError, TypeError):
             raise OperationError(
                 "unreadable",
-                f"the record of a token of `{identity}` is corrupt",
+                f"the entry of a token of `{identity}` is corrupt",
                 help="find out what wrote to the control keys; `keyleash doctor` checks them",
             ) from None
         known[token_id.decode("utf-8", "backslashreplace")] = facts
@@ -325,6 +374,7 @@ def _token_info(
         used_ms=used_ms if used_ms > issued_ms else None,
         due_ms=None if rotate_after_s is None else issued_ms + rotate_after_s * 1000,
         replaced_by=replaced_by,
+        read_ms=now_us // 1000,
     )
 
 
@@ -338,49 +388,101 @@ def _state(record: TokenRecord, idle_s: int | None, now_us: int) -> TokenState:
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
+class RevokedToken(Result):
+    """A newly revoked token.
+
+    Attributes:
+        calls_before: Its commands in the audit log of the minute before; None if they were not
+            counted, or the user may not read the audit log.
+        is_partial: Whether only the newest events of that minute were counted.
+        denied_since: The calls that were denied since; None as for `calls_before`.
+    """
+
+    identity: str
+    id: str
+    calls_before: int | None = None
+    is_partial: bool = False
+    denied_since: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the token as `--json` prints it."""
+        names = ["id", "identity", "recorded_in_the_minute_before=calls_before"]
+        if self.denied_since is not None:
+            names.append("denied_since")
+        return json_object(self, *names)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation(Result):
     """
     The result of a revocation.
 
     Attributes:
-        bound_us: Server time of the revocation, Unix µs: all later calls are denied.
-        tokens: (identity, token id) of each newly revoked token, including expired ones that still
-            have a record.
+        effective_us: Server time of the revocation, Unix µs: all later calls are denied.
+        tokens: The newly revoked tokens, including expired ones that still have a record.
         unreadable: The identity of each token that could not be revoked, because its entry is
             corrupt.
+        effective_at: `effective_us` as a `datetime`.
     """
 
-    bound_us: int
-    tokens: tuple[tuple[str, str], ...]
+    effective_us: int
+    tokens: tuple[RevokedToken, ...]
     unreadable: tuple[str, ...] = ()
+    effective_at = Instant[datetime]("effective_us")
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Return the identities of the tokens, sorted."""
+        return tuple(sorted({token.identity for token in self.tokens}))
+
+    @property
+    def denied_since(self) -> int | None:
+        """Return the calls of all tokens that were denied since; None if they were not counted."""
+        counts = [token.denied_since for token in self.tokens if token.denied_since is not None]
+        return sum(counts) if len(counts) == len(self.tokens) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the revocation as `--json` prints it."""
+        return json_object(self, "bound_at=effective_us", "revoked=tokens", "unreadable")
 
 
-def revoke(store: Store, *, token_id: str | None = None, identity: str | None = None) -> Revocation:
-    """Revoke one token, all of an identity, or, with neither named, all tokens.
+def revoke(
+    store: Store,
+    *,
+    token_id: str | None = None,
+    identity: str | None = None,
+    everything: bool = False,
+) -> Revocation:
+    """Revoke one token, all tokens of an identity, or all tokens.
 
     Raises:
+        TypeError: Not exactly one of them is selected.
+        UsageError: *token_id* is a token.
         OperationError (unknown-token-id): No token has *token_id*.
-        OperationError (unknown-identity): *identity* is empty.
+        OperationError (unknown-identity): There never was such an identity.
+        OperationError (no-policy): No policy was ever loaded.
     """
-    # The script reads an empty name as all: an unset variable must not revoke everything.
+    if (token_id is not None) + (identity is not None) + everything != 1:
+        raise TypeError("give exactly one of `token_id`, `identity` and `all=True`")
+    if token_id is None:
+        require_known(store, identity)
+    else:
+        _require_no_secret(token_id)
+    # The script reads an empty id as all: an unset variable must not revoke everything.
     if token_id == "":
         raise OperationError(
             "unknown-token-id", "no token has the id ``", help="see `keyleash token list`"
         )
-    if identity == "":
-        raise OperationError(
-            "unknown-identity", "there is no identity ``", help="see `keyleash status`"
-        )
     reply = store.run(REVOKE, store.actor, identity or "", token_id or "")
     with reading_reply("EVAL"):
-        bound_us = int(reply[0])
+        effective_us = int(reply[0])
         words = [item.decode() for item in reply[1:]]
         pairs = list(zip(words[::2], words[1::2], strict=True))
     if token_id is not None and not pairs:
         require_token(store, token_id)
     return Revocation(
-        bound_us=bound_us,
-        tokens=tuple((name, id_) for name, id_ in pairs if id_),
+        effective_us,
+        tokens=tuple(RevokedToken(name, id_) for name, id_ in pairs if id_),
         unreadable=tuple(name for name, id_ in pairs if not id_),
     )
 
@@ -389,21 +491,35 @@ GRACE_S = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class ReplacedToken(Result):
+    """A token that another replaced, and when it expires: server time, Unix milliseconds."""
+
+    id: str
+    expires_ms: int
+    expires_at = Instant[datetime]()
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation(Result):
     """
     The result of a rotation.
 
     Attributes:
         issued: The new token.
-        replaced: The id and the end, server time in Unix milliseconds, of each replaced token.
+        replaced: The tokens that it replaces.
     """
 
     issued: IssuedToken
-    replaced: tuple[tuple[str, int], ...]
+    replaced: tuple[ReplacedToken, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the new token, with its secret, and the replaced ones as `--json` prints them."""
+        return {**self.issued.to_dict(), **json_object(self, "replaced")}
 
 
 def rotate_token(
     store: Store,
+    which: str | None = None,
     *,
     identity: str | None = None,
     token_id: str | None = None,
@@ -415,25 +531,34 @@ def rotate_token(
     Replace one token, or all live tokens of an identity, by a new one.
 
     Args:
-        identity: The identity whose live tokens, if any, are replaced. Either this or *token_id*.
+        which: The name of an identity, or a token id. A name has precedence.
+        identity: The identity whose live tokens, if any, are replaced.
         token_id: The token that is replaced.
         grace_s: The seconds for which replaced tokens remain valid, at most until they expire.
         note: As for `issue_token`; if None, the note of the replaced token.
 
     Raises:
-        OperationError (unknown-token-id): No token has *token_id*.
+        TypeError: Not exactly one of *which*, *identity* and *token_id* is given.
+        UsageError: *which* or *token_id* is a token.
+        OperationError (unknown-token-id): No token has the id.
         OperationError (unreadable): A token entry is corrupt.
         OperationError (token-not-live): The token is expired or revoked; nothing was issued.
-        ValueError: *grace_s* is negative. Otherwise as `issue_token`.
+        ValueError: The grace is negative. Otherwise as `issue_token`.
     """
-    _require_int("grace_s", grace_s)
+    _require_int("grace", grace_s)
     if grace_s < 0:
-        raise ValueError("a grace cannot be negative")
+        raise ValueError("`grace` must not be negative")
+    if (which, identity, token_id).count(None) != 2:
+        raise TypeError("give either a token id or an identity")
+    if which is not None:
+        _require_no_secret(which)
+        # No token id has a hyphen.
+        is_identity = "-" in which or bool(active_records(store, [which]))
+        identity, token_id = (which, None) if is_identity else (None, which)
     if token_id is not None:
         old = require_token(store, token_id)
         identity, note = old.identity, old.note if note is None else note
-    if identity is None:
-        raise ValueError("neither an identity nor a token is named")
+    assert identity is not None  # noqa: S101 - one of them was given
     _check_request(identity, ttl_s, note or "")
     # The script does not validate the entries.
     _parsed(identity, store.client.hgetall(store.keys.tokens(identity)))
@@ -460,4 +585,6 @@ def rotate_token(
     with reading_reply("EVAL"):
         issued = IssuedToken(token, new_id, identity, int(reply[0]), bool(reply[1]))
         pairs = zip(reply[2::2], reply[3::2], strict=True)
-        return Rotation(issued, tuple((id_.decode(), int(ends)) for id_, ends in pairs))
+        return Rotation(
+            issued, tuple(ReplacedToken(id_.decode(), int(ends)) for id_, ends in pairs)
+        )

@@ -1,0 +1,129 @@
+"""Count the calls of tokens in the audit log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from redis.exceptions import NoPermissionError
+
+from keyleash.audit.read import Query, read_denials, read_events
+from keyleash.errors import ReplyCode
+from keyleash.operator.tokens import Revocation, TokenInfo, require_token
+from keyleash.results import Result
+from keyleash.store.store import Store
+from keyleash.text import json_object
+
+BEFORE_MS = 60_000
+AT_MOST = 10_000
+"""Maximum number of events read per audit stream after a revocation."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse(Result):
+    """A token, and its calls in the audit log.
+
+    Attributes:
+        token: The token, without its secret.
+        recorded_uses: Its commands in the audit log, which has reads only if the policy records
+            them.
+        denied_as_revoked: The number of calls that were denied since it was revoked.
+    """
+
+    token: TokenInfo
+    recorded_uses: int
+    denied_as_revoked: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the token and its calls as `--json` prints them."""
+        return {**self.token.to_dict(), **json_object(self, "recorded_uses", "denied_as_revoked")}
+
+
+def token_use(store: Store, token_id: str) -> TokenUse:
+    """Return the token with an id, and the number of its calls.
+
+    Raises:
+        UsageError: *token_id* is a token.
+        OperationError (unknown-token-id): No token has it.
+    """
+    token = require_token(store, token_id)
+    return TokenUse(
+        token,
+        count_token_calls(store, token.identity, token_id),
+        count_revoked_denials(store, [token.identity])[token_id],
+    )
+
+
+def with_calls_before(store: Store, done: Revocation) -> Revocation:
+    """Return a revocation with the calls of its tokens in the minute before.
+
+    Of each identity, at most the newest 10,000 events of that minute are read. Nothing is counted
+    if the user may not read audit streams.
+    """
+    span_ms = done.effective_us // 1000 - BEFORE_MS, done.effective_us // 1000
+    try:
+        counts, partial = recent_calls(store, done.identities, span_ms, AT_MOST)
+    except NoPermissionError:
+        return done
+    tokens = (
+        replace(item, calls_before=counts[item.id], is_partial=item.identity in partial)
+        for item in done.tokens
+    )
+    return replace(done, tokens=tuple(tokens))
+
+
+def with_denials(store: Store, done: Revocation) -> Revocation:
+    """Return a revocation with the number of calls that were denied since; as above."""
+    try:
+        counts = count_revoked_denials(store, done.identities, done.effective_us // 1000)
+    except NoPermissionError:
+        return done
+    return replace(
+        done, tokens=tuple(replace(item, denied_since=counts[item.id]) for item in done.tokens)
+    )
+
+
+def count_token_calls(store: Store, identity: str, token_id: str) -> int:
+    """Return the number of recorded commands of a token, including each command of a batch.
+
+    Allowed calls may be more: reads are recorded only if the policy says so, and streams are
+    trimmed.
+    """
+    return sum(1 for _ in read_events(store, [identity], Query(token=token_id)))
+
+
+def recent_calls(
+    store: Store, identities: Collection[str], span_ms: tuple[int, int], at_most: int
+) -> tuple[Counter[str], frozenset[str]]:
+    """Count the recorded commands of a time span by token id.
+
+    *span_ms* is the first and the last millisecond, server time. Of each identity, the newest
+    *at_most* events are read; those that have more are returned with the counts.
+    """
+    query = Query(since_ms=span_ms[0], until_ms=span_ms[1])
+    counts: Counter[str] = Counter()
+    incomplete = set()
+    for identity in identities:
+        events = read_events(store, [identity], query, newest_first=True)
+        counts.update(event.token for event in islice(events, at_most))
+        if next(events, None) is not None:
+            incomplete.add(identity)
+    return counts, frozenset(incomplete)
+
+
+def count_revoked_denials(
+    store: Store, identities: Collection[str], since_ms: int | None = None
+) -> Counter[str]:
+    """Count the calls that were denied because their token is revoked, by token id.
+
+    Repeats within a minute count with the first of them; they are left out if that came before
+    *since_ms*.
+    """
+    query = Query(code=ReplyCode.TOKEN_REVOKED, since_ms=since_ms)
+    counts: Counter[str] = Counter()
+    for denial in read_denials(store, identities, query):
+        counts[denial.token] += denial.repeats
+    return counts
