@@ -223,7 +223,7 @@ def test_run_of_an_agent_is_audited_explained_and_undone(
 
     assert [event.op for event in loaded.audit.events("one", since="1h")] == ["SET"]
     assert [denial.code for denial in loaded.audit.denials("one")] == ["KEY_NOT_GRANTED"]
-    assert len(loaded.audit.timeline("a:1")) == 1
+    assert len(loaded.audit.timeline("a:1").entries) == 1
     assert loaded.can_i("one", "GET", "a:1")
     assert loaded.explain("one", "GET", "b:1").decision.code == "KEY_NOT_GRANTED"
     plan = loaded.undo.plan(correlation="req-42")

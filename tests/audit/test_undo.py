@@ -253,9 +253,7 @@ def test_undo_is_recorded(client: Any, scribe: Scribe) -> None:
     """The operators' stream has numbered events, and the control stream has an action."""
     for key in "kl":
         scribe.run("a", "SET", key, "2", correlation=key)
-        apply_undo(
-            Store.open(client, actor="ops"), plan(client, key), description=f"correlation {key}"
-        )
+        apply_undo(Store.open(client, actor="ops"), plan(client, key))
 
     entries = client.xrange(NAMES.audit("@operators"))
     controls = [fields for _, fields in client.xrange(NAMES.control)]
@@ -265,7 +263,7 @@ def test_undo_is_recorded(client: Any, scribe: Scribe) -> None:
     assert [(control[b"event"], control[b"actor"], control[b"keys"]) for control in controls] == [
         (b"undo", b"ops", b"1")
     ] * 2
-    assert controls[0][b"selection"] == b"correlation k"
+    assert controls[0][b"selection"] == b"--correlation k"
 
 
 def test_change_after_the_plan_stops_the_undo(client: Any, scribe: Scribe) -> None:

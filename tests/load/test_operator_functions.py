@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def test_undo_with_a_token_in_its_description_changes_nothing(leash: Leash) -> N
     selected = plan_undo(leash.store, UndoSelection(identity="one"))
 
     with pytest.raises(SecretInTextError, match="`description` contains a token"):
-        apply_undo(leash.store, selected, description=TOKEN)
+        apply_undo(leash.store, replace(selected, description=TOKEN))
 
     assert leash.admin.get("k") == b"new"
 

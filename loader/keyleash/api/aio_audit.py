@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 from keyleash.api import calls
 from keyleash.api.calls import Selection
-from keyleash.api.inputs import Moment
+from keyleash.api.inputs import Duration, Moment, seconds_of
 from keyleash.api.run import AsyncRunner
-from keyleash.audit import AuditEvent, ControlEvent, Denial
-from keyleash.audit.export import ArchiveReport, Exported, FileFormat
+from keyleash.audit import (
+    AuditEvent,
+    ControlEvent,
+    Denial,
+    EventDetails,
+    Stats,
+    Timeline,
+    read_details,
+)
+from keyleash.audit.export import (
+    ArchiveReport,
+    Exported,
+    ExportResult,
+    FileFormat,
+    export_streams,
+    follow_export,
+)
 from keyleash.audit.point_in_time import ValueThen
 from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
@@ -83,14 +98,29 @@ class AsyncAuditOperations:
         *identities: str,
         since: Moment | None = None,
         until: Moment | None = None,
+        token_id: str | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[ControlEvent]:
-        """Yield operator actions by time; see `events`."""
+        """Yield operator actions by time; see `events`.
+
+        Args:
+            identities: Only actions that concern one of them.
+            token_id: Only actions on this token.
+        """
+        selection = Selection(since, until, token_id=token_id)
         return self._run.iterate(
-            calls.select_control, identities, Selection(since, until), newest_first=newest_first
+            calls.select_control, identities, selection, newest_first=newest_first
         )
 
-    def follow(self, *identities: str, since: Moment | None = None) -> AsyncIterator[AuditEvent]:
+    def follow(
+        self,
+        *identities: str,
+        since: Moment | None = None,
+        key: str | bytes | None = None,
+        correlation: str | None = None,
+        token_id: str | None = None,
+        op: str | None = None,
+    ) -> AsyncIterator[AuditEvent]:
         """Yield events as they are recorded, without end.
 
         Identities that are loaded meanwhile are followed too, if none is named.
@@ -98,28 +128,91 @@ class AsyncAuditOperations:
         Args:
             identities: See the class.
             since: Also yield what was recorded from then on; only what is new if None.
+            key, correlation, token_id, op: See `events`.
         """
-        return self._run.iterate(calls.follow_events, identities, since)
+        selection = Selection(since, None, key, correlation, token_id, op)
+        return self._run.iterate(calls.follow_events, identities, selection)
 
     def follow_denials(
-        self, *identities: str, since: Moment | None = None
+        self,
+        *identities: str,
+        since: Moment | None = None,
+        key: str | bytes | None = None,
+        correlation: str | None = None,
+        token_id: str | None = None,
+        op: str | None = None,
+        code: str | None = None,
     ) -> AsyncIterator[Denial]:
-        """Yield denials as they are recorded, without end; see `follow`."""
-        return self._run.iterate(calls.follow_denials, identities, since)
+        """Yield denials as they are recorded, without end; see `follow` and `denials`.
+
+        A repeated denial is yielded again, with its count, at the end of its minute.
+        """
+        selection = Selection(since, None, key, correlation, token_id, op, code)
+        return self._run.iterate(calls.follow_denials, identities, selection)
+
+    def follow_control(
+        self, *identities: str, since: Moment | None = None, token_id: str | None = None
+    ) -> AsyncIterator[ControlEvent]:
+        """Yield operator actions as they are recorded, without end; see `follow` and `control`."""
+        selection = Selection(since, token_id=token_id)
+        return self._run.iterate(calls.follow_control, identities, selection)
+
+    async def find(self, event: str, *, values: bool = False) -> EventDetails:
+        """Return all that is recorded about one event, denial or operator action.
+
+        Args:
+            event: Its id, or `<identity>/<id>` if several streams have that id.
+            values: Also read the values of before-images.
+
+        Raises:
+            OperationError (unknown-event): there is no such event.
+            OperationError (ambiguous-event): several streams have an event of that id.
+        """
+        return await self._run.call(read_details, event, values=values)
 
     async def timeline(
-        self, key: str | bytes, *, since: Moment | None = None, until: Moment | None = None
-    ) -> list[AuditEvent | Denial]:
-        """Return every trusted event and every denial that concerns *key*, oldest first."""
-        return await self._run.call(calls.timeline, key, Selection(since, until))
+        self,
+        key: str | bytes,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int | None = None,
+    ) -> Timeline:
+        """Return the events and denials that concern *key*, oldest first.
+
+        Args:
+            key: The key; text may also be escaped as in the output of `keyleash`.
+            since, until: See the class.
+            limit: The maximum number of entries, the newest; all if None.
+        """
+        return await self._run.call(calls.timeline, key, Selection(since, until), limit)
 
     async def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
         """Return the value of *key* at a past time, from before-images.
+
+        Args:
+            key: As for `timeline`.
+            time: The time, see the class.
 
         Raises:
             OperationError (unknown-value): it is not recorded.
         """
         return await self._run.call(calls.value_at, key, time)
+
+    async def stats(
+        self,
+        *identities: str,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        segments: int = 2,
+    ) -> Stats:
+        """Count events and denials by identity, command, key prefix and reply code; find gaps.
+
+        Args:
+            identities, since, until: See the class.
+            segments: The number of segments in a key prefix.
+        """
+        return await self._run.call(calls.stats, identities, Selection(since, until), segments)
 
     async def export(
         self,
@@ -127,20 +220,58 @@ class AsyncAuditOperations:
         *identities: str,
         file_format: str = "jsonl",
         take_over: bool = False,
-    ) -> list[Exported]:
-        """Write the new entries of all audit streams to an archive, and acknowledge them.
+        progress: Callable[[int, int | None], None] | None = None,
+        on_export: Callable[[Exported], None] | None = None,
+        is_stopping: Callable[[], bool] | None = None,
+    ) -> ExportResult:
+        """Write the new entries of audit streams to an archive, and acknowledge them.
 
         Args:
             directory: An empty or new directory, or an archive.
-            identities: See the class; denials and operator actions are exported always.
+            identities: Names; all streams, with that of operator actions, if there are none.
             file_format: `jsonl` or `parquet`.
             take_over: Continue although another archive has these streams.
+            progress: Called with the number of entries so far, and None.
+            on_export: Called with each file once it is acknowledged, also if a later one fails.
+            is_stopping: Called between pages; once it returns True, the current file is finished.
 
         Raises:
             ArchiveError: the directory cannot be used as an archive.
+            OperationError (unknown-identity): there never was such an identity.
         """
         return await self._run.call(
-            calls.export_streams, Path(directory), identities, FileFormat(file_format), take_over
+            export_streams,
+            Path(directory),
+            identities=identities,
+            file_format=FileFormat(file_format),
+            take_over=take_over,
+            progress=progress,
+            on_export=on_export,
+            is_stopping=is_stopping,
+        )
+
+    def follow_export(
+        self,
+        directory: str | Path,
+        *identities: str,
+        every: Duration = "1m",
+        file_format: str = "jsonl",
+        take_over: bool = False,
+        is_stopping: Callable[[], bool] | None = None,
+    ) -> AsyncIterator[Exported]:
+        """Keep exporting new entries until *is_stopping*, and yield each file; see `export`.
+
+        Args:
+            every: The interval; shorter while the entries of a whole file are waiting.
+        """
+        return self._run.iterate(
+            follow_export,
+            Path(directory),
+            every_s=seconds_of("every", every) or 1,
+            identities=identities,
+            file_format=FileFormat(file_format),
+            take_over=take_over,
+            is_stopping=is_stopping,
         )
 
     async def verify(self, directory: str | Path, *, recorded: bool = True) -> ArchiveReport:
@@ -154,15 +285,21 @@ class AsyncAuditOperations:
         until: Moment | None = None,
         identity: str | None = None,
         correlation: str | None = None,
+        server: str = "",
     ) -> HtmlReport:
         """Return an incident report, whose `html` is a page without scripts; it shows values.
+
+        Args:
+            since, until: See the class.
+            identity: The only identity; all if None.
+            correlation: The only correlation id; all if None.
+            server: The server's name on the page; its address if empty.
 
         Raises:
             OperationError (nothing-found): there is nothing to report.
         """
-        return await self._run.call(
-            calls.incident_report, identity, Selection(since, until, correlation=correlation)
-        )
+        selection = Selection(since, until, correlation=correlation)
+        return await self._run.call(calls.incident_report, identity, selection, server)
 
 
 class AsyncUndoOperations:
@@ -180,8 +317,8 @@ class AsyncUndoOperations:
         key: str | bytes | None = None,
         since: Moment | None = None,
         until: Moment | None = None,
-        force: Sequence[bytes] = (),
-        skip: Sequence[bytes] = (),
+        force: Collection[str | bytes] = (),
+        skip: Collection[str | bytes] = (),
         across_policies: bool = False,
     ) -> UndoPlan:
         """Return what an undo of the selected events would restore, and its conflicts.
@@ -192,13 +329,14 @@ class AsyncUndoOperations:
             identity: All events of this identity; needs *since*.
             key: All changes of a key, or of the keys of a pattern; needs *since*.
             since, until: The time range of the events.
-            force: Keys whose conflicts are overridden.
-            skip: Keys that are left as they are.
+            force: Keys whose conflicts are overridden; text may be escaped as in the output.
+            skip: Keys that are left as they are, likewise.
             across_policies: Also undo what the active policy does not grant any more.
 
         Raises:
             TypeError: the arguments select nothing, or exclude each other.
             OperationError (unknown-event): there is no such event.
+            UsageError: a key of *force* or *skip* is not in the plan.
         """
         return await self._run.call(
             calls.plan_selected,
@@ -208,8 +346,8 @@ class AsyncUndoOperations:
             key=key,
             since=since,
             until=until,
-            forced=frozenset(force),
-            skipped=frozenset(skip),
+            forced=force,
+            skipped=skip,
             across_policies=across_policies,
         )
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from redis import ConnectionPool
@@ -18,26 +17,20 @@ from keyleash.audit import (
     ControlEvent,
     Denial,
     Query,
-    merged,
+    nothing_found,
     read_control,
     read_denials,
     read_events,
+    read_stats,
+    resolve_key,
 )
-from keyleash.audit.export import (
-    Archiver,
-    ArchiveReport,
-    Exported,
-    FileFormat,
-    locked_archive,
-    recorded_by_server,
-    verify_archive,
-)
+from keyleash.audit.export import ArchiveReport, recorded_by_server, verify_archive
 from keyleash.audit.point_in_time import ValueThen, value_as_of
+from keyleash.audit.read import recorded_correlation
 from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
 from keyleash.doctor import Examination, examine
-from keyleash.errors import OperationError
 from keyleash.fence import (
     AclStep,
     FencedServers,
@@ -58,10 +51,9 @@ from keyleash.fence.desired import DesiredUser
 from keyleash.fence.rotate import require_fenced
 from keyleash.metrics import SnapshotCollector
 from keyleash.operator import prepare_policy
-from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import parse_pattern
 from keyleash.status import identity_statuses, read_snapshot
-from keyleash.store.identities import require_active, require_known
+from keyleash.store.identities import require_active
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
@@ -70,7 +62,12 @@ from keyleash.watch import Address
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The entries of audit streams that a caller selects; None does not filter."""
+    """The entries of audit streams that a caller selects; None does not filter.
+
+    Attributes:
+        since, until: The time range.
+        key: A pattern, or a literal key in bytes.
+    """
 
     since: Moment | None = None
     until: Moment | None = None
@@ -94,18 +91,15 @@ class Selection:
         return Query(
             token=self.token_id,
             key=self.key if isinstance(self.key, bytes) else None,
-            pattern=pattern_of(self.key),
-            correlation=self.correlation,
+            pattern=parse_pattern(self.key) if isinstance(self.key, str) else None,
+            correlation=None
+            if self.correlation is None
+            else recorded_correlation(self.correlation),
             op=None if self.op is None else self.op.upper(),
             code=self.code,
             since_ms=since_ms,
             until_ms=until_ms,
         )
-
-
-def pattern_of(key: str | bytes | None) -> Pattern | None:
-    """Return the pattern of a key that is given as text; bytes are a literal key."""
-    return parse_pattern(key) if isinstance(key, str) else None
 
 
 def select_events(
@@ -134,33 +128,36 @@ def select_control(
 
 
 def follow_events(
-    store: Store, identities: Sequence[str], since: Moment | None
+    store: Store, identities: Sequence[str], selection: Selection
 ) -> Iterator[AuditEvent | None]:
     """Return new events as they are recorded, and None while there are none."""
-    query = Selection(since).query(store)
-    return audit.follow_events(store, lambda: stream_names(store, identities), query)
+    names = partial(stream_names, store, identities)
+    names()
+    return audit.follow_events(store, names, selection.query(store))
 
 
 def follow_denials(
-    store: Store, identities: Sequence[str], since: Moment | None
+    store: Store, identities: Sequence[str], selection: Selection
 ) -> Iterator[Denial | None]:
     """Return new denials as they are recorded, and None while there are none."""
-    query = Selection(since).query(store)
     names = partial(stream_names, store, identities, operators=False)
-    return audit.follow_denials(store, names, query)
+    names()
+    return audit.follow_denials(store, names, selection.query(store))
 
 
-def timeline(store: Store, key: str | bytes, selection: Selection) -> list[AuditEvent | Denial]:
+def follow_control(
+    store: Store, identities: Sequence[str], selection: Selection
+) -> Iterator[ControlEvent | None]:
+    """Return new operator actions as they are recorded, and None while there are none."""
+    names = stream_names(store, identities)
+    return audit.follow_control(store, names if identities else None, selection.query(store))
+
+
+def timeline(
+    store: Store, key: str | bytes, selection: Selection, limit: int | None
+) -> audit.Timeline:
     """Return the trusted events and the denials that concern a key, oldest first."""
-    raw = key.encode() if isinstance(key, str) else key
-    query = Selection(selection.since, selection.until, raw).query(store)
-    names = stream_names(store)
-    trust = Trust.of(store, [raw])
-    streams: list[Iterator[Any]] = [
-        filter(trust.is_trusted, read_events(store, names, query)),
-        read_denials(store, names, query),
-    ]
-    return list(merged(streams))
+    return audit.read_timeline(store, key, selection.query(store), limit)
 
 
 def value_at(store: Store, key: str | bytes, time: Moment) -> ValueThen:
@@ -168,24 +165,14 @@ def value_at(store: Store, key: str | bytes, time: Moment) -> ValueThen:
     time_ms = time_ms_of("time", time, store.now_ms())
     if time_ms is None:
         raise TypeError("`time` must be a str, timedelta or datetime, not None")
-    return value_as_of(store, key.encode() if isinstance(key, str) else key, time_ms)
+    return value_as_of(store, resolve_key(store, key), time_ms)
 
 
-def export_streams(
-    store: Store,
-    directory: Path,
-    identities: Sequence[str],
-    file_format: FileFormat,
-    take_over: bool,
-) -> list[Exported]:
-    """Export the new entries of all audit streams to an archive."""
-    for name in identities:
-        require_known(store, name)
-    with locked_archive(directory) as archive:
-        archiver = Archiver(
-            store, archive, file_format=file_format, identities=identities, take_over=take_over
-        )
-        return list(archiver.run())
+def stats(
+    store: Store, identities: Sequence[str], selection: Selection, segments: int
+) -> audit.Stats:
+    """Return the tallies of a time range."""
+    return read_stats(store, stream_names(store, identities), selection.query(store), segments)
 
 
 def verify(store: Store, directory: Path, recorded: bool) -> ArchiveReport:
@@ -194,25 +181,26 @@ def verify(store: Store, directory: Path, recorded: bool) -> ArchiveReport:
 
 
 def incident_report(
-    store: Store, identity: str | None, selection: Selection, server: str = ""
+    store: Store, identity: str | None, selection: Selection, server: str
 ) -> HtmlReport:
-    """
-    Return the incident report of a time range.
+    """Return the incident report of a time range.
 
     Raises:
         OperationError (nothing-found): There is nothing to report.
     """
+    query = selection.query(store)
+    names = stream_names(store, [identity] if identity else ())
     active = read_active(store)
     found = gather(
         store,
-        stream_names(store, [identity] if identity else ()),
-        selection.query(store),
+        names,
+        query,
         server=server or _name_of(store.client),
         identity=identity,
         statuses=identity_statuses(store, active, store.now_ms()) if active else (),
     )
     if found is None:
-        raise OperationError("nothing-found", "found no event or denial in this time range")
+        raise nothing_found(store, "event or denial", query)
     return found
 
 
@@ -225,8 +213,8 @@ def plan_selected(
     key: str | bytes | None,
     since: Moment | None,
     until: Moment | None,
-    forced: Collection[bytes],
-    skipped: Collection[bytes],
+    forced: Collection[str | bytes],
+    skipped: Collection[str | bytes],
     across_policies: bool,
 ) -> UndoPlan:
     """Return the undo plan of the selected events; the errors are those of `Operator`."""
@@ -237,10 +225,10 @@ def plan_selected(
         raise TypeError("give `events`, `correlation`, or `identity` or `key` with `since`")
     if not events and correlation is None and since is None:
         raise TypeError("`identity` and `key` need `since`")
-    query = Selection(since, until).query(store)
     text = key.decode() if isinstance(key, bytes) else key
+    query = Selection(since, until, text, correlation).query(store)
     selection = UndoSelection(
-        events, correlation, identity, pattern_of(text), query.since_ms, query.until_ms
+        events, query.correlation, identity, query.pattern, query.since_ms, query.until_ms
     )
     return plan_undo(
         store, selection, forced=forced, skipped=skipped, across_policies=across_policies

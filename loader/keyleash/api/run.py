@@ -62,10 +62,10 @@ class Runner:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Iterator[T]:
-        """Yield the items of *function* for the store, without those that are None."""
-        for item in self.call(function, *args, **kwargs):
-            if item is not None:
-                yield item
+        """Return the items of *function* for the store, without those that are None."""
+        # Called now, and not with the first item, so that errors come early.
+        items = self.call(function, *args, **kwargs)
+        return (item for item in items if item is not None)
 
     def close(self) -> None:
         """Close the connections."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain, pairwise, repeat
 from typing import Any, ClassVar
 
 from keyleash.errors import ReplyCode
 from keyleash.limits import Counter
+from keyleash.results import Instant, Result
 from keyleash.store.streams import Pairs, Words, pairs_of
+from keyleash.text import json_bytes, json_object, without_tokens
 
 BY_COMMAND = frozenset(
     {
@@ -30,7 +33,7 @@ LARGE = "large"
 
 
 @dataclass(frozen=True, slots=True)
-class AuditEntry:
+class AuditEntry(Result):
     """The common fields of events and denials.
 
     Attributes:
@@ -55,6 +58,16 @@ class AuditEntry:
     correlation: str
     policy: str
     seq: int = 0
+
+    time = Instant[datetime]("time_ms")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry as `audit log --json` prints it."""
+        return {
+            **json_object(self, "kind", "id", "time_ms", "identity", "seq", "token"),
+            "op": without_tokens(self.op),
+            **json_object(self, "keys", "correlation", "policy"),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,27 @@ class KeyChange:
     after: str | None = None
     after_expires_ms: int | None = None
 
+    def to_dict(self, *, images: bool = False) -> dict[str, Any]:
+        """Return the change for JSON; `before` is null if there is no before-image.
+
+        Args:
+            images: Include the before-image: a string as it is, other types in the format of DUMP.
+        """
+        result: dict[str, Any] = {"key": json_bytes(self.key), "before": None}
+        if self.before is None:
+            result["large"] = self.large
+        elif self.before.content is None:
+            result["before"] = {"exists": False}
+        else:
+            kind, data = self.before.content
+            result["before"] = {
+                "exists": True,
+                "bytes": len(data),
+                **json_object(self.before, "expires_ms"),
+                **({kind: json_bytes(data)} if images else {}),
+            }
+        return {**result, **json_object(self, "after", "after_expires_ms")}
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent(AuditEntry):
@@ -115,6 +149,22 @@ class AuditEvent(AuditEntry):
     changes: tuple[KeyChange, ...] = ()
     actor: str = ""
     is_untrusted: bool = False
+
+    def to_dict(self, *, images: bool = False) -> dict[str, Any]:
+        """Return the event as `audit log --json` prints it.
+
+        Args:
+            images: Include before-images, as `audit show --json` does.
+        """
+        present = [name for name in ("item", "actor") if getattr(self, name)]
+        arguments = ("lengths", "args_sha1", "args")
+        recorded = [name for name in arguments if getattr(self, name) is not None]
+        result = {**AuditEntry.to_dict(self), **json_object(self, *present, "cost", *recorded)}
+        if self.changes:
+            result["changes"] = [change.to_dict(images=images) for change in self.changes]
+        if self.is_untrusted:
+            result["untrusted"] = True
+        return {**result, "error": self.error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +197,16 @@ class Denial(AuditEntry):
     def is_any_command(self) -> bool:
         """Return whether `repeats` may count calls of other commands than `op`."""
         return bool(self.folded) or (self.repeats > 1 and self.code not in BY_COMMAND)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the denial as `audit log --denied --json` prints it."""
+        return {
+            **AuditEntry.to_dict(self),
+            **json_object(self, "code", "reason", "repeats"),
+            "folded": self.folded or None,
+            "any_command": self.is_any_command,
+            **({} if self.until_ms is None else json_object(self, "until_ms")),
+        }
 
 
 # Entries of audit streams; docs/reference/audit-events.md documents the fields.

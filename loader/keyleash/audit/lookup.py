@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import datetime
+from typing import Any, TypeVar
 
 from keyleash.audit.entries import (
     AuditEntry,
@@ -16,8 +17,9 @@ from keyleash.audit.entries import (
     time_of,
 )
 from keyleash.audit.operator_actions import ControlEvent, control_event
-from keyleash.audit.read import RepeatCounts, with_follow_ups
+from keyleash.audit.read import Query, RepeatCounts, with_follow_ups
 from keyleash.errors import OperationError
+from keyleash.results import Instant, Result
 from keyleash.store.store import Store
 from keyleash.store.streams import (
     AuditStream,
@@ -29,6 +31,7 @@ from keyleash.store.streams import (
     read_pages,
     streams_of,
 )
+from keyleash.text import clock_time, json_object
 
 _WANTED = re.compile(
     r"(?:(?:(?P<kind>audit|denied):)?(?P<owner>[^/\s:]+)/)?(?P<id>[0-9]{1,19}-[0-9]{1,19})"
@@ -128,11 +131,26 @@ def _read(
             return (control_event(entry),)
 
 
+def nothing_found(store: Store, what: str, query: Query) -> OperationError:
+    """Return the error for a selection without entries, with its times and the server's."""
+    bounds = [
+        f"{word} {clock_time(time_ms)}"
+        for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
+        if time_ms is not None
+    ]
+    now = clock_time(store.now_ms())
+    return OperationError(
+        "nothing-found",
+        " ".join([f"found no {what}", *bounds]),
+        help=f"the server's clock says {now}; `keyleash audit stats` counts all entries",
+    )
+
+
 Found = TypeVar("Found", bound=AuditEntry)
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Result):
     """Missing entries between two recorded ones.
 
     Attributes:
@@ -152,10 +170,17 @@ class Gap:
     before: str
     time_ms: int
 
+    time = Instant[datetime]("time_ms")
+
     @property
     def missing(self) -> int:
         """Return the number of missing entries."""
         return self.last - self.first + 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the gap as `audit log --json` prints it."""
+        names = ("identity", "of=kind", "first", "last", "missing", "after", "before", "time_ms")
+        return {"kind": "gap", **json_object(self, *names)}
 
 
 def with_gaps(entries: Iterable[Found], *, newest_first: bool = False) -> Iterator[Found | Gap]:

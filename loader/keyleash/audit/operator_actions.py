@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import pairwise
+from typing import Any, ClassVar
 
 from keyleash.audit.entries import text_of, time_of
 from keyleash.audit.read import EVERYTHING, Query
+from keyleash.results import Instant, Result
 from keyleash.store.store import Store
 from keyleash.store.streams import RawEntry, control_stream, pairs_of, read_pages
+from keyleash.text import json_object
 
 
 @dataclass(frozen=True, slots=True)
-class ControlEvent:
+class ControlEvent(Result):
     """An operator action.
 
     Attributes:
@@ -23,17 +27,24 @@ class ControlEvent:
         details: Its further fields; docs/reference/audit-events.md lists them.
     """
 
+    kind: ClassVar[str] = "control"
     id: str
     time_ms: int
     event: str
     actor: str
     details: Mapping[str, str] = field(default_factory=dict)
 
+    time = Instant[datetime]("time_ms")
+
     @property
     def identities(self) -> frozenset[str]:
         """Return the identities that it concerns."""
         named = {self.details["identity"]} if "identity" in self.details else set()
         return frozenset(named | set(_listed(self.details.get("identities", ""))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the action as `audit log --control --json` prints it."""
+        return {"kind": self.kind, **json_object(self)}
 
 
 @dataclass(frozen=True, slots=True)

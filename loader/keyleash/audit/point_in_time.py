@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import groupby
+from typing import Any
 
 from keyleash.audit.entries import time_of
 from keyleash.audit.read import Query, read_events
@@ -13,15 +15,19 @@ from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
+from keyleash.results import Instant, Result
 from keyleash.store.store import Store
 from keyleash.store.streams import audit_stream, stream_extent
+from keyleash.text import json_object
 
 
 @dataclass(frozen=True, slots=True)
-class ValueThen:
+class ValueThen(Result):
     """The value of a key at a past time.
 
     Attributes:
+        key: The key.
+        time_ms: The time, server time, Unix milliseconds.
         value: The whole value.
         before: The change whose before-image it is; None if it is the present value.
         after: The newest change up to that time; None if none is recorded.
@@ -29,11 +35,25 @@ class ValueThen:
         untrusted: The number of untrusted events, by identity; they are left out.
     """
 
+    key: bytes
+    time_ms: int
     value: Value
     before: UndoStep | None
     after: UndoStep | None
     is_compared: bool
     untrusted: Mapping[str, int] = field(default_factory=dict)
+
+    time = Instant[datetime]("time_ms")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the value as `audit as-of --json` prints it."""
+        return {
+            **json_object(self, "key", "time_ms"),
+            **self.value.to_dict(whole=True),
+            "since": self.after.event if self.after else None,
+            "until": self.before.event if self.before else None,
+            **json_object(self, "compared=is_compared", "untrusted"),
+        }
 
 
 def value_as_of(store: Store, key: bytes, time_ms: int) -> ValueThen:
@@ -74,7 +94,7 @@ def value_as_of(store: Store, key: bytes, time_ms: int) -> ValueThen:
         if was.digest != NOTHING.digest and (was.expires_ms or 0) > time_ms:
             # Expiry records no before-image.
             raise _unknown(f"its value after event {last.event} expired, and has no before-image")
-    return ValueThen(value, source, last, bool(is_same), +trust.untrusted)
+    return ValueThen(key, time_ms, value, source, last, bool(is_same), +trust.untrusted)
 
 
 def _steps(store: Store, key: bytes, time_ms: int, trust: Trust) -> list[UndoStep]:

@@ -75,6 +75,16 @@ class Query:
 EVERYTHING = Query()
 
 
+MAX_CORRELATION = 256
+"""Bytes of a correlation id that a guard records."""
+
+
+def recorded_correlation(given: str) -> str:
+    """Return a correlation id as guards record it, truncated and escaped."""
+    cut = given.encode("utf-8", "surrogateescape")[:MAX_CORRELATION]
+    return cut.decode("utf-8", "backslashreplace")
+
+
 class EventMatcher:
     """A query as two tests: a cheap one of raw fields, and an exact one of the parsed entry.
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from datetime import datetime
+from itertools import chain
+from typing import Any, Literal, TypeVar
 
 from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.lookup import Gap, with_gaps
+from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
+from keyleash.results import Instant, Result
+from keyleash.store.store import Store
+from keyleash.text import json_bytes, json_object, without_tokens
 
 PREFIX_SEGMENTS = 2
 ANY_COMMAND = "(any command)"
@@ -15,7 +22,7 @@ ANY_COMMAND = "(any command)"
 
 
 @dataclass(slots=True)
-class Tally:
+class Tally(Result):
     """Counts of calls.
 
     Attributes:
@@ -43,7 +50,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Stats:
+class Stats(Result):
     """Tallies of a time range by identity, command, key prefix and reply code.
 
     Attributes:
@@ -51,6 +58,7 @@ class Stats:
         last_ms: Server time of the last entry.
         ops: By command; repeats of a denial that may be of other commands are `ANY_COMMAND`.
         prefixes: By key prefix; a call counts once for each prefix of its keys.
+        gaps: Missing entries, if `read_stats` made it.
     """
 
     first_ms: int | None = None
@@ -59,6 +67,32 @@ class Stats:
     ops: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     prefixes: dict[bytes, Tally] = field(default_factory=lambda: defaultdict(Tally))
     codes: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    gaps: list[Gap] = field(default_factory=list)
+
+    first = Instant[datetime | None]("first_ms")
+    last = Instant[datetime | None]("last_ms")
+
+    @property
+    def tables(self) -> dict[str, list[tuple[str | bytes, Tally]]]:
+        """Return the rows of each table, the largest first: `identity`, `op`, `prefix`, `code`."""
+        return {
+            "identity": [*ranked(self.identities)],
+            "op": [*ranked(self.ops)],
+            "prefix": [*ranked(self.prefixes)],
+            "code": [*ranked(self.codes)],
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield each row of `tables`, and each gap, as a line of `audit stats --json`."""
+        for kind, tallies in self.tables.items():
+            for name, tally in tallies:
+                shown = json_bytes(name) if isinstance(name, bytes) else without_tokens(name)
+                yield {"kind": kind, kind: shown, **tally.to_dict()}
+        yield from (gap.to_dict() for gap in self.gaps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the times of the first and the last entry, and all `rows`."""
+        return {**json_object(self, "first_ms", "last_ms"), "rows": [*self.rows()]}
 
     def sum(self, name: Literal["events", "failed", "denied"]) -> int:
         """Return the total of one count."""
@@ -89,6 +123,29 @@ def count_entries(entries: Iterable[AuditEvent | Denial], segments: int = PREFIX
     stats = Stats()
     for entry in entries:
         stats.add(entry, segments)
+    return stats
+
+
+def read_stats(
+    store: Store,
+    identities: Collection[str],
+    query: Query = EVERYTHING,
+    segments: int = PREFIX_SEGMENTS,
+) -> Stats:
+    """Count the events and denials of identities, and find their gaps.
+
+    Args:
+        identities: Their names.
+        query: A time range: with another filter, missing numbers would not be gaps.
+        segments: Segments of a key prefix.
+    """
+    stats = Stats()
+    events = read_events(store, identities, query)
+    for entry in chain(with_gaps(events), with_gaps(read_denials(store, identities, query))):
+        if isinstance(entry, Gap):
+            stats.gaps.append(entry)
+        else:
+            stats.add(entry, segments)
     return stats
 
 

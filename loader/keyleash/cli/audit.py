@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit import (
-    EVERYTHING,
-    Gap,
-    Query,
-    Stats,
-    find_event,
-    merged,
-    newest,
-    read_denials,
-    read_events,
-    with_gaps,
-)
-from keyleash.audit.describe import value_as_json, value_lines
-from keyleash.audit.point_in_time import value_as_of
-from keyleash.audit.report.html import gather, render
-from keyleash.audit.streams import stream_names
-from keyleash.audit.undo import Trust
+from keyleash.audit import Gap, with_gaps
+from keyleash.audit.describe import value_lines
 from keyleash.cli.audit_export import export, verify
 from keyleash.cli.audit_selection import (
     EntryKind,
@@ -34,8 +19,6 @@ from keyleash.cli.audit_selection import (
     identities_argument,
     identities_option,
     identity_option,
-    nothing_found,
-    resolve_key,
     selection_options,
     time_range,
 )
@@ -49,13 +32,7 @@ from keyleash.cli.options import (
     since_option,
     until_option,
 )
-from keyleash.cli.render.audit import (
-    entry_as_json,
-    entry_line,
-    entry_lines,
-    say_gap,
-    show_entries,
-)
+from keyleash.cli.render.audit import entry_line, entry_lines, say_gap, show_entries
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
@@ -68,17 +45,8 @@ from keyleash.cli.terminal import (
     write_output,
 )
 from keyleash.errors import UsageError
-from keyleash.status import identity_statuses
-from keyleash.store.records import read_active
-from keyleash.text import (
-    clock_time,
-    counted,
-    iso_time,
-    json_bytes,
-    json_object,
-    printable,
-    without_tokens,
-)
+from keyleash.text import clock_time, counted, printable, without_tokens
+from keyleash.text import moment as time_of
 
 if TYPE_CHECKING:
     from keyleash.audit.point_in_time import ValueThen
@@ -108,28 +76,26 @@ NOTHING = {
     help="The order.  [default: the newest entries, of these the oldest first]",
 )
 @json_lines_option
-@pass_settings
 def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool | None) -> None:
     """Show the events of IDENTITY, or of all identities, by time.
 
     A batch is shown command by command. Gaps in the sequence numbers are reported on standard
     error. Exit code 1 if the options select no entry.
     """
-    query = selection.query(settings)
-    if query.op and selection.kind is EntryKind.DENIALS and not settings.json:
+    if "op" in selection.filters and selection.kind is EntryKind.DENIALS and not settings.json:
         print_note("note: `--op` misses denials counted in an entry of another command (`×N`)")
-    found = selection.read(settings, query, newest_first=not oldest_first)
+    found = selection.read(settings, newest_first=not oldest_first)
     chosen = islice(found, limit)
     shown = show_entries(
         settings,
         list(chosen)[::-1] if oldest_first is None else chosen,
         newest_first=oldest_first is False,
-        gaps=query.is_time_only and selection.kind is not EntryKind.CONTROL,
+        gaps=selection.has_gaps,
     )
     if shown and next(found, None) is not None:
         print_note(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")
-    if not shown and query != EVERYTHING:
-        raise nothing_found(settings, f"such {selection.kind}", query)
+    if not shown and (selection.filters or selection.times.arguments):
+        raise selection.times.nothing_found(settings, f"such {selection.kind}")
     if not shown and not settings.json:
         print_note(NOTHING[selection.kind])
 
@@ -137,7 +103,6 @@ def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool
 @click.command(epilog=example("keyleash audit follow --denied --json | jq .code"))
 @selection_options
 @json_lines_option
-@pass_settings
 def follow(settings: Settings, selection: Selection) -> None:
     """Show the events of IDENTITY, or of all identities, as they are recorded.
 
@@ -145,17 +110,15 @@ def follow(settings: Settings, selection: Selection) -> None:
     are loaded meanwhile are followed as well. A repeated denial is shown again, with its count,
     at the end of its minute.
     """
-    query = selection.query(settings)
-    selection.names(settings)
+    found: Iterator[Any] = selection.follow(settings)
     if not settings.json:
         print_note("waiting; stop it with Ctrl-C")
-    gaps = query.is_time_only and selection.kind is EntryKind.EVENTS
+    gaps = selection.has_gaps and selection.kind is EntryKind.EVENTS
     try:
         with ended_by_signals():
-            found: Iterator[Any] = filter(None, selection.follow(settings, query))
             for item in with_gaps(found) if gaps else found:
                 if settings.json:
-                    print_json_line(entry_as_json(item))
+                    print_json_line(item)
                 elif isinstance(item, Gap):
                     say_gap(item)
                 else:
@@ -175,14 +138,12 @@ def show(settings: Settings, event: str) -> None:
     denials and operator actions work as well. JSON has a line for each command of a batch, and
     before-images in the format of DUMP.
     """
-    names = stream_names(settings.store)
-    store = settings.store
-    entries = list(Trust.of(store).marked(find_event(store, names, event)))
+    found = settings.operator.audit.find(event, values=not settings.json)
     if settings.json:
-        for entry in entries:
-            print_json_line(entry_as_json(entry, images=True))
+        for row in found.rows():
+            print_json_line(row)
         return
-    lines = list(entry_lines(settings, entries))
+    lines = list(entry_lines(found))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name:<{width}}  {value}".rstrip())
@@ -208,29 +169,17 @@ def timeline(
     key is masked are found as well; untrusted events are left out, and counted at the end. Exit
     code 1 if there are none.
     """
-    since_ms, until_ms = time_range(settings, since, until)
-    raw = resolve_key(settings, key)
-    query = Query(key=raw, since_ms=since_ms, until_ms=until_ms)
-    store = settings.store
-    trust = Trust.of(store, [raw])
-    names = stream_names(settings.store)
-    backwards = limit is not None
-    found: Iterator[Any] = merged(
-        [
-            filter(trust.is_trusted, read_events(store, names, query, newest_first=backwards)),
-            read_denials(store, names, query, newest_first=backwards),
-        ],
-        newest_first=backwards,
-    )
-    shown = show_entries(settings, found if limit is None else newest(found, limit))
+    times = time_range(settings, since, until)
+    found = settings.operator.audit.timeline(key, limit=limit, **times.arguments)
+    show_entries(settings, found.entries)
     if settings.json:
-        for name, count in (+trust.untrusted).items():
-            print_json_line({"kind": "untrusted", "identity": name, "events": count})
+        for row in found.untrusted_rows():
+            print_json_line(row)
     else:
-        say_untrusted(+trust.untrusted)
-    if not shown:
-        raise nothing_found(settings, f"event or denial of `{printable(raw)}`", query)
-    if next(islice(found, 1), None) is not None:
+        say_untrusted(found.untrusted)
+    if not found.entries:
+        raise times.nothing_found(settings, f"event or denial of `{printable(found.key)}`")
+    if found.is_more:
         print_note(f"there is more: these are the newest {limit}")
 
 
@@ -247,25 +196,15 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     value is unknown: there is no before-image, the audit stream does not reach back so far, or the
     key was changed outside of guards.
     """
-    time_ms = time.at(settings.store.now_ms())
-    raw = resolve_key(settings, key)
-    then = value_as_of(settings.store, raw, time_ms)
+    at = time_of(time.at(settings.store.now_ms()))
+    then = settings.operator.audit.value_at(key, at)
     if settings.json:
-        print_json(
-            {
-                "key": json_bytes(raw),
-                "time": iso_time(time_ms),
-                **(value_as_json(then.value, whole=True) or {}),
-                "since": then.after.event if then.after else None,
-                "until": then.before.event if then.before else None,
-                **json_object(then, "compared=is_compared", "untrusted"),
-            }
-        )
+        print_json(then)
         return
     if not then.value.is_absent:
         for line in value_lines(then.value):
             click.echo(line)
-    print_note(f"`{printable(raw)}` at {clock_time(time_ms)}: {_described(then)}")
+    print_note(f"`{printable(then.key)}` at {clock_time(then.time_ms)}: {_described(then)}")
     say_untrusted(then.untrusted)
 
 
@@ -310,44 +249,21 @@ def stats(
     Reads whole audit streams; trimmed entries are not counted. JSON has every row. Exit code 1 if
     there is nothing between --since and --until.
     """
-    since_ms, until_ms = time_range(settings, since, until)
-    query = Query(since_ms=since_ms, until_ms=until_ms)
-    where = (settings.store, stream_names(settings.store, [*named, *identities]))
-    found, gaps = Stats(), []
-    events, denials = read_events(*where, query), read_denials(*where, query)
-    for entry in chain(with_gaps(events), with_gaps(denials)):
-        if isinstance(entry, Gap):
-            gaps.append(entry)
-        else:
-            found.add(entry, segments)
-    if found.first_ms is None and query != EVERYTHING:
-        raise nothing_found(settings, "event or denial", query)
-    tables: dict[str, Mapping[Any, Tally]] = {
-        "identity": found.identities,
-        "op": found.ops,
-        "prefix": found.prefixes,
-        "code": found.codes,
-    }
-    rows = {
-        kind: sorted(tallies.items(), key=lambda row: (-row[1].total, row[0]))
-        for kind, tallies in tables.items()
-    }
+    times = time_range(settings, since, until)
+    found = settings.operator.audit.stats(*named, *identities, segments=segments, **times.arguments)
+    if found.first_ms is None and times.arguments:
+        raise times.nothing_found(settings, "event or denial")
     if settings.json:
-        for kind, tallies in rows.items():
-            for name, tally in tallies:
-                shown = json_bytes(name) if isinstance(name, bytes) else without_tokens(name)
-                counts = json_object(tally, "events", "failed", "denied")
-                print_json_line({"kind": kind, kind: shown, **counts})
-        for gap in gaps:
-            print_json_line(entry_as_json(gap))
+        for row in found.rows():
+            print_json_line(row)
         return
     if found.first_ms is None:
         print_note("no events and no denials")
     else:
         click.echo(f"from {clock_time(found.first_ms)} to {clock_time(found.last_ms or 0)}")
-        for kind, tallies in rows.items():
+        for kind, tallies in found.tables.items():
             _print_tallies(kind, tallies, top)
-    for gap in gaps:
+    for gap in found.gaps:
         say_gap(gap)
 
 
@@ -408,37 +324,20 @@ def report(
             "`--json` and `-o -` both write to standard output",
             help="name a file, or leave one out",
         )
-    since_ms, until_ms = time_range(settings, since, until)
-    query = Query(correlation=correlation, since_ms=since_ms, until_ms=until_ms)
-    store = settings.store
-    names = stream_names(settings.store, [identity] if identity else ())
-    active = read_active(store)
-    found = gather(
-        store,
-        names,
-        query,
-        server=settings.shown_url,
+    found = settings.operator.audit.report(
         identity=identity,
-        statuses=identity_statuses(store, active, store.now_ms()) if active else (),
+        correlation=correlation,
+        server=settings.shown_url,
+        **time_range(settings, since, until).arguments,
     )
-    if found is None:
-        raise nothing_found(settings, "event or denial", query)
-    page = render(found).encode()
+    page = found.html.encode()
     if is_piped:
         click.echo(page, nl=False)
     else:
         # It shows values of keys.
         write_output(output, page, 0o600)
     if settings.json:
-        print_json(
-            {
-                "file": str(output),
-                "bytes": len(page),
-                **json_object(found, "since_ms", "until_ms"),
-                "entries": found.activity.entries,
-                "conflicts": None if found.plan is None else len(found.plan.blocked),
-            }
-        )
+        print_json({"file": str(output), "bytes": len(page), **found.to_dict()})
         return
     entries = counted(found.activity.entries, "entry")
     where = "on standard output" if is_piped else f"in `{printable(str(output))}`"

@@ -5,19 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit.export import (
-    Archiver,
-    FileFormat,
-    locked_archive,
-    recorded_by_server,
-    verify_archive,
-)
+from keyleash.audit.export import verify_archive
 from keyleash.cli.audit_selection import identities_option
 from keyleash.cli.failures import FAILED
 from keyleash.cli.load import progress
@@ -25,11 +20,10 @@ from keyleash.cli.options import DIRECTORY, duration_s, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
-from keyleash.store.identities import require_known
-from keyleash.text import counted, json_object, printable
+from keyleash.text import counted, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit.export import Archiver, ArchiveReport, Exported
+    from keyleash.audit.export import ArchiveReport, Exported
 
 
 @contextmanager
@@ -99,47 +93,44 @@ def export(
     folder with a manifest; `audit verify` checks them. A later run continues where the last one
     ended, also after a crash: no entry is lost or duplicated. --follow --json prints JSON Lines.
     """
-    for name in identities:
-        require_known(settings.store, name)
-    with stopped_by_signals() as is_stopping, locked_archive(Path(directory)) as archive:
-        archiver = Archiver(
-            settings.store,
-            archive,
-            file_format=FileFormat(file_format),
-            identities=identities,
-            take_over=take_over,
-            is_stopping=is_stopping,
-        )
+    with stopped_by_signals() as is_stopping:
+        arguments: dict[str, Any] = {
+            "file_format": file_format,
+            "take_over": take_over,
+            "is_stopping": is_stopping,
+        }
         if follow:
-            _follow(settings, archiver, every)
+            _follow(settings, directory, *identities, every=timedelta(seconds=every), **arguments)
         else:
-            _run(settings, archiver, archive.id)
+            _run(settings, directory, *identities, **arguments)
 
 
-def _run(settings: Settings, archiver: Archiver, archive_id: str) -> None:
+def _run(settings: Settings, *directory_and_identities: str, **arguments: Any) -> None:
     done: list[Exported] = []
     try:
         with progress("entries", is_wanted=not settings.json) as report:
-            for item in archiver.run(lambda count: report(count, None)):
-                done.append(item)
+            result = settings.operator.audit.export(
+                *directory_and_identities, **arguments, progress=report, on_export=done.append
+            )
     finally:
         for item in done:
             _warn(item)
     files = [item for item in done if item.file is not None]
     if settings.json:
-        print_json({"archive": archive_id, "exported": [_exported_json(item) for item in done]})
+        print_json(result)
     elif files:
         print_table([Column("file"), Column("entries", "right"), Column("to")], map(_row, files))
     else:
         print_note("there is nothing new")
 
 
-def _follow(settings: Settings, archiver: Archiver, every_s: int) -> None:
+def _follow(settings: Settings, *directory_and_identities: str, **arguments: Any) -> None:
+    found = settings.operator.audit.follow_export(*directory_and_identities, **arguments)
     print_note("exporting; end it with Ctrl-C or SIGTERM")
-    for item in archiver.follow(every_s):
+    for item in found:
         _warn(item)
         if settings.json:
-            print_json_line(_exported_json(item))
+            print_json_line(item)
         elif item.file is not None:
             click.echo("  ".join(_row(item)))
     print_note("stopped: what was exported is acknowledged")
@@ -166,20 +157,6 @@ def _row(exported: Exported) -> list[str]:
     return [f"{exported.stream}/{exported.file.name}", str(exported.file.count), exported.file.last]
 
 
-FILE_FIELDS = ("first", "last", "count", "sha256", "chain")
-
-
-def _exported_json(exported: Exported) -> dict[str, Any]:
-    file = exported.file
-    empty = {**dict.fromkeys(("file", *FILE_FIELDS)), "count": 0}
-    return {
-        "stream": exported.stream,
-        **(json_object(file, "file=name", *FILE_FIELDS) if file else empty),
-        "breaks": [json_object(item, "kind", "before", "seq", "id") for item in exported.breaks],
-        **json_object(exported, "lost", "known"),
-    }
-
-
 @click.command(epilog=example("keyleash audit verify archive"))
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option(
@@ -193,10 +170,12 @@ def verify(settings: Settings, directory: str, recorded: bool) -> int:
     Exit code 0 if the archive is valid, else 1. Without --recorded it needs no server; with it,
     it also finds forgeries by a user who could write to DIR.
     """
-    marks = recorded_by_server(settings.store) if recorded else None
-    report = verify_archive(Path(directory), marks)
+    if recorded:
+        report = settings.operator.audit.verify(directory, recorded=True)
+    else:
+        report = verify_archive(Path(directory))
     if settings.json:
-        print_json(_report_json(report))
+        print_json(report)
     else:
         _print_report(report)
     return 0 if report.is_valid else FAILED
@@ -229,23 +208,3 @@ def _print_report(report: ArchiveReport) -> None:
     print_note(
         counted(len(report.findings), "finding") if report.findings else "the archive is valid"
     )
-
-
-def _report_json(report: ArchiveReport) -> dict[str, Any]:
-    finding = ("kind", "stream", "file", "message", "missing")
-    return {
-        "archive": report.archive,
-        "valid": report.is_valid,
-        "streams": [
-            {
-                **json_object(item, "stream", "files", "entries", "chain", "notes"),
-                "first": item.first or None,
-                "last": item.last or None,
-            }
-            for item in report.streams
-        ],
-        "findings": [
-            {name: value or None for name, value in json_object(item, *finding).items()}
-            for item in report.findings
-        ],
-    }

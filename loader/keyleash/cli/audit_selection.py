@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyleash.audit import (
-    Query,
-    follow_control,
-    follow_denials,
-    follow_events,
-    read_control,
-    read_denials,
-    read_events,
-)
-from keyleash.audit.streams import stream_names
-from keyleash.audit.undo import Trust
+from keyleash.audit import Query, nothing_found
 from keyleash.cli.options import IDENTITY, Moment, since_option
-from keyleash.cli.settings import Settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
 from keyleash.policy.patterns import parse_pattern
-from keyleash.text import clock_time, unescaped, without_tokens
+from keyleash.text import moment, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.audit import AuditEvent, ControlEvent, Denial
@@ -37,54 +26,38 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-MAX_CORRELATION = 256
-"""Bytes of a correlation id that a guard records."""
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """The options `--since` and `--until`, by the server's clock."""
+
+    since_ms: int | None
+    until_ms: int | None
+
+    @property
+    def arguments(self) -> dict[str, datetime]:
+        """Return the given times as keyword arguments of the API."""
+        given = {"since": self.since_ms, "until": self.until_ms}
+        return {name: moment(at_ms) for name, at_ms in given.items() if at_ms is not None}
+
+    def nothing_found(self, settings: Settings, what: str) -> OperationError:
+        """Return the error for a selection without entries."""
+        query = Query(since_ms=self.since_ms, until_ms=self.until_ms)
+        return nothing_found(settings.store, what, query)
 
 
-def resolve_key(settings: Settings, given: str) -> bytes:
-    """Return a key of the command line: as given or, if it does not exist, unescaped."""
-    raw = os.fsencode(given)
-    escaped = unescaped(raw)
-    if escaped == raw or settings.client.exists(settings.keyspace.physical(raw)):
-        return raw
-    where = (settings.store, stream_names(settings.store), Query(key=raw))
-    is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))
-    return raw if is_recorded else escaped
-
-
-def time_range(
-    settings: Settings, since: Moment | None, until: Moment | None
-) -> tuple[int | None, int | None]:
-    """
-    Return a time range in server time, Unix milliseconds.
+def time_range(settings: Settings, since: Moment | None, until: Moment | None) -> TimeRange:
+    """Return a time range in server time.
 
     Raises:
         UsageError: It ends before it begins.
     """
-    if since is None and until is None:
-        return None, None
-    now_ms = settings.store.now_ms()
+    now_ms = 0 if since is None and until is None else settings.store.now_ms()
     since_ms = None if since is None else since.at(now_ms)
     until_ms = None if until is None else until.at(now_ms)
-    if since_ms is not None and until_ms is not None and since_ms > until_ms:
-        assert since is not None and until is not None  # noqa: S101, PT018 - both have a time
+    if since and until and (since_ms or 0) > (until_ms or 0):
         raise UsageError(f"`--since {since.text}` is after `--until {until.text}`")
-    return since_ms, until_ms
-
-
-def nothing_found(settings: Settings, what: str, query: Query) -> OperationError:
-    """Return the error for a selection without entries, with its times and the server's."""
-    bounds = [
-        f"{word} {clock_time(time_ms)}"
-        for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
-        if time_ms is not None
-    ]
-    now = clock_time(settings.store.now_ms())
-    return OperationError(
-        "nothing-found",
-        " ".join([f"found no {what}", *bounds]),
-        help=f"the server's clock says {now}; `keyleash audit stats` counts all entries",
-    )
+    return TimeRange(since_ms, until_ms)
 
 
 def key_pattern(
@@ -110,17 +83,9 @@ def _token_id(
     return value
 
 
-def _correlation_id(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> str | None:
-    """Truncate and escape a correlation id as guards do."""
-    if value is None:
-        return None
-    return os.fsencode(value)[:MAX_CORRELATION].decode("utf-8", "backslashreplace")
-
-
-def _upper(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    return None if value is None else value.upper()
+def _pattern(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    key_pattern(context, parameter, value)
+    return value
 
 
 class CodeType(click.Choice):  # type: ignore[type-arg]
@@ -141,14 +106,11 @@ identities_option = click.option(
     help="One identity; repeatable.",
 )
 identities_argument = click.argument("named", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
-correlation_option = click.option(
-    "--correlation", metavar="ID", callback=_correlation_id, help="One correlation id."
-)
+correlation_option = click.option("--correlation", metavar="ID", help="One correlation id.")
 key_option = click.option(
     "--key",
-    "pattern",
     metavar="PATTERN",
-    callback=key_pattern,
+    callback=_pattern,
     help="A key, or a pattern as in policies: `{name}` is one segment, a final `*` any rest.",
 )
 
@@ -163,59 +125,44 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """
-    The entries that options select.
+    """The entries that options select.
 
     Attributes:
         identities: Names as given; empty for all.
-        filters: The query without its times.
+        filters: The other given options, as keyword arguments of the API.
     """
 
     kind: EntryKind
     identities: tuple[str, ...]
-    filters: Query
-    since: Moment | None
-    until: Moment | None
+    filters: dict[str, str]
+    times: TimeRange
 
-    def query(self, settings: Settings) -> Query:
-        """Return the query in server time.
+    @property
+    def has_gaps(self) -> bool:
+        """Return whether a missing sequence number is a gap: no entry is filtered out."""
+        return not self.filters and self.kind is not EntryKind.CONTROL
 
-        Raises:
-            UsageError: Its time range ends before it begins.
-        """
-        since_ms, until_ms = time_range(settings, self.since, self.until)
-        return replace(self.filters, since_ms=since_ms, until_ms=until_ms)
-
-    def names(self, settings: Settings) -> list[str]:
-        """Return the identities whose streams are read."""
-        return stream_names(
-            settings.store, self.identities, operators=self.kind is EntryKind.EVENTS
+    def read(self, settings: Settings, *, newest_first: bool) -> Iterator[AnyEntry]:
+        """Yield the selected entries."""
+        audit = settings.operator.audit
+        read: dict[EntryKind, Callable[..., Iterator[AnyEntry]]] = {
+            EntryKind.EVENTS: audit.events,
+            EntryKind.DENIALS: audit.denials,
+            EntryKind.CONTROL: audit.control,
+        }
+        return read[self.kind](
+            *self.identities, **self.filters, **self.times.arguments, newest_first=newest_first
         )
 
-    def read(self, settings: Settings, query: Query, *, newest_first: bool) -> Iterator[AnyEntry]:
-        """Yield the selected entries."""
-        names = self.names(settings)
-        store = settings.store
-        match self.kind:
-            case EntryKind.EVENTS:
-                found = read_events(store, names, query, newest_first=newest_first)
-                return Trust.of(store).marked(found)
-            case EntryKind.DENIALS:
-                return read_denials(store, names, query, newest_first=newest_first)
-            case EntryKind.CONTROL:
-                concerned = names if self.identities else None
-                return read_control(store, concerned, query, newest_first=newest_first)
-
-    def follow(self, settings: Settings, query: Query) -> Iterator[AnyEntry | None]:
-        """Yield the selected entries as they are recorded, and None while there are none."""
-        store = settings.store
-        match self.kind:
-            case EntryKind.EVENTS:
-                return follow_events(store, lambda: self.names(settings), query)
-            case EntryKind.DENIALS:
-                return follow_denials(store, lambda: self.names(settings), query)
-            case EntryKind.CONTROL:
-                return follow_control(store, self.identities or None, query)
+    def follow(self, settings: Settings) -> Iterator[AnyEntry]:
+        """Yield the selected entries as they are recorded."""
+        audit = settings.operator.audit
+        follow: dict[EntryKind, Callable[..., Iterator[AnyEntry]]] = {
+            EntryKind.EVENTS: audit.follow,
+            EntryKind.DENIALS: audit.follow_denials,
+            EntryKind.CONTROL: audit.follow_control,
+        }
+        return follow[self.kind](*self.identities, **self.filters, **self.times.arguments)
 
 
 def selection_options(function: F) -> F:
@@ -223,13 +170,14 @@ def selection_options(function: F) -> F:
 
     @identities_argument
     @identities_option
-    @click.option("--token", metavar="ID", callback=_token_id, help="The id of a token.")
+    @click.option(
+        "--token", "token_id", metavar="ID", callback=_token_id, help="The id of a token."
+    )
     @key_option
     @correlation_option
     @click.option(
         "--op",
         metavar="COMMAND",
-        callback=_upper,
         help="The name of a command; of repeated denials, that of the first.",
     )
     @click.option(
@@ -241,34 +189,31 @@ def selection_options(function: F) -> F:
     @since_option
     @click.option("--denied", is_flag=True, help="Denials instead of events.")
     @click.option("--control", is_flag=True, help="Operator actions instead of events.")
+    @pass_settings
     @functools.wraps(function)
     def select(
-        *args: Any,
+        settings: Settings,
+        *,
         named: tuple[str, ...],
         identities: tuple[str, ...],
         denied: bool,
         control: bool,
-        token: str | None,
-        pattern: Pattern | None,
-        correlation: str | None,
-        op: str | None,
-        code: str | None,
         since: Moment | None,
         until: Moment | None = None,
         **others: Any,
     ) -> Any:
-        kind = EntryKind.EVENTS
-        if denied or code is not None:
-            kind = EntryKind.DENIALS
+        names = ("token_id", "key", "correlation", "op", "code")
+        given = {name: value for name in names if (value := others.pop(name)) is not None}
+        kind = EntryKind.DENIALS if denied or "code" in given else EntryKind.EVENTS
         if control:
             if kind is EntryKind.DENIALS:
                 raise UsageError("operators have no denials: give `--denied` or `--control`")
             kind = EntryKind.CONTROL
-            for option, value in (("key", pattern), ("correlation", correlation), ("op", op)):
-                if value is not None:
-                    raise UsageError(f"operator actions have no `--{option}`")
-        filters = Query(token=token, pattern=pattern, correlation=correlation, op=op, code=code)
-        selection = Selection(kind, (*named, *identities), filters, since, until)
-        return function(*args, selection=selection, **others)
+            if unknown := given.keys() - {"token_id"}:
+                option = next(name for name in names if name in unknown)
+                raise UsageError(f"operator actions have no `--{option}`")
+        times = time_range(settings, since, until)
+        selection = Selection(kind, (*named, *identities), given, times)
+        return function(settings, selection=selection, **others)
 
     return select  # type: ignore[return-value]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Container
 from typing import TYPE_CHECKING
 
 import click
 
-from keyleash.audit.undo import UndoSelection, apply_undo, blocked_error, plan_undo
+from keyleash.audit.undo import blocked_error
 from keyleash.cli.audit_selection import correlation_option, identity_option, key_option, time_range
 from keyleash.cli.options import (
     Moment,
@@ -20,45 +18,14 @@ from keyleash.cli.options import (
     until_option,
     yes_option,
 )
-from keyleash.cli.render.undo import plan_as_json, print_plan, summary
+from keyleash.cli.render.undo import print_plan, summary
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
-from keyleash.text import counted, iso_time, printable, without_tokens
+from keyleash.text import counted
 
 if TYPE_CHECKING:
     from keyleash.audit.undo import UndoPlan, UndoResult
-    from keyleash.policy.model import Pattern
-
-
-class GivenKeys(Container[bytes]):
-    """Keys named on the command line: literal, or escaped as in the output."""
-
-    def __init__(self, given: tuple[str, ...]) -> None:
-        self._given = given
-
-    def __contains__(self, key: object) -> bool:
-        assert isinstance(key, bytes)  # noqa: S101 - keys are
-        return not _spellings(key).isdisjoint(self._given)
-
-    def require_planned(self, plan: UndoPlan) -> None:
-        """
-        Check that the plan has each key.
-
-        Raises:
-            UsageError: A key is not in the plan.
-        """
-        planned = {spelling for item in plan.keys for spelling in _spellings(item.key)}
-        for item in self._given:
-            if item not in planned:
-                raise UsageError(
-                    f"`{printable(item)}` is not a key of this undo",
-                    help="see `--dry-run` for the keys",
-                )
-
-
-def _spellings(key: bytes) -> set[str]:
-    return {os.fsdecode(key), printable(key)}
 
 
 @click.command(epilog=example("keyleash undo --correlation req-7f3a --dry-run"))
@@ -92,7 +59,7 @@ def undo(
     events: tuple[str, ...],
     correlation: str | None,
     identity: str | None,
-    pattern: Pattern | None,
+    key: str | None,
     since: Moment | None,
     until: Moment | None,
     dry_run: bool,
@@ -109,68 +76,53 @@ def undo(
     changed since, or that the active policy no longer grants, is a conflict. The undo is recorded,
     and can be undone by its own correlation id. Needs `before_images` in the policy.
     """
-    selection = _selection(settings, events, correlation, identity, pattern, (since, until))
-    forced, skipped = GivenKeys(force), GivenKeys(skip)
-    plan = plan_undo(
-        settings.store, selection, forced=forced, skipped=skipped, across_policies=across_policies
+    filters = (correlation, identity, key)
+    _require_selection(events, filters, (since, until))
+    undo = settings.operator.undo
+    plan = undo.plan(
+        events=events,
+        correlation=correlation,
+        identity=identity,
+        key=key,
+        **time_range(settings, since, until).arguments,
+        force=force,
+        skip=skip,
+        across_policies=across_policies,
     )
-    forced.require_planned(plan)
-    skipped.require_planned(plan)
     if not settings.json:
         print_plan(plan)
     if plan.blocked and not settings.json:
         raise blocked_error(plan)
-    undone = None if dry_run or plan.blocked else _apply(settings, plan, selection, yes)
+    undone = None if dry_run or plan.blocked else _apply(settings, plan, yes)
     if settings.json:
-        print_json(plan_as_json(plan, undone))
+        print_json({**plan.to_dict(), "undone": undone})
         if plan.blocked:
             sys.exit(1)
 
 
-def _apply(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bool) -> UndoResult:
+def _apply(settings: Settings, plan: UndoPlan, yes: bool) -> UndoResult:
     if plan.changes and not require_consent(
         f"change {counted(len(plan.changes), 'key')} on {settings.shown_url}?", yes
     ):
         raise OperationError("declined", "nothing was undone")
-    undone = apply_undo(settings.store, plan, description=_described(selection))
+    undone = settings.operator.undo.apply(plan)
     print_note(summary(undone))
     print_note(f"to revert this undo: keyleash undo --correlation {undone.correlation}")
     return undone
 
 
-def _selection(
-    settings: Settings,
+def _require_selection(
     events: tuple[str, ...],
-    correlation: str | None,
-    identity: str | None,
-    pattern: Pattern | None,
+    filters: tuple[str | None, ...],
     times: tuple[Moment | None, Moment | None],
-) -> UndoSelection:
-    filters = (correlation, identity, pattern)
+) -> None:
     if events and any(item is not None for item in (*filters, *times)):
         raise UsageError("`--event` cannot be combined with other selections")
-    if not events and filters == (None, None, None):
+    if not events and not any(item is not None for item in filters):
         raise UsageError(
             "no events are selected",
             help="give `--event ID`, `--correlation ID`, or `--identity NAME` or `--key PATTERN`"
             " with `--since TIME`",
         )
-    if not events and correlation is None and times[0] is None:
+    if not events and filters[0] is None and times[0] is None:
         raise UsageError("`--identity` and `--key` need `--since`", help="such as `--since 10m`")
-    return UndoSelection(events, *filters, *time_range(settings, *times))
-
-
-def _described(selection: UndoSelection) -> str:
-    """Return the selection as command-line options, for the audit log."""
-    parts = [f"--event {event}" for event in selection.events]
-    for option, value in (
-        ("--correlation", selection.correlation),
-        ("--identity", selection.identity),
-        ("--key", selection.pattern.source if selection.pattern else None),
-        ("--since", None if selection.since_ms is None else iso_time(selection.since_ms)),
-        ("--until", None if selection.until_ms is None else iso_time(selection.until_ms)),
-    ):
-        if value is not None:
-            parts.append(f"{option} {value}")
-    # Agents choose correlation ids, so one may be a token.
-    return without_tokens(" ".join(parts))

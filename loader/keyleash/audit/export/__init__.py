@@ -2,7 +2,14 @@
 
 from keyleash.audit.export.archive import Archive, locked_archive
 from keyleash.audit.export.rows import FileFormat, read_rows
-from keyleash.audit.export.run import Archiver, Exported, recorded_by_server
+from keyleash.audit.export.run import (
+    Archiver,
+    Exported,
+    ExportResult,
+    export_streams,
+    follow_export,
+    recorded_by_server,
+)
 from keyleash.audit.export.verify import ArchiveFinding, ArchiveReport, FindingKind, verify_archive
 
 __all__ = [
@@ -10,9 +17,12 @@ __all__ = [
     "ArchiveFinding",
     "ArchiveReport",
     "Archiver",
+    "ExportResult",
     "Exported",
     "FileFormat",
     "FindingKind",
+    "export_streams",
+    "follow_export",
     "locked_archive",
     "read_rows",
     "recorded_by_server",

@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.export.archive import Archive, ArchivedFile, Extent
+from keyleash.audit.export.archive import Archive, ArchivedFile, Extent, locked_archive
 from keyleash.audit.export.groups import OpenStream, find_streams, open_streams, trimmed_by_export
 from keyleash.audit.export.rows import ArchiveRow, FileFormat, SequenceBreak, require_pyarrow
 from keyleash.audit.export.verify import RecordedMarks
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
+from keyleash.results import Result
+from keyleash.store.identities import require_known
 from keyleash.store.store import Store
 from keyleash.store.streams import AuditStream, StreamKind, record_action
+from keyleash.text import json_object
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 << 20
@@ -32,6 +38,7 @@ RECORD_EVERY_S = 3600.0
 POLL_S = 1.0
 WAIT_S = 0.2
 _START = "0-0"
+_FILE_FIELDS = ("first", "last", "count", "sha256", "chain")
 
 
 @dataclass(slots=True)
@@ -93,7 +100,7 @@ class Recorder:
 
 
 @dataclass(slots=True)
-class Exported:
+class Exported(Result):
     """The result of one export step.
 
     Attributes:
@@ -109,6 +116,26 @@ class Exported:
     breaks: list[SequenceBreak] = field(default_factory=list)
     lost: int = 0
     known: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step as `audit export --json` prints it."""
+        file = dict.fromkeys(("file", *_FILE_FIELDS)) | {"count": 0}
+        if self.file is not None:
+            file = json_object(self.file, "file=name", *_FILE_FIELDS)
+        return {"stream": self.stream, **file, **json_object(self, "breaks", "lost", "known")}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult(Result):
+    """The result of an export.
+
+    Attributes:
+        archive: The archive's id.
+        exported: The added files, and warnings.
+    """
+
+    archive: str
+    exported: tuple[Exported, ...]
 
 
 @dataclass
@@ -278,6 +305,85 @@ class Archiver:
         until_s = time.monotonic() + POLL_S
         while time.monotonic() < until_s and not self.is_stopping():
             time.sleep(WAIT_S)
+
+
+def export_streams(
+    store: Store,
+    directory: Path,
+    *,
+    identities: Sequence[str] = (),
+    file_format: FileFormat = FileFormat.JSONL,
+    take_over: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+    on_export: Callable[[Exported], None] | None = None,
+    is_stopping: Callable[[], bool] | None = None,
+) -> ExportResult:
+    """Export the new entries to the archive in *directory*, which is created if missing.
+
+    Args:
+        directory: The archive.
+        identities, file_format, take_over, is_stopping: As for `Archiver`.
+        progress: Called after each page with the number of entries, and None.
+        on_export: Called with each step once it is acknowledged, also before a later one fails.
+
+    Raises:
+        OperationError (unknown-identity): there never was such an identity.
+        Otherwise as `Archiver` and `Archiver.run`.
+    """
+    report = progress or (lambda _done, _total: None)
+    with _archiver(store, directory, identities, file_format, take_over, is_stopping) as archiver:
+        done = []
+        for item in archiver.run(lambda count: report(count, None)):
+            done.append(item)
+            if on_export is not None:
+                on_export(item)
+        return ExportResult(archiver.archive.id, tuple(done))
+
+
+def follow_export(
+    store: Store,
+    directory: Path,
+    *,
+    every_s: int,
+    identities: Sequence[str] = (),
+    file_format: FileFormat = FileFormat.JSONL,
+    take_over: bool = False,
+    is_stopping: Callable[[], bool] | None = None,
+) -> Iterator[Exported]:
+    """Open the archive in *directory*, and return an iterator of `Archiver.follow`."""
+    with ExitStack() as stack:
+        archiver = stack.enter_context(
+            _archiver(store, directory, identities, file_format, take_over, is_stopping)
+        )
+        opened = stack.pop_all()
+
+    def run() -> Iterator[Exported]:
+        with opened:
+            yield from archiver.follow(every_s)
+
+    return run()
+
+
+@contextmanager
+def _archiver(
+    store: Store,
+    directory: Path,
+    identities: Sequence[str],
+    file_format: FileFormat,
+    take_over: bool,
+    is_stopping: Callable[[], bool] | None,
+) -> Iterator[Archiver]:
+    for name in identities:
+        require_known(store, name)
+    with locked_archive(directory) as archive:
+        yield Archiver(
+            store,
+            archive,
+            file_format=file_format,
+            identities=identities,
+            take_over=take_over,
+            is_stopping=is_stopping or (lambda: False),
+        )
 
 
 def _recorded_extents(streams: str) -> dict[str, Extent]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from keyleash.audit.export.archive import (
     ARCHIVE,
@@ -29,7 +30,9 @@ from keyleash.audit.export.archive import (
 from keyleash.audit.export.rows import SequenceCheck, read_rows
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
+from keyleash.results import Result
 from keyleash.store.streams import StreamKind
+from keyleash.text import json_object
 
 
 class FindingKind(StrEnum):
@@ -61,6 +64,10 @@ class ArchiveFinding:
     message: str
     missing: tuple[int, int] | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding for JSON, with null for what it does not concern."""
+        return {name: value or None for name, value in json_object(self).items()}
+
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
@@ -81,9 +88,17 @@ class StreamReport:
     findings: tuple[ArchiveFinding, ...]
     notes: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result for JSON; its findings are those of the whole report."""
+        return {
+            **json_object(self, "stream", "files", "entries", "chain", "notes"),
+            "first": self.first or None,
+            "last": self.last or None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class ArchiveReport:
+class ArchiveReport(Result):
     """The result for an archive."""
 
     archive: str
@@ -94,6 +109,10 @@ class ArchiveReport:
     def is_valid(self) -> bool:
         """Return whether there are no findings."""
         return not self.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as `audit verify --json` prints it."""
+        return json_object(self, "archive", "valid=is_valid", "streams", "findings")
 
 
 RecordedMarks = Callable[[str], Iterable[tuple[str, Extent | None]]]

@@ -1,4 +1,4 @@
-"""The incident report as one HTML page: read with `gather`, written with `render`."""
+"""The incident report as one HTML page, read with `gather`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from keyleash.audit.describe import (
-    UNVALIDATED,
-    action_text,
-    conflict_label,
-    conflict_reason,
-    folded_text,
-    short_value,
-)
+from keyleash.audit.describe import folded_text, short_value
 from keyleash.audit.entries import ABSENT, LARGE
 from keyleash.audit.read import Query
 from keyleash.audit.report import chart
@@ -35,9 +29,12 @@ from keyleash.audit.report.activity import (
 from keyleash.audit.report.key_history import BeforeAndAfter, KeyHistory, read_before_and_after
 from keyleash.audit.stats import Tally, key_prefix, ranked
 from keyleash.audit.undo import UndoPlan, UndoSelection, plan_undo, untrusted_text
+from keyleash.audit.undo.plan import action_text, conflict_label, conflict_reason
+from keyleash.audit.undo.values import UNVALIDATED
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
+from keyleash.results import Instant, Result
 from keyleash.store.store import Store
-from keyleash.text import clock_time, distance, iso_time, printable, short_digest
+from keyleash.text import clock_time, distance, iso_time, json_object, printable, short_digest
 
 MAX_PREFIXES = 20
 MAX_DETAILED = 10
@@ -70,7 +67,7 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
-class HtmlReport:
+class HtmlReport(Result):
     """The content of a report.
 
     Attributes:
@@ -99,6 +96,38 @@ class HtmlReport:
     plan: UndoPlan | None = None
     no_plan: str = ""
     command: str = ""
+
+    made_at = Instant[datetime]()
+    since = Instant[datetime]("since_ms")
+    until = Instant[datetime]("until_ms")
+
+    @property
+    def html(self) -> str:
+        """Return the page, which shows values of keys."""
+        activity = self.activity
+
+        def calls(token: TokenUse) -> int:
+            return activity.tokens.get((token.identity, token.id), Tally()).total
+
+        return (
+            _environment()
+            .get_template("page.html.jinja")
+            .render(
+                report=self,
+                activity=activity,
+                context=self.context,
+                chart=chart.draw(activity.operations, activity.denied),
+                tokens=sorted(self.context.tokens, key=calls, reverse=True),
+            )
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the extent of the report as `audit report --json` prints it."""
+        return {
+            **json_object(self, "since_ms", "until_ms"),
+            "entries": self.activity.entries,
+            "conflicts": None if self.plan is None else len(self.plan.blocked),
+        }
 
 
 def gather(
@@ -206,26 +235,6 @@ def _undo_command(identity: str | None, query: Query, since_ms: int) -> str:
     if query.until_ms is not None:
         words += ["--until", iso_time(query.until_ms)]
     return shlex.join([*words, "--dry-run"])
-
-
-def render(report: HtmlReport) -> str:
-    """Return the page of *report*."""
-    activity = report.activity
-
-    def calls(token: TokenUse) -> int:
-        return activity.tokens.get((token.identity, token.id), Tally()).total
-
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            report=report,
-            activity=activity,
-            context=report.context,
-            chart=chart.draw(activity.operations, activity.denied),
-            tokens=sorted(report.context.tokens, key=calls, reverse=True),
-        )
-    )
 
 
 @cache

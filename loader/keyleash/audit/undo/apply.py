@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -15,16 +16,18 @@ from keyleash.audit.read import Query, read_events
 from keyleash.audit.undo.plan import FORCIBLE, Action, ConflictKind, KeyPlan, UndoPlan
 from keyleash.audit.undo.values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
+from keyleash.results import Result
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.scripts import UNDO
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
+from keyleash.text import json_object
 
 _NO_EXPIRY = b"-1"
 
 
 @dataclass(frozen=True, slots=True)
-class UndoResult:
+class UndoResult(Result):
     """The result of an undo.
 
     Attributes:
@@ -37,17 +40,23 @@ class UndoResult:
     restored: tuple[bytes, ...]
     removed: tuple[bytes, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as `undo --json` prints it, with the numbers of keys."""
+        return {
+            **json_object(self, "correlation", "events"),
+            "restored": len(self.restored),
+            "removed": len(self.removed),
+        }
 
-def apply_undo(store: Store, plan: UndoPlan, *, description: str = "") -> UndoResult:
+
+def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
     """Apply *plan*, and record it so that it can be undone in turn.
 
     Args:
         plan: A plan from `plan_undo`.
-        description: The selection in words, for the audit log.
-        actor: Name recorded in the audit log.
 
     Raises:
-        SecretInTextError: *description* or *actor* contains a token; nothing was changed.
+        SecretInTextError: the plan's description contains a token; nothing was changed.
         OperationError (undo-denied): the plan has conflicts, or the server rejects a value.
         UnvalidatedRestoreError: an agent may have forged a before-image, and the server does not
             validate payloads.
@@ -55,14 +64,14 @@ def apply_undo(store: Store, plan: UndoPlan, *, description: str = "") -> UndoRe
         OperationError (changed-meanwhile): a key was changed since the plan was made.
         OperationError (undo-unanswered): the connection was lost, so the outcome is not known.
     """
-    reject_tokens(description=description)
+    reject_tokens(description=plan.description)
     if plan.blocked:
         raise blocked_error(plan)
     if not plan.changes:
         raise NothingToUndoError("every key already has its value from before these events")
     _require_validated(store, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
-    header = (store.actor, undo, description, plan.steps[0].event, plan.steps[-1].event)
+    header = (store.actor, undo, plan.description, plan.steps[0].event, plan.steps[-1].event)
     digest = store.client.script_load(UNDO.text)
     try:
         outcome, *details = store.client.evalsha(

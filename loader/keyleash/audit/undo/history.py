@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from math import prod
+from typing import Any
 
 from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, KeyChange
 from keyleash.audit.read import MASK
@@ -16,6 +17,7 @@ from keyleash.audit.undo.values import Images, KeyState, RecordedImage
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.limits import Counter
 from keyleash.store.keyspace import OPERATORS
+from keyleash.text import clock_time, json_object, printable, without_tokens
 
 CHANGES = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 MAX_ORDERS = 5000
@@ -67,6 +69,21 @@ class UndoStep:
         return (
             self.before_state.digest not in {None, LARGE} and self.before_state == self.after_state
         )
+
+    def __str__(self) -> str:
+        """Describe the change: identity, commands, time, and where it is recorded."""
+        ops = " ".join(without_tokens(printable(op)) for op in self.ops)
+        actor = f"actor {printable(self.actor)}" if self.actor else f"token {printable(self.token)}"
+        return (
+            f"`{self.identity}`: {ops} at {clock_time(self.time_ms)} (event {self.event}, {actor},"
+            f" correlation {without_tokens(printable(self.correlation))})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the change for JSON, without its values."""
+        names = ["event", "time_ms", "identity", "token", "correlation"]
+        names += ["actor"] if self.actor else []
+        return {**json_object(self, *names), "ops": [without_tokens(op) for op in self.ops]}
 
 
 def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[UndoStep]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from keyleash.audit.entries import BeforeImage
+from keyleash.audit.entries import LARGE, BeforeImage
 from keyleash.audit.undo.history import (
     UndoStep,
     images_of,
@@ -17,11 +19,26 @@ from keyleash.audit.undo.history import (
 )
 from keyleash.audit.undo.selection import UndoSelection, read_others, select_events
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
-from keyleash.audit.undo.values import NOTHING, Images, KeyState, Value, read_images, read_keys
-from keyleash.errors import NothingToUndoError, UndoTooLargeError
+from keyleash.audit.undo.values import (
+    NOTHING,
+    UNVALIDATED,
+    Images,
+    KeyState,
+    Value,
+    read_images,
+    read_keys,
+)
+from keyleash.compiler.emit import MAX_IMAGES
+from keyleash.errors import NothingToUndoError, UndoTooLargeError, UsageError
+from keyleash.results import Instant, Result
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX
 from keyleash.store.scripts import UNDO_MAX_BYTES
+from keyleash.store.server_check import PAYLOAD_SETTING
 from keyleash.store.store import Store
+from keyleash.text import counted, json_bytes, json_object, printable, to_json
+
+MAX_BLAMED = 20
+"""Maximum number of changes by others per conflict in JSON."""
 
 
 class ConflictKind(StrEnum):
@@ -136,9 +153,28 @@ class KeyPlan:
         had_value = self.image is not None and self.image.content is not None
         return had_value and self.target is not None and self.target.is_absent
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan for the key as part of `UndoPlan.to_dict`."""
+        return {
+            "key": json_bytes(self.key),
+            "action": "blocked" if self.is_blocked else str(self.action),
+            "blocked": self.is_blocked,
+            "before": to_json(self.target),
+            "now": self.current.to_dict(),
+            "events": to_json(self.steps),
+            "conflicts": [
+                {
+                    **json_object(conflict, "kind", "forced=is_forced"),
+                    "message": conflict_reason(self, conflict),
+                    "by": to_json(conflict.by[:MAX_BLAMED]),
+                }
+                for conflict in self.conflicts
+            ],
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class UndoPlan:
+class UndoPlan(Result):
     """An undo plan.
 
     Attributes:
@@ -146,12 +182,16 @@ class UndoPlan:
         time_ms: When the keys were read, server time, Unix milliseconds.
         others: Further keys that the same events changed and that are not selected.
         untrusted: The number of untrusted events by identity; they are left out, see `Trust`.
+        description: The selection as options of `keyleash undo`, for the audit log.
     """
 
     keys: tuple[KeyPlan, ...]
     time_ms: int
     others: tuple[bytes, ...] = ()
     untrusted: Mapping[str, int] = field(default_factory=dict)
+    description: str = ""
+
+    time = Instant[datetime]("time_ms")
 
     @property
     def blocked(self) -> tuple[KeyPlan, ...]:
@@ -168,6 +208,11 @@ class UndoPlan:
         """Return all steps to undo, oldest first."""
         steps = (step for key in self.keys if not key.is_skipped for step in key.steps)
         return tuple(sorted(steps, key=step_order))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as `undo --json` prints it."""
+        fields = json_object(self, "keys", "others", "untrusted")
+        return {**fields, "blocked": len(self.blocked)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,16 +294,16 @@ def plan_undo(
     store: Store,
     selection: UndoSelection,
     *,
-    forced: Container[bytes] = (),
-    skipped: Container[bytes] = (),
+    forced: Collection[str | bytes] = (),
+    skipped: Collection[str | bytes] = (),
     across_policies: bool = False,
 ) -> UndoPlan:
     """Plan to restore each key to its value before the oldest selected event; change nothing.
 
     Args:
         selection: The events to undo.
-        forced: Keys whose conflicts are overridden.
-        skipped: Keys that are left out.
+        forced: Keys whose conflicts are overridden; text is a key, or one as `printable` shows it.
+        skipped: Keys that are left out, likewise.
         across_policies: Whether to undo changes that the active policy no longer permits.
 
     Raises:
@@ -267,7 +312,9 @@ def plan_undo(
         OperationError (ambiguous-event): several identities have an event of that id.
         OperationError (unknown-identity): no identity ever had that name.
         UndoTooLargeError: it would block the server for too long.
+        UsageError: a forced or skipped key is not in the plan.
     """
+    forced, skipped = frozenset(forced), frozenset(skipped)
     grants = Grants(store)
     trust = Trust(grants, selection.keys)
     by_key = steps_of(select_events(store, selection, trust))
@@ -297,14 +344,31 @@ def plan_undo(
     ]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     further_keys = tuple(key for key in by_key if key not in chosen)
-    result = UndoPlan(tuple(found), seen.time_ms, further_keys, +trust.untrusted)
+    result = UndoPlan(
+        tuple(found), seen.time_ms, further_keys, +trust.untrusted, selection.description
+    )
     size = sum(key.current.size + (key.target.size if key.target else 0) for key in result.changes)
     if size > UNDO_MAX_BYTES:
         raise UndoTooLargeError(
             f"the undo would move {size >> 20} MiB; at most {UNDO_MAX_BYTES >> 20} MiB are allowed",
             help="undo fewer events at a time, the newest first",
         )
+    _require_planned(result, (*forced, *skipped))
     return result
+
+
+def _spellings(key: bytes) -> frozenset[str | bytes]:
+    return frozenset((key, key.decode("utf-8", "surrogateescape"), printable(key)))
+
+
+def _require_planned(plan: UndoPlan, given: Iterable[str | bytes]) -> None:
+    planned = {spelling for item in plan.keys for spelling in _spellings(item.key)}
+    for item in given:
+        if item not in planned:
+            raise UsageError(
+                f"`{printable(item)}` is not a key of this undo",
+                help="see `--dry-run` for the keys",
+            )
 
 
 def _read_snapshot(store: Store, chosen: Mapping[bytes, Sequence[UndoStep]]) -> Snapshot:
@@ -315,16 +379,99 @@ def _read_snapshot(store: Store, chosen: Mapping[bytes, Sequence[UndoStep]]) -> 
 
 
 def _decided(
-    plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes], grants: Grants | None
+    plan: KeyPlan,
+    forced: frozenset[str | bytes],
+    skipped: frozenset[str | bytes],
+    grants: Grants | None,
 ) -> KeyPlan:
     """Add a conflict if an identity may no longer change the key, and the operator's choices."""
     names = dict.fromkeys(step.identity for step in plan.steps if step.identity != OPERATORS)
     ungranted = tuple(name for name in names if grants and not grants.may_change(name, plan.key))
     further = [Conflict(ConflictKind.UNGRANTED, identities=ungranted)] if ungranted else []
-    # Looked up even without a conflict: the caller may check that each forced key is in the plan.
-    is_forced = plan.key in forced
+    spellings = _spellings(plan.key)
+    is_forced = not spellings.isdisjoint(forced)
     conflicts = tuple(
         replace(conflict, is_forced=is_forced and conflict.kind in FORCIBLE)
         for conflict in (*plan.conflicts, *further)
     )
-    return replace(plan, conflicts=conflicts, is_skipped=plan.key in skipped)
+    return replace(plan, conflicts=conflicts, is_skipped=not spellings.isdisjoint(skipped))
+
+
+def action_text(plan: KeyPlan) -> str:
+    """Return the action on a key, for a table of a plan."""
+    if plan.is_blocked:
+        return "cannot be undone" if undone_by(plan) is None else "already undone"
+    if plan.has_expired and plan.action == "remove":
+        return "remove: expired by now"
+    return "unchanged" if plan.action == "keep" else str(plan.action)
+
+
+def undone_by(plan: KeyPlan) -> str | None:
+    """Return the id of the undo that already restored the key, if it did."""
+    changes = [step for conflict in plan.conflicts for step in conflict.by]
+    if plan.action != "keep" or not changes or changes[-1].identity != OPERATORS:
+        return None
+    return changes[-1].correlation
+
+
+def conflict_label(conflict: Conflict) -> str:
+    """Return the word before a reason; only a `conflict` can be overridden."""
+    if conflict.is_forced:
+        return "forced"
+    if conflict.kind == "unvalidated":
+        return "not restored"
+    return "nothing to restore" if conflict.is_final else "conflict"
+
+
+def conflict_reason(plan: KeyPlan, conflict: Conflict) -> str:
+    """Return the predicate of a sentence whose subject is the key of *plan*."""
+    first = plan.steps[0]
+    after = (conflict.after or first).event
+    match conflict.kind:
+        case "changed" if (undo := undone_by(plan)) is not None:
+            return f"was already undone by {undo}"
+        case "changed":
+            until = conflict.until
+            when = f"between events {after} and {until.event}" if until else "since"
+            return f"changed {when} {_changed_by(plan, conflict)}"
+        case "unverified":
+            state = "was too large to be compared" if _is_large(conflict) else "is not recorded"
+            others = f"; it was changed {_changed_by(plan, conflict)}" if conflict.by else ""
+            return f"may have been changed by others: its value after event {after} {state}{others}"
+        case "ungranted":
+            names = ", ".join(f"`{name}`" for name in conflict.identities)
+            return f"the active policy no longer lets {names} change it"
+        case "not-recorded":
+            return (
+                f"event {first.event} has no before-image of it: `before_images`"
+                f" was off for it, or the event changed more than {MAX_IMAGES} keys"
+            )
+        case "large":
+            size = counted(conflict.size, "byte")
+            return f"not reversible: its {size} before event {first.event} were too large to record"
+        case "masked":
+            return "not reversible: it is masked, so its name is not recorded"
+        case "unreadable":
+            return f"this server cannot read its before-image in event {first.event}"
+        case "unvalidated":
+            return (
+                f"{UNVALIDATED} (set `{PAYLOAD_SETTING} yes`), and an agent of"
+                f" `{first.identity}` may have forged the before-image in event {first.event}"
+            )
+        case _:
+            return "one of keyleash's own keys"
+
+
+def _is_large(conflict: Conflict) -> bool:
+    after, until = conflict.after, conflict.until
+    return bool((after and after.after_state.digest == LARGE) or (until and until.large))
+
+
+def _changed_by(plan: KeyPlan, conflict: Conflict) -> str:
+    if not conflict.by:
+        # A hash field that expires changes the hash without any event.
+        kinds = {plan.current.kind, plan.target.kind if plan.target else ""}
+        return "outside the guards" + (", or fields of it expired" if "hash" in kinds else "")
+    first, *more = conflict.by
+    rest = f", and {counted(len(more), 'further event')}" if more else ""
+    return f"by {first}{rest}"

@@ -17,6 +17,7 @@ from keyleash.policy.model import Literal, Pattern
 from keyleash.policy.patterns import match as matches
 from keyleash.policy.problems import which_identity
 from keyleash.store.store import Store
+from keyleash.text import iso_time, without_tokens
 
 MAX_SELECTED_BYTES = 256 * 1024 * 1024
 """Size of the before-images of a plan at most; they are held in memory."""
@@ -42,6 +43,22 @@ class UndoSelection:
     pattern: Pattern | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+
+    @property
+    def description(self) -> str:
+        """Return the selection as options of `keyleash undo`, for the audit log."""
+        parts = [f"--event {event}" for event in self.events]
+        for option, value in (
+            ("--correlation", self.correlation),
+            ("--identity", self.identity),
+            ("--key", self.pattern.source if self.pattern else None),
+            ("--since", None if self.since_ms is None else iso_time(self.since_ms)),
+            ("--until", None if self.until_ms is None else iso_time(self.until_ms)),
+        ):
+            if value is not None:
+                parts.append(f"{option} {value}")
+        # Agents choose correlation ids, so one may be a token.
+        return without_tokens(" ".join(parts))
 
     @property
     def keys(self) -> tuple[bytes, ...]:

@@ -21,10 +21,13 @@ from keyleash.store.scripts import READ_VALUE
 from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
 from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
+from keyleash.text import iso_time, json_bytes, json_object
 
 RecordedImage = tuple[str, ImageContent]
 """An identity, and the content of a before-image in its audit stream."""
 
+UNVALIDATED = "the server does not validate payloads"
+"""Why a before-image that an agent may have forged is not restored."""
 HELP = (
     f"`CONFIG SET {PAYLOAD_SETTING} yes` takes effect at once, and `CONFIG REWRITE` saves it;"
     " then run the command again"
@@ -139,8 +142,62 @@ class Value:
         """Return whether the value was too large to be read."""
         return self.digest == LARGE
 
+    def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
+        """Return the value for JSON; if *whole*, with its elements, which must be complete."""
+        if self.is_absent:
+            return {"exists": False}
+        return {
+            "exists": True,
+            "type": self.kind,
+            "length": self.length,
+            "sha1": self.digest,
+            **json_object(self, "expires_ms"),
+            **({"value": _json_content(self)} if whole else {}),
+        }
+
 
 NOTHING = Value()
+
+
+PARTS = {
+    "list": ("value",),
+    "set": ("value",),
+    "hash": ("field", "value", "expires_at"),
+    "zset": ("member", "score"),
+    "stream": ("id", "fields"),
+}
+"""The parts of an element by type, as in JSON."""
+
+
+def elements_of(value: Value) -> list[Sequence[Any]]:
+    """Return the parts of each element, such as the field, value and expiry of a hash."""
+    width = len(PARTS.get(value.kind, ("value",)))
+    return [value.elements[at : at + width] for at in range(0, len(value.elements), width)]
+
+
+def _json_content(value: Value) -> Any:
+    if value.kind == "string":
+        return json_bytes(value.elements[0])
+    names = PARTS.get(value.kind)
+    if names is None:
+        return None
+    found = [
+        {name: _json_part(name, part) for name, part in zip(names, element, strict=True)}
+        for element in elements_of(value)
+    ]
+    return [item["value"] for item in found] if names == ("value",) else found
+
+
+def _json_part(name: str, part: Any) -> Any:
+    match name:
+        case "expires_at":
+            return None if int(part) < 0 else iso_time(int(part))
+        case "score" | "id":
+            return part.decode()
+        case "fields":
+            return [json_bytes(item) for item in part]
+        case _:
+            return json_bytes(part)
 
 
 def read_keys(store: Store, keys: Sequence[bytes], *, whole: bool = False) -> dict[bytes, Value]:

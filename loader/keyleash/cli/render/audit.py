@@ -1,4 +1,4 @@
-"""Render audit events as tables, blocks and JSON."""
+"""Render audit events as tables and blocks."""
 
 from __future__ import annotations
 
@@ -6,27 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from redis.exceptions import ResponseError
 
-from keyleash.audit.describe import UNVALIDATED, folded_text, short_value
+from keyleash.audit.describe import folded_text, short_value
 from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, Denial, KeyChange
 from keyleash.audit.lookup import Gap, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
-from keyleash.audit.undo.values import read_images
+from keyleash.audit.undo.values import UNVALIDATED
 from keyleash.cli.render.table import Column, fits, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json_line, print_note
-from keyleash.text import (
-    clock_time,
-    counted,
-    iso_time,
-    json_bytes,
-    json_object,
-    printable,
-    without_tokens,
-)
+from keyleash.text import clock_time, counted, iso_time, printable, without_tokens
 
 if TYPE_CHECKING:
+    from keyleash.audit import EventDetails
     from keyleash.audit.undo.values import Images
     from keyleash.cli.audit_selection import AnyEntry
 
@@ -146,23 +138,11 @@ def _result(entry: AuditEvent | Denial) -> str:
 Line = tuple[str, str]
 
 
-def entry_lines(settings: Settings, entries: Sequence[AnyEntry]) -> Iterator[Line]:
+def entry_lines(details: EventDetails) -> Iterator[Line]:
     """Yield name and value of all that is recorded about an event: its commands, or a denial."""
-    values = _values(settings, entries)
-    yield from _head(entries[0])
-    for entry in entries:
-        yield from _body(entry, values)
-
-
-def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Images | None:
-    """Return the values of before-images; None if this user must not read them."""
-    events = (entry for entry in entries if isinstance(entry, AuditEvent))
-    changes = ((event.identity, change.before) for event in events for change in event.changes)
-    images = [(name, image.content) for name, image in changes if image and image.content]
-    try:
-        return read_images(settings.store, images) if images else None
-    except ResponseError:
-        return None
+    yield from _head(details.entries[0])
+    for entry in details.entries:
+        yield from _body(entry, details.values)
 
 
 def _head(entry: AnyEntry) -> Iterator[Line]:
@@ -244,64 +224,6 @@ def _expiry(expires_ms: int | None) -> str:
     return "" if expires_ms is None else f", expires {iso_time(expires_ms)}"
 
 
-def entry_as_json(entry: AnyEntry | Gap, *, images: bool = False) -> dict[str, Any]:
-    """Return an entry or a gap for JSON; with *images*, with the before-images of keys."""
-    match entry:
-        case Gap():
-            fields = ("of=kind", "first", "last", "missing", "after", "before", "time_ms")
-            return {"kind": "gap", **json_object(entry, "identity", *fields)}
-        case ControlEvent():
-            return {"kind": "control", **json_object(entry)}
-        case Denial():
-            return {
-                **_common(entry),
-                **json_object(entry, "code", "reason", "repeats"),
-                "folded": entry.folded or None,
-                "any_command": entry.is_any_command,
-                **({} if entry.until_ms is None else json_object(entry, "until_ms")),
-            }
-        case AuditEvent():
-            return _event(entry, images)
-
-
-def _common(entry: AuditEvent | Denial) -> dict[str, Any]:
-    return {
-        **json_object(entry, "kind", "id", "time_ms", "identity", "seq", "token"),
-        "op": without_tokens(entry.op),
-        **json_object(entry, "keys", "correlation", "policy"),
-    }
-
-
-def _event(entry: AuditEvent, images: bool) -> dict[str, Any]:
-    present = [name for name in ("item", "actor") if getattr(entry, name)]
-    arguments = ("lengths", "args_sha1", "args")
-    recorded = [name for name in arguments if getattr(entry, name) is not None]
-    result = {**_common(entry), **json_object(entry, *present, "cost", *recorded)}
-    if entry.changes:
-        result["changes"] = [_change(change, images) for change in entry.changes]
-    if entry.is_untrusted:
-        result["untrusted"] = True
-    return {**result, "error": entry.error}
-
-
-def _change(change: KeyChange, images: bool) -> dict[str, Any]:
-    """Return a change; `before` is null if there is no before-image."""
-    result: dict[str, Any] = {"key": json_bytes(change.key), "before": None}
-    if change.before is None:
-        result["large"] = change.large
-    elif change.before.content is None:
-        result["before"] = {"exists": False}
-    else:
-        kind, data = change.before.content
-        result["before"] = {
-            "exists": True,
-            "bytes": len(data),
-            **json_object(change.before, "expires_ms"),
-            **({kind: json_bytes(data)} if images else {}),
-        }
-    return {**result, **json_object(change, "after", "after_expires_ms")}
-
-
 def show_entries(
     settings: Settings,
     entries: Iterable[AnyEntry],
@@ -327,7 +249,7 @@ def show_entries(
     for item in found:
         count += not isinstance(item, Gap)
         if settings.json:
-            print_json_line(entry_as_json(item))
+            print_json_line(item)
         else:
             (missing if isinstance(item, Gap) else shown).append(item)
     if shown:

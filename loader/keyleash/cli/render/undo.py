@@ -1,30 +1,23 @@
-"""Render an undo plan as a table and as JSON."""
+"""Render an undo plan as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from keyleash.audit.describe import (
-    action_text,
-    conflict_label,
-    conflict_reason,
-    short_value,
-    value_as_json,
-)
+from keyleash.audit.describe import short_value
 from keyleash.audit.undo import untrusted_text
+from keyleash.audit.undo.plan import action_text, conflict_label, conflict_reason
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
-from keyleash.text import counted, json_bytes, json_object, printable, without_tokens
+from keyleash.text import counted, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit.undo import Conflict, KeyPlan, UndoPlan, UndoResult, UndoStep
+    from keyleash.audit.undo import Conflict, KeyPlan, UndoPlan, UndoResult
 
 
-MAX_BLAMED = 20
-"""Maximum number of changes by others per conflict in JSON."""
 MAX_OTHERS = 5
 """Maximum number of other keys in the note about them."""
 
@@ -73,46 +66,6 @@ def _print_conflict(plan: KeyPlan, conflict: Conflict) -> None:
     label = click.style(conflict_label(conflict), fg="yellow" if conflict.is_forced else "red")
     colon = "" if conflict.kind in {"changed", "unverified"} else ":"
     click.echo(f"{label}: `{printable(plan.key)}`{colon} {conflict_reason(plan, conflict)}")
-
-
-def plan_as_json(plan: UndoPlan, undone: UndoResult | None) -> dict[str, Any]:
-    """Return the plan and its result for JSON."""
-    return {
-        "keys": [_key(item) for item in plan.keys],
-        **json_object(plan, "others", "untrusted"),
-        "blocked": len(plan.blocked),
-        "undone": undone
-        and {
-            **json_object(undone, "correlation", "events"),
-            "restored": len(undone.restored),
-            "removed": len(undone.removed),
-        },
-    }
-
-
-def _key(plan: KeyPlan) -> dict[str, Any]:
-    return {
-        "key": json_bytes(plan.key),
-        "action": "blocked" if plan.is_blocked else str(plan.action),
-        "blocked": plan.is_blocked,
-        "before": value_as_json(plan.target),
-        "now": value_as_json(plan.current),
-        "events": [_step(step) for step in plan.steps],
-        "conflicts": [
-            {
-                **json_object(conflict, "kind", "forced=is_forced"),
-                "message": conflict_reason(plan, conflict),
-                "by": [_step(step) for step in conflict.by[:MAX_BLAMED]],
-            }
-            for conflict in plan.conflicts
-        ],
-    }
-
-
-def _step(step: UndoStep) -> dict[str, Any]:
-    actor = ("actor",) if step.actor else ()
-    fields = json_object(step, "event", "time_ms", "identity", "token", "correlation", *actor)
-    return {**fields, "ops": [without_tokens(op) for op in step.ops]}
 
 
 def summary(undone: UndoResult) -> str:

@@ -1,0 +1,137 @@
+"""Look up one event with its before-images, or the history of one key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.lookup import find_event
+from keyleash.audit.operator_actions import ControlEvent
+from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
+from keyleash.audit.streams import merged, stream_names
+from keyleash.audit.undo.trust import Trust
+from keyleash.audit.undo.values import Images, read_images
+from keyleash.results import Result
+from keyleash.store.store import Store
+from keyleash.text import unescaped
+
+
+@dataclass(frozen=True, slots=True)
+class EventDetails(Result):
+    """All that is recorded about an event.
+
+    Attributes:
+        entries: One entry; for a batch, each of its commands.
+        values: The values of before-images; None if they were not asked for, or this user may not
+            read them.
+    """
+
+    entries: tuple[AuditEvent | Denial | ControlEvent, ...]
+    values: Images | None = field(default=None, repr=False)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield each entry as a line of `audit show --json`, with before-images."""
+        for entry in self.entries:
+            if isinstance(entry, AuditEvent):
+                yield entry.to_dict(images=True)
+            else:
+                yield entry.to_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `rows` as one object."""
+        return {"entries": [*self.rows()]}
+
+
+def read_details(store: Store, wanted: str, *, values: bool = False) -> EventDetails:
+    """Return an entry by its id, as `find_event`; untrusted events are marked.
+
+    Args:
+        wanted: Its id, as for `find_event`.
+        values: Also read the values of its before-images.
+    """
+    found = find_event(store, stream_names(store), wanted)
+    entries = tuple(Trust.of(store).marked(found))
+    return EventDetails(entries, _values(store, entries) if values else None)
+
+
+def _values(store: Store, entries: tuple[AuditEvent | Denial | ControlEvent, ...]) -> Images | None:
+    events = (entry for entry in entries if isinstance(entry, AuditEvent))
+    changes = ((event.identity, change.before) for event in events for change in event.changes)
+    images = [(name, image.content) for name, image in changes if image and image.content]
+    try:
+        return read_images(store, images) if images else None
+    except ResponseError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline(Result):
+    """The history of a key.
+
+    Attributes:
+        entries: The trusted events and the denials that concern it, oldest first.
+        untrusted: The number of untrusted events, by identity; they are left out.
+        is_more: Whether there are older entries, past the limit.
+    """
+
+    key: bytes
+    entries: tuple[AuditEvent | Denial, ...]
+    untrusted: Mapping[str, int] = field(default_factory=dict)
+    is_more: bool = False
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield each line of `audit timeline --json`."""
+        yield from (entry.to_dict() for entry in self.entries)
+        yield from self.untrusted_rows()
+
+    def untrusted_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the last lines of `audit timeline --json`."""
+        for name, count in self.untrusted.items():
+            yield {"kind": "untrusted", "identity": name, "events": count}
+
+
+def read_timeline(
+    store: Store, key: str | bytes, query: Query = EVERYTHING, limit: int | None = None
+) -> Timeline:
+    """Return the history of a key, also where it is masked.
+
+    Args:
+        key: The key, as for `resolve_key`.
+        query: Its time range applies.
+        limit: The maximum number of entries, the newest; all if None.
+    """
+    raw = resolve_key(store, key)
+    of_key = Query(key=raw, since_ms=query.since_ms, until_ms=query.until_ms)
+    trust = Trust.of(store, [raw])
+    names = stream_names(store)
+    backwards = limit is not None
+    streams: list[Iterator[Any]] = [
+        filter(trust.is_trusted, read_events(store, names, of_key, newest_first=backwards)),
+        read_denials(store, names, of_key, newest_first=backwards),
+    ]
+    found = merged(streams, newest_first=backwards)
+    entries = list(islice(found, limit))
+    untrusted = +trust.untrusted
+    is_more = next(found, None) is not None
+    return Timeline(raw, tuple(entries[::-1] if backwards else entries), untrusted, is_more)
+
+
+def resolve_key(store: Store, given: str | bytes) -> bytes:
+    """Return a key: bytes and text as given or, if that text is no known key, unescaped.
+
+    So a key may be given as `printable` shows it.
+    """
+    if isinstance(given, bytes):
+        return given
+    raw = given.encode("utf-8", "surrogateescape")
+    escaped = unescaped(raw)
+    if escaped == raw or store.client.exists(store.keys.physical(raw)):
+        return raw
+    where = (store, stream_names(store), Query(key=raw))
+    is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))
+    return raw if is_recorded else escaped
