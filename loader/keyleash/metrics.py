@@ -7,12 +7,14 @@ docs/reference/metrics.md lists all metrics, and a test compares.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis import exceptions as redis_errors
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import KeyleashError, OperationError
 from keyleash.status import IdentityStatus, Snapshot
 from keyleash.status.identities import COOPERATIVE
 
@@ -137,18 +139,20 @@ class SnapshotCollector(Collector):
 
     Args:
         read: Reads a snapshot.
-        report: Called after each scrape with the error that stopped it, or None.
+        report: Called after each scrape with the error that stopped it, or None; in any thread.
 
     Attributes:
         failure: The error of the last scrape, or None.
     """
 
     def __init__(
-        self, read: Callable[[], Snapshot], report: Callable[[Exception | None], None]
+        self,
+        read: Callable[[], Snapshot],
+        report: Callable[[Exception | None], None] | None = None,
     ) -> None:
         self.failure: Exception | None = None
         self._read = read
-        self._report = report
+        self._report = report or (lambda _error: None)
 
     def describe(self) -> list[Metric]:
         """Return nothing, so that registration needs no server."""
@@ -167,3 +171,38 @@ class SnapshotCollector(Collector):
         self._report(None)
         yield up(True)
         yield from found
+
+    def text(self) -> str:
+        """Read the server and return the metrics in the text format of Prometheus."""
+        return generate_latest(self._registry()).decode()
+
+    @contextmanager
+    def serve(self, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
+        """
+        Context manager: serve the metrics over HTTP from a thread; yields the URL.
+
+        Args:
+            port: The port; 0 picks a free one.
+            host: The address to listen on.
+
+        Raises:
+            OperationError (port-in-use): The port is in use, or may not be used.
+        """
+        try:
+            server, _ = start_http_server(port, addr=host, registry=self._registry())
+        except OSError as error:
+            raise OperationError(
+                "port-in-use",
+                f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}",
+                help="choose another port: `--port 0` picks a free one",
+            ) from None
+        try:
+            yield f"http://{host}:{server.server_port}/metrics"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    def _registry(self) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        registry.register(self)
+        return registry

@@ -12,8 +12,8 @@ from support.command_line import Cli
 from support.terminals import on_a_terminal, read_all, read_until
 
 WITH_DELAY = """\
-import keyleash.cli.load
-keyleash.cli.load.SOON_S = {}
+import keyleash.cli.progress
+keyleash.cli.progress.SOON_S = {}
 keyleash.cli.main()
 """
 

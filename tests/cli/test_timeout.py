@@ -15,7 +15,7 @@ import pytest
 
 from keyleash.audit.follow import BLOCK_MS
 from keyleash.servers import EmbeddedServer
-from keyleash.store.connect import NODE_TIMEOUT_S, TIMEOUT_S, connect, connection_pool, node_client
+from keyleash.store.connect import TIMEOUT_S, connect, connection_pool, node_client
 from keyleash.store.store import Store
 from keyleash.store.streams import block_ms
 from support.command_line import Cli
@@ -46,11 +46,17 @@ def test_timeout_is_that_of_the_option_then_the_url_then_the_default(
         assert options["retry"].get_retries() == 0
 
 
-def test_servers_beside_the_first_are_waited_for_less_unless_told() -> None:
-    """Who looks at many must not be held up by one."""
-    for given, expected in ((None, NODE_TIMEOUT_S), (7.5, 7.5)):
-        client = node_client("redis://h", "redis://h", timeout_s=given)
-        assert client.connection_pool.connection_kwargs["socket_timeout"] == expected
+@pytest.mark.parametrize(
+    ("url", "given", "expected"),
+    [("redis://h", None, 3), ("redis://h", 7.5, 7.5), ("redis://h?socket_timeout=9", None, 9)],
+)
+def test_further_server_has_the_timeout_of_the_first_unless_given(
+    url: str, given: float | None, expected: float
+) -> None:
+    """By the argument, or by its own URL."""
+    client = node_client(connect("redis://first", 3), url, given)
+
+    assert client.connection_pool.connection_kwargs["socket_timeout"] == expected
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "soon", "1e9"])

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
-from keyleash.api import calls
 from keyleash.api.aio_audit import AsyncAuditOperations, AsyncUndoOperations
 from keyleash.api.aio_servers import AsyncFenceOperations, AsyncVaultOperations
 from keyleash.api.inputs import Duration, seconds_of
 from keyleash.api.policy import Policy
 from keyleash.api.run import AsyncRunner
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
-from keyleash.doctor import Examination
-from keyleash.operator import tokens
+from keyleash.doctor import Examination, examine_nodes
+from keyleash.metrics import SnapshotCollector
+from keyleash.operator import ServerSummary, summarize_server, tokens
 from keyleash.operator.decisions import Explanation, explain
 from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.load.activate import LoadResult
-from keyleash.operator.load.consent import LoadPlan, apply_plan, earlier_policy, plan_load
+from keyleash.operator.load.consent import (
+    LoadPlan,
+    Progress,
+    apply_plan,
+    plan_load,
+    plan_rollback,
+    require_policy,
+)
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
 from keyleash.status import Snapshot, read_snapshot
-from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, connect, default_actor
+from keyleash.store.connect import (
+    DEFAULT_URL,
+    NODE_TIMEOUT_S,
+    connect,
+    default_actor,
+    parse_timeout,
+)
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.server_check import Client
 from keyleash.store.wire import Transport
+from keyleash.watch import Watcher
 
 
 class AsyncOperator:
@@ -66,14 +81,15 @@ class AsyncOperator:
 
     @classmethod
     def from_url(
-        cls, url: str = DEFAULT_URL, *, actor: str | None = None, timeout: float = TIMEOUT_S
+        cls, url: str = DEFAULT_URL, *, actor: str | None = None, timeout: float | None = None
     ) -> Self:
         """Return an operator of the server at *url*, which is connected to when it is used.
 
         Args:
             url: `redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://…` or `unix://PATH`.
             actor: As for the class.
-            timeout: The longest wait for a connection and for each reply, in seconds.
+            timeout: The longest wait for a connection and for each reply, in seconds; that of the
+                URL, or 5, if None.
 
         Raises:
             OperationError (bad-url): no server can be named so.
@@ -82,12 +98,17 @@ class AsyncOperator:
 
     @classmethod
     def from_env(cls) -> Self:
-        """Return an operator by KEYLEASH_URL, KEYLEASH_ACTOR and KEYLEASH_TIMEOUT, as the CLI."""
-        timeout = float(os.environ.get("KEYLEASH_TIMEOUT") or TIMEOUT_S)
+        """Return an operator by KEYLEASH_URL, KEYLEASH_ACTOR and KEYLEASH_TIMEOUT, as the CLI.
+
+        Raises:
+            OperationError (bad-url): no server can be named so.
+            ValueError: KEYLEASH_TIMEOUT is not a time over 0.
+        """
+        timeout = os.environ.get("KEYLEASH_TIMEOUT")
         return cls.from_url(
             os.environ.get("KEYLEASH_URL") or DEFAULT_URL,
             actor=os.environ.get("KEYLEASH_ACTOR") or None,
-            timeout=timeout,
+            timeout=parse_timeout(timeout) if timeout else None,
         )
 
     async def __aenter__(self) -> Self:
@@ -112,6 +133,7 @@ class AsyncOperator:
         transport: Transport = Transport.EVALSHA,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
+        progress: Progress | None = None,
     ) -> LoadPlan:
         """Compile a policy for the server and return what a load of it would change.
 
@@ -123,6 +145,7 @@ class AsyncOperator:
             allow_eviction: Plan also for a server that may evict control keys.
             allow_unvalidated_restore: Plan also a policy that allows RESTORE on a server that does
                 not validate payloads.
+            progress: Called with the number of compiled guards and the total, in any thread.
 
         Raises:
             PolicyError: the policy has problems.
@@ -135,6 +158,54 @@ class AsyncOperator:
             transport=transport,
             allow_eviction=allow_eviction,
             allow_unvalidated_restore=allow_unvalidated_restore,
+            progress=progress,
+        )
+
+    async def plan_rollback(
+        self,
+        to: str | None = None,
+        *,
+        allow_eviction: bool = False,
+        allow_unvalidated_restore: bool = False,
+        progress: Progress | None = None,
+    ) -> LoadPlan:
+        """Return what `rollback` would change; nothing is written.
+
+        Args:
+            to: As for `rollback`, whose errors it raises.
+            allow_eviction, allow_unvalidated_restore, progress: As for `plan`.
+        """
+        return await self._run.call(
+            plan_rollback,
+            to,
+            allow_eviction=allow_eviction,
+            allow_unvalidated_restore=allow_unvalidated_restore,
+            progress=progress,
+        )
+
+    async def apply(
+        self,
+        plan: LoadPlan,
+        *,
+        allow_widening: bool = False,
+        allow_removal: bool = False,
+        nodes: Sequence[Client | str] = (),
+        progress: Progress | None = None,
+    ) -> LoadResult:
+        """Activate the policy of a plan; see `load`.
+
+        Args:
+            plan: As `plan` or `plan_rollback` returned it; nothing is activated if it is outdated.
+            allow_widening, allow_removal, nodes: As for `load`.
+            progress: Called with the number of loaded guards and the total, in any thread.
+        """
+        return await self._run.call(
+            apply_plan,
+            plan,
+            allow_widening=allow_widening,
+            allow_removal=allow_removal,
+            nodes=nodes,
+            progress=progress,
         )
 
     async def load(
@@ -144,8 +215,10 @@ class AsyncOperator:
         expect: LoadPlan | None = None,
         allow_widening: bool = False,
         allow_removal: bool = False,
+        allow_eviction: bool = False,
+        allow_unvalidated_restore: bool = False,
         transport: Transport = Transport.EVALSHA,
-        nodes: Sequence[Client] = (),
+        nodes: Sequence[Client | str] = (),
     ) -> LoadResult:
         """Activate a policy atomically, and verify what the server stored.
 
@@ -156,25 +229,29 @@ class AsyncOperator:
             expect: Its plan, as `plan` returned it; nothing is loaded if it is outdated.
             allow_widening: Load also if an identity gets more access than it has.
             allow_removal: Load also if the policy lacks an identity of the active one.
-            transport: How clients are to call the guards; that of the plan, with *expect*.
-            nodes: Clients of further servers, such as replicas, whose ACL users are updated too.
+            allow_eviction, allow_unvalidated_restore: As for `plan`; those of *expect*, if given.
+            transport: How clients are to call the guards; that of *expect*, if given.
+            nodes: Clients or URLs of further servers, such as replicas, whose ACL users are updated
+                too; user and password of a URL default to those of this server.
 
         Raises:
             PolicyError: the policy has problems.
             PlanOutdatedError: another policy was activated since *expect* was made.
             OperationError (widens): it widens access, and *allow_widening* is false.
             RemovalError: it removes identities, and *allow_removal* is false.
+            OperationError (server-unreachable): one of *nodes* does not answer; nothing changed.
             ValueError: *expect* is the plan of another policy.
         """
-        plan = expect or await self.plan(policy, transport=transport)
+        plan = expect or await self.plan(
+            policy,
+            transport=transport,
+            allow_eviction=allow_eviction,
+            allow_unvalidated_restore=allow_unvalidated_restore,
+        )
         if plan.prepared.document != policy.document:
             raise ValueError("`expect` is the plan of another policy")
-        return await self._run.call(
-            apply_plan,
-            plan,
-            allow_widening=allow_widening,
-            allow_removal=allow_removal,
-            others=nodes,
+        return await self.apply(
+            plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
         )
 
     async def rollback(
@@ -183,28 +260,28 @@ class AsyncOperator:
         *,
         allow_widening: bool = False,
         allow_removal: bool = False,
-        nodes: Sequence[Client] = (),
+        allow_eviction: bool = False,
+        allow_unvalidated_restore: bool = False,
+        nodes: Sequence[Client | str] = (),
     ) -> LoadResult:
         """Activate an earlier policy again; see `load`.
 
         Args:
             to: The first digits of its digest, at least 6; the previous policy if None.
-            allow_widening, allow_removal, nodes: As for `load`.
+            allow_widening, allow_removal, allow_eviction, allow_unvalidated_restore, nodes: As for
+                `load`.
 
         Raises:
             OperationError (no-policy): there is none before the active one.
             OperationError (unknown-policy): the history has none, or several, with that digest.
         """
-        stored = await self._run.call(earlier_policy, to)
-        active = await self.policies.active()
-        policy = Policy(stored.document, file=f"<policy {stored.digest[:12]}>")
-        return await self.load(
-            policy,
-            allow_widening=allow_widening,
-            allow_removal=allow_removal,
-            nodes=nodes,
-            # The transport depends on how the server is operated, and is no part of a policy.
-            transport=active.transport if active else Transport.EVALSHA,
+        plan = await self.plan_rollback(
+            to,
+            allow_eviction=allow_eviction,
+            allow_unvalidated_restore=allow_unvalidated_restore,
+        )
+        return await self.apply(
+            plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
         )
 
     async def freeze(
@@ -259,20 +336,84 @@ class AsyncOperator:
         """Return the identities with their tokens, limits and recent denials."""
         return await self._run.call(read_snapshot)
 
-    async def doctor(self, *, accept: Collection[str] = ()) -> Examination:
+    async def server(self) -> ServerSummary:
+        """Return facts that tell this server from another; also if its keys are being moved."""
+        return await self._run.run(summarize_server, self._run.sync.client)
+
+    async def doctor(
+        self,
+        *,
+        nodes: Sequence[Client | str] = (),
+        accept: Collection[str] = (),
+        timeout: float = NODE_TIMEOUT_S,
+    ) -> Examination:
         """Diagnose the server and the servers that replicate with it; nothing is written.
 
         Args:
+            nodes: Clients or URLs of further servers; user and password of a URL default to those
+                of this server.
             accept: Codes of findings to accept.
+            timeout: The longest wait for each reply of the other servers, in seconds.
 
         Raises:
             OperationError (unknown-code): a code does not exist.
         """
-        return await self._run.call(calls.examine_store, frozenset(accept))
+        return await self._run.run(
+            examine_nodes, self._run.sync.client, nodes, accept=accept, timeout_s=timeout
+        )
 
     async def metrics(self) -> str:
-        """Return the numbers of `status` in the text format of Prometheus."""
-        return await self._run.call(calls.metrics_text)
+        """Return the numbers of `status` in the text format of Prometheus.
+
+        `keyleash_up` is 0 if the server cannot be read; other metrics are missing then.
+        """
+        return await self._run.run(self.collector().text)
+
+    def collector(
+        self, report: Callable[[Exception | None], None] | None = None
+    ) -> SnapshotCollector:
+        """Return a collector of the metrics, for a registry of Prometheus, or to `serve` them.
+
+        It reads the server at each scrape, in the scraping thread.
+
+        Args:
+            report: Called after each scrape with the error that stopped it, or None.
+        """
+        return SnapshotCollector(partial(self._run.sync.call, read_snapshot), report)
+
+    async def watcher(
+        self,
+        *,
+        nodes: Sequence[Client | str] = (),
+        sentinels: Sequence[Client | str] = (),
+        service: str = "mymaster",
+        must_answer: bool = False,
+    ) -> Watcher:
+        """Return a watcher, which keeps guards loaded on a primary and its replicas.
+
+        It is a context manager. Its methods `look` and `run` block, and yield events; with asyncio
+        call them in a thread.
+
+        Args:
+            nodes: Clients or URLs of servers to begin with; this server if there are none, and no
+                *sentinels*. User and password of a URL default to those of this server.
+            sentinels: Clients or URLs of Sentinels that know the servers.
+            service: The name of the primary in Sentinel.
+            must_answer: Whether to raise an error if none of the servers answers.
+
+        Raises:
+            OperationError (bad-url): a URL does not name a server.
+            OperationError (unsupported-server): a server is older than the supported versions.
+            redis.ConnectionError, redis.TimeoutError: see *must_answer*.
+        """
+        return await self._run.run(
+            Watcher.of,
+            self._run.sync.client,
+            nodes,
+            sentinels,
+            service,
+            must_answer=must_answer,
+        )
 
 
 class AsyncPolicyOperations:
@@ -284,6 +425,15 @@ class AsyncPolicyOperations:
     async def active(self) -> ActivePolicy | None:
         """Return the active policy; None if there is none."""
         return await self._run.call(read_active)
+
+    async def get(self, digest: str | None = None) -> ActivePolicy:
+        """Return the active policy, or a stored one by the first digits of its digest.
+
+        Raises:
+            OperationError (no-policy): no policy is active, or none is stored.
+            OperationError (unknown-policy): the history has none, or several, with that digest.
+        """
+        return await self._run.call(require_policy, digest)
 
     async def history(self) -> tuple[ActivePolicy, ...]:
         """Return the stored policies, each as it was last active; the newest first."""

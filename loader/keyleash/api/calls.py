@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
-from redis import ConnectionPool
-
 from keyleash import audit
 from keyleash.api.inputs import Moment, time_ms_of
 from keyleash.audit import (
@@ -30,7 +27,6 @@ from keyleash.audit.read import recorded_correlation
 from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
-from keyleash.doctor import Examination, examine
 from keyleash.fence import (
     AclStep,
     FencedServers,
@@ -49,15 +45,17 @@ from keyleash.fence import (
 )
 from keyleash.fence.desired import DesiredUser
 from keyleash.fence.rotate import require_fenced
-from keyleash.metrics import SnapshotCollector
 from keyleash.operator import prepare_policy
 from keyleash.policy.patterns import parse_pattern
-from keyleash.status import identity_statuses, read_snapshot
+from keyleash.status import identity_statuses
+from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.identities import require_active
+from keyleash.store.prefixes import ChangeKind
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
-from keyleash.watch import Address
+from keyleash.vault import ChangeResult
+from keyleash.vault.change import change_prefixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +193,7 @@ def incident_report(
         store,
         names,
         query,
-        server=server or _name_of(store.client),
+        server=server or server_name(store.client),
         identity=identity,
         statuses=identity_statuses(store, active, store.now_ms()) if active else (),
     )
@@ -233,30 +231,6 @@ def plan_selected(
     return plan_undo(
         store, selection, forced=forced, skipped=skipped, across_policies=across_policies
     )
-
-
-def examine_store(store: Store, accept: Collection[str]) -> Examination:
-    """Diagnose the server, its primary and its replicas, with the credentials of its client."""
-    pool = store.client.connection_pool
-    given = pool.connection_kwargs
-    first = Address(given.get("path") or given.get("host", "localhost"), given.get("port", 0))
-
-    def connect(address: Address) -> Client:
-        if address == first:
-            return store.client
-        options = {name: value for name, value in given.items() if name != "path"}
-        options |= {"host": address.host, "port": address.port}
-        kind = pool.connection_class
-        return type(store.client)(connection_pool=ConnectionPool(connection_class=kind, **options))
-
-    return examine(connect, [first], accept=frozenset(accept))
-
-
-def metrics_text(store: Store) -> str:
-    """Return the numbers of `status` in the text format of Prometheus."""
-    registry = CollectorRegistry()
-    registry.register(SnapshotCollector(lambda: read_snapshot(store), lambda _error: None))
-    return generate_latest(registry).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,9 +287,16 @@ def remove_users(
     return tuple(remove_fences(servers, _fenced(servers, identities)))
 
 
+def change(
+    store: Store, kind: ChangeKind, nodes: Sequence[Client], adopt: Sequence[str] = ()
+) -> ChangeResult:
+    """Change the prefixes of all keys."""
+    return change_prefixes(store, kind, adopt=adopt, others=connect_nodes(store.client, nodes))
+
+
 def _servers(store: Store, nodes: Sequence[Client]) -> FencedServers:
-    clients = (store.client, *nodes)
-    return FencedServers.read(store, [FenceNode(_name_of(item), item) for item in clients])
+    clients = (store.client, *connect_nodes(store.client, nodes))
+    return FencedServers.read(store, [FenceNode(server_name(item), item) for item in clients])
 
 
 def _desired(
@@ -340,8 +321,3 @@ def _fenced(servers: FencedServers, identities: Sequence[str]) -> list[str]:
     if not named:
         raise NotFencedError("no identity has an ACL user", help="create them with `fence.apply`")
     return named
-
-
-def _name_of(client: Client) -> str:
-    options = client.connection_pool.connection_kwargs
-    return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port')}")

@@ -43,6 +43,15 @@ class Runner:
         }
         return _rebuilt, (pool.connection_class, options, self.actor)
 
+    @property
+    def sync(self) -> Runner:
+        """The runner in the calling thread."""
+        return self
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return the result of *function*, which may block."""
+        return function(*args, **kwargs)
+
     def open(self) -> Store:
         """Return the store, after a check of the server before the first call."""
         if not self._is_supported:
@@ -76,13 +85,17 @@ class AsyncRunner:
     """The same in worker threads of the running event loop."""
 
     def __init__(self, client: Client, actor: str) -> None:
-        self._runner = Runner(client, actor)
+        self.sync = Runner(client, actor)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return the result of *function*, which may block."""
+        return await asyncio.to_thread(partial(function, *args, **kwargs))
 
     async def call(
         self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return the result of *function* for the store."""
-        return await asyncio.to_thread(partial(self._runner.call, function, *args, **kwargs))
+        return await self.run(partial(self.sync.call, function, *args, **kwargs))
 
     async def iterate(
         self,
@@ -98,7 +111,7 @@ class AsyncRunner:
 
     async def close(self) -> None:
         """Close the connections."""
-        await asyncio.to_thread(self._runner.close)
+        await self.run(self.sync.close)
 
 
 def _rebuilt(kind: Any, options: dict[str, Any], actor: str) -> Runner:

@@ -12,25 +12,24 @@ from keyleash.fence import FenceOutcome, GeneratedPassword
 from keyleash.store.prefixes import ChangeKind
 from keyleash.store.server_check import Client
 from keyleash.vault import ChangeResult, adopt_keys, release_keys
-from keyleash.vault.change import change_prefixes
 
 
 class FenceOperations:
     """The ACL users of agents: `Operator.fence`.
 
-    Common arguments: *nodes* are clients of further servers, such as replicas, which have ACL
-    users of their own.
+    Common arguments: *nodes* are clients or URLs of further servers, such as replicas, which have
+    ACL users of their own; user and password of a URL default to those of this server.
     """
 
     def __init__(self, run: Runner) -> None:
         self._run = run
 
-    def plan(self, *, nodes: Sequence[Client] = ()) -> FencePlan:
+    def plan(self, *, nodes: Sequence[Client | str] = ()) -> FencePlan:
         """Return what `apply` would do; nothing is changed."""
         return self._run.call(calls.plan_users, nodes)
 
     def apply(
-        self, *, nodes: Sequence[Client] = (), generate: bool = False
+        self, *, nodes: Sequence[Client | str] = (), generate: bool = False
     ) -> tuple[FenceOutcome, tuple[GeneratedPassword, ...]]:
         """Create an ACL user for each identity of the active policy.
 
@@ -44,16 +43,20 @@ class FenceOperations:
         return self._run.call(calls.apply_users, nodes, generate)
 
     def rotate(
-        self, *identities: str, nodes: Sequence[Client] = ()
+        self, *identities: str, nodes: Sequence[Client | str] = ()
     ) -> tuple[GeneratedPassword, ...]:
         """Add a second password to the users of some identities, or of all, and return it."""
         return self._run.call(calls.rotate_passwords, identities, nodes)
 
-    def finish_rotation(self, *identities: str, nodes: Sequence[Client] = ()) -> tuple[str, ...]:
+    def finish_rotation(
+        self, *identities: str, nodes: Sequence[Client | str] = ()
+    ) -> tuple[str, ...]:
         """Remove the older password of users; return the identities that had one."""
         return self._run.call(calls.finish_rotation, identities, nodes)
 
-    def remove(self, *identities: str, nodes: Sequence[Client] = ()) -> tuple[tuple[str, str], ...]:
+    def remove(
+        self, *identities: str, nodes: Sequence[Client | str] = ()
+    ) -> tuple[tuple[str, str], ...]:
         """Delete the users of some identities, or of all; return server and identity of each."""
         return self._run.call(calls.remove_users, identities, nodes)
 
@@ -64,17 +67,19 @@ class VaultOperations:
     def __init__(self, run: Runner) -> None:
         self._run = run
 
-    def seal(self, *, adopt: Sequence[str] = (), nodes: Sequence[Client] = ()) -> ChangeResult:
+    def seal(
+        self, *, adopt: Sequence[str] = (), nodes: Sequence[Client | str] = ()
+    ) -> ChangeResult:
         """Move all keys of keyleash, and the keys that match *adopt*, under random prefixes."""
-        return self._run.call(change_prefixes, ChangeKind.SEAL, adopt=adopt, others=nodes)
+        return self._run.call(calls.change, ChangeKind.SEAL, nodes, adopt)
 
-    def rotate(self, *, nodes: Sequence[Client] = ()) -> ChangeResult:
+    def rotate(self, *, nodes: Sequence[Client | str] = ()) -> ChangeResult:
         """Replace the prefixes by new ones."""
-        return self._run.call(change_prefixes, ChangeKind.ROTATE, others=nodes)
+        return self._run.call(calls.change, ChangeKind.ROTATE, nodes)
 
-    def unseal(self, *, nodes: Sequence[Client] = ()) -> ChangeResult:
+    def unseal(self, *, nodes: Sequence[Client | str] = ()) -> ChangeResult:
         """Move all keys back to their names."""
-        return self._run.call(change_prefixes, ChangeKind.UNSEAL, others=nodes)
+        return self._run.call(calls.change, ChangeKind.UNSEAL, nodes)
 
     def adopt(self, *patterns: str) -> int:
         """Move keys that match into the vault; return their number."""

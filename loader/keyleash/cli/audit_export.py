@@ -15,8 +15,8 @@ import click
 from keyleash.audit.export import verify_archive
 from keyleash.cli.audit_selection import identities_option
 from keyleash.cli.failures import FAILED
-from keyleash.cli.load import progress
 from keyleash.cli.options import DIRECTORY, duration_s, example, json_option
+from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.failures import FAILED, NOT_PERMITTED
-from keyleash.cli.nodes import node_connector, urls_option
+from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, read_input
-from keyleash.doctor import examine
 from keyleash.doctor.examine import require_codes
 from keyleash.errors import UsageError
 from keyleash.policy.problems import quote
-from keyleash.text import counted, json_object, printable
+from keyleash.store.connect import NODE_TIMEOUT_S
+from keyleash.text import counted, printable
 
 if TYPE_CHECKING:
     from keyleash.doctor import Examination
@@ -50,15 +50,13 @@ def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) 
     that the user of the URL may not make are listed as skipped; if all are skipped, the exit code
     is 77.
     """
-    accepted = {*accept, *accepted_findings()}
-    seeds, connect = node_connector(settings, (settings.url, *nodes))
-    examination = examine(
-        lambda address: settings.client if address == seeds[0] else connect(address),
-        seeds,
-        accept=accepted,
+    examination = settings.unconnected().doctor(
+        nodes=nodes,
+        accept={*accept, *accepted_findings()},
+        timeout=settings.timeout_s or NODE_TIMEOUT_S,
     )
     if settings.json:
-        print_json(_as_json(examination))
+        print_json(examination)
     else:
         _print(examination)
     if not examination.is_healthy:
@@ -94,14 +92,6 @@ def _summary(examination: Examination) -> str:
     if not examination.skipped:
         return f"{looked}: {found}"
     return f"{looked}: {found}; {counted(len(examination.skipped), 'check')} could not be made"
-
-
-def _as_json(examination: Examination) -> dict[str, Any]:
-    servers = [
-        {"name": server.name, "role": None if server.role is None else str(server.role)}
-        for server in examination.servers
-    ]
-    return {"servers": servers, **json_object(examination, "findings", "accepted", "skipped")}
 
 
 VARIABLE = "KEYLEASH_CONFIG"

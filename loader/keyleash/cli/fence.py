@@ -280,7 +280,7 @@ def apply(settings: Settings, /, yes: bool, **options: Any) -> None:
     if outcome.changed:
         note_unsaved(outcome.unsaved)
     print_note("done, and verified" if outcome.changed else "nothing changed; verified")
-    note_unlisted_replicas(settings.client, len(servers.nodes) - 1)
+    note_unlisted_replicas(settings.operator.server().replicas, len(servers.nodes) - 1)
 
 
 def _users_as_json(users: Sequence[tuple[str, str]]) -> list[dict[str, str]]:

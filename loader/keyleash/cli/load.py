@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from keyleash.api import Policy
 from keyleash.cli.failures import warn
-from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
+from keyleash.cli.nodes import node_option, note_unlisted_replicas
 from keyleash.cli.options import (
     FILE,
     allow_eviction_option,
@@ -27,107 +25,50 @@ from keyleash.cli.options import (
     transport_option,
     yes_option,
 )
+from keyleash.cli.progress import progress
 from keyleash.cli.render.plan import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import require_target
 from keyleash.cli.terminal import print_json, print_note, read_text
 from keyleash.errors import OperationError
-from keyleash.fence import read_records
-from keyleash.operator.load.consent import (
-    LoadPlan,
-    apply_plan,
-    check_consent,
-    earlier_policy,
-    plan_load,
-)
-from keyleash.store.records import read_active
+from keyleash.operator.load.consent import check_consent
 from keyleash.store.wire import Transport
-from keyleash.text import counted, short_digest
+from keyleash.text import counted
 
 if TYPE_CHECKING:
-    from keyleash.operator import LoadResult
+    from keyleash.operator.load.consent import LoadPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-SOON_S = 1.0
-"""Work that ends sooner shows no progress bar."""
-
-Report = Callable[[int, int | None], None]
-"""Receives the amount of finished work and the total; None if the total is not known."""
-
-
-@contextmanager
-def progress(label: str, *, is_wanted: bool) -> Iterator[Report]:
-    """
-    Context manager: yields a function that updates a progress bar.
-
-    The bar is on standard error, and only if that is a terminal and the work takes a while.
-
-    Args:
-        label: The text beside the bar.
-        is_wanted: False with `--json`.
-    """
-    if not is_wanted or not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-
-    class Late(Progress):
-        def get_renderables(self) -> Iterable[RenderableType]:
-            if self.tasks and (self.tasks[0].elapsed or 0) > SOON_S:
-                yield from super().get_renderables()
-
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Late(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def plan_document(
-    settings: Settings, document: str, file: str, transport: Transport, **allowed: bool
-) -> LoadPlan:
-    """Plan a load with a progress bar; see `plan_load`."""
-    with progress("compiling", is_wanted=not settings.json) as report:
-        return plan_load(
-            settings.store, document, file=file, transport=transport, report=report, **allowed
-        )
 
 
 def _load(
     settings: Settings,
-    document: str,
-    file: str,
-    source: str,
-    transport: Transport,
+    make_plan: Callable[..., LoadPlan],
     *,
     nodes: Sequence[str],
-    allow_eviction: bool,
-    allow_unvalidated_restore: bool,
     allow_widening: bool,
     allow_removal: bool,
     full: bool,
     yes: bool,
+    **allowed: bool,
 ) -> None:
     """
-    Activate a policy after consent to its plan; *source* is its origin, shown in the plan.
+    Activate a policy after consent to its plan.
+
+    Args:
+        make_plan: Returns the plan, given *allowed* and a progress callback.
 
     Raises:
         UsageError: *yes*, and the server is not named.
         OperationError (declined): The user declined.
     """
-    target = require_target(settings, yes=yes)
-    others = [node.client for node in other_nodes(settings, nodes)]
-    plan = plan_document(
-        settings,
-        document,
-        file,
-        transport,
-        allow_eviction=allow_eviction,
-        allow_unvalidated_restore=allow_unvalidated_restore,
-    )
+    target, summary = require_target(settings, yes=yes)
+    with progress("compiling", is_wanted=not settings.json) as report:
+        plan = make_plan(**allowed, progress=report)
     if not settings.json:
         warn(plan.prepared.warnings)
     if not plan.is_empty:
-        print_plan(target, source, plan, full=full, err=True)
+        print_plan(target, plan, full=full, err=True)
         if yes:
             check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
         if not require_consent(_question(plan), yes):
@@ -135,18 +76,31 @@ def _load(
     try:
         with progress("loading", is_wanted=not settings.json) as report:
             # Without `--yes` the user has agreed to all of the plan.
-            result = apply_plan(
-                settings.store,
+            result = settings.operator.apply(
                 plan,
                 allow_widening=allow_widening or not yes,
                 allow_removal=allow_removal or not (yes or plan.is_empty),
-                others=others,
-                report=report,
+                nodes=nodes,
+                progress=report,
             )
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
-        print_note(_interrupted_load(settings, plan.digest, plan.preview.generation))
+        print_note(_interrupted_load(settings, plan))
         raise
-    _print_result(settings, plan, result, len(others))
+    if settings.json:
+        print_json({"server": settings.shown_url, **result.to_dict()})
+        return
+    if not result.changed:
+        click.echo(f"already active as generation {result.generation}; nothing changed")
+        return
+    count = counted(len(result.identities), "identity")
+    click.echo(f"activated generation {result.generation}: {count}")
+    print_note("verified: records, states and scripts match")
+    if result.fenced:
+        without = [name for name in result.identities if name not in result.fenced]
+        if without:
+            names = ", ".join(without)
+            print_note(f"note: without an ACL user: {names}; see `keyleash fence plan`")
+        note_unlisted_replicas(summary.replicas, len(nodes))
 
 
 def _question(plan: LoadPlan) -> str:
@@ -158,46 +112,17 @@ def _question(plan: LoadPlan) -> str:
     return f"{', and '.join(effects)}?"
 
 
-def _interrupted_load(settings: Settings, digest: str, before: int) -> str:
+def _interrupted_load(settings: Settings, plan: LoadPlan) -> str:
     """Return the outcome of an interrupted load, as far as the server can be asked."""
     try:
-        active = read_active(settings.store)
+        active = settings.operator.policies.active()
     except RedisError:
         return "the policy may be active: see `keyleash status`"
-    if active is None or active.generation == before:
+    if active is None or active.generation == plan.preview.generation:
         return "nothing was activated"
-    if active.digest != digest:
+    if active.digest != plan.digest:
         return f"another policy is active as generation {active.generation}"
     return f"active as generation {active.generation}, but not verified: see `keyleash doctor`"
-
-
-def _print_result(settings: Settings, plan: LoadPlan, result: LoadResult, nodes: int) -> None:
-    if settings.json:
-        transport, shown = plan.preview.transport, result.to_dict()
-        warnings = shown.pop("warnings")
-        print_json(
-            {
-                "server": settings.shown_url,
-                **shown,
-                "transport": transport,
-                "verified": True,
-                "plan": plan,
-                "warnings": warnings,
-            }
-        )
-        return
-    if not result.changed:
-        click.echo(f"already active as generation {result.generation}; nothing changed")
-        return
-    count = counted(len(result.identities), "identity")
-    click.echo(f"activated generation {result.generation}: {count}")
-    print_note("verified: records, states and scripts match")
-    fenced = read_records(settings.store)
-    without = [name for name in result.identities if name not in fenced]
-    if fenced and without:
-        print_note(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
-    if fenced:
-        note_unlisted_replicas(settings.client, nodes)
 
 
 def _load_options(function: F) -> F:
@@ -239,7 +164,12 @@ def load(settings: Settings, /, file: str, transport: str, **options: Any) -> No
     identities are deleted.
     """
     name, text = read_text(file)
-    _load(settings, text, name, name, Transport(transport), **options)
+    policy = Policy(text, file=name)
+    _load(
+        settings,
+        partial(settings.operator.plan, policy, transport=Transport(transport)),
+        **options,
+    )
 
 
 @click.command(epilog=example("keyleash rollback --to 3f9ac2d81b07"))
@@ -254,14 +184,4 @@ def rollback(settings: Settings, /, to: str | None, **options: Any) -> None:
     of its own, shows the plan, asks for the same consent, and preserves counters, tokens and
     suspensions.
     """
-    active = read_active(settings.store)
-    target = earlier_policy(settings.store, to)
-    _load(
-        settings,
-        target.document,
-        f"<policy {short_digest(target.digest)}>",
-        f"of generation {target.generation}",
-        # The transport depends on the server's operation and is no part of a policy.
-        active.transport if active else Transport.EVALSHA,
-        **options,
-    )
+    _load(settings, partial(settings.operator.plan_rollback, to), **options)

@@ -7,17 +7,14 @@ import threading
 from collections.abc import Callable
 
 import click
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
-from keyleash.errors import OperationError, UsageError
+from keyleash.errors import UsageError
 from keyleash.metrics import SnapshotCollector
-from keyleash.status import read_snapshot
-from keyleash.store.connect import node_client
-from keyleash.store.store import Store
+from keyleash.store.connect import NODE_TIMEOUT_S
 
 HOST = "127.0.0.1"
 
@@ -44,16 +41,11 @@ def metrics(settings: Settings, port: int | None) -> int:
             help="`keyleash status --json` has the same numbers",
         )
     # Short timeouts, since a scrape is aborted after some seconds.
-    client = node_client(settings.url, settings.url, timeout_s=settings.timeout_s)
-    collector = SnapshotCollector(
-        lambda: read_snapshot(Store.open(client)), _failure_printer(settings)
-    )
-    registry = CollectorRegistry()
-    registry.register(collector)
+    collector = settings.unconnected(NODE_TIMEOUT_S).collector(_failure_printer(settings))
     if port is not None:
-        _serve(settings, registry, port)
+        _serve(settings, collector, port)
         return 0
-    sys.stdout.write(generate_latest(registry).decode())
+    sys.stdout.write(collector.text())
     if collector.failure is None:
         return 0
     failure = failure_of(collector.failure, settings.shown_url, settings.operation)
@@ -83,26 +75,15 @@ def _message(error: Exception, settings: Settings) -> str:
     return f"{failure.message}\nhelp: {failure.help}" if failure.help else failure.message
 
 
-def _serve(settings: Settings, registry: CollectorRegistry, port: int) -> None:
-    try:
-        server, thread = start_http_server(port, addr=HOST, registry=registry)
-    except OSError as error:
-        raise OperationError(
-            "port-in-use",
-            f"cannot listen on {HOST}:{port}: {(error.strerror or str(error)).lower()}",
-            help="choose another port: `--port 0` picks a free one",
-        ) from None
-    url = f"http://{HOST}:{server.server_port}/metrics"
-    try:
-        with ended_by_signals():
-            if settings.json:
-                print_json({"url": url})
-            else:
-                click.echo(url)
-            sys.stdout.flush()
-            thread.join()
-    except Ended:
-        print_note("stopped")
-    finally:
-        server.shutdown()
-        server.server_close()
+def _serve(settings: Settings, collector: SnapshotCollector, port: int) -> None:
+    with collector.serve(port, HOST) as url:
+        try:
+            with ended_by_signals():
+                if settings.json:
+                    print_json({"url": url})
+                else:
+                    click.echo(url)
+                sys.stdout.flush()
+                threading.Event().wait()
+        except Ended:
+            print_note("stopped")

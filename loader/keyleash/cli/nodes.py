@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
-from keyleash.errors import OperationError, UsageError
+from keyleash.errors import UsageError
 from keyleash.fence import FenceNode
-from keyleash.store.connect import connection_pool, has_password, node_client, node_of, shown_url
-from keyleash.store.server_check import CheckedRedis, Client
+from keyleash.store.connect import connect_nodes, has_password, server_name
 from keyleash.text import counted
-from keyleash.watch import Address
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-CREDENTIALS = ("username", "password")
 
 
 def urls_option(option: str, variable: str, help: str) -> Callable[[F], F]:
@@ -59,61 +51,17 @@ node_option = urls_option(
 )
 
 
-def node_connector(
-    settings: Settings, urls: Sequence[str]
-) -> tuple[list[Address], Callable[[Address], Client]]:
-    """
-    Return the addresses of *urls*, and a function that makes a client for any address.
-
-    Raises:
-        OperationError (bad-url): A URL names no server.
-    """
-    by_address = {Address(*node_of(url)): url for url in urls}
-    default = next(iter(urls), settings.url)
-
-    def connect(address: Address) -> Client:
-        url = by_address.get(address, default)
-        return node_client(url, settings.url, address, settings.timeout_s)
-
-    return list(by_address), connect
-
-
 def other_nodes(settings: Settings, urls: Sequence[str]) -> list[FenceNode]:
-    """
-    Return the servers besides that of `--url`.
-
-    Raises:
-        OperationError (bad-url): A URL names no server.
-        OperationError (server-unreachable): A server does not answer; nothing was changed.
-    """
-    found = []
-    # Errors of the first server are reported as for every command.
-    login = settings.client.connection_pool.connection_kwargs if urls else {}
-    for url in urls:
-        pool = connection_pool(url, settings.timeout_s)
-        options = pool.connection_kwargs
-        if not any(options.get(name) for name in CREDENTIALS):
-            options.update({name: login[name] for name in CREDENTIALS if name in login})
-        node = FenceNode(shown_url(url), CheckedRedis(connection_pool=pool))
-        try:
-            node.client.ping()
-        except (RedisConnectionError, RedisTimeoutError):
-            raise OperationError(
-                "server-unreachable",
-                f"`{node.name}` does not answer; nothing was changed on any server",
-                help="check --node or KEYLEASH_NODES, and that user and password are valid there",
-            ) from None
-        found.append(node)
-    return found
+    """Return the servers besides that of `--url`; the errors are those of `connect_nodes`."""
+    clients = connect_nodes(settings.client, urls) if urls else []
+    return [FenceNode(server_name(client), client) for client in clients]
 
 
-def note_unlisted_replicas(client: Client, named: int) -> None:
+def note_unlisted_replicas(replicas: int, named: int) -> None:
     """Print a note if a server has more replicas than *named*: their users are not changed."""
-    with contextlib.suppress(NoPermissionError):
-        replicas = int(client.info("replication").get("connected_slaves", 0))
-        if replicas > named:
-            print_note(
-                f"note: {counted(replicas, 'replica')} connected, {named} given by --node: users"
-                " of others are unchanged, and after a failover their agents are denied;"
-                " run `keyleash fence apply` with a --node for each"
-            )
+    if replicas > named:
+        print_note(
+            f"note: {counted(replicas, 'replica')} connected, {named} given by --node: users"
+            " of others are unchanged, and after a failover their agents are denied;"
+            " run `keyleash fence apply` with a --node for each"
+        )

@@ -21,7 +21,7 @@ from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import STANDARD_INPUT
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
 from keyleash.policy.quantities import parse_duration
-from keyleash.store.connect import has_password, node_client
+from keyleash.store.connect import NODE_TIMEOUT_S, connect, has_password
 from keyleash.store.identities import known_identities
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.store import Store
@@ -238,7 +238,7 @@ class IdentityName(StringParamType):
         """Return the known identities that begin with *incomplete*; none if the server fails."""
         url = str(ctx.find_root().params.get("url") or "")
         try:
-            client = node_client(url, url)
+            client = connect(url, NODE_TIMEOUT_S)
             names = known_identities(Store(client, server_keyspace(client)))
         except (redis_errors.RedisError, OSError, KeyleashError):
             return []

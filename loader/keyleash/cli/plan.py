@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from keyleash.api import Policy
 from keyleash.cli.failures import UNREACHABLE, warn
-from keyleash.cli.load import plan_document
 from keyleash.cli.options import (
     FILE,
     allow_unvalidated_restore_option,
@@ -13,6 +13,7 @@ from keyleash.cli.options import (
     json_option,
     transport_option,
 )
+from keyleash.cli.progress import progress
 from keyleash.cli.render.plan import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import describe_target
@@ -46,20 +47,20 @@ def plan(
     """
     settings.failed = UNREACHABLE
     name, text = read_text(file)
-    # Eviction is decided at the load, so here it is a warning.
-    plan = plan_document(
-        settings,
-        text,
-        name,
-        Transport(transport),
-        allow_eviction=True,
-        allow_unvalidated_restore=allow_unvalidated_restore,
-    )
+    with progress("compiling", is_wanted=not settings.json) as report:
+        plan = settings.operator.plan(
+            Policy(text, file=name),
+            transport=Transport(transport),
+            # Eviction is decided at the load, so here it is a warning.
+            allow_eviction=True,
+            allow_unvalidated_restore=allow_unvalidated_restore,
+            progress=report,
+        )
     warnings = plan.prepared.warnings
     if settings.json:
         members = {"server": settings.shown_url, "file": name, **plan.to_dict()}
         print_json({**members, "warnings": warnings})
     else:
         warn(warnings)
-        print_plan(describe_target(settings), name, plan, full=full)
+        print_plan(describe_target(settings), plan, full=full)
     return 0 if plan.is_empty else CHANGES

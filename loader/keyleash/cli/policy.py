@@ -8,10 +8,7 @@ from keyleash.cli.options import Group, example, json_lines_option, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
-from keyleash.operator.load.consent import earlier_policy
-from keyleash.store.identities import require_active
-from keyleash.store.records import ActivePolicy, read_active, read_history
-from keyleash.text import clock_time, iso_time, printable, short_digest
+from keyleash.text import clock_time, printable, short_digest
 
 
 @click.group(cls=Group, epilog=example("keyleash policy history"))
@@ -28,10 +25,9 @@ def show(settings: Settings, digest: str | None) -> None:
 
     `keyleash policy show > agents.yaml` restores a lost file.
     """
-    store = settings.store
-    shown = require_active(store) if digest is None else earlier_policy(store, digest)
+    shown = settings.operator.policies.get(digest)
     if settings.json:
-        print_json({**_as_json(shown), "document": shown.document})
+        print_json({**shown.to_dict(), "document": shown.document})
         return
     print_note(
         f"generation {shown.generation}, digest {short_digest(shown.digest)}, activated"
@@ -49,12 +45,12 @@ def history(settings: Settings) -> None:
     Each is listed once, with its last activation; `keyleash audit log --control` lists every
     activation. `from` is the policy that it replaced.
     """
-    active = read_active(settings.store)
-    stored = read_history(settings.store)
+    policies = settings.operator.policies
+    active, stored = policies.active(), policies.history()
     digest = active.digest if active else None
     if settings.json:
         for item in stored:
-            print_json_line({**_as_json(item), "active": item.digest == digest})
+            print_json_line({**item.to_dict(), "active": item.digest == digest})
         return
     if not stored:
         print_note("no policy is stored")
@@ -75,14 +71,3 @@ def history(settings: Settings) -> None:
             for item in stored
         ),
     )
-
-
-def _as_json(active_policy: ActivePolicy) -> dict[str, object]:
-    return {
-        "generation": active_policy.generation,
-        "digest": active_policy.digest,
-        "activated": iso_time(active_policy.activated_ms),
-        "by": active_policy.actor,
-        "from": active_policy.before or None,
-        "transport": active_policy.transport,
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import signal
 import sys
 import traceback
@@ -20,14 +19,10 @@ from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
 from keyleash.cli.options import json_option, refuse_typed_password
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, is_plain
-from keyleash.store.connect import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S
-from keyleash.text import printable
+from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, parse_timeout
 
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
-
-_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-_TIMEOUT = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]+)?)({'|'.join(_UNITS_S)})?")
 
 # Click 8.1 prints the help and exits by itself.
 _NO_COMMAND_ERRORS = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -177,16 +172,12 @@ def _asks_for_json(words: list[str]) -> bool:
 def _timeout_s(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> float | None:
-    """Read `--timeout`: a number of seconds, or one with a unit such as `500ms` or `1m`."""
     if value is None:
         return None
-    match = _TIMEOUT.fullmatch(value)
-    seconds = float(match[1]) * _UNITS_S[match[2] or "s"] if match else 0
-    if not 0 < seconds <= MAX_TIMEOUT_S:
-        raise click.BadParameter(
-            f"`{printable(value)}` is not a time over 0 and at most {MAX_TIMEOUT_S:.0f} seconds"
-        )
-    return seconds
+    try:
+        return parse_timeout(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.group(

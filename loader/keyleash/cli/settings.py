@@ -120,6 +120,7 @@ class Settings:
         Raises:
             OperationError (unanswered): The connection was lost, or the request timed out.
         """
+        _ = self.operator  # a server that was never reached is unchanged
         try:
             yield
         except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
@@ -152,6 +153,12 @@ class Settings:
         from keyleash.api import Operator  # noqa: PLC0415
 
         return Operator(self.client, actor=self.actor)
+
+    def unconnected(self, timeout_s: float | None = None) -> Operator:
+        """Return the same before it is connected; *timeout_s* is the default of `--timeout`."""
+        from keyleash.api import Operator  # noqa: PLC0415
+
+        return Operator.from_url(self.url, actor=self.actor, timeout=self.timeout_s or timeout_s)
 
     @cached_property
     def store(self) -> Store:

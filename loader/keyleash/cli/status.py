@@ -14,7 +14,7 @@ from rich.text import Text
 
 from keyleash.cli.failures import failure_of
 from keyleash.cli.options import duration_s, example, json_option
-from keyleash.cli.render.status import snapshot_as_json, snapshot_parts
+from keyleash.cli.render.status import snapshot_parts
 from keyleash.cli.render.table import console, show
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import (
@@ -26,9 +26,8 @@ from keyleash.cli.terminal import (
     print_note,
 )
 from keyleash.errors import KeyleashError
-from keyleash.status import Snapshot, read_snapshot
-from keyleash.store.connect import node_client
-from keyleash.store.store import Store
+from keyleash.status import Snapshot
+from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import clock_time
 
 
@@ -59,9 +58,9 @@ def status(settings: Settings, watch: bool, interval_s: int) -> None:
     if watch:
         watch_status(settings, interval_s)
         return
-    snapshot = read_snapshot(settings.store)
+    snapshot = settings.operator.status()
     if settings.json:
-        print_json(snapshot_as_json(settings, snapshot))
+        print_json({"server": settings.shown_url, **snapshot.to_dict()})
         return
 
     show(*snapshot_parts(settings, snapshot))
@@ -81,7 +80,7 @@ def watch_status(settings: Settings, interval_s: int) -> None:
     Raises:
         Exception: The first snapshot cannot be read, as without --watch.
     """
-    first = read_snapshot(settings.store)
+    first = settings.operator.status()
     try:
         with ended_by_signals():
             # On a terminal without cursor movement, `Live` shows nothing before the end.
@@ -124,7 +123,7 @@ def _screen(settings: Settings, snapshot: Snapshot, error: str = "") -> Renderab
 def _append(settings: Settings, first: Snapshot, interval_s: int) -> None:
     def show_snapshot(snapshot: Snapshot) -> None:
         if settings.json:
-            print_json_line(snapshot_as_json(settings, snapshot))
+            print_json_line({"server": settings.shown_url, **snapshot.to_dict()})
         else:
             show(Text(f"at         {clock_time(snapshot.now_ms)}"))
             show(*snapshot_parts(settings, snapshot))
@@ -142,11 +141,11 @@ def _poll(
     show_error: Callable[[str], None],
 ) -> None:
     # A server that does not answer must not look like one without changes.
-    client = node_client(settings.url, settings.url, timeout_s=settings.timeout_s)
+    operator = settings.unconnected(NODE_TIMEOUT_S)
     while True:
         time.sleep(interval_s)
         try:
-            snapshot = read_snapshot(Store.open(client))
+            snapshot = operator.status()
         except PASSING as error:
             failure = failure_of(error, settings.shown_url, settings.operation)
             if failure is None:

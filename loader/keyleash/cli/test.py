@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import click
 
 from keyleash.cli.failures import FAILED
-from keyleash.cli.load import progress
 from keyleash.cli.options import (
     FILE,
     example,
@@ -18,6 +17,7 @@ from keyleash.cli.options import (
     require_number,
     yes_option,
 )
+from keyleash.cli.progress import progress
 from keyleash.cli.render.test import coverage_lines, failure_lines, report_json, summary
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note, read_text

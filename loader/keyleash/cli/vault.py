@@ -10,9 +10,9 @@ import click
 from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.cli.audit_selection import key_pattern
-from keyleash.cli.load import progress
 from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
 from keyleash.cli.options import Group, example, json_option, require_consent, yes_option
+from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note
@@ -80,7 +80,7 @@ def _change(
     moved = f"{counted(result.moved, 'key')} moved, including control keys"
     click.echo(f"{DONE[kind]}: {moved}; policy generation {result.generation}")
     if read_records(settings.store):
-        note_unlisted_replicas(settings.client, len(others))
+        note_unlisted_replicas(settings.operator.server().replicas, len(others))
 
 
 def _move(

@@ -1,6 +1,6 @@
 """Diagnose a deployment: findings with remedies, and checks that were skipped."""
 
-from keyleash.doctor.examine import CODES, Examination, examine
+from keyleash.doctor.examine import CODES, Examination, examine, examine_nodes
 from keyleash.doctor.findings import DoctorFinding, Severity, Skipped
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "Severity",
     "Skipped",
     "examine",
+    "examine_nodes",
 ]

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from redis import exceptions as redis_errors
 
@@ -23,11 +24,14 @@ from keyleash.errors import KeyleashError, OperationError
 from keyleash.fence import read_records
 from keyleash.operator.load.compile import prepare_active
 from keyleash.policy.problems import listing, quote
+from keyleash.results import Result
+from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_active
-from keyleash.store.server_check import Client, require_supported
+from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
-from keyleash.watch.roles import Address, read_role
+from keyleash.text import json_object
+from keyleash.watch.roles import Address, node_connector, read_role
 from keyleash.watch.topology import Topology, WatchedNode
 
 CODES = tuple(FINDINGS)
@@ -71,7 +75,7 @@ def require_codes(names: Iterable[str], file: str | None = None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class Examination(Result):
     """
     The result of an examination.
 
@@ -97,6 +101,14 @@ class Examination:
         """Return whether no server could be examined."""
         unseen = {item.node for item in self.skipped if item.check == EVERYTHING}
         return unseen >= {server.name for server in self.servers}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as `keyleash doctor --json` prints it."""
+        servers = [
+            {"name": server.name, "role": None if server.role is None else str(server.role)}
+            for server in self.servers
+        ]
+        return {"servers": servers, **json_object(self, "findings", "accepted", "skipped")}
 
 
 def examine(
@@ -130,6 +142,31 @@ def examine(
         tuple(item for item in results if isinstance(item, Skipped)),
         tuple(item for item in findings if item.code in accept),
     )
+
+
+def examine_nodes(
+    first: Client,
+    nodes: Sequence[Client] = (),
+    *,
+    accept: Collection[str] = (),
+    timeout_s: float = NODE_TIMEOUT_S,
+) -> Examination:
+    """
+    Diagnose the server of a client and some others; see `examine`.
+
+    Args:
+        first: A client. URLs without user and password have its ones.
+        nodes: Clients or URLs of further servers.
+        accept: Codes of accepted findings.
+        timeout_s: Time to wait for each reply of the other servers.
+
+    Raises:
+        OperationError (bad-url): a URL does not name a server.
+        Others as for `examine`.
+    """
+    first = operator_client(first)
+    seeds, connect = node_connector([first, *nodes], first, timeout_s)
+    return examine(connect, seeds, accept=accept)
 
 
 def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, ...]:

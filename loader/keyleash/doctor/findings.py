@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from keyleash.operator.load.checks import EVICTION_ADVICE, RESTORE_CODE
 from keyleash.policy.problems import listing
+from keyleash.results import Result
 from keyleash.store.server_check import PAYLOAD_ADVICE
 
 
@@ -24,7 +25,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DoctorFinding:
+class DoctorFinding(Result):
     """
     A problem of a deployment.
 
@@ -43,7 +44,7 @@ class DoctorFinding:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Result):
     """
     A check that could not be made, and is neither passed nor failed.
 

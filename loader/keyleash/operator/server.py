@@ -9,6 +9,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.errors import KeyleashError
+from keyleash.results import Result
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client, release_of
 from keyleash.store.store import Store
@@ -21,7 +22,7 @@ INFO reports it. It is part of no data, so it stays with the process.
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSummary:
+class ServerSummary(Result):
     """Facts that tell one server from another.
 
     Attributes:
@@ -31,6 +32,7 @@ class ServerSummary:
         keys: The number of keys in it; None if the user may not run DBSIZE.
         generation: The generation of the active policy; 0 if there is none, None if it cannot be
             read.
+        replicas: The number of connected replicas; 0 if the user may not run INFO.
         is_from_serve: Whether `keyleash serve` started it.
     """
 
@@ -40,6 +42,7 @@ class ServerSummary:
     keys: int | None
     generation: int | None
     is_from_serve: bool
+    replicas: int = 0
 
     @property
     def release(self) -> str:
@@ -56,7 +59,7 @@ def summarize_server(client: Client) -> ServerSummary:
     info: dict[str, Any] = {}
     keys = generation = None
     with suppress(ResponseError):
-        info = client.info("server")
+        info = {**client.info("server"), **client.info("replication")}
     with suppress(ResponseError):
         keys = client.dbsize()
     # An interrupted change of prefixes is no reason not to finish it.
@@ -69,4 +72,5 @@ def summarize_server(client: Client) -> ServerSummary:
         keys=keys,
         generation=generation,
         is_from_serve=info.get("availability_zone") == SERVE_ZONE,
+        replicas=int(info.get("connected_slaves", 0)),
     )

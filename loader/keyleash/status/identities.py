@@ -6,7 +6,9 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from keyleash.audit import read_denials
 from keyleash.audit.read import Query, read_folded
@@ -15,13 +17,15 @@ from keyleash.limits import COUNTS, LimitState, SlotKind
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens import TokenInfo, TokenState, read_tokens
 from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
+from keyleash.results import Instant, Result
 from keyleash.store.records import ActivePolicy
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from keyleash.store.store import Store, batches
+from keyleash.text import json_object
 
 
 @dataclass(frozen=True, slots=True)
-class LimitUse:
+class LimitUse(Result):
     """
     A limit and its use.
 
@@ -42,6 +46,12 @@ class LimitUse:
     of: int
     resets_ms: int | None
     per: str
+
+    resets_at = Instant["datetime | None"]()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the use as `keyleash status --json` prints it."""
+        return json_object(self, "name", "kind", "allows", "used", "of", "per", "resets_ms")
 
     @property
     def share(self) -> float | None:
@@ -85,7 +95,7 @@ RECENT_S = 300
 
 
 @dataclass(slots=True)
-class RecentDenials:
+class RecentDenials(Result):
     """
     The recent denials of one code.
 
@@ -97,6 +107,8 @@ class RecentDenials:
 
     count: int = 0
     last_ms: int = 0
+
+    last_at = Instant[datetime]()
 
 
 def read_recent_denials(
@@ -120,7 +132,7 @@ def read_recent_denials(
 
 
 @dataclass(frozen=True, slots=True)
-class TokenCount:
+class TokenCount(Result):
     """
     The live tokens of an identity.
 
@@ -147,7 +159,7 @@ COOPERATIVE = "cooperative"
 
 
 @dataclass(frozen=True, slots=True)
-class IdentityStatus:
+class IdentityStatus(Result):
     """
     The status of an identity of the active policy.
 
@@ -158,6 +170,7 @@ class IdentityStatus:
         events: The number of the newest event of its audit stream; 0 if there is none.
         audit_length: Entries in its audit stream.
         denied_length: Stored entries of denials.
+        now_ms: Server time of the snapshot, Unix milliseconds.
         limits: The use of its limits.
         denials: The recent denials, by code.
         suspension: The suspension in effect.
@@ -173,6 +186,7 @@ class IdentityStatus:
     events: int
     audit_length: int
     denied_length: int
+    now_ms: int
     limits: list[LimitUse]
     denials: Mapping[str, RecentDenials] = field(default_factory=dict)
     suspension: Suspension | None = None
@@ -189,6 +203,27 @@ class IdentityStatus:
         if not self.active:
             return "NO STATE"
         return "SUSPENDED" if self.suspended else "active"
+
+    @property
+    def oldest_is_due(self) -> bool:
+        """Return whether the oldest live token is overdue for rotation."""
+        return self.tokens.oldest is not None and self.tokens.oldest.is_due(self.now_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the status as `keyleash status --json` prints it."""
+        oldest = self.tokens.oldest
+        return {
+            **json_object(self, "name", "kind", "tier", "active", "suspended", "suspension"),
+            **json_object(self.tokens, "live_tokens=live", "tokens_due=due"),
+            "oldest_token": oldest
+            and {**json_object(oldest, "id", "issued_ms"), "due": self.oldest_is_due},
+            **json_object(self, "events", "audit_length", "denied_length", "denials_folded=folded"),
+            "denials": [
+                {"code": code, **of_code.to_dict()}
+                for code, of_code in sorted(self.denials.items())
+            ],
+            "limits": [use.to_dict() for use in self.limits],
+        }
 
 
 def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[IdentityStatus]:
@@ -229,6 +264,7 @@ def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[I
                     events=0 if state is None else state.sequence,
                     audit_length=audit_length,
                     denied_length=denied_length,
+                    now_ms=now_ms,
                     limits=limit_uses(item, state, now_ms * 1000),
                     denials=denials.get(name, {}),
                     suspension=suspension_of(state, record, now_ms),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from keyleash.status.identities import IdentityStatus, identity_statuses
+from keyleash.results import Instant, Result
+from keyleash.status.identities import RECENT_S, IdentityStatus, identity_statuses
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.store import Store
+from keyleash.text import json_object
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Result):
     """
     A server and its identities at one moment.
 
@@ -26,6 +30,18 @@ class Snapshot:
     is_sealed: bool
     active: ActivePolicy | None
     identities: tuple[IdentityStatus, ...] = ()
+
+    now = Instant[datetime]("now_ms")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the snapshot as `keyleash status --json` prints it, without the server."""
+        policy = ("digest", "generation", "transport", "activated_ms", "by=actor")
+        return {
+            **json_object(self, "at=now_ms", "sealed=is_sealed"),
+            "policy": self.active and json_object(self.active, *policy),
+            "denials_s": RECENT_S,
+            "identities": [item.to_dict() for item in self.identities],
+        }
 
     @property
     def tiers(self) -> Counter[str]:

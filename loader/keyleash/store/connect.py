@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from keyleash.errors import OperationError
-from keyleash.store.server_check import CheckedRedis, Client
+from keyleash.store.server_check import CheckedRedis, Client, operator_client
+from keyleash.text import printable
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 URL_HELP = (
@@ -23,9 +28,14 @@ URL_HELP = (
 TIMEOUT_S = 5.0
 """Default time to wait for a connection, and for each reply."""
 MAX_TIMEOUT_S = 86_400.0
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_TIMEOUT = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]+)?)({'|'.join(_UNITS_S)})?")
 NODE_TIMEOUT_S = 2.0
 """The default where several servers are read, which one silent server must not delay."""
 TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
+CREDENTIALS = ("username", "password")
+OWN = frozenset({"decode_responses", "event_dispatcher", "himport_registry"})
+"""Connection options that no other client gets."""
 OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_error"})
 """Options that a URL cannot set: every reply is read as bytes, in RESP2."""
 
@@ -59,47 +69,102 @@ def _has_unescaped_password(url: str) -> bool:
 
 def connect(url: str, timeout_s: float | None = None) -> Client:
     """Return an unguarded client of the server at *url*."""
-    return CheckedRedis(connection_pool=connection_pool(url, timeout_s))
+    return _client(connection_pool(url, timeout_s), shown_url(url))
 
 
-def node_of(url: str) -> tuple[str, int]:
-    """Return host and port of *url*; for a Unix socket, its path and 0.
+def server_name(client: Client) -> str:
+    """Return the URL of a client without its password; without a URL its host and port."""
+    options = client.connection_pool.connection_kwargs
+    address = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port')}"
+    return getattr(client, "shown_url", "") or str(address)
+
+
+def address_of(node: Client) -> tuple[str, int]:
+    """Return host and port of a client or URL; for a Unix socket, its path and 0.
 
     Raises:
-        OperationError (bad-url): *url* does not name a server.
+        OperationError (bad-url): the URL does not name a server.
     """
-    options = connection_pool(url).connection_kwargs
+    pool = connection_pool(node) if isinstance(node, str) else node.connection_pool
+    options = pool.connection_kwargs
     if "path" in options:
         return options["path"], 0
     return options.get("host", "localhost"), options.get("port", 6379)
 
 
-def node_client(
-    url: str,
-    login: str,
-    address: tuple[str, int] | None = None,
-    timeout_s: float | None = None,
-) -> Client:
-    """Return a client for one of several servers, with the options of *url*.
+def node_client(first: Client, node: Client, timeout_s: float | None = None) -> Client:
+    """Return a client for one of several servers, which need not be connected yet.
 
     Args:
-        url: The server.
-        login: The URL whose user and password are used if *url* has none.
-        address: Host and port, if not those of *url*.
-        timeout_s: Time to wait for each reply; by default `NODE_TIMEOUT_S`.
+        first: The client of the first server. An address has its options; a URL without user and
+            password has its user and password.
+        node: A client, a URL, or host and port.
+        timeout_s: Time to wait for each reply; by default that of the URL, or of *first*.
+
+    Raises:
+        OperationError (bad-url): the URL does not name a server.
     """
-    pool = connection_pool(url, NODE_TIMEOUT_S if timeout_s is None else timeout_s)
-    options = {**pool.connection_kwargs}
-    credentials = {"username", "password"}
-    if not credentials & options.keys():
-        given = connection_pool(login).connection_kwargs
-        options |= {name: given[name] for name in credentials & given.keys()}
-    connection = pool.connection_class
-    if address is not None and address[1]:
-        if options.pop("path", None):
-            connection = Connection
-        options |= {"host": address[0], "port": address[1]}
-    return CheckedRedis(connection_pool=ConnectionPool(connection_class=connection, **options))
+    given = first.connection_pool.connection_kwargs
+    timeouts = {name: given[name] for name in TIMEOUTS if name in given}
+    if timeout_s is not None:
+        timeouts = dict.fromkeys(TIMEOUTS, timeout_s)
+    if isinstance(node, str):
+        pool = connection_pool(node, timeout_s)
+        options = pool.connection_kwargs
+        if timeout_s is None:
+            options |= {name: timeouts[name] for name in timeouts.keys() - parse_url(node).keys()}
+        if not any(options.get(name) for name in CREDENTIALS):
+            options |= {name: given[name] for name in CREDENTIALS if name in given}
+        return _client(pool, shown_url(node))
+    if not isinstance(node, tuple):
+        return operator_client(node, "nodes")
+    host, port = node
+    connection = first.connection_pool.connection_class
+    options = {name: value for name, value in given.items() if name not in OWN} | timeouts
+    if port:
+        connection = Connection if options.pop("path", None) else connection
+        options |= {"host": host, "port": port}
+    return _client(ConnectionPool(connection_class=connection, **options))
+
+
+def separate_client(first: Client, node: Client) -> Client:
+    """Return a client for a client or URL, with the timeouts of *first*, but not its user."""
+    if not isinstance(node, str):
+        return operator_client(node, "nodes")
+    given = first.connection_pool.connection_kwargs
+    pool = connection_pool(node)
+    pool.connection_kwargs |= {name: given[name] for name in TIMEOUTS if name in given}
+    return _client(pool, shown_url(node))
+
+
+def connect_nodes(first: Client, nodes: Iterable[Client]) -> list[Client]:
+    """Return clients of further servers, which answer.
+
+    Args:
+        first: The client of the first server; see `node_client`.
+        nodes: Clients or URLs.
+
+    Raises:
+        OperationError (bad-url): a URL does not name a server.
+        OperationError (server-unreachable): a server does not answer.
+    """
+    clients = [node_client(first, node) for node in nodes]
+    for client in clients:
+        try:
+            client.ping()
+        except (RedisConnectionError, RedisTimeoutError):
+            raise OperationError(
+                "server-unreachable",
+                f"`{server_name(client)}` does not answer; nothing was changed on any server",
+                help="check --node or KEYLEASH_NODES, and that user and password are valid there",
+            ) from None
+    return clients
+
+
+def _client(pool: ConnectionPool, url: str = "") -> Client:
+    client = CheckedRedis(connection_pool=pool)
+    client.shown_url = url
+    return client
 
 
 def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
@@ -148,6 +213,21 @@ def _options(url: str, timeout_s: float | None) -> dict[str, Any]:
         "decode_responses": False,
         "retry": Retry(NoBackoff(), 0),
     }
+
+
+def parse_timeout(text: str) -> float:
+    """Return a time in seconds: of a number of them, or one with a unit such as `500ms` or `1m`.
+
+    Raises:
+        ValueError: it is not a time over 0 and at most `MAX_TIMEOUT_S`.
+    """
+    match = _TIMEOUT.fullmatch(text)
+    seconds = float(match[1]) * _UNITS_S[match[2] or "s"] if match else 0
+    if not 0 < seconds <= MAX_TIMEOUT_S:
+        raise ValueError(
+            f"`{printable(text)}` is not a time over 0 and at most {MAX_TIMEOUT_S:.0f} seconds"
+        )
+    return seconds
 
 
 def default_actor() -> str:

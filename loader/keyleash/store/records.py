@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields, replace
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import KeyleashError
+from keyleash.results import Instant, Result
 from keyleash.store.server_check import Client
 from keyleash.store.wire import Transport, reading_record
+from keyleash.text import json_object
 
 if TYPE_CHECKING:
     from keyleash.store.store import Store
@@ -26,7 +29,7 @@ def database_of(client: Client) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ActivePolicy:
+class ActivePolicy(Result):
     """The record of a policy's activation.
 
     Attributes:
@@ -46,6 +49,16 @@ class ActivePolicy:
     activated_ms: int
     transport: Transport = Transport.EVALSHA
     before: str = ""
+
+    activated_at = Instant[datetime]()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as `keyleash policy --json` prints it, without the document."""
+        return {
+            **json_object(self, "generation", "digest", "activated=activated_ms", "by=actor"),
+            "from": self.before or None,
+            "transport": self.transport.value,
+        }
 
 
 @dataclass(frozen=True, slots=True)

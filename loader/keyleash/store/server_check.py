@@ -165,9 +165,14 @@ class CheckedPipeline(_Checked, redis.client.Pipeline):
 class CheckedRedis(_Checked, redis.Redis):
     """A `redis.Redis` that checks the form of replies.
 
+    Attributes:
+        shown_url: The URL that it was made from, without password; empty if there was none.
+
     Raises:
         UnexpectedReplyError: any call got a malformed reply; the connection is closed.
     """
+
+    shown_url = ""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute like redis-py's, with errors while connecting converted."""

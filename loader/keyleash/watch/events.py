@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
+
+from keyleash.results import Result
+from keyleash.text import json_object
 
 
 class WatchEventKind(StrEnum):
@@ -44,7 +49,7 @@ class WatchState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class WatchEvent:
+class WatchEvent(Result):
     """
     An event of a watcher: a drift that begins or ends, or an action.
 
@@ -52,6 +57,7 @@ class WatchEvent:
         node: The server.
         message: A sentence for people.
         subject: The identity and digest for a drift of scripts; else None.
+        at: The time of the watcher's clock, in UTC.
     """
 
     node: str
@@ -59,8 +65,13 @@ class WatchEvent:
     message: str
     subject: str | None = None
     state: WatchState = WatchState.FOUND
+    at: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
     @property
     def key(self) -> tuple[str, WatchEventKind, str | None]:
         """The parts that identify a drift, whatever its message."""
         return self.node, self.kind, self.subject
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as `keyleash watch --json` prints it."""
+        return json_object(self, "at", "node", "kind", "message", "subject", "state")

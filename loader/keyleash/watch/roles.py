@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from redis import exceptions as redis_errors
 
+from keyleash.store.connect import address_of, node_client
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
@@ -109,3 +110,26 @@ class Sentinels:
         replicas = client.execute_command("SENTINEL REPLICAS", self._service)
         pairs = [primary, *((item["ip"], item["port"]) for item in map(reply_mapping, replicas))]
         return [Address(reply_text(host), int(port)) for host, port in pairs]
+
+
+def node_connector(
+    nodes: Sequence[Client], first: Client, timeout_s: float | None = None
+) -> tuple[list[Address], Callable[[Address], Client]]:
+    """Return the addresses of servers, and a function that makes a client for any address.
+
+    Args:
+        nodes: Clients or URLs; the first has the options for addresses that are found later.
+        first: The client whose user and password a URL without them has.
+        timeout_s: Time to wait for each reply; see `node_client`.
+
+    Raises:
+        OperationError (bad-url): a URL does not name a server.
+    """
+    clients = {Address(*address_of(node)): node_client(first, node, timeout_s) for node in nodes}
+    named = next(iter(clients.values()), first)
+
+    def connect(address: Address) -> Client:
+        found = clients.get(address)
+        return node_client(named, address, timeout_s) if found is None else found
+
+    return list(clients), connect

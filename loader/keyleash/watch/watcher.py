@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Self
 
-from keyleash.store.server_check import Client
+from redis.exceptions import ConnectionError, TimeoutError
+
+from keyleash.store.connect import address_of, separate_client
+from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.text import counted
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
-from keyleash.watch.roles import Address, Sentinels
+from keyleash.watch.roles import Address, Sentinels, node_connector
 from keyleash.watch.topology import Topology, WatchedNode
 
 
@@ -38,6 +44,47 @@ class Watcher:
         self._generations: dict[Address, int | None] = {}
         self._drifts: dict[tuple[str, WatchEventKind, str | None], WatchEvent] = {}
         self._watched: set[str] = set()
+
+    @classmethod
+    def of(
+        cls,
+        first: Client,
+        nodes: Sequence[Client] = (),
+        sentinels: Sequence[Client] = (),
+        service: str = "mymaster",
+        *,
+        must_answer: bool = False,
+    ) -> Self:
+        """Return a watcher of some servers.
+
+        Args:
+            first: A client. Its server is watched if there are neither *nodes* nor *sentinels*;
+                URLs of nodes without user and password have its ones.
+            nodes: Clients or URLs of servers to begin with.
+            sentinels: Clients or URLs of Sentinels that know the servers.
+            service: The name of the primary in Sentinel.
+            must_answer: Whether to raise the error of the first server if none of *nodes* answers,
+                unless there are Sentinels.
+
+        Raises:
+            OperationError (bad-url): a URL does not name a server.
+            OperationError (unsupported-server): a server is older than the supported versions.
+            ClusterError: a server is a node of a Redis Cluster.
+        """
+        first = operator_client(first)
+        seeds, connect = node_connector(nodes or (() if sentinels else (first,)), first)
+        silent: list[Exception] = []
+        for address in seeds:
+            try:
+                require_supported(connect(address))
+            except (ConnectionError, TimeoutError) as error:
+                # The server may come back.
+                silent.append(error)
+        if must_answer and not sentinels and len(silent) == len(seeds):
+            raise silent[0]
+        # Sentinels have users of their own, or none.
+        known = [(Address(*address_of(item)), separate_client(first, item)) for item in sentinels]
+        return cls(connect, seeds, Sentinels(known, service) if known else None)
 
     @property
     def drifts(self) -> tuple[WatchEvent, ...]:
@@ -74,10 +121,33 @@ class Watcher:
         yield from (item for key, item in self._drifts.items() if key not in before)
         for key, drift in before.items():
             if key not in self._drifts:
-                yield replace(drift, state=WatchState.RESOLVED)
+                yield replace(drift, state=WatchState.RESOLVED, at=datetime.now(UTC))
         self._generations = {node.address: node.generation for node in nodes}
 
+    def look_again(self, interval_s: float) -> Iterator[WatchEvent]:
+        """Look once; if there is drift, look again after *interval_s* seconds.
+
+        A replica may just have been behind its primary.
+        """
+        yield from self.look()
+        if self.drifts:
+            time.sleep(interval_s)
+            yield from self.look()
+
+    def run(self, interval_s: float) -> Iterator[WatchEvent]:
+        """Look every *interval_s* seconds, without end."""
+        while True:
+            yield from self.look()
+            time.sleep(interval_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
+        """Close the connections."""
         self._topology.close()
 
     def _forget_drifts(self, watched: set[str]) -> None:

@@ -1,9 +1,8 @@
-"""Render a snapshot as text and JSON."""
+"""Render a snapshot as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -14,7 +13,7 @@ from keyleash.operator.suspension import Suspension
 from keyleash.status import IdentityStatus, LimitUse, Snapshot
 from keyleash.status.identities import RECENT_S
 from keyleash.store.records import ActivePolicy
-from keyleash.text import clock_time, distance, iso_time, json_object, printable, short_digest, span
+from keyleash.text import clock_time, distance, printable, short_digest, span
 
 BAR = 10
 COLOURS = ((0.9, "red"), (0.7, "yellow"), (0.0, "green"))
@@ -100,7 +99,7 @@ def _oldest(status: IdentityStatus, now_ms: int) -> Text:
     if oldest is None:
         return Text("-")
     age = span(max(0, now_ms - oldest.issued_ms) // 1000)
-    return Text(f"{age}, due", style="yellow") if oldest.is_due(now_ms) else Text(age)
+    return Text(f"{age}, due", style="yellow") if status.oldest_is_due else Text(age)
 
 
 def _limits(snapshot: Snapshot) -> RenderableType:
@@ -153,36 +152,3 @@ def _denials(snapshot: Snapshot) -> RenderableType:
         Column("last"),
     ]
     return table(columns, rows)
-
-
-def snapshot_as_json(settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
-    """Return a snapshot for JSON."""
-    active = snapshot.active
-    return {
-        "server": settings.shown_url,
-        "at": iso_time(snapshot.now_ms),
-        "sealed": snapshot.is_sealed,
-        "policy": active
-        and json_object(active, "digest", "generation", "transport", "activated_ms", "by=actor"),
-        "denials_s": RECENT_S,
-        "identities": [_identity_json(item, snapshot.now_ms) for item in snapshot.identities],
-    }
-
-
-def _identity_json(status: IdentityStatus, now_ms: int) -> dict[str, Any]:
-    oldest = status.tokens.oldest
-    return {
-        **json_object(status, "name", "kind", "tier", "active", "suspended", "suspension"),
-        **json_object(status.tokens, "live_tokens=live", "tokens_due=due"),
-        "oldest_token": oldest
-        and {**json_object(oldest, "id", "issued_ms"), "due": oldest.is_due(now_ms)},
-        **json_object(status, "events", "audit_length", "denied_length", "denials_folded=folded"),
-        "denials": [
-            {"code": code, **json_object(of_code, "count", "last_ms")}
-            for code, of_code in sorted(status.denials.items())
-        ],
-        "limits": [
-            json_object(use, "name", "kind", "allows", "used", "of", "per", "resets_ms")
-            for use in status.limits
-        ],
-    }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
@@ -37,6 +37,7 @@ from keyleash.operator.load.staging import (
     retire_sources,
     step_lua_gc,
 )
+from keyleash.results import Result
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
@@ -45,9 +46,12 @@ from keyleash.store.store import Store, batches
 from keyleash.store.wire import Transport, function_name
 from keyleash.text import json_object
 
+if TYPE_CHECKING:
+    from keyleash.operator.load.consent import LoadPlan
+
 
 @dataclass(frozen=True, slots=True)
-class LoadResult:
+class LoadResult(Result):
     """The result of a load.
 
     Attributes:
@@ -57,6 +61,9 @@ class LoadResult:
         identities: Its identities, in its order.
         removed: Identities that this load deactivated.
         warnings: Warnings about this policy on this server, in file order.
+        transport: The transport of its guards.
+        plan: The plan that was applied and verified; None if there was none.
+        fenced: The identities that have ACL users, also those of other policies.
     """
 
     changed: bool
@@ -65,10 +72,18 @@ class LoadResult:
     identities: tuple[str, ...]
     removed: tuple[str, ...]
     warnings: tuple[Problem, ...] = ()
+    transport: Transport = Transport.EVALSHA
+    plan: LoadPlan | None = field(default=None, repr=False)
+    fenced: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
-        return json_object(self)
+        """Return the result as `keyleash load --json` prints it, without the server."""
+        first = ("changed", "generation", "digest", "identities", "removed", "transport")
+        return {
+            **json_object(self, *first),
+            "verified": self.plan is not None,
+            **json_object(self, "plan", "warnings"),
+        }
 
 
 def load_policy(
@@ -166,7 +181,7 @@ def activate_policy(
     if expected is not None and generation != expected:
         raise _conflict("another policy was activated since the plan was made")
     if active and found.is_active:
-        return LoadResult(False, generation, digest, names, (), prepared.warnings)
+        return LoadResult(False, generation, digest, names, (), prepared.warnings, transport)
     if found.removed and not allow_removal:
         raise RemovalError(prepared.file, found.removed)
     record_sources(store, found.unrecorded)
@@ -180,7 +195,7 @@ def activate_policy(
         stage.discard()
     retire_sources(store, guards, found.removed)
     retire_functions(store, guards, transport, generation)
-    return LoadResult(True, generation, digest, names, found.removed, prepared.warnings)
+    return LoadResult(True, generation, digest, names, found.removed, prepared.warnings, transport)
 
 
 def _fill(

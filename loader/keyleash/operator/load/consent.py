@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from keyleash.compiler import Report
 from keyleash.errors import OperationError, RemovalError, no_policy
+from keyleash.fence import read_records
 from keyleash.operator.load.activate import LoadResult, activate_policy, verify_activation
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.operator.load.describe import describe_plan
 from keyleash.operator.load.plan import Preview, preview_load, summary_of_plan
 from keyleash.policy.problems import listing
+from keyleash.results import Result
+from keyleash.store.connect import connect_nodes
 from keyleash.store.identities import require_active
-from keyleash.store.records import ActivePolicy, read_history
+from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.text import clock_time, json_object, printable, short_digest
 
+Progress = Callable[[int, int | None], None]
+"""Called with the amount of finished work and the total; None if the total is not known."""
 MIN_DIGITS = 6
 """Minimum length of the digest prefix that selects a stored policy."""
 
 
 @dataclass(frozen=True, slots=True)
-class LoadPlan:
+class LoadPlan(Result):
     """
     The changes that a load would make.
 
     Attributes:
         prepared: The policy, compiled for the server.
         preview: The difference from the active policy.
+        source: The origin of the policy: its file, or `of generation 3`.
     """
 
     prepared: PreparedPolicy
     preview: Preview
+    source: str
 
     @property
     def digest(self) -> str:
@@ -55,6 +62,16 @@ class LoadPlan:
     def removed(self) -> tuple[str, ...]:
         """The active identities that the policy lacks."""
         return self.preview.removed
+
+    def describe(self, *, full: bool = False) -> str:
+        """
+        Return the plan as text, as `keyleash plan` prints it.
+
+        Args:
+            full: Whether to show every change of every identity. Otherwise identities with the same
+                changes are shown together, and many different changes are summarized.
+        """
+        return "\n".join(describe_plan(self, full))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as `keyleash plan --json` prints it, without server and file."""
@@ -87,13 +104,13 @@ def plan_load(
     transport: Transport = Transport.EVALSHA,
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
-    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> LoadPlan:
     """
     Compile a policy and compare it with the server; nothing is written.
 
     Args:
-        report: Called with the number of compiled guards and the total.
+        progress: Called with the number of compiled guards and the total.
         Others as for `load_policy`, whose errors it raises.
     """
     prepared = prepare_policy(
@@ -102,9 +119,39 @@ def plan_load(
         file=file,
         allow_eviction=allow_eviction,
         allow_unvalidated_restore=allow_unvalidated_restore,
-        report=report,
+        report=progress,
     )
-    return LoadPlan(prepared, preview_load(store, prepared, transport))
+    return LoadPlan(prepared, preview_load(store, prepared, transport), file)
+
+
+def plan_rollback(
+    store: Store,
+    digest: str | None = None,
+    *,
+    allow_eviction: bool = False,
+    allow_unvalidated_restore: bool = False,
+    progress: Progress | None = None,
+) -> LoadPlan:
+    """
+    Return the plan of a load of an earlier policy, with the transport of the active one.
+
+    Args:
+        digest: As for `earlier_policy`, whose errors it raises.
+        Others as for `plan_load`.
+    """
+    active = read_active(store)
+    target = earlier_policy(store, digest)
+    plan = plan_load(
+        store,
+        target.document,
+        file=f"<policy {short_digest(target.digest)}>",
+        # The transport depends on how the server is operated, and is no part of a policy.
+        transport=active.transport if active else Transport.EVALSHA,
+        allow_eviction=allow_eviction,
+        allow_unvalidated_restore=allow_unvalidated_restore,
+        progress=progress,
+    )
+    return replace(plan, source=f"of generation {target.generation}")
 
 
 def check_consent(plan: LoadPlan, *, allow_widening: bool, allow_removal: bool) -> None:
@@ -133,22 +180,24 @@ def apply_plan(
     *,
     allow_widening: bool = False,
     allow_removal: bool = False,
-    others: Sequence[Client] = (),
-    report: Report | None = None,
+    nodes: Sequence[Client] = (),
+    progress: Progress | None = None,
 ) -> LoadResult:
     """
     Activate the policy of a plan and verify what the server stored.
 
     Args:
-        others: Further servers, such as replicas, whose ACL users are updated too.
-        report: Called with the number of loaded guards and the total.
+        nodes: Clients or URLs of further servers, such as replicas, whose ACL users are updated.
+        progress: Called with the number of loaded guards and the total.
 
     Raises:
         RemovalError, OperationError (widens): See `check_consent`.
         PlanOutdatedError: Another policy was activated since the plan was made.
+        OperationError (server-unreachable): One of *nodes* does not answer; nothing was changed.
         OperationError (not-verified): The server does not have what was activated.
     """
     check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
+    others = connect_nodes(store.client, nodes)
     transport = plan.preview.transport
     result = activate_policy(
         store,
@@ -157,11 +206,22 @@ def apply_plan(
         others=others,
         expected=plan.preview.generation,
         plan=summary_of_plan(plan.preview),
-        report=report,
+        report=progress,
         allow_removal=allow_removal,
     )
     verify_activation(store, plan.prepared, transport, result.generation)
-    return result
+    return replace(result, plan=plan, fenced=tuple(read_records(store)))
+
+
+def require_policy(store: Store, digest: str | None = None) -> ActivePolicy:
+    """
+    Return the active policy, or the stored one whose digest begins with *digest*.
+
+    Raises:
+        OperationError (no-policy): No policy is active, or none is stored.
+        OperationError (unknown-policy): See `earlier_policy`.
+    """
+    return require_active(store) if digest is None else earlier_policy(store, digest)
 
 
 def earlier_policy(store: Store, digest: str | None = None) -> ActivePolicy:

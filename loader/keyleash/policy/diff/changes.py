@@ -7,9 +7,11 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.policy.canonical import plain
+from keyleash.policy.diff.describe import describe_identities
 from keyleash.policy.diff.permissions import Gain
 from keyleash.policy.model import Identity, IdentityKind, Policy
 from keyleash.policy.settings import Setting
+from keyleash.results import Result
 from keyleash.text import to_json
 
 
@@ -118,7 +120,7 @@ def _effect(change: IdentityDiff | PolicyChange) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyDiff:
+class PolicyDiff(Result):
     """
     The difference of two policies.
 
@@ -137,6 +139,16 @@ class PolicyDiff:
     def widens(self) -> bool:
         """True if any call of any identity becomes allowed."""
         return any(identity.widens for identity in self.identities)
+
+    def describe(self, *, full: bool = False) -> str:
+        """
+        Return the changes as text.
+
+        Args:
+            full: Whether to show every change of every identity. Otherwise identities with the same
+                changes are shown together, and many different changes are summarized.
+        """
+        return "\n".join(describe_identities(self.identities, full)).lstrip("\n")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the difference as JSON values."""

@@ -1,0 +1,41 @@
+"""A progress bar for work that takes a while."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from keyleash.operator.load.consent import Progress as Report
+
+SOON_S = 1.0
+"""Work that ends sooner shows no progress bar."""
+
+
+@contextmanager
+def progress(label: str, *, is_wanted: bool) -> Iterator[Report]:
+    """
+    Context manager: yields a function that updates a progress bar.
+
+    The bar is on standard error, and only if that is a terminal and the work takes a while.
+
+    Args:
+        label: The text beside the bar.
+        is_wanted: False with `--json`.
+    """
+    if not is_wanted or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+
+    class Late(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            if self.tasks and (self.tasks[0].elapsed or 0) > SOON_S:
+                yield from super().get_renderables()
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Late(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,231 @@
+"""The difference of two policies as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from keyleash.commands import OperationClass
+from keyleash.limits import BaseLimit, SubjectKind
+from keyleash.policy.model import Breaker, Grant, Pattern
+from keyleash.policy.problems import SHOWN_IDENTITIES
+from keyleash.policy.quantities import format_duration, format_size
+from keyleash.text import counted, printable
+
+if TYPE_CHECKING:
+    from keyleash.policy.diff.changes import IdentityDiff, PolicyChange
+    from keyleash.policy.diff.permissions import Gain
+
+SHOWN_EXAMPLES = 4
+"""Examples shown per identity; `to_dict` has all."""
+SHOWN_BLOCKS = 50
+"""Different changes of identities that are shown; more are summarized."""
+NONE = "none"
+
+_FAMILIAR = ("GET", "SET", "DEL", "INCR", "LPOP", "EXISTS", "PUBLISH", "SCAN", "COPY", "PING")
+_INDENT = "    "
+_WHOLE_RULES = ("grant", "deny", "rate", "budget")
+
+
+def describe_identities(diffs: Sequence[IdentityDiff], full: bool) -> Iterator[str]:
+    """Yield the lines about changed identities.
+
+    Args:
+        diffs: The changes of each identity.
+        full: Whether to show every change of every identity. Otherwise identities with the same
+            changes are shown together, and more than `SHOWN_BLOCKS` are summarized.
+    """
+    blocks: dict[tuple[str, tuple[str, ...]], list[IdentityDiff]] = {}
+    for diff in diffs:
+        block = (_title(diff, diff.name if full else ""), tuple(_body(diff)))
+        blocks.setdefault(block, []).append(diff)
+    is_summary = not full and len(blocks) > SHOWN_BLOCKS
+    if is_summary:
+        by_title: dict[str, list[IdentityDiff]] = {}
+        for diff in diffs:
+            by_title.setdefault(_title(diff), []).append(diff)
+        blocks = {(title, tuple(_common_changes(some))): some for title, some in by_title.items()}
+    for (_, body), some in blocks.items():
+        names = [diff.name for diff in some]
+        more = len(names) - SHOWN_IDENTITIES
+        shown = ", ".join(names[:SHOWN_IDENTITIES]) + (f" and {more} more" if more > 0 else "")
+        yield ""
+        yield _title(some[0], shown)
+        yield from body
+    if is_summary:
+        yield ""
+        yield "note: a summary, since many identities change; `--full` shows every change"
+
+
+def _title(diff: IdentityDiff, names: str = "") -> str:
+    """Return the first line about identities that change in the same way."""
+    sign = _sign(diff)
+    return _marked(f"{sign} {names} ({diff.kind})", diff)
+
+
+def _common_changes(diffs: Sequence[IdentityDiff]) -> Iterator[str]:
+    """Yield a line for each change that several changed identities have in common."""
+    changes: dict[tuple[str, ...], list[PolicyChange]] = {}
+    for diff in diffs:
+        if diff.before is not None and diff.after is not None:
+            for change in diff.changes:
+                changes.setdefault(tuple(_change(change)), []).append(change)
+    common = sorted((item for item in changes.values() if len(item) > 1), key=len, reverse=True)
+    for some in common[:SHOWN_BLOCKS]:
+        yield from _change(some[0], f" ({len(some)} identities)")
+    if common[SHOWN_BLOCKS:]:
+        yield f"{_INDENT}and {counted(len(common) - SHOWN_BLOCKS, 'other common change')}"
+
+
+def _body(diff: IdentityDiff) -> Iterator[str]:
+    for change in diff.changes:
+        # The title has the kind of a new identity; of a removed one, the lost rules matter.
+        is_shown = (
+            change.part in _WHOLE_RULES
+            if diff.after is None
+            else (diff.before is not None or change.part != "kind")
+        )
+        if is_shown:
+            yield from _change(change)
+    for label, gains in (("may now", diff.gains), ("may no longer", diff.losses)):
+        if gains:
+            yield f"{_INDENT}{label}:"
+            yield from (f"{_INDENT * 2}{line}" for line in _examples(gains))
+    if diff.after is None:
+        yield f"{_INDENT}every call is denied"
+
+
+def _examples(gains: Iterable[Gain]) -> Iterator[str]:
+    """Yield the widest gains as lines, and a count of the rest."""
+    ordered = sorted(gains, key=_rank)
+    yield from map(_example, ordered[:SHOWN_EXAMPLES])
+    others = {name for gain in ordered[SHOWN_EXAMPLES:] for name in gain.commands}
+    others -= {name for gain in ordered[:SHOWN_EXAMPLES] for name in gain.commands}
+    if len(others) == 1:
+        yield f"and calls of one other command, {others.pop()}"
+    elif others:
+        yield f"and calls of {len(others)} other commands"
+
+
+def _rank(gain: Gain) -> tuple[int, int]:
+    name = _familiar(gain)
+    place = _FAMILIAR.index(name) if name in _FAMILIAR else len(_FAMILIAR)
+    # Every identity may PING.
+    return (len(gain.form.needs) or (9 if name == "PING" else 1), place)
+
+
+def _example(gain: Gain) -> str:
+    """Return one call, and the number of other commands that gain the same."""
+    name = _familiar(gain)
+    if gain.glob is not None:
+        arguments = f"MATCH `{printable(gain.glob)}`"
+    elif gain.channel is not None:
+        arguments = f"`{printable(gain.channel)}`"
+    else:
+        arguments = " ".join(map(_key, gain.keys))
+    call = f"{name} {arguments}".rstrip()
+    if _is_set_with_get(name, gain):
+        call += " … GET"
+    if gain.shown is not None:
+        return f"{call} shows {_key(gain.shown)}"
+    others = len(gain.commands) - 1
+    return f"{call}, and {counted(others, 'other command')}" if others else call
+
+
+def _key(key: bytes | None) -> str:
+    if key is None:
+        return "some key"
+    return f"`{printable(key)}`" if key else '`""`'
+
+
+def _familiar(gain: Gain) -> str:
+    known = [name for name in _FAMILIAR if name in gain.commands]
+    simple = (name for name in known if not _is_set_with_get(name, gain))
+    return next(simple, (*known, *gain.commands)[0])
+
+
+def _is_set_with_get(name: str, gain: Gain) -> bool:
+    """Return whether the calls are SET … GET: a plain SET reads nothing."""
+    return name == "SET" and any(OperationClass.READ in needs for needs in gain.form.needs)
+
+
+def _change(change: PolicyChange, suffix: str = "") -> Iterator[str]:
+    """Yield the line for a change; *suffix* follows its text."""
+    sign = _sign(change)
+    if change.part == "order":
+        yield f"{_INDENT}{sign} the same rules, written another way{suffix}"
+        return
+    before, after = (_rule(change, item) for item in (change.before, change.after))
+    if change.before is None:
+        text = after
+    elif change.after is None and change.part in _WHOLE_RULES:
+        text = before
+    else:
+        arrow = f"\n{_INDENT * 3} → " if change.part == "grant" else " → "
+        text = f"{before}{arrow}{after}"
+    yield _INDENT + _marked(f"{sign} {change.rule:<8} {text}{suffix}", change)
+
+
+def _rule(change: PolicyChange, value: object) -> str:
+    """Return one side of a change on one line."""
+    match value:
+        case None:
+            return NONE
+        case Grant():
+            return _grant(value)
+        case Pattern():
+            return _quoted((value,))
+        case BaseLimit():
+            return value.describe() + _subject(value)
+        case Breaker():
+            suspend = format_duration(value.suspend_s)
+            return f"{value.threshold}/{value.period}, suspend {suspend}"
+        case bool():
+            return "true" if value else "false"
+        case tuple():
+            return _quoted(value) or NONE
+        case _:
+            return printable(str(change.setting.written(value) if change.setting else value))
+
+
+def _grant(grant: Grant) -> str:
+    text = ", ".join(grant.allow)
+    if grant.keys:
+        text += f" on {_quoted(grant.keys)}"
+    if grant.channels:
+        text += f"; channels {_quoted(grant.channels)}"
+    if grant.only is not None:
+        text += f"; only {', '.join(grant.only)}"
+    if grant.except_:
+        text += f"; except {', '.join(grant.except_)}"
+    if grant.image_bytes is not None:
+        text += f"; before-images {format_size(grant.image_bytes) if grant.image_bytes else 'off'}"
+    if grant.value_bytes is not None:
+        text += f"; values up to {format_size(grant.value_bytes)}"
+    return text
+
+
+def _quoted(patterns: Iterable[Pattern]) -> str:
+    return ", ".join(f"`{printable(pattern.source)}`" for pattern in patterns)
+
+
+def _subject(limit: BaseLimit) -> str:
+    match limit.subject.kind:
+        case SubjectKind.IDENTITY:
+            return ""
+        case SubjectKind.TOKEN:
+            return " per token"
+        case SubjectKind.CAPTURE:
+            return f" per {{{limit.subject.capture}}}"
+
+
+def _sign(change: IdentityDiff | PolicyChange) -> str:
+    if change.before is None:
+        return "+"
+    return "-" if change.after is None else "~"
+
+
+def _marked(line: str, change: IdentityDiff | PolicyChange) -> str:
+    words = [word for word in ("widens", "narrows") if getattr(change, word)]
+    mark = f"   [{', '.join(words)}]" if words else ""
+    return line + mark
