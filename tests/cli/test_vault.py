@@ -136,8 +136,9 @@ def test_commands_name_an_interrupted_change(cli: Cli, policy: Path) -> None:
     token = cli.token("one")
     admin = redis.Redis.from_url(cli.url)
 
-    def die(_progress: object) -> None:
-        raise KeyboardInterrupt
+    def die(_done: int, total: int | None) -> None:
+        if total is not None:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         seal(Store(admin), report=die)

@@ -9,6 +9,7 @@ import redis
 from redis.exceptions import AuthenticationError
 
 from keyleash.fence import (
+    FencedUser,
     NotFencedError,
     RotationUnfinishedError,
     add_passwords,
@@ -113,7 +114,7 @@ def test_removed_user_loses_its_connections(leash: FencedLeash) -> None:
     connection = direct.connection_pool.get_connection()
     connection.send_command("XREAD", "BLOCK", "0", "STREAMS", "a:stream", "$")
 
-    assert remove_fences(leash.fenced_servers(), ["one"]) == [("one", "one")]
+    assert remove_fences(leash.fenced_servers(), ["one"]) == [FencedUser("one", "one")]
     with pytest.raises(redis.ConnectionError):
         connection.read_response()
     assert not can_log_in(leash, leash.passwords["one"])

@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.fence import (
     AclStepKind,
+    FencedUser,
     ForeignUserError,
     acl,
     add_passwords,
@@ -257,7 +258,7 @@ def test_server_that_rejects_digests_gets_the_bare_command(leash: FencedLeash) -
     leash.admin = RejectingClient(leash.admin)
     outcome = leash.fence()
 
-    assert outcome.without_digests == (("one", "one"), ("one", "two"))
+    assert outcome.without_digests == (FencedUser("one", "one"), FencedUser("one", "two"))
     agent = leash.agent("one")
     assert agent.set("a:1", "x")
     again = leash.fence()

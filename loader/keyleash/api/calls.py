@@ -27,35 +27,16 @@ from keyleash.audit.read import recorded_correlation
 from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
-from keyleash.fence import (
-    AclStep,
-    FencedServers,
-    FenceNode,
-    FenceOutcome,
-    GeneratedPassword,
-    NotFencedError,
-    add_passwords,
-    apply_fences,
-    desired_users,
-    drop_old_passwords,
-    generate_password,
-    plan_fences,
-    remove_fences,
-    with_first_passwords,
-)
-from keyleash.fence.desired import DesiredUser
-from keyleash.fence.rotate import require_fenced
-from keyleash.operator import prepare_policy
 from keyleash.policy.patterns import parse_pattern
 from keyleash.status import identity_statuses
 from keyleash.store.connect import connect_nodes, server_name
-from keyleash.store.identities import require_active
 from keyleash.store.prefixes import ChangeKind
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.vault import ChangeResult
 from keyleash.vault.change import change_prefixes
+from keyleash.vault.names import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,91 +214,14 @@ def plan_selected(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FencePlan:
-    """
-    The changes that `Operator.fence.apply` would make.
-
-    Attributes:
-        steps: The change of each user on each server.
-        users: The desired users.
-    """
-
-    steps: tuple[AclStep, ...]
-    users: tuple[DesiredUser, ...]
-
-
-def plan_users(store: Store, nodes: Sequence[Client]) -> FencePlan:
-    """Return what `apply_users` would do; nothing is changed."""
-    servers, users, _ = _desired(store, nodes, generate=False)
-    return FencePlan(plan_fences(servers, users), tuple(users))
-
-
-def apply_users(
-    store: Store, nodes: Sequence[Client], generate: bool
-) -> tuple[FenceOutcome, tuple[GeneratedPassword, ...]]:
-    """Create an ACL user for each identity; return the outcome and the generated passwords."""
-    servers, users, generated = _desired(store, nodes, generate=generate)
-    return apply_fences(servers, users), tuple(generated)
-
-
-def rotate_passwords(
-    store: Store, identities: Sequence[str], nodes: Sequence[Client]
-) -> tuple[GeneratedPassword, ...]:
-    """Add a second password to each user."""
-    servers = _servers(store, nodes)
-    generated = tuple(map(generate_password, _fenced(servers, identities)))
-    add_passwords(servers, {item.identity: item.sha256 for item in generated})
-    return generated
-
-
-def finish_rotation(
-    store: Store, identities: Sequence[str], nodes: Sequence[Client]
-) -> tuple[str, ...]:
-    """Remove the older password of each user; return the identities that had one."""
-    servers = _servers(store, nodes)
-    return tuple(drop_old_passwords(servers, _fenced(servers, identities)))
-
-
-def remove_users(
-    store: Store, identities: Sequence[str], nodes: Sequence[Client]
-) -> tuple[tuple[str, str], ...]:
-    """Delete users; return server and identity of each."""
-    servers = _servers(store, nodes)
-    return tuple(remove_fences(servers, _fenced(servers, identities)))
-
-
 def change(
-    store: Store, kind: ChangeKind, nodes: Sequence[Client], adopt: Sequence[str] = ()
+    store: Store,
+    kind: ChangeKind,
+    nodes: Sequence[Client],
+    *,
+    adopt: Sequence[str] = (),
+    report: Report | None = None,
 ) -> ChangeResult:
     """Change the prefixes of all keys."""
-    return change_prefixes(store, kind, adopt=adopt, others=connect_nodes(store.client, nodes))
-
-
-def _servers(store: Store, nodes: Sequence[Client]) -> FencedServers:
-    clients = (store.client, *connect_nodes(store.client, nodes))
-    return FencedServers.read(store, [FenceNode(server_name(item), item) for item in clients])
-
-
-def _desired(
-    store: Store, nodes: Sequence[Client], *, generate: bool
-) -> tuple[FencedServers, list[DesiredUser], list[GeneratedPassword]]:
-    servers = _servers(store, nodes)
-    guards = prepare_policy(
-        store,
-        require_active(store).document,
-        file="<active policy>",
-        allow_eviction=True,
-        allow_unvalidated_restore=True,
-    ).guards
-    users = desired_users(servers, guards)
-    return servers, *with_first_passwords(servers, users, {}, generate=generate)
-
-
-def _fenced(servers: FencedServers, identities: Sequence[str]) -> list[str]:
-    for name in identities:
-        require_fenced(servers.records, name)
-    named = list(dict.fromkeys(identities)) or sorted(servers.records)
-    if not named:
-        raise NotFencedError("no identity has an ACL user", help="create them with `fence.apply`")
-    return named
+    others = connect_nodes(store.client, nodes)
+    return change_prefixes(store, kind, adopt=adopt, report=report, others=others)

@@ -52,11 +52,15 @@ class Runner:
         """Return the result of *function*, which may block."""
         return function(*args, **kwargs)
 
-    def open(self) -> Store:
-        """Return the store, after a check of the server before the first call."""
+    def check(self) -> None:
+        """Check the server, before the first call."""
         if not self._is_supported:
             require_supported(self.client)
             self._is_supported = True
+
+    def open(self) -> Store:
+        """Return the store, after a check of the server before the first call."""
+        self.check()
         return Store.open(self.client, actor=self.actor)
 
     def call(
@@ -64,6 +68,13 @@ class Runner:
     ) -> T:
         """Return the result of *function* for the store."""
         return function(self.open(), *args, **kwargs)
+
+    def change_prefixes(
+        self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return the result of *function*, which finds the prefixes of an unfinished change."""
+        self.check()
+        return function(Store(self.client, actor=self.actor), *args, **kwargs)
 
     def iterate(
         self,
@@ -96,6 +107,12 @@ class AsyncRunner:
     ) -> T:
         """Return the result of *function* for the store."""
         return await self.run(partial(self.sync.call, function, *args, **kwargs))
+
+    async def change_prefixes(
+        self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return the result of *function*, which finds the prefixes of an unfinished change."""
+        return await self.run(partial(self.sync.change_prefixes, function, *args, **kwargs))
 
     async def iterate(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
+from keyleash.api import Policy
+from keyleash.cli.nodes import node_option, note_unlisted_replicas
 from keyleash.cli.options import (
     FILE,
     IDENTITY,
@@ -24,45 +25,22 @@ from keyleash.cli.render.fence import (
     note_opened,
     note_unsaved,
     note_users_off,
-    notes_as_json,
     print_passwords,
     print_steps,
-    step_as_json,
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note, read_input, read_text
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence import (
-    AclStepKind,
-    DesiredUser,
-    FencedServers,
-    FenceNode,
+    FencePlan,
     ForeignUserError,
     GeneratedPassword,
     NotFencedError,
     RotationUnfinishedError,
     Tier,
-    add_passwords,
-    apply_fences,
-    desired_users,
-    drop_old_passwords,
-    generate_password,
-    plan_fences,
-    remove_fences,
-    with_first_passwords,
 )
-from keyleash.fence.desired import as_acl_file, as_redis_cli
-from keyleash.fence.plan import CHANGES
-from keyleash.fence.record import SHA256, tier_of
-from keyleash.fence.rotate import require_fenced
-from keyleash.operator import prepare_policy
-from keyleash.policy.problems import which_identity
-from keyleash.store.identities import require_active
-from keyleash.text import counted, json_object
-
-if TYPE_CHECKING:
-    from keyleash.fence import AclStep
+from keyleash.text import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,7 +56,7 @@ def hashes_option(help: str) -> Callable[[F], F]:
 
 
 def fence_options(function: F) -> F:
-    """Add the parameters of `_read_desired` to a command."""
+    """Add the parameters of `_plan` to a command."""
     for option in (
         hashes_option("Password hashes for users without one"),
         click.option(
@@ -99,74 +77,23 @@ def fence_options(function: F) -> F:
     return function
 
 
-def _read_servers(settings: Settings, urls: Sequence[str]) -> FencedServers:
-    first = FenceNode(settings.shown_url, settings.client)
-    return FencedServers.read(settings.store, [first, *other_nodes(settings, urls)])
-
-
-def _read_desired(
+def _plan(
     settings: Settings,
     *,
     file: str | None,
-    tier: str | None,
-    nodes: Sequence[str],
-    wide: Collection[str],
     hashes: str | None,
-    generate: bool = False,
-) -> tuple[FencedServers, list[DesiredUser], list[GeneratedPassword]]:
-    """Return servers, desired users and the generated passwords; nothing is changed."""
-    present = tier_of(settings.store.keys)
-    if tier not in (None, present):
-        state = "sealed" if present is Tier.SEALED else "not sealed"
-        raise UsageError(
-            f"the server is {state}, so its users cannot have the tier `{tier}`",
-            help="omit `--tier`, or seal the server first",
-        )
-    servers = _read_servers(settings, nodes)
-    name, text = "<active policy>", require_active(settings.store).document
+    **options: Any,
+) -> FencePlan:
+    """Return the plan of `fence plan` and `fence apply`; nothing is changed."""
+    policy = None
     if file is not None:
         name, text = read_text(file)
-    guards = prepare_policy(
-        settings.store, text, file=name, allow_eviction=True, allow_unvalidated_restore=True
-    ).guards
-    given = read_hashes(hashes, [guard.identity for guard in guards])
-    users = desired_users(servers, guards)
-    return servers, *with_first_passwords(servers, users, given, wide=wide, generate=generate)
+        policy = Policy(text, file=name)
+    return settings.operator.fence.plan(policy=policy, hashes=_read_hashes(hashes) or "", **options)
 
 
-HELP = "write a line for each: the identity, a blank, and the password's SHA-256 in hex"
-
-
-def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]:
-    """
-    Read a file of lines `identity sha256`; `-` is standard input, None is no file.
-
-    Raises:
-        UsageError: A line is malformed. It is not repeated: it may contain a password.
-        OperationError (unknown-identity): A line names none of *identities*.
-        OperationError (file): The file is missing, or cannot be read.
-    """
-    if file is None:
-        return {}
-    data = read_input(file).decode("utf-8", "replace")
-    found: dict[str, str] = {}
-    for number, line in enumerate(data.splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) != 2 or not SHA256.fullmatch(words[1]):
-            raise UsageError(f"line {number} of the hashes is malformed", help=HELP)
-        name, sha256 = words
-        if name not in identities:
-            raise OperationError(
-                "unknown-identity",
-                f"line {number} of the hashes names an unknown identity",
-                help=which_identity(name, identities, "known are"),
-            )
-        if name in found:
-            raise UsageError(f"line {number} of the hashes repeats `{name}`", help=HELP)
-        found[name] = sha256
-    return found
+def _read_hashes(file: str | None) -> str | None:
+    return None if file is None else read_input(file).decode("utf-8", "replace")
 
 
 @contextmanager
@@ -181,10 +108,6 @@ def _changing(settings: Settings, generated: Sequence[GeneratedPassword] = ()) -
         # Some servers may have them already, and they are stored nowhere else.
         print_passwords(generated)
         raise
-
-
-def _needs_work(steps: Sequence[AclStep]) -> bool:
-    return any(step.kind in CHANGES or step.kind is AclStepKind.FOREIGN for step in steps)
 
 
 @click.command(epilog=example("keyleash fence plan --output acl >> users.acl"))
@@ -202,35 +125,23 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     FILE must be the active policy, which is also the default. Exits with 0 if every user is as
     desired, otherwise with 1.
     """
-    servers, users, _ = _read_desired(settings, **options)
-    steps = plan_fences(servers, users, wide=options["wide"])
+    found = _plan(settings, **options)
     if output is not None:
-        _print_users(users, steps, output)
+        click.echo(found.as_text(output), nl=False)
+        for name in found.left_out:
+            print_note(f"note: `{name}` is left out; `keyleash fence plan` shows why")
+        note_caveats(found)
         return 0
-    due = _needs_work(steps)
     if settings.json:
-        print_json(
-            {"changes": due, "users": list(map(step_as_json, steps)), "notes": notes_as_json(users)}
-        )
-        return int(due)
-    print_steps(steps)
-    note_caveats(users)
-    note_users_off(users, steps)
-    note_opened([(step.node.name, step.identity) for step in steps if step.is_without_digests])
-    if not due:
+        print_json(found)
+        return int(found.changes)
+    print_steps(found.steps)
+    note_caveats(found)
+    note_users_off(found)
+    note_opened(found.without_digests)
+    if not found.changes:
         print_note("nothing to change")
-    return int(due)
-
-
-def _print_users(users: Sequence[DesiredUser], steps: Sequence[AclStep], output: str) -> None:
-    left_out = {
-        step.identity for step in steps if step.kind in (AclStepKind.HELD, AclStepKind.FOREIGN)
-    }
-    fenced = [item for item in users if item.identity not in left_out]
-    click.echo(as_acl_file(fenced) if output == "acl" else as_redis_cli(fenced), nl=False)
-    for name in sorted(left_out):
-        print_note(f"note: `{name}` is left out; `keyleash fence plan` shows why")
-    note_caveats(users)
+    return int(found.changes)
 
 
 @click.command(epilog=example("keyleash fence apply --mint --yes > passwords"))
@@ -252,43 +163,24 @@ def apply(settings: Settings, /, yes: bool, **options: Any) -> None:
     policy.
     """
     show_target(settings, yes=yes)
-    servers, users, generated = _read_desired(settings, **options)
-    wide = options["wide"]
-    steps = plan_fences(servers, users, wide=wide)
-    if _needs_work(steps):
-        note_changes(steps)
-        note_caveats(users)
+    planned = _plan(settings, **options)
+    if planned.changes:
+        note_changes(planned.steps)
+        note_caveats(planned)
         if not require_consent("change these users?", yes):
             raise OperationError("declined", "nothing was changed")
-    with _changing(settings, generated):
-        outcome = apply_fences(servers, users, wide=wide)
+    with _changing(settings, planned.passwords):
+        outcome = settings.operator.fence.apply(planned)
     if settings.json:
-        print_json(
-            {
-                "changed": outcome.changed,
-                "users": list(map(step_as_json, outcome.steps)),
-                "passwords": _passwords_as_json(generated),
-                "notes": notes_as_json(users),
-                "without_digests": _users_as_json(outcome.without_digests),
-                "unsaved": list(outcome.unsaved),
-            }
-        )
+        print_json(outcome)
         return
-    print_passwords(generated)
-    note_users_off(users, outcome.steps)
+    print_passwords(outcome.passwords)
+    note_users_off(outcome)
     note_opened(outcome.without_digests)
     if outcome.changed:
         note_unsaved(outcome.unsaved)
     print_note("done, and verified" if outcome.changed else "nothing changed; verified")
-    note_unlisted_replicas(settings.operator.server().replicas, len(servers.nodes) - 1)
-
-
-def _users_as_json(users: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"server": server, "identity": name} for server, name in users]
-
-
-def _passwords_as_json(generated: Sequence[GeneratedPassword]) -> list[dict[str, str]]:
-    return [json_object(item, "identity", "password") for item in generated]
+    note_unlisted_replicas(settings.operator.server().replicas, len(options["nodes"]))
 
 
 @click.command(epilog=example("keyleash fence remove agent-runner"))
@@ -313,21 +205,18 @@ def remove(
     if bool(identities) == everything:
         raise UsageError("specify identities or `--all`", help="see `keyleash fence remove --help`")
     show_target(settings, yes=yes)
-    servers = _read_servers(settings, nodes)
-    for name in identities:
-        require_fenced(servers.records, name)
-    named = list(dict.fromkeys(identities)) or sorted(servers.records)
+    named = settings.operator.fence.identities(*identities)
     if named:
         print_note(f"this disconnects the agents of: {', '.join(named)}")
         if not require_consent("delete these users?", yes):
             raise OperationError("declined", "nothing was deleted")
     with _changing(settings):
-        deleted = remove_fences(servers, named)
+        deleted = settings.operator.fence.remove(*named, nodes=nodes)
     if settings.json:
-        print_json({"removed": _users_as_json(deleted)})
+        print_json({"removed": deleted})
         return
-    for server, name in deleted:
-        click.echo(f"deleted `{name}` from {server}")
+    for item in deleted:
+        click.echo(f"deleted `{item.identity}` from {item.server}")
     if not deleted:
         click.echo("no user to delete")
 
@@ -352,33 +241,27 @@ def rotate(
     """
     if finish and hashes is not None:
         raise UsageError("`--finish` takes no hashes", help="rotate first, then finish")
-    servers = _read_servers(settings, nodes)
-    named = list(dict.fromkeys(identities)) or sorted(servers.records)
-    if not named:
-        raise NotFencedError(
-            "no identity has an ACL user", help="create them with `keyleash fence apply --mint`"
-        )
     if finish:
-        _finish(settings, servers, named)
+        _finish(settings, identities, nodes)
         return
-    given = read_hashes(hashes, named)
-    generated = [] if hashes is not None else [generate_password(name) for name in named]
-    given |= {item.identity: item.sha256 for item in generated}
+    generated: list[GeneratedPassword] = []
     with _changing(settings, generated):
-        add_passwords(servers, given)
+        done = settings.operator.fence.rotate(
+            *identities, nodes=nodes, hashes=_read_hashes(hashes), announce=generated.extend
+        )
     if settings.json:
-        print_json({"passwords": _passwords_as_json(generated), "added": len(given)})
+        print_json(done)
         return
-    print_passwords(generated)
+    print_passwords(done.passwords)
     print_note(
-        f"{counted(len(given), 'password')} added; the older one of each stays valid until"
-        " `keyleash fence rotate --finish`"
+        f"{counted(len(done.identities), 'password')} added; the older one of each stays valid"
+        " until `keyleash fence rotate --finish`"
     )
 
 
-def _finish(settings: Settings, servers: FencedServers, named: Sequence[str]) -> None:
+def _finish(settings: Settings, identities: Sequence[str], nodes: Sequence[str]) -> None:
     with _changing(settings):
-        dropped = drop_old_passwords(servers, named)
+        dropped = settings.operator.fence.finish_rotation(*identities, nodes=nodes)
     if settings.json:
         print_json({"finished": dropped})
     elif dropped:

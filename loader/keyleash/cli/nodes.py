@@ -1,18 +1,16 @@
-"""Further servers of a deployment: their options and clients."""
+"""Options of further servers of a deployment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
 from keyleash.errors import UsageError
-from keyleash.fence import FenceNode
-from keyleash.store.connect import connect_nodes, has_password, server_name
+from keyleash.store.connect import has_password
 from keyleash.text import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,12 +47,6 @@ node_option = urls_option(
     "A further server, such as a replica, which has ACL users of its own; repeatable. User and"
     " password default to those of --url.",
 )
-
-
-def other_nodes(settings: Settings, urls: Sequence[str]) -> list[FenceNode]:
-    """Return the servers besides that of `--url`; the errors are those of `connect_nodes`."""
-    clients = connect_nodes(settings.client, urls) if urls else []
-    return [FenceNode(server_name(client), client) for client in clients]
 
 
 def note_unlisted_replicas(replicas: int, named: int) -> None:

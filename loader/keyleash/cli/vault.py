@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from threading import Event
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.cli.audit_selection import key_pattern
-from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
+from keyleash.cli.nodes import node_option, note_unlisted_replicas
 from keyleash.cli.options import Group, example, json_option, require_consent, yes_option
 from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
-from keyleash.fence import read_records
 from keyleash.policy.problems import listing
 from keyleash.store.prefixes import ChangeKind
-from keyleash.store.store import Store
-from keyleash.text import counted, json_object
-from keyleash.vault import adopt_keys, change_prefixes, release_keys
-from keyleash.vault.names import Report
+from keyleash.text import counted
+
+if TYPE_CHECKING:
+    from keyleash.vault import ChangeResult
 
 DONE = {
     ChangeKind.SEAL: "sealed",
@@ -47,7 +45,7 @@ def _change(
     question: str,
     nodes: Sequence[str],
     yes: bool,
-    adopt: Sequence[str] = (),
+    **options: Any,
 ) -> None:
     """Ask for confirmation, change the prefixes and print the result."""
     show_target(settings, yes=yes)
@@ -55,59 +53,48 @@ def _change(
         print_note("all agents are suspended until all keys have moved")
     if not require_consent(question, yes):
         raise OperationError("declined", "nothing was changed")
-    others = [node.client for node in other_nodes(settings, nodes)]
-    begun = Event()
+    has_begun = False
     try:
-        with _progress(settings) as report:
-            result = change_prefixes(
-                # The prefixes of an interrupted change are in no store.
-                Store(settings.client, actor=settings.actor),
-                kind,
-                adopt=adopt,
-                report=report,
-                before_begin=begun.set,
-                others=others,
-            )
+        with progress("keys scanned", is_wanted=not settings.json) as report:
+
+            def note_begin(done: int, total: int | None) -> None:
+                nonlocal has_begun
+                has_begun = True
+                report(done, total)
+
+            change = getattr(settings.operator.vault, kind.value)
+            result: ChangeResult = change(nodes=nodes, progress=note_begin, **options)
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
-        if begun.is_set():
+        if has_begun:
             print_note(
                 f"agents may be suspended: run `keyleash vault {kind.value}` again to finish"
             )
         raise
     if settings.json:
-        print_json({"server": settings.shown_url, **json_object(result)})
+        print_json({"server": settings.shown_url, **result.to_dict()})
         return
     moved = f"{counted(result.moved, 'key')} moved, including control keys"
     click.echo(f"{DONE[kind]}: {moved}; policy generation {result.generation}")
-    if read_records(settings.store):
-        note_unlisted_replicas(settings.operator.server().replicas, len(others))
+    if settings.operator.fence.identities():
+        note_unlisted_replicas(settings.operator.server().replicas, len(nodes))
 
 
 def _move(
-    settings: Settings,
-    move: Callable[[Store, Sequence[str], Report], int],
-    where: str,
-    patterns: Sequence[str],
-    yes: bool,
+    settings: Settings, move: Callable[..., int], where: str, patterns: Sequence[str], yes: bool
 ) -> None:
     """Ask for confirmation, move keys and print their number."""
     show_target(settings, yes=yes)
     if not require_consent(f"move every key that matches {listing(patterns)} {where}?", yes):
         raise OperationError("declined", "nothing was moved")
-    store = settings.store
-    with settings.changing("run it again"), _progress(settings) as report:
-        moved = move(store, patterns, report)
+    with (
+        settings.changing("run it again"),
+        progress("keys scanned", is_wanted=not settings.json) as report,
+    ):
+        moved = move(*patterns, progress=report)
     if settings.json:
         print_json({"server": settings.shown_url, "moved": moved})
     else:
         click.echo(f"{counted(moved, 'key')} moved {where}")
-
-
-@contextmanager
-def _progress(settings: Settings) -> Iterator[Report]:
-    with progress("keys scanned", is_wanted=not settings.json) as report:
-        # Keys that are renamed during the walk may count twice.
-        yield lambda walk: report(walk.seen, max(walk.total, walk.seen))
 
 
 @click.command(epilog=example("keyleash vault seal --adopt 'agents:*'"))
@@ -131,7 +118,7 @@ def seal(settings: Settings, adopt: tuple[str, ...], nodes: Sequence[str], yes: 
     """
     if not adopt:
         print_note("no --adopt: the vault starts empty; `vault adopt` moves keys in later")
-    _change(settings, ChangeKind.SEAL, "seal the server?", nodes, yes, adopt)
+    _change(settings, ChangeKind.SEAL, "seal the server?", nodes, yes, adopt=adopt)
 
 
 @click.command(epilog=example("keyleash vault rotate"))
@@ -172,7 +159,7 @@ def adopt(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
     key moves atomically, with its expiry; nothing is overwritten. Run it again after an
     interruption. Suspend agents meanwhile if they must not see only a part of the keys.
     """
-    _move(settings, adopt_keys, "into the vault", patterns, yes)
+    _move(settings, settings.operator.vault.adopt, "into the vault", patterns, yes)
 
 
 @click.command(epilog=example("keyleash vault release 'agents:jobs:{job_id}:result'"))
@@ -185,7 +172,7 @@ def release(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
 
     The reverse of `vault adopt`: agents do not reach them any more.
     """
-    _move(settings, release_keys, "out of the vault", patterns, yes)
+    _move(settings, settings.operator.vault.release, "out of the vault", patterns, yes)
 
 
 @click.group(cls=Group, epilog=example("keyleash vault seal --adopt 'agents:*'"))

@@ -9,7 +9,7 @@ guard must be able to; see docs/how-to/fence.md.
 
 from keyleash.fence.apply import FenceOutcome, apply_fences, remove_fences
 from keyleash.fence.desired import DesiredUser, desired_users, with_first_passwords
-from keyleash.fence.plan import AclStep, AclStepKind, plan_fences
+from keyleash.fence.plan import AclStep, AclStepKind, FencePlan, plan_fences
 from keyleash.fence.record import (
     FenceRecord,
     GeneratedPassword,
@@ -19,12 +19,13 @@ from keyleash.fence.record import (
 )
 from keyleash.fence.rotate import (
     NotFencedError,
+    PasswordRotation,
     RotationUnfinishedError,
     add_passwords,
     drop_old_passwords,
 )
 from keyleash.fence.rules import Fence
-from keyleash.fence.servers import FencedServers, FenceNode, ForeignUserError
+from keyleash.fence.servers import FencedServers, FencedUser, FenceNode, ForeignUserError
 
 __all__ = [
     "AclStep",
@@ -33,11 +34,14 @@ __all__ = [
     "Fence",
     "FenceNode",
     "FenceOutcome",
+    "FencePlan",
     "FenceRecord",
     "FencedServers",
+    "FencedUser",
     "ForeignUserError",
     "GeneratedPassword",
     "NotFencedError",
+    "PasswordRotation",
     "RotationUnfinishedError",
     "Tier",
     "add_passwords",

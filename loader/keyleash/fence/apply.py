@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -22,14 +23,26 @@ from keyleash.fence.acl import (
     set_user,
 )
 from keyleash.fence.desired import DesiredUser
-from keyleash.fence.plan import CHANGES, AclStep, AclStepKind, plan_fences
-from keyleash.fence.record import FenceRecord, forget_records, read_records, write_record
+from keyleash.fence.plan import CHANGES, AclStep, AclStepKind, Fences, plan_fences
+from keyleash.fence.record import (
+    FenceRecord,
+    GeneratedPassword,
+    forget_records,
+    read_records,
+    write_record,
+)
 from keyleash.fence.rules import Fence, fence_of, without_digests
-from keyleash.fence.servers import FencedServers, FenceNode, require_none_foreign
+from keyleash.fence.servers import (
+    FencedServers,
+    FencedUser,
+    FenceNode,
+    require_none_foreign,
+)
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
+from keyleash.text import json_object
 
 ZERO_DIGEST = "0" * 40
 """The digest of no script."""
@@ -43,19 +56,17 @@ DENIED_CALLS = (
 
 
 @dataclass(frozen=True, slots=True)
-class FenceOutcome:
+class FenceOutcome(Fences):
     """
     The result of `apply_fences`.
 
     Attributes:
-        steps: One for each server and identity.
-        without_digests: (server, identity) of users whose server rejects digests in rules: these
-            may call every script that is loaded there, with their own rights.
+        without_digests: Users whose server rejects digests in rules: these may call every script
+            that is loaded there, with their own rights.
         unsaved: Names of servers that store users in memory only.
     """
 
-    steps: tuple[AclStep, ...]
-    without_digests: tuple[tuple[str, str], ...]
+    without_digests: tuple[FencedUser, ...]
     unsaved: tuple[str, ...]
 
     @property
@@ -63,12 +74,19 @@ class FenceOutcome:
         """Return whether any user was changed."""
         return any(step.kind in CHANGES for step in self.steps)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome, with the generated passwords, as `--json` prints it."""
+        return json_object(
+            self, "changed", "users=steps", "passwords", "notes", "without_digests", "unsaved"
+        )
+
 
 def apply_fences(
     servers: FencedServers,
     users: Sequence[DesiredUser],
     *,
     wide: Collection[str] = (),
+    passwords: Sequence[GeneratedPassword] = (),
 ) -> FenceOutcome:
     """
     Create, change and delete the users of all servers as desired; this is idempotent.
@@ -76,6 +94,7 @@ def apply_fences(
     Args:
         users: One for each identity of the active policy.
         wide: Identities that are fenced in spite of a blocker.
+        passwords: The generated passwords, for the outcome.
 
     Raises:
         ForeignUserError: A user is not of this policy; nothing was changed.
@@ -95,7 +114,7 @@ def apply_fences(
     for name, item in desired.items():
         if servers.records.get(name) != item.record:
             write_record(servers.store, name, item.record)
-    opened: list[tuple[str, str]] = []
+    opened: list[FencedUser] = []
     unsaved = []
     for node in servers.nodes:
         here = set(_carry_out(node, [step for step in steps if step.node is node], desired))
@@ -108,7 +127,7 @@ def apply_fences(
                     f"the user `{name}` of {node.name} is wrong: {wrong}",
                     help="compare with `ACL GETUSER` there, and check whether others change users",
                 )
-        opened += [(node.name, name) for name in desired if name in here]
+        opened += [FencedUser(node.name, name) for name in desired if name in here]
         if not save(node.client):
             unsaved.append(node.name)
     names = {item.identity for item in users}
@@ -119,7 +138,7 @@ def apply_fences(
     changed = dict.fromkeys(step.identity for step in steps if step.kind in CHANGES)
     if changed:
         log_fence_action(servers, "fence", list(changed))
-    return FenceOutcome(steps, tuple(opened), tuple(unsaved))
+    return FenceOutcome(steps, tuple(users), tuple(passwords), tuple(opened), tuple(unsaved))
 
 
 def log_fence_action(servers: FencedServers, event: str, identities: Sequence[str]) -> None:
@@ -184,14 +203,14 @@ def _mismatch(
     )
 
 
-def remove_fences(servers: FencedServers, identities: Sequence[str]) -> list[tuple[str, str]]:
+def remove_fences(servers: FencedServers, identities: Sequence[str]) -> list[FencedUser]:
     """
     Delete the users and records of some identities, which closes their connections.
 
     A foreign user of such a name remains, and so does the record.
 
     Returns:
-        (server, identity) of each user that was deleted.
+        The users that were deleted.
 
     Raises:
         ForeignUserError: A user is foreign, and may still log in; all others were deleted.
@@ -202,7 +221,7 @@ def remove_fences(servers: FencedServers, identities: Sequence[str]) -> list[tup
         own, others = servers.users_of(node, identities)
         foreign |= {(node.name, name): why for name, why in others.items()}
         delete_users(node.client, list(own))
-        deleted += [(node.name, name) for name in own]
+        deleted += [FencedUser(node.name, name) for name in own]
         save(node.client)
     # Last: records of users that could not be deleted remain.
     left = {name for _, name in foreign}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from keyleash.fence.acl import Rules, User
-from keyleash.fence.desired import DesiredUser
+from keyleash.fence.desired import DesiredUser, as_acl_file, as_redis_cli
+from keyleash.fence.record import GeneratedPassword
 from keyleash.fence.rules import without_digests
-from keyleash.fence.servers import FencedServers, FenceNode
+from keyleash.fence.servers import FencedServers, FencedUser, FenceNode
+from keyleash.results import Result
+from keyleash.text import json_object
 
 SHOWN = 6
 """Maximum number of rule differences that are listed."""
@@ -32,7 +36,7 @@ CHANGES = frozenset({AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.REMOV
 
 
 @dataclass(frozen=True, slots=True)
-class AclStep:
+class AclStep(Result):
     """
     The action on one user of one server.
 
@@ -46,6 +50,101 @@ class AclStep:
     kind: AclStepKind
     reasons: tuple[str, ...] = ()
     is_without_digests: bool = False
+
+    @property
+    def server(self) -> str:
+        """The name of the server."""
+        return self.node.name
+
+    @property
+    def has_digests(self) -> bool:
+        """Return whether the user may call only its own guard."""
+        return not self.is_without_digests
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step as `--json` prints it."""
+        return json_object(
+            self, "server", "identity", "what=kind", "why=reasons", "digests=has_digests"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fences(Result):
+    """
+    The desired users of all servers, and the action on each.
+
+    Attributes:
+        steps: One for each server and user.
+        users: One for each identity of the policy.
+        passwords: The generated passwords; they are stored nowhere else.
+    """
+
+    steps: tuple[AclStep, ...]
+    users: tuple[DesiredUser, ...]
+    passwords: tuple[GeneratedPassword, ...]
+
+    @property
+    def notes(self) -> tuple[dict[str, str], ...]:
+        """The differences between users and policy: `identity`, `code`, `what`, `message`."""
+        return tuple(
+            {"identity": item.identity, **note._asdict()}
+            for item in self.users
+            for note in item.fence.notes
+        )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The identities that get no user, sorted."""
+        kinds = (AclStepKind.HELD, AclStepKind.FOREIGN)
+        return tuple(sorted({step.identity for step in self.steps if step.kind in kinds}))
+
+    @property
+    def off(self) -> tuple[str, ...]:
+        """The identities whose users cannot log in, because they have no password."""
+        kinds = (AclStepKind.HELD, AclStepKind.FOREIGN)
+        present = {step.identity for step in self.steps if step.kind not in kinds}
+        return tuple(
+            item.identity
+            for item in self.users
+            if not item.record.passwords and item.identity in present
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FencePlan(Fences):
+    """
+    The actions that `Operator.fence.apply` would take.
+
+    Attributes:
+        servers: The servers and the present records.
+        wide: Identities that are fenced although their patterns may match control keys.
+        generation: The generation of the active policy.
+    """
+
+    servers: FencedServers = field(repr=False)
+    wide: frozenset[str]
+    generation: int
+
+    @property
+    def changes(self) -> bool:
+        """Return whether a user has to be changed, or is foreign."""
+        return any(step.kind in CHANGES or step.kind is AclStepKind.FOREIGN for step in self.steps)
+
+    @property
+    def without_digests(self) -> tuple[FencedUser, ...]:
+        """The users that may call every script of their server, which rejects digests in rules."""
+        return tuple(
+            FencedUser(step.server, step.identity) for step in self.steps if step.is_without_digests
+        )
+
+    def as_text(self, form: str) -> str:
+        """Return the users as lines of an ACL file (`acl`), or for `redis-cli`."""
+        fenced = [item for item in self.users if item.identity not in self.left_out]
+        return as_acl_file(fenced) if form == "acl" else as_redis_cli(fenced)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as `--json` prints it."""
+        return json_object(self, "changes", "users=steps", "notes")
 
 
 def plan_fences(

@@ -11,16 +11,21 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from redis.exceptions import ResponseError
 
+from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import user_names
+from keyleash.policy.problems import which_identity
+from keyleash.results import Result
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
+from keyleash.text import json_object
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST = 2
@@ -43,7 +48,7 @@ class Password:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratedPassword:
+class GeneratedPassword(Result):
     """A new password; it is stored nowhere else."""
 
     identity: str
@@ -53,6 +58,10 @@ class GeneratedPassword:
     def sha256(self) -> str:
         """The hash that servers store."""
         return hashlib.sha256(self.password.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the password as `--json` prints it."""
+        return json_object(self, "identity", "password")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,45 @@ class FenceRecord:
 def generate_password(identity: str) -> GeneratedPassword:
     """Generate a password of 256 bits for an identity."""
     return GeneratedPassword(identity, secrets.token_urlsafe(32))
+
+
+HASHES_HELP = "write a line for each: the identity, a blank, and the password's SHA-256 in hex"
+
+
+def password_hashes(given: Mapping[str, str] | str, identities: Collection[str]) -> dict[str, str]:
+    """Return hashes of passwords by identity.
+
+    Args:
+        given: The same, or text with lines `identity sha256`; lines with `#` are comments.
+        identities: The known identities.
+
+    Raises:
+        UsageError: A line is malformed. It is not repeated: it may contain a password.
+        OperationError (unknown-identity): A line names none of *identities*.
+    """
+    lines = (
+        given.splitlines()
+        if isinstance(given, str)
+        else [f"{name} {sha256}" for name, sha256 in given.items()]
+    )
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or not SHA256.fullmatch(words[1]):
+            raise UsageError(f"line {number} of the hashes is malformed", help=HASHES_HELP)
+        name, sha256 = words
+        if name not in identities:
+            raise OperationError(
+                "unknown-identity",
+                f"line {number} of the hashes names an unknown identity",
+                help=which_identity(name, identities, "known are"),
+            )
+        if name in found:
+            raise UsageError(f"line {number} of the hashes repeats `{name}`", help=HASHES_HELP)
+        found[name] = sha256
+    return found
 
 
 def read_records(store: Store) -> dict[str, FenceRecord]:

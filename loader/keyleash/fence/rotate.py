@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import save, set_user
 from keyleash.fence.apply import log_fence_action
-from keyleash.fence.record import MOST, FenceRecord, Password, write_record
+from keyleash.fence.record import MOST, FenceRecord, GeneratedPassword, Password, write_record
 from keyleash.fence.servers import FencedServers, require_none_foreign
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
+from keyleash.results import Result
+from keyleash.text import json_object
 
 
 class RotationUnfinishedError(KeyleashError):
@@ -23,6 +26,24 @@ class NotFencedError(KeyleashError):
     """An identity has no ACL user, or not on every server."""
 
     code = "not-fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordRotation(Result):
+    """
+    The second passwords of users.
+
+    Attributes:
+        passwords: The generated passwords; they are stored nowhere else.
+        identities: The identities whose users have a second password.
+    """
+
+    passwords: tuple[GeneratedPassword, ...]
+    identities: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the passwords, and the number of users, as `--json` prints them."""
+        return {**json_object(self, "passwords"), "added": len(self.identities)}
 
 
 def add_passwords(servers: FencedServers, hashes: Mapping[str, str]) -> None:

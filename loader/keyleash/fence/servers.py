@@ -10,6 +10,7 @@ from keyleash.errors import KeyleashError
 from keyleash.fence.acl import User, read_users
 from keyleash.fence.record import FenceRecord, read_records
 from keyleash.fence.rules import ServerFacts, read_server_facts, record_rule, selected_by
+from keyleash.results import Result
 from keyleash.store.records import database_of
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.store import Store
@@ -30,6 +31,14 @@ class FenceNode:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "client", operator_client(self.client))
+
+
+@dataclass(frozen=True, slots=True)
+class FencedUser(Result):
+    """An ACL user: the name of its server, and that of its identity."""
+
+    server: str
+    identity: str
 
 
 @dataclass(frozen=True)

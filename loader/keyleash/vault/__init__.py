@@ -12,11 +12,9 @@ from keyleash.vault.change import (
     seal,
     unseal,
 )
-from keyleash.vault.names import Progress
 
 __all__ = [
     "ChangeResult",
-    "Progress",
     "adopt_keys",
     "change_prefixes",
     "release_keys",

@@ -31,6 +31,7 @@ from keyleash.operator.load.compile import PreparedPolicy, prepare_active
 from keyleash.operator.load.functions import load_functions, retire_functions
 from keyleash.operator.load.staging import LoadStage, load_scripts, record_sources
 from keyleash.policy import Pattern
+from keyleash.results import Result
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import (
@@ -60,7 +61,7 @@ PREFIX_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeResult:
+class ChangeResult(Result):
     """
     The result of a change.
 
@@ -81,7 +82,6 @@ def change_prefixes(
     *,
     adopt: Sequence[str] = (),
     report: Report | None = None,
-    before_begin: Callable[[], None] = lambda: None,
     others: Sequence[Client] = (),
 ) -> ChangeResult:
     """
@@ -92,8 +92,8 @@ def change_prefixes(
         kind: `SEAL` moves the control keys, and all keys of agents from then on, under random
             prefixes; `ROTATE` replaces both; `UNSEAL` gives all keys their logical names.
         adopt: Patterns of existing keys to move into the vault.
-        report: Called with the progress.
-        before_begin: Called before the first write; immediately if the change was begun before.
+        report: Called with the progress: with (0, None) before the first write, or immediately if
+            the change was begun before; an interruption after that may leave agents suspended.
         others: Further servers, such as replicas, whose ACL users are updated as well.
 
     Raises:
@@ -105,7 +105,8 @@ def change_prefixes(
             the other keys were moved.
     """
     others = [operator_client(other, "others") for other in others]
-    change, resumed = _planned(store.client, kind, adopt, before_begin)
+    report = report or (lambda _done, _total: None)
+    change, resumed = _planned(store.client, kind, adopt, report)
     if not change.is_switched:
         _load_unchanged(store.at(change.old))
     active = require_active(store.at(change.new if change.is_switched else change.old))
@@ -137,12 +138,12 @@ unseal = partial(change_prefixes, kind=ChangeKind.UNSEAL)
 
 
 def _planned(
-    client: Client, kind: ChangeKind, adopt: Sequence[str], before_begin: Callable[[], None]
+    client: Client, kind: ChangeKind, adopt: Sequence[str], report: Report
 ) -> tuple[PrefixChange, bool]:
     """Return the change to carry out, and whether it was begun before."""
     record = read_seal(client)
     if record.change is not None:
-        before_begin()
+        report(0, None)
         if record.change.kind is not kind:
             raise OperationError(
                 "vault",
@@ -173,7 +174,7 @@ def _planned(
         if not pipe.hexists(old.sealed, "change"):
             pipe.multi()
             pipe.hset(old.sealed, mapping=change_fields(change))
-            before_begin()
+            report(0, None)
             with suppress(WatchError):
                 pipe.execute()
                 return change, False
@@ -234,12 +235,12 @@ def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> Non
         stage.discard()
 
 
-def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
+def _move(client: Client, change: PrefixChange, report: Report) -> int:
     names = changed_names(change, patterns_of(change.adopt, change.old))
     moved = 0
     while True:
         # Until nothing is left: a tool may have written under the old prefix after the switch.
-        count, conflicts = move_keys(client, names, report, moved)
+        count, conflicts = move_keys(client, names, report)
         moved += count
         if conflicts:
             raise conflict(logical_names(conflicts, change.old, change.new))

@@ -7,7 +7,6 @@ name and is reported. An interrupted walk can therefore be repeated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
 
@@ -28,26 +27,12 @@ NewName = Callable[[bytes], bytes | None]
 """Returns the new name of a key; None if it keeps its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The progress of a walk.
-
-    Attributes:
-        seen: The number of scanned keys; some may count twice.
-        total: The number of keys at the start.
-        moved: The number of renamed keys.
-    """
-
-    seen: int
-    total: int
-    moved: int
-
-
-Report = Callable[[Progress], None]
+Report = Callable[[int, int | None], None]
+"""Called with the number of scanned keys, of which some may count twice, and with their total."""
 
 
 def move_keys(
-    client: Client, new_name: NewName, report: Report | None = None, before: int = 0
+    client: Client, new_name: NewName, report: Report | None = None
 ) -> tuple[int, tuple[bytes, ...]]:
     """
     Rename every key with a new name.
@@ -58,7 +43,6 @@ def move_keys(
         client: A client of the server.
         new_name: Returns the new name of a key.
         report: Called with the progress after each piece.
-        before: The number of keys that earlier walks renamed, for the report.
 
     Returns:
         The number of renamed keys, and the keys whose new name is taken.
@@ -82,7 +66,7 @@ def move_keys(
                 conflicts[key] = None
         seen += count
         if report is not None:
-            report(Progress(seen, total, before + moved))
+            report(seen, max(total, seen))
     return moved, tuple(conflicts)
 
 

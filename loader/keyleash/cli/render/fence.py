@@ -1,16 +1,16 @@
-"""Render steps, notes and new passwords of fences as text and JSON."""
+"""Render steps, notes and new passwords of fences as text."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
-from keyleash.fence import AclStep, AclStepKind, DesiredUser, GeneratedPassword
+from keyleash.fence import AclStep, AclStepKind, FencedUser, GeneratedPassword
+from keyleash.fence.plan import Fences
 
 WORDS = {
     AclStepKind.CREATED: "new",
@@ -29,7 +29,7 @@ def print_steps(steps: Sequence[AclStep]) -> None:
     if _are_several(steps):
         columns.insert(0, Column("server", fold=True))
         for row, step in zip(rows, steps, strict=True):
-            row.insert(0, step.node.name)
+            row.insert(0, step.server)
     print_table(columns, rows)
 
 
@@ -38,21 +38,20 @@ def note_changes(steps: Sequence[AclStep]) -> None:
     width = max(len(step.identity) for step in steps)
     for step in steps:
         if step.kind is not AclStepKind.UNCHANGED:
-            where = f"{step.node.name}: " if _are_several(steps) else ""
+            where = f"{step.server}: " if _are_several(steps) else ""
             why = "; ".join(step.reasons)
             print_note(f"{step.identity:<{width}}  {WORDS[step.kind]:<8}  {where}{why}")
 
 
 def _are_several(steps: Sequence[AclStep]) -> bool:
-    return len({step.node.name for step in steps}) > 1
+    return len({step.server for step in steps}) > 1
 
 
-def note_caveats(users: Sequence[DesiredUser]) -> None:
+def note_caveats(fences: Fences) -> None:
     """Print each caveat once, with all identities that it applies to."""
     names: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for item in users:
-        for note in item.fence.notes:
-            names[note.message, note.what].append(item.identity)
+    for note in fences.notes:
+        names[note["message"], note["what"]].append(note["identity"])
     subjects: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (message, what), identities in names.items():
         subjects[message, ", ".join(identities)].append(what)
@@ -60,23 +59,19 @@ def note_caveats(users: Sequence[DesiredUser]) -> None:
         print_note(f"note: {', '.join(whats)}: {message} ({listed})")
 
 
-def note_users_off(users: Sequence[DesiredUser], steps: Sequence[AclStep]) -> None:
+def note_users_off(fences: Fences) -> None:
     """Print the users that cannot log in because they have no password."""
-    left_out = (AclStepKind.HELD, AclStepKind.FOREIGN, AclStepKind.REMOVED)
-    present = {step.identity for step in steps if step.kind not in left_out}
-    off = [
-        item.identity for item in users if item.identity in present and not item.record.passwords
-    ]
-    if off:
-        print_note(f"note: off without a password: {', '.join(off)}; see `--mint` and `--hashes`")
+    if fences.off:
+        off = ", ".join(fences.off)
+        print_note(f"note: off without a password: {off}; see `--mint` and `--hashes`")
 
 
-def note_opened(users: Sequence[tuple[str, str]]) -> None:
-    """Print the (server, identity) of servers that reject digests, and the consequence."""
-    for server, name in users:
+def note_opened(users: Sequence[FencedUser]) -> None:
+    """Print the users of servers that reject digests, and the consequence."""
+    for user in users:
         print_note(
-            f"note: {server} rejects digests in rules, so `{name}` may call every script that is"
-            " loaded there, with its own rights"
+            f"note: {user.server} rejects digests in rules, so `{user.identity}` may call every"
+            " script that is loaded there, with its own rights"
         )
 
 
@@ -93,21 +88,3 @@ def print_passwords(generated: Sequence[GeneratedPassword]) -> None:
     """Print new passwords."""
     for item in generated:
         click.echo(f"{item.identity} {item.password}")
-
-
-def step_as_json(step: AclStep) -> dict[str, Any]:
-    """Return a step for JSON."""
-    return {
-        "server": step.node.name,
-        "identity": step.identity,
-        "what": step.kind.value,
-        "why": list(step.reasons),
-        "digests": not step.is_without_digests,
-    }
-
-
-def notes_as_json(users: Sequence[DesiredUser]) -> list[dict[str, str]]:
-    """Return the notes of all identities for JSON."""
-    return [
-        {"identity": item.identity, **note._asdict()} for item in users for note in item.fence.notes
-    ]
