@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 import subprocess
@@ -79,6 +80,54 @@ def test_correlation_may_come_from_a_callable(one_leash: Leash) -> None:
     ids = [event["correlation"] for event in one_leash.events("one")]
     assert ids[:2] == ["trace-1", "trace-2"]
     assert ids[2]
+
+
+def test_correlation_of_a_client_applies_outside_of_blocks(one_leash: Leash) -> None:
+    """A block overrides it; a pipeline and a client of the same session have it too."""
+    answers = iter(["trace-1", "trace-2"])
+    fixed, asked = (
+        one_leash.agent("one", correlation=source) for source in ("job-1", lambda: next(answers))
+    )
+    fixed.incr("t:n")
+    with keyleash.correlation("inner"):
+        fixed.incr("t:n")
+    with fixed.pipeline() as pipe:
+        pipe.incr("t:n")
+        pipe.execute()
+    fixed.client().incr("t:n")
+    asked.incr("t:n")
+    asked.incr("t:n")
+
+    ids = [event["correlation"] for event in one_leash.events("one")]
+    assert ids == ["job-1", "inner", "job-1", "job-1", "trace-1", "trace-2"]
+
+
+def test_correlation_of_an_asyncio_client_applies_to_coalesced_calls(one_leash: Leash) -> None:
+    """Commands of clients with different ids do not share an event."""
+    token, url = one_leash.issue("one").token, one_leash.server.url
+
+    async def incr(name: str, coalesce: bool) -> None:
+        async with keyleash.asyncio.Redis.from_url(
+            url, token=token, correlation=name, coalesce=coalesce
+        ) as client:
+            await asyncio.gather(*(client.incr("t:n") for _ in range(3)))
+
+    asyncio.run(incr("alone", coalesce=False))
+    asyncio.run(incr("together", coalesce=True))
+
+    events = one_leash.events("one")
+    assert [event["correlation"] for event in events[:3]] == ["alone"] * 3
+    assert {event["correlation"] for event in events[3:]} == {"together"}
+
+
+def test_correlation_of_a_client_is_checked_when_it_is_made(one_leash: Leash) -> None:
+    """A token or a number is an error at once."""
+    token = one_leash.issue("one").token
+
+    with pytest.raises(keyleash.SecretInTextError):
+        one_leash.client(token, correlation=token)
+    with pytest.raises(TypeError):
+        one_leash.client(token, correlation=7)
 
 
 def test_correlation_of_a_callable_is_checked(one_leash: Leash) -> None:

@@ -1,9 +1,9 @@
-"""A program that uses only public names of the client; `test_public_names` type-checks it."""
+"""A program that uses only public names; `test_public_names` type-checks it."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import keyleash
 import keyleash.asyncio as keyleash_asyncio
@@ -51,11 +51,53 @@ async def run_async(client: keyleash_asyncio.Redis) -> None:
     print(answer.to_dict())
 
 
+def operate(op: keyleash.Operator, policy: keyleash.Policy) -> None:
+    for problem in policy.problems:
+        print(problem.code, problem.message, problem.help)
+    plan = op.plan(policy)
+    if not plan.is_empty:
+        loaded = op.load(policy, expect=plan, allow_widening=bool(plan.widened))
+        print(loaded.generation, loaded.identities, loaded.to_dict())
+    token = op.tokens.issue("agent-runner", ttl="2h", note="ci")
+    tokens = op.tokens.issue_many("agent-runner", 1000, ttl=timedelta(hours=1))
+    expiry: list[datetime] = [item.expires_at for item in (token, *tokens)]
+    rotated = op.tokens.rotate(token.id, grace="10m")
+    print(expiry, rotated.issued.id, [info.state for info in op.tokens.list()])
+    revoked = op.tokens.revoke(identity="agent-runner")
+    frozen = op.freeze("agent-runner", reason="incident 4107", duration="30m")
+    print(revoked.to_dict(), frozen.to_dict(), op.thaw("agent-runner").identities)
+    op.limits.reset("agent-runner", "rate.writes", reason="a test")
+    for event in op.audit.events("agent-runner", since="1h", newest_first=True):
+        print(event.token, event.op, event.keys, event.correlation)
+    for denial in op.audit.denials(since=timedelta(hours=1)):
+        print(denial.code, denial.repeats)
+    undo = op.undo.plan(correlation="req-42")
+    if not undo.blocked:
+        print(op.undo.apply(undo).to_dict())
+    allowed: bool = op.can_i("agent-runner", "GET", "agents:jobs:1:state")
+    print(allowed, op.explain("agent-runner", "GET", "x").allowed, op.status().now_ms)
+    page: str = op.metrics()
+    print(page, op.doctor().findings, [item.digest for item in op.policies.history()])
+
+
+async def operate_async(op: keyleash_asyncio.Operator, policy: keyleash.Policy) -> None:
+    await op.load(policy, expect=await op.plan(policy), allow_widening=True)
+    tokens = await op.tokens.issue_many("agent-runner", 10)
+    async for event in op.audit.events("agent-runner"):
+        print(event.op, tokens[0].expires_at)
+    snapshot = await op.status()
+    print([identity.name for identity in snapshot.identities], await op.metrics())
+    await op.close()
+
+
 def main() -> None:
-    run(keyleash.Redis.from_env(wait=5))
+    policy = keyleash.Policy.from_file("agents.yaml")
+    operate(keyleash.Operator.from_env(), policy)
+    asyncio.run(operate_async(keyleash_asyncio.Operator.from_url(actor="deploy@ci"), policy))
+    run(keyleash.Redis.from_env(wait=5, correlation=trace_id))
     run(keyleash.Redis.from_url("redis://127.0.0.1", token=fetch_token))
     run(keyleash.Redis(token=keyleash.TokenFile("/run/secrets/token")))
-    asyncio.run(run_async(keyleash_asyncio.Redis.from_env(coalesce=True)))
+    asyncio.run(run_async(keyleash_asyncio.Redis.from_env(coalesce=True, correlation="c")))
     asyncio.run(run_async(keyleash_asyncio.Redis(token=fetch_token_later)))
 
 

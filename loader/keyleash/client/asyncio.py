@@ -25,6 +25,7 @@ from keyleash.client._redis_py import (
 )
 from keyleash.client.blocking import call_patiently, may_block
 from keyleash.client.coalesce import Coalescer, goes_alone
+from keyleash.client.correlation import CorrelationSource
 from keyleash.client.flow import (
     Ask,
     BatchCall,
@@ -155,6 +156,8 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             call is repeated. It must return tokens of one identity.
         wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
             that one call may sleep in all.
+        correlation: The correlation id of calls outside of `keyleash.correlation` blocks, or a
+            callable that returns it, as for these blocks.
         coalesce: Whether commands that tasks issue in one event-loop iteration are sent in one
             batch, which checks each on its own. Commands with the same correlation id may share
             an audit event. Many commands use up to two connections. Commands of different tasks
@@ -163,6 +166,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
     Raises:
         TokenUnknownError: the token is malformed.
         ValueError: *wait* is negative.
+        SecretInTextError: *correlation* contains a token.
         CommandRefusedError: a client-side cache is requested.
     """
 
@@ -174,11 +178,12 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         *,
         token: AsyncTokenSource,
         wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
         coalesce: bool = False,
         **kwargs: Any,
     ) -> None:
         require_no_cache(kwargs)
-        self._session = Session(token, is_async=True)
+        self._session = Session(token, is_async=True, correlation=correlation)
         self._wait_s = longest_wait(wait)
         self._coalesce = coalesce
         self._coalescing: Coalescer | None = None
@@ -191,6 +196,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         *,
         token: AsyncTokenSource,
         wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
         coalesce: bool = False,
         **kwargs: Any,
     ) -> Self:
@@ -202,6 +208,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             single_connection_client=single_connection_client,
             token=token,
             wait=wait,
+            correlation=correlation,
             coalesce=coalesce,
         )
         client.auto_close_connection_pool = True
@@ -230,10 +237,17 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         *,
         token: AsyncTokenSource,
         wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
         coalesce: bool = False,
     ) -> Self:
         """Like `redis.asyncio.Redis.from_pool`, for the holder of *token*."""
-        client = cls(connection_pool=connection_pool, token=token, wait=wait, coalesce=coalesce)
+        client = cls(
+            connection_pool=connection_pool,
+            token=token,
+            wait=wait,
+            correlation=correlation,
+            coalesce=coalesce,
+        )
         client.auto_close_connection_pool = True
         return client
 
@@ -245,6 +259,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         *,
         token: AsyncTokenSource,
         wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
         coalesce: bool = False,
         **kwargs: Any,
     ) -> Self:
@@ -260,7 +275,9 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         """
         options = {**sentinel.connection_kwargs, **kwargs}
         pool = SentinelConnectionPool(service_name, sentinel, **options)
-        return cls.from_pool(pool, token=token, wait=wait, coalesce=coalesce)
+        return cls.from_pool(
+            pool, token=token, wait=wait, correlation=correlation, coalesce=coalesce
+        )
 
     def client(self) -> Self:
         """Return a client with the same token and its own connection."""
@@ -269,6 +286,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             single_connection_client=True,
             token=self._session.token,
             wait=self._wait_s,
+            correlation=self._session.correlation,
             coalesce=self._coalesce,
         )
 

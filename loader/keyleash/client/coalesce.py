@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError, DataError, ResponseError
 
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, encode_commands, pack
 from keyleash.client.blocking import may_block
-from keyleash.client.correlation import block_correlation, new_correlation
+from keyleash.client.correlation import given_correlation, new_correlation
 from keyleash.client.flow import Queued, chunks
 from keyleash.client.replication import commands_of
 from keyleash.client.session import GuardedTransport, Session
@@ -185,7 +185,7 @@ class Coalescer:
     def join(self, words: tuple[Argument, ...], options: dict[str, Any]) -> Answer:
         """Add a command to those of the same event-loop iteration."""
         answer: Answer = self.loop.create_future()
-        given = block_correlation()
+        given = given_correlation(self._transport.session.correlation)
         call = self._pending.get(given)
         if call is None:
             call = self._pending[given] = CoalescedCall(given)

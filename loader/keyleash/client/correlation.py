@@ -12,12 +12,12 @@ from typing import TypeAlias, TypeVar
 
 from keyleash.store.token import reject_tokens
 
-Source: TypeAlias = str | Callable[[], str | None]
-SourceT = TypeVar("SourceT", bound=Source)
+CorrelationSource: TypeAlias = str | Callable[[], str | None]
+SourceT = TypeVar("SourceT", bound=CorrelationSource)
 
 _prefix: str
 _numbers: count[int]
-_current: ContextVar[Source | None] = ContextVar("keyleash_correlation", default=None)
+_current: ContextVar[CorrelationSource | None] = ContextVar("keyleash_correlation", default=None)
 
 
 @contextmanager
@@ -32,27 +32,37 @@ def correlation(correlation_id: SourceT) -> Iterator[SourceT]:
 
     Raises:
         SecretInTextError: *correlation_id* contains a token; events repeat it.
+        TypeError: it is neither a str nor callable.
     """
-    if isinstance(correlation_id, str):
-        reject_tokens(correlation_id=correlation_id)
-    before = _current.set(correlation_id)
+    before = _current.set(checked(correlation_id))
     try:
         yield correlation_id
     finally:
         _current.reset(before)
 
 
-def next_correlation() -> str:
-    """Return the id of the next call: the block's, else a new one."""
+def checked(source: CorrelationSource | None) -> CorrelationSource | None:
+    """Return *source*; errors as for `correlation`."""
+    if isinstance(source, str):
+        reject_tokens(correlation_id=source)
+    elif source is not None and not callable(source):
+        raise TypeError(f"the correlation id must be a str, not {type(source).__name__}")
+    return source
+
+
+def next_correlation(default: CorrelationSource | None = None) -> str:
+    """Return the id of the next call: the block's, else that of *default*, else a new one."""
     given = _current.get()
     if not isinstance(given, str):
-        given = block_correlation()
+        given = given_correlation(default)
     return given if given is not None else new_correlation()
 
 
-def block_correlation() -> str | None:
-    """Return the id of the current block; None outside of blocks."""
+def given_correlation(default: CorrelationSource | None = None) -> str | None:
+    """Return the id of the current block, else that of *default*; None if there is none."""
     given = _current.get()
+    if given is None:
+        given = default
     if given is None or isinstance(given, str):
         return given
     found = given()

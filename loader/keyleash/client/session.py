@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 
 from keyleash.client._redis_py import BufferedReply
-from keyleash.client.correlation import next_correlation
+from keyleash.client.correlation import CorrelationSource, checked, next_correlation
 from keyleash.client.flow import BatchCall, Flow
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
@@ -93,17 +93,26 @@ class Session:
         token: The token, or a callable that returns it.
         is_async: Whether the callable may return an awaitable; it is then called at the first
             use, else at once.
+        correlation: The correlation id of calls outside of blocks, or a callable that returns it.
 
     Attributes:
-        token: As given.
+        token, correlation: As given.
         recoverable: The errors that `recover` handles: nothing ran.
 
     Raises:
         TokenUnknownError: the token has not the shape of one.
-        TypeError: it is not a str.
+        TypeError: it is not a str, or *correlation* is neither a str nor callable.
+        SecretInTextError: *correlation* contains a token.
     """
 
-    def __init__(self, token: AsyncTokenSource, *, is_async: bool = False) -> None:
+    def __init__(
+        self,
+        token: AsyncTokenSource,
+        *,
+        is_async: bool = False,
+        correlation: CorrelationSource | None = None,
+    ) -> None:
+        self.correlation = checked(correlation)
         self.identity = ""
         self.guard: GuardRecord | None = None
         self.token = token
@@ -156,7 +165,7 @@ class Session:
         """Return the call of the guard for *command*; the guard must be known.
 
         Args:
-            correlation: The correlation id; by default that of the current block.
+            correlation: The correlation id; by default that of the current block or client.
         """
         guard, header = self._header(protocol, correlation)
         return guard_call(self._table, guard.digest, *header, command, guard.transport)
@@ -177,7 +186,7 @@ class Session:
     ) -> tuple[GuardRecord, tuple[str, str, int | str]]:
         guard = self.guard
         assert guard is not None  # noqa: S101 - callers look it up first
-        given = next_correlation() if correlation is None else correlation
+        given = next_correlation(self.correlation) if correlation is None else correlation
         return guard, (self._token, given, protocol)
 
     # Replies.

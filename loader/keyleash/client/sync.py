@@ -15,6 +15,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from keyleash.client._redis_py import BufferedReply, checkin, checkout, pack, require_reply
 from keyleash.client.blocking import call_patiently, may_block
+from keyleash.client.correlation import CorrelationSource
 from keyleash.client.flow import (
     Ask,
     BatchCall,
@@ -140,10 +141,13 @@ class Redis(UnsupportedInClient, redis.Redis):
             one identity.
         wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
             that one call may sleep in all.
+        correlation: The correlation id of calls outside of `keyleash.correlation` blocks, or a
+            callable that returns it, as for these blocks.
 
     Raises:
         TokenUnknownError: the token is malformed.
         ValueError: *wait* is negative.
+        SecretInTextError: *correlation* contains a token.
         CommandRefusedError: a client-side cache is requested.
     """
 
@@ -151,16 +155,27 @@ class Redis(UnsupportedInClient, redis.Redis):
     _sleep: Callable[[float], None] = staticmethod(time.sleep)
 
     def __init__(
-        self, *args: Any, token: TokenSource, wait: bool | float = False, **kwargs: Any
+        self,
+        *args: Any,
+        token: TokenSource,
+        wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
+        **kwargs: Any,
     ) -> None:
         require_no_cache(kwargs)
-        self._session = Session(token)
+        self._session = Session(token, correlation=correlation)
         self._wait_s = longest_wait(wait)
         super().__init__(*args, **kwargs)
 
     @classmethod
     def from_url(  # type: ignore[override]
-        cls, url: str, *, token: TokenSource, wait: bool | float = False, **kwargs: Any
+        cls,
+        url: str,
+        *,
+        token: TokenSource,
+        wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
+        **kwargs: Any,
     ) -> Self:
         """Like `redis.Redis.from_url`, for the holder of *token*."""
         require_no_cache(kwargs)
@@ -170,6 +185,7 @@ class Redis(UnsupportedInClient, redis.Redis):
             single_connection_client=single_connection_client,
             token=token,
             wait=wait,
+            correlation=correlation,
         )
         client.auto_close_connection_pool = True
         return client
@@ -197,9 +213,12 @@ class Redis(UnsupportedInClient, redis.Redis):
         *,
         token: TokenSource,
         wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
     ) -> Self:
         """Like `redis.Redis.from_pool`, for the holder of *token*."""
-        client = cls(connection_pool=connection_pool, token=token, wait=wait)
+        client = cls(
+            connection_pool=connection_pool, token=token, wait=wait, correlation=correlation
+        )
         client.auto_close_connection_pool = True
         return client
 
@@ -211,6 +230,7 @@ class Redis(UnsupportedInClient, redis.Redis):
         *,
         token: TokenSource,
         wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
         **kwargs: Any,
     ) -> Self:
         """Return a client of the primary that Sentinels report, for the holder of *token*.
@@ -225,7 +245,7 @@ class Redis(UnsupportedInClient, redis.Redis):
         """
         options = {**sentinel.connection_kwargs, **kwargs}
         pool = SentinelConnectionPool(service_name, sentinel, **options)
-        return cls.from_pool(pool, token=token, wait=wait)
+        return cls.from_pool(pool, token=token, wait=wait, correlation=correlation)
 
     def client(self) -> Self:
         """Return a client with the same token and its own connection."""
@@ -234,6 +254,7 @@ class Redis(UnsupportedInClient, redis.Redis):
             single_connection_client=True,
             token=cast("TokenSource", self._session.token),
             wait=self._wait_s,
+            correlation=self._session.correlation,
         )
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
