@@ -1,10 +1,21 @@
 """The API of operators and orchestrators: `Operator` and `Policy`."""
 
+from typing import TYPE_CHECKING, Any
+
 from keyleash.api.policy import Policy
-from keyleash.api.sync import Operator
+
+if TYPE_CHECKING:
+    from keyleash.api.sync import Operator
 
 __all__ = ["Operator", "Policy"]
 
-for _public in (Operator, Policy):
+
+def __getattr__(name: str) -> Any:
+    # `Policy` alone needs no server, and less of the libraries.
+    if name != "Operator":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from keyleash.api.sync import Operator  # noqa: PLC0415
+
     # Tracebacks and documentation name the place from which programs import it.
-    _public.__module__ = "keyleash"
+    Operator.__module__ = "keyleash"
+    return Operator

@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from keyleash.commands import load_table
+from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import OperationError, PolicyError, Problem
 from keyleash.operator.decisions import Explanation, context_of_document
 from keyleash.policy import parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.diff import PolicyDiff, diff_policies
-from keyleash.policy.lint import LintReport, lint
+from keyleash.policy.files import ReadText, read_text
+from keyleash.policy.lint import LintFinding, LintReport, lint
+from keyleash.policy.model import Identity
 from keyleash.policy.model import Policy as PolicyModel
+from keyleash.policy.problems import in_order, which_identity
 from keyleash.policy.schema import json_schema
+from keyleash.results import Result
+from keyleash.text import json_object
+
+if TYPE_CHECKING:
+    from keyleash.policy_tests.run import TestReport
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCheck(Result):
+    """The check of a policy without problems.
+
+    Attributes:
+        file: The name of the file.
+        digest: The digest of the policy.
+        servers: The servers whose commands it was checked for.
+        identities: The identities.
+        warnings: Likely mistakes, in file order.
+        accepted: Those that the document accepts.
+    """
+
+    file: str
+    digest: str
+    servers: tuple[str, ...]
+    identities: tuple[Identity, ...]
+    warnings: tuple[Problem, ...]
+    accepted: tuple[LintFinding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the check as `keyleash check --json` prints it."""
+        return {
+            **json_object(self, "file", "digest", "servers"),
+            "identities": [json_object(item, "name", "kind") for item in self.identities],
+            **json_object(self, "warnings", "accepted"),
+        }
 
 
 class Policy:
@@ -26,6 +65,8 @@ class Policy:
         file: Its name, in the locations of problems.
     """
 
+    __module__ = "keyleash"
+
     def __init__(self, document: str, *, file: str = "<policy>") -> None:
         self.document = document
         self.file = file
@@ -35,13 +76,11 @@ class Policy:
         """Read a policy file.
 
         Raises:
-            OperationError (file): The file cannot be read, or is not UTF-8.
+            OperationError (file): The file is missing, or cannot be read.
+            PolicyError: It is not UTF-8.
         """
-        try:
-            return cls(Path(path).read_text(encoding="utf-8"), file=str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise OperationError("file", f"cannot read `{path}`: {reason.lower()}") from None
+        name, text = read_text(str(path))
+        return cls(text, file=name)
 
     def __repr__(self) -> str:
         return f"Policy(file={self.file!r})"
@@ -95,6 +134,42 @@ class Policy:
         """
         return lint(self.model)
 
+    def check(self) -> PolicyCheck:
+        """Compile the policy for the shipped commands, and return likely mistakes.
+
+        Raises:
+            PolicyError: The document has problems, or no guard can be made of it.
+        """
+        self.compile()
+        found = self.lint()
+        return PolicyCheck(
+            self.file,
+            self.digest,
+            tuple(load_table().servers),
+            self.model.identities,
+            in_order([*self.model.warnings, *found.warnings]),
+            found.accepted,
+        )
+
+    def compile(self, identity: str | None = None) -> tuple[CompiledGuard, ...]:
+        """Return the guards of one identity, or of all, for the commands of supported servers.
+
+        A load compiles them again for its server.
+
+        Raises:
+            PolicyError: The document has problems, or no guard can be made of it.
+            OperationError (unknown-identity): There is no such identity.
+        """
+        guards = compile_policy(self.model, load_table())
+        found = tuple(guard for guard in guards if identity in (None, guard.identity))
+        if not found:
+            raise OperationError(
+                "unknown-identity",
+                f"the policy has no identity `{identity}`",
+                help=which_identity(identity or "", self.identities),
+            )
+        return found
+
     def diff(self, other: Policy) -> PolicyDiff:
         """Return what changes from this policy to *other*, and which calls that allows or denies.
 
@@ -112,6 +187,43 @@ class Policy:
         """
         context = context_of_document(self.document, identity, self.file)
         return Explanation(context, command, context.decision(command))
+
+    @staticmethod
+    def run_tests(
+        *files: str | PathLike[str],
+        server: str | None = "",
+        timeout: float | None = None,
+        min_coverage: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        read: ReadText = read_text,
+    ) -> TestReport:
+        """Run files of policy tests, each case on a model in Python and on the real guard.
+
+        Args:
+            files: The test files; each names its policy.
+            server: The URL of a server whose database is empty; an embedded server if it is empty,
+                only the model if it is None.
+            timeout: The longest wait for each reply of the server, in seconds.
+            min_coverage: The required share of patterns that decided a call, in percent.
+            progress: Called with the number of finished cases and of all.
+            read: Returns the name and the text of a file.
+
+        Raises:
+            BadCasesError: The test files have problems.
+            PolicyError: A policy has problems.
+            OperationError (not-empty): The server's database is not empty.
+        """
+        # Imported here: only this needs a server.
+        from keyleash.policy_tests.session import run_tests  # noqa: PLC0415
+
+        return run_tests(
+            [str(file) for file in files],
+            server=server,
+            timeout_s=timeout,
+            min_coverage=min_coverage,
+            progress=progress,
+            read=read,
+        )
 
     @staticmethod
     def schema() -> dict[str, Any]:

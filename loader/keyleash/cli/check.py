@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
+from keyleash.api import Policy
 from keyleash.cli.failures import warn
 from keyleash.cli.options import FILE, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, read_text
-from keyleash.commands import load_table
-from keyleash.compiler import compile_policy
 from keyleash.errors import PolicyError, Problem, UsageError, WarningsError
-from keyleash.policy import parse_policy
-from keyleash.policy.canonical import policy_digest
-from keyleash.policy.lint import lint
-from keyleash.policy.problems import SHOWN_IDENTITIES, in_order, listing
-from keyleash.text import counted, json_object, printable, without_tokens
-
-if TYPE_CHECKING:
-    from keyleash.compiler import CompiledGuard
-    from keyleash.policy import Policy
-
-
-def read_policy(file: str) -> tuple[str, Policy, tuple[CompiledGuard, ...]]:
-    """
-    Read, check and compile a policy file without a server; `-` is standard input.
-
-    Returns:
-        The name of the file in messages, the policy, and its guards for the shipped commands.
-
-    Raises:
-        PolicyError: The file has problems; the error lists all.
-        UnplacedKeysError: No guard can be made of it.
-        OperationError (file): The file is missing, or cannot be read.
-    """
-    name, text = read_text(file)
-    table = load_table()
-    policy = parse_policy(text, file=name, commands=table)
-    return name, policy, compile_policy(policy, table)
-
+from keyleash.policy.problems import SHOWN_IDENTITIES, listing
+from keyleash.text import counted, printable, without_tokens
 
 _DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
@@ -94,46 +67,28 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     annotated = format_ == "github"
     if annotated and settings.json:
         raise UsageError("`--json` and `--format github` exclude each other", help="use one")
+    name, text = read_text(file)
     try:
-        name, policy, _ = read_policy(file)
+        found = Policy(text, file=name).check()
     except PolicyError as error:
         if annotated:
             _annotate(error.problems, as_errors=True)
         raise
-    found = lint(policy)
-    warnings = in_order([*policy.warnings, *found.warnings])
-    servers = load_table().servers
     if annotated:
-        _annotate(warnings, as_errors=strict)
-    if strict and warnings:
-        raise WarningsError(warnings)
+        _annotate(found.warnings, as_errors=strict)
+    if strict and found.warnings:
+        raise WarningsError(found.warnings)
     if settings.json:
-        print_json(
-            {
-                "file": name,
-                "digest": policy_digest(policy),
-                "servers": servers,
-                "identities": [json_object(item, "name", "kind") for item in policy.identities],
-                "warnings": [warning.to_dict() for warning in warnings],
-                "accepted": [
-                    {
-                        "identity": item.identity,
-                        **item.problem.to_dict(),
-                        "reason": without_tokens(item.reason or ""),
-                    }
-                    for item in found.accepted
-                ],
-            }
-        )
+        print_json(found)
         return
-    warn(warnings)
-    names = listing((identity.name for identity in policy.identities), SHOWN_IDENTITIES)
-    click.echo(f"{printable(name)} is valid")
-    click.echo(f"{counted(len(policy.identities), 'identity')}: {names}")
+    warn(found.warnings)
+    names = listing((identity.name for identity in found.identities), SHOWN_IDENTITIES)
+    click.echo(f"{printable(found.file)} is valid")
+    click.echo(f"{counted(len(found.identities), 'identity')}: {names}")
     if found.accepted:
         codes = ", ".join(f"{item.problem.code} of {item.identity}" for item in found.accepted)
         click.echo(f"{counted(len(found.accepted), 'warning')} accepted: {codes}")
-    click.echo(f"checked for {', '.join(servers)}")
+    click.echo(f"checked for {', '.join(found.servers)}")
 
 
 def _annotate(problems: Sequence[Problem], *, as_errors: bool) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.check import read_policy
+from keyleash.api import Policy
 from keyleash.cli.options import DIRECTORY, FILE, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note, write_output
-from keyleash.errors import OperationError
-from keyleash.policy.problems import which_identity
+from keyleash.cli.terminal import print_json, print_note, read_text, write_output
 from keyleash.text import counted
 
 if TYPE_CHECKING:
@@ -37,14 +36,8 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
     SHA-1 of the script, as sha1sum and SCRIPT LOAD give it. No server is needed. `-` reads
     standard input.
     """
-    _, _, compiled = read_policy(file)
-    guards = [item for item in compiled if identity in (None, item.identity)]
-    if not guards:
-        raise OperationError(
-            "unknown-identity",
-            f"the policy has no identity `{identity}`",
-            help=which_identity(identity or "", (item.identity for item in compiled)),
-        )
+    name, text = read_text(file)
+    guards = Policy(text, file=name).compile(identity)
     paths = _written(guards, Path(output)) if output is not None else {}
     if settings.json:
         shows_script = identity is not None and output is None
@@ -60,7 +53,7 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
             print_note(f"{counted(len(paths), 'script')} written to `{output}`")
 
 
-def _written(guards: list[CompiledGuard], directory: Path) -> dict[str, Path]:
+def _written(guards: Sequence[CompiledGuard], directory: Path) -> dict[str, Path]:
     directory.mkdir(parents=True, exist_ok=True)
     paths = {guard.identity: directory / f"{guard.identity}.lua" for guard in guards}
     for guard in guards:
@@ -71,9 +64,7 @@ def _written(guards: list[CompiledGuard], directory: Path) -> dict[str, Path]:
 def _as_json(guard: CompiledGuard, paths: dict[str, Path], shows_script: bool) -> dict[str, Any]:
     path = paths.get(guard.identity)
     return {
-        "identity": guard.identity,
-        "digest": guard.digest,
-        "bytes": len(guard.script),
+        **guard.to_dict(),
         "file": str(path) if path else None,
         **({"script": guard.script} if shows_script else {}),
     }

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 import click
 
-from keyleash.errors import OperationError, PolicyError, Problem, Span
+from keyleash.errors import OperationError
+from keyleash.policy.files import decoded, read_bytes
 from keyleash.text import to_json
 
 
@@ -47,18 +48,7 @@ def read_text(file: str) -> tuple[str, str]:
         OperationError (file): The file is missing, or cannot be read.
     """
     name = "<stdin>" if file == STANDARD_INPUT else file
-    data = read_input(file)
-    try:
-        return name, data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        *before, line = data[: error.start].split(b"\n")
-        problem = Problem(
-            "not-utf-8",
-            f"the file is not UTF-8 text: it has the byte `\\x{data[error.start]:02x}`",
-            Span(name, len(before) + 1, len(line.decode("utf-8", "replace")) + 1),
-            "save it as UTF-8, or check that it is a policy file",
-        )
-        raise PolicyError([problem]) from None
+    return name, decoded(name, read_input(file))
 
 
 def read_input(file: str) -> bytes:
@@ -67,14 +57,7 @@ def read_input(file: str) -> bytes:
     Raises:
         OperationError (file): The file is missing, or cannot be read.
     """
-    if file == STANDARD_INPUT:
-        return sys.stdin.buffer.read()
-    try:
-        return Path(file).read_bytes()
-    except (OSError, ValueError) as error:
-        # A name with a null byte raises ValueError.
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise OperationError("file", f"cannot read `{file}`: {reason}") from None
+    return sys.stdin.buffer.read() if file == STANDARD_INPUT else read_bytes(file)
 
 
 def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.emit import emit
@@ -12,8 +13,10 @@ from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import Identity, Policy
 from keyleash.policy.canonical import identity_digest
+from keyleash.results import Result
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.state import Layout
+from keyleash.text import json_object
 
 __all__ = ["CompiledGuard", "Report", "compile_guard", "compile_policy"]
 
@@ -22,7 +25,7 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledGuard:
+class CompiledGuard(Result):
     """The guard of one identity, ready to be loaded.
 
     Attributes:
@@ -51,6 +54,10 @@ class CompiledGuard:
     def scripts(self) -> Mapping[str, str]:
         """Return both scripts by digest."""
         return {self.digest: self.script, self.batch_digest: self.batch_script}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return identity, digest and size as `keyleash compile --json` prints them."""
+        return {**json_object(self, "identity", "digest"), "bytes": len(self.script)}
 
 
 def compile_policy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from keyleash.commands import CommandTable
 from keyleash.errors import PolicyError, Problem, ReplyCode
 from keyleash.evaluate.access import as_sent
 from keyleash.policy import SECOND_US, Policy, parse_policy
+from keyleash.policy.files import ReadText
 from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote, which_identity
 from keyleash.policy.quantities import parse_duration
 from keyleash.policy.yaml import Broken, YamlNode, read_document
@@ -366,10 +367,6 @@ def parse_cases(text: str, file: str) -> CaseFile:
     )
     problems.require_none()
     return cases
-
-
-ReadText = Callable[[str], tuple[str, str]]
-"""Returns the name of a file in messages, and its text."""
 
 
 @dataclass(frozen=True, slots=True)

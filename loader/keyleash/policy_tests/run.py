@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.trace import ArgumentStep, KeyStep, Match
+from keyleash.operator.decisions import decision_json, place_json
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy
 from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.model import Case, Expected, TestStep
 from keyleash.policy_tests.parse import Suite
+from keyleash.results import Result
 from keyleash.store.wire import declared_keys
+from keyleash.text import iso_time, json_bytes, json_object
 
 
 class Verdict(StrEnum):
@@ -145,17 +149,21 @@ def _gives(match: Match[Grant], needs: tuple[OperationClass, ...]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class TestReport:
+class TestReport(Result):
     """
     The outcomes of all cases.
 
     Attributes:
         outcomes: Each case with its file and outcome.
         coverages: The coverage of each policy.
+        server: The server of the real guards; None without one.
+        required: The required coverage in percent; None if any is enough.
     """
 
     outcomes: tuple[tuple[Suite, CaseOutcome], ...]
     coverages: tuple[Coverage, ...]
+    server: str | None = None
+    required: float | None = None
 
     @property
     def total(self) -> int:
@@ -175,6 +183,61 @@ class TestReport:
     def count(self, verdict: Verdict) -> int:
         """Return the number of cases with *verdict*."""
         return sum(outcome.verdict is verdict for _, outcome in self.outcomes)
+
+    @property
+    def is_below(self) -> bool:
+        """Return whether the coverage is below the required one."""
+        return self.required is not None and self.percent < self.required
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every case, its deciding call, and the coverage of each policy.
+
+        `keyleash test --json` prints it.
+        """
+        return {
+            "server": self.server,
+            **{verdict.value: self.count(verdict) for verdict in Verdict},
+            "cases": [_case(*item) for item in self.outcomes],
+            "coverage": {
+                "percent": self.percent,
+                "required": self.required,
+                "policies": [_coverage(coverage, self) for coverage in self.coverages],
+            },
+        }
+
+
+def _case(suite: Suite, outcome: CaseOutcome) -> dict[str, Any]:
+    case, step, guard = outcome.case, outcome.step, outcome.guard
+    return {
+        "file": case.span.file,
+        "line": step.span.line,
+        "name": case.name or None,
+        "identity": case.identity,
+        "verdict": outcome.verdict.value,
+        "command": [json_bytes(word) for word in step.argv],
+        "call": outcome.number,
+        "at": iso_time(step.at_us // 1000),
+        "expected": json_object(step.expected),
+        "got": decision_json(outcome.decided, suite.document.splitlines()),
+        "guard": None if guard is None else json_object(guard, "code", "details"),
+    }
+
+
+def _coverage(coverage: Coverage, report: TestReport) -> dict[str, Any]:
+    suite = next(suite for suite, _ in report.outcomes if suite.policy is coverage.policy)
+    lines = suite.document.splitlines()
+    return {
+        "policy": suite.policy_file,
+        "patterns": len(coverage.patterns),
+        "uncovered": [
+            {
+                **json_object(item, "identity", "kind"),
+                "pattern": item.pattern.source,
+                "place": place_json(item.pattern.span, lines),
+            }
+            for item in coverage.uncovered
+        ],
+    }
 
 
 def run_suites(

@@ -11,6 +11,7 @@ from keyleash.policy.lint.findings import Finding, IdentityRule, LintFinding, Po
 from keyleash.policy.model import Identity, IdentityKind, Policy
 from keyleash.policy.patterns import NOWHERE
 from keyleash.policy.problems import did_you_mean, listing, place, quote
+from keyleash.results import Result
 
 __all__ = ["CODES", "LintFinding", "LintReport", "lint"]
 
@@ -52,7 +53,7 @@ CODES = (*RULES, NEEDLESS)
 
 
 @dataclass(frozen=True, slots=True)
-class LintReport:
+class LintReport(Result):
     """The findings in a policy, in file order, and those that the document accepts."""
 
     findings: tuple[LintFinding, ...]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyleash.errors import Problem, Span
 from keyleash.policy.model import Identity, Policy
+from keyleash.results import Result
+from keyleash.text import without_tokens
 
 
 class Finding(NamedTuple):
@@ -23,7 +25,7 @@ PolicyRule = Callable[[Policy], Iterator[tuple[Identity, Finding]]]
 
 
 @dataclass(frozen=True, slots=True)
-class LintFinding:
+class LintFinding(Result):
     """A probable mistake in a valid policy.
 
     Attributes:
@@ -34,3 +36,8 @@ class LintFinding:
     identity: str
     problem: Problem
     reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as `keyleash check --json` prints it, without tokens."""
+        reason = without_tokens(self.reason or "")
+        return {"identity": self.identity, **self.problem.to_dict(), "reason": reason}

@@ -1,0 +1,52 @@
+"""Run files of policy tests on the model, and on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from keyleash.commands import load_table
+from keyleash.policy.files import ReadText, read_text
+from keyleash.policy_tests.guards import Guards
+from keyleash.policy_tests.parse import read_suites
+from keyleash.policy_tests.run import TestReport, run_suites
+from keyleash.servers import EmbeddedServer
+from keyleash.store.connect import connect, shown_url
+from keyleash.store.server_check import require_supported
+
+
+def run_tests(
+    files: Sequence[str],
+    *,
+    server: str | None = "",
+    timeout_s: float | None = None,
+    min_coverage: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    read: ReadText = read_text,
+) -> TestReport:
+    """Run test files; see `Policy.run_tests`."""
+    with _guards(server, timeout_s) as (guards, label):
+        shipped = load_table()
+        table = shipped if guards is None else guards.table
+        suites = read_suites(files, shipped.extended(table.commands), read)
+        report = run_suites(suites, table, guards, progress or (lambda _done, _total: None))
+    return replace(report, server=label, required=min_coverage)
+
+
+@contextmanager
+def _guards(url: str | None, timeout_s: float | None) -> Iterator[tuple[Guards | None, str | None]]:
+    """Yield guards and the server's name: an embedded one if *url* is empty, none if it is None."""
+    if url is None:
+        yield None, None
+    elif url:
+        client = connect(url, timeout_s)
+        require_supported(client)
+        guards = Guards(client)
+        try:
+            yield guards, shown_url(url)
+        finally:
+            guards.release()
+    else:
+        with EmbeddedServer() as server:
+            yield Guards(connect(server.url)), "an embedded server"
