@@ -19,7 +19,7 @@ from keyleash.commands import CommandSpec, CommandTable, OperationClass, load_ta
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
-from keyleash.evaluate.abilities import abilities_of
+from keyleash.evaluate.abilities import allowed_commands
 from keyleash.evaluate.access import matches, named, needs_of_call
 from keyleash.evaluate.evaluate import changes
 from keyleash.operator import load_policy
@@ -498,7 +498,7 @@ def test_command_of_an_allowed_call_is_listed_as_one_that_the_identity_may_call(
 ) -> None:
     """A list that leaves out what an agent can do is worse than none."""
     _, identity = made
-    found = abilities_of(identity, TABLE)
+    found = allowed_commands(identity, TABLE)
     listed = {*found.together, *(name for names in found.by_grant for name in names)}
     for sketch in sketches:
         call = drawn(sketch, pool(identity))

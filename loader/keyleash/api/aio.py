@@ -17,7 +17,9 @@ from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, wit
 from keyleash.doctor import Examination, examine_nodes
 from keyleash.metrics import SnapshotCollector
 from keyleash.operator import ServerSummary, summarize_server, tokens
+from keyleash.operator.abilities import Abilities, abilities
 from keyleash.operator.decisions import Explanation, explain
+from keyleash.operator.holder import TokenHolder, inspect_token
 from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.load.activate import LoadResult
 from keyleash.operator.load.consent import (
@@ -332,6 +334,18 @@ class AsyncOperator:
         found = await self.explain(identity, *command, token_id=token_id)
         return found.allowed
 
+    async def abilities(self, identity: str, *, token_id: str | None = None) -> Abilities:
+        """Return the commands that an identity may call, its denied keys and its limits.
+
+        Args:
+            identity: A name in the active policy.
+            token_id: The calling token; an unused one if None.
+
+        Raises:
+            Errors are those of `explain`.
+        """
+        return await self._run.call(abilities, identity, token_id)
+
     async def status(self) -> Snapshot:
         """Return the identities with their tokens, limits and recent denials."""
         return await self._run.call(read_snapshot)
@@ -490,6 +504,20 @@ class AsyncTokenOperations:
             OperationError (unknown-identity): there never was such an identity.
         """
         return await self._run.call(tokens.list_tokens, identity)
+
+    async def inspect(self, token: str) -> TokenHolder:
+        """Return the identity, expiry, grants and remaining limits of a token.
+
+        Nothing is changed or charged.
+
+        Args:
+            token: The token, not its id.
+
+        Raises:
+            TokenUnknownError, TokenRevokedError, TokenExpiredError: its guard would not accept it.
+            NotActiveError: the active policy does not have its identity.
+        """
+        return await self._run.call(inspect_token, token)
 
     async def show(self, token_id: str) -> TokenUse:
         """Return a token with the number of its calls in the audit log.

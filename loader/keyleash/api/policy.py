@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import OperationError, PolicyError, Problem
+from keyleash.operator.abilities import Abilities, abilities_in
 from keyleash.operator.decisions import Explanation, context_of_document
 from keyleash.policy import parse_policy
 from keyleash.policy.canonical import policy_digest
@@ -187,6 +188,15 @@ class Policy:
         """
         context = context_of_document(self.document, identity, self.file)
         return Explanation(context, command, context.decision(command))
+
+    def abilities(self, identity: str) -> Abilities:
+        """Return what an identity may do, without a server.
+
+        Raises:
+            PolicyError: The document has problems.
+            OperationError (unknown-identity): There is no such identity.
+        """
+        return abilities_in(context_of_document(self.document, identity, self.file))
 
     @staticmethod
     def run_tests(

@@ -18,7 +18,9 @@ from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, wit
 from keyleash.doctor import Examination, examine_nodes
 from keyleash.metrics import SnapshotCollector
 from keyleash.operator import ServerSummary, summarize_server, tokens
+from keyleash.operator.abilities import Abilities, abilities
 from keyleash.operator.decisions import Explanation, explain
+from keyleash.operator.holder import TokenHolder, inspect_token
 from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.load.activate import LoadResult
 from keyleash.operator.load.consent import (
@@ -331,6 +333,18 @@ class Operator:
         found = self.explain(identity, *command, token_id=token_id)
         return found.allowed
 
+    def abilities(self, identity: str, *, token_id: str | None = None) -> Abilities:
+        """Return the commands that an identity may call, its denied keys and its limits.
+
+        Args:
+            identity: A name in the active policy.
+            token_id: The calling token; an unused one if None.
+
+        Raises:
+            Errors are those of `explain`.
+        """
+        return self._run.call(abilities, identity, token_id)
+
     def status(self) -> Snapshot:
         """Return the identities with their tokens, limits and recent denials."""
         return self._run.call(read_snapshot)
@@ -487,6 +501,20 @@ class TokenOperations:
             OperationError (unknown-identity): there never was such an identity.
         """
         return self._run.call(tokens.list_tokens, identity)
+
+    def inspect(self, token: str) -> TokenHolder:
+        """Return the identity, expiry, grants and remaining limits of a token.
+
+        Nothing is changed or charged.
+
+        Args:
+            token: The token, not its id.
+
+        Raises:
+            TokenUnknownError, TokenRevokedError, TokenExpiredError: its guard would not accept it.
+            NotActiveError: the active policy does not have its identity.
+        """
+        return self._run.call(inspect_token, token)
 
     def show(self, token_id: str) -> TokenUse:
         """Return a token with the number of its calls in the audit log.

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from keyleash.cli.failures import FAILED, USAGE
-from keyleash.cli.options import (
-    FILE,
-    IDENTITY,
-    example,
-    json_option,
-)
-from keyleash.cli.render.explain import (
-    denial_text,
-    denied_now,
-    listing_json,
-    listing_lines,
-    step_lines,
-)
+from keyleash.cli.options import FILE, IDENTITY, example, json_option
+from keyleash.cli.render.explain import listing_lines
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, read_text
 from keyleash.errors import OperationError, UsageError
-from keyleash.operator.decisions import (
-    DecisionContext,
-    Explanation,
-    context_of_document,
-    context_of_server,
-    decision_json,
-)
-from keyleash.text import clock_time, printable, short_digest, without_tokens
+from keyleash.evaluate.describe import denial_text
 
 if TYPE_CHECKING:
-    from keyleash.evaluate import Decision
-
+    from keyleash.api import Policy
+    from keyleash.operator.abilities import Abilities
+    from keyleash.operator.decisions import Explanation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,13 +70,12 @@ def explain(
     and another code if it could not be evaluated.
     """
     _require_command(words)
-    context = _context(settings, identity, words, file, token_id)
-    decision = context.decision(words)
+    found = _explain(settings, identity, words, file, token_id)
     if settings.json:
-        print_json(Explanation(context, words, decision))
+        print_json(found)
     else:
-        _show(context, words, decision)
-    return 0 if decision.allowed else FAILED
+        click.echo(str(found))
+    return 0 if found.allowed else FAILED
 
 
 @click.command(
@@ -125,17 +108,17 @@ def can_i(
     if lists:
         if words:
             raise UsageError("`--list` takes no command", help="omit one of them")
-        return _list(settings, _context(settings, identity, words, file, token_id))
+        return _list(settings, identity, file, token_id)
     _require_command(words, ", or list all that it may do: `--list`")
-    decision = _context(settings, identity, words, file, token_id).decision(words)
+    found = _explain(settings, identity, words, file, token_id)
     if settings.json:
-        result = decision_json(decision, ())
+        result = found.to_dict()
         print_json({name: result[name] for name in ("allowed", "code", "details")})
-    elif decision.allowed:
+    elif found.allowed:
         click.echo("yes")
     else:
-        click.echo(f"no {denial_text(decision)}")
-    return 0 if decision.allowed else FAILED
+        click.echo(f"no {denial_text(found.decision)}")
+    return 0 if found.allowed else FAILED
 
 
 def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
@@ -146,46 +129,48 @@ def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
         )
 
 
-def _list(settings: Settings, context: DecisionContext) -> int:
-
-    stopped = denied_now(context)
+def _list(settings: Settings, identity: str, file: str | None, token_id: str | None) -> int:
+    with _evaluating(settings):
+        found: Abilities = (
+            settings.operator.abilities(identity, token_id=token_id)
+            if file is None
+            else _policy(file).abilities(identity)
+        )
     if settings.json:
-        print_json(listing_json(context))
+        print_json(found)
     else:
-        for line in listing_lines(context):
-            click.echo(line)
-        if stopped is not None:
-            click.echo(f"stopped   every call is denied: {denial_text(stopped)}")
-    return 0 if stopped is None else FAILED
+        click.echo("\n".join(listing_lines(found)))
+    return 0 if found.stopped is None else FAILED
 
 
-def _context(
+def _explain(
     settings: Settings,
     identity: str,
     words: tuple[str, ...],
     file: str | None,
     token_id: str | None,
-) -> DecisionContext:
+) -> Explanation:
+    with _evaluating(settings):
+        if file is None:
+            return settings.operator.explain(identity, *words, token_id=token_id)
+        return _policy(file).explain(identity, *words)
+
+
+def _policy(file: str) -> Policy:
+    # Imported here: it is heavy, and the help does not need it.
+    from keyleash.api import Policy  # noqa: PLC0415
+
+    name, document = read_text(file)
+    return Policy(document, file=name)
+
+
+@contextmanager
+def _evaluating(settings: Settings) -> Iterator[None]:
     # 1 is the exit code of a denial.
     settings.failed = USAGE
-    if file is not None:
-        shown, document = read_text(file)
-        return context_of_document(document, identity, shown)
     try:
-        return context_of_server(settings.store, identity, words, token_id)
+        yield
     except OperationError as error:
         if error.code == "no-policy":
             error.help = f"{error.help}, or use `--policy FILE`, which needs no active policy"
         raise
-
-
-def _show(context: DecisionContext, words: tuple[str, ...], decision: Decision) -> None:
-
-    at = clock_time(context.now_us // 1000)
-    counted = f"limits as of {at}" if context.is_live else "limits unused"
-    click.echo(f"policy    {context.file}, digest {short_digest(context.digest)}, {counted}")
-    call = without_tokens(" ".join(printable(word) for word in words))
-    click.echo(f"call      {context.identity.name}: {call}")
-    for line in step_lines(decision, context.lines):
-        click.echo(without_tokens(line))
-    click.echo("allowed" if decision.allowed else f"denied    {denial_text(decision)}")

@@ -92,7 +92,7 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
                 count = limit.read_record(record, now_us) if record else limit.new_count()
                 if count.limit != limit:
                     count = count.migrated(limit, now_us)
-            left.append(_remaining(limit, count, now_us))
+            left.append(remaining_limit(limit, count, now_us))
         idle_us = token.used_us + use_noted_us(guard.idle_s) + guard.idle_s * 1_000_000
         return WhoAmI(
             identity=identity,
@@ -104,7 +104,8 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
         )
 
 
-def _remaining(limit: Limit, count: BaseCount | None, now_us: int) -> RemainingLimit:
+def remaining_limit(limit: Limit, count: BaseCount | None, now_us: int) -> RemainingLimit:
+    """Return what is left of a limit; without a count, if each segment has its own."""
     resets_us = None if count is None else count.resets_us(now_us)
     return RemainingLimit(
         limit.name,

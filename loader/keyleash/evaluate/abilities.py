@@ -12,7 +12,7 @@ from keyleash.policy import Grant, Identity, overlaps
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class AllowedCommands:
     """
     Names of commands, in alphabetical order.
 
@@ -25,7 +25,7 @@ class Abilities:
     together: tuple[str, ...]
 
 
-def abilities_of(identity: Identity, table: CommandTable) -> Abilities:
+def allowed_commands(identity: Identity, table: CommandTable) -> AllowedCommands:
     """Return the commands of *table* of which some call is allowed to *identity*.
 
     Denied keys and limits are left out of account.
@@ -43,7 +43,7 @@ def abilities_of(identity: Identity, table: CommandTable) -> Abilities:
     alone = {name for names in known.values() for name in names}
     left = (spec for spec in specs if spec.name not in alone)
     together = (spec.name for spec in left if giving.allow(spec, identity.grants))
-    return Abilities(tuple(by_grant), tuple(together))
+    return AllowedCommands(tuple(by_grant), tuple(together))
 
 
 class _Giving:

@@ -59,6 +59,9 @@ class Subject:
     kind: SubjectKind = SubjectKind.IDENTITY
     capture: str | None = None
 
+    def __str__(self) -> str:
+        return f"{{{self.capture}}}" if self.capture else str(self.kind)
+
 
 IDENTITY = Subject()
 

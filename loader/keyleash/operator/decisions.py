@@ -15,6 +15,7 @@ from keyleash.errors import (
 )
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.access import as_sent
+from keyleash.evaluate.describe import denial_text, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import stored_state, subject_key
 from keyleash.evaluate.trace import (
@@ -34,12 +35,21 @@ from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens import TokenState, list_tokens
 from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
+from keyleash.results import Result
 from keyleash.store.identities import require_active
 from keyleash.store.live_table import UnreadableCommandsError, read_table
 from keyleash.store.state import Layout
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys
-from keyleash.text import iso_time, json_bytes, json_object, printable
+from keyleash.text import (
+    clock_time,
+    iso_time,
+    json_bytes,
+    json_object,
+    printable,
+    short_digest,
+    without_tokens,
+)
 
 if TYPE_CHECKING:
     from keyleash.commands import CommandTable
@@ -128,6 +138,10 @@ class DecisionContext:
     def is_live(self) -> bool:
         """True for the server's active policy."""
         return self.file == ACTIVE
+
+    def policy_json(self) -> dict[str, Any]:
+        """Return the policy for JSON; its file is null for the server's."""
+        return {"file": None if self.is_live else self.file, "digest": self.digest}
 
     def decision(self, words: tuple[str, ...]) -> Decision:
         """Return the guard's decision on a call."""
@@ -218,7 +232,7 @@ def _require_identity(policy: Policy, name: str, where: str) -> Identity:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Result):
     """The decision on a call, and how it was reached.
 
     Attributes:
@@ -236,13 +250,27 @@ class Explanation:
         """True if the call is allowed."""
         return self.decision.allowed
 
+    def __str__(self) -> str:
+        """Return the decision as `keyleash explain` prints it, step by step."""
+        context = self.context
+        at = clock_time(context.now_us // 1000)
+        limits = f"limits as of {at}" if context.is_live else "limits unused"
+        call = " ".join(map(printable, self.words))
+        lines = [
+            f"policy    {context.file}, digest {short_digest(context.digest)}, {limits}",
+            f"call      {context.identity.name}: {without_tokens(call)}",
+            *map(without_tokens, step_lines(self.decision, context.lines)),
+            "allowed" if self.allowed else f"denied    {denial_text(self.decision)}",
+        ]
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as `keyleash explain --json` prints it."""
         context = self.context
         return {
             "identity": context.identity.name,
             "command": list(map(printable, self.words)),
-            "policy": {"file": None if context.is_live else context.file, "digest": context.digest},
+            "policy": context.policy_json(),
             "at": iso_time(context.now_us // 1000) if context.is_live else None,
             "token_id": context.token_id or None,
             **decision_json(self.decision, context.lines),
@@ -347,6 +375,10 @@ def place_json(span: Span | None, lines: Sequence[str]) -> dict[str, Any] | None
     return {**json_object(span), "text": text_at(span, lines)}
 
 
-def text_at(span: Span, lines: Sequence[str]) -> str:
-    """Return the text of a line of the document, without indentation."""
-    return lines[span.line - 1].strip() if span.line <= len(lines) else ""
+def grant_json(grant: Grant) -> dict[str, Any]:
+    """Return a grant for JSON."""
+    return {
+        **json_object(grant, "allow", "only", "except_"),
+        "keys": [pattern.source for pattern in grant.keys],
+        "channels": [pattern.source for pattern in grant.channels],
+    }

@@ -86,7 +86,7 @@ def _use(limit: Limit, stored: LimitState | None, now_us: int) -> LimitUse:
         used=used,
         of=limit.at_once,
         resets_ms=None if resets_us is None else resets_us // 1000,
-        per=f"{{{limit.subject.capture}}}" if limit.subject.capture else str(limit.subject.kind),
+        per=str(limit.subject),
     )
 
 

@@ -14,6 +14,7 @@ from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey,
 from keyleash.errors import KeyleashError
 from keyleash.results import Instant, Result
 from keyleash.store.server_check import Client
+from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import Transport, reading_record
 from keyleash.text import json_object
 
@@ -130,6 +131,19 @@ def _transport(word: str) -> Transport:
 
 _READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "Transport": _transport}
 """The conversion of a field's text, by its type."""
+
+
+def read_token(store: Store, identity: str, token: str) -> TokenRecord | None:
+    """Return the record of a token; None if there is none."""
+    digest = token_digest(token.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    packed = store.client.get(store.keys.token(identity, digest))
+    return None if packed is None else TokenRecord.unpack(packed)
+
+
+def read_issue(store: Store, identity: str, token_id: str) -> dict[str, Any] | None:
+    """Return what was recorded when a token was issued; None if that is gone."""
+    known = store.client.hget(store.keys.tokens(identity), token_id)
+    return None if known is None else dict(json.loads(known))
 
 
 def read_history(store: Store) -> tuple[ActivePolicy, ...]:

@@ -1,0 +1,75 @@
+"""The commands that an identity may call, with its denied keys and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keyleash.evaluate import Decision
+from keyleash.evaluate.abilities import AllowedCommands, allowed_commands
+from keyleash.evaluate.size import value_bound
+from keyleash.evaluate.trace import StandingStep, TokenStep
+from keyleash.operator.decisions import DecisionContext, context_of_server, grant_json, place_json
+from keyleash.results import Result
+from keyleash.store.store import Store
+from keyleash.text import json_object
+
+
+@dataclass(frozen=True)
+class Abilities(Result):
+    """What an identity may do.
+
+    Attributes:
+        context: The policy and the identity.
+        commands: The commands that each grant allows, and several together.
+        stopped: The denial of every call at present, if any.
+    """
+
+    context: DecisionContext
+    commands: AllowedCommands
+    stopped: Decision | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `keyleash can-i --list --json` prints it, with every command by name."""
+        context, identity, stopped = self.context, self.context.identity, self.stopped
+        return {
+            **json_object(identity, "identity=name", "kind"),
+            "policy": context.policy_json(),
+            "denied_now": None if stopped is None else json_object(stopped, "code", "details"),
+            "grants": [
+                {
+                    **grant_json(grant),
+                    "value_bytes": value_bound(grant),
+                    "commands": list(names),
+                    "place": place_json(grant.span, context.lines),
+                }
+                for grant, names in zip(identity.grants, self.commands.by_grant, strict=True)
+            ],
+            "together": list(self.commands.together),
+            "deny": [pattern.source for rule in identity.deny for pattern in rule.keys],
+            "limits": [
+                {
+                    **json_object(limit, "name", "kind"),
+                    "allows": limit.describe(),
+                    "per": str(limit.subject),
+                }
+                for limit in identity.limits
+            ],
+            "work": identity.work,
+        }
+
+
+def abilities(store: Store, identity: str, token_id: str | None = None) -> Abilities:
+    """Return what an identity of the active policy may do; errors as for `explain`."""
+    return abilities_in(context_of_server(store, identity, (), token_id))
+
+
+def abilities_in(context: DecisionContext) -> Abilities:
+    """Return what the identity of a context may do."""
+    decision = context.decision(("PING",))
+    is_stopped = any(isinstance(step, StandingStep | TokenStep) for step in decision.trace)
+    return Abilities(
+        context,
+        allowed_commands(context.identity, context.table),
+        decision if is_stopped and not decision.allowed else None,
+    )

@@ -1,0 +1,157 @@
+"""The identity, grants and limits of a token, as operators read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from keyleash.client.whoami import RemainingLimit, remaining_limit
+from keyleash.errors import (
+    NotActiveError,
+    ReplyCode,
+    TokenExpiredError,
+    TokenRevokedError,
+    TokenUnknownError,
+)
+from keyleash.evaluate import Decision, ModelState
+from keyleash.evaluate.evaluate import is_suspended, suspended
+from keyleash.evaluate.trace import refused
+from keyleash.limits import SECOND_US
+from keyleash.operator.decisions import grant_json, identity_counts, read_subject
+from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
+from keyleash.results import Instant, Result
+from keyleash.store.records import read_active, read_issue, read_token
+from keyleash.store.store import Store
+from keyleash.store.token import TokenRecord, identity_of, use_noted_us
+from keyleash.text import json_object
+
+
+@dataclass(frozen=True)
+class TokenHolder(Result):
+    """The identity and the limits of a token.
+
+    Attributes:
+        token: The token's record.
+        issued_ms: When it was issued, server time, Unix milliseconds; None if that is not recorded.
+        now_ms: The server's time.
+        stopped: The denial of every call, if any.
+        limits: What is left of the identity's limits, in their order.
+    """
+
+    identity: Identity
+    token: TokenRecord
+    issued_ms: int | None
+    now_ms: int
+    stopped: Decision | None
+    limits: tuple[RemainingLimit, ...]
+
+    issued_at = Instant[datetime | None]()
+    expires_at = Instant[datetime]()
+    idle_ends_at = Instant[datetime | None]()
+
+    @property
+    def expires_ms(self) -> int:
+        """When the token expires."""
+        return self.token.expires_us // 1000
+
+    @property
+    def idle_ends_ms(self) -> int | None:
+        """When the token expires if it is not used before; None if it has no idle time."""
+        idle_s = self.identity.token.idle_s
+        if idle_s is None:
+            return None
+        return (self.token.used_us + use_noted_us(idle_s)) // 1000 + idle_s * 1000
+
+    @property
+    def suspended_until_ms(self) -> int | None:
+        """When the suspension ends by itself, if it does."""
+        until = None if self.stopped is None else self.stopped.details.get("until_ms")
+        return None if until is None else int(until)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `keyleash whoami --json` prints it."""
+        stopped, suspension = self.stopped, None
+        if stopped is not None and stopped.code is ReplyCode.SUSPENDED:
+            suspension = {
+                "reason": stopped.details.get("reason", ""),
+                **json_object(self, "until=suspended_until_ms"),
+            }
+        return {
+            **json_object(self.identity, "identity=name", "kind"),
+            "token_id": self.token.id,
+            **json_object(self, "issued_ms", "expires_ms", "idle_ends_ms"),
+            "stopped": None if stopped is None else stopped.code,
+            "suspension": suspension,
+            "grants": [grant_json(grant) for grant in self.identity.grants],
+            "deny": [[pattern.source for pattern in item.keys] for item in self.identity.deny],
+            "limits": [limit.to_dict() for limit in self.limits],
+        }
+
+
+def inspect_token(store: Store, token: str) -> TokenHolder:
+    """Return the identity and the limits of a token that its guard would accept.
+
+    Nothing is changed or charged. Every token takes the same requests, so that errors and timing
+    do not reveal which part of a token is wrong.
+
+    Raises:
+        TokenUnknownError: There is no such token.
+        TokenRevokedError: It was revoked.
+        TokenExpiredError: Its lifetime or idle timeout is over.
+        NotActiveError: The active policy does not have its identity.
+    """
+    try:
+        name = identity_of(token)
+    except TokenUnknownError:
+        name = "-"
+    record, now_us = read_token(store, name, token), store.now_us()
+    if record is None:
+        raise TokenUnknownError
+    active = read_active(store)
+    policy = active and parse_policy(active.document, file="<active policy>", commands=None)
+    identity = policy and policy.identity(name)
+    if not identity:
+        raise NotActiveError
+    _require_live(identity, record, now_us)
+    state = identity_counts(store, identity)
+    issue = read_issue(store, name, record.id)
+    return TokenHolder(
+        identity=identity,
+        token=record,
+        issued_ms=None if issue is None else int(issue["issued_ms"]),
+        now_ms=now_us // 1000,
+        stopped=_stopped(state, now_us),
+        limits=tuple(
+            _left(store, identity, limit, state, record.id, now_us) for limit in identity.limits
+        ),
+    )
+
+
+def _require_live(identity: Identity, record: TokenRecord, now_us: int) -> None:
+    if record.revoked:
+        raise TokenRevokedError
+    if record.expires_us <= now_us:
+        raise TokenExpiredError({"expired_at_ms": str(record.expires_us // 1000)})
+    idle_s = identity.token.idle_s
+    # One second more, as in guards, which write the time of use at most once a second.
+    if idle_s is not None and now_us - record.used_us > (idle_s + 1) * SECOND_US:
+        raise TokenExpiredError({"idle_since_ms": str(record.used_us // 1000)})
+
+
+def _stopped(state: ModelState, now_us: int) -> Decision | None:
+    if state.refuses is not None:
+        return refused(state.refuses)
+    return suspended(state) if is_suspended(state, now_us) else None
+
+
+def _left(
+    store: Store, identity: Identity, limit: Limit, state: ModelState, token_id: str, now_us: int
+) -> RemainingLimit:
+    if limit.subject.kind is SubjectKind.CAPTURE:
+        return remaining_limit(limit, None, now_us)
+    subject = b""
+    if limit.subject.kind is SubjectKind.TOKEN:
+        subject = token_id.encode()
+        read_subject(store, identity, limit, subject, state, now_us)
+    return remaining_limit(limit, state.count(limit, subject, now_us), now_us)
