@@ -17,7 +17,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True)
 class Abilities(Result):
-    """What an identity may do.
+    """The commands, denied keys and limits of an identity.
 
     Attributes:
         context: The policy and the identity.
