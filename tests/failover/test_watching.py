@@ -12,13 +12,14 @@ import redis
 
 import keyleash
 from client.alike import AsyncLeash
-from keyleash.operator.load.functions import held_functions
+from keyleash.store.functions import held_functions
+from keyleash.store.guards import not_loaded
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.vault import rotate, seal, unseal
 from keyleash.watch import Address, Watcher, WatchEvent, WatchEventKind, WatchState
 from keyleash.watch import topology as watch_topology
-from keyleash.watch.roles import Sentinels as AskedSentinels
+from keyleash.watch.sentinels import Sentinels as AskedSentinels
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, nodes, wait_until
 from support.sentinels import SERVICE, sentinels
@@ -112,7 +113,7 @@ def test_flushed_functions_are_loaded_on_the_primary_only(
     primary.settle()
     assert events_of(watcher) == []
     assert leash.agent("one").incr("t:n") == 1
-    assert held_functions(replica.admin) == held_functions(primary.admin)
+    assert held_functions(Store(replica.admin)) == held_functions(Store(primary.admin))
     watcher.close()
 
 
@@ -181,11 +182,10 @@ def test_text_changed_after_the_comparison_is_not_loaded(
     leash.load(one=ALL)
     digest = leash.digest("one")
     leash.admin.script_flush()
-    find = watch_topology.not_loaded
 
     def changed_meanwhile(*args: Any) -> Any:
         leash.admin.hset(NAMES.source("one"), digest, "return 1")
-        return find(*args)
+        return not_loaded(*args)
 
     monkeypatch.setattr("keyleash.watch.topology.not_loaded", changed_meanwhile)
     watcher = watcher_of(primary)

@@ -10,9 +10,9 @@ from redis.exceptions import NoPermissionError
 
 from keyleash.commands import load_table
 from keyleash.fence import apply as applying
-from keyleash.fence.acl import may
 from keyleash.fence.rules import COMMON_COMMANDS
 from keyleash.store.live_table import read_table
+from keyleash.store.users import may
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import Asker, ask_all
 from oracle.placements import ours_of

@@ -13,7 +13,6 @@ from keyleash.fence import (
     AclStepKind,
     FencedUser,
     ForeignUserError,
-    acl,
     add_passwords,
     desired_users,
     drop_old_passwords,
@@ -23,6 +22,7 @@ from keyleash.fence.acl import acl_glob, may_reach
 from keyleash.operator import prepare_policy
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.store import Store
+from keyleash.store.users import may
 from support.errors import raises_code
 from support.fences import FencedLeash
 from support.leash import NAMES, grant, policy
@@ -269,7 +269,7 @@ def test_server_that_rejects_digests_gets_the_bare_command(leash: FencedLeash) -
     # A server that takes them again gets them again.
     leash.admin = leash.server.client()
     assert leash.fence().without_digests == ()
-    assert not acl.may(leash.admin, "one", *leash.head("two"), "0")
+    assert not may(leash.admin, "one", *leash.head("two"), "0")
     assert agent.set("b:1", "x")
 
 

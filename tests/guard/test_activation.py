@@ -14,7 +14,8 @@ from keyleash.errors import (
     PolicyError,
 )
 from keyleash.operator import freeze, load_policy, thaw
-from keyleash.operator.load import activate, staging
+from keyleash.operator.load import activate
+from keyleash.store.guards import record_sources
 from keyleash.store.records import guard_record
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
@@ -257,7 +258,6 @@ def test_two_loads_at_once_leave_one_of_them_active(
 ) -> None:
     """The slower load fails, and has changed nothing that is active."""
     leash.load(one=ALL)
-    record_sources = staging.record_sources
 
     def overtaken(*args: Any) -> None:
         record_sources(*args)

@@ -13,8 +13,8 @@ import redis
 import keyleash
 from keyleash.operator import load_policy
 from keyleash.operator.load import activate
-from keyleash.operator.load.functions import retire_functions
 from keyleash.operator.load.plan import diff_with_server
+from keyleash.store.functions import retire_functions
 from keyleash.store.records import guard_record, read_active
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport, function_name

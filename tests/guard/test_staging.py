@@ -11,7 +11,7 @@ import pytest
 
 import keyleash
 from keyleash.operator import freeze, load_policy
-from keyleash.operator.load.staging import LoadStage
+from keyleash.store.staging import LoadStage
 from keyleash.store.state import Layout, unpack_state
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from keyleash.operator import load_policy
-from keyleash.operator.load import staging
-from keyleash.operator.load.staging import MANY, STEP_KIB, step_lua_gc
+from keyleash.store import guards
+from keyleash.store.guards import MANY, STEP_KIB, step_lua_gc
 from keyleash.store.store import Store
 from support.leash import grant, policy
 from support.servers import RealServer
@@ -21,13 +21,13 @@ HELD = "return collectgarbage('count')"
 def test_garbage_of_scripts_is_collected_in_small_steps(server: RealServer) -> None:
     """Otherwise the next SCRIPT LOAD sweeps it at once."""
     admin = server.client()
-    step_lua_gc(admin)
+    step_lua_gc(Store(admin))
     before_kib = admin.eval(HELD, 0)
     admin.eval(f"collectgarbage('stop') {GARBAGE} collectgarbage('restart')", 0)
     littered_kib = admin.eval(HELD, 0)
     assert littered_kib > before_kib + 1000
 
-    step_lua_gc(admin)
+    step_lua_gc(Store(admin))
 
     assert admin.eval(HELD, 0) < before_kib + (littered_kib - before_kib) / 4
 
@@ -49,7 +49,7 @@ def test_collection_ends_after_steps_for_one_cycle() -> None:
     """The load continues in any case."""
     server = Busy()
 
-    step_lua_gc(server)
+    step_lua_gc(Store(server))
 
     assert server.steps == server.held_kib // STEP_KIB + 1
 
@@ -58,10 +58,10 @@ def test_collection_on_a_slow_connection_ends_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every step is a round trip."""
-    monkeypatch.setattr(staging, "LONGEST_S", -1)
+    monkeypatch.setattr(guards, "LONGEST_S", -1)
     server = Busy()
 
-    step_lua_gc(server)
+    step_lua_gc(Store(server))
 
     assert server.steps == 1
 
@@ -128,6 +128,6 @@ def test_error_of_the_collector_is_ignored(server: RealServer) -> None:
     try:
         with pytest.raises(redis.exceptions.NoPermissionError):
             loader.eval(HELD, 0)
-        step_lua_gc(loader)
+        step_lua_gc(Store(loader))
     finally:
         admin.acl_deluser("loader")

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from keyleash.doubles import DOUBLE
 from keyleash.evaluate import Decision, decide
 from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.state import stored_state, subject_key
+from keyleash.evaluate.state import stored_state
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Limit, Rate, SubjectKind
+from keyleash.store.states import counter_key
 from keyleash.store.token import REVOKED_OFFSET, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode
 from support.clockwork import COMMANDS, STARTS, SUBJECTS, Command, document, limits
@@ -63,7 +64,7 @@ def plant(data: st.DataObject, server: LuaServer, guard: LuaGuard, declared: lis
         if limit.subject.kind is SubjectKind.IDENTITY:
             continue
         for subject in subjects(guard.identity, limit, declared, guard.token_id):
-            key = subject_key(KEYS, guard.identity, limit, subject).encode()
+            key = counter_key(KEYS, guard.identity.name, limit, subject).encode()
             server.data[key] = data.draw(records(server.now_us))
             server.expires_ms[key] = FAR_MS
 
@@ -76,7 +77,7 @@ def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes], reason:
         if limit.subject.kind is SubjectKind.IDENTITY:
             continue
         for subject in subjects(identity, limit, declared, guard.token_id):
-            record = server.data[subject_key(KEYS, identity, limit, subject).encode()]
+            record = server.data[counter_key(KEYS, identity.name, limit, subject).encode()]
             assert isinstance(record, bytes)
             if record:
                 # What holds nothing is as good as not there.

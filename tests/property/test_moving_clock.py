@@ -11,10 +11,11 @@ from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.state import stored_state, subject_key
+from keyleash.evaluate.state import stored_state
 from keyleash.evaluate.trace import LimitStep
 from keyleash.limits.calendar import window_end_us
 from keyleash.policy import SECOND_US, Identity, parse_policy
+from keyleash.store.states import counter_key
 from keyleash.store.wire import BatchMode
 from support.clockwork import (
     BACKWARD,
@@ -56,7 +57,7 @@ def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes]) -> Deci
     state = stored_state(identity, server.state("a"), guard.compiled.layout)
     for limit in identity.limits:
         for subject in subjects(identity, limit, declared, guard.token_id):
-            key = subject_key(KEYS, identity, limit, subject).encode()
+            key = counter_key(KEYS, identity.name, limit, subject).encode()
             record, expires_ms = server.data.get(key), server.expires_ms.get(key, 0)
             if isinstance(record, bytes) and expires_ms >= server.now_us // 1000 and subject:
                 count = limit.read_record(record, server.now_us)

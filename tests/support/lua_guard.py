@@ -29,8 +29,6 @@ from keyleash.errors import ReplyCode
 from keyleash.evaluate import ALLOWED, Decision
 from keyleash.operator.load.plan import (
     IdentityChange,
-    Snapshot,
-    StagedState,
     StateChange,
     activation_plan,
     activation_words,
@@ -42,6 +40,8 @@ from keyleash.policy.canonical import policy_digest
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import GuardRecord
 from keyleash.store.scripts import ACTIVATE, STAGE, OperatorScript
+from keyleash.store.snapshots import GuardSnapshot
+from keyleash.store.staging import StagedState
 from keyleash.store.state import Layout
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, new_token_id, token_digest
 from keyleash.store.wire import BatchMode, batch_call, declared_keys, refusal
@@ -117,12 +117,12 @@ class LuaServer:
         self.guards = {guard.identity: guard for guard in guards}
         return policy
 
-    def _standing(self, name: str) -> Snapshot:
+    def _standing(self, name: str) -> GuardSnapshot:
         state = self.state(name)
         guard, record = self.guards.get(name), None
         if guard is not None:
             record = GuardRecord(guard.digest, guard.batch_digest, guard.policy_digest, 1)
-        return Snapshot(
+        return GuardSnapshot(
             record,
             int(struct.unpack_from("<d", state)[0]) if state else 0,
             len(state),

@@ -30,13 +30,13 @@ from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
 from keyleash.policy.patterns import parse_pattern
 from keyleash.status import identity_statuses
 from keyleash.store.connect import connect_nodes, server_name
+from keyleash.store.moves import Report
 from keyleash.store.prefixes import ChangeKind
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.vault import ChangeResult
 from keyleash.vault.change import change_prefixes
-from keyleash.vault.names import Report
 
 
 @dataclass(frozen=True, slots=True)

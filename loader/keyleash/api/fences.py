@@ -26,10 +26,10 @@ from keyleash.fence import (
     remove_fences,
     with_first_passwords,
 )
-from keyleash.fence.record import password_hashes, tier_of
 from keyleash.fence.rotate import require_fenced
 from keyleash.operator import prepare_policy
 from keyleash.store.connect import connect_nodes, server_name
+from keyleash.store.fences import password_hashes, tier_of
 from keyleash.store.identities import require_active
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client

@@ -12,8 +12,9 @@ from keyleash.status.identities import document_policy
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import SealRecord
 from keyleash.store.records import ActivePolicy
+from keyleash.store.server import Role
 from keyleash.store.server_check import Client
-from keyleash.watch.roles import Role
+from keyleash.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Deployment:
     def policy(self) -> Policy:
         """The active policy, parsed; without identities if there is none."""
         return Policy(()) if self.active is None else document_policy(self.active.document)
+
+    def store_of(self, server: Server) -> Store:
+        """Return the store of a server."""
+        return Store(server.client, self.keyspace)
 
     def shown_key(self, name: str) -> str:
         """Return the name of a control key; without its secret prefix on a sealed server."""

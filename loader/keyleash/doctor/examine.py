@@ -28,10 +28,11 @@ from keyleash.results import Result
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_active
+from keyleash.store.server import Address, ping, read_role
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
 from keyleash.text import json_object
-from keyleash.watch.roles import Address, node_connector, read_role
+from keyleash.watch.sentinels import node_connector
 from keyleash.watch.topology import Topology, WatchedNode
 
 CODES = tuple(FINDINGS)
@@ -173,7 +174,7 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
     first = connect(seeds[0])
     # Its errors are reported as for every command. A server that denies PING is reachable.
     with suppress(redis_errors.NoPermissionError):
-        first.ping()
+        ping(first)
     require_supported(first)
     topology = Topology(lambda address: WatchedNode(address, connect(address)), seeds, None)
     topology.refresh()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
 from keyleash.limits import BaseCount
 from keyleash.policy import Identity, Limit, SubjectKind
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import Layout, unpack_state
 
 
@@ -107,11 +105,3 @@ def stored_state(
         if limit.name in stored:
             found.counts[limit.name, b""] = limit.count_of(stored[limit.name])
     return found
-
-
-def subject_key(keyspace: Keyspace, identity: Identity, limit: Limit, subject: bytes) -> str:
-    """Return the key of a subject's record: by a token's id, or by the SHA-1 of a segment."""
-    is_token = limit.subject.kind is SubjectKind.TOKEN
-    digest = hashlib.sha1(subject, usedforsecurity=False).hexdigest()
-    prefix = keyspace.limit_prefix(identity.name, limit.name)
-    return prefix + (subject.decode() if is_token else digest)

@@ -10,13 +10,6 @@ guard must be able to; see docs/how-to/fence.md.
 from keyleash.fence.apply import FenceOutcome, apply_fences, remove_fences
 from keyleash.fence.desired import DesiredUser, desired_users, with_first_passwords
 from keyleash.fence.plan import AclStep, AclStepKind, FencePlan, plan_fences
-from keyleash.fence.record import (
-    FenceRecord,
-    GeneratedPassword,
-    Tier,
-    generate_password,
-    read_records,
-)
 from keyleash.fence.rotate import (
     NotFencedError,
     PasswordRotation,
@@ -26,6 +19,13 @@ from keyleash.fence.rotate import (
 )
 from keyleash.fence.rules import Fence
 from keyleash.fence.servers import FencedServers, FencedUser, FenceNode, ForeignUserError
+from keyleash.store.fences import (
+    FenceRecord,
+    GeneratedPassword,
+    Tier,
+    generate_password,
+    read_records,
+)
 
 __all__ = [
     "AclStep",

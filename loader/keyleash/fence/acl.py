@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import ResponseError
-
-from keyleash.errors import KeyleashError, OperationError
+from keyleash.errors import OperationError
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import AnySuffix, Capture, Pattern
 from keyleash.policy.patterns import beginning
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server_check import Client
+from keyleash.store.users import read_user_fields
 from keyleash.store.wire import reading_reply
 
 EVERY_KEY = "~*"
-REJECTED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTALL)
-
-
-class RulesRejectedError(KeyleashError):
-    """A server rejects an ACL rule."""
-
-    code = "rules-rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,72 +89,11 @@ class User:
         return ("reset", state, *(f"#{password}" for password in self.passwords), *self.rules.words)
 
 
-def set_user(client: Client, name: str, words: Iterable[str]) -> None:
-    """
-    Create or change a user; all of *words* take effect, or none.
-
-    Raises:
-        RulesRejectedError: The server rejects a rule.
-    """
-    try:
-        client.execute_command("ACL", "SETUSER", name, *words)
-    except ResponseError as error:
-        rejected = REJECTED_RULE.match(str(error))
-        if rejected is None:
-            raise
-        # The rule is left out: it is long, and may contain the prefixes of a sealed server.
-        raise RulesRejectedError(
-            f"the server rejects a rule of the user `{name}`: {rejected[1]}",
-            help="see `ACL SETUSER` of that server, and `keyleash fence plan --output acl`",
-        ) from None
-
-
-def delete_users(client: Client, names: Sequence[str]) -> None:
-    """Delete users and close their connections; ignore unknown names."""
-    if names:
-        client.execute_command("ACL", "DELUSER", *names)
-
-
 def read_users(client: Client, names: Sequence[str]) -> dict[str, User]:
     """Return the users of the server among *names*, by name."""
-    with client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.execute_command("ACL", "GETUSER", name)
-        replies = pipe.execute() if names else []
+    found = read_user_fields(client, names)
     with reading_reply("ACL"):
-        return {
-            name: _user(reply_mapping(reply))
-            for name, reply in zip(names, replies, strict=True)
-            if reply is not None
-        }
-
-
-def user_names(client: Client) -> set[str]:
-    """Return the names of all users of the server."""
-    return {reply_text(name) for name in client.acl_users()}
-
-
-def may(client: Client, name: str, *call: str) -> bool:
-    """Return whether a user may make a call, by ACL DRYRUN; nothing is run."""
-    try:
-        reply = client.execute_command("ACL", "DRYRUN", name, *call)
-    except ResponseError as error:
-        if "not found" in str(error):
-            # The server lacks the command.
-            return False
-        raise
-    return reply_text(reply) == "OK"
-
-
-def save(client: Client) -> bool:
-    """Write the users to the server's ACL file; return False if it has none."""
-    try:
-        client.execute_command("ACL", "SAVE")
-    except ResponseError as error:
-        if "not configured to use an ACL file" in str(error):
-            return False
-        raise
-    return True
+        return {name: _user(fields) for name, fields in found.items()}
 
 
 def _user(fields: Mapping[str, Any]) -> User:

@@ -13,24 +13,12 @@ from keyleash.compiler import CompiledGuard
 from keyleash.errors import KeyleashError, OperationError
 from keyleash.fence.acl import (
     Rules,
-    RulesRejectedError,
     Selector,
     User,
-    delete_users,
-    may,
     read_users,
-    save,
-    set_user,
 )
 from keyleash.fence.desired import DesiredUser
 from keyleash.fence.plan import CHANGES, AclStep, AclStepKind, Fences, plan_fences
-from keyleash.fence.record import (
-    FenceRecord,
-    GeneratedPassword,
-    forget_records,
-    read_records,
-    write_record,
-)
 from keyleash.fence.rules import Fence, fence_of, without_digests
 from keyleash.fence.servers import (
     FencedServers,
@@ -38,9 +26,18 @@ from keyleash.fence.servers import (
     FenceNode,
     require_none_foreign,
 )
+from keyleash.store.fences import (
+    FenceRecord,
+    GeneratedPassword,
+    forget_records,
+    read_records,
+    write_record,
+)
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
+from keyleash.store.streams import record_action
+from keyleash.store.users import RulesRejectedError, delete_users, may, save_users, set_user
 from keyleash.store.wire import Transport
 from keyleash.text import json_object
 
@@ -128,7 +125,7 @@ def apply_fences(
                     help="compare with `ACL GETUSER` there, and check whether others change users",
                 )
         opened += [FencedUser(node.name, name) for name in desired if name in here]
-        if not save(node.client):
+        if not save_users(node.client):
             unsaved.append(node.name)
     names = {item.identity for item in users}
     forget_records(
@@ -143,8 +140,7 @@ def apply_fences(
 
 def log_fence_action(servers: FencedServers, event: str, identities: Sequence[str]) -> None:
     """Log an action on users in the control stream."""
-    fields = {"event": event, "actor": servers.store.actor, "identities": ",".join(identities)}
-    servers.store.client.xadd(servers.store.keys.control, fields)
+    record_action(servers.store, event, identities=",".join(identities))
 
 
 def _put_user(client: Client, name: str, user: User) -> bool:
@@ -222,7 +218,7 @@ def remove_fences(servers: FencedServers, identities: Sequence[str]) -> list[Fen
         foreign |= {(node.name, name): why for name, why in others.items()}
         delete_users(node.client, list(own))
         deleted += [FencedUser(node.name, name) for name in own]
-        save(node.client)
+        save_users(node.client)
     # Last: records of users that could not be deleted remain.
     left = {name for _, name in foreign}
     forget_records(servers.store, [name for name in identities if name not in left])
@@ -287,7 +283,7 @@ def refreshed_users(
     for node, refresh in zip(nodes, refreshes, strict=True):
         refresh.narrow()
         delete_users(node.client, list(servers.users_of(node, gone)[0]))
-        save(node.client)
+        save_users(node.client)
     forget_records(store, gone)
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from keyleash.compiler import CompiledGuard
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import User
-from keyleash.fence.record import (
+from keyleash.fence.rules import Fence, fence_of
+from keyleash.fence.servers import FencedServers
+from keyleash.policy.problems import which_identity
+from keyleash.store.fences import (
     FenceRecord,
     GeneratedPassword,
     Password,
     generate_password,
 )
-from keyleash.fence.rules import Fence, fence_of
-from keyleash.fence.servers import FencedServers
-from keyleash.policy.problems import which_identity
 from keyleash.store.identities import active_records
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from keyleash.fence.acl import Rules, User
 from keyleash.fence.desired import DesiredUser, as_acl_file, as_redis_cli
-from keyleash.fence.record import GeneratedPassword
 from keyleash.fence.rules import without_digests
 from keyleash.fence.servers import FencedServers, FencedUser, FenceNode
 from keyleash.results import Result
+from keyleash.store.fences import GeneratedPassword
 from keyleash.text import json_object
 
 SHOWN = 6

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from keyleash.errors import KeyleashError
-from keyleash.fence.acl import save, set_user
 from keyleash.fence.apply import log_fence_action
-from keyleash.fence.record import MOST, FenceRecord, GeneratedPassword, Password, write_record
 from keyleash.fence.servers import FencedServers, require_none_foreign
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.results import Result
+from keyleash.store.fences import MOST, FenceRecord, GeneratedPassword, Password, write_record
+from keyleash.store.users import save_users, set_user
 from keyleash.text import json_object
 
 
@@ -109,7 +109,7 @@ def _change(
     for node in servers.nodes:
         for name in records:
             set_user(node.client, name, words[name])
-        save(node.client)
+        save_users(node.client)
     if records:
         log_fence_action(servers, "fence-rotate", list(records))
 

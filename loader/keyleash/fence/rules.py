@@ -6,8 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
-
 from keyleash.commands.spec import OperationClass
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.ir import Guard
@@ -22,10 +20,10 @@ from keyleash.fence.data_rules import (
 from keyleash.policy.keysets import covers, overlaps
 from keyleash.policy.model import Pattern
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
-from keyleash.store.live_table import reply_text
 from keyleash.store.records import database_of
+from keyleash.store.server import command_names, keys_of_calls, known_commands
 from keyleash.store.server_check import Client
-from keyleash.store.wire import Transport, call_head, reading_reply
+from keyleash.store.wire import Transport, call_head
 
 # A guard accesses control keys with the rights of its agent, and an ACL cannot tell the two apart:
 # a fenced agent can run these commands on these keys by itself; see docs/how-to/fence.md.
@@ -151,40 +149,26 @@ def read_server_facts(clients: Sequence[Client], keyspace: Keyspace) -> ServerFa
         left_out.update(_bypasses(client, is_sealed))
         helpers &= _helpers(client)
     if len(clients) > 1:
-        known = [_command_names(client) for client in clients]
+        known = [command_names(client) for client in clients]
         lacking = {name for item in known for other in known for name in item - other}
         left_out.update(dict.fromkeys(lacking, "one of the servers lacks it"))
     return ServerFacts(frozenset(helpers), left_out, database_of(clients[0]))
 
 
 def _bypasses(client: Client, is_sealed: bool) -> dict[str, str]:
-    with client.pipeline(transaction=False) as pipe:
-        for item in ACL_BYPASSES:
-            # The name is one word, because redis-py parses the reply only then.
-            pipe.execute_command("COMMAND GETKEYS", item.command, *item.call)
-        replies = pipe.execute(raise_on_error=False)
-    with reading_reply("COMMAND GETKEYS"):
-        return {
-            item.command: item.why
-            for item, reply in zip(ACL_BYPASSES, replies, strict=True)
-            # A server that does not answer is not trusted either.
-            if isinstance(reply, RedisError)
-            or (not is_sealed and tuple(map(reply_text, reply)) != item.keys)
-        }
+    found = keys_of_calls(client, [(item.command, *item.call) for item in ACL_BYPASSES])
+    return {
+        item.command: item.why
+        for item, keys in zip(ACL_BYPASSES, found, strict=True)
+        # A server that does not answer is not trusted either.
+        if keys is None or (not is_sealed and keys != item.keys)
+    }
 
 
 def _helpers(client: Client) -> set[str]:
-    names = sorted(HELPERS)
-    infos = client.execute_command("COMMAND INFO", *(name.replace(" ", "|") for name in names))
-    with reading_reply("COMMAND INFO"):
-        return {name for name, info in zip(names, infos, strict=True) if info is not None}
-
-
-def _command_names(client: Client) -> set[str]:
-    """Return the names of the server's commands, without sub-commands."""
-    listed = client.execute_command("COMMAND LIST")
-    with reading_reply("COMMAND LIST"):
-        return {reply_text(name).upper() for name in listed}
+    names = {name: name.replace(" ", "|") for name in HELPERS}
+    known = known_commands(client, sorted(names.values()))
+    return {name for name, word in names.items() if word in known}
 
 
 COMMON_COMMANDS = ("ping", "echo", "time", "client|setinfo", "client|setname", "hgetall")

@@ -8,9 +8,9 @@ from functools import cached_property
 
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import User, read_users
-from keyleash.fence.record import FenceRecord, read_records
 from keyleash.fence.rules import ServerFacts, read_server_facts, record_rule, selected_by
 from keyleash.results import Result
+from keyleash.store.fences import FenceRecord, read_records
 from keyleash.store.records import database_of
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.store import Store

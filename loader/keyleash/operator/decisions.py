@@ -17,7 +17,7 @@ from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.describe import denial_text, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.state import stored_state, subject_key
+from keyleash.evaluate.state import stored_state
 from keyleash.evaluate.trace import (
     ArgumentsStep,
     ArgumentStep,
@@ -39,7 +39,14 @@ from keyleash.results import Result
 from keyleash.store.identities import require_active
 from keyleash.store.live_table import UnreadableCommandsError, read_table
 from keyleash.store.state import Layout
+from keyleash.store.states import (
+    read_counter,
+    read_packed_layout,
+    read_packed_state,
+    read_suspension_reason,
+)
 from keyleash.store.store import Store
+from keyleash.store.streams import audit_stream, stream_length
 from keyleash.store.wire import declared_keys
 from keyleash.text import (
     clock_time,
@@ -79,9 +86,9 @@ def stored_counts(
 
 def identity_counts(store: Store, identity: Identity) -> ModelState:
     """Read the counts of identity-wide limits, and the suspension."""
-    packed = store.client.get(store.keys.state(identity.name))
-    layout = store.client.hget(store.keys.layouts, identity.name)
-    reason = store.client.hget(store.keys.suspension(identity.name), "reason") or b""
+    packed = read_packed_state(store, identity.name)
+    layout = read_packed_layout(store, identity.name)
+    reason = read_suspension_reason(store, identity.name)
     found = stored_state(
         identity,
         packed,
@@ -90,7 +97,7 @@ def identity_counts(store: Store, identity: Identity) -> ModelState:
     )
     hard_max = identity.audit.hard_max
     if hard_max is not None:
-        found.is_full = store.client.xlen(store.keys.audit(identity.name)) >= hard_max
+        found.is_full = stream_length(store, audit_stream(store, identity.name)) >= hard_max
     return found
 
 
@@ -103,7 +110,7 @@ def read_subject(
     now_us: int,
 ) -> None:
     """Read the count of one token (by its id) or one captured segment into *state*."""
-    record = store.client.get(subject_key(store.keys, identity, limit, subject))
+    record = read_counter(store, identity.name, limit, subject)
     if record:
         state.counts[limit.name, subject] = limit.read_record(record, now_us)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,18 +13,17 @@ from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
 from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity
-from keyleash.policy import Identity, Limit, SubjectKind
+from keyleash.policy import Identity, Limit
 from keyleash.policy.problems import did_you_mean, listing
 from keyleash.results import Instant, Result
 from keyleash.store.scripts import RESET_LIMITS
 from keyleash.store.state import Layout
+from keyleash.store.states import find_counters, read_packed_layout
 from keyleash.store.store import Store, batches
 from keyleash.text import json_object
 
 PIECE = 5000
 """Counters deleted per script, which blocks the server."""
-SCANNED = 1000
-"""Keys per step of the search for counters."""
 ROUNDS = 3
 """Attempts while policies are loaded."""
 
@@ -99,21 +98,20 @@ def reset_limits(
 
 def _reset(store: Store, identity: str, limit: str | None, reason: str) -> LimitReset | None:
     """Return None if another policy was activated between the plan and the reset."""
-    layout = store.client.hget(store.keys.layouts, identity) or b"[]"
+    layout = read_packed_layout(store, identity) or b"[]"
     limits = _chosen(active_identity(store, identity), limit)
     names = [item.name for item in limits]
-    counters = list(_counters(store, identity, limits))
+    counters = list(find_counters(store, identity, limits))
     first, *pieces = list(batches(counters, PIECE)) or [()]
     slots = _packed_slots(Layout.from_json(layout), names)
-    words = (store.actor, identity, reason, layout, ",".join(names), slots, len(counters), *first)
-    reply = store.run(RESET_LIMITS, *words)
+    about = (store.actor, identity, reason)
+    reply = store.run(RESET_LIMITS, *about, layout, ",".join(names), slots, len(counters), *first)
     if reply == 0:
         return None
     effective_us, event = _checked(reply)
     for piece in pieces:
-        layout = store.client.hget(store.keys.layouts, identity)
-        words = (store.actor, identity, reason, layout, "", b"", 0, *piece)
-        _checked(store.run(RESET_LIMITS, *words))
+        layout = read_packed_layout(store, identity) or b"[]"
+        _checked(store.run(RESET_LIMITS, *about, layout, "", b"", 0, *piece))
     return LimitReset(int(effective_us), event.decode(), identity, tuple(names), len(counters))
 
 
@@ -129,24 +127,6 @@ def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:
         help = has if name is None else did_you_mean(name, known, has)
         raise OperationError("unknown-limit", f"`{identity.name}` has no {what}", help=help)
     return chosen
-
-
-def _counters(store: Store, identity: str, limits: Sequence[Limit]) -> Iterator[bytes]:
-    """Yield the keys of counters per token or per captured segment, each once."""
-    prefixes = tuple(
-        store.keys.limit_prefix(identity, limit.name).encode()
-        for limit in limits
-        if limit.subject.kind is not SubjectKind.IDENTITY
-    )
-    if not prefixes:
-        return
-    # SCAN may return a key twice; a second deletion would drop later calls.
-    seen: set[bytes] = set()
-    pattern = f"{store.keys.limit_prefix(identity, '')[:-1]}*"
-    for key in store.client.scan_iter(pattern, count=SCANNED):
-        if key.startswith(prefixes) and key not in seen:
-            seen.add(key)
-            yield key
 
 
 def _packed_slots(layout: Layout, names: Sequence[str]) -> bytes:

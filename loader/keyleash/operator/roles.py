@@ -17,8 +17,9 @@ from keyleash.policy import parse_policy
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import database_of
+from keyleash.store.server import known_commands
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport, reading_reply
+from keyleash.store.wire import Transport
 
 
 class Right(NamedTuple):
@@ -288,14 +289,12 @@ def read_role_rules(store: Store, role: Role, transport: Transport = Transport.E
     rules = role_rules(role, store.keys, data, transport, database_of(store.client))
     # A first argument, as that of SELECT, is no command of its own.
     names = sorted({name for item in rules.selectors for name in item.commands})
-    infos = store.client.execute_command("COMMAND INFO", *names)
-    with reading_reply("COMMAND INFO"):
-        missing = {name for name, info in zip(names, infos, strict=True) if info is None}
+    known = known_commands(store.client, names)
 
-    def known(item: Selector) -> Selector:
-        return replace(item, commands=tuple(c for c in item.commands if c not in missing))
+    def on_server(item: Selector) -> Selector:
+        return replace(item, commands=tuple(name for name in item.commands if name in known))
 
-    return Rules(rules.root, tuple(map(known, rules.selectors)))
+    return Rules(rules.root, tuple(map(on_server, rules.selectors)))
 
 
 def acl_words(rules: Rules) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from redis.exceptions import ResponseError
 
 from keyleash.errors import KeyleashError
 from keyleash.results import Result
-from keyleash.store.records import read_active
+from keyleash.store.records import database_of, read_active
+from keyleash.store.server import count_keys, info_section
 from keyleash.store.server_check import Client, release_of
 from keyleash.store.store import Store
 
@@ -56,19 +58,19 @@ def summarize_server(client: Client) -> ServerSummary:
     Raises:
         redis.RedisError: The server does not answer.
     """
-    info: dict[str, Any] = {}
+    info: Mapping[str, Any] = {}
     keys = generation = None
     with suppress(ResponseError):
-        info = {**client.info("server"), **client.info("replication")}
+        info = {**info_section(client, "server"), **info_section(client, "replication")}
     with suppress(ResponseError):
-        keys = client.dbsize()
+        keys = count_keys(client)
     # An interrupted change of prefixes is no reason not to finish it.
     with suppress(ResponseError, KeyleashError):
         active = read_active(Store.open(client))
         generation = active.generation if active else 0
     return ServerSummary(
         *release_of(info),
-        database=client.connection_pool.connection_kwargs.get("db", 0),
+        database=database_of(client),
         keys=keys,
         generation=generation,
         is_from_serve=info.get("availability_zone") == SERVE_ZONE,

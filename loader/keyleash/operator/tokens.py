@@ -39,6 +39,11 @@ from keyleash.store.token import (
     token_digest,
     use_noted_us,
 )
+from keyleash.store.token_entries import (
+    delete_token_entries,
+    read_token_entries,
+    read_token_records,
+)
 from keyleash.store.wire import reading_reply
 from keyleash.text import json_object, without_tokens
 
@@ -268,7 +273,7 @@ def _tokens_of(store: Store, names: Sequence[str]) -> list[TokenInfo]:
         if expired:
             # Read-only users and replicas cannot clean up.
             with suppress(redis_errors.ResponseError):
-                store.client.hdel(store.keys.tokens(name), *expired)
+                delete_token_entries(store, name, expired)
     return sorted(found, key=lambda info: info.issued_ms, reverse=True)
 
 
@@ -286,18 +291,15 @@ def read_tokens(
         OperationError (unreadable): An entry is corrupt.
     """
     for names in batches(rules):
-        with store.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hgetall(store.keys.tokens(name))
-            entries = {
-                name: _parsed(name, raw)
-                for name, raw in zip(names, pipe.execute(), strict=True)
-                if raw
-            }
-        with store.client.pipeline(transaction=False) as pipe:
-            for name, known in entries.items():
-                pipe.mget([store.keys.token(name, item["digest"]) for item in known.values()])
-            replies = pipe.execute() if entries else []
+        entries = {
+            name: _parsed(name, raw)
+            for name, raw in zip(names, read_token_entries(store, names), strict=True)
+            if raw
+        }
+        digests = {
+            name: [item["digest"] for item in known.values()] for name, known in entries.items()
+        }
+        replies = read_token_records(store, digests)
         for (name, known), records in zip(entries.items(), replies, strict=True):
             with reading_reply("MGET"):
                 tokens = list(zip(known.items(), records, strict=True))
@@ -561,7 +563,7 @@ def rotate_token(
     assert identity is not None  # noqa: S101 - one of them was given
     _check_request(identity, ttl_s, note or "")
     # The script does not validate the entries.
-    _parsed(identity, store.client.hgetall(store.keys.tokens(identity)))
+    _parsed(identity, *read_token_entries(store, [identity]))
     token, new_id = new_token(identity), new_token_id()
     reply = store.run(
         ROTATE_TOKEN,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -12,15 +11,17 @@ from typing import Any
 
 from keyleash.audit import read_denials
 from keyleash.audit.read import Query, read_folded
-from keyleash.fence.record import read_records, tier_of
 from keyleash.limits import COUNTS, LimitState, SlotKind
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens import TokenInfo, TokenState, read_tokens
 from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
+from keyleash.store.fences import read_records, tier_of
 from keyleash.store.records import ActivePolicy
-from keyleash.store.state import IdentityState, Layout, unpack_state
+from keyleash.store.state import IdentityState
+from keyleash.store.states import read_activity, read_states
 from keyleash.store.store import Store, batches
+from keyleash.store.streams import denied_stream, newest_entries
 from keyleash.text import json_object
 
 
@@ -116,10 +117,8 @@ def read_recent_denials(
 ) -> dict[str, dict[str, RecentDenials]]:
     """Return denials by identity and code; identities without any are left out."""
     since_ms = max(0, now_ms - RECENT_S * 1000)
-    with store.client.pipeline(transaction=False) as pipe:
-        for name in identities:
-            pipe.xrevrange(store.keys.denied(name), "+", since_ms, count=1)
-        newest = pipe.execute() if identities else []
+    streams = [denied_stream(store, name) for name in identities]
+    newest = newest_entries(store, streams, since_ms)
     denied = [name for name, entry in zip(identities, newest, strict=True) if entry]
     found: dict[str, dict[str, RecentDenials]] = {
         name: defaultdict(RecentDenials) for name in denied
@@ -244,15 +243,8 @@ def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[I
     found = []
     for some in batches(identities):
         folded = read_folded(store, [item.name for item in some])
-        with store.client.pipeline(transaction=False) as pipe:
-            for item in some:
-                pipe.xlen(store.keys.audit(item.name))
-                pipe.xlen(store.keys.denied(item.name))
-                pipe.hgetall(store.keys.suspension(item.name))
-            replies = iter(pipe.execute())
-        for item, audit_length, denied_length, record in zip(
-            some, replies, replies, replies, strict=True
-        ):
+        activity = read_activity(store, [item.name for item in some])
+        for item, activity_of in zip(some, activity, strict=True):
             name, state = item.name, next(states)
             found.append(
                 IdentityStatus(
@@ -262,12 +254,12 @@ def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[I
                     tier=tier_of(store.keys).value if name in fences else COOPERATIVE,
                     tokens=tokens.get(name, TokenCount()),
                     events=0 if state is None else state.sequence,
-                    audit_length=audit_length,
-                    denied_length=denied_length,
+                    audit_length=activity_of.audited,
+                    denied_length=activity_of.denied,
                     now_ms=now_ms,
                     limits=limit_uses(item, state, now_ms * 1000),
                     denials=denials.get(name, {}),
-                    suspension=suspension_of(state, record, now_ms),
+                    suspension=suspension_of(state, activity_of.suspension, now_ms),
                     folded=folded[name],
                 )
             )
@@ -278,25 +270,3 @@ def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[I
 def document_policy(document: str) -> Policy:
     """Parse the active policy; the cache serves processes that poll."""
     return parse_policy(document, file="<active policy>", commands=None)
-
-
-def read_states(store: Store, names: Sequence[str]) -> Iterator[IdentityState | None]:
-    """Yield the states of identities; None if there is none, or it is shorter than its layout."""
-    layouts = store.client.hgetall(store.keys.layouts)
-    for some in batches(names):
-        with store.client.pipeline(transaction=False) as pipe:
-            for name in some:
-                pipe.get(store.keys.state(name))
-            packed = pipe.execute()
-        for name, data in zip(some, packed, strict=True):
-            yield _state(data, layouts.get(name.encode()))
-
-
-def _state(packed: bytes | None, layout: bytes | None) -> IdentityState | None:
-    if packed is None or layout is None:
-        return None
-    try:
-        return unpack_state(packed, Layout.from_json(layout))
-    except struct.error:
-        # Shorter than its layout: an agent wrote to it. The guard denies every call as well.
-        return None

@@ -197,7 +197,7 @@ class Keyspace:
 
     @property
     def fence(self) -> str:
-        """Hash: identity → details of its ACL user (`fence.record`); readable only by operators."""
+        """Hash: identity → details of its ACL user (`store.fences`); readable only by operators."""
         return f"{self.prefix}fence"
 
     @property

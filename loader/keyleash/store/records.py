@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
@@ -97,6 +97,28 @@ class GuardRecord:
 def read_active(store: Store) -> ActivePolicy | None:
     """Return the active policy, or None if there is none, also after a flush."""
     return active_policy(store.client.hgetall(store.keys.policy))
+
+
+class PolicyHead(NamedTuple):
+    """The generation, digest and transport of the active policy, without its document."""
+
+    generation: int
+    digest: str
+    transport: Transport
+
+
+def read_head(store: Store) -> PolicyHead | None:
+    """Return the head of the active policy; None if there is none.
+
+    Raises:
+        KeyleashError: a later version wrote it, or the record is corrupt.
+    """
+    raw = store.client.hmget(store.keys.policy, *PolicyHead._fields)
+    if raw[0] is None:
+        return None
+    with reading_record("the record of a policy"):
+        generation, digest, transport = (text.decode() for text in raw)
+        return PolicyHead(int(generation), digest, _transport(transport))
 
 
 def active_policy(raw: dict[bytes, bytes]) -> ActivePolicy | None:

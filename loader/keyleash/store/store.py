@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from keyleash.errors import OperationError
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import Client, operator_client
@@ -85,6 +85,14 @@ class Store:
         """
         return _in_force(self.client.eval(script.text, *script.arguments(self.keys, *words)))
 
+    def load(self, script: OperatorScript) -> None:
+        """Load a script, so that the server compiles it before it runs."""
+        self.client.script_load(script.text)
+
+    def run_loaded(self, script: OperatorScript, *words: str | bytes | int) -> Any:
+        """Run a script that `load` loaded, and return its reply."""
+        return self.client.evalsha(script_digest(script.text), *script.arguments(self.keys, *words))
+
     def run_all(
         self, script: OperatorScript, calls: Iterable[Iterable[str | bytes | int]]
     ) -> list[Any]:
@@ -92,7 +100,8 @@ class Store:
         calls = [tuple(words) for words in calls]
         if len(calls) == 1:
             return [self.run(script, *calls[0])]
-        digest = self.client.script_load(script.text)
+        self.load(script)
+        digest = script_digest(script.text)
         with self.client.pipeline(transaction=False) as pipe:
             for words in calls:
                 pipe.evalsha(digest, *script.arguments(self.keys, *words))

@@ -17,42 +17,43 @@ from __future__ import annotations
 import secrets
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from redis.exceptions import ResponseError, WatchError
+from redis.exceptions import ResponseError
 
 from keyleash.errors import OperationError
 from keyleash.fence.apply import refreshed_users
-from keyleash.fence.record import mark_forgeable, read_records
 from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import PreparedPolicy, prepare_active
-from keyleash.operator.load.functions import load_functions, retire_functions
-from keyleash.operator.load.staging import LoadStage, load_scripts, record_sources
+from keyleash.operator.load.plan import record_of
 from keyleash.policy import Pattern
 from keyleash.results import Result
+from keyleash.store.fences import mark_forgeable, read_records
+from keyleash.store.functions import load_functions, retire_functions
+from keyleash.store.guards import load_scripts, record_sources
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import (
-    ChangeKind,
-    PrefixChange,
-    change_fields,
-    read_seal,
+from keyleash.store.moves import (
+    NewName,
+    Report,
+    begin_change,
+    delete_old_sources,
+    end_change,
+    find_conflicts,
+    move_keys,
+    switch_prefixes,
 )
-from keyleash.store.scripts import END_SWITCH, SWITCH_PREFIXES, switch_arguments
+from keyleash.store.prefixes import ChangeKind, PrefixChange, read_seal
 from keyleash.store.server_check import Client, operator_client
+from keyleash.store.staging import LoadStage
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.vault.names import (
-    NewName,
-    Report,
     changed_names,
     conflict,
-    find_conflicts,
     into_vault,
     logical_names,
-    move_keys,
     out_of_vault,
     patterns_of,
 )
@@ -106,7 +107,7 @@ def change_prefixes(
     """
     others = [operator_client(other, "others") for other in others]
     report = report or (lambda _done, _total: None)
-    change, resumed = _planned(store.client, kind, adopt, report)
+    change, resumed = _planned(store, kind, adopt, report)
     if not change.is_switched:
         _load_unchanged(store.at(change.old))
     active = require_active(store.at(change.new if change.is_switched else change.old))
@@ -120,8 +121,8 @@ def change_prefixes(
     with refreshed_users(store.at(change.new), others, guards, active.transport, records):
         if not change.is_switched:
             _switch(store, change, prepared)
-        moved = _move(store.client, change, report)
-        store.client.eval(END_SWITCH.text, *END_SWITCH.arguments(change.new, store.actor))
+        moved = _move(store, change, report)
+        end_change(store, change)
     mark_forgeable(store.at(change.new), records)
     generation = require_active(store.at(change.new)).generation
     # The old guards have prefixes that are not used any more.
@@ -138,10 +139,10 @@ unseal = partial(change_prefixes, kind=ChangeKind.UNSEAL)
 
 
 def _planned(
-    client: Client, kind: ChangeKind, adopt: Sequence[str], report: Report
+    store: Store, kind: ChangeKind, adopt: Sequence[str], report: Report
 ) -> tuple[PrefixChange, bool]:
     """Return the change to carry out, and whether it was begun before."""
-    record = read_seal(client)
+    record = read_seal(store.client)
     if record.change is not None:
         report(0, None)
         if record.change.kind is not kind:
@@ -162,22 +163,15 @@ def _planned(
             "the server is sealed already",
             help="`keyleash vault rotate` replaces its prefixes, `vault adopt` moves keys in",
         )
-    require_active(Store(client, old))
+    require_active(store.at(old))
     control, vault = (f"{secrets.token_hex(PREFIX_BYTES)}:" for _ in range(2))
     new = Keyspace() if kind is ChangeKind.UNSEAL else Keyspace(control, vault)
     change = PrefixChange(kind, old, new, adopt=tuple(adopt))
     names = changed_names(change, patterns_of(adopt, old))
-    if kind is ChangeKind.UNSEAL and (taken := find_conflicts(client, names)):
+    if kind is ChangeKind.UNSEAL and (taken := find_conflicts(store, names)):
         raise conflict(logical_names(taken, old))
-    with client.pipeline(transaction=True) as pipe:
-        pipe.watch(old.sealed)
-        if not pipe.hexists(old.sealed, "change"):
-            pipe.multi()
-            pipe.hset(old.sealed, mapping=change_fields(change))
-            report(0, None)
-            with suppress(WatchError):
-                pipe.execute()
-                return change, False
+    if begin_change(store, change, lambda: report(0, None)):
+        return change, False
     raise OperationError(
         "vault", "another change of the vault has begun", help="wait until it is finished"
     )
@@ -207,22 +201,20 @@ def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> Non
     """Activate the guards with the new prefixes."""
     active = require_active(store.at(change.old))
     load = load_functions if active.transport is Transport.FUNCTION else load_scripts
-    load(store.client, prepared.guards)
+    load(store, prepared.guards)
     record_sources(store.at(change.new), prepared.guards)
     stage = LoadStage(store.at(change.new))
     try:
-        stage.put_records(
-            prepared.guards, active.generation + 1, prepared.commands, active.transport
-        )
-        stage.keep_records()
-        stamps = {
-            guard.identity.encode(): struct.pack("<d", guard.stamp) for guard in prepared.guards
+        records = {
+            guard.identity: record_of(
+                guard, active.generation + 1, prepared.commands, active.transport
+            )
+            for guard in prepared.guards
         }
-        left = set(store.client.hkeys(change.old.layouts)) - set(stamps)
-        words = [word for name in left for word in (name, b"")]
-        words += [word for pair in stamps.items() for word in pair]
-        arguments = switch_arguments(change.old, change.new, active.generation, stage.load, *words)
-        store.client.evalsha(store.client.script_load(SWITCH_PREFIXES.text), *arguments)
+        stage.put_records(records)
+        stage.keep_records()
+        stamps = {guard.identity: struct.pack("<d", guard.stamp) for guard in prepared.guards}
+        switch_prefixes(store, change, active.generation, stage.load, stamps)
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
             raise OperationError(
@@ -235,20 +227,18 @@ def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> Non
         stage.discard()
 
 
-def _move(client: Client, change: PrefixChange, report: Report) -> int:
+def _move(store: Store, change: PrefixChange, report: Report) -> int:
     names = changed_names(change, patterns_of(change.adopt, change.old))
     moved = 0
     while True:
         # Until nothing is left: a tool may have written under the old prefix after the switch.
-        count, conflicts = move_keys(client, names, report)
+        count, conflicts = move_keys(store, names, report)
         moved += count
         if conflicts:
             raise conflict(logical_names(conflicts, change.old, change.new))
         if not count:
             break
-    identities = [name.decode() for name in client.hkeys(change.new.layouts)]
-    if identities:
-        client.unlink(*map(change.old.source, identities))
+    delete_old_sources(store, change)
     return moved
 
 
@@ -287,9 +277,7 @@ def _move_matching(
 ) -> int:
     keyspace = store.keys
     _require_sealed(keyspace)
-    moved, conflicts = move_keys(
-        store.client, names(keyspace, patterns_of(patterns, keyspace)), report
-    )
+    moved, conflicts = move_keys(store, names(keyspace, patterns_of(patterns, keyspace)), report)
     if conflicts:
         raise conflict(logical_names(conflicts, keyspace))
     return moved

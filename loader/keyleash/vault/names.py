@@ -1,95 +1,18 @@
-"""Key names inside and outside the vault, and renaming keys.
-
-Each key is renamed atomically, with its value and expiry. A key whose new name is taken keeps its
-name and is reported. An interrupted walk can therefore be repeated.
-"""
+"""Key names inside and outside the vault."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-
-from redis.exceptions import ResponseError
+from collections.abc import Iterable, Sequence
 
 from keyleash.errors import OperationError, VaultConflictError
 from keyleash.policy import Pattern
 from keyleash.policy.patterns import beginning, match, parse_pattern
 from keyleash.policy.problems import listing
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.moves import NewName
 from keyleash.store.prefixes import PrefixChange
-from keyleash.store.server_check import Client
-
-PIECE = 500
-"""Keys per SCAN and renames per round trip: about a millisecond of the server's time."""
 
 SHOWN = 5
-
-NewName = Callable[[bytes], bytes | None]
-"""Returns the new name of a key; None if it keeps its name."""
-
-
-Report = Callable[[int, int | None], None]
-"""Called with the number of scanned keys, of which some may count twice, and with their total."""
-
-
-def move_keys(
-    client: Client, new_name: NewName, report: Report | None = None
-) -> tuple[int, tuple[bytes, ...]]:
-    """
-    Rename every key with a new name.
-
-    Keys that others create meanwhile may be missed.
-
-    Args:
-        client: A client of the server.
-        new_name: Returns the new name of a key.
-        report: Called with the progress after each piece.
-
-    Returns:
-        The number of renamed keys, and the keys whose new name is taken.
-    """
-    seen = moved = 0
-    total = client.dbsize()
-    conflicts: dict[bytes, None] = {}
-    for count, renames in _scan(client, new_name):
-        with client.pipeline(transaction=False) as pipe:
-            for key, new in renames:
-                pipe.renamenx(key, new)
-            replies = pipe.execute(raise_on_error=False)
-        for (key, _), reply in zip(renames, replies, strict=True):
-            if isinstance(reply, ResponseError):
-                # It expired, or was deleted or renamed meanwhile.
-                if "no such key" not in str(reply):
-                    raise reply
-            elif reply:
-                moved += 1
-            else:
-                conflicts[key] = None
-        seen += count
-        if report is not None:
-            report(seen, max(total, seen))
-    return moved, tuple(conflicts)
-
-
-def find_conflicts(client: Client, new_name: NewName) -> tuple[bytes, ...]:
-    """Return the keys whose new names are taken; nothing is changed."""
-    conflicts: dict[bytes, None] = {}
-    for _, renames in _scan(client, new_name):
-        with client.pipeline(transaction=False) as pipe:
-            for _, new in renames:
-                pipe.exists(new)
-            taken = pipe.execute()
-        conflicts |= {
-            key: None for (key, _), is_taken in zip(renames, taken, strict=True) if is_taken
-        }
-    return tuple(conflicts)
-
-
-def _scan(client: Client, new_name: NewName) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
-    """Yield the number of keys in each piece of a SCAN, and those with their new names."""
-    cursor = None
-    while cursor != 0:
-        cursor, keys = client.scan(cursor or 0, count=PIECE)
-        yield len(keys), [(key, new) for key in keys if (new := new_name(key)) is not None]
 
 
 def conflict(keys: Sequence[bytes]) -> VaultConflictError:

@@ -1,7 +1,7 @@
 """Keep guards loaded on every server of a deployment, and report drift."""
 
+from keyleash.store.server import Address
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
-from keyleash.watch.roles import Address
 from keyleash.watch.watcher import Watcher
 
 __all__ = [

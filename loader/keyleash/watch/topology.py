@@ -3,103 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError
-from keyleash.operator.load.functions import held_functions
 from keyleash.store.denied import missing_right
-from keyleash.store.identities import known_identities
-from keyleash.store.keyspace import Keyspace, script_digest
+from keyleash.store.guards import Recorded, load_recorded, not_loaded, read_recorded
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import read_seal
-from keyleash.store.records import guard_record
+from keyleash.store.records import read_head
+from keyleash.store.server import Address, Role, read_role
 from keyleash.store.server_check import Client
-from keyleash.store.store import Store, batches
-from keyleash.store.wire import Transport, function_name, library_code, reason_of, server_message
+from keyleash.store.store import Store
+from keyleash.store.wire import Transport, reason_of, server_message
 from keyleash.watch.events import WatchEvent, WatchEventKind
-from keyleash.watch.roles import Address, Role, Sentinels, read_role
-
-
-@dataclass(slots=True)
-class Recorded:
-    """
-    The scripts in the records of a server.
-
-    Attributes:
-        owners: The identity of each script with a valid stored text, by digest.
-        missing: Identity and digest of scripts in guard records without a stored text.
-        changed: Identity and digest of stored texts that do not match the digest.
-    """
-
-    owners: dict[str, str] = field(default_factory=dict)
-    missing: list[tuple[str, str]] = field(default_factory=list)
-    changed: list[tuple[str, str]] = field(default_factory=list)
-
-
-def read_recorded(store: Store) -> Recorded:
-    """Read guard records and stored scripts, and compare each script with its digest.
-
-    Scripts that no record names yet belong to a running load; they are loaded as well, to be ready
-    when it activates.
-    """
-    recorded = Recorded()
-    for identities in batches(known_identities(store)):
-        with store.client.pipeline(transaction=False) as pipe:
-            for identity in identities:
-                pipe.hgetall(store.keys.guard(identity))
-                pipe.hgetall(store.keys.source(identity))
-            replies = iter(pipe.execute())
-        for identity in identities:
-            record = guard_record(next(replies))
-            texts = {digest.decode("latin-1"): text for digest, text in next(replies).items()}
-            for digest, text in texts.items():
-                if is_text_of(text, digest):
-                    recorded.owners[digest] = identity
-                else:
-                    recorded.changed.append((identity, digest))
-            named = () if record is None else (record.digest, record.batch_digest)
-            recorded.missing += [(identity, digest) for digest in named if digest not in texts]
-    return recorded
-
-
-def is_text_of(text: bytes, digest: str) -> bool:
-    """Return whether *text* is the script with that digest, in ASCII as all guards."""
-    script = text.decode("latin-1")
-    return script.isascii() and script_digest(script) == digest
-
-
-def not_loaded(
-    client: Client, digests: Iterable[str], transport: Transport = Transport.EVALSHA
-) -> Iterator[str]:
-    """Yield the *digests* whose script or function is not loaded."""
-    if transport is Transport.FUNCTION:
-        held = held_functions(client)
-        yield from (digest for digest in digests if function_name(digest) not in held)
-        return
-    for batch in batches(digests):
-        for digest, is_loaded in zip(batch, client.script_exists(*batch), strict=True):
-            if not is_loaded:
-                yield digest
-
-
-def load_recorded(
-    store: Store, identity: str, digest: str, transport: Transport = Transport.EVALSHA
-) -> bool:
-    """Load a script from its stored text; return False if that is missing or another one."""
-    text = store.client.hget(store.keys.source(identity), digest)
-    # It may have changed since it was compared.
-    if text is None or not is_text_of(text, digest):
-        return False
-    if transport is Transport.FUNCTION:
-        store.client.function_load(
-            library_code(identity, digest, text.decode("ascii")), replace=True
-        )
-    else:
-        store.client.script_load(text)
-    return True
-
+from keyleash.watch.sentinels import Sentinels
 
 LOOKS_BETWEEN_READINGS = 60
 """Looks after which stored scripts are read again; sooner if the policy changes."""
@@ -157,12 +76,13 @@ class WatchedNode:
     def _load_missing(self) -> None:
         # Prefixes may change while a watcher runs; guards are found during a change as well.
         self._keyspace = read_seal(self._client).keyspace
-        policy = self._client.hmget(self._keyspace.policy, "generation", "digest", "transport")
-        if policy[0] is None:
+        store = Store(self._client, self._keyspace)
+        head = read_head(store)
+        if head is None:
             self._add(WatchEventKind.NO_POLICY, "no policy is active on it")
             return
-        self.generation = int(policy[0])
-        self._read_again((self.run, *policy))
+        self.generation = head.generation
+        self._read_again(store, (self.run, *head))
         for kind, scripts, problem in (
             (WatchEventKind.SOURCE_MISSING, self._recorded.missing, "no stored text"),
             (
@@ -174,21 +94,18 @@ class WatchedNode:
             for identity, digest in scripts:
                 message = f"the script {digest} of `{identity}` has {problem}"
                 self._add(kind, message, f"{identity} {digest}")
-        transport = Transport(policy[2].decode())
-        if transport is Transport.FUNCTION and self.role and self.role.primary:
+        if head.transport is Transport.FUNCTION and self.role and self.role.primary:
             # A replica gets functions from its primary only.
             return
-        for digest in list(not_loaded(self._client, self._recorded.owners, transport)):
+        for digest in list(not_loaded(store, self._recorded.owners, head.transport)):
             identity = self._recorded.owners[digest]
-            self.loaded += load_recorded(
-                Store(self._client, self._keyspace), identity, digest, transport
-            )
+            self.loaded += load_recorded(store, identity, digest, head.transport)
 
-    def _read_again(self, as_of: tuple[object, ...]) -> None:
+    def _read_again(self, store: Store, as_of: tuple[object, ...]) -> None:
         self._looks += 1
         drifted = self._recorded.missing or self._recorded.changed
         if drifted or as_of != self._read_as or self._looks > LOOKS_BETWEEN_READINGS:
-            self._recorded = read_recorded(Store(self._client, self._keyspace))
+            self._recorded = read_recorded(store)
             self._read_as, self._looks = as_of, 0
 
     def _attempt(self, do: Callable[[], None]) -> None:

@@ -11,10 +11,11 @@ from typing import Self
 from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.store.connect import address_of, separate_client
+from keyleash.store.server import Address
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.text import counted
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
-from keyleash.watch.roles import Address, Sentinels, node_connector
+from keyleash.watch.sentinels import Sentinels, node_connector
 from keyleash.watch.topology import Topology, WatchedNode
 
 

@@ -72,11 +72,9 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
     _require_validated(store, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
     header = (store.actor, undo, plan.description, plan.steps[0].event, plan.steps[-1].event)
-    digest = store.client.script_load(UNDO.text)
+    store.load(UNDO)
     try:
-        outcome, *details = store.client.evalsha(
-            digest, *UNDO.arguments(store.keys, *header, *_arguments(plan.changes))
-        )
+        outcome, *details = store.run_loaded(UNDO, *header, *_arguments(plan.changes))
     except (RedisConnectionError, RedisTimeoutError) as lost:
         outcome, details = b"UNDONE", _recorded(store, undo, plan.time_ms)
         if not details:

@@ -7,7 +7,7 @@ before-images are not restored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +15,11 @@ from redis.exceptions import ResponseError
 
 from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, ImageContent
 from keyleash.errors import UnvalidatedRestoreError
-from keyleash.fence.record import read_forgeable
+from keyleash.store.fences import read_forgeable
 from keyleash.store.keyspace import OPERATORS
-from keyleash.store.scripts import READ_VALUE
 from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
 from keyleash.store.store import Store
+from keyleash.store.values import read_values
 from keyleash.store.wire import reading_reply
 from keyleash.text import iso_time, json_bytes, json_object
 
@@ -71,12 +71,6 @@ def find_withheld(store: Store, images: Iterable[RecordedImage]) -> Withheld:
     withheld = frozenset(content for _, content in payloads) - trusted
     names = {identity for identity, content in payloads if content in withheld}
     return Withheld(withheld, tuple(sorted(names)), risk) if withheld else Withheld()
-
-
-_UNREADABLE = "LEASH IMAGE_UNREADABLE"
-PIECE = 100
-PIECE_BYTES = 1_000_000
-"""Values and bytes per pipeline, which bound the time of one round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +196,7 @@ def _json_part(name: str, part: Any) -> Any:
 
 def read_keys(store: Store, keys: Sequence[bytes], *, whole: bool = False) -> dict[bytes, Value]:
     """Return the present values of *keys*, whole or with their first elements."""
-    found = _read(store, [("key", key) for key in keys], whole)
+    found = read_values(store, [("key", key) for key in keys], whole=whole)
     return {key: _value(reply) for key, reply in zip(keys, found, strict=True)}
 
 
@@ -235,35 +229,9 @@ def read_images(store: Store, images: Iterable[RecordedImage], *, whole: bool = 
     withheld = find_withheld(store, recorded)
     values: dict[ImageContent, Value | None] = dict.fromkeys(content for _, content in recorded)
     wanted = [content for content in values if content not in withheld.images]
-    for content, reply in zip(wanted, _read(store, wanted, whole), strict=True):
+    for content, reply in zip(wanted, read_values(store, wanted, whole=whole), strict=True):
         values[content] = None if isinstance(reply, ResponseError) else _value(reply)
     return Images(values, withheld)
-
-
-def _read(store: Store, sources: Sequence[tuple[str, bytes]], whole: bool) -> Iterator[Any]:
-    digest = store.client.script_load(READ_VALUE.text)
-    for piece in _pieces(sources):
-        with store.client.pipeline(transaction=False) as pipe:
-            for kind, value in piece:
-                extent = "whole" if whole else "short"
-                pipe.evalsha(digest, *READ_VALUE.arguments(store.keys, kind, value, extent))
-            for reply in pipe.execute(raise_on_error=False):
-                if isinstance(reply, Exception) and _UNREADABLE not in str(reply):
-                    raise reply
-                yield reply
-
-
-def _pieces(sources: Sequence[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    piece: list[tuple[str, bytes]] = []
-    size = 0
-    for source in sources:
-        if piece and (len(piece) == PIECE or size + len(source[1]) > PIECE_BYTES):
-            yield piece
-            piece, size = [], 0
-        piece.append(source)
-        size += len(source[1])
-    if piece:
-        yield piece
 
 
 def _value(reply: Sequence[Any]) -> Value:

@@ -8,17 +8,16 @@ from keyleash.compiler import CompiledGuard
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, finding
 from keyleash.operator.load.compile import PreparedPolicy
-from keyleash.operator.load.functions import DIGITS, library_texts
-from keyleash.operator.load.plan import Snapshot, read_snapshots
 from keyleash.operator.tokens import read_tokens
+from keyleash.store.functions import DIGITS, library_texts
+from keyleash.store.guards import not_loaded, read_recorded, read_sources
 from keyleash.store.identities import active_records, known_identities
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import UnreadableCommandsError
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
+from keyleash.store.snapshots import GuardSnapshot, read_snapshots
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import Transport, function_name, library_code
-from keyleash.watch.topology import not_loaded, read_recorded
 
 
 def check_records(
@@ -35,7 +34,7 @@ def check_records(
     if prepared.digest != active.digest:
         yield finding("policy-changed", key=deployment.shown_key(keyspace.policy))
     guards = {guard.identity: guard for guard in prepared.guards}
-    store = Store(deployment.main.client, keyspace)
+    store = deployment.store_of(deployment.main)
     known = known_identities(store)
     if unlisted := [name for name in guards if name not in known]:
         key = deployment.shown_key(keyspace.layouts)
@@ -69,7 +68,8 @@ def check_tokens(deployment: Deployment, main: Server) -> Iterable[CheckResult]:
         OperationError (unreadable): A record is corrupt.
     """
     rules = {identity.name: identity.token for identity in deployment.policy.identities}
-    list(read_tokens(Store(main.client, deployment.keyspace), rules, Store(main.client).now_us()))
+    store = deployment.store_of(main)
+    list(read_tokens(store, rules, store.now_us()))
     return ()
 
 
@@ -87,7 +87,7 @@ def _differs(
 
 
 def _states(
-    guards: Mapping[str, CompiledGuard], snapshots: Mapping[str, Snapshot]
+    guards: Mapping[str, CompiledGuard], snapshots: Mapping[str, GuardSnapshot]
 ) -> Iterator[DoctorFinding]:
     lost = [
         name for name, guard in guards.items() if snapshots[name].size < guard.layout.header_bytes
@@ -109,37 +109,39 @@ def _states(
 
 def check_scripts(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
     """Compare guard records, stored scripts and loaded scripts."""
-    keyspace, node = deployment.keyspace, server.name
-    recorded = read_recorded(Store(server.client, keyspace))
+    store, node = deployment.store_of(server), server.name
+    recorded = read_recorded(store)
     for identity, digest in recorded.changed:
-        key = deployment.shown_key(keyspace.source(identity))
+        key = deployment.shown_key(store.keys.source(identity))
         yield finding("script-text-changed", node, digest=digest, identity=identity, key=key)
     for identity, digest in recorded.missing:
         yield finding("script-without-text", node, digest=digest, identity=identity)
     records = {
         name: record
-        for batch in batches(known_identities(Store(server.client, keyspace)))
-        for name, record in active_records(Store(server.client, keyspace), batch).items()
+        for batch in batches(known_identities(store))
+        for name, record in active_records(store, batch).items()
     }
-    yield from _not_in_cache(server, records)
+    yield from _not_in_cache(store, node, records)
     by_function = {
         name: item for name, item in records.items() if item.transport is Transport.FUNCTION
     }
     if by_function:
-        yield from _functions(server, keyspace, by_function)
+        yield from _functions(store, node, by_function)
 
 
-def _not_in_cache(server: Server, records: Mapping[str, GuardRecord]) -> Iterator[DoctorFinding]:
+def _not_in_cache(
+    store: Store, node: str, records: Mapping[str, GuardRecord]
+) -> Iterator[DoctorFinding]:
     owners = {
         digest: name
         for name, record in records.items()
         if record.transport is Transport.EVALSHA
         for digest in (record.digest, record.batch_digest)
     }
-    if missing := sorted({owners[item] for item in not_loaded(server.client, list(owners))}):
+    if missing := sorted({owners[item] for item in not_loaded(store, owners)}):
         yield finding(
             "script-not-loaded",
-            server.name,
+            node,
             kind="guards",
             names=missing,
             consequence="; agents that may not load them are blocked",
@@ -147,19 +149,13 @@ def _not_in_cache(server: Server, records: Mapping[str, GuardRecord]) -> Iterato
 
 
 def _functions(
-    server: Server, keyspace: Keyspace, records: Mapping[str, GuardRecord]
+    store: Store, node: str, records: Mapping[str, GuardRecord]
 ) -> Iterator[DoctorFinding]:
     # In pieces: the texts of a large policy are megabytes.
-    loaded = {
-        k: text for digit in DIGITS for k, text in library_texts(server.client, digit).items()
-    }
+    loaded = {k: text for digit in DIGITS for k, text in library_texts(store, digit).items()}
     missing, changed = set(), set()
     for some in batches(records):
-        with server.client.pipeline(transaction=False) as pipe:
-            for name in some:
-                pipe.hgetall(keyspace.source(name))
-            texts = pipe.execute()
-        for name, source in zip(some, texts, strict=True):
+        for name, source in zip(some, read_sources(store, some), strict=True):
             for digest in (records[name].digest, records[name].batch_digest):
                 text = source.get(digest.encode())
                 code = loaded.get(function_name(digest))
@@ -171,11 +167,9 @@ def _functions(
                     changed.add(name)
     if missing:
         names = sorted(missing)
-        yield finding(
-            "script-not-loaded", server.name, kind="functions", names=names, consequence=""
-        )
+        yield finding("script-not-loaded", node, kind="functions", names=names, consequence="")
     if changed:
-        yield finding("function-changed", server.name, names=sorted(changed))
+        yield finding("function-changed", node, names=sorted(changed))
 
 
 def half_changed(change: PrefixChange) -> DoctorFinding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from redis.exceptions import ResponseError
 
@@ -15,15 +15,17 @@ from keyleash.limits import LimitState, SlotKind
 from keyleash.operator.load.checks import RESTORE_CODE, find_eviction_risk, restoring_identities
 from keyleash.policy import Identity, Policy
 from keyleash.policy.problems import listing
-from keyleash.status.identities import read_states
+from keyleash.store.records import read_head
+from keyleash.store.server import info_section, read_replicas, read_settings
 from keyleash.store.server_check import Client, find_payload_risk, release_of
+from keyleash.store.states import read_states
 from keyleash.store.store import Store
-from keyleash.watch.roles import replicas_of
+from keyleash.store.streams import control_stream, newest_entries, streams_of
 
 
 def check_version(_deployment: Deployment, server: Server) -> Iterator[CheckResult]:
     """Compare the release with the first fixed ones."""
-    product, text = release_of(server.client.info("server"))
+    product, text = release_of(info_section(server.client, "server"))
     version = parse_version(text)
     if version is None:
         yield Skipped("version", f"`{text}` is not a release of {product}", server.name)
@@ -50,7 +52,7 @@ def _is_on(client: Client, setting: str) -> bool:
     if not setting:
         return True
     try:
-        value = str(client.config_get(setting).get(setting, "0"))
+        value = str(read_settings(client, setting).get(setting, "0"))
     except ResponseError:
         return True
     return value.rstrip("%") != "0"
@@ -61,10 +63,10 @@ MIB = 1 << 20
 
 def check_clients(deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
     """Check the limits of one connection, of all connections and of one argument."""
-    settings: Mapping[str, str] = server.client.config_get(
-        "client-output-buffer-limit", "maxmemory-clients", "proto-max-bulk-len"
+    settings = read_settings(
+        server.client, "client-output-buffer-limit", "maxmemory-clients", "proto-max-bulk-len"
     )
-    has_maxmemory = bool(int(server.client.info("memory").get("maxmemory", 0)))
+    has_maxmemory = bool(int(info_section(server.client, "memory").get("maxmemory", 0)))
     is_output_open = _is_output_open(settings.get("client-output-buffer-limit", ""))
     total = settings.get("maxmemory-clients", "0")
     # A percentage refers to `maxmemory`.
@@ -115,10 +117,10 @@ def check_clock(_deployment: Deployment, server: Server) -> Iterator[DoctorFindi
 
 def check_moments(deployment: Deployment, main: Server) -> Iterator[DoctorFinding]:
     """Look for times in the future in states and audit streams."""
-    policy, keyspace = deployment.policy, deployment.keyspace
-    now_us = Store(main.client).now_us()
+    policy, store = deployment.policy, deployment.store_of(main)
+    now_us = store.now_us()
     names = [item.name for item in policy.identities]
-    states = read_states(Store(main.client, keyspace), names)
+    states = read_states(store, names)
     ahead = [
         identity.name
         for identity, state in zip(policy.identities, states, strict=True)
@@ -127,12 +129,10 @@ def check_moments(deployment: Deployment, main: Server) -> Iterator[DoctorFindin
     if ahead:
         limits = f"limits of {listing(ahead, SHOWN)} contain times"
         yield finding("clock-was-ahead", evidence=limits)
-    streams = [keyspace.control, *map(keyspace.audit, names), *map(keyspace.denied, names)]
-    with main.client.pipeline(transaction=False) as pipe:
-        for stream in streams:
-            pipe.xrevrange(stream, count=1)
-        newest = pipe.execute()
-    times_us = [int(item[0][0].partition(b"-")[0]) * 1000 for item in newest if item]
+    streams = [control_stream(store)]
+    streams += [stream for name in names for stream in streams_of(store, name)]
+    newest = newest_entries(store, streams)
+    times_us = [int(item[0].partition(b"-")[0]) * 1000 for item in newest if item]
     if times_us and max(times_us) > now_us + MINUTE_US:
         ahead_s = (max(times_us) - now_us) // 1_000_000
         entry = f"the newest entry of an audit stream is {ahead_s} s"
@@ -171,7 +171,7 @@ def check_eviction(_deployment: Deployment, server: Server) -> Iterator[CheckRes
 
 def check_memory(_deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
     """Compare the used memory with `maxmemory`."""
-    memory = server.client.info("memory")
+    memory = info_section(server.client, "memory")
     bound = int(memory.get("maxmemory", 0))
     # A server that evicts keys always has room.
     if not bound or memory.get("maxmemory_policy") != "noeviction":
@@ -211,7 +211,7 @@ def check_payloads(deployment: Deployment, server: Server) -> Iterator[CheckResu
 
 def check_persistence(_deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
     """Check the append-only file and snapshots."""
-    info = server.client.info("persistence")
+    info = info_section(server.client, "persistence")
     failed = [
         what
         for name, what in (
@@ -223,7 +223,7 @@ def check_persistence(_deployment: Deployment, server: Server) -> Iterator[Docto
     ]
     if failed:
         yield finding("persistence-failing", server.name, failed=" and ".join(failed))
-    given = server.client.config_get("save", "appendfsync")
+    given = read_settings(server.client, "save", "appendfsync")
     if not int(info.get("aof_enabled", 0)):
         yield finding("snapshots-only" if given.get("save") else "no-persistence", server.name)
     elif given.get("appendfsync") == "no":
@@ -251,7 +251,7 @@ def check_replication(deployment: Deployment, _main: Server) -> Iterator[DoctorF
 
 
 def _lagging(primary: Server) -> Iterator[DoctorFinding]:
-    for replica in replicas_of(primary.client.info("replication")):
+    for replica in read_replicas(primary.client):
         if replica.get("state") == "online" and int(replica.get("lag", 0)) > LAG_S:
             yield finding(
                 "replica-lagging",
@@ -266,9 +266,7 @@ def _too_few(deployment: Deployment) -> Iterator[DoctorFinding]:
     main = deployment.main
     if main.role is None or main.role.primary is not None:
         return
-    online = sum(
-        replica.get("state") == "online" for replica in replicas_of(main.client.info("replication"))
-    )
+    online = sum(replica.get("state") == "online" for replica in read_replicas(main.client))
     waits = {item.name: item.durability.wait_replicas for item in deployment.policy.identities}
     names = [name for name, count in waits.items() if count > online]
     if names:
@@ -279,10 +277,10 @@ def _too_few(deployment: Deployment) -> Iterator[DoctorFinding]:
 def _behind(deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
     if deployment.active is None:
         return
-    raw = server.client.hget(deployment.keyspace.policy, "generation")
+    head = read_head(deployment.store_of(server))
     expected = deployment.active.generation
-    if raw is None or int(raw) != expected:
-        present = "no policy" if raw is None else f"policy generation {int(raw)}"
+    if head is None or head.generation != expected:
+        present = "no policy" if head is None else f"policy generation {head.generation}"
         yield finding(
             "policy-behind",
             server.name,

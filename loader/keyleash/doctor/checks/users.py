@@ -10,17 +10,12 @@ from keyleash.fence import AclStepKind, FencedServers, FenceNode, desired_users,
 from keyleash.fence.plan import CHANGES
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.store.store import Store
-from keyleash.store.wire import reading_reply
+from keyleash.store.users import is_default_user_open
 
 
 def check_default_user(deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
     """Check the user of connections that have not logged in."""
-    user = server.client.acl_getuser("default")
-    with reading_reply("ACL"):
-        # All keys and commands, even with some commands removed.
-        may_everything = "+@all" in user["categories"] and "~*" in user["keys"]
-        is_open = may_everything and {"on", "nopass"} <= set(user["flags"])
-    if is_open:
+    if is_default_user_open(server.client):
         # It bypasses the users of agents.
         severity = Severity.ERROR if deployment.fences else Severity.WARNING
         yield finding("open-default-user", server.name, severity)

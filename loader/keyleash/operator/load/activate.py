@@ -18,32 +18,35 @@ from keyleash.errors import (
 )
 from keyleash.fence.apply import refreshed_users
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
-from keyleash.operator.load.functions import load_functions, retire_functions
 from keyleash.operator.load.plan import (
     IdentityChange,
     LoadDiff,
     StateChange,
     activation_words,
     diff_with_server,
+    is_of,
     layouts_after,
-    read_snapshots,
+    record_of,
     summary_of,
 )
-from keyleash.operator.load.staging import (
+from keyleash.results import Result
+from keyleash.store.functions import load_functions, retire_functions
+from keyleash.store.guards import (
     MANY,
-    LoadStage,
     load_scripts,
+    not_loaded,
     record_sources,
     retire_sources,
     step_lua_gc,
 )
-from keyleash.results import Result
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
 from keyleash.store.server_check import Client, operator_client, require_supported
-from keyleash.store.store import Store, batches
-from keyleash.store.wire import Transport, function_name
+from keyleash.store.snapshots import read_snapshots
+from keyleash.store.staging import LoadStage, StateMove
+from keyleash.store.store import Store
+from keyleash.store.wire import Transport
 from keyleash.text import json_object
 
 if TYPE_CHECKING:
@@ -174,7 +177,7 @@ def activate_policy(
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
     load = load_functions if transport is Transport.FUNCTION else load_scripts
-    load(store.client, guards, report)
+    load(store, guards, report)
     found = diff_with_server(store, prepared, transport)
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
@@ -213,8 +216,24 @@ def _fill(
         for change in found.changes
         if change.guard and change.kind is not StateChange.UNCHANGED
     ]
-    stage.put_records(changed, generation + 1, prepared.commands, transport)
-    stage.put_states(found.changes, found.snapshots)
+    stage.put_records(
+        {
+            guard.identity: record_of(guard, generation + 1, prepared.commands, transport)
+            for guard in changed
+        }
+    )
+    stage.put_states(
+        [
+            StateMove(
+                change.identity,
+                change.moves.packed,
+                change.moves.rings,
+                found.snapshots[change.identity].size,
+            )
+            for change in found.changes
+            if change.kind is StateChange.MOVED and change.moves is not None
+        ]
+    )
 
 
 def _policy_before(active: ActivePolicy | None, digest: str) -> str:
@@ -230,11 +249,11 @@ def _activate(
     words = activation_words(changes, stage.seen)
     stage.keep_records()
     if sum(change.kind is not StateChange.UNCHANGED for change in changes) >= MANY:
-        step_lua_gc(store.client)
+        step_lua_gc(store)
     # Loaded first, so that the server compiles it before the activation.
-    digest = store.client.script_load(ACTIVATE.text)
+    store.load(ACTIVATE)
     try:
-        return int(store.client.evalsha(digest, *ACTIVATE.arguments(store.keys, *header, *words)))
+        return int(store.run_loaded(ACTIVATE, *header, *words))
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
             raise _conflict(
@@ -272,7 +291,7 @@ def verify_activation(
     if active is None or (active.generation, active.digest) != (generation, prepared.digest):
         findings.append("the record of the active policy")
     findings += _wrong_guards(store, prepared, transport, generation)
-    findings += _missing_scripts(store.client, prepared, transport)
+    findings += _missing_scripts(store, prepared, transport)
     if findings:
         more = f" and {len(findings) - 5} more" if len(findings) > 5 else ""
         raise OperationError(
@@ -291,21 +310,14 @@ def _wrong_guards(
     snapshots = read_snapshots(store, names)
     for guard in prepared.guards:
         found = snapshots[guard.identity]
-        is_right = found.is_of(guard, prepared.commands, transport)
+        is_right = is_of(found, guard, prepared.commands, transport)
         if not is_right or found.record is None or found.record.generation != generation:
             yield f"the guard record or the state of `{guard.identity}`"
         elif not found.sources >= {*guard.scripts}:
             yield f"the stored scripts of `{guard.identity}`"
 
 
-def _missing_scripts(
-    client: Client, prepared: PreparedPolicy, transport: Transport
-) -> Iterator[str]:
-    for batch in batches(prepared.guards):
-        wanted = [(guard.identity, digest) for guard in batch for digest in guard.scripts]
-        if transport is Transport.FUNCTION:
-            there = [bool(client.function_list(function_name(digest))) for _, digest in wanted]
-        else:
-            there = [bool(exist) for exist in client.script_exists(*(item for _, item in wanted))]
-        missing = {name for (name, _), is_there in zip(wanted, there, strict=True) if not is_there}
-        yield from (f"the scripts of `{name}`" for name in sorted(missing))
+def _missing_scripts(store: Store, prepared: PreparedPolicy, transport: Transport) -> Iterator[str]:
+    owners = {digest: guard.identity for guard in prepared.guards for digest in guard.scripts}
+    missing = {owners[digest] for digest in not_loaded(store, owners, transport)}
+    yield from (f"the scripts of `{name}`" for name in sorted(missing))

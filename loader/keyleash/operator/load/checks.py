@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 from keyleash.errors import EvictionError, Problem, Span, UnvalidatedRestoreError
 from keyleash.policy import Policy
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
+from keyleash.store.server import info_section
 from keyleash.store.server_check import PAYLOAD_ADVICE, Client, find_payload_risk
 
 RESTORE_CODE = UnvalidatedRestoreError.code
@@ -95,7 +96,7 @@ def find_eviction_risk(client: Client) -> EvictionRisk | None:
     Uses INFO, because managed servers may deny CONFIG.
     """
     try:
-        memory = client.info("memory")
+        memory = info_section(client, "memory")
     except ResponseError as error:
         return EvictionRisk(None, reason=str(error))
     policy = memory.get("maxmemory_policy")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from redis.exceptions import ResponseError
-
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.compiler import CompiledGuard, Report, compile_policy
 from keyleash.compiler.sizes import estimate_script
@@ -20,6 +18,7 @@ from keyleash.store.records import commands_to_learn
 from keyleash.store.server_check import require_supported
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
+from keyleash.store.values import read_length, run_on_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,23 +136,14 @@ class ServerSizes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._vault = store.keys.vault.encode()
         self._script = estimate_script()
 
     def length(self, key: bytes) -> int:
         """Return the length of a string in bytes; 0 for a key of another type."""
-        try:
-            return int(self._store.client.strlen(self._vault + key))
-        except ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):
-                return 0
-            raise
+        return read_length(self._store, key)
 
     def work(
         self, spec: CommandSpec, argv: Sequence[bytes], keys: Sequence[bytes], left: float
     ) -> float:
         """Return the units of work of a call, as the guard estimates it."""
-        named = [self._vault + key for key in keys]
-        return float(
-            self._store.client.eval(self._script, len(named), *named, left, spec.name, *argv)
-        )
+        return float(run_on_keys(self._store, self._script, keys, left, spec.name, *argv))

@@ -3,99 +3,38 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
 
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.compiler.passes.protect_control_keys import protected_prefixes
-from keyleash.doubles import DOUBLE, whole
-from keyleash.errors import OperationError, PolicyError
+from keyleash.errors import PolicyError
 from keyleash.limits import pack_limits
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff import PolicyDiff, diff_policies
-from keyleash.policy.parse import IDENTITY_NAME
-from keyleash.store.records import ActivePolicy, GuardRecord, guard_record, read_active
+from keyleash.store.records import ActivePolicy, GuardRecord, read_active
+from keyleash.store.snapshots import GuardSnapshot, find_identities, read_snapshots
+from keyleash.store.staging import StagedState
 from keyleash.store.state import EMPTY_LAYOUT, Layout
-from keyleash.store.store import Store, batches
+from keyleash.store.states import read_layouts
+from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """
-    The records of an identity on the server.
-
-    Attributes:
-        record: Its guard record; None if it is not active, an empty one if it is damaged.
-        stamp: The stamp of the guard that its state belongs to; 0 if there is none.
-        size: The length of its state in bytes; 0 if there is none.
-        sources: The digests of its stored scripts.
-    """
-
-    record: GuardRecord | None = None
-    stamp: int = 0
-    size: int = 0
-    sources: frozenset[str] = frozenset()
-
-    @property
-    def is_present(self) -> bool:
-        """Return whether its guard may be active; the stamp alone keeps an old guard callable."""
-        return self.record is not None or self.stamp != 0
-
-    def is_of(self, guard: CompiledGuard, commands: str, transport: Transport) -> bool:
-        """Return whether *guard* is active with this transport, and the state belongs to it."""
-        return (
-            self.record is not None
-            and self.record == record_of(guard, self.record.generation, commands, transport)
-            and self.stamp == guard.stamp
-        )
-
-
-def read_snapshots(store: Store, identities: Iterable[str]) -> dict[str, Snapshot]:
-    """
-    Read the snapshot of each of *identities*.
-
-    A flush may have deleted records, states or sources, and other server commands change the guards
-    of a policy.
-
-    Raises:
-        redis.ResponseError: A key has the wrong type.
-    """
-    found = {}
-    for names in batches(identities):
-        with store.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hgetall(store.keys.guard(name))
-                pipe.getrange(store.keys.state(name), 0, DOUBLE - 1)
-                pipe.strlen(store.keys.state(name))
-                pipe.hkeys(store.keys.source(name))
-            replies = pipe.execute()
-        for place, name in enumerate(names):
-            record, stamp, size, sources = replies[place * 4 : place * 4 + 4]
-            found[name] = Snapshot(
-                _record(record),
-                whole(struct.unpack("<d", stamp)[0]) if len(stamp) == DOUBLE else 0,
-                size,
-                frozenset(digest.decode() for digest in sources),
-            )
-    return found
-
-
-def _record(raw: dict[bytes, bytes]) -> GuardRecord | None:
-    """Return a guard record; of a damaged one an empty record, which matches no guard."""
-    try:
-        return guard_record(raw)
-    except OperationError:
-        return GuardRecord("", "", "", 0)
+def is_of(found: GuardSnapshot, guard: CompiledGuard, commands: str, transport: Transport) -> bool:
+    """Return whether *guard* is active with this transport, and the state belongs to it."""
+    return (
+        found.record is not None
+        and found.record == record_of(guard, found.record.generation, commands, transport)
+        and found.stamp == guard.stamp
+    )
 
 
 def record_of(
@@ -138,21 +77,6 @@ class StateChange(StrEnum):
     """The identity leaves the policy."""
 
 
-class StagedState(NamedTuple):
-    """
-    A state as `stage.lua` migrated it, to detect changes since; empty if it was not.
-
-    Attributes:
-        header: Its numbers.
-        marks: The newest call of each of its rings.
-        moved: The migrated state; empty if it is staged on the server.
-    """
-
-    header: bytes = b""
-    marks: bytes = b""
-    moved: bytes = b""
-
-
 @dataclass(frozen=True, slots=True)
 class IdentityChange:
     """
@@ -187,7 +111,7 @@ class IdentityChange:
 
 def activation_plan(
     guards: Sequence[CompiledGuard],
-    snapshots: Mapping[str, Snapshot],
+    snapshots: Mapping[str, GuardSnapshot],
     layouts: Mapping[str, Layout],
     now_us: int,
     commands: str = "",
@@ -210,8 +134,8 @@ def activation_plan(
     )
     changes = []
     for guard in guards:
-        snapshot = snapshots.get(guard.identity, Snapshot())
-        if snapshot.is_of(guard, commands, transport):
+        snapshot = snapshots.get(guard.identity, GuardSnapshot())
+        if is_of(snapshot, guard, commands, transport):
             changes.append(IdentityChange(guard.identity, StateChange.UNCHANGED, guard))
         else:
             layout = layouts.get(guard.identity, EMPTY_LAYOUT)
@@ -250,7 +174,7 @@ def summary_of(changes: Sequence[IdentityChange]) -> str:
 
 
 def _change(
-    guard: CompiledGuard, snapshot: Snapshot, layout: Layout, now_us: int
+    guard: CompiledGuard, snapshot: GuardSnapshot, layout: Layout, now_us: int
 ) -> IdentityChange:
     if snapshot.stamp == guard.stamp:
         layout = guard.layout  # whatever is recorded, a stamp names the one guard
@@ -279,7 +203,7 @@ class LoadDiff:
 
     active: ActivePolicy | None
     layouts: dict[str, Layout]
-    snapshots: dict[str, Snapshot]
+    snapshots: dict[str, GuardSnapshot]
     unrecorded: tuple[CompiledGuard, ...]
     changes: tuple[IdentityChange, ...]
     is_active: bool
@@ -321,8 +245,7 @@ def diff_with_server(store: Store, prepared: PreparedPolicy, transport: Transpor
     """
     guards = prepared.guards
     active = read_active(store)
-    raw = store.client.hgetall(store.keys.layouts)
-    layouts = {name.decode(): Layout.from_json(text) for name, text in raw.items()}
+    layouts = read_layouts(store)
     names = {guard.identity for guard in guards} | layouts.keys()
     names |= _unlisted(store, active, layouts)
     snapshots = read_snapshots(store, names)
@@ -342,10 +265,6 @@ def diff_with_server(store: Store, prepared: PreparedPolicy, transport: Transpor
     return LoadDiff(active, layouts, snapshots, unrecorded, changes, is_active)
 
 
-SCANNED = 1000
-"""Keys per call of SCAN."""
-
-
 def _unlisted(
     store: Store,
     active: ActivePolicy | None,
@@ -360,12 +279,7 @@ def _unlisted(
     names: set[str] = set() if policy is None else {identity.name for identity in policy.identities}
     if names and names <= layouts.keys():
         return names
-    for root in (store.keys.guard_root, store.keys.state_root):
-        for key in store.client.scan_iter(f"{root}*", count=SCANNED):
-            name = key.decode("utf-8", "replace").removeprefix(root)
-            if IDENTITY_NAME.fullmatch(name):
-                names.add(name)
-    return names
+    return names | find_identities(store)
 
 
 NAMES = 50

@@ -20,11 +20,11 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.errors import OperationError, UsageError
-from keyleash.fence.acl import user_names
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
+from keyleash.store.users import user_names
 from keyleash.text import json_object
 
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -7,17 +7,28 @@ library contains one script, and libraries are listed by the first digit of thei
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from redis.exceptions import NoPermissionError, WatchError
 
-from keyleash.compiler import CompiledGuard, Report
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import database_of
-from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import GUARD_OF, LIBRARIES, Transport, function_name, library_code
+
+
+class GuardScripts(Protocol):
+    """The scripts of one guard, by digest; a guard consists of two, one for batches."""
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def scripts(self) -> Mapping[str, str]: ...
+
+
+Report = Callable[[int, int], None]
+"""Receives the number of guards that are done, and the total."""
 
 FEW = 10
 """Libraries deleted per transaction."""
@@ -25,7 +36,7 @@ DIGITS = "0123456789abcdef"
 
 
 def load_functions(
-    client: Client, guards: Sequence[CompiledGuard], report: Report | None = None
+    store: Store, guards: Sequence[GuardScripts], report: Report | None = None
 ) -> None:
     """Load the guards that the server lacks, beside the active ones.
 
@@ -44,10 +55,10 @@ def load_functions(
             codes[digest[:2]][function_name(digest)] = code
     loaded = 0
     for digits, wanted in codes.items():
-        held = library_texts(client, digits)
+        held = library_texts(store, digits)
         for name, code in wanted.items():
             if held.get(name) != code:
-                client.function_load(code, replace=True)
+                store.client.function_load(code, replace=True)
         loaded += len(wanted)
         if report is not None:
             # A guard consists of two functions, one for batches.
@@ -55,7 +66,7 @@ def load_functions(
 
 
 def retire_functions(
-    store: Store, guards: Sequence[CompiledGuard], transport: Transport, generation: int
+    store: Store, guards: Sequence[GuardScripts], transport: Transport, generation: int
 ) -> None:
     """Delete the functions that no guard record names, once *generation* is active.
 
@@ -65,15 +76,15 @@ def retire_functions(
     by_function = guards if transport is Transport.FUNCTION else ()
     kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
     try:
-        held = _guards(store.client)
+        held = _guards(store)
         unused = held.keys() - kept
-        unused -= _named_elsewhere(store.client, {held[name] for name in unused})
+        unused -= _named_elsewhere(store, {held[name] for name in unused})
     except NoPermissionError:
         # A user that may only load scripts. Stale functions are harmless: they grant nothing new.
         return
     if not held.keys() >= kept:
         # Another load deleted them before the activation.
-        load_functions(store.client, by_function)
+        load_functions(store, by_function)
     for names in batches(sorted(unused), FEW):
         with store.client.pipeline(transaction=True) as pipe:
             pipe.watch(store.keys.policy)
@@ -88,29 +99,29 @@ def retire_functions(
                 return
 
 
-def library_texts(client: Client, digits: str) -> dict[str, str]:
+def library_texts(store: Store, digits: str) -> dict[str, str]:
     """Return the texts of the guards' libraries whose digests begin with *digits*, by name."""
     return {
         fields[b"library_name"].decode(): fields[b"library_code"].decode("latin-1")
-        for fields in _libraries(client, digits, with_code=True)
+        for fields in _libraries(store, digits, with_code=True)
     }
 
 
-def held_functions(client: Client) -> set[str]:
+def held_functions(store: Store) -> set[str]:
     """Return the names of all guards that the server has as functions.
 
     Raises:
         NoPermissionError: The user may not list functions.
     """
-    return set(_guards(client))
+    return set(_guards(store))
 
 
-def _guards(client: Client) -> dict[str, str]:
+def _guards(store: Store) -> dict[str, str]:
     """Return the identity of each guard that the server has as a function, by its name."""
     return {
         fields[b"library_name"].decode(): _identity(fields)
         for digit in DIGITS
-        for fields in _libraries(client, digit)
+        for fields in _libraries(store, digit)
     }
 
 
@@ -122,19 +133,19 @@ def _identity(library: dict[bytes, Any]) -> str:
     return ""
 
 
-def _named_elsewhere(client: Client, identities: set[str]) -> set[str]:
+def _named_elsewhere(store: Store, identities: set[str]) -> set[str]:
     """Return the functions that the guard records of *identities* name in other databases."""
     names: set[str] = set()
     if not identities:
         return names
+    client = store.client
     own = database_of(client)
-    keyspace = Keyspace()
     others = {int(label.removeprefix("db")) for label in client.info("keyspace")} - {own}
     for number in sorted(others):
         with client.pipeline(transaction=True) as pipe:
             pipe.execute_command("SELECT", number)
             for identity in sorted(identities):
-                pipe.hmget(keyspace.guard(identity), "transport", "digest", "batch_digest")
+                pipe.hmget(store.keys.guard(identity), "transport", "digest", "batch_digest")
             pipe.execute_command("SELECT", own)
             _, *records, _ = pipe.execute(raise_on_error=False)
         for record in records:
@@ -144,11 +155,9 @@ def _named_elsewhere(client: Client, identities: set[str]) -> set[str]:
     return names
 
 
-def _libraries(
-    client: Client, digits: str, *, with_code: bool = False
-) -> Iterator[dict[bytes, Any]]:
+def _libraries(store: Store, digits: str, *, with_code: bool = False) -> Iterator[dict[bytes, Any]]:
     """Yield the libraries of digests that begin with *digits*."""
-    for item in client.function_list(f"{LIBRARIES}{digits}*", withcode=with_code):
+    for item in store.client.function_list(f"{LIBRARIES}{digits}*", withcode=with_code):
         yield _fields(item)
 
 

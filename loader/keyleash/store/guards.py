@@ -1,0 +1,195 @@
+"""The scripts of guards: loaded into a server, and their stored texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from redis.exceptions import ResponseError
+
+from keyleash.errors import OperationError
+from keyleash.store.functions import GuardScripts, Report, held_functions
+from keyleash.store.identities import known_identities
+from keyleash.store.keyspace import script_digest
+from keyleash.store.records import guard_record
+from keyleash.store.scripts import COLLECT
+from keyleash.store.store import Store, batches
+from keyleash.store.wire import Transport, function_name, library_code
+
+MANY = 100
+"""Number of new scripts or changed identities from which the collector is run."""
+
+STEP_KIB = 40
+"""Step size of the collector, in its own unit; the server runs other commands in between."""
+
+LONGEST_S = 0.5
+"""Upper bound of the time spent: enough for 1,000 identities on a server nearby."""
+
+
+def step_lua_gc(store: Store) -> None:
+    """Run the server's Lua garbage collector for a full cycle, in small steps.
+
+    Left alone, it rests until its memory has doubled, and then sweeps the remains of thousands of
+    scripts within one command: a SCRIPT LOAD, or a large activation.
+    """
+    step, until_s = COLLECT.text, time.monotonic() + LONGEST_S
+    done_kib = 0
+    try:
+        # Ends after one cycle's worth of steps, because the server may complete the cycle itself.
+        # EVAL, because scripts may be flushed meanwhile.
+        while (held_kib := store.client.eval(step, 0, STEP_KIB)) and done_kib < held_kib:
+            done_kib += STEP_KIB
+            if time.monotonic() > until_s:
+                return
+    except ResponseError:
+        # The load itself reports errors of the server.
+        return
+
+
+def load_scripts(
+    store: Store, guards: Sequence[GuardScripts], report: Report | None = None
+) -> None:
+    """Load the guards that the server lacks, and compare its digests with ours.
+
+    Args:
+        report: Called with the number of loaded guards and the total.
+
+    Raises:
+        OperationError (digest-mismatch): The server computes another digest; nothing is activated
+            then.
+    """
+    loaded = 0
+    for batch in batches(guards):
+        scripts = [(guard, *script) for guard in batch for script in guard.scripts.items()]
+        known = store.client.script_exists(*(digest for _, digest, _ in scripts))
+        for (guard, expected, script), present in zip(scripts, known, strict=True):
+            if present:
+                continue
+            answered = store.client.script_load(script)
+            digest = answered.decode() if isinstance(answered, bytes) else answered
+            if digest != expected:
+                raise OperationError(
+                    "digest-mismatch",
+                    f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
+                    f" expected `{expected}`",
+                )
+        if len(known) - sum(known) >= MANY:
+            step_lua_gc(store)
+        loaded += len(batch)
+        if report is not None:
+            report(loaded, len(guards))
+
+
+def record_sources(store: Store, guards: Sequence[GuardScripts]) -> None:
+    """Store each script's text, for those who may load scripts. Adds, never replaces."""
+    for batch in batches(guards):
+        with store.client.pipeline(transaction=False) as pipe:
+            for guard in batch:
+                pipe.hset(store.keys.source(guard.identity), mapping=dict(guard.scripts))
+            pipe.execute()
+
+
+def retire_sources(store: Store, guards: Sequence[GuardScripts], removed: Sequence[str]) -> None:
+    """Delete the texts of scripts that no guard record names."""
+    for batch in batches(guards):
+        with store.client.pipeline(transaction=False) as pipe:
+            for guard in batch:
+                pipe.hkeys(store.keys.source(guard.identity))
+            held = pipe.execute()
+        with store.client.pipeline(transaction=False) as pipe:
+            for guard, digests in zip(batch, held, strict=True):
+                old = [digest for digest in digests if digest.decode() not in guard.scripts]
+                if old:
+                    pipe.hdel(store.keys.source(guard.identity), *old)
+            pipe.execute()
+    for names in batches(removed):
+        store.client.unlink(*map(store.keys.source, names))
+
+
+def read_sources(store: Store, identities: Sequence[str]) -> list[dict[bytes, bytes]]:
+    """Return the stored texts of the scripts of each identity, by digest."""
+    with store.client.pipeline(transaction=False) as pipe:
+        for name in identities:
+            pipe.hgetall(store.keys.source(name))
+        found: list[dict[bytes, bytes]] = pipe.execute() if identities else []
+    return found
+
+
+@dataclass(slots=True)
+class Recorded:
+    """
+    The scripts in the records of a server.
+
+    Attributes:
+        owners: The identity of each script with a valid stored text, by digest.
+        missing: Identity and digest of scripts in guard records without a stored text.
+        changed: Identity and digest of stored texts that do not match the digest.
+    """
+
+    owners: dict[str, str] = field(default_factory=dict)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    changed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_recorded(store: Store) -> Recorded:
+    """Read guard records and stored scripts, and compare each script with its digest.
+
+    Scripts that no record names yet belong to a running load; they are loaded as well, to be ready
+    when it activates.
+    """
+    recorded = Recorded()
+    for identities in batches(known_identities(store)):
+        with store.client.pipeline(transaction=False) as pipe:
+            for identity in identities:
+                pipe.hgetall(store.keys.guard(identity))
+                pipe.hgetall(store.keys.source(identity))
+            replies = iter(pipe.execute())
+        for identity in identities:
+            record = guard_record(next(replies))
+            texts = {digest.decode("latin-1"): text for digest, text in next(replies).items()}
+            for digest, text in texts.items():
+                if is_text_of(text, digest):
+                    recorded.owners[digest] = identity
+                else:
+                    recorded.changed.append((identity, digest))
+            named = () if record is None else (record.digest, record.batch_digest)
+            recorded.missing += [(identity, digest) for digest in named if digest not in texts]
+    return recorded
+
+
+def is_text_of(text: bytes, digest: str) -> bool:
+    """Return whether *text* is the script with that digest, in ASCII as all guards."""
+    script = text.decode("latin-1")
+    return script.isascii() and script_digest(script) == digest
+
+
+def not_loaded(
+    store: Store, digests: Iterable[str], transport: Transport = Transport.EVALSHA
+) -> Iterator[str]:
+    """Yield the *digests* whose script or function is not loaded."""
+    if transport is Transport.FUNCTION:
+        held = held_functions(store)
+        yield from (digest for digest in digests if function_name(digest) not in held)
+        return
+    for batch in batches(digests):
+        for digest, is_loaded in zip(batch, store.client.script_exists(*batch), strict=True):
+            if not is_loaded:
+                yield digest
+
+
+def load_recorded(
+    store: Store, identity: str, digest: str, transport: Transport = Transport.EVALSHA
+) -> bool:
+    """Load a script from its stored text; return False if that is missing or another one."""
+    text = store.client.hget(store.keys.source(identity), digest)
+    # It may have changed since it was compared.
+    if text is None or not is_text_of(text, digest):
+        return False
+    if transport is Transport.FUNCTION:
+        store.client.function_load(
+            library_code(identity, digest, text.decode("ascii")), replace=True
+        )
+    else:
+        store.client.script_load(text)
+    return True

@@ -1,0 +1,150 @@
+"""Renaming of keys, and the change of a server's prefixes.
+
+Each key is renamed atomically, with its value and expiry. A key whose new name is taken keeps its
+name and is reported. An interrupted walk can therefore be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+
+from redis.exceptions import ResponseError, WatchError
+
+from keyleash.store.identities import known_identities
+from keyleash.store.keyspace import script_digest
+from keyleash.store.prefixes import PrefixChange, change_fields
+from keyleash.store.scripts import END_SWITCH, SWITCH_PREFIXES, switch_arguments
+from keyleash.store.server import count_keys
+from keyleash.store.store import Store
+
+PIECE = 500
+"""Keys per SCAN and renames per round trip: about a millisecond of the server's time."""
+
+NewName = Callable[[bytes], bytes | None]
+"""Returns the new name of a key; None if it keeps its name."""
+
+
+Report = Callable[[int, int | None], None]
+"""Called with the number of scanned keys, of which some may count twice, and with their total."""
+
+
+def move_keys(
+    store: Store, new_name: NewName, report: Report | None = None
+) -> tuple[int, tuple[bytes, ...]]:
+    """
+    Rename every key with a new name.
+
+    Keys that others create meanwhile may be missed.
+
+    Args:
+        store: The server.
+        new_name: Returns the new name of a key.
+        report: Called with the progress after each piece.
+
+    Returns:
+        The number of renamed keys, and the keys whose new name is taken.
+    """
+    seen = moved = 0
+    total = count_keys(store.client)
+    conflicts: dict[bytes, None] = {}
+    for count, renames in _scan(store, new_name):
+        with store.client.pipeline(transaction=False) as pipe:
+            for key, new in renames:
+                pipe.renamenx(key, new)
+            replies = pipe.execute(raise_on_error=False)
+        for (key, _), reply in zip(renames, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                # It expired, or was deleted or renamed meanwhile.
+                if "no such key" not in str(reply):
+                    raise reply
+            elif reply:
+                moved += 1
+            else:
+                conflicts[key] = None
+        seen += count
+        if report is not None:
+            report(seen, max(total, seen))
+    return moved, tuple(conflicts)
+
+
+def find_conflicts(store: Store, new_name: NewName) -> tuple[bytes, ...]:
+    """Return the keys whose new names are taken; nothing is changed."""
+    conflicts: dict[bytes, None] = {}
+    for _, renames in _scan(store, new_name):
+        with store.client.pipeline(transaction=False) as pipe:
+            for _, new in renames:
+                pipe.exists(new)
+            taken = pipe.execute()
+        conflicts |= {
+            key: None for (key, _), is_taken in zip(renames, taken, strict=True) if is_taken
+        }
+    return tuple(conflicts)
+
+
+def _scan(store: Store, new_name: NewName) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
+    """Yield the number of keys in each piece of a SCAN, and those with their new names."""
+    cursor = None
+    while cursor != 0:
+        cursor, keys = store.client.scan(cursor or 0, count=PIECE)
+        yield len(keys), [(key, new) for key in keys if (new := new_name(key)) is not None]
+
+
+def begin_change(
+    store: Store, change: PrefixChange, before_begin: Callable[[], None] = lambda: None
+) -> bool:
+    """Record a change of prefixes, unless another one was recorded before.
+
+    Args:
+        store: The server.
+        change: The change.
+        before_begin: Called before the record is written.
+
+    Returns:
+        Whether it was recorded.
+    """
+    journal = change.old.sealed
+    with store.client.pipeline(transaction=True) as pipe:
+        pipe.watch(journal)
+        if not pipe.hexists(journal, "change"):
+            pipe.multi()
+            pipe.hset(journal, mapping=change_fields(change))
+            before_begin()
+            with suppress(WatchError):
+                pipe.execute()
+                return True
+    return False
+
+
+def switch_prefixes(
+    store: Store, change: PrefixChange, generation: int, load: str, stamps: Mapping[str, bytes]
+) -> None:
+    """Activate staged guards that have the new prefixes; they deny every agent as suspended.
+
+    Args:
+        store: The server.
+        change: The recorded change.
+        generation: The generation of the active policy.
+        load: The id of the load that staged the records.
+        stamps: The stamp of each new guard, by identity.
+
+    Raises:
+        redis.ResponseError: Another policy was activated at the same time.
+    """
+    left = set(known_identities(store.at(change.old))) - set(stamps)
+    words = [word for name in left for word in (name, b"")]
+    words += [word for pair in stamps.items() for word in pair]
+    store.load(SWITCH_PREFIXES)
+    arguments = switch_arguments(change.old, change.new, generation, load, *words)
+    store.client.evalsha(script_digest(SWITCH_PREFIXES.text), *arguments)
+
+
+def end_change(store: Store, change: PrefixChange) -> None:
+    """Resume all identities that were not suspended before the change."""
+    store.client.eval(END_SWITCH.text, *END_SWITCH.arguments(change.new, store.actor))
+
+
+def delete_old_sources(store: Store, change: PrefixChange) -> None:
+    """Delete the stored scripts that have the old prefixes."""
+    if identities := known_identities(store.at(change.new)):
+        store.client.unlink(*map(change.old.source, identities))

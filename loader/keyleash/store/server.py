@@ -1,0 +1,144 @@
+"""Facts about a server: INFO, settings, commands, and its role among replicas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from redis.exceptions import RedisError, ResponseError
+
+from keyleash.store.live_table import reply_mapping, reply_text
+from keyleash.store.server_check import Client
+from keyleash.store.wire import reading_reply
+
+
+def info_section(client: Client, section: str) -> Mapping[str, Any]:
+    """Return a section of INFO, with the types that redis-py gives its fields."""
+    found: Mapping[str, Any] = client.info(section)
+    return found
+
+
+def read_settings(client: Client, *names: str) -> Mapping[str, str]:
+    """Return those of some settings that the server has, by CONFIG GET."""
+    found: Mapping[str, str] = client.config_get(*names)
+    return found
+
+
+def count_keys(client: Client) -> int:
+    """Return the number of keys in the database."""
+    return int(client.dbsize())
+
+
+def ping(client: Client) -> None:
+    """Require that the server answers."""
+    client.ping()
+
+
+def known_commands(client: Client, names: Sequence[str]) -> set[str]:
+    """Return those of *names* that the server knows; a sub-command is behind a `|`."""
+    infos = client.execute_command("COMMAND INFO", *names)
+    with reading_reply("COMMAND INFO"):
+        return {name for name, info in zip(names, infos, strict=True) if info is not None}
+
+
+def command_names(client: Client) -> set[str]:
+    """Return the names of the server's commands, without sub-commands, in upper case."""
+    listed = client.execute_command("COMMAND LIST")
+    with reading_reply("COMMAND LIST"):
+        return {reply_text(name).upper() for name in listed}
+
+
+def keys_of_calls(client: Client, calls: Iterable[Sequence[str]]) -> list[tuple[str, ...] | None]:
+    """Return the keys that the server finds in each call; None if it finds none."""
+    with client.pipeline(transaction=False) as pipe:
+        for call in calls:
+            # The name is one word, because redis-py parses the reply only then.
+            pipe.execute_command("COMMAND GETKEYS", *call)
+        replies = pipe.execute(raise_on_error=False)
+    with reading_reply("COMMAND GETKEYS"):
+        return [
+            None if isinstance(reply, RedisError) else tuple(map(reply_text, reply))
+            for reply in replies
+        ]
+
+
+class Address(NamedTuple):
+    """A host and its port; a path and 0 for a Unix socket."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port else self.host
+
+
+_REPLICA = re.compile(r"slave\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """
+    The role of a server in a deployment.
+
+    Attributes:
+        run_id: The run id of the process.
+        primary: The server that it follows; None if it is a primary.
+        is_linked: Whether it is linked to its primary; true for a primary.
+        replicas: Its replicas.
+    """
+
+    run_id: str
+    primary: Address | None
+    is_linked: bool
+    replicas: tuple[Address, ...]
+
+    @property
+    def neighbours(self) -> tuple[Address, ...]:
+        """Every other server that it knows."""
+        return self.replicas if self.primary is None else (self.primary, *self.replicas)
+
+    def __str__(self) -> str:
+        return "primary" if self.primary is None else f"replica of {self.primary}"
+
+
+def read_role(client: Client) -> Role:
+    """Read the role of a server; this also works while it loads its data."""
+    info, server = info_section(client, "replication"), info_section(client, "server")
+    with reading_reply("INFO"):
+        primary = None
+        if info["role"] != "master":
+            primary = Address(str(info["master_host"]), int(info["master_port"]))
+        return Role(
+            str(server["run_id"]),
+            primary,
+            primary is None or info.get("master_link_status") == "up",
+            tuple(Address(str(item["ip"]), int(item["port"])) for item in _replicas(info)),
+        )
+
+
+def read_replicas(client: Client) -> list[Mapping[str, Any]]:
+    """Return the replicas of a server, with the fields of INFO: `ip`, `port`, `state`, `lag`."""
+    return list(_replicas(info_section(client, "replication")))
+
+
+def _replicas(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for name, item in info.items():
+        if _REPLICA.fullmatch(name) and isinstance(item, dict):
+            yield item
+
+
+def addresses_of_sentinel(client: Client, service: str) -> list[Address]:
+    """Return the primary and the replicas that a Sentinel knows, including dead ones.
+
+    Raises:
+        redis.ResponseError: It knows no such service.
+    """
+    primary = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", service)
+    if primary is None:
+        raise ResponseError(f"it knows no `{service}`")
+    replicas = client.execute_command("SENTINEL REPLICAS", service)
+    pairs = [primary, *((item["ip"], item["port"]) for item in map(reply_mapping, replicas))]
+    return [Address(reply_text(host), int(port)) for host, port in pairs]

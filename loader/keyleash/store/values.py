@@ -1,0 +1,71 @@
+"""Values of keys and of before-images, as a server reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.store.keyspace import script_digest
+from keyleash.store.scripts import READ_VALUE
+from keyleash.store.store import Store
+
+_UNREADABLE = "LEASH IMAGE_UNREADABLE"
+PIECE = 100
+PIECE_BYTES = 1_000_000
+"""Values and bytes per pipeline, which bound the time of one round trip."""
+
+
+def read_values(
+    store: Store, sources: Sequence[tuple[str, bytes]], *, whole: bool
+) -> Iterator[Any]:
+    """Yield the reply of `read_value.lua` for each source.
+
+    Args:
+        store: The server.
+        sources: `key` and a key of agents, or the kind and the content of a before-image.
+        whole: Whether to read all elements, or the first.
+
+    Yields:
+        A `redis.ResponseError` for a before-image that the server cannot read.
+    """
+    store.load(READ_VALUE)
+    digest, extent = script_digest(READ_VALUE.text), "whole" if whole else "short"
+    for piece in _pieces(sources):
+        with store.client.pipeline(transaction=False) as pipe:
+            for kind, value in piece:
+                pipe.evalsha(digest, *READ_VALUE.arguments(store.keys, kind, value, extent))
+            for reply in pipe.execute(raise_on_error=False):
+                if isinstance(reply, Exception) and _UNREADABLE not in str(reply):
+                    raise reply
+                yield reply
+
+
+def _pieces(sources: Sequence[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    piece: list[tuple[str, bytes]] = []
+    size = 0
+    for source in sources:
+        if piece and (len(piece) == PIECE or size + len(source[1]) > PIECE_BYTES):
+            yield piece
+            piece, size = [], 0
+        piece.append(source)
+        size += len(source[1])
+    if piece:
+        yield piece
+
+
+def read_length(store: Store, key: bytes) -> int:
+    """Return the length of a string of agents in bytes; 0 for a key of another type."""
+    try:
+        return int(store.client.strlen(store.keys.physical(key)))
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            return 0
+        raise
+
+
+def run_on_keys(store: Store, script: str, keys: Sequence[bytes], *words: Any) -> Any:
+    """Run a script that only reads, with keys of agents as its KEYS; return its reply."""
+    named = [store.keys.physical(key) for key in keys]
+    return store.client.eval(script, len(named), *named, *words)
