@@ -1,0 +1,263 @@
+"""The denials of guards: their reply codes and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from keyleash.errors.base import KeyleashError, shown
+
+__all__ = [
+    "ArgsTooManyError",
+    "AuditFullError",
+    "BudgetExhaustedError",
+    "CallNotPermittedError",
+    "ChannelNotGrantedError",
+    "ClassNotGrantedError",
+    "CommandRefusedError",
+    "CounterCorruptError",
+    "KeyDeniedError",
+    "KeyNotGrantedError",
+    "KeysMismatchError",
+    "LeashError",
+    "NotActiveError",
+    "PolicyStaleError",
+    "RateLimitedError",
+    "ReplyCode",
+    "SuspendedError",
+    "TokenExpiredError",
+    "TokenRevokedError",
+    "TokenUnknownError",
+    "ValueTooLargeError",
+    "WorkTooLargeError",
+]
+
+
+class ReplyCode(StrEnum):
+    """The codes of denials, `LEASH <CODE> key=value …`, shared by Lua and Python."""
+
+    SUSPENDED = "SUSPENDED"
+    POLICY_STALE = "POLICY_STALE"
+    TOKEN_UNKNOWN = "TOKEN_UNKNOWN"
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"
+    TOKEN_REVOKED = "TOKEN_REVOKED"
+    COMMAND_REFUSED = "COMMAND_REFUSED"
+    CLASS_NOT_GRANTED = "CLASS_NOT_GRANTED"
+    KEY_NOT_GRANTED = "KEY_NOT_GRANTED"
+    KEY_DENIED = "KEY_DENIED"
+    CHANNEL_NOT_GRANTED = "CHANNEL_NOT_GRANTED"
+    KEYS_MISMATCH = "KEYS_MISMATCH"
+    ARGS_TOO_MANY = "ARGS_TOO_MANY"
+    NOT_ACTIVE = "NOT_ACTIVE"
+    RATE_LIMITED = "RATE_LIMITED"
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    AUDIT_FULL = "AUDIT_FULL"
+    COUNTER_CORRUPT = "COUNTER_CORRUPT"
+    WORK_TOO_LARGE = "WORK_TOO_LARGE"
+    VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
+
+
+class LeashError(KeyleashError, ResponseError):
+    """A guard denied the call.
+
+    Attributes:
+        code: The reply code.
+        details: The `key=value` pairs of the denial, unescaped; bytes that are not UTF-8 are
+            surrogate escapes.
+        identity: The identity that made the call; None if it is not known.
+    """
+
+    code: ReplyCode
+
+    def __init__(
+        self, details: Mapping[str, str] | None = None, *, help: str | None = None
+    ) -> None:
+        self.details: dict[str, str] = dict(details or {})
+        self.identity = self.details.get("identity")
+        pairs = " ".join(f"{name}={value!r}" for name, value in self.details.items())
+        super().__init__(f"{self.code} {pairs}".rstrip(), help=help)
+
+    @property
+    def key(self) -> str | None:
+        """The key that the denial names."""
+        return self.details.get("key")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown(self)})"
+
+
+class SuspendedError(LeashError):
+    """The identity is suspended: by an operator, its circuit breaker, or a prefix change."""
+
+    code = ReplyCode.SUSPENDED
+
+    @property
+    def reason(self) -> str:
+        """The reason; may be empty."""
+        return self.details.get("reason", "")
+
+    @property
+    def until_ms(self) -> int | None:
+        """The end in server time, Unix milliseconds; None if an operator must end it."""
+        until = self.details.get("until_ms", "")
+        return int(until) if until.isdecimal() else None
+
+
+class PolicyStaleError(LeashError):
+    """The guard belongs to a policy that is no longer active."""
+
+    code = ReplyCode.POLICY_STALE
+
+
+class CallNotPermittedError(PolicyStaleError, NoPermissionError):
+    """The server denies the client's user the call of this guard.
+
+    A fenced user may call only the active guard of its identity. So this reply takes the place
+    of POLICY_STALE once another policy is active; nothing ran. Clients read the guard record
+    again, and raise `RightMissingError` if the user may not call that guard either.
+    """
+
+
+class TokenUnknownError(LeashError):
+    """The identity has no such token."""
+
+    code = ReplyCode.TOKEN_UNKNOWN
+
+
+class TokenExpiredError(LeashError):
+    """The token's lifetime or idle timeout is over."""
+
+    code = ReplyCode.TOKEN_EXPIRED
+
+
+class TokenRevokedError(LeashError):
+    """The token was revoked."""
+
+    code = ReplyCode.TOKEN_REVOKED
+
+
+class CommandRefusedError(LeashError):
+    """The command is unknown, has no keys, or has keys that cannot be determined."""
+
+    code = ReplyCode.COMMAND_REFUSED
+
+
+class ClassNotGrantedError(LeashError):
+    """No grant on the key, or none at all, gives the operation class (`details["class"]`)."""
+
+    code = ReplyCode.CLASS_NOT_GRANTED
+
+
+class KeyNotGrantedError(LeashError):
+    """No grant matches the key (`details["key"]`)."""
+
+    code = ReplyCode.KEY_NOT_GRANTED
+
+
+class KeyDeniedError(LeashError):
+    """A deny rule matches the key, or it is a control key."""
+
+    code = ReplyCode.KEY_DENIED
+
+
+class ChannelNotGrantedError(LeashError):
+    """No grant matches the channel (`details["channel"]`)."""
+
+    code = ReplyCode.CHANNEL_NOT_GRANTED
+
+
+class KeysMismatchError(LeashError):
+    """The declared keys are not the keys of the command."""
+
+    code = ReplyCode.KEYS_MISMATCH
+
+
+class ArgsTooManyError(LeashError):
+    """The call has more arguments than Lua can pass on."""
+
+    code = ReplyCode.ARGS_TOO_MANY
+
+
+class NotActiveError(LeashError):
+    """The identity has no state: never loaded, removed, flushed or evicted."""
+
+    code = ReplyCode.NOT_ACTIVE
+
+
+class RateLimitedError(LeashError):
+    """A rate limit is used up."""
+
+    code = ReplyCode.RATE_LIMITED
+
+    @property
+    def retry_after_ms(self) -> int:
+        """Milliseconds, at least 1, after which the same call is allowed."""
+        return int(self.details["retry_after_ms"])
+
+
+class AuditFullError(LeashError):
+    """Too many events await their export, so no further event is allowed."""
+
+    code = ReplyCode.AUDIT_FULL
+
+
+class CounterCorruptError(LeashError):
+    """The counter of a limit is corrupt (`details["limit"]`).
+
+    Another client wrote to it. `keyleash limits reset` resets it.
+    """
+
+    code = ReplyCode.COUNTER_CORRUPT
+
+
+class BudgetExhaustedError(LeashError):
+    """A budget is exhausted until its window ends."""
+
+    code = ReplyCode.BUDGET_EXHAUSTED
+
+    @property
+    def resets_at_ms(self) -> int:
+        """Server time, Unix milliseconds, at which the budget's next window begins."""
+        return int(self.details["resets_at_ms"])
+
+
+class WorkTooLargeError(LeashError):
+    """The call would block the server for longer than the policy allows.
+
+    Nothing ran; the limit is `limits: {work: …}` of the identity.
+    """
+
+    code = ReplyCode.WORK_TOO_LARGE
+
+    @property
+    def work(self) -> int:
+        """The estimated work of the call or batch, in units of about 0.1 µs."""
+        return int(self.details["work"])
+
+    @property
+    def limit(self) -> int:
+        """The permitted work of one call or batch."""
+        return int(self.details["limit"])
+
+
+class ValueTooLargeError(LeashError):
+    """The call would make a string longer than a grant allows (`details["key"]`)."""
+
+    code = ReplyCode.VALUE_TOO_LARGE
+
+    @property
+    def bytes(self) -> int:
+        """The length of the resulting string."""
+        return int(self.details["bytes"])
+
+    @property
+    def limit(self) -> int:
+        """The permitted length."""
+        return int(self.details["limit"])
+
+
+DENIALS: dict[str, type[LeashError]] = {cls.code: cls for cls in LeashError.__subclasses__()}
+"""The class of each reply code."""
+assert set(DENIALS) == set(ReplyCode)  # noqa: S101 - each code has a class
