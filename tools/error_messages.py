@@ -18,9 +18,12 @@ from functools import cache
 from typing import Any
 
 import keyleash
-from keyleash.cli.failures import FAILED, SENTENCES, Failure
+from keyleash.cli.failures import FAILED, Failure
 from keyleash.errors import DENIALS, EXIT_CODES, KeyleashError, OperationError, UsageError
+from keyleash.store.failures import ServerFailure
+from keyleash.store.sentences import SENTENCES
 
+FAILURES = (Failure, ServerFailure)
 OMITTED = "…"
 DEPTH = 2
 """How many variables and functions are followed to a text."""
@@ -157,11 +160,11 @@ class _Source:
         for call, function, cls in self._calls:
             is_own = ast.unparse(call.func) == "super().__init__"
             raised: Any = self._names.get(cls if is_own else getattr(call.func, "id", ""))
-            if raised is not Failure and (not _is_error(raised) or raised is UsageError):
+            if raised not in FAILURES and (not _is_error(raised) or raised is UsageError):
                 continue
             called = raised.__mro__[1] if is_own else raised
             names = list(inspect.signature(called.__init__).parameters)[1:]
-            if raised is Failure:
+            if raised in FAILURES:
                 raised = None
             given = dict(zip(names, call.args, strict=False))
             given |= {item.arg: item.value for item in call.keywords if item.arg}

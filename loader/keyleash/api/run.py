@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
 import redis.asyncio as aio
 
+from keyleash.errors import KeyleashError
+from keyleash.store.connect import server_name
+from keyleash.store.failures import server_failure
 from keyleash.store.server_check import CheckedRedis, Client, require_supported
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -67,7 +71,8 @@ class Runner:
         self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return the result of *function* for the store."""
-        return function(self.open(), *args, **kwargs)
+        with self._explained():
+            return function(self.open(), *args, **kwargs)
 
     def change_prefixes(
         self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
@@ -84,12 +89,33 @@ class Runner:
     ) -> Iterator[T]:
         """Return the items of *function* for the store, without those that are None."""
         # Called now, and not with the first item, so that errors come early.
-        items = self.call(function, *args, **kwargs)
-        return (item for item in items if item is not None)
+        return self._each(self.call(function, *args, **kwargs))
+
+    def _each(self, items: Iterator[T | None]) -> Iterator[T]:
+        while True:
+            with self._explained():
+                item: Any = next(items, _END)
+            if item is _END:
+                return
+            if item is not None:
+                yield item
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Add a note to an error of the server: what it means, and what to do."""
+        try:
+            yield
+        except redis.RedisError as error:
+            if not isinstance(error, KeyleashError):
+                failure = server_failure(error, server_name(self.client))
+                error.add_note(f"keyleash: {failure.message}")
+                if failure.help:
+                    error.add_note(f"help: {failure.help}")
+            raise
 
 
 class AsyncRunner:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,127 +12,23 @@ from pathlib import Path
 import click
 from redis import exceptions as redis_errors
 
-from keyleash.cli.settings import hint_of, is_unanswered, reason_of
 from keyleash.cli.terminal import is_plain, print_json
-from keyleash.commands.facts import NOT_NAMED
 from keyleash.errors import (
-    BudgetExhaustedError,
-    ClusterError,
     KeyleashError,
     LeashError,
     PolicyError,
     Problem,
-    ReplyCode,
-    SuspendedError,
     WarningsError,
 )
 from keyleash.extras import missing_extra
-from keyleash.store.denied import missing_right
-from keyleash.store.server_check import IN_SCRIPT
-from keyleash.store.wire import is_of_a_cluster, server_message
-from keyleash.text import clock_time, printable, without_tokens
+from keyleash.store import failures as of_servers
+from keyleash.store.failures import server_failure
+from keyleash.store.sentences import explain
+from keyleash.text import printable, without_tokens
 
-SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
-    ReplyCode.SUSPENDED: (
-        "the identity is suspended: {reason}",
-        "resume it with `keyleash thaw NAME`",
-    ),
-    ReplyCode.POLICY_STALE: (
-        "the guard belongs to a policy that is no longer active",
-        "try again; if it persists, load the policy again",
-    ),
-    ReplyCode.TOKEN_UNKNOWN: (
-        "the server does not know the token",
-        "issue one with `keyleash token issue IDENTITY`",
-    ),
-    ReplyCode.TOKEN_EXPIRED: (
-        "the token has expired",
-        "issue a new one with `keyleash token issue IDENTITY`",
-    ),
-    ReplyCode.TOKEN_REVOKED: (
-        "the token was revoked",
-        "issue a new one with `keyleash token issue IDENTITY`",
-    ),
-    ReplyCode.COMMAND_REFUSED: (
-        "the command `{command}` is not allowed: {reason}",
-        "see `only` and `except` in the policy, and the reference of commands",
-    ),
-    ReplyCode.CLASS_NOT_GRANTED: (
-        "no grant gives `{class}`, which `{command}` needs",
-        "add `{class}` to `allow` of a grant, if the identity should have it",
-    ),
-    ReplyCode.KEY_NOT_GRANTED: (
-        "no grant covers the key `{key}`",
-        "use a key of the identity, or add a pattern to its grants",
-    ),
-    ReplyCode.KEY_DENIED: (
-        "the key `{key}` is denied by a `deny` rule",
-        "use another key, or change the `deny` rules of the identity",
-    ),
-    ReplyCode.CHANNEL_NOT_GRANTED: (
-        "no grant covers the channel `{channel}`",
-        "use a channel of the identity, or add a pattern to `channels` of a grant",
-    ),
-    ReplyCode.KEYS_MISMATCH: (
-        "the keys that were declared are not those of the command",
-        "call the guard through keyleash's client, of the same version",
-    ),
-    ReplyCode.ARGS_TOO_MANY: (
-        "the command has too many arguments: {arguments}",
-        "split it into several commands",
-    ),
-    ReplyCode.NOT_ACTIVE: (
-        "the identity of the token is in no active policy",
-        "see `keyleash status`; load a policy that has it with `keyleash load FILE`",
-    ),
-    ReplyCode.RATE_LIMITED: ("`{limit}` is exceeded", "try again in {retry_after_ms} ms"),
-    ReplyCode.BUDGET_EXHAUSTED: ("`{limit}` is exhausted", "it resets at {resets_at}"),
-    ReplyCode.AUDIT_FULL: (
-        "at least {events} events are not exported yet",
-        "export them with `keyleash audit export`; until then nothing more can be recorded",
-    ),
-    ReplyCode.COUNTER_CORRUPT: (
-        "the counter of `{limit}` is corrupt",
-        "find out what wrote to it, then reset it with `keyleash limits reset IDENTITY`",
-    ),
-    ReplyCode.WORK_TOO_LARGE: (
-        "`{command}` is {work} units of work, and the limit is {limit}",
-        "ask for less in one call (a range, COUNT or LIMIT), or raise `limits: {{work: …}}` in the"
-        " policy",
-    ),
-    ReplyCode.VALUE_TOO_LARGE: (
-        "the string `{key}` would have {bytes} bytes, and the limit is {limit}",
-        "write shorter values, or raise `values: {{max_bytes: …}}` of a grant",
-    ),
-}
-
-
-def explain(error: LeashError) -> tuple[str, str | None]:
-    """Return the message, code first, and the help for a denial; neither contains a token."""
-    message, help_ = SENTENCES[error.code]
-    if "reason" not in error.details:
-        message = message.removesuffix(": {reason}")
-    # A guard of another version may lack a detail. A container without its subcommand ends in a
-    # blank.
-    words = defaultdict(
-        lambda: "?", {name: printable(value).rstrip() for name, value in error.details.items()}
-    )
-    if isinstance(error, SuspendedError) and error.until_ms is not None:
-        help_ = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
-    if error.details.get("reason") == NOT_NAMED:
-        help_ = "name it in `only` of a grant, if the identity should have it"
-    if isinstance(error, BudgetExhaustedError):
-        words["resets_at"] = clock_time(error.resets_at_ms)
-    message = message.format_map(words)
-    if error.code is ReplyCode.CLASS_NOT_GRANTED and "key" in words:
-        message += f", on the key `{words['key']}`"
-    return f"{error.code}: {message}", error.help or (help_ and help_.format_map(words))
-
-
-FAILED = 1
+FAILED, UNREACHABLE = of_servers.FAILED, of_servers.UNREACHABLE
+NOT_PERMITTED = of_servers.NOT_PERMITTED
 USAGE = 2
-UNREACHABLE = 69
-NOT_PERMITTED = 77
 
 
 @dataclass(frozen=True)
@@ -156,39 +51,6 @@ BUG = Failure(
     "report it, with the command and the traceback",
 )
 """The failure for an unexpected exception."""
-
-# Before all others: the error of a loading server is a ConnectionError.
-_BY_CLASS = {
-    redis_errors.BusyLoadingError: Failure(
-        "server-loading", UNREACHABLE, "the server is still loading its data", "try again"
-    ),
-    redis_errors.ReadOnlyError: Failure(
-        "read-only", FAILED, "the server is a replica", "use its primary"
-    ),
-    redis_errors.OutOfMemoryError: Failure(
-        "out-of-memory", FAILED, "the server is out of memory", "raise its `maxmemory`"
-    ),
-    redis_errors.MasterDownError: Failure(
-        "primary-down",
-        UNREACHABLE,
-        "the server is a replica that has lost its primary, and does not serve reads",
-        "use the primary, or let the replica serve: `replica-serve-stale-data yes`",
-    ),
-}
-_BY_PREFIX = {
-    "NOREPLICAS": Failure(
-        "too-few-replicas",
-        FAILED,
-        "the server has fewer replicas than it requires for a write",
-        "start the replicas, or lower `min-replicas-to-write` of the server",
-    ),
-    "MISCONF": Failure(
-        "cannot-persist",
-        FAILED,
-        "the server denies writes, because it could not write to its disk",
-        "free disk space; see `INFO persistence` and the server's log",
-    ),
-}
 
 
 def failure_of(error: Exception, server: str, operation: str = "") -> Failure | None:
@@ -240,80 +102,22 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
 
 
 def _server_failure(error: redis_errors.RedisError, server: str, operation: str) -> Failure:
-    message = printable(server_message(error)).rstrip(".")
-    for cls, failure in _BY_CLASS.items():
-        if isinstance(error, cls):
-            return failure
-    for prefix, failure in _BY_PREFIX.items():
-        if message.startswith(prefix):
-            return failure
-    match error:
-        case (
-            redis_errors.AuthenticationError()
-            | redis_errors.AuthenticationWrongNumberOfArgsError()
-            | redis_errors.AuthorizationError()
-        ):
-            return Failure(
-                "not-authenticated",
-                NOT_PERMITTED,
-                _authentication_message(message),
-                "set KEYLEASH_URL to redis://USER:PASSWORD@HOST:PORT/DB",
-            )
-        case redis_errors.ConnectionError() | redis_errors.TimeoutError():
-            verb = "read from" if is_unanswered(error) else "reach"
-            return Failure(
-                "server-unreachable",
-                UNREACHABLE,
-                f"cannot {verb} `{server}`: {reason_of(error)}",
-                hint_of(error, server),
-            )
-        case redis_errors.InvalidResponse():
-            return Failure(
-                "no-redis",
-                UNREACHABLE,
-                f"the server at `{server}` is not Redis",
-                "check --url, and its scheme",
-            )
-    if is_of_a_cluster(error):
-        cluster = ClusterError()
-        return Failure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
-    if isinstance(error, redis_errors.NoPermissionError) or IN_SCRIPT in message:
-        return Failure(
-            "not-permitted",
-            NOT_PERMITTED,
-            f"the server does not permit this to the user of the URL{_missing(error, message)}",
-            _help_of_roles(operation),
-        )
-    return Failure("server-error", FAILED, f"the server replied: {message}")
+    found = server_failure(error, server)
+    help_ = _help_of_roles(operation) if found.code == "not-permitted" else None
+    return Failure(found.code, found.exit_code, found.message, help_ or found.help)
 
 
-def _missing(error: Exception, message: str) -> str:
-    right = missing_right(error)
-    return f", which lacks {right}" if right else f": {message}"
-
-
-def _help_of_roles(operation: str) -> str:
+def _help_of_roles(operation: str) -> str | None:
     # Imported here: the operator API is heavy, and this is rare.
     from keyleash.operator.roles import roles_with  # noqa: PLC0415
 
-    if roles := roles_with(operation):
-        shown = " or ".join(f"`{name}`" for name in roles)
-        return (
-            f"the role {shown} has this right; `keyleash acl {roles[0]}` prints the rules of its"
-            " user"
-        )
+    roles = roles_with(operation)
+    if not roles:
+        return None
+    shown = " or ".join(f"`{name}`" for name in roles)
     return (
-        "use a user with that right; `ACL LOG` on the server shows what was denied, and"
-        " `keyleash fence plan` lists the commands that a fence omits"
+        f"the role {shown} has this right; `keyleash acl {roles[0]}` prints the rules of its user"
     )
-
-
-def _authentication_message(message: str) -> str:
-    if "without any password configured" in message:
-        return "the URL has a password, but the server's default user has none"
-    if "uthentication required" in message:
-        return "the server requires a user and a password, and the URL has none"
-    return f"the server does not accept the user and password of the URL: {message}"
 
 
 def _file_failure(error: OSError) -> Failure:

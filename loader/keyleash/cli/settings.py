@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +15,13 @@ from keyleash.errors import (
     OperationError,
     UsageError,
 )
-from keyleash.store import wire
 from keyleash.store.connect import DEFAULT_URL, connect, default_actor, shown_url
+from keyleash.store.failures import is_unanswered, reason_of
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.server_check import Client, require_supported
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.store import Store
-from keyleash.store.wire import server_message
-from keyleash.text import printable
 
 if TYPE_CHECKING:
     from keyleash.api import Operator
@@ -33,38 +30,6 @@ R = TypeVar("R")
 
 PARTS = ("dry_run", "recorded")
 """Options that make another operation of a command."""
-
-_HANDSHAKE = re.compile("SSL|TLS|EOF|reset by peer", re.IGNORECASE)
-_CONNECTING = re.compile(r"\A(Error \S+ (while )?connecting to|Timeout connecting)")
-
-
-def is_unanswered(error: Exception) -> bool:
-    """Return whether a request may have been sent, but no reply received."""
-    is_lost = type(error) in (redis_errors.ConnectionError, redis_errors.TimeoutError)
-    return is_lost and not _CONNECTING.search(server_message(error))
-
-
-def reason_of(error: Exception) -> str:
-    """Return the reason of a lost connection, printable."""
-    return printable(wire.reason_of(error))
-
-
-def hint_of(error: Exception, url: str) -> str:
-    """Return what to check if *url*, as it is shown, could not be reached."""
-    message = server_message(error)
-    if url.startswith("rediss:") and (_HANDSHAKE.search(message) or not is_unanswered(error)):
-        if "certificate" in message.lower():
-            return "the URL's `ssl_ca_certs` names the file of the authority that signed it"
-        return "check the scheme of the URL: without TLS it is `redis://`"
-    if url.startswith("redis:") and is_unanswered(error):
-        if isinstance(error, redis_errors.TimeoutError):
-            return (
-                "the server may be stopped or busy (`--timeout` waits longer),"
-                " or expect TLS (`rediss://`)"
-            )
-        return "check the scheme of the URL: with TLS it is `rediss://`"
-    return "check --url or KEYLEASH_URL; `keyleash serve` starts a development server"
-
 
 MAX_ACTOR_BYTES = 256
 

@@ -1,0 +1,169 @@
+"""The errors of servers and of connections, in words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from redis import exceptions as redis_errors
+
+from keyleash.errors import ClusterError
+from keyleash.store import wire
+from keyleash.store.denied import missing_right
+from keyleash.store.server_check import IN_SCRIPT
+from keyleash.store.wire import is_of_a_cluster, server_message
+from keyleash.text import printable
+
+FAILED, UNREACHABLE, NOT_PERMITTED = 1, 69, 77
+"""Exit codes of the CLI; the latter two are of sysexits.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFailure:
+    """What the error of a server means.
+
+    Attributes:
+        code: Its stable, machine-readable kind.
+        exit_code: The exit code of the CLI.
+        message: A sentence without secrets.
+        help: What to do, or None.
+    """
+
+    code: str
+    exit_code: int
+    message: str
+    help: str | None = None
+
+
+_HANDSHAKE = re.compile("SSL|TLS|EOF|reset by peer", re.IGNORECASE)
+_CONNECTING = re.compile(r"\A(Error \S+ (while )?connecting to|Timeout connecting)")
+
+
+def is_unanswered(error: Exception) -> bool:
+    """Return whether a request may have been sent, but no reply received."""
+    is_lost = type(error) in (redis_errors.ConnectionError, redis_errors.TimeoutError)
+    return is_lost and not _CONNECTING.search(server_message(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason of a lost connection, printable."""
+    return printable(wire.reason_of(error))
+
+
+def hint_of(error: Exception, url: str) -> str:
+    """Return what to check if *url*, as it is shown, could not be reached."""
+    message = server_message(error)
+    if url.startswith("rediss:") and (_HANDSHAKE.search(message) or not is_unanswered(error)):
+        if "certificate" in message.lower():
+            return "the URL's `ssl_ca_certs` names the file of the authority that signed it"
+        return "check the scheme of the URL: without TLS it is `redis://`"
+    if url.startswith("redis:") and is_unanswered(error):
+        if isinstance(error, redis_errors.TimeoutError):
+            return (
+                "the server may be stopped or busy (`--timeout` waits longer),"
+                " or expect TLS (`rediss://`)"
+            )
+        return "check the scheme of the URL: with TLS it is `rediss://`"
+    return "check --url or KEYLEASH_URL; `keyleash serve` starts a development server"
+
+
+# Before all others: the error of a loading server is a ConnectionError.
+_BY_CLASS = {
+    redis_errors.BusyLoadingError: ServerFailure(
+        "server-loading", UNREACHABLE, "the server is still loading its data", "try again"
+    ),
+    redis_errors.ReadOnlyError: ServerFailure(
+        "read-only", FAILED, "the server is a replica", "use its primary"
+    ),
+    redis_errors.OutOfMemoryError: ServerFailure(
+        "out-of-memory", FAILED, "the server is out of memory", "raise its `maxmemory`"
+    ),
+    redis_errors.MasterDownError: ServerFailure(
+        "primary-down",
+        UNREACHABLE,
+        "the server is a replica that has lost its primary, and does not serve reads",
+        "use the primary, or let the replica serve: `replica-serve-stale-data yes`",
+    ),
+}
+_BY_PREFIX = {
+    "NOREPLICAS": ServerFailure(
+        "too-few-replicas",
+        FAILED,
+        "the server has fewer replicas than it requires for a write",
+        "start the replicas, or lower `min-replicas-to-write` of the server",
+    ),
+    "MISCONF": ServerFailure(
+        "cannot-persist",
+        FAILED,
+        "the server denies writes, because it could not write to its disk",
+        "free disk space; see `INFO persistence` and the server's log",
+    ),
+}
+
+
+def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure:
+    """Return what the error of a server, or of the connection to it, means.
+
+    Args:
+        error: An error of redis-py.
+        server: The server's URL or address without secrets.
+    """
+    message = printable(server_message(error)).rstrip(".")
+    for cls, failure in _BY_CLASS.items():
+        if isinstance(error, cls):
+            return failure
+    for prefix, failure in _BY_PREFIX.items():
+        if message.startswith(prefix):
+            return failure
+    match error:
+        case (
+            redis_errors.AuthenticationError()
+            | redis_errors.AuthenticationWrongNumberOfArgsError()
+            | redis_errors.AuthorizationError()
+        ):
+            return ServerFailure(
+                "not-authenticated",
+                NOT_PERMITTED,
+                _authentication_message(message),
+                "set KEYLEASH_URL to redis://USER:PASSWORD@HOST:PORT/DB",
+            )
+        case redis_errors.ConnectionError() | redis_errors.TimeoutError():
+            verb = "read from" if is_unanswered(error) else "reach"
+            return ServerFailure(
+                "server-unreachable",
+                UNREACHABLE,
+                f"cannot {verb} `{server}`: {reason_of(error)}",
+                hint_of(error, server),
+            )
+        case redis_errors.InvalidResponse():
+            return ServerFailure(
+                "no-redis",
+                UNREACHABLE,
+                f"the server at `{server}` is not Redis",
+                "check --url, and its scheme",
+            )
+    if is_of_a_cluster(error):
+        cluster = ClusterError()
+        return ServerFailure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
+    if isinstance(error, redis_errors.NoPermissionError) or IN_SCRIPT in message:
+        return ServerFailure(
+            "not-permitted",
+            NOT_PERMITTED,
+            f"the server does not permit this to the user of the URL{_missing(error, message)}",
+            "use a user with that right; `ACL LOG` on the server shows what was denied, and"
+            " `keyleash fence plan` lists the commands that a fence omits",
+        )
+    return ServerFailure("server-error", FAILED, f"the server replied: {message}")
+
+
+def _missing(error: Exception, message: str) -> str:
+    right = missing_right(error)
+    return f", which lacks {right}" if right else f": {message}"
+
+
+def _authentication_message(message: str) -> str:
+    if "without any password configured" in message:
+        return "the URL has a password, but the server's default user has none"
+    if "uthentication required" in message:
+        return "the server requires a user and a password, and the URL has none"
+    return f"the server does not accept the user and password of the URL: {message}"
