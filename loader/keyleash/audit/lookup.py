@@ -133,15 +133,15 @@ def _read(
 
 def nothing_found(store: Store, what: str, query: Query) -> OperationError:
     """Return the error for a selection without entries, with its times and the server's."""
-    bounds = [
-        f"{word} {clock_time(time_ms)}"
+    bounds = "".join(
+        f" {word} {clock_time(time_ms)}"
         for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
         if time_ms is not None
-    ]
+    )
     now = clock_time(store.now_ms())
     return OperationError(
         "nothing-found",
-        " ".join([f"found no {what}", *bounds]),
+        f"found no {what}{bounds}",
         help=f"the server's clock says {now}; `keyleash audit stats` counts all entries",
     )
 

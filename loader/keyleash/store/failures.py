@@ -20,7 +20,7 @@ FAILED, UNREACHABLE, NOT_PERMITTED = 1, 69, 77
 
 @dataclass(frozen=True, slots=True)
 class ServerFailure:
-    """What the error of a server means.
+    """The meaning of a server's error.
 
     Attributes:
         code: Its stable, machine-readable kind.
