@@ -9,16 +9,19 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.describe import folded_text, short_value
+from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, Denial, KeyChange
 from keyleash.audit.lookup import find_event
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
 from keyleash.audit.streams import merged, stream_names
 from keyleash.audit.undo.trust import Trust
-from keyleash.audit.undo.values import Images, read_images
+from keyleash.audit.undo.values import UNVALIDATED, Images, read_images
 from keyleash.results import Result
 from keyleash.store.store import Store
-from keyleash.text import unescaped
+from keyleash.text import counted, iso_time, printable, unescaped, without_tokens
+
+Entry = AuditEvent | Denial | ControlEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class EventDetails(Result):
             read them.
     """
 
-    entries: tuple[AuditEvent | Denial | ControlEvent, ...]
+    entries: tuple[Entry, ...]
     values: Images | None = field(default=None, repr=False)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -41,6 +44,14 @@ class EventDetails(Result):
                 yield entry.to_dict(images=True)
             else:
                 yield entry.to_dict()
+
+    def __str__(self) -> str:
+        """Return name and value of all that is recorded, one a line."""
+        lines = [*_head(self.entries[0])]
+        for entry in self.entries:
+            lines += _body(entry, self.values)
+        width = max(len(name) for name, _ in lines)
+        return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `rows` as one object."""
@@ -67,6 +78,88 @@ def _values(store: Store, entries: tuple[AuditEvent | Denial | ControlEvent, ...
         return read_images(store, images) if images else None
     except ResponseError:
         return None
+
+
+Line = tuple[str, str]
+
+
+def _head(entry: Entry) -> Iterator[Line]:
+    """Yield the lines that all commands of a batch share."""
+    yield "event", entry.id
+    yield "time", iso_time(entry.time_ms)
+    if isinstance(entry, ControlEvent):
+        return
+    number = f", number {entry.seq}" if entry.seq else ""
+    yield "identity", f"{entry.identity}{number}"
+    if isinstance(entry, AuditEvent) and entry.actor:
+        yield "actor", printable(entry.actor)
+    yield "token", printable(entry.token)
+    yield "correlation", printable(entry.correlation)
+    yield "policy", printable(entry.policy)
+    if isinstance(entry, AuditEvent) and entry.cost:
+        costs = (counted(count, counter[:-1]) for counter, count in entry.cost.items())
+        yield "cost", ", ".join(costs)
+
+
+def _body(entry: Entry, values: Images | None) -> Iterator[Line]:
+    if isinstance(entry, ControlEvent):
+        yield "done", printable(entry.event)
+        yield "actor", printable(entry.actor)
+        for name, value in entry.details.items():
+            yield printable(name), printable(value)
+        return
+    place = f"{entry.item}. " if isinstance(entry, AuditEvent) and entry.item else ""
+    yield "operation", place + without_tokens(printable(entry.op))
+    for key in entry.keys:
+        yield "key", printable(key)
+    if isinstance(entry, Denial):
+        yield "denied", printable(entry.code)
+        if entry.reason:
+            yield "reason", printable(entry.reason)
+        if entry.until_ms is None:
+            yield "times", f"{entry.repeats}{folded_text(entry, ', of any {}')}"
+        else:
+            yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
+        return
+    for argument in entry.args or ():
+        yield "argument", printable(argument)
+    if entry.args_sha1 is not None:
+        yield "arguments", f"SHA-1 {entry.args_sha1}"
+    if entry.lengths is not None:
+        yield "arguments", ", ".join(counted(length, "byte") for length in entry.lengths)
+    yield "result", "ok" if entry.error is None else printable(entry.error)
+    if entry.is_untrusted:
+        yield "untrusted", "no policy of its time grants the identity these keys"
+    for change in entry.changes:
+        name = printable(change.key)
+        yield "before", f"{name}: {_before(change.before, change.large, values)}"
+        yield "after", f"{name}: {_after(change)}"
+
+
+def _before(before: BeforeImage | None, large: int, values: Images | None) -> str:
+    if before is None:
+        return f"not reversible: too large, {counted(large, 'byte')}"
+    if before.content is None:
+        return "absent"
+    value = values.get(before.content) if values else None
+    kind, data = before.content
+    form = "in the format of DUMP" if kind == "image" else "of text"
+    shown = short_value(value, 0) if value else f"{counted(len(data), 'byte')} {form}"
+    if values and before.content in values.withheld.images:
+        shown += f", not restored: {UNVALIDATED}"
+    return f"{shown}{_expiry(before.expires_ms)}"
+
+
+def _after(change: KeyChange) -> str:
+    if change.after is None:
+        return "not known"
+    if change.after == LARGE:
+        return "too large to be compared"
+    return f"{printable(change.after)}{_expiry(change.after_expires_ms)}"
+
+
+def _expiry(expires_ms: int | None) -> str:
+    return "" if expires_ms is None else f", expires {iso_time(expires_ms)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from keyleash.store.streams import (
     read_pages,
     streams_of,
 )
-from keyleash.text import clock_time, json_object
+from keyleash.text import clock_time, counted, json_object
 
 _WANTED = re.compile(
     r"(?:(?:(?P<kind>audit|denied):)?(?P<owner>[^/\s:]+)/)?(?P<id>[0-9]{1,19}-[0-9]{1,19})"
@@ -176,6 +176,13 @@ class Gap(Result):
     def missing(self) -> int:
         """Return the number of missing entries."""
         return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        numbers = f"{self.first}" if self.missing == 1 else f"{self.first} to {self.last}"
+        return (
+            f"gap: {counted(self.missing, self.kind)} of {self.identity} missing before"
+            f" {clock_time(self.time_ms)}: {numbers}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the gap as `audit log --json` prints it."""

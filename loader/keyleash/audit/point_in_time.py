@@ -18,7 +18,7 @@ from keyleash.errors import OperationError
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
 from keyleash.store.streams import audit_stream, stream_extent
-from keyleash.text import json_object
+from keyleash.text import clock_time, counted, json_object, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,17 @@ class ValueThen(Result):
     untrusted: Mapping[str, int] = field(default_factory=dict)
 
     time = Instant[datetime]("time_ms")
+
+    def __str__(self) -> str:
+        """Return type, size and expiry of the value, and the events around the time."""
+        value = self.value
+        length = counted(value.length, "byte" if value.kind == "string" else "element")
+        found = "did not exist" if value.is_absent else f"a {value.kind} of {length}"
+        expires = "" if value.expires_ms is None else f", to expire {clock_time(value.expires_ms)}"
+        until = f"until event {self.before.event}" if self.before else "as it is now"
+        since = f"since event {self.after.event}" if self.after else "no earlier change is recorded"
+        key, time = printable(self.key), clock_time(self.time_ms)
+        return f"`{key}` at {time}: {found}{expires}; {until}, {since}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the value as `audit as-of --json` prints it."""

@@ -32,7 +32,7 @@ from keyleash.cli.options import (
     since_option,
     until_option,
 )
-from keyleash.cli.render.audit import entry_line, entry_lines, say_gap, show_entries
+from keyleash.cli.render.audit import entry_line, show_entries
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
@@ -49,7 +49,6 @@ from keyleash.text import clock_time, counted, printable, without_tokens
 from keyleash.text import moment as time_of
 
 if TYPE_CHECKING:
-    from keyleash.audit.point_in_time import ValueThen
     from keyleash.audit.stats import Tally
 
 
@@ -120,7 +119,7 @@ def follow(settings: Settings, selection: Selection) -> None:
                 if settings.json:
                     print_json_line(item)
                 elif isinstance(item, Gap):
-                    say_gap(item)
+                    print_note(str(item))
                 else:
                     click.echo(entry_line(item))
     except Ended:
@@ -143,10 +142,7 @@ def show(settings: Settings, event: str) -> None:
         for row in found.rows():
             print_json_line(row)
         return
-    lines = list(entry_lines(found))
-    width = max(len(name) for name, _ in lines)
-    for name, value in lines:
-        click.echo(f"{name:<{width}}  {value}".rstrip())
+    click.echo(str(found))
 
 
 @click.command(epilog=example("keyleash audit timeline agents:jobs:42:state --since 1h"))
@@ -204,18 +200,8 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     if not then.value.is_absent:
         for line in value_lines(then.value):
             click.echo(line)
-    print_note(f"`{printable(then.key)}` at {clock_time(then.time_ms)}: {_described(then)}")
+    print_note(str(then))
     say_untrusted(then.untrusted)
-
-
-def _described(then: ValueThen) -> str:
-    value = then.value
-    length = counted(value.length, "byte" if value.kind == "string" else "element")
-    found = "did not exist" if value.is_absent else f"a {value.kind} of {length}"
-    expires = "" if value.expires_ms is None else f", to expire {clock_time(value.expires_ms)}"
-    until = f"until event {then.before.event}" if then.before else "as it is now"
-    since = f"since event {then.after.event}" if then.after else "no earlier change is recorded"
-    return f"{found}{expires}; {until}, {since}"
 
 
 @click.command(epilog=example("keyleash audit stats --since 1h"))
@@ -264,7 +250,7 @@ def stats(
         for kind, tallies in found.tables.items():
             _print_tallies(kind, tallies, top)
     for gap in found.gaps:
-        say_gap(gap)
+        print_note(str(gap))
 
 
 def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int) -> None:

@@ -137,19 +137,8 @@ def _follow(settings: Settings, *directory_and_identities: str, **arguments: Any
 
 
 def _warn(exported: Exported) -> None:
-    for found in exported.breaks:
-        label = "warning" if found.is_loss else "note"
-        print_note(f"{label}: `{exported.stream}`: {found}")
-    if exported.lost:
-        print_note(
-            f"warning: `{exported.stream}`: {counted(exported.lost, 'entry')}"
-            " that an earlier run began to export were trimmed before this run"
-        )
-    if exported.known:
-        print_note(
-            f"warning: `{exported.stream}`: {counted(exported.known, 'entry')}"
-            " of the server are not newer than the archive, and count as exported"
-        )
+    for warning in exported.warnings:
+        print_note(warning)
 
 
 def _row(exported: Exported) -> list[str]:

@@ -18,7 +18,7 @@ from keyleash.cli.options import (
     until_option,
     yes_option,
 )
-from keyleash.cli.render.undo import print_plan, summary
+from keyleash.cli.render.undo import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
@@ -106,7 +106,7 @@ def _apply(settings: Settings, plan: UndoPlan, yes: bool) -> UndoResult:
     ):
         raise OperationError("declined", "nothing was undone")
     undone = settings.operator.undo.apply(plan)
-    print_note(summary(undone))
+    print_note(str(undone))
     print_note(f"to revert this undo: keyleash undo --correlation {undone.correlation}")
     return undone
 

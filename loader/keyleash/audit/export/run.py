@@ -29,7 +29,7 @@ from keyleash.results import Result
 from keyleash.store.identities import require_known
 from keyleash.store.store import Store
 from keyleash.store.streams import AuditStream, StreamKind, record_action
-from keyleash.text import json_object
+from keyleash.text import counted, json_object
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 << 20
@@ -116,6 +116,25 @@ class Exported(Result):
     breaks: list[SequenceBreak] = field(default_factory=list)
     lost: int = 0
     known: int = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return its breaks and missing entries in words, each beginning with its severity."""
+        found = [
+            f"{'warning' if item.is_loss else 'note'}: `{self.stream}`: {item}"
+            for item in self.breaks
+        ]
+        if self.lost:
+            found.append(
+                f"warning: `{self.stream}`: {counted(self.lost, 'entry')}"
+                " that an earlier run began to export were trimmed before this run"
+            )
+        if self.known:
+            found.append(
+                f"warning: `{self.stream}`: {counted(self.known, 'entry')}"
+                " of the server are not newer than the archive, and count as exported"
+            )
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the step as `audit export --json` prints it."""

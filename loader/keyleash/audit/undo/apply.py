@@ -21,7 +21,7 @@ from keyleash.store.keyspace import OPERATORS
 from keyleash.store.scripts import UNDO
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
-from keyleash.text import json_object
+from keyleash.text import counted, json_object
 
 _NO_EXPIRY = b"-1"
 
@@ -39,6 +39,10 @@ class UndoResult(Result):
     events: tuple[str, ...]
     restored: tuple[bytes, ...]
     removed: tuple[bytes, ...]
+
+    def __str__(self) -> str:
+        parts = (("restored", self.restored), ("removed", self.removed))
+        return ", ".join(f"{counted(len(keys), 'key')} {done}" for done, keys in parts if keys)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `undo --json` prints it, with the numbers of keys."""

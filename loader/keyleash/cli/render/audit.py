@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit.describe import folded_text, short_value
-from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, Denial, KeyChange
+from keyleash.audit.describe import folded_text
+from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.lookup import Gap, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
-from keyleash.audit.undo.values import UNVALIDATED
 from keyleash.cli.render.table import Column, fits, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json_line, print_note
-from keyleash.text import clock_time, counted, iso_time, printable, without_tokens
+from keyleash.text import counted, iso_time, printable, without_tokens
 
 if TYPE_CHECKING:
-    from keyleash.audit import EventDetails
-    from keyleash.audit.undo.values import Images
     from keyleash.cli.audit_selection import AnyEntry
 
 
@@ -135,95 +132,6 @@ def _result(entry: AuditEvent | Denial) -> str:
             return f"{result} (untrusted)" if entry.is_untrusted else result
 
 
-Line = tuple[str, str]
-
-
-def entry_lines(details: EventDetails) -> Iterator[Line]:
-    """Yield name and value of all that is recorded about an event: its commands, or a denial."""
-    yield from _head(details.entries[0])
-    for entry in details.entries:
-        yield from _body(entry, details.values)
-
-
-def _head(entry: AnyEntry) -> Iterator[Line]:
-    """Yield the lines that all commands of a batch share."""
-    yield "event", entry.id
-    yield "time", iso_time(entry.time_ms)
-    if isinstance(entry, ControlEvent):
-        return
-    number = f", number {entry.seq}" if entry.seq else ""
-    yield "identity", f"{entry.identity}{number}"
-    if isinstance(entry, AuditEvent) and entry.actor:
-        yield "actor", printable(entry.actor)
-    yield "token", printable(entry.token)
-    yield "correlation", printable(entry.correlation)
-    yield "policy", printable(entry.policy)
-    if isinstance(entry, AuditEvent) and entry.cost:
-        costs = (counted(count, counter[:-1]) for counter, count in entry.cost.items())
-        yield "cost", ", ".join(costs)
-
-
-def _body(entry: AnyEntry, values: Images | None) -> Iterator[Line]:
-    if isinstance(entry, ControlEvent):
-        yield "done", printable(entry.event)
-        yield "actor", printable(entry.actor)
-        for name, value in entry.details.items():
-            yield printable(name), printable(value)
-        return
-    place = f"{entry.item}. " if isinstance(entry, AuditEvent) and entry.item else ""
-    yield "operation", place + without_tokens(printable(entry.op))
-    for key in entry.keys:
-        yield "key", printable(key)
-    if isinstance(entry, Denial):
-        yield "denied", printable(entry.code)
-        if entry.reason:
-            yield "reason", printable(entry.reason)
-        if entry.until_ms is None:
-            yield "times", f"{entry.repeats}{folded_text(entry, ', of any {}')}"
-        else:
-            yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
-        return
-    for argument in entry.args or ():
-        yield "argument", printable(argument)
-    if entry.args_sha1 is not None:
-        yield "arguments", f"SHA-1 {entry.args_sha1}"
-    if entry.lengths is not None:
-        yield "arguments", ", ".join(counted(length, "byte") for length in entry.lengths)
-    yield "result", "ok" if entry.error is None else printable(entry.error)
-    if entry.is_untrusted:
-        yield "untrusted", "no policy of its time grants the identity these keys"
-    for change in entry.changes:
-        name = printable(change.key)
-        yield "before", f"{name}: {_before(change.before, change.large, values)}"
-        yield "after", f"{name}: {_after(change)}"
-
-
-def _before(before: BeforeImage | None, large: int, values: Images | None) -> str:
-    if before is None:
-        return f"not reversible: too large, {counted(large, 'byte')}"
-    if before.content is None:
-        return "absent"
-    value = values.get(before.content) if values else None
-    kind, data = before.content
-    form = "in the format of DUMP" if kind == "image" else "of text"
-    shown = short_value(value, 0) if value else f"{counted(len(data), 'byte')} {form}"
-    if values and before.content in values.withheld.images:
-        shown += f", not restored: {UNVALIDATED}"
-    return f"{shown}{_expiry(before.expires_ms)}"
-
-
-def _after(change: KeyChange) -> str:
-    if change.after is None:
-        return "not known"
-    if change.after == LARGE:
-        return "too large to be compared"
-    return f"{printable(change.after)}{_expiry(change.after_expires_ms)}"
-
-
-def _expiry(expires_ms: int | None) -> str:
-    return "" if expires_ms is None else f", expires {iso_time(expires_ms)}"
-
-
 def show_entries(
     settings: Settings,
     entries: Iterable[AnyEntry],
@@ -255,19 +163,10 @@ def show_entries(
     if shown:
         print_control(shown) if isinstance(shown[0], ControlEvent) else print_events(shown)
     for gap in missing:
-        say_gap(gap)
+        print_note(str(gap))
     if folded := sum(item.folded_count for item in shown if isinstance(item, Denial)):
         print_note(
             f"{counted(folded, 'denial')} {'has' if folded == 1 else 'have'} no entry:"
             " `×` counts them with the first of their kind"
         )
     return count
-
-
-def say_gap(gap: Gap) -> None:
-    """Report a gap on standard error."""
-    numbers = f"{gap.first}" if gap.missing == 1 else f"{gap.first} to {gap.last}"
-    print_note(
-        f"gap: {counted(gap.missing, gap.kind)} of {gap.identity} missing before"
-        f" {clock_time(gap.time_ms)}: {numbers}"
-    )

@@ -12,10 +12,10 @@ from keyleash.audit.undo import untrusted_text
 from keyleash.audit.undo.plan import action_text, conflict_label, conflict_reason
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
-from keyleash.text import counted, printable
+from keyleash.text import printable
 
 if TYPE_CHECKING:
-    from keyleash.audit.undo import Conflict, KeyPlan, UndoPlan, UndoResult
+    from keyleash.audit.undo import Conflict, KeyPlan, UndoPlan
 
 
 MAX_OTHERS = 5
@@ -66,13 +66,3 @@ def _print_conflict(plan: KeyPlan, conflict: Conflict) -> None:
     label = click.style(conflict_label(conflict), fg="yellow" if conflict.is_forced else "red")
     colon = "" if conflict.kind in {"changed", "unverified"} else ":"
     click.echo(f"{label}: `{printable(plan.key)}`{colon} {conflict_reason(plan, conflict)}")
-
-
-def summary(undone: UndoResult) -> str:
-    """Return the result of an undo in one line."""
-    parts = []
-    if undone.restored:
-        parts.append(f"{counted(len(undone.restored), 'key')} restored")
-    if undone.removed:
-        parts.append(f"{counted(len(undone.removed), 'key')} removed")
-    return ", ".join(parts)
