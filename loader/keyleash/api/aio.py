@@ -366,7 +366,8 @@ class AsyncOperator:
         Args:
             nodes: Clients or URLs of further servers; user and password of a URL default to those
                 of this server.
-            accept: Codes of findings to accept.
+            accept: Codes of findings to accept; `keyleash.doctor.accepted_findings` returns those
+                of `keyleash.toml`.
             timeout: The longest wait for each reply of the other servers, in seconds.
 
         Raises:

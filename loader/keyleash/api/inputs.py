@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from keyleash.errors import PolicyError, Span
-from keyleash.policy.quantities import parse_duration
+from keyleash.policy.quantities import parse_duration, parse_moment
 
 Duration = str | timedelta
 """A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
@@ -67,21 +67,8 @@ def time_ms_of(name: str, value: Moment | None, now_ms: int) -> int | None:
         case timedelta():
             return max(0, now_ms - round(value.total_seconds() * 1000))
         case str():
-            return _parsed(name, value, now_ms)
+            try:
+                return parse_moment(value, now_ms)
+            except ValueError as error:
+                raise ValueError(f"`{name}`: {error}") from None
     raise TypeError(f"`{name}` must be a str, timedelta or datetime, not {type(value).__name__}")
-
-
-def _parsed(name: str, text: str, now_ms: int) -> int:
-    try:
-        return max(0, now_ms - parse_duration(text, Span("", 1, 1)) * 1000)
-    except PolicyError as error:
-        if error.problems[0].code == "duration-out-of-range":
-            raise ValueError(f"`{name}`: {error.problems[0].message}") from None
-    try:
-        time = datetime.fromisoformat(text)
-        return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise ValueError(
-            f"`{name}`: `{text}` is neither a duration such as `10m` nor a time such as"
-            " `2026-01-31T12:00Z`"
-        ) from None

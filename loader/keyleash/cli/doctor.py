@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tomllib
-from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,12 +10,10 @@ from keyleash.cli.failures import FAILED, NOT_PERMITTED
 from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note, read_input
-from keyleash.doctor.examine import require_codes
-from keyleash.errors import UsageError
-from keyleash.policy.problems import quote
+from keyleash.cli.terminal import print_json, print_note
+from keyleash.doctor import accepted_findings
 from keyleash.store.connect import NODE_TIMEOUT_S
-from keyleash.text import counted, printable
+from keyleash.text import printable
 
 if TYPE_CHECKING:
     from keyleash.doctor import Examination
@@ -73,63 +67,8 @@ def _print(examination: Examination) -> None:
         click.echo(f"  help: {printable(finding.help)}")
     for skipped in examination.skipped:
         click.echo(f"{_where(skipped)}not checked: {skipped.check}: {printable(skipped.reason)}")
-    print_note(_summary(examination))
+    print_note(examination.summary)
 
 
 def _where(result: CheckResult) -> str:
     return f"{result.node}: " if result.node else ""
-
-
-def _summary(examination: Examination) -> str:
-    looked = counted(len(examination.servers), "server")
-    count = Counter(str(finding.severity) for finding in examination.findings)
-    numbers = [counted(count[name], name) for name in ("error", "warning") if count[name]]
-    # "advice" has no plural.
-    numbers += [f"{count['advice']} advice"] if count["advice"] else []
-    found = ", ".join(numbers) or "no finding"
-    if examination.accepted:
-        found += f", {len(examination.accepted)} accepted"
-    if not examination.skipped:
-        return f"{looked}: {found}"
-    return f"{looked}: {found}; {counted(len(examination.skipped), 'check')} could not be made"
-
-
-VARIABLE = "KEYLEASH_CONFIG"
-CONFIG_FILE = "keyleash.toml"
-
-
-def accepted_findings() -> tuple[str, ...]:
-    """
-    Return the codes under `doctor.accept` of the configuration file.
-
-    The file is the one that KEYLEASH_CONFIG names, or `keyleash.toml` in the working directory
-    if there is one.
-
-    Raises:
-        OperationError (file): The file cannot be read.
-        UsageError: It is not TOML, or has another setting.
-        OperationError (unknown-code): It accepts a finding that does not exist.
-    """
-    named = os.environ.get(VARIABLE)
-    file = named or CONFIG_FILE
-    if not named and not Path(file).exists():
-        return ()
-    try:
-        document = tomllib.loads(read_input(file).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _bad(file, f"is not TOML: {error}") from None
-    doctor: Any = document.pop("doctor", {})
-    codes = doctor.pop("accept", []) if isinstance(doctor, dict) else None
-    if document or doctor or not isinstance(codes, list):
-        raise _bad(file, "may have the list `accept` under `doctor`, and no other setting")
-    if not all(isinstance(code, str) for code in codes):
-        raise _bad(file, "has something else than strings in `accept`")
-    require_codes(codes, file)
-    return tuple(codes)
-
-
-def _bad(file: str, problem: str) -> UsageError:
-    return UsageError(
-        f"the configuration file {quote(file)} {problem}",
-        help='write `[doctor]`, and below it `accept = ["vulnerable-version"]`',
-    )

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from redis import exceptions as redis_errors
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import STANDARD_INPUT
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
-from keyleash.policy.quantities import parse_duration
+from keyleash.policy.quantities import parse_duration, parse_moment
 from keyleash.store.connect import NODE_TIMEOUT_S, connect, has_password
 from keyleash.store.identities import known_identities
 from keyleash.store.prefixes import server_keyspace
@@ -179,43 +179,26 @@ def as_duration(
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A time by the server's clock.
-
-    Attributes:
-        text: The argument as given.
-        ago_ms: Distance into the past; None if the argument is a date.
-        time_ms: The date in Unix milliseconds.
-    """
+    """A time by the server's clock, as it was given."""
 
     text: str
-    ago_ms: int | None
-    time_ms: int = 0
 
     def at(self, now_ms: int) -> int:
         """Return Unix milliseconds, given the server's time."""
-        return max(0, self.time_ms if self.ago_ms is None else now_ms - self.ago_ms)
+        return parse_moment(self.text, now_ms)
 
 
 def moment(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> Moment | None:
-    """Parse an option or argument as `10m` ago or as ISO 8601, in UTC by default."""
+    """Read an option or argument as `10m` ago or as ISO 8601, in UTC by default."""
     if value is None:
         return None
     try:
-        return Moment(value, parse_duration(value, Span("", 1, 1)) * 1000)
-    except PolicyError as error:
-        if error.problems[0].code == "duration-out-of-range":
-            raise click.BadParameter(error.problems[0].message) from None
-    try:
-        date = datetime.fromisoformat(value)
-        aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-        return Moment(value, None, round(aware.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"`{value}` is not a time; write a duration ago, such as `10m`, or a time, such as"
-            " `2026-01-31T12:00Z`"
-        ) from None
+        parse_moment(value, 0)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return Moment(value)
 
 
 since_option = click.option(

@@ -1,7 +1,8 @@
 """Diagnose a deployment: findings with remedies, and checks that were skipped."""
 
-from keyleash.doctor.examine import CODES, Examination, examine, examine_nodes
-from keyleash.doctor.findings import DoctorFinding, Severity, Skipped
+from keyleash.doctor.config import accepted_findings
+from keyleash.doctor.examine import Examination, examine, examine_nodes
+from keyleash.doctor.findings import CODES, DoctorFinding, Severity, Skipped
 
 __all__ = [
     "CODES",
@@ -9,6 +10,7 @@ __all__ = [
     "Examination",
     "Severity",
     "Skipped",
+    "accepted_findings",
     "examine",
     "examine_nodes",
 ]

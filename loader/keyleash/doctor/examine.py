@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,17 +14,17 @@ from redis import exceptions as redis_errors
 from keyleash.doctor.checks import records, settings, users
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import (
-    FINDINGS,
+    CODES,
     CheckResult,
     DoctorFinding,
     Severity,
     Skipped,
     finding,
+    require_codes,
 )
-from keyleash.errors import KeyleashError, OperationError
+from keyleash.errors import KeyleashError
 from keyleash.fence import read_records
 from keyleash.operator.load.compile import prepare_active
-from keyleash.policy.problems import listing, quote
 from keyleash.results import Result
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.store.prefixes import read_seal
@@ -31,11 +32,9 @@ from keyleash.store.records import read_active
 from keyleash.store.server import Address, ping, read_role
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
-from keyleash.text import json_object
+from keyleash.text import counted, json_object
 from keyleash.watch.sentinels import node_connector
 from keyleash.watch.topology import Topology, WatchedNode
-
-CODES = tuple(FINDINGS)
 
 Connect = Callable[[Address], Client]
 Check = Callable[[Deployment, Server], Iterable[CheckResult]]
@@ -56,23 +55,6 @@ EVERYTHING = "everything"
 """The check name of a server on which every check is skipped."""
 LOOKS = 3
 """Attempts if a policy is activated during each one."""
-
-
-def require_codes(names: Iterable[str], file: str | None = None) -> None:
-    """
-    Check that every name is a code; *file* is the configuration file with the names, if any.
-
-    Raises:
-        OperationError (unknown-code): A name is not a code.
-    """
-    for name in names:
-        if name not in FINDINGS:
-            where = f"in the configuration file {quote(file)}: " if file else ""
-            raise OperationError(
-                "unknown-code",
-                f"{where}no doctor finding has the code {quote(name)}",
-                help=f"the codes are {listing(CODES)}",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +84,21 @@ class Examination(Result):
         """Return whether no server could be examined."""
         unseen = {item.node for item in self.skipped if item.check == EVERYTHING}
         return unseen >= {server.name for server in self.servers}
+
+    @property
+    def summary(self) -> str:
+        """The numbers of servers, findings and skipped checks, on one line."""
+        looked = counted(len(self.servers), "server")
+        count = Counter(str(finding.severity) for finding in self.findings)
+        numbers = [counted(count[name], name) for name in ("error", "warning") if count[name]]
+        # "advice" has no plural.
+        numbers += [f"{count['advice']} advice"] if count["advice"] else []
+        found = ", ".join(numbers) or "no finding"
+        if self.accepted:
+            found += f", {len(self.accepted)} accepted"
+        if not self.skipped:
+            return f"{looked}: {found}"
+        return f"{looked}: {found}; {counted(len(self.skipped), 'check')} could not be made"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `keyleash doctor --json` prints it."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from keyleash.errors import OperationError
 from keyleash.operator.load.checks import EVICTION_ADVICE, RESTORE_CODE
-from keyleash.policy.problems import listing
+from keyleash.policy.problems import listing, quote
 from keyleash.results import Result
 from keyleash.store.server_check import PAYLOAD_ADVICE
 
@@ -265,6 +266,7 @@ FINDINGS = {
     ),
 }
 """All findings by code, in the order of an examination."""
+CODES = tuple(FINDINGS)
 
 SHOWN = 5
 
@@ -296,3 +298,20 @@ def finding(
         kind.help.format(**values),
         node,
     )
+
+
+def require_codes(names: Iterable[str], file: str | None = None) -> None:
+    """
+    Check that every name is a code; *file* is the configuration file with the names, if any.
+
+    Raises:
+        OperationError (unknown-code): A name is not a code.
+    """
+    for name in names:
+        if name not in FINDINGS:
+            where = f"in the configuration file {quote(file)}: " if file else ""
+            raise OperationError(
+                "unknown-code",
+                f"{where}no doctor finding has the code {quote(name)}",
+                help=f"the codes are {listing(CODES)}",
+            )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime
 
-from keyleash.errors import Span
+from keyleash.errors import PolicyError, Span
 from keyleash.policy.problems import did_you_mean, fail, listing, quote
 
 UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
@@ -84,6 +85,32 @@ def parse_duration(
             f"write `{max_days}d` or less; {because}",
         )
     return seconds
+
+
+def parse_moment(text: str, now_ms: int) -> int:
+    """
+    Read a time: a duration before *now_ms* such as `10m`, or ISO 8601, in UTC by default.
+
+    Returns:
+        Unix milliseconds, at least 0.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    try:
+        return max(0, now_ms - parse_duration(text, Span("", 1, 1)) * 1000)
+    except PolicyError as error:
+        if error.problems[0].code == "duration-out-of-range":
+            raise ValueError(error.problems[0].message) from None
+    try:
+        time = datetime.fromisoformat(text)
+        aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+        return max(0, round(aware.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"`{text}` is not a time; write a duration ago, such as `10m`, or a time, such as"
+            " `2026-01-31T12:00Z`"
+        ) from None
 
 
 def parse_wait(text: str, span: Span) -> int:
