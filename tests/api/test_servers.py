@@ -164,3 +164,17 @@ def test_asyncio_operator_fences_and_seals(embedded: RealServer, op: keyleash.Op
 
     asyncio.run(work())
     assert op.fence.identities() == ()
+
+
+def test_acl_user_of_a_role_is_what_the_command_prints(
+    embedded: RealServer, op: keyleash.Operator
+) -> None:
+    """An orchestrator creates users for its parts."""
+    user = op.acl("issuer")
+
+    assert user.command.startswith("ACL SETUSER keyleash-issuer on ")
+    assert Cli(embedded.url).json("acl", "issuer") == user.to_dict()
+    with raises_code("unknown-role"):
+        op.acl("king")
+    with pytest.raises(UsageError, match="cannot be the name"):
+        op.acl("issuer", user="two words")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.cli.init import EXAMPLES
+from keyleash.operator.examples import EXAMPLES
 from support.command_line import Cli
 
 FILES = {"agents.yaml", "agents.test.yaml", ".env.example"}

@@ -30,6 +30,7 @@ from keyleash.operator.load.consent import (
     plan_rollback,
     require_policy,
 )
+from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
 from keyleash.status import Snapshot, read_snapshot
@@ -349,6 +350,27 @@ class AsyncOperator:
     async def status(self) -> Snapshot:
         """Return the identities with their tokens, limits and recent denials."""
         return await self._run.call(read_snapshot)
+
+    async def acl(
+        self,
+        role: str,
+        *,
+        user: str | None = None,
+        transport: Transport = Transport.EVALSHA,
+    ) -> RoleUser:
+        """Return the ACL user who can do what a role of operators does; nothing is changed.
+
+        Args:
+            role: The role, such as `issuer`, `loader` or `auditor`.
+            user: The name of the user; `keyleash-ROLE` if None.
+            transport: How guards are called: functions need further rights.
+
+        Raises:
+            OperationError (unknown-role): there is no such role.
+            OperationError (no-policy): the rules name key patterns, and no policy is active.
+            UsageError: *user* cannot be the name of an ACL user.
+        """
+        return await self._run.call(role_user, role, user, transport)
 
     async def server(self) -> ServerSummary:
         """Return facts that tell this server from another; also if its keys are being moved."""

@@ -27,10 +27,10 @@ from keyleash.audit.read import recorded_correlation
 from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
+from keyleash.operator.load.consent import Progress
 from keyleash.policy.patterns import parse_pattern
 from keyleash.status import identity_statuses
 from keyleash.store.connect import connect_nodes, server_name
-from keyleash.store.moves import Report
 from keyleash.store.prefixes import ChangeKind
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client
@@ -220,7 +220,7 @@ def change(
     nodes: Sequence[Client],
     *,
     adopt: Sequence[str] = (),
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> ChangeResult:
     """Change the prefixes of all keys."""
     others = connect_nodes(store.client, nodes)

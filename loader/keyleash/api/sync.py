@@ -31,6 +31,7 @@ from keyleash.operator.load.consent import (
     plan_rollback,
     require_policy,
 )
+from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
 from keyleash.status import Snapshot, read_snapshot
@@ -348,6 +349,27 @@ class Operator:
     def status(self) -> Snapshot:
         """Return the identities with their tokens, limits and recent denials."""
         return self._run.call(read_snapshot)
+
+    def acl(
+        self,
+        role: str,
+        *,
+        user: str | None = None,
+        transport: Transport = Transport.EVALSHA,
+    ) -> RoleUser:
+        """Return the ACL user who can do what a role of operators does; nothing is changed.
+
+        Args:
+            role: The role, such as `issuer`, `loader` or `auditor`.
+            user: The name of the user; `keyleash-ROLE` if None.
+            transport: How guards are called: functions need further rights.
+
+        Raises:
+            OperationError (unknown-role): there is no such role.
+            OperationError (no-policy): the rules name key patterns, and no policy is active.
+            UsageError: *user* cannot be the name of an ACL user.
+        """
+        return self._run.call(role_user, role, user, transport)
 
     def server(self) -> ServerSummary:
         """Return facts that tell this server from another; also if its keys are being moved."""

@@ -17,12 +17,10 @@ from keyleash.fence import (
     PasswordRotation,
     Tier,
 )
+from keyleash.operator.load.consent import Progress
 from keyleash.store.prefixes import ChangeKind
 from keyleash.store.server_check import Client
 from keyleash.vault import ChangeResult, adopt_keys, release_keys
-
-Progress = Callable[[int, int | None], None]
-"""Called with the number of scanned keys and their total, which is None if it is not known."""
 
 
 class FenceOperations:

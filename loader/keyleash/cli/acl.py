@@ -9,10 +9,8 @@ from keyleash.cli.options import example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
-from keyleash.errors import UsageError
-from keyleash.operator.roles import ROLES, acl_words, read_role_rules, require_role
+from keyleash.operator.roles import ROLES
 from keyleash.store.wire import Transport
-from keyleash.text import printable
 
 
 class RoleName(StringParamType):
@@ -46,43 +44,16 @@ def acl(settings: Settings, role: str | None, user: str | None, transport: str) 
     again after `keyleash vault`, whose prefixes they contain, and after a load with other key
     patterns.
     """
-    if role is None:
-        _list_roles(settings)
-        return
-    chosen = require_role(role)
-    name = f"keyleash-{role}" if user is None else user
-    if not name.isprintable() or not name or set(name) & set(" \"'\\"):
-        raise UsageError(
-            f"`{printable(name)}` cannot be the name of an ACL user",
-            help="use letters, digits, `-` and `_`",
+    if role is not None:
+        found = settings.operator.acl(role, user=user, transport=Transport(transport))
+        if settings.json:
+            print_json(found)
+        else:
+            click.echo(found.command)
+    elif settings.json:
+        print_json(list(ROLES.values()))
+    else:
+        print_table(
+            [Column("role"), Column("", fold=True)],
+            ([item.name, item.summary] for item in ROLES.values()),
         )
-    rules = read_role_rules(settings.store, chosen, Transport(transport))
-    words = acl_words(rules)
-    line = " ".join(("ACL SETUSER", name, *words))
-    if settings.json:
-        print_json(
-            {
-                "role": role,
-                "user": name,
-                "operations": list(chosen.operations),
-                "rules": list(words),
-                "command": line,
-            }
-        )
-        return
-    click.echo(line)
-
-
-def _list_roles(settings: Settings) -> None:
-    if settings.json:
-        print_json(
-            [
-                {"role": item.name, "summary": item.summary, "operations": list(item.operations)}
-                for item in ROLES.values()
-            ]
-        )
-        return
-    print_table(
-        [Column("role"), Column("", fold=True)],
-        ([item.name, item.summary] for item in ROLES.values()),
-    )

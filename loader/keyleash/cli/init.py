@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -13,50 +11,9 @@ from keyleash.cli.options import DIRECTORY, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, write_output
-from keyleash.errors import OperationError, UsageError
-from keyleash.policy.problems import did_you_mean, listing
-from keyleash.store.scripts import shipped
-
-SCHEMA_LINE = b"# yaml-language-server:"
-"""Names the schema in a checkout, so copies omit it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A shipped example.
-
-    Attributes:
-        summary: Its content in a phrase.
-        files: The name of each copy, and of its source in `examples/`.
-    """
-
-    summary: str
-    files: Mapping[str, str]
-
-    def read(self) -> dict[str, bytes]:
-        """Return the content of each copy."""
-        root = shipped("examples")
-        texts = {name: (root / source).read_bytes() for name, source in self.files.items()}
-        return {
-            name: text.partition(b"\n")[2] if text.startswith(SCHEMA_LINE) else text
-            for name, text in texts.items()
-        }
-
-
-EXAMPLES = {
-    "starter": Example(
-        "one job runner: a grant, a rate, a budget",
-        {
-            "agents.yaml": "starter.yaml",
-            "agents.test.yaml": "starter.test.yaml",
-            ".env.example": "starter.env",
-        },
-    ),
-    "fleet": Example(
-        "three agents and an admin: defaults, deny rules, token rules, time zones",
-        {"agents.yaml": "agents.yaml", "agents.test.yaml": "agents.test.yaml"},
-    ),
-}
+from keyleash.errors import OperationError
+from keyleash.operator.examples import EXAMPLES, Example, require_example
+from keyleash.policy.problems import listing
 
 force_option = click.option("--force", is_flag=True, help="Overwrite files that exist.")
 
@@ -117,14 +74,9 @@ def examples(settings: Settings, name: str | None, directory: str | None, force:
 
     If one of the files exists, nothing is written, unless --force is given.
     """
-    if name in EXAMPLES:
-        write_copies(settings, EXAMPLES[name], directory or ".", force=force)
+    if name is not None or directory is not None or force:
+        write_copies(settings, require_example(name), directory or ".", force=force)
         return
-    known = f"examples are {', '.join(EXAMPLES)}"
-    if name is not None:
-        raise UsageError(f"there is no example `{name}`", help=did_you_mean(name, EXAMPLES, known))
-    if directory is not None or force:
-        raise UsageError("specify which example to copy", help=known)
     if settings.json:
         print_json({"examples": {name: item.summary for name, item in EXAMPLES.items()}})
         return

@@ -9,17 +9,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from keyleash.errors import OperationError
+from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import Rules, Selector, acl_glob
 from keyleash.policy import parse_policy
+from keyleash.results import Result
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import database_of
 from keyleash.store.server import known_commands
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
+from keyleash.text import json_object, printable
 
 
 class Right(NamedTuple):
@@ -194,7 +196,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class Role(Result):
     """The operations of one kind of operator or program."""
 
     name: str
@@ -213,6 +215,10 @@ class Role:
     def uses_data(self) -> bool:
         """True if the role reads or writes keys of agents."""
         return any(key.endswith("~data") for right in self.rights() for key in right.keys)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the role as `--json` prints it."""
+        return json_object(self, "role=name", "summary", "operations")
 
 
 ROLES: Mapping[str, Role] = {
@@ -272,6 +278,63 @@ def roles_with(operation: str) -> list[str]:
     return [role.name for role in sorted(found, key=lambda role: len(role.operations))]
 
 
+@dataclass(frozen=True, slots=True)
+class RoleUser(Result):
+    """The ACL user of a role.
+
+    Attributes:
+        role: The role.
+        user: The name of the user.
+        rules: The words behind `ACL SETUSER NAME`, which replace all rules but no password.
+    """
+
+    role: Role
+    user: str
+    rules: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The command that creates the user, or sets its rules."""
+        return " ".join(("ACL SETUSER", self.user, *self.rules))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the user as `--json` prints it."""
+        shown = {"role": self.role.name, "user": self.user}
+        return {
+            **shown,
+            **json_object(self.role, "operations"),
+            **json_object(self, "rules", "command"),
+        }
+
+
+def role_user(
+    store: Store, role: str, user: str | None = None, transport: Transport = Transport.EVALSHA
+) -> RoleUser:
+    """Return the ACL user of a role for a server; nothing is changed.
+
+    Args:
+        store: The server.
+        role: The name of the role.
+        user: The name of the user; `keyleash-ROLE` if None.
+        transport: How guards are called: functions need further rights.
+
+    Raises:
+        OperationError (unknown-role): There is no such role.
+        UsageError: *user* cannot be the name of an ACL user.
+        Otherwise as `read_role_rules`.
+    """
+    chosen = require_role(role)
+    name = f"keyleash-{role}" if user is None else user
+    if not name.isprintable() or not name or set(name) & set(" \"'\\"):
+        raise UsageError(
+            f"`{printable(name)}` cannot be the name of an ACL user",
+            help="use letters, digits, `-` and `_`",
+        )
+    rules = read_role_rules(store, chosen, transport)
+    words = ("on", "resetkeys", "resetchannels", "clearselectors", "-@all", *rules.words)
+    return RoleUser(chosen, name, words)
+
+
 def read_role_rules(store: Store, role: Role, transport: Transport = Transport.EVALSHA) -> Rules:
     """Return the ACL rules of a role for a server; nothing is changed.
 
@@ -295,11 +358,6 @@ def read_role_rules(store: Store, role: Role, transport: Transport = Transport.E
         return replace(item, commands=tuple(name for name in item.commands if name in known))
 
     return Rules(rules.root, tuple(map(on_server, rules.selectors)))
-
-
-def acl_words(rules: Rules) -> tuple[str, ...]:
-    """Return the words behind `ACL SETUSER NAME`, which replace all rules but no password."""
-    return ("on", "resetkeys", "resetchannels", "clearselectors", "-@all", *rules.words)
 
 
 def _policy_keys(store: Store) -> tuple[str, ...]:
