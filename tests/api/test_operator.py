@@ -311,3 +311,29 @@ def test_asyncio_operator_does_the_same_beside_other_tasks(embedded: RealServer)
             assert (await anext(following)).op == "SET"
 
     asyncio.run(work())
+
+
+def test_missing_right_is_noted_on_the_error(
+    embedded: RealServer, loaded: keyleash.Operator
+) -> None:
+    """The traceback of a program names what its user lacks."""
+    embedded.client().acl_setuser(
+        "reader", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-eval"]
+    )
+    reader = keyleash.Operator(embedded.client(username="reader", password="any"))
+
+    with pytest.raises(redis.exceptions.NoPermissionError) as caught:
+        reader.freeze("one", reason="test")
+
+    notes = " ".join(caught.value.__notes__)
+    assert "which lacks the command `eval`" in notes
+    assert "help: use a user with that right" in notes
+
+
+def test_error_of_an_operation_shows_its_help_as_text(loaded: keyleash.Operator) -> None:
+    """A traceback and a log line have the remedy, and `message` is without it."""
+    with raises_code("unknown-identity") as caught:
+        loaded.tokens.issue("on")
+
+    assert str(caught.value) == f"{caught.value.message}\nhelp: {caught.value.help}"
+    assert "\n" not in caught.value.message

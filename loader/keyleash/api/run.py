@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import redis
-import redis.asyncio as aio
+from redis.exceptions import RedisError
 
 from keyleash.errors import KeyleashError
+from keyleash.store.clients import recipe_of, synchronous
 from keyleash.store.connect import server_name
 from keyleash.store.failures import server_failure
-from keyleash.store.server_check import CheckedRedis, Client, require_supported
+from keyleash.store.server_check import Client, require_supported
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
 
@@ -22,8 +22,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _END: Any = object()
-_OWN = frozenset({"event_dispatcher", "himport_registry"})
-"""Connection options that belong to one pool."""
 
 
 class Runner:
@@ -41,11 +39,7 @@ class Runner:
         self._is_supported = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        pool = self.client.connection_pool
-        options = {
-            name: value for name, value in pool.connection_kwargs.items() if name not in _OWN
-        }
-        return _rebuilt, (pool.connection_class, options, self.actor)
+        return _rebuilt, (recipe_of(self.client), self.actor)
 
     @property
     def sync(self) -> Runner:
@@ -109,10 +103,10 @@ class Runner:
         """Add a note to an error of the server: what it means, and what to do."""
         try:
             yield
-        except redis.RedisError as error:
+        except RedisError as error:
             if not isinstance(error, KeyleashError):
                 failure = server_failure(error, server_name(self.client))
-                error.add_note(f"keyleash: {failure.message}")
+                error.add_note(failure.message)
                 if failure.help:
                     error.add_note(f"help: {failure.help}")
             raise
@@ -157,27 +151,5 @@ class AsyncRunner:
         await self.run(self.sync.close)
 
 
-def _rebuilt(kind: Any, options: dict[str, Any], actor: str) -> Runner:
-    pool = redis.ConnectionPool(connection_class=kind, **options)
-    return Runner(CheckedRedis(connection_pool=pool), actor)
-
-
-def synchronous(client: Client) -> Client:
-    """Return *client*, or a sync client with the connection options of an asyncio client.
-
-    Raises:
-        TypeError: *client* is no redis-py client.
-    """
-    if isinstance(client, redis.Redis):
-        return client
-    if not isinstance(client, aio.Redis):
-        raise TypeError(f"`client` must be a redis-py client, not {type(client).__name__}")
-    pool = client.connection_pool
-    kinds = {
-        aio.UnixDomainSocketConnection: redis.UnixDomainSocketConnection,
-        aio.SSLConnection: redis.SSLConnection,
-    }
-    kind = kinds.get(pool.connection_class, redis.Connection)
-    dropped = {"retry", "parser_class", *_OWN}
-    kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in dropped}
-    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **kwargs))
+def _rebuilt(make: Callable[[], Client], actor: str) -> Runner:
+    return Runner(make(), actor)

@@ -19,6 +19,7 @@ from keyleash.audit.undo.trust import Trust
 from keyleash.audit.undo.values import UNVALIDATED, Images, read_images
 from keyleash.results import Result
 from keyleash.store.store import Store
+from keyleash.store.values import key_exists
 from keyleash.text import counted, iso_time, printable, unescaped, without_tokens
 
 Entry = AuditEvent | Denial | ControlEvent
@@ -223,7 +224,7 @@ def resolve_key(store: Store, given: str | bytes) -> bytes:
         return given
     raw = given.encode("utf-8", "surrogateescape")
     escaped = unescaped(raw)
-    if escaped == raw or store.client.exists(store.keys.physical(raw)):
+    if escaped == raw or key_exists(store, raw):
         return raw
     where = (store, stream_names(store), Query(key=raw))
     is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))

@@ -53,15 +53,15 @@ def _print(settings: Settings, reply: Any) -> None:
 
 
 def _call(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:
-    client = keyleash.Redis(
+    agent = keyleash.Redis(
         connection_pool=connection_pool(settings.url, settings.timeout_s), token=token
     )
     # The server's reply, without redis-py's conversion.
-    client.response_callbacks.clear()
+    agent.response_callbacks.clear()
     name, *arguments = words
     given_id = keyleash.correlation(correlation) if correlation is not None else nullcontext()
-    with client, given_id, reading_reply("the call of the guard"):
-        return client.execute_command(
+    with agent, given_id, reading_reply("the call of the guard"):
+        return agent.execute_command(
             os.fsencode(name).decode("utf-8", "replace"), *map(os.fsencode, arguments)
         )
 

@@ -1,10 +1,4 @@
-"""Real guards under a clock that a test moves.
-
-A guard derives the time from the remaining life of the token record
-(`lua/guard/authenticate/check_token.lua`), so a test that sets this life sets the guard's clock.
-All calls of a case are one transaction, during which the server's clock stands still: the time
-that a guard reads is exact to the millisecond on every machine.
-"""
+"""Real guards under a clock that a test moves; see `store.trial`."""
 
 from __future__ import annotations
 
@@ -19,25 +13,13 @@ from keyleash.evaluate import ALLOWED, Decision
 from keyleash.operator import activate_policy, prepare_policy
 from keyleash.policy import SECOND_US, Identity
 from keyleash.policy_tests.model import Case
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import UnreadableCommandsError, read_table
-from keyleash.store.records import guard_record, read_active
 from keyleash.store.server_check import Client
-from keyleash.store.store import Store
-from keyleash.store.token import (
-    KEEP_AFTER_EXPIRY_MS,
-    TokenRecord,
-    new_token,
-    new_token_id,
-    token_digest,
-)
+from keyleash.store.token import new_token
+from keyleash.store.trial import TrialCall, TrialDatabase
 from keyleash.store.wire import declared_keys, guard_call, refusal
-from keyleash.text import counted
 
-LIFE_MS = 3_600_000
-"""Remaining life of a token at each call."""
 ACTOR = "keyleash test"
-SCANNED = 1000
 
 
 class Guards:
@@ -52,17 +34,14 @@ class Guards:
     """
 
     def __init__(self, client: Client) -> None:
-        self._client = client
-        self._keyspace = Keyspace()
+        self._database = TrialDatabase(client, ACTOR)
         self._touched: set[bytes] = set()
-        self._initial_states: dict[str, bytes] = {}
-        self._claim()
         try:
             self.table: CommandTable = read_table(client)
         except UnreadableCommandsError:
             self.table = load_table()
         except BaseException:
-            self._client.unlink(self._keyspace.policy_tests)
+            self._database.release()
             raise
 
     def load(self, document: str, file: str, starts_us: int) -> None:
@@ -73,20 +52,18 @@ class Guards:
             PolicyError: The document has problems.
         """
         self.clear()
-        year = datetime.fromtimestamp(starts_us // SECOND_US, UTC).year
+        store = self._database.open()
         prepared = prepare_policy(
-            Store.open(self._client),
+            store,
             document,
             file=file,
             table=self.table,
-            year=year,
+            year=datetime.fromtimestamp(starts_us // SECOND_US, UTC).year,
             allow_eviction=True,
             allow_unvalidated_restore=True,
         )
-        activate_policy(Store.open(self._client, actor=ACTOR), prepared)
-        names = [guard.identity for guard in prepared.guards]
-        states = self._client.mget([self._keyspace.state(name) for name in names])
-        self._initial_states = dict(zip(names, states, strict=True))
+        activate_policy(store, prepared)
+        self._database.keep_states([guard.identity for guard in prepared.guards])
 
     def decisions(self, case: Case, identity: Identity) -> list[Decision]:
         """
@@ -95,37 +72,26 @@ class Guards:
         Raises:
             OperationError (guard-broke): The guard failed with an error of its own.
         """
-        keyspace, name = self._keyspace, identity.name
-        record = guard_record(self._client.hgetall(keyspace.guard(name)))
+        name = identity.name
+        record = self._database.read_guard(name)
         assert record is not None  # noqa: S101 - `load` wrote it
-        tokens = {step.token: (new_token(name), new_token_id()) for step in case.steps}
-        pipe = self._client.pipeline(transaction=True)
-        pipe.set(keyspace.state(name), self._initial_states[name])
-        pipe.delete(keyspace.refused(name))
-        calls: list[int] = []
+        digest = record.digest
+        tokens = {step.token: new_token(name) for step in case.steps}
+        calls = [
+            TrialCall(
+                tokens[step.token],
+                step.at_us,
+                guard_call(self.table, digest, tokens[step.token], "test", "2", step.argv),
+                step.times,
+            )
+            for step in case.steps
+        ]
         for step in case.steps:
-            token, token_id = tokens[step.token]
-            # The life of the token's record sets the clock of the guard.
-            token_record = TokenRecord(
-                token_id, expires_us=step.at_us + LIFE_MS * 1000, used_us=step.at_us
-            )
-            pipe.set(
-                keyspace.token(name, token_digest(token)),
-                token_record.pack(),
-                px=LIFE_MS + KEEP_AFTER_EXPIRY_MS,
-            )
-            call = guard_call(self.table, record.digest, token, "test", "2", step.argv)
             self._touched.update(bytes(key) for key in declared_keys(self.table, step.argv))
-            for _ in range(step.times):
-                if identity.audit.hard_max is not None:
-                    # An archiver would export the audit stream; here it must not become full.
-                    pipe.delete(keyspace.audit(name))
-                calls.append(len(pipe))
-                pipe.execute_command(*call)
-        replies = pipe.execute(raise_on_error=False)
-        for limit in identity.limits:
-            self._delete(self._keys(keyspace.limit_prefix(name, limit.name)))
-        return [_decision(replies[place], record.digest) for place in calls]
+        limits = [limit.name for limit in identity.limits]
+        is_exported = identity.audit.hard_max is not None
+        replies = self._database.run(name, calls, limits, is_exported=is_exported)
+        return [_decision(reply, digest) for reply in replies]
 
     def clear(self) -> None:
         """
@@ -134,48 +100,13 @@ class Guards:
         Raises:
             OperationError (not-empty): Another policy was loaded meanwhile; nothing is deleted.
         """
-        active = read_active(Store(self._client, self._keyspace))
-        if active is not None and active.actor != ACTOR:
-            raise OperationError(
-                "not-empty",
-                "another policy was loaded into the database during the tests; nothing was removed",
-                help="see its operator with `keyleash policy history`, and use another database",
-            )
-        ours = self._keys(self._keyspace.prefix) | self._touched
+        self._database.clear(self._touched)
         self._touched.clear()
-        self._delete(ours - {self._keyspace.policy_tests.encode()})
 
     def release(self) -> None:
         """Leave the database empty."""
         self.clear()
-        self._client.unlink(self._keyspace.policy_tests)
-
-    def _claim(self) -> None:
-        # In one step: two tests that find the same database empty must not both use it.
-        pipe = self._client.pipeline(transaction=True)
-        pipe.dbsize()
-        pipe.set(self._keyspace.policy_tests, ACTOR, nx=True)
-        count, is_ours = pipe.execute()
-        if not count:
-            return
-        if is_ours:
-            self._client.unlink(self._keyspace.policy_tests)
-        raise OperationError(
-            "not-empty",
-            f"the database already holds {counted(count, 'key')}, and tests load policies into it"
-            if is_ours
-            else "other tests run in the database, or were killed there",
-            help="name an empty database, or use the embedded server",
-        )
-
-    def _keys(self, prefix: str) -> set[bytes]:
-        return {*self._client.scan_iter(match=f"{prefix}*", count=SCANNED)}
-
-    def _delete(self, keys: set[bytes]) -> None:
-        with self._client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.unlink(key)
-            pipe.execute()
+        self._database.release()
 
 
 def _decision(reply: Any, digest: str) -> Decision:

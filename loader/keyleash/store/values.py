@@ -69,3 +69,8 @@ def run_on_keys(store: Store, script: str, keys: Sequence[bytes], *words: Any) -
     """Run a script that only reads, with keys of agents as its KEYS; return its reply."""
     named = [store.keys.physical(key) for key in keys]
     return store.client.eval(script, len(named), *named, *words)
+
+
+def key_exists(store: Store, key: bytes) -> bool:
+    """Return whether a key of agents exists."""
+    return bool(store.client.exists(store.keys.physical(key)))
