@@ -227,7 +227,7 @@ def test_union_of_many_long_patterns_is_compared_without_trying_all_keys() -> No
     assert not KeySet(read).covers(parse_pattern("a*"))
 
 
-@thorough(300)
+@thorough(150)
 @given(some=st.lists(patterns(), max_size=4), other=patterns())
 def test_patterns_that_cover_another_are_found_in_order(
     some: list[Pattern], other: Pattern
@@ -238,7 +238,7 @@ def test_patterns_that_cover_another_are_found_in_order(
     assert [*KeySet(some).covering(other)] == expected
 
 
-@thorough(300)
+@thorough(150)
 @given(some=st.lists(patterns(), max_size=4), other=patterns())
 def test_pattern_overlaps_a_set_if_it_overlaps_a_member(
     some: list[Pattern], other: Pattern
@@ -247,7 +247,7 @@ def test_pattern_overlaps_a_set_if_it_overlaps_a_member(
     assert KeySet(some).overlaps(other) == any(overlaps(item, other) for item in some)
 
 
-@thorough(300)
+@thorough(150)
 @given(some=st.lists(patterns(), max_size=4), other=patterns(), counted=st.sets(st.integers(0, 3)))
 def test_patterns_that_do_not_count_cover_nothing(
     some: list[Pattern], other: Pattern, counted: set[int]
@@ -299,16 +299,16 @@ def test_twice_as_many_grants_are_at_most_twice_and_a_half_the_work(
             shape, count, denies, "  - {allow: [read, write], keys: ['*']}" if covering else ""
         )
 
-    few, many = read(100), read(200)
+    few, many = read(60), read(120)
     works: tuple[Callable[[int], Any], ...] = (
         read,
-        lambda count: lint(few if count == 100 else many),
-        lambda count: compile_policy(few if count == 100 else many, TABLE),
+        lambda count: lint(few if count == 60 else many),
+        lambda count: compile_policy(few if count == 60 else many, TABLE),
     )
 
     for work in works:
-        work(200)  # fill the caches
-        assert calls_of(work, 200) < 2.5 * calls_of(work, 100)
+        work(120)  # fill the caches
+        assert calls_of(work, 120) < 2.5 * calls_of(work, 60)
 
 
 def test_denied_patterns_that_share_only_captures_are_not_compared_with_each_grant() -> None:

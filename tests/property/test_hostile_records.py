@@ -85,7 +85,7 @@ def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes], reason:
     return decide(identity, TABLE, argv, declared, state, server.now_us, guard.token_id)
 
 
-@thorough(300)
+@thorough(150)
 @given(STARTS, limits(SUBJECTS), COMMANDS, st.sampled_from(["", "why", "é" * 100]), st.data())
 def test_guard_and_model_agree_on_counters_of_arbitrary_bytes(
     start_us: int, limits_of: dict[str, Any], command: Command, reason: str, data: st.DataObject

@@ -32,11 +32,19 @@ from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, declared_keys
 from support.decisions import decision_in
 from support.sealed import SEALED, assert_hidden, record
-from support.servers import RealServer, embedded_label
+from support.servers import RealServer, embedded_label, find_server_binaries
 from support.thorough import thorough
 
 NAMES = Keyspace()
-KEYSPACES = pytest.mark.parametrize("keyspace", [NAMES, SEALED], ids=["open", "sealed"])
+KEYSPACES = pytest.mark.parametrize(
+    ("server", "keyspace"),
+    [
+        *(pytest.param(label, NAMES, id=f"{label}-open") for label in find_server_binaries()),
+        # A vault changes the names of keys, and no command.
+        pytest.param(embedded_label(), SEALED, id=f"{embedded_label()}-sealed"),
+    ],
+    indirect=["server"],
+)
 TABLE = load_table()
 SCOPABLE = sorted(spec.name for spec in TABLE if spec.refused is None)
 OF_TWO_KINDS = sorted(spec.name for spec in TABLE if spec.refused is None and len(spec.keys) > 1)

@@ -14,7 +14,7 @@ from keyleash.store.live_table import read_table
 from oracle.arguments import Call, Draws, drawn_call
 from redteam.attempt import Tier
 from redteam.stage import CLERK, NOBODYS, OTHER, OWN, WORKER, Stage, staged
-from support.servers import find_server_binaries
+from support.servers import embedded_label, find_server_binaries
 from support.thorough import FACTOR
 
 CALLS = 10 * FACTOR
@@ -46,11 +46,7 @@ CALLS_GUARD = {"EVALSHA", "FCALL"}
 BOUND = (Tier.FENCED, Tier.SEALED)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(label, tier) for label in find_server_binaries() for tier in BOUND],
-    ids=lambda param: f"{param[0]}-{param[1]}",
-)  # fmt: skip
+@pytest.fixture(scope="module")
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
@@ -73,7 +69,16 @@ def reachable(stage: Stage, name: bytes) -> bool:
     return name.startswith(b"jobs:") or name in stage.written_down()
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
+STAGES = [(label, tier) for label in find_server_binaries() for tier in BOUND]
+CASES = [
+    pytest.param(stage, protocol, id=f"{stage[0]}-{stage[1]}-{protocol}")
+    for stage in STAGES
+    # RESP3 shapes the same replies differently, on every server alike.
+    for protocol in ((2, 3) if stage[0] == embedded_label() else (2,))
+]
+
+
+@pytest.mark.parametrize(("stage", "protocol"), CASES, indirect=["stage"])
 def test_no_command_reaches_what_the_tier_keeps(stage: Stage, protocol: int) -> None:
     """No key outside its grants changes or is revealed; on a sealed server none at all."""
     stage.speak(protocol)
