@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.clocks import clock_library
+from support.compiled import remember_compiled_guards
 from support.modules import built_module, server_with_module
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
@@ -20,6 +22,13 @@ pytest.register_assert_rewrite("support.golden")
 def pytest_xdist_auto_num_workers() -> int:
     """Three for two cores: a third of the time a test waits for a server or a clock."""
     return max(1, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all modules and tests from garbage collection, which would visit them each time."""
+    remember_compiled_guards()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

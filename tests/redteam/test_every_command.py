@@ -73,7 +73,7 @@ STAGES = [(label, tier) for label in find_server_binaries() for tier in BOUND]
 CASES = [
     pytest.param(stage, protocol, id=f"{stage[0]}-{stage[1]}-{protocol}")
     for stage in STAGES
-    # RESP3 shapes the same replies differently, on every server alike.
+    # RESP3 shapes the same replies in another way; one server shows it.
     for protocol in ((2, 3) if stage[0] == embedded_label() else (2,))
 ]
 
