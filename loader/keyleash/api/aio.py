@@ -125,6 +125,16 @@ class AsyncOperator:
     ) -> None:
         await self.close()
 
+    async def connect(self) -> None:
+        """Check that the server answers and is supported, as the first call does by itself.
+
+        Raises:
+            OperationError (unsupported-server): the server is too old.
+            ClusterError: the server is a node of a Redis Cluster.
+            redis.RedisError: the server does not answer.
+        """
+        await self._run.run(self._run.sync.check)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._run.close()

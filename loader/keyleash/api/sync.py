@@ -126,6 +126,16 @@ class Operator:
     ) -> None:
         self.close()
 
+    def connect(self) -> None:
+        """Check that the server answers and is supported, as the first call does by itself.
+
+        Raises:
+            OperationError (unsupported-server): the server is too old.
+            ClusterError: the server is a node of a Redis Cluster.
+            redis.RedisError: the server does not answer.
+        """
+        self._run.run(self._run.sync.check)
+
     def close(self) -> None:
         """Close the connections."""
         self._run.close()

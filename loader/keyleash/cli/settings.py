@@ -17,9 +17,6 @@ from keyleash.errors import (
 )
 from keyleash.store.connect import DEFAULT_URL, connect, default_actor, shown_url
 from keyleash.store.failures import is_unanswered, reason_of
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.server_check import Client, require_supported
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.store import Store
 
@@ -99,28 +96,21 @@ class Settings:
             ) from error
 
     @cached_property
-    def client(self) -> Client:
-        """The operator's client, connected to a supported server.
+    def operator(self) -> Operator:
+        """The API of operators, connected to a supported server.
 
         Raises:
             OperationError (unsupported-server): The server is too old.
             ClusterError: The server is a node of a Redis Cluster.
             redis.RedisError: The server does not answer.
         """
-        client = connect(self.url, self.timeout_s)
-        require_supported(client)
-        return client
-
-    @cached_property
-    def operator(self) -> Operator:
-        """The API of operators on this server."""
-        # Imported here: commands without a server do not need it, and it is heavy.
-        from keyleash.api import Operator  # noqa: PLC0415
-
-        return Operator(self.client, actor=self.actor)
+        operator = self.unconnected()
+        operator.connect()
+        return operator
 
     def unconnected(self, timeout_s: float | None = None) -> Operator:
         """Return the same before it is connected; *timeout_s* is the default of `--timeout`."""
+        # Imported here: commands without a server do not need it, and it is heavy.
         from keyleash.api import Operator  # noqa: PLC0415
 
         return Operator.from_url(self.url, actor=self.actor, timeout=self.timeout_s or timeout_s)
@@ -128,12 +118,8 @@ class Settings:
     @cached_property
     def store(self) -> Store:
         """The server's store, with the prefixes in force and the operator's name."""
-        return Store.open(self.client, actor=self.actor)
-
-    @cached_property
-    def keyspace(self) -> Keyspace:
-        """The names of the server's control keys."""
-        return server_keyspace(self.client)
+        _ = self.operator  # its errors are reported first
+        return Store.open(connect(self.url, self.timeout_s), actor=self.actor)
 
 
 def require_length(label: str, text: str, most: int) -> None:
