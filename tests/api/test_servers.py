@@ -11,13 +11,8 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.errors import PlanOutdatedError, UsageError
-from keyleash.fence import (
-    AclStepKind,
-    GeneratedPassword,
-    NotFencedError,
-    RotationUnfinishedError,
-)
+from keyleash.errors import NotFencedError, PlanOutdatedError, RotationUnfinishedError, UsageError
+from keyleash.fence import AclStepKind, GeneratedPassword
 from support.command_line import Cli
 from support.errors import raises_code
 from support.leash import grant, policy

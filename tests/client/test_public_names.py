@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import importlib
 import pickle
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,14 +39,18 @@ def test_public_classes_name_the_module_that_programs_import() -> None:
 
 
 def test_all_errors_are_public() -> None:
-    """A program can catch each error by a name of `keyleash`."""
-    defined = {
-        name
-        for name, item in vars(errors).items()
-        if isinstance(item, type) and issubclass(item, errors.KeyleashError)
-    }
+    """A program can catch each error of any module by a name of `keyleash`."""
+    for module in pkgutil.walk_packages(keyleash.__path__, "keyleash."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    left, defined = [errors.KeyleashError], set[type]()
+    while left:
+        defined.add(kind := left.pop())
+        left += kind.__subclasses__()
+    public = {kind for kind in defined if kind.__module__.partition(".")[0] == "keyleash"}
 
-    assert defined <= set(keyleash.__all__)
+    assert {kind.__name__ for kind in public if kind.__module__ != "keyleash"} == set()
+    assert {kind.__name__ for kind in public} <= set(keyleash.__all__)
     assert {"Batch", "Pipeline", "Redis", "TokenFile", "WhoAmI"} <= set(keyleash.__all__)
 
 

@@ -13,8 +13,9 @@ import redis
 
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, keys_of, load_table
 from keyleash.commands.facts import KEYLESS_PASSES
-from keyleash.commands.keys import UnplacedKeysError, is_option, key_places
+from keyleash.commands.keys import is_option, key_places
 from keyleash.commands.spec import NumberedKeys, OptionKey, StreamKeys
+from keyleash.errors import UnplacedKeysError
 from oracle.arguments import (
     BITFIELD_PHRASES,
     COUNTS,

@@ -9,7 +9,8 @@ import pytest
 from keyleash.commands import load_table
 from keyleash.commands.facts import NAMED_ONLY, NO_KEY, UNPLACED
 from keyleash.commands.table import CommandRow, table_of
-from keyleash.store.live_table import UnreadableCommandsError, read_table
+from keyleash.errors import UnreadableCommandsError
+from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
 from keyleash.testing import fake_redis, fake_server
 from support.servers import RealServer

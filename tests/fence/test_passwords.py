@@ -8,10 +8,9 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError
 
+from keyleash.errors import NotFencedError, RotationUnfinishedError
 from keyleash.fence import (
     FencedUser,
-    NotFencedError,
-    RotationUnfinishedError,
     add_passwords,
     drop_old_passwords,
     generate_password,

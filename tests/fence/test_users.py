@@ -9,10 +9,10 @@ import pytest
 import redis
 from redis.exceptions import ResponseError
 
+from keyleash.errors import ForeignUserError
 from keyleash.fence import (
     AclStepKind,
     FencedUser,
-    ForeignUserError,
     add_passwords,
     desired_users,
     drop_old_passwords,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, KeyUse, keys_of
-from keyleash.commands.keys import UnplacedKeysError, is_option
+from keyleash.commands.keys import is_option
+from keyleash.errors import UnplacedKeysError
 from oracle.arguments import Call
 
 Uses = list[KeyUse]

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.commands import OperationClass, keys_of, load_table
-from keyleash.commands.keys import UnplacedKeysError
+from keyleash.errors import UnplacedKeysError
 from keyleash.evaluate import ModelState, decide
 from keyleash.evaluate.access import matches
 from keyleash.policy import Deny, Grant, Identity, IdentityKind, Pattern

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from keyleash.api.policy import Policy
-from keyleash.errors import PlanOutdatedError, UsageError
+from keyleash.errors import NotFencedError, PlanOutdatedError, UsageError
 from keyleash.fence import (
     FencedServers,
     FencedUser,
@@ -13,7 +13,6 @@ from keyleash.fence import (
     FenceOutcome,
     FencePlan,
     GeneratedPassword,
-    NotFencedError,
     PasswordRotation,
     Tier,
     add_passwords,

@@ -12,11 +12,10 @@ from redis.exceptions import RedisError
 from keyleash.cli.options import DIRECTORY, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
-from keyleash.errors import KeyleashError, OperationError
+from keyleash.errors import KeyleashError, OperationError, PortTakenError
 from keyleash.operator import summarize_server
 from keyleash.operator.server import SERVE_ZONE
 from keyleash.servers import EmbeddedServer
-from keyleash.servers.embedded import PortTakenError
 from keyleash.store.connect import connect
 
 DEFAULT_PORT = 6379

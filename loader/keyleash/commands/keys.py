@@ -15,25 +15,9 @@ from keyleash.commands.spec import (
     OptionKey,
     StreamKeys,
 )
-from keyleash.errors import KeyleashError, Span
+from keyleash.errors import UnplacedKeysError
 
 _NUMBER = re.compile(rb"\s*\+?([0-9]+)")
-
-
-class UnplacedKeysError(KeyleashError):
-    """Not all keys of a command or of a call can be found, so guards refuse it."""
-
-    code = "unplaced-keys"
-    exit_code = 65
-
-    def __init__(self, command: str, reason: str, span: Span | None = None) -> None:
-        super().__init__(
-            f"cannot place every key of `{command}`: {reason}",
-            help="grant a command whose keys can be placed instead",
-            span=span,
-        )
-        self.command = command
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

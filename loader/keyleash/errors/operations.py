@@ -13,20 +13,29 @@ from keyleash.text import counted, json_object, without_tokens
 
 __all__ = [
     "ArchiveError",
+    "BadCasesError",
     "ClusterError",
     "EvictionError",
+    "ForeignUserError",
     "GuardLostError",
+    "NotFencedError",
     "NotReplicatedError",
     "NothingToUndoError",
     "OperationError",
     "PlanOutdatedError",
     "PolicyError",
+    "PortTakenError",
     "Problem",
+    "RegionsTooComplexError",
     "RemovalError",
     "RightMissingError",
+    "RotationUnfinishedError",
+    "RulesRejectedError",
     "SecretInTextError",
     "UndoTooLargeError",
     "UnexpectedReplyError",
+    "UnplacedKeysError",
+    "UnreadableCommandsError",
     "UnvalidatedRestoreError",
     "UsageError",
     "VaultConflictError",
@@ -320,3 +329,83 @@ class VaultConflictError(KeyleashError):
     def __init__(self, message: str, keys: Sequence[bytes], *, help: str | None = None) -> None:
         super().__init__(message, help=help)
         self.keys = tuple(keys)
+
+
+class ForeignUserError(KeyleashError):
+    """A server has a user with the name of an identity that was not made for its policy."""
+
+    code = "foreign-user"
+
+
+class NotFencedError(KeyleashError):
+    """An identity has no ACL user, or not on every server."""
+
+    code = "not-fenced"
+
+
+class RotationUnfinishedError(KeyleashError):
+    """A user has two passwords already."""
+
+    code = "rotation-unfinished"
+
+
+class RulesRejectedError(KeyleashError):
+    """A server rejects an ACL rule."""
+
+    code = "rules-rejected"
+
+
+class UnreadableCommandsError(KeyleashError):
+    """A server does not report the keys of its commands."""
+
+    code = "unreadable-commands"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"cannot read the server's commands: {reason}",
+            help="use a user who may run COMMAND, on Redis 7 or later",
+        )
+
+
+class UnplacedKeysError(KeyleashError):
+    """Not all keys of a command or of a call can be found, so guards refuse it."""
+
+    code = "unplaced-keys"
+    exit_code = 65
+
+    def __init__(self, command: str, reason: str, span: Span | None = None) -> None:
+        super().__init__(
+            f"cannot place every key of `{command}`: {reason}",
+            help="grant a command whose keys can be placed instead",
+            span=span,
+        )
+        self.command = command
+        self.reason = reason
+
+
+class RegionsTooComplexError(KeyleashError):
+    """The patterns overlap in too many ways to be compared."""
+
+    code = "regions-too-complex"
+
+
+class BadCasesError(PolicyError):
+    """Test files have problems, listed by file."""
+
+    code = "bad-tests"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        count = len(problems)
+        self.message = f"{count} problem{'s' if count != 1 else ''} in the tests"
+
+
+class PortTakenError(OperationError):
+    """A port on which an embedded server was to listen is in use."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(
+            "server-start",
+            f"port {port} on {host} is already in use",
+            help="stop what listens there, choose another port, or give none to get a free one",
+        )

@@ -10,15 +10,9 @@ guard must be able to; see docs/how-to/fence.md.
 from keyleash.fence.apply import FenceOutcome, apply_fences, remove_fences
 from keyleash.fence.desired import DesiredUser, desired_users, with_first_passwords
 from keyleash.fence.plan import AclStep, AclStepKind, FencePlan, plan_fences
-from keyleash.fence.rotate import (
-    NotFencedError,
-    PasswordRotation,
-    RotationUnfinishedError,
-    add_passwords,
-    drop_old_passwords,
-)
+from keyleash.fence.rotate import PasswordRotation, add_passwords, drop_old_passwords
 from keyleash.fence.rules import Fence
-from keyleash.fence.servers import FencedServers, FencedUser, FenceNode, ForeignUserError
+from keyleash.fence.servers import FencedServers, FencedUser, FenceNode
 from keyleash.store.fences import (
     FenceRecord,
     GeneratedPassword,
@@ -38,11 +32,8 @@ __all__ = [
     "FenceRecord",
     "FencedServers",
     "FencedUser",
-    "ForeignUserError",
     "GeneratedPassword",
-    "NotFencedError",
     "PasswordRotation",
-    "RotationUnfinishedError",
     "Tier",
     "add_passwords",
     "apply_fences",

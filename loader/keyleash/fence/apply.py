@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard
-from keyleash.errors import KeyleashError, OperationError
+from keyleash.errors import KeyleashError, OperationError, RulesRejectedError
 from keyleash.fence.acl import (
     Rules,
     Selector,
@@ -37,7 +37,7 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.streams import record_action
-from keyleash.store.users import RulesRejectedError, delete_users, may, save_users, set_user
+from keyleash.store.users import delete_users, may, save_users, set_user
 from keyleash.store.wire import Transport
 from keyleash.text import json_object
 

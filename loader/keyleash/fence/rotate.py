@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import NotFencedError, RotationUnfinishedError
 from keyleash.fence.apply import log_fence_action
 from keyleash.fence.servers import FencedServers, require_none_foreign
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
@@ -14,18 +14,6 @@ from keyleash.results import Result
 from keyleash.store.fences import MOST, FenceRecord, GeneratedPassword, Password, write_record
 from keyleash.store.users import save_users, set_user
 from keyleash.text import json_object
-
-
-class RotationUnfinishedError(KeyleashError):
-    """A user has two passwords already."""
-
-    code = "rotation-unfinished"
-
-
-class NotFencedError(KeyleashError):
-    """An identity has no ACL user, or not on every server."""
-
-    code = "not-fenced"
 
 
 @dataclass(frozen=True, slots=True)

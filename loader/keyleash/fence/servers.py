@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import ForeignUserError
 from keyleash.fence.acl import User, read_users
 from keyleash.fence.rules import ServerFacts, read_server_facts, record_rule, selected_by
 from keyleash.results import Result
@@ -14,12 +14,6 @@ from keyleash.store.fences import FenceRecord, read_records
 from keyleash.store.records import database_of
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.store import Store
-
-
-class ForeignUserError(KeyleashError):
-    """A server has a user with the name of an identity that was not made for its policy."""
-
-    code = "foreign-user"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keyleash.commands import load_table
-from keyleash.errors import (
-    OperationError,
-    ReplyCode,
-    Span,
-)
+from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsError
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.describe import denial_text, step_lines, text_at
@@ -37,7 +33,7 @@ from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
 from keyleash.store.identities import require_active
-from keyleash.store.live_table import UnreadableCommandsError, read_table
+from keyleash.store.live_table import read_table
 from keyleash.store.state import Layout
 from keyleash.store.states import (
     read_counter,

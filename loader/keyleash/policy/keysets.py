@@ -20,7 +20,7 @@ from heapq import merge
 from itertools import chain
 from typing import NamedTuple
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import RegionsTooComplexError
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern, PatternPart
 
 MAX_STATES = 50_000
@@ -298,12 +298,6 @@ def _possible_segments(segments: Sequence[Segment], is_open: bool, depth: int) -
     start = segments[depth].before if depth < len(segments) else b""
     yield Segment(start)
     yield Segment(start, b"")
-
-
-class RegionsTooComplexError(KeyleashError):
-    """The patterns overlap in too many ways to be compared."""
-
-    code = "regions-too-complex"
 
 
 @dataclass(frozen=True, slots=True)

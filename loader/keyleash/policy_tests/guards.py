@@ -8,12 +8,12 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.commands import CommandTable, load_table
-from keyleash.errors import LeashError, OperationError, ReplyCode
+from keyleash.errors import LeashError, OperationError, ReplyCode, UnreadableCommandsError
 from keyleash.evaluate import ALLOWED, Decision
 from keyleash.operator import activate_policy, prepare_policy
 from keyleash.policy import SECOND_US, Identity
 from keyleash.policy_tests.model import Case
-from keyleash.store.live_table import UnreadableCommandsError, read_table
+from keyleash.store.live_table import read_table
 from keyleash.store.server_check import Client
 from keyleash.store.token import new_token
 from keyleash.store.trial import TrialCall, TrialDatabase

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from keyleash.errors import PolicyError, Problem, ReplyCode, Span
+from keyleash.errors import ReplyCode, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,3 @@ class CaseFile:
     policy: str
     starts_us: int
     cases: tuple[Case, ...]
-
-
-class BadCasesError(PolicyError):
-    """Test files have problems, listed by file."""
-
-    code = "bad-tests"
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__(problems)
-        count = len(problems)
-        self.message = f"{count} problem{'s' if count != 1 else ''} in the tests"

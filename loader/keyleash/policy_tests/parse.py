@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from keyleash.commands import CommandTable
-from keyleash.errors import PolicyError, Problem, ReplyCode
+from keyleash.errors import BadCasesError, PolicyError, Problem, ReplyCode
 from keyleash.evaluate.access import as_sent
 from keyleash.policy import SECOND_US, Policy, parse_policy
 from keyleash.policy.files import ReadText
 from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote, which_identity
 from keyleash.policy.quantities import parse_duration
 from keyleash.policy.yaml import Broken, YamlNode, read_document
-from keyleash.policy_tests.model import BadCasesError, Case, CaseFile, Expected, TestStep
+from keyleash.policy_tests.model import Case, CaseFile, Expected, TestStep
 
 MILLISECOND_US = 1000
 YEARS_AHEAD = 5

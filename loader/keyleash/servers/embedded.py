@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
-from keyleash.errors import OperationError
+from keyleash.errors import OperationError, PortTakenError
 from keyleash.extras import missing_extra
 
 LOCK_NAME = "server.lock"
@@ -137,15 +137,6 @@ class ServerProcess:
                 return log.read().decode(errors="replace").splitlines()
         except OSError:
             return []
-
-
-class PortTakenError(OperationError):
-    def __init__(self, port: int) -> None:
-        super().__init__(
-            "server-start",
-            f"port {port} on {HOST} is already in use",
-            help="stop what listens there, choose another port, or give none to get a free one",
-        )
 
 
 def packaged_binary() -> Path:
@@ -281,7 +272,7 @@ def _ask_state(port: int, pid: int) -> Literal["ready", "loading", "silent"]:
 def _start_error(run: ServerProcess, port: int, status: int) -> OperationError:
     lines = run.logged_lines()
     if any(PORT_TAKEN_LOG in line for line in lines):
-        return PortTakenError(port)
+        return PortTakenError(HOST, port)
     ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
     complaints = [line for line in lines if " # " in line]
     if not run.temporary and any(word in line for line in complaints for word in BROKEN_AOF_LOG):

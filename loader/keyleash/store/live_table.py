@@ -15,25 +15,13 @@ from redis.exceptions import ResponseError
 
 from keyleash.commands.spec import CommandTable
 from keyleash.commands.table import CommandRow, KeySpecRow, SearchRow, table_of
-from keyleash.errors import KeyleashError
+from keyleash.errors import UnreadableCommandsError
 
 UNNAMED = "the server"
 """The label in a table that is read from a server, constant so that equal tables are equal."""
 
 FIELDS = 10
 """The number of fields of each command in COMMAND's reply since Redis 7."""
-
-
-class UnreadableCommandsError(KeyleashError):
-    """A server does not report the keys of its commands."""
-
-    code = "unreadable-commands"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"cannot read the server's commands: {reason}",
-            help="use a user who may run COMMAND, on Redis 7 or later",
-        )
 
 
 def read_table(client: Any) -> CommandTable:

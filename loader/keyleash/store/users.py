@@ -8,18 +8,12 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import RulesRejectedError
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
 
 REJECTED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTALL)
-
-
-class RulesRejectedError(KeyleashError):
-    """A server rejects an ACL rule."""
-
-    code = "rules-rejected"
 
 
 def set_user(client: Client, name: str, words: Iterable[str]) -> None:

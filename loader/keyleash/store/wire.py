@@ -13,13 +13,14 @@ from urllib.parse import unquote_to_bytes
 from redis import exceptions as redis_errors
 
 from keyleash.commands import CommandTable
-from keyleash.commands.keys import UnplacedKeysError, key_places
+from keyleash.commands.keys import key_places
 from keyleash.errors import (
     DENIALS,
     KeyleashError,
     LeashError,
     OperationError,
     UnexpectedReplyError,
+    UnplacedKeysError,
 )
 
 LIBRARIES = "leash_"

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, finding
+from keyleash.errors import UnreadableCommandsError
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.tokens import read_tokens
 from keyleash.store.functions import DIGITS, library_texts
 from keyleash.store.guards import not_loaded, read_recorded, read_sources
 from keyleash.store.identities import active_records, known_identities
-from keyleash.store.live_table import UnreadableCommandsError
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.snapshots import GuardSnapshot, read_snapshots

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.compiler import CompiledGuard, Report, compile_policy
 from keyleash.compiler.sizes import estimate_script
-from keyleash.errors import Problem, Span
+from keyleash.errors import Problem, Span, UnreadableCommandsError
 from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
-from keyleash.store.live_table import UnreadableCommandsError, read_table
+from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
 from keyleash.store.server_check import require_supported
 from keyleash.store.store import Store

@@ -8,8 +8,9 @@ from typing import Any
 
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.spec import Needs
+from keyleash.errors import RegionsTooComplexError
 from keyleash.policy.diff.call_shapes import Form, command_groups, filters_of
-from keyleash.policy.keysets import NOWHERE, Region, RegionsTooComplexError, common_key, find_key
+from keyleash.policy.keysets import NOWHERE, Region, common_key, find_key
 from keyleash.policy.model import AnySuffix, Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.patterns import beginning
 from keyleash.text import to_json
