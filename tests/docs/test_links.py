@@ -38,3 +38,12 @@ def test_links_of_a_page_have_targets(page: Path) -> None:
 
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """The navigation of the site is made from them."""
+    contents = ROOT / "docs" / "README.md"
+    listed = {contents, *((contents.parent / link) for link in LINK.findall(contents.read_text()))}
+    pages = set((ROOT / "docs").rglob("*.md"))
+
+    assert sorted(page.name for page in pages - listed) == []

@@ -186,7 +186,9 @@ class AsyncOperator:
 
         Args:
             to: As for `rollback`, whose errors it raises.
-            allow_eviction, allow_unvalidated_restore, progress: As for `plan`.
+            allow_eviction: As for `plan`.
+            allow_unvalidated_restore: As for `plan`.
+            progress: As for `plan`.
         """
         return await self._run.call(
             plan_rollback,
@@ -209,7 +211,9 @@ class AsyncOperator:
 
         Args:
             plan: As `plan` or `plan_rollback` returned it; nothing is activated if it is outdated.
-            allow_widening, allow_removal, nodes: As for `load`.
+            allow_widening: As for `load`.
+            allow_removal: As for `load`.
+            nodes: As for `load`.
             progress: Called with the number of loaded guards and the total, in any thread.
         """
         return await self._run.call(
@@ -242,7 +246,8 @@ class AsyncOperator:
             expect: Its plan, as `plan` returned it; nothing is loaded if it is outdated.
             allow_widening: Load also if an identity gets more access than it has.
             allow_removal: Load also if the policy lacks an identity of the active one.
-            allow_eviction, allow_unvalidated_restore: As for `plan`; those of *expect*, if given.
+            allow_eviction: As for `plan`; those of *expect*, if given.
+            allow_unvalidated_restore: As for `plan`; those of *expect*, if given.
             transport: How clients are to call the guards; that of *expect*, if given.
             nodes: Clients or URLs of further servers, such as replicas, whose ACL users are updated
                 too; user and password of a URL default to those of this server.
@@ -281,8 +286,11 @@ class AsyncOperator:
 
         Args:
             to: The first digits of its digest, at least 6; the previous policy if None.
-            allow_widening, allow_removal, allow_eviction, allow_unvalidated_restore, nodes: As for
-                `load`.
+            allow_widening: As for `load`.
+            allow_removal: As for `load`.
+            allow_eviction: As for `load`.
+            allow_unvalidated_restore: As for `load`.
+            nodes: As for `load`.
 
         Raises:
             OperationError (no-policy): there is none before the active one.
@@ -352,8 +360,7 @@ class AsyncOperator:
             identity: A name in the active policy.
             token_id: The calling token; an unused one if None.
 
-        Raises:
-            Errors are those of `explain`.
+        Errors are those of `explain`.
         """
         return await self._run.call(abilities, identity, token_id)
 

@@ -57,7 +57,9 @@ class AuditOperations:
         """Yield audit events by time, those of a batch command by command.
 
         Args:
-            identities, since, until: See the class.
+            identities: See the class.
+            since: See the class.
+            until: See the class.
             key: A key, or a pattern as in policies.
             correlation: The correlation id.
             token_id: The calling token.
@@ -129,7 +131,10 @@ class AuditOperations:
         Args:
             identities: See the class.
             since: Also yield what was recorded from then on; only what is new if None.
-            key, correlation, token_id, op: See `events`.
+            key: See `events`.
+            correlation: See `events`.
+            token_id: See `events`.
+            op: See `events`.
         """
         selection = Selection(since, None, key, correlation, token_id, op)
         return self._run.iterate(calls.follow_events, identities, selection)
@@ -183,7 +188,8 @@ class AuditOperations:
 
         Args:
             key: The key; text may also be escaped as in the output of `keyleash`.
-            since, until: See the class.
+            since: See the class.
+            until: See the class.
             limit: The maximum number of entries, the newest; all if None.
         """
         return self._run.call(calls.timeline, key, Selection(since, until), limit)
@@ -210,7 +216,9 @@ class AuditOperations:
         """Count events and denials by identity, command, key prefix and reply code; find gaps.
 
         Args:
-            identities, since, until: See the class.
+            identities: See the class.
+            since: See the class.
+            until: See the class.
             segments: The number of segments in a key prefix.
         """
         return self._run.call(calls.stats, identities, Selection(since, until), segments)
@@ -291,7 +299,8 @@ class AuditOperations:
         """Return an incident report, whose `html` is a page without scripts; it shows values.
 
         Args:
-            since, until: See the class.
+            since: See the class.
+            until: See the class.
             identity: The only identity; all if None.
             correlation: The only correlation id; all if None.
             server: The server's name on the page; its address if empty.
@@ -329,7 +338,8 @@ class UndoOperations:
             correlation: All events with this correlation id.
             identity: All events of this identity; needs *since*.
             key: All changes of a key, or of the keys of a pattern; needs *since*.
-            since, until: The time range of the events.
+            since: The time range of the events.
+            until: The time range of the events.
             force: Keys whose conflicts are overridden; text may be escaped as in the output.
             skip: Keys that are left as they are, likewise.
             across_policies: Also undo what the active policy does not grant any more.
