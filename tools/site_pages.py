@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
+import pkgutil
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 
 import click
+import redis
 from tools.error_messages import ErrorCode, error_codes
 
 import keyleash
 from keyleash import errors
 from keyleash.cli.program import COMMANDS, SECTIONS, main
 from keyleash.errors import KeyleashError
+from keyleash.results import Result
 
 CLI = "reference/cli"
 ERRORS = "reference/errors"
@@ -29,8 +31,23 @@ INTRODUCTIONS: dict[str, list[str]] = {
         "In `keyleash.errors`; those that agents meet are in `keyleash` too. See also the"
         " [error codes](../errors/index.md)."
     ],
+    "results": [
+        "What calls of `keyleash.Operator` and `keyleash.Policy` return. `to_dict()` is what"
+        " `--json` prints. Names in `_ms` are server time, Unix milliseconds; names in `_at` the"
+        " same as a `datetime`."
+    ],
     "testing": ["The pytest plugin `keyleash.testing.plugin` provides the two fixtures."],
 }
+GROUPS = {
+    "Policy": "Operator.policies",
+    "Token": "Operator.tokens",
+    "Limit": "Operator.limits",
+    "Audit": "Operator.audit",
+    "Undo": "Operator.undo",
+    "Fence": "Operator.fence",
+    "Vault": "Operator.vault",
+}
+"""The attribute of `Operator` for each class of operations."""
 FIXTURES = ("leash_server", "fake_leash")
 
 
@@ -160,11 +177,11 @@ def api_pages() -> dict[str, str]:
         for name, value in vars(errors).items()
         if inspect.isclass(value) and issubclass(value, KeyleashError)
     ]
-    operator = "keyleash.api"
     pages = {
         "client": ("Client", [f"keyleash.{name}" for name in client if "Operator" not in name]),
         "asyncio": ("Async client", _members("keyleash.asyncio", without="correlation")),
-        "operator": ("Operator", _members(operator) if importlib.util.find_spec(operator) else []),
+        "operator": ("Operator", _operator_members()),
+        "results": ("Results", [f"{cls.__module__}.{cls.__name__}" for cls in results()]),
         "errors": (
             "Exceptions",
             [f"keyleash.errors.{name}" for name in (*failures, "ReplyCode", "Problem", "Span")],
@@ -184,6 +201,30 @@ def api_pages() -> dict[str, str]:
     }
 
 
+def _operator_members() -> list[str]:
+    """Return the classes of the API of operators, the groups of operations behind `Operator`."""
+    groups = {
+        f"{type(group).__module__}.{type(group).__name__}"
+        for group in vars(keyleash.Operator(redis.Redis())).values()
+        if type(group).__name__.endswith("Operations")
+    }
+    first, *others = _members("keyleash.api")
+    return [first, *sorted(groups, key=lambda name: name.rpartition(".")[2]), *others]
+
+
+def results() -> list[type[Result]]:
+    """Return the classes of results by name, without those that others extend."""
+    for module in pkgutil.walk_packages(keyleash.__path__, "keyleash."):
+        if "__main__" not in module.name and ".cli" not in module.name:
+            importlib.import_module(module.name)
+    found: list[type[Result]] = []
+    waiting = list(Result.__subclasses__())
+    for cls in waiting:
+        waiting += cls.__subclasses__()
+        found += [] if cls.__name__.startswith("_") else [cls]
+    return sorted(set(found), key=lambda cls: cls.__name__)
+
+
 def _members(module: str, without: str = "") -> list[str]:
     names: list[str] = importlib.import_module(module).__all__
     return [f"{module}.{name}" for name in names if name != without]
@@ -194,6 +235,13 @@ def _directive(name: str) -> str:
     if name == "keyleash.correlation":  # The package `keyleash.client` has a module of that name.
         path = "keyleash.client.correlation.correlation"
         return f"::: {path}\n    options:\n      heading: {name}\n      toc_label: correlation"
+    if name.startswith("keyleash.api.") and (name.count(".") == 2 or name.endswith("Operations")):
+        public = name.replace("keyleash.api.", "keyleash.") if name.count(".") == 2 else ""
+        heading = public or GROUPS[name.rpartition(".")[2].removesuffix("Operations")]
+        label = heading.removeprefix("keyleash.")
+        return f"::: {name}\n    options:\n      heading: {heading}\n      toc_label: {label}"
+    if any(name.endswith(f".{cls.__name__}") for cls in results()):
+        return f"::: {name}\n    options: {{show_root_full_path: false}}"
     if name.startswith("keyleash.errors."):  # Many, with long names; the page names the module.
         return f"::: {name}\n    options: {{show_root_full_path: false}}"
     return f"::: {name}"
