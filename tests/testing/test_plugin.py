@@ -345,7 +345,7 @@ def test_audit_log_has_events_and_denials(project: pytest.Pytester, leash: str) 
             assert (denial.op, denial.code) == ("DEL", "CLASS_NOT_GRANTED")
             assert event.correlation == denial.correlation == "request-1"
             for trail in leash.events, leash.denials:
-                with pytest.raises(keyleash.KeyleashError, match="has `agent-runer`"):
+                with pytest.raises(keyleash.KeyleashError, match="no identity `agent-runer`"):
                     trail("agent-runer")
         """,
         leash=leash,
