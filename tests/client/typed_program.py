@@ -75,9 +75,9 @@ def operate(op: keyleash.Operator, policy: keyleash.Policy) -> None:
     if not undo.blocked:
         print(op.undo.apply(undo).to_dict())
     allowed: bool = op.can_i("agent-runner", "GET", "agents:jobs:1:state")
-    print(allowed, op.explain("agent-runner", "GET", "x").allowed, op.status().now_ms)
+    print(allowed, op.explain("agent-runner", "GET", "x").allowed, op.status().to_dict())
     page: str = op.metrics()
-    print(page, op.doctor().findings, [item.digest for item in op.policies.history()])
+    print(page, op.doctor().to_dict(), [item.digest for item in op.policies.history()])
 
 
 async def operate_async(op: keyleash_asyncio.Operator, policy: keyleash.Policy) -> None:
