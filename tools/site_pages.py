@@ -217,12 +217,14 @@ def results() -> list[type[Result]]:
     for module in pkgutil.walk_packages(keyleash.__path__, "keyleash."):
         if "__main__" not in module.name and ".cli" not in module.name:
             importlib.import_module(module.name)
-    found: list[type[Result]] = []
+    # A dataclass with slots is a second class of the same name.
+    found: dict[str, type[Result]] = {}
     waiting = list(Result.__subclasses__())
     for cls in waiting:
         waiting += cls.__subclasses__()
-        found += [] if cls.__name__.startswith("_") else [cls]
-    return sorted(set(found), key=lambda cls: cls.__name__)
+        if not cls.__name__.startswith("_"):
+            found[cls.__name__] = cls
+    return [found[name] for name in sorted(found)]
 
 
 def _members(module: str, without: str = "") -> list[str]:
