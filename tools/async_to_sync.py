@@ -13,11 +13,11 @@ import tokenize
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "loader" / "keyleash"
-SOURCES = {f"api/aio{part}.py": f"api/sync{part}.py" for part in ("", "_audit", "_servers")}
+PARTS = ("", "_audit", "_servers", "_tokens")
+SOURCES = {f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS}
 """Each asyncio source, and the module that is generated from it."""
 NAMES = {
-    "aio_audit": "sync_audit",
-    "aio_servers": "sync_servers",
+    **{f"aio{part}": f"sync{part}" for part in PARTS if part},
     "AsyncIterator": "Iterator",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",

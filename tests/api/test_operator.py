@@ -337,3 +337,18 @@ def test_error_of_an_operation_shows_its_help_as_text(loaded: keyleash.Operator)
 
     assert str(caught.value) == f"{caught.value.message}\nhelp: {caught.value.help}"
     assert "\n" not in caught.value.message
+
+
+def test_clock_and_identities_are_those_of_the_server(loaded: keyleash.Operator) -> None:
+    """A program compares times of results with the clock that decides about them."""
+    before = loaded.now()
+    token = loaded.tokens.issue("one", ttl="1h")
+
+    assert before <= token.expires_at - timedelta(hours=1) <= loaded.now()
+    assert loaded.identities() == ("one",)
+
+
+def test_identities_without_any_policy_is_an_error(op: keyleash.Operator) -> None:
+    """As for every operation that needs one."""
+    with raises_code("no-policy"):
+        op.identities()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +32,12 @@ from keyleash.operator.load.consent import Progress
 from keyleash.policy.patterns import parse_pattern
 from keyleash.status import identity_statuses
 from keyleash.store.connect import connect_nodes, server_name
+from keyleash.store.identities import require_known
 from keyleash.store.prefixes import ChangeKind
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
+from keyleash.text import moment
 from keyleash.vault import ChangeResult
 from keyleash.vault.change import change_prefixes
 
@@ -179,7 +182,7 @@ def incident_report(
         statuses=identity_statuses(store, active, store.now_ms()) if active else (),
     )
     if found is None:
-        raise nothing_found(store, "event or denial", query)
+        raise nothing_found("event or denial", query, store.now_ms())
     return found
 
 
@@ -225,3 +228,13 @@ def change(
     """Change the prefixes of all keys."""
     others = connect_nodes(store.client, nodes)
     return change_prefixes(store, kind, adopt=adopt, report=report, others=others)
+
+
+def server_time(store: Store) -> datetime:
+    """Return the time by the server's clock."""
+    return moment(store.now_ms())
+
+
+def all_identities(store: Store) -> tuple[str, ...]:
+    """Return the names of all identities that were ever active, sorted."""
+    return tuple(require_known(store, None))

@@ -5,23 +5,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Self
 
+from keyleash.api.calls import all_identities, server_time
 from keyleash.api.inputs import Duration, seconds_of
 from keyleash.api.policy import Policy
 from keyleash.api.run import Runner
 from keyleash.api.sync_audit import AuditOperations, UndoOperations
 from keyleash.api.sync_servers import FenceOperations, VaultOperations
-from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
+from keyleash.api.sync_tokens import LimitOperations, TokenOperations
 from keyleash.doctor import Examination, examine_nodes
 from keyleash.metrics import SnapshotCollector
-from keyleash.operator import ServerSummary, summarize_server, tokens
+from keyleash.operator import ServerSummary, summarize_server
 from keyleash.operator.abilities import Abilities, abilities
 from keyleash.operator.decisions import Explanation, explain
-from keyleash.operator.holder import TokenHolder, inspect_token
-from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.load.activate import LoadResult
 from keyleash.operator.load.consent import (
     LoadPlan,
@@ -33,7 +33,6 @@ from keyleash.operator.load.consent import (
 )
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
-from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
 from keyleash.status import Snapshot, read_snapshot
 from keyleash.store.connect import (
     DEFAULT_URL,
@@ -367,6 +366,18 @@ class Operator:
         """Return the identities with their tokens, limits and recent denials."""
         return self._run.call(read_snapshot)
 
+    def now(self) -> datetime:
+        """Return the time by the server's clock, which decides expiries and limits."""
+        return self._run.call(server_time)
+
+    def identities(self) -> tuple[str, ...]:
+        """Return the names of all identities that were ever active, sorted.
+
+        Raises:
+            OperationError (no-policy): no policy was ever loaded.
+        """
+        return self._run.call(all_identities)
+
     def acl(
         self,
         role: str,
@@ -491,161 +502,3 @@ class PolicyOperations:
     def history(self) -> tuple[ActivePolicy, ...]:
         """Return the stored policies, each as it was last active; the newest first."""
         return self._run.call(read_history)
-
-
-class TokenOperations:
-    """Tokens: `Operator.tokens`."""
-
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
-    def issue(self, identity: str, *, ttl: Duration | None = None, note: str = "") -> IssuedToken:
-        """Issue a token.
-
-        Args:
-            identity: A name in the active policy.
-            ttl: The lifetime, capped by the policy's `max_ttl`; the policy's `ttl` if None.
-            note: A note for `list`: up to 200 characters, without a token.
-
-        Raises:
-            OperationError (no-policy): no policy is active.
-            OperationError (unknown-identity): the active policy has no such identity.
-            SecretInTextError: *note* contains a token.
-            TypeError, ValueError: an argument has a wrong type or value; nothing was issued.
-        """
-        seconds = seconds_of("ttl", ttl)
-        return self._run.call(tokens.issue_token, identity, ttl_s=seconds, note=note)
-
-    def issue_many(
-        self, identity: str, count: int, *, ttl: Duration | None = None, note: str = ""
-    ) -> list[IssuedToken]:
-        """Issue *count* tokens, a hundred in each step; see `issue`.
-
-        If the connection is lost, tokens of earlier steps are issued and their secrets are lost,
-        so that no client can use them.
-
-        Raises:
-            ValueError: *count* is not positive; nothing was issued.
-        """
-        seconds = seconds_of("ttl", ttl)
-        return self._run.call(tokens.issue_tokens, identity, count, ttl_s=seconds, note=note)
-
-    def list(self, identity: str | None = None) -> list[TokenInfo]:
-        """Return the tokens of an identity, or of all, without their secrets, newest first.
-
-        A token is listed until a week after it expired. Details of those that expired before are
-        deleted, if the user may write.
-
-        Raises:
-            OperationError (no-policy): no policy was ever loaded.
-            OperationError (unknown-identity): there never was such an identity.
-        """
-        return self._run.call(tokens.list_tokens, identity)
-
-    def inspect(self, token: str) -> TokenHolder:
-        """Return the identity, expiry, grants and remaining limits of a token.
-
-        Nothing is changed or charged.
-
-        Args:
-            token: The token, not its id.
-
-        Raises:
-            TokenUnknownError, TokenRevokedError, TokenExpiredError: its guard would not accept it.
-            NotActiveError: the active policy does not have its identity.
-        """
-        return self._run.call(inspect_token, token)
-
-    def show(self, token_id: str) -> TokenUse:
-        """Return a token with the number of its calls in the audit log.
-
-        Raises:
-            OperationError (unknown-token-id): there is no such token.
-            UsageError: *token_id* is a token.
-        """
-        return self._run.call(token_use, token_id)
-
-    def rotate(
-        self,
-        which: str | None = None,
-        *,
-        identity: str | None = None,
-        grace: Duration = "10m",
-        ttl: Duration | None = None,
-        note: str | None = None,
-    ) -> Rotation:
-        """Replace one token, or all live tokens of an identity, by a new one.
-
-        Args:
-            which: A token id, or the name of an identity of the active policy.
-            identity: The name of an identity, in place of *which*.
-            grace: How long the replaced tokens remain valid, at most; `timedelta(0)` for not at
-                all.
-            ttl: As for `issue`.
-            note: As for `issue`; that of the replaced token if None.
-
-        Raises:
-            OperationError (unknown-token-id): there is no such token.
-            OperationError (token-not-live): the token is expired or revoked; nothing was issued.
-            UsageError: *which* is a token.
-            TypeError: both or neither of *which* and *identity* are given.
-        """
-        return self._run.call(
-            tokens.rotate_token,
-            which,
-            identity=identity,
-            grace_s=seconds_of("grace", grace, least=0) or 0,
-            ttl_s=seconds_of("ttl", ttl),
-            note=note,
-        )
-
-    def revoke(
-        self, token_id: str | None = None, *, identity: str | None = None, all: bool = False
-    ) -> Revocation:
-        """Revoke a token, all tokens of an identity, or all tokens, from the next call on.
-
-        Raises:
-            OperationError (unknown-token-id): there is no such token.
-            OperationError (unknown-identity): there never was such an identity.
-            OperationError (no-policy): no policy was ever loaded.
-            UsageError: *token_id* is a token.
-            TypeError: not exactly one of the three is given.
-        """
-        return self._run.call(tokens.revoke, token_id=token_id, identity=identity, everything=all)
-
-    def with_calls_before(self, revocation: Revocation) -> Revocation:
-        """Return a revocation with the calls of each token in the minute before.
-
-        The newest 10,000 events of each identity are counted; `is_partial` is set if there are
-        more. A count is None if the user may not read audit streams.
-        """
-        return self._run.call(with_calls_before, revocation)
-
-    def with_denials(self, revocation: Revocation) -> Revocation:
-        """Return a revocation with the number of calls of each token that were denied since.
-
-        A count is None if the user may not read audit streams.
-        """
-        return self._run.call(with_denials, revocation)
-
-
-class LimitOperations:
-    """Limits: `Operator.limits`."""
-
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
-    def reset(self, identity: str, limit: str | None = None, *, reason: str) -> LimitReset:
-        """Set what a limit has counted to 0.
-
-        Args:
-            identity: A name in the active policy.
-            limit: A limit such as `rate.writes`; all of them if None.
-            reason: The reason, for the control stream: up to 128 bytes, without a token.
-
-        Raises:
-            OperationError (unknown-identity): the active policy has no such identity.
-            OperationError (unknown-limit): the identity has no such limit.
-            ValueError: *reason* is blank or too long.
-        """
-        return self._run.call(reset_limits, identity, limit, reason=reason)

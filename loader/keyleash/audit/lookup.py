@@ -131,14 +131,14 @@ def _read(
             return (control_event(entry),)
 
 
-def nothing_found(store: Store, what: str, query: Query) -> OperationError:
+def nothing_found(what: str, query: Query, now_ms: int) -> OperationError:
     """Return the error for a selection without entries, with its times and the server's."""
     bounds = "".join(
         f" {word} {clock_time(time_ms)}"
         for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
         if time_ms is not None
     )
-    now = clock_time(store.now_ms())
+    now = clock_time(now_ms)
     return OperationError(
         "nothing-found",
         f"found no {what}{bounds}",

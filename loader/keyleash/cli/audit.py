@@ -192,7 +192,7 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     value is unknown: there is no before-image, the audit stream does not reach back so far, or the
     key was changed outside of guards.
     """
-    at = time_of(time.at(settings.store.now_ms()))
+    at = time_of(time.at(settings.now_ms()))
     then = settings.operator.audit.value_at(key, at)
     if settings.json:
         print_json(then)

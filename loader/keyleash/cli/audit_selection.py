@@ -43,7 +43,7 @@ class TimeRange:
     def nothing_found(self, settings: Settings, what: str) -> OperationError:
         """Return the error for a selection without entries."""
         query = Query(since_ms=self.since_ms, until_ms=self.until_ms)
-        return nothing_found(settings.store, what, query)
+        return nothing_found(what, query, settings.now_ms())
 
 
 def time_range(settings: Settings, since: Moment | None, until: Moment | None) -> TimeRange:
@@ -52,7 +52,7 @@ def time_range(settings: Settings, since: Moment | None, until: Moment | None) -
     Raises:
         UsageError: It ends before it begins.
     """
-    now_ms = 0 if since is None and until is None else settings.store.now_ms()
+    now_ms = 0 if since is None and until is None else settings.now_ms()
     since_ms = None if since is None else since.at(now_ms)
     until_ms = None if until is None else until.at(now_ms)
     if since and until and (since_ms or 0) > (until_ms or 0):

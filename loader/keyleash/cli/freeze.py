@@ -20,7 +20,6 @@ from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
-from keyleash.store.identities import require_known
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _confirm_all(
 ) -> None:
     if identities:
         return
-    require_known(settings.store, None)
+    settings.operator.identities()
     if not yes:
         print_note(effect)
     if not require_consent(f"{verb} every identity on {settings.shown_url}?", yes):

@@ -15,10 +15,9 @@ from keyleash.errors import (
     OperationError,
     UsageError,
 )
-from keyleash.store.connect import DEFAULT_URL, connect, default_actor, shown_url
+from keyleash.store.connect import DEFAULT_URL, default_actor, shown_url
 from keyleash.store.failures import is_unanswered, reason_of
 from keyleash.store.state import MAX_REASON_BYTES
-from keyleash.store.store import Store
 
 if TYPE_CHECKING:
     from keyleash.api import Operator
@@ -115,11 +114,9 @@ class Settings:
 
         return Operator.from_url(self.url, actor=self.actor, timeout=self.timeout_s or timeout_s)
 
-    @cached_property
-    def store(self) -> Store:
-        """The server's store, with the prefixes in force and the operator's name."""
-        _ = self.operator  # its errors are reported first
-        return Store.open(connect(self.url, self.timeout_s), actor=self.actor)
+    def now_ms(self) -> int:
+        """Return the server's clock, Unix milliseconds."""
+        return round(self.operator.now().timestamp() * 1000)
 
 
 def require_length(label: str, text: str, most: int) -> None:

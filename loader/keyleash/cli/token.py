@@ -26,7 +26,6 @@ from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.operator.tokens import MAX_NOTE
 from keyleash.policy.problems import listing
-from keyleash.store.identities import require_known
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def issue(settings: Settings, identity: str, ttl: timedelta | None, note: str) -
         print_json(issued)
     else:
         click.echo(issued.token)
-    _note_issued(settings, issued, settings.store.now_ms())
+    _note_issued(settings, issued, settings.now_ms())
 
 
 @click.command("list", epilog=example("keyleash token list --stale || keyleash token rotate …"))
@@ -177,7 +176,7 @@ def revoke(
     if (token_id is not None) + (identity is not None) + everything != 1:
         raise UsageError("specify exactly one of ID, `--identity` and `--all`")
     if everything:
-        require_known(settings.store, None)
+        settings.operator.identities()
         if not yes:
             print_note("every agent is denied until it gets a new token")
         if not require_consent(f"revoke every token on {settings.shown_url}?", yes):
@@ -271,7 +270,7 @@ def rotate(
         print_json(done)
     else:
         click.echo(done.issued.token)
-    now_ms = settings.store.now_ms()
+    now_ms = settings.now_ms()
     _note_issued(settings, done.issued, now_ms)
     if settings.json:
         return
