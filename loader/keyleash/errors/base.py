@@ -50,7 +50,9 @@ class KeyleashError(Exception):
         self.span = span
 
     def __str__(self) -> str:
-        return f"{self.message}\nhelp: {self.help}" if self.help else self.message
+        # Not `message`: redis-py adds the command to the text of an error in a pipeline.
+        text = super().__str__()
+        return f"{text}\nhelp: {self.help}" if self.help else text
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.message!r}, {shown(self)})"
