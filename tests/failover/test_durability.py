@@ -80,7 +80,7 @@ def test_unreplicated_write_raises_an_error_with_its_reply(leash: Any, pair: Pai
     error = caught.value
     assert (error.reply, error.replicas, error.wanted, error.timeout_ms) == (5, 0, 1, 5)
     assert not isinstance(error, redis.RedisError)
-    assert str(error) == "the call was done, but 0 of 1 replicas had it within 5 ms"
+    assert error.message == "the call was done, but 0 of 1 replicas had it within 5 ms"
     assert leash.admin.get("t:n") == b"5"
     assert len(leash.events("one")) == 1
     assert client.get("t:n") == b"5"

@@ -124,7 +124,7 @@ def test_import_in_a_bare_install_needs_redis_py_and_the_standard_library(
     packages = {name for name in packages if not name.startswith("_sysconfigdata")}
     assert packages == {"hiredis", "keyleash", "redis"}
     assert {name.split(".")[1] for name in modules if name.startswith("keyleash.")} == {
-        *("asyncio", "client", "commands", "doubles", "errors", "store", "text")
+        *("asyncio", "client", "commands", "doubles", "errors", "results", "store", "text")
     }
 
 

@@ -142,7 +142,7 @@ def test_taken_port_is_named_in_the_error() -> None:
             EmbeddedServer(port=first.port).start()
         assert first.running
 
-    assert str(caught.value) == f"port {first.port} on 127.0.0.1 is already in use"
+    assert caught.value.message == f"port {first.port} on 127.0.0.1 is already in use"
     assert "another port" in str(caught.value.help)
 
 
@@ -206,7 +206,7 @@ def test_data_directory_without_write_permission_is_an_error(tmp_path: Path) -> 
     finally:
         tmp_path.chmod(0o700)
 
-    assert str(caught.value) == f"cannot write in {tmp_path}: Permission denied"
+    assert caught.value.message == f"cannot write in {tmp_path}: Permission denied"
 
 
 def test_broken_append_only_file_is_an_error_with_the_log(tmp_path: Path) -> None:
