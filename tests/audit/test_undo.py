@@ -237,12 +237,41 @@ def test_undo_is_undone_by_its_correlation_id(client: Any, scribe: Scribe) -> No
     assert second.correlation != first.correlation
 
 
-def test_undone_events_conflict_with_their_undo(client: Any, scribe: Scribe) -> None:
-    """The conflict of a second undo names the first."""
+def test_key_with_its_old_value_is_unchanged_and_no_conflict(client: Any, scribe: Scribe) -> None:
+    """Nothing is to be done, although another client changed the key."""
+    client.set("k", "1")
+    scribe.run("a", "SET", "k", "2")
+    client.set("k", "1")
+
+    made = plan(client)
+
+    assert [(item.action, item.conflicts) for item in made.keys] == [("keep", ())]
+    assert not made.blocked
+    with raises_code("nothing-to-undo"):
+        apply_undo(Store.open(client, actor="ops"), made)
+
+
+def test_plan_is_printed_without_events_and_values(client: Any, scribe: Scribe) -> None:
+    """Keys, actions and counts; the rest is in `to_dict`."""
+    scribe.run("a", "SET", "k", "a long value")
+    scribe.run("a", "SET", "l", "a long value")
+    client.set("l", "other")
+
+    assert str(plan(client)) == (
+        "UndoPlan(2 keys, changes=2, blocked=1:"
+        " KeyPlan('l', 'conflict', events=1), KeyPlan('k', 'remove', events=1))"
+    )
+
+
+def test_undone_events_are_already_undone(client: Any, scribe: Scribe) -> None:
+    """A second undo changes nothing, and names the first."""
     scribe.run("a", "SET", "k", "2")
     done = undo(client)
 
-    (conflict,) = plan(client).blocked[0].conflicts
+    again = plan(client)
+
+    assert not again.blocked
+    (conflict,) = again.keys[0].conflicts
 
     (step,) = conflict.by
     assert (step.identity, step.ops, step.actor) == ("@operators", ("UNDO",), "ops")

@@ -336,7 +336,8 @@ def test_load_that_removes_needs_allow_removal(cli: Cli, policy: Path) -> None:
     assert denied.exit_code == 1
     assert denied.stderr.endswith(
         f"error: `{policy}` removes 99 identities: {names} and 94 more\n"
-        f"help: pass `--allow-removal` to confirm, or run `keyleash plan {policy}` to review\n"
+        f"help: see `keyleash plan {policy}` first, then pass `--allow-removal`"
+        " (`allow_removal=True`)\n"
     )
     assert error["code"] == "removes"
     assert cli.json("status")["policy"]["generation"] == 1
@@ -354,8 +355,9 @@ def test_load_that_removes_and_widens_names_both_flags(cli: Cli, policy: Path) -
     both = cli.run("load", policy, "--yes")
     removal = cli.run("load", policy, "--yes", "--allow-widening")
 
-    assert "help: pass `--allow-removal` and `--allow-widening` to confirm, or run" in both.stderr
-    assert "help: pass `--allow-removal` to confirm, or run" in removal.stderr
+    assert "; it also widens access\n" in both.stderr
+    assert both.stderr.endswith("and `--allow-widening` (`allow_widening=True`)\n")
+    assert removal.stderr.endswith("then pass `--allow-removal` (`allow_removal=True`)\n")
     cli.ok("load", policy, "--yes", "--allow-removal", "--allow-widening")
 
 

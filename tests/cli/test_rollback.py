@@ -113,11 +113,11 @@ def test_rollback_names_a_policy_by_its_first_digits(
 
 
 def test_rollback_without_an_earlier_policy_fails(loaded: Cli, cli: Cli) -> None:
-    """The error explains that no previous policy is stored."""
+    """The error says that it is the first."""
     result = loaded.run("rollback", "--yes")
 
     assert result.exit_code == 1
-    assert "the previous policy is not stored" in result.stderr
+    assert "no other policy was active before generation 1" in result.stderr
 
 
 def test_history_lists_each_policy_once_with_its_last_activation(
@@ -193,8 +193,8 @@ def test_rollback_that_removes_needs_allow_removal(
 
     assert denied.exit_code == 1
     assert denied.stderr.endswith(
-        "removes 1 identity: human-admin\nhelp: pass `--allow-removal` to confirm,"
-        " or leave out `--yes` to see the plan and be asked\n"
+        "removes 1 identity: human-admin\nhelp: pass `--allow-removal`"
+        " (`allow_removal=True`), or leave out `--yes` to see the plan and be asked\n"
     )
     assert loaded.json("status")["policy"]["generation"] == 3
     assert loaded.json("rollback", "--yes", "--allow-removal")["removed"] == ["human-admin"]

@@ -137,9 +137,9 @@ def test_second_undo_reports_the_first(cli: Cli, agents: Agents) -> None:
     again = cli.run("undo", "--correlation", "req-1", "--yes")
 
     assert again.exit_code == 1
-    assert f"conflict: `{STATE}` was already undone by {undone}\n" in again.stdout
+    assert f"note: `{STATE}` was already undone by {undone}\n" in again.stdout
     assert re.search(rf"{STATE} +already undone", again.stdout)
-    assert "error: cannot restore the key; nothing was changed" in again.stderr
+    assert "error: every key already has its value from before these events" in again.stderr
 
 
 def test_plan_as_json_has_keys_conflicts_and_result(cli: Cli, agents: Agents) -> None:
@@ -170,6 +170,8 @@ def test_undo_of_a_change_no_longer_granted_is_a_conflict(
 
     assert denied.exit_code == 1
     assert "the active policy no longer lets `runner` change it" in denied.stdout
+    assert re.search(rf"{STATE} +conflict", denied.stdout)
+    assert "`--across-policies` (`across_policies=True`) overrides" in denied.stderr
     assert admin.get(STATE) == "x"
     cli.ok("undo", "--correlation", "req-1", "--across-policies", "--yes")
     assert not admin.exists(STATE)
@@ -194,8 +196,9 @@ def test_key_without_a_before_image_can_only_be_skipped(
     assert "`before_images` was off for it" in reason
     assert "conflict" not in denied.output
     assert "--force" not in denied.output
-    assert "help: `--skip KEY` leaves a key out; with `before_images` in the policy" in (
-        denied.stderr
+    assert (
+        "help: `--skip KEY` (`skip=[KEY]`) leaves a key out; with `before_images` in the policy"
+        in (denied.stderr)
     )
     cli.ok("undo", "--correlation", "req-1", "--skip", STATE, "--yes")
     assert admin.mget(STATE, RESULT) == ["x", None]

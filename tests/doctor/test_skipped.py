@@ -62,3 +62,18 @@ def test_user_without_access_to_records_exits_with_77(target: DoctorTarget) -> N
     result, _ = as_user(target, "resetkeys")
 
     assert result.exit_code == 77
+
+
+def test_user_of_a_role_lists_all_checks_that_it_may_not_make(target: DoctorTarget) -> None:
+    """It does not end at the first; what the role may read is checked."""
+    *_, rules = target.cli.ok("acl", "issuer").strip().partition("keyleash-issuer ")
+    target.admin.execute_command("ACL", "SETUSER", "issuer", *rules.split(), ">less")
+    url = f"redis://issuer:less@127.0.0.1:{target.server.port}"
+
+    result = target.cli.run("doctor", "--json", KEYLEASH_URL=url)
+
+    document = json.loads(result.stdout)
+    checks = {item["check"] for item in document["skipped"]}
+    assert (result.exit_code, document["findings"]) == (0, [])
+    assert {"ACL users", "scripts", "guards and users"} <= checks
+    assert "tokens" not in checks

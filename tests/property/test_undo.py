@@ -285,7 +285,11 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
             plan_undo(Store.open(admin), UndoSelection(correlation="c0"))
         return
 
-    conflicts = {item for item, steps in chosen.items() if is_broken(steps, now[item])}
+    conflicts = {
+        item
+        for item, steps in chosen.items()
+        if is_broken(steps, now[item]) and steps[0][0] != now[item]
+    }
     plan = plan_undo(Store.open(admin), UndoSelection(correlation="c0"))
     assert {item.key.decode() for item in plan.keys} == set(chosen)
     assert {item.key.decode() for item in plan.blocked} == conflicts

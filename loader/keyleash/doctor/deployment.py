@@ -41,7 +41,7 @@ class Deployment:
         servers: The first one named, then the others.
         seal: The record of the key prefixes.
         active: The active policy; None if there is none.
-        fences: The records of the agents' ACL users, by identity.
+        fences: The records of the agents' ACL users, by identity; none if they may not be read.
     """
 
     servers: tuple[Server, ...]

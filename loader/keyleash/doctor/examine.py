@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from keyleash.doctor.findings import (
     require_codes,
 )
 from keyleash.errors import KeyleashError
-from keyleash.fence import read_records
+from keyleash.fence import FenceRecord, read_records
 from keyleash.operator.load.compile import prepare_active
 from keyleash.results import Result
 from keyleash.store.connect import NODE_TIMEOUT_S
@@ -201,7 +201,12 @@ def _run_checks(servers: tuple[Server, ...]) -> Iterator[CheckResult]:
     main = servers[0]
     seal = read_seal(main.client)
     active = read_active(Store(main.client, seal.keyspace))
-    deployment = Deployment(servers, seal, active, read_records(Store(main.client, seal.keyspace)))
+    fences: Mapping[str, FenceRecord] = {}
+    try:
+        fences = read_records(Store(main.client, seal.keyspace))
+    except redis_errors.NoPermissionError as error:
+        yield Skipped("ACL users", f"the server replies: {error}", main.name)
+    deployment = Deployment(servers, seal, active, fences)
     for server in servers:
         if server.role is None:
             yield from _attempt(EVERYTHING, deployment, server, _check_answer)

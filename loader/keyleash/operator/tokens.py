@@ -326,13 +326,18 @@ def require_token(store: Store, token_id: str) -> TokenInfo:
         if info.id == token_id:
             return info
     raise OperationError(
-        "unknown-token-id", f"no token has the id `{token_id}`", help="see `keyleash token list`"
+        "unknown-token-id",
+        f"no token has the id `{token_id}`",
+        help="see `keyleash token list` or `op.tokens.list()`",
     )
 
 
 def _require_no_secret(token_id: str) -> None:
     if token_id.startswith(TOKEN_START):
-        raise UsageError("this is a token, not a token id", help="see `keyleash token list`")
+        raise UsageError(
+            "this is a token, not a token id",
+            help="see `keyleash token list` or `op.tokens.list()`",
+        )
 
 
 def _parsed(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:
@@ -473,7 +478,9 @@ def revoke(
     # The script reads an empty id as all: an unset variable must not revoke everything.
     if token_id == "":
         raise OperationError(
-            "unknown-token-id", "no token has the id ``", help="see `keyleash token list`"
+            "unknown-token-id",
+            "no token has the id ``",
+            help="see `keyleash token list` or `op.tokens.list()`",
         )
     reply = store.run(REVOKE, store.actor, identity or "", token_id or "")
     with reading_reply("EVAL"):

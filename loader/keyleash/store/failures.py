@@ -150,8 +150,7 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
             "not-permitted",
             NOT_PERMITTED,
             f"the server does not permit this to the user of the URL{_missing(error, message)}",
-            "use a user with that right; `ACL LOG` on the server shows what was denied, and"
-            " `keyleash fence plan` lists the commands that a fence omits",
+            "use a user with that right; `ACL LOG` on the server shows what was denied",
         )
     return ServerFailure("server-error", FAILED, f"the server replied: {message}")
 

@@ -103,7 +103,7 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
             raise OperationError(
                 "undo-denied",
                 f"the server rejects {_keys([key])}: {text_of(error)}; nothing was undone",
-                help="`--skip KEY` leaves a key out",
+                help="`--skip KEY` (`skip=[KEY]`) leaves a key out",
             )
     return UndoResult(
         correlation=undo,
@@ -146,8 +146,11 @@ def blocked_error(plan: UndoPlan) -> OperationError:
         if not conflict.is_forced
     }
     helps = {
-        "`--force KEY` overrides a conflict": bool(kinds & FORCIBLE),
-        "`--skip KEY` leaves a key out": True,
+        "`--force KEY` (`force=[KEY]`) overrides a conflict": bool(kinds & FORCIBLE),
+        "`--across-policies` (`across_policies=True`) overrides the active policy": (
+            ConflictKind.UNGRANTED in kinds
+        ),
+        "`--skip KEY` (`skip=[KEY]`) leaves a key out": True,
         HELP: ConflictKind.UNVALIDATED in kinds,
         "with `before_images` in the policy, later changes can be undone": (
             ConflictKind.NOT_RECORDED in kinds

@@ -39,6 +39,8 @@ from keyleash.text import counted, json_bytes, json_object, printable, to_json
 
 MAX_BLAMED = 20
 """Maximum number of changes by others per conflict in JSON."""
+MAX_SHOWN = 10
+"""Maximum number of keys in the `repr` of a plan."""
 
 
 class ConflictKind(StrEnum):
@@ -107,9 +109,9 @@ class Action(StrEnum):
     """The operator leaves it out."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KeyPlan:
-    """The plan for one key.
+    """The plan for one key; `to_dict` has its events and values.
 
     Attributes:
         steps: The steps to undo, oldest first.
@@ -139,8 +141,11 @@ class KeyPlan:
 
     @property
     def is_blocked(self) -> bool:
-        """Return whether a conflict is not overridden."""
-        return not self.is_skipped and any(not conflict.is_forced for conflict in self.conflicts)
+        """Return whether a conflict is not overridden. A key with its target value has none."""
+        return not self.is_skipped and any(
+            conflict.is_final or (self.action is not Action.KEEP and not conflict.is_forced)
+            for conflict in self.conflicts
+        )
 
     @property
     def is_contested(self) -> bool:
@@ -152,6 +157,9 @@ class KeyPlan:
         """Return whether the target value has expired meanwhile."""
         had_value = self.image is not None and self.image.content is not None
         return had_value and self.target is not None and self.target.is_absent
+
+    def __repr__(self) -> str:
+        return f"KeyPlan({printable(self.key)!r}, {action_text(self)!r}, events={len(self.steps)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for the key as part of `UndoPlan.to_dict`."""
@@ -173,9 +181,9 @@ class KeyPlan:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class UndoPlan(Result):
-    """An undo plan.
+    """An undo plan; `to_dict` has its events and values.
 
     Attributes:
         keys: In the order of their newest step, the newest first.
@@ -208,6 +216,12 @@ class UndoPlan(Result):
         """Return all steps to undo, oldest first."""
         steps = (step for key in self.keys if not key.is_skipped for step in key.steps)
         return tuple(sorted(steps, key=step_order))
+
+    def __repr__(self) -> str:
+        counts = f"changes={len(self.changes)}, blocked={len(self.blocked)}"
+        more = ", …" if len(self.keys) > MAX_SHOWN else ""
+        shown = ", ".join(map(repr, self.keys[:MAX_SHOWN]))
+        return f"UndoPlan({len(self.keys)} keys, {counts}: {shown}{more})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as `undo --json` prints it."""
@@ -367,7 +381,7 @@ def _require_planned(plan: UndoPlan, given: Iterable[str | bytes]) -> None:
         if item not in planned:
             raise UsageError(
                 f"`{printable(item)}` is not a key of this undo",
-                help="see `--dry-run` for the keys",
+                help="see `--dry-run`, or `keys` of a plan without it, for the keys",
             )
 
 
@@ -394,16 +408,21 @@ def _decided(
         replace(conflict, is_forced=is_forced and conflict.kind in FORCIBLE)
         for conflict in (*plan.conflicts, *further)
     )
+    if plan.action is Action.KEEP and undone_by(plan) is None:
+        conflicts = tuple(conflict for conflict in conflicts if conflict.is_final)
     return replace(plan, conflicts=conflicts, is_skipped=not spellings.isdisjoint(skipped))
 
 
 def action_text(plan: KeyPlan) -> str:
     """Return the action on a key, for a table of a plan."""
     if plan.is_blocked:
-        return "cannot be undone" if undone_by(plan) is None else "already undone"
+        is_final = any(conflict.is_final for conflict in plan.conflicts)
+        return "cannot be undone" if is_final else "conflict"
     if plan.has_expired and plan.action == "remove":
         return "remove: expired by now"
-    return "unchanged" if plan.action == "keep" else str(plan.action)
+    if plan.action == "keep":
+        return "unchanged: already has this value" if undone_by(plan) is None else "already undone"
+    return str(plan.action)
 
 
 def undone_by(plan: KeyPlan) -> str | None:
@@ -414,8 +433,10 @@ def undone_by(plan: KeyPlan) -> str | None:
     return changes[-1].correlation
 
 
-def conflict_label(conflict: Conflict) -> str:
+def conflict_label(plan: KeyPlan, conflict: Conflict) -> str:
     """Return the word before a reason; only a `conflict` can be overridden."""
+    if not plan.is_blocked and plan.action == "keep":
+        return "note"
     if conflict.is_forced:
         return "forced"
     if conflict.kind == "unvalidated":

@@ -63,6 +63,7 @@ def say_untrusted(untrusted: Mapping[str, int]) -> None:
 def _print_conflict(plan: KeyPlan, conflict: Conflict) -> None:
     if plan.is_skipped:
         return
-    label = click.style(conflict_label(conflict), fg="yellow" if conflict.is_forced else "red")
+    colour = "red" if plan.is_blocked and not conflict.is_forced else "yellow"
+    label = click.style(conflict_label(plan, conflict), fg=colour)
     colon = "" if conflict.kind in {"changed", "unverified"} else ":"
     click.echo(f"{label}: `{printable(plan.key)}`{colon} {conflict_reason(plan, conflict)}")

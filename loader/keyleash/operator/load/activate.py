@@ -182,7 +182,11 @@ def activate_policy(
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
     if expected is not None and generation != expected:
-        raise _conflict("another policy was activated since the plan was made")
+        raise PlanOutdatedError(
+            "activation-conflict",
+            "another policy was activated since the plan was made",
+            help="check `keyleash status`, then make a new plan",
+        )
     if active and found.is_active:
         return LoadResult(False, generation, digest, names, (), prepared.warnings, transport)
     if found.removed and not allow_removal:

@@ -169,8 +169,8 @@ def check_consent(plan: LoadPlan, *, allow_widening: bool, allow_removal: bool) 
         raise OperationError(
             "widens",
             f"this widens what {listing(plan.widened, 5)} may do, and nothing was activated",
-            help="look at what is marked `widens`; then add `--allow-widening`, or leave out"
-            " `--yes` to be asked",
+            help="look at what is marked `widens`; then add `--allow-widening`"
+            " (`allow_widening=True`), or leave out `--yes` to be asked",
         )
 
 
@@ -234,8 +234,15 @@ def earlier_policy(store: Store, digest: str | None = None) -> ActivePolicy:
     """
     stored = read_history(store)
     if digest is None:
-        before = require_active(store).before
+        active = require_active(store)
+        before = active.before
         found = [item for item in stored if item.digest == before]
+        if not before:
+            raise OperationError(
+                "no-policy",
+                f"no other policy was active before generation {active.generation}",
+                help="load a policy from its file",
+            )
         if not found:
             raise OperationError(
                 "no-policy",
