@@ -33,8 +33,8 @@ INTRODUCTIONS: dict[str, list[str]] = {
     ],
     "results": [
         "What calls of `keyleash.Operator` and `keyleash.Policy` return. `to_dict()` is what"
-        " `--json` prints. Names in `_ms` are server time, Unix milliseconds; names in `_at` the"
-        " same as a `datetime`."
+        " `--json` prints. Names in `_ms` and `_us` are server time, Unix milliseconds and"
+        " microseconds; names in `_at` the same as a `datetime`."
     ],
     "testing": ["The pytest plugin `keyleash.testing.plugin` provides the two fixtures."],
 }

@@ -20,9 +20,10 @@ SHELL = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
 INDENTED = re.compile(r"^((?:    keyleash .*\n)+)", re.M)
 COMMAND = re.compile(r"^(?: *export \w+=\$\()? *keyleash ", re.M)
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+SERVE = "keyleash serve --data ./data &                   # a server for development\n"
 README_PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL_PAGE = (ROOT / "docs" / "tutorial" / "first-ten-minutes.md").read_text(encoding="utf-8")
-(README,) = SHELL.findall(README_PAGE)
+(README,) = (text.removeprefix(SERVE) for text in SHELL.findall(README_PAGE))
 TUTORIAL = "".join(SHELL.findall(TUTORIAL_PAGE))
 INCIDENT, *_ = INDENTED.findall(
     (ROOT / "docs" / "how-to" / "respond-to-an-incident.md").read_text(encoding="utf-8")

@@ -43,7 +43,9 @@ def test_examples_for_agents_work_as_written(
     assert whoami.startswith("agent-runner 20")
     assert limits
     assert all(re.fullmatch(r"(rate|budget)\.\w+ \d+ of \d+", line) for line in limits)
-    key = "agents:jobs:42:lock"
-    assert denial == f"KeyDeniedError(code='KEY_DENIED', key='{key}', identity='agent-runner')"
+    assert denial == (
+        "KeyNotGrantedError("
+        "code='KEY_NOT_GRANTED', key='agents:context:42', identity='agent-runner')"
+    )
     assert printed(ASYNC.replace(FILE, str(file)).replace(URL, embedded.url)) == []
     assert embedded.client().get("agents:jobs:42:state") == b"done"

@@ -56,9 +56,10 @@ class AsyncAuditOperations:
         """Yield audit events by time, those of a batch command by command.
 
         Args:
-            identities: See the class.
-            since: See the class.
-            until: See the class.
+            identities: Names; all known ones if none is given.
+            since: The earliest time: how long ago (`10m` or a `timedelta`), ISO 8601 text, or an
+                aware `datetime`; unlimited if None.
+            until: The latest time, in the same form.
             key: A key, or a pattern as in policies.
             correlation: The correlation id.
             token_id: The calling token.
@@ -128,8 +129,9 @@ class AsyncAuditOperations:
         Identities that are loaded meanwhile are followed too, if none is named.
 
         Args:
-            identities: See the class.
-            since: Also yield what was recorded from then on; only what is new if None.
+            identities: Names; all known ones if none is given.
+            since: Also yield what was recorded from then on, in the forms of `events`; only what is
+                new if None.
             key: See `events`.
             correlation: See `events`.
             token_id: See `events`.
@@ -187,8 +189,9 @@ class AsyncAuditOperations:
 
         Args:
             key: The key; text may also be escaped as in the output of `keyleash`.
-            since: See the class.
-            until: See the class.
+            since: The earliest time: how long ago (`10m` or a `timedelta`), ISO 8601 text, or an
+                aware `datetime`; unlimited if None.
+            until: The latest time, in the same form.
             limit: The maximum number of entries, the newest; all if None.
         """
         return await self._run.call(calls.timeline, key, Selection(since, until), limit)
@@ -198,7 +201,7 @@ class AsyncAuditOperations:
 
         Args:
             key: As for `timeline`.
-            time: The time, see the class.
+            time: The time, in the forms of `events`.
 
         Raises:
             OperationError (unknown-value): it is not recorded.
@@ -215,9 +218,10 @@ class AsyncAuditOperations:
         """Count events and denials by identity, command, key prefix and reply code; find gaps.
 
         Args:
-            identities: See the class.
-            since: See the class.
-            until: See the class.
+            identities: Names; all known ones if none is given.
+            since: The earliest time: how long ago (`10m` or a `timedelta`), ISO 8601 text, or an
+                aware `datetime`; unlimited if None.
+            until: The latest time, in the same form.
             segments: The number of segments in a key prefix.
         """
         return await self._run.call(calls.stats, identities, Selection(since, until), segments)
@@ -270,7 +274,8 @@ class AsyncAuditOperations:
         """Keep exporting new entries until *is_stopping*, and yield each file; see `export`.
 
         Args:
-            every: The interval; shorter while the entries of a whole file are waiting.
+            every: The interval, as text or `timedelta`; shorter while the entries of a whole file
+                are waiting.
         """
         return self._run.iterate(
             follow_export,
@@ -298,8 +303,9 @@ class AsyncAuditOperations:
         """Return an incident report, whose `html` is a page without scripts; it shows values.
 
         Args:
-            since: See the class.
-            until: See the class.
+            since: The earliest time: how long ago (`10m` or a `timedelta`), ISO 8601 text, or an
+                aware `datetime`; unlimited if None.
+            until: The latest time, in the same form.
             identity: The only identity; all if None.
             correlation: The only correlation id; all if None.
             server: The server's name on the page; its address if empty.
@@ -337,14 +343,15 @@ class AsyncUndoOperations:
             correlation: All events with this correlation id.
             identity: All events of this identity; needs *since*.
             key: All changes of a key, or of the keys of a pattern; needs *since*.
-            since: The time range of the events.
-            until: The time range of the events.
+            since: The earliest time of the events, in the forms of `Operator.audit.events`.
+            until: The latest time, in the same form.
             force: Keys whose conflicts are overridden; text may be escaped as in the output.
             skip: Keys that are left as they are, likewise.
             across_policies: Also undo what the active policy does not grant any more.
 
         Raises:
             TypeError: the arguments select nothing, or exclude each other.
+            NothingToUndoError: no event is selected, or the events changed nothing.
             OperationError (unknown-event): there is no such event.
             UsageError: a key of *force* or *skip* is not in the plan.
         """

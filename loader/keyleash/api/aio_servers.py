@@ -45,7 +45,7 @@ class AsyncFenceOperations:
         """Return what `apply` would do; nothing is changed.
 
         Args:
-            nodes: See the class.
+            nodes: Clients or URLs of further servers, such as replicas.
             policy: A policy that must be the active one.
             tier: The tier that the server must have.
             wide: Identities that are fenced although their patterns may match control keys.
@@ -103,7 +103,7 @@ class AsyncFenceOperations:
 
         Args:
             identities: Their names; all that have users if none is given.
-            nodes: See the class.
+            nodes: Clients or URLs of further servers, such as replicas.
             hashes: As for `plan`; if None, passwords are generated.
             announce: Called with the generated passwords before the first user is changed: if a
                 server fails later, others may have them already.

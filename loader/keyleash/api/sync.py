@@ -313,7 +313,7 @@ class Operator:
         Args:
             identities: Their names; all of the active policy if none is given.
             reason: The reason, which agents are shown: up to 128 bytes, without a token.
-            duration: How long; until `thaw` if None.
+            duration: How long, as text (`30m`) or `timedelta`; until `thaw` if None.
 
         Raises:
             OperationError (unknown-identity): an identity is not active; nothing was changed.
@@ -325,6 +325,9 @@ class Operator:
 
     def thaw(self, *identities: str) -> FreezeResult:
         """Resume identities, or all, whatever suspended them.
+
+        Args:
+            identities: Their names; all of the active policy if none is given.
 
         Raises:
             OperationError (unknown-identity): an identity is not active; nothing was changed.

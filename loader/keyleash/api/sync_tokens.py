@@ -23,7 +23,8 @@ class TokenOperations:
 
         Args:
             identity: A name in the active policy.
-            ttl: The lifetime, capped by the policy's `max_ttl`; the policy's `ttl` if None.
+            ttl: The lifetime, as text (`2h`) or `timedelta`, capped by the policy's `max_ttl`; the
+                policy's `ttl` if None.
             note: A note for `list`: up to 200 characters, without a token.
 
         Raises:
@@ -98,8 +99,8 @@ class TokenOperations:
         Args:
             which: A token id, or the name of an identity of the active policy.
             identity: The name of an identity, in place of *which*.
-            grace: How long the replaced tokens remain valid, at most; `timedelta(0)` for not at
-                all.
+            grace: How long the replaced tokens remain valid, at most, as text or `timedelta`;
+                `timedelta(0)` for not at all.
             ttl: As for `issue`.
             note: As for `issue`; that of the replaced token if None.
 
