@@ -284,8 +284,8 @@ def test_client_that_decodes_or_is_asynchronous_is_accepted(embedded: RealServer
 
     assert keyleash.Operator(decoding, actor="x").load(ONE).changed
     assert keyleash.Operator(other, actor="x").status().active is not None
-    with pytest.raises(TypeError, match="`client` must be a redis-py client"):
-        keyleash.Operator(object())
+    with pytest.raises(TypeError, match="`client` must be redis"):
+        keyleash.Operator(object())  # type: ignore[arg-type]
 
 
 def test_actor_that_contains_a_token_is_rejected(embedded: RealServer) -> None:
@@ -352,3 +352,73 @@ def test_identities_without_any_policy_is_an_error(op: keyleash.Operator) -> Non
     """As for every operation that needs one."""
     with raises_code("no-policy"):
         op.identities()
+
+
+def test_follower_whose_wait_was_cancelled_goes_on(embedded: RealServer) -> None:
+    """A timeout of one wait neither ends it nor loses an event."""
+
+    async def follow() -> list[str]:
+        async with keyleash.asyncio.Operator.from_url(embedded.url) as op:
+            await op.load(ONE)
+            token = (await op.tokens.issue("one")).token
+            agent = keyleash.asyncio.Redis.from_url(embedded.url, token=token)
+            events: Any = op.audit.follow("one")
+            for _ in range(2):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(events), 0.05)
+            await agent.set("a:a", "x")
+            await agent.set("a:b", "x")
+            found = [(await anext(events)).op, (await anext(events)).op]
+            await events.aclose()
+            assert [item async for item in events] == []
+            await agent.aclose()
+            return found
+
+    assert asyncio.run(follow()) == ["SET", "SET"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        redis.Redis.from_url,
+        lambda url: redis.Redis.from_url(url, decode_responses=True, protocol=3),
+        lambda url: redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(url)),
+        redis.asyncio.Redis.from_url,
+        lambda url: keyleash.Operator.from_url(url)._run.client,
+    ],
+)
+def test_operator_of_any_client_can_be_pickled(embedded: RealServer, make: Any) -> None:
+    """Its copy is one of the same server."""
+    op = keyleash.Operator(make(embedded.url), actor="deploy")
+    op.load(ONE)
+
+    copy = pickle.loads(pickle.dumps(op))  # noqa: S301
+
+    assert copy.status().active == op.status().active
+    assert copy.server() == op.server()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda url, token: keyleash.Redis.from_url(url, token=token),
+        lambda url, token: keyleash.asyncio.Redis.from_url(url, token=token),
+        lambda url, _: redis.Redis.from_url(url).pipeline(),
+    ],
+)
+def test_client_of_an_agent_or_a_pipeline_is_no_client_of_an_operator(
+    embedded: RealServer, make: Any
+) -> None:
+    """Its calls would be denied, or never be sent."""
+    op = keyleash.Operator.from_url(embedded.url)
+    op.load(ONE)
+
+    with pytest.raises(TypeError, match="`client` must be"):
+        keyleash.Operator(make(embedded.url, op.tokens.issue("one").token))
+
+
+def test_asyncio_clients_may_be_further_nodes(embedded: RealServer) -> None:
+    """As the client of the operator may be."""
+    node = redis.asyncio.Redis.from_url(embedded.url)
+
+    assert keyleash.Operator.from_url(embedded.url).load(ONE, nodes=[node]).changed

@@ -12,8 +12,9 @@ from typing import Self
 from keyleash.api.aio_audit import AsyncAuditOperations, AsyncUndoOperations
 from keyleash.api.aio_servers import AsyncFenceOperations, AsyncVaultOperations
 from keyleash.api.aio_tokens import AsyncLimitOperations, AsyncTokenOperations
+from keyleash.api.arguments import checked, choice
 from keyleash.api.calls import all_identities, server_time
-from keyleash.api.inputs import Duration, seconds_of
+from keyleash.api.inputs import Duration, positive, seconds_of
 from keyleash.api.policy import Policy
 from keyleash.api.run import AsyncRunner
 from keyleash.doctor import Examination, examine_nodes
@@ -33,6 +34,7 @@ from keyleash.operator.load.consent import (
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
 from keyleash.status import Snapshot, read_snapshot
+from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (
     DEFAULT_URL,
     NODE_TIMEOUT_S,
@@ -41,11 +43,11 @@ from keyleash.store.connect import (
     parse_timeout,
 )
 from keyleash.store.records import ActivePolicy, read_active, read_history
-from keyleash.store.server_check import Client
 from keyleash.store.wire import Transport
 from keyleash.watch import Watcher
 
 
+@checked
 class AsyncOperator:
     """Operate keyleash on one server: load policies, issue tokens, freeze, audit, undo.
 
@@ -70,7 +72,7 @@ class AsyncOperator:
         SecretInTextError: *actor* contains a token.
     """
 
-    def __init__(self, client: Client, *, actor: str | None = None) -> None:
+    def __init__(self, client: AnyClient, *, actor: str | None = None) -> None:
         run = AsyncRunner(client, default_actor() if actor is None else actor)
         self._run = run
         self.policies = AsyncPolicyOperations(run)
@@ -95,8 +97,9 @@ class AsyncOperator:
 
         Raises:
             OperationError (bad-url): no server can be named so.
+            ValueError: *timeout* is not over 0.
         """
-        return cls(connect(url, timeout), actor=actor)
+        return cls(connect(url, positive("timeout", timeout)), actor=actor)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -142,7 +145,7 @@ class AsyncOperator:
         self,
         policy: Policy,
         *,
-        transport: Transport = Transport.EVALSHA,
+        transport: Transport | str = Transport.EVALSHA,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
         progress: Progress | None = None,
@@ -162,12 +165,13 @@ class AsyncOperator:
         Raises:
             PolicyError: the policy has problems.
             EvictionError, UnvalidatedRestoreError: see the arguments.
+            ValueError: there is no such *transport*.
         """
         return await self._run.call(
             plan_load,
             policy.document,
             file=policy.file,
-            transport=transport,
+            transport=choice("transport", Transport, transport),
             allow_eviction=allow_eviction,
             allow_unvalidated_restore=allow_unvalidated_restore,
             progress=progress,
@@ -203,7 +207,7 @@ class AsyncOperator:
         *,
         allow_widening: bool = False,
         allow_removal: bool = False,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         progress: Progress | None = None,
     ) -> LoadResult:
         """Activate the policy of a plan; see `load`.
@@ -233,8 +237,8 @@ class AsyncOperator:
         allow_removal: bool = False,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
-        transport: Transport = Transport.EVALSHA,
-        nodes: Sequence[Client | str] = (),
+        transport: Transport | str = Transport.EVALSHA,
+        nodes: Sequence[AnyClient | str] = (),
     ) -> LoadResult:
         """Activate a policy atomically, and verify what the server stored.
 
@@ -279,7 +283,7 @@ class AsyncOperator:
         allow_removal: bool = False,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
     ) -> LoadResult:
         """Activate an earlier policy again; see `load`.
 
@@ -317,8 +321,10 @@ class AsyncOperator:
         Raises:
             OperationError (unknown-identity): an identity is not active; nothing was changed.
             SecretInTextError: *reason* contains a token; nothing was changed.
-            ValueError: *reason* is too long, or *duration* is not a positive duration.
+            ValueError: *reason* is blank or too long, or *duration* is not a positive duration.
         """
+        if not reason.strip():
+            raise ValueError("`reason` must not be blank")
         seconds = seconds_of("duration", duration)
         return await self._run.call(freeze, identities, reason=reason, for_s=seconds)
 
@@ -334,7 +340,7 @@ class AsyncOperator:
         return await self._run.call(thaw, identities)
 
     async def explain(
-        self, identity: str, *command: str, token_id: str | None = None
+        self, identity: str, *command: str | bytes, token_id: str | None = None
     ) -> Explanation:
         """Return the guard's decision on a call, step by step; nothing is run or charged.
 
@@ -350,7 +356,9 @@ class AsyncOperator:
         """
         return await self._run.call(explain, identity, command, token_id)
 
-    async def can_i(self, identity: str, *command: str, token_id: str | None = None) -> bool:
+    async def can_i(
+        self, identity: str, *command: str | bytes, token_id: str | None = None
+    ) -> bool:
         """Return whether the guard would allow a call; see `explain`."""
         found = await self.explain(identity, *command, token_id=token_id)
         return found.allowed
@@ -387,7 +395,7 @@ class AsyncOperator:
         role: str,
         *,
         user: str | None = None,
-        transport: Transport = Transport.EVALSHA,
+        transport: Transport | str = Transport.EVALSHA,
     ) -> RoleUser:
         """Return the ACL user who can do what a role of operators does; nothing is changed.
 
@@ -401,7 +409,8 @@ class AsyncOperator:
             OperationError (no-policy): the rules name key patterns, and no policy is active.
             UsageError: *user* cannot be the name of an ACL user.
         """
-        return await self._run.call(role_user, role, user, transport)
+        kind = choice("transport", Transport, transport)
+        return await self._run.call(role_user, role, user, kind)
 
     async def server(self) -> ServerSummary:
         """Return facts that tell this server from another; also if its keys are being moved."""
@@ -410,7 +419,7 @@ class AsyncOperator:
     async def doctor(
         self,
         *,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         accept: Collection[str] = (),
         timeout: float = NODE_TIMEOUT_S,
     ) -> Examination:
@@ -427,7 +436,11 @@ class AsyncOperator:
             OperationError (unknown-code): a code does not exist.
         """
         return await self._run.run(
-            examine_nodes, self._run.sync.client, nodes, accept=accept, timeout_s=timeout
+            examine_nodes,
+            self._run.sync.client,
+            nodes,
+            accept=accept,
+            timeout_s=positive("timeout", timeout),
         )
 
     async def metrics(self) -> str:
@@ -452,8 +465,8 @@ class AsyncOperator:
     async def watcher(
         self,
         *,
-        nodes: Sequence[Client | str] = (),
-        sentinels: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
+        sentinels: Sequence[AnyClient | str] = (),
         service: str = "mymaster",
         must_answer: bool = False,
     ) -> Watcher:
@@ -484,6 +497,7 @@ class AsyncOperator:
         )
 
 
+@checked
 class AsyncPolicyOperations:
     """The active policy and those before it: `Operator.policies`."""
 

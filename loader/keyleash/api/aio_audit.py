@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 from keyleash.api import calls
+from keyleash.api.arguments import checked, choice
 from keyleash.api.calls import Selection
-from keyleash.api.inputs import Duration, Moment, seconds_of
+from keyleash.api.inputs import Duration, Moment, positive, seconds_of
 from keyleash.api.run import AsyncRunner
 from keyleash.audit import (
     AuditEvent,
@@ -31,6 +32,7 @@ from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
 
 
+@checked
 class AsyncAuditOperations:
     """The audit log: `Operator.audit`.
 
@@ -194,7 +196,9 @@ class AsyncAuditOperations:
             until: The latest time, in the same form.
             limit: The maximum number of entries, the newest; all if None.
         """
-        return await self._run.call(calls.timeline, key, Selection(since, until), limit)
+        return await self._run.call(
+            calls.timeline, key, Selection(since, until), positive("limit", limit)
+        )
 
     async def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
         """Return the value of *key* at a past time, from before-images.
@@ -224,7 +228,9 @@ class AsyncAuditOperations:
             until: The latest time, in the same form.
             segments: The number of segments in a key prefix.
         """
-        return await self._run.call(calls.stats, identities, Selection(since, until), segments)
+        return await self._run.call(
+            calls.stats, identities, Selection(since, until), positive("segments", segments)
+        )
 
     async def export(
         self,
@@ -255,7 +261,7 @@ class AsyncAuditOperations:
             export_streams,
             Path(directory),
             identities=identities,
-            file_format=FileFormat(file_format),
+            file_format=choice("file_format", FileFormat, file_format),
             take_over=take_over,
             progress=progress,
             on_export=on_export,
@@ -282,7 +288,7 @@ class AsyncAuditOperations:
             Path(directory),
             every_s=seconds_of("every", every) or 1,
             identities=identities,
-            file_format=FileFormat(file_format),
+            file_format=choice("file_format", FileFormat, file_format),
             take_over=take_over,
             is_stopping=is_stopping,
         )
@@ -317,6 +323,7 @@ class AsyncAuditOperations:
         return await self._run.call(calls.incident_report, identity, selection, server)
 
 
+@checked
 class AsyncUndoOperations:
     """Undo: `Operator.undo`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from keyleash.api import calls, fences
+from keyleash.api.arguments import checked, choice
 from keyleash.api.fences import Hashes
 from keyleash.api.policy import Policy
 from keyleash.api.run import AsyncRunner
@@ -17,11 +18,12 @@ from keyleash.fence import (
     Tier,
 )
 from keyleash.operator.load.consent import Progress
+from keyleash.store.clients import AnyClient
 from keyleash.store.prefixes import ChangeKind
-from keyleash.store.server_check import Client
 from keyleash.vault import ChangeResult, adopt_keys, release_keys
 
 
+@checked
 class AsyncFenceOperations:
     """The ACL users of agents: `Operator.fence`.
 
@@ -35,7 +37,7 @@ class AsyncFenceOperations:
     async def plan(
         self,
         *,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         policy: Policy | None = None,
         tier: Tier | str | None = None,
         wide: Collection[str] = (),
@@ -65,7 +67,7 @@ class AsyncFenceOperations:
             fences.plan_users,
             nodes,
             policy=policy,
-            tier=None if tier is None else Tier(tier),
+            tier=None if tier is None else choice("tier", Tier, tier),
             wide=wide,
             hashes=hashes,
             generate=generate,
@@ -78,6 +80,7 @@ class AsyncFenceOperations:
 
         Raises:
             PlanOutdatedError: another policy is active than the plan was made for.
+            ValueError: it is the plan of another server.
             ForeignUserError: a user was not made by keyleash; nothing was changed.
             RulesRejectedError: a server rejects a rule.
             OperationError (fence-not-verified): a user is not as it was set.
@@ -95,7 +98,7 @@ class AsyncFenceOperations:
     async def rotate(
         self,
         *identities: str,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         hashes: Hashes | None = None,
         announce: Callable[[Sequence[GeneratedPassword]], None] = lambda _passwords: None,
     ) -> PasswordRotation:
@@ -117,7 +120,7 @@ class AsyncFenceOperations:
         return await self._run.call(fences.rotate_passwords, identities, nodes, hashes, announce)
 
     async def finish_rotation(
-        self, *identities: str, nodes: Sequence[Client | str] = ()
+        self, *identities: str, nodes: Sequence[AnyClient | str] = ()
     ) -> tuple[str, ...]:
         """Remove the older password of users; return the identities that had one.
 
@@ -127,7 +130,7 @@ class AsyncFenceOperations:
         return await self._run.call(fences.finish_rotation, identities, nodes)
 
     async def remove(
-        self, *identities: str, nodes: Sequence[Client | str] = ()
+        self, *identities: str, nodes: Sequence[AnyClient | str] = ()
     ) -> tuple[FencedUser, ...]:
         """Delete the users of some identities, or of all, which closes their connections.
 
@@ -141,6 +144,7 @@ class AsyncFenceOperations:
         return await self._run.call(fences.remove_users, identities, nodes)
 
 
+@checked
 class AsyncVaultOperations:
     """Random prefixes of all keys: `Operator.vault`.
 
@@ -162,7 +166,7 @@ class AsyncVaultOperations:
         self,
         *,
         adopt: Sequence[str] = (),
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         progress: Progress | None = None,
     ) -> ChangeResult:
         """Move all keys of keyleash, and the keys that match *adopt*, under random prefixes.
@@ -176,7 +180,7 @@ class AsyncVaultOperations:
         )
 
     async def rotate(
-        self, *, nodes: Sequence[Client | str] = (), progress: Progress | None = None
+        self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Replace the prefixes by new ones."""
         return await self._run.change_prefixes(
@@ -184,7 +188,7 @@ class AsyncVaultOperations:
         )
 
     async def unseal(
-        self, *, nodes: Sequence[Client | str] = (), progress: Progress | None = None
+        self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Move all keys back to their names."""
         return await self._run.change_prefixes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyleash.api.arguments import checked
 from keyleash.api.inputs import Duration, seconds_of
 from keyleash.api.run import AsyncRunner
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
@@ -11,6 +12,7 @@ from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
 
 
+@checked
 class AsyncTokenOperations:
     """Tokens: `Operator.tokens`."""
 
@@ -152,6 +154,7 @@ class AsyncTokenOperations:
         return await self._run.call(with_denials, revocation)
 
 
+@checked
 class AsyncLimitOperations:
     """Limits: `Operator.limits`."""
 

@@ -29,7 +29,7 @@ from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
 from keyleash.operator.load.consent import Progress
-from keyleash.policy.patterns import parse_pattern
+from keyleash.policy.patterns import exactly, parse_pattern
 from keyleash.status import identity_statuses
 from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.identities import require_known
@@ -207,10 +207,10 @@ def plan_selected(
         raise TypeError("give `events`, `correlation`, or `identity` or `key` with `since`")
     if not events and correlation is None and since is None:
         raise TypeError("`identity` and `key` need `since`")
-    text = key.decode() if isinstance(key, bytes) else key
-    query = Selection(since, until, text, correlation).query(store)
+    query = Selection(since, until, key, correlation).query(store)
+    pattern = query.pattern if query.key is None else exactly(query.key)
     selection = UndoSelection(
-        events, query.correlation, identity, query.pattern, query.since_ms, query.until_ms
+        events, query.correlation, identity, pattern, query.since_ms, query.until_ms
     )
     return plan_undo(
         store, selection, forced=forced, skipped=skipped, across_policies=across_policies

@@ -81,6 +81,8 @@ def plan_users(
 
 def apply_users(store: Store, plan: FencePlan) -> FenceOutcome:
     """Carry out a plan."""
+    if server_name(store.client) != server_name(plan.servers.store.client):
+        raise ValueError("`plan` is the plan of another server")
     active = read_active(store)
     if active is None or (active.generation, store.keys) != (
         plan.generation,

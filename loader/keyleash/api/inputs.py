@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from keyleash.errors import PolicyError, Span
-from keyleash.policy.quantities import parse_duration, parse_moment
+from keyleash.policy.quantities import MAX_DAYS, MAX_DURATION_S, parse_duration, parse_moment
 
 Duration = str | timedelta
 """A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
+
+N = TypeVar("N", int, float, int | None, float | None)
 
 Moment = str | timedelta | datetime
 """A time: an aware `datetime`, ISO 8601, or how long before now: `10m` or a `timedelta`."""
@@ -24,7 +27,7 @@ def seconds_of(name: str, value: Duration | None, *, least: int = 1) -> int | No
 
     Raises:
         TypeError: it has another type.
-        ValueError: it is too short, not in whole seconds or not a duration.
+        ValueError: it is too short or too long, not in whole seconds or not a duration.
     """
     if value is None:
         return None
@@ -42,6 +45,8 @@ def seconds_of(name: str, value: Duration | None, *, least: int = 1) -> int | No
         raise TypeError(f"`{name}` must be a str or a timedelta, not {type(value).__name__}")
     if seconds < least:
         raise ValueError(f"`{name}` must be longer than 0 seconds")
+    if seconds > MAX_DURATION_S:
+        raise ValueError(f"`{name}` must be at most {MAX_DAYS} days")
     return int(seconds)
 
 
@@ -63,7 +68,7 @@ def time_ms_of(name: str, value: Moment | None, now_ms: int) -> int | None:
         case datetime():
             if value.tzinfo is None:
                 raise ValueError(f"`{name}` must be an aware datetime; give it a `tzinfo`")
-            return round(value.timestamp() * 1000)
+            return max(0, round(value.timestamp() * 1000))
         case timedelta():
             return max(0, now_ms - round(value.total_seconds() * 1000))
         case str():
@@ -72,3 +77,14 @@ def time_ms_of(name: str, value: Moment | None, now_ms: int) -> int | None:
             except ValueError as error:
                 raise ValueError(f"`{name}`: {error}") from None
     raise TypeError(f"`{name}` must be a str, timedelta or datetime, not {type(value).__name__}")
+
+
+def positive(name: str, value: N) -> N:
+    """Return a number or None.
+
+    Raises:
+        ValueError: it is not over 0.
+    """
+    if value is not None and value <= 0:
+        raise ValueError(f"`{name}` must be over 0")
+    return value

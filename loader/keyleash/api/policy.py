@@ -8,6 +8,7 @@ from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
+from keyleash.api.arguments import checked
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import OperationError, PolicyError, Problem
@@ -58,6 +59,7 @@ class PolicyCheck(Result):
         }
 
 
+@checked
 class Policy:
     """A policy document. It may have problems; only a valid one can be planned and loaded.
 

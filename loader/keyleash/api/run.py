@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -28,7 +29,8 @@ class Runner:
     """A server and an operator's name; each call reads the prefixes in force.
 
     Args:
-        client: A redis-py client, sync or asyncio; its connection pool is used.
+        client: A redis-py client, whose connection pool is used, or an asyncio client, whose
+            options are used for connections of its own.
         actor: The operator's name, for the control stream.
     """
 
@@ -86,13 +88,14 @@ class Runner:
         return self._each(self.call(function, *args, **kwargs))
 
     def _each(self, items: Iterator[T | None]) -> Iterator[T]:
-        while True:
-            with self._explained():
-                item: Any = next(items, _END)
-            if item is _END:
-                return
+        while (item := self.next_of(items)) is not _END:
             if item is not None:
                 yield item
+
+    def next_of(self, items: Iterator[T | None]) -> Any:
+        """Return the next item, or `_END`."""
+        with self._explained():
+            return next(items, _END)
 
     def close(self) -> None:
         """Close the connections."""
@@ -134,21 +137,64 @@ class AsyncRunner:
         """Return the result of *function*, which finds the prefixes of an unfinished change."""
         return await self.run(partial(self.sync.change_prefixes, function, *args, **kwargs))
 
-    async def iterate(
+    def iterate(
         self,
         function: Callable[Concatenate[Store, P], Iterator[T | None]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> AsyncIterator[T]:
-        """Yield the items of *function* for the store, without those that are None."""
-        items = await self.call(function, *args, **kwargs)
-        while (item := await asyncio.to_thread(next, items, _END)) is not _END:
-            if item is not None:
-                yield item
+        """Return the items of *function* for the store, without those that are None."""
+        return _Items(partial(self.sync.call, function, *args, **kwargs), self.sync.next_of)
 
     async def close(self) -> None:
         """Close the connections."""
         await self.run(self.sync.close)
+
+
+class _Items(AsyncIterator[T]):
+    """The items of an iterator that blocks, each read in a thread of this iterator alone.
+
+    If the task that waits for an item is cancelled, the item is not lost: it comes next.
+
+    Args:
+        begin: Returns the iterator.
+        next_of: Returns its next item, None if there is none yet, or `_END`.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], Iterator[T | None]],
+        next_of: Callable[[Iterator[T | None]], Any],
+    ) -> None:
+        self._begin = begin
+        self._next_of = next_of
+        self._items: Iterator[T | None] | None = None
+        self._reading: asyncio.Future[Any] | None = None
+        # Not a thread of the event loop's, all of which a few followers would occupy.
+        self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "keyleash-follow")
+
+    async def __anext__(self) -> T:
+        while self._thread is not None:
+            loop = asyncio.get_running_loop()
+            self._reading = self._reading or loop.run_in_executor(self._thread, self._read)
+            await asyncio.wait([self._reading])
+            read, self._reading = self._reading, None
+            if read.exception() is not None or read.result() is _END:
+                await self.aclose()
+            item: T | None = read.result()
+            if item is not None and item is not _END:
+                return item
+        raise StopAsyncIteration
+
+    def _read(self) -> Any:
+        self._items = self._items or self._begin()
+        return self._next_of(self._items)
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+        self._thread = None
 
 
 def _rebuilt(make: Callable[[], Client], actor: str) -> Runner:

@@ -10,8 +10,9 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from keyleash.api.arguments import checked, choice
 from keyleash.api.calls import all_identities, server_time
-from keyleash.api.inputs import Duration, seconds_of
+from keyleash.api.inputs import Duration, positive, seconds_of
 from keyleash.api.policy import Policy
 from keyleash.api.run import Runner
 from keyleash.api.sync_audit import AuditOperations, UndoOperations
@@ -34,6 +35,7 @@ from keyleash.operator.load.consent import (
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
 from keyleash.status import Snapshot, read_snapshot
+from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (
     DEFAULT_URL,
     NODE_TIMEOUT_S,
@@ -42,11 +44,11 @@ from keyleash.store.connect import (
     parse_timeout,
 )
 from keyleash.store.records import ActivePolicy, read_active, read_history
-from keyleash.store.server_check import Client
 from keyleash.store.wire import Transport
 from keyleash.watch import Watcher
 
 
+@checked
 class Operator:
     """Operate keyleash on one server: load policies, issue tokens, freeze, audit, undo.
 
@@ -71,7 +73,7 @@ class Operator:
         SecretInTextError: *actor* contains a token.
     """
 
-    def __init__(self, client: Client, *, actor: str | None = None) -> None:
+    def __init__(self, client: AnyClient, *, actor: str | None = None) -> None:
         run = Runner(client, default_actor() if actor is None else actor)
         self._run = run
         self.policies = PolicyOperations(run)
@@ -96,8 +98,9 @@ class Operator:
 
         Raises:
             OperationError (bad-url): no server can be named so.
+            ValueError: *timeout* is not over 0.
         """
-        return cls(connect(url, timeout), actor=actor)
+        return cls(connect(url, positive("timeout", timeout)), actor=actor)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -143,7 +146,7 @@ class Operator:
         self,
         policy: Policy,
         *,
-        transport: Transport = Transport.EVALSHA,
+        transport: Transport | str = Transport.EVALSHA,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
         progress: Progress | None = None,
@@ -163,12 +166,13 @@ class Operator:
         Raises:
             PolicyError: the policy has problems.
             EvictionError, UnvalidatedRestoreError: see the arguments.
+            ValueError: there is no such *transport*.
         """
         return self._run.call(
             plan_load,
             policy.document,
             file=policy.file,
-            transport=transport,
+            transport=choice("transport", Transport, transport),
             allow_eviction=allow_eviction,
             allow_unvalidated_restore=allow_unvalidated_restore,
             progress=progress,
@@ -204,7 +208,7 @@ class Operator:
         *,
         allow_widening: bool = False,
         allow_removal: bool = False,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         progress: Progress | None = None,
     ) -> LoadResult:
         """Activate the policy of a plan; see `load`.
@@ -234,8 +238,8 @@ class Operator:
         allow_removal: bool = False,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
-        transport: Transport = Transport.EVALSHA,
-        nodes: Sequence[Client | str] = (),
+        transport: Transport | str = Transport.EVALSHA,
+        nodes: Sequence[AnyClient | str] = (),
     ) -> LoadResult:
         """Activate a policy atomically, and verify what the server stored.
 
@@ -280,7 +284,7 @@ class Operator:
         allow_removal: bool = False,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
     ) -> LoadResult:
         """Activate an earlier policy again; see `load`.
 
@@ -318,8 +322,10 @@ class Operator:
         Raises:
             OperationError (unknown-identity): an identity is not active; nothing was changed.
             SecretInTextError: *reason* contains a token; nothing was changed.
-            ValueError: *reason* is too long, or *duration* is not a positive duration.
+            ValueError: *reason* is blank or too long, or *duration* is not a positive duration.
         """
+        if not reason.strip():
+            raise ValueError("`reason` must not be blank")
         seconds = seconds_of("duration", duration)
         return self._run.call(freeze, identities, reason=reason, for_s=seconds)
 
@@ -334,7 +340,9 @@ class Operator:
         """
         return self._run.call(thaw, identities)
 
-    def explain(self, identity: str, *command: str, token_id: str | None = None) -> Explanation:
+    def explain(
+        self, identity: str, *command: str | bytes, token_id: str | None = None
+    ) -> Explanation:
         """Return the guard's decision on a call, step by step; nothing is run or charged.
 
         Args:
@@ -349,7 +357,7 @@ class Operator:
         """
         return self._run.call(explain, identity, command, token_id)
 
-    def can_i(self, identity: str, *command: str, token_id: str | None = None) -> bool:
+    def can_i(self, identity: str, *command: str | bytes, token_id: str | None = None) -> bool:
         """Return whether the guard would allow a call; see `explain`."""
         found = self.explain(identity, *command, token_id=token_id)
         return found.allowed
@@ -386,7 +394,7 @@ class Operator:
         role: str,
         *,
         user: str | None = None,
-        transport: Transport = Transport.EVALSHA,
+        transport: Transport | str = Transport.EVALSHA,
     ) -> RoleUser:
         """Return the ACL user who can do what a role of operators does; nothing is changed.
 
@@ -400,7 +408,8 @@ class Operator:
             OperationError (no-policy): the rules name key patterns, and no policy is active.
             UsageError: *user* cannot be the name of an ACL user.
         """
-        return self._run.call(role_user, role, user, transport)
+        kind = choice("transport", Transport, transport)
+        return self._run.call(role_user, role, user, kind)
 
     def server(self) -> ServerSummary:
         """Return facts that tell this server from another; also if its keys are being moved."""
@@ -409,7 +418,7 @@ class Operator:
     def doctor(
         self,
         *,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         accept: Collection[str] = (),
         timeout: float = NODE_TIMEOUT_S,
     ) -> Examination:
@@ -426,7 +435,11 @@ class Operator:
             OperationError (unknown-code): a code does not exist.
         """
         return self._run.run(
-            examine_nodes, self._run.sync.client, nodes, accept=accept, timeout_s=timeout
+            examine_nodes,
+            self._run.sync.client,
+            nodes,
+            accept=accept,
+            timeout_s=positive("timeout", timeout),
         )
 
     def metrics(self) -> str:
@@ -451,8 +464,8 @@ class Operator:
     def watcher(
         self,
         *,
-        nodes: Sequence[Client | str] = (),
-        sentinels: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
+        sentinels: Sequence[AnyClient | str] = (),
         service: str = "mymaster",
         must_answer: bool = False,
     ) -> Watcher:
@@ -483,6 +496,7 @@ class Operator:
         )
 
 
+@checked
 class PolicyOperations:
     """The active policy and those before it: `Operator.policies`."""
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from keyleash.api import calls
+from keyleash.api.arguments import checked, choice
 from keyleash.api.calls import Selection
-from keyleash.api.inputs import Duration, Moment, seconds_of
+from keyleash.api.inputs import Duration, Moment, positive, seconds_of
 from keyleash.api.run import Runner
 from keyleash.audit import (
     AuditEvent,
@@ -32,6 +33,7 @@ from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
 
 
+@checked
 class AuditOperations:
     """The audit log: `Operator.audit`.
 
@@ -195,7 +197,9 @@ class AuditOperations:
             until: The latest time, in the same form.
             limit: The maximum number of entries, the newest; all if None.
         """
-        return self._run.call(calls.timeline, key, Selection(since, until), limit)
+        return self._run.call(
+            calls.timeline, key, Selection(since, until), positive("limit", limit)
+        )
 
     def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
         """Return the value of *key* at a past time, from before-images.
@@ -225,7 +229,9 @@ class AuditOperations:
             until: The latest time, in the same form.
             segments: The number of segments in a key prefix.
         """
-        return self._run.call(calls.stats, identities, Selection(since, until), segments)
+        return self._run.call(
+            calls.stats, identities, Selection(since, until), positive("segments", segments)
+        )
 
     def export(
         self,
@@ -256,7 +262,7 @@ class AuditOperations:
             export_streams,
             Path(directory),
             identities=identities,
-            file_format=FileFormat(file_format),
+            file_format=choice("file_format", FileFormat, file_format),
             take_over=take_over,
             progress=progress,
             on_export=on_export,
@@ -283,7 +289,7 @@ class AuditOperations:
             Path(directory),
             every_s=seconds_of("every", every) or 1,
             identities=identities,
-            file_format=FileFormat(file_format),
+            file_format=choice("file_format", FileFormat, file_format),
             take_over=take_over,
             is_stopping=is_stopping,
         )
@@ -318,6 +324,7 @@ class AuditOperations:
         return self._run.call(calls.incident_report, identity, selection, server)
 
 
+@checked
 class UndoOperations:
     """Undo: `Operator.undo`."""
 

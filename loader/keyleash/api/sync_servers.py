@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from keyleash.api import calls, fences
+from keyleash.api.arguments import checked, choice
 from keyleash.api.fences import Hashes
 from keyleash.api.policy import Policy
 from keyleash.api.run import Runner
@@ -18,11 +19,12 @@ from keyleash.fence import (
     Tier,
 )
 from keyleash.operator.load.consent import Progress
+from keyleash.store.clients import AnyClient
 from keyleash.store.prefixes import ChangeKind
-from keyleash.store.server_check import Client
 from keyleash.vault import ChangeResult, adopt_keys, release_keys
 
 
+@checked
 class FenceOperations:
     """The ACL users of agents: `Operator.fence`.
 
@@ -36,7 +38,7 @@ class FenceOperations:
     def plan(
         self,
         *,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         policy: Policy | None = None,
         tier: Tier | str | None = None,
         wide: Collection[str] = (),
@@ -66,7 +68,7 @@ class FenceOperations:
             fences.plan_users,
             nodes,
             policy=policy,
-            tier=None if tier is None else Tier(tier),
+            tier=None if tier is None else choice("tier", Tier, tier),
             wide=wide,
             hashes=hashes,
             generate=generate,
@@ -79,6 +81,7 @@ class FenceOperations:
 
         Raises:
             PlanOutdatedError: another policy is active than the plan was made for.
+            ValueError: it is the plan of another server.
             ForeignUserError: a user was not made by keyleash; nothing was changed.
             RulesRejectedError: a server rejects a rule.
             OperationError (fence-not-verified): a user is not as it was set.
@@ -96,7 +99,7 @@ class FenceOperations:
     def rotate(
         self,
         *identities: str,
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         hashes: Hashes | None = None,
         announce: Callable[[Sequence[GeneratedPassword]], None] = lambda _passwords: None,
     ) -> PasswordRotation:
@@ -118,7 +121,7 @@ class FenceOperations:
         return self._run.call(fences.rotate_passwords, identities, nodes, hashes, announce)
 
     def finish_rotation(
-        self, *identities: str, nodes: Sequence[Client | str] = ()
+        self, *identities: str, nodes: Sequence[AnyClient | str] = ()
     ) -> tuple[str, ...]:
         """Remove the older password of users; return the identities that had one.
 
@@ -128,7 +131,7 @@ class FenceOperations:
         return self._run.call(fences.finish_rotation, identities, nodes)
 
     def remove(
-        self, *identities: str, nodes: Sequence[Client | str] = ()
+        self, *identities: str, nodes: Sequence[AnyClient | str] = ()
     ) -> tuple[FencedUser, ...]:
         """Delete the users of some identities, or of all, which closes their connections.
 
@@ -142,6 +145,7 @@ class FenceOperations:
         return self._run.call(fences.remove_users, identities, nodes)
 
 
+@checked
 class VaultOperations:
     """Random prefixes of all keys: `Operator.vault`.
 
@@ -163,7 +167,7 @@ class VaultOperations:
         self,
         *,
         adopt: Sequence[str] = (),
-        nodes: Sequence[Client | str] = (),
+        nodes: Sequence[AnyClient | str] = (),
         progress: Progress | None = None,
     ) -> ChangeResult:
         """Move all keys of keyleash, and the keys that match *adopt*, under random prefixes.
@@ -177,13 +181,13 @@ class VaultOperations:
         )
 
     def rotate(
-        self, *, nodes: Sequence[Client | str] = (), progress: Progress | None = None
+        self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Replace the prefixes by new ones."""
         return self._run.change_prefixes(calls.change, ChangeKind.ROTATE, nodes, report=progress)
 
     def unseal(
-        self, *, nodes: Sequence[Client | str] = (), progress: Progress | None = None
+        self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Move all keys back to their names."""
         return self._run.change_prefixes(calls.change, ChangeKind.UNSEAL, nodes, report=progress)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from keyleash.api.arguments import checked
 from keyleash.api.inputs import Duration, seconds_of
 from keyleash.api.run import Runner
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
@@ -12,6 +13,7 @@ from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
 
 
+@checked
 class TokenOperations:
     """Tokens: `Operator.tokens`."""
 
@@ -149,6 +151,7 @@ class TokenOperations:
         return self._run.call(with_denials, revocation)
 
 
+@checked
 class LimitOperations:
     """Limits: `Operator.limits`."""
 

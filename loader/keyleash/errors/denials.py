@@ -8,6 +8,7 @@ from enum import StrEnum
 from redis.exceptions import NoPermissionError, ResponseError
 
 from keyleash.errors.base import KeyleashError, shown
+from keyleash.text import without_tokens
 
 __all__ = [
     "ArgsTooManyError",
@@ -65,7 +66,7 @@ class LeashError(KeyleashError, ResponseError):
     Attributes:
         code: The reply code.
         details: The `key=value` pairs of the denial, unescaped; bytes that are not UTF-8 are
-            surrogate escapes.
+            surrogate escapes, and secret parts of tokens are left out.
         identity: The identity that made the call; None if it is not known.
     """
 
@@ -74,7 +75,8 @@ class LeashError(KeyleashError, ResponseError):
     def __init__(
         self, details: Mapping[str, str] | None = None, *, help: str | None = None
     ) -> None:
-        self.details: dict[str, str] = dict(details or {})
+        # A key or a command may contain a token, if a caller confused its arguments.
+        self.details = {name: without_tokens(str(value)) for name, value in (details or {}).items()}
         self.identity = self.details.get("identity")
         pairs = " ".join(f"{name}={value!r}" for name, value in self.details.items())
         super().__init__(f"{self.code} {pairs}".rstrip(), help=help)

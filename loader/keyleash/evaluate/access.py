@@ -150,7 +150,7 @@ def only_gets(argv: Argv) -> bool:
     return True
 
 
-def as_sent(words: Sequence[str]) -> list[bytes]:
+def as_sent(words: Sequence[str | bytes]) -> list[bytes]:
     """Return the arguments as a client sends them: the name, of one or two words, in upper case."""
     name, *others = words or [""]
     first, *rest = os.fsencode(name).split() or [b""]

@@ -28,7 +28,7 @@ from keyleash.evaluate.trace import (
     TokenStep,
 )
 from keyleash.operator.load.compile import ServerSizes
-from keyleash.operator.tokens import TokenState, list_tokens
+from keyleash.operator.tokens import TokenState, list_tokens, require_token_id
 from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
@@ -64,7 +64,7 @@ def stored_counts(
     store: Store,
     identity: Identity,
     table: CommandTable,
-    words: Sequence[str],
+    words: Sequence[str | bytes],
     token_id: str,
     now_us: int,
 ) -> ModelState:
@@ -146,7 +146,7 @@ class DecisionContext:
         """Return the policy for JSON; its file is null for the server's."""
         return {"file": None if self.is_live else self.file, "digest": self.digest}
 
-    def decision(self, words: tuple[str, ...]) -> Decision:
+    def decision(self, words: tuple[str | bytes, ...]) -> Decision:
         """Return the guard's decision on a call."""
         argv = as_sent(words)
         declared = declared_keys(self.table, argv)
@@ -179,7 +179,7 @@ def context_of_document(document: str, name: str, file: str = "<policy>") -> Dec
 
 
 def context_of_server(
-    store: Store, name: str, words: tuple[str, ...], token_id: str | None
+    store: Store, name: str, words: tuple[str | bytes, ...], token_id: str | None
 ) -> DecisionContext:
     """Return the context of the active policy, with the limit counts for a call of *name*.
 
@@ -211,6 +211,7 @@ def context_of_server(
 
 
 def _token_denial(store: Store, name: str, token_id: str) -> Decision | None:
+    require_token_id(token_id)
     tokens = list_tokens(store, name)
     info = next((token for token in tokens if token.id == token_id), None)
     if info is None:
@@ -245,7 +246,7 @@ class Explanation(Result):
     """
 
     context: DecisionContext
-    words: tuple[str, ...]
+    words: tuple[str | bytes, ...]
     decision: Decision
 
     @property
@@ -281,7 +282,7 @@ class Explanation(Result):
 
 
 def explain(
-    store: Store, identity: str, words: Sequence[str], token_id: str | None = None
+    store: Store, identity: str, words: Sequence[str | bytes], token_id: str | None = None
 ) -> Explanation:
     """Return the guard's decision on a call; nothing is run or charged.
 
@@ -289,6 +290,7 @@ def explain(
         OperationError (no-policy): No policy is active.
         OperationError (unknown-identity): The active policy has no such identity.
         OperationError (unknown-token-id): The identity has no token of that id.
+        UsageError: *token_id* is a token.
         ValueError: *words* is empty.
     """
     if not words:

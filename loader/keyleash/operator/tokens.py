@@ -321,7 +321,7 @@ def require_token(store: Store, token_id: str) -> TokenInfo:
         UsageError: *token_id* is a token.
         OperationError (unknown-token-id): No token has it.
     """
-    _require_no_secret(token_id)
+    require_token_id(token_id)
     for info in _tokens_of(store, known_identities(store)):
         if info.id == token_id:
             return info
@@ -332,7 +332,8 @@ def require_token(store: Store, token_id: str) -> TokenInfo:
     )
 
 
-def _require_no_secret(token_id: str) -> None:
+def require_token_id(token_id: str) -> None:
+    """Raise UsageError if an id is a token; the error does not contain it."""
     if token_id.startswith(TOKEN_START):
         raise UsageError(
             "this is a token, not a token id",
@@ -474,7 +475,7 @@ def revoke(
     if token_id is None:
         require_known(store, identity)
     else:
-        _require_no_secret(token_id)
+        require_token_id(token_id)
     # The script reads an empty id as all: an unset variable must not revoke everything.
     if token_id == "":
         raise OperationError(
@@ -560,7 +561,7 @@ def rotate_token(
     if (which, identity, token_id).count(None) != 2:
         raise TypeError("give either a token id or an identity")
     if which is not None:
-        _require_no_secret(which)
+        require_token_id(which)
         # No token id has a hyphen.
         is_identity = "-" in which or bool(active_records(store, [which]))
         identity, token_id = (which, None) if is_identity else (None, which)

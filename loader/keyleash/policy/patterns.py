@@ -135,6 +135,11 @@ def keys_under(prefix: bytes) -> Pattern:
     return Pattern(prefix.decode("utf-8", "surrogateescape") + "*", parts)
 
 
+def exactly(key: bytes) -> Pattern:
+    """Return the pattern of one key."""
+    return Pattern(key.decode("utf-8", "surrogateescape"), (Literal(key),))
+
+
 def may_start_with(pattern: Pattern, prefix: bytes) -> bool:
     """Return whether some key that matches *pattern* begins with *prefix*."""
     return overlaps(pattern, keys_under(prefix))

@@ -11,37 +11,59 @@ import redis.asyncio as aio
 
 from keyleash.store.server_check import CheckedRedis, Client
 
-_OWN = frozenset({"event_dispatcher", "himport_registry"})
-"""Connection options that belong to one pool."""
+AnyClient = redis.Redis | aio.Redis
+"""A client of redis-py."""
+
+_OF_A_POOL = ("event_dispatcher", "himport_registry", "maint_notifications", "orig_")
+"""The beginnings of connection options that belong to one pool, and are made again for another."""
+_OF_REPLIES = ("decode_responses", "encoding", "legacy_responses", "protocol")
+"""Those of options that clients of operators set by themselves."""
 
 
-def synchronous(client: Client) -> Client:
+def synchronous(client: AnyClient, parameter: str = "client") -> Client:
     """Return *client*, or a sync client with the connection options of an asyncio client.
 
+    Args:
+        client: A redis-py client.
+        parameter: The name of the argument in the caller.
+
     Raises:
-        TypeError: *client* is no redis-py client.
+        TypeError: it is no redis-py client, a pipeline, or the client of an agent.
     """
+    kind = type(client)
+    if isinstance(client, redis.client.Pipeline | aio.client.Pipeline):
+        raise TypeError(f"`{parameter}` must be a client, not a pipeline")
+    if hasattr(client, "whoami"):
+        raise TypeError(
+            f"`{parameter}` must be a client of redis-py, not a `{kind.__module__}.Redis`"
+        )
     if isinstance(client, redis.Redis):
         return client
     if not isinstance(client, aio.Redis):
-        raise TypeError(f"`client` must be a redis-py client, not {type(client).__name__}")
+        raise TypeError(f"`{parameter}` must be a redis-py client, not {kind.__name__}")
     pool = client.connection_pool
     kinds = {
         aio.UnixDomainSocketConnection: redis.UnixDomainSocketConnection,
         aio.SSLConnection: redis.SSLConnection,
     }
-    kind = kinds.get(pool.connection_class, redis.Connection)
-    dropped = {"retry", "parser_class", *_OWN}
-    kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in dropped}
-    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **kwargs))
+    connection = kinds.get(pool.connection_class, redis.Connection)
+    return _made(connection, _options(pool, *_OF_A_POOL, *_OF_REPLIES, "parser_class", "retry"), "")
 
 
 def recipe_of(client: Client) -> Callable[[], Client]:
     """Return a function that can be pickled, and makes a client like *client*."""
     pool = client.connection_pool
-    options = {name: value for name, value in pool.connection_kwargs.items() if name not in _OWN}
-    return partial(_made, pool.connection_class, options)
+    options = _options(pool, *_OF_A_POOL, *_OF_REPLIES)
+    return partial(_made, pool.connection_class, options, getattr(client, "shown_url", ""))
 
 
-def _made(kind: Any, options: dict[str, Any]) -> Client:
-    return CheckedRedis(connection_pool=redis.ConnectionPool(connection_class=kind, **options))
+def _options(pool: Any, *dropped: str) -> dict[str, Any]:
+    given = pool.connection_kwargs.items()
+    return {name: value for name, value in given if not name.startswith(dropped)}
+
+
+def _made(kind: Any, options: dict[str, Any], shown_url: str) -> Client:
+    pool = redis.ConnectionPool(connection_class=kind, **{**options, "protocol": 2})
+    client = CheckedRedis(connection_pool=pool)
+    client.shown_url = shown_url
+    return client

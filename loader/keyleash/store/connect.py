@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from keyleash.errors import OperationError
+from keyleash.store.clients import synchronous
 from keyleash.store.server_check import CheckedRedis, Client, operator_client
 from keyleash.text import printable
 
@@ -117,7 +118,7 @@ def node_client(first: Client, node: Client, timeout_s: float | None = None) -> 
             options |= {name: given[name] for name in CREDENTIALS if name in given}
         return _client(pool, shown_url(node))
     if not isinstance(node, tuple):
-        return operator_client(node, "nodes")
+        return operator_client(synchronous(node, "nodes"), "nodes")
     host, port = node
     connection = first.connection_pool.connection_class
     options = {name: value for name, value in given.items() if name not in OWN} | timeouts
@@ -130,7 +131,7 @@ def node_client(first: Client, node: Client, timeout_s: float | None = None) -> 
 def separate_client(first: Client, node: Client) -> Client:
     """Return a client for a client or URL, with the timeouts of *first*, but not its user."""
     if not isinstance(node, str):
-        return operator_client(node, "nodes")
+        return operator_client(synchronous(node, "nodes"), "nodes")
     given = first.connection_pool.connection_kwargs
     pool = connection_pool(node)
     pool.connection_kwargs |= {name: given[name] for name in TIMEOUTS if name in given}

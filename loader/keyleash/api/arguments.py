@@ -1,0 +1,106 @@
+"""Check the arguments of public methods by their annotations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import StrEnum
+from functools import cache, wraps
+from types import SimpleNamespace, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from keyleash.store.token import reject_tokens
+
+C = TypeVar("C", bound=type)
+E = TypeVar("E", bound=StrEnum)
+
+SECRET = frozenset({"token", "token_id", "which", "document", "url", "hashes", "command"})
+"""Parameters that may be tokens, or whose functions have an error for one."""
+
+
+def checked(cls: C) -> C:
+    """Let public methods check their arguments.
+
+    Raises:
+        TypeError: by a method: an argument is not of the type of its annotation. The error names
+            the parameter, and does not contain the argument.
+        SecretInTextError: by a method: a text contains a token, which a later error would show.
+    """
+    for name, member in list(vars(cls).items()):
+        if name.startswith("_") and name != "__init__":
+            continue
+        kind = type(member) if isinstance(member, classmethod | staticmethod) else None
+        function = member.__func__ if kind else member
+        if inspect.isfunction(function):
+            wrapped = _checked(function)
+            setattr(cls, name, kind(wrapped) if kind else wrapped)
+    return cls
+
+
+def choice(name: str, kind: type[E], value: str) -> E:
+    """Return the member of an enum that a text names.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(f"`{member}`" for member in kind)
+        raise ValueError(f"`{name}` must be one of {known}") from None
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    @cache
+    def known() -> tuple[inspect.Signature, dict[str, Any]]:
+        # Without that of the result, whose names may be there for type checkers only.
+        texts = {name: text for name, text in function.__annotations__.items() if name != "return"}
+        named: Any = SimpleNamespace(__annotations__=texts)
+        return inspect.signature(function), get_type_hints(named, globalns=function.__globals__)
+
+    @wraps(function)
+    def method(*args: Any, **options: Any) -> Any:
+        signature, hints = known()
+        for name, value in signature.bind(*args, **options).arguments.items():
+            if name not in hints:
+                continue
+            is_many = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+            for item in value if is_many else (value,):
+                if not _fits(item, hints[name]):
+                    given = "a str" if isinstance(item, str) else type(item).__name__
+                    wanted = inspect.formatannotation(hints[name]).replace("collections.abc.", "")
+                    raise TypeError(f"`{name}` must be {wanted}, not {given}")
+                if name not in SECRET:
+                    _check_texts(name, item)
+        return function(*args, **options)
+
+    return method
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    if hint is Any:
+        return True
+    if hint is None:
+        return value is None
+    if origin in (Union, UnionType):
+        return any(_fits(value, item) for item in arguments)
+    if not isinstance(value, origin):
+        return hint is float and _fits(value, int)
+    if isinstance(value, bool):
+        return hint is bool
+    if not arguments or not issubclass(origin, Collection):
+        return True
+    if isinstance(value, Mapping):
+        return all(
+            _fits(*pair) for item in value.items() for pair in zip(item, arguments, strict=True)
+        )
+    # A text would be taken for its letters.
+    return not isinstance(value, str | bytes) and all(_fits(item, arguments[0]) for item in value)
+
+
+def _check_texts(name: str, value: Any) -> None:
+    is_many = isinstance(value, Iterable) and isinstance(value, Collection)
+    for text in value if is_many and not isinstance(value, str) else (value,):
+        if isinstance(text, str):
+            reject_tokens(**{name: text})
