@@ -72,7 +72,7 @@ NOTHING = {
 @click.option(
     "--oldest-first/--newest-first",
     default=None,
-    help="The order.  [default: the newest entries, of these the oldest first]",
+    help="Which end to begin at.  [default: the newest entries, printed oldest first]",
 )
 @json_lines_option
 def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool | None) -> None:
@@ -185,7 +185,7 @@ def timeline(
 @json_option
 @pass_settings
 def as_of(settings: Settings, time: Moment, key: str) -> None:
-    """Print the value of KEY at TIME, from before-images.
+    """Print the value that a key had at a time, from before-images.
 
     TIME is a duration ago, such as `10m`, or ISO 8601 (UTC by default). KEY is literal, or escaped
     as in the output. Standard output has the value alone, one element a line. Exit code 1 if the

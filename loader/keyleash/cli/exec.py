@@ -34,7 +34,8 @@ def exec_(
     """Run a command with a token.
 
     COMMAND is called through the guard of the token's identity. On a terminal the reply is
-    formatted as by redis-cli; otherwise it is the bare value.
+    formatted as by redis-cli; otherwise it is the bare value, one element a line. A missing value
+    and the empty string are then both an empty line; --json distinguishes them.
     """
     try:
         _print(settings, _call(settings, require_token(token_file), correlation, words))

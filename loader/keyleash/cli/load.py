@@ -150,15 +150,18 @@ def _load_options(function: F) -> F:
 def load(settings: Settings, /, file: str, transport: str, **options: Any) -> None:
     """Activate a policy file atomically.
 
-    Shows the server and the plan, as `keyleash plan` does, and asks for confirmation. With --yes it
-    does not ask; then the server must be named by --url or KEYLEASH_URL, or run by `keyleash
-    serve`, changes that widen access need --allow-widening, unless no policy is active yet,
-    and the removal of identities needs --allow-removal. Counters of limits, tokens and
-    suspensions are preserved. Afterwards the activated records are read back and verified.
+    Shows the server and the plan, as `keyleash plan` does, and asks for confirmation. Counters of
+    limits, tokens and suspensions are preserved. Afterwards the activated records are read back and
+    verified.
+
+    With --yes it does not ask. The server must then be named by --url or KEYLEASH_URL, or run by
+    `keyleash serve`. Changes that widen access need --allow-widening, unless no policy is active
+    yet. The removal of identities needs --allow-removal. If FILE is `-`, standard input, --yes is
+    required.
+
     Warns of rules without effect: commands that the server lacks, before-images of masked keys.
     Rejects a server that may evict keyleash's own keys when its memory is full, and one that does
-    not validate payloads if FILE allows RESTORE; an option allows each. `-` reads standard
-    input, and then needs --yes.
+    not validate payloads if FILE allows RESTORE; an option allows each.
 
     ACL users of `keyleash fence` are updated as well, on each --node too, and those of removed
     identities are deleted.

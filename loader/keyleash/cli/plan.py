@@ -25,7 +25,8 @@ CHANGES = 1
 
 @click.command(
     epilog="\b\nexit codes: 0 no changes, 1 changes, 2 usage, 65 bad policy,\n"
-    "            66 no such file, 69 server unreachable, or failed, 77 not permitted by it\n"
+    "            66 no such file, 69 server unreachable or plan failed,\n"
+    "            77 not permitted by the server\n"
     "example:    keyleash plan agents.yaml"
 )
 @click.argument("file", type=FILE)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def whoami(settings: Settings, token_file: str | None) -> None:
     """Show the identity, expiry, grants and remaining limits of a token.
 
-    Nothing is changed or charged. The user of the URL must be allowed to run GET,
-    HGET, HGETALL and TIME on keyleash's own keys: one that holds an agent to its guard may not.
+    Nothing is changed or charged. The user of the URL must be allowed to run GET, HGET, HGETALL and
+    TIME on keyleash's own keys. The ACL user of a fenced agent does not have these rights.
     """
     found = settings.operator.tokens.inspect(require_token(token_file))
     if settings.json:
