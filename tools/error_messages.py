@@ -1,6 +1,6 @@
 """Collect every error code with its messages and help, from the source that raises them.
 
-Text that depends on the call is a placeholder: a name in upper case, or `…`.
+Text that depends on the call is a placeholder: a name in upper case, or `…` without a name.
 """
 
 from __future__ import annotations
@@ -17,14 +17,38 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from tools.error_summaries import SUMMARIES
+
 import keyleash
 from keyleash.cli.failures import FAILED, Failure
 from keyleash.errors import DENIALS, EXIT_CODES, KeyleashError, OperationError, UsageError
 from keyleash.store.failures import ServerFailure
 from keyleash.store.sentences import SENTENCES
+from keyleash.text import counted
 
 FAILURES = (Failure, ServerFailure)
 OMITTED = "…"
+PLACEHOLDERS = {
+    "details": "key",
+    "error": "reason",
+    "flags": "options",
+    "folded": "name",
+    "foreign": "names",
+    "has": "reason",
+    "holder": "pid",
+    "message": "reason",
+    "present": "file",
+    "record": "version",
+    "rejected": "reason",
+    "risk": "reason",
+    "several": "events",
+    "strerror": "reason",
+    "untrusted": "number",
+    "wanted": "event",
+    "widened": "identity",
+    "wrong": "reason",
+}
+"""Clearer names of values."""
 DEPTH = 2
 """How many variables and functions are followed to a text."""
 
@@ -76,10 +100,10 @@ class ErrorCode:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring of its class, or the first message."""
+        """The first line of the docstring of its class, or the text in SUMMARIES."""
         if self.has_own_class:
             return (inspect.getdoc(self.cls) or "").partition("\n")[0]
-        return self.messages[0].text
+        return SUMMARIES[self.code]
 
     def add(self, message: Message) -> None:
         """Add a message, unless it is known."""
@@ -127,14 +151,10 @@ def _filled(template: str) -> str:
 
 
 def _with_placeholders(text: str) -> str:
-    """Replace `<<name>>` by an upper-case name in code, and by an ellipsis in prose."""
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        re.sub(r"<<(.*?)>>", lambda match: match[1].upper() or OMITTED, part)
-        if part.startswith("`")
-        else re.sub(r"(<<.*?>>)+", OMITTED, part)
-        for part in parts
-    )
+    """Replace `<<name>>` by an upper-case name, `<<>>` by an ellipsis, and omit parts of words."""
+    text = re.sub(r"(?<=[\w>])(?<!<)<<\w*>>|(?<=\w`)<<\w*>>|<<\w*>>(?=\w)", "", text)
+    text = re.sub(r"<<(\w+)>>", lambda match: match[1].upper(), text)
+    return re.sub(r"(<<>>)+", OMITTED, text)
 
 
 @cache
@@ -177,7 +197,8 @@ class _Source:
                 exit_code = self._number(given["exit_code"])
             helps = self._texts(given.get("help", ast.Constant(None)), function)
             for text, help_ in itertools.product(self._texts(given["message"], function), helps):
-                yield code, raised, exit_code, Message(text or "", help_)
+                message = Message(re.sub(f"{OMITTED}+", OMITTED, text or ""), help_)
+                yield code, raised, exit_code, message
 
     def returned(self, name: str) -> list[str | None]:
         """Return the texts that a function returns."""
@@ -210,6 +231,9 @@ class _Source:
                 return [self._names[name]]
             case ast.Name(id=name) if function is not None:
                 return self._variable(name, function)
+            case ast.Call(func=ast.Attribute(value=inner, attr="format"), args=values):
+                words = [getattr(item, "value", OMITTED) for item in values]
+                return [text and text.format(*words) for text in self._texts(inner, function)]
             case ast.Call(func=ast.Name(id=name)) if inspect.isfunction(self._names.get(name)):
                 return _source(self._names[name].__module__).returned(name)
         return [OMITTED]
@@ -223,12 +247,14 @@ class _Source:
                 text := self._names.get(name), str | int
             ):
                 return str(text)
+            case ast.FormattedValue(value=ast.IfExp(body=ast.Constant(value=str(text)))):
+                return text
             case ast.FormattedValue(
-                value=ast.Name(id=name)
-                | ast.Attribute(attr=name)
-                | ast.Call(args=[ast.Name(id=name) | ast.Attribute(attr=name)])
+                value=ast.Call(func=ast.Name(id="counted"), args=[_, ast.Constant(value=str(noun))])
             ):
-                return f"<<{name.strip('_')}>>"
+                return f"<<number>>{counted(2, noun)[1:]}"
+            case ast.FormattedValue(value=value):
+                return f"<<{PLACEHOLDERS.get(name := _name_of(value), name)}>>"
         return "<<>>"
 
     def _variable(self, name: str, function: Function) -> list[str | None]:
@@ -260,6 +286,27 @@ class _Source:
         found = [text for value, function in values for text in self._texts(value, function)]
         self._depth -= 1
         return list(dict.fromkeys(found)) or [OMITTED]
+
+
+def _name_of(value: ast.expr) -> str:
+    """Return a name for a value in a text; empty if none is found."""
+    match value:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name.strip("_")
+        case ast.Call(func=ast.Name(id="len")):
+            return "number"
+        case ast.Call(args=[inner, *_]) | ast.Call(func=ast.Attribute(value=inner)):
+            return _name_of(inner)
+        case ast.GeneratorExp(generators=[ast.comprehension(iter=inner), *_]):
+            return _name_of(inner)
+        case (
+            ast.Subscript(value=inner)
+            | ast.BinOp(left=inner)
+            | ast.IfExp(body=inner)
+            | ast.BoolOp(values=[inner, *_])
+        ):
+            return _name_of(inner)
+    return ""
 
 
 def _is_error(cls: object) -> bool:

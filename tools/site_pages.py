@@ -15,7 +15,7 @@ from functools import cache
 
 import click
 import redis
-from tools.error_messages import ErrorCode, error_codes
+from tools.error_messages import OMITTED, ErrorCode, error_codes
 
 import keyleash
 from keyleash import errors
@@ -28,7 +28,7 @@ ERRORS = "reference/errors"
 API = "reference/api"
 INTRODUCTIONS: dict[str, list[str]] = {
     "errors": [
-        "In `keyleash.errors`; those that agents meet are in `keyleash` too. See also the"
+        "All are names of `keyleash`, such as `keyleash.LeashError`. See also the"
         " [error codes](../errors/index.md)."
     ],
     "results": [
@@ -128,9 +128,8 @@ def error_file(code: str) -> str:
 def error_page(error: ErrorCode) -> str:
     """Return the page of an error code: its cause and its remedy."""
     parts = [f"# {error.code}"]
-    if error.has_own_class:
-        parts.append(_described(error))
-    causes = [text for text in error.causes if text not in {"", "…"}]
+    parts.append(_described(error) if error.has_own_class else error.summary)
+    causes = [text for text in error.causes if text not in {"", OMITTED}]
     remedies = list(dict.fromkeys(help_ for helps in error.causes.values() for help_ in helps))
     if len(causes) <= 1 or not remedies:
         parts += ["## Cause", *(_sentence(text) for text in causes or [error.summary])]
@@ -139,14 +138,15 @@ def error_page(error: ErrorCode) -> str:
     else:
         texts: dict[str, list[str]] = {}
         for text, helps in error.causes.items():
-            texts.setdefault(_lines(map(_text, helps)), []).append(_text(text))
+            message = "others" if text == OMITTED else _text(text)
+            texts.setdefault(_lines(map(_text, helps)), []).append(message)
         rows = [(_lines(messages), help_) for help_, messages in texts.items()]
         parts += ["## Causes and remedies", _table(("message", "help"), rows)]
     exits = ", ".join(f"`{number}`" for number in sorted(error.exit_codes))
     facts = [f"[Exit code](../cli/index.md#exit-codes) of the CLI: {exits}"]
     if error.cls is not None and error.cls in vars(errors).values():
-        name = f"keyleash.errors.{error.cls.__name__}"
-        facts.append(f"Python class: [`{name}`](../api/errors.md#{name})")
+        name = error.cls.__name__
+        facts.append(f"Python class: [`keyleash.{name}`](../api/errors.md#keyleash.errors.{name})")
     if error.is_denial:
         facts.append("Reply of a guard: [wire contract](../wire.md#denials)")
     parts += ["## Reference", _list(facts)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from tools.error_messages import error_codes
+from tools.error_summaries import SUMMARIES
 from tools.site_pages import API, command_file, commands, error_file, generated_pages
 
 import keyleash
@@ -60,6 +61,17 @@ def test_messages_of_an_error_are_those_of_the_source() -> None:
     ]
     assert error_codes()["unsayable-pattern"].exit_codes == {65}
     assert "`NAME` has two passwords already" in error_codes()["rotation-unfinished"].causes
+    assert (
+        "try again in RETRY_AFTER_MS ms"
+        in error_codes()["RATE_LIMITED"].causes["`LIMIT` is exceeded"]
+    )
+
+
+def test_every_code_without_a_class_of_its_own_has_a_summary() -> None:
+    """The list of errors describes the code, not one of its messages."""
+    described = {code for code, error in error_codes().items() if not error.has_own_class}
+
+    assert described == set(SUMMARIES)
 
 
 def test_api_reference_has_every_public_name() -> None:
