@@ -130,6 +130,12 @@ _STATUS = (
     _each("mget", "%R~token"), _each("get", "%R~state"),
     _each("xrange xrevrange", "%R~denied"), _each("xlen", "%R~audit", "%R~denied"),
 )  # fmt: skip
+_DECISION = (
+    *_TOKENS, _each("command|info command"), _each("hget", "%R~layouts", "%R~suspension"),
+    _each("get", "%R~state", "%R~limit_prefix"), _each("xlen", "%R~audit"),
+    # The estimate of a call's work.
+    _each("script|load evalsha"), _each(_READ_DATA, "%R~data"),
+)  # fmt: skip
 
 OPERATIONS: Mapping[str, tuple[Right, ...]] = {
     "token issue": _NEW_TOKEN,
@@ -183,6 +189,8 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         _each("xtrim", "%W~audit"),
     ),
     "audit verify --recorded": (_each("xrange", "%R~control"),),
+    "explain": _DECISION,
+    "can-i": _DECISION,
     "status": _STATUS,
     "metrics": _STATUS,
     "watch": (
@@ -239,14 +247,17 @@ ROLES: Mapping[str, Role] = {
             "reads the audit log, and values for reports and undo plans",
             ("audit log", "audit show", "audit timeline", "audit stats", "audit follow",
              "audit as-of", "audit report", "audit verify --recorded", "undo --dry-run",
-             "policy show", "policy history", "token list", "token show", "status", "metrics"),
+             "policy show", "policy history", "token list", "token show", "status", "metrics",
+             "explain", "can-i"),
         ),
         Role(
             "incident-responder",
             "freezes and thaws identities, resets limits, revokes tokens, undoes changes",
             ("freeze", "thaw", "limits reset", "token revoke", "undo", "undo --dry-run",
-             "audit log", "audit show", "audit timeline", "audit stats", "audit as-of",
-             "audit verify --recorded", "policy show", "policy history"),
+             "audit log", "audit show", "audit timeline", "audit stats", "audit follow",
+             "audit as-of", "audit report", "audit verify --recorded", "policy show",
+             "policy history", "token list", "token show", "status", "metrics",
+             "explain", "can-i"),
         ),
         Role(
             "exporter",
