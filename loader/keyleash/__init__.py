@@ -37,7 +37,8 @@ __all__ = [
     "asyncio",
     "correlation",
 ]
-__all__ += errors.__all__
+if not TYPE_CHECKING:  # Type checkers read literal lists only.
+    __all__ += errors.__all__
 
 for _name in __all__:
     _public = globals().get(_name)
@@ -46,8 +47,10 @@ for _name in __all__:
         _public.__module__ = __name__
 
 
-def __getattr__(name: str) -> Any:
-    # Agents need neither, nor the libraries that they need.
-    if name in {"Operator", "Policy"}:
-        return getattr(import_module("keyleash.extras").import_with_extra("keyleash.api"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
+
+    def __getattr__(name: str) -> Any:
+        # Agents need neither, nor the libraries that they need.
+        if name in {"Operator", "Policy"}:
+            return getattr(import_module("keyleash.extras").import_with_extra("keyleash.api"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,11 @@ for _public in (Batch, Pipeline, Redis):
     _public.__module__ = __name__
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Operator":
-        return import_module("keyleash.extras").import_with_extra("keyleash.api.aio").AsyncOperator
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
+
+    def __getattr__(name: str) -> Any:
+        if name == "Operator":
+            api = import_module("keyleash.extras").import_with_extra("keyleash.api.aio")
+            api.AsyncOperator.__module__ = __name__
+            return api.AsyncOperator
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from keyleash.errors import OperationError
+from keyleash.errors import MissingExtraError
 
 EXTRAS = {
     "cli": (
@@ -24,7 +24,7 @@ def install_help(extra: str) -> str:
     return f"install it with `pip install 'keyleash[{extra}]'`"
 
 
-def missing_extra(error: ImportError) -> OperationError | None:
+def missing_extra(error: ImportError) -> MissingExtraError | None:
     """Return the error (`missing-extra`) that names the extra to install.
 
     Returns:
@@ -33,7 +33,7 @@ def missing_extra(error: ImportError) -> OperationError | None:
     package = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if package in packages:
-            return OperationError(
+            return MissingExtraError(
                 "missing-extra",
                 f"the package `{package}` is not installed",
                 help=install_help(extra),
@@ -45,7 +45,7 @@ def import_with_extra(module: str) -> ModuleType:
     """Return a module that needs an extra.
 
     Raises:
-        OperationError (missing-extra): The extra is not installed.
+        MissingExtraError: the extra is not installed.
     """
     try:
         return import_module(module)

@@ -30,6 +30,22 @@ def test_program_with_public_names_alone_passes_strict_mypy(tmp_path: Path) -> N
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def test_name_that_does_not_exist_fails_in_mypy(tmp_path: Path) -> None:
+    """Names that are found when they are used must not hide the wrong ones."""
+    pytest.importorskip("mypy")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import keyleash\nfrom keyleash import Nope\nx: keyleash.Operatr\n"
+        "keyleash.Operator(5)\nkeyleash.asyncio.Operatr\nkeyleash.KeyNotGrantedErrors\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(program)]
+
+    ran = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+
+    wrong = [line.split(":")[1] for line in ran.stdout.splitlines() if ": error:" in line]
+    assert wrong == ["2", "3", "4", "5", "6"], ran.stdout
+
+
 def test_public_classes_name_the_module_that_programs_import() -> None:
     """Tracebacks show `keyleash.KeyDeniedError`, and pickles do not depend on files inside."""
     public = [getattr(keyleash, name) for name in keyleash.__all__]

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
 __all__ = ["Operator", "Policy"]
 
 
-def __getattr__(name: str) -> Any:
-    # `Policy` alone needs no server, and less of the libraries.
-    if name != "Operator":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from keyleash.api.sync import Operator  # noqa: PLC0415
+if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
 
-    # Tracebacks and documentation name the place from which programs import it.
-    Operator.__module__ = "keyleash"
-    return Operator
+    def __getattr__(name: str) -> Any:
+        # `Policy` alone needs no server, and less of the libraries.
+        if name != "Operator":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from keyleash.api.sync import Operator  # noqa: PLC0415
+
+        # Tracebacks and documentation name the place from which programs import it.
+        Operator.__module__ = "keyleash"
+        return Operator

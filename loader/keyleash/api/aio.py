@@ -110,11 +110,18 @@ class AsyncOperator:
             ValueError: KEYLEASH_TIMEOUT is not a time over 0.
         """
         timeout = os.environ.get("KEYLEASH_TIMEOUT")
+        try:
+            seconds = parse_timeout(timeout) if timeout else None
+        except ValueError as error:
+            raise ValueError(f"KEYLEASH_TIMEOUT: {error}") from None
         return cls.from_url(
             os.environ.get("KEYLEASH_URL") or DEFAULT_URL,
             actor=os.environ.get("KEYLEASH_ACTOR") or None,
-            timeout=parse_timeout(timeout) if timeout else None,
+            timeout=seconds,
         )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__module__}.Operator({self._run.sync!r})"
 
     async def __aenter__(self) -> Self:
         return self

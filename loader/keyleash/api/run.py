@@ -40,6 +40,9 @@ class Runner:
         self.actor = actor
         self._is_supported = False
 
+    def __repr__(self) -> str:
+        return f"{server_name(self.client)}, actor={self.actor!r}"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (recipe_of(self.client), self.actor)
 
@@ -50,7 +53,8 @@ class Runner:
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of *function*, which may block."""
-        return function(*args, **kwargs)
+        with self._explained():
+            return function(*args, **kwargs)
 
     def check(self) -> None:
         """Check the server, before the first call."""
@@ -74,8 +78,9 @@ class Runner:
         self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return the result of *function*, which finds the prefixes of an unfinished change."""
-        self.check()
-        return function(Store(self.client, actor=self.actor), *args, **kwargs)
+        with self._explained():
+            self.check()
+            return function(Store(self.client, actor=self.actor), *args, **kwargs)
 
     def iterate(
         self,
@@ -107,7 +112,7 @@ class Runner:
         try:
             yield
         except RedisError as error:
-            if not isinstance(error, KeyleashError):
+            if not isinstance(error, KeyleashError) and not hasattr(error, "__notes__"):
                 failure = server_failure(error, server_name(self.client))
                 error.add_note(failure.message)
                 if failure.help:
@@ -123,7 +128,7 @@ class AsyncRunner:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of *function*, which may block."""
-        return await asyncio.to_thread(partial(function, *args, **kwargs))
+        return await asyncio.to_thread(partial(self.sync.run, function, *args, **kwargs))
 
     async def call(
         self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs

@@ -18,6 +18,7 @@ __all__ = [
     "EvictionError",
     "ForeignUserError",
     "GuardLostError",
+    "MissingExtraError",
     "NotFencedError",
     "NotReplicatedError",
     "NothingToUndoError",
@@ -151,6 +152,10 @@ class ClusterError(KeyleashError, ResponseError):
             "the server is a node of a Redis Cluster, which keyleash does not support",
             help="use one primary with its replicas, also behind Sentinels",
         )
+
+
+class MissingExtraError(OperationError, AttributeError):
+    """An extra is not installed. Code that only looks whether a name exists finds none."""
 
 
 class PlanOutdatedError(OperationError):

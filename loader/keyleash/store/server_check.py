@@ -48,6 +48,9 @@ def _is_record(reply: Any) -> bool:
 def _is_entry(entry: Any) -> bool:
     if not isinstance(entry, list | tuple) or len(entry) != 2 or not _is_entry_id(entry[0]):
         return False
+    if entry[1] is None:
+        # A pending entry that was trimmed.
+        return True
     return _is_record(entry[1]) if isinstance(entry[1], dict) else _are_words(entry[1])
 
 
@@ -110,6 +113,9 @@ class CallDeniedError(NoPermissionError):
     def __init__(self, error: Exception, call: Sequence[Any]) -> None:
         super().__init__(*error.args)
         self.call = tuple(call)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (NoPermissionError(*self.args), self.call)
 
 
 def _with_call(error: ResponseError, call: Sequence[Any]) -> ResponseError:
@@ -277,10 +283,11 @@ def operator_client(client: Client, parameter: str = "client") -> Client:
     if isinstance(pool, _BytesPool):
         return client
     if kwargs.get("decode_responses"):
-        return redis.Redis(connection_pool=_BytesPool(pool, client))  # type: ignore[arg-type]
+        return CheckedRedis(connection_pool=_BytesPool(pool, client))  # type: ignore[arg-type]
     if type(client) is not redis.Redis or client.connection is not None:
         return client
     companion = copy(client)
+    companion.__class__ = CheckedRedis
     companion.connection_pool = _BytesPool(pool, client)  # type: ignore[assignment]
     companion.auto_close_connection_pool = False
     return companion

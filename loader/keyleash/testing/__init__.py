@@ -37,11 +37,10 @@ Use a real server (`keyleash.servers.EmbeddedServer`) to test any of these.
 
 from __future__ import annotations
 
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from keyleash.extras import missing_extra
+from keyleash.extras import import_with_extra
 
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
@@ -87,15 +86,13 @@ def fake_async_redis(server: FakeServer | None = None, **options: Any) -> FakeAs
 
 
 def _fakes() -> ModuleType:
-    try:
-        from keyleash.testing import fakes  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_extra(error) or error from None
-    return fakes
+    return import_with_extra("keyleash.testing.fakes")
 
 
-def __getattr__(name: str) -> Any:
-    # pytest imports this package on every run, and these need yaml, pydantic and jinja2.
-    if name in ("FakeLeash", "Leash", "LeashServer"):
-        return getattr(import_module("keyleash.testing.leash"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
+
+    def __getattr__(name: str) -> Any:
+        # pytest imports this package on every run, and these need yaml, pydantic and jinja2.
+        if name in ("FakeLeash", "Leash", "LeashServer"):
+            return getattr(import_with_extra("keyleash.testing.leash"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
