@@ -50,7 +50,7 @@ def test_load_with_an_outdated_plan_changes_nothing(op: keyleash.Operator) -> No
     plan = op.plan(ONE)
     op.load(TWO)
 
-    with pytest.raises(PlanOutdatedError):
+    with pytest.raises(PlanOutdatedError, match="make a new plan"):
         op.load(ONE, expect=plan, allow_removal=True)
 
     assert [item.generation for item in op.policies.history()] == [1]
@@ -286,6 +286,14 @@ def test_client_that_decodes_or_is_asynchronous_is_accepted(embedded: RealServer
     assert keyleash.Operator(other, actor="x").status().active is not None
     with pytest.raises(TypeError, match="`client` must be redis"):
         keyleash.Operator(object())  # type: ignore[arg-type]
+
+
+def test_token_id_in_place_of_a_token_is_explained(loaded: keyleash.Operator) -> None:
+    """The denial alone does not show the mistake."""
+    issued = loaded.tokens.issue("one")
+
+    with pytest.raises(keyleash.TokenUnknownError, match="this is a token id"):
+        loaded.tokens.inspect(issued.id)
 
 
 def test_actor_that_contains_a_token_is_rejected(embedded: RealServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_rate_and_budget_denials_have_a_time(loaded: Cli) -> None:
     result = loaded.run(*words, KEYLEASH_TOKEN=token)
 
     assert "RATE_LIMITED: `rate.writes` is exceeded" in result.stderr
-    assert "help: try again in " in result.stderr
+    assert re.search(r"help: try again in (\d+ ms|\d+[ms]\d*s?)\n", result.stderr)
 
 
 def test_correlation_is_in_the_audit_event(loaded: Cli) -> None:
@@ -212,15 +213,58 @@ def test_denied_command_is_shown_without_a_trailing_blank_and_with_its_remedy(
 
 
 def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
-    """A token is removed from the server's message."""
+    """Nothing is sent: the help says where a token belongs."""
     token = loaded.token("agent-runner")
 
-    result = loaded.run("exec", token, "x", KEYLEASH_TOKEN=token)
+    result = loaded.run("exec", token, "GET", "x", KEYLEASH_TOKEN=token)
 
-    assert result.exit_code == 1
-    assert "COMMAND_REFUSED" in result.stderr
+    assert result.exit_code == 2
+    assert "error: a token on the command line" in result.stderr
+    assert "help: set KEYLEASH_TOKEN" in result.stderr
     output = result.output + loaded.ok("audit", "log", "--denied")
     assert token[len("kl_agent-runner_") :].upper() not in output.upper()
+
+
+def test_unknown_command_has_a_help_of_its_own(loaded: Cli) -> None:
+    """No `only` or `except` gives what no server has."""
+    result = loaded.run("exec", "FOO", KEYLEASH_TOKEN=loaded.token("agent-runner"))
+
+    assert "no server that keyleash knows has it" in result.stderr
+    assert "help: check the name of the command" in result.stderr
+
+
+def test_option_after_the_command_is_named_in_the_help(loaded: Cli) -> None:
+    """The server's syntax error does not show why."""
+    token = loaded.token("agent-runner")
+
+    result = loaded.run("exec", "SET", KEY, "x", "--correlation", "c", KEYLEASH_TOKEN=token)
+    other = loaded.run("exec", "SET", KEY, "x", "y", KEYLEASH_TOKEN=token)
+
+    assert (result.exit_code, other.exit_code) == (1, 1)
+    assert "options of `keyleash exec` go before COMMAND" in result.stderr
+    assert "help" not in other.stderr
+
+
+def test_token_as_correlation_id_is_an_error_that_names_the_option(loaded: Cli) -> None:
+    """Events would repeat it."""
+    token = loaded.token("agent-runner")
+
+    result = loaded.run("exec", "--correlation", token, "GET", KEY, KEYLEASH_TOKEN=token)
+
+    assert result.exit_code == 2
+    assert "error: `--correlation` contains a token" in result.stderr
+
+
+def test_token_file_of_the_environment_is_read(loaded: Cli, tmp_path: Path) -> None:
+    """As `keyleash.Redis.from_env` reads it; both variables together are an error."""
+    token = loaded.token("agent-runner")
+    file = tmp_path / "token"
+    file.write_text(f"{token}\n")
+
+    assert loaded.ok("exec", "SET", KEY, "x", KEYLEASH_TOKEN_FILE=str(file)) == "OK\n"
+    assert loaded.json("whoami", KEYLEASH_TOKEN_FILE=str(file))["identity"] == "agent-runner"
+    both = {"KEYLEASH_TOKEN": token, "KEYLEASH_TOKEN_FILE": str(file)}
+    assert loaded.run("exec", "GET", KEY, **both).exit_code == 2
 
 
 def test_call_that_no_replica_has_prints_its_reply_and_fails(cli: Cli, policy: Path) -> None:

@@ -236,6 +236,7 @@ def test_no_method_of_a_pipeline_sends_anything_but_a_batch(
     "offer",
     [
         lambda r: r.transaction(lambda pipe: pipe.get("u:secret"), "u:secret"),
+        lambda r: r.watch("u:secret"),
         lambda r: r.pipeline().watch("u:secret"),
         lambda r: r.pipeline().immediate_execute_command("GET", "u:secret"),
         lambda r: r.pipeline().load_scripts(),

@@ -198,7 +198,15 @@ def test_wait_belongs_to_every_way_of_making_a_client(one_leash: Leash) -> None:
 def test_wait_that_is_no_time_is_a_value_error(wait: float) -> None:
     """At the constructor."""
     for kind in (keyleash.Redis, keyleash.asyncio.Redis):
-        with pytest.raises(ValueError, match="wait must be"):
+        with pytest.raises(ValueError, match="`wait` must be"):
+            kind(token="kl_one_secret", wait=wait)
+
+
+def test_wait_that_is_no_number_is_a_type_error_that_names_it() -> None:
+    """At the constructor."""
+    wait: Any = "a"
+    for kind in (keyleash.Redis, keyleash.asyncio.Redis):
+        with pytest.raises(TypeError, match="`wait` must be"):
             kind(token="kl_one_secret", wait=wait)
 
 

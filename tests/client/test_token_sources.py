@@ -272,3 +272,19 @@ def test_incomplete_environment_is_named(
         keyleash.Redis.from_env()
     assert error.value.code == code
     assert "hunter2" not in f"{error.value} {error.value.help}"
+
+
+def test_token_with_a_newline_or_a_token_id_is_explained_and_not_shown() -> None:
+    """A file that was read whole, and the id that a list shows."""
+    token = "kl_one_" + "A" * 32
+    for wrong, hint in ((token + "\n", "white space is around"), ("abcdefghijkm", "a token id")):
+        with pytest.raises(keyleash.TokenUnknownError) as caught:
+            keyleash.Redis(token=wrong)
+        assert hint in (caught.value.help or "")
+        assert wrong.strip() not in str(caught.value)
+
+
+def test_option_of_the_asyncio_client_is_an_error_of_the_other() -> None:
+    """Otherwise the first connection would fail."""
+    with pytest.raises(TypeError, match="`coalesce`"):
+        keyleash.Redis.from_url("redis://localhost", token="kl_one_" + "A" * 32, coalesce=True)

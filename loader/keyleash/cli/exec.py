@@ -10,11 +10,19 @@ import click
 from redis.exceptions import ResponseError
 
 import keyleash
-from keyleash.cli.options import example, json_option, require_token, token_option
+from keyleash.cli.options import (
+    example,
+    json_option,
+    refuse_typed_token,
+    require_token,
+    token_option,
+)
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json
-from keyleash.errors import NotReplicatedError
+from keyleash.errors import KeyleashError, NotReplicatedError, OperationError
 from keyleash.store.connect import connection_pool
+from keyleash.store.failures import server_failure
+from keyleash.store.token import reject_tokens
 from keyleash.store.wire import reading_reply
 
 
@@ -37,6 +45,8 @@ def exec_(
     formatted as by redis-cli; otherwise it is the bare value, one element a line. A missing value
     and the empty string are then both an empty line; --json distinguishes them.
     """
+    refuse_typed_token(words[0])
+    reject_tokens(**{"--correlation": correlation})
     try:
         _print(settings, _call(settings, require_token(token_file), correlation, words))
     except NotReplicatedError as error:
@@ -44,6 +54,17 @@ def exec_(
         if not settings.json:
             _print(settings, error.reply)
         raise
+    except ResponseError as error:
+        options = {option for item in exec_.params for option in item.opts}
+        if isinstance(error, KeyleashError) or options.isdisjoint(words[1:]):
+            raise
+        failure = server_failure(error, settings.shown_url)
+        raise OperationError(
+            failure.code,
+            failure.message,
+            help="options of `keyleash exec` go before COMMAND",
+            exit_code=failure.exit_code,
+        ) from error
 
 
 def _print(settings: Settings, reply: Any) -> None:

@@ -19,6 +19,7 @@ from redis import exceptions as redis_errors
 
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import STANDARD_INPUT
+from keyleash.client.tokens import token_from_env
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
 from keyleash.policy.quantities import parse_duration, parse_moment
 from keyleash.store.connect import NODE_TIMEOUT_S, connect, has_password
@@ -231,15 +232,28 @@ class IdentityName(StringParamType):
 IDENTITY = IdentityName()
 
 
-TOKEN_VARIABLE = "KEYLEASH_TOKEN"
+TOKEN_VARIABLES = ("KEYLEASH_TOKEN", "KEYLEASH_TOKEN_FILE")
 token_option = click.option(
     "--token",
     "token_file",
     metavar="FILE",
     type=FILE,
     help="A file with the token on its first line; `-` is standard input.  "
-    f"[default: the token in {TOKEN_VARIABLE}]",
+    f"[default: {TOKEN_VARIABLES[0]}, or the file that {TOKEN_VARIABLES[1]} names]",
 )
+
+
+def refuse_typed_token(word: str) -> None:
+    """Reject a word of the command line that is a token.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if word.startswith(TOKEN_START):
+        raise UsageError(
+            "a token on the command line can be read by every user of this machine",
+            help=f"{_TOKEN_HELP}; revoke this token, it has been exposed",
+        )
 
 
 def require_token(file: str | None) -> str:
@@ -248,24 +262,21 @@ def require_token(file: str | None) -> str:
     Raises:
         UsageError: There is no token, or it is on the command line.
         OperationError (file): The file is missing, or cannot be read.
+        OperationError (bad-environment): Both variables are set.
     """
     if file is None:
-        token = os.environ.get(TOKEN_VARIABLE, "").strip()
-        missing = "there is no token"
-    elif file.startswith(TOKEN_START):
-        raise UsageError(
-            "a token on the command line can be read by every user of this machine",
-            help=f"{_TOKEN_HELP}; revoke this token, it has been exposed",
-        )
-    else:
-        token = _first_line(file).strip()
-        missing = "the first line of the input of `--token` has no token"
+        if not any(os.environ.get(name, "").strip() for name in TOKEN_VARIABLES):
+            raise UsageError("there is no token", help=_TOKEN_HELP)
+        source = token_from_env()
+        return source if isinstance(source, str) else source()
+    refuse_typed_token(file)
+    token = _first_line(file).strip()
     if not token:
-        raise UsageError(missing, help=_TOKEN_HELP)
+        raise UsageError("the first line of the input of `--token` has no token", help=_TOKEN_HELP)
     return token
 
 
-_TOKEN_HELP = f"set {TOKEN_VARIABLE}, or pass `--token FILE`; `-` is standard input"
+_TOKEN_HELP = f"set {' or '.join(TOKEN_VARIABLES)}, or pass `--token FILE`; `-` is standard input"
 
 
 def _first_line(file: str) -> str:

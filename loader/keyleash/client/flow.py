@@ -123,12 +123,15 @@ def longest_wait(wait: bool | float) -> float:
     """Return the longest total sleep of one call, in seconds; 0 disables sleeping.
 
     Raises:
-        ValueError: *wait* is negative or not a number.
+        TypeError: *wait* is no number.
+        ValueError: it is negative or `nan`.
     """
     if wait is True:
         return math.inf
+    if not isinstance(wait, int | float):
+        raise TypeError(f"`wait` must be a bool or a number of seconds, not {type(wait).__name__}")
     if not wait >= 0:
-        raise ValueError("wait must be True, False or a number of seconds")
+        raise ValueError("`wait` must be True, False or a number of seconds")
     return float(wait)
 
 

@@ -24,7 +24,7 @@ from keyleash.client.flow import BatchCall, Flow
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
-from keyleash.commands.facts import CONTAINER, NOT_NAMED
+from keyleash.commands.facts import CONTAINER, NO_SERVER_HAS, NOT_NAMED
 from keyleash.errors import (
     CallNotPermittedError,
     ClusterError,
@@ -410,9 +410,9 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
     if "reason" in details:
         return denial
     if spec is None:
-        reason = "no server that keyleash knows has it"
+        reason = f"{NO_SERVER_HAS} it"
     elif words[0] in table.containers and spec.name != details["command"] and words[1]:
-        reason = "no server that keyleash knows has that sub-command"
+        reason = f"{NO_SERVER_HAS} that sub-command"
     elif spec.refused == CONTAINER and len(words) == 1:
         # The guard names a sub-command only of a container of which it knows some.
         reason = "the grants leave out its sub-commands, or none is named"

@@ -179,6 +179,8 @@ class Redis(UnsupportedInClient, redis.Redis):
     ) -> Self:
         """Like `redis.Redis.from_url`, for the holder of *token*."""
         require_no_cache(kwargs)
+        if "coalesce" in kwargs:
+            raise TypeError("`coalesce` is an option of `keyleash.asyncio.Redis` only")
         single_connection_client = kwargs.pop("single_connection_client", False)
         client = cls(
             connection_pool=redis.ConnectionPool.from_url(url, **kwargs),

@@ -31,6 +31,10 @@ class UnsupportedInClient:
             "use a client of its own, with a user for channels",
         )
 
+    def watch(self, *_: Any, **__: Any) -> NoReturn:
+        """Deny: a script cannot run WATCH."""
+        raise watching()
+
     def monitor(self) -> NoReturn:
         """Deny: MONITOR shows all clients' commands."""
         raise unscoped("MONITOR", "it shows all clients' commands", "use an operator's client")

@@ -100,6 +100,9 @@ client reads a corrupt one.
 NOT_NAMED = "no grant names it in `only`"
 """Why a command of `NAMED_ONLY` is denied."""
 
+NO_SERVER_HAS = "no server that keyleash knows has"
+"""Why an unknown command is denied: the beginning of the reason."""
+
 VARIANTS: Mapping[str, Variant] = {
     "SET": Variant("GET", (READ, WRITE)),
     "BITFIELD": Variant(None, (READ,)),

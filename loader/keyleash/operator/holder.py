@@ -23,7 +23,7 @@ from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
 from keyleash.store.records import read_active, read_issue, read_token
 from keyleash.store.store import Store
-from keyleash.store.token import TokenRecord, identity_of, use_noted_us
+from keyleash.store.token import TokenRecord, hint_of, identity_of, use_noted_us
 from keyleash.text import json_object
 
 
@@ -107,7 +107,7 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
         name = "-"
     record, now_us = read_token(store, name, token), store.now_us()
     if record is None:
-        raise TokenUnknownError
+        raise TokenUnknownError(help=hint_of(token))
     active = read_active(store)
     policy = active and parse_policy(active.document, file="<active policy>", commands=None)
     identity = policy and policy.identity(name)

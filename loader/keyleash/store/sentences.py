@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
-from keyleash.commands.facts import NOT_NAMED
-from keyleash.errors import BudgetExhaustedError, LeashError, ReplyCode, SuspendedError
-from keyleash.text import clock_time, printable
+from keyleash.commands.facts import NO_SERVER_HAS, NOT_NAMED
+from keyleash.errors import (
+    BudgetExhaustedError,
+    LeashError,
+    RateLimitedError,
+    ReplyCode,
+    SuspendedError,
+)
+from keyleash.text import clock_time, printable, span
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.SUSPENDED: (
@@ -23,7 +30,7 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.TOKEN_EXPIRED: (
         "the token has expired",
-        "issue a new one with `keyleash token issue IDENTITY`",
+        "issue a new one with `keyleash token issue IDENTITY`, or use the one that replaced it",
     ),
     ReplyCode.TOKEN_REVOKED: (
         "the token was revoked",
@@ -59,9 +66,10 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.NOT_ACTIVE: (
         "the identity of the token is in no active policy",
-        "see `keyleash status`; load a policy that has it with `keyleash load FILE`",
+        "load a policy that has it with `keyleash load FILE`; if `keyleash status` lists it, its"
+        " records were deleted: run `keyleash doctor`",
     ),
-    ReplyCode.RATE_LIMITED: ("`{limit}` is exceeded", "try again in {retry_after_ms} ms"),
+    ReplyCode.RATE_LIMITED: ("`{limit}` is exceeded", "try again in {retry_after}"),
     ReplyCode.BUDGET_EXHAUSTED: ("`{limit}` is exhausted", "it resets at {resets_at}"),
     ReplyCode.AUDIT_FULL: (
         "at least {events} events are not exported yet",
@@ -97,9 +105,17 @@ def explain(error: LeashError) -> tuple[str, str | None]:
         help_ = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
     if error.details.get("reason") == NOT_NAMED:
         help_ = "name it in `only` of a grant, if the identity should have it"
+    if error.details.get("reason", "").startswith(NO_SERVER_HAS):
+        help_ = "check the name of the command"
+    if isinstance(error, RateLimitedError):
+        words["retry_after"] = _wait_text(error.retry_after_ms)
     if isinstance(error, BudgetExhaustedError):
         words["resets_at"] = clock_time(error.resets_at_ms)
     message = message.format_map(words)
     if error.code is ReplyCode.CLASS_NOT_GRANTED and "key" in words:
         message += f", on the key `{words['key']}`"
     return f"{error.code}: {message}", error.help or (help_ and help_.format_map(words))
+
+
+def _wait_text(wait_ms: int) -> str:
+    return f"{wait_ms} ms" if wait_ms < 1000 else span(math.ceil(wait_ms / 1000))

@@ -32,6 +32,8 @@ MAX_TOKEN_BYTES = 160
 
 _ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without 0, o, 1, l
 TOKEN_START = "kl_"
+_ID_CHARS = 12
+_ID_SHAPE = re.compile(rf"[{_ID_ALPHABET}]{{{_ID_CHARS}}}")
 _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
 
 
@@ -78,7 +80,7 @@ def new_token(identity: str) -> str:
 
 def new_token_id() -> str:
     """Generate a public token id: 12 characters, 60 bits, unique per identity."""
-    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(12))
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARS))
 
 
 def token_digest(token: str) -> str:
@@ -103,15 +105,25 @@ def reject_tokens(**texts: str | None) -> None:
             )
 
 
+def hint_of(token: str) -> str | None:
+    """Return what to do about a text that is no token, if it shows what it is."""
+    if _ID_SHAPE.fullmatch(token):
+        return "this is a token id, which only names a token; pass the token itself"
+    if token != token.strip():
+        return "white space is around the token: strip it, or use `keyleash.TokenFile`"
+    return None
+
+
 def identity_of(token: str) -> str:
     """Return the identity that a token names.
 
     Raises:
         TokenUnknownError: *token* is malformed; the error does not contain it.
     """
-    shape = _SHAPE.fullmatch(token)
+    shape, hint = _SHAPE.fullmatch(token), hint_of(token)
     if shape is None or len(token) > MAX_TOKEN_BYTES:
-        raise TokenUnknownError(
-            help="a token looks like `kl_<identity>_…`; issue one with `keyleash token issue`"
-        )
+        default = "a token looks like `kl_<identity>_…`; issue one with `keyleash token issue`"
+        raise TokenUnknownError(help=hint or default)
+    if hint:
+        raise TokenUnknownError(help=hint)
     return shape[1]
