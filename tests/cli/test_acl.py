@@ -290,9 +290,9 @@ def test_data_role_without_a_policy_is_an_error(cli: Cli) -> None:
 
 def test_unknown_role_and_bad_user_name_are_errors(cli: Cli) -> None:
     """The error lists the roles."""
-    error = cli.json("acl", "root", exit_code=1)["error"]
+    error = cli.json("acl", "root", exit_code=2)["error"]
     assert error["code"] == "unknown-role"
-    assert "issuer, loader" in error["help"]
+    assert "`issuer`, `loader`" in error["help"]
     assert cli.run("acl", "issuer", "--user", "a b").exit_code == 2
     assert cli.run("acl", "issuer", "--user", "").exit_code == 2
 

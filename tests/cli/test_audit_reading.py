@@ -233,7 +233,7 @@ def test_log_with_a_token_for_its_id_fails_without_repeating_it(loaded: Cli) -> 
         ("log", "--op", "GET"),
         ("log", "--denied", "--key", "x"),
         ("log", "--control", "--token", "x"),
-        ("timeline", "nothing:of:it"),
+        ("timeline", "nothing:of:it", "--since", "1999-01-01"),
         ("stats", "--since", "1999-01-01", "--until", "1999-01-02"),
     ],
 )
@@ -249,6 +249,30 @@ def test_log_that_finds_nothing_fails_with_server_time(
     assert "found no" in result.stderr
     assert "the server's clock says" in result.stderr
     assert loaded.json("audit", *words, exit_code=1)["error"]["code"] == "nothing-found"
+
+
+def test_timeline_of_an_unknown_key_without_times_asks_for_its_name(
+    loaded: Cli, streams: Streams
+) -> None:
+    """The clock is of no use."""
+    streams.event(RUNNER, "1-0")
+
+    result = loaded.run("audit", "timeline", "nothing:of:it")
+
+    assert result.exit_code == 1
+    assert "help: check the name of the key; " in result.stderr
+
+
+def test_long_details_of_an_operator_action_are_cut_in_the_table(loaded: Cli) -> None:
+    """JSON has all of them."""
+    reason = "long " * 20
+    loaded.ok("freeze", "agent-reader", "--reason", reason)
+
+    table = loaded.ok("audit", "log", "--control")
+
+    assert reason not in table
+    assert "reason=long long" in table
+    assert reason in loaded.ok("audit", "log", "--control", "--json")
 
 
 def test_show_of_an_event_prints_all_fields(loaded: Cli, streams: Streams) -> None:

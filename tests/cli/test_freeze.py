@@ -49,7 +49,7 @@ def test_thaw_lists_the_resumed_identities(loaded: Cli) -> None:
     output = loaded.ok("thaw", "agent-reader", "agent-runner")
 
     assert re.search(r"agent-reader +resumed", output)
-    assert re.search(r"agent-runner +unchanged", output)
+    assert re.search(r"agent-runner +was not suspended", output)
     assert loaded.run(*CALL, KEYLEASH_TOKEN=token).exit_code == 0
     assert "nothing changed" in loaded.run("thaw", "agent-reader").stderr
 
@@ -93,12 +93,21 @@ def test_freeze_without_a_reason_or_a_time_is_a_usage_error(
     assert loaded.json("status")["identities"][0]["suspended"] is False
 
 
+def test_denial_of_a_frozen_identity_has_a_time_for_people(loaded: Cli) -> None:
+    """Not Unix milliseconds."""
+    loaded.ok("freeze", "agent-reader", "--reason", "x", "--for", "1h")
+
+    output = loaded.run("can-i", "agent-reader", "GET", "x").output
+
+    assert re.search(r"SUSPENDED .*until=\d{4}-\d\d-\d\d ", output)
+
+
 def test_freeze_of_an_unknown_identity_suspends_none(loaded: Cli) -> None:
     """All named identities are suspended, or none."""
     result = loaded.run("freeze", "agent-reader", "agent-runer", "--reason", "x")
 
     assert result.exit_code == 1
-    assert "no identity `agent-runer` is active; nothing was changed" in result.stderr
+    assert "the active policy has no identity `agent-runer`\nhelp: did you mean" in result.stderr
     assert loaded.json("status")["identities"][0]["suspended"] is False
 
 

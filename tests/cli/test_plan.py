@@ -323,6 +323,21 @@ def test_summary_has_a_line_for_each_common_change(cli: Cli, policy: Path) -> No
     ]
 
 
+def test_settings_of_a_new_identity_are_additions(cli: Cli, policy: Path) -> None:
+    """It had no default before."""
+    text = many(policy, 1, "own:{n}:*").read_text()
+    images = "{before_images: {max_bytes: 64kb}}"
+    rules = f"{{kind: machine, grants: [{{allow: [read], keys: ['n:*']}}], audit: {images}}}"
+    policy.write_text(text)
+    cli.ok("load", policy, "--yes")
+    policy.write_text(f"{text.rstrip()}\n  newcomer: {rules}\n")
+
+    lines = cli.run("plan", policy).stdout.splitlines()
+
+    (line,) = [line for line in lines if "audit.before_images" in line]
+    assert line.split()[:2] == ["+", "audit.before_images"]
+
+
 def test_load_that_removes_needs_allow_removal(cli: Cli, policy: Path) -> None:
     """A truncated file may be a valid policy with fewer identities."""
     cli.ok("load", many(policy, 100, "own:{n}:*"), "--yes")

@@ -402,8 +402,8 @@ def test_begun_change_of_prefixes_is_a_warning(target: DoctorTarget) -> None:
 
     found = target.found()
     assert [(item["code"], item["severity"]) for item in found] == [
-        ("vault-half-changed", "warning"),
         ("script-not-loaded", "error"),
+        ("vault-half-changed", "warning"),
     ]
 
 
@@ -482,6 +482,17 @@ def test_text_names_server_severity_code_and_help(target: DoctorTarget) -> None:
     assert first.endswith(" [script-not-loaded]")
     assert second.startswith("  help: `keyleash watch`")
     assert result.stderr == "1 server: 1 error\n"
+
+
+def test_errors_are_the_first_findings(target: DoctorTarget) -> None:
+    """Then warnings, then advice."""
+    target.admin.config_set("proto-max-bulk-len", "512mb")
+    target.admin.config_set("appendfsync", "no")
+    target.admin.delete(NAMES.state("one"))
+
+    severities = [item["severity"] for item in target.found()]
+
+    assert severities == ["error", "warning", "advice"]
 
 
 def test_summary_counts_findings_by_severity(target: DoctorTarget) -> None:

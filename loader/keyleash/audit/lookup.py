@@ -131,18 +131,29 @@ def _read(
             return (control_event(entry),)
 
 
-def nothing_found(what: str, query: Query, now_ms: int) -> OperationError:
-    """Return the error for a selection without entries, with its times and the server's."""
+def nothing_found(
+    what: str, query: Query, now_ms: int, *, is_of_key: bool = False
+) -> OperationError:
+    """Return the error for a selection without entries, with its times and the server's.
+
+    Args:
+        what: What was looked for.
+        query: The times of the selection.
+        now_ms: The server's clock.
+        is_of_key: Whether one key was selected, whose name may be wrong.
+    """
     bounds = "".join(
         f" {word} {clock_time(time_ms)}"
         for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
         if time_ms is not None
     )
-    now = clock_time(now_ms)
+    hint = f"the server's clock says {clock_time(now_ms)}"
+    if is_of_key and not bounds:
+        hint = "check the name of the key"
     return OperationError(
         "nothing-found",
         f"found no {what}{bounds}",
-        help=f"the server's clock says {now}; `keyleash audit stats` counts all entries",
+        help=f"{hint}; `keyleash audit stats` counts all entries",
     )
 
 

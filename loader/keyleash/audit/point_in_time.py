@@ -53,8 +53,11 @@ class ValueThen(Result):
         expires = "" if value.expires_ms is None else f", to expire {clock_time(value.expires_ms)}"
         until = f"until event {self.before.event}" if self.before else "as it is now"
         since = f"since event {self.after.event}" if self.after else "no earlier change is recorded"
+        around = f"{until}, {since}"
+        if value.is_absent and self.before and not self.after:
+            around = f"the first recorded change is event {self.before.event}"
         key, time = printable(self.key), clock_time(self.time_ms)
-        return f"`{key}` at {time}: {found}{expires}; {until}, {since}"
+        return f"`{key}` at {time}: {found}{expires}; {around}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the value as `audit as-of --json` prints it."""

@@ -174,7 +174,8 @@ def timeline(
     else:
         say_untrusted(found.untrusted)
     if not found.entries:
-        raise times.nothing_found(settings, f"event or denial of `{printable(found.key)}`")
+        what = f"event or denial of `{printable(found.key)}`"
+        raise times.nothing_found(settings, what, is_of_key=True)
     if found.is_more:
         print_note(f"there is more: these are the newest {limit}")
 

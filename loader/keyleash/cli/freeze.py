@@ -127,4 +127,4 @@ def _frozen_status(frozen: Frozen, now_ms: int) -> str:
 
 
 def _thawed_status(frozen: Frozen, _now_ms: int) -> str:
-    return "resumed" if frozen.changed else "unchanged"
+    return "resumed" if frozen.changed else "was not suspended"

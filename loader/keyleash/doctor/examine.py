@@ -64,7 +64,7 @@ class Examination(Result):
 
     Attributes:
         servers: The servers that were found, with their roles.
-        findings: The findings in the order of `CODES`, without accepted ones.
+        findings: The findings by severity, errors first, without accepted ones.
         skipped: The checks that could not be made.
         accepted: The accepted findings, in the same order.
     """
@@ -132,7 +132,7 @@ def examine(
     results = dict.fromkeys(_results_of_one_generation(servers))
     findings = sorted(
         (item for item in results if isinstance(item, DoctorFinding)),
-        key=lambda item: CODES.index(item.code),
+        key=lambda item: ([*Severity].index(item.severity), CODES.index(item.code)),
     )
     return Examination(
         servers,

@@ -76,6 +76,7 @@ EXIT_CODES = {
     "undo-unanswered": 69,
     "unknown-code": 2,
     "unknown-policy": 2,
+    "unknown-role": 2,
     "unsayable-pattern": 65,
     "unsupported-server": 69,
 }

@@ -26,6 +26,8 @@ from keyleash.policy import Deny
 from keyleash.text import clock_time, printable, without_tokens
 
 INDENT = " " * 10
+_TIMES = frozenset({"until_ms", "resets_at_ms"})
+"""Details of denials that are times."""
 RULES_SHOWN = 4
 """Maximum number of matching rules; `--json` lists all."""
 
@@ -138,8 +140,13 @@ def _place(span: Span, lines: Sequence[str]) -> str:
 
 
 def denial_text(decision: Decision) -> str:
-    """Return a denial as `CODE key=value …`, as guards do."""
-    details = (f"{name}={printable(value)}" for name, value in decision.details.items())
+    """Return a denial as `CODE key=value …`, as guards do, with times for people."""
+    details = (
+        f"{name.removesuffix('_ms')}={clock_time(int(value))}"
+        if name in _TIMES
+        else f"{name}={printable(value)}"
+        for name, value in decision.details.items()
+    )
     return without_tokens(" ".join([str(decision.code), *details]))
 
 

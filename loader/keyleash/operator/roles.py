@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import Rules, Selector, acl_glob
 from keyleash.policy import parse_policy
+from keyleash.policy.problems import listing
 from keyleash.results import Result
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import OPERATORS, Keyspace
@@ -278,7 +279,7 @@ def require_role(name: str) -> Role:
     """
     if name not in ROLES:
         raise OperationError(
-            "unknown-role", f"there is no role `{name}`", help=f"roles are {', '.join(ROLES)}"
+            "unknown-role", f"there is no role `{name}`", help=f"roles are {listing(ROLES)}"
         )
     return ROLES[name]
 

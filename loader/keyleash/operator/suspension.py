@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from keyleash.errors import OperationError
+from keyleash.operator.tokens import active_identity
 from keyleash.results import Instant, Result
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
 from keyleash.store.state import MAX_REASON_BYTES, IdentityState
@@ -118,10 +119,12 @@ def _run(
     """Run a script that replies with time, event and *fields* words per identity."""
     reply = store.run(script, store.actor, *words)
     if isinstance(reply, bytes):
+        name = _text(reply)
+        active_identity(store, name)
         raise OperationError(
             "unknown-identity",
-            f"no identity `{_text(reply)}` is active; nothing was changed",
-            help="see `keyleash status` for active identities",
+            f"the records of `{name}` are missing; nothing was changed",
+            help="run `keyleash doctor`",
         )
     with reading_reply("EVAL"):
         effective_us, event, *rest = reply

@@ -62,7 +62,7 @@ def print_control(events: Iterable[ControlEvent]) -> None:
                 iso_time(event.time_ms),
                 printable(event.event),
                 printable(event.actor),
-                shown_details(event),
+                shown_details(event, MAX_DETAIL),
                 event.id,
             ]
             for event in events
@@ -84,10 +84,16 @@ def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
     )
 
 
-def shown_details(event: ControlEvent) -> str:
-    """Return the details of an operator action as `name=value`."""
+MAX_DETAIL = 60
+"""Characters of a value in a table of operator actions; `--json` has all."""
+
+
+def shown_details(event: ControlEvent, most: int | None = None) -> str:
+    """Return the details of an operator action as `name=value`, each of up to *most* characters."""
+    details = {printable(name): printable(value) for name, value in event.details.items()}
     return " ".join(
-        f"{printable(name)}={printable(value)}" for name, value in event.details.items()
+        f"{name}={value if most is None or len(value) <= most else value[: most - 1] + '…'}"
+        for name, value in details.items()
     )
 
 

@@ -63,7 +63,10 @@ def note_users_off(fences: Fences) -> None:
     """Print the users that cannot log in because they have no password."""
     if fences.off:
         off = ", ".join(fences.off)
-        print_note(f"note: off without a password: {off}; see `--mint` and `--hashes`")
+        print_note(
+            f"note: created disabled, because without a password: {off}; see `--mint` and"
+            " `--hashes`"
+        )
 
 
 def note_opened(users: Sequence[FencedUser]) -> None:

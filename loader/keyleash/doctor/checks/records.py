@@ -144,7 +144,7 @@ def _not_in_cache(
             node,
             kind="guards",
             names=missing,
-            consequence="; agents that may not load them are blocked",
+            consequence="; agents without the right to run SCRIPT LOAD are denied",
         )
 
 

@@ -86,7 +86,7 @@ def _body(diff: IdentityDiff) -> Iterator[str]:
             else (diff.before is not None or change.part != "kind")
         )
         if is_shown:
-            yield from _change(change)
+            yield from _change(change, is_new=diff.before is None)
     for label, gains in (("may now", diff.gains), ("may no longer", diff.losses)):
         if gains:
             yield f"{_INDENT}{label}:"
@@ -149,14 +149,17 @@ def _is_set_with_get(name: str, gain: Gain) -> bool:
     return name == "SET" and any(OperationClass.READ in needs for needs in gain.form.needs)
 
 
-def _change(change: PolicyChange, suffix: str = "") -> Iterator[str]:
-    """Yield the line for a change; *suffix* follows its text."""
-    sign = _sign(change)
+def _change(change: PolicyChange, suffix: str = "", *, is_new: bool = False) -> Iterator[str]:
+    """Yield the line for a change, also one from the default of a new identity.
+
+    *suffix* follows its text.
+    """
+    sign = "+" if is_new else _sign(change)
     if change.part == "order":
         yield f"{_INDENT}{sign} the same rules, written another way{suffix}"
         return
     before, after = (_rule(change, item) for item in (change.before, change.after))
-    if change.before is None:
+    if change.before is None or is_new:
         text = after
     elif change.after is None and change.part in _WHOLE_RULES:
         text = before

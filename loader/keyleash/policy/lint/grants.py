@@ -26,7 +26,7 @@ def bare_wildcard(identity: Identity) -> Iterator[Finding]:
                         f"a machine is granted every {thing}",
                         pattern.span,
                         f"name the {thing}s of its job, such as `agents:jobs:*`;"
-                        " what needs all of them is a person's work",
+                        f" grant all {thing}s to human identities only",
                     )
 
 
