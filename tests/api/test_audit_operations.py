@@ -217,3 +217,29 @@ def test_asyncio_operator_follows_denials_and_actions(
             assert "staging" in report.html
 
     asyncio.run(work())
+
+
+@pytest.mark.usefixtures("token")
+def test_undo_on_a_full_server_names_the_remedy(
+    op: keyleash.Operator, embedded: RealServer
+) -> None:
+    """No key that is left out would help."""
+    plan = op.undo.plan(correlation="run-1")
+    embedded.client().config_set("maxmemory", 1)
+
+    with raises_code("undo-denied", match="maxmemory"):
+        op.undo.apply(plan)
+
+    embedded.client().config_set("maxmemory", 0)
+    assert op.undo.apply(plan).removed
+
+
+def test_directory_that_cannot_be_made_is_an_error_of_the_archive(
+    op: keyleash.Operator, tmp_path: Path
+) -> None:
+    """The error names the path, and is one of keyleash."""
+    file = tmp_path / "file"
+    file.touch()
+
+    with pytest.raises(keyleash.ArchiveError, match=f"cannot use `{file}`"):
+        op.audit.export(file / "archive")

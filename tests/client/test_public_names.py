@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools.site_pages import results
 
 import keyleash
+import keyleash.types
 from keyleash import errors
 from support.leash import Leash
 
@@ -28,6 +30,11 @@ def test_program_with_public_names_alone_passes_strict_mypy(tmp_path: Path) -> N
     ran = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_results_have_public_names() -> None:
+    """A program annotates what it passes on."""
+    assert keyleash.types.__all__ == [kind.__name__ for kind in results()]
 
 
 def test_name_that_does_not_exist_fails_in_mypy(tmp_path: Path) -> None:

@@ -119,7 +119,15 @@ def _make_folder(path: Path) -> None:
     """Create a folder and its parents durably."""
     if not path.is_dir():
         _make_folder(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            reason = (error.strerror or "failed").lower()
+            raise ArchiveError(
+                "archive",
+                f"cannot use `{path}`: {reason}",
+                help="name a directory in one that exists and that you may write to",
+            ) from None
         _sync_folder(path.parent)
 
 

@@ -103,7 +103,9 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
             raise OperationError(
                 "undo-denied",
                 f"the server rejects {_keys([key])}: {text_of(error)}; nothing was undone",
-                help="`--skip KEY` (`skip=[KEY]`) leaves a key out",
+                help="use the primary of the server, or raise its `maxmemory`"
+                if error.startswith((b"READONLY", b"OOM"))
+                else "`--skip KEY` (`skip=[KEY]`) leaves a key out",
             )
     return UndoResult(
         correlation=undo,

@@ -1,0 +1,110 @@
+"""The classes of what `Operator` and `Policy` return, for annotations."""
+
+from keyleash.api.policy import PolicyCheck
+from keyleash.audit.entries import AuditEntry, AuditEvent, Denial
+from keyleash.audit.export.run import Exported, ExportResult
+from keyleash.audit.export.verify import ArchiveReport
+from keyleash.audit.inspect import EventDetails, Timeline
+from keyleash.audit.lookup import Gap
+from keyleash.audit.operator_actions import ControlEvent
+from keyleash.audit.point_in_time import ValueThen
+from keyleash.audit.report.html import HtmlReport
+from keyleash.audit.stats import Stats, Tally
+from keyleash.audit.token_use import TokenUse
+from keyleash.audit.undo.apply import UndoResult
+from keyleash.audit.undo.plan import UndoPlan
+from keyleash.compiler import CompiledGuard
+from keyleash.doctor.examine import Examination
+from keyleash.doctor.findings import DoctorFinding, Skipped
+from keyleash.fence.apply import FenceOutcome
+from keyleash.fence.plan import AclStep, FencePlan, Fences
+from keyleash.fence.rotate import PasswordRotation
+from keyleash.fence.servers import FencedUser
+from keyleash.operator.abilities import Abilities
+from keyleash.operator.decisions import Explanation
+from keyleash.operator.holder import TokenHolder
+from keyleash.operator.limit_reset import LimitReset
+from keyleash.operator.load.activate import LoadResult
+from keyleash.operator.load.consent import LoadPlan
+from keyleash.operator.roles import Role, RoleUser
+from keyleash.operator.server import ServerSummary
+from keyleash.operator.suspension import FreezeResult, Frozen
+from keyleash.operator.tokens import (
+    IssuedToken,
+    ReplacedToken,
+    Revocation,
+    RevokedToken,
+    Rotation,
+    TokenInfo,
+)
+from keyleash.policy.diff.changes import PolicyDiff
+from keyleash.policy.lint import LintReport
+from keyleash.policy.lint.findings import LintFinding
+from keyleash.policy_tests.run import TestReport
+from keyleash.status.identities import IdentityStatus, LimitUse, RecentDenials, TokenCount
+from keyleash.status.snapshot import Snapshot
+from keyleash.store.fences import GeneratedPassword
+from keyleash.store.records import ActivePolicy
+from keyleash.vault.change import ChangeResult
+from keyleash.watch.events import WatchEvent
+
+__all__ = [
+    "Abilities",
+    "AclStep",
+    "ActivePolicy",
+    "ArchiveReport",
+    "AuditEntry",
+    "AuditEvent",
+    "ChangeResult",
+    "CompiledGuard",
+    "ControlEvent",
+    "Denial",
+    "DoctorFinding",
+    "EventDetails",
+    "Examination",
+    "Explanation",
+    "ExportResult",
+    "Exported",
+    "FenceOutcome",
+    "FencePlan",
+    "FencedUser",
+    "Fences",
+    "FreezeResult",
+    "Frozen",
+    "Gap",
+    "GeneratedPassword",
+    "HtmlReport",
+    "IdentityStatus",
+    "IssuedToken",
+    "LimitReset",
+    "LimitUse",
+    "LintFinding",
+    "LintReport",
+    "LoadPlan",
+    "LoadResult",
+    "PasswordRotation",
+    "PolicyCheck",
+    "PolicyDiff",
+    "RecentDenials",
+    "ReplacedToken",
+    "Revocation",
+    "RevokedToken",
+    "Role",
+    "RoleUser",
+    "Rotation",
+    "ServerSummary",
+    "Skipped",
+    "Snapshot",
+    "Stats",
+    "Tally",
+    "TestReport",
+    "Timeline",
+    "TokenCount",
+    "TokenHolder",
+    "TokenInfo",
+    "TokenUse",
+    "UndoPlan",
+    "UndoResult",
+    "ValueThen",
+    "WatchEvent",
+]
