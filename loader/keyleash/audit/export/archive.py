@@ -123,6 +123,8 @@ def _make_folder(path: Path) -> None:
             path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             reason = (error.strerror or "failed").lower()
+            if path.is_symlink():
+                reason = "it is a symbolic link that does not lead to a directory"
             raise ArchiveError(
                 "archive",
                 f"cannot use `{path}`: {reason}",
