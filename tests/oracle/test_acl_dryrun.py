@@ -52,8 +52,8 @@ PUBLISHING = {"allow": ["publish"], "channels": ["*"]}
 CALLS = 60
 BYTES = 40
 """Of which one call is drawn."""
-POLICIES = 140
-POLICIES_ELSEWHERE = 90
+POLICIES = 100
+POLICIES_ELSEWHERE = 60
 """On servers other than the embedded one."""
 
 CALLS_OF_EACH = 8

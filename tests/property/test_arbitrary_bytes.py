@@ -49,7 +49,7 @@ class RawAgent:
     def evalsha(self, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Any:
         """The reply, or the text of an error; never that of a broken script."""
         reply = self.leash.raw("one", list(keys), *arguments, digest=self.digest)
-        assert not (isinstance(reply, str) and "script" in reply)
+        assert not (isinstance(reply, str) and "user_script" in reply)
         return reply
 
     def call(self, key: bytes, *argv: bytes, correlation: bytes = b"c") -> Any:

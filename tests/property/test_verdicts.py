@@ -391,13 +391,16 @@ class Twins:
             reply_to(self.plain, b"DEL", *keys)
 
     def data(self) -> tuple[set[bytes], set[bytes]]:
-        """Return the agents' keys in each database, by the names that they use."""
-        guarded, plain = reply_to(self.guarded, b"KEYS", b"*"), reply_to(self.plain, b"KEYS", b"*")
+        """Return the agents' keys in each database, by the names that they use.
+
+        Without those that expire, which may have been set a moment earlier in one of them.
+        """
+        guarded, plain = map(lasting_keys, (self.guarded, self.plain))
         control = (self.keyspace.prefix.encode(), b"keyleash:guard:", b"keyleash:sealed")
         names = {key for key in guarded if not key.startswith(control)}
         vault = self.keyspace.vault.encode()
         assert all(key.startswith(vault) for key in names)
-        return {key.removeprefix(vault) for key in names}, set(plain)
+        return {key.removeprefix(vault) for key in names}, plain
 
 
 def reply_to(connection: Any, *words: Any) -> Any:
@@ -406,6 +409,11 @@ def reply_to(connection: Any, *words: Any) -> Any:
         return connection.read_response(disable_decoding=True)
     except redis.ResponseError as error:
         return error
+
+
+def lasting_keys(connection: Any) -> set[bytes]:
+    keys = reply_to(connection, b"KEYS", b"*")
+    return {key for key in keys if reply_to(connection, b"PTTL", key) == -1}
 
 
 def is_clocked(argv: Sequence[bytes]) -> bool:

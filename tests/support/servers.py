@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -95,7 +96,10 @@ class RealServers:
 
 @functools.cache
 def find_server_binaries() -> dict[str, Path]:
-    """Say which servers there are, by label; the embedded one comes first and always."""
+    """Return the servers to test on, by label: the embedded one first, and one of the PATH.
+
+    With KEYLEASH_SERVERS=all every one of the PATH.
+    """
     embedded = Path(get_binary_path())
     binaries = {f"embedded-{_label(embedded)}": embedded}
     for name in ("redis-server", "valkey-server"):
@@ -103,6 +107,8 @@ def find_server_binaries() -> dict[str, Path]:
         if found is not None:
             # By what it says it is: Debian links redis-server to valkey-server.
             binaries.setdefault(_label(Path(found)), Path(found))
+        if len(binaries) > 1 and os.environ.get("KEYLEASH_SERVERS") != "all":
+            break
     return binaries
 
 
