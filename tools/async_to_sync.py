@@ -14,11 +14,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "loader" / "keyleash"
 PARTS = ("", "_audit", "_servers", "_tokens")
-SOURCES = {f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS}
+SOURCES = {
+    **{f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS},
+    "client/aio_connection.py": "client/connection.py",
+}
 """Each asyncio source, and the module that is generated from it."""
 NAMES = {
     **{f"aio{part}": f"sync{part}" for part in PARTS if part},
     "AsyncIterator": "Iterator",
+    "aasked": "asked",
+    "adrive": "drive",
+    "asyncio": "time",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "__aiter__": "__iter__",

@@ -1,7 +1,8 @@
 """Scoped, short-lived, budgeted and audited credentials for autonomous agents, enforced in Redis.
 
 Agents use `keyleash.Redis` in place of `redis.Redis`, or `keyleash.asyncio.Redis` in place of
-`redis.asyncio.Redis`. Operators use the `keyleash` command, or `keyleash.Operator` and
+`redis.asyncio.Redis`; libraries that take a pool or a connection class use those of `keyleash.pool`
+and `keyleash.connection_class`. Operators use the `keyleash` command, or `keyleash.Operator` and
 `keyleash.Policy` in their programs.
 """
 
@@ -16,7 +17,9 @@ from keyleash.client import (
     RemainingLimit,
     TokenFile,
     WhoAmI,
+    connection_class,
     correlation,
+    pool,
 )
 from keyleash.errors import *  # noqa: F403 - its `__all__` is the list
 
@@ -35,7 +38,9 @@ __all__ = [
     "TokenFile",
     "WhoAmI",
     "asyncio",
+    "connection_class",
     "correlation",
+    "pool",
 ]
 if not TYPE_CHECKING:  # Type checkers read literal lists only.
     __all__ += errors.__all__

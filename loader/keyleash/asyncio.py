@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from keyleash.client.asyncio import Batch, Pipeline, Redis
 from keyleash.client.correlation import correlation
+from keyleash.client.pools import aconnection_class as connection_class
+from keyleash.client.pools import apool as pool
 
 if TYPE_CHECKING:
     from keyleash.api.aio import AsyncOperator as Operator
 
-__all__ = ["Batch", "Operator", "Pipeline", "Redis", "correlation"]
+__all__ = ["Batch", "Operator", "Pipeline", "Redis", "connection_class", "correlation", "pool"]
 
 for _public in (Batch, Pipeline, Redis):
     _public.__module__ = __name__

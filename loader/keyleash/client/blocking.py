@@ -54,13 +54,13 @@ def call_patiently(
 ) -> Flow:
     """Repeat a call until its rate limits allow it and, if it blocks, until there is a reply."""
     if may_block(words[0]):
-        words = _apart(words)
+        words = apart(words)
         timeout_s = timeout_of(words)
         if timeout_s is not None:
             deadline = clock() + timeout_s if timeout_s else math.inf
             # A call with a timeout of a second must not sleep a minute for a rate limit.
             waiting = waiting.within(timeout_s or math.inf)
-            words = yield from _pin_ids(words, waiting)
+            words = yield from pin_ids(words, waiting)
             try:
                 return (
                     yield from _poll(
@@ -134,7 +134,7 @@ def _block_of(words: Words) -> float | None:
     return None
 
 
-def _pin_ids(words: Words, waiting: RateWait) -> Flow:
+def pin_ids(words: Words, waiting: RateWait) -> Flow:
     """Replace `$` of XREAD by the last id of the stream, which each poll would move."""
     if _upper(words[0]) != "XREAD":
         return words
@@ -151,7 +151,7 @@ def _pin_ids(words: Words, waiting: RateWait) -> Flow:
     return tuple(pinned)
 
 
-def _apart(words: Words) -> Words:
+def apart(words: Words) -> Words:
     """Split arguments off the command name, where redis-py allows them (`BLPOP key`)."""
     name, *carried = words[0].split()
     return (name, *carried, *words[1:])

@@ -188,12 +188,17 @@ def all_or_none(commands: Sequence[Queued], waiting: RateWait) -> Flow:
     Raises:
         ArgsTooManyError: they exceed one call; nothing was sent.
     """
+    require_one_call(commands)
+    return (yield from waiting.retry(BatchCall(BatchMode.ALL, commands)))
+
+
+def require_one_call(commands: Sequence[Queued]) -> None:
+    """Raise ArgsTooManyError if the *commands* of a batch exceed one call."""
     values = sum(map(_values, commands))
     if len(commands) > MAX_BATCH_COMMANDS:
         raise _too_many("commands", len(commands), MAX_BATCH_COMMANDS)
     if values > MAX_ARGUMENTS:
         raise _too_many("arguments", values, MAX_ARGUMENTS)
-    return (yield from waiting.retry(BatchCall(BatchMode.ALL, commands)))
 
 
 def each_on_its_own(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from redis.connection import parse_url
 
@@ -18,6 +19,17 @@ AsyncTokenSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 MAX_FILE_BYTES = 4096
 """The part of a token file that is read; a token has at most 160 bytes."""
+
+
+def asked(source: Any) -> Any:
+    """Return the token of a callable."""
+    return source()
+
+
+async def aasked(source: Any) -> Any:
+    """Return the token of a callable, or of a coroutine function."""
+    token = source()
+    return await token if inspect.isawaitable(token) else token
 
 
 class TokenFile:

@@ -25,11 +25,7 @@ class UnsupportedInClient:
 
     def pubsub(self, *_: Any, **__: Any) -> NoReturn:
         """Deny: messages arrive without a call that a guard could check."""
-        raise unscoped(
-            "SUBSCRIBE",
-            "a subscription does not go through the guard",
-            "use a client of its own, with a user for channels",
-        )
+        raise subscribing("SUBSCRIBE")
 
     def watch(self, *_: Any, **__: Any) -> NoReturn:
         """Deny: a script cannot run WATCH."""
@@ -45,7 +41,7 @@ class UnsupportedInClient:
         A *lock_class* that uses no scripts is allowed.
         """
         if lock_class is None:
-            raise _locking()
+            raise locking()
         above: Any = super()
         return above.lock(name, *args, lock_class=lock_class, **options)
 
@@ -62,7 +58,7 @@ class UnsupportedInClient:
         def set(self, *args: Any, **options: Any) -> Any:
             """Like redis-py's, except for its locks, which could be acquired but not released."""
             if options.get("nx") and _is_locking(sys._getframe(1)):
-                raise _locking()
+                raise locking()
             return super().set(*args, **options)
 
     def json(self, *args: Any, **options: Any) -> Any:
@@ -108,11 +104,7 @@ def require_no_cache(options: Mapping[str, Any]) -> None:
     caches = [options.get("cache"), options.get("cache_config")]
     caches.append(getattr(options.get("connection_pool"), "cache", None))
     if any(cache is not None for cache in caches):
-        raise unscoped(
-            "CLIENT TRACKING",
-            "a cached reply is read without a call that a guard could check",
-            "leave `cache` and `cache_config` out, of the pool as well",
-        )
+        raise caching()
 
 
 def _is_locking(caller: FrameType) -> bool:
@@ -126,12 +118,55 @@ def _is_locking(caller: FrameType) -> bool:
     return type(caller.f_locals["self"]).do_release in _RELEASING
 
 
-def _locking() -> CommandRefusedError:
+def takes_lock(words: Sequence[Any]) -> bool:
+    """Return whether a lock of redis-py sends the SET that takes it, and a script will release it.
+
+    Only SET with NX is looked at closer, since the frames of all callers are.
+    """
+    if len(words) < 4 or words[0] != "SET" or "NX" not in words[3:]:
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if _is_locking(frame):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def locking() -> CommandRefusedError:
+    """Return the denial of a lock that could be taken but not released."""
     return unscoped(
         "EVALSHA",
         "redis-py releases a lock by its own script, and a guard cannot check a script",
         "use `set(name, value, nx=True, px=...)` and let it expire, or a `lock_class` that"
         " releases without a script",
+    )
+
+
+def subscribing(command: str) -> CommandRefusedError:
+    """Return the denial of a subscription."""
+    return unscoped(
+        command,
+        "a subscription does not go through the guard",
+        "use a client of its own, with a user for channels",
+    )
+
+
+def caching() -> CommandRefusedError:
+    """Return the denial of a client-side cache."""
+    return unscoped(
+        "CLIENT TRACKING",
+        "a cached reply is read without a call that a guard could check",
+        "leave `cache` and `cache_config` out, of the pool as well",
+    )
+
+
+def watching_sealed() -> CommandRefusedError:
+    """Return the denial of WATCH on a sealed server."""
+    return unscoped(
+        "WATCH",
+        "on a sealed server the agent's names of keys are not the server's",
+        "use a batch, or commands that are atomic themselves",
     )
 
 

@@ -77,6 +77,7 @@ class GuardRecord:
         idle_s: Idle timeout of tokens, in seconds; 0 disables it.
         rotate_after_s: Age at which a token is due for rotation, in seconds; 0 is never.
         limits: The limits of the identity, see `limits.pack_limits`.
+        is_sealed: Whether its keys have secret prefixes, so that agents do not know their names.
     """
 
     digest: str
@@ -92,6 +93,7 @@ class GuardRecord:
     idle_s: int = 0
     rotate_after_s: int = 0
     limits: str = ""
+    is_sealed: bool = False
 
 
 def read_active(store: Store) -> ActivePolicy | None:
@@ -151,7 +153,12 @@ def _transport(word: str) -> Transport:
         ) from None
 
 
-_READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "Transport": _transport}
+_READERS: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "bool": lambda text: bool(int(text)),
+    "Transport": _transport,
+}
 """The conversion of a field's text, by its type."""
 
 

@@ -94,7 +94,7 @@ class LoadStage:
         for batch in batches(zip(self._recorded, records.values(), strict=True)):
             with self._store.client.pipeline(transaction=False) as pipe:
                 for key, record in batch:
-                    pipe.hset(key, mapping=asdict(record))
+                    pipe.hset(key, mapping={**asdict(record), "is_sealed": int(record.is_sealed)})
                     pipe.pexpire(key, STAGED_KEEP_MS)
                 pipe.execute()
 

@@ -147,7 +147,7 @@ def _placed(
     if place is not None:
         # The name as redis-py's own methods write it: no arguments to split off.
         return command, command[place]
-    words = _split_name(command)
+    words = split_name(command)
     return words, declared_keys(table, words)
 
 
@@ -169,7 +169,7 @@ def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Ar
 
 def may_write(table: CommandTable, command: Sequence[Argument]) -> bool:
     """Return whether a command may write; an unknown command may."""
-    spec = table.find([_encoded(word) for word in _split_name(command)[:2]])
+    spec = table.find([_encoded(word) for word in split_name(command)[:2]])
     return spec is None or spec.mutates
 
 
@@ -180,7 +180,7 @@ def _encoded(word: Argument) -> bytes:
     return word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogatepass")
 
 
-def _split_name(command: Sequence[Argument]) -> list[Argument]:
+def split_name(command: Sequence[Argument]) -> list[Argument]:
     """Split arguments off the command name, where redis-py allows them (`XGROUP CREATE`)."""
     name = command[0]
     if isinstance(name, bytes):

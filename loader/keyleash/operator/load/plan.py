@@ -57,6 +57,7 @@ def record_of(
         idle_s=token.idle_s or 0,
         rotate_after_s=token.rotate_after_s or 0,
         limits=pack_limits(identity.limits),
+        is_sealed=bool(guard.plan.keyspace.vault),
     )
 
 

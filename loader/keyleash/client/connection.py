@@ -1,0 +1,199 @@
+"""Guarded connections."""
+# Generated from client/aio_connection.py by `make sync`: edit that file.
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from redis.exceptions import ResponseError, WatchError
+
+from keyleash.client.dialogue import Call, Packed, Receive, Send, SendNative
+from keyleash.client.flow import Ask, Flow, Pause, Plain, drive
+from keyleash.client.guarding import (
+    Guarding,
+    MayHaveRunError,
+    RetryWrapper,
+    foreign_bytes,
+    is_lost,
+    sent,
+)
+from keyleash.client.tokens import asked
+
+
+class SentOnce(RetryWrapper):
+    """A Retry that repeats nothing that was sent."""
+
+    def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
+        """Like redis-py's, but raise at once what came after a call was sent."""
+
+        def once() -> Any:
+            try:
+                return do()
+            except Exception as error:
+                raise self._marked(error) from None
+
+        try:
+            return self._policy.call_with_retry(once, fail, *args, **options)
+        except MayHaveRunError as carrier:
+            error = carrier.args[0]
+        try:
+            # As Retry does in the end: redis-py disconnects here, or finds a watch lost.
+            fail(error, *self._failures(options))
+        except WatchError:
+            # Of an EXEC that was sent that would be untrue, and callers would repeat it.
+            if not error.is_exec:
+                raise
+        raise error
+
+
+class Guarded(Guarding):
+    """Mixed in before a connection class of redis-py."""
+
+    sent_once = SentOnce
+
+    def connect(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's, whose own commands need no guard."""
+        above: Any = super()
+        with self._handshake():
+            return above.connect(*args, **options)
+
+    def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """Like redis-py's, whose own commands need no guard."""
+        above: Any = super()
+        with self._handshake():
+            above.connect_check_health(*args, **options)
+        self._is_open = True
+
+    def disconnect(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's; forget what was to be read."""
+        above: Any = super()
+        self._is_open = False
+        self._dialogue.clear()
+        return above.disconnect(*args, **options)
+
+    def can_read(self, *args: Any, **options: Any) -> bool:
+        """Return whether anything is left to be read, which the next user must not get."""
+        above: Any = super()
+        return bool(self._dialogue.due) or above.can_read(*args, **options)
+
+    def can_read_destructive(self, *args: Any, **options: Any) -> bool:
+        """Return the same; older pools ask for it."""
+        above: Any = super()
+        return bool(self._dialogue.due) or above.can_read_destructive(*args, **options)
+
+    def send_command(self, *args: Any, **options: Any) -> None:
+        """Send a command through the guard, or hold it back for EXEC.
+
+        Raises:
+            CommandRefusedError: no guard can check it.
+        """
+        check_health = options.get("check_health", True)
+        if self._is_own(args, check_health):
+            above: Any = super()
+            above.send_packed_command(self._packed_native(args), check_health)
+        elif self._dialogue.is_plain(args):
+            call = self._dialogue.call_of((args,))
+            self._send(call, check_health)
+            self._dialogue.due.append(call)
+        else:
+            self._send_all([args], check_health)
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send what `pack_command` or `pack_commands` returned; otherwise like `send_command`."""
+        if not isinstance(command, Packed):
+            raise foreign_bytes()
+        self._send_all(command, check_health)
+
+    def read_response(self, disable_decoding: bool = False, *args: Any, **options: Any) -> Any:
+        """Return the next reply.
+
+        Raises:
+            LeashError: the guard denied the command.
+            NotReplicatedError: it ran, but too few replicas have it.
+        """
+        dialogue = self._dialogue
+        call = dialogue.next_plain
+        if call is None:
+            if dialogue.due:
+                return self._drive(dialogue.receive(disable_decoding), options)
+            above: Any = super()
+            return above.read_response(disable_decoding, *args, **options)
+        try:
+            reply = self._receive(Receive(disable_decoding), options)
+        except ResponseError as error:
+            flow = dialogue.receive(disable_decoding)
+            return self._drive(flow, options, received=error)
+        dialogue.due.clear()
+        return dialogue.finished(call.commands[0], reply)
+
+    def _send_all(self, commands: Any, check_health: bool) -> None:
+        try:
+            self._drive(self._dialogue.send(commands), {}, check_health=check_health)
+        except BaseException:
+            if self._dialogue.due:
+                # The next user would read their replies.
+                self.disconnect()
+            raise
+
+    # The request contains the token, so no function that reads has it in a local variable: error
+    # reports may show local variables.
+
+    def _send(self, call: Call, check_health: bool) -> None:
+        above: Any = super()
+        if not self._is_open:
+            self.connect()
+        elif check_health:
+            self.check_health()
+        try:
+            above.send_packed_command(self._packed(call), check_health=False)
+        except Exception as error:
+            # All of it may have been sent before the loss was seen.
+            raise (sent(error) if is_lost(error) else error) from None
+
+    def _receive(self, action: Receive, options: dict[str, Any]) -> Any:
+        above: Any = super()
+        if action.longer_s and above.socket_timeout is not None:
+            options = {**options, "timeout": above.socket_timeout + action.longer_s}
+        try:
+            return above.read_response(action.undecoded, **options)
+        except Exception as error:
+            raise (sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
+
+    def _drive(
+        self,
+        flow: Flow,
+        options: dict[str, Any],
+        *,
+        check_health: bool = False,
+        received: Exception | None = None,
+    ) -> Any:
+        """Run a flow.
+
+        Args:
+            received: The first reply, if it was read before.
+        """
+        above: Any = super()
+
+        def perform(action: Any) -> Any:
+            nonlocal check_health, received
+            check, check_health = check_health and not self._dialogue.due, False
+            match action:
+                case Send(call):
+                    return self._send(call, check)
+                case SendNative(words):
+                    return above.send_packed_command(self._packed_native(words), check)
+                case Receive() if received is not None:
+                    error, received = received, None
+                    raise error
+                case Receive():
+                    return self._receive(action, options)
+                case Plain(words):
+                    above.send_packed_command(self._packed_native(words), check)
+                    return above.read_response(disable_decoding=True)
+                case Pause(seconds):
+                    return time.sleep(seconds)
+                case Ask.TOKEN:
+                    return self.session.accept_token(asked(self.session.token))
+
+        return drive(flow, perform)

@@ -1,0 +1,509 @@
+"""The state of a guarded connection, without I/O.
+
+redis-py sends commands on a connection, and reads a reply to each. Here a command becomes a call
+of the guard, the commands of a pipeline become batches, and MULTI … EXEC one batch; their replies
+are then read one by one. One call is on the wire at a time, so that a call whose reply says that
+nothing ran can be repeated in its place.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from keyleash.client._redis_py import BufferedReply
+from keyleash.client.blocking import apart, may_block, pauses, pin_ids, timeout_of
+from keyleash.client.coalesce import copy_error
+from keyleash.client.correlation import next_correlation
+from keyleash.client.flow import (
+    Flow,
+    Pause,
+    Plain,
+    QueuedCommand,
+    RateWait,
+    Retry,
+    chunks,
+    require_one_call,
+)
+from keyleash.client.recovery import fetch_guard, recover
+from keyleash.client.resp3 import as_resp3
+from keyleash.client.session import Session
+from keyleash.client.unsupported import (
+    locking,
+    subscribing,
+    takes_lock,
+    watching_sealed,
+)
+from keyleash.errors import LeashError, NotReplicatedError, RateLimitedError
+from keyleash.store.records import GuardRecord
+from keyleash.store.wire import Argument, BatchMode, split_name
+
+Words: TypeAlias = tuple[Argument, ...]
+
+OWN = frozenset({"SETNAME", "SETINFO", "GETNAME", "ID"})
+"""The sub-commands of CLIENT that are about this connection alone."""
+HANDSHAKE = frozenset({"HELLO", "AUTH", "SELECT", "CLIENT", "READONLY"})
+"""The commands that redis-py sends by itself when it connects."""
+LOST = (RedisConnectionError, RedisTimeoutError)
+
+
+class Role(Enum):
+    """The commands that are no plain calls of a guard."""
+
+    TRANSACTION = auto()
+    """MULTI, EXEC, DISCARD, WATCH and UNWATCH."""
+    SUBSCRIPTION = auto()
+    CLIENT = auto()
+    BLOCKING = auto()
+
+
+_ROLES = {
+    **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), Role.TRANSACTION),
+    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), Role.SUBSCRIPTION),
+    **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), Role.SUBSCRIPTION),
+    "CLIENT": Role.CLIENT,
+}
+
+
+@lru_cache(maxsize=512)
+def role_of(name: str | bytes) -> Role | None:
+    """Return the role of a command; None if it is a plain call. Asked at every call."""
+    return _ROLES.get(_first(name)) or (Role.BLOCKING if may_block(name) else None)
+
+
+def _first(name: str | bytes) -> str:
+    text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
+    return (text.upper().split() or [""])[0]
+
+
+class Packed(list[Words]):
+    """Commands that redis-py packed: they become bytes when they are sent."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of a guard.
+
+    Attributes:
+        commands: Its commands; one without a mode.
+        mode: The mode of a batch.
+        is_watched: Whether MULTI and EXEC of the server surround it.
+        guard: The guard that was called last.
+        replicas: The same guard, if its policy waits for replicas of this call.
+        correlation: One id for all times that it is made.
+        waiting: The time that it may still sleep for rate limits.
+        deadline: Until when it is polled; None if it does not block.
+    """
+
+    commands: Sequence[Words]
+    mode: BatchMode | None = None
+    is_watched: bool = False
+    guard: GuardRecord | None = None
+    replicas: GuardRecord | None = None
+    correlation: str = ""
+    waiting: RateWait = field(default_factory=lambda: RateWait(0))
+    deadline: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """The field of the guard record that names the script."""
+        return "batch_digest" if self.mode else "digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a call."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class SendNative:
+    """Send a command as it is."""
+
+    words: Words
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Read one reply of the server.
+
+    Attributes:
+        undecoded: Whether to read it as bytes.
+        is_exec: Whether a transaction may be lost with it.
+        longer_s: Seconds to wait beyond the timeout of the connection.
+    """
+
+    undecoded: bool = False
+    is_exec: bool = False
+    longer_s: float = 0.0
+
+
+class Dialogue:
+    """The state of one connection.
+
+    Args:
+        session: The session of the token; shared by connections.
+        wait_s: The longest sleep of a call for rate limits.
+        encoder: Makes the encoder of the connection.
+        is_resp3: Whether replies are expected in the shapes of RESP3.
+
+    Attributes:
+        due: The calls and the replies that are still to be read, in order.
+    """
+
+    def __init__(
+        self, session: Session, wait_s: float, encoder: Callable[[], Any], *, is_resp3: bool
+    ) -> None:
+        self.session = session
+        self._wait_s = wait_s
+        self._encoder = encoder
+        self._is_resp3 = is_resp3
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: the connection was closed."""
+        self.due: deque[Call | BufferedReply] = deque()
+        self._held: list[Words] | None = None
+        self._is_watching = False
+
+    def is_plain(self, words: Words) -> bool:
+        """Return whether a command can be sent at once as a call of its own."""
+        return (
+            not self.due
+            and self._held is None
+            and self.session.guard is not None
+            and not self._wait_s
+            and role_of(words[0]) is None
+            and not self.session.guard.wait_replicas
+            and not takes_lock(words)
+        )
+
+    @property
+    def next_plain(self) -> Call | None:
+        """The call whose reply is next, if it was sent as a plain one."""
+        first = self.due[0] if len(self.due) == 1 else None
+        if not isinstance(first, Call) or first.mode or first.deadline or self._wait_s:
+            return None
+        return first if first.replicas is None else None
+
+    def call_of(self, commands: Sequence[Words], mode: BatchMode | None = None) -> Call:
+        """Return a new call."""
+        return Call(commands, mode, waiting=RateWait(self._wait_s))
+
+    def request(self, call: Call) -> Words:
+        """Return the words of a call. They contain the token."""
+        session = self.session
+        call.guard = session.guard
+        call.replicas = session.guard_awaiting_replicas(call.commands)
+        call.correlation = call.correlation or next_correlation(session.correlation)
+        if call.mode is None:
+            return session.request(call.commands[0], 2, call.correlation)
+        return session.batch_request(call.mode, call.commands, 2, call.correlation)
+
+    # Sending.
+
+    def send(self, commands: Sequence[Words]) -> Flow:
+        """Send commands, or hold them back until EXEC; a reply to each becomes due."""
+        loose: list[Words] = []
+        for words in commands:
+            role = role_of(words[0])
+            if takes_lock(words):
+                raise locking()
+            if role is Role.TRANSACTION:
+                yield from self._send_loose(loose)
+                loose = []
+                yield from self._transact(_first(words[0]), words)
+            elif self._held is not None:
+                self._held.append(words)
+                self._tell(b"QUEUED")
+            elif len(commands) == 1 and role is not None:
+                yield from self._send_special(role, words)
+            else:
+                loose.append(words)
+        yield from self._send_loose(loose)
+
+    def _send_loose(self, loose: Sequence[Words]) -> Flow:
+        if len(loose) == 1:
+            return (yield from self._add([self.call_of(loose)]))
+        queued = [(words, dict[str, Any]()) for words in loose]
+        parts = chunks(queued, range(len(queued)))
+        calls = [self.call_of([loose[at] for at in part], BatchMode.EACH) for part in parts]
+        return (yield from self._add(calls))
+
+    def _send_special(self, role: Role, words: Words) -> Flow:
+        words = apart(words)
+        match role:
+            case Role.SUBSCRIPTION:
+                raise subscribing(_first(words[0]))
+            case Role.CLIENT if len(words) > 1 and _first(words[1]) in OWN:
+                yield from self._natively(words)
+                return
+            case Role.BLOCKING if (timeout_s := timeout_of(words)) is not None:
+                deadline = time.monotonic() + timeout_s if timeout_s else math.inf
+                # A call with a timeout of a second must not sleep a minute for a rate limit.
+                waiting = RateWait(self._wait_s).within(timeout_s or math.inf)
+                words = yield from _intercepted(
+                    pin_ids(words, waiting), QueuedCommand, self._newest_of
+                )
+                call = Call([words], waiting=waiting, deadline=deadline)
+                yield from self._add([call])
+                return
+        yield from self._add([self.call_of([words])])
+
+    def _newest_of(self, command: QueuedCommand) -> Flow:
+        return (yield from self._answered(self.call_of([command.words]), undecoded=True))
+
+    def _transact(self, name: str, words: Words) -> Flow:
+        if name in ("MULTI", "WATCH") and self._held is not None:
+            self._tell(ResponseError(f"{name} inside MULTI is not allowed"))
+        elif name == "MULTI":
+            self._held = []
+            self._tell(b"OK")
+        elif name == "WATCH":
+            yield from self._watch(words)
+        elif name == "UNWATCH":
+            yield from self._natively(words)
+            self._is_watching = False
+        elif self._held is None:
+            self._tell(ResponseError(f"{name} without MULTI"))
+        else:
+            held, self._held = self._held, None
+            is_watched, self._is_watching = self._is_watching, False
+            if name == "DISCARD":
+                self._tell(b"OK")
+                if is_watched:
+                    yield Plain(("UNWATCH",))
+            elif held or is_watched:
+                require_one_call([(item, {}) for item in held])
+                call = self.call_of(held, BatchMode.ALL)
+                call.is_watched = is_watched
+                yield from self._add([call])
+            else:
+                self._tell([])
+
+    def _watch(self, words: Words) -> Flow:
+        if self.session.guard is None:
+            yield from fetch_guard(self.session)
+        if self.session.guard and self.session.guard.is_sealed:
+            raise watching_sealed()
+        # Any grant on the keys is enough; and the batch script is loaded before it is needed.
+        keys = apart(words)[1:]
+        yield from self._answered(self.call_of([("TOUCH", *keys)], BatchMode.ALL))
+        yield from self._natively(apart(words))
+        self._is_watching = True
+
+    def _natively(self, words: Words) -> Flow:
+        """Send a command whose reply redis-py reads next, as it is."""
+        self._require_all_read()
+        yield SendNative(words)
+
+    def _add(self, calls: Sequence[Call]) -> Flow:
+        if calls and self.session.guard is None:
+            yield from fetch_guard(self.session)
+        if calls and not any(isinstance(item, Call) for item in self.due):
+            yield Send(calls[0])
+        self.due.extend(calls)
+
+    def _require_all_read(self) -> None:
+        if self.due:
+            raise RedisError("replies to earlier commands are to be read first")
+
+    def _tell(self, reply: Any) -> None:
+        self.due.append(BufferedReply(reply, self._encoder()))
+
+    def _answered(self, call: Call, *, undecoded: bool = False) -> Flow:
+        """Make a call whose reply is not for redis-py."""
+        self._require_all_read()
+        if self.session.guard is None:
+            yield from fetch_guard(self.session)
+        yield Send(call)
+        return (yield from self._reply(call, undecoded))
+
+    # Reading.
+
+    def receive(self, undecoded: bool) -> Flow:
+        """Return the next reply that is due."""
+        first = self.due[0]
+        if isinstance(first, BufferedReply):
+            self.due.popleft()
+            return first.read_response(undecoded)
+        try:
+            replies = yield from self._replies(first, undecoded)
+        except ResponseError as error:
+            # It is the reply to each command of the call.
+            count = len(first.commands) if first.mode is BatchMode.EACH else 1
+            replies = [copy_error(error) for _ in range(count)]
+        finally:
+            # What has no reply is lost with the connection, or was never sent.
+            if self.due and self.due[0] is first:
+                self.due.popleft()
+        encoder = self._encoder() if first.mode is BatchMode.EACH else None
+        self.due.extendleft(BufferedReply(item, encoder) for item in reversed(replies))
+        unsent = next((item for item in self.due if isinstance(item, Call)), None)
+        if unsent is not None:
+            yield Send(unsent)
+        reply: Any = self.due.popleft()
+        return reply.read_response(undecoded)
+
+    def _replies(self, call: Call, undecoded: bool) -> Flow:
+        """Return what redis-py reads of a call: a reply to each command, or to EXEC."""
+        if call.mode is None:
+            return [(yield from self._reply(call, undecoded))]
+        items = yield from self._reply(call, undecoded or call.mode is BatchMode.EACH)
+        if items is None:
+            return [None]
+        replies = [
+            self._item(words, item) for words, item in zip(call.commands, items, strict=True)
+        ]
+        return replies if call.mode is BatchMode.EACH else [replies]
+
+    def _item(self, words: Words, item: Any) -> Any:
+        if not isinstance(item, ResponseError):
+            return self.finished(words, item)
+        try:
+            return self.session.typed_error(item)
+        except Exception as unknown:
+            return unknown
+
+    def _reply(self, call: Call, undecoded: bool) -> Flow:
+        """Return the reply to a call that was sent; poll, wait and recover as needed."""
+        reply = yield from self._patiently(call, undecoded)
+        if call.deadline is not None and reply is None:
+            reply = yield from self._poll(call, undecoded, call.deadline)
+        return reply if call.mode else self.finished(call.commands[0], reply)
+
+    def finished(self, words: Words, reply: Any) -> Any:
+        """Return a reply as the client expects it of its server."""
+        reply = self.session.final_response(words[0], reply)
+        return as_resp3(words, reply) if self._is_resp3 else reply
+
+    def _patiently(self, call: Call, undecoded: bool) -> Flow:
+        while True:
+            try:
+                return (yield from self._recovered(call, undecoded))
+            except RateLimitedError as denial:
+                yield call.waiting.pause([denial])
+                yield Send(call)
+
+    def _recovered(self, call: Call, undecoded: bool) -> Flow:
+        try:
+            return (yield from self._heard(call, undecoded))
+        except self.session.recoverable as error:
+            return (yield from self.recovered(call, error, undecoded))
+
+    def recovered(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
+        """Repeat a call whose reply says that nothing ran."""
+
+        def again(_: Any) -> Flow:
+            if call.is_watched:
+                # The watch is spent: null becomes a WatchError, and the caller starts again.
+                return None
+            yield Send(call)
+            return (yield from self._heard(call, undecoded))
+
+        flow = recover(self.session, call.guard, error, call.kind)
+        return (yield from _intercepted(flow, Retry, again))
+
+    def _heard(self, call: Call, undecoded: bool) -> Flow:
+        guard = call.replicas
+        try:
+            reply = yield from self._outcome(call, undecoded)
+        except ResponseError as error:
+            if guard is not None:
+                # Nothing was written, but its reply must not be read by the next call.
+                yield Receive(longer_s=guard.wait_ms / 1000)
+            raise self.typed(call, error) from None
+        if guard is None:
+            return reply
+        short = NotReplicatedError(reply, None, guard.wait_replicas, guard.wait_ms)
+        try:
+            count = yield Receive(longer_s=guard.wait_ms / 1000)
+        except LOST as error:
+            if not self._has_written(call, reply):
+                return reply
+            # Not a connection error: the call has run, and callers must not repeat it.
+            raise short from error
+        if (count or 0) < guard.wait_replicas and self._has_written(call, reply):
+            # asyncio's connection returns None after a timeout.
+            raise NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
+        return reply
+
+    def _has_written(self, call: Call, reply: Any) -> bool:
+        if call.mode is not BatchMode.EACH:
+            return reply is not None
+        pairs = zip(call.commands, reply, strict=True)
+        return any(
+            not isinstance(item, Exception) and self.session.may_write(words)
+            for words, item in pairs
+        )
+
+    def _outcome(self, call: Call, undecoded: bool) -> Flow:
+        if not call.is_watched:
+            return (yield Receive(undecoded))
+        for _ in ("MULTI", *call.commands[:1]):
+            try:
+                yield Receive(is_exec=True)
+            except ResponseError:
+                continue  # EXEC reports it again.
+        found = yield Receive(undecoded, is_exec=True)
+        if isinstance(found, list) and found:
+            (found,) = found
+            if isinstance(found, ResponseError):
+                raise found
+        return found
+
+    def typed(self, call: Call, error: ResponseError) -> ResponseError:
+        """Return the typed error of a call; of a batch with the command that caused it."""
+        found = self.session.call_error(error)
+        item = found.details.get("item") if isinstance(found, LeashError) else None
+        if call.mode and item is not None:
+            command = " ".join(str(word) for word in call.commands[int(item) - 1])
+            text = f"Command # {item} ({command[:100]}) of pipeline caused error: {found.args[0]}"
+            found.args = (text, *found.args[1:])
+        return found
+
+    def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
+        for pause_s in pauses():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return None
+            yield Pause(max(0, min(pause_s, left_s)))
+            yield Send(call)
+            reply = yield from self._patiently(call, undecoded)
+            if reply is not None:
+                return reply
+        return None
+
+
+def native_words(words: Words) -> Words:
+    """Return a command as redis-py sends it, with arguments split off its name."""
+    return tuple(split_name(words))
+
+
+def _intercepted(flow: Flow, kind: type, carry_out: Callable[[Any], Flow]) -> Flow:
+    """Run *flow*, but carry out its actions of one kind."""
+    try:
+        action = next(flow)
+        while True:
+            try:
+                if isinstance(action, kind):
+                    outcome = yield from carry_out(action)
+                else:
+                    outcome = yield action
+            except Exception as error:
+                action = flow.throw(error)
+            else:
+                action = flow.send(outcome)
+    except StopIteration as end:
+        return end.value

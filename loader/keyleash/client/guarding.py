@@ -1,0 +1,164 @@
+"""The part of guarded connections that sync and asyncio share; it neither sends nor reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis.utils
+from redis.connection import CacheProxyConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from keyleash.client._redis_py import pack
+from keyleash.client.dialogue import HANDSHAKE, OWN, Call, Dialogue, Packed, Words, native_words
+from keyleash.client.session import Session
+from keyleash.client.unsupported import caching, unscoped
+from keyleash.errors import CommandRefusedError
+
+DEFAULT_PROTOCOL = getattr(redis.utils, "DEFAULT_RESP_VERSION", 2)
+"""The protocol of a pool that was given none: 3 from redis-py 8 on."""
+
+
+class Guarding:
+    """The state of a guarded connection. `pools` makes subclasses that know their token.
+
+    The token is no argument of the connection, since pools show those in their repr.
+
+    Attributes:
+        session: The session of the token.
+        wait_s: Seconds that one call may sleep for rate limits.
+        sent_once: Wraps a Retry of redis-py.
+    """
+
+    session: Session
+    wait_s: float
+    sent_once: type
+    encoder: Any
+    check_health: Any
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        protocol = options.get("protocol")
+        self._dialogue = Dialogue(
+            self.session,
+            self.wait_s,
+            lambda: self.encoder,
+            is_resp3=str(DEFAULT_PROTOCOL if protocol is None else protocol) == "3",
+        )
+        self._handshakes = 0
+        # redis-py 7 does not offer it.
+        self._is_open = False
+        super().__init__(*args, **{**options, "protocol": 2})
+
+    @property
+    def retry(self) -> Any:
+        """The retry policy, which never repeats a call that was sent."""
+        return self._retry
+
+    @retry.setter
+    def retry(self, retry: Any) -> None:
+        self._retry = retry if isinstance(retry, self.sent_once) else self.sent_once(retry)
+
+    def pack_command(self, *args: Any) -> Packed:
+        """Return a command for `send_packed_command`."""
+        return Packed([args])
+
+    def pack_commands(self, commands: Iterable[Sequence[Any]]) -> Packed:
+        """Return commands for `send_packed_command`."""
+        return Packed(map(tuple, commands))
+
+    def should_reconnect(self) -> bool:
+        """Return whether the last user of the connection left replies unread, or redis-py asks."""
+        above: Any = super()
+        return bool(self._dialogue.due) or above.should_reconnect()
+
+    def register_connect_callback(self, callback: Any) -> None:
+        """Like redis-py's, but deny a client-side cache, which registers one when it is made."""
+        if isinstance(getattr(callback, "__self__", None), CacheProxyConnection):
+            raise caching()
+        above: Any = super()
+        above.register_connect_callback(callback)
+
+    @contextmanager
+    def _handshake(self) -> Iterator[None]:
+        self._handshakes += 1
+        try:
+            yield
+        finally:
+            self._handshakes -= 1
+
+    def _is_own(self, words: Words, check_health: bool) -> bool:
+        """Return whether redis-py sends a command by itself, to connect or to see if it is."""
+        # Only redis-py's own PING is sent without a check of the connection.
+        if check_health and not self._handshakes:
+            return False
+        name, *arguments = (str(word).upper() for word in native_words(words)[:2])
+        if name == "PING":
+            return True
+        return (
+            self._handshakes > 0 and name in HANDSHAKE and (name != "CLIENT" or arguments[0] in OWN)
+        )
+
+    def _packed(self, call: Call) -> list[bytes]:
+        """Return the bytes of a call. They contain the token."""
+        parts = pack(self._dialogue.request(call), self.encoder) if call.commands else []
+        if call.is_watched:
+            parts = [*pack(("MULTI",)), *parts, *pack(("EXEC",))]
+        if call.replicas is not None:
+            parts += pack(("WAIT", call.replicas.wait_replicas, call.replicas.wait_ms))
+        # One packet, so that it is sent whole or never runs.
+        return [b"".join(parts)]
+
+    def _packed_native(self, words: Sequence[Any]) -> list[bytes]:
+        return pack(native_words(tuple(words)), self.encoder)
+
+
+def foreign_bytes() -> CommandRefusedError:
+    """Return the denial of bytes that no guarded connection packed."""
+    return unscoped(
+        "bytes",
+        "they were not packed by this connection, so a guard cannot check them",
+        "send what the connection's own `pack_command` or `pack_commands` returns",
+    )
+
+
+class MayHaveRunError(Exception):
+    """Carries the error of a call that was sent past redis-py's Retry, which does not know it."""
+
+
+def sent(error: Any, *, is_exec: bool = False) -> Any:
+    """Return a lost connection or timeout, marked as one that came after a call was sent."""
+    error.was_sent = True
+    error.is_exec = is_exec
+    return error
+
+
+def is_lost(error: Exception) -> bool:
+    """Return whether an error says that there was no reply; its subclasses are replies."""
+    return type(error) in (RedisConnectionError, RedisTimeoutError) or isinstance(error, OSError)
+
+
+class RetryWrapper:
+    """A redis-py Retry that repeats nothing that was sent.
+
+    redis-py calls `connection.retry.call_with_retry(send and read)`. What may have run is raised
+    past it; what says that nothing ran (READONLY, LOADING), and what failed before it was sent,
+    follows the policy.
+    """
+
+    def __init__(self, retry: Any) -> None:
+        self._policy = retry
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_policy":  # not set yet: it is being copied
+            raise AttributeError(name)
+        return getattr(self._policy, name)
+
+    @staticmethod
+    def _marked(error: Exception) -> Exception:
+        return MayHaveRunError(error) if getattr(error, "was_sent", False) else error
+
+    def _failures(self, options: dict[str, Any]) -> tuple[int, ...]:
+        """Return the further arguments of a callback for failures."""
+        return (max(self.get_retries(), 0) + 1,) if options.get("with_failure_count") else ()

@@ -1,0 +1,129 @@
+"""Guarded connections for redis-py's own clients, and for libraries that use them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.connection import AbstractConnection, parse_url
+
+from keyleash.client.aio_connection import AsyncGuarded
+from keyleash.client.connection import Guarded
+from keyleash.client.correlation import CorrelationSource
+from keyleash.client.flow import longest_wait
+from keyleash.client.session import Session
+from keyleash.client.tokens import AsyncTokenSource, TokenSource, token_from_env
+from keyleash.client.unsupported import require_no_cache
+
+
+def connection_class(
+    token: TokenSource | None = None,
+    base: type[AbstractConnection] = redis.Connection,
+    *,
+    wait: bool | float = False,
+    correlation: CorrelationSource | None = None,
+) -> type[AbstractConnection]:
+    """Return a class of connections whose every command goes through the guard of a token.
+
+    Pass it as `connection_class` to a pool of redis-py, or to a library that takes one. Clients of
+    that pool are redis-py's own: `redis.Redis(connection_pool=pool)`.
+
+    Args:
+        token: As of `keyleash.Redis`; by default that of `keyleash.Redis.from_env`.
+        base: A connection class of redis-py: for TCP, `redis.SSLConnection`,
+            `redis.UnixDomainSocketConnection` or those of `redis.sentinel`.
+        wait, correlation: As of `keyleash.Redis`.
+
+    Raises:
+        TokenUnknownError: the token is malformed.
+        TypeError: *base* is no connection class of redis-py's sync client.
+        ValueError: *wait* is negative.
+        SecretInTextError: *correlation* contains a token.
+        OperationError (bad-environment): There is no token, nor a variable that has one.
+    """
+    if not (isinstance(base, type) and issubclass(base, AbstractConnection)):
+        raise TypeError("base must be a connection class of redis-py's sync client")
+    session = Session(token_from_env() if token is None else token, correlation=correlation)
+    guarded: type[AbstractConnection] = _guarded(Guarded, base, session, wait)
+    return guarded
+
+
+def pool(
+    url: str,
+    token: TokenSource | None = None,
+    *,
+    wait: bool | float = False,
+    correlation: CorrelationSource | None = None,
+    pool_class: type[redis.ConnectionPool] = redis.ConnectionPool,
+    **options: Any,
+) -> redis.ConnectionPool:
+    """Return a pool of guarded connections, for `redis.Redis(connection_pool=…)`.
+
+    Args:
+        url: As of `redis.Redis.from_url`.
+        token, wait, correlation: As of `connection_class`.
+        pool_class: `redis.ConnectionPool` or `redis.BlockingConnectionPool`.
+        options: Those of the pool and its connections.
+
+    Raises:
+        CommandRefusedError: a client-side cache is requested.
+        ValueError: the URL does not name a server. Otherwise as `connection_class`.
+    """
+    require_no_cache(options)
+    base = parse_url(url).get("connection_class", redis.Connection)
+    guarded = connection_class(token, base, wait=wait, correlation=correlation)
+    return pool_class.from_url(url, connection_class=guarded, **{"protocol": 2, **options})
+
+
+def aconnection_class(
+    token: AsyncTokenSource | None = None,
+    base: type = redis.asyncio.Connection,
+    *,
+    wait: bool | float = False,
+    correlation: CorrelationSource | None = None,
+) -> Any:
+    """Return a class of asyncio connections, otherwise as `keyleash.connection_class`.
+
+    Args:
+        token: As of `keyleash.asyncio.Redis`.
+        base: A connection class of `redis.asyncio`.
+        wait, correlation: As of `keyleash.asyncio.Redis`.
+
+    Raises:
+        TypeError: *base* is no connection class of redis-py's asyncio client. Otherwise as
+            `keyleash.connection_class`.
+    """
+    if not (
+        isinstance(base, type) and issubclass(base, redis.asyncio.connection.AbstractConnection)
+    ):
+        raise TypeError("base must be a connection class of redis-py's asyncio client")
+    source = token_from_env() if token is None else token
+    session = Session(source, is_async=True, correlation=correlation)
+    return _guarded(AsyncGuarded, base, session, wait)
+
+
+def apool(
+    url: str,
+    token: AsyncTokenSource | None = None,
+    *,
+    wait: bool | float = False,
+    correlation: CorrelationSource | None = None,
+    pool_class: Any = redis.asyncio.ConnectionPool,
+    **options: Any,
+) -> Any:
+    """Return a pool of guarded asyncio connections, otherwise as `keyleash.pool`.
+
+    Raises:
+        CommandRefusedError: a client-side cache is requested.
+        ValueError: the URL does not name a server. Otherwise as `connection_class`.
+    """
+    require_no_cache(options)
+    base = redis.asyncio.connection.parse_url(url).get("connection_class", redis.asyncio.Connection)
+    guarded = aconnection_class(token, base, wait=wait, correlation=correlation)
+    return pool_class.from_url(url, connection_class=guarded, **{"protocol": 2, **options})
+
+
+def _guarded(mixin: type, base: type, session: Session, wait: bool | float) -> Any:
+    known = {"session": session, "wait_s": longest_wait(wait), "__module__": "keyleash"}
+    return type(f"Guarded{base.__name__}", (mixin, base), known)

@@ -1,0 +1,475 @@
+"""redis-py's own clients over guarded connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.cache import CacheConfig
+from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError, WatchError
+from redis.retry import Retry
+
+import keyleash
+from client.alike import Awaited
+from client.conftest import BROAD
+from client.test_fidelity import PARSERS, differences, named
+from client.test_no_retry import FATES, Fate, Proxy
+from client.twin import Piped, Twin
+from support.leash import Leash
+from support.redis_py import needs_redis_py_8
+from support.sealed import SEALED
+from support.servers import RealServer
+
+EAGER = Retry(NoBackoff(), 3, supported_errors=(ConnectionError, TimeoutError, OSError))
+
+
+class Pooled(Leash):
+    """A leash whose agents are redis-py's own clients over guarded pools."""
+
+    def agent(self, identity: str, **options: Any) -> Any:
+        return super().agent(identity, **options)
+
+    def client(self, token: str, **options: Any) -> Any:
+        url = f"redis://localhost:{options.pop('port', self.server.port)}"
+        return redis.Redis(connection_pool=keyleash.pool(url, token, **options))
+
+
+class AsyncPooled(Pooled):
+    """The same for asyncio."""
+
+    def __init__(self, server: RealServer, runner: asyncio.Runner) -> None:
+        super().__init__(server)
+        self._runner = runner
+
+    def client(self, token: str, **options: Any) -> Any:
+        url = f"redis://localhost:{options.pop('port', self.server.port)}"
+        pool = keyleash.asyncio.pool(url, token, **options)
+        return Awaited(redis.asyncio.Redis(connection_pool=pool), self._runner)
+
+
+def settled(agent: Any, result: Any) -> Any:
+    """Return a result, awaited if it is of an asyncio client's helper."""
+    return agent._settled(result) if isinstance(agent, Awaited) else result
+
+
+@pytest.fixture(params=["sync", "async"])
+def leash(request: pytest.FixtureRequest, embedded: RealServer) -> Iterator[Pooled]:
+    with asyncio.Runner() as runner:
+        leash = Pooled(embedded) if request.param == "sync" else AsyncPooled(embedded, runner)
+        leash.load(one=BROAD)
+        yield leash
+
+
+@pytest.fixture
+def proxy(leash: Leash) -> Iterator[Proxy]:
+    with contextlib.closing(Proxy(leash.server.port)) as proxy:
+        yield proxy
+
+
+class PooledTwin(Twin):
+    """A raw client and one over a guarded pool with the same options, sync or asyncio."""
+
+    def __init__(self, server: RealServer, runner: asyncio.Runner | None, **options: Any) -> None:
+        super().__init__(server, **options)
+        token = self.guarded._session._token
+        if runner is None:
+            base = keyleash.connection_class(token)
+            pool = redis.ConnectionPool.from_url(server.url, connection_class=base, **options)
+            self.guarded: Any = redis.Redis(connection_pool=pool)
+            return
+        base = keyleash.asyncio.connection_class(token)
+        apool = redis.asyncio.ConnectionPool.from_url(server.url, connection_class=base, **options)
+        raw = redis.asyncio.Redis.from_url(server.url, **options)
+        self.raw: Any = Awaited(raw, runner)
+        self.guarded = Awaited(redis.asyncio.Redis(connection_pool=apool), runner)
+
+
+@needs_redis_py_8
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("options", PARSERS, ids=named)
+def test_recorded_call_reads_the_same_over_a_guarded_pool(
+    embedded: RealServer, options: dict[str, Any], kind: str
+) -> None:
+    """Value, type and order, alone and in a pipeline, for all options of the pool."""
+    with asyncio.Runner() as runner:
+        twin = PooledTwin(embedded, runner if kind == "async" else None, **options)
+        alone = differences(twin, with_data=False)
+        twin.raw, twin.guarded = (
+            Piped(client, transaction=False) for client in (twin.raw, twin.guarded)
+        )
+        piped = differences(twin, with_data=False)
+    assert alone == []
+    assert piped == []
+
+
+def test_maps_keep_their_order(leash: Pooled) -> None:
+    """A program may read the first item of a map."""
+    agent = leash.agent("one", protocol=3, decode_responses=True)
+    fields: dict[Any, Any] = {f"field{number}": str(number) for number in range(50)}
+    agent.hset("t:h", mapping=fields)
+
+    assert list(agent.hgetall("t:h")) == list(fields)
+
+
+def test_denials_are_raised_by_redis_pys_own_client(leash: Pooled) -> None:
+    """Alone, in a transaction with the number of its command, and in a pipeline in its place."""
+    agent = leash.agent("one")
+
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        agent.get("x")
+    with pytest.raises(keyleash.KeyNotGrantedError, match=r"Command # 2 \(GET x\) of pipeline"):
+        agent.pipeline().set("t:a", 1).get("x").execute()
+    assert agent.get("t:a") is None
+    done, denied, again = (
+        agent.pipeline(transaction=False)
+        .set("t:a", 1)
+        .get("x")
+        .get("t:a")
+        .execute(raise_on_error=False)
+    )
+    assert (done, type(denied), again) == (True, keyleash.KeyNotGrantedError, b"1")
+
+
+def test_long_pipeline_runs_in_order(leash: Pooled) -> None:
+    """Its commands are several calls of the guard."""
+    pipe = leash.agent("one").pipeline(transaction=False)
+    for _ in range(1000):
+        pipe.incr("t:n")
+
+    assert pipe.execute() == list(range(1, 1001))
+
+
+def test_lost_scripts_and_new_policies_are_recovered(leash: Pooled) -> None:
+    """Alone, in a pipeline and in a transaction."""
+    agent = leash.agent("one")
+    for disturb in (leash.admin.script_flush, lambda: leash.load(one={**BROAD, "rate": {}})):
+        for call in (
+            lambda: agent.incr("t:n"),
+            lambda: agent.pipeline().incr("t:n").execute(),
+            lambda: agent.pipeline(transaction=False).incr("t:n").get("t:n").execute(),
+        ):
+            disturb()
+            call()  # type: ignore[no-untyped-call]
+
+    assert agent.get("t:n") == b"6"
+
+
+def test_blocking_command_waits_for_an_element(leash: Pooled) -> None:
+    """And returns None at its timeout."""
+    agent = leash.agent("one")
+    assert agent.blpop("t:list", timeout=0.05) is None
+
+    later = threading.Timer(0.1, lambda: leash.admin.rpush("t:list", "x"))
+    later.start()
+    assert agent.blpop("t:list", timeout=10) == (b"t:list", b"x")
+    assert agent.xread({"t:s": "$"}, block=50) in (None, [], {})
+
+
+def test_call_that_waits_for_its_rate_limit_runs_later(leash: Pooled) -> None:
+    """`wait=` of a pool is that of the client."""
+    leash.load(one={**BROAD, "rate": {"writes": {"limit": "20/second", "burst": 1}}})
+    agent = leash.agent("one", wait=5)
+
+    for _ in range(3):
+        assert agent.incr("t:n")
+    assert agent.get("t:n") == b"3"
+
+
+@pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])
+@pytest.mark.parametrize("how", ["alone", "pipeline", "transaction", "watched"])
+def test_call_whose_reply_is_lost_ran_once(
+    leash: Pooled, proxy: Proxy, fate: Fate, error: type[Exception], how: str
+) -> None:
+    """Whatever the retry policy. A lost EXEC is no lost watch, after which callers repeat it."""
+    agent = leash.agent(
+        "one", port=proxy.port, retry=EAGER, socket_timeout=0.2 if fate is Fate.HOLD else 10
+    )
+    agent.pipeline().ping().execute()
+
+    def run() -> None:
+        if how == "alone":
+            agent.incr("t:marked")
+            return
+        pipe = agent.pipeline(transaction=how != "pipeline")
+        if how == "watched":
+            pipe.watch("t:other")
+            pipe.multi()
+        pipe.incr("t:marked")
+        proxy.fate = fate
+        pipe.execute()
+
+    proxy.fate = fate if how == "alone" else Fate.PASS
+    with pytest.raises(error):
+        run()
+
+    assert leash.admin.get("t:marked") == b"1"
+    assert len(leash.events("one")) == 1
+    proxy.fate = Fate.PASS
+    assert agent.incr("t:marked") == 2
+    assert agent.get("t:other") is None
+
+
+def test_reply_that_says_that_nothing_ran_follows_the_retry_policy(leash: Pooled) -> None:
+    """A replica that becomes the primary again."""
+    retry = Retry(NoBackoff(), 3, supported_errors=(ReadOnlyError,))
+    agent = leash.agent("one", retry=retry, retry_on_error=[ReadOnlyError])
+    agent.set("t:a", 1)
+    leash.admin.replicaof("127.0.0.1", 1)
+    with pytest.raises(ReadOnlyError):
+        agent.set("t:a", 2)
+    timer = threading.Timer(0.05, lambda: leash.admin.replicaof("NO", "ONE"))
+    timer.start()
+    timer.join()
+
+    assert agent.set("t:a", 3)
+
+
+def test_concurrent_transactions_with_a_watch_lose_no_update(embedded: RealServer) -> None:
+    """20 writers read, modify and write one counter; aborted ones are not recorded or charged."""
+    leash = Pooled(embedded)
+    leash.load(one={**BROAD, "budget": {"writes": "1000000/day"}})
+    leash.admin.set("t:n", 0)
+    rounds = 25
+
+    def add_one(pipe: Any) -> None:
+        value = int(pipe.get("t:n"))
+        pipe.multi()
+        pipe.set("t:n", value + 1)
+
+    def add(_: int) -> None:
+        agent = leash.agent("one")
+        for _ in range(rounds):
+            agent.transaction(
+                lambda pipe: (
+                    value := int(pipe.get("t:n")),
+                    pipe.multi(),
+                    pipe.set("t:n", value + 1),
+                ),
+                "t:n",
+            )
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(add, range(20)))
+
+    assert leash.admin.get("t:n") == b"%d" % (20 * rounds)
+    assert len(leash.events("one")) == 20 * rounds
+
+
+def test_watched_key_that_changes_aborts_without_an_event(leash: Pooled) -> None:
+    """Also if the script was lost meanwhile."""
+    agent = leash.agent("one")
+    for disturb in (lambda: leash.admin.set("t:a", "x"), leash.admin.script_flush):
+        pipe = agent.pipeline()
+        pipe.watch("t:a")
+        pipe.multi()
+        pipe.set("t:b", 1)
+        disturb()
+        with pytest.raises(WatchError):
+            pipe.execute()
+        pipe.reset()
+    assert leash.events("one") == []
+    assert leash.admin.get("t:b") is None
+    assert agent.pipeline().set("t:b", 1).execute() == [True]
+
+
+def test_watch_needs_a_grant_on_its_keys(leash: Pooled) -> None:
+    """And is denied on sealed servers, where the agent does not know the names of keys."""
+    pipe = leash.agent("one").pipeline()
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        pipe.watch("x")
+    pipe.reset()
+
+
+def test_watch_on_a_sealed_server_is_denied_with_its_reason(embedded: RealServer) -> None:
+    """It would watch keys of other names."""
+    leash = Pooled(embedded, SEALED)
+    leash.load(one=BROAD)
+
+    with pytest.raises(keyleash.CommandRefusedError, match="sealed"):
+        leash.agent("one").pipeline().watch("t:a")
+    assert leash.agent("one").set("t:a", 1)
+
+
+def test_lock_that_could_not_be_released_is_not_taken(leash: Pooled) -> None:
+    """redis-py releases it by a script."""
+    agent = leash.agent("one")
+
+    with pytest.raises(keyleash.CommandRefusedError, match="lock"):
+        settled(agent, agent.lock("t:lock").acquire())
+    assert leash.admin.keys("t:*") == []
+    assert agent.set("t:lock", "me", nx=True, px=1000)
+
+
+@pytest.mark.parametrize(
+    ("call", "named_reason"),
+    [
+        (lambda agent: agent.pubsub().subscribe("x"), "subscription"),
+        (lambda agent: agent.register_script("return 1")(), "script"),
+        (lambda agent: agent.client_kill("127.0.0.1:1"), "CLIENT"),
+        (lambda agent: agent.execute_command("MONITOR"), "MONITOR"),
+        (lambda agent: agent.flushdb(), "FLUSHDB"),
+        (lambda agent: agent.execute_command("AUTH", "x"), "AUTH"),
+        (lambda agent: agent.execute_command("SELECT", "1"), "SELECT"),
+        (lambda agent: agent.execute_command("HELLO", "3"), "HELLO"),
+    ],
+)
+def test_what_no_guard_can_check_is_denied(
+    leash: Pooled, call: Callable[[Any], Any], named_reason: str
+) -> None:
+    """Also what redis-py itself sends when it connects."""
+    agent = leash.agent("one")
+
+    with pytest.raises(keyleash.CommandRefusedError, match=named_reason):
+        settled(agent, call(agent))
+
+
+def test_own_commands_of_a_connection_are_sent_as_they_are(leash: Pooled) -> None:
+    """They concern it alone."""
+    agent = leash.agent("one", client_name="job", max_connections=1)
+
+    assert agent.client_getname() in (b"job", "job")
+    assert agent.client_setname("other")
+    assert isinstance(agent.client_id(), int)
+
+
+def test_bytes_that_another_connection_packed_are_denied(embedded: RealServer) -> None:
+    """A guard cannot check them."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+    connection = leash.agent("one").connection_pool.get_connection()
+
+    with pytest.raises(keyleash.CommandRefusedError, match="packed"):
+        connection.send_packed_command([b"*1\r\n$4\r\nPING\r\n"])
+
+
+def test_half_read_replies_are_not_read_by_the_next_user(embedded: RealServer) -> None:
+    """A connection that comes back with replies due is closed."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+    agent = leash.agent("one", max_connections=1)
+    agent.mset({"t:a": "a", "t:b": "b"})
+    pool = agent.connection_pool
+    for send in (
+        lambda connection: connection.send_command("GET", "t:a"),
+        lambda connection: connection.send_packed_command(
+            connection.pack_commands([("GET", "t:a"), ("GET", "t:a")])
+        ),
+    ):
+        connection = pool.get_connection()
+        send(connection)  # type: ignore[no-untyped-call]
+        pool.release(connection)
+
+        assert agent.get("t:b") == b"b"
+
+
+def test_cancelled_tasks_leave_no_reply_to_others(embedded: RealServer) -> None:
+    """Each reads the value of its own key, whatever was cancelled on its connection before."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+    leash.admin.mset({f"t:{number}": number for number in range(50)})
+    token = leash.issue("one").token
+    generator = random.Random(1)
+
+    async def storm() -> None:
+        pool = keyleash.asyncio.pool(embedded.url, token, max_connections=5)
+        agent: Any = redis.asyncio.Redis(
+            connection_pool=redis.asyncio.BlockingConnectionPool.from_url(
+                embedded.url, connection_class=pool.connection_class, max_connections=5
+            )
+        )
+
+        async def read(number: int) -> None:
+            if number % 2:
+                assert await agent.get(f"t:{number}") == b"%d" % number
+            else:
+                pipe = agent.pipeline(transaction=False).get(f"t:{number}").get("t:1")
+                assert await pipe.execute() == [b"%d" % number, b"1"]
+
+        for _ in range(40):
+            tasks = [asyncio.ensure_future(read(number)) for number in range(20)]
+            await asyncio.sleep(generator.random() / 200)
+            for task in generator.sample(tasks, 5):
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                assert result is None or isinstance(result, asyncio.CancelledError)
+        await agent.aclose()
+
+    asyncio.run(storm())
+
+
+def test_token_is_shown_by_no_pool_or_client(leash: Pooled) -> None:
+    """Their repr has the options of connections."""
+    token = leash.issue("one").token
+    agent = leash.client(token)
+    agent.ping()
+
+    assert token not in f"{agent!r} {agent.connection_pool!r} {vars(agent.connection_pool)!r}"
+
+
+@needs_redis_py_8
+def test_client_side_cache_is_denied_with_its_reason(embedded: RealServer) -> None:
+    """By the pool's maker, and by a pool that was given the class."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+    token = leash.issue("one").token
+    with pytest.raises(keyleash.CommandRefusedError, match="cached"):
+        keyleash.pool(embedded.url, token, cache_config=CacheConfig(), protocol=3)
+    pool = redis.ConnectionPool.from_url(
+        embedded.url,
+        connection_class=keyleash.connection_class(token),
+        cache_config=CacheConfig(),
+        protocol=3,
+    )
+    with pytest.raises(keyleash.CommandRefusedError, match="cached"):
+        redis.Redis(connection_pool=pool).get("t:a")
+
+
+def test_token_comes_from_the_environment_or_a_callable(
+    embedded: RealServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for `keyleash.Redis`; a callable is asked again when the token is over."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+    first, second = leash.issue("one"), leash.issue("one")
+    monkeypatch.setenv("KEYLEASH_TOKEN", first.token)
+    assert redis.Redis(connection_pool=keyleash.pool(embedded.url)).set("t:a", 1)
+
+    tokens = iter([first.token, second.token])
+    agent = redis.Redis(connection_pool=keyleash.pool(embedded.url, lambda: next(tokens)))
+    assert agent.set("t:a", 1)
+    keyleash.Operator(leash.admin).tokens.revoke(first.id)
+    assert agent.set("t:a", 2)
+
+
+def test_wrong_base_is_a_type_error() -> None:
+    """Of the other kind of client, or no connection at all."""
+    token = f"kl_one_{'A' * 32}"
+    wrong: list[tuple[Any, Any]] = [
+        (keyleash.connection_class, redis.asyncio.Connection),
+        (keyleash.connection_class, redis.Redis),
+        (keyleash.asyncio.connection_class, redis.Connection),
+    ]
+    for make, base in wrong:
+        with pytest.raises(TypeError, match="base must be a connection class"):
+            make(token, base)
+
+
+def test_unix_sockets_and_tls_have_guarded_classes() -> None:
+    """By the scheme of the URL."""
+    token = f"kl_one_{'A' * 32}"
+
+    assert issubclass(
+        keyleash.pool("unix:///tmp/x", token).connection_class, redis.UnixDomainSocketConnection
+    )
+    assert issubclass(
+        keyleash.pool("rediss://localhost", token).connection_class, redis.SSLConnection
+    )
