@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.cache import CacheConfig
 from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError, WatchError
@@ -29,11 +30,17 @@ from support.redis_py import needs_redis_py_8
 from support.sealed import SEALED
 from support.servers import RealServer
 
-EAGER = Retry(NoBackoff(), 3, supported_errors=(ConnectionError, TimeoutError, OSError))
+TRANSPORT = (ConnectionError, TimeoutError, OSError)
 
 
 class Pooled(Leash):
-    """A leash whose agents are redis-py's own clients over guarded pools."""
+    """A leash whose agents are redis-py's own clients over guarded pools.
+
+    Attributes:
+        retry_class: The Retry of redis-py for its clients.
+    """
+
+    retry_class: Any = Retry
 
     def agent(self, identity: str, **options: Any) -> Any:
         return super().agent(identity, **options)
@@ -45,6 +52,8 @@ class Pooled(Leash):
 
 class AsyncPooled(Pooled):
     """The same for asyncio."""
+
+    retry_class = AsyncRetry
 
     def __init__(self, server: RealServer, runner: asyncio.Runner) -> None:
         super().__init__(server)
@@ -190,8 +199,9 @@ def test_call_whose_reply_is_lost_ran_once(
     leash: Pooled, proxy: Proxy, fate: Fate, error: type[Exception], how: str
 ) -> None:
     """Whatever the retry policy. A lost EXEC is no lost watch, after which callers repeat it."""
+    eager = leash.retry_class(NoBackoff(), 3, supported_errors=TRANSPORT)
     agent = leash.agent(
-        "one", port=proxy.port, retry=EAGER, socket_timeout=0.2 if fate is Fate.HOLD else 10
+        "one", port=proxy.port, retry=eager, socket_timeout=0.2 if fate is Fate.HOLD else 10
     )
     agent.pipeline().ping().execute()
 
@@ -218,18 +228,33 @@ def test_call_whose_reply_is_lost_ran_once(
     assert agent.get("t:other") is None
 
 
+def test_late_reply_to_wait_does_not_reach_the_next_call(leash: Pooled, proxy: Proxy) -> None:
+    """The write is not repeated, and the next call gets its own reply."""
+    leash.load(one={**BROAD, "durability": {"wait_replicas": 1, "timeout": "500ms"}})
+    agent = leash.agent("one", port=proxy.port, socket_timeout=0.1)
+
+    with pytest.raises(keyleash.NotReplicatedError) as caught:
+        # The proxy passes on the reply to WAIT after the next request only.
+        agent.incr("t:n")
+
+    assert caught.value.replicas is None
+    assert agent.get("t:n") == b"1"
+
+
 def test_reply_that_says_that_nothing_ran_follows_the_retry_policy(leash: Pooled) -> None:
-    """A replica that becomes the primary again."""
-    retry = Retry(NoBackoff(), 3, supported_errors=(ReadOnlyError,))
+    """A replica may become the primary meanwhile."""
+    retry = leash.retry_class(NoBackoff(), 3, supported_errors=(ReadOnlyError,))
     agent = leash.agent("one", retry=retry, retry_on_error=[ReadOnlyError])
     agent.set("t:a", 1)
     leash.admin.replicaof("127.0.0.1", 1)
-    with pytest.raises(ReadOnlyError):
-        agent.set("t:a", 2)
-    timer = threading.Timer(0.05, lambda: leash.admin.replicaof("NO", "ONE"))
-    timer.start()
-    timer.join()
+    leash.admin.config_resetstat()
+    try:
+        with pytest.raises(ReadOnlyError):
+            agent.set("t:a", 2)
+    finally:
+        leash.admin.replicaof("NO", "ONE")
 
+    assert leash.admin.info("commandstats")["cmdstat_evalsha"]["calls"] == 4
     assert agent.set("t:a", 3)
 
 
@@ -281,8 +306,24 @@ def test_watched_key_that_changes_aborts_without_an_event(leash: Pooled) -> None
     assert agent.pipeline().set("t:b", 1).execute() == [True]
 
 
+def test_rate_limited_transaction_with_a_watch_is_not_repeated_without_it(leash: Pooled) -> None:
+    """It waits, and then the caller reads the watched key again."""
+    leash.load(one={**BROAD, "rate": {"writes": {"limit": "10/second", "burst": 1}}})
+    agent = leash.agent("one", wait=5)
+    agent.set("t:a", 1)
+    pipe = agent.pipeline()
+    pipe.watch("t:a")
+    value = int(pipe.get("t:a"))
+    pipe.multi()
+    pipe.set("t:a", value + 1)
+
+    with pytest.raises(WatchError):
+        pipe.execute()
+    assert leash.admin.get("t:a") == b"1"
+
+
 def test_watch_needs_a_grant_on_its_keys(leash: Pooled) -> None:
-    """And is denied on sealed servers, where the agent does not know the names of keys."""
+    """A watch shows when a key changes."""
     pipe = leash.agent("one").pipeline()
     with pytest.raises(keyleash.KeyNotGrantedError):
         pipe.watch("x")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import given
 
 from keyleash.commands import load_table
@@ -51,6 +53,22 @@ def case_of(start_us: int, text: str, script: list[tuple[Move, Command, str]]) -
 def guards(server: RealServer) -> Guards:
     """Guards on an empty server of each kind."""
     return Guards(server.client())
+
+
+def test_call_that_was_interrupted_leaves_nothing_behind(server: RealServer) -> None:
+    """Here its end reaches the server after the tests have cleared the database."""
+    client = server.client()
+    guards = Guards(client)
+    connection = client.connection_pool.get_connection()
+    connection.send_packed_command(connection.pack_commands([("MULTI",), ("SET", "k:1", "v")]))
+    connection.read_response()
+
+    guards.release()
+
+    with contextlib.suppress(redis.ConnectionError):
+        connection.send_command("EXEC")
+        connection.read_response()
+    assert server.client().dbsize() == 0
 
 
 def test_real_guards_use_the_clock_of_the_test(guards: Guards) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from functools import cache, wraps
 from types import SimpleNamespace, UnionType
@@ -100,7 +100,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _check_texts(name: str, value: Any) -> None:
-    is_many = isinstance(value, Iterable) and isinstance(value, Collection)
-    for text in value if is_many and not isinstance(value, str) else (value,):
+    is_many = isinstance(value, Collection) and not isinstance(value, str)
+    for text in value if is_many else (value,):
         if isinstance(text, str):
             reject_tokens(**{name: text})

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from redis.exceptions import ResponseError, WatchError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client.dialogue import Call, Packed, Receive, Send, SendNative
 from keyleash.client.flow import Ask, Flow, Pause, Plain, adrive
@@ -157,9 +158,15 @@ class AsyncGuarded(Guarding):
         if action.longer_s and above.socket_timeout is not None:
             options = {**options, "timeout": above.socket_timeout + action.longer_s}
         try:
-            return await above.read_response(action.undecoded, **options)
+            reply = await above.read_response(action.undecoded, **options)
         except Exception as error:
             raise (sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
+        if reply is None and action.longer_s:
+            # asyncio's connection returns None after a given timeout, and stays open: the next user
+            # would read the reply when it comes.
+            await self.disconnect()
+            raise RedisTimeoutError("Timeout reading the reply to WAIT")
+        return reply
 
     async def _drive(
         self,

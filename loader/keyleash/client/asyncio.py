@@ -14,6 +14,7 @@ import redis.asyncio.client
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import DataError, MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client._redis_py import (
     AsyncBufferedReply,
@@ -42,7 +43,7 @@ from keyleash.client.flow import (
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.replication import Read, WaitConnection, call_with_replicas, commands_of
 from keyleash.client.session import GuardedTransport, Session
-from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
+from keyleash.client.tokens import AsyncTokenSource, aasked, token_from_env, url_from_env
 from keyleash.client.unsupported import (
     UnsupportedInClient,
     UnsupportedInPipeline,
@@ -462,7 +463,13 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
     ) -> Any:
         """Make a call with WAIT behind it, or read the reply to WAIT."""
         if action is Read.REPLY:
-            return await wait_connection.read_wait_reply()
+            reply = await wait_connection.read_wait_reply()
+            if reply is None:
+                # After a given timeout redis-py leaves the connection open, and the next user would
+                # read the reply when it comes.
+                await wait_connection.disconnect(nowait=True)
+                raise RedisTimeoutError("Timeout reading the reply to WAIT")
+            return reply
         return await call(wait_connection, *args)
 
     async def _on(
@@ -475,13 +482,8 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         if isinstance(action, Pause):
             return await self._sleep(action.seconds)
         if action is Ask.TOKEN:
-            return self._session.accept_token(await self._ask())
+            return self._session.accept_token(await aasked(self._session.token))
         return await self._make(connection, call, args)
-
-    async def _ask(self) -> Any:
-        source: Any = self._session.token
-        token = source()
-        return await token if inspect.isawaitable(token) else token
 
     # No function that reads a reply has the request, which contains the token, in a local
     # variable: error reports may show local variables.

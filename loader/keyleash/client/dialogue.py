@@ -97,7 +97,9 @@ class Call:
     Attributes:
         commands: Its commands; one without a mode.
         mode: The mode of a batch.
-        is_watched: Whether MULTI and EXEC of the server surround it.
+        is_watched: Whether MULTI and EXEC of the server surround it. It is never repeated, since
+            EXEC ends the watch: its reply is null, redis-py raises WatchError, and callers that
+            repeat a transaction read its keys again.
         guard: The guard that was called last.
         replicas: The same guard, if its policy waits for replicas of this call.
         correlation: One id for all times that it is made.
@@ -394,20 +396,21 @@ class Dialogue:
                 return (yield from self._recovered(call, undecoded))
             except RateLimitedError as denial:
                 yield call.waiting.pause([denial])
+                if call.is_watched:
+                    return None
                 yield Send(call)
 
     def _recovered(self, call: Call, undecoded: bool) -> Flow:
         try:
             return (yield from self._heard(call, undecoded))
         except self.session.recoverable as error:
-            return (yield from self.recovered(call, error, undecoded))
+            return (yield from self._repeated(call, error, undecoded))
 
-    def recovered(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
+    def _repeated(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
         """Repeat a call whose reply says that nothing ran."""
 
         def again(_: Any) -> Flow:
             if call.is_watched:
-                # The watch is spent: null becomes a WatchError, and the caller starts again.
                 return None
             yield Send(call)
             return (yield from self._heard(call, undecoded))
@@ -423,20 +426,17 @@ class Dialogue:
             if guard is not None:
                 # Nothing was written, but its reply must not be read by the next call.
                 yield Receive(longer_s=guard.wait_ms / 1000)
-            raise self.typed(call, error) from None
+            raise self._typed(call, error) from None
         if guard is None:
             return reply
-        short = NotReplicatedError(reply, None, guard.wait_replicas, guard.wait_ms)
+        count, lost = None, None
         try:
             count = yield Receive(longer_s=guard.wait_ms / 1000)
         except LOST as error:
-            if not self._has_written(call, reply):
-                return reply
-            # Not a connection error: the call has run, and callers must not repeat it.
-            raise short from error
+            lost = error
         if (count or 0) < guard.wait_replicas and self._has_written(call, reply):
-            # asyncio's connection returns None after a timeout.
-            raise NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
+            # Not a connection error: the call has run, and callers must not repeat it.
+            raise NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms) from lost
         return reply
 
     def _has_written(self, call: Call, reply: Any) -> bool:
@@ -463,7 +463,7 @@ class Dialogue:
                 raise found
         return found
 
-    def typed(self, call: Call, error: ResponseError) -> ResponseError:
+    def _typed(self, call: Call, error: ResponseError) -> ResponseError:
         """Return the typed error of a call; of a batch with the command that caused it."""
         found = self.session.call_error(error)
         item = found.details.get("item") if isinstance(found, LeashError) else None

@@ -96,9 +96,8 @@ class Guarding:
         name, *arguments = (str(word).upper() for word in native_words(words)[:2])
         if name == "PING":
             return True
-        return (
-            self._handshakes > 0 and name in HANDSHAKE and (name != "CLIENT" or arguments[0] in OWN)
-        )
+        is_sent = name in HANDSHAKE and (name != "CLIENT" or arguments[0] in OWN)
+        return is_sent and self._handshakes > 0
 
     def _packed(self, call: Call) -> list[bytes]:
         """Return the bytes of a call. They contain the token."""

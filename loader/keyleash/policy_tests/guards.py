@@ -104,7 +104,8 @@ class Guards:
         self._touched.clear()
 
     def release(self) -> None:
-        """Leave the database empty."""
+        """Leave the database empty, also if a call was interrupted."""
+        self._database.stop()
         self.clear()
         self._database.release()
 

@@ -33,6 +33,7 @@ def synchronous(client: AnyClient, parameter: str = "client") -> Client:
     kind = type(client)
     if isinstance(client, redis.client.Pipeline | aio.client.Pipeline):
         raise TypeError(f"`{parameter}` must be a client, not a pipeline")
+    # Of an agent; its class is above this package.
     if hasattr(client, "whoami"):
         raise TypeError(
             f"`{parameter}` must be a client of redis-py, not a `{kind.__module__}.Redis`"

@@ -60,6 +60,7 @@ class TrialDatabase:
         self.actor = actor
         self._keyspace = Keyspace()
         self._initial_states: dict[str, bytes] = {}
+        self._connection = client.client_id()
         self._claim()
 
     def open(self) -> Store:
@@ -113,6 +114,14 @@ class TrialDatabase:
         for limit in limits:
             self._delete(self._keys(keys.limit_prefix(name, limit)))
         return [replies[place] for place in places]
+
+    def stop(self) -> None:
+        """End the connection of a call that was interrupted.
+
+        It is closed, but the server may still read what it sent, and would run it after `clear`.
+        """
+        if self.client.client_id() != self._connection:
+            self.client.client_kill_filter(_id=self._connection)
 
     def clear(self, touched: Collection[bytes] = ()) -> None:
         """
