@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from keyleash.text import json_object, moment
 
 T = TypeVar("T")
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Called with the amount of finished work and the total; None if the total is not known."""
 
 
 class Result:

@@ -25,7 +25,6 @@ from keyleash.operator.decisions import Explanation, explain
 from keyleash.operator.load.activate import LoadResult
 from keyleash.operator.load.consent import (
     LoadPlan,
-    Progress,
     apply_plan,
     plan_load,
     plan_rollback,
@@ -33,6 +32,7 @@ from keyleash.operator.load.consent import (
 )
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
+from keyleash.results import Progress
 from keyleash.status import Snapshot, read_snapshot
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (

@@ -17,7 +17,7 @@ from keyleash.fence import (
     PasswordRotation,
     Tier,
 )
-from keyleash.operator.load.consent import Progress
+from keyleash.results import Progress
 from keyleash.store.clients import AnyClient
 from keyleash.store.prefixes import ChangeKind
 from keyleash.vault import ChangeResult, adopt_keys, release_keys

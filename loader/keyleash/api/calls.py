@@ -28,8 +28,8 @@ from keyleash.audit.read import recorded_correlation
 from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
-from keyleash.operator.load.consent import Progress
 from keyleash.policy.patterns import exactly, parse_pattern
+from keyleash.results import Progress
 from keyleash.status import identity_statuses
 from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.identities import require_known

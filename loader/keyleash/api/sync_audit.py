@@ -31,6 +31,7 @@ from keyleash.audit.export import (
 from keyleash.audit.point_in_time import ValueThen
 from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
+from keyleash.results import Progress
 
 
 @checked
@@ -239,7 +240,7 @@ class AuditOperations:
         *identities: str,
         file_format: str = "jsonl",
         take_over: bool = False,
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Progress | None = None,
         on_export: Callable[[Exported], None] | None = None,
         is_stopping: Callable[[], bool] | None = None,
     ) -> ExportResult:

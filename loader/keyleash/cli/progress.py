@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from keyleash.operator.load.consent import Progress as Report
+from keyleash.results import Progress as Report
 
 SOON_S = 1.0
 """Work that ends sooner shows no progress bar."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,15 +13,12 @@ from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import Identity, Policy
 from keyleash.policy.canonical import identity_digest
-from keyleash.results import Result
+from keyleash.results import Progress, Result
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.state import Layout
 from keyleash.text import json_object
 
-__all__ = ["CompiledGuard", "Report", "compile_guard", "compile_policy"]
-
-Report = Callable[[int, int], None]
-"""Called with the number of finished guards and of all guards."""
+__all__ = ["CompiledGuard", "compile_guard", "compile_policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ def compile_policy(
     *,
     keyspace: Keyspace | None = None,
     year: int | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> tuple[CompiledGuard, ...]:
     """Compile one guard per identity, in the order of the policy.
 

@@ -7,11 +7,12 @@ library contains one script, and libraries are listed by the first digit of thei
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import NoPermissionError, WatchError
 
+from keyleash.results import Progress
 from keyleash.store.records import database_of
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import GUARD_OF, LIBRARIES, Transport, function_name, library_code
@@ -27,16 +28,13 @@ class GuardScripts(Protocol):
     def scripts(self) -> Mapping[str, str]: ...
 
 
-Report = Callable[[int, int], None]
-"""Receives the number of guards that are done, and the total."""
-
 FEW = 10
 """Libraries deleted per transaction."""
 DIGITS = "0123456789abcdef"
 
 
 def load_functions(
-    store: Store, guards: Sequence[GuardScripts], report: Report | None = None
+    store: Store, guards: Sequence[GuardScripts], report: Progress | None = None
 ) -> None:
     """Load the guards that the server lacks, beside the active ones.
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from redis.exceptions import ResponseError
 
 from keyleash.errors import OperationError
-from keyleash.store.functions import GuardScripts, Report, held_functions
+from keyleash.results import Progress
+from keyleash.store.functions import GuardScripts, held_functions
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import guard_record
@@ -48,7 +49,7 @@ def step_lua_gc(store: Store) -> None:
 
 
 def load_scripts(
-    store: Store, guards: Sequence[GuardScripts], report: Report | None = None
+    store: Store, guards: Sequence[GuardScripts], report: Progress | None = None
 ) -> None:
     """Load the guards that the server lacks, and compare its digests with ours.
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from redis.exceptions import ResponseError, WatchError
 
+from keyleash.results import Progress
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import script_digest
 from keyleash.store.prefixes import PrefixChange, change_fields
@@ -25,12 +26,8 @@ NewName = Callable[[bytes], bytes | None]
 """Returns the new name of a key; None if it keeps its name."""
 
 
-Report = Callable[[int, int | None], None]
-"""Called with the number of scanned keys, of which some may count twice, and with their total."""
-
-
 def move_keys(
-    store: Store, new_name: NewName, report: Report | None = None
+    store: Store, new_name: NewName, report: Progress | None = None
 ) -> tuple[int, tuple[bytes, ...]]:
     """
     Rename every key with a new name.

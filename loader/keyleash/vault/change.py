@@ -28,7 +28,7 @@ from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import PreparedPolicy, prepare_active
 from keyleash.operator.load.plan import record_of
 from keyleash.policy import Pattern
-from keyleash.results import Result
+from keyleash.results import Progress, Result
 from keyleash.store.fences import mark_forgeable, read_records
 from keyleash.store.functions import load_functions, retire_functions
 from keyleash.store.guards import load_scripts, record_sources
@@ -36,7 +36,6 @@ from keyleash.store.identities import require_active
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.moves import (
     NewName,
-    Report,
     begin_change,
     delete_old_sources,
     end_change,
@@ -82,7 +81,7 @@ def change_prefixes(
     kind: ChangeKind,
     *,
     adopt: Sequence[str] = (),
-    report: Report | None = None,
+    report: Progress | None = None,
     others: Sequence[Client] = (),
 ) -> ChangeResult:
     """
@@ -139,7 +138,7 @@ unseal = partial(change_prefixes, kind=ChangeKind.UNSEAL)
 
 
 def _planned(
-    store: Store, kind: ChangeKind, adopt: Sequence[str], report: Report
+    store: Store, kind: ChangeKind, adopt: Sequence[str], report: Progress
 ) -> tuple[PrefixChange, bool]:
     """Return the change to carry out, and whether it was begun before."""
     record = read_seal(store.client)
@@ -227,7 +226,7 @@ def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> Non
         stage.discard()
 
 
-def _move(store: Store, change: PrefixChange, report: Report) -> int:
+def _move(store: Store, change: PrefixChange, report: Progress) -> int:
     names = changed_names(change, patterns_of(change.adopt, change.old))
     moved = 0
     while True:
@@ -242,7 +241,7 @@ def _move(store: Store, change: PrefixChange, report: Report) -> int:
     return moved
 
 
-def adopt_keys(store: Store, patterns: Sequence[str], report: Report | None = None) -> int:
+def adopt_keys(store: Store, patterns: Sequence[str], report: Progress | None = None) -> int:
     """
     Move keys into the vault, so that only agents reach them.
 
@@ -264,7 +263,7 @@ def adopt_keys(store: Store, patterns: Sequence[str], report: Report | None = No
     return _move_matching(store, patterns, into_vault, report)
 
 
-def release_keys(store: Store, patterns: Sequence[str], report: Report | None = None) -> int:
+def release_keys(store: Store, patterns: Sequence[str], report: Progress | None = None) -> int:
     """Move keys out of the vault, to their logical names; see `adopt_keys`."""
     return _move_matching(store, patterns, out_of_vault, report)
 
@@ -273,7 +272,7 @@ def _move_matching(
     store: Store,
     patterns: Sequence[str],
     names: Callable[[Keyspace, Sequence[Pattern]], NewName],
-    report: Report | None,
+    report: Progress | None,
 ) -> int:
     keyspace = store.keys
     _require_sealed(keyspace)

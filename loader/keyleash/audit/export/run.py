@@ -25,7 +25,7 @@ from keyleash.audit.export.verify import RecordedMarks
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
-from keyleash.results import Result
+from keyleash.results import Progress, Result
 from keyleash.store.identities import require_known
 from keyleash.store.store import Store
 from keyleash.store.streams import AuditStream, StreamKind, record_action
@@ -333,7 +333,7 @@ def export_streams(
     identities: Sequence[str] = (),
     file_format: FileFormat = FileFormat.JSONL,
     take_over: bool = False,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
     on_export: Callable[[Exported], None] | None = None,
     is_stopping: Callable[[], bool] | None = None,
 ) -> ExportResult:

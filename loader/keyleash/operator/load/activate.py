@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
-from keyleash.compiler import Report
 from keyleash.errors import (
     OperationError,
     PlanOutdatedError,
@@ -29,7 +28,7 @@ from keyleash.operator.load.plan import (
     record_of,
     summary_of,
 )
-from keyleash.results import Result
+from keyleash.results import Progress, Result
 from keyleash.store.functions import load_functions, retire_functions
 from keyleash.store.guards import (
     MANY,
@@ -153,7 +152,7 @@ def activate_policy(
     others: Sequence[Client] = (),
     expected: int | None = None,
     plan: str = "",
-    report: Report | None = None,
+    report: Progress | None = None,
     allow_removal: bool = False,
 ) -> LoadResult:
     """Activate a prepared policy; see `load_policy`.

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
-from keyleash.compiler import CompiledGuard, Report, compile_policy
+from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.compiler.sizes import estimate_script
 from keyleash.errors import Problem, Span, UnreadableCommandsError
 from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
+from keyleash.results import Progress
 from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
 from keyleash.store.server_check import require_supported
@@ -55,7 +56,7 @@ def prepare_policy(
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
     year: int | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> PreparedPolicy:
     """
     Check and compile a policy for the server of *client*; see `load_policy`.

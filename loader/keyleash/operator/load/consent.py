@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.operator.load.describe import describe_plan
 from keyleash.operator.load.plan import Preview, preview_load, summary_of_plan
 from keyleash.policy.problems import listing
-from keyleash.results import Result
+from keyleash.results import Progress, Result
 from keyleash.store.connect import connect_nodes
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
@@ -22,8 +22,6 @@ from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.text import clock_time, json_object, printable, short_digest
 
-Progress = Callable[[int, int | None], None]
-"""Called with the amount of finished work and the total; None if the total is not known."""
 MIN_DIGITS = 6
 """Minimum length of the digest prefix that selects a stored policy."""
 
