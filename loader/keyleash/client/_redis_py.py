@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -80,6 +81,20 @@ def _is_ready(connection: Any, pool: Any) -> bool:
         if not ready:
             pool.release(connection)
     return ready
+
+
+def later(connection: Any, longer_s: float) -> dict[str, float]:
+    """Return options for `connection.read_response` that wait *longer_s* more than usual.
+
+    The sync client of redis-py 7 offers none: there the first byte is awaited here.
+    """
+    if connection.socket_timeout is None:
+        return {}
+    timeout_s = connection.socket_timeout + longer_s
+    if "timeout" in inspect.signature(connection.read_response).parameters:
+        return {"timeout": timeout_s}
+    connection.can_read(timeout_s)
+    return {}
 
 
 class BufferedReply:

@@ -9,6 +9,7 @@ from typing import Any
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from keyleash.client._redis_py import later
 from keyleash.client.dialogue import Call, Packed, Receive, Send, SendNative
 from keyleash.client.flow import Ask, Flow, Pause, Plain, drive
 from keyleash.client.guarding import (
@@ -154,9 +155,9 @@ class Guarded(Guarding):
 
     def _receive(self, action: Receive, options: dict[str, Any]) -> Any:
         above: Any = super()
-        if action.longer_s and above.socket_timeout is not None:
-            options = {**options, "timeout": above.socket_timeout + action.longer_s}
         try:
+            if action.longer_s:
+                options = {**options, **later(above, action.longer_s)}
             reply = above.read_response(action.undecoded, **options)
         except Exception as error:
             raise (sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
