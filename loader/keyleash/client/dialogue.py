@@ -22,6 +22,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client._redis_py import BufferedReply
+from keyleash.client.answers import info_reply, keys_reply
 from keyleash.client.blocking import apart, may_block, pauses, pin_ids, timeout_of
 from keyleash.client.coalesce import copy_error
 from keyleash.client.correlation import next_correlation
@@ -64,6 +65,8 @@ class Role(Enum):
     """MULTI, EXEC, DISCARD, WATCH and UNWATCH."""
     SUBSCRIPTION = auto()
     CLIENT = auto()
+    ANSWERED = auto()
+    """KEYS and INFO."""
     BLOCKING = auto()
 
 
@@ -72,6 +75,7 @@ _ROLES = {
     **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), Role.SUBSCRIPTION),
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), Role.SUBSCRIPTION),
     "CLIENT": Role.CLIENT,
+    **dict.fromkeys(("KEYS", "INFO"), Role.ANSWERED),
 }
 
 
@@ -251,6 +255,13 @@ class Dialogue:
             case Role.CLIENT if len(words) > 1 and _first(words[1]) in OWN:
                 yield from self._natively(words)
                 return
+            case Role.ANSWERED if _first(words[0]) == "INFO":
+                self._require_all_read()
+                self._tell(info_reply(words, (yield Plain(("HELLO",)))))
+                return
+            case Role.ANSWERED if len(words) == 2:
+                self._tell((yield from keys_reply(words, self._answer_to)))
+                return
             case Role.BLOCKING if (timeout_s := timeout_of(words)) is not None:
                 deadline = time.monotonic() + timeout_s if timeout_s else math.inf
                 # A call with a timeout of a second must not sleep a minute for a rate limit.
@@ -264,7 +275,10 @@ class Dialogue:
         yield from self._add([self.call_of([words])])
 
     def _newest_of(self, command: QueuedCommand) -> Flow:
-        return (yield from self._answered(self.call_of([command.words]), undecoded=True))
+        return (yield from self._answer_to(command.words))
+
+    def _answer_to(self, words: Words) -> Flow:
+        return (yield from self._answered(self.call_of([words]), undecoded=True))
 
     def _transact(self, name: str, words: Words) -> Flow:
         if name in ("MULTI", "WATCH") and self._held is not None:

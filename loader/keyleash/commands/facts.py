@@ -30,6 +30,7 @@ NOT_ONE_WALK = "its keys do not follow each other"
 LEAVES_DATABASE = "it reaches into another database"
 LEAVES_SERVER = "it sends keys to another server"
 ABOUT_THE_CONNECTION = "it is about the connection, which a script does not have"
+FLUSHES = "it deletes the keys of all clients; delete those that SCAN lists"
 SUBSCRIBES = "a subscription outlives the call, so no guard would see what it delivers"
 SCRIPTS = "a script or function may touch any key"
 TRANSACTS = "a guard's call is atomic by itself; use a batch instead of WATCH and MULTI"
@@ -52,6 +53,9 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"), TRANSACTS),
     "MONITOR": "it shows the commands of all clients",
     "KEYS": "it lists all keys at once; use SCAN",
+    "DBSIZE": "it counts the keys of all clients; count those that SCAN lists",
+    **dict.fromkeys(("FLUSHDB", "FLUSHALL"), FLUSHES),
+    "INFO": "it describes the whole server",
     **dict.fromkeys(("AUTH", "HELLO", "QUIT", "RESET"), ABOUT_THE_CONNECTION),
     **dict.fromkeys(("SELECT", "READONLY", "READWRITE"), ABOUT_THE_CONNECTION),
 }

@@ -171,7 +171,10 @@ def _helpers(client: Client) -> set[str]:
     return {name for name, word in names.items() if word in known}
 
 
-COMMON_COMMANDS = ("ping", "echo", "time", "client|setinfo", "client|setname", "hgetall")
+COMMON_COMMANDS = (
+    "ping", "echo", "time", "hgetall", "client|setinfo", "client|setname", "client|getname",
+    "client|id",
+)  # fmt: skip
 """Commands of connecting clients, commands without keys, and HGETALL for the guard record.
 
 AUTH, HELLO, QUIT and RESET are allowed to every user.

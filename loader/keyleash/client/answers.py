@@ -1,0 +1,69 @@
+"""The replies to KEYS and INFO, which libraries send and no guard runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keyleash.client.flow import Flow
+from keyleash.store.wire import Argument
+
+COUNT = 1000
+"""The keys that one SCAN looks at."""
+COMPATIBLE_VERSION = "7.2.4"
+"""The Redis version that Valkey reports in INFO."""
+_EVERYTHING = {"default", "all", "everything"}
+
+
+def keys_reply(words: Sequence[Argument], scan: Callable[[tuple[Argument, ...]], Flow]) -> Flow:
+    """Return the reply to KEYS, made from the replies to SCAN.
+
+    Args:
+        words: The call, with one pattern.
+        scan: Makes a guarded call; its reply is not decoded.
+    """
+    found: dict[bytes, None] = {}
+    cursor: Any = b"0"
+    while True:
+        # SCAN may list a key twice.
+        cursor, names = yield from scan(("SCAN", cursor, "MATCH", words[1], "COUNT", COUNT))
+        found |= dict.fromkeys(names)
+        if int(cursor) == 0:
+            return list(found)
+
+
+def info_reply(words: Sequence[Argument], hello: Sequence[Any]) -> bytes:
+    """Return the reply to INFO: the version, and lines that libraries wait for.
+
+    Args:
+        words: The call, with the names of sections.
+        hello: The reply to HELLO in RESP2, not decoded.
+    """
+    facts = dict(zip(hello[::2], hello[1::2], strict=True))
+    server, version, mode, role = (
+        facts[name].decode() for name in (b"server", b"version", b"mode", b"role")
+    )
+    versions = {"redis_version": version}
+    if server == "valkey":
+        versions = {
+            "redis_version": COMPATIBLE_VERSION,
+            "server_name": server,
+            "valkey_version": version,
+            "server_mode": mode,
+        }
+    sections = {
+        "Server": {**versions, "redis_mode": mode, "uptime_in_seconds": 0, "uptime_in_days": 0},
+        "Persistence": {"loading": 0},
+        "Replication": {"role": "slave" if role == "replica" else role},
+    }
+    asked = {_lower(word) for word in words[1:]}
+    lines: list[str] = []
+    for name, fields in sections.items():
+        if not asked or not asked.isdisjoint({*_EVERYTHING, name.lower()}):
+            lines += ["" for _ in lines[:1]]
+            lines += [f"# {name}", *(f"{field}:{value}" for field, value in fields.items())]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def _lower(word: Argument) -> str:
+    return (word.decode("latin-1") if isinstance(word, bytes) else str(word)).lower()

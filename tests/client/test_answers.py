@@ -1,0 +1,119 @@
+"""The replies to commands that libraries send and no guard runs: KEYS, INFO and others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import keyleash
+from client.test_connection import AsyncPooled, Pooled
+from support.fences import FencedLeash
+from support.leash import grant
+from support.servers import RealServer, RealServers, find_server_binaries
+
+SCANNING = {"grants": [grant("read", "write", "scan", keys="t:*")]}
+HELD = {"grants": [grant("read", "scan", keys="t:*")], "deny": [{"keys": ["t:secret:*"]}]}
+
+
+@pytest.fixture(params=["sync", "async"])
+def leash(request: pytest.FixtureRequest, embedded: RealServer) -> Iterator[Pooled]:
+    with asyncio.Runner() as runner:
+        yield Pooled(embedded) if request.param == "sync" else AsyncPooled(embedded, runner)
+
+
+@pytest.mark.parametrize("options", [{}, {"decode_responses": True}], ids=["bytes", "text"])
+def test_keys_lists_what_scan_may_list(leash: Pooled, options: dict[str, Any]) -> None:
+    """Each key once, in several rounds, without those that a deny rule matches."""
+    leash.load(one=HELD)
+    leash.admin.mset({f"t:{number}": 1 for number in range(2500)})
+    leash.admin.mset({"t:secret:1": 1, "other": 1})
+    agent = leash.agent("one", **options)
+    wanted = sorted(f"t:{number}" for number in range(2500))
+
+    found = agent.keys("t:*")
+
+    assert sorted(found) == (wanted if options else [name.encode() for name in wanted])
+    assert agent.keys("t:17") == found[:0] + (["t:17"] if options else [b"t:17"])
+
+
+def test_keys_is_denied_where_scan_is(leash: Pooled) -> None:
+    """Beyond the granted keys, and without the class."""
+    leash.load(one=SCANNING, two={"grants": [grant("read", keys="t:*")]})
+
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        leash.agent("one").keys("*")
+    with pytest.raises(keyleash.ClassNotGrantedError):
+        leash.agent("two").keys("t:*")
+
+
+def test_keys_in_a_pipeline_is_denied_with_the_alternative(leash: Pooled) -> None:
+    """It would be several calls there."""
+    leash.load(one=SCANNING)
+
+    with pytest.raises(keyleash.CommandRefusedError, match="SCAN"):
+        leash.agent("one").pipeline().get("t:a").keys("t:*").execute()
+
+
+@pytest.mark.parametrize("label", find_server_binaries())
+def test_info_has_the_lines_of_the_server_that_libraries_read(
+    real_servers: RealServers, label: str
+) -> None:
+    """They are equal to the server's own; nothing about memory, clients or keys is shown."""
+    with real_servers.lend(label) as server:
+        leash = Pooled(server)
+        leash.load(one=SCANNING)
+        raw, found = leash.admin.info(), leash.agent("one").info()
+
+    uptime = {"uptime_in_seconds", "uptime_in_days"}
+    same = found.keys() & raw.keys() - uptime
+    assert {name: found[name] for name in same} == {name: raw[name] for name in same}
+    assert same >= {"redis_version", "role", "loading"}
+    assert found.keys() - same == uptime | ({"redis_mode"} - raw.keys())
+
+
+@pytest.mark.parametrize(
+    ("section", "field"), [("server", "redis_version"), ("replication", "role"), ("memory", None)]
+)
+def test_section_of_info_is_the_reply(leash: Pooled, section: str, field: str | None) -> None:
+    """A section that is not shown is empty, as one that a server does not know."""
+    leash.load(one=SCANNING)
+
+    found = leash.agent("one", decode_responses=True).info(section)
+
+    assert (field in found) if field else found == {}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda agent: agent.dbsize(), lambda agent: agent.flushdb(), lambda agent: agent.flushall()],
+    ids=["DBSIZE", "FLUSHDB", "FLUSHALL"],
+)
+def test_denial_of_a_command_on_all_keys_names_the_alternative(
+    leash: Pooled, call: Callable[[Any], Any]
+) -> None:
+    """A library's user learns what to call instead."""
+    leash.load(one=SCANNING)
+
+    with pytest.raises(keyleash.CommandRefusedError, match="those that SCAN lists"):
+        call(leash.agent("one"))
+
+
+class FencedPooled(FencedLeash):
+    """A fenced leash whose agents are redis-py's own clients."""
+
+    client: Any = Pooled.client
+
+
+def test_fenced_agent_has_info_and_the_commands_of_its_connection(embedded: RealServer) -> None:
+    """Its user has no right to INFO."""
+    leash = FencedPooled(embedded)
+    leash.load(one=SCANNING)
+    leash.fence()
+    agent: Any = leash.agent("one", client_name="job", max_connections=1)
+
+    assert agent.info("replication") == {"role": "master"}
+    assert agent.client_getname() == "job"
+    assert isinstance(agent.client_id(), int)
