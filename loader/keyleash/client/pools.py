@@ -71,9 +71,10 @@ def pool(
         ValueError: the URL does not name a server. Otherwise as `connection_class`.
     """
     require_no_cache(options)
-    base = parse_url(url).get("connection_class", redis.Connection)
+    options = {"protocol": 2, **options, **parse_url(url)}
+    base = options.pop("connection_class", redis.Connection)
     guarded = connection_class(token, base, wait=wait, correlation=correlation)
-    return pool_class.from_url(url, connection_class=guarded, **{"protocol": 2, **options})
+    return pool_class(connection_class=guarded, **options)
 
 
 def aconnection_class(
@@ -119,9 +120,11 @@ def apool(
         ValueError: the URL does not name a server. Otherwise as `connection_class`.
     """
     require_no_cache(options)
-    base = redis.asyncio.connection.parse_url(url).get("connection_class", redis.asyncio.Connection)
+    # Not by `from_url`, which takes the class of `rediss:` and `unix:` in place of a given one.
+    options = {"protocol": 2, **options, **redis.asyncio.connection.parse_url(url)}
+    base = options.pop("connection_class", redis.asyncio.Connection)
     guarded = aconnection_class(token, base, wait=wait, correlation=correlation)
-    return pool_class.from_url(url, connection_class=guarded, **{"protocol": 2, **options})
+    return pool_class(connection_class=guarded, **options)
 
 
 def _guarded(mixin: type, base: type, session: Session, wait: bool | float) -> Any:
