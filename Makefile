@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit servers lowest bench fuzz hostile audit format sync golden docs site clean
+.PHONY: demo test check unit servers lowest proxy bench fuzz hostile audit format sync golden docs site clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -36,6 +36,12 @@ lowest: $(VENV)/.lowest
 	$(VENV)/lowest/bin/pytest -n auto tests/client/test_asyncio.py tests/client/test_connection.py \
 		tests/client/test_connection_kinds.py tests/client/test_pipeline.py tests/client/test_recovery.py \
 		tests/client/test_sync.py -k "not redis-8 and not valkey-8"
+
+# Guarded connections behind a proxy that loses, delays, cuts and fakes replies, with a new seed,
+# which it prints: about five minutes. KEYLEASH_SEED repeats a run.
+ROUNDS ?= 1000
+proxy: $(VENV)/.dev
+	KEYLEASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/client/test_proxy.py
 
 # QUICK=1 takes less than a minute and shows that it works; ARGS passes other options on.
 bench: $(VENV)/.bench

@@ -14,7 +14,7 @@ import pytest
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
+from redis.backoff import AbstractBackoff, NoBackoff
 from redis.cache import CacheConfig
 from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError, WatchError
 from redis.retry import Retry
@@ -256,6 +256,71 @@ def test_reply_that_says_that_nothing_ran_follows_the_retry_policy(leash: Pooled
 
     assert leash.admin.info("commandstats")["cmdstat_evalsha"]["calls"] == 4
     assert agent.set("t:a", 3)
+
+
+class Meanwhile(AbstractBackoff):
+    """Does something before each new attempt, and does not wait."""
+
+    def __init__(self, do: Callable[[], Any]) -> None:
+        self._do = do
+
+    def compute(self, failures: int) -> float:
+        self._do()
+        return 0
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+def test_pipeline_that_is_repeated_reads_its_own_replies(leash: Pooled, transaction: bool) -> None:
+    """It reconnects while it sends, and reads the replies to what that sends."""
+    promoting = Meanwhile(lambda: leash.admin.replicaof("NO", "ONE"))
+    retry = leash.retry_class(promoting, 1, supported_errors=(ReadOnlyError,))
+    agent = leash.agent("one", retry=retry, retry_on_error=[ReadOnlyError])
+    agent.set("t:n", 1)
+    leash.admin.replicaof("127.0.0.1", 1)
+
+    pipe = agent.pipeline(transaction=transaction).incr("t:n").get("t:n")
+    assert pipe.execute() == [2, b"2"]
+    assert agent.get("t:n") == b"2"
+
+
+@pytest.mark.parametrize("how", ["pipeline", "transaction", "long pipeline"])
+def test_pipeline_of_which_a_part_ran_is_not_repeated(leash: Pooled, how: str) -> None:
+    """Whatever error the caller's policy repeats a call for."""
+    retry = leash.retry_class(NoBackoff(), 3, supported_errors=(Exception,))
+    agent = leash.agent("one", retry=retry)
+    agent.set("t:text", "x")
+    pipe = agent.pipeline(transaction=how == "transaction")
+    for _ in range(300 if how == "long pipeline" else 1):
+        pipe.incr("t:n")
+    pipe.incr("t:text")
+
+    with pytest.raises(redis.ResponseError, match="not an integer"):
+        pipe.execute()
+    assert leash.admin.get("t:n") == (b"300" if how == "long pipeline" else b"1")
+
+
+def test_write_that_was_not_replicated_is_not_repeated(leash: Pooled) -> None:
+    """Whatever error the caller's policy repeats a call for: it has run."""
+    leash.load(one={**BROAD, "durability": {"wait_replicas": 1, "timeout": "1ms"}})
+    retry = leash.retry_class(NoBackoff(), 3, supported_errors=(Exception,))
+
+    with pytest.raises(keyleash.NotReplicatedError):
+        leash.agent("one", retry=retry).incr("t:n")
+    assert leash.admin.get("t:n") == b"1"
+
+
+def test_transaction_whose_watch_is_lost_is_not_repeated_without_it(leash: Pooled) -> None:
+    """redis-py would repeat it in place if its policy repeats every error."""
+    retry = leash.retry_class(NoBackoff(), 3, supported_errors=(Exception,))
+    pipe = leash.agent("one", retry=retry).pipeline()
+    pipe.watch("t:a")
+    pipe.multi()
+    pipe.set("t:b", 1)
+    leash.admin.set("t:a", "x")
+
+    with pytest.raises(WatchError):
+        pipe.execute()
+    assert leash.admin.get("t:b") is None
 
 
 def test_concurrent_transactions_with_a_watch_lose_no_update(embedded: RealServer) -> None:

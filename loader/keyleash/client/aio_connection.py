@@ -12,8 +12,8 @@ from keyleash.client._redis_py import later
 from keyleash.client.dialogue import Call, Packed, Receive, Send, SendNative
 from keyleash.client.flow import Ask, Flow, Pause, Plain, adrive
 from keyleash.client.guarding import (
+    FinalError,
     Guarding,
-    MayHaveRunError,
     RetryWrapper,
     foreign_bytes,
     is_lost,
@@ -32,18 +32,20 @@ class AsyncSentOnce(RetryWrapper):
             try:
                 return await do()
             except Exception as error:
-                raise self._marked(error) from None
+                raise self._carried(error) from None
 
         try:
             return await self._policy.call_with_retry(once, fail, *args, **options)
-        except MayHaveRunError as carrier:
+        except FinalError as carrier:
             error = carrier.args[0]
+        if not is_lost(error):
+            raise error
         try:
             # As Retry does in the end: redis-py disconnects here, or finds a watch lost.
             await fail(error, *self._failures(options))
         except WatchError:
             # Of an EXEC that was sent that would be untrue, and callers would repeat it.
-            if not error.is_exec:
+            if not getattr(error, "is_exec", False):
                 raise
         raise error
 
@@ -118,7 +120,7 @@ class AsyncGuarded(Guarding):
         dialogue = self._dialogue
         call = dialogue.next_plain
         if call is None:
-            if dialogue.due:
+            if dialogue.due and not self._handshakes:
                 return await self._drive(dialogue.receive(disable_decoding), options)
             above: Any = super()
             return await above.read_response(disable_decoding, *args, **options)
@@ -132,6 +134,9 @@ class AsyncGuarded(Guarding):
 
     async def _send_all(self, commands: Any, check_health: bool) -> None:
         try:
+            if not self._is_open:
+                # Each failed attempt to connect forgets what is due, so nothing may be yet.
+                await self.connect()
             await self._drive(self._dialogue.send(commands), {}, check_health=check_health)
         except BaseException:
             if self._dialogue.due:
@@ -146,7 +151,7 @@ class AsyncGuarded(Guarding):
         above: Any = super()
         if not self._is_open:
             await self.connect()
-        elif check_health:
+        elif check_health and not self._dialogue.is_watching:
             await self.check_health()
         try:
             await above.send_packed_command(self._packed(call), check_health=False)
@@ -186,7 +191,7 @@ class AsyncGuarded(Guarding):
 
         async def perform(action: Any) -> Any:
             nonlocal check_health, received
-            check, check_health = check_health and not self._dialogue.due, False
+            check, check_health = check_health and self._dialogue.is_idle, False
             match action:
                 case Send(call):
                     return await self._send(call, check)

@@ -13,8 +13,8 @@ from keyleash.client._redis_py import later
 from keyleash.client.dialogue import Call, Packed, Receive, Send, SendNative
 from keyleash.client.flow import Ask, Flow, Pause, Plain, drive
 from keyleash.client.guarding import (
+    FinalError,
     Guarding,
-    MayHaveRunError,
     RetryWrapper,
     foreign_bytes,
     is_lost,
@@ -33,18 +33,20 @@ class SentOnce(RetryWrapper):
             try:
                 return do()
             except Exception as error:
-                raise self._marked(error) from None
+                raise self._carried(error) from None
 
         try:
             return self._policy.call_with_retry(once, fail, *args, **options)
-        except MayHaveRunError as carrier:
+        except FinalError as carrier:
             error = carrier.args[0]
+        if not is_lost(error):
+            raise error
         try:
             # As Retry does in the end: redis-py disconnects here, or finds a watch lost.
             fail(error, *self._failures(options))
         except WatchError:
             # Of an EXEC that was sent that would be untrue, and callers would repeat it.
-            if not error.is_exec:
+            if not getattr(error, "is_exec", False):
                 raise
         raise error
 
@@ -117,7 +119,7 @@ class Guarded(Guarding):
         dialogue = self._dialogue
         call = dialogue.next_plain
         if call is None:
-            if dialogue.due:
+            if dialogue.due and not self._handshakes:
                 return self._drive(dialogue.receive(disable_decoding), options)
             above: Any = super()
             return above.read_response(disable_decoding, *args, **options)
@@ -131,6 +133,9 @@ class Guarded(Guarding):
 
     def _send_all(self, commands: Any, check_health: bool) -> None:
         try:
+            if not self._is_open:
+                # Each failed attempt to connect forgets what is due, so nothing may be yet.
+                self.connect()
             self._drive(self._dialogue.send(commands), {}, check_health=check_health)
         except BaseException:
             if self._dialogue.due:
@@ -145,7 +150,7 @@ class Guarded(Guarding):
         above: Any = super()
         if not self._is_open:
             self.connect()
-        elif check_health:
+        elif check_health and not self._dialogue.is_watching:
             self.check_health()
         try:
             above.send_packed_command(self._packed(call), check_health=False)
@@ -185,7 +190,7 @@ class Guarded(Guarding):
 
         def perform(action: Any) -> Any:
             nonlocal check_health, received
-            check, check_health = check_health and not self._dialogue.due, False
+            check, check_health = check_health and self._dialogue.is_idle, False
             match action:
                 case Send(call):
                     return self._send(call, check)

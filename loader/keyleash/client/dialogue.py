@@ -109,6 +109,7 @@ class Call:
         correlation: One id for all times that it is made.
         waiting: The time that it may still sleep for rate limits.
         deadline: Until when it is polled; None if it does not block.
+        is_later: Whether an earlier call of the same pipeline has run.
     """
 
     commands: Sequence[Words]
@@ -119,6 +120,7 @@ class Call:
     correlation: str = ""
     waiting: RateWait = field(default_factory=lambda: RateWait(0))
     deadline: float | None = None
+    is_later: bool = False
 
     @property
     def kind(self) -> str:
@@ -166,6 +168,7 @@ class Dialogue:
 
     Attributes:
         due: The calls and the replies that are still to be read, in order.
+        is_watching: Whether keys are watched, which another connection would not be.
     """
 
     def __init__(
@@ -181,7 +184,12 @@ class Dialogue:
         """Forget everything: the connection was closed."""
         self.due: deque[Call | BufferedReply] = deque()
         self._held: list[Words] | None = None
-        self._is_watching = False
+        self.is_watching = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether the connection may be replaced by a new one."""
+        return not self.due and self._held is None and not self.is_watching
 
     def is_plain(self, words: Words) -> bool:
         """Return whether a command can be sent at once as a call of its own."""
@@ -245,6 +253,8 @@ class Dialogue:
         queued = [(words, dict[str, Any]()) for words in loose]
         parts = chunks(queued, range(len(queued)))
         calls = [self.call_of([loose[at] for at in part], BatchMode.EACH) for part in parts]
+        for call in calls[1:]:
+            call.is_later = True
         return (yield from self._add(calls))
 
     def _send_special(self, role: Role, words: Words) -> Flow:
@@ -290,12 +300,12 @@ class Dialogue:
             yield from self._watch(words)
         elif name == "UNWATCH":
             yield from self._natively(words)
-            self._is_watching = False
+            self.is_watching = False
         elif self._held is None:
             self._tell(ResponseError(f"{name} without MULTI"))
         else:
             held, self._held = self._held, None
-            is_watched, self._is_watching = self._is_watching, False
+            is_watched, self.is_watching = self.is_watching, False
             if name == "DISCARD":
                 self._tell(b"OK")
                 if is_watched:
@@ -317,7 +327,7 @@ class Dialogue:
         keys = apart(words)[1:]
         yield from self._answered(self.call_of([("TOUCH", *keys)], BatchMode.ALL))
         yield from self._natively(apart(words))
-        self._is_watching = True
+        self.is_watching = True
 
     def _natively(self, words: Words) -> Flow:
         """Send a command whose reply redis-py reads next, as it is."""
@@ -356,7 +366,11 @@ class Dialogue:
             return first.read_response(undecoded)
         try:
             replies = yield from self._replies(first, undecoded)
-        except ResponseError as error:
+        except Exception as error:
+            if first.is_later:
+                has_run(error)
+            if not isinstance(error, ResponseError):
+                raise
             # It is the reply to each command of the call.
             count = len(first.commands) if first.mode is BatchMode.EACH else 1
             replies = [copy_error(error) for _ in range(count)]
@@ -388,9 +402,9 @@ class Dialogue:
         if not isinstance(item, ResponseError):
             return self.finished(words, item)
         try:
-            return self.session.typed_error(item)
+            return has_run(self.session.typed_error(item))
         except Exception as unknown:
-            return unknown
+            return has_run(unknown)
 
     def _reply(self, call: Call, undecoded: bool) -> Flow:
         """Return the reply to a call that was sent; poll, wait and recover as needed."""
@@ -446,11 +460,12 @@ class Dialogue:
         count, lost = None, None
         try:
             count = yield Receive(longer_s=guard.wait_ms / 1000)
-        except LOST as error:
+        except (*LOST, ResponseError) as error:
             lost = error
         if (count or 0) < guard.wait_replicas and self._has_written(call, reply):
             # Not a connection error: the call has run, and callers must not repeat it.
-            raise NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms) from lost
+            missing = NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
+            raise has_run(missing) from lost
         return reply
 
     def _has_written(self, call: Call, reply: Any) -> bool:
@@ -498,6 +513,12 @@ class Dialogue:
             if reply is not None:
                 return reply
         return None
+
+
+def has_run(error: Any) -> Any:
+    """Return an error, marked as one after which nothing must be sent again."""
+    error.has_run = True
+    return error
 
 
 def native_words(words: Words) -> Words:

@@ -10,9 +10,19 @@ import redis.utils
 from redis.connection import CacheProxyConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import WatchError
 
 from keyleash.client._redis_py import pack
-from keyleash.client.dialogue import HANDSHAKE, OWN, Call, Dialogue, Packed, Words, native_words
+from keyleash.client.dialogue import (
+    HANDSHAKE,
+    OWN,
+    Call,
+    Dialogue,
+    Packed,
+    Words,
+    has_run,
+    native_words,
+)
 from keyleash.client.session import Session
 from keyleash.client.unsupported import caching, unscoped
 from keyleash.errors import CommandRefusedError
@@ -122,15 +132,14 @@ def foreign_bytes() -> CommandRefusedError:
     )
 
 
-class MayHaveRunError(Exception):
-    """Carries the error of a call that was sent past redis-py's Retry, which does not know it."""
+class FinalError(BaseException):
+    """Carries an error past redis-py's Retry, also past one that repeats after any `Exception`."""
 
 
 def sent(error: Any, *, is_exec: bool = False) -> Any:
     """Return a lost connection or timeout, marked as one that came after a call was sent."""
-    error.was_sent = True
     error.is_exec = is_exec
-    return error
+    return has_run(error)
 
 
 def is_lost(error: Exception) -> bool:
@@ -155,8 +164,10 @@ class RetryWrapper:
         return getattr(self._policy, name)
 
     @staticmethod
-    def _marked(error: Exception) -> Exception:
-        return MayHaveRunError(error) if getattr(error, "was_sent", False) else error
+    def _carried(error: Exception) -> BaseException:
+        # redis-py would repeat a transaction whose watch is lost without the watch.
+        is_final = getattr(error, "has_run", False) or isinstance(error, WatchError)
+        return FinalError(error) if is_final else error
 
     def _failures(self, options: dict[str, Any]) -> tuple[int, ...]:
         """Return the further arguments of a callback for failures."""

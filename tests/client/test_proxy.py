@@ -1,0 +1,409 @@
+"""Nothing runs twice, and no reply reaches another caller, behind a proxy that loses and fakes.
+
+KEYLEASH_ROUNDS=1000 pytest tests/client/test_proxy.py   # as `make proxy`, with a new seed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import itertools
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import hiredis
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+)
+from redis.retry import Retry
+
+import keyleash
+from client.conftest import BROAD
+from keyleash.audit import read_events
+from support.leash import Leash
+from support.servers import RealServer
+
+FEW = 15
+ROUNDS = int(os.environ.get("KEYLEASH_ROUNDS", FEW))
+SEED = int(os.environ.get("KEYLEASH_SEED", 1 if ROUNDS == FEW else random.randrange(10**9)))
+THREADS = 3
+TASKS = 8
+READABLE = 20
+TIMEOUT_S = 0.1
+HANDSHAKE = {b"HELLO", b"CLIENT", b"SELECT"}
+FAKES = [
+    b"READONLY You can't write against a read only replica.",
+    b"LOADING Redis is loading the dataset in memory",
+    b"NOSCRIPT No matching script. Please use EVAL.",
+    b"LEASH POLICY_STALE",
+]
+LOST = (ConnectionError, TimeoutError)
+
+
+class Proxy:
+    """Forwards whole packets, and does to some of them or to their replies what a network may do.
+
+    Attributes:
+        fates: How often it did what.
+        chance: The share of packets that it does not simply forward.
+    """
+
+    def __init__(self, server_port: int, seed: int) -> None:
+        self.fates: Counter[str] = Counter()
+        self.chance = 0.0
+        self._server_port = server_port
+        self._random = random.Random(seed)
+        self._loop = asyncio.new_event_loop()
+        listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(listening,), daemon=True)
+        self._thread.start()
+        listening.wait()
+
+    def _run(self, listening: threading.Event) -> None:
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port: int = server.sockets[0].getsockname()[1]
+        listening.set()
+        self._loop.run_forever()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    async def _serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        reply, request = await asyncio.open_connection("127.0.0.1", self._server_port)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while await self._exchange(caller, request, reply, answer):
+                pass
+        request.close()
+        answer.close()
+
+    async def _exchange(
+        self,
+        caller: asyncio.StreamReader,
+        request: asyncio.StreamWriter,
+        reply: asyncio.StreamReader,
+        answer: asyncio.StreamWriter,
+    ) -> bool:
+        """Treat one packet; return whether the connection stays open."""
+        packet, commands = await _whole(caller)
+        fate = self._fate([command[0] for command in commands])
+        self.fates[fate] += 1
+        match fate:
+            case "lose":
+                return False
+            case "cut the request":
+                request.write(packet[: len(packet) // 2])
+                await request.drain()
+                return False
+            case "fake":
+                answer.write(self._faked([command[0] for command in commands]))
+                await answer.drain()
+                return True
+        request.write(packet)
+        await request.drain()
+        replies, _ = await _whole(reply, len(commands))
+        match fate:
+            case "drop the reply":
+                return False
+            case "cut the reply":
+                replies = replies[: self._random.randrange(len(replies))]
+            case "delay":
+                await asyncio.sleep(self._random.random() * TIMEOUT_S / 2)
+            case "delay too long":
+                await asyncio.sleep(TIMEOUT_S * 1.5)
+        answer.write(replies)
+        await answer.drain()
+        return fate != "cut the reply"
+
+    def _fate(self, names: list[bytes]) -> str:
+        if self._random.random() > self.chance or HANDSHAKE & set(names):
+            return "forward"
+        fates = ["lose", "cut the request", "drop the reply", "cut the reply", "delay"]
+        # Errors of a call would be no possible replies to what surrounds it.
+        fates += ["fake"] * 3 if names[0] in (b"EVALSHA", b"MULTI") else []
+        return self._random.choice([*fates, "delay too long"])
+
+    def _faked(self, names: list[bytes]) -> bytes:
+        error = self._random.choice(FAKES)
+        if names[0] != b"MULTI":
+            return b"-%s\r\n" % error * len(names)
+        if error.startswith((b"NOSCRIPT", b"LEASH", b"READONLY")):
+            return b"+OK\r\n+QUEUED\r\n*1\r\n-%s\r\n" % error
+        return b"+OK\r\n-%s\r\n-EXECABORT Transaction discarded.\r\n" % error
+
+
+async def _whole(stream: asyncio.StreamReader, count: int = 0) -> tuple[bytes, list[Any]]:
+    """Read *count* messages, or a packet: all that arrives, up to the end of a message."""
+    parser, raw, found = hiredis.Reader(), b"", list[Any]()
+    while True:
+        data = await stream.read(65536)
+        if not data:
+            raise ConnectionResetError
+        raw += data
+        parser.feed(data)
+        while (message := parser.gets()) is not False:
+            found.append(message)
+        if found and not parser.has_data() and len(found) >= count:
+            return raw, found
+
+
+class Ledger:
+    """The outcome of each value that was to be appended to a list once.
+
+    Attributes:
+        done: The reply acknowledges them.
+        failed: The reply says that nothing ran.
+        open: There was no reply, so they were appended once or not at all.
+        numbers: The replies of acknowledged calls that no two calls can have in common.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[bytes] = []
+        self.failed: list[bytes] = []
+        self.open: list[bytes] = []
+        self.numbers: dict[str, list[int]] = {"t:list": [], "t:n": [], "t:counter": []}
+        self._values = itertools.count()
+
+    def value(self) -> bytes:
+        """Return a value that was never used."""
+        return b"%d" % next(self._values)
+
+    @contextlib.contextmanager
+    def settled(self, values: Sequence[bytes]) -> Iterator[None]:
+        """Note what became of an attempt, and go on after errors of redis-py."""
+        try:
+            yield
+        except BaseException as error:
+            is_open = type(error) in LOST or isinstance(error, asyncio.CancelledError)
+            (self.open if is_open else self.failed).extend(values)
+            if not isinstance(error, RedisError):
+                raise
+        else:
+            self.done += values
+
+    def compare(self, leash: Leash) -> None:
+        """Compare it with what the server has and has recorded."""
+        admin = leash.admin
+        stored = [*admin.lrange("t:list", 0, -1), *admin.lrange("t:watched", 0, -1)]
+        assert _repeated(stored) == []
+        assert set(self.done) - set(stored) == set()
+        assert set(stored) - set(self.done) - set(self.open) == set()
+        assert _repeated(self.failed) == []
+        assert set(stored) & set(self.failed) == set()
+        for numbers in self.numbers.values():
+            assert _repeated(numbers) == []
+            assert numbers
+        # Each of these is written in a transaction with a value.
+        assert int(admin.get("t:counter")) == admin.llen("t:watched")
+        assert int(admin.get("t:n")) >= len(self.numbers["t:n"])
+        events = read_events(leash.store, ["one"])
+        assert sum(event.op == "RPUSH" for event in events) == len(stored)
+        assert self.open
+        assert self.failed
+
+
+def _repeated(items: Iterable[Any]) -> list[Any]:
+    return [item for item, times in Counter(items).items() if times > 1]
+
+
+async def settled(result: Any) -> Any:
+    """Return a result of a sync or an asyncio client."""
+    return await result if inspect.isawaitable(result) else result
+
+
+class Caller:
+    """One of the users of a client. Its methods are coroutines for a sync client, too."""
+
+    def __init__(self, agent: Any, ledger: Ledger, generator: random.Random) -> None:
+        self._agent = agent
+        self._ledger = ledger
+        self._random = generator
+
+    async def work(self) -> None:
+        """Make some calls."""
+        for _ in range(3):
+            await self._random.choice(
+                [self.append, self.append_many, self.watch, self.loop, self.read, self.read_many]
+            )()
+
+    async def append(self) -> None:
+        value = self._ledger.value()
+        with self._ledger.settled([value]):
+            self._add("t:list", await settled(self._agent.rpush("t:list", value)))
+
+    async def append_many(self) -> None:
+        values = [self._ledger.value() for _ in range(self._random.randrange(2, 6))]
+        pipe = self._agent.pipeline(transaction=self._random.random() < 0.5)
+        pipe.incr("t:n")
+        for value in values:
+            pipe.rpush("t:list", value)
+        with self._ledger.settled(values):
+            number, *lengths = await settled(pipe.execute())
+            self._add("t:n", number)
+            self._add("t:list", *lengths)
+
+    async def watch(self) -> None:
+        """Read, modify and write once."""
+        value = self._ledger.value()
+        pipe = self._agent.pipeline()
+        try:
+            with self._ledger.settled([value]):
+                await settled(pipe.watch("t:counter"))
+                await self._modify(pipe, value)
+                self._add("t:counter", (await settled(pipe.execute()))[1])
+        finally:
+            # redis-py fails if the reply to UNWATCH comes too late.
+            with contextlib.suppress(TimeoutError):
+                await settled(pipe.reset())
+
+    async def loop(self) -> None:
+        """Do so by redis-py's helper, which repeats a transaction whose watch is lost."""
+        values: list[bytes] = []
+
+        def modify(pipe: Any) -> Any:
+            self._ledger.failed += values
+            values[:] = [self._ledger.value()]
+            modifying = self._modify(pipe, values[0])
+            return modifying if isinstance(self._agent, redis.asyncio.Redis) else run(modifying)
+
+        # It takes no value before the keys are watched.
+        with self._ledger.settled(values):
+            replies = await settled(self._agent.transaction(modify, "t:counter"))
+            self._add("t:counter", replies[1])
+
+    async def _modify(self, pipe: Any, value: bytes) -> None:
+        count = int(await settled(pipe.get("t:counter")) or 0)
+        pipe.multi()
+        pipe.set("t:counter", count + 1)
+        pipe.rpush("t:watched", value)
+
+    async def read(self) -> None:
+        number = self._random.randrange(READABLE)
+        with contextlib.suppress(RedisError):
+            assert await settled(self._agent.get(f"t:{number}")) == b"%d" % number
+
+    async def read_many(self) -> None:
+        numbers = self._random.sample(range(READABLE), 4)
+        pipe = self._agent.pipeline(transaction=self._random.random() < 0.5)
+        for number in numbers:
+            pipe.get(f"t:{number}")
+        with contextlib.suppress(RedisError):
+            assert await settled(pipe.execute()) == [b"%d" % number for number in numbers]
+
+    def _add(self, name: str, *numbers: int) -> None:
+        self._ledger.numbers[name] += numbers
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that awaits nothing: its client is a sync one."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it awaits something")
+
+
+def options_of(generator: random.Random, retry_class: Any) -> dict[str, Any]:
+    """Return random options of a client: what it retries, and when it thinks it should."""
+    retried = [ConnectionError, TimeoutError, ReadOnlyError, BusyLoadingError, OSError]
+    supported = generator.sample(retried, generator.randrange(1, 4))
+    return {
+        "retry": retry_class(
+            NoBackoff(),
+            generator.randrange(4),
+            supported_errors=(Exception,) if generator.random() < 0.2 else tuple(supported),
+        ),
+        "retry_on_error": generator.sample(retried, generator.randrange(4)),
+        "retry_on_timeout": generator.random() < 0.5,
+        "health_check_interval": generator.choice([0, 1]),
+        "protocol": generator.choice([2, 3]),
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": 10,
+    }
+
+
+@pytest.fixture
+def leash(embedded: RealServer) -> Leash:
+    leash = Leash(embedded)
+    leash.load(one=BROAD)
+    leash.admin.mset({f"t:{number}": number for number in range(READABLE)})
+    return leash
+
+
+@pytest.fixture
+def proxy(leash: Leash) -> Iterator[Proxy]:
+    print(f"KEYLEASH_ROUNDS={ROUNDS} KEYLEASH_SEED={SEED}")
+    proxy = Proxy(leash.server.port, SEED)
+    proxy.chance = 0.2
+    yield proxy
+    proxy.stop()
+    print(proxy.fates)
+
+
+def test_threads_behind_a_proxy_run_nothing_twice(leash: Leash, proxy: Proxy) -> None:
+    """Whatever their client retries."""
+    ledger, generator = Ledger(), random.Random(SEED)
+    token = leash.issue("one").token
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        for _ in range(ROUNDS):
+            options = options_of(generator, Retry)
+            pool = keyleash.pool(f"redis://127.0.0.1:{proxy.port}", token, **options)
+            agent = redis.Redis(connection_pool=pool)
+            callers = [
+                Caller(agent, ledger, random.Random(generator.random())) for _ in range(THREADS)
+            ]
+            list(threads.map(lambda caller: run(caller.work()), callers))
+            pool.disconnect()
+
+    ledger.compare(leash)
+
+
+def test_cancelled_tasks_behind_a_proxy_run_nothing_twice(leash: Leash, proxy: Proxy) -> None:
+    """Whatever their client retries, and whenever they are cancelled."""
+    ledger, generator = Ledger(), random.Random(SEED)
+    token = leash.issue("one").token
+
+    async def storm() -> None:
+        for _ in range(ROUNDS):
+            options = options_of(generator, AsyncRetry)
+            pool = keyleash.asyncio.pool(
+                f"redis://127.0.0.1:{proxy.port}",
+                token,
+                pool_class=redis.asyncio.BlockingConnectionPool,
+                max_connections=TASKS // 2,
+                timeout=1,
+                **options,
+            )
+            agent = redis.asyncio.Redis(connection_pool=pool)
+            tasks = [
+                asyncio.ensure_future(
+                    Caller(agent, ledger, random.Random(generator.random())).work()
+                )
+                for _ in range(TASKS)
+            ]
+            for task in generator.sample(tasks, TASKS // 2):
+                await asyncio.sleep(generator.random() * 0.01)
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if result is not None and not isinstance(result, asyncio.CancelledError):
+                    raise result
+            await pool.disconnect()
+
+    asyncio.run(storm())
+    ledger.compare(leash)
