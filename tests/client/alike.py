@@ -126,8 +126,11 @@ class FakeClock:
         self.started = self.now
         self.slept: list[float] = []
         self.at: dict[float, Callable[[], Any]] = {}
-        client._clock = self._read
-        client._sleep = self._async_sleep if isinstance(client, Awaited) else self._sleep
+        guarded = client.connection_pool.connection_class
+        guarded.clock = staticmethod(self._read)
+        guarded.sleep = staticmethod(
+            self._async_sleep if isinstance(client, Awaited) else self._sleep
+        )
 
     @property
     def passed(self) -> float:

@@ -46,8 +46,8 @@ def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
     assert leash.admin.get("t:a") == b"1"
 
 
-def test_from_pool_takes_the_pool_over_and_a_given_pool_is_left_open(one_leash: Leash) -> None:
-    """As with redis-py: who makes the pool closes it, but for from_pool."""
+def test_given_pool_is_copied_and_left_alone(one_leash: Leash) -> None:
+    """Its connections are not guarded; the client closes its copy."""
 
     async def work() -> None:
         token = one_leash.issue("one").token
@@ -61,8 +61,9 @@ def test_from_pool_takes_the_pool_over_and_a_given_pool_is_left_open(one_leash: 
             agent = make(pool, token=token)
             await agent.set("t:a", "x")
             await agent.aclose()
-            open_now = [connection.is_connected for connection in pool._available_connections]
-            assert open_now == [not owned]
+            own = agent.connection_pool._available_connections
+            assert [connection.is_connected for connection in own] == [False]
+            assert pool._available_connections == []
             await pool.aclose()
 
     running(work)
@@ -99,7 +100,7 @@ def test_client_method_and_subclass_stay_guarded(one_leash: Leash) -> None:
         async with agent, agent.client() as own:
             assert type(own) is type(agent) is Mine
             assert own.connection is not None
-            assert own._wait_s == 2
+            assert own.connection.wait_s == 2  # type: ignore[attr-defined]
             await own.set("t:a", "x")
             with pytest.raises(keyleash.KeyNotGrantedError):
                 await own.get("u:a")

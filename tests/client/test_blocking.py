@@ -228,20 +228,6 @@ def test_stream_and_group_named_like_options_are_not_taken_for_them(leash: Leash
 
 
 @EITHER
-def test_connection_is_given_back_between_polls(leash: Leash) -> None:
-    """A pool of one connection serves others while a call waits."""
-    client = agent(leash, max_connections=1)
-    clock = FakeClock(client)
-    pool = client.connection_pool
-    lent: list[int] = []
-    for step in range(1, 5):
-        clock.at[step / 5] = lambda: lent.append(len(pool._in_use_connections))
-
-    assert client.blpop("t:list", 1) is None
-    assert lent == [0] * 4
-
-
-@EITHER
 def test_callback_sees_no_poll_but_the_answer(leash: Leash) -> None:
     """One that cannot read a null is not asked to while the call waits."""
     client = agent(leash)

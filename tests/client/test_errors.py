@@ -326,7 +326,6 @@ def unreachable(client: keyleash.Redis) -> None:
         lambda r: r.execute_command(),
         lambda r: r.execute_command(None),
         lambda r: r.execute_command("GET", "t:list"),
-        lambda r: r.pubsub(),
         unreachable,
     ],
 )

@@ -244,32 +244,6 @@ def test_pipeline_whose_reply_is_lost_ran_once(
 
 
 @EITHER
-def test_results_of_earlier_calls_survive_a_later_one_whose_reply_is_lost(
-    leash: Leash, proxy: Proxy
-) -> None:
-    """The error stands where an answer is missing; with raise_on_error it is raised."""
-    client: Any = leash.agent("one", port=proxy.port, retry=EAGER)
-    client.ping()
-    for raise_on_error in (False, True):
-        pipe = client.pipeline(transaction=False)
-        for number in range(400):
-            pipe.incr("t:n" if number // 128 != 1 else "t:marked")
-        proxy.fate = Fate.DROP
-        before = int(leash.admin.get("t:n") or 0)
-
-        if raise_on_error:
-            with pytest.raises(ConnectionError):
-                pipe.execute()
-        else:
-            results = pipe.execute(raise_on_error=False)
-            assert results[:128] == list(range(1, 129))
-            assert all(isinstance(result, ConnectionError) for result in results[128:])
-        proxy.fate = Fate.PASS
-        assert int(leash.admin.get("t:n")) == before + 128
-    assert leash.admin.get("t:marked") == b"256"
-
-
-@EITHER
 def test_blocking_call_whose_reply_is_lost_is_not_made_again(leash: Leash, proxy: Proxy) -> None:
     """It may have taken an element along."""
     client: Any = leash.agent("one", port=proxy.port, retry=EAGER)

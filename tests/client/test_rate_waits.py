@@ -189,9 +189,9 @@ def test_wait_belongs_to_every_way_of_making_a_client(one_leash: Leash) -> None:
         kind.from_url(one_leash.server.url, token=token, wait=2),
         kind.from_pool(client.connection_pool, token=token, wait=2),
     ):
-        assert made._wait_s == 2
+        assert made.connection_pool.connection_class.wait_s == 2
         if not isinstance(made, Awaited):
-            assert kind(token=token)._wait_s == 0
+            assert kind(token=token).connection_pool.connection_class.wait_s == 0
 
 
 @pytest.mark.parametrize("wait", [-1, float("nan"), -0.001])

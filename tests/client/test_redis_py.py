@@ -119,7 +119,7 @@ def test_release_is_announced_to_whoever_renews_credentials(leash: Leash) -> Non
     client.set("t:a", 1)
     client.set("t:a", 2)
 
-    assert released == pool._available_connections * 2
+    assert released == client.connection_pool._available_connections * 2
 
 
 def test_connections_are_counted_for_whoever_measures(

@@ -17,8 +17,7 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 import keyleash
 from client.alike import EITHER, ONE_EITHER
-from keyleash import TokenRevokedError, correlation
-from keyleash.operator.tokens import revoke
+from keyleash import correlation
 from support.leash import Leash, grant
 from support.redis_py import needs_redis_py_8
 
@@ -263,19 +262,6 @@ def test_client_side_cache_is_denied_when_the_client_is_made(
 def test_mget_of_nothing_is_an_empty_list(leash: Leash) -> None:
     """redis-py takes the server's arity error for an empty reply, and so does this client."""
     assert leash.agent("one").mget([]) == []
-
-
-@EITHER
-def test_empty_response_never_hides_a_refusal(leash: Leash) -> None:
-    """An agent whose token is gone must not go on as if nothing were stored."""
-    issued = leash.issue("one")
-    client = leash.client(issued.token)
-    with pytest.raises(keyleash.KeyNotGrantedError):
-        client.execute_command("MGET", "u:a", **{EMPTY_RESPONSE: []})
-
-    revoke(leash.store, token_id=issued.id)
-    with pytest.raises(TokenRevokedError):
-        client.mget([])
 
 
 @EITHER

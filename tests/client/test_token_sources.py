@@ -130,7 +130,7 @@ def test_own_connection_keeps_the_provider(one_leash: Leash) -> None:
     """`client()` makes a client that rotates as well."""
     first = one_leash.issue("one")
     second = one_leash.issue("one").token
-    client = client_of(one_leash, Tokens(first.token, first.token, second)).client()
+    client = client_of(one_leash, Tokens(first.token, second)).client()
     client.incr("t:n")
     revoke(one_leash.store, token_id=first.id)
 

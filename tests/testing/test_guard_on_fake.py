@@ -120,12 +120,14 @@ def test_blocking_command_waits_in_the_client_and_not_in_the_fake(
     async def acall() -> Any:
         pool = fake_async_redis(server).connection_pool
         async with keyleash.asyncio.Redis(connection_pool=pool, token=token) as client:
-            client._sleep = asleep
+            slow: Any = client.connection_pool.connection_class
+            slow.sleep = staticmethod(asleep)
             return await client.execute_command(name, *WAITING[name])
 
     if kind == "sync":
         client = keyleash.Redis(connection_pool=admin.connection_pool, token=token)
-        client._sleep = sleep
+        slow: Any = client.connection_pool.connection_class
+        slow.sleep = staticmethod(sleep)
         got = client.execute_command(name, *WAITING[name])
     else:
         got = asyncio.run(acall())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 from hiredis import pack_command
 from redis import ConnectionPool
 from redis.event import AfterConnectionReleasedEvent
 from redis.exceptions import DataError, RedisError
 
-from keyleash.client.flow import NothingYet
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import Argument
 
@@ -25,30 +25,31 @@ else:
 
 
 def checkout(pool: Any) -> Any:
-    """Return a connection that is ready to send, like `pool.get_connection()`.
+    """Return a connection that is ready to send, like `pool.get_connection()`, or None.
 
     `ConnectionPool.get_connection` and `release` take longer than the rest of the client's work
     for a call: they count connections for OpenTelemetry even if it is off. This fast path, under
-    the pool's lock, serves only that class, and only the normal case.
+    the pool's lock, serves only that class: None means that the pool is another, or is measured.
 
     Raises:
         RedisError: as the pool raises it.
     """
-    if _is_plain(pool):
-        pool._checkpid()
-        with pool._lock:
-            free = pool._available_connections
-            connection = free.pop() if free else None
-            if connection is not None:
-                pool._in_use_connections.add(connection)
-        if connection is not None and _is_ready(connection, pool):
-            return connection
+    if not _is_plain(pool):
+        return None
+    pool._checkpid()
+    with pool._lock:
+        free = pool._available_connections
+        connection = free.pop() if free else None
+        if connection is not None:
+            pool._in_use_connections.add(connection)
+    if connection is not None and _is_ready(connection, pool):
+        return connection
     return pool.get_connection()
 
 
 def checkin(pool: Any, connection: Any) -> None:
-    """Return a connection to its pool, like `pool.release(connection)`."""
-    if not _is_plain(pool) or connection.should_reconnect() or not pool.owns_connection(connection):
+    """Return a connection that was checked out, like `pool.release(connection)`."""
+    if connection.should_reconnect() or not pool.owns_connection(connection):
         pool.release(connection)
         return
     pool._checkpid()
@@ -97,6 +98,20 @@ def later(connection: Any, longer_s: float) -> dict[str, float]:
     return {}
 
 
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+
+def copy_error(error: ErrorT) -> ErrorT:
+    """Return a copy, since each reader raises its own; the error itself if it cannot be copied."""
+    try:
+        duplicate = copy.copy(error)
+    except Exception:
+        return error
+    # An exception class with its own signature may be rebuilt from wrong arguments.
+    is_same = type(duplicate) is type(error) and str(duplicate) == str(error)
+    return duplicate if is_same else error
+
+
 class BufferedReply:
     """A buffered reply that redis-py's response parser reads like a connection.
 
@@ -119,6 +134,11 @@ class BufferedReply:
         """Return whether reading it raises."""
         return isinstance(self._reply, Exception)
 
+    @property
+    def value(self) -> Any:
+        """The decoded reply, or the exception."""
+        return self._reply if self.is_error else self.read_response()
+
     def read_response(self, disable_decoding: bool = False) -> Any:
         if isinstance(self._reply, Exception):
             raise self._reply
@@ -137,29 +157,6 @@ class UnreplicatedReply(BufferedReply):
         self.short = short
 
 
-class AsyncBufferedReply:
-    """The async twin of `BufferedReply`."""
-
-    __slots__ = ("_hand",)
-
-    def __init__(self, hand: BufferedReply) -> None:
-        self._hand = hand
-
-    async def read_response(self, disable_decoding: bool = False) -> Any:
-        return self._hand.read_response(disable_decoding)
-
-
-def require_reply(reply: Any) -> BufferedReply:
-    """Return the reply to a poll.
-
-    Raises:
-        NothingYet: the reply is null.
-    """
-    if reply is None:
-        raise NothingYet
-    return BufferedReply(reply)
-
-
 def _decoded(reply: Any, encoder: Any) -> Any:
     match reply:
         case bytes():
@@ -172,14 +169,8 @@ def _decoded(reply: Any, encoder: Any) -> Any:
             return reply
 
 
-Words: TypeAlias = tuple[Argument, ...]
-
-
-def pack(request: Sequence[Argument], encoder: Any = None) -> list[bytes]:
+def pack(request: Sequence[Argument]) -> list[bytes]:
     """Encode *request* with hiredis.
-
-    Args:
-        encoder: Encodes words that hiredis rejects, or raises its own error.
 
     Raises:
         DataError: a word is of a type that cannot be sent.
@@ -192,28 +183,11 @@ def pack(request: Sequence[Argument], encoder: Any = None) -> list[bytes]:
     except BaseException:
         del request
         raise
-    try:
-        return _pack_encoded(request, encoder)
-    except Exception as error:
-        del request
-        raise error.with_traceback(None) from None
-
-
-def _pack_encoded(request: Sequence[Argument], encoder: Any) -> list[bytes]:
-    if encoder is not None:
-        request = [encoder.encode(word) for word in request]
     plain: list[Any] = [bytes(word) if isinstance(word, bytearray) else word for word in request]
     try:
         return [pack_command(tuple(plain))]
     except TypeError as error:
+        del request, plain
         why = str(error)
     # Without the TypeError as its context, which would show the request.
     raise DataError(why)
-
-
-def encode_commands(commands: Sequence[Words], encoder: Any) -> Sequence[Words]:
-    """Encode words as an async connection's own packer would, if hiredis would differ."""
-    if encoder.encoding == "utf-8" and encoder.encoding_errors == "strict":
-        # hiredis encodes the same way.
-        return commands
-    return [(words[0], *map(encoder.encode, words[1:])) for words in commands]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError, WatchError
@@ -54,6 +55,7 @@ class AsyncGuarded(Guarding):
     """Mixed in before a connection class of redis-py."""
 
     sent_once = AsyncSentOnce
+    sleep: Callable[[float], Any] = staticmethod(asyncio.sleep)
 
     async def connect(self, *args: Any, **options: Any) -> Any:
         """Like redis-py's, whose own commands need no guard."""
@@ -96,11 +98,11 @@ class AsyncGuarded(Guarding):
             above: Any = super()
             await above.send_packed_command(self._packed_native(args), check_health)
         elif self._dialogue.is_plain(args):
-            call = self._dialogue.call_of((args,))
-            await self._send(call, check_health)
+            call = self._dialogue.call_of((self._encoded(args),))
+            await self._send([call], check_health)
             self._dialogue.due.append(call)
         else:
-            await self._send_all([args], check_health)
+            await self._send_all([self._encoded(args)], check_health)
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send what `pack_command` or `pack_commands` returned; otherwise like `send_command`."""
@@ -108,9 +110,7 @@ class AsyncGuarded(Guarding):
             raise foreign_bytes()
         await self._send_all(command, check_health)
 
-    async def read_response(
-        self, disable_decoding: bool = False, *args: Any, **options: Any
-    ) -> Any:
+    async def read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
         """Return the next reply.
 
         Raises:
@@ -123,7 +123,7 @@ class AsyncGuarded(Guarding):
             if dialogue.due and not self._handshakes:
                 return await self._drive(dialogue.receive(disable_decoding), options)
             above: Any = super()
-            return await above.read_response(disable_decoding, *args, **options)
+            return await above.read_response(disable_decoding=disable_decoding, **options)
         try:
             reply = await self._receive(Receive(disable_decoding), options)
         except ResponseError as error:
@@ -131,6 +131,27 @@ class AsyncGuarded(Guarding):
             return await self._drive(flow, options, received=error)
         dialogue.due.clear()
         return dialogue.finished(call.commands[0], reply)
+
+    async def call(self, call: Call) -> Any:
+        """Make a call of a guard on a connection from which nothing is to be read.
+
+        Returns:
+            The reply, undecoded.
+        """
+        return await self._drive(self._dialogue.answered(call), {}, check_health=True)
+
+    async def exchange(
+        self, calls: Sequence[Call], answer: Callable[[Call, list[Any]], None]
+    ) -> None:
+        """Make calls in one packet; otherwise like `Dialogue.exchange`."""
+        for call in calls:
+            call.commands = [self._encoded(words) for words in call.commands]
+        try:
+            await self._drive(self._dialogue.exchange(calls, answer), {}, check_health=True)
+        except BaseException:
+            # The next user would read the replies to the other calls.
+            await self.disconnect()
+            raise
 
     async def _send_all(self, commands: Any, check_health: bool) -> None:
         try:
@@ -147,14 +168,14 @@ class AsyncGuarded(Guarding):
     # The request contains the token, so no function that reads has it in a local variable: error
     # reports may show local variables.
 
-    async def _send(self, call: Call, check_health: bool) -> None:
+    async def _send(self, calls: Sequence[Call], check_health: bool) -> None:
         above: Any = super()
         if not self._is_open:
             await self.connect()
         elif check_health and not self._dialogue.is_watching:
             await self.check_health()
         try:
-            await above.send_packed_command(self._packed(call), check_health=False)
+            await above.send_packed_command(self._packed(calls), check_health=False)
         except Exception as error:
             # All of it may have been sent before the loss was seen.
             raise (sent(error) if is_lost(error) else error) from None
@@ -164,7 +185,7 @@ class AsyncGuarded(Guarding):
         try:
             if action.longer_s:
                 options = {**options, **later(above, action.longer_s)}
-            reply = await above.read_response(action.undecoded, **options)
+            reply = await above.read_response(disable_decoding=action.undecoded, **options)
         except Exception as error:
             raise (sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
         if reply is None and action.longer_s:
@@ -193,8 +214,8 @@ class AsyncGuarded(Guarding):
             nonlocal check_health, received
             check, check_health = check_health and self._dialogue.is_idle, False
             match action:
-                case Send(call):
-                    return await self._send(call, check)
+                case Send(calls):
+                    return await self._send(calls, check)
                 case SendNative(words):
                     return await above.send_packed_command(self._packed_native(words), check)
                 case Receive() if received is not None:
@@ -206,7 +227,7 @@ class AsyncGuarded(Guarding):
                     await above.send_packed_command(self._packed_native(words), check)
                     return await above.read_response(disable_decoding=True)
                 case Pause(seconds):
-                    return await asyncio.sleep(seconds)
+                    return await self.sleep(seconds)
                 case Ask.TOKEN:
                     return self.session.accept_token(await aasked(self.session.token))
 

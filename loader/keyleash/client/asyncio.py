@@ -3,107 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import time
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import redis.asyncio
 import redis.asyncio.client
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import DataError, MasterDownError, ReadOnlyError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import MasterDownError, ReadOnlyError
 
-from keyleash.client._redis_py import (
-    AsyncBufferedReply,
-    BufferedReply,
-    UnreplicatedReply,
-    encode_commands,
-    pack,
-    require_reply,
-)
-from keyleash.client.blocking import call_patiently, may_block
+from keyleash.client._redis_py import BufferedReply, UnreplicatedReply
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.flow import (
-    Ask,
-    BatchCall,
-    Flow,
-    NothingYet,
-    Pause,
-    Plain,
-    Queued,
-    QueuedCommand,
-    RateWait,
-    adrive,
-    longest_wait,
-)
-from keyleash.client.recovery import fetch_guard, recover
-from keyleash.client.replication import Read, WaitConnection, call_with_replicas, commands_of
-from keyleash.client.session import GuardedTransport, Session
-from keyleash.client.tokens import AsyncTokenSource, aasked, token_from_env, url_from_env
-from keyleash.client.unsupported import (
-    UnsupportedInClient,
-    UnsupportedInPipeline,
-    require_no_cache,
-    require_no_watches,
-)
+from keyleash.client.dialogue import Call
+from keyleash.client.flow import RateWait
+from keyleash.client.pools import guarded_pool
+from keyleash.client.session import Session
+from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
+from keyleash.client.unsupported import require_no_cache
 from keyleash.client.whoami import WhoAmI
-from keyleash.errors import LeashError, NotReplicatedError
+from keyleash.errors import NotReplicatedError, RateLimitedError
 from keyleash.store.wire import BatchMode
 
 
-class Pipeline(UnsupportedInPipeline, redis.asyncio.client.Pipeline):  # type: ignore[misc]
-    """Made by `keyleash.asyncio.Redis.pipeline`; it queues commands like redis-py's."""
-
-    # The parser of redis-py's pipeline handles WATCH, which is never sent here.
-    parse_response = redis.asyncio.Redis.parse_response
-
-    async def transaction(self, *args: Any, **options: Any) -> Any:
-        """A transaction of the same client."""
-        return await self._client.transaction(*args, **options)
-
-    async def __aenter__(self) -> Self:
-        return self
+class Pipeline(redis.asyncio.client.Pipeline):
+    """Made by `keyleash.asyncio.Redis.pipeline`; redis-py's, over guarded connections."""
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the queued commands; return one result for each, in order."""
-        commands: Any = self.command_stack
+        commands = self.command_stack
         try:
-            if not commands:
-                return []
-            results = await self._results(commands)
-            if raise_on_error:
-                self.raise_first_error(commands, results)
-            return results
-        finally:
-            await self.reset()  # type: ignore[no-untyped-call]
-
-    async def _results(self, commands: list[Queued]) -> list[Any]:
-        try:
-            answers = await self._transport.run(self._flow(commands))
-        except LeashError as denial:
-            self._name_denied(denial, commands)
-            raise
+            results: list[Any] = await super().execute(raise_on_error)
         except NotReplicatedError as short:
-            raise short.about(await self._parsed(short.reply, commands)) from short.__cause__
-        return await self._parsed(answers, commands)
+            raise short.about(self._parsed(commands, short.reply)) from short.__cause__
+        return results
 
-    async def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
-        return [await self._result(*answer) for answer in zip(answers, commands, strict=True)]
-
-    async def _result(self, answer: BufferedReply | Exception, queued: Queued) -> Any:
-        if isinstance(answer, Exception):
-            return answer
-        words, options = queued
-        source: Any = AsyncBufferedReply(answer)
-        try:
-            response = await self.parse_response(source, words[0], **options)
-        except ResponseError as error:
-            return error
-        return self._transport.session.final_response(words[0], response)
+    def _parsed(self, commands: Sequence[Any], replies: Sequence[Any]) -> list[Any]:
+        """Return the results of commands that were done, as `execute` does."""
+        return [
+            reply if isinstance(reply, Exception) else _response(self, reply, words[0], options)
+            for (words, options), reply in zip(commands, replies, strict=True)
+        ]
 
 
 class Batch(Pipeline):
@@ -113,8 +53,8 @@ class Batch(Pipeline):
         results: The results of the last `execute`, or of leaving the block.
     """
 
-    def __init__(self, client: Redis, transport: GuardedTransport) -> None:
-        super().__init__(client, transport, transaction=True)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.results: list[Any] = []
 
     async def __aenter__(self) -> Self:
@@ -133,28 +73,39 @@ class Batch(Pipeline):
         commands: Any = self.command_stack
         self.results = []
         try:
-            self.results = await super().execute(raise_on_error=False)
+            self.results = results = await super().execute(raise_on_error=False)
         except NotReplicatedError as short:
             self.results = short.reply
             raise
         if raise_on_error:
-            self.raise_first_error(commands, self.results)
-        return self.results
+            self.raise_first_error(commands, results)
+        return results
 
 
-class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
+def _response(client: Any, reply: Any, name: str | bytes, options: dict[str, Any]) -> Any:
+    """Return what redis-py makes of a reply that was read."""
+    # The sync client's parser does the same without I/O.
+    parse: Any = redis.Redis.parse_response
+    return parse(
+        client, reply if isinstance(reply, BufferedReply) else BufferedReply(reply), name, **options
+    )
+
+
+class Redis(redis.asyncio.Redis):
     """A drop-in `redis.asyncio.Redis` for the holder of a token.
 
     Every command goes through the guard of the token's identity. A denial is raised
     as a `LeashError`; every other reply and error is as in redis-py. A command that was sent is
-    never sent again, whatever the retry policy, since it may have run: only connecting is
-    retried.
+    never sent again, whatever the retry policy, since it may have run, unless its reply says that
+    nothing ran.
 
     Args:
         token: The agent's token, which never appears in a repr, log or exception; or a callable
             that returns it, such as a `TokenFile`, or a coroutine function. It is called at the
             first use, and again, once per call, after TOKEN_EXPIRED or TOKEN_REVOKED; then the
             call is repeated. It must return tokens of one identity.
+            With a pool of guarded connections, such as `keyleash.asyncio.pool` returns, it is left
+            out. Of another pool a copy is used.
         wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
             that one call may sleep in all.
         correlation: The correlation id of calls outside of `keyleash.correlation` blocks, or a
@@ -171,31 +122,39 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         CommandRefusedError: a client-side cache is requested.
     """
 
-    _clock: Callable[[], float] = staticmethod(time.monotonic)
-    _sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
-
     def __init__(
         self,
         *,
-        token: AsyncTokenSource,
+        token: AsyncTokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
         coalesce: bool = False,
+        single_connection_client: bool = False,
         **kwargs: Any,
     ) -> None:
         require_no_cache(kwargs)
-        self._session = Session(token, is_async=True, correlation=correlation)
-        self._wait_s = longest_wait(wait)
-        self._coalesce = coalesce
+        plain = redis.asyncio.Redis(**kwargs)
+        pool = guarded_pool(plain, token, wait, correlation)
+        is_own = plain.auto_close_connection_pool or pool is not plain.connection_pool
+        plain.auto_close_connection_pool = False
+        super().__init__(
+            connection_pool=pool,
+            single_connection_client=single_connection_client,
+            event_dispatcher=kwargs.get("event_dispatcher"),
+        )
+        self.auto_close_connection_pool = is_own
+        self._session: Session = pool.connection_class.session
+        # A parser of the user's own reads from a connection.
+        has_own_parser = type(self).parse_response is not redis.asyncio.Redis.parse_response
+        self._coalesce = coalesce and not has_own_parser
         self._coalescing: Coalescer | None = None
-        super().__init__(**kwargs)
 
     @classmethod
     def from_url(  # type: ignore[override]
         cls,
         url: str,
         *,
-        token: AsyncTokenSource,
+        token: AsyncTokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
         coalesce: bool = False,
@@ -204,7 +163,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         """Like `redis.asyncio.Redis.from_url`, for the holder of *token*."""
         require_no_cache(kwargs)
         single_connection_client = kwargs.pop("single_connection_client", False)
-        client = cls(
+        return cls(
             connection_pool=redis.asyncio.ConnectionPool.from_url(url, **kwargs),
             single_connection_client=single_connection_client,
             token=token,
@@ -212,8 +171,6 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             correlation=correlation,
             coalesce=coalesce,
         )
-        client.auto_close_connection_pool = True
-        return client
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
@@ -232,11 +189,11 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         return cls.from_url(url_from_env(), token=token_from_env(), **options)
 
     @classmethod
-    def from_pool(  # type: ignore[override]
+    def from_pool(
         cls,
         connection_pool: redis.asyncio.ConnectionPool,
         *,
-        token: AsyncTokenSource,
+        token: AsyncTokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
         coalesce: bool = False,
@@ -258,7 +215,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         sentinel: Sentinel,
         service_name: str,
         *,
-        token: AsyncTokenSource,
+        token: AsyncTokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
         coalesce: bool = False,
@@ -285,9 +242,6 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         return type(self)(
             connection_pool=self.connection_pool,
             single_connection_client=True,
-            token=self._session.token,
-            wait=self._wait_s,
-            correlation=self._session.correlation,
             coalesce=self._coalesce,
         )
 
@@ -299,7 +253,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         command that waits may be overtaken by others of the same call. As in EXEC, the error of a
         command takes the place of its result; unlike EXEC, so does a wrong number of arguments.
         """
-        return Pipeline(self, self._transport(), transaction, shard_hint)
+        return Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def batch(self) -> Batch:
         """Queue commands in an `async with` block; leaving it runs all of them, or none.
@@ -307,24 +261,7 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         The results are in `results` after the block. A denial is raised, with the number of its
         command in the details as `item`. An exception in the block discards the commands.
         """
-        return Batch(self, self._transport())
-
-    async def transaction(
-        self,
-        func: Callable[[Any], Any],
-        *watches: Any,
-        shard_hint: Any = None,
-        value_from_callable: bool = False,
-        watch_delay: float | None = None,
-    ) -> Any:
-        """Like redis-py's, without *watches*: WATCH cannot go through a guard."""
-        require_no_watches(watches)
-        async with self.pipeline(True, shard_hint) as pipe:
-            value = func(pipe)
-            if inspect.isawaitable(value):
-                value = await value
-            results = await pipe.execute()
-            return value if value_from_callable else results
+        return Batch(self.connection_pool, self.response_callbacks, True, None)
 
     async def whoami(self) -> WhoAmI:
         """Return the identity, the expiry and what is left of each limit, as its guard reports it.
@@ -334,17 +271,35 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
         Raises:
             LeashError: As of every call: the token is over, or the identity is suspended.
         """
-        call = BatchCall(BatchMode.WHOAMI, [])
-        reply: WhoAmI = await self._connected("batch_digest", self._call_whoami, call)
-        return reply
+        async with self._connected() as connection:
+            return self._session.whoami(await connection.call(Call([], BatchMode.WHOAMI)))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        """Check out a connection."""
+        if self.single_connection_client:
+            await self.initialize()
+            async with self._single_conn_lock:
+                yield self.connection
+            return
+        connection = await self.connection_pool.get_connection()
+        try:
+            yield connection
+        finally:
+            await self.connection_pool.release(connection)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
-        if self._wait_s or may_block(args[0]):
-            return await self._run(
-                call_patiently(args, options, RateWait(self._wait_s), self._clock)
-            )
-        return await self._one(args, options)
+        if not self._coalesce or goes_alone(args[0]):
+            return await self._alone(args, options)
+        guarded: Any = self.connection_pool.connection_class
+        waiting = RateWait(guarded.wait_s)
+        while True:
+            try:
+                return await self._coalesced(args, options)
+            except RateLimitedError as denial:
+                pause = waiting.pause([denial])
+            await guarded.sleep(pause.seconds)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close the client; commands that are not yet sent fail."""
@@ -352,192 +307,62 @@ class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
             self._coalescing.close()
         await super().aclose(close_connection_pool)
 
-    async def _one(self, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Send one command, possibly coalesced with others."""
-        if not self._coalesce or goes_alone(words[0]):
-            return await self._connected("digest", self._call, words, options)
+    async def _coalesced(self, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         loop = asyncio.get_running_loop()
         if self._coalescing is None or self._coalescing.loop is not loop:
             self._coalescing = Coalescer(
-                self._transport(), self.connection_pool, bool(self.single_connection_client), loop
+                self._session,
+                self.connection_pool,
+                self._connected,
+                bool(self.single_connection_client),
+                loop,
             )
-        reply = await self._coalescing.join(words, options)
+        reply = await self._coalescing.join(words)
         if reply is None:
-            return await self._coalescing.alone(words, options)
-        response = self._parsed(reply, words[0], options)
+            return await self._coalescing.alone(self._alone(words, options))
+        response = _response(self, reply, words[0], options)
         if hasattr(response, "__await__"):
             response = await response
-        response = self._session.final_response(words[0], response)
         if isinstance(reply, UnreplicatedReply):
             raise reply.short.about(response)
         return response
 
-    def _parsed(self, reply: BufferedReply, name: str | bytes, options: dict[str, Any]) -> Any:
-        """Return the response that redis-py makes of a buffered reply, or an awaitable of it."""
-        if type(self).parse_response is redis.asyncio.Redis.parse_response:
-            # The sync client's parser does the same without the cost of a coroutine.
-            parse: Any = redis.Redis.parse_response
-            return parse(self, reply, name, **options)
-        source: Any = AsyncBufferedReply(reply)
-        return self.parse_response(source, name, **options)
-
-    def _transport(self) -> GuardedTransport:
-        return GuardedTransport(
-            self._session, self._wait_s, self._run, self._connected, self._call, self._encoder
-        )
-
-    async def _run(self, flow: Flow) -> Any:
-        return await adrive(flow, self._perform)
-
-    async def _perform(self, action: Pause | QueuedCommand | BatchCall) -> Any:
-        match action:
-            case Pause(seconds):
-                return await self._sleep(seconds)
-            case QueuedCommand(words, options, poll=True):
-                return await self._connected("digest", self._poll, words, options)
-            case QueuedCommand(words, options):
-                return await self._one(words, options)
-            case BatchCall():
-                return await self._connected("batch_digest", self._call_batch, action)
-
-    async def _connected(self, kind: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Make a call on a connection; recover if the reply says that nothing ran.
-
-        Args:
-            kind: The field of the guard record that names the script.
-        """
-        session = self._session
+    async def _alone(self, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         pool = self.connection_pool
-        if self.single_connection_client:
-            await self.initialize()
-        connection = self.connection or await pool.get_connection()
-        if self.single_connection_client:
-            await self._single_conn_lock.acquire()
+        is_single = self.single_connection_client
+        connection: Any = None if is_single else await pool.get_connection()
         try:
-            if session.guard is None:
-                await adrive(fetch_guard(session), partial(self._on, connection, call, args))
-            called = session.guard
+            if connection is None:
+                return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
             try:
-                return await self._make(connection, call, args)
-            except session.recoverable as error:
-                flow = recover(session, called, error, kind)
-            return await adrive(flow, partial(self._on, connection, call, args))
-        except (ReadOnlyError, MasterDownError):
-            # The server is no longer a primary, and its name may resolve to another one by now.
-            await connection.disconnect(nowait=True)
-            raise
-        except (ResponseError, DataError, NothingYet, NotReplicatedError):
-            # The reply was read, or the request was never sent: the connection is clean.
-            raise
-        except BaseException:
-            # A late reply must not be read as that of the next command.
-            await connection.disconnect(nowait=True)
-            raise
+                await connection.send_command(*words)
+                return await self.parse_response(connection, words[0], **options)
+            except Exception as error:
+                return await self._retried(connection, error, words, options)
+        except NotReplicatedError as short:
+            raise short.about(_response(self, short.reply, words[0], options)) from short.__cause__
         finally:
-            try:
-                if self.single_connection_client and connection.should_reconnect():
-                    await connection.disconnect()
-                    await connection.connect()
-            finally:
-                if self.single_connection_client:
-                    self._single_conn_lock.release()
-                if not self.connection:
-                    await pool.release(connection)
+            if connection is not None:
+                await pool.release(connection)
 
-    async def _make(self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Make a call, and wait for replicas if its identity's policy says so."""
-        guard = self._session.guard
-        if guard is None or not guard.wait_replicas:
-            return await call(connection, *args)
-        guard = self._session.guard_awaiting_replicas(commands_of(args[0]))
-        if guard is None:
-            return await call(connection, *args)
-        wait_connection = WaitConnection(connection, guard)
-        has_written = partial(self._session.has_written, args[0])
-        follow = partial(self._follow, wait_connection, call, args)
-        return await adrive(call_with_replicas(wait_connection, guard, has_written), follow)
-
-    @staticmethod
-    async def _follow(
-        wait_connection: Any, call: Callable[..., Any], args: tuple[Any, ...], action: Any
+    async def _retried(
+        self,
+        connection: Any,
+        first: Exception | None,
+        words: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
-        """Make a call with WAIT behind it, or read the reply to WAIT."""
-        if action is Read.REPLY:
-            reply = await wait_connection.read_wait_reply()
-            if reply is None:
-                # After a given timeout redis-py leaves the connection open, and the next user would
-                # read the reply when it comes.
-                await wait_connection.disconnect(nowait=True)
-                raise RedisTimeoutError("Timeout reading the reply to WAIT")
-            return reply
-        return await call(wait_connection, *args)
+        """Follow the retry policy of a connection after its first error."""
+        if isinstance(first, ReadOnlyError | MasterDownError):
+            # It is no longer a primary, and its name may resolve to another one by now.
+            await connection.disconnect(nowait=True)
 
-    async def _on(
-        self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], action: Any
-    ) -> Any:
-        """Carry out an action of `recover`."""
-        if isinstance(action, Plain):
-            await connection.send_packed_command(pack(action.words))
-            return await connection.read_response(disable_decoding=True)
-        if isinstance(action, Pause):
-            return await self._sleep(action.seconds)
-        if action is Ask.TOKEN:
-            return self._session.accept_token(await aasked(self._session.token))
-        return await self._make(connection, call, args)
+        async def again() -> Any:
+            nonlocal first
+            if first is not None:
+                error, first = first, None
+                raise error
+            await connection.send_command(*words)
+            return await self.parse_response(connection, words[0], **options)
 
-    # No function that reads a reply has the request, which contains the token, in a local
-    # variable: error reports may show local variables.
-
-    def _packed(self, connection: Any, words: tuple[Any, ...]) -> list[bytes]:
-        encoder = connection.encoder
-        (words,) = encode_commands([words], encoder)
-        return pack(self._session.request(words, connection.get_protocol()), encoder)
-
-    async def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        await connection.send_packed_command(self._packed(connection, words))
-        return await self._read(connection, words, options)
-
-    async def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        await connection.send_packed_command(self._packed(connection, words))
-        try:
-            reply = await connection.read_response(disable_decoding=NEVER_DECODE in options)
-        except ResponseError as error:
-            reply = error
-        return await self._read(AsyncBufferedReply(require_reply(reply)), words, options)
-
-    async def _read(self, source: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        # redis-py turns some errors into an empty reply; a denial must never become one.
-        if EMPTY_RESPONSE in options:
-            read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
-        else:
-            read = options
-        try:
-            response = await self.parse_response(source, words[0], **read)
-        except ResponseError as error:
-            return self._session.fallback(error, options)
-        return self._session.final_response(words[0], response)
-
-    async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
-        reply = await self._batch_reply(connection, batch, batch.undecoded)
-        return self._session.batch_replies(
-            len(batch.commands), reply, self._encoder() if batch.undecoded else None
-        )
-
-    async def _call_whoami(self, connection: Any, batch: BatchCall) -> WhoAmI:
-        return self._session.whoami(await self._batch_reply(connection, batch, True))
-
-    async def _batch_reply(self, connection: Any, batch: BatchCall, undecoded: bool) -> Any:
-        words = encode_commands(batch.words, connection.encoder)
-        await connection.send_packed_command(
-            pack(
-                self._session.batch_request(batch.mode, words, connection.get_protocol()),
-                connection.encoder,
-            )
-        )
-        try:
-            return await connection.read_response(disable_decoding=undecoded)
-        except ResponseError as error:
-            raise self._session.call_error(error) from None
-
-    def _encoder(self) -> Any:
-        return self.get_encoder()  # type: ignore[no-untyped-call]
+        return await connection.retry.call_with_retry(again, lambda _: connection.disconnect())

@@ -10,12 +10,8 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
 
-from redis.client import NEVER_DECODE
-
-from keyleash.client.flow import Flow, NothingYet, Pause, QueuedCommand, RateWait
-from keyleash.errors import NotReplicatedError
+from keyleash.client.flow import Flow, Words
 from keyleash.store.wire import Argument
 
 FIRST_PAUSE_S = 0.001
@@ -39,64 +35,12 @@ _BLOCKING = frozenset({*_TIMEOUT_POSITIONS, "XREAD", "XREADGROUP"})
 _WORDS_OF_OPTION = {"GROUP": 3, "COUNT": 2}
 """Options of XREAD and XREADGROUP whose values must not be taken for BLOCK."""
 
-Words = tuple[Argument, ...]
-
 
 @lru_cache(maxsize=512)
 def may_block(name: str | bytes) -> bool:
     """Return whether a command can block, depending on its arguments."""
     words = name.split(None, 1) if isinstance(name, str | bytes) else ()
     return bool(words) and _upper(words[0]) in _BLOCKING
-
-
-def call_patiently(
-    words: Words, options: dict[str, Any], waiting: RateWait, clock: Callable[[], float]
-) -> Flow:
-    """Repeat a call until its rate limits allow it and, if it blocks, until there is a reply."""
-    if may_block(words[0]):
-        words = apart(words)
-        timeout_s = timeout_of(words)
-        if timeout_s is not None:
-            deadline = clock() + timeout_s if timeout_s else math.inf
-            # A call with a timeout of a second must not sleep a minute for a rate limit.
-            waiting = waiting.within(timeout_s or math.inf)
-            words = yield from pin_ids(words, waiting)
-            try:
-                return (
-                    yield from _poll(
-                        QueuedCommand(words, options, poll=True), waiting, deadline, clock
-                    )
-                )
-            except NothingYet:
-                # One last call, whose reply is that of a timeout.
-                pass
-        return (yield from _ignore_replicas_if_empty(waiting.retry(QueuedCommand(words, options))))
-    return (yield from waiting.retry(QueuedCommand(words, options)))
-
-
-def _ignore_replicas_if_empty(call: Flow) -> Flow:
-    """Make a call of a blocking command; an empty reply wrote nothing to replicate."""
-    try:
-        return (yield from call)
-    except NotReplicatedError as short:
-        if short.reply:
-            raise
-        return short.reply
-
-
-def _poll(
-    call: QueuedCommand, waiting: RateWait, deadline: float, clock: Callable[[], float]
-) -> Flow:
-    """Repeat a call until it has a reply; raise `NothingYet` at the deadline."""
-    for pause_s in pauses():
-        try:
-            return (yield from waiting.retry(call))
-        except NothingYet:
-            left_s = deadline - clock()
-            yield Pause(max(0, min(pause_s, left_s)))
-            if left_s <= pause_s:
-                raise
-    return None
 
 
 def pauses() -> Iterator[float]:
@@ -134,8 +78,12 @@ def _block_of(words: Words) -> float | None:
     return None
 
 
-def pin_ids(words: Words, waiting: RateWait) -> Flow:
-    """Replace `$` of XREAD by the last id of the stream, which each poll would move."""
+def pin_ids(words: Words, ask: Callable[[Words], Flow]) -> Flow:
+    """Replace `$` of XREAD by the last id of the stream, which each poll would move.
+
+    Args:
+        ask: Runs a command; its reply is not decoded.
+    """
     if _upper(words[0]) != "XREAD":
         return words
     first = next((at for at, word in enumerate(words) if _upper(word) == "STREAMS"), len(words)) + 1
@@ -143,10 +91,7 @@ def pin_ids(words: Words, waiting: RateWait) -> Flow:
     pinned = list(words)
     for at in range(first + count, len(words)):
         if words[at] in ("$", b"$"):
-            # As bytes, since redis-py has no response callback for a name in bytes.
-            newest = (b"XREVRANGE", words[at - count], "+", "-", "COUNT", 1)
-            last = QueuedCommand(newest, {NEVER_DECODE: True})
-            entries = yield from waiting.retry(last)
+            entries = yield from ask(("XREVRANGE", words[at - count], "+", "-", "COUNT", 1))
             pinned[at] = entries[0][0] if entries else "0-0"
     return tuple(pinned)
 

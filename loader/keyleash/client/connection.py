@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError, WatchError
@@ -55,6 +56,7 @@ class Guarded(Guarding):
     """Mixed in before a connection class of redis-py."""
 
     sent_once = SentOnce
+    sleep: Callable[[float], Any] = staticmethod(time.sleep)
 
     def connect(self, *args: Any, **options: Any) -> Any:
         """Like redis-py's, whose own commands need no guard."""
@@ -97,11 +99,11 @@ class Guarded(Guarding):
             above: Any = super()
             above.send_packed_command(self._packed_native(args), check_health)
         elif self._dialogue.is_plain(args):
-            call = self._dialogue.call_of((args,))
-            self._send(call, check_health)
+            call = self._dialogue.call_of((self._encoded(args),))
+            self._send([call], check_health)
             self._dialogue.due.append(call)
         else:
-            self._send_all([args], check_health)
+            self._send_all([self._encoded(args)], check_health)
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send what `pack_command` or `pack_commands` returned; otherwise like `send_command`."""
@@ -109,7 +111,7 @@ class Guarded(Guarding):
             raise foreign_bytes()
         self._send_all(command, check_health)
 
-    def read_response(self, disable_decoding: bool = False, *args: Any, **options: Any) -> Any:
+    def read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
         """Return the next reply.
 
         Raises:
@@ -122,7 +124,7 @@ class Guarded(Guarding):
             if dialogue.due and not self._handshakes:
                 return self._drive(dialogue.receive(disable_decoding), options)
             above: Any = super()
-            return above.read_response(disable_decoding, *args, **options)
+            return above.read_response(disable_decoding=disable_decoding, **options)
         try:
             reply = self._receive(Receive(disable_decoding), options)
         except ResponseError as error:
@@ -130,6 +132,25 @@ class Guarded(Guarding):
             return self._drive(flow, options, received=error)
         dialogue.due.clear()
         return dialogue.finished(call.commands[0], reply)
+
+    def call(self, call: Call) -> Any:
+        """Make a call of a guard on a connection from which nothing is to be read.
+
+        Returns:
+            The reply, undecoded.
+        """
+        return self._drive(self._dialogue.answered(call), {}, check_health=True)
+
+    def exchange(self, calls: Sequence[Call], answer: Callable[[Call, list[Any]], None]) -> None:
+        """Make calls in one packet; otherwise like `Dialogue.exchange`."""
+        for call in calls:
+            call.commands = [self._encoded(words) for words in call.commands]
+        try:
+            self._drive(self._dialogue.exchange(calls, answer), {}, check_health=True)
+        except BaseException:
+            # The next user would read the replies to the other calls.
+            self.disconnect()
+            raise
 
     def _send_all(self, commands: Any, check_health: bool) -> None:
         try:
@@ -146,14 +167,14 @@ class Guarded(Guarding):
     # The request contains the token, so no function that reads has it in a local variable: error
     # reports may show local variables.
 
-    def _send(self, call: Call, check_health: bool) -> None:
+    def _send(self, calls: Sequence[Call], check_health: bool) -> None:
         above: Any = super()
         if not self._is_open:
             self.connect()
         elif check_health and not self._dialogue.is_watching:
             self.check_health()
         try:
-            above.send_packed_command(self._packed(call), check_health=False)
+            above.send_packed_command(self._packed(calls), check_health=False)
         except Exception as error:
             # All of it may have been sent before the loss was seen.
             raise (sent(error) if is_lost(error) else error) from None
@@ -163,7 +184,7 @@ class Guarded(Guarding):
         try:
             if action.longer_s:
                 options = {**options, **later(above, action.longer_s)}
-            reply = above.read_response(action.undecoded, **options)
+            reply = above.read_response(disable_decoding=action.undecoded, **options)
         except Exception as error:
             raise (sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
         if reply is None and action.longer_s:
@@ -192,8 +213,8 @@ class Guarded(Guarding):
             nonlocal check_health, received
             check, check_health = check_health and self._dialogue.is_idle, False
             match action:
-                case Send(call):
-                    return self._send(call, check)
+                case Send(calls):
+                    return self._send(calls, check)
                 case SendNative(words):
                     return above.send_packed_command(self._packed_native(words), check)
                 case Receive() if received is not None:
@@ -205,7 +226,7 @@ class Guarded(Guarding):
                     above.send_packed_command(self._packed_native(words), check)
                     return above.read_response(disable_decoding=True)
                 case Pause(seconds):
-                    return time.sleep(seconds)
+                    return self.sleep(seconds)
                 case Ask.TOKEN:
                     return self.session.accept_token(asked(self.session.token))
 

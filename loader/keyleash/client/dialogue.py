@@ -9,30 +9,29 @@ nothing ran can be repeated in its place.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client._redis_py import BufferedReply
+from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error
+from keyleash.client._redis_py import pack as encode
 from keyleash.client.answers import info_reply, keys_reply
 from keyleash.client.blocking import apart, may_block, pauses, pin_ids, timeout_of
-from keyleash.client.coalesce import copy_error
 from keyleash.client.correlation import next_correlation
 from keyleash.client.flow import (
     Flow,
     Pause,
     Plain,
-    QueuedCommand,
     RateWait,
     Retry,
+    Words,
     chunks,
     require_one_call,
 )
@@ -45,11 +44,15 @@ from keyleash.client.unsupported import (
     takes_lock,
     watching_sealed,
 )
-from keyleash.errors import LeashError, NotReplicatedError, RateLimitedError
+from keyleash.errors import (
+    GuardLostError,
+    LeashError,
+    NotReplicatedError,
+    RateLimitedError,
+    UnknownDenialError,
+)
 from keyleash.store.records import GuardRecord
-from keyleash.store.wire import Argument, BatchMode, split_name
-
-Words: TypeAlias = tuple[Argument, ...]
+from keyleash.store.wire import BatchMode, split_name
 
 OWN = frozenset({"SETNAME", "SETINFO", "GETNAME", "ID"})
 """The sub-commands of CLIENT that are about this connection alone."""
@@ -95,6 +98,22 @@ class Packed(list[Words]):
 
 
 @dataclass(slots=True)
+class Pack:
+    """The batches of a pipeline.
+
+    Attributes:
+        last: The last of them.
+        replies: The replies to commands so far.
+        short: Says that too few replicas have the writes of a batch. It takes the place of the last
+            reply, since redis-py raises it at once.
+    """
+
+    last: Call | None = None
+    replies: list[BufferedReply] = field(default_factory=list)
+    short: NotReplicatedError | None = None
+
+
+@dataclass(slots=True)
 class Call:
     """A call of a guard.
 
@@ -110,6 +129,7 @@ class Call:
         waiting: The time that it may still sleep for rate limits.
         deadline: Until when it is polled; None if it does not block.
         is_later: Whether an earlier call of the same pipeline has run.
+        pack: The calls that redis-py sent together with it.
     """
 
     commands: Sequence[Words]
@@ -121,6 +141,7 @@ class Call:
     waiting: RateWait = field(default_factory=lambda: RateWait(0))
     deadline: float | None = None
     is_later: bool = False
+    pack: Pack | None = None
 
     @property
     def kind(self) -> str:
@@ -130,9 +151,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a call."""
+    """Send calls in one packet."""
 
-    call: Call
+    calls: Sequence[Call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +184,9 @@ class Dialogue:
     Args:
         session: The session of the token; shared by connections.
         wait_s: The longest sleep of a call for rate limits.
-        encoder: Makes the encoder of the connection.
+        encoder: Makes the encoder of the connection, if it decodes replies.
         is_resp3: Whether replies are expected in the shapes of RESP3.
+        clock: Returns the seconds of a clock that never goes back.
 
     Attributes:
         due: The calls and the replies that are still to be read, in order.
@@ -172,12 +194,19 @@ class Dialogue:
     """
 
     def __init__(
-        self, session: Session, wait_s: float, encoder: Callable[[], Any], *, is_resp3: bool
+        self,
+        session: Session,
+        wait_s: float,
+        encoder: Callable[[], Any],
+        *,
+        is_resp3: bool,
+        clock: Callable[[], float],
     ) -> None:
         self.session = session
         self._wait_s = wait_s
         self._encoder = encoder
         self._is_resp3 = is_resp3
+        self._clock = clock
         self.clear()
 
     def clear(self) -> None:
@@ -250,11 +279,18 @@ class Dialogue:
     def _send_loose(self, loose: Sequence[Words]) -> Flow:
         if len(loose) == 1:
             return (yield from self._add([self.call_of(loose)]))
-        queued = [(words, dict[str, Any]()) for words in loose]
-        parts = chunks(queued, range(len(queued)))
-        calls = [self.call_of([loose[at] for at in part], BatchMode.EACH) for part in parts]
+        waiting, pack = RateWait(self._wait_s), Pack()
+        calls = [
+            Call([loose[at] for at in part], BatchMode.EACH, waiting=waiting, pack=pack)
+            for part in chunks(loose, range(len(loose)))
+        ]
+        pack.last = calls[-1] if calls else None
         for call in calls[1:]:
             call.is_later = True
+        if len(calls) > 1:
+            # As redis-py, which encodes all commands before it sends any.
+            for words in loose:
+                encode(words)
         return (yield from self._add(calls))
 
     def _send_special(self, role: Role, words: Words) -> Flow:
@@ -273,22 +309,17 @@ class Dialogue:
                 self._tell((yield from keys_reply(words, self._answer_to)))
                 return
             case Role.BLOCKING if (timeout_s := timeout_of(words)) is not None:
-                deadline = time.monotonic() + timeout_s if timeout_s else math.inf
+                deadline = self._clock() + timeout_s if timeout_s else math.inf
                 # A call with a timeout of a second must not sleep a minute for a rate limit.
                 waiting = RateWait(self._wait_s).within(timeout_s or math.inf)
-                words = yield from _intercepted(
-                    pin_ids(words, waiting), QueuedCommand, self._newest_of
-                )
+                words = yield from pin_ids(words, self._answer_to)
                 call = Call([words], waiting=waiting, deadline=deadline)
                 yield from self._add([call])
                 return
         yield from self._add([self.call_of([words])])
 
-    def _newest_of(self, command: QueuedCommand) -> Flow:
-        return (yield from self._answer_to(command.words))
-
     def _answer_to(self, words: Words) -> Flow:
-        return (yield from self._answered(self.call_of([words]), undecoded=True))
+        return (yield from self.answered(self.call_of([words])))
 
     def _transact(self, name: str, words: Words) -> Flow:
         if name in ("MULTI", "WATCH") and self._held is not None:
@@ -311,7 +342,7 @@ class Dialogue:
                 if is_watched:
                     yield Plain(("UNWATCH",))
             elif held or is_watched:
-                require_one_call([(item, {}) for item in held])
+                require_one_call(held)
                 call = self.call_of(held, BatchMode.ALL)
                 call.is_watched = is_watched
                 yield from self._add([call])
@@ -325,7 +356,7 @@ class Dialogue:
             raise watching_sealed()
         # Any grant on the keys is enough; and the batch script is loaded before it is needed.
         keys = apart(words)[1:]
-        yield from self._answered(self.call_of([("TOUCH", *keys)], BatchMode.ALL))
+        yield from self.answered(self.call_of([("TOUCH", *keys)], BatchMode.ALL))
         yield from self._natively(apart(words))
         self.is_watching = True
 
@@ -338,23 +369,81 @@ class Dialogue:
         if calls and self.session.guard is None:
             yield from fetch_guard(self.session)
         if calls and not any(isinstance(item, Call) for item in self.due):
-            yield Send(calls[0])
+            yield Send(calls[:1])
         self.due.extend(calls)
 
     def _require_all_read(self) -> None:
         if self.due:
             raise RedisError("replies to earlier commands are to be read first")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the next user of the connection would get what another one left."""
+        return bool(self.due) or self._held is not None
+
     def _tell(self, reply: Any) -> None:
         self.due.append(BufferedReply(reply, self._encoder()))
 
-    def _answered(self, call: Call, *, undecoded: bool = False) -> Flow:
-        """Make a call whose reply is not for redis-py."""
+    def answered(self, call: Call) -> Flow:
+        """Make a call; return its reply, undecoded."""
         self._require_all_read()
         if self.session.guard is None:
             yield from fetch_guard(self.session)
-        yield Send(call)
-        return (yield from self._reply(call, undecoded))
+        yield Send([call])
+        return (yield from self._reply(call, undecoded=True))
+
+    def exchange(self, calls: Sequence[Call], answer: Callable[[Call, list[Any]], None]) -> Flow:
+        """Make calls in one packet.
+
+        Args:
+            answer: Is called with each call and the replies to its commands, as soon as there are.
+        """
+        self._require_all_read()
+        if self.session.guard is None:
+            yield from fetch_guard(self.session)
+        yield Send(calls)
+        lost: list[tuple[Call, ResponseError]] = []
+        for call in calls:
+            try:
+                replies = yield from self._answers(call, self._heard(call, undecoded=True))
+            except self.session.recoverable as error:
+                lost.append((call, error))
+            else:
+                answer(call, replies)
+        for number, (call, why) in enumerate(lost, start=1):
+            try:
+                replies = yield from self._answers(call, self._repeated(call, why, undecoded=True))
+            except self.session.recoverable as error:
+                answer(call, _for_each(call, error))
+                if isinstance(error, GuardLostError):
+                    # The other calls have waited as long for the script.
+                    for other, _ in lost[number:]:
+                        answer(other, _for_each(other, error))
+                    return
+            else:
+                answer(call, replies)
+
+    def _answers(self, call: Call, reading: Flow) -> Flow:
+        """Return the replies to the commands of a call, that *reading* returns the reply to."""
+        short = None
+        try:
+            reply = yield from reading
+        except self.session.recoverable:
+            raise
+        except ResponseError as error:
+            return _for_each(call, error)
+        except NotReplicatedError as error:
+            reply, short = error.reply, error
+        items = self._items(call, reply) if call.mode else [self.finished(call.commands[0], reply)]
+        replies: list[BufferedReply] = [BufferedReply(item, self._encoder()) for item in items]
+        if short is None:
+            return replies
+        return [
+            UnreplicatedReply(reply, short)
+            if self.session.may_write(words) and not reply.is_error
+            else reply
+            for words, reply in zip(call.commands, replies, strict=True)
+        ]
 
     # Reading.
 
@@ -372,38 +461,77 @@ class Dialogue:
             if not isinstance(error, ResponseError):
                 raise
             # It is the reply to each command of the call.
-            count = len(first.commands) if first.mode is BatchMode.EACH else 1
-            replies = [copy_error(error) for _ in range(count)]
+            replies = _for_each(first, error)
         finally:
             # What has no reply is lost with the connection, or was never sent.
             if self.due and self.due[0] is first:
                 self.due.popleft()
-        encoder = self._encoder() if first.mode is BatchMode.EACH else None
-        self.due.extendleft(BufferedReply(item, encoder) for item in reversed(replies))
+        self.due.extendleft(reversed(replies))
         unsent = next((item for item in self.due if isinstance(item, Call)), None)
         if unsent is not None:
-            yield Send(unsent)
+            yield Send([unsent])
         reply: Any = self.due.popleft()
         return reply.read_response(undecoded)
 
     def _replies(self, call: Call, undecoded: bool) -> Flow:
         """Return what redis-py reads of a call: a reply to each command, or to EXEC."""
         if call.mode is None:
-            return [(yield from self._reply(call, undecoded))]
-        items = yield from self._reply(call, undecoded or call.mode is BatchMode.EACH)
-        if items is None:
-            return [None]
-        replies = [
-            self._item(words, item) for words, item in zip(call.commands, items, strict=True)
-        ]
-        return replies if call.mode is BatchMode.EACH else [replies]
+            return [BufferedReply((yield from self._reply(call, undecoded)))]
+        if call.mode is BatchMode.EACH:
+            return (yield from self._replies_of_pack(call, call.pack or Pack()))
+        try:
+            items = yield from self._reply(call, undecoded)
+        except NotReplicatedError as short:
+            raise has_run(short.about(self._items(call, short.reply))) from short.__cause__
+        return [BufferedReply(items if items is None else self._items(call, items))]
+
+    def _replies_of_pack(self, call: Call, pack: Pack) -> Flow:
+        items = yield from self._each(call, pack)
+        yield from self._within_rates(call, pack, items)
+        replies: list[BufferedReply] = [BufferedReply(item, self._encoder()) for item in items]
+        pack.replies += replies
+        if call is pack.last and pack.short is not None:
+            values = [reply.value for reply in pack.replies]
+            replies[-1] = BufferedReply(has_run(pack.short.about(values)))
+        return replies
+
+    def _each(self, call: Call, pack: Pack) -> Flow:
+        try:
+            reply = yield from self._reply(call, undecoded=True)
+        except NotReplicatedError as short:
+            reply, pack.short = short.reply, short
+        return self._items(call, reply)
+
+    def _within_rates(self, call: Call, pack: Pack, items: list[Any]) -> Flow:
+        """Repeat the rate-limited commands of a batch, as long as it may wait."""
+        while limited := [
+            at for at, item in enumerate(items) if isinstance(item, RateLimitedError)
+        ]:
+            try:
+                yield call.waiting.pause([items[at] for at in limited])
+                again = Call([call.commands[at] for at in limited], call.mode, waiting=call.waiting)
+                yield Send([again])
+                replies = yield from self._each(again, pack)
+            except RateLimitedError:
+                return
+            except ResponseError as error:
+                replies = [copy_error(error) for _ in limited]
+            for at, reply in zip(limited, replies, strict=True):
+                items[at] = reply
+
+    def _items(self, call: Call, reply: Any) -> list[Any]:
+        """Return the reply or the error of each command of a batch."""
+        if not isinstance(reply, list) or len(reply) != len(call.commands):
+            raise InvalidResponse("the batch was not answered command by command")
+        return [self._item(*pair) for pair in zip(call.commands, reply, strict=True)]
 
     def _item(self, words: Words, item: Any) -> Any:
         if not isinstance(item, ResponseError):
             return self.finished(words, item)
         try:
             return has_run(self.session.typed_error(item))
-        except Exception as unknown:
+        except UnknownDenialError as unknown:
+            # It must not replace the other replies.
             return has_run(unknown)
 
     def _reply(self, call: Call, undecoded: bool) -> Flow:
@@ -426,7 +554,7 @@ class Dialogue:
                 yield call.waiting.pause([denial])
                 if call.is_watched:
                     return None
-                yield Send(call)
+                yield Send([call])
 
     def _recovered(self, call: Call, undecoded: bool) -> Flow:
         try:
@@ -440,7 +568,7 @@ class Dialogue:
         def again(_: Any) -> Flow:
             if call.is_watched:
                 return None
-            yield Send(call)
+            yield Send([call])
             return (yield from self._heard(call, undecoded))
 
         flow = recover(self.session, call.guard, error, call.kind)
@@ -504,11 +632,11 @@ class Dialogue:
 
     def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
         for pause_s in pauses():
-            left_s = deadline - time.monotonic()
+            left_s = deadline - self._clock()
             if left_s <= 0:
                 return None
             yield Pause(max(0, min(pause_s, left_s)))
-            yield Send(call)
+            yield Send([call])
             reply = yield from self._patiently(call, undecoded)
             if reply is not None:
                 return reply
@@ -524,6 +652,12 @@ def has_run(error: Any) -> Any:
 def native_words(words: Words) -> Words:
     """Return a command as redis-py sends it, with arguments split off its name."""
     return tuple(split_name(words))
+
+
+def _for_each(call: Call, error: Exception) -> list[BufferedReply]:
+    """Return the error of a whole call as the reply to what redis-py sent."""
+    count = len(call.commands) if call.mode is BatchMode.EACH else 1
+    return [BufferedReply(copy_error(error)) for _ in range(count)]
 
 
 def _intercepted(flow: Flow, kind: type, carry_out: Callable[[Any], Flow]) -> Flow:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import chain
 from typing import Any, TypeAlias
 
-from redis.client import NEVER_DECODE
-from redis.exceptions import RedisError, ResponseError
+from keyleash.errors import ArgsTooManyError, RateLimitedError
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, Argument
 
-from keyleash.errors import ArgsTooManyError, KeyleashError, NotReplicatedError, RateLimitedError
-from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, Argument, BatchMode
-
+Words: TypeAlias = tuple[Argument, ...]
+"""A command: its name and arguments, as redis-py is given them."""
 Flow: TypeAlias = Generator[Any, Any, Any]
 """A generator that yields actions and is sent their outcome, or thrown their error.
 
@@ -48,45 +45,6 @@ class Pause:
     """Sleep."""
 
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedCommand:
-    """Send one command through its guard.
-
-    Attributes:
-        poll: Whether a null reply raises `NothingYet`.
-    """
-
-    words: tuple[Argument, ...]
-    options: dict[str, Any] = field(default_factory=dict)
-    poll: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BatchCall:
-    """Send commands in one call of the batch script.
-
-    Attributes:
-        commands: Each as redis-py queues it: its words, and options for its parser.
-    """
-
-    mode: BatchMode
-    commands: Sequence[tuple[tuple[Argument, ...], dict[str, Any]]]
-
-    @property
-    def words(self) -> list[tuple[Argument, ...]]:
-        """The commands without their options."""
-        return [words for words, _ in self.commands]
-
-    @property
-    def undecoded(self) -> bool:
-        """Return whether some reply must not be decoded, so that all are read as bytes."""
-        return any(NEVER_DECODE in options for _, options in self.commands)
-
-
-class NothingYet(Exception):  # noqa: N818 - internal
-    """A poll of a blocking command found nothing."""
 
 
 def drive(flow: Flow, perform: Callable[[Any], Any]) -> Any:
@@ -161,14 +119,6 @@ class RateWait:
         self._left_s -= seconds
         return Pause(seconds)
 
-    def retry(self, call: QueuedCommand | BatchCall) -> Flow:
-        """Repeat a call until its rate limits allow it."""
-        while True:
-            try:
-                return (yield call)
-            except RateLimitedError as denial:
-                yield self.pause([denial])
-
 
 MAX_CHUNK_COMMANDS = 128
 """Commands of a pipeline in one call, during which the server is blocked."""
@@ -178,21 +128,8 @@ MAX_CHUNK_BYTES = 1024 * 1024
 
 _TEXTS = (str, bytes, bytearray)  # a union would take twice as long
 
-Queued = tuple[tuple[Argument, ...], dict[str, Any]]
-"""A command as redis-py queues it: its words, and options for its parser."""
 
-
-def all_or_none(commands: Sequence[Queued], waiting: RateWait) -> Flow:
-    """Send all commands as one batch: all are allowed, or none runs.
-
-    Raises:
-        ArgsTooManyError: they exceed one call; nothing was sent.
-    """
-    require_one_call(commands)
-    return (yield from waiting.retry(BatchCall(BatchMode.ALL, commands)))
-
-
-def require_one_call(commands: Sequence[Queued]) -> None:
+def require_one_call(commands: Sequence[Words]) -> None:
     """Raise ArgsTooManyError if the *commands* of a batch exceed one call."""
     values = sum(map(_values, commands))
     if len(commands) > MAX_BATCH_COMMANDS:
@@ -201,64 +138,7 @@ def require_one_call(commands: Sequence[Queued]) -> None:
         raise _too_many("arguments", values, MAX_ARGUMENTS)
 
 
-def each_on_its_own(
-    commands: Sequence[Queued], waiting: RateWait, encoder: Callable[[], Any]
-) -> Flow:
-    """Send commands in as few batches as possible, each command checked on its own.
-
-    If a batch as a whole is denied, that is the reply of each of its commands. A rate-limited
-    command is sent again if the wait allows it, before the commands of a later batch, which must
-    not overtake it.
-
-    Args:
-        encoder: Makes the encoder that the client's connections have.
-
-    Raises:
-        DataError: a word cannot be encoded; nothing was sent.
-        ConnectionError: there was no reply at all. Otherwise the error takes the place of
-            each missing reply.
-        NotReplicatedError: too few replicas have the writes of a batch; it carries all replies.
-    """
-    parts = deque(chunks(commands, range(len(commands))))
-    if len(parts) > 1:
-        # Like redis-py, which encodes a whole pipeline before it sends any of it.
-        encode = encoder().encode
-        for word in chain.from_iterable(words for words, _ in commands):
-            encode(word)
-    answers: list[Any] = [None] * len(commands)
-    answered = False
-    short: NotReplicatedError | None = None
-    while parts:
-        chunk = parts[0]
-        try:
-            got = yield BatchCall(BatchMode.EACH, [commands[index] for index in chunk])
-        except NotReplicatedError as error:
-            got, short = error.reply, error
-        except ResponseError as error:
-            got = [error] * len(chunk)
-        except (RedisError, KeyleashError) as error:
-            if not answered:
-                raise
-            for index in chain(*parts):
-                answers[index] = error
-            break
-        answered = True
-        for index, answer in zip(chunk, got, strict=True):
-            answers[index] = answer
-        limited = [index for index in chunk if isinstance(answers[index], RateLimitedError)]
-        parts.popleft()
-        if limited:
-            try:
-                yield waiting.pause([answers[index] for index in limited])
-            except RateLimitedError:
-                continue
-            parts.appendleft(limited)
-    if short is not None:
-        raise short.about(answers)
-    return answers
-
-
-def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[int]]:
+def chunks(commands: Sequence[Words], indexes: Sequence[int]) -> Iterator[list[int]]:
     """Split the commands at *indexes*, in order, into chunks that fit one call."""
     chunk: list[int] = []
     values = size = 0
@@ -278,8 +158,7 @@ def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[
         yield chunk
 
 
-def _values(queued: Queued) -> int:
-    words = queued[0]
+def _values(words: Words) -> int:
     name = words[0]
     # redis-py allows arguments in the command name.
     if not isinstance(name, str | bytes) or name.isalpha():
@@ -287,10 +166,10 @@ def _values(queued: Queued) -> int:
     return len(words) - 1 + len(name.split())
 
 
-def _bytes(queued: Queued) -> int:
+def _bytes(words: Words) -> int:
     """Return the approximate bytes of a command, without its numbers, which are short."""
     size = 0
-    for word in queued[0]:
+    for word in words:
         if isinstance(word, _TEXTS):
             size += len(word)
         elif isinstance(word, memoryview):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import redis.utils
 from redis.connection import CacheProxyConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import DataError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.exceptions import WatchError
 
 from keyleash.client._redis_py import pack
 from keyleash.client.dialogue import (
@@ -19,10 +21,10 @@ from keyleash.client.dialogue import (
     Call,
     Dialogue,
     Packed,
-    Words,
     has_run,
     native_words,
 )
+from keyleash.client.flow import Words
 from keyleash.client.session import Session
 from keyleash.client.unsupported import caching, unscoped
 from keyleash.errors import CommandRefusedError
@@ -40,11 +42,15 @@ class Guarding:
         session: The session of the token.
         wait_s: Seconds that one call may sleep for rate limits.
         sent_once: Wraps a Retry of redis-py.
+        is_async: Whether it is a connection of asyncio.
+        clock: Returns the seconds of a clock that never goes back.
     """
 
     session: Session
     wait_s: float
     sent_once: type
+    is_async: bool
+    clock: Callable[[], float] = staticmethod(time.monotonic)
     encoder: Any
     check_health: Any
 
@@ -53,13 +59,17 @@ class Guarding:
         self._dialogue = Dialogue(
             self.session,
             self.wait_s,
-            lambda: self.encoder,
+            lambda: self.encoder if self.encoder.decode_responses else None,
             is_resp3=str(DEFAULT_PROTOCOL if protocol is None else protocol) == "3",
+            clock=self._now,
         )
         self._handshakes = 0
         # redis-py 7 does not offer it.
         self._is_open = False
         super().__init__(*args, **{**options, "protocol": 2})
+
+    def _now(self) -> float:
+        return self.clock()
 
     @property
     def retry(self) -> Any:
@@ -72,16 +82,26 @@ class Guarding:
 
     def pack_command(self, *args: Any) -> Packed:
         """Return a command for `send_packed_command`."""
-        return Packed([args])
+        return Packed([self._encoded(args)])
 
     def pack_commands(self, commands: Iterable[Sequence[Any]]) -> Packed:
         """Return commands for `send_packed_command`."""
-        return Packed(map(tuple, commands))
+        return Packed(self._encoded(tuple(words)) for words in commands)
+
+    def _encoded(self, words: Words) -> Words:
+        """Return the words of a command, encoded if hiredis would do it otherwise.
+
+        redis-py's sync client has hiredis encode them in any case.
+        """
+        encoder = self.encoder
+        if not self.is_async or (encoder.encoding, encoder.encoding_errors) == ("utf-8", "strict"):
+            return words
+        return (words[0], *map(encoder.encode, words[1:]))
 
     def should_reconnect(self) -> bool:
-        """Return whether the last user of the connection left replies unread, or redis-py asks."""
+        """Return whether the last user left replies or a transaction, or redis-py asks for it."""
         above: Any = super()
-        return bool(self._dialogue.due) or above.should_reconnect()
+        return self._dialogue.is_open or above.should_reconnect()
 
     def register_connect_callback(self, callback: Any) -> None:
         """Like redis-py's, but deny a client-side cache, which registers one when it is made."""
@@ -109,18 +129,29 @@ class Guarding:
         is_sent = name in HANDSHAKE and (name != "CLIENT" or arguments[0] in OWN)
         return is_sent and self._handshakes > 0
 
-    def _packed(self, call: Call) -> list[bytes]:
-        """Return the bytes of a call. They contain the token."""
-        parts = pack(self._dialogue.request(call), self.encoder) if call.commands else []
+    def _packed(self, calls: Iterable[Call]) -> list[bytes]:
+        """Return the bytes of calls, in one packet. They contain the token."""
+        # So that it is sent whole or never runs.
+        return [b"".join(part for call in calls for part in self._parts(call))]
+
+    def _parts(self, call: Call) -> list[bytes]:
+        is_empty = call.is_watched and not call.commands
+        try:
+            parts = [] if is_empty else pack(self._dialogue.request(call))
+        except DataError:
+            if self.is_async:
+                # As redis-py, whose asyncio client does not have hiredis encode words.
+                for word in chain.from_iterable(call.commands):
+                    self.encoder.encode(word)
+            raise
         if call.is_watched:
             parts = [*pack(("MULTI",)), *parts, *pack(("EXEC",))]
         if call.replicas is not None:
             parts += pack(("WAIT", call.replicas.wait_replicas, call.replicas.wait_ms))
-        # One packet, so that it is sent whole or never runs.
-        return [b"".join(parts)]
+        return parts
 
     def _packed_native(self, words: Sequence[Any]) -> list[bytes]:
-        return pack(native_words(tuple(words)), self.encoder)
+        return pack(native_words(tuple(words)))
 
 
 def foreign_bytes() -> CommandRefusedError:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import redis
 import redis.asyncio
+import redis.asyncio.sentinel
 from redis.connection import AbstractConnection, parse_url
+from redis.sentinel import SentinelConnectionPool
 
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.connection import Guarded
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.flow import longest_wait
+from keyleash.client.guarding import Guarding
 from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource, TokenSource, token_from_env
 from keyleash.client.unsupported import require_no_cache
@@ -127,6 +131,56 @@ def apool(
     return pool_class(connection_class=guarded, **options)
 
 
+def guarded_pool(
+    plain: Any, token: AsyncTokenSource | None, wait: bool | float, correlation: Any
+) -> Any:
+    """Return the pool of a client of ours: of guarded connections, with the options of its own.
+
+    Args:
+        plain: redis-py's client, whose pool has not been used if it made it. A pool that it was
+            given is copied, unless its connections are guarded: then no token is needed.
+
+    Raises:
+        TypeError: There is no token.
+    """
+    pool = plain.connection_pool
+    base = pool.connection_class
+    if issubclass(base, Guarding):
+        if token is not None and token is not base.session.token:
+            raise TypeError("the connections of the pool have a token: leave `token` out")
+        return pool
+    if token is None:
+        raise TypeError("a `token` is required, or a pool of guarded connections")
+    is_async = isinstance(plain, redis.asyncio.Redis)
+    session = Session(token, is_async=is_async, correlation=correlation)
+    if not plain.auto_close_connection_pool:
+        pool = _copied(pool)
+    pool.connection_class = _guarded(AsyncGuarded if is_async else Guarded, base, session, wait)
+    return pool
+
+
+def _copied(pool: Any) -> Any:
+    if isinstance(pool, SentinelConnectionPool | redis.asyncio.sentinel.SentinelConnectionPool):
+        # It gives itself to its connections.
+        options = {**pool.connection_kwargs, "max_connections": pool.max_connections}
+        del options["connection_pool"]
+        return type(pool)(
+            pool.service_name,
+            pool.sentinel_manager,
+            is_master=pool.is_master,
+            check_connection=pool.check_connection,
+            **options,
+        )
+    copied = copy.copy(pool)
+    copied.reset()
+    return copied
+
+
 def _guarded(mixin: type, base: type, session: Session, wait: bool | float) -> Any:
-    known = {"session": session, "wait_s": longest_wait(wait), "__module__": "keyleash"}
+    known = {
+        "session": session,
+        "wait_s": longest_wait(wait),
+        "is_async": mixin is AsyncGuarded,
+        "__module__": "keyleash",
+    }
     return type(f"Guarded{base.__name__}", (mixin, base), known)

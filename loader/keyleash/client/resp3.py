@@ -7,6 +7,7 @@ parses replies by the protocol that its pool was given, which is RESP3 by defaul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from keyleash.store.wire import Argument
@@ -16,14 +17,18 @@ Shape = Callable[[Any, list[str]], Any]
 
 def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
     """Return the *reply* to a command in the shape that it has in RESP3."""
-    name, *arguments = [
-        *_upper(words[0]).split(),
-        *(_upper(word) for word in words[1:] if isinstance(word, str | bytes)),
-    ]
-    shape = _SHAPES.get(name)
+    shape, carried = _shape_of(words[0])
     if shape is None or reply is None or isinstance(reply, Exception):
         return reply
-    return shape(reply, arguments)
+    arguments = [_upper(word) for word in words[1:] if isinstance(word, str | bytes)]
+    return shape(reply, [*carried, *arguments])
+
+
+@lru_cache(maxsize=512)
+def _shape_of(name: str | bytes) -> tuple[Shape | None, list[str]]:
+    """Return the shape of a command, and the arguments that redis-py allows in its name."""
+    first, *carried = _upper(name).split() or [""]
+    return _SHAPES.get(first), carried
 
 
 def _upper(word: Any) -> str:
@@ -71,10 +76,37 @@ def _xinfo(reply: Any, arguments: list[str]) -> Any:
     return info
 
 
+def _flag(reply: Any, _arguments: Any = None) -> Any:
+    return bool(reply) if isinstance(reply, int) else reply
+
+
+def _vsim(reply: list[Any], arguments: list[str]) -> Any:
+    if {"WITHSCORES", "WITHATTRIBS"} <= {*arguments}:
+        return {
+            name: [_double(score), attributes]
+            for name, score, attributes in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        }
+    if "WITHSCORES" in arguments:
+        return {name: _double(score) for name, score in _pairs(reply)}
+    return _map(reply) if "WITHATTRIBS" in arguments else reply
+
+
 _RANGES = ("ZRANGE", "ZREVRANGE", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZDIFF", "ZINTER", "ZUNION")
 
 _SHAPES: dict[str, Shape] = {
     "HGETALL": _map,
+    "VEMB": lambda reply, arguments: (
+        [*reply[:2], *map(_double, reply[2:])] if "RAW" in arguments else [*map(_double, reply)]
+    ),
+    "VINFO": _map,
+    "VLINKS": _with(
+        "WITHSCORES",
+        lambda reply, _: [
+            {name: _double(score) for name, score in _pairs(layer)} for layer in reply
+        ],
+    ),
+    "VSIM": _vsim,
+    **dict.fromkeys(("VADD", "VREM", "VISMEMBER", "VSETATTR"), _flag),
     "XREAD": lambda reply, _: dict(reply),
     "XREADGROUP": lambda reply, _: dict(reply),
     "XINFO": _xinfo,

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from redis.client import EMPTY_RESPONSE
 from redis.exceptions import (
-    InvalidResponse,
     NoPermissionError,
     NoScriptError,
     ResponseError,
 )
 
-from keyleash.client._redis_py import BufferedReply
 from keyleash.client.correlation import CorrelationSource, checked, next_correlation
-from keyleash.client.flow import BatchCall, Flow
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
@@ -29,8 +24,6 @@ from keyleash.errors import (
     CallNotPermittedError,
     ClusterError,
     CommandRefusedError,
-    KeyleashError,
-    LeashError,
     NotActiveError,
     OperationError,
     PolicyStaleError,
@@ -62,28 +55,6 @@ _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
 TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
 """The denials after which a callable is asked for another token."""
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
-
-
-@dataclass(frozen=True, slots=True)
-class GuardedTransport:
-    """The part of a client, sync or async, that its pipelines and its coalescer use.
-
-    Attributes:
-        session: The client's session.
-        wait_s: Seconds that one call may sleep for rate limits.
-        run: Runs a flow.
-        connected: Makes a call on a connection: the script's field in the guard record, a
-            function of the connection, and its further arguments.
-        call: The function of a connection that sends one command.
-        encoder: Makes the encoder that the client's connections have.
-    """
-
-    session: Session
-    wait_s: float
-    run: Callable[[Flow], Any]
-    connected: Callable[..., Any]
-    call: Callable[..., Any]
-    encoder: Callable[[], Any]
 
 
 class Session:
@@ -253,18 +224,6 @@ class Session:
         """Return the error of a call: a lost script, a denial, or the error itself."""
         return self.lost_script(error) or self.typed_error(error)
 
-    def fallback(self, error: ResponseError, options: dict[str, Any]) -> Any:
-        """Return the reply that redis-py substitutes for an error, if *options* name one.
-
-        Raises:
-            ResponseError: there is none, or the error is a denial or a lost script, which
-                must not become an empty reply.
-        """
-        typed = self.call_error(error)
-        if EMPTY_RESPONSE not in options or isinstance(typed, LeashError | NoScriptError):
-            raise typed from None
-        return options[EMPTY_RESPONSE]
-
     def guard_awaiting_replicas(
         self, commands: Iterable[tuple[Argument, ...]]
     ) -> GuardRecord | None:
@@ -274,40 +233,9 @@ class Session:
             return None
         return guard
 
-    def has_written(self, asked: Any, outcome: Any) -> bool:
-        """Return whether a call with *outcome* wrote anything that a replica could lack."""
-        if not isinstance(asked, BatchCall):
-            return True
-        # Each command of a batch may have been denied, or have failed.
-        return any(
-            isinstance(answer, BufferedReply) and not answer.is_error and self.may_write(words)
-            for answer, words in zip(outcome, asked.words, strict=True)
-        )
-
     def may_write(self, words: tuple[Argument, ...]) -> bool:
         """Return whether a command may write."""
         return may_write(self._table, words)
-
-    def batch_replies(
-        self, count: int, reply: Any, encoder: Any
-    ) -> list[BufferedReply | KeyleashError]:
-        """Return for each command of a batch a reply for redis-py's parser, or a denial.
-
-        Args:
-            count: Number of commands.
-            encoder: Decodes replies that were read as bytes; None if they were decoded.
-
-        Raises:
-            InvalidResponse: the number of replies differs.
-        """
-        if not isinstance(reply, list) or len(reply) != count:
-            raise InvalidResponse("the batch was not answered command by command")
-        return [
-            self.item_error(item)
-            if isinstance(item, ResponseError)
-            else BufferedReply(item, encoder)
-            for item in reply
-        ]
 
     def whoami(self, reply: Any) -> WhoAmI:
         """Return what the reply to a batch in mode `whoami` says.
@@ -318,15 +246,6 @@ class Session:
         guard = self.guard
         assert guard is not None  # noqa: S101 - it was called
         return read_whoami(self.identity, guard, reply)
-
-    def item_error(self, error: ResponseError) -> BufferedReply | KeyleashError:
-        """Return the denial of an error reply, else the error for redis-py's parser."""
-        try:
-            typed = self.typed_error(error)
-        except KeyleashError as unknown:
-            # It must not replace the other replies.
-            return unknown
-        return typed if isinstance(typed, LeashError) else BufferedReply(typed)
 
     @staticmethod
     def final_response(command: str | bytes, response: Any) -> Any:

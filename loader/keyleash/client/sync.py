@@ -2,92 +2,46 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Self, cast
+from collections.abc import Sequence
+from typing import Any, Self
 
 import redis
 import redis.client
-from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import DataError, MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import MasterDownError, ReadOnlyError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from keyleash.client._redis_py import BufferedReply, checkin, checkout, pack, require_reply
-from keyleash.client.blocking import call_patiently, may_block
+from keyleash.client._redis_py import BufferedReply, checkin, checkout
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.flow import (
-    Ask,
-    BatchCall,
-    Flow,
-    NothingYet,
-    Pause,
-    Plain,
-    Queued,
-    QueuedCommand,
-    RateWait,
-    drive,
-    longest_wait,
-)
-from keyleash.client.recovery import fetch_guard, recover
-from keyleash.client.replication import Read, WaitConnection, call_with_replicas, commands_of
-from keyleash.client.session import GuardedTransport, Session
+from keyleash.client.dialogue import Call
+from keyleash.client.pools import guarded_pool
+from keyleash.client.session import Session
 from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import (
-    UnsupportedInClient,
-    UnsupportedInPipeline,
-    require_no_cache,
-    require_no_watches,
-)
+from keyleash.client.unsupported import require_no_cache
 from keyleash.client.whoami import WhoAmI
-from keyleash.errors import LeashError, NotReplicatedError
+from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
 
 
-class Pipeline(UnsupportedInPipeline, redis.client.Pipeline):
-    """Made by `keyleash.Redis.pipeline`; it queues commands like redis-py's."""
-
-    # The parser of redis-py's pipeline handles WATCH, which is never sent here.
-    parse_response = redis.Redis.parse_response
-
-    def __enter__(self) -> Self:
-        return self
+class Pipeline(redis.client.Pipeline):
+    """Made by `keyleash.Redis.pipeline`; redis-py's, over guarded connections."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the queued commands; return one result for each, in order."""
-        commands: list[Queued] = self.command_stack
+        commands = self.command_stack
         try:
-            if not commands:
-                return []
-            results = self._results(commands)
-            if raise_on_error:
-                self.raise_first_error(commands, results)
-            return results
-        finally:
-            self.reset()
-
-    def _results(self, commands: list[Queued]) -> list[Any]:
-        try:
-            answers = self._transport.run(self._flow(commands))
-        except LeashError as denial:
-            self._name_denied(denial, commands)
-            raise
+            return super().execute(raise_on_error)
         except NotReplicatedError as short:
-            raise short.about(self._parsed(short.reply, commands)) from short.__cause__
-        return self._parsed(answers, commands)
+            raise short.about(self._parsed(commands, short.reply)) from short.__cause__
 
-    def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
-        return [self._result(*answer) for answer in zip(answers, commands, strict=True)]
-
-    def _result(self, answer: BufferedReply | Exception, queued: Queued) -> Any:
-        if isinstance(answer, Exception):
-            return answer
-        words, options = queued
-        try:
-            response = self.parse_response(answer, words[0], **options)  # type: ignore[no-untyped-call]
-        except ResponseError as error:
-            return error
-        return self._transport.session.final_response(words[0], response)
+    def _parsed(self, commands: Sequence[Any], replies: Sequence[Any]) -> list[Any]:
+        """Return the results of commands that were done, as `execute` does."""
+        parse: Any = redis.Redis.parse_response
+        return [
+            reply
+            if isinstance(reply, Exception)
+            else parse(self, BufferedReply(reply), words[0], **options)
+            for (words, options), reply in zip(commands, replies, strict=True)
+        ]
 
 
 class Batch(Pipeline):
@@ -97,8 +51,8 @@ class Batch(Pipeline):
         results: The results of the last `execute`, or of leaving the block.
     """
 
-    def __init__(self, client: Redis, transport: GuardedTransport) -> None:
-        super().__init__(client, transport, transaction=True)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.results: list[Any] = []
 
     def __enter__(self) -> Self:
@@ -114,31 +68,33 @@ class Batch(Pipeline):
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the queued commands; return one result for each, in order."""
-        commands: list[Queued] = self.command_stack
+        commands = self.command_stack
         self.results = []
         try:
-            self.results = super().execute(raise_on_error=False)
+            self.results = results = super().execute(raise_on_error=False)
         except NotReplicatedError as short:
             self.results = short.reply
             raise
         if raise_on_error:
-            self.raise_first_error(commands, self.results)
-        return self.results
+            self.raise_first_error(commands, results)  # type: ignore[no-untyped-call]
+        return results
 
 
-class Redis(UnsupportedInClient, redis.Redis):
+class Redis(redis.Redis):
     """A drop-in `redis.Redis` for the holder of a token.
 
     Every command goes through the guard of the token's identity. A denial is raised
     as a `LeashError`; every other reply and error is as in redis-py. A command that was sent is
-    never sent again, whatever the retry policy, since it may have run: only connecting is
-    retried.
+    never sent again, whatever the retry policy, since it may have run, unless its reply says that
+    nothing ran.
 
     Args:
         token: The agent's token, which never appears in a repr, log or exception; or a callable
             that returns it, such as a `TokenFile`, which is called again, once per call, after
             TOKEN_EXPIRED or TOKEN_REVOKED; then the call is repeated. It must return tokens of
             one identity.
+            With a pool of guarded connections, such as `keyleash.pool` returns, it is left out.
+            Of another pool a copy is used.
         wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
             that one call may sleep in all.
         correlation: The correlation id of calls outside of `keyleash.correlation` blocks, or a
@@ -151,46 +107,50 @@ class Redis(UnsupportedInClient, redis.Redis):
         CommandRefusedError: a client-side cache is requested.
     """
 
-    _clock: Callable[[], float] = staticmethod(time.monotonic)
-    _sleep: Callable[[float], None] = staticmethod(time.sleep)
-
     def __init__(
         self,
         *args: Any,
-        token: TokenSource,
+        token: TokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
+        single_connection_client: bool = False,
         **kwargs: Any,
     ) -> None:
         require_no_cache(kwargs)
-        self._session = Session(token, correlation=correlation)
-        self._wait_s = longest_wait(wait)
-        super().__init__(*args, **kwargs)
+        plain = redis.Redis(*args, **kwargs)
+        pool = guarded_pool(plain, token, wait, correlation)
+        is_own = plain.auto_close_connection_pool or pool is not plain.connection_pool
+        plain.auto_close_connection_pool = False
+        super().__init__(
+            connection_pool=pool,
+            single_connection_client=single_connection_client,
+            event_dispatcher=kwargs.get("event_dispatcher"),
+        )
+        self.auto_close_connection_pool = is_own
+        self._session: Session = pool.connection_class.session
 
     @classmethod
-    def from_url(  # type: ignore[override]
+    def from_url(
         cls,
         url: str,
         *,
-        token: TokenSource,
+        token: TokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
         **kwargs: Any,
     ) -> Self:
         """Like `redis.Redis.from_url`, for the holder of *token*."""
-        require_no_cache(kwargs)
         if "coalesce" in kwargs:
             raise TypeError("`coalesce` is an option of `keyleash.asyncio.Redis` only")
+        require_no_cache(kwargs)
         single_connection_client = kwargs.pop("single_connection_client", False)
-        client = cls(
+        return cls(
             connection_pool=redis.ConnectionPool.from_url(url, **kwargs),
             single_connection_client=single_connection_client,
             token=token,
             wait=wait,
             correlation=correlation,
         )
-        client.auto_close_connection_pool = True
-        return client
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
@@ -209,11 +169,11 @@ class Redis(UnsupportedInClient, redis.Redis):
         return cls.from_url(url_from_env(), token=token_from_env(), **options)
 
     @classmethod
-    def from_pool(  # type: ignore[override]
+    def from_pool(
         cls,
         connection_pool: redis.ConnectionPool,
         *,
-        token: TokenSource,
+        token: TokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
     ) -> Self:
@@ -230,7 +190,7 @@ class Redis(UnsupportedInClient, redis.Redis):
         sentinel: Sentinel,
         service_name: str,
         *,
-        token: TokenSource,
+        token: TokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
         **kwargs: Any,
@@ -249,16 +209,6 @@ class Redis(UnsupportedInClient, redis.Redis):
         pool = SentinelConnectionPool(service_name, sentinel, **options)
         return cls.from_pool(pool, token=token, wait=wait, correlation=correlation)
 
-    def client(self) -> Self:
-        """Return a client with the same token and its own connection."""
-        return type(self)(
-            connection_pool=self.connection_pool,
-            single_connection_client=True,
-            token=cast("TokenSource", self._session.token),
-            wait=self._wait_s,
-            correlation=self._session.correlation,
-        )
-
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         """Return a pipeline like redis-py's, whose calls go through the guard.
 
@@ -267,7 +217,7 @@ class Redis(UnsupportedInClient, redis.Redis):
         command that waits may be overtaken by others of the same call. As in EXEC, the error of a
         command takes the place of its result; unlike EXEC, so does a wrong number of arguments.
         """
-        return Pipeline(self, self._transport(), transaction, shard_hint)
+        return Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def batch(self) -> Batch:
         """Queue commands in a `with` block; leaving it runs all of them, or none.
@@ -275,22 +225,7 @@ class Redis(UnsupportedInClient, redis.Redis):
         The results are in `results` after the block. A denial is raised, with the number of its
         command in the details as `item`. An exception in the block discards the commands.
         """
-        return Batch(self, self._transport())
-
-    def transaction(
-        self,
-        func: Callable[[Any], Any],
-        *watches: Any,
-        shard_hint: Any = None,
-        value_from_callable: bool = False,
-        watch_delay: float | None = None,
-    ) -> Any:
-        """Like redis-py's, without *watches*: WATCH cannot go through a guard."""
-        require_no_watches(watches)
-        with self.pipeline(True, shard_hint) as pipe:
-            value = func(pipe)
-            results = pipe.execute()
-            return value if value_from_callable else results
+        return Batch(self.connection_pool, self.response_callbacks, True, None)
 
     def whoami(self) -> WhoAmI:
         """Return the identity, the expiry and what is left of each limit, as its guard reports it.
@@ -300,159 +235,56 @@ class Redis(UnsupportedInClient, redis.Redis):
         Raises:
             LeashError: As of every call: the token is over, or the identity is suspended.
         """
-        call = BatchCall(BatchMode.WHOAMI, [])
-        reply: WhoAmI = self._connected("batch_digest", self._call_whoami, call)
-        return reply
+        connection: Any = self.connection or self.connection_pool.get_connection()
+        try:
+            with self.single_connection_lock:
+                return self._session.whoami(connection.call(Call([], BatchMode.WHOAMI)))
+        finally:
+            if self.connection is None:
+                self.connection_pool.release(connection)
+
+    def client(self) -> Self:
+        """Return a client with the same token and its own connection."""
+        return type(self)(connection_pool=self.connection_pool, single_connection_client=True)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
-        if self._wait_s or may_block(args[0]):
-            return self._run(call_patiently(args, options, RateWait(self._wait_s), self._clock))
-        return self._connected("digest", self._call, args, options)
-
-    def _transport(self) -> GuardedTransport:
-        return GuardedTransport(
-            self._session, self._wait_s, self._run, self._connected, self._call, self.get_encoder
-        )
-
-    def _run(self, flow: Flow) -> Any:
-        return drive(flow, self._perform)
-
-    def _perform(self, action: Pause | QueuedCommand | BatchCall) -> Any:
-        match action:
-            case Pause(seconds):
-                return self._sleep(seconds)
-            case QueuedCommand(words, options, poll):
-                return self._connected("digest", self._poll if poll else self._call, words, options)
-            case BatchCall():
-                return self._connected("batch_digest", self._call_batch, action)
-
-    def _connected(self, kind: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Make a call on a connection; recover if the reply says that nothing ran.
-
-        Args:
-            kind: The field of the guard record that names the script.
-        """
-        session = self._session
         pool = self.connection_pool
-        connection = self.connection or checkout(pool)
-        if self._single_connection_client:
-            self.single_connection_lock.acquire()
+        connection = None if self.connection is not None else checkout(pool)
         try:
-            if session.guard is None:
-                drive(fetch_guard(session), partial(self._on, connection, call, args))
-            called = session.guard
+            if connection is None:
+                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             try:
-                return self._make(connection, call, args)
-            except session.recoverable as error:
-                flow = recover(session, called, error, kind)
-            return drive(flow, partial(self._on, connection, call, args))
-        except (ReadOnlyError, MasterDownError):
-            # The server is no longer a primary, and its name may resolve to another one by now.
-            connection.disconnect()
-            raise
-        except (ResponseError, DataError, NothingYet, NotReplicatedError):
-            # The reply was read, or the request was never sent: the connection is clean.
-            raise
-        except BaseException:
-            # A late reply must not be read as that of the next command: under RESP3 redis-py's
-            # pool does not check for one.
-            connection.disconnect()
-            raise
+                connection.send_command(*args)
+                return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+            except Exception as error:
+                return self._retried(connection, error, args, options)
+        except NotReplicatedError as short:
+            parse: Any = self.parse_response
+            reply = parse(BufferedReply(short.reply), args[0], **options)
+            raise short.about(reply) from short.__cause__
         finally:
-            try:
-                if connection.should_reconnect():
-                    connection.disconnect()
-                    connection.connect()
-            finally:
-                if self._single_connection_client:
-                    self.single_connection_lock.release()
-                if not self.connection:
-                    checkin(pool, connection)
+            if connection is not None:
+                checkin(pool, connection)
 
-    def _make(self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Make a call, and wait for replicas if its identity's policy says so."""
-        guard = self._session.guard
-        if guard is None or not guard.wait_replicas:
-            return call(connection, *args)
-        guard = self._session.guard_awaiting_replicas(commands_of(args[0]))
-        if guard is None:
-            return call(connection, *args)
-        wait_connection = WaitConnection(connection, guard)
-        has_written = partial(self._session.has_written, args[0])
-        follow = partial(self._follow, wait_connection, call, args)
-        return drive(call_with_replicas(wait_connection, guard, has_written), follow)
-
-    @staticmethod
-    def _follow(
-        wait_connection: Any, call: Callable[..., Any], args: tuple[Any, ...], action: Any
+    def _retried(
+        self,
+        connection: Any,
+        first: Exception | None,
+        words: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
-        """Make a call with WAIT behind it, or read the reply to WAIT."""
-        return (
-            wait_connection.read_wait_reply()
-            if action is Read.REPLY
-            else call(wait_connection, *args)
-        )
+        """Follow the retry policy of a connection after its first error."""
+        if isinstance(first, ReadOnlyError | MasterDownError):
+            # It is no longer a primary, and its name may resolve to another one by now.
+            connection.disconnect()
 
-    def _on(
-        self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], action: Any
-    ) -> Any:
-        """Carry out an action of `recover`."""
-        if isinstance(action, Plain):
-            connection.send_packed_command(pack(action.words))
-            return connection.read_response(disable_decoding=True)
-        if isinstance(action, Pause):
-            return self._sleep(action.seconds)
-        if action is Ask.TOKEN:
-            source: Any = self._session.token
-            return self._session.accept_token(source())
-        return self._make(connection, call, args)
+        def again() -> Any:
+            nonlocal first
+            if first is not None:
+                error, first = first, None
+                raise error
+            connection.send_command(*words)
+            return self.parse_response(connection, words[0], **options)  # type: ignore[no-untyped-call]
 
-    # No function that reads a reply has the request, which contains the token, in a local
-    # variable: error reports may show local variables.
-
-    def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        connection.send_packed_command(
-            pack(self._session.request(words, connection.get_protocol()))
-        )
-        return self._read(connection, words, options)
-
-    def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        connection.send_packed_command(
-            pack(self._session.request(words, connection.get_protocol()))
-        )
-        try:
-            reply = connection.read_response(disable_decoding=NEVER_DECODE in options)
-        except ResponseError as error:
-            reply = error
-        return self._read(require_reply(reply), words, options)
-
-    def _read(self, source: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        # redis-py turns some errors into an empty reply; a denial must never become one.
-        if EMPTY_RESPONSE in options:
-            read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
-        else:
-            read = options
-        try:
-            response = self.parse_response(source, words[0], **read)  # type: ignore[no-untyped-call]
-        except ResponseError as error:
-            return self._session.fallback(error, options)
-        return self._session.final_response(words[0], response)
-
-    def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
-        reply = self._batch_reply(connection, batch, batch.undecoded)
-        return self._session.batch_replies(
-            len(batch.commands), reply, self.get_encoder() if batch.undecoded else None
-        )
-
-    def _call_whoami(self, connection: Any, batch: BatchCall) -> WhoAmI:
-        return self._session.whoami(self._batch_reply(connection, batch, True))
-
-    def _batch_reply(self, connection: Any, batch: BatchCall, undecoded: bool) -> Any:
-        connection.send_packed_command(
-            pack(self._session.batch_request(batch.mode, batch.words, connection.get_protocol()))
-        )
-        try:
-            return connection.read_response(disable_decoding=undecoded)
-        except ResponseError as error:
-            raise self._session.call_error(error) from None
+        return connection.retry.call_with_retry(again, lambda _: connection.disconnect())

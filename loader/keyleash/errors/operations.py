@@ -35,6 +35,7 @@ __all__ = [
     "SecretInTextError",
     "UndoTooLargeError",
     "UnexpectedReplyError",
+    "UnknownDenialError",
     "UnplacedKeysError",
     "UnreadableCommandsError",
     "UnvalidatedRestoreError",
@@ -275,6 +276,18 @@ class NotReplicatedError(KeyleashError):
         other = NotReplicatedError(reply, self.replicas, self.wanted, self.timeout_ms)
         other.__cause__ = self.__cause__
         return other
+
+
+class UnknownDenialError(KeyleashError, ResponseError):
+    """A guard denied the call with a code that this version does not know."""
+
+    code = "unknown-denial"
+
+    def __init__(self, code: str) -> None:
+        super().__init__(
+            f"the guard denied the call with the unknown code `{code}`",
+            help="update keyleash on this side",
+        )
 
 
 class GuardLostError(KeyleashError, NoScriptError):

@@ -16,10 +16,10 @@ from keyleash.commands import CommandTable
 from keyleash.commands.keys import key_places
 from keyleash.errors import (
     DENIALS,
-    KeyleashError,
     LeashError,
     OperationError,
     UnexpectedReplyError,
+    UnknownDenialError,
     UnplacedKeysError,
 )
 
@@ -204,17 +204,14 @@ def refusal(line: str) -> LeashError | None:
         The denial, or None if *line* is the error of the command itself.
 
     Raises:
-        KeyleashError: the denial has a code that this version does not know.
+        UnknownDenialError: the denial has a code that this version does not know.
     """
     if not line.startswith(_MARK):
         return None
     code, *pairs = line[len(_MARK) :].split(" ")
     cls = DENIALS.get(code)
     if cls is None:
-        raise KeyleashError(
-            f"the guard denied the call with the unknown code `{code}`",
-            help="update keyleash on this side",
-        )
+        raise UnknownDenialError(code)
     return cls(dict(_pair(pair) for pair in pairs if "=" in pair))
 
 
