@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit servers lowest proxy bench fuzz hostile audit format sync golden docs site clean
+.PHONY: demo test check unit slow servers lowest proxy bench fuzz hostile audit format sync golden docs site clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -26,9 +26,13 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest -n auto
 	$(BIN)/keyleash test examples/agents.test.yaml --min-coverage 100
 
+# Tests that take long and rarely fail.
+slow: $(VENV)/.dev
+	$(BIN)/pytest -n auto -m slow
+
 # All tests on every redis-server and valkey-server on PATH; `make test` takes the first.
 servers: $(VENV)/.dev
-	KEYLEASH_SERVERS=all $(BIN)/pytest -n auto
+	KEYLEASH_SERVERS=all $(BIN)/pytest -n auto -m ''
 
 # The client, with the lowest redis-py that pyproject.toml allows: about a minute.
 LOWEST := $(shell sed -n 's/.*"redis\[hiredis\]>=\([0-9.]*\),.*/\1/p' pyproject.toml)

@@ -314,6 +314,7 @@ def test_watcher_follows_a_failover_from_node_to_node(trio: list[Node]) -> None:
     watcher.close()
 
 
+@pytest.mark.slow
 def test_silent_unlisted_server_is_forgotten_after_a_while(
     trio: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,6 +367,7 @@ def test_drift_of_a_removed_server_is_not_resolved(trio: list[Node]) -> None:
     watcher.close()
 
 
+@pytest.mark.slow
 def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Path) -> None:
     """Also if a Sentinel does not answer, and the new primary after a failover."""
     primary, *replicas = trio

@@ -160,6 +160,7 @@ def storm(leash: Leash, token: str, commands: Iterable[str]) -> None:
         pipe.execute(raise_on_error=False)
 
 
+@pytest.mark.slow
 def test_storm_of_like_refusals_is_one_entry_with_their_number(leash: Leash) -> None:
     """100,000 of them push out no mutation and hardly fill their own stream."""
     leash.load(one=ALL)

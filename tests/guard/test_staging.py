@@ -228,6 +228,7 @@ def test_every_call_is_counted_once_while_loads_follow_each_other(leash: Leash) 
     )
 
 
+@pytest.mark.slow
 def test_thousand_identities_are_loaded_and_changed_and_answer(embedded: RealServer) -> None:
     """More than one command's worth: new, of other limits, unchanged, gone and back."""
     leash = Leash(embedded)

@@ -185,6 +185,7 @@ def drawn(data: bytes, keys: Sequence[bytes], channels: Sequence[bytes]) -> Call
 # The comparison.
 
 
+@pytest.mark.slow
 def test_generated_calls_are_judged_as_a_native_user_is_but_for_intended_differences(
     server: RealServer,
 ) -> None:
@@ -298,6 +299,7 @@ def test_intended_difference_is_needed(server: RealServer, name: str) -> None:
     assert [example.decision.allowed for example in found] == [difference.allows] * differs
 
 
+@pytest.mark.slow
 def test_scan_lists_what_a_native_user_may_read(server: RealServer) -> None:
     """ACLs leave SCAN unchecked; but each key that it lists, they know to judge."""
     court = Court(server)

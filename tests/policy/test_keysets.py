@@ -286,6 +286,7 @@ def policy_of(shape: str, count: int, denies: str | None, wide: str) -> Policy:
     return parse_policy("\n".join(lines), file="<test>", commands=TABLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covering", [False, True], ids=["apart", "covered"])
 @pytest.mark.parametrize("denies", [None, "a:{n}:lock"])
 @pytest.mark.parametrize("shape", SHAPES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,8 @@ from keyleash.store.wire import BatchMode
 from support.clockwork import COMMANDS, STARTS, SUBJECTS, Command, document, limits
 from support.lua_guard import FAR_US, FIRST_TOKEN, KEYS, TABLE, LuaGuard, LuaServer
 from support.thorough import thorough
+
+pytestmark = pytest.mark.slow
 
 FAR_MS = 2**42
 NAN, INFINITY = float("nan"), float("inf")

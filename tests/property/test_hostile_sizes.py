@@ -15,6 +15,8 @@ from keyleash.store.wire import BatchMode
 from support.servers import embedded_label, find_server_binaries
 from support.thorough import FACTOR
 
+pytestmark = pytest.mark.slow
+
 CALLS, BATCHES = 1, 80
 """Of each command, and of all, on the embedded server; the others get a share."""
 SHARE = 4

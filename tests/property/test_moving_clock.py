@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -38,6 +39,8 @@ from support.clockwork import (
 )
 from support.lua_guard import KEYS, TABLE, LuaGuard, LuaServer
 from support.thorough import thorough
+
+pytestmark = pytest.mark.slow
 
 OUT_OF_LIMITS = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
 SEQUENCE = 2 * DOUBLE
