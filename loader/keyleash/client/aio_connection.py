@@ -9,7 +9,7 @@ from typing import Any
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client._redis_py import later
+from keyleash.client._redis_py import BufferedReply, later
 from keyleash.client.dialogue import Call, Packed, Receive, Send, SendNative
 from keyleash.client.flow import Ask, Flow, Pause, Plain, adrive
 from keyleash.client.guarding import (
@@ -98,7 +98,7 @@ class AsyncGuarded(Guarding):
             above: Any = super()
             await above.send_packed_command(self._packed_native(args), check_health)
         elif self._dialogue.is_plain(args):
-            call = self._dialogue.call_of((self._encoded(args),))
+            call = self._dialogue.call_of((self._encoded(args) if self._encodes else args,))
             await self._send([call], check_health)
             self._dialogue.due.append(call)
         else:
@@ -118,18 +118,23 @@ class AsyncGuarded(Guarding):
             NotReplicatedError: it ran, but too few replicas have it.
         """
         dialogue = self._dialogue
+        due: Any = dialogue.due
+        above: Any = super()
+        if not due or self._handshakes:
+            return await above.read_response(disable_decoding=disable_decoding, **options)
+        if isinstance(due[0], BufferedReply):
+            return due.popleft().read_response(disable_decoding)
         call = dialogue.next_plain
         if call is None:
-            if dialogue.due and not self._handshakes:
-                return await self._drive(dialogue.receive(disable_decoding), options)
-            above: Any = super()
-            return await above.read_response(disable_decoding=disable_decoding, **options)
+            return await self._drive(dialogue.receive(disable_decoding), options)
         try:
-            reply = await self._receive(Receive(disable_decoding), options)
+            reply = await above.read_response(disable_decoding=disable_decoding, **options)
         except ResponseError as error:
             flow = dialogue.receive(disable_decoding)
             return await self._drive(flow, options, received=error)
-        dialogue.due.clear()
+        except Exception as error:
+            raise (sent(error) if is_lost(error) else error) from None
+        due.clear()
         return dialogue.finished(call.commands[0], reply)
 
     async def call(self, call: Call) -> Any:

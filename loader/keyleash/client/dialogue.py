@@ -36,8 +36,8 @@ from keyleash.client.flow import (
     require_one_call,
 )
 from keyleash.client.recovery import fetch_guard, recover
-from keyleash.client.resp3 import as_resp3
-from keyleash.client.session import Session
+from keyleash.client.resp3 import as_resp3, shape_of
+from keyleash.client.session import Session, counts
 from keyleash.client.unsupported import (
     locking,
     subscribing,
@@ -59,6 +59,9 @@ OWN = frozenset({"SETNAME", "SETINFO", "GETNAME", "ID"})
 HANDSHAKE = frozenset({"HELLO", "AUTH", "SELECT", "CLIENT", "READONLY"})
 """The commands that redis-py sends by itself when it connects."""
 LOST = (RedisConnectionError, RedisTimeoutError)
+
+
+NO_WAIT = RateWait(0)
 
 
 class Role(Enum):
@@ -86,6 +89,12 @@ _ROLES = {
 def role_of(name: str | bytes) -> Role | None:
     """Return the role of a command; None if it is a plain call. Asked at every call."""
     return _ROLES.get(_first(name)) or (Role.BLOCKING if may_block(name) else None)
+
+
+@lru_cache(maxsize=512)
+def is_final(name: str | bytes) -> bool:
+    """Return whether the reply to a command is the same in RESP3, and never a long integer."""
+    return not (counts(name) or shape_of(name)[0])
 
 
 def _first(name: str | bytes) -> str:
@@ -138,7 +147,7 @@ class Call:
     guard: GuardRecord | None = None
     replicas: GuardRecord | None = None
     correlation: str = ""
-    waiting: RateWait = field(default_factory=lambda: RateWait(0))
+    waiting: RateWait = NO_WAIT
     deadline: float | None = None
     is_later: bool = False
     pack: Pack | None = None
@@ -242,13 +251,15 @@ class Dialogue:
 
     def call_of(self, commands: Sequence[Words], mode: BatchMode | None = None) -> Call:
         """Return a new call."""
-        return Call(commands, mode, waiting=RateWait(self._wait_s))
+        return Call(commands, mode, waiting=RateWait(self._wait_s) if self._wait_s else NO_WAIT)
 
     def request(self, call: Call) -> Words:
         """Return the words of a call. They contain the token."""
         session = self.session
         call.guard = session.guard
-        call.replicas = session.guard_awaiting_replicas(call.commands)
+        call.replicas = None
+        if session.guard and session.guard.wait_replicas:
+            call.replicas = session.guard_awaiting_replicas(call.commands)
         call.correlation = call.correlation or next_correlation(session.correlation)
         if call.mode is None:
             return session.request(call.commands[0], 2, call.correlation)
@@ -450,9 +461,7 @@ class Dialogue:
     def receive(self, undecoded: bool) -> Flow:
         """Return the next reply that is due."""
         first = self.due[0]
-        if isinstance(first, BufferedReply):
-            self.due.popleft()
-            return first.read_response(undecoded)
+        assert isinstance(first, Call)  # noqa: S101 - the connection reads others itself
         try:
             replies = yield from self._replies(first, undecoded)
         except Exception as error:
@@ -523,7 +532,12 @@ class Dialogue:
         """Return the reply or the error of each command of a batch."""
         if not isinstance(reply, list) or len(reply) != len(call.commands):
             raise InvalidResponse("the batch was not answered command by command")
-        return [self._item(*pair) for pair in zip(call.commands, reply, strict=True)]
+        return [
+            item
+            if not isinstance(item, Exception) and is_final(words[0])
+            else self._item(words, item)
+            for words, item in zip(call.commands, reply, strict=True)
+        ]
 
     def _item(self, words: Words, item: Any) -> Any:
         if not isinstance(item, ResponseError):
@@ -543,6 +557,8 @@ class Dialogue:
 
     def finished(self, words: Words, reply: Any) -> Any:
         """Return a reply as the client expects it of its server."""
+        if is_final(words[0]):
+            return reply
         reply = self.session.final_response(words[0], reply)
         return as_resp3(words, reply) if self._is_resp3 else reply
 

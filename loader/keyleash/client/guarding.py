@@ -67,6 +67,9 @@ class Guarding:
         # redis-py 7 does not offer it.
         self._is_open = False
         super().__init__(*args, **{**options, "protocol": 2})
+        encoding = self.encoder.encoding, self.encoder.encoding_errors
+        # hiredis encodes words like this, and in redis-py's sync client in any case.
+        self._encodes = self.is_async and encoding != ("utf-8", "strict")
 
     def _now(self) -> float:
         return self.clock()
@@ -86,17 +89,10 @@ class Guarding:
 
     def pack_commands(self, commands: Iterable[Sequence[Any]]) -> Packed:
         """Return commands for `send_packed_command`."""
-        return Packed(self._encoded(tuple(words)) for words in commands)
+        return Packed(map(self._encoded if self._encodes else tuple, commands))
 
-    def _encoded(self, words: Words) -> Words:
-        """Return the words of a command, encoded if hiredis would do it otherwise.
-
-        redis-py's sync client has hiredis encode them in any case.
-        """
-        encoder = self.encoder
-        if not self.is_async or (encoder.encoding, encoder.encoding_errors) == ("utf-8", "strict"):
-            return words
-        return (words[0], *map(encoder.encode, words[1:]))
+    def _encoded(self, words: Sequence[Any]) -> Words:
+        return (words[0], *map(self.encoder.encode, words[1:])) if self._encodes else tuple(words)
 
     def should_reconnect(self) -> bool:
         """Return whether the last user left replies or a transaction, or redis-py asks for it."""
@@ -131,8 +127,9 @@ class Guarding:
 
     def _packed(self, calls: Iterable[Call]) -> list[bytes]:
         """Return the bytes of calls, in one packet. They contain the token."""
+        parts = [part for call in calls for part in self._parts(call)]
         # So that it is sent whole or never runs.
-        return [b"".join(part for call in calls for part in self._parts(call))]
+        return parts if len(parts) == 1 else [b"".join(parts)]
 
     def _parts(self, call: Call) -> list[bytes]:
         is_empty = call.is_watched and not call.commands

@@ -17,7 +17,7 @@ Shape = Callable[[Any, list[str]], Any]
 
 def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
     """Return the *reply* to a command in the shape that it has in RESP3."""
-    shape, carried = _shape_of(words[0])
+    shape, carried = shape_of(words[0])
     if shape is None or reply is None or isinstance(reply, Exception):
         return reply
     arguments = [_upper(word) for word in words[1:] if isinstance(word, str | bytes)]
@@ -25,7 +25,7 @@ def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
 
 
 @lru_cache(maxsize=512)
-def _shape_of(name: str | bytes) -> tuple[Shape | None, list[str]]:
+def shape_of(name: str | bytes) -> tuple[Shape | None, list[str]]:
     """Return the shape of a command, and the arguments that redis-py allows in its name."""
     first, *carried = _upper(name).split() or [""]
     return _SHAPES.get(first), carried

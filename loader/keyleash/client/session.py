@@ -250,7 +250,7 @@ class Session:
     @staticmethod
     def final_response(command: str | bytes, response: Any) -> Any:
         """Return the response as redis-py would: integers too long for Lua arrive as text."""
-        if isinstance(response, bytes | str) and _counts(command):
+        if isinstance(response, bytes | str) and counts(command):
             # A response callback of the user may have returned other text.
             with suppress(ValueError):
                 return int(response)
@@ -314,7 +314,7 @@ class Session:
 
 
 @lru_cache(maxsize=512)
-def _counts(command: str | bytes) -> bool:
+def counts(command: str | bytes) -> bool:
     """Return whether a command's reply is an integer that may be too long for Lua."""
     # As redis-py accepts it: in any case, and possibly with the key in the name.
     name = command if isinstance(command, str) else command.decode("latin-1")
