@@ -423,7 +423,13 @@ class Dialogue:
                 answer(call, replies)
         for number, (call, why) in enumerate(lost, start=1):
             try:
-                replies = yield from self._answers(call, self._repeated(call, why, undecoded=True))
+                if number == 1:
+                    reading = self._repeated(call, why, undecoded=True)
+                else:
+                    # What the first recovered from may be over for the others too.
+                    yield Send([call])
+                    reading = self._recovered(call, undecoded=True)
+                replies = yield from self._answers(call, reading)
             except self.session.recoverable as error:
                 answer(call, _for_each(call, error))
                 if isinstance(error, GuardLostError):
