@@ -389,7 +389,7 @@ class Dialogue:
 
     @property
     def is_open(self) -> bool:
-        """Whether the next user of the connection would get what another one left."""
+        """Return whether the next user of the connection would get what another one left."""
         return bool(self.due) or self._held is not None
 
     def _tell(self, reply: Any) -> None:

@@ -1,4 +1,4 @@
-"""What no guard can check: each is denied with a reason."""
+"""Denials of what no guard can check, each with a reason."""
 
 from __future__ import annotations
 
