@@ -35,6 +35,7 @@ ONE = Counts(passed=1, audited=1)
 SIXTEEN = Counts(passed=SIZE, audited=1)
 
 RAW, GUARDED = "redis-py", "keyleash"
+OVER_POOL = f"{RAW} over keyleash.pool"
 BY_HAND = f"{RAW}, EVALSHA by hand"
 RAW_PIPELINE = f"{RAW}, pipeline(transaction=False)"
 PIPELINE = f"{GUARDED}, pipeline(transaction=False)"
@@ -84,18 +85,20 @@ def works(url: str, token: str, runner: asyncio.Runner) -> Iterator[tuple[Work, 
     with (
         redis.Redis.from_url(url) as raw,
         keyleash.Redis.from_url(url, token=token) as guarded,
+        redis.Redis.from_pool(keyleash.pool(url, token)) as over_pool,
         opened(in_tasks(url, token), runner) as tasks,
     ):
-        yield one_by_one(raw, guarded), by_hand(raw), together(raw, guarded), tasks
+        yield one_by_one(raw, guarded, over_pool), by_hand(raw), together(raw, guarded), tasks
 
 
-def one_by_one(raw: redis.Redis, guarded: keyleash.Redis) -> Work:
+def one_by_one(raw: redis.Redis, guarded: keyleash.Redis, over_pool: redis.Redis) -> Work:
     """SETs in sequence."""
     return Work(
         "SET in sequence",
         (
             Kind(RAW, lambda: raw.set(FIRST, VALUE), RAW),
             Kind(GUARDED, lambda: guarded.set(FIRST, VALUE), RAW, ONE),
+            Kind(OVER_POOL, lambda: over_pool.set(FIRST, VALUE), RAW, ONE),
         ),
     )
 
@@ -189,9 +192,10 @@ def batch_of(client: keyleash.Redis) -> None:
 def bars_of(rows: list[LatencyRow]) -> tuple[Bar, ...]:
     """Return the bars of the measured rows."""
     by_name = {row.kind.name: row for row in rows}
-    single, pipeline = by_name[GUARDED], by_name[PIPELINE]
+    single, over_pool, pipeline = (by_name[name] for name in (GUARDED, OVER_POOL, PIPELINE))
     bars = (
         Bar("p50 of set", Side.AT_MOST, 1.10, RAW, single.p50_ratio.median, 0.90),
+        Bar(f"p50 of set, {OVER_POOL}", Side.AT_MOST, 1.9, RAW, over_pool.p50_ratio.median),
         Bar(
             f"pipeline of {SIZE}, wall time per command",
             Side.AT_MOST,
