@@ -230,8 +230,8 @@ def test_call_whose_reply_is_lost_ran_once(
 
 def test_late_reply_to_wait_does_not_reach_the_next_call(leash: Pooled, proxy: Proxy) -> None:
     """The write is not repeated, and the next call gets its own reply."""
-    leash.load(one={**BROAD, "durability": {"wait_replicas": 1, "timeout": "500ms"}})
-    agent = leash.agent("one", port=proxy.port, socket_timeout=0.1)
+    leash.load(one={**BROAD, "durability": {"wait_replicas": 1, "timeout": "100ms"}})
+    agent = leash.agent("one", port=proxy.port, socket_timeout=2)
 
     with pytest.raises(keyleash.NotReplicatedError) as caught:
         # The proxy passes on the reply to WAIT after the next request only.
@@ -579,3 +579,18 @@ def test_unix_sockets_and_tls_have_guarded_classes() -> None:
     assert issubclass(
         keyleash.pool("rediss://localhost", token).connection_class, redis.SSLConnection
     )
+
+
+def test_pool_of_guarded_connections_serves_a_client_of_ours(one_leash: Leash) -> None:
+    """It has the token already; another one, or an option of it, would not be used."""
+    pool = keyleash.pool(one_leash.server.url, one_leash.issue("one").token)
+    client = keyleash.Redis(connection_pool=pool)
+    assert client.set("t:a", 1) is True
+    assert client.connection_pool is pool
+    assert client.whoami().identity == "one"
+
+    for options in ({"token": one_leash.issue("one").token}, {"wait": True}, {"correlation": "x"}):
+        with pytest.raises(TypeError, match="have a token"):
+            keyleash.Redis(connection_pool=pool, **options)
+    with pytest.raises(TypeError, match="`token` is required"):
+        keyleash.Redis(port=one_leash.server.port)

@@ -141,21 +141,24 @@ def guarded_pool(
             given is copied, unless its connections are guarded: then no token is needed.
 
     Raises:
-        TypeError: There is no token.
+        TypeError: There is no token, or a pool of guarded connections and one of their options.
     """
     pool = plain.connection_pool
     base = pool.connection_class
     if issubclass(base, Guarding):
-        if token is not None and token is not base.session.token:
-            raise TypeError("the connections of the pool have a token: leave `token` out")
+        if (token, wait, correlation) != (None, False, None):
+            raise TypeError(
+                "the pool's connections have a token: leave `token`, `wait`, `correlation` out"
+            )
         return pool
     if token is None:
         raise TypeError("a `token` is required, or a pool of guarded connections")
     is_async = isinstance(plain, redis.asyncio.Redis)
     session = Session(token, is_async=is_async, correlation=correlation)
+    guarded = _guarded(AsyncGuarded if is_async else Guarded, base, session, wait)
     if not plain.auto_close_connection_pool:
         pool = _copied(pool)
-    pool.connection_class = _guarded(AsyncGuarded if is_async else Guarded, base, session, wait)
+    pool.connection_class = guarded
     return pool
 
 
