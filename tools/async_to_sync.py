@@ -24,6 +24,8 @@ NAMES = {
     "AsyncIterator": "Iterator",
     "aasked": "asked",
     "adrive": "drive",
+    "aread_within": "read_within",
+    "areadable": "readable",
     "asyncio": "time",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",

@@ -43,7 +43,8 @@ modules](policy.md#servers-and-modules).
   key; *any* is any grant on the key. Before a slash: the first key; after it: the others.
 - **cost**: time complexity. *weight*: the call's [work](policy.md#work-of-a-call) is estimated
   before it runs, with this weight per element.
-- Commands that need write, delete or publish are audited, others are not; exceptions are marked.
+- Commands that need write, delete, publish or subscribe are audited, others are not; exceptions are
+  marked.
 - *polled*: a blocking command that returns at once; keyleash's clients
   [repeat it](wire.md#blocking-commands) until its timeout.
 """
@@ -82,6 +83,12 @@ REMARKS: Mapping[str, str] = MappingProxyType(
         "BITFIELD_RO": "denied on integers wider than 53 bits",
         "PUBLISH": "argument 1 is the channel",
         "SPUBLISH": "argument 1 is the channel",
+        **dict.fromkeys(
+            ("SUBSCRIBE", "SSUBSCRIBE"),
+            "argument 1 is the channel; [only checked](wire.md#publish-and-subscribe)",
+        ),
+        "PSUBSCRIBE": "argument 1 is a pattern, which must lie within a granted one;"
+        " [only checked](wire.md#publish-and-subscribe)",
         "SCAN": "its MATCH must lie within a grant; replies are [filtered](wire.md#scan)",
     }
 )
@@ -190,7 +197,7 @@ def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
         yield "polled with BLOCK" if spec.waits is Waits.BLOCK else "polled"
     if any(isinstance(search, OptionKey) for search in spec.keys):
         yield "audited if it stores"
-    elif spec.mutates and not {"write", "delete", "publish"} & set(spec.needs):
+    elif spec.mutates and not {"write", "delete", "publish", "subscribe"} & set(spec.needs):
         yield "audited"
     elif not spec.mutates and {"write", "delete"} & set(spec.needs):
         yield "not audited"

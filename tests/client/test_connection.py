@@ -418,7 +418,6 @@ def test_lock_that_could_not_be_released_is_not_taken(leash: Pooled) -> None:
 @pytest.mark.parametrize(
     ("call", "named_reason"),
     [
-        (lambda agent: agent.pubsub().subscribe("x"), "subscription"),
         (lambda agent: agent.register_script("return 1")(), "script"),
         (lambda agent: agent.client_kill("127.0.0.1:1"), "CLIENT"),
         (lambda agent: agent.execute_command("MONITOR"), "MONITOR"),

@@ -223,7 +223,8 @@ def test_every_scopable_command_runs_inside_a_script(server: RealServer, label: 
     client = server.client()
     forbidden = []
     for spec in scopable(label):
-        for call in plain_calls(spec):
+        # A guard does not run what subscribes.
+        for call in () if spec.subscribes else plain_calls(spec):
             try:
                 client.eval("return redis.pcall(unpack(ARGV))", 0, *call)
             except redis.ResponseError as error:

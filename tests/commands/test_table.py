@@ -21,6 +21,7 @@ from keyleash.commands.facts import (
     SCANS,
     STORES,
     STREAM_OPTIONS,
+    SUBSCRIPTIONS,
     VARIANTS,
     WAITS,
 )
@@ -38,9 +39,9 @@ DANGEROUS = words(
     ACL ASKING AUTH BGREWRITEAOF BGSAVE CLIENT CLUSTER CLUSTERSCAN COMMAND CONFIG DBSIZE DEBUG
     DISCARD EVAL EVALSHA EVALSHA_RO EVAL_RO EXEC FAILOVER FCALL FCALL_RO FLUSHALL FLUSHDB
     FUNCTION HELLO INFO KEYS LASTSAVE LATENCY LOLWUT MEMORY MIGRATE MODULE MONITOR MOVE MULTI
-    OBJECT PFDEBUG PFSELFTEST PSUBSCRIBE PSYNC PUBSUB PUNSUBSCRIBE QUIT RANDOMKEY READONLY
+    OBJECT PFDEBUG PFSELFTEST PSYNC PUBSUB PUNSUBSCRIBE QUIT RANDOMKEY READONLY
     READWRITE REPLCONF REPLICAOF RESET RESTORE-ASKING ROLE SAVE SCRIPT SELECT SHUTDOWN SLAVEOF
-    SLOWLOG SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SWAPDB SYNC UNSUBSCRIBE UNWATCH WAIT WAITAOF WATCH
+    SLOWLOG SUNSUBSCRIBE SWAPDB SYNC UNSUBSCRIBE UNWATCH WAIT WAITAOF WATCH
     """
 )
 
@@ -196,6 +197,7 @@ def test_sub_commands_with_a_key_are_scopable_and_no_others() -> None:
         (STREAM_OPTIONS, lambda spec: any(isinstance(key, StreamKeys) for key in spec.keys)),
         (STORES, lambda spec: spec.refused is None and "movablekeys" in spec.flags),
         (CHANNELS, lambda spec: spec.channel is not None),
+        (SUBSCRIPTIONS, lambda spec: spec.subscribes is not None),
         (SCANS, lambda spec: spec.scans),
         (WAITS, lambda spec: spec.waits is not None and "blocking" in spec.flags),
     ],

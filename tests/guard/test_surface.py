@@ -175,6 +175,36 @@ def test_channel_is_checked_and_the_message_audited(leash: Leash) -> None:
     assert leash.denials("one")[0]["key"] == "other"
 
 
+def test_subscription_is_checked_and_recorded_and_not_made(leash: Leash) -> None:
+    """The caller subscribes, on a connection of its own; the reply is the channel."""
+    listening = {"allow": ["subscribe"], "channels": ["events:{job}:*"]}
+    leash.load(one={"grants": [listening, {"allow": ["publish"], "channels": ["out"]}]})
+    token = leash.issue("one").token
+
+    for command in ("SUBSCRIBE", "SSUBSCRIBE"):
+        assert leash.call("one", token, command, "events:1:done") == b"events:1:done"
+        denial = leash.call("one", token, command, "out")
+        assert denial == "LEASH CHANNEL_NOT_GRANTED channel=out"
+    assert leash.call("one", token, "PSUBSCRIBE", "events:1:d*") == b"events:1:d*"
+    for pattern in ("events:*", "events:1*", "events:?:done", "*", "[e]vents:1:", "events\\:1:*"):
+        denial = leash.call("one", token, "PSUBSCRIBE", pattern)
+        assert denial.startswith("LEASH CHANNEL_NOT_GRANTED"), pattern
+    denial = leash.call("one", token, "SUBSCRIBE", "events:1:a", "events:1:b")
+    assert denial == "LEASH COMMAND_REFUSED command=SUBSCRIBE%20events:1:b"
+    assert leash.batch("one", token, "each", ("SUBSCRIBE", "events:2:"), ("SUBSCRIBE", "out")) == [
+        b"events:2:",
+        "LEASH CHANNEL_NOT_GRANTED channel=out",
+    ]
+
+    assert [event.get("key", "a batch") for event in leash.events("one")] == [
+        "events:1:done",
+        "events:1:done",
+        "events:1:d*",
+        "a batch",
+    ]
+    assert leash.admin.pubsub_channels() == []
+
+
 def test_grant_on_keys_gives_no_channel(leash: Leash) -> None:
     """And one on channels no key."""
     leash.load(

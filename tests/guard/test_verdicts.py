@@ -200,7 +200,7 @@ def test_only_and_except_narrow_a_grant_to_commands(leash: Leash) -> None:
         ("SCRIPT", "FLUSH"), ("MIGRATE", "h", "1", "doc:1", "0", "1"),
         ("SORT", "doc:1", "BY", "w_*"), ("SORT", "doc:1", "STORE", "doc:2", "get", "w_*"),
         ("SORT_RO", "doc:1", "GET", "#"), ("XREAD", "LATER", "1", "STREAMS", "doc:1", "0"),
-        ("SUBSCRIBE", "c"), ("MONITOR",), ("CLIENT", "LIST"), ("PUBSUB", "CHANNELS"),
+        ("UNSUBSCRIBE", "c"), ("MONITOR",), ("CLIENT", "LIST"), ("PUBSUB", "CHANNELS"),
         ("MULTI",), ("WATCH", "doc:1"), ("SELECT", "1"), ("AUTH", "x"), ("NOSUCHCOMMAND", "doc:1"),
         ("XGROUP", "HELP"), ("OBJECT", "HELP"), ("OBJECT",), ("OBJECT", "encoding ", "doc:1"),
     ],

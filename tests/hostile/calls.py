@@ -117,6 +117,7 @@ PFCOUNT hll+
 PFMERGE to hll+
 PING [value]
 PSETEX str number value
+PSUBSCRIBE scanned
 PTTL any
 PUBLISH channel value
 RENAME any to
@@ -150,7 +151,9 @@ SPUBLISH channel value
 SRANDMEMBER set [number]
 SREM set member+
 SSCAN set cursor [MATCH glob] [COUNT number]
+SSUBSCRIBE channel
 STRLEN str
+SUBSCRIBE channel
 SUBSTR str index index
 SUNION set+
 SUNIONSTORE to set+

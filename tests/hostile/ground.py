@@ -106,7 +106,7 @@ class Ground:
                 "grants": [
                     grant(*classes, keys="k:*"),
                     grant(*classes, keys="k:*", only=sorted(NAMED_ONLY)),
-                    {"allow": ["publish"], "channels": ["k:*"]},
+                    {"allow": ["publish", "subscribe"], "channels": ["k:*"]},
                 ]
             }
         )

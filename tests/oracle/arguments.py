@@ -84,7 +84,9 @@ def _arguments(
     draws: Draws, spec: CommandSpec, named: int, keys: Sequence[bytes], channels: Sequence[bytes]
 ) -> list[bytes]:
     if spec.channel is not None:
-        return [draws.pick(channels), b"message"]
+        if spec.subscribes is None or draws.once_in(9):
+            return [draws.pick(channels), b"message"]
+        return [draws.pick(channels) + draws.pick((b"", b"", b"*", b"?", b"[a]"))]
     if spec.scans:
         return _scan(draws, keys)
     for search in spec.keys:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keyleash.commands import CommandSpec, KeyUse, OperationClass
+from keyleash.commands import CHANNEL_CLASSES, CommandSpec, KeyUse, OperationClass
 from keyleash.commands.keys import refused_option
 from keyleash.commands.spec import StreamKeys
 from keyleash.errors import ReplyCode
@@ -112,6 +112,7 @@ def grant(*allow: str, keys: str, **narrowed: list[str]) -> dict[str, Any]:
 
 ALL = [grant("read", "write", "delete", "scan", keys="*")]
 RW = ("read", "write")
+LISTEN = {"allow": ["subscribe"], "channels": ["a*"]}
 
 
 REFUSED_BY_COMMAND = (ReplyCode.COMMAND_REFUSED, ReplyCode.CLASS_NOT_GRANTED)
@@ -154,7 +155,7 @@ def is_bare_scan_grant(it: Example) -> bool:
         return False
     apart = [use for use in it.ours if not natively_allowed(it.grants, [use])]
     return any(
-        not use.needs and all({*item.allow} <= {OperationClass.SCAN, OperationClass.PUBLISH}
+        not use.needs and all({*item.allow} <= {OperationClass.SCAN, *CHANNEL_CLASSES}
                               for item in it.matching(use.key))
         for use in apart
     )  # fmt: skip
@@ -235,6 +236,23 @@ DIFFERENCES: dict[str, Difference] = {
         ),
         ALL,
         "BITFIELD_RO a GET i64 0",
+    ),
+    "several channels in a call": Difference(
+        "The event of a subscription names one channel.",
+        lambda it: (
+            it.code is ReplyCode.COMMAND_REFUSED
+            and it.spec.subscribes is not None
+            and is_in_upper_case(it)
+        ),
+        [LISTEN],
+        "SUBSCRIBE a a",
+    ),
+    "pattern within a granted one": Difference(
+        "ACLs compare the pattern of PSUBSCRIBE with theirs byte by byte; here it may be narrower.",
+        lambda it: it.code is None and it.spec.name == "PSUBSCRIBE",
+        [LISTEN],
+        "PSUBSCRIBE ab*",
+        allows=True,
     ),
     "deny rule": Difference(
         "ACL patterns only allow.",

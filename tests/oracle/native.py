@@ -22,22 +22,26 @@ NATIVE = {READ: "R", WRITE: "W", DELETE: "W"}
 
 def acl_rules(identity: Identity, table: CommandTable, known: Collection[str]) -> list[bytes]:
     """Return the arguments of ACL SETUSER; *known* are the commands of the server."""
-    commands: dict[tuple[int, ...], list[CommandSpec]] = defaultdict(list)
+    commands: dict[tuple[tuple[int, ...], OperationClass | None], list[CommandSpec]] = defaultdict(
+        list
+    )
     for spec in table:
         if spec.name in known and spec.name not in table.containers:
             effective = [i for i, item in enumerate(identity.grants) if item.applies_to(spec)]
-            commands[tuple(effective)].append(spec)
+            commands[tuple(effective), spec.channel_class].append(spec)
     return [
         b"reset",
         *(
-            _selector([identity.grants[i] for i in effective], specs)
-            for effective, specs in commands.items()
+            _selector([identity.grants[i] for i in effective], specs, channel_class)
+            for (effective, channel_class), specs in commands.items()
             if effective
         ),
     ]
 
 
-def _selector(grants: Sequence[Grant], specs: Sequence[CommandSpec]) -> bytes:
+def _selector(
+    grants: Sequence[Grant], specs: Sequence[CommandSpec], channel_class: OperationClass | None
+) -> bytes:
     given = {cls for grant in grants for cls in grant.allow}
     words = [
         b"+" + spec.name.replace(" ", "|").lower().encode()
@@ -50,7 +54,12 @@ def _selector(grants: Sequence[Grant], specs: Sequence[CommandSpec]) -> bytes:
         for pattern, letters in letters_by_pattern(grants).items()
         if letters
     ]
-    words += [b"&" + glob_of(channel) for grant in grants for channel in grant.channels]
+    words += [
+        b"&" + glob_of(channel)
+        for grant in grants
+        if channel_class in grant.allow
+        for channel in grant.channels
+    ]
     return b"(" + b" ".join(words) + b")"
 
 

@@ -19,7 +19,7 @@ import redis
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from keyleash.commands import CommandTable, load_table
+from keyleash.commands import CHANNEL_CLASSES, CommandTable, load_table
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.spec import NumberedKeys
 from keyleash.errors import PolicyError
@@ -48,7 +48,7 @@ SINGULAR = [
     and (spec.walk is None or spec.variant or spec.channel or spec.scans)
 ]
 """Where the guard reads arguments in a way of its own: SET, SORT, XREAD, PUBLISH…"""
-PUBLISHING = {"allow": ["publish"], "channels": ["*"]}
+SPEAKING = {"allow": ["publish", "subscribe"], "channels": ["*"]}
 CALLS = 60
 BYTES = 40
 """Of which one call is drawn."""
@@ -62,7 +62,7 @@ EVERY_COMMAND = (
     [
         grant("read", "write", "delete", "scan", keys="*"),
         grant("write", keys="*", only=["RESTORE"]),
-        PUBLISHING,
+        SPEAKING,
     ],
     [grant("read", keys="a*")],
     [grant("write", "delete", keys="a*"), grant("read", keys="b")],
@@ -92,10 +92,10 @@ NAMES = (
     "@blocking", "@geo", "RESTORE",
 )  # fmt: skip
 CLASS_LISTS = (
-    ("read",), ("write",), ("delete",), ("scan",), ("publish",), ("read", "publish"),
+    ("read",), ("write",), ("delete",), ("scan",), ("publish", "subscribe"), ("read", "subscribe"),
     ("read", "write"), ("write", "delete"), ("read", "delete"), ("read", "scan"),
     ("read", "write", "publish"), ("read", "write", "delete"),
-    ("read", "write", "delete", "scan", "publish"),
+    ("read", "write", "delete", "scan", "publish", "subscribe"),
 )  # fmt: skip
 
 
@@ -105,9 +105,9 @@ def grants(draw: st.DrawFn, patterns: Sequence[str]) -> dict[str, Any]:
     some = st.lists(st.sampled_from(patterns), min_size=1, max_size=3, unique=True)
     allow = draw(st.sampled_from(CLASS_LISTS))
     body: dict[str, Any] = {"allow": list(allow)}
-    if set(allow) - {"publish"}:
+    if set(allow) - CHANNEL_CLASSES:
         body["keys"] = draw(some)
-    if "publish" in allow:
+    if CHANNEL_CLASSES & set(allow):
         body["channels"] = draw(some)
     narrowed = draw(st.sampled_from(["", "", "", "", "only", "except"]))
     if narrowed:

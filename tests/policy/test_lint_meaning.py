@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.commands import OperationClass, load_table
+from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
 from keyleash.errors import ReplyCode, Span
 from keyleash.evaluate import ModelState, decide
 from keyleash.policy import (
@@ -76,13 +76,11 @@ def grants(draw: st.DrawFn) -> Grant:
     narrowed = draw(st.sampled_from([None, None, ("GET", "SET", "SCAN"), ("SET", "@read")]))
     return Grant(
         tuple(cls for cls in OperationClass if cls in classes),
-        tuple(parse_pattern(item) for item in draw(listed))
-        if classes - {OperationClass.PUBLISH}
-        else (),
+        tuple(parse_pattern(item) for item in draw(listed)) if classes - CHANNEL_CLASSES else (),
         only=narrowed,
         except_=draw(st.sampled_from([(), (), ("GET",)])),
         channels=tuple(parse_pattern(item) for item in draw(listed))
-        if OperationClass.PUBLISH in classes
+        if classes & CHANNEL_CLASSES
         else (),
     )
 
@@ -138,8 +136,8 @@ def test_identities_with_the_same_scope_may_do_the_same(first: Identity, other: 
             replace(
                 grant,
                 allow=(cls,),
-                keys=() if cls is OperationClass.PUBLISH else grant.keys[::-1],
-                channels=grant.channels if cls is OperationClass.PUBLISH else (),
+                keys=() if cls in CHANNEL_CLASSES else grant.keys[::-1],
+                channels=grant.channels if cls in CHANNEL_CLASSES else (),
             )
             for grant in reversed(first.grants)
             for cls in grant.allow

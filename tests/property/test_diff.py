@@ -16,7 +16,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.commands import OperationClass, keys_of, load_table
+from keyleash.commands import (
+    CHANNEL_CLASSES,
+    CommandSpec,
+    OperationClass,
+    keys_of,
+    load_table,
+)
 from keyleash.errors import UnplacedKeysError
 from keyleash.evaluate import ModelState, decide
 from keyleash.evaluate.access import matches
@@ -60,8 +66,8 @@ def grants(draw: st.DrawFn, pool: list[str]) -> Grant:
     names = tuple(draw(st.lists(COMMANDS, min_size=1, max_size=3, unique=True)))
     return Grant(
         allow=tuple(item for item in OperationClass if item in allow),
-        keys=patterns_of(draw(some)) if allow != [OperationClass.PUBLISH] else (),
-        channels=patterns_of(draw(some)) if OperationClass.PUBLISH in allow else (),
+        keys=patterns_of(draw(some)) if {*allow} - CHANNEL_CLASSES else (),
+        channels=patterns_of(draw(some)) if CHANNEL_CLASSES & {*allow} else (),
         only=names if narrowed == "only" else None,
         except_=names if narrowed == "except" else (),
     )
@@ -99,10 +105,11 @@ def identity(grants: list[Grant], denied: list[str]) -> Identity:
 def split(grant: Grant) -> Iterator[Grant]:
     """The same as several grants, one for each pattern."""
     for pattern in grant.keys:
-        allow = tuple(item for item in grant.allow if item is not OperationClass.PUBLISH)
+        allow = tuple(item for item in grant.allow if item not in CHANNEL_CLASSES)
         yield replace(grant, allow=allow, keys=(pattern,), channels=())
     for pattern in grant.channels:
-        yield replace(grant, allow=(OperationClass.PUBLISH,), keys=(), channels=(pattern,))
+        allow = tuple(item for item in grant.allow if item in CHANNEL_CLASSES)
+        yield replace(grant, allow=allow, keys=(), channels=(pattern,))
 
 
 KEYS = [
@@ -153,12 +160,17 @@ def is_special_glob_granted(identity: Identity | None) -> bool:
     )
 
 
+def on_channel(spec: CommandSpec, channel: bytes) -> list[bytes]:
+    """Return a call that publishes or subscribes."""
+    return [spec.name.encode(), channel, *([] if spec.subscribes else [b"message"])]
+
+
 def witnesses(gain: Gain) -> list[list[bytes]]:
     """Return calls that prove a gain, one for each of its commands."""
     if gain.glob is not None:
         return [[b"SCAN", b"0", b"MATCH", gain.glob]]
     if gain.channel is not None:
-        return [[name.encode(), gain.channel, b"message"] for name in gain.commands]
+        return [on_channel(TABLE.commands[name], gain.channel) for name in gain.commands]
     keys = [key for key in gain.keys if key is not None]
     assert len(keys) == len(gain.form.needs)
     found = []
@@ -234,7 +246,7 @@ def some_calls(seeds: list[int], keys: list[bytes]) -> Iterator[tuple[str, list[
             key = numbers.choice(keys)
             argv = [b"SCAN", b"0", b"MATCH", numbers.choice([key, key + b"*", b"*", b"a?*"])]
         elif spec.channel is not None:
-            argv = [spec.name.encode(), numbers.choice(keys), b"message"]
+            argv = on_channel(spec, numbers.choice(keys))
         else:
             argv = call_of(spec, plain, [numbers.choice(keys) for _ in plain.needs])
             argv += numbers.choices(MORE, k=numbers.randint(0, 3))

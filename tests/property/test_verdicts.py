@@ -15,7 +15,7 @@ import redis
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from keyleash.commands import CommandSpec, CommandTable, OperationClass, load_table
+from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass, load_table
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
@@ -86,7 +86,8 @@ COMMAND_NAMES = st.sampled_from(
      "@read", "@write", "@string", "@hash",
      "@keyspace", "@fast", "@list", "PING"]
 )  # fmt: skip
-OF_KEYS = [item for item in OperationClass if item is not OperationClass.PUBLISH]
+OF_KEYS = [item for item in OperationClass if item not in CHANNEL_CLASSES]
+OF_CHANNELS = st.lists(st.sampled_from(sorted(CHANNEL_CLASSES)), min_size=1, unique=True)
 SOME_CLASSES = st.lists(st.sampled_from(OF_KEYS), min_size=1, max_size=3, unique=True)
 CLASSES = st.just(OF_KEYS) | SOME_CLASSES
 
@@ -99,7 +100,7 @@ def grants(draw: st.DrawFn, keys: list[str]) -> dict[str, Any]:
         "keys": draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique=True)),
     }
     if draw(st.booleans()):
-        grant["allow"] = [*grant["allow"], OperationClass.PUBLISH]
+        grant["allow"] = [*grant["allow"], *draw(OF_CHANNELS)]
         grant["channels"] = [draw(st.sampled_from(keys))]
     narrowed = draw(st.sampled_from(["", "", "", "only", "except"]))
     if narrowed:
@@ -268,7 +269,7 @@ def choices_for(spec: CommandSpec, place: int, keys: Sequence[bytes]) -> Sequenc
             case StreamKeys():
                 return [*STREAM_WORDS, *keys[:9], b"0", b">", b"$"]
     if spec.channel == place:
-        return keys
+        return [*keys, *(key + end for key in keys[:9] for end in (b"*", b"?x", b"[a]", b"\\"))]
     if spec.scans and place > 1:
         return [b"MATCH", b"match", b"COUNT", b"100", *(key + b"*" for key in keys[:9]), *keys[:9]]
     return WORDS
@@ -609,7 +610,7 @@ def test_full_audit_stream_denies_the_calls_that_the_evaluator_denies(
             if expected.code is ReplyCode.AUDIT_FULL:
                 full.add(name)
 
-    assert {"SET", "PUBLISH"} <= full
+    assert {"SET", "PUBLISH", "PSUBSCRIBE"} <= full
     assert ({"GET", "SCAN", "EXISTS"} <= full) is reads
     assert "PING" not in full
 

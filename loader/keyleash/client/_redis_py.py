@@ -98,6 +98,33 @@ def later(connection: Any, longer_s: float) -> dict[str, float]:
     return {}
 
 
+def readable(connection: Any, timeout_s: float) -> bool:
+    """Return whether a connection has something to read within *timeout_s* seconds."""
+    return bool(connection.can_read(timeout_s))
+
+
+async def areadable(connection: Any, _timeout_s: float) -> bool:
+    """Return whether a connection has something to read; asyncio's does not wait."""
+    return bool(await connection.can_read())
+
+
+def read_within(
+    connection: Any, timeout_s: float, disable_decoding: bool, options: dict[str, Any]
+) -> Any:
+    """Return the next reply of a connection; None if none begins within *timeout_s* seconds."""
+    if not readable(connection, timeout_s):
+        return None
+    return connection.read_response(disable_decoding=disable_decoding, **options)
+
+
+async def aread_within(
+    connection: Any, timeout_s: float, disable_decoding: bool, options: dict[str, Any]
+) -> Any:
+    """Return the next reply of a connection; None if there is none within *timeout_s* seconds."""
+    options = {**options, "timeout": timeout_s}
+    return await connection.read_response(disable_decoding=disable_decoding, **options)
+
+
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 

@@ -9,16 +9,18 @@ from typing import Any
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client._redis_py import BufferedReply, later
-from keyleash.client.dialogue import Call, Packed, Receive, Send, SendNative
+from keyleash.client._redis_py import BufferedReply, aread_within, areadable, later
+from keyleash.client.dialogue import Call, Judge, Packed, Receive, Send, SendNative
 from keyleash.client.flow import Ask, Flow, Pause, Plain, adrive
 from keyleash.client.guarding import (
+    AsyncLock,
     FinalError,
     Guarding,
     RetryWrapper,
     foreign_bytes,
     is_lost,
     sent,
+    unsent,
 )
 from keyleash.client.tokens import aasked
 
@@ -55,6 +57,7 @@ class AsyncGuarded(Guarding):
     """Mixed in before a connection class of redis-py."""
 
     sent_once = AsyncSentOnce
+    lock = AsyncLock
     sleep: Callable[[float], Any] = staticmethod(asyncio.sleep)
 
     async def connect(self, *args: Any, **options: Any) -> Any:
@@ -75,12 +78,24 @@ class AsyncGuarded(Guarding):
         above: Any = super()
         self._is_open = False
         self._dialogue.clear()
+        if self._judge is not None:
+            await self._judge.disconnect()
         return await above.disconnect(*args, **options)
 
     async def can_read(self, *args: Any, **options: Any) -> bool:
-        """Return whether anything is left to be read, which the next user must not get."""
+        """Return whether anything is left to be read, which the next user must not get.
+
+        Of a connection with subscriptions, also check these if it is time.
+        """
         above: Any = super()
-        return bool(self._dialogue.due) or await above.can_read(*args, **options)
+        if self._dialogue.due or not self._dialogue.subscribed:
+            return bool(self._dialogue.due) or await above.can_read(*args, **options)
+        (timeout_s,) = args or options.values() or (0,)
+        for pause_s in self._pauses(timeout_s):
+            await self._judge_again()
+            if await areadable(above, pause_s):
+                return True
+        return False
 
     async def can_read_destructive(self, *args: Any, **options: Any) -> bool:
         """Return the same; older pools ask for it."""
@@ -121,6 +136,8 @@ class AsyncGuarded(Guarding):
         due: Any = dialogue.due
         above: Any = super()
         if not due or self._handshakes:
+            if dialogue.subscribed and not self._handshakes:
+                return await self._read_message(disable_decoding, options)
             return await above.read_response(disable_decoding=disable_decoding, **options)
         if isinstance(due[0], BufferedReply):
             return due.popleft().read_response(disable_decoding)
@@ -136,6 +153,41 @@ class AsyncGuarded(Guarding):
             raise (sent(error) if is_lost(error) else error) from None
         due.clear()
         return dialogue.finished(call.commands[0], reply)
+
+    async def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
+        """Return the next message; check the subscriptions whenever it is time."""
+        above: Any = super()
+        for pause_s in self._pauses(options.get("timeout", self.socket_timeout)):
+            await self._judge_again()
+            message = await aread_within(above, pause_s, disable_decoding, options)
+            if message is not None:
+                return message
+        if "timeout" in options:
+            return None
+        raise RedisTimeoutError("Timeout reading from the server")
+
+    async def _judge_again(self) -> None:
+        if self._now() >= self._judged_at + self.judged_every_s:
+            try:
+                await self._judge_all([*self._dialogue.subscribed], self._judged_by)
+            except Exception:
+                # The server delivers no more.
+                await self.disconnect()
+                raise
+
+    async def _judge_all(self, subscriptions: Any, judged_by: Any) -> None:
+        async with self._judging:
+            judge = self._second()
+            flow = judge._dialogue.judge(subscriptions, judged_by)
+            try:
+                guard = await judge._drive(flow, {})
+            except BaseException as error:
+                await judge.disconnect()
+                # Nothing of redis-py's was sent: it may connect again, which checks again.
+                raise unsent(error) from None
+            # The guard of a subscription that is added has not checked the others.
+            if judged_by is not None or not self._dialogue.subscribed:
+                self._judged_by, self._judged_at = guard, self._now()
 
     async def call(self, call: Call) -> Any:
         """Make a call of a guard on a connection from which nothing is to be read.
@@ -165,8 +217,8 @@ class AsyncGuarded(Guarding):
                 await self.connect()
             await self._drive(self._dialogue.send(commands), {}, check_health=check_health)
         except BaseException:
-            if self._dialogue.due:
-                # The next user would read their replies.
+            if self._dialogue.due or self._handshakes:
+                # The next user would read their replies, or listen without a subscription.
                 await self.disconnect()
             raise
 
@@ -221,6 +273,8 @@ class AsyncGuarded(Guarding):
             match action:
                 case Send(calls):
                     return await self._send(calls, check)
+                case Judge(subscriptions):
+                    return await self._judge_all(subscriptions, None)
                 case SendNative(words):
                     return await above.send_packed_command(self._packed_native(words), check)
                 case Receive() if received is not None:

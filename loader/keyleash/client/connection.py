@@ -10,16 +10,18 @@ from typing import Any
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client._redis_py import BufferedReply, later
-from keyleash.client.dialogue import Call, Packed, Receive, Send, SendNative
+from keyleash.client._redis_py import BufferedReply, later, read_within, readable
+from keyleash.client.dialogue import Call, Judge, Packed, Receive, Send, SendNative
 from keyleash.client.flow import Ask, Flow, Pause, Plain, drive
 from keyleash.client.guarding import (
     FinalError,
     Guarding,
+    Lock,
     RetryWrapper,
     foreign_bytes,
     is_lost,
     sent,
+    unsent,
 )
 from keyleash.client.tokens import asked
 
@@ -56,6 +58,7 @@ class Guarded(Guarding):
     """Mixed in before a connection class of redis-py."""
 
     sent_once = SentOnce
+    lock = Lock
     sleep: Callable[[float], Any] = staticmethod(time.sleep)
 
     def connect(self, *args: Any, **options: Any) -> Any:
@@ -76,12 +79,24 @@ class Guarded(Guarding):
         above: Any = super()
         self._is_open = False
         self._dialogue.clear()
+        if self._judge is not None:
+            self._judge.disconnect()
         return above.disconnect(*args, **options)
 
     def can_read(self, *args: Any, **options: Any) -> bool:
-        """Return whether anything is left to be read, which the next user must not get."""
+        """Return whether anything is left to be read, which the next user must not get.
+
+        Of a connection with subscriptions, also check these if it is time.
+        """
         above: Any = super()
-        return bool(self._dialogue.due) or above.can_read(*args, **options)
+        if self._dialogue.due or not self._dialogue.subscribed:
+            return bool(self._dialogue.due) or above.can_read(*args, **options)
+        (timeout_s,) = args or options.values() or (0,)
+        for pause_s in self._pauses(timeout_s):
+            self._judge_again()
+            if readable(above, pause_s):
+                return True
+        return False
 
     def can_read_destructive(self, *args: Any, **options: Any) -> bool:
         """Return the same; older pools ask for it."""
@@ -122,6 +137,8 @@ class Guarded(Guarding):
         due: Any = dialogue.due
         above: Any = super()
         if not due or self._handshakes:
+            if dialogue.subscribed and not self._handshakes:
+                return self._read_message(disable_decoding, options)
             return above.read_response(disable_decoding=disable_decoding, **options)
         if isinstance(due[0], BufferedReply):
             return due.popleft().read_response(disable_decoding)
@@ -137,6 +154,41 @@ class Guarded(Guarding):
             raise (sent(error) if is_lost(error) else error) from None
         due.clear()
         return dialogue.finished(call.commands[0], reply)
+
+    def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
+        """Return the next message; check the subscriptions whenever it is time."""
+        above: Any = super()
+        for pause_s in self._pauses(options.get("timeout", self.socket_timeout)):
+            self._judge_again()
+            message = read_within(above, pause_s, disable_decoding, options)
+            if message is not None:
+                return message
+        if "timeout" in options:
+            return None
+        raise RedisTimeoutError("Timeout reading from the server")
+
+    def _judge_again(self) -> None:
+        if self._now() >= self._judged_at + self.judged_every_s:
+            try:
+                self._judge_all([*self._dialogue.subscribed], self._judged_by)
+            except Exception:
+                # The server delivers no more.
+                self.disconnect()
+                raise
+
+    def _judge_all(self, subscriptions: Any, judged_by: Any) -> None:
+        with self._judging:
+            judge = self._second()
+            flow = judge._dialogue.judge(subscriptions, judged_by)
+            try:
+                guard = judge._drive(flow, {})
+            except BaseException as error:
+                judge.disconnect()
+                # Nothing of redis-py's was sent: it may connect again, which checks again.
+                raise unsent(error) from None
+            # The guard of a subscription that is added has not checked the others.
+            if judged_by is not None or not self._dialogue.subscribed:
+                self._judged_by, self._judged_at = guard, self._now()
 
     def call(self, call: Call) -> Any:
         """Make a call of a guard on a connection from which nothing is to be read.
@@ -164,8 +216,8 @@ class Guarded(Guarding):
                 self.connect()
             self._drive(self._dialogue.send(commands), {}, check_health=check_health)
         except BaseException:
-            if self._dialogue.due:
-                # The next user would read their replies.
+            if self._dialogue.due or self._handshakes:
+                # The next user would read their replies, or listen without a subscription.
                 self.disconnect()
             raise
 
@@ -220,6 +272,8 @@ class Guarded(Guarding):
             match action:
                 case Send(calls):
                     return self._send(calls, check)
+                case Judge(subscriptions):
+                    return self._judge_all(subscriptions, None)
                 case SendNative(words):
                     return above.send_packed_command(self._packed_native(words), check)
                 case Receive() if received is not None:

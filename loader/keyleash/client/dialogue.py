@@ -40,8 +40,8 @@ from keyleash.client.resp3 import as_resp3, shape_of
 from keyleash.client.session import Session, counts
 from keyleash.client.unsupported import (
     locking,
-    subscribing,
     takes_lock,
+    unscoped,
     watching_sealed,
 )
 from keyleash.errors import (
@@ -52,13 +52,15 @@ from keyleash.errors import (
     UnknownDenialError,
 )
 from keyleash.store.records import GuardRecord
-from keyleash.store.wire import BatchMode, split_name
+from keyleash.store.wire import BatchMode, as_bytes, split_name
 
 OWN = frozenset({"SETNAME", "SETINFO", "GETNAME", "ID"})
 """The sub-commands of CLIENT that are about this connection alone."""
 HANDSHAKE = frozenset({"HELLO", "AUTH", "SELECT", "CLIENT", "READONLY"})
 """The commands that redis-py sends by itself when it connects."""
 LOST = (RedisConnectionError, RedisTimeoutError)
+JUDGED_EVERY_S = 5.0
+"""Seconds after which the subscriptions of a connection are checked again."""
 
 
 NO_WAIT = RateWait(0)
@@ -173,6 +175,13 @@ class SendNative:
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """Check subscriptions, on another connection: a subscribed one sends no other commands."""
+
+    subscriptions: Sequence[Words]
+
+
+@dataclass(frozen=True, slots=True)
 class Receive:
     """Read one reply of the server.
 
@@ -200,6 +209,7 @@ class Dialogue:
     Attributes:
         due: The calls and the replies that are still to be read, in order.
         is_watching: Whether keys are watched, which another connection would not be.
+        subscribed: The subscriptions, each as a command with one channel.
     """
 
     def __init__(
@@ -223,6 +233,7 @@ class Dialogue:
         self.due: deque[Call | BufferedReply] = deque()
         self._held: list[Words] | None = None
         self.is_watching = False
+        self.subscribed: dict[Words, None] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -278,6 +289,12 @@ class Dialogue:
                 yield from self._send_loose(loose)
                 loose = []
                 yield from self._transact(_first(words[0]), words)
+            elif role is Role.SUBSCRIPTION and (self._held is not None or len(commands) > 1):
+                raise unscoped(
+                    _first(words[0]),
+                    "a subscription is no part of a pipeline or transaction",
+                    "use `pubsub()` of the client",
+                )
             elif self._held is not None:
                 self._held.append(words)
                 self._tell(b"QUEUED")
@@ -308,7 +325,8 @@ class Dialogue:
         words = apart(words)
         match role:
             case Role.SUBSCRIPTION:
-                raise subscribing(_first(words[0]))
+                yield from self._subscribe(words)
+                return
             case Role.CLIENT if len(words) > 1 and _first(words[1]) in OWN:
                 yield from self._natively(words)
                 return
@@ -328,6 +346,37 @@ class Dialogue:
                 yield from self._add([call])
                 return
         yield from self._add([self.call_of([words])])
+
+    def _subscribe(self, words: Words) -> Flow:
+        name, *channels = _first(words[0]), *map(as_bytes, words[1:])
+        joined = name.replace("UNSUBSCRIBE", "SUBSCRIBE")
+        named = [(joined, channel) for channel in channels]
+        if joined == name and named:
+            yield Judge(named)
+        yield from self._natively(words)
+        if joined == name:
+            self.subscribed |= dict.fromkeys(named)
+            return
+        for left in named or [item for item in self.subscribed if item[0] == joined]:
+            self.subscribed.pop(left, None)
+
+    def judge(self, subscriptions: Sequence[Words], judged_by: GuardRecord | None) -> Flow:
+        """Check subscriptions; return the guard that did.
+
+        Args:
+            judged_by: The guard that checked them before. While it is active, only the token and
+                the state of the identity are checked, which charges and records nothing.
+        """
+        if judged_by is not None:
+            call = self.call_of((), BatchMode.WHOAMI)
+            yield from self.answered(call)
+            if call.guard == judged_by:
+                return judged_by
+        for part in chunks(subscriptions, range(len(subscriptions))):
+            call = self.call_of([subscriptions[at] for at in part], BatchMode.ALL)
+            yield from self.answered(call)
+            judged_by = call.guard
+        return judged_by
 
     def _answer_to(self, words: Words) -> Flow:
         return (yield from self.answered(self.call_of([words])))
@@ -646,7 +695,7 @@ class Dialogue:
         """Return the typed error of a call; of a batch with the command that caused it."""
         found = self.session.call_error(error)
         item = found.details.get("item") if isinstance(found, LeashError) else None
-        if call.mode and item is not None:
+        if item is not None and role_of(call.commands[0][0]) is not Role.SUBSCRIPTION:
             command = " ".join(str(word) for word in call.commands[int(item) - 1])
             text = f"Command # {item} ({command[:100]}) of pipeline caused error: {found.args[0]}"
             found.args = (text, *found.args[1:])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.client._redis_py import pack
 from keyleash.client.dialogue import (
     HANDSHAKE,
+    JUDGED_EVERY_S,
     OWN,
     Call,
     Dialogue,
@@ -28,7 +32,10 @@ from keyleash.client.flow import Words
 from keyleash.client.session import Session
 from keyleash.client.unsupported import caching, unscoped
 from keyleash.errors import CommandRefusedError
+from keyleash.store.records import GuardRecord
 
+AsyncLock = asyncio.Lock
+Lock = threading.Lock
 DEFAULT_PROTOCOL = getattr(redis.utils, "DEFAULT_RESP_VERSION", 2)
 """The protocol of a pool that was given none: 3 from redis-py 8 on."""
 
@@ -44,14 +51,19 @@ class Guarding:
         sent_once: Wraps a Retry of redis-py.
         is_async: Whether it is a connection of asyncio.
         clock: Returns the seconds of a clock that never goes back.
+        lock: Makes a lock.
+        judged_every_s: Seconds after which subscriptions are checked again.
     """
 
     session: Session
     wait_s: float
     sent_once: type
     is_async: bool
+    lock: type
+    judged_every_s = JUDGED_EVERY_S
     clock: Callable[[], float] = staticmethod(time.monotonic)
     encoder: Any
+    socket_timeout: float | None
     check_health: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -66,6 +78,12 @@ class Guarding:
         self._handshakes = 0
         # redis-py 7 does not offer it.
         self._is_open = False
+        self._made_of = args, options
+        self._judge: Any = None
+        # One thread may listen while another subscribes.
+        self._judging = self.lock()
+        self._judged_by: GuardRecord | None = None
+        self._judged_at = -math.inf
         super().__init__(*args, **{**options, "protocol": 2})
         encoding = self.encoder.encoding, self.encoder.encoding_errors
         # hiredis encodes words like this, and in redis-py's sync client in any case.
@@ -125,6 +143,26 @@ class Guarding:
         is_sent = name in HANDSHAKE and (name != "CLIENT" or arguments[0] in OWN)
         return is_sent and self._handshakes > 0
 
+    def _second(self) -> Any:
+        """Return the connection that checks the subscriptions of this one."""
+        if self._judge is None:
+            args, options = self._made_of
+            self._judge = type(self)(*args, **options)
+        return self._judge
+
+    def _pauses(self, timeout_s: float | None) -> Iterator[float]:
+        """Yield the seconds to wait for a message until subscriptions are checked again.
+
+        Args:
+            timeout_s: The seconds to wait in all; None for no limit.
+        """
+        deadline = math.inf if timeout_s is None else self._now() + timeout_s
+        while True:
+            next_at = min(deadline, self._judged_at + self.judged_every_s)
+            yield max(0.0, next_at - self._now())
+            if self._now() >= deadline:
+                return
+
     def _packed(self, calls: Iterable[Call]) -> list[bytes]:
         """Return the bytes of calls, in one packet. They contain the token."""
         parts = [part for call in calls for part in self._parts(call)]
@@ -168,6 +206,12 @@ def sent(error: Any, *, is_exec: bool = False) -> Any:
     """Return a lost connection or timeout, marked as one that came after a call was sent."""
     error.is_exec = is_exec
     return has_run(error)
+
+
+def unsent(error: Any) -> Any:
+    """Return an error without the mark of `sent`."""
+    error.has_run = False
+    return error
 
 
 def is_lost(error: Exception) -> bool:

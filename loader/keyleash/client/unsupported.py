@@ -73,15 +73,6 @@ def locking() -> CommandRefusedError:
     )
 
 
-def subscribing(command: str) -> CommandRefusedError:
-    """Return the denial of a subscription."""
-    return unscoped(
-        command,
-        "a subscription does not go through the guard",
-        "use a client of its own, with a user for channels",
-    )
-
-
 def caching() -> CommandRefusedError:
     """Return the denial of a client-side cache."""
     return unscoped(

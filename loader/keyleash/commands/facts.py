@@ -14,6 +14,7 @@ from keyleash.commands.spec import (
     Needs,
     OperationClass,
     OptionKey,
+    Subscribes,
     Variant,
     Waits,
 )
@@ -31,7 +32,7 @@ LEAVES_DATABASE = "it reaches into another database"
 LEAVES_SERVER = "it sends keys to another server"
 ABOUT_THE_CONNECTION = "it is about the connection, which a script does not have"
 FLUSHES = "it deletes the keys of all clients; delete those that SCAN lists"
-SUBSCRIBES = "a subscription outlives the call, so no guard would see what it delivers"
+UNSUBSCRIBES = "it needs no right: send it without the guard"
 SCRIPTS = "a script or function may touch any key"
 TRANSACTS = "a guard's call is atomic by itself; use a batch instead of WATCH and MULTI"
 
@@ -46,8 +47,7 @@ REFUSING_FLAGS: Mapping[str, str] = {
 REFUSED: Mapping[str, str] = {
     "MOVE": LEAVES_DATABASE,
     "MIGRATE": LEAVES_SERVER,
-    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), SUBSCRIBES),
-    **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), SUBSCRIBES),
+    **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), UNSUBSCRIBES),
     **dict.fromkeys(("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO"), SCRIPTS),
     **dict.fromkeys(("FCALL", "FCALL_RO"), SCRIPTS),
     **dict.fromkeys(("WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"), TRANSACTS),
@@ -79,8 +79,15 @@ REFUSED_IF: Mapping[str, tuple[str, ...]] = {
 KEYLESS_PASSES = frozenset({"PING", "ECHO", "TIME"})
 """Keyless commands that are allowed: they touch no data, and clients need them."""
 
-CHANNELS: Mapping[str, int] = {"PUBLISH": 1, "SPUBLISH": 1}
-"""Commands that publish, and the place of the channel."""
+SUBSCRIPTIONS: Mapping[str, Subscribes] = {
+    "SUBSCRIBE": Subscribes.CHANNEL,
+    "SSUBSCRIBE": Subscribes.CHANNEL,
+    "PSUBSCRIBE": Subscribes.PATTERN,
+}
+"""Commands that subscribe. A guard checks one channel, or one pattern, in a call."""
+
+CHANNELS: Mapping[str, int] = dict.fromkeys(("PUBLISH", "SPUBLISH", *SUBSCRIPTIONS), 1)
+"""Commands that publish or subscribe, and the place of the channel."""
 
 SCANS = frozenset({"SCAN"})
 

@@ -15,8 +15,8 @@ from typing import ClassVar
 class OperationClass(StrEnum):
     """A class of operations that a grant allows, derived per key from the key-spec flags.
 
-    `read` is ACCESS, `write` is INSERT or UPDATE, `delete` is DELETE; `scan` lists keys and
-    `publish` sends to channels, which have no flags.
+    `read` is ACCESS, `write` is INSERT or UPDATE, `delete` is DELETE; `scan` lists keys, `publish`
+    sends to channels and `subscribe` receives from them, which have no flags.
     """
 
     READ = "read"
@@ -24,6 +24,18 @@ class OperationClass(StrEnum):
     DELETE = "delete"
     SCAN = "scan"
     PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+
+
+CHANNEL_CLASSES = frozenset({OperationClass.PUBLISH, OperationClass.SUBSCRIBE})
+"""The classes of channels; all others are classes of keys."""
+
+
+class Subscribes(StrEnum):
+    """The kind of subscription that a command makes."""
+
+    CHANNEL = "channel"
+    PATTERN = "pattern"
 
 
 class Waits(StrEnum):
@@ -206,7 +218,9 @@ class CommandSpec:
             `refused`, or for an allowed command without keys.
         variant: The needs of some calls; None for most commands.
         refused_if: Option words with which a guard refuses the call (COPY … DB).
-        channel: Place of the channel that it publishes to; None for all others.
+        channel: Place of the channel or of the pattern of channels; None for all others.
+        subscribes: The kind of subscription that it makes, if any. A guard only checks and records
+            it: the client then sends it, since a script cannot.
         scans: Whether it lists keys by a glob.
         waits: The condition on which it returns, if it blocks; a guard replies at once and
             clients poll.
@@ -228,6 +242,7 @@ class CommandSpec:
     variant: Variant | None = None
     refused_if: tuple[str, ...] = ()
     channel: int | None = None
+    subscribes: Subscribes | None = None
     scans: bool = False
     waits: Waits | None = None
     named_only: bool = False
@@ -241,8 +256,8 @@ class CommandSpec:
         needed = {
             cls for keys in self.keys if not isinstance(keys, OptionKey) for cls in keys.needs
         }
-        if self.channel is not None:
-            needed.add(OperationClass.PUBLISH)
+        if self.channel_class is not None:
+            needed.add(self.channel_class)
         if self.scans:
             needed.add(OperationClass.SCAN)
         object.__setattr__(self, "needs", tuple(cls for cls in OperationClass if cls in needed))
@@ -252,12 +267,22 @@ class CommandSpec:
         return hash(self.name)
 
     @property
+    def channel_class(self) -> OperationClass | None:
+        """The class that a call needs on its channel, if it has one."""
+        if self.channel is None:
+            return None
+        return OperationClass.SUBSCRIBE if self.subscribes else OperationClass.PUBLISH
+
+    @property
     def mutates(self) -> bool:
-        """Return whether a call changes anything, by its key flags or COMMAND's `write` flag."""
+        """Return whether a call changes anything, by its key flags or COMMAND's `write` flag.
+
+        A subscription counts as a change: it delivers messages long after the call.
+        """
         if "readonly" in self.flags:
             # The server invents key specs of a module, and they then write every key.
             return False
-        marks = (OperationClass.WRITE, OperationClass.DELETE, OperationClass.PUBLISH)
+        marks = (OperationClass.WRITE, OperationClass.DELETE, *CHANNEL_CLASSES)
         return "write" in self.flags or not set(marks).isdisjoint(self.needs)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from keyleash.commands import CommandSpec, OperationClass
-from keyleash.commands.spec import KeySearch, Waits
+from keyleash.commands.spec import KeySearch, Subscribes, Waits
 from keyleash.limits import Counter, Slot
 from keyleash.limits.calendar import Run
 from keyleash.policy.model import Identity
@@ -108,8 +108,10 @@ class Rule:
             (`commands.spec.Variant`).
         refused_if: Option words with which the command is denied.
         options_start: The first place that may have one.
-        channel: The place of the channel; 0 if it publishes to none.
+        channel: The place of the channel; 0 if it has none.
         channels: The granted channels.
+        subscribes: The kind of subscription that it makes: then it is only checked and recorded.
+        open_channels: The granted channels that end with `*`, for a pattern.
         scan: The allowed globs; None if the command does not scan.
         waits: The condition on which it returns, if it blocks.
         weigh: The calls whose work is estimated: `always`, or if the arguments do not show that a
@@ -144,6 +146,8 @@ class Rule:
     options_start: int = 0
     channel: int = 0
     channels: tuple[Matcher, ...] = ()
+    subscribes: Subscribes | None = None
+    open_channels: tuple[Matcher, ...] = ()
     scan: ScanPlan | None = None
     waits: Waits | None = None
     weigh: str = ""

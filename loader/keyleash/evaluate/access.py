@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import NOT_NAMED
 from keyleash.commands.keys import KeyUse, is_option
-from keyleash.commands.spec import OptionKey, StreamKeys, Variant
+from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.trace import (
     ALLOWED,
@@ -25,7 +25,7 @@ from keyleash.evaluate.trace import (
     Trace,
     refused,
 )
-from keyleash.policy import Grant, Identity, Literal, Pattern, match
+from keyleash.policy import AnySuffix, Grant, Identity, Literal, Pattern, match
 from keyleash.policy.patterns import beginning, may_start_with
 from keyleash.store.keyspace import PUBLIC_PREFIX
 
@@ -186,7 +186,7 @@ def judge_arguments(command: RuledCommand, spec: CommandSpec, argv: Argv, trace:
         return verdict
     if spec.channel is not None and len(argv) > spec.channel:
         channel = argv[spec.channel]
-        granted = tuple(grants_of_channel(command.grants, channel))
+        granted = tuple(grants_of_channel(command.grants, spec, channel))
         verdict = ALLOWED if granted else refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
         trace.append(ArgumentStep(Aspect.CHANNEL, channel, granted, code=verdict.code))
         return verdict
@@ -199,6 +199,8 @@ def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | No
     if too_wide is not None:
         return Aspect.INTEGER, too_wide
     option = refused_option(spec, argv) or unknown_option(spec, argv)
+    if spec.subscribes and len(argv) > 2:
+        option = argv[2]
     return None if option is None else (Aspect.OPTION, option)
 
 
@@ -231,7 +233,7 @@ def glob_of(argv: Argv) -> bytes:
 
 def grants_of_glob(grants: Sequence[Grant], glob: bytes) -> Iterator[Match[Grant]]:
     """Yield the patterns granted for scanning that allow a glob."""
-    start = re.split(rb"[*?\[\\]", glob, maxsplit=1)[0]
+    start = _literal_start(glob)
     for grant in grants:
         for pattern in grant.keys if OperationClass.SCAN in grant.allow else ():
             prefix = beginning(pattern)
@@ -240,12 +242,21 @@ def grants_of_glob(grants: Sequence[Grant], glob: bytes) -> Iterator[Match[Grant
                 yield Match(grant, pattern)
 
 
-def grants_of_channel(grants: Sequence[Grant], channel: bytes) -> Iterator[Match[Grant]]:
-    """Yield the channel patterns that match."""
+def grants_of_channel(
+    grants: Sequence[Grant], spec: CommandSpec, channel: bytes
+) -> Iterator[Match[Grant]]:
+    """Yield the channel patterns that allow a channel, or a pattern of PSUBSCRIBE."""
+    start = _literal_start(channel) if spec.subscribes is Subscribes.PATTERN else channel
     for grant in grants:
-        for pattern in grant.channels:
-            if matches(pattern, channel):
+        for pattern in grant.channels if spec.channel_class in grant.allow else ():
+            # With its end open it matches whatever a wildcard stands for.
+            covers = start == channel or isinstance(pattern.parts[-1], AnySuffix)
+            if covers and matches(pattern, start):
                 yield Match(grant, pattern)
+
+
+def _literal_start(glob: bytes) -> bytes:
+    return re.split(rb"[*?\[\\]", glob, maxsplit=1)[0]
 
 
 def wide_integer(argv: Argv) -> bytes | None:

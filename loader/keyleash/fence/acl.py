@@ -184,7 +184,7 @@ def key_rules(
 
 
 def channel_rules(patterns: Iterable[Pattern]) -> tuple[str, ...]:
-    """Return the rules that allow publishing on channels."""
+    """Return the rules that allow the use of channels."""
     globs = dict.fromkeys(map(acl_glob, patterns))
     return ("&*",) if "*" in globs else tuple(f"&{glob}" for glob in globs)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import permutations, product
 
 from keyleash.commands import CommandSpec, OperationClass
-from keyleash.commands.facts import UNFLAGGED_NEEDS
+from keyleash.commands.facts import SUBSCRIPTIONS, UNFLAGGED_NEEDS
 from keyleash.commands.spec import Bound, Waits
 from keyleash.commands.work import ANY_SIZE, READS, SIZE_BY_TYPE, WORK
 from keyleash.compiler.ir import Guard
@@ -33,8 +33,8 @@ class Reach:
     The keys and channels that a command may use.
 
     Attributes:
-        read, write, channels: Patterns that it may read, change and publish on; None if it does
-            not.
+        read, write, channels: Patterns that it may read, change and use as channels; None if it
+            does not.
     """
 
     read: Patterns | None = None
@@ -105,6 +105,11 @@ INSPECT: Mapping[str, tuple[str, ...]] = {
 }
 """Commands that it runs on readable keys if the size is not sufficient."""
 
+UNSUBSCRIBE: Mapping[str, str] = {
+    name: name.replace("SUBSCRIBE", "UNSUBSCRIBE") for name in SUBSCRIPTIONS
+}
+"""Commands that a client runs in addition to these."""
+
 HELPERS = frozenset(
     {*READ_IMAGES}.union(
         *REREAD.values(),
@@ -112,6 +117,7 @@ HELPERS = frozenset(
         *READ_SIZES.values(),
         *COUNTS.values(),
         *INSPECT.values(),
+        UNSUBSCRIBE.values(),
     )
 )
 """All helper commands; every other command on data is the agent's."""
@@ -187,7 +193,9 @@ def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSp
 
 
 def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[str, Reach]]:
-    """Yield the commands that a guard runs in addition to a command."""
+    """Yield the commands that a guard or a client runs in addition to a command."""
+    if spec.subscribes:
+        yield UNSUBSCRIBE[spec.name], _reach(spec, grants)
     readable = Reach(read=patterns_for(grants, {READ}))
     before = BEFORE_BLOCKING[spec.waits] if spec.waits else ()
     for helper in (*REREAD.get(spec.name, ()), *before, *INSPECT.get(spec.name, ())):
@@ -201,7 +209,8 @@ def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[st
 
 def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
     if spec.channel is not None:
-        return Reach(channels=_distinct(channel for grant in grants for channel in grant.channels))
+        giving = [grant for grant in grants if spec.channel_class in grant.allow]
+        return Reach(channels=_distinct(channel for grant in giving for channel in grant.channels))
     needs = {cls for search in spec.keys for cls in search.needs}
     needs.update(spec.variant.needs if spec.variant else ())
     if not needs:

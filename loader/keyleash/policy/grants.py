@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import Deny, Grant, Identity
@@ -114,9 +114,6 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
     return subs if row is None else [*subs, row]
 
 
-PUBLISH = OperationClass.PUBLISH
-"""The only class of channels; all others are classes of keys."""
-
 CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 """The classes whose commands change keys."""
 
@@ -128,7 +125,7 @@ def read_grants(node: YamlNode, names: CommandNames, problems: Problems) -> tupl
     check_repeats(
         "keys",
         (
-            ((frozenset(grant.allow) - {PUBLISH}, *_narrowing(grant)), pattern)
+            ((frozenset(grant.allow) - CHANNEL_CLASSES, *_narrowing(grant)), pattern)
             for grant in grants
             for pattern in grant.keys
         ),
@@ -136,7 +133,11 @@ def read_grants(node: YamlNode, names: CommandNames, problems: Problems) -> tupl
     )
     check_repeats(
         "channels",
-        ((_narrowing(grant), pattern) for grant in grants for pattern in grant.channels),
+        (
+            ((frozenset(grant.allow) & CHANNEL_CLASSES, *_narrowing(grant)), pattern)
+            for grant in grants
+            for pattern in grant.channels
+        ),
         problems,
     )
     return grants
@@ -211,8 +212,8 @@ def _check_has_lists(
     if entry.partial:
         return
     for field, needing in (
-        ("keys", [cls for cls in allow if cls is not PUBLISH]),
-        ("channels", [cls for cls in allow if cls is PUBLISH]),
+        ("keys", [cls for cls in allow if cls not in CHANNEL_CLASSES]),
+        ("channels", [cls for cls in allow if cls in CHANNEL_CLASSES]),
     ):
         if needing and entry.get(field) is None:
             problems.add(
@@ -245,15 +246,15 @@ def _check_needs_fields(
     for field, is_surplus, where, help in (
         (
             "keys",
-            allowed == {PUBLISH},
-            "allows nothing but `publish`",
+            allowed <= CHANNEL_CLASSES,
+            "allows classes of channels only",
             "add a class that needs keys, such as `read`, to `allow`",
         ),
         (
             "channels",
-            PUBLISH not in allowed,
-            "does not allow `publish`",
-            "add `publish` to `allow`",
+            CHANNEL_CLASSES.isdisjoint(allowed),
+            "allows neither `publish` nor `subscribe`",
+            "add one of them to `allow`",
         ),
         (
             "before_images",

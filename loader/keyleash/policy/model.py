@@ -55,16 +55,16 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Allows operation classes on keys, and `publish` on channels.
+    """Allows operation classes on keys, and `publish` and `subscribe` on channels.
 
     Attributes:
         allow: In the order of `OperationClass`.
-        keys: Empty if the grant allows `publish` only.
+        keys: Empty if the grant allows classes of channels only.
         only: The only commands that the grant applies to; None for all. Entries are command
             names in upper case, where a container such as `XGROUP` includes all of its
             sub-commands, or ACL categories with their `@` in lower case.
         except_: Commands that the grant does not apply to.
-        channels: Empty if the grant does not allow `publish`.
+        channels: Empty if the grant allows no class of channels.
         image_bytes: `AuditRules.image_bytes` for the grant's keys; None for the identity's.
         value_bytes: The longest string that a call may make under the grant's keys; None for
             the default. If several grants match a key, the smallest bound applies.

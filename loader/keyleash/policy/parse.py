@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from keyleash.commands import CommandTable
+from keyleash.commands import CHANNEL_CLASSES, CommandTable
 from keyleash.limits import Budget, Rate
 from keyleash.policy.grants import (
-    PUBLISH,
     CommandNames,
     read_denies,
     read_grants,
@@ -164,7 +163,8 @@ def _captures(node: YamlNode | None, grants: tuple[Grant, ...]) -> Captures:
         return None
     for entry, grant in zip(node.entries, grants, strict=True):
         keys = entry.get("keys")
-        if keys is None and grant.allow == (PUBLISH,) and not entry.partial:
+        is_of_channels = grant.allow and CHANNEL_CLASSES.issuperset(grant.allow)
+        if keys is None and is_of_channels and not entry.partial:
             continue
         if keys is None or keys.partial or len(keys.entries) != len(grant.keys):
             return None

@@ -266,7 +266,7 @@ class Grant(_Shape):
         '["agents:context:*"]', "Keys that the grant applies to.", minItems=1
     )
     channels: Annotated[list[str], Expected("a list of channel patterns")] = _optional(
-        '["agents:events:*"]', "Channels that `publish` applies to.", minItems=1
+        '["agents:events:*"]', "Channels that `publish` and `subscribe` apply to.", minItems=1
     )
     only: Commands = _optional(
         '[GET, "@hash"]', "The only commands that the grant applies to.", minItems=1

@@ -159,7 +159,7 @@ def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Ar
     place = table.key_slices.get(words[0])
     if place is not None:
         return words[place]
-    argv = [_encoded(word) for word in words]
+    argv = [as_bytes(word) for word in words]
     spec = table.find(argv)
     try:
         return [words[at] for at in key_places(spec, argv)] if spec else ()
@@ -169,11 +169,11 @@ def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Ar
 
 def may_write(table: CommandTable, command: Sequence[Argument]) -> bool:
     """Return whether a command may write; an unknown command may."""
-    spec = table.find([_encoded(word) for word in split_name(command)[:2]])
+    spec = table.find([as_bytes(word) for word in split_name(command)[:2]])
     return spec is None or spec.mutates
 
 
-def _encoded(word: Argument) -> bytes:
+def as_bytes(word: Argument) -> bytes:
     """Encode like redis-py, which itself rejects unsupported types later."""
     if isinstance(word, memoryview):
         return word.tobytes()

@@ -1,12 +1,35 @@
 -- check_channel: deny a channel that is not granted. Channels are not declared and no deny rule
 -- applies to them.
--- in:  name_at, stop, argv
--- out: code, detail, key, value
+-- in:  name_at, stop, argv, command
+-- out: argv, code, detail, key, value
 if name_at + {{ rule.channel }} <= stop then
   key = argv[name_at + {{ rule.channel }}]
   local matched = false
+--% if rule.subscribes == "pattern"
+  local pattern = key
+  -- A granted channel that ends with `*` and matches the literal beginning matches the rest too.
+  key = string.match(pattern, '^[^*?%[\\]*')
+--% with matchers = rule.open_channels
+--% include "authorize/match_any.lua"
+--% endwith
+  if key == pattern then
 --% with matchers = rule.channels
 --% include "authorize/match_any.lua"
 --% endwith
+  end
+  key = pattern
+--% else
+--% with matchers = rule.channels
+--% include "authorize/match_any.lua"
+--% endwith
+--% endif
   if not matched then code, detail, value = 'CHANNEL_NOT_GRANTED', 'channel', key end
 end
+--% if rule.subscribes
+-- The event names one channel.
+if name_at + {{ rule.channel }} < stop then
+  code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[name_at + {{ rule.channel + 1 }}]
+end
+-- A script cannot subscribe: the client does, when it has this reply.
+argv[name_at] = 'ECHO'
+--% endif

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 279962850894471 then code = 'POLICY_STALE' break end
+if stamp ~= 43186586070207 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -312,7 +312,7 @@ repeat
 local length = #command
 if length == 3 then
 if command == "SET"
-then rule = 39
+then rule = 40
 elseif command == "GET"
 or command == "TTL"
 then rule = 13
@@ -326,9 +326,9 @@ then rule = 13
 elseif command == "INCR"
 then rule = 9
 elseif command == "ZADD"
-then rule = 55
+then rule = 56
 elseif command == "XADD"
-then rule = 48
+then rule = 49
 elseif command == "MGET"
 then rule = 28
 elseif command == "MSET"
@@ -342,7 +342,7 @@ then rule = 11
 elseif command == "LRANGE"
 then rule = 26
 elseif command == "ZRANGE"
-then rule = 58
+then rule = 59
 elseif command == "XRANGE"
 then rule = 2
 elseif command == "INCRBY"
@@ -359,7 +359,7 @@ if command == "LPUSH"
 or command == "RPUSH"
 then rule = 12
 elseif command == "SETEX"
-then rule = 40
+then rule = 41
 end
 elseif length == 8 then
 if command == "SMEMBERS"
@@ -377,14 +377,14 @@ end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS015GETBIT013SUBSTR013ZCOUNT013GETSET020SETBIT020HGETEX022MSETEX030MSETNX031SINTER037SUNION037STRLEN021VLINKS045XCLAIM049ZINTER056ZUNION056ZSCORE014UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
-elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013SETRANGE001VGETATTR045VSETATTR047ZREVRANK014BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH035"
-elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE034SUNIONSTORE034SRANDMEMBER018ZRANDMEMBER018VRANDMEMBER046ZINTERSTORE057ZUNIONSTORE057ZRANGEBYLEX002ZRANGESTORE019"
-elseif length == 5 then records = "BITOP006GETEX009HKEYS002HVALS002HMGET023HMSET012PFADD012HPTTL013HSCAN018SSCAN018ZSCAN018SCARD021ZCARD021SDIFF037SETNX001TOUCH011VCARD045VINFO045XREAD053ZDIFF056ZRANK014BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
-elseif length == 4 then records = "COPY008DECR009DUMP002LPOS002ECHO010PING010TIME010HLEN021LLEN021TYPE021XLEN021HTTL013PTTL013LSET025SORT042VADD044VDIM045VEMB045VREM047VSIM046XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN036"
-elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD018SDIFFSTORE034SINTERCARD041XREADGROUP054ZDIFFSTORE057ZINTERCARD056BRPOPLPUSH007XAUTOCLAIM007"
-elseif length == 7 then records = "GEODIST014GEOHASH013HEXISTS021HSTRLEN021HEXPIRE012PERSIST012PEXPIRE012LINSERT025PFCOUNT033PFMERGE034SORT_RO043ZINCRBY047ZMSCORE015DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH035"
-elseif length == 9 then records = "GEORADIUS016GEOSEARCH018ZREVRANGE018HEXPIREAT012PEXPIREAT012VISMEMBER045XREVRANGE002ZLEXCOUNT013RPOPLPUSH007"
+if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS015GETBIT013SUBSTR013ZCOUNT013GETSET020SETBIT020HGETEX022MSETEX030MSETNX031SINTER038SUNION038STRLEN021VLINKS046XCLAIM050ZINTER057ZUNION057ZSCORE014UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
+elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013SETRANGE001VGETATTR046VSETATTR048ZREVRANK014BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH036"
+elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE034SUNIONSTORE034SRANDMEMBER018ZRANDMEMBER018VRANDMEMBER047ZINTERSTORE058ZUNIONSTORE058ZRANGEBYLEX002ZRANGESTORE019"
+elseif length == 5 then records = "BITOP006GETEX009HKEYS002HVALS002HMGET023HMSET012PFADD012HPTTL013HSCAN018SSCAN018ZSCAN018SCARD021ZCARD021SDIFF038SETNX001TOUCH011VCARD046VINFO046XREAD054ZDIFF057ZRANK014BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
+elseif length == 4 then records = "COPY008DECR009DUMP002LPOS002ECHO010PING010TIME010HLEN021LLEN021TYPE021XLEN021HTTL013PTTL013LSET025SORT043VADD045VDIM046VEMB046VREM048VSIM047XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN037"
+elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD018SDIFFSTORE034SINTERCARD042XREADGROUP055ZDIFFSTORE058ZINTERCARD057BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE035SSUBSCRIBE035"
+elseif length == 7 then records = "GEODIST014GEOHASH013HEXISTS021HSTRLEN021HEXPIRE012PERSIST012PEXPIRE012LINSERT025PFCOUNT033PFMERGE034SORT_RO044ZINCRBY048ZMSCORE015DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH036"
+elseif length == 9 then records = "GEORADIUS016GEOSEARCH018ZREVRANGE018HEXPIREAT012PEXPIREAT012VISMEMBER046XREVRANGE002ZLEXCOUNT013RPOPLPUSH007SUBSCRIBE035"
 elseif length == 17 then records = "GEORADIUSBYMEMBER017"
 elseif length == 20 then records = "GEORADIUSBYMEMBER_RO018"
 elseif length == 12 then records = "GEORADIUS_RO018HINCRBYFLOAT009HPEXPIRETIME013"
@@ -418,7 +418,7 @@ command = command .. ' ' .. subcommand
 if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 50
+then rule = 51
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 7
@@ -427,19 +427,19 @@ elseif command == "XINFO" then
 local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
-then rule = 51
+then rule = 52
 elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 52
+then rule = 53
 end
 end
 return rule, command
 end)(command)
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-if rule == 39 then
+if rule == 40 then
 for at = name_at + 3, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 38 break end
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 39 break end
 end
 end
 if rule == 4 then
@@ -455,7 +455,7 @@ end
 end
 if at > stop then rule = 3 end
 end
-if rule == 39 then
+if rule == 40 then
 writes = true
 recorded = true
 lengthens = #(argv[name_at + 2] or '') > 67108864
@@ -477,15 +477,15 @@ typed = protocol == '3'
 elseif rule == 26 then
 reads = true
 weighs = not (find(argv[name_at + 2] or '', '^%d?%d$') and find(argv[name_at + 3] or '', '^%d?%d$'))
-elseif rule == 55 then
+elseif rule == 56 then
 writes = true
 recorded = true
 typed = protocol == '3'
-elseif rule == 58 then
+elseif rule == 59 then
 reads = true
 weighs = stop > name_at + 3 or not (find(argv[name_at + 2] or '', '^%d?%d$') and find(argv[name_at + 3] or '', '^%d?%d$'))
 typed = protocol == '3'
-elseif rule == 48 then
+elseif rule == 49 then
 writes = true
 recorded = true
 weighs = stop - name_at > 1002
@@ -504,7 +504,7 @@ recorded = true
 for at = name_at + 2, stop, 2 do
 if #argv[at] > 67108864 then lengthens = true end
 end
-elseif rule == 40 then
+elseif rule == 41 then
 writes = true
 recorded = true
 lengthens = #(argv[name_at + 3] or '') > 67108864
@@ -622,6 +622,11 @@ reads = true
 writes = true
 recorded = true
 lengthens = true
+elseif rule == 22 then
+reads = true
+writes = true
+recorded = true
+weighs = stop - name_at > 5
 elseif rule == 3 then
 reads = true
 lengthens = true
@@ -631,12 +636,7 @@ if width > 53 then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
-elseif rule == 22 then
-reads = true
-writes = true
-recorded = true
-weighs = stop - name_at > 5
-elseif rule == 38 then
+elseif rule == 39 then
 reads = true
 writes = true
 recorded = true
@@ -691,12 +691,12 @@ reads = true
 writes = true
 recorded = true
 weighs = true
-elseif rule == 37 then
+elseif rule == 38 then
 last = stop
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 41 then
+elseif rule == 42 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[name_at + 1] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -708,7 +708,7 @@ end
 last = #walked
 reads = true
 weighs = true
-elseif rule == 42 then
+elseif rule == 43 then
 walked, first, last = {}, 1, 0
 if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
 local option_at, stored = name_at + 2
@@ -738,7 +738,7 @@ end
 end
 weighs = true
 typed = protocol == '3'
-elseif rule == 43 then
+elseif rule == 44 then
 reads = true
 for at = name_at + 2, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
@@ -752,42 +752,36 @@ end
 end
 weighs = true
 typed = protocol == '3'
-elseif rule == 44 then
+elseif rule == 45 then
 reads = true
 writes = true
 recorded = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 45 then
-reads = true
-writes = true
 typed = protocol == '3'
 elseif rule == 46 then
 reads = true
 writes = true
-weighs = true
 typed = protocol == '3'
 elseif rule == 47 then
 reads = true
 writes = true
+weighs = true
+typed = protocol == '3'
+elseif rule == 48 then
+reads = true
+writes = true
 recorded = true
 typed = protocol == '3'
-elseif rule == 49 then
+elseif rule == 50 then
 reads = true
 writes = true
 recorded = true
 weighs = stop - name_at > 20
-elseif rule == 50 then
+elseif rule == 51 then
 first = name_at + 2
 last = name_at + 2
 writes = true
 recorded = true
-typed = protocol == '3'
-elseif rule == 51 then
-first = name_at + 2
-last = name_at + 2
-reads = true
-weighs = true
 typed = protocol == '3'
 elseif rule == 52 then
 first = name_at + 2
@@ -795,8 +789,14 @@ last = name_at + 2
 reads = true
 weighs = true
 typed = protocol == '3'
-mend = "info"
 elseif rule == 53 then
+first = name_at + 2
+last = name_at + 2
+reads = true
+weighs = true
+typed = protocol == '3'
+mend = "info"
+elseif rule == 54 then
 walked, first, last = {}, 1, 0
 local option_at = name_at + 1
 while option_at <= stop do
@@ -818,7 +818,7 @@ last = #walked
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 54 then
+elseif rule == 55 then
 walked, first, last = {}, 1, 0
 local option_at = name_at + 1
 while option_at <= stop do
@@ -848,7 +848,7 @@ recorded = true
 weighs = true
 typed = protocol == '3'
 mend = "entries"
-elseif rule == 56 then
+elseif rule == 57 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[name_at + 1] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -861,7 +861,7 @@ last = #walked
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 57 then
+elseif rule == 58 then
 walked, first, last = {}, 1, 0
 if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
 local how_many = string.match(argv[name_at + 2] or '', '^%s*%+?(%d+)')
@@ -880,8 +880,10 @@ typed = protocol == '3'
 elseif rule == 7 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 elseif rule == 35 then
-code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "subscribe"
 elseif rule == 36 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
+elseif rule == 37 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
-from keyleash.commands.spec import Bound, Needs, OptionKey
+from keyleash.commands.spec import Bound, Needs, OptionKey, Subscribes
 from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanPlan, Usage
 from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
@@ -16,7 +16,7 @@ from keyleash.compiler.passes.translate_patterns import anything_under, matcher
 from keyleash.compiler.resp import UNTYPED, names_widths, restoration_of
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
-from keyleash.policy.model import Grant, Literal
+from keyleash.policy.model import AnySuffix, Grant, Literal
 from keyleash.policy.patterns import beginning
 
 _SCAN = OperationClass.SCAN
@@ -29,12 +29,14 @@ class _Grant:
     """A grant, as far as rules depend on it.
 
     Attributes:
+        open_channels: As in `Rule`.
         wholes, beginnings: As in `ScanPlan`.
     """
 
     allow: tuple[OperationClass, ...]
     keys: tuple[Matcher, ...]
     channels: tuple[Matcher, ...]
+    open_channels: tuple[Matcher, ...]
     wholes: tuple[Matcher, ...]
     beginnings: tuple[Matcher, ...]
 
@@ -80,6 +82,9 @@ def _grant(grant: Grant, matchers: tuple[Matcher, ...], placeholders: _Placehold
         allow=grant.allow,
         keys=placeholders.of(matchers),
         channels=placeholders.of(map(matcher, grant.channels)),
+        open_channels=placeholders.of(
+            matcher(item) for item in grant.channels if isinstance(item.parts[-1], AnySuffix)
+        ),
         wholes=placeholders.of(map(matcher, wholes)),
         beginnings=placeholders.of(anything_under(beginning(other)) for other in others),
     )
@@ -150,6 +155,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
     numbers = [checks.number(usage, need) for need in needs]
     stored = tuple(cls for key in spec.keys if isinstance(key, OptionKey) for cls in key.needs)
     effective = [grants[i] for i in usage.grants]
+    speaking = [item for item in effective if spec.channel_class in item.allow]
     return Rule(
         first=first,
         last=last,
@@ -170,7 +176,11 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         refused_if=spec.refused_if,
         options_start=spec.options_start if spec.refused_if else 0,
         channel=spec.channel or 0,
-        channels=_distinct(item.channels for item in effective) if spec.channel else (),
+        channels=_distinct(item.channels for item in speaking),
+        subscribes=spec.subscribes,
+        open_channels=_distinct(item.open_channels for item in speaking)
+        if spec.subscribes is Subscribes.PATTERN
+        else (),
         scan=_scan(effective) if spec.scans else None,
         waits=spec.waits,
         **_sizing(spec),
@@ -299,4 +309,9 @@ class _Placeholders:
         if not rule.channels and rule.scan is None:
             return rule
         scan = rule.scan and ScanPlan(self.real(rule.scan.wholes), self.real(rule.scan.beginnings))
-        return replace(rule, channels=self.real(rule.channels), scan=scan)
+        return replace(
+            rule,
+            channels=self.real(rule.channels),
+            open_channels=self.real(rule.open_channels),
+            scan=scan,
+        )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import lru_cache
 
-from keyleash.commands import CommandSpec, CommandTable
-from keyleash.commands.spec import Needs, OptionKey
+from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands.spec import Needs, OptionKey, Subscribes
 from keyleash.policy.model import Grant
 
 CACHED = 256
@@ -17,6 +18,13 @@ Filters = tuple[tuple[tuple[str, ...] | None, tuple[str, ...]], ...]
 """`only` and `except` of each grant."""
 
 
+class PatternOf(Enum):
+    """The channels that the pattern of PSUBSCRIBE matches."""
+
+    ONE = auto()
+    MANY = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """
@@ -24,12 +32,14 @@ class Form:
 
     Attributes:
         needs: The needed classes of each kind of key: COPY has two kinds, MSET one.
-        publishes: Whether the call has a channel.
+        channel: The class that the call needs on its channel, if it has one.
+        pattern: What the channel matches, if it is a pattern.
         scans: Whether the call lists keys by a glob.
     """
 
     needs: tuple[Needs, ...] = ()
-    publishes: bool = False
+    channel: OperationClass | None = None
+    pattern: PatternOf | None = None
     scans: bool = False
 
 
@@ -56,7 +66,9 @@ def forms_of(spec: CommandSpec) -> tuple[Form, ...]:
     nothing on any server, and is not a form.
     """
     plain = tuple(search.needs for search in spec.keys if not isinstance(search, OptionKey))
-    forms = [Form(plain, spec.channel is not None, spec.scans)]
+    forms = [Form(plain, spec.channel_class, scans=spec.scans)]
+    if spec.subscribes is Subscribes.PATTERN:
+        forms = [Form(plain, spec.channel_class, kind) for kind in PatternOf]
     forms += [Form((*plain, key.needs)) for key in spec.keys if isinstance(key, OptionKey)]
     if spec.variant is not None:
         forms.append(Form((spec.variant.needs,) * len(plain)))

@@ -9,7 +9,7 @@ from typing import Any
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.spec import Needs
 from keyleash.errors import RegionsTooComplexError
-from keyleash.policy.diff.call_shapes import Form, command_groups, filters_of
+from keyleash.policy.diff.call_shapes import Form, PatternOf, command_groups, filters_of
 from keyleash.policy.keysets import NOWHERE, Region, common_key, find_key
 from keyleash.policy.model import AnySuffix, Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.patterns import beginning
@@ -119,9 +119,15 @@ class Access:
         groups = dict.fromkeys(self._patterns(places) for places in givers)
         return Region(tuple(groups), self.protected + self.denied)
 
-    def channels(self, about: Places) -> Region:
-        """Return the channels to which the grants allow publishing."""
-        granted = (channel for place in about for channel in self.grants[place].channels)
+    def channels(self, about: Places, form: Form) -> Region:
+        """Return the channels on which the grants allow a form of call."""
+        giving = self.gives(about, form.channel) if form.channel else ()
+        granted = (
+            channel
+            for place in giving
+            for channel in self.grants[place].channels
+            if form.pattern is None or _gives_pattern(channel, form.pattern)
+        )
         return Region((tuple(dict.fromkeys(granted)),))
 
     def globs(self, about: Places) -> Globs:
@@ -255,11 +261,15 @@ class _Search:
     def find(self, form: Form, names: tuple[str, ...]) -> None:
         if form.scans:
             self._find_scans(form, names)
-        elif form.publishes:
-            inside, outside = self.new.channels(self.about_new), self.old.channels(self.about_old)
+        elif form.channel is not None:
+            inside = self.new.channels(self.about_new, form)
+            outside = self.old.channels(self.about_old, form)
             is_gained, channel = _look(inside, outside)
             if is_gained:
-                opening = Opening(self.about_new, inside, outside, by_channel=True)
+                if channel is not None and form.pattern is PatternOf.MANY:
+                    channel += b"*"
+                giving = self.new.gives(self.about_new, form.channel)
+                opening = Opening(giving, inside, outside, by_channel=True)
                 self._add(Gain(names, form, channel=channel), opening)
         elif form.needs:
             exist, keys, openings = zip(*map(self._find_key, form.needs), strict=True)
@@ -303,6 +313,13 @@ class _Search:
         if is_gained:
             scanning = self.new.gives(self.about_new, OperationClass.SCAN)
             self._add(Gain(names, form, shown=key), Opening(scanning, inside, outside))
+
+
+def _gives_pattern(granted: Pattern, pattern: PatternOf) -> bool:
+    """Return whether a granted channel allows such patterns of PSUBSCRIBE."""
+    literals = b"".join(part.text for part in granted.parts if isinstance(part, Literal))
+    is_open = isinstance(granted.parts[-1], AnySuffix)
+    return _SPECIAL.isdisjoint(literals) and (is_open or pattern is PatternOf.ONE)
 
 
 def _look(inside: Region, outside: Region) -> tuple[bool, bytes | None]:

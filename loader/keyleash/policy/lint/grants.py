@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 
-from keyleash.commands import OperationClass
+from keyleash.commands import CHANNEL_CLASSES, OperationClass
 from keyleash.commands.facts import NAMED_ONLY
 from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
@@ -99,7 +99,7 @@ class _GrantedKeys:
 
 
 def _patterns(grant: Grant, cls: OperationClass) -> tuple[Pattern, ...]:
-    return grant.channels if cls is OperationClass.PUBLISH else grant.keys
+    return grant.channels if cls in CHANNEL_CLASSES else grant.keys
 
 
 def _has_commands_of(wide: Grant, narrow: Grant) -> bool:
