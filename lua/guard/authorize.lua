@@ -10,8 +10,10 @@ if code then break end
 --% if batch and reading
 if passed_reads >= {{ unasked_reads }} and find({{ reading }}, ',' .. command .. ',', 1, true) then weighs = true end
 --% endif
+--% if not sandbox
 --% include "authorize/check_declared.lua"
 if code then break end
+--% endif
 for at = first, last, step do
   local name = walked[at]
   -- A key that is missing is a wrong arity, and that is the command's own error.

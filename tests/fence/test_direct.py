@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError
 
 from keyleash.commands import load_table
 from keyleash.fence import apply as applying
-from keyleash.fence.rules import COMMON_COMMANDS
+from keyleash.fence.rules import COMMON_COMMANDS, TRANSACTION
 from keyleash.store.live_table import read_table
 from keyleash.store.users import may
 from oracle.arguments import Call, Draws, drawn_call
@@ -28,7 +28,7 @@ OF_OTHERS = (
     *(call for call in applying.DENIED_CALLS if call[0] != "DEBUG"),  # by its configuration
     ("RANDOMKEY",), ("DBSIZE",), ("CLIENT", "TRACKING", "ON"),
     ("CLIENT", "KILL", "USER", "two"), ("EVAL_RO", "return 1", "0"), ("FCALL", "f", "0"),
-    ("SCRIPT", "EXISTS", "0" * 40), ("MULTI",), ("WATCH", "a:1"), ("INFO",), ("SELECT", "1"),
+    ("SCRIPT", "EXISTS", "0" * 40), ("WATCH", "b:1"), ("INFO",), ("SELECT", "1"),
     ("MIGRATE", "h", "1", "a:1", "0", "1"), ("MOVE", "a:1", "1"),
     ("COPY", "a:1", "a:2", "DB", "1"),
     ("PFMERGE", "b"), ("PUBSUB", "CHANNELS"), ("PUBLISH", "c", "m"), ("SPUBLISH", "c", "m"),
@@ -69,6 +69,7 @@ def is_within(call: Call) -> bool:
     assert spec is not None
     if spec.name.lower().replace(" ", "|") in (
         *COMMON_COMMANDS[:-1],
+        *TRANSACTION,
         "hello",
         "auth",
         "quit",

@@ -135,6 +135,7 @@ class AuditEvent(AuditEntry):
         args: These arguments; None if not recorded.
         changes: The changes of the keys that this command names.
         actor: For an undo, its operator; else empty.
+        script: The name of the approved script that called it; else empty.
         is_untrusted: Whether no policy of that time permits the change of one of its keys, if that
             was checked (`audit.undo.trust`): the event may be forged.
     """
@@ -148,6 +149,7 @@ class AuditEvent(AuditEntry):
     args: tuple[bytes, ...] | None = None
     changes: tuple[KeyChange, ...] = ()
     actor: str = ""
+    script: str = ""
     is_untrusted: bool = False
 
     def to_dict(self, *, images: bool = False) -> dict[str, Any]:
@@ -156,7 +158,7 @@ class AuditEvent(AuditEntry):
         Args:
             images: Include before-images, as `audit show --json` does.
         """
-        present = [name for name in ("item", "actor") if getattr(self, name)]
+        present = [name for name in ("item", "actor", "script") if getattr(self, name)]
         arguments = ("lengths", "args_sha1", "args")
         recorded = [name for name in arguments if getattr(self, name) is not None]
         result = {**AuditEntry.to_dict(self), **json_object(self, *present, "cost", *recorded)}
@@ -215,7 +217,8 @@ class Denial(AuditEntry):
 # of a batch. Behind the event's own fields, which are in lower case, a batch has a field for each
 # command that changes something: `SET` with a key, or `MSET:2` with two netstrings. So names of
 # fields repeat. An entry that begins with `of` is a follow-up of an earlier one: errors by place
-# in a batch, and states of keys after the event.
+# in a batch, and states of keys after the event. The event of a script has the field `script`; its
+# commands are in a follow-up.
 
 Fields = Mapping[bytes, bytes]
 _NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
@@ -229,6 +232,11 @@ def audit_events(
     """Parse an entry of an audit stream, with its follow-ups, into the events of its commands."""
     fields = dict(pairs)
     later = [pairs_of(words) for words in follow_ups]
+    script = text_of(fields.get(b"script", b""))
+    if script:
+        # Its commands are known when it has ended.
+        pairs = [*pairs, *chain.from_iterable(later)]
+        fields = dict(pairs) | fields
     errors = {item: error for pairs_ in later for item, error in _errors(pairs_)}
     changes = tuple(_changes(pairs, later)) if b"before" in fields else ()
     policy, _, cost = fields.get(b"policy", b"").partition(b" ")
@@ -241,6 +249,7 @@ def audit_events(
             cost=_cost(cost),
             changes=tuple(change for change in changes if change.key in command["keys"]),
             actor=text_of(fields.get(b"actor", b"")),
+            script=script,
         )
         for command in _commands(fields, pairs)
     )
@@ -337,6 +346,8 @@ def _commands(fields: Fields, pairs: Pairs) -> list[dict[str, Any]]:
             op, colon, _count = name.partition(b":")
             keys = _split(value) if colon else (value,) if value else ()
             found.append({"item": len(found) + 1, "op": text_of(op), "keys": keys})
+    if b"script" in fields and not found:
+        found.append({"item": 0, "op": "EVALSHA", "keys": ()})
     return found
 
 

@@ -13,9 +13,8 @@ from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError, DataError
 
 from keyleash.client._redis_py import BufferedReply, copy_error
-from keyleash.client.blocking import may_block
 from keyleash.client.correlation import given_correlation, new_correlation
-from keyleash.client.dialogue import Call
+from keyleash.client.dialogue import Call, role_of
 from keyleash.client.flow import Words, chunks
 from keyleash.client.session import Session
 from keyleash.commands.facts import KEYLESS_PASSES
@@ -111,9 +110,11 @@ SPLIT_FROM = 32
 @lru_cache(maxsize=512)
 def goes_alone(name: str | bytes) -> bool:
     """Return whether a command is never sent in a batch."""
+    if role_of(name) is not None:
+        # A batch counts the null of a blocking command as a reply, and charges it.
+        return True
     word = name.decode("latin-1") if isinstance(name, bytes) else str(name)
-    # A batch counts the null of a blocking command as a reply, and charges it.
-    return may_block(name) or not KEYLESS_PASSES.isdisjoint(word.upper().split(None, 1)[:1])
+    return not KEYLESS_PASSES.isdisjoint(word.upper().split(None, 1)[:1])
 
 
 class Coalescer:

@@ -37,14 +37,24 @@ from keyleash.client.flow import (
 )
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.resp3 import as_resp3, shape_of
-from keyleash.client.session import Session, counts
+from keyleash.client.scripts import (
+    ScriptCall,
+    change_lock,
+    reply_about,
+    script_call_of,
+    unapproved_script,
+)
+from keyleash.client.session import Session, counts, unapproved
 from keyleash.client.unsupported import (
     locking,
+    script_in_transaction,
     takes_lock,
     unscoped,
     watching_sealed,
 )
+from keyleash.commands.locks import LOCK_SCRIPTS, RELEASE
 from keyleash.errors import (
+    CommandRefusedError,
     GuardLostError,
     LeashError,
     NotReplicatedError,
@@ -52,7 +62,7 @@ from keyleash.errors import (
     UnknownDenialError,
 )
 from keyleash.store.records import GuardRecord
-from keyleash.store.wire import BatchMode, as_bytes, split_name
+from keyleash.store.wire import Argument, BatchMode, as_bytes, split_name
 
 OWN = frozenset({"SETNAME", "SETINFO", "GETNAME", "ID"})
 """The sub-commands of CLIENT that are about this connection alone."""
@@ -72,6 +82,8 @@ class Role(Enum):
     TRANSACTION = auto()
     """MULTI, EXEC, DISCARD, WATCH and UNWATCH."""
     SUBSCRIPTION = auto()
+    SCRIPT = auto()
+    """EVAL, EVALSHA and SCRIPT."""
     CLIENT = auto()
     ANSWERED = auto()
     """KEYS and INFO."""
@@ -82,6 +94,7 @@ _ROLES = {
     **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), Role.TRANSACTION),
     **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), Role.SUBSCRIPTION),
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), Role.SUBSCRIPTION),
+    **dict.fromkeys(("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "SCRIPT"), Role.SCRIPT),
     "CLIENT": Role.CLIENT,
     **dict.fromkeys(("KEYS", "INFO"), Role.ANSWERED),
 }
@@ -134,6 +147,8 @@ class Call:
         is_watched: Whether MULTI and EXEC of the server surround it. It is never repeated, since
             EXEC ends the watch: its reply is null, redis-py raises WatchError, and callers that
             repeat a transaction read its keys again.
+        script: The script to call instead of commands.
+        is_transaction: Whether redis-py reads its reply as one of EXEC.
         guard: The guard that was called last.
         replicas: The same guard, if its policy waits for replicas of this call.
         correlation: One id for all times that it is made.
@@ -146,6 +161,8 @@ class Call:
     commands: Sequence[Words]
     mode: BatchMode | None = None
     is_watched: bool = False
+    script: ScriptCall | None = None
+    is_transaction: bool = False
     guard: GuardRecord | None = None
     replicas: GuardRecord | None = None
     correlation: str = ""
@@ -157,6 +174,8 @@ class Call:
     @property
     def kind(self) -> str:
         """The field of the guard record that names the script."""
+        if self.script:
+            return "approved_digest"
         return "batch_digest" if self.mode else "digest"
 
 
@@ -249,14 +268,23 @@ class Dialogue:
             and not self._wait_s
             and role_of(words[0]) is None
             and not self.session.guard.wait_replicas
-            and not takes_lock(words)
+            and not self._lacks_locks(words)
         )
+
+    def _lacks_locks(self, words: Words) -> bool:
+        """Return whether a command takes a lock of redis-py that could not be released."""
+        guard = self.session.guard
+        if guard is None or not guard.is_sealed or guard.may_run(RELEASE):
+            return False
+        return takes_lock(words)
 
     @property
     def next_plain(self) -> Call | None:
         """The call whose reply is next, if it was sent as a plain one."""
         first = self.due[0] if len(self.due) == 1 else None
-        if not isinstance(first, Call) or first.mode or first.deadline or self._wait_s:
+        if not isinstance(first, Call) or first.mode or first.script:
+            return None
+        if first.deadline or self._wait_s:
             return None
         return first if first.replicas is None else None
 
@@ -272,6 +300,9 @@ class Dialogue:
         if session.guard and session.guard.wait_replicas:
             call.replicas = session.guard_awaiting_replicas(call.commands)
         call.correlation = call.correlation or next_correlation(session.correlation)
+        if call.script is not None:
+            call.replicas = session.guard if session.guard and session.guard.wait_replicas else None
+            return session.script_request(*call.script, call.correlation)
         if call.mode is None:
             return session.request(call.commands[0], 2, call.correlation)
         return session.batch_request(call.mode, call.commands, 2, call.correlation)
@@ -283,7 +314,9 @@ class Dialogue:
         loose: list[Words] = []
         for words in commands:
             role = role_of(words[0])
-            if takes_lock(words):
+            if self.session.guard is None and takes_lock(words):
+                yield from fetch_guard(self.session)
+            if self._lacks_locks(words):
                 raise locking()
             if role is Role.TRANSACTION:
                 yield from self._send_loose(loose)
@@ -298,6 +331,10 @@ class Dialogue:
             elif self._held is not None:
                 self._held.append(words)
                 self._tell(b"QUEUED")
+            elif role is Role.SCRIPT:
+                yield from self._send_loose(loose)
+                loose = []
+                yield from self._send_script(apart(words))
             elif len(commands) == 1 and role is not None:
                 yield from self._send_special(role, words)
             else:
@@ -378,6 +415,49 @@ class Dialogue:
             judged_by = call.guard
         return judged_by
 
+    def _send_script(self, words: Words, *, is_transaction: bool = False) -> Flow:
+        """Call the guard for an approved script; answer what redis-py asks about scripts."""
+        guard = yield from self._guard()
+        name, arguments = _first(words[0]), words[1:]
+        if name == "SCRIPT":
+            reply = reply_about(guard, _first(arguments[0]) if arguments else "", arguments[1:])
+            if reply is not None:
+                self._tell(reply)
+                return
+        call, script = self.call_of([words]), script_call_of(name, arguments)
+        is_known = script is not None and name != "SCRIPT" and guard.may_run(script.digest)
+        is_of_lock = script is not None and script.digest in LOCK_SCRIPTS and name != "SCRIPT"
+        if script and is_of_lock and not (is_known or guard.is_sealed or self.is_watching):
+            reply = yield from self._change_lock(script)
+            self._tell([reply] if is_transaction else reply)
+            return
+        if is_known:
+            call.script, call.is_transaction = script, is_transaction
+        # The guard denies any other, by the name of the command, and records that.
+        yield from self._add([call])
+
+    def _change_lock(self, script: ScriptCall) -> Flow:
+        def watch(key: Argument) -> Flow:
+            yield from self._watch(("WATCH", key))
+            yield Receive()
+
+        def unwatch() -> Flow:
+            self.is_watching = False
+            yield Plain(("UNWATCH",))
+
+        def change(words: Words) -> Flow:
+            self.is_watching = False
+            call = self.call_of([words], BatchMode.ALL)
+            call.is_watched = True
+            return (yield from self.answered(call))
+
+        return (yield from change_lock(script, watch, unwatch, self._answer_to, change))
+
+    def _guard(self) -> Flow:
+        if self.session.guard is None:
+            yield from fetch_guard(self.session)
+        return self.session.guard
+
     def _answer_to(self, words: Words) -> Flow:
         return (yield from self.answered(self.call_of([words])))
 
@@ -401,18 +481,28 @@ class Dialogue:
                 self._tell(b"OK")
                 if is_watched:
                     yield Plain(("UNWATCH",))
-            elif held or is_watched:
-                require_one_call(held)
-                call = self.call_of(held, BatchMode.ALL)
-                call.is_watched = is_watched
-                yield from self._add([call])
             else:
-                self._tell([])
+                yield from self._execute(held, is_watched=is_watched)
+
+    def _execute(self, held: Sequence[Words], *, is_watched: bool) -> Flow:
+        """Send what was held back until EXEC."""
+        if any(role_of(item[0]) is Role.SCRIPT for item in held):
+            if is_watched:
+                yield Plain(("UNWATCH",))
+            if is_watched or len(held) > 1:
+                self._tell(script_in_transaction())
+            else:
+                yield from self._send_script(apart(held[0]), is_transaction=True)
+        elif held or is_watched:
+            require_one_call(held)
+            call = self.call_of(held, BatchMode.ALL)
+            call.is_watched = is_watched
+            yield from self._add([call])
+        else:
+            self._tell([])
 
     def _watch(self, words: Words) -> Flow:
-        if self.session.guard is None:
-            yield from fetch_guard(self.session)
-        if self.session.guard and self.session.guard.is_sealed:
+        if (yield from self._guard()).is_sealed:
             raise watching_sealed()
         # Any grant on the keys is enough; and the batch script is loaded before it is needed.
         keys = apart(words)[1:]
@@ -428,8 +518,11 @@ class Dialogue:
     def _add(self, calls: Sequence[Call]) -> Flow:
         if calls and self.session.guard is None:
             yield from fetch_guard(self.session)
-        if calls and not any(isinstance(item, Call) for item in self.due):
+        is_first = not any(isinstance(item, Call) for item in self.due)
+        if calls and is_first:
             yield Send(calls[:1])
+        for call in calls:
+            call.is_later |= not is_first
         self.due.extend(calls)
 
     def _require_all_read(self) -> None:
@@ -540,7 +633,8 @@ class Dialogue:
     def _replies(self, call: Call, undecoded: bool) -> Flow:
         """Return what redis-py reads of a call: a reply to each command, or to EXEC."""
         if call.mode is None:
-            return [BufferedReply((yield from self._reply(call, undecoded)))]
+            reply = yield from self._reply(call, undecoded)
+            return [BufferedReply([reply] if call.is_transaction else reply)]
         if call.mode is BatchMode.EACH:
             return (yield from self._replies_of_pack(call, call.pack or Pack()))
         try:
@@ -669,7 +763,7 @@ class Dialogue:
 
     def _has_written(self, call: Call, reply: Any) -> bool:
         if call.mode is not BatchMode.EACH:
-            return reply is not None
+            return call.script is not None or reply is not None
         pairs = zip(call.commands, reply, strict=True)
         return any(
             not isinstance(item, Exception) and self.session.may_write(words)
@@ -694,12 +788,20 @@ class Dialogue:
     def _typed(self, call: Call, error: ResponseError) -> ResponseError:
         """Return the typed error of a call; of a batch with the command that caused it."""
         found = self.session.call_error(error)
+        if isinstance(found, CommandRefusedError) and call.mode is None:
+            return self._with_script(call.commands[0], found)
         item = found.details.get("item") if isinstance(found, LeashError) else None
         if item is not None and role_of(call.commands[0][0]) is not Role.SUBSCRIPTION:
             command = " ".join(str(word) for word in call.commands[int(item) - 1])
             text = f"Command # {item} ({command[:100]}) of pipeline caused error: {found.args[0]}"
             found.args = (text, *found.args[1:])
         return found
+
+    @staticmethod
+    def _with_script(words: Words, denial: CommandRefusedError) -> CommandRefusedError:
+        """Return the denial of a command; of a script with its digest."""
+        digest = unapproved_script(_first(words[0]), words[1:])
+        return unapproved(digest, denial) if digest else denial
 
     def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
         for pause_s in pauses():

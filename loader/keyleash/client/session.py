@@ -48,6 +48,7 @@ from keyleash.store.wire import (
     may_write,
     reading_reply,
     refusal,
+    script_call,
 )
 
 _COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
@@ -151,6 +152,18 @@ class Session:
         """Return the call of the guard for a batch; otherwise like `request`."""
         guard, header = self._header(protocol, correlation)
         return batch_call(self._table, guard.batch_digest, *header, mode, commands, guard.transport)
+
+    def script_request(
+        self,
+        script: str,
+        keys: Sequence[Argument],
+        arguments: Sequence[Argument],
+        correlation: str | None = None,
+    ) -> tuple[Argument, ...]:
+        """Return the call of the guard for an approved script; otherwise like `request`."""
+        guard, header = self._header(2, correlation)
+        digest = guard.approved_digest
+        return script_call(digest, *header, script, keys, arguments, guard.transport)
 
     def _header(
         self, protocol: int | str, correlation: str | None
@@ -321,11 +334,23 @@ def counts(command: str | bytes) -> bool:
     return name.split(None, 1)[0].upper() in _BIG_INTEGERS
 
 
+def unapproved(script: str, denial: CommandRefusedError) -> CommandRefusedError:
+    """Return a denial with the digest of the script, and how to approve it."""
+    reason = "no grant of the identity approves the script"
+    details = {"command": "EVALSHA", **denial.details, "script": script, "reason": reason}
+    help = "add its text to `scripts` of the policy, and its name to `scripts` of a grant"
+    found = CommandRefusedError(details, help=help)
+    found.identity = denial.identity
+    return found
+
+
 def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
     """Return the denial with the reason that the command table gives."""
     details = denial.details
     words: Sequence[str] = details.get("command", "").split(" ", 1)
     spec = table.get(details.get("command", "")) or table.get(words[0])
+    if "script" in details:
+        return unapproved(details["script"], denial)
     if "reason" in details:
         return denial
     if spec is None:

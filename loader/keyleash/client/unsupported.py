@@ -67,9 +67,17 @@ def locking() -> CommandRefusedError:
     """Return the denial of a lock that could be taken but not released."""
     return unscoped(
         "EVALSHA",
-        "redis-py releases a lock by its own script, and a guard cannot check a script",
-        "use `set(name, value, nx=True, px=...)` and let it expire, or a `lock_class` that"
-        " releases without a script",
+        "on a sealed server a lock of redis-py is released by scripts that no grant approves",
+        "name `redis-py-lock` in `scripts` of a grant",
+    )
+
+
+def script_in_transaction() -> CommandRefusedError:
+    """Return the denial of a script beside other commands of a transaction."""
+    return unscoped(
+        "EVALSHA",
+        "one call of a guard runs one script or a batch of commands",
+        "run the script alone, or use a pipeline with `transaction=False`",
     )
 
 

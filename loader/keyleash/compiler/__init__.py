@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from keyleash.commands import CommandTable
+from keyleash.compiler.approved import called_commands, plan_scripts
 from keyleash.compiler.emit import emit
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes import PASSES
@@ -31,6 +32,8 @@ class CompiledGuard(Result):
         digest: Its SHA-1, by which EVALSHA calls it.
         batch_script: Lua text for a batch.
         batch_digest: Its SHA-1.
+        approved_script: Lua text that runs the approved scripts; empty if there are none.
+        approved_digest: Its SHA-1; empty if there are none.
         stamp: The number that the identity's state must carry for this guard to use it.
         layout: The layout of that state.
         policy_digest: SHA-256 of the identity's own rules; events carry its beginning.
@@ -42,6 +45,8 @@ class CompiledGuard(Result):
     digest: str
     batch_script: str
     batch_digest: str
+    approved_script: str
+    approved_digest: str
     stamp: int
     layout: Layout
     policy_digest: str
@@ -49,8 +54,11 @@ class CompiledGuard(Result):
 
     @property
     def scripts(self) -> Mapping[str, str]:
-        """Return both scripts by digest."""
-        return {self.digest: self.script, self.batch_digest: self.batch_script}
+        """Return all scripts by digest."""
+        scripts = {self.digest: self.script, self.batch_digest: self.batch_script}
+        if self.approved_digest:
+            scripts[self.approved_digest] = self.approved_script
+        return scripts
 
     def to_dict(self) -> dict[str, Any]:
         """Return identity, digest and size as `keyleash compile --json` prints them."""
@@ -88,17 +96,32 @@ def compile_guard(
 ) -> CompiledGuard:
     """Compile the guard of one identity; see `compile_policy`."""
     guard = Guard(identity, keyspace, identity_digest(identity), year)
-    for run_pass in PASSES:
-        guard = run_pass(guard, table)
-    script, batch_script, stamp = emit(guard)
+    approved = _approved(guard, table) if identity.scripts else None
+    guard = _passed(guard, table)
+    script, batch_script, approved_script, stamp = emit(guard, approved)
     return CompiledGuard(
         identity=identity.name,
         script=script,
         digest=script_digest(script),
         batch_script=batch_script,
         batch_digest=script_digest(batch_script),
+        approved_script=approved_script,
+        approved_digest=approved_script and script_digest(approved_script),
         stamp=stamp,
         layout=guard.layout,
         policy_digest=guard.policy_digest,
         plan=guard,
     )
+
+
+def _passed(guard: Guard, table: CommandTable) -> Guard:
+    for run_pass in PASSES:
+        guard = run_pass(guard, table)
+    return guard
+
+
+def _approved(guard: Guard, table: CommandTable) -> Guard:
+    """Return the guard of approved scripts, for no more commands than they call."""
+    commands = called_commands(guard.identity.scripts, table)
+    guard = _passed(replace(guard, commands=commands), table)
+    return replace(guard, scripts=plan_scripts(guard, table))

@@ -6,13 +6,14 @@ import hashlib
 from dataclasses import fields
 from typing import NamedTuple
 
-from keyleash.compiler.ir import Guard
+from keyleash.compiler.ir import Check, Guard, Requirement
 from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
 from keyleash.compiler.sizes import sizes_of
 from keyleash.doubles import DOUBLE
 from keyleash.limits import COUNTS, SECOND_US, Counter
 from keyleash.limits.rate import RATE_PERIODS_US
+from keyleash.policy.lua import LIBRARIES
 from keyleash.policy.model import Identity, Values
 from keyleash.store.state import STAMP_BYTES
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_noted_us
@@ -46,6 +47,10 @@ _CONSTANTS = {
     "max_arguments": MAX_ARGUMENTS,
     "max_batch_commands": MAX_BATCH_COMMANDS,
     "max_token_bytes": MAX_TOKEN_BYTES,
+    # What each command of a script is, besides its own work.
+    "command_units": 100,
+    # Codes of errors on which a client repeats a call.
+    "nothing_ran": " NOSCRIPT READONLY LOADING MASTERDOWN CLUSTERDOWN TRYAGAIN MOVED ASK BUSY ",
     # The Lua condition under which a call counts; every call is a request.
     "counted": {**{counter: counter.value for counter in Counter}, Counter.REQUESTS: "true"},
 }
@@ -64,33 +69,48 @@ class Scripts(NamedTuple):
     Attributes:
         single: The Lua text for one command.
         batch: The Lua text for a batch.
+        script: The Lua text for approved scripts; empty if there are none.
         stamp: The number that ties a state to this guard: 48 bits, never 0.
     """
 
     single: str
     batch: str
+    script: str
     stamp: int
 
 
-def emit(guard: Guard) -> Scripts:
-    """Render *guard* and stamp it with a digest of its text."""
+def emit(guard: Guard, approved: Guard | None = None) -> Scripts:
+    """Render *guard* and stamp it with a digest of its text.
+
+    Args:
+        approved: The same guard with the commands of approved scripts alone; None without any.
+    """
     single = _unstamped(guard, "guard.lua", batch=False)
     batch = _unstamped(guard, "batch.lua", batch=True)
-    written = hashlib.sha256(f"{single}{batch}".encode()).digest()
+    script = _unstamped(approved, "script.lua", batch=False, sandbox=True) if approved else ""
+    written = hashlib.sha256(f"{single}{batch}{script}".encode()).digest()
     stamp = int.from_bytes(written[:STAMP_BYTES], "big") | 1
-    return Scripts(single.replace(_STAMP, str(stamp)), batch.replace(_STAMP, str(stamp)), stamp)
+    single, batch, script = (text.replace(_STAMP, str(stamp)) for text in (single, batch, script))
+    return Scripts(single, batch, script, stamp)
 
 
-def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
+def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = False) -> str:
     vault, numbers = guard.keyspace.vault, _numbers(guard)
     policy = guard.policy_digest[:POLICY_DIGITS]
     variables = {field.name: getattr(guard, field.name) for field in fields(guard)}
-    variables |= _CONSTANTS | sizes_of(guard, batch=batch) | _identity_values(guard.identity)
+    variables |= _CONSTANTS | _identity_values(guard.identity)
+    variables |= sizes_of(guard, batch=batch or sandbox)
     return render(
         template,
         **variables,
         batch=batch,
-        name_at=None if batch else NAME_AT,
+        sandbox=sandbox,
+        name_at=None if batch or sandbox else NAME_AT,
+        # Of the keys of a script, those that were imaged already come first.
+        imaged_from=Text("imaged_to + 1") if sandbox else 1,
+        declared=_declared(guard),
+        uses=frozenset(name for item in guard.identity.scripts for name in item.text.uses),
+        members={name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
         names=_names(guard),
         vault=vault,
         vault_bytes=len(vault),
@@ -100,7 +120,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         # The sequence number comes first.
         numbers_format=f"<{'d' * (1 + len(numbers))}",
         stamp=_STAMP,
-        waiting=not batch and any(rule.waits for rule in guard.rules),
+        waiting=not (batch or sandbox) and any(rule.waits for rule in guard.rules),
         policy=policy,
         charges={name: f"{policy} {cost}" for name, cost in _COSTS.items()},
         often_ruled=frozenset(rule for branch in guard.dispatch for _, rule in branch.commands),
@@ -108,6 +128,12 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         one_check=len(guard.checks) == 1,
         checks_differ=any(rule.rest != rule.check for rule in guard.rules),
     )
+
+
+def _declared(guard: Guard) -> tuple[Check, ...]:
+    """Return the check of a script's declared keys: any grant allows them."""
+    matchers = dict.fromkeys(item for some in guard.matchers for item in some)
+    return (Check(0, (Requirement(None, tuple(matchers), ()),)),)
 
 
 def _names(guard: Guard) -> dict[str, str]:

@@ -213,16 +213,39 @@ class ByteBound:
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptPlan:
+    """An approved script, ready to be written out.
+
+    Attributes:
+        digest: The SHA-1 by which callers name it.
+        code: A Lua function, which the sandbox calls.
+        reads, writes, deletes: Whether limits count a call as one of that class.
+        mutates: Whether it may change anything.
+    """
+
+    name: str
+    digest: str
+    code: str
+    reads: bool
+    writes: bool
+    deletes: bool
+    mutates: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Guard:
     """All data that a guard's text is rendered from.
 
-    Often-used commands are in `dispatch`; all others, and all denied ones, in `rare`.
+    Often-used commands are in `dispatch`; all others, and all denied ones, in `rare`. `commands`
+    are those of approved scripts, for the guard that runs these; None for every command.
     """
 
     identity: Identity
     keyspace: Keyspace
     policy_digest: str
     calendar_year: int
+    commands: frozenset[str] | None = None
+    scripts: tuple[ScriptPlan, ...] = ()
     usages: tuple[Usage, ...] = ()
     matchers: tuple[tuple[Matcher, ...], ...] = ()
     denied: tuple[Matcher, ...] = ()

@@ -169,6 +169,9 @@ def _granted(
         needed += [(name, Reach(read=imaged)) for name in READ_IMAGES]
     found = [(spec.name, _reach(spec, grants)) for spec, grants in usages]
     found += [item for item in needed if item[0] in helpers]
+    if not guard.keyspace.vault and found:
+        # Clients watch keys themselves; on a sealed server they do not know their names.
+        found.append(("WATCH", _any_reach(guard.identity.grants)))
 
     def unspecified(entry: tuple[str, Reach]) -> tuple[int, str]:
         reach = entry[1]

@@ -181,6 +181,10 @@ AUTH, HELLO, QUIT and RESET are allowed to every user.
 """
 
 
+TRANSACTION = ("multi", "exec", "discard", "unwatch")
+"""Commands of connecting clients around a batch, with WATCH on granted keys; none if sealed."""
+
+
 class FenceNote(NamedTuple):
     """A caveat of a fence, shown to the operator; the message follows *what*."""
 
@@ -241,8 +245,10 @@ def root_of(identity: str, database: int, plan: Guard) -> Selector:
     # Without a rule for SELECT the user cannot leave database 0.
     select = (f"select|{database}",) if database else ()
     wait = ("wait",) if plan.identity.durability.wait_replicas else ()
+    transaction = () if plan.keyspace.vault else TRANSACTION
     return Selector(
-        (*COMMON_COMMANDS, *select, *wait), (record_rule(plan.keyspace.guard(identity)),)
+        (*COMMON_COMMANDS, *transaction, *select, *wait),
+        (record_rule(plan.keyspace.guard(identity)),),
     )
 
 

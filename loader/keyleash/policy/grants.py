@@ -13,6 +13,7 @@ from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_size
 from keyleash.policy.schema import EXAMPLES
 from keyleash.policy.schema_errors import check_distinct, check_not_empty
+from keyleash.policy.scripts import ScriptReader
 from keyleash.policy.sections import read_image_bytes
 from keyleash.policy.yaml import YamlNode
 
@@ -118,10 +119,12 @@ CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 """The classes whose commands change keys."""
 
 
-def read_grants(node: YamlNode, names: CommandNames, problems: Problems) -> tuple[Grant, ...]:
+def read_grants(
+    node: YamlNode, names: CommandNames, scripts: ScriptReader, problems: Problems
+) -> tuple[Grant, ...]:
     """Read the grants under *node*; parts with problems are reported and left out."""
     check_not_empty("grants", node, problems)
-    grants = tuple(_read_grant(entry, names, problems) for entry in node.entries)
+    grants = tuple(_read_grant(entry, names, scripts, problems) for entry in node.entries)
     check_repeats(
         "keys",
         (
@@ -159,7 +162,9 @@ def _narrowing(grant: Grant) -> tuple[frozenset[str] | None, frozenset[str]]:
     return only, frozenset(grant.except_)
 
 
-def _read_grant(entry: YamlNode, names: CommandNames, problems: Problems) -> Grant:
+def _read_grant(
+    entry: YamlNode, names: CommandNames, scripts: ScriptReader, problems: Problems
+) -> Grant:
     only, except_ = entry.get("only"), entry.get("except")
     if only is not None:
         check_not_empty("only", only, problems)
@@ -175,6 +180,7 @@ def _read_grant(entry: YamlNode, names: CommandNames, problems: Problems) -> Gra
         channels=read_patterns("channels", entry.get("channels"), problems, captures_count=False),
         image_bytes=read_image_bytes(entry.get("before_images"), problems),
         value_bytes=_read_value_bytes(entry.get("values"), problems),
+        scripts=scripts.grant(entry.get("scripts")),
         span=entry.span,
     )
 

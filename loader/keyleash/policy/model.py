@@ -10,6 +10,7 @@ from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.work import DEFAULT_WORK
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
+from keyleash.policy.lua import Sandboxed
 from keyleash.policy.settings import SettingKind, setting
 
 
@@ -54,6 +55,25 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
+class Script:
+    """An approved script.
+
+    Attributes:
+        digest: The SHA-1 by which callers name it.
+        text: What the guard runs.
+        source: The text that was approved; each character is a byte.
+        file: Its file, as the policy names it; empty for a script of keyleash.
+    """
+
+    name: str
+    digest: str
+    text: Sandboxed = field(compare=False, repr=False)
+    source: str = field(default="", compare=False, repr=False)
+    file: str = field(default="", compare=False)
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """Allows operation classes on keys, and `publish` and `subscribe` on channels.
 
@@ -68,6 +88,7 @@ class Grant:
         image_bytes: `AuditRules.image_bytes` for the grant's keys; None for the identity's.
         value_bytes: The longest string that a call may make under the grant's keys; None for
             the default. If several grants match a key, the smallest bound applies.
+        scripts: The approved scripts.
     """
 
     allow: tuple[OperationClass, ...]
@@ -77,6 +98,7 @@ class Grant:
     channels: tuple[Pattern, ...] = ()
     image_bytes: int | None = None
     value_bytes: int | None = None
+    scripts: tuple[Script, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def applies_to(self, spec: CommandSpec) -> bool:
@@ -312,6 +334,12 @@ class Identity:
     def limits(self) -> tuple[Limit, ...]:
         """Rates, then budgets, in the order in which a guard checks them."""
         return (*self.rates, *self.budgets)
+
+    @property
+    def scripts(self) -> tuple[Script, ...]:
+        """The approved scripts of all grants, each once."""
+        scripts = (script for grant in self.grants for script in grant.scripts)
+        return tuple({script.digest: script for script in scripts}.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from keyleash.policy.limits import Captures, read_limits
 from keyleash.policy.model import Grant, Identity, IdentityKind, Policy
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema_errors import check_shape
+from keyleash.policy.scripts import ScriptReader
 from keyleash.policy.sections import (
     check_token,
     read_acceptances,
@@ -52,7 +53,8 @@ def parse_policy(
     problems, warnings = Problems(), Problems()
     root = check_shape(read_document(text, file, problems), problems)
     names = CommandNames(commands, server, problems, warnings)
-    policy = _Reader(root, names, problems, warnings).policy()
+    scripts = ScriptReader(root.get("scripts"), text, file, problems)
+    policy = _Reader(root, names, scripts, problems, warnings).policy()
     problems.require_none()
     return replace(policy, warnings=warnings.in_order)
 
@@ -61,9 +63,15 @@ class _Reader:
     """Reads the parts of a document without schema errors."""
 
     def __init__(
-        self, root: YamlNode, names: CommandNames, problems: Problems, warnings: Problems
+        self,
+        root: YamlNode,
+        names: CommandNames,
+        scripts: ScriptReader,
+        problems: Problems,
+        warnings: Problems,
     ) -> None:
         self._root = root
+        self._scripts = scripts
         self._names = names
         self._problems = problems
         self._warnings = warnings
@@ -123,7 +131,7 @@ class _Reader:
                 "write 1 to 64 lower-case letters, digits and hyphens",
             )
         grants = node.get("grants")
-        read = read_grants(grants, self._names, problems) if grants else ()
+        read = read_grants(grants, self._names, self._scripts, problems) if grants else ()
         captures = _captures(grants, read)
         rules, token = self._rules(node, self._defaults), node.get("token")
         if self._is_token_valid and self._is_valid(token):

@@ -282,6 +282,16 @@ class Grant(_Shape):
     )
     values: Values = _optional("{max_bytes: 64kb}", "Bounds of values under these keys.")
 
+    scripts: Annotated[list[str], Expected("a list of scripts")] = _optional(
+        "[redis-py-lock]", "Approved scripts that the identity may run.", minItems=1
+    )
+
+
+class ScriptFile(_Shape):
+    file: str = _needed(
+        "unlock.lua", "The file with its text, relative to the folder of the policy."
+    )
+
 
 class Deny(_Shape):
     keys: KeyPatterns = _needed(
@@ -317,6 +327,13 @@ class Document(_Shape):
     version: int = _needed("1", "Version of the policy language.", enum=[1])
     defaults: Defaults = _optional(
         "{token: {ttl: 12h}}", "Rules for identities that do not set their own."
+    )
+    scripts: Annotated[dict[str, ScriptFile], Expected("a mapping from names to scripts")] = (
+        _optional(
+            "{unlock: {file: unlock.lua}}",
+            "Lua scripts that grants may name.",
+            propertyNames={"pattern": "^[a-z0-9-]{1,64}$"},
+        )
     )
     identities: Annotated[dict[str, Identity], Expected("a mapping from names to identities")] = (
         _needed(

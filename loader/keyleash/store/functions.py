@@ -13,13 +13,13 @@ from typing import Any, Protocol
 from redis.exceptions import NoPermissionError, WatchError
 
 from keyleash.results import Progress
-from keyleash.store.records import database_of
+from keyleash.store.records import DIGEST_FIELDS, database_of
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import GUARD_OF, LIBRARIES, Transport, function_name, library_code
 
 
 class GuardScripts(Protocol):
-    """The scripts of one guard, by digest; a guard consists of two, one for batches."""
+    """The scripts of one guard, by digest."""
 
     @property
     def identity(self) -> str: ...
@@ -51,7 +51,7 @@ def load_functions(
         for digest, script in guard.scripts.items():
             code = library_code(guard.identity, digest, script)
             codes[digest[:2]][function_name(digest)] = code
-    loaded = 0
+    loaded, of_a_guard = 0, sum(len(guard.scripts) for guard in guards) / max(len(guards), 1)
     for digits, wanted in codes.items():
         held = library_texts(store, digits)
         for name, code in wanted.items():
@@ -59,8 +59,7 @@ def load_functions(
                 store.client.function_load(code, replace=True)
         loaded += len(wanted)
         if report is not None:
-            # A guard consists of two functions, one for batches.
-            report(loaded // 2, len(guards))
+            report(int(loaded / of_a_guard), len(guards))
 
 
 def retire_functions(
@@ -143,7 +142,7 @@ def _named_elsewhere(store: Store, identities: set[str]) -> set[str]:
         with client.pipeline(transaction=True) as pipe:
             pipe.execute_command("SELECT", number)
             for identity in sorted(identities):
-                pipe.hmget(store.keys.guard(identity), "transport", "digest", "batch_digest")
+                pipe.hmget(store.keys.guard(identity), "transport", *DIGEST_FIELDS)
             pipe.execute_command("SELECT", own)
             _, *records, _ = pipe.execute(raise_on_error=False)
         for record in records:

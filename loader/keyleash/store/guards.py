@@ -154,7 +154,7 @@ def read_recorded(store: Store) -> Recorded:
                     recorded.owners[digest] = identity
                 else:
                     recorded.changed.append((identity, digest))
-            named = () if record is None else (record.digest, record.batch_digest)
+            named = () if record is None else record.digests
             recorded.missing += [(identity, digest) for digest in named if digest not in texts]
     return recorded
 

@@ -77,6 +77,8 @@ class GuardRecord:
         idle_s: Idle timeout of tokens, in seconds; 0 disables it.
         rotate_after_s: Age at which a token is due for rotation, in seconds; 0 is never.
         limits: The limits of the identity, see `limits.pack_limits`.
+        approved_digest: The script that runs approved scripts; empty if there are none.
+        approved: The digests of approved scripts, separated by spaces.
         is_sealed: Whether its keys have secret prefixes, so that agents do not know their names.
     """
 
@@ -94,6 +96,21 @@ class GuardRecord:
     rotate_after_s: int = 0
     limits: str = ""
     is_sealed: bool = False
+    approved_digest: str = ""
+    approved: str = ""
+
+    def may_run(self, script: str) -> bool:
+        """Return whether the script with this SHA-1 is approved."""
+        return script in self.approved.split()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of its scripts."""
+        return tuple(filter(None, (getattr(self, name) for name in DIGEST_FIELDS)))
+
+
+DIGEST_FIELDS = ("digest", "batch_digest", "approved_digest")
+"""The fields of a guard record that name scripts."""
 
 
 def read_active(store: Store) -> ActivePolicy | None:

@@ -78,6 +78,7 @@ def library_code(identity: str, digest: str, script: str) -> str:
 # EVALSHA <digest> <n> <data keys…> <token> <correlation id> <protocol> <command> <args…>
 # EVALSHA <batch digest> <n> <data keys…> <token> <correlation id> <protocol> <mode>
 #         {<argc> <command> <args…>}…
+# EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <protocol> <script digest> <args…>
 #
 # For functions it begins with `FCALL leash_<digest>`.
 
@@ -137,6 +138,21 @@ def batch_call(
         items += words
     head = call_head(transport, digest)
     return (*head, len(keys), *keys, token, correlation, protocol, mode.value, *items)
+
+
+def script_call(
+    digest: str,
+    token: str,
+    correlation: str,
+    protocol: str | int,
+    script: str,
+    keys: Sequence[Argument],
+    arguments: Sequence[Argument],
+    transport: Transport = Transport.EVALSHA,
+) -> tuple[Argument, ...]:
+    """Return the call of the approved script *script* by the guard's script *digest*."""
+    head = call_head(transport, digest)
+    return (*head, len(keys), *keys, token, correlation, protocol, script, *arguments)
 
 
 def _placed(

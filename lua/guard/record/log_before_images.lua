@@ -4,7 +4,7 @@
 -- out: imaged, imaged_bound, entry
 if #imaged > {{ max_images }} then imaged = {} end
 local held = 0
-for i = 1, #imaged do
+for i = {{ imaged_from }}, #imaged do
   local name = imaged[i]
 --% include "record/before_image_bound.lua"
   imaged_bound[i] = bound

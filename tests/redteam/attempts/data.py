@@ -79,9 +79,9 @@ def read_behind_a_group_named_streams(stage: Stage) -> None:
     stage.intruder.say("XREADGROUP", "GROUP", "STREAMS", "jobs:1", "STREAMS", "books:log", ">")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def transaction(stage: Stage) -> None:
-    """watch and write keys in a transaction"""
+    """watch and write its own keys in a transaction"""
     say = stage.intruder.say
     say("WATCH", OWN)
     say("MULTI")

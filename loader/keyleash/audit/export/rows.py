@@ -64,7 +64,7 @@ class ArchiveRow:
 
     def commands(self, stream: AuditStream) -> list[tuple[str, tuple[bytes, ...]]]:
         """Return the commands of an entry of an audit stream, each with its keys."""
-        if stream.kind is not StreamKind.AUDIT or self.field(b"of"):
+        if stream.kind is not StreamKind.AUDIT:
             return []
         try:
             events = audit_events(stream.identity, self.id.encode(), self.fields)

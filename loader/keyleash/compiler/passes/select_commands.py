@@ -20,8 +20,14 @@ def select_commands(guard: Guard, table: CommandTable) -> Guard:
     A command that is left out is denied by name (COMMAND_REFUSED). One whose class no grant
     gives stays in, so that the denial can name the class.
     """
-    keyless = (replace(grant, keys=(), channels=(), span=None) for grant in guard.identity.grants)
-    return replace(guard, usages=_usages(table, tuple(keyless)))
+    keyless = (
+        replace(grant, keys=(), channels=(), scripts=(), span=None)
+        for grant in guard.identity.grants
+    )
+    usages, only = _usages(table, tuple(keyless)), guard.commands
+    if only is not None:
+        usages = tuple(usage for usage in usages if usage.spec.name.partition(" ")[0] in only)
+    return replace(guard, usages=usages)
 
 
 @lru_cache(KEPT)

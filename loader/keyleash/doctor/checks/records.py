@@ -80,7 +80,7 @@ def _differs(
     if record is None or not record.digest:
         return False
     return (
-        (record.digest, record.batch_digest) != tuple(guard.scripts)
+        record.digests != tuple(guard.scripts)
         or (record.policy_digest, record.commands) != (guard.policy_digest, commands)
         or record.transport is not active.transport
     )
@@ -136,7 +136,7 @@ def _not_in_cache(
         digest: name
         for name, record in records.items()
         if record.transport is Transport.EVALSHA
-        for digest in (record.digest, record.batch_digest)
+        for digest in record.digests
     }
     if missing := sorted({owners[item] for item in not_loaded(store, owners)}):
         yield finding(
@@ -156,7 +156,7 @@ def _functions(
     missing, changed = set(), set()
     for some in batches(records):
         for name, source in zip(some, read_sources(store, some), strict=True):
-            for digest in (records[name].digest, records[name].batch_digest):
+            for digest in records[name].digests:
                 text = source.get(digest.encode())
                 code = loaded.get(function_name(digest))
                 if code is None:

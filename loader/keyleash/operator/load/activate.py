@@ -28,6 +28,7 @@ from keyleash.operator.load.plan import (
     record_of,
     summary_of,
 )
+from keyleash.policy.scripts import with_texts
 from keyleash.results import Progress, Result
 from keyleash.store.functions import load_functions, retire_functions
 from keyleash.store.guards import (
@@ -210,9 +211,8 @@ def _fill(
     """Stage the records and states of the new policy."""
     generation = found.active.generation if found.active else 0
     before = _policy_before(found.active, prepared.digest)
-    policy = ActivePolicy(
-        generation + 1, prepared.digest, prepared.document, actor, 0, transport, before
-    )
+    document = with_texts(prepared.document, prepared.policy)
+    policy = ActivePolicy(generation + 1, prepared.digest, document, actor, 0, transport, before)
     stage.put_policy(policy, layouts_after(found.layouts, found.changes))
     changed = [
         change.guard

@@ -1,0 +1,102 @@
+"""Calls of approved scripts, and the scripts of redis-py's `Lock`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha1
+from typing import NamedTuple
+
+from redis.exceptions import ResponseError
+
+from keyleash.client.flow import Flow, Words
+from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
+from keyleash.store.records import GuardRecord
+from keyleash.store.wire import Argument, as_bytes
+
+
+class ScriptCall(NamedTuple):
+    """The call of a script, by its digest."""
+
+    digest: str
+    keys: Sequence[Argument]
+    arguments: Sequence[Argument]
+
+
+def script_call_of(name: str, arguments: Sequence[Argument]) -> ScriptCall | None:
+    """Return the script that EVAL or EVALSHA calls; None if the call is malformed."""
+    try:
+        count = int(arguments[1])
+        script = arguments[0]
+    except (IndexError, ValueError):
+        return None
+    digest = _digest(script) if name.startswith("EVALSHA") else digest_of(script)
+    return ScriptCall(digest, arguments[2 : 2 + count], arguments[2 + count :])
+
+
+def reply_about(
+    guard: GuardRecord, name: str, scripts: Sequence[Argument]
+) -> list[int] | bytes | None:
+    """Return the reply to SCRIPT EXISTS, and to SCRIPT LOAD of a script that may be called."""
+    if name == "EXISTS" and scripts:
+        return [int(guard.may_run(_digest(item))) for item in scripts]
+    if name == "LOAD" and scripts:
+        digest = digest_of(scripts[0])
+        return digest.encode() if guard.may_run(digest) or digest in LOCK_SCRIPTS else None
+    return None
+
+
+def unapproved_script(name: str, arguments: Sequence[Argument]) -> str | None:
+    """Return the digest of the script in a denied call; None if it names none."""
+    if name == "SCRIPT":
+        is_load = len(arguments) == 2 and _digest(arguments[0]) == "load"
+        return digest_of(arguments[1]) if is_load else None
+    script = script_call_of(name, arguments) if name.startswith("EVAL") else None
+    return script and script.digest
+
+
+def digest_of(text: Argument) -> str:
+    """Return the SHA-1 of a script, by which callers name it."""
+    return sha1(as_bytes(text), usedforsecurity=False).hexdigest()
+
+
+def _digest(word: Argument) -> str:
+    """Return a digest as a server compares it, in any case."""
+    return as_bytes(word).decode("latin-1").lower()
+
+
+def change_lock(
+    script: ScriptCall,
+    watch: Callable[[Argument], Flow],
+    unwatch: Callable[[], Flow],
+    ask: Callable[[Words], Flow],
+    change: Callable[[Words], Flow],
+) -> Flow:
+    """Do what a script of redis-py's `Lock` does, by commands under WATCH; return its reply.
+
+    So no identity needs a guard for scripts to use locks.
+
+    Args:
+        watch, unwatch: Begin and end a watch of a key.
+        ask: Makes a guarded call; its reply is not decoded.
+        change: Makes a call that ends the watch; returns None if the key changed before.
+    """
+    (key, *_), (token, *rest) = script.keys, script.arguments
+    while True:
+        yield from watch(key)
+        try:
+            left_ms = 0
+            is_owner = (yield from ask(("GET", key))) == as_bytes(token)
+            if is_owner and script.digest == EXTEND:
+                left_ms = yield from ask(("PTTL", key))
+        except ResponseError:
+            yield from unwatch()
+            raise
+        if not is_owner or left_ms < 0:
+            yield from unwatch()
+            return 0
+        words: Words = ("DEL", key)
+        if script.digest != RELEASE:
+            is_added = script.digest == EXTEND and as_bytes(rest[1]) == b"0"
+            words = ("PEXPIRE", key, int(rest[0]) + (left_ms if is_added else 0))
+        if (yield from change(words)) is not None:
+            return 1

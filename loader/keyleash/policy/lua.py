@@ -1,0 +1,737 @@
+"""Read the Lua text of an approved script, and write it for the sandbox of a guard.
+
+The text is written again from its tokens, so the server reads what was read here. Names that the
+sandbox lacks are errors. Loops and functions count their rounds, and what a server's own strings
+would do without a count goes through functions of the sandbox: `..`, methods, and members.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from itertools import pairwise
+
+LIBRARIES: dict[str, frozenset[str]] = {
+    name: frozenset(members.split())
+    for name, members in {
+        "redis": "call pcall sha1hex status_reply error_reply log setresp replicate_commands"
+        " LOG_DEBUG LOG_VERBOSE LOG_NOTICE LOG_WARNING",
+        "string": "byte char find format gmatch gsub len lower match rep reverse sub upper",
+        "table": "concat getn insert maxn remove sort",
+        "math": "abs acos asin atan atan2 ceil cos cosh deg exp floor fmod frexp huge ldexp log"
+        " log10 max min mod modf pi pow rad random sin sinh sqrt tan tanh",
+        "bit": "arshift band bnot bor bswap bxor lshift rol ror rshift tobit tohex",
+        "cjson": "decode encode null",
+        "cmsgpack": "pack unpack",
+        "struct": "pack size unpack",
+    }.items()
+}
+"""The libraries of the sandbox, and their members."""
+
+FUNCTIONS = frozenset((
+    "assert", "error", "ipairs", "next", "pairs", "pcall", "rawequal", "select", "tonumber",
+    "tostring", "type", "unpack",
+))  # fmt: skip
+"""The global functions of the sandbox."""
+
+TICK, TICKS, JOIN, METHOD, BASE = "__t", "__v", "__c", "__m", "__b"
+"""Functions of the sandbox that written texts call: one round; `...` and its rounds; `a .. b`;
+`a:name()`; a value whose member is read."""
+OWN = (TICK, TICKS, JOIN, METHOD, BASE)
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 100
+"""Lua nests up to 200 levels; what is written nests deeper than what was read."""
+MAX_LOCALS = 120
+"""Lua has 200 in a function, some of which the sandbox takes."""
+MAX_UPVALUES = 50
+"""Lua has 60 in a function."""
+
+_STRING_MEMBERS = LIBRARIES["string"] | {"dump", "gfind"}
+_WORDS = frozenset((
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local",
+    "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
+))  # fmt: skip
+_PRIORITIES: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("+", "-"), (6, 6)),
+    **dict.fromkeys(("*", "/", "%"), (7, 7)),
+    "^": (10, 9),
+    "..": (5, 5),
+    **dict.fromkeys(("==", "~=", "<", "<=", ">", ">="), (3, 3)),
+    "and": (2, 2),
+    "or": (1, 1),
+}
+_UNARY = 8
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|--(?!\[=*\[)[^\r\n]*)
+    |(?P<long>(?:--)?\[(?P<level>=*)\[(?:.*?)\](?P=level)\])
+    |(?P<name>[A-Za-z_]\w*)
+    |(?P<number>0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+    |(?P<string>"(?:\\(?:\r\n|.)|[^"\\\r\n])*"|'(?:\\(?:\r\n|.)|[^'\\\r\n])*')
+    |(?P<sign>\.\.\.|\.\.|==|~=|<=|>=|-(?!-)|[+*/%^\#<>=(){}\[\];:,.])""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+_ESCAPE = re.compile(r"\\(?:(\d{1,3})|(\r\n|.))", re.DOTALL)
+_ESCAPES = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
+
+
+class LuaError(Exception):
+    """A problem of a text.
+
+    Attributes:
+        code: Of the problem in a policy.
+        message: What is wrong.
+        line, column: Its place, from 1.
+        help: What to do.
+    """
+
+    def __init__(self, code: str, message: str, token: _Token, help: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.line, self.column = token.line, token.column
+        self.help = help
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxed:
+    """A text as a guard has it.
+
+    Attributes:
+        body: The body of a function, in ASCII.
+        uses: The libraries and functions of the sandbox that it uses.
+        commands: The names of the commands that it calls, in upper case; None if it computes one.
+        built_keys: The places where a key's name may be put together, as line and column.
+    """
+
+    body: str
+    uses: frozenset[str]
+    commands: frozenset[str] | None
+    built_keys: tuple[tuple[int, int], ...]
+
+
+def sandboxed(text: bytes) -> Sandboxed:
+    """Return a text as a guard has it.
+
+    Raises:
+        LuaError: It is no Lua 5.1, too large, or uses what the sandbox lacks.
+    """
+    if len(text) > MAX_BYTES:
+        raise LuaError(
+            "script-too-large",
+            f"the script has {len(text)} bytes, more than {MAX_BYTES}",
+            _Token("", "", 1, 1),
+            "split it",
+        )
+    return _Parser(text.decode("latin-1")).chunk()
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    at, line, start = 0, 1, 0
+    if text.startswith("#!"):
+        at = len(text.partition("\n")[0])
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        here = _Token("", text[at], line, at - start + 1)
+        if found is None:
+            unfinished = text[at] in "\"'" or text.startswith(("[[", "[=", "--"), at)
+            what = "unfinished text" if unfinished else f"unexpected `{text[at]}`"
+            raise _syntax(what, here)
+        value, kind = found[0], found.lastgroup or ""
+        if kind == "number" and re.match(r"[\w.]", text[found.end() : found.end() + 1]):
+            raise _syntax("malformed number", here)
+        if kind == "long" and not value.startswith("--"):
+            size = 2 + len(found["level"])
+            content = re.sub(r"\r\n|\n\r|\r", "\n", value[size:-size])
+            yield _Token("string", content.removeprefix("\n"), line, here.column)
+        elif kind == "string":
+            yield _Token("string", _ESCAPE.sub(_unescaped(here), value[1:-1]), line, here.column)
+        elif kind == "name" and value in _WORDS:
+            yield _Token("sign", value, line, here.column)
+        elif kind in ("name", "number", "sign"):
+            yield _Token(kind, value, line, here.column)
+        line += value.count("\n")
+        at = found.end()
+        if "\n" in value:
+            start = at - len(value) + value.rindex("\n") + 1
+    yield _Token("end", "the end of the text", line, at - start + 1)
+
+
+def _unescaped(token: _Token) -> Callable[[re.Match[str]], str]:
+    def one_of(found: re.Match[str]) -> str:
+        if found[1] is None:
+            return "\n" if found[2] in ("\r\n", "\r") else _ESCAPES.get(found[2], found[2])
+        if int(found[1]) > 255:
+            raise _syntax("escape sequence too large", token)
+        return chr(int(found[1]))
+
+    return one_of
+
+
+def _syntax(what: str, token: _Token) -> LuaError:
+    return LuaError("script-syntax", what, token, "write Lua 5.1, as `redis-cli EVAL` takes it")
+
+
+def _joined(tokens: list[str]) -> str:
+    """Return tokens as text, with a space where two would become one."""
+    parts: list[str] = []
+    for before, token in pairwise(["\n", *tokens]):
+        if (_is_word(before[-1]) and _is_word(token[0])) or before == token == "-":
+            parts.append(" ")
+        parts.append(token)
+    return "".join(parts).strip()
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def _quoted(value: str) -> str:
+    return '"' + re.sub(r"[^ !#-\[\]-~]", lambda found: f"\\{ord(found[0]):03d}", value) + '"'
+
+
+class _Shape(Enum):
+    VARIABLE = auto()
+    CALL = auto()
+    VALUE = auto()
+
+
+@dataclass(slots=True)
+class _Function:
+    """A function that is being read."""
+
+    is_vararg: bool = False
+    scopes: list[set[str]] = field(default_factory=lambda: [set()])
+    hidden: int = 0
+    upvalues: set[str] = field(default_factory=set)
+    loops: int = 0
+
+
+class _Parser:
+    """A recursive descent over the grammar of Lua 5.1."""
+
+    def __init__(self, text: str) -> None:
+        self._all = list(_tokens(text))
+        self._at = 0
+        self._depth = 0
+        self._out: list[str] = []
+        self._functions = [_Function()]
+        self._uses: set[str] = set()
+        self._commands: set[str] | None = set()
+        self._built: list[tuple[int, int]] = []
+        self._made: set[str] = set()
+
+    def chunk(self) -> Sandboxed:
+        self._block()
+        if self._next.kind != "end":
+            raise self._unexpected()
+        return Sandboxed(
+            body=_joined(self._out),
+            uses=frozenset(self._uses),
+            commands=None if self._commands is None else frozenset(self._commands),
+            built_keys=tuple(self._built),
+        )
+
+    # Tokens.
+
+    @property
+    def _next(self) -> _Token:
+        return self._all[self._at]
+
+    def _is(self, *texts: str) -> bool:
+        return self._next.kind == "sign" and self._next.text in texts
+
+    def _emit(self, text: str) -> None:
+        self._out.append(text)
+
+    def _take(self) -> _Token:
+        token = self._next
+        self._at += 1
+        self._emit(_quoted(token.text) if token.kind == "string" else token.text)
+        return token
+
+    def _accept(self, text: str) -> bool:
+        if self._is(text):
+            self._take()
+            return True
+        return False
+
+    def _expect(self, text: str) -> _Token:
+        if not self._is(text):
+            raise _syntax(f"`{text}` expected near `{self._next.text[:40]}`", self._next)
+        return self._take()
+
+    def _unexpected(self) -> LuaError:
+        return _syntax(f"unexpected `{self._next.text[:40]}`", self._next)
+
+    def _name(self) -> _Token:
+        if self._next.kind != "name":
+            raise _syntax(f"a name expected near `{self._next.text[:40]}`", self._next)
+        return self._take()
+
+    def _deeper(self) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise LuaError(
+                "script-too-complex",
+                f"the script nests more than {MAX_DEPTH} levels",
+                self._next,
+                "split it, with local variables for parts of expressions",
+            )
+
+    # Names.
+
+    def _declare(self, token: _Token) -> None:
+        if token.text in OWN:
+            raise self._unknown(token)
+        function = self._functions[-1]
+        function.scopes[-1].add(token.text)
+        self._count_locals(token)
+
+    def _count_locals(self, token: _Token) -> None:
+        function = self._functions[-1]
+        if sum(map(len, function.scopes)) + function.hidden > MAX_LOCALS:
+            raise LuaError(
+                "script-too-complex",
+                f"a function has more than {MAX_LOCALS} local variables",
+                token,
+                "use a table, or blocks with `do` and `end`",
+            )
+
+    def _is_local(self, name: str) -> bool:
+        return any(name in scope for item in self._functions for scope in item.scopes)
+
+    def _resolve(self, token: _Token) -> bool:
+        """Check a variable; return whether it is the sandbox's own."""
+        name = token.text
+        for above, function in enumerate(reversed(self._functions)):
+            if any(name in scope for scope in function.scopes):
+                self._capture(above, token)
+                return False
+        if name not in LIBRARIES and name not in FUNCTIONS and name not in ("KEYS", "ARGV"):
+            raise self._unknown(token)
+        self._capture(len(self._functions), token)
+        self._uses.add(name)
+        return True
+
+    def _capture(self, above: int, token: _Token) -> None:
+        for function in self._functions[len(self._functions) - above :]:
+            function.upvalues.add(token.text)
+            if len(function.upvalues) > MAX_UPVALUES:
+                raise LuaError(
+                    "script-too-complex",
+                    f"a function uses more than {MAX_UPVALUES} variables of others",
+                    token,
+                    "split it, or pass them in a table",
+                )
+
+    @staticmethod
+    def _unknown(token: _Token) -> LuaError:
+        return LuaError(
+            "script-unknown-global",
+            f"an approved script has no global `{token.text[:40]}`",
+            token,
+            "use local variables, `redis.call`, and the libraries of Lua that the docs list",
+        )
+
+    # Statements.
+
+    def _block(self, *declared: _Token, tick: str = "") -> None:
+        """Read statements up to the end of the block."""
+        self._deeper()
+        scope = self._functions[-1].scopes
+        scope.append(set())
+        for token in declared:
+            self._declare(token)
+        if tick:
+            self._emit(tick)
+        self._statements()
+        scope.pop()
+        self._depth -= 1
+
+    def _statements(self) -> None:
+        while not self._is("end", "else", "elseif", "until") and self._next.kind != "end":
+            self._out.append("\n")
+            if self._is("return", "break"):
+                self._last()
+                return
+            self._statement()
+            self._accept(";")
+
+    def _last(self) -> None:
+        token = self._take()
+        if token.text == "break":
+            if not self._functions[-1].loops:
+                raise _syntax("no loop to break", token)
+        elif not self._is("end", "else", "elseif", "until", ";") and self._next.kind != "end":
+            self._expressions()
+        self._accept(";")
+        if not self._is("end", "else", "elseif", "until") and self._next.kind != "end":
+            raise self._unexpected()
+
+    def _statement(self) -> None:
+        if self._next.kind == "sign":
+            match self._next.text:
+                case "if":
+                    return self._if()
+                case "while":
+                    self._take()
+                    self._expression()
+                    self._expect("do")
+                    self._loop()
+                    self._expect("end")
+                    return None
+                case "do":
+                    self._take()
+                    self._block()
+                    self._expect("end")
+                    return None
+                case "for":
+                    return self._for()
+                case "repeat":
+                    return self._repeat()
+                case "function":
+                    return self._function_statement()
+                case "local":
+                    return self._local()
+        return self._expression_statement()
+
+    def _if(self) -> None:
+        self._take()
+        self._expression()
+        self._expect("then")
+        self._block()
+        while self._accept("elseif"):
+            self._expression()
+            self._expect("then")
+            self._block()
+        if self._accept("else"):
+            self._block()
+        self._expect("end")
+
+    def _loop(self, *declared: _Token) -> None:
+        self._functions[-1].loops += 1
+        self._block(*declared, tick=f"{TICK}()")
+        self._functions[-1].loops -= 1
+
+    def _repeat(self) -> None:
+        self._take()
+        function = self._functions[-1]
+        # The condition sees the variables of the block.
+        function.scopes.append(set())
+        self._deeper()
+        function.loops += 1
+        self._emit(f"{TICK}()")
+        self._statements()
+        function.loops -= 1
+        self._expect("until")
+        self._expression()
+        self._depth -= 1
+        function.scopes.pop()
+
+    def _for(self) -> None:
+        self._take()
+        names = [self._name()]
+        if self._accept("="):
+            self._expression()
+            self._expect(",")
+            self._expression()
+            if self._accept(","):
+                self._expression()
+        else:
+            while self._accept(","):
+                names.append(self._name())
+            self._expect("in")
+            self._expressions()
+        self._expect("do")
+        self._functions[-1].hidden += 3
+        self._loop(*names)
+        self._functions[-1].hidden -= 3
+        self._expect("end")
+
+    def _function_statement(self) -> None:
+        self._take()
+        name = self._name()
+        is_own, is_method = self._resolve(name), False
+        while self._is(".", ":") and not is_method:
+            is_method = self._take().text == ":"
+            self._name()
+            is_own = False
+        if is_own:
+            raise self._unknown(name)
+        self._function(is_method=is_method)
+
+    def _local(self) -> None:
+        self._take()
+        if self._accept("function"):
+            self._declare(self._name())
+            return self._function()
+        names = [self._name()]
+        while self._accept(","):
+            names.append(self._name())
+        if self._accept("="):
+            start = self._at
+            self._expressions()
+            if self._joins(start):
+                self._made.update(name.text for name in names)
+        for name in names:
+            self._declare(name)
+        return None
+
+    def _joins(self, start: int) -> bool:
+        """Return whether the tokens since *start* join texts, or name a variable that does."""
+        tokens = self._all[start : self._at]
+        return any(
+            token.text == ".." if token.kind == "sign" else token.text in self._made
+            for token in tokens
+            if token.kind in ("sign", "name")
+        )
+
+    def _expression_statement(self) -> None:
+        if (shape := self._suffixed()) is _Shape.CALL:
+            return
+        while shape is _Shape.VARIABLE and self._accept(","):
+            shape = self._suffixed()
+        if shape is not _Shape.VARIABLE:
+            raise self._unexpected()
+        self._expect("=")
+        self._expressions()
+
+    # Expressions.
+
+    def _expressions(self) -> None:
+        self._expression()
+        while self._accept(","):
+            self._expression()
+
+    def _expression(self, limit: int = 0) -> None:
+        self._deeper()
+        start = len(self._out)
+        if self._is("not", "-", "#"):
+            self._take()
+            self._expression(_UNARY)
+        else:
+            self._simple()
+        while self._next.kind == "sign" and self._next.text in _PRIORITIES:
+            operator = self._next.text
+            left, right = _PRIORITIES[operator]
+            if left <= limit:
+                break
+            if operator == "..":
+                self._out.insert(start, f"{JOIN}(")
+                while self._is(".."):
+                    self._at += 1
+                    self._emit(",")
+                    self._expression(right)
+                self._emit(")")
+            else:
+                self._take()
+                self._expression(right)
+        self._depth -= 1
+
+    def _simple(self) -> None:
+        if self._next.kind in ("number", "string") or self._is("nil", "true", "false"):
+            self._take()
+        elif self._is("..."):
+            if not self._functions[-1].is_vararg:
+                raise _syntax("`...` outside of a function with `...`", self._next)
+            self._at += 1
+            self._emit(f"{TICKS}(...)")
+        elif self._is("{"):
+            self._table()
+        elif self._accept("function"):
+            self._function()
+        else:
+            self._suffixed()
+
+    def _table(self) -> None:
+        self._expect("{")
+        while not self._is("}"):
+            if self._accept("["):
+                self._expression()
+                self._expect("]")
+                self._expect("=")
+            elif self._next.kind == "name" and self._all[self._at + 1].text == "=":
+                self._take()
+                self._expect("=")
+            self._expression()
+            if not (self._accept(",") or self._accept(";")):
+                break
+        self._expect("}")
+
+    def _function(self, *, is_method: bool = False) -> None:
+        function = _Function()
+        self._functions.append(function)
+        if is_method:
+            function.scopes[-1].add("self")
+        self._expect("(")
+        while not self._is(")"):
+            if self._accept("..."):
+                function.is_vararg = True
+                break
+            self._declare(self._name())
+            if not self._accept(","):
+                break
+            if self._is(")"):
+                raise self._unexpected()
+        self._expect(")")
+        self._block(tick=f"{TICKS}(...)" if function.is_vararg else f"{TICK}()")
+        self._expect("end")
+        self._functions.pop()
+
+    def _suffixed(self) -> _Shape:
+        """Read a variable, a call, or an expression in parentheses."""
+        depth = self._depth
+        self._deeper()
+        start, first = len(self._out), self._next
+        library = ""
+        if self._accept("("):
+            self._expression()
+            self._expect(")")
+            shape = _Shape.VALUE
+        elif first.kind == "name":
+            self._take()
+            library = first.text if self._resolve(first) and first.text in LIBRARIES else ""
+            shape = _Shape.VARIABLE
+        else:
+            raise self._unexpected()
+        if library:
+            self._member(library)
+            if library == "redis" and self._call_of_redis():
+                shape = _Shape.CALL
+        while True:
+            if self._is("."):
+                self._dot(start)
+                shape = _Shape.VARIABLE
+            elif self._is("["):
+                self._index(start)
+                shape = _Shape.VARIABLE
+            elif self._is(":"):
+                self._method(start)
+                shape = _Shape.CALL
+            elif self._is("(", "{") or self._next.kind == "string":
+                self._arguments()
+                shape = _Shape.CALL
+            else:
+                break
+        self._depth = depth
+        return shape
+
+    def _member(self, library: str) -> None:
+        """Read the member of a library; the library itself is no value."""
+        if not self._is("."):
+            if library == "redis":
+                self._commands = None
+            return
+        self._take()
+        name = self._name()
+        if name.text not in LIBRARIES[library]:
+            raise LuaError(
+                "script-unknown-global",
+                f"an approved script has no `{library}.{name.text[:40]}`",
+                name,
+                f"`{library}` has: {', '.join(sorted(LIBRARIES[library]))}",
+            )
+
+    def _call_of_redis(self) -> bool:
+        """Read the arguments of `redis.call`, and note the command."""
+        if self._all[self._at - 1].text not in ("call", "pcall"):
+            return False
+        following = self._all[self._at + 1]
+        if not self._is("(") or following.kind != "string":
+            self._commands = None
+            return False
+        # A name that goes on is computed.
+        if self._all[self._at + 2].text not in (",", ")"):
+            self._commands = None
+        elif self._commands is not None:
+            self._commands.add(following.text.upper())
+        self._call_start()
+        self._expression()
+        place = 1
+        while self._accept(","):
+            start, token = self._at, self._next
+            self._expression()
+            if place == 1 and self._joins(start):
+                self._built.append((token.line, token.column))
+            place += 1
+        self._expect(")")
+        return True
+
+    def _call_start(self) -> None:
+        if self._all[self._at - 1].line != self._next.line:
+            raise _syntax("a call whose `(` is on another line is ambiguous", self._next)
+        self._expect("(")
+
+    def _arguments(self) -> None:
+        if self._is("("):
+            self._call_start()
+            if not self._is(")"):
+                self._expressions()
+            self._expect(")")
+            return
+        self._emit("(")
+        if self._is("{"):
+            self._table()
+        else:
+            self._take()
+        self._emit(")")
+
+    def _wrap(self, start: int, function: str) -> None:
+        # It may be a text, whose methods are those of `string`. Each call nests what is before it.
+        self._deeper()
+        self._uses.add("string")
+        self._out.insert(start, f"{function}(")
+
+    def _dot(self, start: int) -> None:
+        if self._all[self._at + 1].text in _STRING_MEMBERS:
+            self._wrap(start, BASE)
+            self._emit(")")
+        self._take()
+        self._name()
+
+    def _index(self, start: int) -> None:
+        if self._all[self._at + 1].kind != "number" or self._all[self._at + 2].text != "]":
+            self._wrap(start, BASE)
+            self._emit(")")
+        self._take()
+        self._expression()
+        self._expect("]")
+
+    def _method(self, start: int) -> None:
+        self._wrap(start, METHOD)
+        self._at += 1
+        self._emit(",")
+        name = self._next
+        if name.kind != "name":
+            raise _syntax(f"a name expected near `{name.text[:40]}`", name)
+        self._at += 1
+        self._emit(_quoted(name.text))
+        if not (self._is("(", "{") or self._next.kind == "string"):
+            raise self._unexpected()
+        if self._is("("):
+            if self._all[self._at - 1].line != self._next.line:
+                raise _syntax("a call whose `(` is on another line is ambiguous", self._next)
+            self._at += 1
+            if not self._is(")"):
+                self._emit(",")
+                self._expressions()
+        else:
+            self._emit(",")
+            if self._is("{"):
+                self._table()
+            else:
+                self._take()
+            self._emit(")")
+            return
+        self._expect(")")

@@ -1,0 +1,132 @@
+"""Approved scripts of a policy: read from files, and stored with the document."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
+from keyleash.errors import OperationError, Span
+from keyleash.policy.files import read_bytes
+from keyleash.policy.lua import LuaError, sandboxed
+from keyleash.policy.model import Policy, Script
+from keyleash.policy.problems import Problems, did_you_mean, listing, quote
+from keyleash.policy.yaml import YamlNode
+
+MARK = "#script "
+"""Begins a line of a stored document that has the text of a script, as JSON."""
+
+_LOCK_TEXTS = {
+    RELEASE: (
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end"
+        " redis.call('DEL', KEYS[1]) return 1"
+    ),
+    EXTEND: (
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end"
+        " local left = redis.call('PTTL', KEYS[1])"
+        " if left < 0 then return 0 end"
+        " redis.call('PEXPIRE', KEYS[1], ARGV[3] == '0' and ARGV[2] + left or ARGV[2]) return 1"
+    ),
+    REACQUIRE: (
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end"
+        " redis.call('PEXPIRE', KEYS[1], ARGV[2]) return 1"
+    ),
+}
+
+LOCKS = tuple(
+    Script("redis-py-lock", digest, sandboxed(text.encode()))
+    for digest, text in _LOCK_TEXTS.items()
+)
+"""The scripts of redis-py's `Lock`: release, extend and reacquire."""
+
+
+class ScriptReader:
+    """Reads the approved scripts of a document.
+
+    Args:
+        node: `scripts` of the document, by name; None without it.
+        text: The document, which has the texts itself if it was stored.
+        file: Its name; files of scripts are relative to its folder.
+        problems: Receives problems.
+    """
+
+    def __init__(self, node: YamlNode | None, text: str, file: str, problems: Problems) -> None:
+        self._problems = problems
+        self._folder = Path(file).parent
+        self._stored = stored_texts(text)
+        self._known: dict[str, tuple[Script, ...]] = {"redis-py-lock": LOCKS}
+        for name, entry in (node.fields if node else {}).items():
+            self._known[name] = tuple(self._read(name, entry))
+
+    def grant(self, node: YamlNode | None) -> tuple[Script, ...]:
+        """Return the scripts that a grant names."""
+        found: list[Script] = []
+        for entry in node.entries if node else ():
+            if entry.source in self._known:
+                found += self._known[entry.source]
+                continue
+            self._problems.add(
+                "unknown-script",
+                f"unknown script {quote(entry.source)}",
+                entry.span,
+                did_you_mean(
+                    entry.source, self._known, f"the scripts are {listing(sorted(self._known))}"
+                ),
+            )
+        return tuple(dict.fromkeys(found))
+
+    def _read(self, name: str, entry: YamlNode) -> Iterable[Script]:
+        node = entry.get("file")
+        if node is None:
+            return
+        try:
+            source = self._text(node.source)
+        except OperationError as error:
+            self._problems.add("script-file", error.message, node.span, "write the path of a file")
+            return
+        try:
+            yield approved(name, source, node.source, node.span)
+        except LuaError as error:
+            self._problems.add(
+                error.code,
+                f"`{node.source}:{error.line}:{error.column}`: {error.message}",
+                node.span,
+                error.help,
+            )
+
+    def _text(self, file: str) -> str:
+        if file in self._stored:
+            return self._stored[file]
+        return read_bytes(str(self._folder / file)).decode("latin-1")
+
+
+def approved(name: str, source: str, file: str, span: Span | None = None) -> Script:
+    """Return an approved script.
+
+    Args:
+        source: Its text; each character is a byte.
+
+    Raises:
+        LuaError: The sandbox cannot run it.
+    """
+    data = source.encode("latin-1")
+    digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    return Script(name, digest, sandboxed(data), source, file, span)
+
+
+def stored_texts(document: str) -> Mapping[str, str]:
+    """Return the texts that a stored document has, by file."""
+    lines = (line for line in document.splitlines() if line.startswith(MARK))
+    return dict(json.loads(line.removeprefix(MARK)) for line in lines)
+
+
+def with_texts(document: str, policy: Policy) -> str:
+    """Return a document with the texts of its scripts, so that it can be read without the files."""
+    scripts = (script for identity in policy.identities for script in identity.scripts)
+    texts = {script.file: script.source for script in scripts if script.file}
+    lines = [line for line in document.splitlines() if not line.startswith(MARK)]
+    if not texts:
+        return document
+    return "\n".join([*lines, *(MARK + json.dumps(item) for item in texts.items()), ""])

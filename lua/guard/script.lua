@@ -1,0 +1,54 @@
+--- script: run one approved script of one identity, and check each of its commands.
+---
+--- KEYS      the keys that the caller declares to the script
+---
+--- ARGV[1]   token        string
+--- ARGV[2]   correlation  string  copied into events, up to 256 bytes
+--- ARGV[3]   protocol     string  "2" or "3"; scripts run under RESP2
+--- ARGV[4]   script       string  SHA-1 of the script
+--- ARGV[5…]  its arguments
+---
+--- Replies   the script's own reply | LEASH <CODE> key=value …
+---
+--- Limits count the call once, as a call of every class that its commands may have. One event lists
+--- the commands that change something. A denied command is an error in the script.
+
+-- First, so that no local of the guard is in reach of a script. Its globals are these parameters;
+-- the compiler found no other, and the locals hide what a server has besides.
+local function approved(__d, redis, KEYS, ARGV, string, table, math, bit, cjson, cmsgpack, struct, assert, error, ipairs, next, pairs, pcall, rawequal, select, tonumber, tostring, type, unpack, __t, __v, __c, __m, __b)
+  local _G, server, loadstring, load, loadfile, dofile, getfenv, setfenv, getmetatable, setmetatable, rawget, rawset, newproxy, coroutine, debug, collectgarbage, xpcall, module, require, package, os, io
+  if false then
+--% for script in scripts
+  elseif __d == {{ script.digest }} then return {{ script.code }}
+--% endfor
+  end
+end
+local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
+local keys, argv = KEYS, ARGV
+local token, correlation, protocol, digest = argv[1] or '', argv[2] or '', argv[3] and '2', argv[4] or ''
+local code, detail, value, amount, reason, at_us, token_id, key, now_us
+local command = 'EVALSHA'
+--% if breaker
+local suspends
+--% endif
+if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
+repeat
+--% include "authenticate.lua"
+  if code then break end
+--% include "script/check_script.lua"
+  if code then break end
+  repeat
+--% include "limit.lua"
+  until true
+  if code then break end
+
+  recorded = false
+--% include "limit/commit_limits.lua"
+--% include "record/cost_of_call.lua"
+--% include "script/check_command.lua"
+--% include "script/run_script.lua"
+--% include "script/complete_event.lua"
+  return result
+until true
+--% include "reply/deny.lua"
+return { err = line }

@@ -1,0 +1,55 @@
+-- check_command: declare the function that checks a command of a script as the caller's own, and
+-- runs it.
+-- in:  sequence, token_id, correlation, charged, entry, fields, n
+-- out: perform, event, befores, imaged_to, failed, seen, listed, ran, changed, raised, entry, header,
+--      fields, n, recorded, outcome, unheard
+--
+-- It is a batch of one command after the other. The event begins before the first command that
+-- changes something; complete_event appends what came of it.
+local befores, imaged_to, failed, seen, listed, raised = {}, 0, nil, 0, 0, {}
+entry, header, fields = { 'XADD', {{ names.audit }}, '*', 'of', '' }, 5, 5
+local run = redis.pcall
+--% if plans or lengthening
+local ran, changed = asks, false
+--% else
+local ran = 0
+--% endif
+local function perform(argv)
+  local name_at, stop, command = 1, #argv, argv[1]
+  local code, detail, value, amount, reason, at_us, key, item, outcome
+  n = n + 1
+  local i = n
+--% with batch = true, limits = [], waiting = false
+  repeat
+    if n > {{ max_batch_commands }} then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
+    if stop > {{ max_arguments }} then code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop .. '' break end
+--% include "authorize/command_locals.lua"
+    repeat
+--% include "authorize.lua"
+    until true
+    if code then break end
+--% if records_reads
+    recorded = recorded or reads or key ~= nil
+--% endif
+--% if images
+    if recorded and #imaged + (last - first) / step >= {{ max_images }} then
+      code, detail, value = 'WORK_TOO_LARGE', 'command', command
+      break
+    end
+--% endif
+--% include "authorize/accept_item.lua"
+    if recorded then
+--% include "script/begin_event.lua"
+    end
+--% include "reply/run_item.lua"
+--% include "reply/restore_reply.lua"
+--% include "reply/measure_reply.lua"
+    outcome = reply
+  until true
+  if code then
+--% include "reply/deny.lua"
+    outcome, unheard[n], raised[line] = { err = line }, true, true
+  end
+--% endwith
+  return outcome
+end

@@ -1,0 +1,33 @@
+-- check_script: find the approved script, and check the declared keys: any grant on them is enough.
+-- in:  digest, keys, argv, sequence, token_id, correlation
+-- out: code, detail, value, key   set if the call is denied
+--      script, reads, writes, deletes, recorded, walked, first, last, stop
+--% with batch = true, limits = []
+--% include "authorize/batch_locals.lua"
+--% endwith
+local name_at, script = 4
+stop = #argv
+--% include "authorize/command_locals.lua"
+walked, first, last = keys, 1, #keys
+if false then
+--% for script in scripts
+elseif digest == {{ script.digest }} then
+  script, reads, writes, deletes, recorded = {{ script.name }}, {{ script.reads }}, {{ script.writes }}, {{ script.deletes }}, {{ script.mutates }}
+--% endfor
+else
+  code, detail, value = 'COMMAND_REFUSED', 'script', digest
+end
+if code then break end
+if stop > {{ max_arguments + 4 }} or last > {{ max_arguments }} then
+  code, detail, value = 'ARGS_TOO_MANY', 'arguments', math.max(stop - 4, last) .. ''
+  break
+end
+for at = 1, last do
+  key = keys[at]
+--% with checks = declared, one_check = true, denied_last = false
+--% include "authorize/check_key.lua"
+--% endwith
+  if code then break end
+end
+if code then break end
+key = nil

@@ -1,0 +1,28 @@
+-- run_script: run a script in the sandbox, and shape what it returns or raises.
+-- in:  approved, digest, keys, argv, perform, raised
+-- out: result
+local result = (function()
+--% include "script/sandbox.lua"
+--% include "script/libraries.lua"
+  local own_keys, own_argv = {}, {}
+  for at = 1, #keys do own_keys[at] = keys[at] end
+  for at = 5, #argv do own_argv[at - 4] = argv[at] end
+  local ok, found = pcall(function()
+    local found = approved(digest, library, own_keys, own_argv, strings, tables, maths, bits, json, msgpack, structs, assert, error, ipairs, next_of, pairs_of, pcall, rawequal, select_of, tonumber_of, tostring, type, unpack_of, tick, ticks, join, method, base)()
+    measure(found, 0)
+    return found
+  end)
+  -- The `pcall` of a server gives the text of an error of a command.
+  if type(found) == 'table' and type(found.err) == 'string' then
+    found = found.err
+  elseif ok then
+    return found
+  elseif not raised[found] then
+    found = 'ERR user_script: ' .. string.gsub(type(found) == 'string' and found or 'the script raised a value that is no text', '^[%w_@]+:%d+: ', '') .. ' script: ' .. digest
+  end
+  -- A client repeats a call on a reply that says that nothing ran; only a denial has the guard's mark.
+  if find(found, '^LEASH') and not raised[found] or find({{ nothing_ran }}, ' ' .. string.match(found, '^%S*') .. ' ', 1, true) or found == 'ERR Function not found' then
+    found = 'ERR user_script: ' .. found
+  end
+  return { err = found }
+end)()

@@ -1,0 +1,63 @@
+-- sandbox: bound the work of a script. A round of a loop, a call and 64 bytes of text are a unit.
+-- in:  raised
+-- out: steps, spend, size, sizes, counted, tick, ticks, join, base, method, measure, strings,
+--      raised
+--
+-- Once the units are used up, every further round raises, so `pcall` cannot go on.
+local steps = 0
+local function spend(units)
+  steps = steps + units
+  if not (steps <= {{ work_limit }}) then
+    local line = string.format('LEASH WORK_TOO_LARGE command=EVALSHA work=%.0f limit=%.0f', math.min(steps, 1e15), {{ work_limit }})
+    raised[line] = true
+    error({ err = line }, 0)
+  end
+end
+local function tick()
+  steps = steps + 1
+  if steps > {{ work_limit }} then spend(0) end
+end
+local function ticks(...)
+  spend(1 + select('#', ...) / 8)
+  return ...
+end
+local function size(item) return type(item) == 'string' and #item or 24 end
+local function sizes(...)
+  local parts, bytes = { ... }, 0
+  for at = 1, select('#', ...) do bytes = bytes + size(parts[at]) end
+  return bytes
+end
+-- A function that counts as many bytes as `bytes` says.
+local function counted(run, bytes)
+  return function(...)
+    spend(1 + bytes(...) / 64)
+    return run(...)
+  end
+end
+local function join(...)
+  local parts, bytes = { ... }, 0
+  for at = 1, select('#', ...) do
+    local part = parts[at]
+    if type(part) ~= 'string' and type(part) ~= 'number' then error('attempt to concatenate a ' .. type(part) .. ' value', 0) end
+    bytes = bytes + size(part)
+  end
+  spend(1 + bytes / 64)
+  return table.concat(parts)
+end
+local strings = {}
+local function base(item)
+  if type(item) == 'string' then return strings end
+  return item
+end
+local function method(item, name, ...) return base(item)[name](item, ...) end
+-- A table that is named twice is sent twice, so what is small may become large.
+local function measure(item, depth)
+  spend(1 + size(item) / 64)
+  if type(item) == 'table' then
+    if depth > 100 then error('the value is nested too deeply', 0) end
+    for name, part in pairs(item) do
+      measure(name, depth + 1)
+      measure(part, depth + 1)
+    end
+  end
+end

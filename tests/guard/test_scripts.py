@@ -1,0 +1,290 @@
+"""Approved scripts, run in a guard on every server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+import keyleash
+from client.alike import Awaited
+from keyleash.audit import read_denials, read_events
+from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
+from keyleash.policy.scripts import MARK, stored_texts
+from keyleash.store.keyspace import script_digest
+from keyleash.store.records import guard_record, read_active
+from keyleash.store.wire import Transport
+from support.fences import FencedLeash
+from support.leash import NAMES
+from support.sealed import SEALED
+from support.servers import RealServer
+
+MOVE = """
+-- Moves as many items as the second argument says.
+local moved = {}
+for n = 1, tonumber(ARGV[1]) do
+  local item = redis.call('lpop', KEYS[1])
+  if not item then break end
+  redis.call('rpush', KEYS[2], item .. ARGV[2])
+  moved[#moved + 1] = item
+end
+return moved
+"""
+COUNT = "return redis.call('INCR', KEYS[1])"
+PEEK = "return redis.call('GET', KEYS[1])"
+WRITE_AND_FAIL = "redis.call('SET', KEYS[1], ARGV[1]) redis.call('LPUSH', KEYS[1], 'x') return 'no'"
+SORTED = "local found = redis.pcall('SET', ARGV[1], '1') return found.err or 'allowed'"
+REPLIES = (
+    "return {1, 2.9, 'a', false, true, {2, {3}}, redis.status_reply('FINE'), cjson.encode({a = 1}),"
+    " #ARGV, redis.call('TYPE', KEYS[1]).ok}"
+)
+TEXTS = [MOVE, COUNT, PEEK, WRITE_AND_FAIL, SORTED, REPLIES]
+
+
+class ScriptLeash(FencedLeash):
+    """Agents over guarded pools, in ACL users of their own, with approved scripts."""
+
+    def approve(self, **rules: Any) -> None:
+        names = {f"s{n}": text for n, text in enumerate(TEXTS)}
+        allowed = {"allow": ["read", "write", "delete"], "keys": ["app:*"], "scripts": [*names]}
+        document = {
+            "version": 1,
+            "scripts": {name: {"file": f"{name}.lua"} for name in names},
+            "identities": {"one": {"kind": "machine", "grants": [allowed], **rules}},
+        }
+        lines = [MARK + json.dumps([f"{name}.lua", text]) for name, text in names.items()]
+        self.load("\n".join([json.dumps(document), *lines]))
+        self.fence()
+
+    def redis(self, runner: asyncio.Runner | None = None, **options: Any) -> Any:
+        url = f"redis://localhost:{self.server.port}"
+        options |= {"token": self.issue("one").token, **self.credentials("one")}
+        if runner is None:
+            return redis.Redis(connection_pool=keyleash.pool(url, **options))
+        pool = keyleash.asyncio.pool(url, **options)
+        return Awaited(redis.asyncio.Redis(connection_pool=pool), runner)
+
+    def recorded(self) -> list[tuple[str, str, tuple[bytes, ...], str | None]]:
+        """Return the events of the identity."""
+        events = read_events(self.store, ["one"])
+        return [(item.script, item.op, item.keys, item.error) for item in events]
+
+
+KINDS = {
+    "evalsha": (NAMES, Transport.EVALSHA),
+    "function": (NAMES, Transport.FUNCTION),
+    "sealed": (SEALED, Transport.EVALSHA),
+}
+
+
+@pytest.fixture(params=KINDS)
+def leash(request: pytest.FixtureRequest, server: RealServer) -> ScriptLeash:
+    keyspace, transport = KINDS[request.param]
+    leash = ScriptLeash(server, keyspace, transport=transport)
+    leash.approve(audit={"values": "full"})
+    return leash
+
+
+@pytest.fixture
+def one_leash(embedded: RealServer) -> ScriptLeash:
+    leash = ScriptLeash(embedded)
+    leash.approve()
+    return leash
+
+
+def test_script_runs_as_on_a_raw_connection(leash: ScriptLeash) -> None:
+    """EVAL, EVALSHA, and redis-py's Script; a sealed server's prefixes are not seen."""
+    client = leash.redis()
+    client.rpush("app:from", "a", "b", "c")
+
+    assert client.eval(MOVE, 2, "app:from", "app:to", 2, "!") == [b"a", b"b"]
+    assert client.evalsha(script_digest(MOVE).upper(), 2, "app:from", "app:to", 5, "?") == [b"c"]
+    assert client.lrange("app:to", 0, -1) == [b"a!", b"b!", b"c?"]
+    script = client.register_script(COUNT)
+    assert [script(keys=["app:n"]) for _ in range(3)] == [1, 2, 3]
+
+
+def test_replies_are_those_of_a_raw_connection(leash: ScriptLeash) -> None:
+    """Numbers, nulls, nested arrays, status replies and texts."""
+    raw = leash.admin.eval(REPLIES, 1, "app:none", "x", "y")
+
+    assert leash.redis().eval(REPLIES, 1, "app:none", "x", "y") == raw
+
+
+def test_event_of_a_script_has_its_commands_in_their_order(leash: ScriptLeash) -> None:
+    """One event, in which an undo and a history find each command with its key."""
+    client = leash.redis()
+    client.rpush("app:from", "a")
+    client.eval(MOVE, 2, "app:from", "app:to", 1, "!")
+    client.eval(PEEK, 1, "app:none")
+
+    assert leash.recorded() == [
+        ("", "RPUSH", (b"app:from",), None),
+        ("s0", "LPOP", (b"app:from",), None),
+        ("s0", "RPUSH", (b"app:to",), None),
+    ]
+
+
+def test_what_a_failed_script_wrote_stands_and_is_recorded(leash: ScriptLeash) -> None:
+    """As in Redis, where a script is not rolled back."""
+    client = leash.redis()
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        client.eval(WRITE_AND_FAIL, 1, "app:a", "left")
+
+    assert client.get("app:a") == b"left"
+    (_, first, _, none), (_, second, _, error) = leash.recorded()
+    assert (first, none, second) == ("SET", None, "LPUSH")
+    assert error is not None
+    assert error.startswith("WRONGTYPE")
+
+
+def test_inner_denial_is_recorded_and_never_lands(leash: ScriptLeash) -> None:
+    """A script may look at it by `pcall`."""
+    client = leash.redis()
+
+    reply = client.eval(SORTED, 0, "other:x")
+    assert reply == b"LEASH KEY_NOT_GRANTED key=other:x"
+    assert leash.admin.exists(f"{leash.keyspace.vault}other:x") == 0
+    (denial,) = read_denials(leash.store, ["one"])
+    assert (denial.code, denial.op, denial.keys) == ("KEY_NOT_GRANTED", "SET", (b"other:x",))
+    assert client.eval(SORTED, 0, "app:x") == b"allowed"
+
+
+def test_declared_key_that_is_not_granted_denies_the_script(leash: ScriptLeash) -> None:
+    """Before it starts: the first key is not changed."""
+    client = leash.redis()
+    client.rpush("app:from", "a")
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        client.eval(MOVE, 2, "app:from", "other:to", 1, "!")
+    assert client.llen("app:from") == 1
+
+
+def test_script_of_another_text_is_denied_with_its_digest(one_leash: ScriptLeash) -> None:
+    """A blank more is another script; the reason says how to approve it."""
+    client = one_leash.redis()
+    text = COUNT + " "
+    script: Any = client.register_script(text)
+    attempts: list[Any] = [
+        lambda: client.eval(text, 1, "app:n"),
+        lambda: client.evalsha(script_digest(text), 1, "app:n"),
+        lambda: client.script_load(text),
+        lambda: script(["app:n"]),
+    ]
+    for call in attempts:
+        with pytest.raises(keyleash.CommandRefusedError, match="approves") as caught:
+            call()
+        assert caught.value.details["script"] == script_digest(text)
+        assert "scripts" in (caught.value.help or "")
+    assert client.script_load(COUNT) == script_digest(COUNT)
+    assert client.script_exists(script_digest(COUNT), script_digest(text)) == [True, False]
+
+
+def test_guard_itself_denies_a_script_of_another_digest(one_leash: ScriptLeash) -> None:
+    """A client in another language may send any digest."""
+    record = guard_record(one_leash.admin.hgetall(NAMES.guard("one")))
+    assert record is not None
+    token = one_leash.issue("one").token
+    for digest in (script_digest("return 1"), "", "x" * 5000):
+        with pytest.raises(redis.ResponseError, match="LEASH COMMAND_REFUSED script="):
+            one_leash.admin.evalsha(record.approved_digest, 0, token, "", "2", digest)
+
+
+def test_limits_count_a_script_once(embedded: RealServer) -> None:
+    """As one call that reads, writes or deletes if one of its commands may."""
+    leash = ScriptLeash(embedded)
+    leash.approve(budget={"requests": "4/day", "writes": "2/day"})
+    client = leash.redis()
+    client.eval(MOVE, 2, "app:from", "app:to", 1, "!")
+    client.eval(PEEK, 1, "app:n")
+    client.eval(COUNT, 1, "app:n")
+    with pytest.raises(keyleash.BudgetExhaustedError, match="writes"):
+        client.eval(COUNT, 1, "app:n")
+    client.eval(PEEK, 1, "app:n")
+    with pytest.raises(keyleash.BudgetExhaustedError, match="requests"):
+        client.eval(PEEK, 1, "app:n")
+    assert leash.admin.get("app:n") == b"1"
+
+
+def test_script_in_pipelines_runs_in_its_order(one_leash: ScriptLeash) -> None:
+    """Alone in a transaction, anywhere in another pipeline."""
+    client = one_leash.redis()
+    script = client.register_script(COUNT)
+    with client.pipeline(transaction=False) as pipe:
+        pipe.set("app:n", 5)
+        script(keys=["app:n"], client=pipe)
+        pipe.get("app:n")
+        pipe.eval("return 1", 0)
+        pipe.get("app:n")
+        replies = pipe.execute(raise_on_error=False)
+    assert replies[:3] == [True, 6, b"6"]
+    assert isinstance(replies[3], keyleash.CommandRefusedError)
+    assert replies[4] == b"6"
+
+    with client.pipeline() as pipe:
+        script(keys=["app:n"], client=pipe)
+        assert pipe.execute() == [7]
+    with client.pipeline() as pipe:
+        script(keys=["app:n"], client=pipe)
+        pipe.set("app:other", 1)
+        with pytest.raises(keyleash.CommandRefusedError, match="alone"):
+            pipe.execute()
+    assert client.get("app:n") == b"7"
+
+
+def test_script_runs_over_asyncio(one_leash: ScriptLeash) -> None:
+    with asyncio.Runner() as runner:
+        client = one_leash.redis(runner)
+        assert client.eval(COUNT, 1, "app:n") == 1
+        with pytest.raises(keyleash.CommandRefusedError, match="approves"):
+            client.eval("return 1", 0)
+
+
+def test_lost_guard_of_scripts_is_loaded_again(embedded: RealServer) -> None:
+    """As the other scripts of the identity; the script runs once."""
+    leash = ScriptLeash(embedded)
+    leash.approve()
+    token = leash.issue("one").token
+    client = redis.Redis(connection_pool=keyleash.pool(embedded.url, token))
+    client.eval(COUNT, 1, "app:n")
+    leash.admin.script_flush()
+    assert client.eval(COUNT, 1, "app:n") == 2
+
+
+def test_stored_policy_has_the_texts_of_its_scripts(one_leash: ScriptLeash) -> None:
+    """A rollback and `doctor` need no files."""
+    active = read_active(one_leash.store)
+    assert active is not None
+    assert sorted(stored_texts(active.document).values()) == sorted(TEXTS)
+
+
+def test_identity_without_scripts_has_no_guard_of_scripts(embedded: RealServer) -> None:
+    """Neither in the record nor on the server."""
+    leash = FencedLeash(embedded)
+    leash.load(one={"grants": [{"allow": ["read", "write", "delete"], "keys": ["app:*"]}]})
+    record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
+    assert record is not None
+    assert (record.approved_digest, record.approved) == ("", "")
+    assert leash.admin.hlen(NAMES.source("one")) == 2
+
+
+def test_undo_reverts_what_a_script_changed(embedded: RealServer) -> None:
+    """With the before-image of each key, read before its first change."""
+    leash = ScriptLeash(embedded)
+    leash.approve(audit={"before_images": {"max_bytes": "64kb"}})
+    client = leash.redis()
+    leash.admin.rpush("app:from", "a", "b")
+    client.eval(MOVE, 2, "app:from", "app:to", 2, "!")
+    changes = {
+        change.key: change.before
+        for event in read_events(leash.store, ["one"])
+        for change in event.changes
+    }
+    assert set(changes) == {b"app:from", b"app:to"}
+    plan = plan_undo(leash.store, UndoSelection(identity="one", since_ms=0))
+    apply_undo(leash.store, plan)
+    assert leash.admin.lrange("app:from", 0, -1) == [b"a", b"b"]
+    assert leash.admin.exists("app:to") == 0

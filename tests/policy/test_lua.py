@@ -1,0 +1,204 @@
+"""The texts of approved scripts: read, checked, and written for the sandbox."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from lupa import lua51
+
+from keyleash.policy.lua import MAX_BYTES, MAX_LOCALS, LuaError, sandboxed
+
+PRELUDE = """
+local function base(item) return type(item) == 'string' and string or item end
+return function(text)
+  local run = assert(loadstring(
+    'local __t, __v, __c, __m, __b, redis, KEYS, ARGV = ... ' .. text))
+  local function join(...) return table.concat({ ... }) end
+  local function method(item, name, ...) return base(item)[name](item, ...) end
+  local redis = { call = function(...) return table.concat({ ... }, ' ') end }
+  redis.pcall = redis.call
+  local function pass(...) return ... end
+  return run(function() end, pass, join, method, base, redis, { 'k1', 'k2' }, { '7', 'b' })
+end
+"""
+
+
+def run(text: str) -> object:
+    """Run a text in plain Lua, with stubs of what a guard puts around it."""
+    lua = lua51.LuaRuntime(encoding="latin-1")
+    found = lua.execute(PRELUDE)(text)
+    return list(found.values()) if lua51.lua_type(found) == "table" else found
+
+
+SAME = {
+    "precedence": "return 2 ^ -3 ^ 2 * -4 .. 'x' .. 1 + 2 .. (not nil == true and 'y' or 'z')",
+    "unary": "return - - 5 - -2 * #'abc' % 2",
+    "comparison of joined texts": "return tostring('a' .. 'b' < 'a' .. 'c' == true)",
+    "escapes": r"""return '\a\65\0659\\\'\"\x\
+\z' .. "a'b" .. '\t\n\0end'""",
+    "long text": "return [==[\nfirst ]] ]=]\nsecond]==] .. [[\\n]]",
+    "comments": "--[==[ if ]] ]==] return --[[ 2 ]] 1 -- 3\n",
+    "numbers": "return 0x1F + .5 + 3. + 1e-2 + 0xA",
+    "tables": "local t = {1, 2; x = 3, ['y z'] = {4}, (function() return 5, 6 end)()}"
+    " return {t[1], t.x, t['y z'][1], t[3], t[4], #t}",
+    "methods": "local s = 'a,b,c' return {s:upper(), (s:gsub(',', ';')), s:find ',', #s:rep(3)}",
+    "members of texts": "local s, name = 'abc', 'len' return {s.len(s), s[name](s)}",
+    "varargs": "local function f(...) local a, b = ... return select('#', ...), b, ..., {...} end"
+    " local n, b, c = f(1, 2, 3) return {n, b, c}",
+    "for": "local s = 0 for i = 10, 1, -3 do s = s + i end"
+    " for k, v in pairs({a = 1, b = 2}) do s = s + v end return s",
+    "repeat sees its locals": "local n = 0 repeat local done = n > 3 n = n + 1 until done return n",
+    "while and break": "local n = 0 while true do n = n + 1 if n > 5 then break end end return n",
+    "nested functions": "local function a(n) if n == 0 then return 0 end return 1 + a(n - 1) end"
+    " local t = {} function t.f.g() end return a(4)".replace("function t.f.g() end", ""),
+    "method definitions": "local t = {n = 1} function t:add(m) self.n = self.n + m return self end"
+    " return t:add(2):add(3).n",
+    "calls without parentheses": "local function f(x) return x end return f'a' .. f\"b\" .. #f{1}",
+    "multiple assignment": "local a, b, t = 1, 2, {} a, t.x, t['y'] = b, a, 9 return {a, t.x, t.y}",
+    "commands": "return redis.call('GET', KEYS[1]) .. redis.pcall('SET', KEYS[2], ARGV[1] + 1)",
+    "goto is a name": "local goto = 4 return goto",
+    "a line for the server": "#!lua name=x\nreturn 1",
+    "semicolons": "local a = 1; local b = 2; return a + b;",
+    "shadowed libraries": "local string = {rep = function() return 'own' end} return string.rep()",
+}
+
+
+@pytest.mark.parametrize("text", SAME.values(), ids=SAME)
+def test_text_for_the_sandbox_does_what_the_text_does(text: str) -> None:
+    """The server reads what was written from tokens, so every token has to survive."""
+    plain = text.partition("\n")[2] if text.startswith("#!") else text
+
+    assert run(sandboxed(text.encode("latin-1")).body) == run(plain)
+
+
+BAD = {
+    "end": ("script-syntax", 1, 1),
+    "return 1\nend": ("script-syntax", 2, 1),
+    "if x then": ("script-unknown-global", 1, 4),
+    "return 1 return 2": ("script-syntax", 1, 10),
+    "break": ("script-syntax", 1, 1),
+    "while true do local function f() break end end": ("script-syntax", 1, 34),
+    "return 'a": ("script-syntax", 1, 8),
+    "return [[a": ("script-syntax", 1, 8),
+    "--[[ open": ("script-syntax", 1, 1),
+    "return 3x": ("script-syntax", 1, 8),
+    "return '\\300'": ("script-syntax", 1, 8),
+    "local a <const> = 1": ("script-syntax", 1, 9),
+    "local a = 1 // 2": ("script-syntax", 1, 14),
+    "return 1 & 2": ("script-syntax", 1, 10),
+    "return ...": ("script-syntax", 1, 8),
+    "local a = {} a\n(1)": ("script-syntax", 2, 1),
+    "(KEYS) = 1": ("script-syntax", 1, 8),
+    "local a a, a() = 1, 2": ("script-syntax", 1, 16),
+    "KEYS[1]": ("script-syntax", 1, 8),
+    "x = 1": ("script-unknown-global", 1, 1),
+    "function f() end": ("script-unknown-global", 1, 10),
+    "function KEYS() end": ("script-unknown-global", 1, 10),
+    "return {} .. \0": ("script-syntax", 1, 14),
+    "return string.dump": ("script-unknown-global", 1, 15),
+    "return redis.set_repl": ("script-unknown-global", 1, 14),
+    "local __t = 1": ("script-unknown-global", 1, 7),
+    "return __c": ("script-unknown-global", 1, 8),
+    "return " + "(" * 100 + "1" + ")" * 100: ("script-too-complex", 1, 57),
+    "local a = {} return a" + ".len" * 120: ("script-too-complex", 1, 410),
+    "\n".join(f"local a{n}" for n in range(MAX_LOCALS + 1)): ("script-too-complex", 121, 7),
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=lambda text: text[:30])
+def test_text_with_a_problem_is_denied_at_its_place(text: str) -> None:
+    """Line and column are those of the text, from 1."""
+    with pytest.raises(LuaError) as caught:
+        sandboxed(text.encode())
+
+    assert (caught.value.code, caught.value.line, caught.value.column) == BAD[text]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("_G", "_VERSION", "server", "loadstring", "load", "loadfile", "dofile", "getfenv"),
+        *("setfenv", "getmetatable", "setmetatable", "rawget", "rawset", "newproxy", "coroutine"),
+        *("debug", "collectgarbage", "xpcall", "module", "require", "package", "os", "io", "print"),
+    ],
+)
+def test_global_that_the_sandbox_lacks_is_denied(name: str) -> None:
+    """Whatever else a server's Lua has."""
+    for text in (f"return {name}", f"local a = {{{name}}}", f"(function() {name}.x = 1 end)()"):
+        with pytest.raises(LuaError, match=f"no global `{name}`"):
+            sandboxed(text.encode())
+
+
+def test_text_that_is_too_large_is_denied() -> None:
+    with pytest.raises(LuaError, match="more than 65536"):
+        sandboxed(b" " * (MAX_BYTES + 1))
+
+
+def test_function_with_too_many_variables_of_others_is_denied() -> None:
+    """Lua has 60 of them; the server would deny the guard without a place."""
+    names = [f"a{n}" for n in range(51)]
+    texts = [f"local {name}" for name in names]
+    with pytest.raises(LuaError, match="more than 50 variables of others"):
+        sandboxed(
+            f"{chr(10).join(texts)}\nreturn function() return {{{','.join(names)}}} end".encode()
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("redis.call('get', KEYS[1]) redis.pcall([[DEL]], KEYS[1])", {"GET", "DEL"}),
+        ("return 1", set()),
+        ("redis.call(ARGV[1], KEYS[1])", None),
+        ("redis.call('ge' .. 't', KEYS[1])", None),
+        ("local call = redis.call call('get', 'x')", None),
+        ("local r = redis r.call('get', 'x')", None),
+        ("redis['call']('get', 'x')", None),
+        ("redis.call('get', KEYS[1]) local redis = {} redis.call('set')", {"GET"}),
+    ],
+)
+def test_commands_of_a_text_are_known_if_their_names_are_texts(
+    text: str, commands: set[str] | None
+) -> None:
+    """The guard of scripts has the rules of these alone, and counts what they may do."""
+    assert sandboxed(text.encode()).commands == commands
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("redis.call('GET', KEYS[1])", ()),
+        ("redis.call('GET', KEYS[1] .. ':x')", ((1, 19),)),
+        ("local k = 'a' .. KEYS[1]\nredis.call('SET', k, 1)", ((2, 19),)),
+        ("redis.call('SET', KEYS[1], 'a' .. ARGV[1])", ()),
+    ],
+)
+def test_names_of_keys_that_are_put_together_are_found(
+    text: str, places: tuple[tuple[int, int], ...]
+) -> None:
+    """They are not declared, so the policy has to grant keys that no caller names."""
+    assert sandboxed(text.encode()).built_keys == places
+
+
+def test_damaged_text_is_read_or_denied_and_nothing_else() -> None:
+    """A damaged text is denied, or is the body of one function in legal Lua."""
+    rng, lua = random.Random(7), lua51.LuaRuntime(encoding="latin-1")
+    check = lua.eval("function(text) return loadstring(text) ~= nil end")
+    sources = list(SAME.values())
+    read = 0
+    for _ in range(3000):
+        text = list(rng.choice(sources))
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(text))
+            text[at : at + rng.randint(0, 3)] = rng.choice(
+                ["", "end", " ", "(", ")", "]]", "'", '"', "--", "\n", "..", "=", "function", "{"]
+            )
+        try:
+            body = sandboxed("".join(text).encode("latin-1")).body
+        except LuaError:
+            continue
+        read += 1
+        assert body.isascii()
+        assert check(f"return function(__t, __v, __c, __m, __b)\n{body}\nend"), "".join(text)
+    assert read > 100
