@@ -234,7 +234,18 @@ STREAM_WORDS = (
     b"CLAIM",
     b"x",
 )
-OPTION_WORDS = (b"STORE", b"store\0", b"STOREDIST", b"LIMIT", b"ALPHA", b"ASC", b"0", b"m", b"BY")
+OPTION_WORDS = (
+    b"STORE",
+    b"store\0",
+    b"STOREDIST",
+    b"LIMIT",
+    b"ALPHA",
+    b"ASC",
+    b"0",
+    b"m",
+    b"BY",
+    b"nosort",
+)
 
 
 def choices_for(spec: CommandSpec, place: int, keys: Sequence[bytes]) -> Sequence[bytes]:

@@ -70,11 +70,19 @@ REFUSED_CONTAINERS: Mapping[str, str] = {
 
 REFUSED_IF: Mapping[str, tuple[str, ...]] = {
     "COPY": ("DB",),
-    # Both are patterns of keys, whose names are built from the sorted values.
-    "SORT": ("BY", "GET"),
-    "SORT_RO": ("BY", "GET"),
+    # A pattern of keys, whose names are built from the sorted values.
+    "SORT": ("GET",),
+    "SORT_RO": ("GET",),
 }
 """Commands refused if they carry one of these option words."""
+
+REFUSED_UNLESS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    # Another pattern of such keys. A word without `*` names no key, but one like STORE could hide
+    # the key behind an option.
+    "SORT": (("BY", "nosort"),),
+    "SORT_RO": (("BY", "nosort"),),
+}
+"""Commands refused if one of these option words stands before another word than this one."""
 
 KEYLESS_PASSES = frozenset({"PING", "ECHO", "TIME"})
 """Keyless commands that are allowed: they touch no data, and clients need them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from keyleash.commands.spec import (
     CommandSpec,
@@ -66,7 +67,14 @@ def is_option(argument: bytes, word: str) -> bool:
 def refused_option(spec: CommandSpec, argv: Sequence[bytes]) -> str | None:
     """Return the option word for which a guard refuses the call; None if it has none."""
     rest = argv[spec.options_start :]
-    return next((word for word in spec.refused_if if any(is_option(a, word) for a in rest)), None)
+    for word in spec.refused_if:
+        if any(is_option(argument, word) for argument in rest):
+            return word
+    for word, value in spec.refused_unless:
+        for argument, after in zip_longest(rest, rest[1:], fillvalue=b""):
+            if is_option(argument, word) and after != value.encode():
+                return word
+    return None
 
 
 def only_gets(argv: Sequence[bytes]) -> bool:

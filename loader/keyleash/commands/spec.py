@@ -218,6 +218,7 @@ class CommandSpec:
             `refused`, or for an allowed command without keys.
         variant: The needs of some calls; None for most commands.
         refused_if: Option words with which a guard refuses the call (COPY … DB).
+        refused_unless: Option words, each with the only word that may follow (SORT … BY nosort).
         channel: Place of the channel or of the pattern of channels; None for all others.
         subscribes: The kind of subscription that it makes, if any. A guard only checks and records
             it: the client then sends it, since a script cannot.
@@ -241,6 +242,7 @@ class CommandSpec:
     keys: tuple[KeySearch, ...] = ()
     variant: Variant | None = None
     refused_if: tuple[str, ...] = ()
+    refused_unless: tuple[tuple[str, str], ...] = ()
     channel: int | None = None
     subscribes: Subscribes | None = None
     scans: bool = False

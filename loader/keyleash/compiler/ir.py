@@ -107,6 +107,7 @@ class Rule:
         variant_option: The option word in those calls; None means that all operations are GET
             (`commands.spec.Variant`).
         refused_if: Option words with which the command is denied.
+        refused_unless: Option words, each with the only word that may follow.
         options_start: The first place that may have one.
         channel: The place of the channel; 0 if it has none.
         channels: The granted channels.
@@ -143,6 +144,7 @@ class Rule:
     variant: int = 0
     variant_option: str | None = None
     refused_if: tuple[str, ...] = ()
+    refused_unless: tuple[tuple[str, str], ...] = ()
     options_start: int = 0
     channel: int = 0
     channels: tuple[Matcher, ...] = ()

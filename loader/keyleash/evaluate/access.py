@@ -205,9 +205,15 @@ def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | No
 
 
 def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
-    """Return the last of the options of `CommandSpec.refused_if` that the call has."""
-    words = argv[spec.options_start :] if spec.refused_if else ()
+    """Return the last of the options for which `CommandSpec` refuses the call."""
+    words = argv[spec.options_start :]
     found = [option for option in spec.refused_if if any(is_option(word, option) for word in words)]
+    found += [
+        option
+        for option, value in spec.refused_unless
+        for at, word in enumerate(words)
+        if is_option(word, option) and words[at + 1 : at + 2] != [value.encode()]
+    ]
     return found[-1].encode() if found else None
 
 

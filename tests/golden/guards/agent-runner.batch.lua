@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 43186586070207 then code = 'POLICY_STALE' break end
+if stamp ~= 276161091294711 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -727,13 +727,13 @@ end
 last = #walked
 reads = true
 for at = name_at + 2, stop do
-if find(argv[at], "^[Bb][Yy]%f[%z]") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
 for at = name_at + 2, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+if find(argv[at], "^[Bb][Yy]%f[%z]") and (at == stop or argv[at + 1] ~= "nosort") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
 weighs = true
@@ -741,13 +741,13 @@ typed = protocol == '3'
 elseif rule == 44 then
 reads = true
 for at = name_at + 2, stop do
-if find(argv[at], "^[Bb][Yy]%f[%z]") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
 for at = name_at + 2, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+if find(argv[at], "^[Bb][Yy]%f[%z]") and (at == stop or argv[at + 1] ~= "nosort") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
 weighs = true
