@@ -38,6 +38,8 @@ OF_EVERY_CLIENT = {
     "QUIT",
     "RESET",
     "HGETALL",
+    "CLIENT GETNAME",
+    "CLIENT ID",
     "CLIENT SETINFO",
     "CLIENT SETNAME",
 }

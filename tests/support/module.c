@@ -16,6 +16,7 @@ static int (*reply_array)(Context *, long);
 static int (*reply_text)(Context *, Text *);
 
 static int name_key(Context *context, Text **argv, int argc) {
+  if (argc < 2) return reply(context, argc);
   reply_array(context, 2);
   reply_text(context, argv[1]);
   return reply(context, argc);

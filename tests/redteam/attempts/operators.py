@@ -66,7 +66,7 @@ def debug(stage: Stage) -> bool:
     """inspect the server's memory, its logs and other clients"""
     for call in (("OBJECT", "HELP"), ("OBJECT", "ENCODING", OTHER), ("MEMORY", "DOCTOR"),
                  ("SLOWLOG", "GET"), ("SLOWLOG", "RESET"), ("CLIENT", "LIST"),
-                 ("CLIENT", "KILL", "TYPE", "pubsub"), ("CLIENT", "PAUSE", "0"), ("CLIENT", "ID"),
+                 ("CLIENT", "KILL", "TYPE", "pubsub"), ("CLIENT", "PAUSE", "0"),
                  ("CLIENT", "NO-EVICT", "off"), ("CLIENT", "INFO")):  # fmt: skip
         stage.intruder.say(*call)
     return not all(stage.intruder.errors)
