@@ -38,6 +38,7 @@ servers: $(VENV)/.dev
 LOWEST := $(shell sed -n 's/.*"redis\[hiredis\]>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 lowest: $(VENV)/.lowest
 	$(VENV)/lowest/bin/pytest -n auto tests/client/test_asyncio.py tests/client/test_connection.py \
+		tests/client/test_subscriptions.py \
 		tests/client/test_connection_kinds.py tests/client/test_pipeline.py tests/client/test_recovery.py \
 		tests/client/test_sync.py -k "not redis-8 and not valkey-8"
 
