@@ -12,6 +12,7 @@ SUMMARIES = {
     "bad-environment": "An environment variable that `from_env()` needs is missing or ambiguous.",
     "bad-url": "A URL does not name a server.",
     "bug": "The error is a defect of keyleash.",
+    "bundle": "The scripts of a library are not installed, or not those of the bundle.",
     "cannot-persist": "The server denies writes, because it could not write to its disk.",
     "changed-meanwhile": "A key changed after the undo plan was made; nothing was undone.",
     "declined": "The operator did not confirm; nothing was changed.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from textwrap import indent
@@ -11,11 +12,13 @@ import pytest
 from keyleash.commands import CommandTable, load_table
 from keyleash.policy import parse_policy
 from keyleash.policy.lint import CODES, lint
+from keyleash.policy.scripts import MARK
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reference" / "lint.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LUA = re.compile(r"^```lua\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INTRODUCTION = "Accepting a finding"
 SECTIONS = {title: text for title, text in SECTION.findall(PAGE) if title != INTRODUCTION}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -42,7 +45,14 @@ def codes_of(text: str, table: CommandTable) -> list[str]:
 def examples(code: str) -> list[str]:
     """Return the examples of a section as complete documents."""
     blocks = BLOCK.findall(SECTIONS[code])
-    return ["version: 1\nidentities:\n" + indent(block, "  ") for block in blocks]
+    documents = ["version: 1\nidentities:\n" + indent(block, "  ") for block in blocks]
+    scripts = LUA.findall(SECTIONS[code])
+    if not scripts:
+        return documents
+    return [
+        f"{document}scripts: {{example: {{file: a.lua}}}}\n{MARK}{json.dumps(['a.lua', text])}\n"
+        for document, text in zip(documents, scripts, strict=True)
+    ]
 
 
 def test_every_code_has_a_section_and_every_section_a_code() -> None:

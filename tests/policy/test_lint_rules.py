@@ -408,6 +408,7 @@ def test_codes_are_stable() -> None:
         "no-idle-timeout",
         "short-retention",
         "grants-restore",
+        "script-builds-keys",
         "covered-grant",
         "idle-deny",
         "same-scope",

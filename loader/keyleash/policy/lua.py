@@ -30,6 +30,9 @@ LIBRARIES: dict[str, frozenset[str]] = {
 }
 """The libraries of the sandbox, and their members."""
 
+_LATER = {"table": frozenset({"pack", "unpack"})}
+"""Members of later versions of Lua, for which a text may ask: they are nil, as on a server."""
+
 FUNCTIONS = frozenset((
     "assert", "error", "ipairs", "next", "pairs", "pcall", "rawequal", "select", "tonumber",
     "tostring", "type", "unpack",
@@ -635,7 +638,7 @@ class _Parser:
             return
         self._take()
         name = self._name()
-        if name.text not in LIBRARIES[library]:
+        if name.text not in LIBRARIES[library] | _LATER.get(library, frozenset()):
             raise LuaError(
                 "script-unknown-global",
                 f"an approved script has no `{library}.{name.text[:40]}`",

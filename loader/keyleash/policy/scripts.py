@@ -9,6 +9,7 @@ from pathlib import Path
 
 from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
 from keyleash.errors import OperationError, Span
+from keyleash.policy.bundles import BUNDLES, bundle_texts
 from keyleash.policy.files import read_bytes
 from keyleash.policy.lua import LuaError, sandboxed
 from keyleash.policy.model import Policy, Script
@@ -18,6 +19,7 @@ from keyleash.policy.yaml import YamlNode
 MARK = "#script "
 """Begins a line of a stored document that has the text of a script, as JSON."""
 
+OF_LOCKS = "redis-py-lock"
 _LOCK_TEXTS = {
     RELEASE: (
         "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end"
@@ -36,8 +38,7 @@ _LOCK_TEXTS = {
 }
 
 LOCKS = tuple(
-    Script("redis-py-lock", digest, sandboxed(text.encode()))
-    for digest, text in _LOCK_TEXTS.items()
+    Script(OF_LOCKS, digest, sandboxed(text.encode())) for digest, text in _LOCK_TEXTS.items()
 )
 """The scripts of redis-py's `Lock`: release, extend and reacquire."""
 
@@ -56,7 +57,7 @@ class ScriptReader:
         self._problems = problems
         self._folder = Path(file).parent
         self._stored = stored_texts(text)
-        self._known: dict[str, tuple[Script, ...]] = {"redis-py-lock": LOCKS}
+        self._known: dict[str, tuple[Script, ...]] = {OF_LOCKS: LOCKS}
         for name, entry in (node.fields if node else {}).items():
             self._known[name] = tuple(self._read(name, entry))
 
@@ -64,18 +65,30 @@ class ScriptReader:
         """Return the scripts that a grant names."""
         found: list[Script] = []
         for entry in node.entries if node else ():
-            if entry.source in self._known:
-                found += self._known[entry.source]
+            name = entry.source
+            if name not in self._known and name in BUNDLES:
+                self._known[name] = tuple(self._read_bundle(name, entry))
+            if name in self._known:
+                found += self._known[name]
                 continue
+            known = sorted({*self._known, *BUNDLES})
             self._problems.add(
                 "unknown-script",
                 f"unknown script {quote(entry.source)}",
                 entry.span,
-                did_you_mean(
-                    entry.source, self._known, f"the scripts are {listing(sorted(self._known))}"
-                ),
+                did_you_mean(entry.source, known, f"the scripts are {listing(known)}"),
             )
         return tuple(dict.fromkeys(found))
+
+    def _read_bundle(self, name: str, entry: YamlNode) -> Iterable[Script]:
+        stored = {
+            file: text for file, text in self._stored.items() if file in BUNDLES[name].digests
+        }
+        try:
+            for place, text in stored.items() or bundle_texts(name):
+                yield approved(name, text, place, entry.span)
+        except OperationError as error:
+            self._problems.add("script-bundle", error.message, entry.span, error.help or "")
 
     def _read(self, name: str, entry: YamlNode) -> Iterable[Script]:
         node = entry.get("file")

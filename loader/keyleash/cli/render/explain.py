@@ -64,6 +64,8 @@ def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Ite
         yield f"{'values':<10}strings of up to {size(grant.value_bytes)}"
     elif OperationClass.WRITE in grant.allow:
         yield f"{'values':<10}strings of up to {size(DEFAULT_VALUE_BYTES)} by default"
+    if grant.scripts:
+        yield f"{'scripts':<10}{', '.join(dict.fromkeys(item.name for item in grant.scripts))}"
     yield f"{'commands':<10}{_commands(names, table)}"
 
 

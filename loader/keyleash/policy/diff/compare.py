@@ -34,9 +34,9 @@ def grant_changes(
                 Part.GRANT,
                 before=old,
                 after=grant,
-                widens=gains.by_grant(after, place) or _allows_longer(grant, old),
+                widens=gains.by_grant(after, place) or _allows_more(grant, old),
                 narrows=partner is not None
-                and (losses.by_grant(before, partner) or _allows_longer(old, grant)),
+                and (losses.by_grant(before, partner) or _allows_more(old, grant)),
             )
     for place, grant in enumerate(before.grants):
         if place not in partners.values():
@@ -60,9 +60,18 @@ def deny_changes(
             yield PolicyChange(Part.DENY, before=pattern, widens=gains.by_lifting(pattern))
 
 
-def _allows_longer(item: Grant | None, other: Grant | None) -> bool:
-    """Return whether one grant allows longer strings than another."""
-    return item is not None and other is not None and _value_bytes(item) > _value_bytes(other)
+def _allows_more(item: Grant | None, other: Grant | None) -> bool:
+    """Return whether one grant allows longer strings or other scripts than another.
+
+    A script needs the grants of its commands, but limits count it once.
+    """
+    if item is None:
+        return False
+    scripts = {script.digest for script in item.scripts}
+    if other is None:
+        return bool(scripts)
+    others = {script.digest for script in other.scripts}
+    return _value_bytes(item) > _value_bytes(other) or not scripts <= others
 
 
 def _value_bytes(grant: Grant) -> int:

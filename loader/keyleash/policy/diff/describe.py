@@ -205,6 +205,9 @@ def _grant(grant: Grant) -> str:
         text += f"; before-images {format_size(grant.image_bytes) if grant.image_bytes else 'off'}"
     if grant.value_bytes is not None:
         text += f"; values up to {format_size(grant.value_bytes)}"
+    if grant.scripts:
+        scripts = (f"{item.name} ({item.digest[:7]})" for item in grant.scripts)
+        text += f"; scripts {', '.join(scripts)}"
     return text
 
 

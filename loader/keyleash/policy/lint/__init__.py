@@ -37,6 +37,7 @@ RULES: dict[str, PolicyRule] = {
     "no-idle-timeout": _each(limits.no_idle_timeout, HUMAN),
     "short-retention": _each(limits.short_retention),
     "grants-restore": _each(grants.grants_restore),
+    "script-builds-keys": _each(grants.script_builds_keys),
     "covered-grant": _each(grants.covered_grant),
     "idle-deny": _each(grants.idle_deny),
     "same-scope": grants.same_scope,

@@ -13,7 +13,7 @@ from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.keysets import KeySet, Segment, Shape, covers, segments_of, shape_of
 from keyleash.policy.lint.findings import Finding
 from keyleash.policy.model import AnySuffix, Grant, Identity, IdentityKind, Pattern, Policy
-from keyleash.policy.problems import quote
+from keyleash.policy.problems import listing, quote
 
 
 def bare_wildcard(identity: Identity) -> Iterator[Finding]:
@@ -30,6 +30,19 @@ def bare_wildcard(identity: Identity) -> Iterator[Finding]:
                     )
 
 
+def script_builds_keys(identity: Identity) -> Iterator[Finding]:
+    """Find approved scripts that may put the name of a key together."""
+    for script in identity.scripts:
+        places = [f"{line}:{column}" for line, column in script.text.built_keys]
+        if places:
+            yield Finding(
+                f"the script {quote(script.file)} puts names of keys together, at"
+                f" {listing(places, 3)}",
+                script.span,
+                "check that grants have these keys, which callers do not declare",
+            )
+
+
 def covered_grant(identity: Identity) -> Iterator[Finding]:
     """Find grants whose removal changes nothing that is allowed, counted or recorded."""
     counted = {
@@ -41,8 +54,8 @@ def covered_grant(identity: Identity) -> Iterator[Finding]:
     removed: set[int] = set()
     # From the end, without those already found: of two identical grants, the first one stays.
     for number, grant in reversed([*enumerate(identity.grants)]):
-        if grant.image_bytes is not None or grant.value_bytes is not None:
-            # Its bounds hold on its keys whichever grant allows a call.
+        if grant.image_bytes is not None or grant.value_bytes is not None or grant.scripts:
+            # Its bounds hold on its keys whichever grant allows a call; scripts are the identity's.
             continue
 
         @cache

@@ -1,0 +1,176 @@
+"""`scripts` of a policy: files, bundles, and the stored document."""
+
+from __future__ import annotations
+
+import json
+import sys
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyleash.commands import load_table
+from keyleash.errors import PolicyError
+from keyleash.policy import Policy, bundles, parse_policy, scripts
+from keyleash.policy.bundles import BUNDLES, Bundle
+from keyleash.policy.diff import diff_policies
+from keyleash.policy.scripts import stored_texts, with_texts
+
+
+def document(names: list[str], files: dict[str, str] | None = None) -> str:
+    """Return a document whose only grant names scripts."""
+    grant = {"allow": ["read", "write"], "keys": ["app:*"], "scripts": names}
+    known = {name: {"file": file} for name, file in (files or {}).items()}
+    identities = {"one": {"kind": "machine", "grants": [grant]}}
+    return json.dumps({"version": 1, "scripts": known, "identities": identities}, indent=1)
+
+
+def parsed(text: str, folder: Path) -> Policy:
+    return parse_policy(text, file=str(folder / "policy.yaml"), commands=load_table())
+
+
+def problem_of(text: str, folder: Path) -> tuple[str, str, str]:
+    with pytest.raises(PolicyError) as caught:
+        parsed(text, folder)
+    (problem,) = caught.value.problems
+    assert problem.span.file.endswith("policy.yaml")
+    return problem.code, problem.message, problem.help
+
+
+def test_file_is_relative_to_the_folder_of_the_policy(tmp_path: Path) -> None:
+    (tmp_path / "lua").mkdir()
+    (tmp_path / "lua" / "a.lua").write_bytes(b"return '\xff'")
+    (script,) = parsed(document(["a"], {"a": "lua/a.lua"}), tmp_path).identities[0].scripts
+
+    assert (script.name, script.digest) == ("a", sha1(b"return '\xff'").hexdigest())  # noqa: S324
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("x = 1", "script-unknown-global", "`a.lua:1:1`: an approved script has no global `x`"),
+        ("return\n  (", "script-syntax", "`a.lua:2:4`: unexpected `the end of the text`"),
+        (None, "script-file", "cannot read `{folder}/a.lua`: no such file or directory"),
+    ],
+)
+def test_text_with_a_problem_is_a_problem_of_the_policy(
+    tmp_path: Path, text: str | None, code: str, message: str
+) -> None:
+    """With file, line and column of the text, at the place of its file in the policy."""
+    if text is not None:
+        (tmp_path / "a.lua").write_text(text)
+    found = problem_of(document(["a"], {"a": "a.lua"}), tmp_path)
+
+    assert found[:2] == (code, message.format(folder=tmp_path))
+
+
+def test_unknown_script_of_a_grant_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "a.lua").write_text("return 1")
+    code, message, help = problem_of(document(["take"], {"tak": "a.lua"}), tmp_path)
+
+    assert (code, message) == ("unknown-script", "unknown script `take`")
+    assert help == "did you mean `tak`?"
+
+
+def test_stored_document_is_read_without_its_files(tmp_path: Path) -> None:
+    """Comments that have the texts are added once, and the digest stays."""
+    file = tmp_path / "a.lua"
+    file.write_bytes(b"return '\xff'\n-- \xc3\xa9")
+    text = document(["a", "redis-py-lock"], {"a": "a.lua"})
+    policy = parsed(text, tmp_path)
+    stored = with_texts(text, policy)
+    file.unlink()
+
+    again = parsed(stored, tmp_path)
+    assert again == policy
+    assert with_texts(stored, again) == stored
+    assert list(stored_texts(stored)) == ["a.lua"]
+
+
+def test_document_without_scripts_is_stored_as_it_is(tmp_path: Path) -> None:
+    text = document(["redis-py-lock"])
+    assert with_texts(text, parsed(text, tmp_path)) == text
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a bundle of an installed library with a module and a file."""
+    package = tmp_path / "queues_of_tests"
+    package.mkdir()
+    (package / "__init__.py").write_text("TEXT = 'return 1'\n")
+    (package / "b.lua").write_text("return redis.call('GET', KEYS[1])")
+    texts = {"TEXT": b"return 1", "b.lua": b"return redis.call('GET', KEYS[1])"}
+    digests = {name: sha1(text).hexdigest() for name, text in texts.items()}  # noqa: S324
+    known = {"queues": Bundle("1.2", {"queues_of_tests": digests})}
+    for module in (bundles, scripts):
+        monkeypatch.setattr(module, "BUNDLES", known)
+    monkeypatch.delitem(sys.modules, "queues_of_tests", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "queues"
+
+
+def test_bundle_is_read_from_the_installed_library(tmp_path: Path, bundle: str) -> None:
+    """Once; the stored document has the texts, whatever is installed later."""
+    text = document([bundle])
+    policy = parsed(text, tmp_path)
+    stored = with_texts(text, policy)
+    (tmp_path / "queues_of_tests" / "b.lua").unlink()
+
+    assert [script.name for script in policy.identities[0].scripts] == [bundle, bundle]
+    assert parsed(stored, tmp_path) == policy
+    assert problem_of(text, tmp_path)[0] == "script-bundle"
+
+
+def test_bundle_with_another_text_is_a_problem(tmp_path: Path, bundle: str) -> None:
+    """A text that the bundle does not list is never approved unseen."""
+    (tmp_path / "queues_of_tests" / "b.lua").write_text("return 2")
+    code, message, _ = problem_of(document([bundle]), tmp_path)
+
+    assert code == "script-bundle"
+    assert message == "`queues_of_tests:b.lua` has another text than in `queues` 1.2"
+
+
+def test_bundle_of_a_library_that_is_not_installed_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"queues": Bundle("1.2", {"no_such_library": {"a.lua": ""}})}
+    for module in (bundles, scripts):
+        monkeypatch.setattr(module, "BUNDLES", known)
+    code, message, help = problem_of(document(["queues"]), tmp_path)
+
+    assert (code, "no_such_library:a.lua" in message) == ("script-bundle", True)
+    assert help.startswith("install `queues` 1.2")
+
+
+def test_bundles_name_each_digest_once() -> None:
+    """Two places with one text would be two scripts of one digest."""
+    digests = [digest for item in BUNDLES.values() for digest in item.digests.values()]
+
+    assert len(set(digests)) == len(digests) > 30
+    assert all(len(digest) == 40 for digest in digests)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "marks"),
+    [
+        ([], ["a"], (True, False)),
+        (["a"], [], (False, True)),
+        (["a"], ["b"], (True, True)),
+        (["a"], ["a"], None),
+    ],
+)
+def test_plan_marks_further_scripts_as_widening(
+    tmp_path: Path, before: list[str], after: list[str], marks: Any
+) -> None:
+    """Limits count a script once, so that it may do more than its commands alone."""
+    files = {"a": "a.lua", "b": "b.lua"}
+    for name in files:
+        (tmp_path / f"{name}.lua").write_text(f"return '{name}'")
+    old, new = (
+        parsed(document([*names, "redis-py-lock"], files), tmp_path) for names in (before, after)
+    )
+    diff = diff_policies(old, new, load_table(), ())
+
+    found = [(change.widens, change.narrows) for item in diff.identities for change in item.changes]
+    assert found == ([] if marks is None else [marks])
