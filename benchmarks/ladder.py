@@ -81,7 +81,7 @@ SET_AND_EVENT = Variant(
 )
 BY_HAND = Variant(
     "by hand, for SET alone",
-    ("EVALSHA", "{script}", "1", KEY, f"kl_agent-runner_{_ID}{_ID}", f"{_ID}-{{job}}", "3", *_SET),
+    ("EVALSHA", "{script}", "1", KEY, f"kl_agent-runner_{_ID}{_ID}", f"{_ID}-{{job}}", *_SET),
     OK,
     Way.RAW,
     RAW_SET.name,

@@ -109,7 +109,7 @@ def by_hand(raw: redis.Redis) -> Work:
     It does not take turns with the guard, because each would evict the other from CPU caches.
     """
     script = raw.script_load(GUARD_SCRIPT)
-    words = ("kl_agent-runner_by_hand", "a" * 32, "3", "SET", FIRST, VALUE)
+    words = ("kl_agent-runner_by_hand", "a" * 32, "SET", FIRST, VALUE)
     return Work(
         "SET by hand",
         (

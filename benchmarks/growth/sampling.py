@@ -119,11 +119,7 @@ def calls_of(case: Case) -> Calls:
 
     All targets use the same keys.
     """
-    bench = case.bench
-    shares = [
-        exchanges(case.variant, target, protocol=bench.plan.protocol, connections=1)[0]
-        for target in case.targets
-    ]
+    shares = [exchanges(case.variant, target, connections=1)[0] for target in case.targets]
     different = max(len(shares), CONNECTIONS * CALLS_PER_CONNECTION)
     calls = [shares[n % len(shares)][n % CALLS_PER_CONNECTION] for n in range(different)]
     return tuple(tuple(calls[number::CONNECTIONS]) for number in range(CONNECTIONS))
@@ -134,7 +130,7 @@ def sample(case: Case, calls: Calls) -> Sample:
     case.before()
     bench = case.bench
     user = case.targets[0].user
-    load = Load(bench.server.port, bench.plan.protocol, case.calls, calls, user=user)
+    load = Load(bench.server.port, case.calls, calls, user=user)
     bench.generator.prepare(load)
     guards = {target.guard.identity: target.guard for target in case.targets}
     counted = _counted(bench.admin, guards)

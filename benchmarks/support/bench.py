@@ -37,14 +37,12 @@ class Plan:
         rounds: Number of rounds; in each, all variants take turns.
         requests: Calls per run; with `run_s`, per run for warm-up and calibration.
         connections: Numbers of connections, the larger first.
-        protocol: RESP version of all calls, 2 or 3.
         run_s: Duration of a run, instead of a number of calls.
     """
 
     rounds: int
     requests: int
     connections: tuple[int, ...]
-    protocol: int = 3
     run_s: float | None = None
 
 
@@ -78,7 +76,6 @@ class Bench:
         variant, target = contender.variant, contender.target
         load = Load(
             port=self.server.port,
-            protocol=self.plan.protocol,
             requests=calls,
             connections=self._bytes_of(contender, connections),
             core=self.cores.of_clients(connections),
@@ -125,9 +122,7 @@ class Bench:
         variant, target = contender.variant, contender.target
         key = (variant, target.token, connections)
         if key not in self._packed:
-            self._packed[key] = exchanges(
-                variant, target, protocol=self.plan.protocol, connections=connections
-            )
+            self._packed[key] = exchanges(variant, target, connections=connections)
         return self._packed[key]
 
 

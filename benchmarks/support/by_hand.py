@@ -18,10 +18,10 @@ return redis.call('SET', KEYS[1], ARGV[1])
 
 SETS_SCRIPT = """
 local set, replies = redis.call, {}
-for i = 1, #KEYS do replies[i] = set('SET', KEYS[i], ARGV[4 + 4 * i]) end
+for i = 1, #KEYS do replies[i] = set('SET', KEYS[i], ARGV[3 + 4 * i]) end
 return replies
 """
-"""The least script for the arguments of a batch: four of its own, then for each SET their number,
+"""The least script for the arguments of a batch: three of its own, then for each SET their number,
 `SET`, key and value."""
 
 _JUDGED = """
@@ -50,7 +50,7 @@ GUARD_SCRIPT = (
     _JUDGED
     + """
 local key = keys[1]
-if argv[4] ~= 'SET' or argv[5] ~= key or keys[2] then return redis.error_reply('refused') end
+if argv[3] ~= 'SET' or argv[4] ~= key or keys[2] then return redis.error_reply('refused') end
 if not find(key, '^agents:jobs:[^:]*:state$') then return redis.error_reply('key') end
 if tat - now > 1e7 or used >= 1e15 or used_writes >= 1e15 then return redis.error_reply('limit') end
 call('SETRANGE', 'bench:state', 16, struct.pack('<dddddd',
@@ -58,7 +58,7 @@ call('SETRANGE', 'bench:state', 16, struct.pack('<dddddd',
 call('XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'op', 'SET',
   'key', key, 'correlation', argv[2], 'policy', 'b94d27b9934d 1,1w')
 if now % 7 == 0 then call('XTRIM', 'bench:trail', 'MAXLEN', '~', '100000') end
-return call('SET', argv[5], argv[6])
+return call('SET', argv[4], argv[5])
 """
 )
 """What agent-runner's guard does for a SET: state, token, clock, key, a rate, two budgets, event,
@@ -69,7 +69,7 @@ BATCH_SCRIPT = (
     + """
 local event = { 'XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'policy', '',
   'correlation', argv[2] }
-local fields, count, at = #event, #keys, 5
+local fields, count, at = #event, #keys, 4
 for n = 1, count do
   local key = keys[n]
   if argv[at] ~= '3' or argv[at + 1] ~= 'SET' or argv[at + 2] ~= key then
@@ -90,7 +90,7 @@ event[9] = 'b94d27b9934d ' .. count .. ',' .. count .. 'w'
 call(unpack(event))
 if now % 7 == 0 then call('XTRIM', 'bench:trail', 'MAXLEN', '~', '100000') end
 local replies = {}
-for n = 1, count do replies[n] = call('SET', unpack(argv, 4 * n + 3, 4 * n + 4)) end
+for n = 1, count do replies[n] = call('SET', unpack(argv, 4 * n + 2, 4 * n + 3)) end
 return replies
 """
 )

@@ -92,7 +92,6 @@ class Load:
 
     Attributes:
         port: Port of the server on loopback.
-        protocol: RESP version of the connections, 2 or 3.
         requests: Total number of calls.
         connections: The calls of each connection, made in turn.
         core: Core for this run, instead of the generator's own.
@@ -100,7 +99,6 @@ class Load:
     """
 
     port: int
-    protocol: int
     requests: int
     connections: tuple[tuple[Exchange, ...], ...]
     core: int | None = None
@@ -149,7 +147,7 @@ class Generator:
         """Open the connections of *load* and wait until the server has accepted them all.
 
         Raises:
-            LoadError: a connection failed, or the server does not speak the protocol.
+            LoadError: a connection failed, or the server does not know HELLO.
         """
         self._prepared = load
         core = self._core if load.core is None else load.core
@@ -199,7 +197,7 @@ class Generator:
 def packed_load(load: Load) -> bytes:
     """Return the load in the format of `load.c`."""
     login = f" AUTH {load.user.name} {load.user.password}" if load.user else ""
-    greeting = f"HELLO {load.protocol}{login}\r\n".encode()
+    greeting = f"HELLO 2{login}\r\n".encode()
     words = [
         _LOAD.pack(load.port, load.requests, len(load.connections)),
         _STATUS.pack(len(greeting)),

@@ -109,7 +109,7 @@ def heading(version: str, name: str, plan: Plan, cores: Cores) -> str:
         else f"server and one client on core {cores.server}, more clients on core {cores.client}"
     )
     length = f"{plan.requests} calls" if plan.run_s is None else f"{plan.run_s * 1e3:.0f} ms"
-    return f"{version} ({name}); {plan.rounds} rounds of {length}, RESP{plan.protocol}; {where}"
+    return f"{version} ({name}); {plan.rounds} rounds of {length}; {where}"
 
 
 def table_of(rows: Iterable[Row]) -> str:

@@ -98,7 +98,7 @@ CALLS_PER_CONNECTION = 8
 
 
 def exchanges(
-    variant: Variant, target: Target, *, protocol: int, connections: int
+    variant: Variant, target: Target, *, connections: int
 ) -> tuple[tuple[Exchange, ...], ...]:
     """Return the calls of *variant* per connection."""
     script = script_digest(variant.script)
@@ -111,7 +111,7 @@ def exchanges(
         ]
         replies = "".join(variant.reply.format(job=job) for job in jobs)
         # The correlation id is as long as those that the client makes.
-        caller = (target.token, f"{number:012x}-{number:06d}", str(protocol))
+        caller = (target.token, f"{number:012x}-{number:06d}")
         match variant.way:
             case Way.RAW:
                 return Exchange(b"".join(map(packed, commands)), replies.encode())

@@ -4,11 +4,10 @@
 ---
 --- ARGV[1]   token        string
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes
---- ARGV[3]   protocol     string  "2" or "3": the RESP version of the caller's connection
---- ARGV[4]   mode         string  "each": a denial takes its command's place
+--- ARGV[3]   mode         string  "each": a denial takes its command's place
 ---                                "all": one denial denies the whole batch, and nothing runs
 ---                                "whoami": no command; the reply describes the token
---- ARGV[5…]  for each command: how many arguments it has with its name, its name in upper
+--- ARGV[4…]  for each command: how many arguments it has with its name, its name in upper
 ---           case, its arguments
 ---
 --- Replies   an array of the commands' own replies, or denials | LEASH <CODE> key=value …
@@ -18,7 +17,7 @@
 --- the first one runs, and one event lists those that change something.
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
-local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
+local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
 local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
 --% if breaker

@@ -4,9 +4,8 @@
 ---
 --- ARGV[1]   token        string
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes
---- ARGV[3]   protocol     string  "2" or "3": the RESP version of the caller's connection
---- ARGV[4]   command      string  in upper case
---- ARGV[5…]  its arguments
+--- ARGV[3]   command      string  in upper case
+--- ARGV[4…]  its arguments
 ---
 --- Replies   the command's own reply | LEASH <CODE> key=value …
 ---
@@ -14,7 +13,7 @@
 --- describes the phases and the locals that they share.
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
-local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
+local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
 local stop = #argv
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
@@ -22,8 +21,8 @@ repeat
 --% include "authenticate.lua"
   if code then break end
   -- unpack fails past 7,999 values, and by then the limits are counted.
-  if stop > {{ max_arguments + 3 }} then
-    code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 .. ''
+  if stop > {{ max_arguments + 2 }} then
+    code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 2 .. ''
     break
   end
   local count = 0

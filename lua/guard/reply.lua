@@ -1,11 +1,10 @@
 -- reply: run one command and restore its reply.
--- in:  argv, name_at, stop, typed, mend, tried
+-- in:  argv, name_at, stop, mend, tried
 -- out: reply
 --% filter offset(name_at)
 --% if vault
 --% include "reply/prefix_keys.lua"
 --% endif
-if typed then redis.setresp(3) end
 --% if waiting
 local reply = tried
 --% else
@@ -22,13 +21,11 @@ end
 --% include "reply/restore_reply.lua"
 --% if images
 if imaged then
-  if typed then redis.setresp(2) end
   if type(imaged) == 'string' then
 --% include "record/log_after_image.lua"
   else
 --% include "record/log_after_images.lua"
   end
-  if typed then redis.setresp(3) end
 end
 --% endif
 --% endfilter

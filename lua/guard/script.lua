@@ -4,9 +4,8 @@
 ---
 --- ARGV[1]   token        string
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes
---- ARGV[3]   protocol     string  "2" or "3"; scripts run under RESP2
---- ARGV[4]   script       string  SHA-1 of the script
---- ARGV[5…]  its arguments
+--- ARGV[3]   script       string  SHA-1 of the script
+--- ARGV[4…]  its arguments
 ---
 --- Replies   the script's own reply | LEASH <CODE> key=value …
 ---
@@ -25,7 +24,7 @@ local function approved(__d, redis, KEYS, ARGV, string, table, math, bit, cjson,
 end
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
-local token, correlation, protocol, digest = argv[1] or '', argv[2] or '', argv[3] and '2', argv[4] or ''
+local token, correlation, digest = argv[1] or '', argv[2] or '', argv[3] or ''
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
 local command = 'EVALSHA'
 --% if breaker

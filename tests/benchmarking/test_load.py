@@ -38,12 +38,11 @@ def test_program_is_compiled_once_for_the_same_source(tmp_path: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_run_makes_exactly_the_given_number_of_calls(embedded: RealServer, protocol: int) -> None:
+def test_run_makes_exactly_the_given_number_of_calls(embedded: RealServer) -> None:
     """Calls are shared among connections, also in a second run."""
     admin = embedded.client()
     both = Exchange(packed(["SET", "k", "v"]) + packed(["GET", "k"]), b"+OK\r\n$1\r\nv\r\n")
-    load = Load(embedded.port, protocol, 101, ((both,), (both, both)))
+    load = Load(embedded.port, 101, ((both,), (both, both)))
     with Generator(None) as generator:
         for runs in (1, 2):
             generator.prepare(load)
@@ -61,7 +60,7 @@ def test_value_larger_than_the_buffers_is_sent_and_received(embedded: RealServer
         f"+OK\r\n${len(value)}\r\n{value}\r\n".encode(),
     )
     with Generator(None) as generator:
-        generator.prepare(Load(embedded.port, 3, 6, ((both,), (both,))))
+        generator.prepare(Load(embedded.port, 6, ((both,), (both,))))
 
         assert generator.run().wall_s > 0
 
@@ -72,7 +71,7 @@ def test_unexpected_reply_fails_the_run(embedded: RealServer, expected: bytes) -
     """A run with denials must not look like a fast one."""
     exchange = Exchange(packed(["PING"]) + packed(["ECHO", "x"]), expected)
     with Generator(None) as generator:
-        generator.prepare(Load(embedded.port, 3, 10, ((exchange,),)))
+        generator.prepare(Load(embedded.port, 10, ((exchange,),)))
 
         with pytest.raises(LoadError, match=r"PONG.* where .* was expected"):
             generator.run()
@@ -83,4 +82,4 @@ def test_missing_server_is_a_load_error() -> None:
     """The error is not a broken pipe."""
     exchange = Exchange(packed(["PING"]), b"+PONG\r\n")
     with Generator(None) as generator, pytest.raises(LoadError, match="connect"):
-        generator.prepare(Load(1, 3, 1, ((exchange,),)))
+        generator.prepare(Load(1, 1, ((exchange,),)))

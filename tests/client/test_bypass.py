@@ -434,7 +434,7 @@ def test_external_module_gets_the_guarded_client(
 @pytest.mark.parametrize(
     "command",
     [
-        ("EVALSHA {digest} 1 t:a", "token", "", "2", "GET", "t:a"),
+        ("EVALSHA {digest} 1 t:a", "token", "", "GET", "t:a"),
         ("GET\x00", "u:secret"),
         ("GET\xa0", "u:secret"),
         (" GET", "u:secret"),

@@ -73,7 +73,7 @@ def flushed(leash: Leash) -> None:
 def mismatched(leash: Leash) -> None:
     client = fresh(leash)
     client.get("t:a")
-    answered = leash.raw("one", ["t:b"], client._session._token, "", "2", "GET", "t:a")
+    answered = leash.raw("one", ["t:b"], client._session._token, "", "GET", "t:a")
     raise refusal(answered) or AssertionError(answered)
 
 
@@ -238,14 +238,13 @@ BAD_TOKENS = {
 
 
 @ONE_EITHER
-@pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("token", BAD_TOKENS.values(), ids=BAD_TOKENS)
 def test_bad_token_is_refused_and_not_repeated(
-    one_leash: Leash, token: str, protocol: int, caplog: pytest.LogCaptureFixture
+    one_leash: Leash, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By the client if it has not the shape of a token, else by the server."""
     with caplog.at_level(logging.DEBUG), pytest.raises(LeashError) as caught:
-        one_leash.client(token, protocol=protocol).get("t:a")
+        one_leash.client(token).get("t:a")
 
     assert caught.value.code in {ReplyCode.TOKEN_UNKNOWN, ReplyCode.NOT_ACTIVE}
     assert one_leash.admin.get("t:a") is None

@@ -43,12 +43,11 @@ def left(answer: keyleash.WhoAmI) -> dict[str, tuple[int | None, int]]:
 
 
 @ONE_EITHER
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_whoami_is_what_the_command_prints(one_leash: Leash, protocol: int) -> None:
+def test_whoami_is_what_the_command_prints(one_leash: Leash) -> None:
     """The agent's guard and the operator's command agree on every field that both have."""
     one_leash.load(one=LIMITED)
     issued = one_leash.issue("one", ttl_s=7200)
-    client: Any = one_leash.client(issued.token, protocol=protocol, decode_responses=True)
+    client: Any = one_leash.client(issued.token, decode_responses=True)
     client.set("t:1:a", 1)
     client.get("t:1:a")
 

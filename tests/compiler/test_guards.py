@@ -102,7 +102,7 @@ def test_guard_ends_in_a_refusal(example: dict[str, CompiledGuard]) -> None:
         assert guard.script.splitlines()[-1] == "return { err = line }"
         assert returns(main) == ["return reply", "return { err = line }"]
         assert main.count("unpack(argv") == 1
-        assert guard.script.count("reply = redis.pcall(unpack(argv, 4))") == 1
+        assert guard.script.count("reply = redis.pcall(unpack(argv, 3))") == 1
         # XREAD … BLOCK is tried first; it only reads.
         assert guard.script.count("redis.pcall(unpack(argv") <= 2
         batch = guard.batch_script

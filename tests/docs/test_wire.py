@@ -76,7 +76,7 @@ def details_of(line: Any) -> tuple[str, dict[str, bytes]]:
 def batch(leash: Leash, token: str, keys: list[str], mode: str, *items: Any) -> Any:
     record = leash.admin.hgetall(NAMES.guard("one"))
     digest = record[b"batch_digest"].decode()
-    return leash.raw("one", keys, token, "id", "2", mode, *items, digest=digest)
+    return leash.raw("one", keys, token, "id", mode, *items, digest=digest)
 
 
 def test_table_of_denials_names_every_reply_code() -> None:
@@ -146,7 +146,7 @@ def denied_commands(leash: Leash, token: str) -> Iterator[Any]:
         ("PFCOUNT", *["t:a"] * 6000),
     ]:
         yield leash.call("one", token, *command)
-    yield leash.raw("one", ["t:b"], token, "id", "2", "GET", "t:a")
+    yield leash.raw("one", ["t:b"], token, "id", "GET", "t:a")
 
 
 def denied_batches(leash: Leash, token: str) -> Iterator[Any]:
@@ -185,7 +185,7 @@ def identities_out_of_service(leash: Leash, token: str) -> Iterator[Any]:
     yield leash.call("one", token, "PING")
     old = leash.digest("one")
     leash.load(one={"grants": [grant("read", keys="t:*")]})
-    yield leash.raw("one", [], token, "id", "2", "PING", digest=old)
+    yield leash.raw("one", [], token, "id", "PING", digest=old)
     leash.admin.delete(NAMES.state("one"))
     yield leash.call("one", token, "PING")
 
@@ -217,14 +217,19 @@ def test_integer_beyond_a_double_is_text(leash: Leash, token: str, number: int) 
     assert leash.call("one", token, "INCR", "t:n") == str(number).encode()
 
 
-def test_shape_of_a_reply_follows_the_protocol_argument(leash: Leash, token: str) -> None:
-    """The argument decides the shape, not the connection."""
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_reply_has_the_shape_of_resp2_on_any_connection(
+    leash: Leash, token: str, protocol: int
+) -> None:
+    """Clients of other languages parse one shape."""
     leash.admin.zadd("t:z", {"a": 1.5})
-    resp2 = leash.server.client(protocol=2)
+    connection = leash.server.client(protocol=protocol)
+    leash.admin.hset("t:h", "a", "1")
 
-    def shape(protocol: str) -> Any:
-        call = (token, "id", protocol, "ZRANGE", "t:z", "0", "-1", "WITHSCORES")
-        return resp2.evalsha(leash.digest("one"), 1, "t:z", *call)
+    def reply(command: str, *arguments: str) -> Any:
+        call = (token, "id", command, *arguments)
+        return connection.evalsha(leash.digest("one"), 1, arguments[0], *call)
 
-    assert shape("2") == [b"a", b"1.5"]
-    assert shape("3") == [[b"a", b"1.5"]]
+    assert reply("HGETALL", "t:h") == [b"a", b"1"]
+    assert reply("ZSCORE", "t:z", "a") == b"1.5"
+    assert reply("ZMSCORE", "t:z", "b", "a") == [None, b"1.5"]

@@ -112,7 +112,7 @@ def test_one_user_cannot_call_the_guard_of_another(leash: FencedLeash) -> None:
     leash.load(one=ALL, two=ALL)
     leash.fence()
     token = leash.issue("two").token
-    call = (*leash.head("two"), "1", "a:1", token, "c", "2", "GET", "a:1")
+    call = (*leash.head("two"), "1", "a:1", token, "c", "GET", "a:1")
 
     with pytest.raises(NoPermissionError, match=r"'(evalsha|fcall)'"):
         leash.direct("one").execute_command(*call)
@@ -192,7 +192,7 @@ def test_batch_and_transaction_work_fenced(leash: FencedLeash) -> None:
     """The batch script of a guard has a digest of its own."""
     leash.load(one=ALL)
     leash.fence()
-    agent = leash.agent("one", protocol=3)
+    agent = leash.agent("one")
 
     with agent.pipeline() as pipe:
         pipe.set("a:1", "x")

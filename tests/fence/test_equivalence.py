@@ -141,7 +141,7 @@ def test_fenced_agent_gets_the_replies_of_an_unfenced_one(
     for call in calls(identity, known):
         spec = TABLE.find(call)
         keys = [use.key for use in (spec and ours_of(spec, call)) or []]
-        guarded = (*begin, b"%d" % len(keys), *keys, token, b"c", b"2", *call)
+        guarded = (*begin, b"%d" % len(keys), *keys, token, b"c", *call)
         replies = []
         for connection in (shared, own):
             ask_all(shared, SEEDS)

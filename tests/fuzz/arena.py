@@ -188,7 +188,7 @@ class Arena:
         if call.arguments[:1] != (self.supply.tokens[call.identity],):
             self._compare(call, decision_in(reply), Decision(ReplyCode.TOKEN_UNKNOWN))
         elif not call.is_batch:
-            expected = self._expected(call, call.arguments[3:], call.keys)
+            expected = self._expected(call, call.arguments[2:], call.keys)
             self._compare(call, decision_in(reply), expected)
         elif call.commands:
             decided = [decision_in(item) for item in reply] if isinstance(reply, list) else []

@@ -20,7 +20,6 @@ AWKWARD = (
     b"18446744073709551616", b"%", b"%s%n", b"\xff\xfe", b"\r\n", b"']]--", b"each", b"all",
     b"LEASH ALLOWED", b"GET", b"SET", b"EVAL", b"FLUSHALL", b"*1\r\n$4\r\nPING\r\n", b"x" * 300,
 )  # fmt: skip
-PROTOCOLS = (b"2", b"3", b"2", b"3", b"", b"4", b"02", b"3\0", b"resp3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,9 @@ def raw_call(data: bytes, supply: Supply) -> RawCall:
         words = _any_words(data[2:])
         return RawCall(identity, draws.once_in(2), *_cut(words, draws.below(9)))
     is_batch = kind > 4
-    protocol = draws.pick(PROTOCOLS)
-    header = [supply.tokens[identity], draws.pick((b"c", b"", *AWKWARD)), protocol]
+    arguments = [supply.tokens[identity], draws.pick((b"c", b"", *AWKWARD))]
     commands = [_command(draws, supply) for _ in range(1 + draws.below(4) if is_batch else 1)]
     keys = [key for argv in commands for key in declared(argv)]
-    arguments = list(header)
     if is_batch:
         arguments.append(draws.pick((b"each", b"all")))
         for argv in commands:

@@ -57,7 +57,7 @@ def test_old_guard_is_stale_from_the_instant_of_activation(leash: Leash) -> None
     token, old = leash.issue("one").token, leash.digest("one")
     leash.load(one=OTHER)
 
-    assert leash.raw("one", ["doc:1"], token, "c", "2", "SET", "doc:1", "x", digest=old) == (
+    assert leash.raw("one", ["doc:1"], token, "c", "SET", "doc:1", "x", digest=old) == (
         "LEASH POLICY_STALE"
     )
     assert leash.admin.exists("doc:1") == 0
@@ -87,7 +87,7 @@ def test_old_guard_is_stale_whatever_the_new_state_looks_like(
     agent.get("doc:1")
     leash.load(one=after)
 
-    answer = leash.raw("one", ["doc:1"], issued.token, "c", "2", "GET", "doc:1", digest=old)
+    answer = leash.raw("one", ["doc:1"], issued.token, "c", "GET", "doc:1", digest=old)
     assert answer == "LEASH POLICY_STALE"
     # A rate that gains a burst starts as used up.
     with contextlib.suppress(keyleash.RateLimitedError):
@@ -127,7 +127,7 @@ def test_identity_that_leaves_the_policy_is_stopped_at_once(leash: Leash) -> Non
     assert result.removed == ("one",)
     with pytest.raises(keyleash.NotActiveError):
         agent.set("doc:1", "y")
-    answer = leash.raw("one", ["doc:1"], issued.token, "c", "2", "GET", "doc:1", digest=digest)
+    answer = leash.raw("one", ["doc:1"], issued.token, "c", "GET", "doc:1", digest=digest)
     assert answer == "LEASH POLICY_STALE"
 
 
@@ -249,7 +249,7 @@ def test_guard_from_before_a_flush_never_acts_on_a_later_policy(leash: Leash) ->
     assert leash.load(one=OTHER).generation == 1
     token = leash.issue("one").token
 
-    answer = leash.raw("one", ["doc:1"], token, "c", "2", "SET", "doc:1", "x", digest=old)
+    answer = leash.raw("one", ["doc:1"], token, "c", "SET", "doc:1", "x", digest=old)
     assert answer == "LEASH POLICY_STALE"
 
 
@@ -377,7 +377,7 @@ def test_activation_over_a_damaged_record_changes_nothing(leash: Leash, damage: 
     with pytest.raises(redis.ResponseError):
         leash.load(one=OTHER, two=OTHER)
     assert leash.digest("one") == digest
-    assert leash.raw("one", ["doc:1"], token, "c", "2", "SET", "doc:1", "x") == b"OK"
+    assert leash.raw("one", ["doc:1"], token, "c", "SET", "doc:1", "x") == b"OK"
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["same-policy", "other-policy"])
@@ -403,5 +403,5 @@ def test_identity_with_a_damaged_guard_record_is_removed_by_a_load(leash: Leash)
 
     assert result.removed == ("one",)
     assert not leash.admin.exists(NAMES.guard("one"))
-    reply = leash.raw("one", ["doc:1"], token, "c", "2", "SET", "doc:1", "x", digest=digest)
+    reply = leash.raw("one", ["doc:1"], token, "c", "SET", "doc:1", "x", digest=digest)
     assert reply.startswith("LEASH ")

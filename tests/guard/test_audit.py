@@ -156,7 +156,7 @@ def storm(leash: Leash, token: str, commands: Iterable[str]) -> None:
     digest = leash.digest("one")
     with leash.admin.pipeline(transaction=False) as pipe:
         for command in commands:
-            pipe.evalsha(digest, 0, token, "c", "2", command)
+            pipe.evalsha(digest, 0, token, "c", command)
         pipe.execute(raise_on_error=False)
 
 

@@ -58,7 +58,7 @@ def storm(leash: Leash, calls: Iterable[tuple[str, str]]) -> None:
     digest = leash.digest("one")
     with leash.admin.pipeline(transaction=False) as pipe:
         for number, (token, command) in enumerate(calls):
-            pipe.evalsha(digest, 0, token, f"c{number}", "2", command)
+            pipe.evalsha(digest, 0, token, f"c{number}", command)
         pipe.execute(raise_on_error=False)
 
 

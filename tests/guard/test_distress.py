@@ -94,14 +94,12 @@ class Agents:
     def call(self, name: str, command: Sequence[str], where: redis.Redis | None = None) -> Any:
         """One call of the guard, on the agents' own server or on another; an error is returned."""
         digest, _ = self._digests[name]
-        call = guard_call(load_table(), digest, self.tokens[name], "c", "2", command)
+        call = guard_call(load_table(), digest, self.tokens[name], "c", command)
         return self._send(call, where)
 
     def batch(self, name: str, mode: BatchMode, *commands: Sequence[str]) -> Any:
         _, digest = self._digests[name]
-        return self._send(
-            batch_call(load_table(), digest, self.tokens[name], "c", "2", mode, commands)
-        )
+        return self._send(batch_call(load_table(), digest, self.tokens[name], "c", mode, commands))
 
     def _send(self, call: Sequence[Any], where: redis.Redis | None = None) -> Any:
         try:

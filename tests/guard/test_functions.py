@@ -125,7 +125,7 @@ def test_stale_function_refuses_until_it_is_gone(
     monkeypatch.setattr(activate, "retire_functions", lambda *_: None)
     leash.load(one=OTHER)
 
-    reply = leash.raw("one", ["t:a"], token, "c", "2", "SET", "t:a", "x", digest=old)
+    reply = leash.raw("one", ["t:a"], token, "c", "SET", "t:a", "x", digest=old)
     assert reply == "LEASH POLICY_STALE"
     assert leash.call("one", token, "SET", "t:a", "x") == b"OK"
 

@@ -25,16 +25,12 @@ def named(*names: str) -> dict[str, Any]:
     return {"grants": [grant("read", "write", keys="doc:*", only=list(names))]}
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_key_that_a_module_names_is_named_without_the_vault(leash: Leash, protocol: int) -> None:
+def test_key_that_a_module_names_is_named_without_the_vault(leash: Leash) -> None:
     """The places of keys in its replies are unknown, so the prefix is removed everywhere."""
     leash = Leash(leash.server, SEALED)
     leash.load(one=named("doc.name"))
 
-    assert leash.agent("one", protocol=protocol).execute_command("DOC.NAME", "doc:1") == [
-        b"doc:1",
-        2,
-    ]
+    assert leash.agent("one").execute_command("DOC.NAME", "doc:1") == [b"doc:1", 2]
 
 
 def test_broad_grant_gives_no_command_of_a_module(leash: Leash) -> None:

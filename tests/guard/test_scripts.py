@@ -190,7 +190,7 @@ def test_guard_itself_denies_a_script_of_another_digest(one_leash: ScriptLeash) 
     token = one_leash.issue("one").token
     for digest in (script_digest("return 1"), "", "x" * 5000):
         with pytest.raises(redis.ResponseError, match="LEASH COMMAND_REFUSED script="):
-            one_leash.admin.evalsha(record.approved_digest, 0, token, "", "2", digest)
+            one_leash.admin.evalsha(record.approved_digest, 0, token, "", digest)
 
 
 def test_limits_count_a_script_once(embedded: RealServer) -> None:

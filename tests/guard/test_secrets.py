@@ -34,7 +34,7 @@ def work(leash: Leash) -> bytes:
     leash.call("one", token, "GET", "elsewhere")
     leash.call("one", token, "LPUSH", "k:a", "v")
     leash.batch("one", token, "each", ("SET", "k:b", "v"), ("GET", "elsewhere"))
-    leash.raw("one", ["k:a"], token[:-1], "c", "2", "GET", "k:a")
+    leash.raw("one", ["k:a"], token[:-1], "c", "GET", "k:a")
     revoke(leash.store, token_id=issued.id)
     leash.call("one", token, "GET", "k:a")
     return token.encode()
@@ -119,7 +119,7 @@ def test_logs_of_the_server_are_as_the_docs_say(leash: Leash) -> None:
         leash.admin.acl_setuser("weak", enabled=True, nopass=True, commands=["+evalsha"], keys="*")
         with pytest.raises(redis.ResponseError) as caught:
             leash.server.client(username="weak", password="x").execute_command(
-                "EVALSHA", leash.digest("one"), 1, "k:a", token, "c", "2", "GET", "k:a"
+                "EVALSHA", leash.digest("one"), 1, "k:a", token, "c", "GET", "k:a"
             )
         slow = b"\n".join(entry["command"] for entry in leash.admin.slowlog_get(100))
     finally:

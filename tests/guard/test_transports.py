@@ -25,9 +25,8 @@ UNLIKE = "~?"
 class Wire:
     """A connection that is read without being understood."""
 
-    def __init__(self, server: RealServer, protocol: int) -> None:
+    def __init__(self, server: RealServer) -> None:
         self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-        self.send(("HELLO", str(protocol)))
 
     def send(self, words: Sequence[Any]) -> bytes:
         """The bytes of the reply."""
@@ -49,14 +48,13 @@ class Caller:
     """Calls the guard of `one` by one transport; stands where `Twin` has a client."""
 
     wire: Wire
-    protocol: int
     record: GuardRecord
     token: str
     transport: Transport
     in_batch: bool
 
     def execute_command(self, *words: Any) -> bytes:
-        head = (self.token, "c", str(self.protocol))
+        head = (self.token, "c")
         table = load_table()
         if self.in_batch:
             digest = self.record.batch_digest
@@ -71,15 +69,15 @@ class Caller:
 class EitherTwin(Twin):
     """A server that has the same guards as scripts and as functions."""
 
-    def __init__(self, server: RealServer, protocol: int) -> None:
+    def __init__(self, server: RealServer) -> None:
         super().__init__(server)
         leash = Leash(server, transport=Transport.FUNCTION)
         leash.load(one=BROAD)
         record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
         assert record is not None
         self.stats = partial(leash.admin.info, "commandstats")
-        self.wire = Wire(server, protocol)
-        self._caller = (self.wire, protocol, record, self.guarded._session._token)
+        self.wire = Wire(server)
+        self._caller = (self.wire, record, self.guarded._session._token)
 
     def outcomes(self, call: Any, *, in_batch: bool) -> list[Outcome]:
         found = []
@@ -92,9 +90,9 @@ class EitherTwin(Twin):
         return found
 
 
-@pytest.fixture(params=[2, 3], ids=["RESP2", "RESP3"])
-def twin(request: pytest.FixtureRequest, server: RealServer) -> Iterator[EitherTwin]:
-    twin = EitherTwin(server, request.param)
+@pytest.fixture
+def twin(server: RealServer) -> Iterator[EitherTwin]:
+    twin = EitherTwin(server)
     yield twin
     twin.wire.close()
 
@@ -107,7 +105,7 @@ def test_recorded_call_answers_and_leaves_the_same_by_script_and_function(
     calls = [call for call in count_token_calls() if call.name in twin.commands]
     found = []
     for call in calls:
-        text = difference(call.mark.strip("%"), *twin.outcomes(call, in_batch=in_batch))
+        text = difference(call.mark, *twin.outcomes(call, in_batch=in_batch))
         if text is not None:
             found.append(f"{call}: {text}")
 

@@ -238,7 +238,7 @@ def test_command_in_lower_case_is_refused_on_the_wire(leash: Leash) -> None:
     leash.load(one=READ_WRITE)
     token = leash.issue("one").token
 
-    assert leash.raw("one", ["doc:1"], token, "c", "2", "get", "doc:1") == (
+    assert leash.raw("one", ["doc:1"], token, "c", "get", "doc:1") == (
         "LEASH COMMAND_REFUSED command=get"
     )
 
@@ -255,7 +255,7 @@ def test_stretch_of_what_a_guard_knows_of_names_is_no_name(leash: Leash) -> None
 
     for stretch in stretches:
         refusal = f"LEASH COMMAND_REFUSED command={stretch}"
-        assert leash.raw("one", ["doc:1"], token, "c", "2", stretch, "doc:1") == refusal
+        assert leash.raw("one", ["doc:1"], token, "c", stretch, "doc:1") == refusal
 
 
 def test_ping_echo_and_time_pass(leash: Leash) -> None:
@@ -280,7 +280,7 @@ def test_claimed_keys_that_are_not_the_commands_are_refused(
     leash.load(one=READ_WRITE)
     token = leash.issue("one").token
 
-    assert leash.raw("one", claimed, token, "c", "2", "GET", "doc:1") == "LEASH KEYS_MISMATCH"
+    assert leash.raw("one", claimed, token, "c", "GET", "doc:1") == "LEASH KEYS_MISMATCH"
 
 
 def test_seven_thousand_arguments_pass_and_one_more_is_refused_uncounted(leash: Leash) -> None:
@@ -341,7 +341,7 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
     many = ["x"] * 7001
 
     def code(token: str, keys: list[str], *command: str, digest: str | None = None) -> str:
-        answer = leash.raw("one", keys, token, "c", "2", *command, digest=digest)
+        answer = leash.raw("one", keys, token, "c", *command, digest=digest)
         return answer.split(" ")[1] if isinstance(answer, str) else "allowed"
 
     assert code("kl_one_x", [], *many, digest=stale) == leash.stale.split(" ")[1]

@@ -165,9 +165,9 @@ class Ground:
     def _fire(self, calls: Sequence[Call], mode: BatchMode | None) -> Cost:
         self._restore(calls)
         if mode is None:
-            words = guard_call(self._table, self._digests[0], self._token, "", "2", calls[0])
+            words = guard_call(self._table, self._digests[0], self._token, "", calls[0])
         else:
-            words = batch_call(self._table, self._digests[1], self._token, "", "2", mode, calls)
+            words = batch_call(self._table, self._digests[1], self._token, "", mode, calls)
         # Garbage of earlier calls is not this one's.
         self._admin.eval("collectgarbage()", 0)
         self._admin.execute_command("MEMORY", "PURGE")

@@ -50,7 +50,7 @@ def test_removal_after_damage_needs_consent_and_stops_the_old_guard(
     token, digest = leash.issue("victim").token, leash.digest("victim")
 
     def call() -> Any:
-        return leash.raw("victim", ["k"], token, "c", "2", "SET", "k", "v", digest=digest)
+        return leash.raw("victim", ["k"], token, "c", "SET", "k", "v", digest=digest)
 
     assert call() == b"OK"
     damage(leash, commands)
@@ -77,7 +77,7 @@ def test_load_of_the_active_policy_removes_an_identity_that_came_back(leash: Lea
     result = leash.load(keep=RULES)
 
     assert result.removed == ("victim",)
-    assert leash.raw("victim", ["k"], token, "c", "2", "GET", "k", digest=digest) == (
+    assert leash.raw("victim", ["k"], token, "c", "GET", "k", digest=digest) == (
         "LEASH POLICY_STALE"
     )
 
@@ -103,7 +103,7 @@ def test_freeze_of_all_stops_a_guard_whose_record_was_deleted(leash: Leash) -> N
     frozen = freeze(leash.store, reason="incident")
 
     assert [item.identity for item in frozen.identities] == ["keep", "victim"]
-    reply = leash.raw("victim", ["k"], token, "c", "2", "GET", "k", digest=digest)
+    reply = leash.raw("victim", ["k"], token, "c", "GET", "k", digest=digest)
     assert str(reply).startswith("LEASH SUSPENDED")
 
 

@@ -82,7 +82,7 @@ class Court:
         (made,) = ask_all(self._connection, [(b"ACL", b"SETUSER", USER, *rules)])
         assert made == b"OK", made
         self._identity = identity
-        self._begin = [b"EVALSHA", record.digest.encode(), token, b"correlation", b"2"]
+        self._begin = [b"EVALSHA", record.digest.encode(), token, b"correlation"]
 
     def _guarded(self, call: Call) -> Call:
         evalsha, digest, *header = self._begin

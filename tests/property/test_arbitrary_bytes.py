@@ -53,7 +53,7 @@ class RawAgent:
         return reply
 
     def call(self, key: bytes, *argv: bytes, correlation: bytes = b"c") -> Any:
-        return self.evalsha([key], [self.token, correlation, b"2", *argv])
+        return self.evalsha([key], [self.token, correlation, *argv])
 
     def state(self) -> bytes:
         return self.leash.state("one")
@@ -119,7 +119,7 @@ def test_only_the_very_token_is_known(agent: RawAgent) -> None:
     def compare(junk: bytes) -> None:
         for token in (junk, agent.token + junk, junk + agent.token, agent.token[:-1] + junk[:1]):
             if token != agent.token:
-                reply = agent.evalsha([b"k:a"], [token, b"c", b"2", b"GET", b"k:a"])
+                reply = agent.evalsha([b"k:a"], [token, b"c", b"GET", b"k:a"])
                 assert refused(reply).code is ReplyCode.TOKEN_UNKNOWN
 
     compare()
@@ -160,7 +160,7 @@ def test_malformed_call_gets_a_refusal_and_counts_nothing(agent: RawAgent) -> No
     @example([], 0)
     @example([agent.token], 1)
     @example([agent.token], 0)
-    @example([agent.token, b"c", b"2"], 0)
+    @example([agent.token, b"c"], 0)
     def compare(sent: list[bytes], keys: int) -> None:
         declared, arguments = sent[:keys], sent[keys:]
         before = agent.state()
@@ -169,7 +169,7 @@ def test_malformed_call_gets_a_refusal_and_counts_nothing(agent: RawAgent) -> No
             assert refused(reply).code is ReplyCode.TOKEN_UNKNOWN
             assert agent.state() == before
             return
-        expected = decide(identity, TABLE, arguments[3:], declared, ModelState(), 0)
+        expected = decide(identity, TABLE, arguments[2:], declared, ModelState(), 0)
         if expected.allowed:
             assert not str(reply).startswith("LEASH")
         else:
@@ -188,7 +188,7 @@ def test_long_call_runs_whole_or_is_refused(agent: RawAgent, count: int) -> None
     agent.leash.admin.mset(dict.fromkeys(keys, b"v"))
     before = agent.state()
 
-    reply = agent.evalsha(keys, [agent.token, b"c", b"2", b"UNLINK", *keys])
+    reply = agent.evalsha(keys, [agent.token, b"c", b"UNLINK", *keys])
 
     if count + 1 <= 7_000:
         assert reply == count

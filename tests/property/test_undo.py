@@ -199,7 +199,7 @@ class World:
         if deed.who is None:
             return [tuple(map(self.placed, words)) for words in deed.commands]
         token, record = self.tokens[deed.who], self.scripts[deed.who]
-        head = (token, deed.why, "2")
+        head = (token, deed.why)
         if len(deed.commands) == 1:
             return [guard_call(load_table(), record.digest, *head, deed.commands[0])]
         digest = record.batch_digest

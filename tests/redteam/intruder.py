@@ -38,7 +38,6 @@ class Holdings:
     own: str
     other_identity: str
     other_key: str
-    protocol: int = 2
 
 
 @dataclass
@@ -93,15 +92,14 @@ class Intruder:
         """Call a guard, by default its own; by default the second word is the key."""
         declared = list(command[1:2]) if keys is None else list(keys)
         script = self.record[b"digest"] if digest is None else digest
-        protocol = str(self.holds.protocol)
-        header = (self.holds.token if token is None else token, correlation, protocol)
+        header = (self.holds.token if token is None else token, correlation)
         return self.say(*self.head(script), len(declared), *declared, *header, *command)
 
     def batch(self, *commands: Sequence[Word], mode: str = "all", keys_each: int = 1) -> Any:
         """Call its own guard with a batch; the first words after each name are its keys."""
         items = [word for command in commands for word in (len(command), *command)]
         keys = [word for command in commands for word in command[1 : 1 + keys_each]]
-        header = (self.holds.token, "intruder", str(self.holds.protocol), mode)
+        header = (self.holds.token, "intruder", mode)
         return self.say(*self.head(self.record[b"batch_digest"]), len(keys), *keys, *header, *items)
 
     def head(self, digest: bytes | str, suffix: str = "") -> tuple[str, str]:
@@ -121,8 +119,6 @@ class Intruder:
     def record_of(self, identity: str) -> dict[bytes, bytes]:
         """The guard record of an identity, as far as it can be read."""
         reply = self.say("HGETALL", Keyspace().guard(identity))
-        if isinstance(reply, dict):
-            return reply
         return dict(zip(reply[::2], reply[1::2], strict=True)) if isinstance(reply, list) else {}
 
     def hang_up(self) -> None:
@@ -142,7 +138,7 @@ class Intruder:
             holds = self.holds
             self._connection = Connection(
                 port=holds.port, username=holds.user, password=holds.password,
-                protocol=holds.protocol, socket_timeout=PATIENCE_S, driver_info=None,
+                protocol=2, socket_timeout=PATIENCE_S, driver_info=None,
             )  # fmt: skip
             self._connection.connect()
         return self._connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,6 @@ class Stage:
         if seen or changed or leaked:
             return Outcome.POSSIBLE, summary
         return self.worst_reply(), summary
-
-    def speak(self, protocol: int) -> None:
-        """Let the intruder speak RESP2 or RESP3 from now on."""
-        self.intruder.hang_up()
-        self.intruder = Intruder(replace(self.intruder.holds, protocol=protocol))
 
     def worst_reply(self) -> Outcome:
         """Return the worst outcome of all commands."""

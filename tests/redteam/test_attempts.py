@@ -27,11 +27,9 @@ def stage(
         yield stage
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.name)
-def test_attempt_has_the_outcome_on_the_page(stage: Stage, attempt: Attempt, protocol: int) -> None:
+def test_attempt_has_the_outcome_on_the_page(stage: Stage, attempt: Attempt) -> None:
     """The page lists exactly what is possible."""
-    stage.speak(protocol)
     outcome, details = stage.try_out(attempt)
 
     assert outcome is attempt.expected[stage.tier], details

@@ -242,7 +242,7 @@ class Stage(Leash):
     def run(self, text: str, *arguments: str) -> Any:
         """Run a text with the key `app:a`; return its reply, or the text of its error."""
         digest = script_digest(text)
-        call = ("EVALSHA", self.script, 1, "app:a", self.token, "", 2, digest, *arguments)
+        call = ("EVALSHA", self.script, 1, "app:a", self.token, "", digest, *arguments)
         try:
             return self.admin.execute_command(*call)
         except redis.ResponseError as error:

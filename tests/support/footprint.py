@@ -81,11 +81,11 @@ class Footprints:
 
     def call(self, identity: str, *command: Any, token: str | None = None) -> Call:
         digest, token = self.records[identity].digest, token or self.tokens[identity]
-        return [*guard_call(load_table(), digest, token, "test", "3", command)]
+        return [*guard_call(load_table(), digest, token, "test", command)]
 
     def batch(self, identity: str, mode: str, commands: list[tuple[Any, ...]]) -> Call:
         digest, token = self.records[identity].batch_digest, self.tokens[identity]
-        return [*batch_call(load_table(), digest, token, "test", "3", BatchMode(mode), commands)]
+        return [*batch_call(load_table(), digest, token, "test", BatchMode(mode), commands)]
 
     def rewrite_token(self, identity: str, **times_us: int) -> None:
         """Change `expires_us` or `used_us` of the token, as if that time had come."""

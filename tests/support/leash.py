@@ -20,7 +20,6 @@ from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, Transport, batch_call, call_head, guard_call
-from support.redis_py import response_options
 from support.sealed import record
 from support.servers import RealServer
 
@@ -126,12 +125,12 @@ class Leash:
     def call(self, identity: str, token: str, *command: Any) -> Any:
         """A guard call as a wrapper would build it, its error as text."""
         _, digest, count, *rest = guard_call(
-            load_table(), self.digest(identity), token, "test", "2", command
+            load_table(), self.digest(identity), token, "test", command
         )
         return self.raw(identity, rest[:count], *rest[count:], digest=digest)
 
     def batch(
-        self, identity: str, token: str, mode: str, *commands: tuple[Any, ...], protocol: int = 2
+        self, identity: str, token: str, mode: str, *commands: tuple[Any, ...], **options: Any
     ) -> Any:
         """A batch call as a wrapper would build it; errors, also those in it, as text."""
         record = guard_record(self.admin.hgetall(NAMES.guard(identity)))
@@ -141,12 +140,11 @@ class Leash:
             record.batch_digest,
             token,
             "test",
-            str(protocol),
             BatchMode(mode),
             commands,
             self.transport,
         )
-        client = self.server.client(protocol=protocol, **response_options(legacy=protocol == 2))
+        client = self.server.client(**options)
         try:
             replies = client.execute_command(*call)
         except redis.ResponseError as error:

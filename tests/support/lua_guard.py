@@ -342,7 +342,7 @@ class LuaGuard:
         """Call a command with the keys that it has."""
         argv = [word.encode() for word in command]
         keys = declared_keys(TABLE, argv)
-        header = [self.token.encode(), b"corr", b"2"]
+        header = [self.token.encode(), b"corr"]
         before = len(self.server.ran)
         reply = self.server.run(self.compiled.script, keys, [*header, *argv])
         if isinstance(reply, bytes):
@@ -355,9 +355,7 @@ class LuaGuard:
 
     def batch(self, mode: BatchMode, *commands: tuple[str, ...]) -> list[Decision]:
         """Call a batch; one decision for each command, or of a refused whole the only one."""
-        words = batch_call(
-            TABLE, self.compiled.batch_digest, self.token, "corr", "2", mode, commands
-        )
+        words = batch_call(TABLE, self.compiled.batch_digest, self.token, "corr", mode, commands)
         count = int(words[2])
         keys, argv = (
             [_text(word) for word in part] for part in (words[3 : 3 + count], words[3 + count :])
@@ -394,7 +392,7 @@ class _Lua:
         make = self._runtime.execute(
             b"""
             return function(call, pcall, sha1hex, pack, unpack, decode, null)
-              redis = {call = call, pcall = pcall, sha1hex = sha1hex, setresp = function() end,
+              redis = {call = call, pcall = pcall, sha1hex = sha1hex,
                 error_reply = function(line) return {err = line} end}
               struct = {pack = pack, unpack = unpack}
               cjson = {decode = decode, null = null}

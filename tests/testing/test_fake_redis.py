@@ -24,19 +24,11 @@ ALL_BYTES = bytes(range(256))
 SCRIPTS = [
     "local t = redis.call('TIME') return {type(t[1]), type(t[2]), #t, #t[1]}",
     "return tostring(redis.call('GET', 'missing'))",
-    "redis.setresp(3) return tostring(redis.call('GET', 'missing'))",
     "return redis.call('GET', 'missing')",
-    "redis.setresp(3) return redis.call('GET', 'missing')",
     "redis.call('SET', 'a', '1') return redis.call('MGET', 'a', 'missing', 'a')",
-    "redis.call('SET', 'a', '1') redis.setresp(3) return redis.call('MGET', 'a', 'missing', 'a')",
-    "redis.call('HSET', 'h', 'a', '1') redis.setresp(3) return redis.call('HMGET', 'h', 'a', 'b', 'a')",
     "redis.call('HSET', 'h', 'f', '1') return redis.call('HGETALL', 'h')",
-    "redis.call('HSET', 'h', 'f', '1') redis.setresp(3) return redis.call('HGETALL', 'h')",
     "redis.call('ZADD', 'z', 1.5, 'm') return redis.call('ZSCORE', 'z', 'm')",
-    "redis.call('ZADD', 'z', 1.5, 'm') redis.setresp(3) return redis.call('ZSCORE', 'z', 'm')",
-    "redis.call('ZADD', 'z', 1.5, 'm') redis.setresp(3) return redis.call('ZRANGE', 'z', 0, -1, 'WITHSCORES')",
     "redis.call('XADD', 'x', '5-1', 'a', 'b') return redis.call('XRANGE', 'x', '-', '+')",
-    "redis.call('XADD', 'x', '5-1', 'a', 'b') redis.setresp(3) return redis.call('XREAD', 'STREAMS', 'x', '0')",
     "return {true, false, 3.99, -3.99, 'x', {1, {}}}",
     "return true",
     "return false",
@@ -82,7 +74,6 @@ SCRIPTS = [
     "local ok, e = pcall(function() return no_such_global end) return {tostring(ok), (string.gsub(e, '^.-:%d+: ', ''))}",
     "local ok, e = pcall(function() made_up = 1 end) return {tostring(ok), (string.gsub(e, '^.-:%d+: ', ''))}",
     "return redis.call('SET', 'a', 'c', 'XX')",
-    "redis.setresp(3) return redis.call('SET', 'a', 'c', 'XX')",
     "redis.call('RPUSH', 'l', 'a') return redis.call('LMPOP', 1, 'l', 'LEFT')",
     "redis.call('SET', 'a', 'b') return {redis.call('TYPE', 'a'), redis.call('EXISTS', 'a', 'a'), redis.call('PEXPIRETIME', 'a')}",
     "repeat local a = 1 until true do return ({'x', 'y'})[2] end",
@@ -92,7 +83,7 @@ SCRIPTS = [
 GUARD = inspect.cleandoc("""
     local redis, struct, code, detail = redis, struct, nil, ''
     local call = redis.call
-    local token, correlation, protocol, command, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+    local token, correlation, command, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
     repeat
       local record = call('GET', 'control:token:' .. redis.sha1hex(token))
       if not record then code = 'TOKEN_UNKNOWN' break end
@@ -120,8 +111,7 @@ GUARD = inspect.cleandoc("""
       call('SETRANGE', 'control:state', 16, struct.pack('<dH', used + 1, (ring_at + 1) % 4))
       call('XADD', 'control:audit', 'MAXLEN', '~', '1000', '*', 'token', token_id, 'op', command,
         'key', key, 'correlation', correlation)
-      if protocol == '3' then redis.setresp(3) end
-      return redis.pcall(unpack(ARGV, 4))
+      return redis.pcall(unpack(ARGV, 3))
     until true
     call('XADD', 'control:denied', 'MAXLEN', '~', '100', '*', 'code', code)
     return redis.error_reply('LEASH ' .. code .. ' ' .. detail)
@@ -157,22 +147,21 @@ def test_script_replies_as_on_a_real_server(
     assert typed(fake) == typed(real)
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_guard_decides_as_on_a_real_server(embedded: RealServer, protocol: int) -> None:
+def test_guard_decides_as_on_a_real_server(embedded: RealServer) -> None:
     """The same calls in the same order are allowed and denied by a whole guard."""
     token, key = "kl_agent_x", "jobs:1:state"
     calls = [
-        (1, key, token, "c1", protocol, "SET", key, ALL_BYTES),
-        (1, key, token, "c2", protocol, "INCR", key),
-        (1, key, token, "c3", protocol, "DEL", key),
-        (1, key, "kl_agent_other", "c4", protocol, "SET", key, "v"),
-        (1, "jobs:1:lock", token, "c5", protocol, "SET", "jobs:1:lock", "v"),
-        (1, "jobs:2:state", token, "c6", protocol, "SET", key, "v"),
-        (1, key, token, "c7", protocol, "MGET", key, "missing"),
-        (1, key, token, "c8", protocol, "SET", key, "v"),
+        (1, key, token, "c1", "SET", key, ALL_BYTES),
+        (1, key, token, "c2", "INCR", key),
+        (1, key, token, "c3", "DEL", key),
+        (1, key, "kl_agent_other", "c4", "SET", key, "v"),
+        (1, "jobs:1:lock", token, "c5", "SET", "jobs:1:lock", "v"),
+        (1, "jobs:2:state", token, "c6", "SET", key, "v"),
+        (1, key, token, "c7", "MGET", key, "missing"),
+        (1, key, token, "c8", "SET", key, "v"),
     ]
     seen = []
-    for client in (fake_redis(protocol=protocol), embedded.client(protocol=protocol)):
+    for client in (fake_redis(), embedded.client()):
         digest = hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
         client.set(f"control:token:{digest}", struct.pack("<dB8s", 9e15, 0, b"token-id"))
         client.set("control:state", struct.pack("<dddH", 7, 0, 0, 0))

@@ -122,13 +122,12 @@ def test_option_value_that_looks_like_a_key_is_unchanged(sealed: Leash) -> None:
     assert agent.mget("a:t", "a:none", "a:1", "a:1") == [None, None, b"a:1", b"a:1"]
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_errors_contain_logical_names(sealed: Leash, protocol: int) -> None:
+def test_errors_contain_logical_names(sealed: Leash) -> None:
     """As for a raw call on an open server."""
     restores = grant("write", keys="a:*", only=["RESTORE"])
     sealed.load(one={**ALL, "grants": [*ALL["grants"], restores]})
-    agent = sealed.agent("one", protocol=protocol)
-    raw = sealed.server.client(protocol=protocol)
+    agent = sealed.agent("one")
+    raw = sealed.server.client()
     agent.xadd("a:s", {"f": "v"}, id="1-1")
     raw.xadd("a:s", {"f": "v"}, id="1-1")
     for client in (agent, raw):

@@ -10,10 +10,6 @@ from client.twin import OTHER_DB, Outcome, Piped, Twin, count_token_calls, diffe
 from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer
 
-WIRES = [
-    {"protocol": protocol, "decode_responses": False, "legacy_responses": True}
-    for protocol in (2, 3)
-]
 UNLIKE = {"MEMORY USAGE", "SCAN"}
 """A longer name takes more memory; and the twin's own keys are no agent's."""
 
@@ -33,13 +29,10 @@ def compare(twin: Twin) -> tuple[list[str], list[Outcome]]:
     return found, outcomes
 
 
-@pytest.mark.parametrize("options", WIRES, ids=["resp2", "resp3"])
 @pytest.mark.parametrize("piped", [False, True], ids=["alone", "piped"])
-def test_sealed_guard_replies_as_a_raw_call(
-    server: RealServer, options: dict[str, Any], piped: bool
-) -> None:
+def test_sealed_guard_replies_as_a_raw_call(server: RealServer, piped: bool) -> None:
     """Replies, errors and data of every command are equal; no reply contains a prefix."""
-    twin = Twin(server, SEALED, **options)
+    twin = Twin(server, SEALED)
     guarded: Any = twin.guarded
     if piped:
         twin.raw, twin.guarded = (

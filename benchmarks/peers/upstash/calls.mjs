@@ -37,7 +37,7 @@ const ways = {
   set: (key) => redis.set(key, given.value),
 
   keyleash: (key) =>
-    redis.evalsha(given.digest, 1, key, given.token, `${run}-${++number}`, "2", "SET", key, given.value),
+    redis.evalsha(given.digest, 1, key, given.token, `${run}-${++number}`, "SET", key, given.value),
 
   upstash: (() => {
     const limiter = new Ratelimit({

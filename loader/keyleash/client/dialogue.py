@@ -304,8 +304,8 @@ class Dialogue:
             call.replicas = session.guard if session.guard and session.guard.wait_replicas else None
             return session.script_request(*call.script, call.correlation)
         if call.mode is None:
-            return session.request(call.commands[0], 2, call.correlation)
-        return session.batch_request(call.mode, call.commands, 2, call.correlation)
+            return session.request(call.commands[0], call.correlation)
+        return session.batch_request(call.mode, call.commands, call.correlation)
 
     # Sending.
 

@@ -15,7 +15,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from keyleash.client.correlation import CorrelationSource, checked, next_correlation
+from keyleash.client.correlation import CorrelationSource, checked
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
@@ -129,49 +129,38 @@ class Session:
         self._token = token
         self.identity = identity
 
-    # Requests.
+    # Requests; the guard must be known.
 
-    def request(
-        self, command: tuple[Argument, ...], protocol: int | str, correlation: str | None = None
-    ) -> tuple[Argument, ...]:
-        """Return the call of the guard for *command*; the guard must be known.
-
-        Args:
-            correlation: The correlation id; by default that of the current block or client.
-        """
-        guard, header = self._header(protocol, correlation)
-        return guard_call(self._table, guard.digest, *header, command, guard.transport)
+    def request(self, command: tuple[Argument, ...], correlation: str) -> tuple[Argument, ...]:
+        """Return the call of the guard for *command*."""
+        guard = self._called
+        header = guard.digest, self._token, correlation
+        return guard_call(self._table, *header, command, guard.transport)
 
     def batch_request(
-        self,
-        mode: BatchMode,
-        commands: Sequence[tuple[Argument, ...]],
-        protocol: int | str,
-        correlation: str | None = None,
+        self, mode: BatchMode, commands: Sequence[tuple[Argument, ...]], correlation: str
     ) -> tuple[Argument, ...]:
-        """Return the call of the guard for a batch; otherwise like `request`."""
-        guard, header = self._header(protocol, correlation)
-        return batch_call(self._table, guard.batch_digest, *header, mode, commands, guard.transport)
+        """Return the call of the guard for a batch."""
+        guard = self._called
+        header = guard.batch_digest, self._token, correlation
+        return batch_call(self._table, *header, mode, commands, guard.transport)
 
     def script_request(
         self,
         script: str,
         keys: Sequence[Argument],
         arguments: Sequence[Argument],
-        correlation: str | None = None,
+        correlation: str,
     ) -> tuple[Argument, ...]:
-        """Return the call of the guard for an approved script; otherwise like `request`."""
-        guard, header = self._header(2, correlation)
-        digest = guard.approved_digest
-        return script_call(digest, *header, script, keys, arguments, guard.transport)
+        """Return the call of the guard for an approved script."""
+        guard = self._called
+        header = guard.approved_digest, self._token, correlation
+        return script_call(*header, script, keys, arguments, guard.transport)
 
-    def _header(
-        self, protocol: int | str, correlation: str | None
-    ) -> tuple[GuardRecord, tuple[str, str, int | str]]:
-        guard = self.guard
-        assert guard is not None  # noqa: S101 - callers look it up first
-        given = next_correlation(self.correlation) if correlation is None else correlation
-        return guard, (self._token, given, protocol)
+    @property
+    def _called(self) -> GuardRecord:
+        assert self.guard is not None  # noqa: S101 - callers look it up first
+        return self.guard
 
     # Replies.
 
@@ -208,8 +197,7 @@ class Session:
         Args:
             kind: The field of the record that names the script.
         """
-        guard = self.guard
-        assert guard is not None  # noqa: S101 - it was looked up
+        guard = self._called
         command, first = call_head(guard.transport, getattr(guard, kind))
         right = f"+{command.lower()}|{first}"
         return RightMissingError(self.identity, right, error.details.get("reason", ""))
@@ -256,8 +244,7 @@ class Session:
         Raises:
             UnexpectedReplyError: it is malformed.
         """
-        guard = self.guard
-        assert guard is not None  # noqa: S101 - it was called
+        guard = self._called
         return read_whoami(self.identity, guard, reply)
 
     @staticmethod

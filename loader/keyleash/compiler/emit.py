@@ -19,7 +19,7 @@ from keyleash.store.state import STAMP_BYTES
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_noted_us
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
-NAME_AT = 4
+NAME_AT = 3
 """The place of the command's name in a guard's arguments; in a batch it varies."""
 POLICY_DIGITS = 12
 """The number of digits of the policy digest in an event."""

@@ -98,8 +98,7 @@ class Rule:
         mutates: Whether it is audited.
         changes_first, changes_rest: Whether it changes its first key, and every further one.
         stored: Further counters of a call with the key of an option, which is audited.
-        typed: Whether its reply depends on the protocol, RESP2 or RESP3 (`compiler.resp`).
-        restore: The way in which the reply is restored in the guard (`compiler.resp`).
+        restore: The way in which the reply is restored in the guard (`compiler.replies`).
         wide_integers: Whether arguments may ask for integers that Lua would round.
         missing: The class that no grant gives: then the rule is only this denial.
         keys: The searches for keys in the arguments; empty if the walk finds them.
@@ -136,7 +135,6 @@ class Rule:
     changes_first: bool = False
     changes_rest: bool = False
     stored: tuple[Counter, ...] = ()
-    typed: bool = True
     restore: str | None = None
     wide_integers: bool = False
     missing: OperationClass | None = None

@@ -81,7 +81,7 @@ class Guards:
             TrialCall(
                 tokens[step.token],
                 step.at_us,
-                guard_call(self.table, digest, tokens[step.token], "test", "2", step.argv),
+                guard_call(self.table, digest, tokens[step.token], "test", step.argv),
                 step.times,
             )
             for step in case.steps

@@ -75,10 +75,10 @@ def library_code(identity: str, digest: str, script: str) -> str:
 
 # The arguments of a guard call:
 #
-# EVALSHA <digest> <n> <data keys…> <token> <correlation id> <protocol> <command> <args…>
-# EVALSHA <batch digest> <n> <data keys…> <token> <correlation id> <protocol> <mode>
+# EVALSHA <digest> <n> <data keys…> <token> <correlation id> <command> <args…>
+# EVALSHA <batch digest> <n> <data keys…> <token> <correlation id> <mode>
 #         {<argc> <command> <args…>}…
-# EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <protocol> <script digest> <args…>
+# EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <script digest> <args…>
 #
 # For functions it begins with `FCALL leash_<digest>`.
 
@@ -108,14 +108,13 @@ def guard_call(
     digest: str,
     token: str,
     correlation: str,
-    protocol: str | int,
     command: Sequence[Argument],
     transport: Transport = Transport.EVALSHA,
 ) -> tuple[Argument, ...]:
     """Wrap a command in the call of its guard."""
     words, keys = _placed(table, command)
     head = call_head(transport, digest)
-    return (*head, len(keys), *keys, token, correlation, protocol, *words)
+    return (*head, len(keys), *keys, token, correlation, *words)
 
 
 def batch_call(
@@ -123,7 +122,6 @@ def batch_call(
     digest: str,
     token: str,
     correlation: str,
-    protocol: str | int,
     mode: BatchMode,
     commands: Iterable[Sequence[Argument]],
     transport: Transport = Transport.EVALSHA,
@@ -137,14 +135,13 @@ def batch_call(
         items.append(len(words))
         items += words
     head = call_head(transport, digest)
-    return (*head, len(keys), *keys, token, correlation, protocol, mode.value, *items)
+    return (*head, len(keys), *keys, token, correlation, mode.value, *items)
 
 
 def script_call(
     digest: str,
     token: str,
     correlation: str,
-    protocol: str | int,
     script: str,
     keys: Sequence[Argument],
     arguments: Sequence[Argument],
@@ -152,7 +149,7 @@ def script_call(
 ) -> tuple[Argument, ...]:
     """Return the call of the approved script *script* by the guard's script *digest*."""
     head = call_head(transport, digest)
-    return (*head, len(keys), *keys, token, correlation, protocol, script, *arguments)
+    return (*head, len(keys), *keys, token, correlation, script, *arguments)
 
 
 def _placed(

@@ -3,9 +3,9 @@
 `keyleash.testing.plugin` has the fixtures; they return a `LeashServer` or a `FakeLeash`.
 
 `fake_redis()` is fakeredis with what guards need in its Lua: `redis.sha1hex`, `struct`, the
-globals of Redis and no others, nil for a null after `redis.setresp(3)`, numbers formatted as in
-Redis, blocking commands that return at once in a script, and SCRIPT LOAD that compiles. fakeredis
-is not patched; other fakes in the process are unaffected.
+globals of Redis and no others, numbers formatted as in Redis, blocking commands that return at once
+in a script, and SCRIPT LOAD that compiles. fakeredis is not patched; other fakes in the process are
+unaffected.
 
 Known differences from a real server:
 
@@ -21,7 +21,7 @@ Known differences from a real server:
   but Lua does (`io`, `print`) read as nil instead of raising.
 - The tables of libraries can be written to (`string.x = 1`), and a global that exists can
   be set (`tostring = nil`); both last.
-- After `redis.setresp(3)` a set is an array, `false` is a null and not a boolean, and
+- `redis.setresp` is fakeredis's: after `redis.setresp(3)` nulls and sets are not as in Redis, and
   `{set = …}`, `{big_number = …}` and `{verbatim_string = …}` are not understood.
 - A number beyond 2^63 is returned as that integer; in Redis it overflows.
 - FUNCTION and FCALL run in a separate interpreter without these corrections.

@@ -108,18 +108,9 @@ class _GuardScripting(FakeSocket):
             server._lua_expected_globals.add(b"struct")
         return runtime
 
-    def _convert_redis_result(self, lua_runtime: Any, result: Any) -> Any:
-        if result is None and self._script_resp == 3:
-            # As in Redis: after setresp(3) a null is nil, not false, and nil ends an array.
-            return None
-        return super()._convert_redis_result(lua_runtime, result)
-
     def _convert_lua_result(self, result: Any, nested: bool = True) -> Any:
         # Redis returns the first of several values.
         first = result[0] if isinstance(result, tuple) else result
-        if LUA_MODULE.lua_type(first) == "function":
-            # Redis sends null for a value that is no reply.
-            return None
         return super()._convert_lua_result(first, nested)
 
     def _lua_redis_call(

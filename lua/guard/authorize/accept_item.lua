@@ -1,10 +1,9 @@
 -- accept_item: remember what an allowed command of a batch needs when it runs, and add it to the
 -- event.
--- in:  typed, n, mend, command, argv, name_at, work, reads, writes, deletes, recorded, masked,
+-- in:  n, mend, command, argv, name_at, work, reads, writes, deletes, recorded, masked,
 --      first, last, step, walked, told_as, told, subjects_N, counted_N, kept_N
 -- out: entry, fields, mends, names, passed, passed_deletes, passed_reads, passed_writes, spent,
---      typeds, unheard, works
-if typed then typeds[n] = true end
+--      unheard, works
 if mend then mends[n] = mend end
 if command ~= argv[name_at] then names[n] = command end
 passed = passed + 1

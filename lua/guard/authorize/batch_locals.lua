@@ -2,7 +2,7 @@
 -- in:  sequence, token_id, correlation
 -- out: asks, count, counted_N, entry, event, fields, header, hidden, imaged, imaged_bound,
 --      is_full, lengths, mends, n, names, passed, passed_deletes, passed_over, passed_reads,
---      passed_writes, replies, spent, stop, taken_N, typeds, unheard, weighed, works
+--      passed_writes, replies, spent, stop, taken_N, unheard, weighed, works
 --% for limit in limits
 --% filter suffix(limit.number)
 --% if limit.subject != "identity"
@@ -27,9 +27,9 @@ local imaged, imaged_bound = {}, {}
 local is_full
 --% endif
 local fields = header
--- By the commands' numbers: the replies, and what is not as usual about some of them: that
--- their reply depends on the protocol, how it is restored, their full name, that they are in no event.
-local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
+-- By the commands' numbers: the replies, and what is not as usual about some of them: how the reply
+-- is restored, their full name, that they are in no event.
+local replies, mends, names, unheard = {}, {}, {}, {}
 --% if plans or lengthening
 -- Work so far, and that of asking for sizes; by the commands' numbers, their work, and the keys
 -- of those whose work was estimated.
@@ -42,4 +42,4 @@ local lengths = {}
 --% include "authorize/estimate_work.lua"
 --% endif
 --% endif
-local count, passed_over, n, stop = 0, 0, 0, 4
+local count, passed_over, n, stop = 0, 0, 0, 3

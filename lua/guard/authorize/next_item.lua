@@ -11,8 +11,8 @@ if size < 1 or not argv[stop] then
   break
 end
 if n > {{ max_batch_commands }} then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
-if stop - 4 - n > {{ max_arguments }} then
-  code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n .. ''
+if stop - 3 - n > {{ max_arguments }} then
+  code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 - n .. ''
   break
 end
 -- A number from here on: the place where the command ends.

@@ -1,7 +1,7 @@
 -- rule_body: apply the facts of one rule: where keys are, what is counted, how the reply is shaped.
--- in:  name_at, stop, argv, command, protocol
+-- in:  name_at, stop, argv, command
 -- out: changes_first, changes_rest, check, code, deletes, detail, first, last, lengthens, mend,
---      reads, recorded, rest, step, typed, value, waits, weighs, writes
+--      reads, recorded, rest, step, value, waits, weighs, writes
 --% if rule.missing is not none
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
 --% else
@@ -90,12 +90,7 @@ lengthens = true
 --% if waiting and rule.waits is not none and rule.waits != "block"
 waits = {{ rule.waits }}
 --% endif
---% if rule.typed
-typed = protocol == '3'
---% endif
---% if rule.restore == "arguments"
-mend = stop - name_at - 1
---% elif rule.restore is not none
+--% if rule.restore is not none
 mend = {{ rule.restore }}
 --% endif
 --% if rule.wide_integers

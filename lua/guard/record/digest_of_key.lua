@@ -5,7 +5,7 @@
 --
 -- The order of a hash table differs between servers and after a restart. Returns 'absent', or
 -- 'large' if the key takes more than `bound` bytes, unless that is nil. For a key that was
--- restored, `dump` is the payload it came from: a server may dump it in another form. Needs RESP2.
+-- restored, `dump` is the payload it came from: a server may dump it in another form.
 local function digest_of(key, bound, dump)
   local kind = call('TYPE', key).ok
   if kind == 'none' then return 'absent' end

@@ -1,5 +1,5 @@
 -- find_ready: find whether a blocking command would return at once.
--- in:  places, argv, waits, last, first, group_at, typed, name_at, claim_at, stop
+-- in:  places, argv, waits, last, first, group_at, name_at, claim_at, stop
 -- out: ready, tried
 --
 -- A blocking command does not block in a script: it replies as if its time were up, and the client
@@ -20,7 +20,6 @@ ready, tried = (function()
     ready = walked[first] and call('EXISTS', walked[first]) > 0
   elseif waits == 'block' and not group_at then
     -- The command only reads, so it is run here; its result is the reply, and is not read again.
-    if typed then redis.setresp(3) end
     tried = redis.pcall(unpack(argv, name_at))
     ready = tried
   elseif waits == 'block' then

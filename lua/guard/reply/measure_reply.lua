@@ -8,10 +8,7 @@ elseif type(reply) == 'table' and not reply.ok and not reply.err then
     if type(part) == 'string' then return {{ 2 * word_work }} + #part * {{ string_work }} end
     local work = {{ 2 * word_work }}
     if type(part) == 'table' then
-      for name, value in pairs(part) do
-        work = work + work_of(value)
-        if type(name) == 'string' then work = work + work_of(name) end
-      end
+      for i = 1, #part do work = work + work_of(part[i]) end
     end
     return work
   end

@@ -1,5 +1,5 @@
 -- restore_reply: shape an error, an array or an integer as the server would reply to a direct call.
--- in:  mend, names, i, argv, name_at, hidden, unheard, event, typed
+-- in:  mend, names, i, argv, name_at, hidden, unheard, event
 -- out: failed, listed, reply, seen
 if type(reply) == 'table' then
   if reply.err or mend then
@@ -47,12 +47,6 @@ if type(reply) == 'table' then
       elseif mend == 'scan' then
 --% include "reply/filter_scan.lua"
 --% endif
---% if vault
-      elseif mend == 'named' or mend == 'streams' or mend == 'anywhere' then
-        -- These have no nulls within.
---% endif
-      elseif mend and typed then
---% include "reply/restore_nulls.lua"
       end
 --% if vault
 --% include "reply/strip_prefix.lua"

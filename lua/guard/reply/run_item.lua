@@ -1,5 +1,5 @@
 -- run_item: run a command of a batch if the commands before it left enough of the allowed work.
--- in:  works, i, weighed, argv, name_at, stop, weigh, names, typed, run, unheard
+-- in:  works, i, weighed, argv, name_at, stop, weigh, names, run, unheard
 -- out: changed, held, ran, reply, sizes, took, usages
 --
 -- `ran` is the work of the commands before, as their replies and sizes show it; `changed` says
@@ -20,10 +20,8 @@ end
 --% endif
 if held and ran <= {{ work_limit }} and (changed or not weighed[i]) then
   -- Commands of this batch may have changed the sizes that were estimated, if any were.
-  redis.setresp(2)
   local work, asked = weigh(names[i] or argv[name_at], argv, name_at, stop, held, {{ work_limit }} - ran)
   took, ran = math.max(took, work), ran + asked
-  if typed then redis.setresp(3) end
 elseif held and ran > {{ work_limit / 2 }} and ran <= {{ work_limit }} then
   -- One more reply of long elements would be too much.
   local usage = run('MEMORY', 'USAGE', held[1] or '')

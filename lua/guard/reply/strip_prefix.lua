@@ -6,22 +6,15 @@ if reply.err then
 elseif mend == 'named' then
   -- The first of its words is the key that had something.
   if reply[1] then reply[1] = string.sub(reply[1], {{ vault_bytes + 1 }}) end
-elseif mend == 'streams' or mend == 'entries' then
-  if reply.map then
-    local entries_of = {}
-    for name, entries in pairs(reply.map) do entries_of[string.sub(name, {{ vault_bytes + 1 }})] = entries end
-    reply.map = entries_of
-  else
-    for i = 1, #reply do reply[i][1] = string.sub(reply[i][1], {{ vault_bytes + 1 }}) end
-  end
+elseif mend == 'streams' then
+  for i = 1, #reply do reply[i][1] = string.sub(reply[i][1], {{ vault_bytes + 1 }}) end
 elseif mend == 'anywhere' then
   -- A module's command, of which it is not known where it names keys.
   local function cleared(said)
     if type(said) == 'string' then return (string.gsub(said, {{ vault }}, '')) end
     if type(said) ~= 'table' then return said end
-    local clear = {}
-    for name, value in pairs(said) do clear[cleared(name)] = cleared(value) end
-    return clear
+    for name, value in pairs(said) do said[name] = cleared(value) end
+    return said
   end
   reply = cleared(reply)
 end

@@ -5,7 +5,7 @@
 --% with batch = true, limits = []
 --% include "authorize/batch_locals.lua"
 --% endwith
-local name_at, script = 4
+local name_at, script = 3
 stop = #argv
 --% include "authorize/command_locals.lua"
 walked, first, last = keys, 1, #keys
@@ -18,8 +18,8 @@ else
   code, detail, value = 'COMMAND_REFUSED', 'script', digest
 end
 if code then break end
-if stop > {{ max_arguments + 4 }} or last > {{ max_arguments }} then
-  code, detail, value = 'ARGS_TOO_MANY', 'arguments', math.max(stop - 4, last) .. ''
+if stop > {{ max_arguments + 3 }} or last > {{ max_arguments }} then
+  code, detail, value = 'ARGS_TOO_MANY', 'arguments', math.max(stop - 3, last) .. ''
   break
 end
 for at = 1, last do

@@ -6,7 +6,7 @@ local result = (function()
 --% include "script/libraries.lua"
   local own_keys, own_argv = {}, {}
   for at = 1, #keys do own_keys[at] = keys[at] end
-  for at = 5, #argv do own_argv[at - 4] = argv[at] end
+  for at = 4, #argv do own_argv[at - 3] = argv[at] end
   local ok, found = pcall(function()
     local found = approved(digest, library, own_keys, own_argv, strings, tables, maths, bits, json, msgpack, structs, assert, error, ipairs, next_of, pairs_of, pcall, rawequal, select_of, tonumber_of, tostring, type, unpack_of, tick, ticks, join, method, base)()
     measure(found, 0)

@@ -1,6 +1,6 @@
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
-local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
+local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
 local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
 local suspends
@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 276161091294711 then code = 'POLICY_STALE' break end
+if stamp ~= 4184064604007 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -68,7 +68,7 @@ end
 local entry, event = { 'XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence + 1, 'token', token_id, 'policy', '', 'correlation', correlation }
 local header, passed, passed_reads, passed_writes, passed_deletes = #entry, 0, 0, 0, 0
 local fields = header
-local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
+local replies, mends, names, unheard = {}, {}, {}, {}
 local spent, asks, works, weighed = 0, 0, {}, {}
 local lengths = {}
 local usages, sizes = {}, {}
@@ -284,7 +284,7 @@ n = n + work / weight
 end
 return n * weight, asked
 end
-local count, passed_over, n, stop = 0, 0, 0, 4
+local count, passed_over, n, stop = 0, 0, 0, 3
 while argv[stop + 1] do
 n = n + 1
 command, key = 'BATCH', nil
@@ -296,14 +296,14 @@ code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[size_at], n
 break
 end
 if n > 1000 then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
-if stop - 4 - n > 7000 then
-code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n .. ''
+if stop - 3 - n > 7000 then
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 - n .. ''
 break
 end
 argv[size_at] = stop
 command = argv[name_at]
 repeat
-local rule, check, typed, mend
+local rule, check, mend
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
 local reads, writes, deletes, recorded
 local weighs, lengthens
@@ -312,27 +312,26 @@ repeat
 local length = #command
 if length == 3 then
 if command == "SET"
-then rule = 40
+then rule = 36
 elseif command == "GET"
 or command == "TTL"
 then rule = 13
 end
 elseif length == 4 then
 if command == "HSET"
+or command == "ZADD"
 or command == "SADD"
 then rule = 12
 elseif command == "HGET"
 then rule = 13
 elseif command == "INCR"
 then rule = 9
-elseif command == "ZADD"
-then rule = 56
 elseif command == "XADD"
-then rule = 49
+then rule = 44
 elseif command == "MGET"
-then rule = 28
+then rule = 25
 elseif command == "MSET"
-then rule = 29
+then rule = 26
 end
 elseif length == 6 then
 if command == "EXPIRE"
@@ -340,9 +339,9 @@ then rule = 12
 elseif command == "EXISTS"
 then rule = 11
 elseif command == "LRANGE"
-then rule = 26
+then rule = 23
 elseif command == "ZRANGE"
-then rule = 59
+then rule = 51
 elseif command == "XRANGE"
 then rule = 2
 elseif command == "INCRBY"
@@ -350,7 +349,7 @@ then rule = 9
 end
 elseif length == 7 then
 if command == "HGETALL"
-then rule = 18
+then rule = 2
 elseif command == "HINCRBY"
 then rule = 9
 end
@@ -359,38 +358,38 @@ if command == "LPUSH"
 or command == "RPUSH"
 then rule = 12
 elseif command == "SETEX"
-then rule = 41
+then rule = 37
 end
 elseif length == 8 then
 if command == "SMEMBERS"
-then rule = 18
+then rule = 2
 end
 elseif length == 13 then
 if command == "ZRANGEBYSCORE"
-then rule = 18
+then rule = 2
 end
 elseif length == 9 then
 if command == "SISMEMBER"
-then rule = 21
+then rule = 18
 end
 end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS015GETBIT013SUBSTR013ZCOUNT013GETSET020SETBIT020HGETEX022MSETEX030MSETNX031SINTER038SUNION038STRLEN021VLINKS046XCLAIM050ZINTER057ZUNION057ZSCORE014UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
-elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013SETRANGE001VGETATTR046VSETATTR048ZREVRANK014BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH036"
-elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE034SUNIONSTORE034SRANDMEMBER018ZRANDMEMBER018VRANDMEMBER047ZINTERSTORE058ZUNIONSTORE058ZRANGEBYLEX002ZRANGESTORE019"
-elseif length == 5 then records = "BITOP006GETEX009HKEYS002HVALS002HMGET023HMSET012PFADD012HPTTL013HSCAN018SSCAN018ZSCAN018SCARD021ZCARD021SDIFF038SETNX001TOUCH011VCARD046VINFO046XREAD054ZDIFF057ZRANK014BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
-elseif length == 4 then records = "COPY008DECR009DUMP002LPOS002ECHO010PING010TIME010HLEN021LLEN021TYPE021XLEN021HTTL013PTTL013LSET025SORT043VADD045VDIM046VEMB046VREM048VSIM047XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN037"
-elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD018SDIFFSTORE034SINTERCARD042XREADGROUP055ZDIFFSTORE058ZINTERCARD057BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE035SSUBSCRIBE035"
-elseif length == 7 then records = "GEODIST014GEOHASH013HEXISTS021HSTRLEN021HEXPIRE012PERSIST012PEXPIRE012LINSERT025PFCOUNT033PFMERGE034SORT_RO044ZINCRBY048ZMSCORE015DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH036"
-elseif length == 9 then records = "GEORADIUS016GEOSEARCH018ZREVRANGE018HEXPIREAT012PEXPIREAT012VISMEMBER046XREVRANGE002ZLEXCOUNT013RPOPLPUSH007SUBSCRIBE035"
-elseif length == 17 then records = "GEORADIUSBYMEMBER017"
-elseif length == 20 then records = "GEORADIUSBYMEMBER_RO018"
-elseif length == 12 then records = "GEORADIUS_RO018HINCRBYFLOAT009HPEXPIRETIME013"
-elseif length == 14 then records = "GEOSEARCHSTORE019ZREVRANGEBYLEX002ZREMRANGEBYLEX007"
-elseif length == 3 then records = "LCS024DEL007"
-elseif length == 16 then records = "ZREVRANGEBYSCORE018ZREMRANGEBYSCORE007"
+if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS013GETBIT013SUBSTR013ZCOUNT013ZSCORE013GETSET017SETBIT017HGETEX019MSETEX027MSETNX028SINTER030SUNION030STRLEN018VLINKS042XCLAIM045ZINTER038ZUNION038UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
+elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013ZREVRANK013SETRANGE001VGETATTR042VSETATTR009BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH033"
+elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE031SUNIONSTORE031SRANDMEMBER002ZRANDMEMBER002ZRANGEBYLEX002VRANDMEMBER043ZINTERSTORE050ZUNIONSTORE050ZRANGESTORE016"
+elseif length == 5 then records = "BITOP006GETEX009HKEYS002HSCAN002HVALS002SSCAN002ZSCAN002HMGET020HMSET012PFADD012HPTTL013ZRANK013SCARD018ZCARD018SDIFF030SETNX001TOUCH011VCARD042VINFO042XREAD048ZDIFF038BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
+elseif length == 4 then records = "COPY008DECR009VREM009DUMP002LPOS002ECHO010PING010TIME010HLEN018LLEN018TYPE018XLEN018HTTL013PTTL013LSET022SORT039VADD041VDIM042VEMB042VSIM043XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN034"
+elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD002SDIFFSTORE031SINTERCARD038ZINTERCARD038XREADGROUP049ZDIFFSTORE050BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE032SSUBSCRIBE032"
+elseif length == 7 then records = "GEODIST013GEOHASH013ZMSCORE013HEXISTS018HSTRLEN018HEXPIRE012PERSIST012PEXPIRE012LINSERT022PFCOUNT030PFMERGE031SORT_RO040ZINCRBY009DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH033"
+elseif length == 9 then records = "GEORADIUS014GEOSEARCH002XREVRANGE002ZREVRANGE002HEXPIREAT012PEXPIREAT012VISMEMBER042ZLEXCOUNT013RPOPLPUSH007SUBSCRIBE032"
+elseif length == 17 then records = "GEORADIUSBYMEMBER015"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO002"
+elseif length == 12 then records = "GEORADIUS_RO002HINCRBYFLOAT009HPEXPIRETIME013"
+elseif length == 14 then records = "GEOSEARCHSTORE016ZREVRANGEBYLEX002ZREMRANGEBYLEX007"
+elseif length == 3 then records = "LCS021DEL007"
+elseif length == 16 then records = "ZREVRANGEBYSCORE002ZREMRANGEBYSCORE007"
 elseif length == 15 then records = "ZREMRANGEBYRANK007"
 end
 local at = records and find(records, command, 1, true)
@@ -401,7 +400,7 @@ elseif command == "MEMORY" then
 local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "USAGE"
-then rule = 27
+then rule = 24
 end
 elseif command == "OBJECT" then
 local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
@@ -410,7 +409,7 @@ if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 32
+then rule = 29
 end
 elseif command == "XGROUP" then
 local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
@@ -418,7 +417,7 @@ command = command .. ' ' .. subcommand
 if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 51
+then rule = 46
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 7
@@ -427,19 +426,18 @@ elseif command == "XINFO" then
 local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
-then rule = 52
-elseif subcommand == "GROUPS"
+or subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 53
+then rule = 47
 end
 end
 return rule, command
 end)(command)
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-if rule == 40 then
+if rule == 36 then
 for at = name_at + 3, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 39 break end
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 35 break end
 end
 end
 if rule == 4 then
@@ -455,7 +453,7 @@ end
 end
 if at > stop then rule = 3 end
 end
-if rule == 40 then
+if rule == 36 then
 writes = true
 recorded = true
 lengthens = #(argv[name_at + 2] or '') > 67108864
@@ -470,33 +468,24 @@ writes = true
 recorded = true
 elseif rule == 11 then
 last = stop
-elseif rule == 18 then
-reads = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 26 then
-reads = true
-weighs = not (find(argv[name_at + 2] or '', '^%d?%d$') and find(argv[name_at + 3] or '', '^%d?%d$'))
-elseif rule == 56 then
-writes = true
-recorded = true
-typed = protocol == '3'
-elseif rule == 59 then
-reads = true
-weighs = stop > name_at + 3 or not (find(argv[name_at + 2] or '', '^%d?%d$') and find(argv[name_at + 3] or '', '^%d?%d$'))
-typed = protocol == '3'
-elseif rule == 49 then
-writes = true
-recorded = true
-weighs = stop - name_at > 1002
 elseif rule == 2 then
 reads = true
 weighs = true
-elseif rule == 28 then
+elseif rule == 23 then
+reads = true
+weighs = not (find(argv[name_at + 2] or '', '^%d?%d$') and find(argv[name_at + 3] or '', '^%d?%d$'))
+elseif rule == 51 then
+reads = true
+weighs = stop > name_at + 3 or not (find(argv[name_at + 2] or '', '^%d?%d$') and find(argv[name_at + 3] or '', '^%d?%d$'))
+elseif rule == 44 then
+writes = true
+recorded = true
+weighs = stop - name_at > 1002
+elseif rule == 25 then
 last = stop
 reads = true
 weighs = stop - name_at > 2
-elseif rule == 29 then
+elseif rule == 26 then
 last = stop
 step = 2
 writes = true
@@ -504,11 +493,11 @@ recorded = true
 for at = name_at + 2, stop, 2 do
 if #argv[at] > 67108864 then lengthens = true end
 end
-elseif rule == 41 then
+elseif rule == 37 then
 writes = true
 recorded = true
 lengthens = #(argv[name_at + 3] or '') > 67108864
-elseif rule == 21 then
+elseif rule == 18 then
 else
 (function(rule, argv, stop, find)
 if rule == 1 then
@@ -556,15 +545,7 @@ weighs = true
 lengthens = true
 elseif rule == 10 then
 last = name_at + 0
-typed = protocol == '3'
 elseif rule == 14 then
-reads = true
-typed = protocol == '3'
-elseif rule == 15 then
-reads = true
-typed = protocol == '3'
-mend = stop - name_at - 1
-elseif rule == 16 then
 walked, first, last = {}, 1, 0
 if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
 local option_at, stored = name_at + 6
@@ -586,8 +567,7 @@ end
 last = #walked
 reads = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 17 then
+elseif rule == 15 then
 walked, first, last = {}, 1, 0
 if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
 local option_at, stored = name_at + 5
@@ -609,24 +589,12 @@ end
 last = #walked
 reads = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 19 then
+elseif rule == 16 then
 last = name_at + 2
 reads = true
 writes = true
 recorded = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 20 then
-reads = true
-writes = true
-recorded = true
-lengthens = true
-elseif rule == 22 then
-reads = true
-writes = true
-recorded = true
-weighs = stop - name_at > 5
 elseif rule == 3 then
 reads = true
 lengthens = true
@@ -636,29 +604,37 @@ if width > 53 then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
-elseif rule == 39 then
+elseif rule == 35 then
 reads = true
 writes = true
 recorded = true
 lengthens = #(argv[name_at + 2] or '') > 67108864
-elseif rule == 23 then
+elseif rule == 17 then
+reads = true
+writes = true
+recorded = true
+lengthens = true
+elseif rule == 19 then
+reads = true
+writes = true
+recorded = true
+weighs = stop - name_at > 5
+elseif rule == 20 then
 reads = true
 weighs = stop - name_at > 5
-elseif rule == 24 then
+elseif rule == 21 then
 last = name_at + 2
 reads = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 25 then
+elseif rule == 22 then
 writes = true
 recorded = true
 weighs = true
-elseif rule == 27 then
+elseif rule == 24 then
 first = name_at + 2
 last = name_at + 2
 weighs = true
-typed = protocol == '3'
-elseif rule == 30 then
+elseif rule == 27 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[name_at + 1] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -671,32 +647,26 @@ last = #walked
 writes = true
 recorded = true
 lengthens = true
-elseif rule == 31 then
+elseif rule == 28 then
 last = stop
 step = 2
 writes = true
 recorded = true
 lengthens = true
-elseif rule == 32 then
+elseif rule == 29 then
 first = name_at + 2
 last = name_at + 2
-typed = protocol == '3'
-elseif rule == 33 then
+elseif rule == 30 then
 last = stop
 reads = true
 weighs = true
-elseif rule == 34 then
+elseif rule == 31 then
 last = stop
 reads = true
 writes = true
 recorded = true
 weighs = true
 elseif rule == 38 then
-last = stop
-reads = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 42 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[name_at + 1] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -708,7 +678,7 @@ end
 last = #walked
 reads = true
 weighs = true
-elseif rule == 43 then
+elseif rule == 39 then
 walked, first, last = {}, 1, 0
 if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
 local option_at, stored = name_at + 2
@@ -737,8 +707,7 @@ code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
 weighs = true
-typed = protocol == '3'
-elseif rule == 44 then
+elseif rule == 40 then
 reads = true
 for at = name_at + 2, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
@@ -751,52 +720,34 @@ code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
 weighs = true
-typed = protocol == '3'
+elseif rule == 41 then
+reads = true
+writes = true
+recorded = true
+weighs = true
+elseif rule == 42 then
+reads = true
+writes = true
+elseif rule == 43 then
+reads = true
+writes = true
+weighs = true
 elseif rule == 45 then
 reads = true
 writes = true
 recorded = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 46 then
-reads = true
-writes = true
-typed = protocol == '3'
-elseif rule == 47 then
-reads = true
-writes = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 48 then
-reads = true
-writes = true
-recorded = true
-typed = protocol == '3'
-elseif rule == 50 then
-reads = true
-writes = true
-recorded = true
 weighs = stop - name_at > 20
-elseif rule == 51 then
+elseif rule == 46 then
 first = name_at + 2
 last = name_at + 2
 writes = true
 recorded = true
-typed = protocol == '3'
-elseif rule == 52 then
+elseif rule == 47 then
 first = name_at + 2
 last = name_at + 2
 reads = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 53 then
-first = name_at + 2
-last = name_at + 2
-reads = true
-weighs = true
-typed = protocol == '3'
-mend = "info"
-elseif rule == 54 then
+elseif rule == 48 then
 walked, first, last = {}, 1, 0
 local option_at = name_at + 1
 while option_at <= stop do
@@ -817,8 +768,7 @@ end
 last = #walked
 reads = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 55 then
+elseif rule == 49 then
 walked, first, last = {}, 1, 0
 local option_at = name_at + 1
 while option_at <= stop do
@@ -846,22 +796,7 @@ last = #walked
 reads = true
 recorded = true
 weighs = true
-typed = protocol == '3'
-mend = "entries"
-elseif rule == 57 then
-walked, first, last = {}, 1, 0
-local how_many = string.match(argv[name_at + 1] or '', '^%s*%+?(%d+)')
-if how_many then
-local first_key = name_at + 2
-for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
-walked[#walked + 1] = argv[at]
-end
-end
-last = #walked
-reads = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 58 then
+elseif rule == 50 then
 walked, first, last = {}, 1, 0
 if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
 local how_many = string.match(argv[name_at + 2] or '', '^%s*%+?(%d+)')
@@ -876,14 +811,13 @@ reads = true
 writes = true
 recorded = true
 weighs = true
-typed = protocol == '3'
 elseif rule == 7 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 35 then
+elseif rule == 32 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "subscribe"
-elseif rule == 36 then
+elseif rule == 33 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 37 then
+elseif rule == 34 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)
@@ -1073,7 +1007,6 @@ used_3 = used_3 + 1
 end
 until true
 if code then break end
-if typed then typeds[n] = true end
 if mend then mends[n] = mend end
 if command ~= argv[name_at] then names[n] = command end
 passed = passed + 1
@@ -1224,18 +1157,14 @@ end
 end
 local failed
 local seen, listed = 0, 0
-local run, was_typed = redis.pcall
+local run = redis.pcall
 local ran, changed = asks, false
-stop = 4
+stop = 3
 for i = 1, n do
 local name_at = stop + 2
 stop = argv[stop + 1]
 if not replies[i] then
-local typed, mend = typeds[i], mends[i]
-if typed ~= was_typed then
-redis.setresp(typed and 3 or 2)
-was_typed = typed
-end
+local mend = mends[i]
 local reply
 local took = works[i] or 0
 local held = weighed[i]
@@ -1243,10 +1172,8 @@ if ran > 31250.0 and not held and ran <= 250000 and find(",GET,GETEX,GETRANGE,GE
 held = { unpack(argv, name_at + 1, argv[name_at] == 'MGET' and stop or name_at + 1) }
 end
 if held and ran <= 250000 and (changed or not weighed[i]) then
-redis.setresp(2)
 local work, asked = weigh(names[i] or argv[name_at], argv, name_at, stop, held, 250000 - ran)
 took, ran = math.max(took, work), ran + asked
-if typed then redis.setresp(3) end
 elseif held and ran > 125000.0 and ran <= 250000 then
 local usage = run('MEMORY', 'USAGE', held[1] or '')
 took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * 0.025)
@@ -1284,32 +1211,6 @@ failed = failed or { 'XADD', "keyleash:audit:agent-runner", '*', 'of', event }
 local last = #failed
 failed[last + 1], failed[last + 2], failed[last + 3], failed[last + 4] = 'item', listed, 'error', said
 end
-elseif mend and typed then
-local null = find
-if mend == 'entries' then
-for _, entries in pairs(reply.map or {}) do
-for i = 1, #entries do
-if entries[i][2] == nil then entries[i][2] = null end
-end
-end
-elseif mend == 'info' then
-local info, groups = reply.map, reply
-if info then
-groups = info.groups
-if not info.entries then
-info['first-entry'], info['last-entry'] = info['first-entry'] or null, info['last-entry'] or null
-groups = {}
-end
-end
-for i = 1, #groups do
-local group = groups[i].map
-group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
-end
-else
-for i = 1, mend do
-if reply[i] == nil then reply[i] = null end
-end
-end
 end
 return reply
 end)()
@@ -1329,34 +1230,17 @@ local function work_of(part)
 if type(part) == 'string' then return 1.8 + #part * 0.025 end
 local work = 1.8
 if type(part) == 'table' then
-for name, value in pairs(part) do
-work = work + work_of(value)
-if type(name) == 'string' then work = work + work_of(name) end
-end
+for i = 1, #part do work = work + work_of(part[i]) end
 end
 return work
 end
 took = math.max(took, work_of(reply))
 end
 ran = ran + took
-if reply == nil then reply = find end
 replies[i] = reply
 end
 end
 if failed then call(unpack(failed)) end
-if next(typeds) then
-redis.setresp(3)
-local function with_nulls(reply)
-if not reply then return find end
-if type(reply) == 'table' then
-for i = 1, #reply do reply[i] = with_nulls(reply[i]) end
-end
-return reply
-end
-for i = 1, n do
-if not typeds[i] then replies[i] = with_nulls(replies[i]) end
-end
-end
 return replies
 until true
 local line = 'LEASH ' .. code

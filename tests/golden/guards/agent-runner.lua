@@ -1,6 +1,6 @@
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
-local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
+local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
 local stop = #argv
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 276161091294711 then code = 'POLICY_STALE' break end
+if stamp ~= 4184064604007 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -56,13 +56,13 @@ end
 end
 until true
 if code then break end
-if stop > 7003 then
-code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 .. ''
+if stop > 7002 then
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 2 .. ''
 break
 end
 local count = 0
-local rule, check, typed, mend
-local walked, first, last, step = argv, 5, 5, 1
+local rule, check, mend
+local walked, first, last, step = argv, 4, 4, 1
 local reads, writes, deletes, recorded
 local weighs, lengthens
 local work = 0
@@ -71,27 +71,26 @@ repeat
 local length = #command
 if length == 3 then
 if command == "SET"
-then rule = 40
+then rule = 36
 elseif command == "GET"
 or command == "TTL"
 then rule = 13
 end
 elseif length == 4 then
 if command == "HSET"
+or command == "ZADD"
 or command == "SADD"
 then rule = 12
 elseif command == "HGET"
 then rule = 13
 elseif command == "INCR"
 then rule = 9
-elseif command == "ZADD"
-then rule = 56
 elseif command == "XADD"
-then rule = 49
+then rule = 44
 elseif command == "MGET"
-then rule = 28
+then rule = 25
 elseif command == "MSET"
-then rule = 29
+then rule = 26
 end
 elseif length == 6 then
 if command == "EXPIRE"
@@ -99,9 +98,9 @@ then rule = 12
 elseif command == "EXISTS"
 then rule = 11
 elseif command == "LRANGE"
-then rule = 26
+then rule = 23
 elseif command == "ZRANGE"
-then rule = 59
+then rule = 51
 elseif command == "XRANGE"
 then rule = 2
 elseif command == "INCRBY"
@@ -109,7 +108,7 @@ then rule = 9
 end
 elseif length == 7 then
 if command == "HGETALL"
-then rule = 18
+then rule = 2
 elseif command == "HINCRBY"
 then rule = 9
 end
@@ -118,38 +117,38 @@ if command == "LPUSH"
 or command == "RPUSH"
 then rule = 12
 elseif command == "SETEX"
-then rule = 41
+then rule = 37
 end
 elseif length == 8 then
 if command == "SMEMBERS"
-then rule = 18
+then rule = 2
 end
 elseif length == 13 then
 if command == "ZRANGEBYSCORE"
-then rule = 18
+then rule = 2
 end
 elseif length == 9 then
 if command == "SISMEMBER"
-then rule = 21
+then rule = 18
 end
 end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS015GETBIT013SUBSTR013ZCOUNT013GETSET020SETBIT020HGETEX022MSETEX030MSETNX031SINTER038SUNION038STRLEN021VLINKS046XCLAIM050ZINTER057ZUNION057ZSCORE014UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
-elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013SETRANGE001VGETATTR046VSETATTR048ZREVRANK014BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH036"
-elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE034SUNIONSTORE034SRANDMEMBER018ZRANDMEMBER018VRANDMEMBER047ZINTERSTORE058ZUNIONSTORE058ZRANGEBYLEX002ZRANGESTORE019"
-elseif length == 5 then records = "BITOP006GETEX009HKEYS002HVALS002HMGET023HMSET012PFADD012HPTTL013HSCAN018SSCAN018ZSCAN018SCARD021ZCARD021SDIFF038SETNX001TOUCH011VCARD046VINFO046XREAD054ZDIFF057ZRANK014BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
-elseif length == 4 then records = "COPY008DECR009DUMP002LPOS002ECHO010PING010TIME010HLEN021LLEN021TYPE021XLEN021HTTL013PTTL013LSET025SORT043VADD045VDIM046VEMB046VREM048VSIM047XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN037"
-elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD018SDIFFSTORE034SINTERCARD042XREADGROUP055ZDIFFSTORE058ZINTERCARD057BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE035SSUBSCRIBE035"
-elseif length == 7 then records = "GEODIST014GEOHASH013HEXISTS021HSTRLEN021HEXPIRE012PERSIST012PEXPIRE012LINSERT025PFCOUNT033PFMERGE034SORT_RO044ZINCRBY048ZMSCORE015DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH036"
-elseif length == 9 then records = "GEORADIUS016GEOSEARCH018ZREVRANGE018HEXPIREAT012PEXPIREAT012VISMEMBER046XREVRANGE002ZLEXCOUNT013RPOPLPUSH007SUBSCRIBE035"
-elseif length == 17 then records = "GEORADIUSBYMEMBER017"
-elseif length == 20 then records = "GEORADIUSBYMEMBER_RO018"
-elseif length == 12 then records = "GEORADIUS_RO018HINCRBYFLOAT009HPEXPIRETIME013"
-elseif length == 14 then records = "GEOSEARCHSTORE019ZREVRANGEBYLEX002ZREMRANGEBYLEX007"
-elseif length == 3 then records = "LCS024DEL007"
-elseif length == 16 then records = "ZREVRANGEBYSCORE018ZREMRANGEBYSCORE007"
+if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS013GETBIT013SUBSTR013ZCOUNT013ZSCORE013GETSET017SETBIT017HGETEX019MSETEX027MSETNX028SINTER030SUNION030STRLEN018VLINKS042XCLAIM045ZINTER038ZUNION038UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
+elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013ZREVRANK013SETRANGE001VGETATTR042VSETATTR009BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH033"
+elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE031SUNIONSTORE031SRANDMEMBER002ZRANDMEMBER002ZRANGEBYLEX002VRANDMEMBER043ZINTERSTORE050ZUNIONSTORE050ZRANGESTORE016"
+elseif length == 5 then records = "BITOP006GETEX009HKEYS002HSCAN002HVALS002SSCAN002ZSCAN002HMGET020HMSET012PFADD012HPTTL013ZRANK013SCARD018ZCARD018SDIFF030SETNX001TOUCH011VCARD042VINFO042XREAD048ZDIFF038BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
+elseif length == 4 then records = "COPY008DECR009VREM009DUMP002LPOS002ECHO010PING010TIME010HLEN018LLEN018TYPE018XLEN018HTTL013PTTL013LSET022SORT039VADD041VDIM042VEMB042VSIM043XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN034"
+elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD002SDIFFSTORE031SINTERCARD038ZINTERCARD038XREADGROUP049ZDIFFSTORE050BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE032SSUBSCRIBE032"
+elseif length == 7 then records = "GEODIST013GEOHASH013ZMSCORE013HEXISTS018HSTRLEN018HEXPIRE012PERSIST012PEXPIRE012LINSERT022PFCOUNT030PFMERGE031SORT_RO040ZINCRBY009DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH033"
+elseif length == 9 then records = "GEORADIUS014GEOSEARCH002XREVRANGE002ZREVRANGE002HEXPIREAT012PEXPIREAT012VISMEMBER042ZLEXCOUNT013RPOPLPUSH007SUBSCRIBE032"
+elseif length == 17 then records = "GEORADIUSBYMEMBER015"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO002"
+elseif length == 12 then records = "GEORADIUS_RO002HINCRBYFLOAT009HPEXPIRETIME013"
+elseif length == 14 then records = "GEOSEARCHSTORE016ZREVRANGEBYLEX002ZREMRANGEBYLEX007"
+elseif length == 3 then records = "LCS021DEL007"
+elseif length == 16 then records = "ZREVRANGEBYSCORE002ZREMRANGEBYSCORE007"
 elseif length == 15 then records = "ZREMRANGEBYRANK007"
 end
 local at = records and find(records, command, 1, true)
@@ -157,52 +156,51 @@ while at and (at - 1) % (length + 3) ~= 0 do at = find(records, command, at + 1,
 if at then rule = tonumber(string.sub(records, at + length, at + length + 2)) end
 if rule then
 elseif command == "MEMORY" then
-local subcommand = string.upper(4 < stop and argv[5] or '')
+local subcommand = string.upper(3 < stop and argv[4] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "USAGE"
-then rule = 27
+then rule = 24
 end
 elseif command == "OBJECT" then
-local subcommand = string.upper(4 < stop and argv[5] or '')
+local subcommand = string.upper(3 < stop and argv[4] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 32
+then rule = 29
 end
 elseif command == "XGROUP" then
-local subcommand = string.upper(4 < stop and argv[5] or '')
+local subcommand = string.upper(3 < stop and argv[4] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 51
+then rule = 46
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 7
 end
 elseif command == "XINFO" then
-local subcommand = string.upper(4 < stop and argv[5] or '')
+local subcommand = string.upper(3 < stop and argv[4] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
-then rule = 52
-elseif subcommand == "GROUPS"
+or subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 53
+then rule = 47
 end
 end
 return rule, command
 end)(command)
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-if rule == 40 then
-for at = 7, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 39 break end
+if rule == 36 then
+for at = 6, stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 35 break end
 end
 end
 if rule == 4 then
-local at = 6
+local at = 5
 while at <= stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= stop then
 at = at + 3
@@ -214,10 +212,10 @@ end
 end
 if at > stop then rule = 3 end
 end
-if rule == 40 then
+if rule == 36 then
 writes = true
 recorded = true
-lengthens = #(argv[6] or '') > 67108864
+lengthens = #(argv[5] or '') > 67108864
 elseif rule == 13 then
 reads = true
 elseif rule == 12 then
@@ -229,45 +227,36 @@ writes = true
 recorded = true
 elseif rule == 11 then
 last = stop
-elseif rule == 18 then
-reads = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 26 then
-reads = true
-weighs = not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
-elseif rule == 56 then
-writes = true
-recorded = true
-typed = protocol == '3'
-elseif rule == 59 then
-reads = true
-weighs = stop > 7 or not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
-typed = protocol == '3'
-elseif rule == 49 then
-writes = true
-recorded = true
-weighs = stop - 4 > 1002
 elseif rule == 2 then
 reads = true
 weighs = true
-elseif rule == 28 then
+elseif rule == 23 then
+reads = true
+weighs = not (find(argv[5] or '', '^%d?%d$') and find(argv[6] or '', '^%d?%d$'))
+elseif rule == 51 then
+reads = true
+weighs = stop > 6 or not (find(argv[5] or '', '^%d?%d$') and find(argv[6] or '', '^%d?%d$'))
+elseif rule == 44 then
+writes = true
+recorded = true
+weighs = stop - 3 > 1002
+elseif rule == 25 then
 last = stop
 reads = true
-weighs = stop - 4 > 2
-elseif rule == 29 then
+weighs = stop - 3 > 2
+elseif rule == 26 then
 last = stop
 step = 2
 writes = true
 recorded = true
-for at = 6, stop, 2 do
+for at = 5, stop, 2 do
 if #argv[at] > 67108864 then lengthens = true end
 end
-elseif rule == 41 then
+elseif rule == 37 then
 writes = true
 recorded = true
-lengthens = #(argv[7] or '') > 67108864
-elseif rule == 21 then
+lengthens = #(argv[6] or '') > 67108864
+elseif rule == 18 then
 else
 (function(rule, argv, stop, find)
 if rule == 1 then
@@ -279,7 +268,7 @@ reads = true
 writes = true
 recorded = true
 lengthens = true
-for at = 6, stop do
+for at = 5, stop do
 local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
@@ -287,14 +276,14 @@ end
 end
 elseif rule == 5 then
 reads = true
-for at = 6, stop do
+for at = 5, stop do
 local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
 elseif rule == 6 then
-first = 6
+first = 5
 last = stop
 reads = true
 writes = true
@@ -302,11 +291,11 @@ recorded = true
 weighs = true
 lengthens = true
 elseif rule == 8 then
-last = 6
+last = 5
 reads = true
 writes = true
 recorded = true
-for at = 7, stop do
+for at = 6, stop do
 if find(argv[at], "^[Dd][Bb]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
 end
@@ -314,41 +303,10 @@ end
 weighs = true
 lengthens = true
 elseif rule == 10 then
-last = 4
-typed = protocol == '3'
+last = 3
 elseif rule == 14 then
-reads = true
-typed = protocol == '3'
-elseif rule == 15 then
-reads = true
-typed = protocol == '3'
-mend = stop - 4 - 1
-elseif rule == 16 then
 walked, first, last = {}, 1, 0
-if 5 <= stop then walked[1] = argv[5] end
-local option_at, stored = 10
-while option_at < stop do
-if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
-option_at = option_at + 1
-stored = argv[option_at]
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
-option_at = option_at + 1
-stored = argv[option_at]
-end
-option_at = option_at + 1
-end
-if stored then
-walked[#walked + 1] = stored
-writes = true
-recorded = true
-end
-last = #walked
-reads = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 17 then
-walked, first, last = {}, 1, 0
-if 5 <= stop then walked[1] = argv[5] end
+if 4 <= stop then walked[1] = argv[4] end
 local option_at, stored = 9
 while option_at < stop do
 if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
@@ -368,60 +326,78 @@ end
 last = #walked
 reads = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 19 then
-last = 6
+elseif rule == 15 then
+walked, first, last = {}, 1, 0
+if 4 <= stop then walked[1] = argv[4] end
+local option_at, stored = 8
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+writes = true
+recorded = true
+end
+last = #walked
+reads = true
+weighs = true
+elseif rule == 16 then
+last = 5
 reads = true
 writes = true
 recorded = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 20 then
-reads = true
-writes = true
-recorded = true
-lengthens = true
-elseif rule == 22 then
-reads = true
-writes = true
-recorded = true
-weighs = stop - 4 > 5
 elseif rule == 3 then
 reads = true
 lengthens = true
-for at = 6, stop do
+for at = 5, stop do
 local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
-elseif rule == 39 then
+elseif rule == 35 then
 reads = true
 writes = true
 recorded = true
-lengthens = #(argv[6] or '') > 67108864
-elseif rule == 23 then
+lengthens = #(argv[5] or '') > 67108864
+elseif rule == 17 then
 reads = true
-weighs = stop - 4 > 5
-elseif rule == 24 then
-last = 6
+writes = true
+recorded = true
+lengthens = true
+elseif rule == 19 then
+reads = true
+writes = true
+recorded = true
+weighs = stop - 3 > 5
+elseif rule == 20 then
+reads = true
+weighs = stop - 3 > 5
+elseif rule == 21 then
+last = 5
 reads = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 25 then
+elseif rule == 22 then
 writes = true
 recorded = true
+weighs = true
+elseif rule == 24 then
+first = 5
+last = 5
 weighs = true
 elseif rule == 27 then
-first = 6
-last = 6
-weighs = true
-typed = protocol == '3'
-elseif rule == 30 then
 walked, first, last = {}, 1, 0
-local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+local how_many = string.match(argv[4] or '', '^%s*%+?(%d+)')
 if how_many then
-local first_key = 6
+local first_key = 5
 for at = first_key, math.min(first_key + (how_many - 1) * 2, stop), 2 do
 walked[#walked + 1] = argv[at]
 end
@@ -430,36 +406,30 @@ last = #walked
 writes = true
 recorded = true
 lengthens = true
-elseif rule == 31 then
+elseif rule == 28 then
 last = stop
 step = 2
 writes = true
 recorded = true
 lengthens = true
-elseif rule == 32 then
-first = 6
-last = 6
-typed = protocol == '3'
-elseif rule == 33 then
+elseif rule == 29 then
+first = 5
+last = 5
+elseif rule == 30 then
 last = stop
 reads = true
 weighs = true
-elseif rule == 34 then
+elseif rule == 31 then
 last = stop
 reads = true
 writes = true
 recorded = true
 weighs = true
 elseif rule == 38 then
-last = stop
-reads = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 42 then
 walked, first, last = {}, 1, 0
-local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+local how_many = string.match(argv[4] or '', '^%s*%+?(%d+)')
 if how_many then
-local first_key = 6
+local first_key = 5
 for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
 walked[#walked + 1] = argv[at]
 end
@@ -467,10 +437,10 @@ end
 last = #walked
 reads = true
 weighs = true
-elseif rule == 43 then
+elseif rule == 39 then
 walked, first, last = {}, 1, 0
-if 5 <= stop then walked[1] = argv[5] end
-local option_at, stored = 6
+if 4 <= stop then walked[1] = argv[4] end
+local option_at, stored = 5
 while option_at < stop do
 if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
 option_at = option_at + 1
@@ -485,79 +455,60 @@ recorded = true
 end
 last = #walked
 reads = true
-for at = 6, stop do
+for at = 5, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
-for at = 6, stop do
+for at = 5, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") and (at == stop or argv[at + 1] ~= "nosort") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
 weighs = true
-typed = protocol == '3'
-elseif rule == 44 then
+elseif rule == 40 then
 reads = true
-for at = 6, stop do
+for at = 5, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
-for at = 6, stop do
+for at = 5, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") and (at == stop or argv[at + 1] ~= "nosort") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
 weighs = true
-typed = protocol == '3'
+elseif rule == 41 then
+reads = true
+writes = true
+recorded = true
+weighs = true
+elseif rule == 42 then
+reads = true
+writes = true
+elseif rule == 43 then
+reads = true
+writes = true
+weighs = true
 elseif rule == 45 then
 reads = true
 writes = true
 recorded = true
-weighs = true
-typed = protocol == '3'
+weighs = stop - 3 > 20
 elseif rule == 46 then
-reads = true
+first = 5
+last = 5
 writes = true
-typed = protocol == '3'
+recorded = true
 elseif rule == 47 then
+first = 5
+last = 5
 reads = true
-writes = true
 weighs = true
-typed = protocol == '3'
 elseif rule == 48 then
-reads = true
-writes = true
-recorded = true
-typed = protocol == '3'
-elseif rule == 50 then
-reads = true
-writes = true
-recorded = true
-weighs = stop - 4 > 20
-elseif rule == 51 then
-first = 6
-last = 6
-writes = true
-recorded = true
-typed = protocol == '3'
-elseif rule == 52 then
-first = 6
-last = 6
-reads = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 53 then
-first = 6
-last = 6
-reads = true
-weighs = true
-typed = protocol == '3'
-mend = "info"
-elseif rule == 54 then
 walked, first, last = {}, 1, 0
-local option_at = 5
+local option_at = 4
 while option_at <= stop do
 if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
 for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
@@ -577,10 +528,9 @@ end
 last = #walked
 reads = true
 weighs = true
-typed = protocol == '3'
-elseif rule == 55 then
+elseif rule == 49 then
 walked, first, last = {}, 1, 0
-local option_at = 5
+local option_at = 4
 while option_at <= stop do
 if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
 for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
@@ -609,10 +559,9 @@ last = #walked
 reads = true
 recorded = true
 weighs = true
-typed = protocol == '3'
-mend = "entries"
-elseif rule == 57 then
+elseif rule == 50 then
 walked, first, last = {}, 1, 0
+if 4 <= stop then walked[1] = argv[4] end
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
 if how_many then
 local first_key = 6
@@ -622,31 +571,16 @@ end
 end
 last = #walked
 reads = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 58 then
-walked, first, last = {}, 1, 0
-if 5 <= stop then walked[1] = argv[5] end
-local how_many = string.match(argv[6] or '', '^%s*%+?(%d+)')
-if how_many then
-local first_key = 7
-for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
-walked[#walked + 1] = argv[at]
-end
-end
-last = #walked
-reads = true
 writes = true
 recorded = true
 weighs = true
-typed = protocol == '3'
 elseif rule == 7 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 35 then
+elseif rule == 32 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "subscribe"
-elseif rule == 36 then
+elseif rule == 33 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 37 then
+elseif rule == 34 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)
@@ -979,7 +913,7 @@ end
 if not (work <= left) then
 code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)
 end
-end)(4)
+end)(3)
 if code then break end
 end
 if writes then
@@ -1047,8 +981,7 @@ ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
 elseif waits == 'first_key' then
 ready = walked[first] and call('EXISTS', walked[first]) > 0
 elseif waits == 'block' and not group_at then
-if typed then redis.setresp(3) end
-tried = redis.pcall(unpack(argv, 4))
+tried = redis.pcall(unpack(argv, 3))
 ready = tried
 elseif waits == 'block' then
 ready = false
@@ -1099,13 +1032,12 @@ call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000")
 end
 end
 end
-if typed then redis.setresp(3) end
 local reply = tried
 if reply then
-elseif stop == 6 then
-reply = redis.pcall(argv[4], argv[5], argv[6])
+elseif stop == 5 then
+reply = redis.pcall(argv[3], argv[4], argv[5])
 else
-reply = redis.pcall(unpack(argv, 4))
+reply = redis.pcall(unpack(argv, 3))
 end
 if type(reply) == 'table' then
 if reply.err or mend then
@@ -1122,41 +1054,15 @@ local said = string.sub(reply.err, 1, 200)
 if event then
 call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'error', said)
 end
-elseif mend and typed then
-local null = find
-if mend == 'entries' then
-for _, entries in pairs(reply.map or {}) do
-for i = 1, #entries do
-if entries[i][2] == nil then entries[i][2] = null end
-end
-end
-elseif mend == 'info' then
-local info, groups = reply.map, reply
-if info then
-groups = info.groups
-if not info.entries then
-info['first-entry'], info['last-entry'] = info['first-entry'] or null, info['last-entry'] or null
-groups = {}
-end
-end
-for i = 1, #groups do
-local group = groups[i].map
-group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
-end
-else
-for i = 1, mend do
-if reply[i] == nil then reply[i] = null end
-end
-end
 end
 return reply
 end)()
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
-reply = call('HGET', argv[5], argv[6])
+reply = call('HGET', argv[4], argv[5])
 elseif find(command, '^INCR') or find(command, '^DECR') then
-reply = call('GET', argv[5])
+reply = call('GET', argv[4])
 end
 end
 return reply

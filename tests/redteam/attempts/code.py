@@ -55,7 +55,7 @@ def others_code(stage: Stage) -> None:
 def read_only_guard(stage: Stage) -> bool:
     """call its guard so that a denial cannot be recorded"""
     refused = stage.operator.xlen(stage.keyspace.denied(WORKER))
-    header = (stage.tokens[WORKER], "c", "2")
+    header = (stage.tokens[WORKER], "c")
     head = stage.intruder.head(stage.intruder.record[b"digest"], "_RO")
     stage.intruder.say(*head, 1, OTHER, *header, "GET", OTHER)
     unwritten = stage.operator.xlen(stage.keyspace.denied(WORKER)) == refused

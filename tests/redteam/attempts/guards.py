@@ -118,12 +118,12 @@ def misshapen_call(stage: Stage) -> None:
     token = stage.tokens[WORKER]
     say(*single, 0)
     say(*single, 0, token)
-    say(*single, 0, token, "c", "2")
-    say(*single, 0, token, "c", "2", "MGET", *["jobs:1"] * 7001)
+    say(*single, 0, token, "c")
+    say(*single, 0, token, "c", "MGET", *["jobs:1"] * 7001)
     for tail in (("9", "GET", OTHER), ("-1", "GET", OTHER), ("x",), ("1",), ("2", "GET"), ("0",)):
-        say(*batch, 0, token, "c", "2", "all", *tail)
-    say(*batch, 0, token, "c", "2", "some", "2", "GET", OWN)
-    say(*batch, 1, OTHER, token, "c", "2", "all", "2", "GET", OTHER)
+        say(*batch, 0, token, "c", "all", *tail)
+    say(*batch, 0, token, "c", "some", "2", "GET", OWN)
+    say(*batch, 1, OTHER, token, "c", "all", "2", "GET", OTHER)
 
 
 @entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)

@@ -13,7 +13,7 @@ from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanP
 from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
-from keyleash.compiler.resp import UNTYPED, names_widths, restoration_of
+from keyleash.compiler.replies import names_widths, restoration_of
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
 from keyleash.policy.model import AnySuffix, Grant, Literal
@@ -169,7 +169,6 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         changes_first=kind.images and _changes(needs, 0, spec),
         changes_rest=kind.images and _changes(needs, -1, spec),
         stored=_counted(stored),
-        typed=spec.name not in UNTYPED,
         restore=restoration_of(spec, sealed=kind.sealed),
         wide_integers=names_widths(spec),
         keys=spec.keys if spec.walk is None else (),
