@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -167,13 +168,19 @@ class AsyncGuarded(Guarding):
         raise RedisTimeoutError("Timeout reading from the server")
 
     async def _judge_again(self) -> None:
-        if self._now() >= self._judged_at + self.judged_every_s:
+        if self._now() < self._judged_at + self.judged_every_s:
+            return
+        subscriptions = [*self._dialogue.subscribed]
+        try:
             try:
-                await self._judge_all([*self._dialogue.subscribed], self._judged_by)
-            except Exception:
-                # The server delivers no more.
-                await self.disconnect()
-                raise
+                await self._judge_all(subscriptions, self._judged_by)
+            except (RedisConnectionError, RedisTimeoutError):
+                # It has waited for long, and servers close such connections.
+                await self._judge_all(subscriptions, self._judged_by)
+        except Exception as error:
+            # The server delivers no more. redis-py may connect again, which checks again.
+            await self.disconnect()
+            raise unsent(error) from None
 
     async def _judge_all(self, subscriptions: Any, judged_by: Any) -> None:
         async with self._judging:
@@ -181,10 +188,9 @@ class AsyncGuarded(Guarding):
             flow = judge._dialogue.judge(subscriptions, judged_by)
             try:
                 guard = await judge._drive(flow, {})
-            except BaseException as error:
+            except BaseException:
                 await judge.disconnect()
-                # Nothing of redis-py's was sent: it may connect again, which checks again.
-                raise unsent(error) from None
+                raise
             # The guard of a subscription that is added has not checked the others.
             if judged_by is not None or not self._dialogue.subscribed:
                 self._judged_by, self._judged_at = guard, self._now()

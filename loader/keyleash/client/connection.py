@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -168,13 +169,19 @@ class Guarded(Guarding):
         raise RedisTimeoutError("Timeout reading from the server")
 
     def _judge_again(self) -> None:
-        if self._now() >= self._judged_at + self.judged_every_s:
+        if self._now() < self._judged_at + self.judged_every_s:
+            return
+        subscriptions = [*self._dialogue.subscribed]
+        try:
             try:
-                self._judge_all([*self._dialogue.subscribed], self._judged_by)
-            except Exception:
-                # The server delivers no more.
-                self.disconnect()
-                raise
+                self._judge_all(subscriptions, self._judged_by)
+            except (RedisConnectionError, RedisTimeoutError):
+                # It has waited for long, and servers close such connections.
+                self._judge_all(subscriptions, self._judged_by)
+        except Exception as error:
+            # The server delivers no more. redis-py may connect again, which checks again.
+            self.disconnect()
+            raise unsent(error) from None
 
     def _judge_all(self, subscriptions: Any, judged_by: Any) -> None:
         with self._judging:
@@ -182,10 +189,9 @@ class Guarded(Guarding):
             flow = judge._dialogue.judge(subscriptions, judged_by)
             try:
                 guard = judge._drive(flow, {})
-            except BaseException as error:
+            except BaseException:
                 judge.disconnect()
-                # Nothing of redis-py's was sent: it may connect again, which checks again.
-                raise unsent(error) from None
+                raise
             # The guard of a subscription that is added has not checked the others.
             if judged_by is not None or not self._dialogue.subscribed:
                 self._judged_by, self._judged_at = guard, self._now()
