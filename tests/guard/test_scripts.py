@@ -288,3 +288,87 @@ def test_undo_reverts_what_a_script_changed(embedded: RealServer) -> None:
     apply_undo(leash.store, plan)
     assert leash.admin.lrange("app:from", 0, -1) == [b"a", b"b"]
     assert leash.admin.exists("app:to") == 0
+
+
+FEATURES: dict[str, dict[str, Any]] = {
+    "breaker": {"on_denials": {"threshold": "3/minute", "suspend": "10m"}},
+    "full audit": {"audit": {"retain": {"until": "exported", "hard_max": 1000}}},
+    "reads": {"audit": {"reads": True, "values": "digest", "mask_keys": ["app:secret:*"]}},
+    "images and masks": {
+        "audit": {"before_images": {"max_bytes": "1kb"}, "mask_keys": ["app:secret:*"]}
+    },
+    "deny": {"deny": [{"keys": ["app:denied:*"]}]},
+    "limits": {
+        "rate": {
+            "requests": {"limit": "100/second", "burst": 10},
+            "reads": {"limit": "100/minute", "per": "token"},
+            "writes": "100/hour",
+            "deletes": "100/day",
+        },
+        "budget": {
+            "requests": "100/day",
+            "reads": {"limit": "100/day", "per": "token"},
+            "writes": {"limit": "100/month", "timezone": "Europe/Berlin"},
+            "deletes": "100/hour",
+        },
+    },
+    "idle tokens": {"token": {"ttl": "1h", "idle": "10m"}},
+}
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
+@pytest.mark.parametrize("rules", FEATURES.values(), ids=FEATURES)
+def test_scripts_run_beside_every_feature_of_a_policy(
+    embedded: RealServer, rules: dict[str, Any], sealed: bool
+) -> None:
+    """Each brings text and local variables of its own into the guard."""
+    leash = ScriptLeash(embedded, SEALED if sealed else NAMES)
+    leash.approve(**rules)
+    client = leash.redis()
+    client.rpush("app:secret:from", "a", "b")
+
+    assert client.eval(MOVE, 2, "app:secret:from", "app:to", 2, "!") == [b"a", b"b"]
+    assert client.eval(SORTED, 0, "other:x").startswith(b"LEASH KEY_NOT_GRANTED")
+    assert client.eval(COUNT, 1, "app:n") == 1
+    if "deny" in rules:
+        assert client.eval(SORTED, 0, "app:denied:x").startswith(b"LEASH KEY_DENIED")
+
+
+def test_denials_within_a_script_suspend_the_identity(embedded: RealServer) -> None:
+    """The script ends, and the next call is denied."""
+    leash = ScriptLeash(embedded)
+    leash.approve(on_denials={"threshold": "3/minute", "suspend": "10m"})
+    client = leash.redis()
+    for _ in range(3):
+        client.eval(SORTED, 0, "other:x")
+    with pytest.raises(keyleash.SuspendedError):
+        client.eval(PEEK, 1, "app:n")
+
+
+def test_full_audit_stream_denies_a_script_that_may_write(embedded: RealServer) -> None:
+    """Before it starts; one that only reads runs."""
+    leash = ScriptLeash(embedded)
+    leash.approve(audit={"retain": {"until": "exported", "hard_max": 1}})
+    client = leash.redis()
+    client.eval(COUNT, 1, "app:n")
+    with pytest.raises(keyleash.AuditFullError):
+        client.eval(COUNT, 1, "app:n")
+    assert client.eval(PEEK, 1, "app:n") == b"1"
+
+
+def test_masked_key_of_a_script_is_masked_in_its_event(embedded: RealServer) -> None:
+    leash = ScriptLeash(embedded)
+    leash.approve(audit={"mask_keys": ["app:secret:*"]})
+    leash.redis().eval(COUNT, 1, "app:secret:n")
+    ((_, _, (key,), _),) = leash.recorded()
+    assert key.startswith(b"app:secret:#")
+    assert b"secret:n" not in repr(leash.admin.xrange(NAMES.audit("one"))).encode()
+
+
+def test_doctor_finds_nothing_wrong_with_scripts(embedded: RealServer) -> None:
+    """The stored policy makes the same guard again, and its texts are stored and loaded."""
+    leash = ScriptLeash(embedded)
+    leash.approve(rate={"writes": "100/minute"}, budget={"requests": "100/day"})
+    found = keyleash.Operator(leash.admin, actor="ops").doctor().findings
+    codes = {item.code for item in found}
+    assert not {code for code in codes if "script" in code or "guard" in code}, found
