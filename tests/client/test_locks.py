@@ -172,6 +172,22 @@ def test_release_without_the_class_delete_is_denied(embedded: RealServer) -> Non
         leash.admin.delete("app:lock")
 
 
+def test_lock_without_a_timeout_whose_release_is_denied_gets_an_expiry(
+    embedded: RealServer,
+) -> None:
+    """It would stay locked for ever; one that is another's by then stays as it is."""
+    leash = LockLeash(embedded)
+    leash.load(one={"grants": [grant("read", "write", keys="app:*")]})
+    client = leash.client_of("one")
+    lock = client.lock("app:lock")
+    lock.acquire()
+    assert client.pttl("app:lock") == -1
+    with pytest.raises(keyleash.ClassNotGrantedError):
+        lock.release()
+    assert 0 < client.pttl("app:lock") <= 10_000
+    assert client.get("app:lock") is not None
+
+
 def test_lock_on_a_sealed_server_without_its_scripts_is_denied_when_it_is_taken(
     embedded: RealServer,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha1
 from typing import NamedTuple
 
@@ -10,8 +11,12 @@ from redis.exceptions import ResponseError
 
 from keyleash.client.flow import Flow, Words
 from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
+from keyleash.errors import LeashError
 from keyleash.store.records import GuardRecord
 from keyleash.store.wire import Argument, as_bytes
+
+DENIED_MS = 10_000
+"""The expiry of a lock without one whose release is denied."""
 
 
 class ScriptCall(NamedTuple):
@@ -98,5 +103,28 @@ def change_lock(
         if script.digest != RELEASE:
             is_added = script.digest == EXTEND and as_bytes(rest[1]) == b"0"
             words = ("PEXPIRE", key, int(rest[0]) + (left_ms if is_added else 0))
-        if (yield from change(words)) is not None:
+        try:
+            is_done = (yield from change(words)) is not None
+        except LeashError:
+            if script.digest == RELEASE:
+                yield from _leave_expiry(key, as_bytes(token), watch, unwatch, ask, change)
+            raise
+        if is_done:
             return 1
+
+
+def _leave_expiry(
+    key: Argument,
+    token: bytes,
+    watch: Callable[[Argument], Flow],
+    unwatch: Callable[[], Flow],
+    ask: Callable[[Words], Flow],
+    change: Callable[[Words], Flow],
+) -> Flow:
+    """Give a lock whose release was denied an expiry if it has none: it must not stay for ever."""
+    with suppress(ResponseError):
+        yield from watch(key)
+        if (yield from ask(("GET", key))) != token:
+            yield from unwatch()
+        else:
+            yield from change(("PEXPIRE", key, DENIED_MS, "NX"))
