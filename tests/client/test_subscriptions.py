@@ -223,6 +223,7 @@ def test_live_subscription_ends_with_its_right(
 
     with pytest.raises(error):
         read(pubsub)
+    later.join()
 
     require_nobody_listens(leash)
     with pytest.raises(error):
