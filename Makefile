@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow servers lowest proxy bench fuzz hostile audit format sync golden docs site clean
+.PHONY: demo test check unit slow servers lowest proxy compat compat-quick bench fuzz hostile audit format sync golden \
+	docs site clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -47,6 +48,17 @@ lowest: $(VENV)/.lowest
 ROUNDS ?= 1000
 proxy: $(VENV)/.dev
 	KEYLEASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/client/test_proxy.py
+
+# redis-py's own tests over guarded connections, and libraries built on it: about ten minutes.
+# Writes docs/reference/compatibility.md.
+COMPAT := PYTHONPATH=tests $(VENV)/compat/bin/python -m
+compat: $(VENV)/.compat
+	$(COMPAT) compat.redis_py.suite
+	KEYLEASH_COMPAT_PAGE=docs/reference/compatibility.md $(COMPAT) pytest tests/compat
+
+# A part of it: redis-py's tests over guarded connections alone.
+compat-quick: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m compat.redis_py.suite --quick
 
 # QUICK=1 takes less than a minute and shows that it works; ARGS passes other options on.
 bench: $(VENV)/.bench
@@ -93,7 +105,7 @@ site: $(VENV)/.docs
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) site .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .bench .compat .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -113,6 +125,12 @@ $(VENV)/.lowest: $(VENV)/.python pyproject.toml
 	$(PYTHON) -m venv $(VENV)/lowest
 	$(VENV)/lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--editable '.[dev]' 'redis==$(LOWEST)'
+	@touch $@
+
+# In an environment of its own: its libraries need many others.
+$(VENV)/.compat: $(VENV)/.python pyproject.toml
+	$(PYTHON) -m venv $(VENV)/compat
+	$(VENV)/compat/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compat]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run

@@ -57,6 +57,7 @@ SAME = {
     "calls without parentheses": "local function f(x) return x end return f'a' .. f\"b\" .. #f{1}",
     "multiple assignment": "local a, b, t = 1, 2, {} a, t.x, t['y'] = b, a, 9 return {a, t.x, t.y}",
     "commands": "return redis.call('GET', KEYS[1]) .. redis.pcall('SET', KEYS[2], ARGV[1] + 1)",
+    "functions of later versions": "return {(table.unpack or unpack)({1, 2})}",
     "goto is a name": "local goto = 4 return goto",
     "a line for the server": "#!lua name=x\nreturn 1",
     "semicolons": "local a = 1; local b = 2; return a + b;",

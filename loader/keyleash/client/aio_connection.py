@@ -221,7 +221,9 @@ class AsyncGuarded(Guarding):
             if not self._is_open:
                 # Each failed attempt to connect forgets what is due, so nothing may be yet.
                 await self.connect()
-            await self._drive(self._dialogue.send(commands), {}, check_health=check_health)
+            elif check_health and self._dialogue.is_idle:
+                await self.check_health()
+            await self._drive(self._dialogue.send(commands), {})
         except BaseException:
             if self._dialogue.due or self._handshakes:
                 # The next user would read their replies, or listen without a subscription.

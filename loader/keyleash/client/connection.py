@@ -220,7 +220,9 @@ class Guarded(Guarding):
             if not self._is_open:
                 # Each failed attempt to connect forgets what is due, so nothing may be yet.
                 self.connect()
-            self._drive(self._dialogue.send(commands), {}, check_health=check_health)
+            elif check_health and self._dialogue.is_idle:
+                self.check_health()
+            self._drive(self._dialogue.send(commands), {})
         except BaseException:
             if self._dialogue.due or self._handshakes:
                 # The next user would read their replies, or listen without a subscription.
