@@ -405,16 +405,6 @@ def test_watch_on_a_sealed_server_is_denied_with_its_reason(embedded: RealServer
     assert leash.agent("one").set("t:a", 1)
 
 
-def test_lock_that_could_not_be_released_is_not_taken(leash: Pooled) -> None:
-    """redis-py releases it by a script."""
-    agent = leash.agent("one")
-
-    with pytest.raises(keyleash.CommandRefusedError, match="lock"):
-        settled(agent, agent.lock("t:lock").acquire())
-    assert leash.admin.keys("t:*") == []
-    assert agent.set("t:lock", "me", nx=True, px=1000)
-
-
 @pytest.mark.parametrize(
     ("call", "named_reason"),
     [
