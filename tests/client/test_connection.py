@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from socket import SHUT_WR
 from typing import Any
 
 import pytest
@@ -22,10 +23,12 @@ from redis.retry import Retry
 import keyleash
 from client.alike import Awaited
 from client.conftest import BROAD
+from client.test_errors import assert_unseen
 from client.test_fidelity import PARSERS, differences, named
 from client.test_no_retry import FATES, Fate, Proxy
 from client.twin import Piped, Twin
-from support.leash import Leash
+from support.fences import FencedLeash
+from support.leash import Leash, grant
 from support.redis_py import needs_redis_py_8
 from support.sealed import SEALED
 from support.servers import RealServer
@@ -583,3 +586,122 @@ def test_pool_of_guarded_connections_serves_a_client_of_ours(one_leash: Leash) -
             keyleash.Redis(connection_pool=pool, **options)
     with pytest.raises(TypeError, match="`token` is required"):
         keyleash.Redis(port=one_leash.server.port)
+
+
+def test_transaction_of_a_single_connection_is_held_until_exec(leash: Pooled) -> None:
+    """redis-py asks after each command whether to connect again; that would forget it."""
+    token = leash.issue("one").token
+    kind = keyleash.asyncio.Redis if isinstance(leash, AsyncPooled) else keyleash.Redis
+    single: Any = kind(port=leash.server.port, token=token, single_connection_client=True)
+    agent = Awaited(single, leash._runner) if isinstance(leash, AsyncPooled) else single
+
+    assert agent.execute_command("MULTI") in (b"OK", True)
+    assert agent.execute_command("INCR", "t:n") == b"QUEUED"
+    agent.execute_command("DISCARD")
+    assert leash.admin.get("t:n") is None
+    with pytest.raises(redis.ResponseError, match="wrong number of arguments for 'multi'"):
+        agent.execute_command("MULTI", "t:n")
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_transaction_that_is_left_open_does_not_reach_the_next_user(
+    leash: Pooled, protocol: int
+) -> None:
+    """A pool given RESP3 does not look whether there is something to read."""
+    agent = leash.agent("one", protocol=protocol)
+    agent.execute_command("MULTI")
+    assert agent.set("t:a", 1) is True
+    assert leash.admin.get("t:a") == b"1"
+
+
+def test_pipeline_that_another_thread_disconnects_is_not_sent_again(one_leash: Leash) -> None:
+    """Its replies were read in part; whatever the retry policy, it has run."""
+    client = keyleash.Redis(port=one_leash.server.port, token=one_leash.issue("one").token)
+
+    def disconnect(reply: Any, **_: Any) -> Any:
+        thread = threading.Thread(target=client.connection_pool.disconnect)
+        thread.start()
+        thread.join()
+        return reply
+
+    client.set_response_callback("INCRBY", disconnect)
+    pipe = client.pipeline(transaction=False)
+    for _ in range(10):
+        pipe.incr("t:n")
+    with pytest.raises(ConnectionError, match="before the reply was read"):
+        pipe.execute()
+    assert one_leash.admin.get("t:n") == b"10"
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("lcs", ("idx", "t:b")),
+        ("hrandfield", ("withvalues", 2)),
+        ("zrange", ("withscores", 0, -1)),
+        ("zrandmember", ("withscores", 1)),
+        ("zunion", (["withscores"],)),
+        ("geosearch", ("t:g",)),
+    ],
+)
+def test_key_or_member_that_looks_like_an_option_is_none(
+    embedded: RealServer, method: str, arguments: tuple[Any, ...]
+) -> None:
+    """The reply has the shape of the call as it is."""
+    leash = Leash(embedded)
+    leash.load(one={"grants": [{"allow": ["read"], "keys": ["*"]}]})
+    admin = leash.admin
+    admin.set("idx", "abc")
+    admin.set("t:b", "xbc")
+    admin.hset("withvalues", mapping={"a": 1})
+    admin.zadd("withscores", {"a": 1})
+    admin.geoadd("t:g", (13.4, 52.5, "withcoord"))
+    options = {}
+    if method == "geosearch":
+        options = {"member": "withcoord", "radius": 10, "unit": "km"}
+    guarded = redis.Redis(connection_pool=keyleash.pool(embedded.url, leash.issue("one").token))
+    with redis.Redis.from_url(embedded.url) as raw:
+        expected = getattr(raw, method)(*arguments, **options)
+    assert getattr(guarded, method)(*arguments, **options) == expected
+
+
+def test_send_that_fails_does_not_show_the_token(one_leash: Leash) -> None:
+    """Frames of redis-py have the request in local variables, which error reports may show."""
+    token = one_leash.issue("one").token
+    client = keyleash.Redis(port=one_leash.server.port, token=token, single_connection_client=True)
+    client.ping()
+    socket: Any = client.connection
+    socket._sock.shutdown(SHUT_WR)
+
+    with pytest.raises(ConnectionError) as caught:
+        client.set("t:a", 1)
+    assert_unseen(token, caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_watched_transaction_of_a_fenced_agent_survives_a_load(embedded: RealServer) -> None:
+    """The user may not call the old guard any more: the watch is lost, and nothing ran."""
+    leash = FencedLeash(embedded)
+    grants = [grant("read", "write", keys="t:*")]
+    leash.load(one={"grants": grants})
+    leash.fence()
+    tries = 0
+
+    def count(pipe: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            leash.load(one={"grants": [*grants, grant("read", keys="u:*")]})
+            leash.fence()
+        pipe.multi()
+        pipe.incr("t:n")
+
+    assert leash.agent("one").transaction(count, "t:n") == [1]
+    assert tries == 2
+
+
+def test_denied_watch_names_the_command_that_was_sent(leash: Pooled) -> None:
+    """Its keys are checked by another one."""
+    with pytest.raises(keyleash.KeyNotGrantedError) as denied:
+        leash.agent("one").transaction(lambda pipe: None, "x:a")
+    assert denied.value.details == {"key": "x:a"}

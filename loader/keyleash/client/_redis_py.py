@@ -84,6 +84,17 @@ def _is_ready(connection: Any, pool: Any) -> bool:
     return ready
 
 
+def copied(pool: Any) -> Any:
+    """Return a pool with the options of *pool*, and no connection yet."""
+    other = copy.copy(pool)
+    for name in ("_condition", "_fork_lock", "_lock"):
+        if hasattr(other, name):
+            # Else those who wait for one of them would wake users of the other.
+            setattr(other, name, type(getattr(other, name))())
+    other.reset()
+    return other
+
+
 def later(connection: Any, longer_s: float) -> dict[str, float]:
     """Return options for `connection.read_response` that wait *longer_s* more than usual.
 

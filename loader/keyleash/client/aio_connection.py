@@ -18,6 +18,7 @@ from keyleash.client.guarding import (
     FinalError,
     Guarding,
     RetryWrapper,
+    cut,
     foreign_bytes,
     is_lost,
     sent,
@@ -64,8 +65,17 @@ class AsyncGuarded(Guarding):
     async def connect(self, *args: Any, **options: Any) -> Any:
         """Like redis-py's, whose own commands need no guard."""
         above: Any = super()
+        if self._is_open and self._dialogue.is_open:
+            # A pool asks for it when it hands out a connection.
+            await self.disconnect()
         with self._handshake():
             return await above.connect(*args, **options)
+
+    async def re_auth(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's, which sends AUTH when credentials are renewed."""
+        above: Any = super()
+        with self._handshake():
+            return await above.re_auth(*args, **options)
 
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Like redis-py's, whose own commands need no guard."""
@@ -90,7 +100,7 @@ class AsyncGuarded(Guarding):
         """
         above: Any = super()
         if self._dialogue.due or not self._dialogue.subscribed:
-            return bool(self._dialogue.due) or await above.can_read(*args, **options)
+            return self._dialogue.is_open or await above.can_read(*args, **options)
         (timeout_s,) = args or options.values() or (0,)
         for pause_s in self._pauses(timeout_s):
             await self._judge_again()
@@ -101,7 +111,7 @@ class AsyncGuarded(Guarding):
     async def can_read_destructive(self, *args: Any, **options: Any) -> bool:
         """Return the same; older pools ask for it."""
         above: Any = super()
-        return bool(self._dialogue.due) or await above.can_read_destructive(*args, **options)
+        return self._dialogue.is_open or await above.can_read_destructive(*args, **options)
 
     async def send_command(self, *args: Any, **options: Any) -> None:
         """Send a command through the guard, or hold it back for EXEC.
@@ -115,6 +125,7 @@ class AsyncGuarded(Guarding):
             await above.send_packed_command(self._packed_native(args), check_health)
         elif self._dialogue.is_plain(args):
             call = self._dialogue.call_of((self._encoded(args) if self._encodes else args,))
+            self._dialogue.is_cut = False
             await self._send([call], check_health)
             self._dialogue.due.append(call)
         else:
@@ -137,6 +148,8 @@ class AsyncGuarded(Guarding):
         due: Any = dialogue.due
         above: Any = super()
         if not due or self._handshakes:
+            if dialogue.is_cut and not self._handshakes:
+                raise cut()
             if dialogue.subscribed and not self._handshakes:
                 return await self._read_message(disable_decoding, options)
             return await above.read_response(disable_decoding=disable_decoding, **options)
@@ -201,6 +214,7 @@ class AsyncGuarded(Guarding):
         Returns:
             The reply, undecoded.
         """
+        self._dialogue.is_cut = False
         return await self._drive(self._dialogue.answered(call), {}, check_health=True)
 
     async def exchange(
@@ -209,6 +223,7 @@ class AsyncGuarded(Guarding):
         """Make calls in one packet; otherwise like `Dialogue.exchange`."""
         for call in calls:
             call.commands = [self._encoded(words) for words in call.commands]
+        self._dialogue.is_cut = False
         try:
             await self._drive(self._dialogue.exchange(calls, answer), {}, check_health=True)
         except BaseException:
@@ -221,6 +236,8 @@ class AsyncGuarded(Guarding):
             if not self._is_open:
                 # Each failed attempt to connect forgets what is due, so nothing may be yet.
                 await self.connect()
+            if not self._dialogue.due:
+                self._dialogue.is_cut = False
             elif check_health and self._dialogue.is_idle:
                 await self.check_health()
             await self._drive(self._dialogue.send(commands), {})
@@ -241,9 +258,13 @@ class AsyncGuarded(Guarding):
             await self.check_health()
         try:
             await above.send_packed_command(self._packed(calls), check_health=False)
-        except Exception as error:
-            # All of it may have been sent before the loss was seen.
-            raise (sent(error) if is_lost(error) else error) from None
+        except BaseException as error:
+            if is_lost(error):
+                # All of it may have been sent before the loss was seen.
+                sent(error)
+            # Without the frames that have the token in a local variable.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
 
     async def _receive(self, action: Receive, options: dict[str, Any]) -> Any:
         above: Any = super()
@@ -280,6 +301,8 @@ class AsyncGuarded(Guarding):
             check, check_health = check_health and self._dialogue.is_idle, False
             match action:
                 case Send(calls):
+                    if self._dialogue.is_cut:
+                        raise cut()
                     return await self._send(calls, check)
                 case Judge(subscriptions):
                     return await self._judge_all(subscriptions, None)

@@ -19,6 +19,7 @@ from keyleash.client.guarding import (
     Guarding,
     Lock,
     RetryWrapper,
+    cut,
     foreign_bytes,
     is_lost,
     sent,
@@ -65,8 +66,17 @@ class Guarded(Guarding):
     def connect(self, *args: Any, **options: Any) -> Any:
         """Like redis-py's, whose own commands need no guard."""
         above: Any = super()
+        if self._is_open and self._dialogue.is_open:
+            # A pool asks for it when it hands out a connection.
+            self.disconnect()
         with self._handshake():
             return above.connect(*args, **options)
+
+    def re_auth(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's, which sends AUTH when credentials are renewed."""
+        above: Any = super()
+        with self._handshake():
+            return above.re_auth(*args, **options)
 
     def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Like redis-py's, whose own commands need no guard."""
@@ -91,7 +101,7 @@ class Guarded(Guarding):
         """
         above: Any = super()
         if self._dialogue.due or not self._dialogue.subscribed:
-            return bool(self._dialogue.due) or above.can_read(*args, **options)
+            return self._dialogue.is_open or above.can_read(*args, **options)
         (timeout_s,) = args or options.values() or (0,)
         for pause_s in self._pauses(timeout_s):
             self._judge_again()
@@ -102,7 +112,7 @@ class Guarded(Guarding):
     def can_read_destructive(self, *args: Any, **options: Any) -> bool:
         """Return the same; older pools ask for it."""
         above: Any = super()
-        return bool(self._dialogue.due) or above.can_read_destructive(*args, **options)
+        return self._dialogue.is_open or above.can_read_destructive(*args, **options)
 
     def send_command(self, *args: Any, **options: Any) -> None:
         """Send a command through the guard, or hold it back for EXEC.
@@ -116,6 +126,7 @@ class Guarded(Guarding):
             above.send_packed_command(self._packed_native(args), check_health)
         elif self._dialogue.is_plain(args):
             call = self._dialogue.call_of((self._encoded(args) if self._encodes else args,))
+            self._dialogue.is_cut = False
             self._send([call], check_health)
             self._dialogue.due.append(call)
         else:
@@ -138,6 +149,8 @@ class Guarded(Guarding):
         due: Any = dialogue.due
         above: Any = super()
         if not due or self._handshakes:
+            if dialogue.is_cut and not self._handshakes:
+                raise cut()
             if dialogue.subscribed and not self._handshakes:
                 return self._read_message(disable_decoding, options)
             return above.read_response(disable_decoding=disable_decoding, **options)
@@ -202,12 +215,14 @@ class Guarded(Guarding):
         Returns:
             The reply, undecoded.
         """
+        self._dialogue.is_cut = False
         return self._drive(self._dialogue.answered(call), {}, check_health=True)
 
     def exchange(self, calls: Sequence[Call], answer: Callable[[Call, list[Any]], None]) -> None:
         """Make calls in one packet; otherwise like `Dialogue.exchange`."""
         for call in calls:
             call.commands = [self._encoded(words) for words in call.commands]
+        self._dialogue.is_cut = False
         try:
             self._drive(self._dialogue.exchange(calls, answer), {}, check_health=True)
         except BaseException:
@@ -220,6 +235,8 @@ class Guarded(Guarding):
             if not self._is_open:
                 # Each failed attempt to connect forgets what is due, so nothing may be yet.
                 self.connect()
+            if not self._dialogue.due:
+                self._dialogue.is_cut = False
             elif check_health and self._dialogue.is_idle:
                 self.check_health()
             self._drive(self._dialogue.send(commands), {})
@@ -240,9 +257,13 @@ class Guarded(Guarding):
             self.check_health()
         try:
             above.send_packed_command(self._packed(calls), check_health=False)
-        except Exception as error:
-            # All of it may have been sent before the loss was seen.
-            raise (sent(error) if is_lost(error) else error) from None
+        except BaseException as error:
+            if is_lost(error):
+                # All of it may have been sent before the loss was seen.
+                sent(error)
+            # Without the frames that have the token in a local variable.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
 
     def _receive(self, action: Receive, options: dict[str, Any]) -> Any:
         above: Any = super()
@@ -279,6 +300,8 @@ class Guarded(Guarding):
             check, check_health = check_health and self._dialogue.is_idle, False
             match action:
                 case Send(calls):
+                    if self._dialogue.is_cut:
+                        raise cut()
                     return self._send(calls, check)
                 case Judge(subscriptions):
                     return self._judge_all(subscriptions, None)

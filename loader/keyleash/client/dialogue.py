@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import ExecAbortError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error
@@ -227,6 +227,7 @@ class Dialogue:
 
     Attributes:
         due: The calls and the replies that are still to be read, in order.
+        is_cut: Whether the connection was closed before all replies were read.
         is_watching: Whether keys are watched, which another connection would not be.
         subscribed: The subscriptions, each as a command with one channel.
     """
@@ -245,11 +246,13 @@ class Dialogue:
         self._encoder = encoder
         self._is_resp3 = is_resp3
         self._clock = clock
+        self.due: deque[Call | BufferedReply] = deque()
         self.clear()
 
     def clear(self) -> None:
         """Forget everything: the connection was closed."""
-        self.due: deque[Call | BufferedReply] = deque()
+        self.is_cut = bool(self.due)
+        self.due = deque()
         self._held: list[Words] | None = None
         self.is_watching = False
         self.subscribed: dict[Words, None] = {}
@@ -462,7 +465,9 @@ class Dialogue:
         return (yield from self.answered(self.call_of([words])))
 
     def _transact(self, name: str, words: Words) -> Flow:
-        if name in ("MULTI", "WATCH") and self._held is not None:
+        if name != "WATCH" and len(apart(words)) > 1:
+            self._tell(ResponseError(f"wrong number of arguments for '{name.lower()}' command"))
+        elif name in ("MULTI", "WATCH") and self._held is not None:
             self._tell(ResponseError(f"{name} inside MULTI is not allowed"))
         elif name == "MULTI":
             self._held = []
@@ -506,7 +511,12 @@ class Dialogue:
             raise watching_sealed()
         # Any grant on the keys is enough; and the batch script is loaded before it is needed.
         keys = apart(words)[1:]
-        yield from self.answered(self.call_of([("TOUCH", *keys)], BatchMode.ALL))
+        try:
+            yield from self.answered(self.call_of([("TOUCH", *keys)], BatchMode.ALL))
+        except LeashError as denial:
+            named = {"command": "WATCH"} if "command" in denial.details else {}
+            details = {name: value for name, value in denial.details.items() if name != "item"}
+            raise type(denial)({**details, **named}, help=denial.help) from None
         yield from self._natively(apart(words))
         self.is_watching = True
 
@@ -623,11 +633,11 @@ class Dialogue:
             # What has no reply is lost with the connection, or was never sent.
             if self.due and self.due[0] is first:
                 self.due.popleft()
-        self.due.extendleft(reversed(replies))
+        reply, *others = replies
+        self.due.extendleft(reversed(others))
         unsent = next((item for item in self.due if isinstance(item, Call)), None)
         if unsent is not None:
             yield Send([unsent])
-        reply: Any = self.due.popleft()
         return reply.read_response(undecoded)
 
     def _replies(self, call: Call, undecoded: bool) -> Flow:
@@ -773,12 +783,16 @@ class Dialogue:
     def _outcome(self, call: Call, undecoded: bool) -> Flow:
         if not call.is_watched:
             return (yield Receive(undecoded))
+        queued: ResponseError | None = None
         for _ in ("MULTI", *call.commands[:1]):
             try:
                 yield Receive(is_exec=True)
-            except ResponseError:
-                continue  # EXEC reports it again.
-        found = yield Receive(undecoded, is_exec=True)
+            except ResponseError as error:
+                queued = error
+        try:
+            found = yield Receive(undecoded, is_exec=True)
+        except ExecAbortError as error:
+            raise queued or error from None
         if isinstance(found, list) and found:
             (found,) = found
             if isinstance(found, ResponseError):

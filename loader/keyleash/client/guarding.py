@@ -113,9 +113,9 @@ class Guarding:
         return (words[0], *map(self.encoder.encode, words[1:])) if self._encodes else tuple(words)
 
     def should_reconnect(self) -> bool:
-        """Return whether the last user left replies or a transaction, or redis-py asks for it."""
+        """Return whether replies were left unread, or redis-py asks for it."""
         above: Any = super()
-        return self._dialogue.is_open or above.should_reconnect()
+        return bool(self._dialogue.due) or above.should_reconnect()
 
     def register_connect_callback(self, callback: Any) -> None:
         """Like redis-py's, but deny a client-side cache, which registers one when it is made."""
@@ -214,7 +214,12 @@ def unsent(error: Any) -> Any:
     return error
 
 
-def is_lost(error: Exception) -> bool:
+def cut() -> Any:
+    """Return the error of replies that are lost, since another thread or task disconnected."""
+    return sent(RedisConnectionError("the connection was closed before the reply was read"))
+
+
+def is_lost(error: BaseException) -> bool:
     """Return whether an error says that there was no reply; its subclasses are replies."""
     return type(error) in (RedisConnectionError, RedisTimeoutError) or isinstance(error, OSError)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import redis
@@ -11,6 +10,7 @@ import redis.asyncio.sentinel
 from redis.connection import AbstractConnection, parse_url
 from redis.sentinel import SentinelConnectionPool
 
+from keyleash.client._redis_py import copied
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.connection import Guarded
 from keyleash.client.correlation import CorrelationSource
@@ -174,9 +174,7 @@ def _copied(pool: Any) -> Any:
             check_connection=pool.check_connection,
             **options,
         )
-    copied = copy.copy(pool)
-    copied.reset()
-    return copied
+    return copied(pool)
 
 
 def _guarded(mixin: type, base: type, session: Session, wait: bool | float) -> Any:

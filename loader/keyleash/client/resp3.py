@@ -20,7 +20,7 @@ def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
     shape, carried = shape_of(words[0])
     if shape is None or reply is None or isinstance(reply, Exception):
         return reply
-    arguments = [_upper(word) for word in words[1:] if isinstance(word, str | bytes)]
+    arguments = [_upper(word) for word in words[1:]]
     return shape(reply, [*carried, *arguments])
 
 
@@ -51,8 +51,37 @@ def _scores(reply: list[Any], _arguments: Any = None) -> Any:
     return [[member, _double(score)] for member, score in _pairs(reply)]
 
 
-def _with(option: str, shape: Shape) -> Shape:
-    return lambda reply, arguments: shape(reply, arguments) if option in arguments else reply
+def _with(option: str, behind: int | Callable[[list[str]], int], shape: Shape) -> Shape:
+    """Shape the reply if an option is given.
+
+    Args:
+        behind: The number of arguments that are no options, such as keys and members, or a
+            function that returns it.
+    """
+
+    def shaped(reply: Any, arguments: list[str]) -> Any:
+        first = behind if isinstance(behind, int) else behind(arguments)
+        return shape(reply, arguments) if option in arguments[first:] else reply
+
+    return shaped
+
+
+def _behind_keys(arguments: list[str]) -> int:
+    """Return the number of arguments up to the last key, where the first is the number of keys."""
+    return 1 + int(arguments[0])
+
+
+def _behind_center(arguments: list[str]) -> int:
+    """Return the number of arguments up to the member or the point that GEOSEARCH looks around."""
+    at = 1
+    while arguments[at] not in ("FROMMEMBER", "FROMLONLAT"):
+        # BYRADIUS and BYBOX may come first; their values are numbers and units.
+        at += 1
+    return at + (2 if arguments[at] == "FROMMEMBER" else 3)
+
+
+def _behind_vector(arguments: list[str]) -> int:
+    return 3 + int(arguments[2]) if arguments[1] == "VALUES" else 3
 
 
 def _popped(reply: list[Any], arguments: list[str]) -> Any:
@@ -76,11 +105,16 @@ def _xinfo(reply: Any, arguments: list[str]) -> Any:
     return info
 
 
+def _coordinates(reply: list[Any], _arguments: Any = None) -> Any:
+    return [[*found[:-1], [*map(_double, found[-1])]] for found in reply]
+
+
 def _flag(reply: Any, _arguments: Any = None) -> Any:
     return bool(reply) if isinstance(reply, int) else reply
 
 
 def _vsim(reply: list[Any], arguments: list[str]) -> Any:
+    arguments = arguments[_behind_vector(arguments) :]
     if {"WITHSCORES", "WITHATTRIBS"} <= {*arguments}:
         return {
             name: [_double(score), attributes]
@@ -91,16 +125,15 @@ def _vsim(reply: list[Any], arguments: list[str]) -> Any:
     return _map(reply) if "WITHATTRIBS" in arguments else reply
 
 
-_RANGES = ("ZRANGE", "ZREVRANGE", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZDIFF", "ZINTER", "ZUNION")
-
 _SHAPES: dict[str, Shape] = {
     "HGETALL": _map,
     "VEMB": lambda reply, arguments: (
-        [*reply[:2], *map(_double, reply[2:])] if "RAW" in arguments else [*map(_double, reply)]
+        [*reply[:2], *map(_double, reply[2:])] if "RAW" in arguments[2:] else [*map(_double, reply)]
     ),
     "VINFO": _map,
     "VLINKS": _with(
         "WITHSCORES",
+        2,
         lambda reply, _: [
             {name: _double(score) for name, score in _pairs(layer)} for layer in reply
         ],
@@ -110,41 +143,32 @@ _SHAPES: dict[str, Shape] = {
     "XREAD": lambda reply, _: dict(reply),
     "XREADGROUP": lambda reply, _: dict(reply),
     "XINFO": _xinfo,
-    "LCS": _with("IDX", _map),
-    "HRANDFIELD": _with("WITHVALUES", lambda reply, _: [list(pair) for pair in _pairs(reply)]),
+    "LCS": _with("IDX", 2, _map),
+    "HRANDFIELD": _with("WITHVALUES", 2, lambda reply, _: [list(pair) for pair in _pairs(reply)]),
     "ZADD": lambda reply, _: _double(reply),
     "ZSCORE": lambda reply, _: _double(reply),
     "ZINCRBY": lambda reply, _: _double(reply),
     "ZMSCORE": lambda reply, _: [_double(item) for item in reply],
     **dict.fromkeys(
         ("ZRANK", "ZREVRANK"),
-        _with("WITHSCORE", lambda reply, _: [reply[0], _double(reply[1])]),
+        _with("WITHSCORE", 2, lambda reply, _: [reply[0], _double(reply[1])]),
     ),
     **dict.fromkeys(
-        [
-            "ZRANGE",
-            "ZREVRANGE",
-            "ZRANGEBYSCORE",
-            "ZREVRANGEBYSCORE",
-            "ZDIFF",
-            "ZINTER",
-            "ZUNION",
-            "ZRANDMEMBER",
-        ],
-        _with("WITHSCORES", _scores),
+        ("ZRANGE", "ZREVRANGE", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE"),
+        _with("WITHSCORES", 3, _scores),
     ),
+    **dict.fromkeys(("ZDIFF", "ZINTER", "ZUNION"), _with("WITHSCORES", _behind_keys, _scores)),
+    "ZRANDMEMBER": _with("WITHSCORES", 2, _scores),
     **dict.fromkeys(("ZPOPMIN", "ZPOPMAX"), _popped),
     **dict.fromkeys(("BZPOPMIN", "BZPOPMAX"), lambda reply, _: [*reply[:2], _double(reply[2])]),
     **dict.fromkeys(
         ("ZMPOP", "BZMPOP"),
         lambda reply, _: [reply[0], [[name, _double(score)] for name, score in reply[1]]],
     ),
+    **dict.fromkeys(("GEORADIUS", "GEORADIUS_RO"), _with("WITHCOORD", 5, _coordinates)),
     **dict.fromkeys(
-        ("GEORADIUS", "GEORADIUS_RO", "GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO", "GEOSEARCH"),
-        _with(
-            "WITHCOORD",
-            lambda reply, _: [[*found[:-1], [*map(_double, found[-1])]] for found in reply],
-        ),
+        ("GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO"), _with("WITHCOORD", 4, _coordinates)
     ),
+    "GEOSEARCH": _with("WITHCOORD", _behind_center, _coordinates),
     "GEOPOS": lambda reply, _: [item and [_double(number) for number in item] for item in reply],
 }
