@@ -52,8 +52,11 @@ modules](policy.md#servers-and-modules).
 DENIED_INTRODUCTION = """\
 ## Denied
 
-These commands are denied with `COMMAND_REFUSED`, whatever the policy. So are commands that all
-grants of an identity exclude by `only:` or `except:`.
+Guards deny these commands with `COMMAND_REFUSED`, whatever the policy. So they do commands that all
+grants of an identity exclude by `only:` or `except:`. The
+[Python client](client.md#guarded-connections) answers some of them itself: WATCH and transactions,
+KEYS, INFO, the part of CLIENT that is about its own connection, and
+[approved scripts](scripts.md).
 """
 
 VECTOR_SETS_NOTE = """

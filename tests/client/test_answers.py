@@ -53,8 +53,9 @@ def test_keys_in_a_pipeline_is_denied_with_the_alternative(leash: Pooled) -> Non
     """It would be several calls there."""
     leash.load(one=SCANNING)
 
-    with pytest.raises(keyleash.CommandRefusedError, match="SCAN"):
-        leash.agent("one").pipeline().get("t:a").keys("t:*").execute()
+    for transaction in (True, False):
+        with pytest.raises(keyleash.CommandRefusedError, match="SCAN"):
+            leash.agent("one").pipeline(transaction=transaction).keys("t:*").execute()
 
 
 @pytest.mark.parametrize("label", find_server_binaries())

@@ -14,12 +14,13 @@ import keyleash
 from client.alike import Awaited
 from keyleash.audit import read_denials, read_events
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
+from keyleash.commands.locks import EXTEND, RELEASE
 from keyleash.policy.scripts import MARK, stored_texts
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import guard_record, read_active
 from keyleash.store.wire import Transport
 from support.fences import FencedLeash
-from support.leash import NAMES
+from support.leash import NAMES, Leash
 from support.sealed import SEALED
 from support.servers import RealServer
 
@@ -372,3 +373,54 @@ def test_doctor_finds_nothing_wrong_with_scripts(embedded: RealServer) -> None:
     found = keyleash.Operator(leash.admin, actor="ops").doctor().findings
     codes = {item.code for item in found}
     assert not {code for code in codes if "script" in code or "guard" in code}, found
+
+
+@pytest.mark.parametrize("keys", ["5", " 1", "-1", "1.5", "x"])
+def test_number_of_keys_that_is_none_is_denied(one_leash: Leash, keys: str) -> None:
+    """A server does not run such a call either."""
+    client = scripted(one_leash, COUNT)
+    with pytest.raises(redis.ResponseError):
+        client.execute_command("EVAL", COUNT, keys, "app:n")
+    assert one_leash.admin.get("app:n") is None
+
+
+def test_script_is_charged_for_what_options_of_its_commands_do(one_leash: Leash) -> None:
+    """SORT reads, and writes with STORE."""
+    sort = "return redis.call('SORT', KEYS[1], 'STORE', KEYS[2])"
+    client = scripted(one_leash, sort, budget={"writes": "1/day"})
+    one_leash.admin.rpush("app:l", 2, 1)
+    assert client.eval(sort, 2, "app:l", "app:s") == 2
+    with pytest.raises(keyleash.BudgetExhaustedError):
+        client.eval(sort, 2, "app:l", "app:s")
+
+
+def test_operand_of_a_script_is_one_value(one_leash: Leash) -> None:
+    """A function that returns two is cut to the first, as in Lua."""
+    text = "return 'app:' .. ('A-B'):gsub('-', ':') .. string.upper('x')"
+    assert scripted(one_leash, text).eval(text, 0) == b"app:A:BX"
+
+
+def test_lock_with_wrong_arguments_is_an_error_of_its_call(one_leash: Leash) -> None:
+    """The connection stays usable for locks."""
+    one_leash.load(one={"grants": [{"allow": ["read", "write", "delete"], "keys": ["t:*"]}]})
+    client: Any = one_leash.agent("one")
+    lock = client.lock("t:lock", timeout=10)
+    lock.acquire()
+    with pytest.raises(redis.ResponseError, match="not an integer"):
+        client.evalsha(EXTEND, 1, "t:lock", lock.local.token, "abc", "0")
+    with pytest.raises(redis.ResponseError, match="too few"):
+        client.evalsha(RELEASE, 0)
+    assert lock.reacquire() is True
+    lock.release()
+
+
+def scripted(leash: Leash, text: str, **rules: Any) -> Any:
+    """Return a client of an identity whose only script has the text."""
+    grant = {"allow": ["read", "write", "delete"], "keys": ["app:*"], "scripts": ["s"]}
+    document = {
+        "version": 1,
+        "scripts": {"s": {"file": "s.lua"}},
+        "identities": {"one": {"kind": "machine", "grants": [grant], **rules}},
+    }
+    leash.load(f"{json.dumps(document)}\n{MARK}{json.dumps(['s.lua', text])}")
+    return leash.client(leash.issue("one").token)

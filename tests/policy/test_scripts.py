@@ -174,3 +174,33 @@ def test_plan_marks_further_scripts_as_widening(
 
     found = [(change.widens, change.narrows) for item in diff.identities for change in item.changes]
     assert found == ([] if marks is None else [marks])
+
+
+@pytest.mark.parametrize(("entry", "found"), [("s.lua", "the text `s.lua`"), (None, "nothing")])
+def test_script_that_is_no_mapping_is_a_located_error(
+    tmp_path: Path, entry: Any, found: str
+) -> None:
+    """The path alone is an easy slip."""
+    text = document([]).replace('"scripts": {}', f'"scripts": {{"s": {json.dumps(entry)}}}')
+    text = text.replace('"scripts": []', '"only": ["GET"]')
+    code, message, help = problem_of(text, tmp_path)
+    assert (code, help) == ("wrong-type", "write it like `s: {file: s.lua}`")
+    assert message.startswith("`s` must be a mapping")
+    assert found in message or entry is None
+
+
+@pytest.mark.parametrize("name", ["redis-py-lock", "rq"])
+def test_script_with_the_name_of_a_bundle_is_an_error(tmp_path: Path, name: str) -> None:
+    """A grant that names it would not say which one it approves."""
+    (tmp_path / "s.lua").write_text("return 1")
+    with pytest.raises(PolicyError) as caught:
+        parsed(document([name], {name: "s.lua"}), tmp_path)
+    assert caught.value.problems[0].code == "reserved-script"
+
+
+@pytest.mark.parametrize(
+    "comment", ["files are here", "{}", '["x"]', '["s.lua", 5]', '["s.lua", "\\u0100"]', "null"]
+)
+def test_comment_that_looks_like_a_stored_text_is_a_comment(comment: str) -> None:
+    """Only a list of a file and its bytes is one."""
+    assert stored_texts(f"#script {comment}\nversion: 1\n") == {}

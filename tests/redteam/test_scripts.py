@@ -182,6 +182,11 @@ HARMLESS = {
     "lost script": "return redis.error_reply('NOSCRIPT No matching script')",
     "read-only": "error({err = 'READONLY x'})",
     "missing function": "return {err = 'ERR Function not found'}",
+    "denial behind a code": "return {err = 'ERR LEASH POLICY_STALE'}",
+    "denial behind two codes": "return {err = 'ERR ERR LEASH TOKEN_EXPIRED'}",
+    "lost script before a NUL": "return {err = 'NOSCRIPT\\0 x'}",
+    "missing function with a line": "return {err = 'ERR Function not found\\n'}",
+    "missing function with a NUL": "return {err = 'ERR Function not found\\0'}",
     "function": "return function() end",
     "library": "return redis",
     "null": "return cjson.null",
@@ -309,7 +314,9 @@ def test_reply_of_a_script_never_says_that_nothing_ran(stage: Stage, text: str) 
     reply = stage.run(text)
 
     assert_kept(stage, reply)
-    assert not str(reply).startswith((DENIED, "NOSCRIPT", "No matching", "READONLY", "Function"))
+    assert not str(reply).startswith(
+        ("LEASH", DENIED, "NOSCRIPT", "No matching", "READONLY", "Function")
+    )
     assert stage.run(HARMLESS["libraries"]) == 1
 
 

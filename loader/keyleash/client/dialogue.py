@@ -118,7 +118,13 @@ def _first(name: str | bytes) -> str:
 
 
 class Packed(list[Words]):
-    """Commands that redis-py packed: they become bytes when they are sent."""
+    """Commands that redis-py packed: they become bytes when they are sent.
+
+    Attributes:
+        is_pipeline: Whether they were packed as a pipeline.
+    """
+
+    is_pipeline = False
 
 
 @dataclass(slots=True)
@@ -315,6 +321,7 @@ class Dialogue:
     def send(self, commands: Sequence[Words]) -> Flow:
         """Send commands, or hold them back until EXEC; a reply to each becomes due."""
         loose: list[Words] = []
+        is_pipeline = getattr(commands, "is_pipeline", False)
         for words in commands:
             role = role_of(words[0])
             if self.session.guard is None and takes_lock(words):
@@ -325,7 +332,7 @@ class Dialogue:
                 yield from self._send_loose(loose)
                 loose = []
                 yield from self._transact(_first(words[0]), words)
-            elif role is Role.SUBSCRIPTION and (self._held is not None or len(commands) > 1):
+            elif role is Role.SUBSCRIPTION and (self._held is not None or is_pipeline):
                 raise unscoped(
                     _first(words[0]),
                     "a subscription is no part of a pipeline or transaction",
@@ -338,7 +345,7 @@ class Dialogue:
                 yield from self._send_loose(loose)
                 loose = []
                 yield from self._send_script(apart(words))
-            elif len(commands) == 1 and role is not None:
+            elif role is not None and not is_pipeline:
                 yield from self._send_special(role, words)
             else:
                 loose.append(words)

@@ -107,7 +107,9 @@ class Guarding:
 
     def pack_commands(self, commands: Iterable[Sequence[Any]]) -> Packed:
         """Return commands for `send_packed_command`."""
-        return Packed(map(self._encoded if self._encodes else tuple, commands))
+        packed = Packed(map(self._encoded if self._encodes else tuple, commands))
+        packed.is_pipeline = True
+        return packed
 
     def _encoded(self, words: Sequence[Any]) -> Words:
         return (words[0], *map(self.encoder.encode, words[1:])) if self._encodes else tuple(words)

@@ -29,10 +29,10 @@ class ScriptCall(NamedTuple):
 
 def script_call_of(name: str, arguments: Sequence[Argument]) -> ScriptCall | None:
     """Return the script that EVAL or EVALSHA calls; None if the call is malformed."""
-    try:
-        count = int(arguments[1])
-        script = arguments[0]
-    except (IndexError, ValueError):
+    if len(arguments) < 2 or not as_bytes(arguments[1]).isdigit():
+        return None
+    script, count = arguments[0], int(as_bytes(arguments[1]))
+    if count > len(arguments) - 2:
         return None
     digest = _digest(script) if name.startswith("EVALSHA") else digest_of(script)
     return ScriptCall(digest, arguments[2 : 2 + count], arguments[2 + count :])
@@ -85,7 +85,13 @@ def change_lock(
         ask: Makes a guarded call; its reply is not decoded.
         change: Makes a call that ends the watch; returns None if the key changed before.
     """
+    if not script.keys or len(script.arguments) < (3 if script.digest == EXTEND else 1):
+        raise ResponseError("too few keys or arguments for a script of redis-py's Lock")
     (key, *_), (token, *rest) = script.keys, script.arguments
+    try:
+        life_ms = 0 if script.digest == RELEASE else int(rest[0])
+    except (IndexError, ValueError):
+        raise ResponseError("value is not an integer or out of range") from None
     while True:
         yield from watch(key)
         try:
@@ -102,7 +108,7 @@ def change_lock(
         words: Words = ("DEL", key)
         if script.digest != RELEASE:
             is_added = script.digest == EXTEND and as_bytes(rest[1]) == b"0"
-            words = ("PEXPIRE", key, int(rest[0]) + (left_ms if is_added else 0))
+            words = ("PEXPIRE", key, life_ms + (left_ms if is_added else 0))
         try:
             is_done = (yield from change(words)) is not None
         except LeashError:

@@ -534,8 +534,10 @@ class _Parser:
                 self._out.insert(start, f"{JOIN}(")
                 while self._is(".."):
                     self._at += 1
-                    self._emit(",")
+                    # In brackets, since a call counts for one value as an operand.
+                    self._emit(",(")
                     self._expression(right)
+                    self._emit(")")
                 self._emit(")")
             else:
                 self._take()

@@ -99,6 +99,8 @@ def _expectation(path: Path) -> tuple[str, str]:
             return "a mapping", "version: 1"
         case ("identities", name):
             return "a mapping", f"{name}: {{kind: machine, grants: […]}}"
+        case ("scripts", str(name)):
+            return "a mapping", f"{name}: {{file: {name}.lua}}"
         case ("identities", _, "accept", finding):
             return "text", f'{finding}: "it runs once a day"'
         case (*_, str(field), int()) if field in PARTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
@@ -59,6 +60,14 @@ class ScriptReader:
         self._stored = stored_texts(text)
         self._known: dict[str, tuple[Script, ...]] = {OF_LOCKS: LOCKS}
         for name, entry in (node.fields if node else {}).items():
+            if name == OF_LOCKS or name in BUNDLES:
+                problems.add(
+                    "reserved-script",
+                    f"{quote(name)} is the name of a bundle",
+                    entry.span,
+                    "give the script another name, or leave it out and name the bundle in a grant",
+                )
+                continue
             self._known[name] = tuple(self._read(name, entry))
 
     def grant(self, node: YamlNode | None) -> tuple[Script, ...]:
@@ -131,8 +140,15 @@ def approved(name: str, source: str, file: str, span: Span | None = None) -> Scr
 
 def stored_texts(document: str) -> Mapping[str, str]:
     """Return the texts that a stored document has, by file."""
-    lines = (line for line in document.splitlines() if line.startswith(MARK))
-    return dict(json.loads(line.removeprefix(MARK)) for line in lines)
+    found: dict[str, str] = {}
+    for line in document.splitlines():
+        # Others are comments of the author.
+        with suppress(ValueError):
+            entry = json.loads(line.removeprefix(MARK)) if line.startswith(MARK) else None
+            match entry:
+                case [str(file), str(text)] if all(ord(letter) < 256 for letter in text):
+                    found[file] = text
+    return found
 
 
 def with_texts(document: str, policy: Policy) -> str:

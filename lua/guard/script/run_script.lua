@@ -21,7 +21,10 @@ local result = (function()
     found = 'ERR user_script: ' .. string.gsub(type(found) == 'string' and found or 'the script raised a value that is no text', '^[%w_@]+:%d+: ', '') .. ' script: ' .. digest
   end
   -- A client repeats a call on a reply that says that nothing ran; only a denial has the guard's mark.
-  if find(found, '^LEASH') and not raised[found] or find({{ nothing_ran }}, ' ' .. string.match(found, '^%S*') .. ' ', 1, true) or found == 'ERR Function not found' then
+  -- The server cuts it at a NUL and a line, and clients remove its code ERR.
+  local plain, codes = string.gsub(string.match(string.sub(found, 1, 200), '^[%s%-]*([^%z\r\n]*)'), '^ERR%s+', '')
+  while codes > 0 do plain, codes = string.gsub(plain, '^ERR%s+', '') end
+  if not raised[found] and (find(plain, '^LEASH') or find({{ nothing_ran }}, ' ' .. string.match(plain, '^%S*') .. ' ', 1, true) or find(plain, '^Function not found')) then
     found = 'ERR user_script: ' .. found
   end
   return { err = found }
