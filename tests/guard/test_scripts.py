@@ -414,6 +414,15 @@ def test_lock_with_wrong_arguments_is_an_error_of_its_call(one_leash: Leash) -> 
     lock.release()
 
 
+def test_denied_command_of_a_script_has_its_own_reason(one_leash: Leash) -> None:
+    """The script is approved; its command is not for agents."""
+    client = scripted(one_leash, "return redis.call('FLUSHALL')")
+    with pytest.raises(keyleash.CommandRefusedError) as denied:
+        client.eval("return redis.call('FLUSHALL')", 0)
+    assert denied.value.details["command"] == "FLUSHALL"
+    assert "SCAN" in denied.value.details["reason"]
+
+
 def scripted(leash: Leash, text: str, **rules: Any) -> Any:
     """Return a client of an identity whose only script has the text."""
     grant = {"allow": ["read", "write", "delete"], "keys": ["app:*"], "scripts": ["s"]}

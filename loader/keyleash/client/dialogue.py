@@ -822,7 +822,9 @@ class Dialogue:
     def _with_script(words: Words, denial: CommandRefusedError) -> CommandRefusedError:
         """Return the denial of a command; of a script with its digest."""
         digest = unapproved_script(_first(words[0]), words[1:])
-        return unapproved(digest, denial) if digest else denial
+        # Otherwise the script ran, and one of its commands was denied.
+        is_of_script = role_of(denial.details.get("command", "")) is Role.SCRIPT
+        return unapproved(digest, denial) if digest and is_of_script else denial
 
     def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
         for pause_s in pauses():
