@@ -43,7 +43,15 @@ REPLIES = (
     "return {1, 2.9, 'a', false, true, {2, {3}}, redis.status_reply('FINE'), cjson.encode({a = 1}),"
     " #ARGV, redis.call('TYPE', KEYS[1]).ok}"
 )
-TEXTS = [MOVE, COUNT, PEEK, WRITE_AND_FAIL, SORTED, REPLIES]
+LIBRARIES = (
+    "local t = {'a', 'c'} table.insert(t, 2, 'b') table.insert(t, '4', 'd') table.remove(t, 1)"
+    " local ok, raised = pcall(function() error('why') end)"
+    " return {string.find('a1', 1), string.match('k=v', '^(.-)=(.*)$'), table.concat(t, '-', 1, 2),"
+    " string.gsub('a1b1', 1, 2), string.rep('x', -1), (string.rep('ab', '2')), unpack({1, 2}, 2),"
+    " string.find('a.b', '.', 1, true), 'a' < 'b', string.match(12, '%d$'),"
+    " string.find(raised, 'why') > 3}"
+)
+TEXTS = [MOVE, COUNT, PEEK, WRITE_AND_FAIL, SORTED, REPLIES, LIBRARIES]
 
 
 class ScriptLeash(FencedLeash):
@@ -114,6 +122,14 @@ def test_replies_are_those_of_a_raw_connection(leash: ScriptLeash) -> None:
     raw = leash.admin.eval(REPLIES, 1, "app:none", "x", "y")
 
     assert leash.redis().eval(REPLIES, 1, "app:none", "x", "y") == raw
+
+
+def test_libraries_do_what_those_of_a_raw_connection_do(leash: ScriptLeash) -> None:
+    """Numbers as patterns and texts as numbers, places in lists, comparisons and errors."""
+    raw = leash.admin.eval(LIBRARIES, 0)
+
+    assert leash.redis().eval(LIBRARIES, 0) == raw
+    assert len(raw) == 11
 
 
 def test_event_of_a_script_has_its_commands_in_their_order(leash: ScriptLeash) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from lupa import lua51
@@ -13,13 +14,13 @@ PRELUDE = """
 local function base(item) return type(item) == 'string' and string or item end
 return function(text)
   local run = assert(loadstring(
-    'local __t, __v, __c, __m, __b, redis, KEYS, ARGV = ... ' .. text))
+    'local __t, __v, __c, __m, __b, __l, redis, KEYS, ARGV = ... ' .. text))
   local function join(...) return table.concat({ ... }) end
   local function method(item, name, ...) return base(item)[name](item, ...) end
   local redis = { call = function(...) return table.concat({ ... }, ' ') end }
   redis.pcall = redis.call
   local function pass(...) return ... end
-  return run(function() end, pass, join, method, base, redis, { 'k1', 'k2' }, { '7', 'b' })
+  return run(function() end, pass, join, method, base, pass, redis, { 'k1', 'k2' }, { '7', 'b' })
 end
 """
 
@@ -35,6 +36,11 @@ SAME = {
     "precedence": "return 2 ^ -3 ^ 2 * -4 .. 'x' .. 1 + 2 .. (not nil == true and 'y' or 'z')",
     "unary": "return - - 5 - -2 * #'abc' % 2",
     "comparison of joined texts": "return tostring('a' .. 'b' < 'a' .. 'c' == true)",
+    "comparisons": "local a, b, n = 'a', 'b', 0 local function f() n = n + 1 return n end"
+    " return {tostring(a < b), tostring(a >= b), tostring(f() < f()), tostring(f() > f()),"
+    " tostring(#a <= 1 and not (b < a) == (1 < 2)), tostring(a .. 'x' < 1 .. a)}",
+    "a statement in parentheses": "local t = {} for i = 1, 2 do (t or {})[i] = i end"
+    " (function(...) (t or {})[3] = ... end)(3) return t".replace(" (function", "; (function"),
     "escapes": r"""return '\a\65\0659\\\'\"\x\
 \z' .. "a'b" .. '\t\n\0end'""",
     "long text": "return [==[\nfirst ]] ]=]\nsecond]==] .. [[\\n]]",
@@ -131,6 +137,25 @@ def test_global_that_the_sandbox_lacks_is_denied(name: str) -> None:
             sandboxed(text.encode())
 
 
+def test_longer_body_counts_more_in_each_round() -> None:
+    """Statements, tables and functions of a loop, its condition, and the body of a function."""
+
+    def units(text: str) -> int:
+        found = re.search(r"__t\((\d+)\)", sandboxed(text.encode()).body)
+        assert found is not None
+        return int(found[1])
+
+    assert units("for i = 1, 9 do end") == 1
+    for text in (
+        f"local n = 0 for i = 1, 9 do {'n = n + 1 ' * 1000} end",
+        f"local t for i = 1, 9 do t = {{{'{},' * 1000}}} end",
+        f"local n = 0 while {'n == 0 and ' * 1000} n do end",
+        f"local n = 0 repeat until {'n == 0 and ' * 1000} n",
+        f"local n = 0 local function f(...) {'n = n + 1 ' * 1000} end f()",
+    ):
+        assert units(text) > 200
+
+
 def test_text_that_is_too_large_is_denied() -> None:
     with pytest.raises(LuaError, match="more than 65536"):
         sandboxed(b" " * (MAX_BYTES + 1))
@@ -201,5 +226,5 @@ def test_damaged_text_is_read_or_denied_and_nothing_else() -> None:
             continue
         read += 1
         assert body.isascii()
-        assert check(f"return function(__t, __v, __c, __m, __b)\n{body}\nend"), "".join(text)
+        assert check(f"return function(__t, __v, __c, __m, __b, __l)\n{body}\nend"), "".join(text)
     assert read > 100

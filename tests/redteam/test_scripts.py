@@ -172,6 +172,44 @@ ENDLESS = {
     "packed": "while true do struct.pack(string.rep('i', 100), unpack({})) end",
     "hashed": "local s = string.rep('x', 1e6) while true do redis.sha1hex(s) end",
     "read again and again": "while true do local v = redis.call('GET', 'app:long') end",
+    "literal pattern": "local s = string.rep('a', 60000)"
+    " return string.match(s, string.rep('a', 50000) .. 'b')",
+    "pattern with a long set": "local s = string.rep('b', 40000)"
+    " return string.find(s, '[' .. string.rep('a', 40000) .. ']')",
+    "literal search": "local s = string.rep('a', 200000)"
+    " return string.find(s, string.rep('a', 100000) .. 'b')",
+    "replaced by a long set": "local s = string.rep('a', 40000)"
+    " return s:gsub('[' .. string.rep('b', 20000) .. ']', '')",
+    "anchor that is none": "return string.gmatch(string.rep('^', 1500), '^.-^.-#')",
+    "pattern with a captured text": "return string.find(string.rep('a', 1800), '(.-)%1b')",
+    "inserted behind 32 bits": "local t = {} table.insert(t, 2^32 - 3e6, 1)",
+    "inserted far behind": "local t = {} table.insert(t, 2^32 + 1, 1)",
+    "inserted at no number": "local t = {} table.insert(t, 0/0, 1)",
+    "removed behind 32 bits": "local t = {1, 2} table.remove(t, 2^32 + 1)",
+    "joined behind 32 bits": "local s, t = string.rep('x', 1e6), {}"
+    " for i = 1, 200 do t[i] = s end return #table.concat(t, '', 2^32 + 1, 200)",
+    "joined in full": "local s, t = string.rep('x', 1e6), {}"
+    " for i = 1, 200 do t[i] = s end return #table.concat(t, '', '1', '200')",
+    "unpacked behind 32 bits": "return unpack({1, 2}, 2^32 + 1, 2^32 + 2)",
+    "repeated below 32 bits": "return #string.rep('x', -2^32 + 2e7)",
+    "method below 32 bits": "return #(('x'):rep(-2^32 + 2e7))",
+    "repeated by no number": "return #string.rep('x', 0/0)",
+    "compared": "local a = string.rep('x', 2e6) local b = a .. 'y'"
+    " while true do local c = a < b end",
+    "compared from the right": "local a = string.rep('x', 2e6) local b = a .. 'y'"
+    " while true do local c = 'x' and b >= a end",
+    "sorted long texts": "local p, t = string.rep('x', 20000), {}"
+    " for i = 1, 300 do t[i] = p .. i * 7919 % 1000 end while true do table.sort(t) end",
+    "constructors": "local t = {} for i = 1, 1000 do t[i] = {" + "{}," * 2000 + "} end",
+    "long bodies": "local n = 0 for i = 1, 20000 do " + "n=n+1 " * 4000 + "end return n",
+    "long function": "local n = 0 local function f() " + "n=n+1 " * 4000 + "end"
+    " for i = 1, 20000 do f() end return n",
+    "raised long texts": "local s = string.rep('x', 2e6)"
+    " while true do pcall(function() error(s) end) end",
+    "error replies": "local s = string.rep('x', 2e6) while true do redis.error_reply(s) end",
+    "many tables of MessagePack": "local s = '\\221\\0\\15\\0\\0' .. string.rep('\\144', 983040)"
+    " return #cmsgpack.unpack(s)",
+    "many tables of JSON": "return #cjson.decode('[' .. string.rep('{},', 400000) .. '1]')",
     "bytes": "local s = string.rep('x', 5000) while true do string.byte(s, 1, -1) end",
 }
 """Texts without an end, or that make more than a server has."""
@@ -304,7 +342,14 @@ def test_script_without_an_end_is_ended(stage: Stage, text: str) -> None:
     assert_kept(stage, reply)
     assert any(
         word in str(reply)
-        for word in ("WORK_TOO_LARGE", "ARGS_TOO_MANY", "overflow", "nested", "bad argument")
+        for word in (
+            "WORK_TOO_LARGE",
+            "ARGS_TOO_MANY",
+            "overflow",
+            "nested",
+            "bad argument",
+            "out of range",
+        )
     ), reply
 
 

@@ -39,11 +39,13 @@ FUNCTIONS = frozenset((
 ))  # fmt: skip
 """The global functions of the sandbox."""
 
-TICK, TICKS, JOIN, METHOD, BASE = "__t", "__v", "__c", "__m", "__b"
-"""Functions of the sandbox that written texts call: one round; `...` and its rounds; `a .. b`;
-`a:name()`; a value whose member is read."""
-OWN = (TICK, TICKS, JOIN, METHOD, BASE)
+TICK, TICKS, JOIN, METHOD, BASE, LEFT = "__t", "__v", "__c", "__m", "__b", "__l"
+"""Functions of the sandbox that written texts call: one round and its units; `...` and its units;
+`a .. b`; `a:name()`; a value whose member is read; the left side of a comparison."""
+OWN = (TICK, TICKS, JOIN, METHOD, BASE, LEFT)
 
+TOKENS_OF_A_UNIT = 16
+"""Tokens of the body of a loop or function that one more unit counts in each round."""
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 100
 """Lua nests up to 200 levels; what is written nests deeper than what was read."""
@@ -67,6 +69,8 @@ _PRIORITIES: dict[str, tuple[int, int]] = {
     "or": (1, 1),
 }
 _UNARY = 8
+_ORDERS = ("<", "<=", ">", ">=")
+_ARITHMETIC = ("+", "-", "*", "/", "%", "^", "..")
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--(?!\[=*\[)[^\r\n]*)
     |(?P<long>(?:--)?\[(?P<level>=*)\[(?:.*?)\](?P=level)\])
@@ -349,18 +353,27 @@ class _Parser:
 
     # Statements.
 
-    def _block(self, *declared: _Token, tick: str = "") -> None:
-        """Read statements up to the end of the block."""
+    def _block(self, *declared: _Token, ticks_from: int | None = None) -> None:
+        """Read statements up to the end of the block, whose rounds count from a token on."""
         self._deeper()
         scope = self._functions[-1].scopes
         scope.append(set())
         for token in declared:
             self._declare(token)
-        if tick:
-            self._emit(tick)
+        place = len(self._out)
         self._statements()
+        if ticks_from is not None:
+            self._tick(place, ticks_from)
         scope.pop()
         self._depth -= 1
+
+    def _tick(self, place: int, start: int) -> None:
+        """Write the count of a round, whose tokens begin at *start*."""
+        tokens = self._all[start : self._at]
+        # A round makes each table and function of its text.
+        made = sum(token.kind == "sign" and token.text in ("{", "function") for token in tokens)
+        units = 1 + made + len(tokens) // TOKENS_OF_A_UNIT
+        self._out.insert(place, f"{TICK}({units});")
 
     def _statements(self) -> None:
         while not self._is("end", "else", "elseif", "until") and self._next.kind != "end":
@@ -388,10 +401,11 @@ class _Parser:
                 case "if":
                     return self._if()
                 case "while":
+                    start = self._at
                     self._take()
                     self._expression()
                     self._expect("do")
-                    self._loop()
+                    self._loop(start)
                     self._expect("end")
                     return None
                 case "do":
@@ -422,9 +436,9 @@ class _Parser:
             self._block()
         self._expect("end")
 
-    def _loop(self, *declared: _Token) -> None:
+    def _loop(self, start: int, *declared: _Token) -> None:
         self._functions[-1].loops += 1
-        self._block(*declared, tick=f"{TICK}()")
+        self._block(*declared, ticks_from=start)
         self._functions[-1].loops -= 1
 
     def _repeat(self) -> None:
@@ -434,11 +448,12 @@ class _Parser:
         function.scopes.append(set())
         self._deeper()
         function.loops += 1
-        self._emit(f"{TICK}()")
+        place, start = len(self._out), self._at
         self._statements()
         function.loops -= 1
         self._expect("until")
         self._expression()
+        self._tick(place, start)
         self._depth -= 1
         function.scopes.pop()
 
@@ -458,7 +473,7 @@ class _Parser:
             self._expressions()
         self._expect("do")
         self._functions[-1].hidden += 3
-        self._loop(*names)
+        self._loop(self._at, *names)
         self._functions[-1].hidden -= 3
         self._expect("end")
 
@@ -519,7 +534,7 @@ class _Parser:
 
     def _expression(self, limit: int = 0) -> None:
         self._deeper()
-        start = len(self._out)
+        start, is_left = len(self._out), True
         if self._is("not", "-", "#"):
             self._take()
             self._expression(_UNARY)
@@ -540,9 +555,19 @@ class _Parser:
                     self._emit(")")
                 self._emit(")")
             else:
+                # What was compared is no text, so a chain of comparisons nests no deeper.
+                if is_left and operator in _ORDERS and not self._is_number_next():
+                    is_left = False
+                    self._out.insert(start, f"{LEFT}(")
+                    self._emit(")")
                 self._take()
                 self._expression(right)
         self._depth -= 1
+
+    def _is_number_next(self) -> bool:
+        """Return whether the operand after the next token is a number."""
+        after = self._all[self._at + 1 : self._at + 3]
+        return after[0].kind == "number" and after[-1].text not in _ARITHMETIC
 
     def _simple(self) -> None:
         if self._next.kind in ("number", "string") or self._is("nil", "true", "false"):
@@ -590,7 +615,9 @@ class _Parser:
             if self._is(")"):
                 raise self._unexpected()
         self._expect(")")
-        self._block(tick=f"{TICKS}(...)" if function.is_vararg else f"{TICK}()")
+        if function.is_vararg:
+            self._emit(f"{TICKS}(...);")
+        self._block(ticks_from=self._at)
         self._expect("end")
         self._functions.pop()
 
@@ -652,8 +679,8 @@ class _Parser:
         """Read the arguments of `redis.call`, and note the command."""
         if self._all[self._at - 1].text not in ("call", "pcall"):
             return False
-        following = self._all[self._at + 1]
-        if not self._is("(") or following.kind != "string":
+        # Nothing follows the end of the text.
+        if not self._is("(") or (following := self._all[self._at + 1]).kind != "string":
             self._commands = None
             return False
         # A name that goes on is computed.

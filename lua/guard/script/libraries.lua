@@ -1,8 +1,8 @@
 -- libraries: make the libraries of a script: functions that cost more than a unit count their work.
--- in:  strings, spend, size, sizes, counted, measure, steps, perform, raised
--- out: strings, tables, maths, bits, json, msgpack, structs, library, next_of, pairs_of, select_of,
+-- in:  strings, spend, size, sizes, counted, whole, measure, steps, perform, raised
+-- out: strings, tables, maths, bits, json, msgpack, structs, library, error_of, next_of, pairs_of, select_of,
 --      tonumber_of, unpack_of, copy, words, raised
-local tables, maths, bits, json, msgpack, structs, unpack_of, select_of, tonumber_of, next_of, pairs_of
+local tables, maths, bits, json, msgpack, structs, unpack_of, select_of, tonumber_of, error_of, next_of, pairs_of
 --% if "string" in uses
 --% include "script/strings.lua"
 --% endif
@@ -11,6 +11,7 @@ local tables, maths, bits, json, msgpack, structs, unpack_of, select_of, tonumbe
 --% endif
 --% if "unpack" in uses
 unpack_of = function(list, from, to)
+  from, to = whole(from), whole(to)
   spend(1 + math.max(0, (to or #list) - (from or 1)) / 8)
   return unpack(list, from, to)
 end
@@ -19,6 +20,14 @@ end
 select_of = function(place, ...)
   spend(1 + select('#', ...) / 8)
   return select(place, ...)
+end
+--% endif
+--% if "error" in uses
+-- An error puts its place before the text, which copies it.
+error_of = function(message, level)
+  level = whole(level) or 1
+  spend(1 + size(message) / 64)
+  error(message, level > 0 and level + 1 or level)
 end
 --% endif
 --% if "tonumber" in uses
@@ -47,12 +56,13 @@ maths, bits = copied(math, {{ members.math }}), copied(bit, {{ members.bit }})
 --% endif
 local function decoded(text) return size(text) * 4 end
 --% if "cjson" in uses or "cmsgpack" in uses
+-- Three bytes of JSON and one of MessagePack may be a table.
 local function encoded(...)
   measure({ ... }, 0)
   return 0
 end
-json = { null = cjson.null, encode = counted(cjson.encode, encoded), decode = counted(cjson.decode, decoded) }
-msgpack = { pack = counted(cmsgpack.pack, encoded), unpack = counted(cmsgpack.unpack, decoded) }
+json = { null = cjson.null, encode = counted(cjson.encode, encoded), decode = counted(cjson.decode, function(text) return size(text) * 16 end) }
+msgpack = { pack = counted(cmsgpack.pack, encoded), unpack = counted(cmsgpack.unpack, function(text) return size(text) * 64 end) }
 --% endif
 --% if "struct" in uses
 structs = {}
@@ -60,7 +70,7 @@ structs.size = counted(struct.size, sizes)
 structs.pack = counted(struct.pack, function(format, ...) return size(format) * 32 + sizes(...) end)
 structs.unpack = counted(struct.unpack, function(...) return sizes(...) * 4 end)
 --% endif
-local library = { status_reply = redis.status_reply, error_reply = redis.error_reply, LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
+local library = { status_reply = counted(redis.status_reply, size), error_reply = counted(redis.error_reply, size), LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
 local function run_command(...)
   local words, count = { ... }, select('#', ...)
   spend({{ command_units }} + sizes(...) / 64)

@@ -1,6 +1,7 @@
--- sandbox: bound the work of a script. A round of a loop, a call and 64 bytes of text are a unit.
+-- sandbox: bound the work of a script. A round of a loop, a call and 64 bytes of text are a unit, and a
+-- round has further units for the length of its body.
 -- in:  raised
--- out: steps, spend, size, sizes, counted, tick, ticks, join, base, method, measure, strings,
+-- out: steps, spend, size, sizes, counted, tick, ticks, join, base, compared, whole, method, measure, strings,
 --      raised
 --
 -- Once the units are used up, every further round raises, so `pcall` cannot go on.
@@ -13,8 +14,8 @@ local function spend(units)
     error({ err = line }, 0)
   end
 end
-local function tick()
-  steps = steps + 1
+local function tick(units)
+  steps = steps + units
   if steps > {{ work_limit }} then spend(0) end
 end
 local function ticks(...)
@@ -43,6 +44,17 @@ local function join(...)
   end
   spend(1 + bytes / 64)
   return table.concat(parts)
+end
+-- The left side of a comparison of texts, which reads at most so many bytes.
+local function compared(item)
+  if type(item) == 'string' then spend(#item / 16) end
+  return item
+end
+-- C functions take numbers modulo 2^32, so a count of their work would be that of another number.
+local function whole(item)
+  local number = tonumber(item)
+  if number and not (number > -0x80000000 and number < 0x80000000) then error('number out of range', 0) end
+  return number
 end
 local strings = {}
 local function base(item)

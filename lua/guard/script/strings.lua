@@ -1,16 +1,24 @@
 -- strings: fill the library of texts.
--- in:  strings, spend, size, sizes, counted
+-- in:  strings, spend, size, sizes, counted, whole
 -- out: strings
 --
 -- The work of a pattern in the worst case: each repetition that something follows may be tried at
--- every length, from every place.
-local function match_work(text, pattern)
+-- every length, from every place, and each try may compare the whole pattern: a set is read item by
+-- item. A reference to a capture compares as much as was captured.
+local function match_work(text, pattern, unanchored)
+  if type(pattern) ~= 'string' then pattern = tostring(pattern) end
+  spend(1 + #pattern / 16)
+  local captured = select(2, string.gsub(pattern, '%%%d', ''))
   local plain = string.gsub(pattern, '%%[^b]', 'x')
   plain = string.gsub(string.gsub(plain, '%)*$', ''), '[*+?-]$', '')
   local function count(what) return (select(2, string.gsub(plain, what, ''))) end
   local repeats, maybe = count('[*+-]') + count('%%b'), count('?')
-  if repeats > 0 and string.sub(pattern, 1, 1) ~= '^' then repeats = repeats + 1 end
-  spend(1 + #pattern + size(text) / 64 + (size(text) + 2) ^ repeats * 2 ^ maybe / 20)
+  if unanchored or string.sub(pattern, 1, 1) ~= '^' then
+    -- Without a repetition, most places fail at their first item.
+    if repeats == 0 then spend(size(text) * #pattern / 32) else repeats = repeats + 1 end
+  end
+  local tries = (size(text) + 2) ^ repeats * 2 ^ maybe
+  spend(1 + #pattern + size(text) / 64 + tries / 20 * math.max(1, #pattern / 16) * (1 + size(text) * captured / 64))
 end
 for _, name in pairs({ 'len', 'lower', 'upper', 'reverse', 'sub' }) do strings[name] = counted(string[name], size) end
 strings.byte = function(text, from, to)
@@ -19,10 +27,11 @@ strings.byte = function(text, from, to)
 end
 strings.char = counted(string.char, function(...) return select('#', ...) * 8 end)
 strings.format = counted(string.format, function(...) return 4 * sizes(...) + 512 end)
-strings.rep = counted(string.rep, function(text, times) return size(text) * math.max(0, tonumber(times) or 0) end)
+strings.rep = counted(string.rep, function(text, times) return size(text) * math.max(0, whole(times) or 0) end)
 strings.find = function(text, pattern, from, plain)
-  if plain then
-    spend(1 + size(text) * (1 + size(pattern) / 16) / 64)
+  -- A pattern without special characters is a plain search, too.
+  if plain or not string.find(pattern, '[%^$*+?.(%[%%-]') then
+    spend(1 + size(pattern) / 64 + size(text) * (1 + size(pattern) / 32) / 16)
   else
     match_work(text, pattern)
   end
@@ -30,7 +39,8 @@ strings.find = function(text, pattern, from, plain)
 end
 for _, name in pairs({ 'match', 'gmatch' }) do
   strings[name] = function(text, pattern, from)
-    match_work(text, pattern)
+    -- In `gmatch` of Lua 5.1, `^` is a character.
+    match_work(text, pattern, name == 'gmatch')
     return string[name](text, pattern, from)
   end
 end

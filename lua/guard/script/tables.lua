@@ -1,15 +1,16 @@
 -- tables: make the library of tables.
--- in:  spend, size
+-- in:  spend, size, whole
 -- out: tables
 tables = {}
 tables.concat = function(list, between, from, to)
-  for at = from or 1, to or #list do spend(1 + (size(list[at]) + size(between or '')) / 64) end
+  from, to = whole(from) or 1, whole(to) or #list
+  for at = from, to do spend(1 + (size(list[at]) + size(between or '')) / 64) end
   return table.concat(list, between, from, to)
 end
 tables.getn = table.getn
 tables.insert = function(list, ...)
-  local place = select('#', ...) > 1 and tonumber((...)) or #list
-  spend(1 + math.max(0, #list - place) / 16)
+  local place = select('#', ...) > 1 and whole((...)) or #list
+  spend(1 + math.max(0, #list - place) / 8)
   return table.insert(list, ...)
 end
 tables.maxn = function(list)
@@ -21,14 +22,14 @@ tables.maxn = function(list)
   return most
 end
 tables.remove = function(list, ...)
-  spend(1 + math.max(0, #list - (tonumber((...)) or #list)) / 16)
+  spend(1 + math.max(0, #list - (whole((...)) or #list)) / 8)
   return table.remove(list, ...)
 end
 -- Without a count, a list in the worst order takes the square of its length.
 tables.sort = function(list, before)
   before = before or function(one, other) return one < other end
   return table.sort(list, function(one, other)
-    spend(1)
+    spend(1 + size(one) / 16)
     return before(one, other)
   end)
 end
