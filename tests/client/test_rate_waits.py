@@ -187,7 +187,7 @@ def test_wait_belongs_to_every_way_of_making_a_client(one_leash: Leash) -> None:
     for made in (
         client,
         kind.from_url(one_leash.server.url, token=token, wait=2),
-        kind.from_pool(client.connection_pool, token=token, wait=2),
+        kind.from_pool(client.connection_pool),
     ):
         assert made.connection_pool.connection_class.wait_s == 2
         if not isinstance(made, Awaited):
