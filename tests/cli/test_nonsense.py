@@ -43,6 +43,10 @@ NONSENSE: dict[str, bytes] = {
 }
 GREETING = {b"INFO": info(), b"CLIENT": b"+OK\r\n", b"SELECT": b"+OK\r\n", b"PING": b"+PONG\r\n"}
 BUGS = {70}
+# `watch` asks again for as long as it may.
+ASKED = [
+    pytest.param(words, marks=pytest.mark.slow if words[0] == "watch" else ()) for words in ONLINE
+]
 
 
 def require_no_bug(result: Result, about: object) -> None:
@@ -57,8 +61,14 @@ def require_no_bug(result: Result, about: object) -> None:
     assert len(result.stderr) < 4000, about
 
 
-@pytest.mark.parametrize("words", ONLINE, ids=" ".join)
-@pytest.mark.parametrize("greets", [False, True], ids=["at once", "after a greeting"])
+@pytest.mark.parametrize("words", ASKED, ids=" ".join)
+@pytest.mark.parametrize(
+    "greets",
+    [
+        pytest.param(False, id="at once", marks=pytest.mark.slow),
+        pytest.param(True, id="after a greeting"),
+    ],
+)
 def test_nonsense_for_every_reply_is_one_clear_error(
     example: Path, tmp_path: Path, words: tuple[str, ...], greets: bool
 ) -> None:

@@ -24,7 +24,7 @@ import keyleash
 from client.alike import Awaited
 from client.conftest import BROAD
 from client.test_errors import assert_unseen
-from client.test_fidelity import PARSERS, differences, named
+from client.test_fidelity import differences, named, parsers
 from client.test_no_retry import FATES, Fate, Proxy
 from client.twin import Piped, Twin
 from support.fences import FencedLeash
@@ -107,7 +107,7 @@ class PooledTwin(Twin):
 
 @needs_redis_py_8
 @pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize("options", PARSERS, ids=named)
+@pytest.mark.parametrize("options", parsers(), ids=named)
 def test_recorded_call_reads_the_same_over_a_guarded_pool(
     embedded: RealServer, options: dict[str, Any], kind: str
 ) -> None:

@@ -24,6 +24,21 @@ PARSERS = [
 ]
 MADE = [{**wire, "decode_responses": False, "legacy_responses": True} for wire in WIRES[1:]]
 """redis-py's default options, covered by the test of replies and data."""
+FEW = [
+    {"decode_responses": False, "legacy_responses": True},
+    {"protocol": 2, "decode_responses": True, "legacy_responses": False},
+    {"protocol": 3, "decode_responses": True, "legacy_responses": False},
+]
+"""The options whose tests are not slow: each value of each, and the shapes of both protocols."""
+
+
+def parsers(*besides: dict[str, Any]) -> list[Any]:
+    """Return all options of parsers but *besides*; those that are not in `FEW` as slow tests."""
+    return [
+        pytest.param(options, marks=() if options in FEW else pytest.mark.slow)
+        for options in PARSERS
+        if options not in besides
+    ]
 
 
 def named(options: dict[str, Any]) -> str:
@@ -48,7 +63,7 @@ def test_recorded_call_gives_and_leaves_the_same_guarded_as_raw(
     assert differences(Twin(server, **options), with_data=True) == []
 
 
-@pytest.mark.parametrize("options", [parser for parser in PARSERS if parser not in MADE], ids=named)
+@pytest.mark.parametrize("options", parsers(*MADE), ids=named)
 def test_recorded_call_reads_the_same_guarded_as_raw(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
@@ -70,7 +85,7 @@ def test_recorded_call_gives_and_leaves_the_same_in_a_pipeline(
     assert differences(twin, with_data=True) == []
 
 
-@pytest.mark.parametrize("options", PARSERS, ids=named)
+@pytest.mark.parametrize("options", parsers(), ids=named)
 def test_recorded_call_reads_the_same_with_the_async_client(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
@@ -251,7 +266,7 @@ METHODS: dict[str, Callable[[redis.Redis], Any]] = {
 }
 
 
-@pytest.mark.parametrize("options", PARSERS, ids=named)
+@pytest.mark.parametrize("options", parsers(), ids=named)
 def test_method_of_redis_py_gives_the_same_guarded_as_raw(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
@@ -259,7 +274,7 @@ def test_method_of_redis_py_gives_the_same_guarded_as_raw(
     assert differing_methods(Twin(embedded, **options), METHODS) == {}
 
 
-@pytest.mark.parametrize("options", PARSERS, ids=named)
+@pytest.mark.parametrize("options", parsers(), ids=named)
 def test_async_method_of_redis_py_gives_the_same_guarded_as_raw(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:

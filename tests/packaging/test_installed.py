@@ -197,6 +197,7 @@ def test_examples_that_need_a_server_work_on_a_served_one(
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.slow
 def test_readme_commands_lead_from_init_to_a_revoked_token(
     installed: Path, tmp_path: Path, served: str
 ) -> None:
