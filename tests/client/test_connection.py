@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from socket import SHUT_WR
@@ -300,6 +301,20 @@ def test_pipeline_of_which_a_part_ran_is_not_repeated(leash: Pooled, how: str) -
     with pytest.raises(redis.ResponseError, match=r"\(INCRBY t:text 1\)"):
         pipe.execute()
     assert leash.admin.get("t:n") == (b"300" if how == "long pipeline" else b"1")
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+def test_pipeline_on_an_idle_connection_is_preceded_by_a_health_check(
+    leash: Pooled, transaction: bool
+) -> None:
+    """As redis-py's: a connection that the server closed is replaced before anything is sent."""
+    agent = leash.agent("one", health_check_interval=0.001)
+    agent.set("t:n", 1)
+    leash.admin.config_resetstat()
+    time.sleep(0.01)
+
+    assert agent.pipeline(transaction=transaction).incr("t:n").get("t:n").execute() == [2, b"2"]
+    assert leash.admin.info("commandstats")["cmdstat_ping"]["calls"] == 1
 
 
 def test_write_that_was_not_replicated_is_not_repeated(leash: Pooled) -> None:

@@ -238,7 +238,7 @@ class AsyncGuarded(Guarding):
                 await self.connect()
             if not self._dialogue.due:
                 self._dialogue.is_cut = False
-            elif check_health and self._dialogue.is_idle:
+            if check_health and self._dialogue.is_idle:
                 await self.check_health()
             await self._drive(self._dialogue.send(commands), {})
         except BaseException:

@@ -237,7 +237,7 @@ class Guarded(Guarding):
                 self.connect()
             if not self._dialogue.due:
                 self._dialogue.is_cut = False
-            elif check_health and self._dialogue.is_idle:
+            if check_health and self._dialogue.is_idle:
                 self.check_health()
             self._drive(self._dialogue.send(commands), {})
         except BaseException:
