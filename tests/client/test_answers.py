@@ -49,13 +49,50 @@ def test_keys_is_denied_where_scan_is(leash: Pooled) -> None:
         leash.agent("two").keys("t:*")
 
 
-def test_keys_in_a_pipeline_is_denied_with_the_alternative(leash: Pooled) -> None:
+def test_keys_in_a_transaction_is_denied_with_the_alternative(leash: Pooled) -> None:
     """It would be several calls there."""
     leash.load(one=SCANNING)
 
-    for transaction in (True, False):
-        with pytest.raises(keyleash.CommandRefusedError, match="SCAN"):
-            leash.agent("one").pipeline(transaction=transaction).keys("t:*").execute()
+    with pytest.raises(keyleash.CommandRefusedError, match="SCAN"):
+        leash.agent("one").pipeline().keys("t:*").execute()
+
+
+@pytest.mark.parametrize("options", [{}, {"decode_responses": True}], ids=["bytes", "text"])
+def test_pipeline_replies_as_single_commands_do(leash: Pooled, options: dict[str, Any]) -> None:
+    """KEYS, INFO and the commands of the connection, in order with commands around them."""
+    leash.load(one=SCANNING)
+    agent = leash.agent("one", client_name="job", max_connections=1, **options)
+    pipe = agent.pipeline(transaction=False)
+    for number in range(3):
+        pipe.info("server").set(f"t:{number}", number).keys("t:*").client_getname().get(
+            f"t:{number}"
+        )
+
+    replies = pipe.execute()
+
+    alone = agent.info("server"), agent.client_getname()
+    for number in range(3):
+        info, is_set, keys, name, value = replies[5 * number : 5 * number + 5]
+        assert (info, name) == alone
+        assert len(keys) == number + 1
+        assert is_set is True
+        assert int(value) == number
+
+
+def test_denial_in_a_pipeline_is_the_reply_of_its_command_alone(leash: Pooled) -> None:
+    """As arq sends INFO and DBSIZE when it starts; also KEYS of a pattern that is not granted."""
+    leash.load(one=SCANNING)
+    pipe = leash.agent("one").pipeline(transaction=False)
+
+    info, size, keys, is_set = (
+        pipe.info("server").dbsize().keys("*").set("t:a", 1).execute(raise_on_error=False)
+    )
+
+    assert "redis_version" in info
+    assert isinstance(size, keyleash.CommandRefusedError)
+    assert "those that SCAN lists" in str(size)
+    assert isinstance(keys, keyleash.KeyNotGrantedError)
+    assert is_set is True
 
 
 @pytest.mark.parametrize("label", find_server_binaries())

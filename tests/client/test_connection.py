@@ -720,3 +720,115 @@ def test_denied_watch_names_the_command_that_was_sent(leash: Pooled) -> None:
     with pytest.raises(keyleash.KeyNotGrantedError) as denied:
         leash.agent("one").transaction(lambda pipe: None, "x:a")
     assert denied.value.details == {"key": "x:a"}
+
+
+def test_connect_callback_may_send_guarded_commands(embedded: RealServer) -> None:
+    """`redis_connect_func` of a pool takes the place of redis-py's own handshake."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+
+    def connected(connection: Any) -> None:
+        connection.on_connect()
+        for words in (("INCR", "t:connects"), ("CLIENT", "SETNAME", "job"), ("GET", "t:connects")):
+            connection.send_command(*words)
+            connection.read_response()
+
+    agent = leash.agent("one", redis_connect_func=connected, max_connections=1)
+    for _ in range(2):
+        assert agent.get("t:connects") == b"1"
+        assert agent.pipeline().set("t:a", 1).get("t:a").execute() == [True, b"1"]
+    assert agent.client_getname() in (b"job", "job")
+    agent.connection_pool.disconnect()
+    assert agent.get("t:connects") == b"2"
+
+
+def test_async_connect_callback_may_send_guarded_commands(embedded: RealServer) -> None:
+    """The same with asyncio."""
+    with asyncio.Runner() as runner:
+        leash = AsyncPooled(embedded, runner)
+        leash.load(one=BROAD)
+
+        async def connected(connection: Any) -> None:
+            await connection.on_connect()
+            await connection.send_command("INCR", "t:connects")
+            await connection.read_response()
+
+        agent = leash.agent("one", redis_connect_func=connected, max_connections=1)
+        for _ in range(2):
+            assert agent.get("t:connects") == b"1"
+
+
+def test_denial_in_a_connect_callback_is_raised_by_the_call(embedded: RealServer) -> None:
+    """It says why no connection is made."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+
+    def connected(connection: Any) -> None:
+        connection.on_connect()
+        connection.send_command("GET", "x")
+        connection.read_response()
+
+    agent = leash.agent("one", redis_connect_func=connected)
+    for _ in range(2):
+        with pytest.raises(keyleash.KeyNotGrantedError):
+            agent.get("t:a")
+
+
+@pytest.mark.parametrize("how", ["alone", "pipeline", "transaction"])
+@pytest.mark.parametrize("own", [False, True], ids=["pool", "keyleash"])
+def test_callback_that_raises_a_connection_error_repeats_nothing(
+    one_leash: Leash, how: str, own: bool
+) -> None:
+    """The command has run: redis-py alone would take the error for one of the connection."""
+    token = one_leash.issue("one").token
+    retry = Retry(NoBackoff(), 3)
+    pool = keyleash.pool(one_leash.server.url, token, retry=retry)
+    client = keyleash.Redis.from_pool(pool) if own else redis.Redis(connection_pool=pool)
+
+    def fail(reply: Any, **_: Any) -> Any:
+        raise ConnectionError("of the callback")
+
+    client.set_response_callback("INCRBY", fail)
+    pipe: Any = client.pipeline(transaction=how == "transaction").incr("t:n")
+    with pytest.raises(ConnectionError, match="of the callback"):
+        client.incr("t:n") if how == "alone" else pipe.execute()
+
+    assert one_leash.admin.get("t:n") == b"1"
+    assert client.get("t:n") == b"1"
+
+
+@pytest.mark.parametrize(
+    "nested",
+    ["WATCH t:a", "WATCH", "MULTI", "MULTI x", "UNWATCH x", "DISCARD x", "EXEC x"],
+)
+def test_error_inside_multi_aborts_where_the_server_aborts(server: RealServer, nested: str) -> None:
+    """Replies equal those of a raw connection; servers differ."""
+    leash = Pooled(server)
+    leash.load(one=BROAD)
+    pool = keyleash.pool(server.url, leash.issue("one").token)
+    commands = [
+        ("MULTI",),
+        ("SET", "t:x", "1"),
+        tuple(nested.split()),
+        ("EXEC",),
+        ("EXISTS", "t:x"),
+    ]
+
+    def replies(connection: Any, *, packed: bool) -> list[Any]:
+        found: list[Any] = []
+        leash.admin.delete("t:x")
+        if packed:
+            connection.send_packed_command(connection.pack_commands(commands))
+        for words in commands:
+            try:
+                if not packed:
+                    connection.send_command(*words)
+                found.append(connection.read_response())
+            except redis.ResponseError as error:
+                found.append((type(error), str(error)))
+        return found
+
+    with contextlib.closing(redis.Redis.from_url(server.url)) as raw:
+        for packed in (False, True):
+            wanted = replies(raw.connection_pool.get_connection(), packed=packed)
+            assert replies(pool.get_connection(), packed=packed) == wanted

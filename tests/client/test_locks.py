@@ -236,3 +236,49 @@ def test_release_is_repeated_if_another_changed_the_key_meanwhile(embedded: Real
         stop.set()
         thread.join()
     assert client.exists("app:lock") == 0
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+def test_lock_in_a_pipeline_is_released_in_order(
+    leash: LockLeash, client: Any, transaction: bool
+) -> None:
+    """A script of a lock may stand between other commands, or alone in a transaction."""
+    lock = lock_of(client, "app:lock", timeout=10)
+    lock.acquire()
+    pipe = client.pipeline(transaction=transaction)
+    if not transaction:
+        pipe.set("app:a", 1)
+    pipe.evalsha(RELEASE, 1, "app:lock", lock.local.token)
+    if not transaction:
+        pipe.exists("app:lock").evalsha(RELEASE, 1, "app:lock", lock.local.token).get("app:a")
+
+    assert pipe.execute() == ([1] if transaction else [True, 1, 0, 0, b"1"])
+    assert client.exists("app:lock") == 0
+
+
+def test_lock_beside_other_commands_of_a_transaction_is_denied(client: Any) -> None:
+    """Nothing runs, and the connection serves the next call."""
+    pipe = client.pipeline()
+    pipe.set("app:a", 1).evalsha(RELEASE, 1, "app:lock", "mine")
+
+    with pytest.raises(keyleash.CommandRefusedError, match="one script or a batch"):
+        pipe.execute()
+    assert client.get("app:a") is None
+
+
+def test_denied_release_in_a_pipeline_is_the_reply_of_its_command_alone(
+    embedded: RealServer,
+) -> None:
+    """The others run."""
+    leash = LockLeash(embedded)
+    leash.load(one={"grants": [grant("read", "write", keys="app:*")]})
+    client = leash.client_of("one")
+    lock = client.lock("app:lock", timeout=5)
+    lock.acquire()
+    pipe = client.pipeline(transaction=False)
+    pipe.evalsha(RELEASE, 1, "app:lock", lock.local.token).set("app:a", 1)
+
+    denied, is_set = pipe.execute(raise_on_error=False)
+
+    assert isinstance(denied, keyleash.ClassNotGrantedError)
+    assert is_set is True

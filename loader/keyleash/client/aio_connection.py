@@ -40,7 +40,7 @@ class AsyncSentOnce(RetryWrapper):
                 raise self._carried(error) from None
 
         try:
-            return await self._policy.call_with_retry(once, fail, *args, **options)
+            return await self.policy.call_with_retry(once, fail, *args, **options)
         except FinalError as carrier:
             error = carrier.args[0]
         if not is_lost(error):
@@ -89,6 +89,7 @@ class AsyncGuarded(Guarding):
         above: Any = super()
         self._is_open = False
         self._dialogue.clear()
+        self._retry.is_answered = False
         if self._judge is not None:
             await self._judge.disconnect()
         return await above.disconnect(*args, **options)
@@ -120,6 +121,7 @@ class AsyncGuarded(Guarding):
             CommandRefusedError: no guard can check it.
         """
         check_health = options.get("check_health", True)
+        self._retry.is_answered = False
         if self._is_own(args, check_health):
             above: Any = super()
             await above.send_packed_command(self._packed_native(args), check_health)
@@ -135,6 +137,7 @@ class AsyncGuarded(Guarding):
         """Send what `pack_command` or `pack_commands` returned; otherwise like `send_command`."""
         if not isinstance(command, Packed):
             raise foreign_bytes()
+        self._retry.is_answered = False
         await self._send_all(command, check_health)
 
     async def read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
@@ -147,7 +150,7 @@ class AsyncGuarded(Guarding):
         dialogue = self._dialogue
         due: Any = dialogue.due
         above: Any = super()
-        if not due or self._handshakes:
+        if not due:
             if dialogue.is_cut and not self._handshakes:
                 raise cut()
             if dialogue.subscribed and not self._handshakes:
@@ -157,7 +160,10 @@ class AsyncGuarded(Guarding):
             return due.popleft().read_response(disable_decoding)
         call = dialogue.next_plain
         if call is None:
-            return await self._drive(dialogue.receive(disable_decoding), options)
+            try:
+                return await self._drive(dialogue.receive(disable_decoding), options)
+            finally:
+                self._retry.is_answered |= dialogue.is_answered
         try:
             reply = await above.read_response(disable_decoding=disable_decoding, **options)
         except ResponseError as error:
@@ -166,6 +172,7 @@ class AsyncGuarded(Guarding):
         except Exception as error:
             raise (sent(error) if is_lost(error) else error) from None
         due.clear()
+        self._retry.is_answered = True
         return dialogue.finished(call.commands[0], reply)
 
     async def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
@@ -233,12 +240,12 @@ class AsyncGuarded(Guarding):
 
     async def _send_all(self, commands: Any, check_health: bool) -> None:
         try:
-            if not self._is_open:
+            if not self._is_open and not self._handshakes:
                 # Each failed attempt to connect forgets what is due, so nothing may be yet.
                 await self.connect()
             if not self._dialogue.due:
                 self._dialogue.is_cut = False
-            if check_health and self._dialogue.is_idle:
+            if check_health and self._dialogue.is_idle and not self._handshakes:
                 await self.check_health()
             await self._drive(self._dialogue.send(commands), {})
         except BaseException:
@@ -252,7 +259,9 @@ class AsyncGuarded(Guarding):
 
     async def _send(self, calls: Sequence[Call], check_health: bool) -> None:
         above: Any = super()
-        if not self._is_open:
+        if self._handshakes:
+            pass
+        elif not self._is_open:
             await self.connect()
         elif check_health and not self._dialogue.is_watching:
             await self.check_health()

@@ -41,7 +41,7 @@ class SentOnce(RetryWrapper):
                 raise self._carried(error) from None
 
         try:
-            return self._policy.call_with_retry(once, fail, *args, **options)
+            return self.policy.call_with_retry(once, fail, *args, **options)
         except FinalError as carrier:
             error = carrier.args[0]
         if not is_lost(error):
@@ -90,6 +90,7 @@ class Guarded(Guarding):
         above: Any = super()
         self._is_open = False
         self._dialogue.clear()
+        self._retry.is_answered = False
         if self._judge is not None:
             self._judge.disconnect()
         return above.disconnect(*args, **options)
@@ -121,6 +122,7 @@ class Guarded(Guarding):
             CommandRefusedError: no guard can check it.
         """
         check_health = options.get("check_health", True)
+        self._retry.is_answered = False
         if self._is_own(args, check_health):
             above: Any = super()
             above.send_packed_command(self._packed_native(args), check_health)
@@ -136,6 +138,7 @@ class Guarded(Guarding):
         """Send what `pack_command` or `pack_commands` returned; otherwise like `send_command`."""
         if not isinstance(command, Packed):
             raise foreign_bytes()
+        self._retry.is_answered = False
         self._send_all(command, check_health)
 
     def read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
@@ -148,7 +151,7 @@ class Guarded(Guarding):
         dialogue = self._dialogue
         due: Any = dialogue.due
         above: Any = super()
-        if not due or self._handshakes:
+        if not due:
             if dialogue.is_cut and not self._handshakes:
                 raise cut()
             if dialogue.subscribed and not self._handshakes:
@@ -158,7 +161,10 @@ class Guarded(Guarding):
             return due.popleft().read_response(disable_decoding)
         call = dialogue.next_plain
         if call is None:
-            return self._drive(dialogue.receive(disable_decoding), options)
+            try:
+                return self._drive(dialogue.receive(disable_decoding), options)
+            finally:
+                self._retry.is_answered |= dialogue.is_answered
         try:
             reply = above.read_response(disable_decoding=disable_decoding, **options)
         except ResponseError as error:
@@ -167,6 +173,7 @@ class Guarded(Guarding):
         except Exception as error:
             raise (sent(error) if is_lost(error) else error) from None
         due.clear()
+        self._retry.is_answered = True
         return dialogue.finished(call.commands[0], reply)
 
     def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
@@ -232,12 +239,12 @@ class Guarded(Guarding):
 
     def _send_all(self, commands: Any, check_health: bool) -> None:
         try:
-            if not self._is_open:
+            if not self._is_open and not self._handshakes:
                 # Each failed attempt to connect forgets what is due, so nothing may be yet.
                 self.connect()
             if not self._dialogue.due:
                 self._dialogue.is_cut = False
-            if check_health and self._dialogue.is_idle:
+            if check_health and self._dialogue.is_idle and not self._handshakes:
                 self.check_health()
             self._drive(self._dialogue.send(commands), {})
         except BaseException:
@@ -251,7 +258,9 @@ class Guarded(Guarding):
 
     def _send(self, calls: Sequence[Call], check_health: bool) -> None:
         above: Any = super()
-        if not self._is_open:
+        if self._handshakes:
+            pass
+        elif not self._is_open:
             self.connect()
         elif check_health and not self._dialogue.is_watching:
             self.check_health()

@@ -185,6 +185,19 @@ class Call:
         return "batch_digest" if self.mode else "digest"
 
 
+@dataclass(slots=True)
+class Deferred:
+    """A command that is carried out when its reply is read, by several calls or without a guard.
+
+    Attributes:
+        flow: Returns the reply, undecoded.
+        is_later: Whether an earlier call of the same pipeline has run.
+    """
+
+    flow: Flow
+    is_later: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Send:
     """Send calls in one packet."""
@@ -232,7 +245,9 @@ class Dialogue:
         clock: Returns the seconds of a clock that never goes back.
 
     Attributes:
-        due: The calls and the replies that are still to be read, in order.
+        due: What is still to be read, in order. The first call is on the wire, unless something
+            that is deferred comes before it.
+        is_answered: Whether a call was answered when `receive` was last run.
         is_cut: Whether the connection was closed before all replies were read.
         is_watching: Whether keys are watched, which another connection would not be.
         subscribed: The subscriptions, each as a command with one channel.
@@ -252,7 +267,8 @@ class Dialogue:
         self._encoder = encoder
         self._is_resp3 = is_resp3
         self._clock = clock
-        self.due: deque[Call | BufferedReply] = deque()
+        self.due: deque[Call | Deferred | BufferedReply] = deque()
+        self.is_answered = False
         self.clear()
 
     def clear(self) -> None:
@@ -260,6 +276,7 @@ class Dialogue:
         self.is_cut = bool(self.due)
         self.due = deque()
         self._held: list[Words] | None = None
+        self._is_aborted = False
         self.is_watching = False
         self.subscribed: dict[Words, None] = {}
 
@@ -345,8 +362,12 @@ class Dialogue:
                 yield from self._send_loose(loose)
                 loose = []
                 yield from self._send_script(apart(words))
-            elif role is not None and not is_pipeline:
-                yield from self._send_special(role, words)
+            elif (flow := self._own_reply(role, apart(words))) is not None:
+                yield from self._send_loose(loose)
+                loose = []
+                self._defer(flow)
+            elif role in (Role.SUBSCRIPTION, Role.BLOCKING) and not is_pipeline:
+                yield from self._send_special(role, apart(words))
             else:
                 loose.append(words)
         yield from self._send_loose(loose)
@@ -368,39 +389,47 @@ class Dialogue:
                 encode(words)
         return (yield from self._add(calls))
 
-    def _send_special(self, role: Role, words: Words) -> Flow:
-        words = apart(words)
+    def _own_reply(self, role: Role | None, words: Words) -> Flow | None:
+        """Return what replies to a command that no guard runs; None if it is another."""
         match role:
-            case Role.SUBSCRIPTION:
-                yield from self._subscribe(words)
-                return
             case Role.CLIENT if len(words) > 1 and _first(words[1]) in OWN:
-                yield from self._natively(words)
-                return
+                return self._natively(words)
             case Role.ANSWERED if _first(words[0]) == "INFO":
-                self._require_all_read()
-                self._tell(info_reply(words, (yield Plain(("HELLO",)))))
-                return
+                return self._info(words)
             case Role.ANSWERED if len(words) == 2:
-                self._tell((yield from keys_reply(words, self._answer_to)))
-                return
-            case Role.BLOCKING if (timeout_s := timeout_of(words)) is not None:
-                deadline = self._clock() + timeout_s if timeout_s else math.inf
-                # A call with a timeout of a second must not sleep a minute for a rate limit.
-                waiting = RateWait(self._wait_s).within(timeout_s or math.inf)
-                words = yield from pin_ids(words, self._answer_to)
-                call = Call([words], waiting=waiting, deadline=deadline)
-                yield from self._add([call])
-                return
-        yield from self._add([self.call_of([words])])
+                return keys_reply(words, self._answer_to)
+        return None
+
+    def _info(self, words: Words) -> Flow:
+        return info_reply(words, (yield Plain(("HELLO",))))
+
+    def _natively(self, words: Words) -> Flow:
+        """Send a command as it is; return its reply."""
+        return (yield Plain(words))
+
+    def _send_special(self, role: Role, words: Words) -> Flow:
+        if role is Role.SUBSCRIPTION:
+            yield from self._subscribe(words)
+            return
+        timeout_s = timeout_of(words)
+        if timeout_s is None:
+            yield from self._add([self.call_of([words])])
+            return
+        deadline = self._clock() + timeout_s if timeout_s else math.inf
+        # A call with a timeout of a second must not sleep a minute for a rate limit.
+        waiting = RateWait(self._wait_s).within(timeout_s or math.inf)
+        words = yield from pin_ids(words, self._answer_to)
+        yield from self._add([Call([words], waiting=waiting, deadline=deadline)])
 
     def _subscribe(self, words: Words) -> Flow:
         name, *channels = _first(words[0]), *map(as_bytes, words[1:])
         joined = name.replace("UNSUBSCRIBE", "SUBSCRIBE")
         named = [(joined, channel) for channel in channels]
+        if self.due:
+            raise RedisError("replies to earlier commands are to be read first")
         if joined == name and named:
             yield Judge(named)
-        yield from self._natively(words)
+        yield SendNative(words)
         if joined == name:
             self.subscribed |= dict.fromkeys(named)
             return
@@ -438,30 +467,27 @@ class Dialogue:
         is_known = script is not None and name != "SCRIPT" and guard.may_run(script.digest)
         is_of_lock = script is not None and script.digest in LOCK_SCRIPTS and name != "SCRIPT"
         if script and is_of_lock and not (is_known or guard.is_sealed or self.is_watching):
-            reply = yield from self._change_lock(script)
-            self._tell([reply] if is_transaction else reply)
+            self._defer(self._change_lock(script, is_transaction=is_transaction))
             return
         if is_known:
             call.script, call.is_transaction = script, is_transaction
         # The guard denies any other, by the name of the command, and records that.
         yield from self._add([call])
 
-    def _change_lock(self, script: ScriptCall) -> Flow:
+    def _change_lock(self, script: ScriptCall, *, is_transaction: bool) -> Flow:
         def watch(key: Argument) -> Flow:
             yield from self._watch(("WATCH", key))
-            yield Receive()
 
         def unwatch() -> Flow:
-            self.is_watching = False
             yield Plain(("UNWATCH",))
 
         def change(words: Words) -> Flow:
-            self.is_watching = False
             call = self.call_of([words], BatchMode.ALL)
             call.is_watched = True
             return (yield from self.answered(call))
 
-        return (yield from change_lock(script, watch, unwatch, self._answer_to, change))
+        reply = yield from change_lock(script, watch, unwatch, self._answer_to, change)
+        return [reply] if is_transaction else reply
 
     def _guard(self) -> Flow:
         if self.session.guard is None:
@@ -472,37 +498,73 @@ class Dialogue:
         return (yield from self.answered(self.call_of([words])))
 
     def _transact(self, name: str, words: Words) -> Flow:
-        if name != "WATCH" and len(apart(words)) > 1:
-            self._tell(ResponseError(f"wrong number of arguments for '{name.lower()}' command"))
+        if (name == "WATCH") is (len(apart(words)) == 1):
+            self._refuse_arguments(name)
         elif name in ("MULTI", "WATCH") and self._held is not None:
-            self._tell(ResponseError(f"{name} inside MULTI is not allowed"))
+            yield from self._nested(name, words)
         elif name == "MULTI":
             self._held = []
             self._tell(b"OK")
         elif name == "WATCH":
-            yield from self._watch(words)
+            self.is_watching = True
+            self._defer(self._watch(apart(words)))
         elif name == "UNWATCH":
-            yield from self._natively(words)
             self.is_watching = False
+            self._defer(self._natively(words))
         elif self._held is None:
             self._tell(ResponseError(f"{name} without MULTI"))
         else:
-            held, self._held = self._held, None
-            is_watched, self.is_watching = self.is_watching, False
+            held, is_aborted, is_watched = self._held, self._is_aborted, self.is_watching
+            self._held, self._is_aborted, self.is_watching = None, False, False
             if name == "DISCARD":
-                self._tell(b"OK")
-                if is_watched:
-                    yield Plain(("UNWATCH",))
+                self._defer(self._unwatched(b"OK", is_watched))
+            elif is_aborted:
+                error = ExecAbortError("Transaction discarded because of previous errors.")
+                self._defer(self._unwatched(error, is_watched))
             else:
                 yield from self._execute(held, is_watched=is_watched)
+
+    def _refuse_arguments(self, name: str) -> None:
+        problem = f"wrong number of arguments for '{name.lower()}' command"
+        if self._held is not None and name == "EXEC":
+            error = ExecAbortError(f"Transaction discarded because of: {problem}")
+            self._defer(self._unwatched(error, self.is_watching))
+            self._held, self._is_aborted, self.is_watching = None, False, False
+            return
+        self._is_aborted = self._held is not None
+        self._tell(ResponseError(problem))
+
+    def _nested(self, name: str, words: Words) -> Flow:
+        """Reply to MULTI or WATCH inside MULTI, which abort the transaction on some servers."""
+        if self.is_watching or self._has_pending:
+            # The server cannot be asked now.
+            self._is_aborted = True
+            self._tell(ResponseError(f"{name} inside MULTI is not allowed"))
+            return
+        yield Plain(("MULTI",))
+        try:
+            reply = yield Plain(words)
+        except ResponseError as error:
+            reply = error
+        try:
+            yield Plain(("EXEC",))
+        except ExecAbortError:
+            self._is_aborted = True
+        self._tell(reply)
+
+    def _unwatched(self, reply: Any, is_watched: bool) -> Flow:
+        """End a watch; return a reply, or raise an error."""
+        if is_watched:
+            yield Plain(("UNWATCH",))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _execute(self, held: Sequence[Words], *, is_watched: bool) -> Flow:
         """Send what was held back until EXEC."""
         if any(role_of(item[0]) is Role.SCRIPT for item in held):
-            if is_watched:
-                yield Plain(("UNWATCH",))
             if is_watched or len(held) > 1:
-                self._tell(script_in_transaction())
+                self._defer(self._unwatched(script_in_transaction(), is_watched))
             else:
                 yield from self._send_script(apart(held[0]), is_transaction=True)
         elif held or is_watched:
@@ -517,34 +579,30 @@ class Dialogue:
         if (yield from self._guard()).is_sealed:
             raise watching_sealed()
         # Any grant on the keys is enough; and the batch script is loaded before it is needed.
-        keys = apart(words)[1:]
         try:
-            yield from self.answered(self.call_of([("TOUCH", *keys)], BatchMode.ALL))
+            yield from self.answered(self.call_of([("TOUCH", *words[1:])], BatchMode.ALL))
         except LeashError as denial:
             named = {"command": "WATCH"} if "command" in denial.details else {}
             details = {name: value for name, value in denial.details.items() if name != "item"}
             raise type(denial)({**details, **named}, help=denial.help) from None
-        yield from self._natively(apart(words))
-        self.is_watching = True
-
-    def _natively(self, words: Words) -> Flow:
-        """Send a command whose reply redis-py reads next, as it is."""
-        self._require_all_read()
-        yield SendNative(words)
+        return (yield Plain(words))
 
     def _add(self, calls: Sequence[Call]) -> Flow:
         if calls and self.session.guard is None:
             yield from fetch_guard(self.session)
-        is_first = not any(isinstance(item, Call) for item in self.due)
+        is_first = not self._has_pending
         if calls and is_first:
             yield Send(calls[:1])
         for call in calls:
             call.is_later |= not is_first
         self.due.extend(calls)
 
-    def _require_all_read(self) -> None:
-        if self.due:
-            raise RedisError("replies to earlier commands are to be read first")
+    def _defer(self, flow: Flow) -> None:
+        self.due.append(Deferred(flow, is_later=self._has_pending))
+
+    @property
+    def _has_pending(self) -> bool:
+        return any(not isinstance(item, BufferedReply) for item in self.due)
 
     @property
     def is_open(self) -> bool:
@@ -556,7 +614,6 @@ class Dialogue:
 
     def answered(self, call: Call) -> Flow:
         """Make a call; return its reply, undecoded."""
-        self._require_all_read()
         if self.session.guard is None:
             yield from fetch_guard(self.session)
         yield Send([call])
@@ -568,7 +625,6 @@ class Dialogue:
         Args:
             answer: Is called with each call and the replies to its commands, as soon as there are.
         """
-        self._require_all_read()
         if self.session.guard is None:
             yield from fetch_guard(self.session)
         yield Send(calls)
@@ -626,25 +682,32 @@ class Dialogue:
     def receive(self, undecoded: bool) -> Flow:
         """Return the next reply that is due."""
         first = self.due[0]
-        assert isinstance(first, Call)  # noqa: S101 - the connection reads others itself
+        self.is_answered = False
+        assert not isinstance(first, BufferedReply)  # noqa: S101 - the connection reads these
         try:
-            replies = yield from self._replies(first, undecoded)
+            if isinstance(first, Deferred):
+                replies = [BufferedReply((yield from first.flow), self._encoder())]
+            else:
+                replies = yield from self._replies(first, undecoded)
+            self.is_answered = True
         except Exception as error:
             if first.is_later:
                 has_run(error)
             if not isinstance(error, ResponseError):
                 raise
             # It is the reply to each command of the call.
-            replies = _for_each(first, error)
+            replies = (
+                [BufferedReply(error)] if isinstance(first, Deferred) else _for_each(first, error)
+            )
         finally:
             # What has no reply is lost with the connection, or was never sent.
             if self.due and self.due[0] is first:
                 self.due.popleft()
         reply, *others = replies
         self.due.extendleft(reversed(others))
-        unsent = next((item for item in self.due if isinstance(item, Call)), None)
-        if unsent is not None:
-            yield Send([unsent])
+        pending = next((item for item in self.due if not isinstance(item, BufferedReply)), None)
+        if isinstance(pending, Call):
+            yield Send([pending])
         return reply.read_response(undecoded)
 
     def _replies(self, call: Call, undecoded: bool) -> Flow:

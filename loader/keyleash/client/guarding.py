@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -99,7 +100,9 @@ class Guarding:
 
     @retry.setter
     def retry(self, retry: Any) -> None:
-        self._retry = retry if isinstance(retry, self.sent_once) else self.sent_once(retry)
+        # Each connection has its own, since it has the state of the last call.
+        is_wrapped = isinstance(retry, self.sent_once)
+        self._retry = self.sent_once(retry.policy if is_wrapped else retry)
 
     def pack_command(self, *args: Any) -> Packed:
         """Return a command for `send_packed_command`."""
@@ -128,16 +131,28 @@ class Guarding:
 
     @contextmanager
     def _handshake(self) -> Iterator[None]:
+        """Let redis-py, and a connect callback of the user, connect.
+
+        What was due before is read after what they send.
+        """
+        dialogue = self._dialogue
+        due, dialogue.due = dialogue.due, deque()
         self._handshakes += 1
         try:
             yield
+        except BaseException:
+            dialogue.due = due
+            dialogue.clear()
+            raise
+        else:
+            dialogue.due += due
         finally:
             self._handshakes -= 1
 
     def _is_own(self, words: Words, check_health: bool) -> bool:
         """Return whether redis-py sends a command by itself, to connect or to see if it is."""
         # Only redis-py's own PING is sent without a check of the connection.
-        if check_health and not self._handshakes:
+        if (check_health and not self._handshakes) or self._dialogue.due:
             return False
         name, *arguments = (str(word).upper() for word in native_words(words)[:2])
         if name == "PING":
@@ -232,20 +247,26 @@ class RetryWrapper:
     redis-py calls `connection.retry.call_with_retry(send and read)`. What may have run is raised
     past it; what says that nothing ran (READONLY, LOADING), and what failed before it was sent,
     follows the policy.
+
+    Attributes:
+        policy: The Retry.
+        is_answered: Whether a call was answered since commands were last sent: then an error is one
+            of a response callback.
     """
 
+    is_answered = False
+
     def __init__(self, retry: Any) -> None:
-        self._policy = retry
+        self.policy = retry
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_policy":  # not set yet: it is being copied
+        if name == "policy":  # not set yet: it is being copied
             raise AttributeError(name)
-        return getattr(self._policy, name)
+        return getattr(self.policy, name)
 
-    @staticmethod
-    def _carried(error: Exception) -> BaseException:
+    def _carried(self, error: Exception) -> BaseException:
         # redis-py would repeat a transaction whose watch is lost without the watch.
-        is_final = getattr(error, "has_run", False) or isinstance(error, WatchError)
+        is_final = getattr(error, "has_run", self.is_answered) or isinstance(error, WatchError)
         return FinalError(error) if is_final else error
 
     def _failures(self, options: dict[str, Any]) -> tuple[int, ...]:
