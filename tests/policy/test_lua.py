@@ -41,6 +41,10 @@ SAME = {
     " tostring(#a <= 1 and not (b < a) == (1 < 2)), tostring(a .. 'x' < 1 .. a)}",
     "a statement in parentheses": "local t = {} for i = 1, 2 do (t or {})[i] = i end"
     " (function(...) (t or {})[3] = ... end)(3) return t".replace(" (function", "; (function"),
+    "brackets behind a loop": "local t = {} local function f() return function() t[#t + 1] = 1 end end"
+    " for i = 1, 2 do (f)()() end repeat (f)()() until #t > 3"
+    " local function g(...) local a = 'x' .. ... (f)()() local b = ... (f)()() return #t end"
+    " return g(1)",
     "escapes": r"""return '\a\65\0659\\\'\"\x\
 \z' .. "a'b" .. '\t\n\0end'""",
     "long text": "return [==[\nfirst ]] ]=]\nsecond]==] .. [[\\n]]",
@@ -110,6 +114,14 @@ BAD = {
     "return " + "(" * 100 + "1" + ")" * 100: ("script-too-complex", 1, 57),
     "local a = {} return a" + ".len" * 120: ("script-too-complex", 1, 410),
     "\n".join(f"local a{n}" for n in range(MAX_LOCALS + 1)): ("script-too-complex", 121, 7),
+    "local a\n" * (MAX_LOCALS + 1): ("script-too-complex", 121, 7),
+    "return type(" + "1,\n" * 250 + "1)": ("script-too-complex", 231, 1),
+    "return " + "1,\n" * 250 + "1": ("script-too-complex", 232, 1),
+    "return KEYS:x(" + "1,\n" * 250 + "1)": ("script-too-complex", 228, 1),
+    "return redis.call('MSET'" + ",\n1" * 250 + ")": ("script-too-complex", 231, 1),
+    "return 1 " + "..\n1 " * 250: ("script-too-complex", 231, 1),
+    "return " + ("{" + "1,\n" * 49) * 5: ("script-too-complex", 217, 1),
+    "KEYS[1]" + ",\nKEYS[1]" * 90 + " = 1": ("script-too-complex", 91, 9),
 }
 
 
@@ -205,6 +217,63 @@ def test_names_of_keys_that_are_put_together_are_found(
 ) -> None:
     """They are not declared, so the policy has to grant keys that no caller names."""
     assert sandboxed(text.encode()).built_keys == places
+
+
+def test_text_that_is_read_is_within_the_limits_of_the_compiler() -> None:
+    """Long lists, many variables and deep nesting: a server never denies what `check` accepts."""
+    rng, lua = random.Random(3), lua51.LuaRuntime(encoding="latin-1")
+    error_of = lua.eval("function(text) return select(2, loadstring(text)) end")
+    read = denied = 0
+    for _ in range(1500):
+        text = f"local a, t = 1, {{}} {large_statement(rng, 4)} return {large_expression(rng, 5)}"
+        try:
+            body = sandboxed(text.encode()).body
+        except LuaError as error:
+            assert error.code == "script-too-complex"
+            denied += 1
+            continue
+        read += 1
+        assert error_of(f"local __t, __v, __c, __m, __b, __l\nreturn function()\n{body}\nend") is None
+    assert min(read, denied) > 100
+
+
+def large_expression(rng: random.Random, depth: int) -> str:
+    """Return an expression that may need many registers."""
+    if depth == 0 or rng.random() < 0.2:
+        return rng.choice(["1", "'s'", "a", "t"])
+    count = rng.choice([1, 2, rng.randrange(60), rng.randrange(260)])
+    parts = [f"({large_expression(rng, depth - 1)})" for _ in range(min(count, 3))]
+    parts += ["a"] * (count - len(parts))
+    rng.shuffle(parts)
+    made = [
+        f"{{{','.join(parts)}}}",
+        f"type({','.join(parts)})",
+        f"a:m({','.join(parts)})",
+        f"redis.call('GET',{','.join(parts or ['a'])})",
+        " .. ".join(parts or ["a"]),
+        " ^ ".join([*parts[:90], "a"]),
+        "t" + "".join(f"[{part}]" for part in parts[:90]),
+        f"function(...) {large_statement(rng, depth - 1)} end",
+    ]
+    return rng.choice(made)
+
+
+def large_statement(rng: random.Random, depth: int) -> str:
+    """Return a statement that may need many registers."""
+    names = ",".join(f"a{n}" for n in range(rng.choice([1, 2, 30, 100])))
+    if depth == 0:
+        return f"local {names}"
+    value, body = large_expression(rng, depth - 1), large_statement(rng, depth - 1)
+    made = [
+        f"local {names} = {value} {body}",
+        f"do local {names} = {value} {body} end",
+        f"for k, v in pairs(t) do {body} end",
+        f"for i = 1, {value} do {body} end",
+        f"repeat {body} until {value}",
+        f"if {value} then {body} else {body} end",
+        f"t[1]{',t[a]' * rng.choice([1, 100])} = {value}",
+    ]
+    return rng.choice(made)
 
 
 def test_damaged_text_is_read_or_denied_and_nothing_else() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import pairwise
@@ -53,6 +54,12 @@ MAX_LOCALS = 120
 """Lua has 200 in a function, some of which the sandbox takes."""
 MAX_UPVALUES = 50
 """Lua has 60 in a function."""
+MAX_VALUES = 230
+"""Lua has 250 registers in a function: local variables, and the values of unfinished expressions."""
+ITEMS_HELD = 50
+"""The items of a list that Lua holds before it puts them into their table."""
+MAX_ASSIGNED = 90
+"""Lua allows 200 less its levels."""
 
 _STRING_MEMBERS = LIBRARIES["string"] | {"dump", "gfind"}
 _WORDS = frozenset((
@@ -218,10 +225,18 @@ class _Function:
     """A function that is being read."""
 
     is_vararg: bool = False
-    scopes: list[set[str]] = field(default_factory=lambda: [set()])
+    scopes: list[list[str]] = field(default_factory=lambda: [[]])
     hidden: int = 0
     upvalues: set[str] = field(default_factory=set)
     loops: int = 0
+    held: int = 0
+    """The values that unfinished expressions hold, at most."""
+    most_held: int = 0
+    """The most values that the expression that is being read held."""
+
+    @property
+    def local_count(self) -> int:
+        return sum(map(len, self.scopes)) + self.hidden
 
 
 class _Parser:
@@ -302,17 +317,44 @@ class _Parser:
         if token.text in OWN:
             raise self._unknown(token)
         function = self._functions[-1]
-        function.scopes[-1].add(token.text)
-        self._count_locals(token)
-
-    def _count_locals(self, token: _Token) -> None:
-        function = self._functions[-1]
-        if sum(map(len, function.scopes)) + function.hidden > MAX_LOCALS:
+        function.scopes[-1].append(token.text)
+        if function.local_count > MAX_LOCALS:
             raise LuaError(
                 "script-too-complex",
                 f"a function has more than {MAX_LOCALS} local variables",
                 token,
                 "use a table, or blocks with `do` and `end`",
+            )
+
+    @contextmanager
+    def _expression_holds(self) -> Iterator[None]:
+        """Read an expression, which holds no value afterwards."""
+        function = self._functions[-1]
+        held, most_held = function.held, function.most_held
+        function.most_held = held
+        yield
+        function.held, function.most_held = held, max(most_held, function.most_held)
+
+    def _hold(self, values: int = 1) -> None:
+        """Count values that the expression holds until its end."""
+        self._functions[-1].held += values
+        self._check_held(self._functions[-1].held)
+
+    def _hold_before(self) -> None:
+        """Count a function of the sandbox that was written before the expression."""
+        function = self._functions[-1]
+        function.held += 1
+        self._check_held(function.most_held + 1)
+
+    def _check_held(self, held: int) -> None:
+        function = self._functions[-1]
+        function.most_held = max(function.most_held, held)
+        if held + function.local_count > MAX_VALUES:
+            raise LuaError(
+                "script-too-complex",
+                f"an expression and the local variables have more than {MAX_VALUES} values",
+                self._next,
+                "use fewer arguments or operands, or a table",
             )
 
     def _is_local(self, name: str) -> bool:
@@ -357,7 +399,7 @@ class _Parser:
         """Read statements up to the end of the block, whose rounds count from a token on."""
         self._deeper()
         scope = self._functions[-1].scopes
-        scope.append(set())
+        scope.append([])
         for token in declared:
             self._declare(token)
         place = len(self._out)
@@ -382,7 +424,9 @@ class _Parser:
                 self._last()
                 return
             self._statement()
-            self._accept(";")
+            # A call may have been written at its end, and the next one may begin with `(`.
+            if not self._accept(";"):
+                self._emit(";")
 
     def _last(self) -> None:
         token = self._take()
@@ -445,7 +489,7 @@ class _Parser:
         self._take()
         function = self._functions[-1]
         # The condition sees the variables of the block.
-        function.scopes.append(set())
+        function.scopes.append([])
         self._deeper()
         function.loops += 1
         place, start = len(self._out), self._at
@@ -518,21 +562,39 @@ class _Parser:
     def _expression_statement(self) -> None:
         if (shape := self._suffixed()) is _Shape.CALL:
             return
-        while shape is _Shape.VARIABLE and self._accept(","):
-            shape = self._suffixed()
-        if shape is not _Shape.VARIABLE:
-            raise self._unexpected()
-        self._expect("=")
-        self._expressions()
+        count = 1
+        with self._expression_holds():
+            while shape is _Shape.VARIABLE and self._accept(","):
+                # A table and the name of its member.
+                self._hold(2)
+                shape = self._suffixed()
+                count += 1
+            if shape is not _Shape.VARIABLE:
+                raise self._unexpected()
+            if count > MAX_ASSIGNED:
+                raise LuaError(
+                    "script-too-complex",
+                    f"an assignment has more than {MAX_ASSIGNED} variables",
+                    self._next,
+                    "split it",
+                )
+            self._expect("=")
+            self._expressions()
 
     # Expressions.
 
     def _expressions(self) -> None:
-        self._expression()
-        while self._accept(","):
+        with self._expression_holds():
             self._expression()
+            while self._accept(","):
+                self._hold()
+                self._expression()
 
     def _expression(self, limit: int = 0) -> None:
+        with self._expression_holds():
+            self._operation(limit)
+
+    def _operation(self, limit: int) -> None:
         self._deeper()
         start, is_left = len(self._out), True
         if self._is("not", "-", "#"):
@@ -547,8 +609,10 @@ class _Parser:
                 break
             if operator == "..":
                 self._out.insert(start, f"{JOIN}(")
+                self._hold_before()
                 while self._is(".."):
                     self._at += 1
+                    self._hold()
                     # In brackets, since a call counts for one value as an operand.
                     self._emit(",(")
                     self._expression(right)
@@ -559,9 +623,12 @@ class _Parser:
                 if is_left and operator in _ORDERS and not self._is_number_next():
                     is_left = False
                     self._out.insert(start, f"{LEFT}(")
+                    self._hold_before()
                     self._emit(")")
                 self._take()
+                self._hold()
                 self._expression(right)
+                self._functions[-1].held -= 1
         self._depth -= 1
 
     def _is_number_next(self) -> bool:
@@ -586,24 +653,30 @@ class _Parser:
 
     def _table(self) -> None:
         self._expect("{")
-        while not self._is("}"):
-            if self._accept("["):
+        listed = 0
+        with self._expression_holds():
+            # The table, the name of a member, and items of the list.
+            self._hold(2)
+            while not self._is("}"):
+                if self._accept("["):
+                    self._expression()
+                    self._expect("]")
+                    self._expect("=")
+                elif self._next.kind == "name" and self._all[self._at + 1].text == "=":
+                    self._take()
+                    self._expect("=")
+                elif (listed := listed + 1) <= ITEMS_HELD:
+                    self._hold()
                 self._expression()
-                self._expect("]")
-                self._expect("=")
-            elif self._next.kind == "name" and self._all[self._at + 1].text == "=":
-                self._take()
-                self._expect("=")
-            self._expression()
-            if not (self._accept(",") or self._accept(";")):
-                break
+                if not (self._accept(",") or self._accept(";")):
+                    break
         self._expect("}")
 
     def _function(self, *, is_method: bool = False) -> None:
         function = _Function()
         self._functions.append(function)
         if is_method:
-            function.scopes[-1].add("self")
+            function.scopes[-1].append("self")
         self._expect("(")
         while not self._is(")"):
             if self._accept("..."):
@@ -623,8 +696,14 @@ class _Parser:
 
     def _suffixed(self) -> _Shape:
         """Read a variable, a call, or an expression in parentheses."""
+        with self._expression_holds():
+            return self._suffixes()
+
+    def _suffixes(self) -> _Shape:
         depth = self._depth
         self._deeper()
+        # What is called or indexed.
+        self._hold()
         start, first = len(self._out), self._next
         library = ""
         if self._accept("("):
@@ -692,6 +771,7 @@ class _Parser:
         self._expression()
         place = 1
         while self._accept(","):
+            self._hold()
             start, token = self._at, self._next
             self._expression()
             if place == 1 and self._joins(start):
@@ -722,6 +802,7 @@ class _Parser:
     def _wrap(self, start: int, function: str) -> None:
         # It may be a text, whose methods are those of `string`. Each call nests what is before it.
         self._deeper()
+        self._hold_before()
         self._uses.add("string")
         self._out.insert(start, f"{function}(")
 
@@ -749,6 +830,7 @@ class _Parser:
             raise _syntax(f"a name expected near `{name.text[:40]}`", name)
         self._at += 1
         self._emit(_quoted(name.text))
+        self._hold(2)
         if not (self._is("(", "{") or self._next.kind == "string"):
             raise self._unexpected()
         if self._is("("):
