@@ -4,7 +4,7 @@
 ---
 --- ARGV[1]   token        string
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes
---- ARGV[3]   script       string  SHA-1 of the script
+--- ARGV[3]   script       string  SHA-1 of the script; with `ro` behind it, its writes are errors
 --- ARGV[4…]  its arguments
 ---
 --- Replies   the script's own reply | LEASH <CODE> key=value …
@@ -26,7 +26,8 @@ local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack
 local keys, argv = KEYS, ARGV
 local token, correlation, digest = argv[1] or '', argv[2] or '', argv[3] or ''
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
-local command = 'EVALSHA'
+local command, only_reads = 'EVALSHA'
+digest, only_reads = string.gsub(digest, 'ro$', '')
 --% if breaker
 local suspends
 --% endif
@@ -47,6 +48,7 @@ repeat
 --% include "script/check_command.lua"
 --% include "script/run_script.lua"
 --% include "script/complete_event.lua"
+  if code then break end
   return result
 until true
 --% include "reply/deny.lua"

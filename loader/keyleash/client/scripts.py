@@ -20,11 +20,16 @@ DENIED_MS = 10_000
 
 
 class ScriptCall(NamedTuple):
-    """The call of a script, by its digest."""
+    """The call of a script, by its digest.
+
+    Attributes:
+        is_read_only: Whether its writes are errors.
+    """
 
     digest: str
     keys: Sequence[Argument]
     arguments: Sequence[Argument]
+    is_read_only: bool = False
 
 
 def script_call_of(name: str, arguments: Sequence[Argument]) -> ScriptCall | None:
@@ -35,16 +40,19 @@ def script_call_of(name: str, arguments: Sequence[Argument]) -> ScriptCall | Non
     if count > len(arguments) - 2:
         return None
     digest = _digest(script) if name.startswith("EVALSHA") else digest_of(script)
-    return ScriptCall(digest, arguments[2 : 2 + count], arguments[2 + count :])
+    keys, words = arguments[2 : 2 + count], arguments[2 + count :]
+    return ScriptCall(digest, keys, words, is_read_only=name.endswith("_RO"))
 
 
 def reply_about(
     guard: GuardRecord, name: str, scripts: Sequence[Argument]
-) -> list[int] | bytes | None:
+) -> list[int] | bytes | ResponseError | None:
     """Return the reply to SCRIPT EXISTS, and to SCRIPT LOAD of a script that may be called."""
-    if name == "EXISTS" and scripts:
+    if (name == "EXISTS" and not scripts) or (name == "LOAD" and len(scripts) != 1):
+        return ResponseError(f"wrong number of arguments for 'script|{name.lower()}' command")
+    if name == "EXISTS":
         return [int(guard.may_run(_digest(item))) for item in scripts]
-    if name == "LOAD" and scripts:
+    if name == "LOAD":
         digest = digest_of(scripts[0])
         return digest.encode() if guard.may_run(digest) or digest in LOCK_SCRIPTS else None
     return None
@@ -105,6 +113,9 @@ def change_lock(
         if not is_owner or left_ms < 0:
             yield from unwatch()
             return 0
+        if script.is_read_only:
+            yield from unwatch()
+            raise ResponseError("Write commands are not allowed from read-only scripts.")
         words: Words = ("DEL", key)
         if script.digest != RELEASE:
             is_added = script.digest == EXTEND and as_bytes(rest[1]) == b"0"

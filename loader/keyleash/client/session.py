@@ -37,6 +37,7 @@ from keyleash.store.records import GuardRecord, guard_record, learned_table
 from keyleash.store.token import identity_of
 from keyleash.store.wire import (
     NOT_FOUND,
+    READ_ONLY,
     Argument,
     BatchMode,
     Transport,
@@ -150,12 +151,14 @@ class Session:
         script: str,
         keys: Sequence[Argument],
         arguments: Sequence[Argument],
+        is_read_only: bool,
         correlation: str,
     ) -> tuple[Argument, ...]:
         """Return the call of the guard for an approved script."""
         guard = self._called
         header = guard.approved_digest, self._token, correlation
-        return script_call(*header, script, keys, arguments, guard.transport)
+        mode = READ_ONLY if is_read_only else ""
+        return script_call(*header, script + mode, keys, arguments, guard.transport)
 
     @property
     def _called(self) -> GuardRecord:

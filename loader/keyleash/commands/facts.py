@@ -84,6 +84,9 @@ REFUSED_UNLESS: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 """Commands refused if one of these option words stands before another word than this one."""
 
+MAY_REPLICATE = frozenset({"PFCOUNT", "PUBLISH", "SPUBLISH"})
+"""The commands without the flag `write` that a server denies in a read-only script."""
+
 KEYLESS_PASSES = frozenset({"PING", "ECHO", "TIME"})
 """Keyless commands that are allowed: they touch no data, and clients need them."""
 

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import fields
 from typing import NamedTuple
 
+from keyleash.commands.facts import MAY_REPLICATE
 from keyleash.compiler.ir import Check, Guard, Requirement
 from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
@@ -110,6 +111,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = Fals
         imaged_from=Text("imaged_to + 1") if sandbox else 1,
         declared=_declared(guard),
         uses=frozenset(name for item in guard.identity.scripts for name in item.text.uses),
+        writing=_writing(guard) if sandbox else "",
         members={name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
         names=_names(guard),
         vault=vault,
@@ -128,6 +130,13 @@ def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = Fals
         one_check=len(guard.checks) == 1,
         checks_differ=any(rule.rest != rule.check for rule in guard.rules),
     )
+
+
+def _writing(guard: Guard) -> str:
+    """Return the commands that a read-only script must not call, between commas."""
+    specs = [use.spec for use in guard.usages]
+    names = [spec.name for spec in specs if "write" in spec.flags or spec.name in MAY_REPLICATE]
+    return f",{','.join(names)}," if names else ""
 
 
 def _declared(guard: Guard) -> tuple[Check, ...]:

@@ -29,6 +29,9 @@ LIBRARIES = "leash_"
 GUARD_OF = "guard of "
 """The text before the identity in the description of a function."""
 
+READ_ONLY = "ro"
+"""The text behind the digest of an approved script whose writes are errors."""
+
 NOT_FOUND = "Function not found"
 """The error of FCALL for a missing function, after ERR."""
 

@@ -58,6 +58,7 @@ if type(reply) == 'table' then
 elseif type(reply) == 'string' and mend == 'anywhere' then
   reply = string.gsub(reply, {{ vault }}, '')
 --% endif
+--% if not sandbox
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 --% if batch
   local command = names[i] or argv[name_at]
@@ -68,4 +69,5 @@ elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -90071
   elseif find(command, '^INCR') or find(command, '^DECR') then
     reply = call('GET', argv[name_at + 1])
   end
+--% endif
 end

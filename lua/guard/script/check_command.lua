@@ -1,6 +1,6 @@
 -- check_command: declare the function that checks a command of a script as the caller's own, and
 -- runs it.
--- in:  sequence, token_id, correlation, charged, entry, fields, n
+-- in:  sequence, token_id, correlation, charged, entry, fields, n, only_reads
 -- out: perform, event, befores, imaged_to, failed, seen, listed, ran, changed, raised, entry, header,
 --      fields, n, recorded, outcome, unheard
 --
@@ -28,6 +28,12 @@ local function perform(argv)
 --% include "authorize.lua"
     until true
     if code then break end
+--% if writing
+    if only_reads == 1 and find({{ writing }}, ',' .. command .. ',', 1, true) then
+      outcome, unheard[n] = { err = 'ERR Write commands are not allowed from read-only scripts.' }, true
+      break
+    end
+--% endif
 --% if records_reads
     recorded = recorded or reads or key ~= nil
 --% endif

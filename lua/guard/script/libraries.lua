@@ -1,5 +1,5 @@
 -- libraries: make the libraries of a script: functions that cost more than a unit count their work.
--- in:  strings, spend, size, sizes, counted, whole, measure, steps, perform, raised
+-- in:  strings, spend, size, sizes, counted, whole, measure, steps, perform, ran, raised
 -- out: strings, tables, maths, bits, json, msgpack, structs, library, error_of, next_of, pairs_of, select_of,
 --      tonumber_of, unpack_of, copy, words, raised
 local tables, maths, bits, json, msgpack, structs, unpack_of, select_of, tonumber_of, error_of, next_of, pairs_of
@@ -78,13 +78,19 @@ local function run_command(...)
   for at = 1, count do
     local word = words[at]
     if type(word) == 'number' then
-      words[at] = string.format('%.17g', word)
+      -- As the server writes it.
+      local is_plain = word % 1 == 0 and word < 2 ^ 53 and word > -2 ^ 53
+      words[at] = is_plain and string.format('%.0f', word + 0) or call('ECHO', word)
     elseif type(word) ~= 'string' then
       return { err = 'ERR Lua redis lib command arguments must be strings or integers' }
     end
   end
   words[1] = string.upper(words[1])
-  return perform(words)
+  local before = ran
+  local reply = perform(words)
+  -- What the command did, and the bytes of its reply.
+  if ran ~= before then spend(ran - before) end
+  return reply
 end
 library.pcall = run_command
 library.call = function(...)

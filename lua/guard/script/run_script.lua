@@ -1,6 +1,7 @@
 -- run_script: run a script in the sandbox, and shape what it returns or raises.
--- in:  approved, digest, keys, argv, perform, raised
+-- in:  approved, digest, keys, argv, command, perform, ran, raised
 -- out: result
+--      code, detail, value, amount   set if the script used up its work
 local result = (function()
 --% include "script/sandbox.lua"
 --% include "script/libraries.lua"
@@ -12,6 +13,11 @@ local result = (function()
     measure(found, 0)
     return found
   end)
+  if not (steps <= {{ work_limit }}) then
+    -- Whatever it returned or raised.
+    code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, string.format(' work=%.0f limit=%.0f', math.ceil(math.min(steps, 1e15)), {{ work_limit }})
+    return
+  end
   -- The `pcall` of a server gives the text of an error of a command.
   if type(found) == 'table' and type(found.err) == 'string' then
     found = found.err
