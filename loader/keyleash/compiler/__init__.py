@@ -60,6 +60,15 @@ class CompiledGuard(Result):
             scripts[self.approved_digest] = self.approved_script
         return scripts
 
+    @property
+    def approved_names(self) -> Mapping[str, str]:
+        """The names and files of the approved scripts, by digest."""
+        scripts = self.plan.identity.scripts
+        return {
+            item.digest: f"`{item.name}`" + (f" (`{item.file}`)" if item.file else "")
+            for item in scripts
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return identity, digest and size as `keyleash compile --json` prints them."""
         return {**json_object(self, "identity", "digest"), "bytes": len(self.script)}

@@ -55,7 +55,7 @@ MAX_LOCALS = 120
 MAX_UPVALUES = 50
 """Lua has 60 in a function."""
 MAX_VALUES = 230
-"""Lua has 250 registers in a function: local variables, and the values of unfinished expressions."""
+"""Lua has 250 registers in a function, for its local variables and values of expressions."""
 ITEMS_HELD = 50
 """The items of a list that Lua holds before it puts them into their table."""
 MAX_ASSIGNED = 90

@@ -6,12 +6,15 @@ library contains one script, and libraries are listed by the first digit of thei
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-from redis.exceptions import NoPermissionError, WatchError
+from redis.exceptions import NoPermissionError, ResponseError, WatchError
 
+from keyleash.errors import OperationError
 from keyleash.results import Progress
 from keyleash.store.records import DIGEST_FIELDS, database_of
 from keyleash.store.store import Store, batches
@@ -27,10 +30,41 @@ class GuardScripts(Protocol):
     @property
     def scripts(self) -> Mapping[str, str]: ...
 
+    @property
+    def approved_names(self) -> Mapping[str, str]:
+        """The names and files of its approved scripts, by digest."""
+
 
 FEW = 10
 """Libraries deleted per transaction."""
 DIGITS = "0123456789abcdef"
+
+
+_COMPILE_ERROR = re.compile(r"Error compiling .*: *user_(?:script|function):(\d+): (.*)")
+_APPROVED = re.compile(r'__d == "([0-9a-f]{40})"')
+
+
+@contextmanager
+def compiling(guard: GuardScripts, text: str) -> Iterator[None]:
+    """Load a text of a guard; name the approved script in it that a server does not compile.
+
+    Raises:
+        OperationError (script-rejected): The server does not compile an approved script.
+    """
+    try:
+        yield
+    except ResponseError as error:
+        found = _COMPILE_ERROR.search(str(error))
+        before = "\n".join(text.split("\n")[: int(found[1])]) if found else ""
+        digests = _APPROVED.findall(before)
+        if not found or not digests:
+            raise
+        raise OperationError(
+            "script-rejected",
+            f"the server does not compile the script {guard.approved_names[digests[-1]]}"
+            f" of `{guard.identity}`: {found[2]}",
+            help="simplify it, for example with local variables or smaller functions",
+        ) from None
 
 
 def load_functions(
@@ -44,19 +78,23 @@ def load_functions(
         report: Called with the number of loaded guards and the total.
 
     Raises:
+        OperationError (script-rejected): The server does not compile an approved script.
         redis.ResponseError: The user may not load functions.
     """
     codes: dict[str, dict[str, str]] = defaultdict(dict)
+    owners: dict[str, GuardScripts] = {}
     for guard in guards:
         for digest, script in guard.scripts.items():
             code = library_code(guard.identity, digest, script)
             codes[digest[:2]][function_name(digest)] = code
+            owners[function_name(digest)] = guard
     loaded, of_a_guard = 0, sum(len(guard.scripts) for guard in guards) / max(len(guards), 1)
     for digits, wanted in codes.items():
         held = library_texts(store, digits)
         for name, code in wanted.items():
             if held.get(name) != code:
-                store.client.function_load(code, replace=True)
+                with compiling(owners[name], code):
+                    store.client.function_load(code, replace=True)
         loaded += len(wanted)
         if report is not None:
             report(int(loaded / of_a_guard), len(guards))

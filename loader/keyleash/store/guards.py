@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.errors import OperationError
 from keyleash.results import Progress
-from keyleash.store.functions import GuardScripts, held_functions
+from keyleash.store.functions import GuardScripts, compiling, held_functions
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import guard_record
@@ -59,6 +59,7 @@ def load_scripts(
     Raises:
         OperationError (digest-mismatch): The server computes another digest; nothing is activated
             then.
+        OperationError (script-rejected): The server does not compile an approved script.
     """
     loaded = 0
     for batch in batches(guards):
@@ -67,7 +68,8 @@ def load_scripts(
         for (guard, expected, script), present in zip(scripts, known, strict=True):
             if present:
                 continue
-            answered = store.client.script_load(script)
+            with compiling(guard, script):
+                answered = store.client.script_load(script)
             digest = answered.decode() if isinstance(answered, bytes) else answered
             if digest != expected:
                 raise OperationError(
