@@ -22,8 +22,8 @@ from tools.error_summaries import SUMMARIES
 import keyleash
 from keyleash.cli.failures import FAILED, Failure
 from keyleash.errors import DENIALS, EXIT_CODES, KeyleashError, OperationError, UsageError
+from keyleash.errors.sentences import SENTENCES
 from keyleash.store.failures import ServerFailure
-from keyleash.store.sentences import SENTENCES
 from keyleash.text import counted
 
 FAILURES = (Failure, ServerFailure)

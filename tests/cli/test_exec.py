@@ -284,3 +284,36 @@ def test_call_that_no_replica_has_prints_its_reply_and_fails(cli: Cli, policy: P
     assert "do not repeat it" in result.stderr
     result = cli.run("exec", "INCR", "t:n", "--json", KEYLEASH_TOKEN=token)
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (("SUBSCRIBE", "c"), "pubsub()"),
+        (("unsubscribe",), "pubsub()"),
+        (("WATCH", "k"), "transaction()"),
+        (("MULTI",), "pipeline()"),
+        (("exec",), "pipeline()"),
+    ],
+)
+def test_command_that_affects_later_ones_alone_is_a_usage_error(
+    words: tuple[str, ...], instead: str
+) -> None:
+    """Nothing connects: the message says why, the help what to use."""
+    cli = Cli("redis://127.0.0.1:1", {"KEYLEASH_TOKEN": f"kl_one_{'A' * 32}"})
+
+    result = cli.run("exec", *words)
+
+    assert result.exit_code == 2
+    assert f"error: `{words[0].upper()}` has no effect here" in result.stderr
+    assert instead in result.stderr.partition("help: ")[2]
+
+
+@pytest.mark.parametrize("words", [("FLUSHALL",), ("CONFIG", "GET", "x"), ("SELECT", "1")])
+def test_help_for_a_command_that_no_policy_can_allow_says_so(
+    loaded: Cli, words: tuple[str, ...]
+) -> None:
+    """A change of `only` or `except` would not help."""
+    result = loaded.run("exec", *words, KEYLEASH_TOKEN=loaded.token("agent-runner"))
+
+    assert "help: no policy can allow it" in result.stderr

@@ -576,6 +576,41 @@ def test_wrong_base_is_a_type_error() -> None:
             make(token, base)
 
 
+def test_pool_of_the_other_kind_of_client_is_a_type_error_at_once() -> None:
+    """It would fail late, when a coroutine is taken for a connection."""
+    token, url = f"kl_one_{'A' * 32}", "redis://localhost"
+    makers: list[tuple[Any, dict[str, Any]]] = [
+        (keyleash.Redis, {"connection_pool": keyleash.asyncio.pool(url, token)}),
+        (keyleash.asyncio.Redis, {"connection_pool": keyleash.pool(url, token)}),
+        (keyleash.Redis, {"connection_pool": redis.asyncio.ConnectionPool(), "token": token}),
+        (keyleash.asyncio.Redis, {"connection_pool": redis.ConnectionPool(), "token": token}),
+    ]
+    for make, options in makers:
+        with pytest.raises(TypeError, match="needs a pool of its own kind"):
+            make(**options)
+    for make_pool, pool_class in (
+        (keyleash.pool, redis.asyncio.ConnectionPool),
+        (keyleash.asyncio.pool, redis.ConnectionPool),
+    ):
+        wrong: Any = pool_class
+        with pytest.raises(TypeError, match="pool_class must be a pool class"):
+            make_pool(url, token, pool_class=wrong)
+
+
+def test_coalesce_of_a_pool_or_of_the_sync_client_is_a_type_error_at_once() -> None:
+    """Only the asyncio client gathers the commands of tasks."""
+    token, url = f"kl_one_{'A' * 32}", "redis://localhost"
+    makers: list[Any] = [
+        lambda: keyleash.pool(url, token, coalesce=True),
+        lambda: keyleash.asyncio.pool(url, token, coalesce=True),
+        lambda: keyleash.Redis(token=token, coalesce=True),
+        lambda: keyleash.Redis.from_url(url, token=token, coalesce=True),
+    ]
+    for make in makers:
+        with pytest.raises(TypeError, match="`coalesce` is an option of"):
+            make()
+
+
 def test_unix_sockets_and_tls_have_guarded_classes() -> None:
     """By the scheme of the URL."""
     token = f"kl_one_{'A' * 32}"

@@ -18,6 +18,7 @@ from redis.retry import Retry
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
+from keyleash.errors.sentences import explain
 from keyleash.operator import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.store.token import TokenRecord
@@ -379,15 +380,15 @@ def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFix
         (("SORT", "t:a", "BY", "w"), "with BY it reaches keys beyond those that it names"),
         (("XREAD", "LATER", "1", "STREAMS", "t:a", "0"), "a guard does not know `LATER`"),
         (("XGROUP", "NOPE", "t:a"), "no server that keyleash knows has that sub-command"),
-        (("XGROUP", "HELP"), "it has no key"),
+        (("XGROUP", "HELP"), "it names no key that a grant could cover"),
         (("XGROUP",), "name its sub-command"),
         (("XINFO STREAM", "t:a"), "the grants leave out its sub-commands, or none is named"),
-        (("CONFIG GET", "x"), "all its sub-commands are denied"),
-        (("ACL", "WHOAMI"), "all its sub-commands are denied"),
-        (("SLOWLOG GET",), "all its sub-commands are denied"),
-        (("MODULE LIST",), "all its sub-commands are denied"),
-        (("LATENCY", "LATEST"), "all its sub-commands are denied"),
-        (("COMMAND",), "all its sub-commands are denied"),
+        (("CONFIG GET", "x"), "no policy can allow this command or any of its sub-commands"),
+        (("ACL", "WHOAMI"), "no policy can allow this command or any of its sub-commands"),
+        (("SLOWLOG GET",), "no policy can allow this command or any of its sub-commands"),
+        (("MODULE LIST",), "no policy can allow this command or any of its sub-commands"),
+        (("LATENCY", "LATEST"), "no policy can allow this command or any of its sub-commands"),
+        (("COMMAND",), "no policy can allow this command or any of its sub-commands"),
         (("BITFIELD", "t:a", "GET", "u60", "0"), "a script would round such an integer"),
         (("NOSUCH", "t:a"), "no server that keyleash knows has it"),
         (("RESTORE", "t:a", "0", "x"), "no grant names it in `only`"),
@@ -402,3 +403,15 @@ def test_refused_command_says_why(one_leash: Leash, command: tuple[str, ...], re
     with pytest.raises(keyleash.CommandRefusedError) as refused:
         one_leash.agent("one").execute_command(*command)
     assert refused.value.details["reason"] == reason
+
+
+@EITHER
+@pytest.mark.parametrize("code", ReplyCode)
+def test_denial_has_the_help_that_the_command_line_shows(leash: Leash, code: ReplyCode) -> None:
+    """A program shows it to the same operator; the text stays one line."""
+    with pytest.raises(LeashError) as caught:
+        CAUSES[code][0](leash)
+
+    assert caught.value.help == explain(caught.value)[1]
+    assert caught.value.help
+    assert "{" not in caught.value.help.replace("{work: …}", "").replace("{max_bytes: …}", "")

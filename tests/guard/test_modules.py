@@ -66,8 +66,8 @@ def test_module_that_says_nothing_of_a_key_needs_read_and_write_on_it(leash: Lea
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("DOC.QUERY", "it has no key"),
-        ("DOC.CALLBACK", "its keys cannot be placed"),
+        ("DOC.QUERY", "it names no key that a grant could cover"),
+        ("DOC.CALLBACK", "keyleash cannot determine which of its arguments are keys"),
         ("DOC.COPY", "it may be called without one of its keys"),
     ],
 )

@@ -19,11 +19,19 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json
-from keyleash.errors import KeyleashError, NotReplicatedError, OperationError
+from keyleash.client.dialogue import Role, role_of
+from keyleash.errors import KeyleashError, NotReplicatedError, OperationError, UsageError
 from keyleash.store.connect import connection_pool
 from keyleash.store.failures import server_failure
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import reading_reply
+from keyleash.text import printable
+
+HELP_OF_LASTING: dict[Role | None, str] = {
+    Role.TRANSACTION: "use `pipeline()`, `transaction()` or `batch()` of the Python client",
+    Role.SUBSCRIPTION: "use `pubsub()` of the Python client",
+}
+"""What to use instead of commands that only affect later commands of their connection."""
 
 
 @click.command(
@@ -46,6 +54,7 @@ def exec_(
     and the empty string are then both an empty line; --json distinguishes them.
     """
     refuse_typed_token(words[0])
+    _refuse_lasting(words[0])
     reject_tokens(**{"--correlation": correlation})
     try:
         _print(settings, _call(settings, require_token(token_file), correlation, words))
@@ -65,6 +74,21 @@ def exec_(
             help="options of `keyleash exec` go before COMMAND",
             exit_code=failure.exit_code,
         ) from error
+
+
+def _refuse_lasting(name: str) -> None:
+    """Reject a command that only affects later commands of its connection.
+
+    Raises:
+        UsageError: It is one.
+    """
+    help = HELP_OF_LASTING.get(role_of(name))
+    if help is not None:
+        word = printable(name.split(maxsplit=1)[0].upper())
+        raise UsageError(
+            f"`{word}` has no effect here: `keyleash exec` runs one command and disconnects",
+            help=help,
+        )
 
 
 def _print(settings: Settings, reply: Any) -> None:

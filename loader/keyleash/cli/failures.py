@@ -20,10 +20,10 @@ from keyleash.errors import (
     Problem,
     WarningsError,
 )
+from keyleash.errors.sentences import explain
 from keyleash.extras import missing_extra
 from keyleash.store import failures as of_servers
 from keyleash.store.failures import server_failure
-from keyleash.store.sentences import explain
 from keyleash.text import printable, without_tokens
 
 FAILED, UNREACHABLE = of_servers.FAILED, of_servers.UNREACHABLE

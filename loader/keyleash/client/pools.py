@@ -18,7 +18,7 @@ from keyleash.client.flow import longest_wait
 from keyleash.client.guarding import Guarding
 from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource, TokenSource, token_from_env
-from keyleash.client.unsupported import require_no_cache
+from keyleash.client.unsupported import reject_coalesce, require_no_cache
 
 
 def connection_class(
@@ -46,8 +46,7 @@ def connection_class(
         SecretInTextError: *correlation* contains a token.
         OperationError (bad-environment): There is no token, nor a variable that has one.
     """
-    if not (isinstance(base, type) and issubclass(base, AbstractConnection)):
-        raise TypeError("base must be a connection class of redis-py's sync client")
+    _require_kind("base", base, AbstractConnection, "sync")
     session = Session(token_from_env() if token is None else token, correlation=correlation)
     guarded: type[AbstractConnection] = _guarded(Guarded, base, session, wait)
     return guarded
@@ -72,8 +71,11 @@ def pool(
 
     Raises:
         CommandRefusedError: a client-side cache is requested.
+        TypeError: *pool_class* is no pool of redis-py's sync client.
         ValueError: the URL does not name a server. Otherwise as `connection_class`.
     """
+    _require_kind("pool_class", pool_class, redis.ConnectionPool, "sync")
+    reject_coalesce(options)
     require_no_cache(options)
     options = {"protocol": 2, **options, **parse_url(url)}
     base = options.pop("connection_class", redis.Connection)
@@ -99,10 +101,7 @@ def aconnection_class(
         TypeError: *base* is no connection class of redis-py's asyncio client. Otherwise as
             `keyleash.connection_class`.
     """
-    if not (
-        isinstance(base, type) and issubclass(base, redis.asyncio.connection.AbstractConnection)
-    ):
-        raise TypeError("base must be a connection class of redis-py's asyncio client")
+    _require_kind("base", base, redis.asyncio.connection.AbstractConnection, "asyncio")
     source = token_from_env() if token is None else token
     session = Session(source, is_async=True, correlation=correlation)
     return _guarded(AsyncGuarded, base, session, wait)
@@ -121,8 +120,11 @@ def apool(
 
     Raises:
         CommandRefusedError: a client-side cache is requested.
+        TypeError: *pool_class* is no pool of redis-py's asyncio client.
         ValueError: the URL does not name a server. Otherwise as `connection_class`.
     """
+    _require_kind("pool_class", pool_class, redis.asyncio.ConnectionPool, "asyncio")
+    reject_coalesce(options)
     require_no_cache(options)
     # Not by `from_url`, which takes the class of `rediss:` and `unix:` in place of a given one.
     options = {"protocol": 2, **options, **redis.asyncio.connection.parse_url(url)}
@@ -141,10 +143,15 @@ def guarded_pool(
             given is copied, unless its connections are guarded: then no token is needed.
 
     Raises:
-        TypeError: There is no token, or a pool of guarded connections and one of their options.
+        TypeError: There is no token, or a pool of guarded connections and one of their options, or
+            a pool of the other kind of client.
     """
     pool = plain.connection_pool
     base = pool.connection_class
+    is_async = isinstance(plain, redis.asyncio.Redis)
+    if issubclass(base, redis.asyncio.connection.AbstractConnection) is not is_async:
+        kinds = ("asyncio", "a sync") if is_async else ("sync", "an asyncio")
+        raise TypeError("a client of {} needs a pool of its own kind, not {} one".format(*kinds))
     if issubclass(base, Guarding):
         if (token, wait, correlation) != (None, False, None):
             raise TypeError(
@@ -153,13 +160,19 @@ def guarded_pool(
         return pool
     if token is None:
         raise TypeError("a `token` is required, or a pool of guarded connections")
-    is_async = isinstance(plain, redis.asyncio.Redis)
     session = Session(token, is_async=is_async, correlation=correlation)
     guarded = _guarded(AsyncGuarded if is_async else Guarded, base, session, wait)
     if not plain.auto_close_connection_pool:
         pool = _copied(pool)
     pool.connection_class = guarded
     return pool
+
+
+def _require_kind(name: str, given: Any, wanted: type, client: str) -> None:
+    """Raise TypeError if a class is not of the right kind of client."""
+    if not (isinstance(given, type) and issubclass(given, wanted)):
+        what = "connection" if name == "base" else "pool"
+        raise TypeError(f"{name} must be a {what} class of redis-py's {client} client")
 
 
 def _copied(pool: Any) -> Any:

@@ -19,7 +19,7 @@ from keyleash.client.correlation import CorrelationSource, checked
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
-from keyleash.commands.facts import CONTAINER, NO_SERVER_HAS, NOT_NAMED
+from keyleash.commands.facts import CONTAINER, NO_SERVER_HAS, NOT_NAMED, SCRIPTS
 from keyleash.errors import (
     CallNotPermittedError,
     ClusterError,
@@ -56,6 +56,8 @@ _COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
 _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
 TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
 """The denials after which a callable is asked for another token."""
+NOT_ALLOWABLE = "no policy can allow it; see the denied commands in the reference of commands"
+APPROVE = "add its text to `scripts` of the policy, and its name to `scripts` of a grant"
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
 
@@ -328,14 +330,13 @@ def unapproved(script: str, denial: CommandRefusedError) -> CommandRefusedError:
     """Return a denial with the digest of the script, and how to approve it."""
     reason = "no grant of the identity approves the script"
     details = {"command": "EVALSHA", **denial.details, "script": script, "reason": reason}
-    help = "add its text to `scripts` of the policy, and its name to `scripts` of a grant"
-    found = CommandRefusedError(details, help=help)
+    found = CommandRefusedError(details, help=APPROVE)
     found.identity = denial.identity
     return found
 
 
 def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
-    """Return the denial with the reason that the command table gives."""
+    """Return the denial with the reason that the command table gives, and what to do."""
     details = denial.details
     words: Sequence[str] = details.get("command", "").split(" ", 1)
     spec = table.get(details.get("command", "")) or table.get(words[0])
@@ -343,15 +344,17 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
         return unapproved(details["script"], denial)
     if "reason" in details:
         return denial
+    help = None
     if spec is None:
-        reason = f"{NO_SERVER_HAS} it"
+        reason, help = f"{NO_SERVER_HAS} it", "check the name of the command"
     elif words[0] in table.containers and spec.name != details["command"] and words[1]:
-        reason = f"{NO_SERVER_HAS} that sub-command"
+        reason, help = f"{NO_SERVER_HAS} that sub-command", "check the name of the sub-command"
     elif spec.refused == CONTAINER and len(words) == 1:
         # The guard names a sub-command only of a container of which it knows some.
         reason = "the grants leave out its sub-commands, or none is named"
     elif spec.refused is not None:
         reason = spec.refused
+        help = {CONTAINER: None, SCRIPTS: APPROVE}.get(reason, NOT_ALLOWABLE)
     elif len(words) == 2 and spec.name.startswith("BITFIELD"):
         reason = "a script would round such an integer"
     elif len(words) == 2 and spec.subscribes:
@@ -361,7 +364,7 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
     elif len(words) == 2 and spec.name != details["command"]:
         reason = f"a guard does not know `{words[1]}`"
     elif spec.named_only:
-        reason = NOT_NAMED
+        reason, help = NOT_NAMED, "name it in `only` of a grant, if the identity should have it"
     else:
         reason = "the grants leave it out, or the server lacks it"
-    return CommandRefusedError({**details, "reason": reason})
+    return CommandRefusedError({**details, "reason": reason}, help=help)

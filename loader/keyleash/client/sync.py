@@ -16,7 +16,7 @@ from keyleash.client.dialogue import Call
 from keyleash.client.pools import guarded_pool
 from keyleash.client.session import Session
 from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import require_no_cache
+from keyleash.client.unsupported import reject_coalesce, require_no_cache
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
@@ -116,6 +116,7 @@ class Redis(redis.Redis):
         single_connection_client: bool = False,
         **kwargs: Any,
     ) -> None:
+        reject_coalesce(kwargs)
         require_no_cache(kwargs)
         plain = redis.Redis(*args, **kwargs)
         pool = guarded_pool(plain, token, wait, correlation)
@@ -140,8 +141,7 @@ class Redis(redis.Redis):
         **kwargs: Any,
     ) -> Self:
         """Like `redis.Redis.from_url`, for the holder of *token*."""
-        if "coalesce" in kwargs:
-            raise TypeError("`coalesce` is an option of `keyleash.asyncio.Redis` only")
+        reject_coalesce(kwargs)
         require_no_cache(kwargs)
         single_connection_client = kwargs.pop("single_connection_client", False)
         return cls(

@@ -37,6 +37,12 @@ def require_no_cache(options: Mapping[str, Any]) -> None:
         raise caching()
 
 
+def reject_coalesce(options: Mapping[str, Any]) -> None:
+    """Raise TypeError if *options*, which are passed on to redis-py, have `coalesce`."""
+    if "coalesce" in options:
+        raise TypeError("`coalesce` is an option of `keyleash.asyncio.Redis` alone")
+
+
 def _is_locking(caller: FrameType) -> bool:
     """Return whether a lock of redis-py is being acquired that is released by a script.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from keyleash.errors.base import KeyleashError, shown
+from keyleash.errors.sentences import ReplyCode, help_of
 from keyleash.text import without_tokens
 
 __all__ = [
@@ -36,30 +36,6 @@ __all__ = [
 ]
 
 
-class ReplyCode(StrEnum):
-    """The codes of denials, `LEASH <CODE> key=value …`, shared by Lua and Python."""
-
-    SUSPENDED = "SUSPENDED"
-    POLICY_STALE = "POLICY_STALE"
-    TOKEN_UNKNOWN = "TOKEN_UNKNOWN"
-    TOKEN_EXPIRED = "TOKEN_EXPIRED"
-    TOKEN_REVOKED = "TOKEN_REVOKED"
-    COMMAND_REFUSED = "COMMAND_REFUSED"
-    CLASS_NOT_GRANTED = "CLASS_NOT_GRANTED"
-    KEY_NOT_GRANTED = "KEY_NOT_GRANTED"
-    KEY_DENIED = "KEY_DENIED"
-    CHANNEL_NOT_GRANTED = "CHANNEL_NOT_GRANTED"
-    KEYS_MISMATCH = "KEYS_MISMATCH"
-    ARGS_TOO_MANY = "ARGS_TOO_MANY"
-    NOT_ACTIVE = "NOT_ACTIVE"
-    RATE_LIMITED = "RATE_LIMITED"
-    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
-    AUDIT_FULL = "AUDIT_FULL"
-    COUNTER_CORRUPT = "COUNTER_CORRUPT"
-    WORK_TOO_LARGE = "WORK_TOO_LARGE"
-    VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
-
-
 class LeashError(KeyleashError, ResponseError):
     """A guard denied the call.
 
@@ -80,6 +56,20 @@ class LeashError(KeyleashError, ResponseError):
         self.identity = self.details.get("identity")
         pairs = " ".join(f"{name}={value!r}" for name, value in self.details.items())
         super().__init__(f"{self.code} {pairs}".rstrip(), help=help)
+
+    @property
+    def help(self) -> str | None:
+        """The remedy: that of the code, unless the error has its own."""
+        return self._help or help_of(self)
+
+    @help.setter
+    def help(self, help: str | None) -> None:
+        self._help = help
+
+    def __str__(self) -> str:
+        # One line, unless the error has a help of its own.
+        text = ResponseError.__str__(self)
+        return f"{text}\nhelp: {self._help}" if self._help else text
 
     @property
     def key(self) -> str | None:

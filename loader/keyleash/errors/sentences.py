@@ -1,19 +1,38 @@
-"""Denials in words."""
+"""The codes of denials, and what each says: one table for programs and for the CLI."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from enum import StrEnum
+from typing import Any
 
-from keyleash.commands.facts import NO_SERVER_HAS, NOT_NAMED
-from keyleash.errors import (
-    BudgetExhaustedError,
-    LeashError,
-    RateLimitedError,
-    ReplyCode,
-    SuspendedError,
-)
 from keyleash.text import clock_time, printable, span
+
+
+class ReplyCode(StrEnum):
+    """The codes of denials, `LEASH <CODE> key=value …`, shared by Lua and Python."""
+
+    SUSPENDED = "SUSPENDED"
+    POLICY_STALE = "POLICY_STALE"
+    TOKEN_UNKNOWN = "TOKEN_UNKNOWN"
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"
+    TOKEN_REVOKED = "TOKEN_REVOKED"
+    COMMAND_REFUSED = "COMMAND_REFUSED"
+    CLASS_NOT_GRANTED = "CLASS_NOT_GRANTED"
+    KEY_NOT_GRANTED = "KEY_NOT_GRANTED"
+    KEY_DENIED = "KEY_DENIED"
+    CHANNEL_NOT_GRANTED = "CHANNEL_NOT_GRANTED"
+    KEYS_MISMATCH = "KEYS_MISMATCH"
+    ARGS_TOO_MANY = "ARGS_TOO_MANY"
+    NOT_ACTIVE = "NOT_ACTIVE"
+    RATE_LIMITED = "RATE_LIMITED"
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    AUDIT_FULL = "AUDIT_FULL"
+    COUNTER_CORRUPT = "COUNTER_CORRUPT"
+    WORK_TOO_LARGE = "WORK_TOO_LARGE"
+    VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
+
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.SUSPENDED: (
@@ -91,30 +110,37 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
 }
 
 
-def explain(error: LeashError) -> tuple[str, str | None]:
+def explain(error: Any) -> tuple[str, str | None]:
     """Return the message, code first, and the help for a denial; neither contains a token."""
-    message, help_ = SENTENCES[error.code]
+    message = SENTENCES[error.code][0]
     if "reason" not in error.details:
         message = message.removesuffix(": {reason}")
+    words = _words_of(error)
+    message = message.format_map(words)
+    if error.code is ReplyCode.CLASS_NOT_GRANTED and "key" in words:
+        message += f", on the key `{words['key']}`"
+    return f"{error.code}: {message}", error.help
+
+
+def help_of(error: Any) -> str | None:
+    """Return the help for the code of a denial; it contains no token."""
+    help = SENTENCES[error.code][1]
+    if error.code is ReplyCode.SUSPENDED and error.until_ms is not None:
+        help = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
+    return help and help.format_map(_words_of(error))
+
+
+def _words_of(error: Any) -> defaultdict[str, str]:
     # A guard of another version may lack a detail. A container without its subcommand ends in a
     # blank.
     words = defaultdict(
         lambda: "?", {name: printable(value).rstrip() for name, value in error.details.items()}
     )
-    if isinstance(error, SuspendedError) and error.until_ms is not None:
-        help_ = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
-    if error.details.get("reason") == NOT_NAMED:
-        help_ = "name it in `only` of a grant, if the identity should have it"
-    if error.details.get("reason", "").startswith(NO_SERVER_HAS):
-        help_ = "check the name of the command"
-    if isinstance(error, RateLimitedError):
-        words["retry_after"] = _wait_text(error.retry_after_ms)
-    if isinstance(error, BudgetExhaustedError):
-        words["resets_at"] = clock_time(error.resets_at_ms)
-    message = message.format_map(words)
-    if error.code is ReplyCode.CLASS_NOT_GRANTED and "key" in words:
-        message += f", on the key `{words['key']}`"
-    return f"{error.code}: {message}", error.help or (help_ and help_.format_map(words))
+    if "retry_after_ms" in words:
+        words["retry_after"] = _wait_text(int(words["retry_after_ms"]))
+    if "resets_at_ms" in words:
+        words["resets_at"] = clock_time(int(words["resets_at_ms"]))
+    return words
 
 
 def _wait_text(wait_ms: int) -> str:
