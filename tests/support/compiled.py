@@ -22,12 +22,20 @@ def remember_compiled_guards() -> None:
 
 
 def _remembering(compile_all: Callable[..., Any]) -> Callable[..., Any]:
-    kept: dict[bytes, Any] = {}
+    kept: dict[tuple[bytes, bytes], Any] = {}
+    tables: dict[tuple[int, ...], tuple[Any, bytes]] = {}
+
+    def key_of_table(commands: tuple[Any, ...]) -> bytes:
+        ids = tuple(map(id, commands))
+        if ids not in tables:
+            # The commands too, so that no others get their ids.
+            tables[ids] = commands, pickle.dumps(commands)
+        return tables[ids][1]
 
     @functools.wraps(compile_all)
     def compile_once(policy: Any, table: Any, **options: Any) -> Any:
         report = options.pop("report", None)
-        key = pickle.dumps((policy, tuple(table.commands.values()), options))
+        key = pickle.dumps((policy, options)), key_of_table(tuple(table.commands.values()))
         if key not in kept:
             if len(kept) == KEPT:
                 del kept[next(iter(kept))]
