@@ -45,19 +45,24 @@ def codes_of(text: str, table: CommandTable) -> list[str]:
 def examples(code: str) -> list[str]:
     """Return the examples of a section as complete documents."""
     blocks = BLOCK.findall(SECTIONS[code])
-    documents = ["version: 1\nidentities:\n" + indent(block, "  ") for block in blocks]
+    documents = [
+        f"version: 1\n{block}"
+        if block.startswith("scripts:")
+        else "version: 1\nidentities:\n" + indent(block, "  ")
+        for block in blocks
+    ]
     scripts = LUA.findall(SECTIONS[code])
     if not scripts:
         return documents
     return [
-        f"{document}scripts: {{example: {{file: a.lua}}}}\n{MARK}{json.dumps(['a.lua', text])}\n"
+        f"{document}{MARK}{json.dumps(['count.lua', text])}\n"
         for document, text in zip(documents, scripts, strict=True)
     ]
 
 
 def test_every_code_has_a_section_and_every_section_a_code() -> None:
     """The page explains all codes, in the order of the rules."""
-    assert list(SECTIONS) == [*CODES, "masked-images"]
+    assert list(SECTIONS) == [*CODES, "masked-images", "unused-script"]
 
 
 @pytest.mark.parametrize("code", SECTIONS)

@@ -409,6 +409,7 @@ def test_codes_are_stable() -> None:
         "short-retention",
         "grants-restore",
         "script-builds-keys",
+        "script-cannot-work",
         "covered-grant",
         "idle-deny",
         "same-scope",

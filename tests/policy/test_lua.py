@@ -204,6 +204,12 @@ def test_commands_of_a_text_are_known_if_their_names_are_texts(
     assert sandboxed(text.encode()).commands == commands
 
 
+def test_calls_of_a_text_have_the_place_of_the_first() -> None:
+    """So that a finding about a command can point to it."""
+    text = b"redis.call('get', KEYS[1])\nredis.setresp(3) redis.setresp(2) redis.pcall('GET', 'x')"
+    assert sandboxed(text).places == (("GET", 1, 12), ("redis.setresp(3)", 2, 7))
+
+
 @pytest.mark.parametrize(
     ("text", "places"),
     [

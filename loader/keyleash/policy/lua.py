@@ -45,6 +45,9 @@ TICK, TICKS, JOIN, METHOD, BASE, LEFT = "__t", "__v", "__c", "__m", "__b", "__l"
 `a .. b`; `a:name()`; a value whose member is read; the left side of a comparison."""
 OWN = (TICK, TICKS, JOIN, METHOD, BASE, LEFT)
 
+RESP3 = "redis.setresp(3)"
+"""A call that fails: guards run scripts under RESP2."""
+
 TOKENS_OF_A_UNIT = 16
 """Tokens of the body of a loop or function that one more unit counts in each round."""
 MAX_BYTES = 64 * 1024
@@ -125,12 +128,15 @@ class Sandboxed:
         body: The body of a function, in ASCII.
         uses: The libraries and functions of the sandbox that it uses.
         commands: The names of the commands that it calls, in upper case; None if it computes one.
+        places: The first call of each command that it names, as name, line and column; also of
+            `redis.setresp(3)`.
         built_keys: The places where a key's name may be put together, as line and column.
     """
 
     body: str
     uses: frozenset[str]
     commands: frozenset[str] | None
+    places: tuple[tuple[str, int, int], ...]
     built_keys: tuple[tuple[int, int], ...]
 
 
@@ -250,6 +256,7 @@ class _Parser:
         self._functions = [_Function()]
         self._uses: set[str] = set()
         self._commands: set[str] | None = set()
+        self._places: dict[str, tuple[int, int]] = {}
         self._built: list[tuple[int, int]] = []
         self._made: set[str] = set()
 
@@ -261,6 +268,7 @@ class _Parser:
             body=_joined(self._out),
             uses=frozenset(self._uses),
             commands=None if self._commands is None else frozenset(self._commands),
+            places=tuple((name, *place) for name, place in self._places.items()),
             built_keys=tuple(self._built),
         )
 
@@ -756,7 +764,11 @@ class _Parser:
 
     def _call_of_redis(self) -> bool:
         """Read the arguments of `redis.call`, and note the command."""
-        if self._all[self._at - 1].text not in ("call", "pcall"):
+        member = self._all[self._at - 1]
+        argument = "".join(token.text for token in self._all[self._at : self._at + 2])
+        if member.text == "setresp" and argument == "(3":
+            self._places.setdefault(RESP3, (member.line, member.column))
+        if member.text not in ("call", "pcall"):
             return False
         # Nothing follows the end of the text.
         if not self._is("(") or (following := self._all[self._at + 1]).kind != "string":
@@ -765,8 +777,11 @@ class _Parser:
         # A name that goes on is computed.
         if self._all[self._at + 2].text not in (",", ")"):
             self._commands = None
-        elif self._commands is not None:
-            self._commands.add(following.text.upper())
+        else:
+            name = following.text.upper()
+            self._places.setdefault(name, (following.line, following.column))
+            if self._commands is not None:
+                self._commands.add(name)
         self._call_start()
         self._expression()
         place = 1

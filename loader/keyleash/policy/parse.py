@@ -55,6 +55,7 @@ def parse_policy(
     names = CommandNames(commands, server, problems, warnings)
     scripts = ScriptReader(root.get("scripts"), text, file, problems)
     policy = _Reader(root, names, scripts, problems, warnings).policy()
+    scripts.warn_of_unused(warnings)
     problems.require_none()
     return replace(policy, warnings=warnings.in_order)
 

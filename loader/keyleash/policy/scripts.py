@@ -59,6 +59,7 @@ class ScriptReader:
         self._folder = Path(file).parent
         self._stored = stored_texts(text)
         self._known: dict[str, tuple[Script, ...]] = {OF_LOCKS: LOCKS}
+        self._unused: dict[str, Span] = {}
         for name, entry in (node.fields if node else {}).items():
             if name == OF_LOCKS or name in BUNDLES:
                 problems.add(
@@ -69,12 +70,24 @@ class ScriptReader:
                 )
                 continue
             self._known[name] = tuple(self._read(name, entry))
+            self._unused[name] = entry.label
+
+    def warn_of_unused(self, warnings: Problems) -> None:
+        """Warn of each script that no grant names, when all grants are read."""
+        for name, span in self._unused.items():
+            warnings.add(
+                "unused-script",
+                f"no grant names the script {quote(name)}",
+                span,
+                f"add `scripts: [{name}]` to a grant, or remove it",
+            )
 
     def grant(self, node: YamlNode | None) -> tuple[Script, ...]:
         """Return the scripts that a grant names."""
         found: list[Script] = []
         for entry in node.entries if node else ():
             name = entry.source
+            self._unused.pop(name, None)
             if name not in self._known and name in BUNDLES:
                 self._known[name] = tuple(self._read_bundle(name, entry))
             if name in self._known:

@@ -38,6 +38,7 @@ RULES: dict[str, PolicyRule] = {
     "short-retention": _each(limits.short_retention),
     "grants-restore": _each(grants.grants_restore),
     "script-builds-keys": _each(grants.script_builds_keys),
+    "script-cannot-work": _each(grants.script_cannot_work),
     "covered-grant": _each(grants.covered_grant),
     "idle-deny": _each(grants.idle_deny),
     "same-scope": grants.same_scope,

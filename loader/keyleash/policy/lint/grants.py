@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 
-from keyleash.commands import CHANNEL_CLASSES, OperationClass
+from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
 from keyleash.commands.facts import NAMED_ONLY
 from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.keysets import KeySet, Segment, Shape, covers, segments_of, shape_of
 from keyleash.policy.lint.findings import Finding
+from keyleash.policy.lua import RESP3
 from keyleash.policy.model import AnySuffix, Grant, Identity, IdentityKind, Pattern, Policy
 from keyleash.policy.problems import listing, quote
 
@@ -40,6 +41,24 @@ def script_builds_keys(identity: Identity) -> Iterator[Finding]:
                 f" {listing(places, 3)}",
                 script.span,
                 "check that grants have these keys, which callers do not declare",
+            )
+
+
+def script_cannot_work(identity: Identity) -> Iterator[Finding]:
+    """Find approved scripts that call what no guard runs."""
+    allowed = {spec.name.partition(" ")[0] for spec in load_table() if spec.refused is None}
+    for script in identity.scripts:
+        called = [
+            f"{quote(name)} at {line}:{column}"
+            for name, line, column in script.text.places
+            # The server of the policy may have a module that the table lacks.
+            if name == RESP3 or not (name in allowed or "." in name)
+        ]
+        if called:
+            yield Finding(
+                f"the script {quote(script.file)} calls {listing(called, 3)}, which no guard runs",
+                script.span,
+                "remove these calls from the script, or do not approve it",
             )
 
 
