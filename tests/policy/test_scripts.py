@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from hashlib import sha1
 from pathlib import Path
@@ -15,6 +16,8 @@ from keyleash.errors import PolicyError
 from keyleash.policy import Policy, bundles, parse_policy, scripts
 from keyleash.policy.bundles import BUNDLES, Bundle
 from keyleash.policy.diff import diff_policies
+from keyleash.policy.diff.describe import describe_identities
+from keyleash.policy.lint.grants import script_builds_keys
 from keyleash.policy.scripts import stored_texts, with_texts
 
 
@@ -174,6 +177,34 @@ def test_plan_marks_further_scripts_as_widening(
 
     found = [(change.widens, change.narrows) for item in diff.identities for change in item.changes]
     assert found == ([] if marks is None else [marks])
+
+
+def test_scripts_of_a_bundle_are_described_together(
+    tmp_path: Path, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one digest, so that a change of any text is seen; and with one finding."""
+    text = b"return redis.call('GET', 'app:' .. KEYS[1])"
+    (tmp_path / "queues_of_tests" / "b.lua").write_bytes(text)
+    digests = {"TEXT": sha1(b"return 1").hexdigest(), "b.lua": sha1(text).hexdigest()}  # noqa: S324
+    (tmp_path / "queues_of_tests" / "c.lua").write_bytes(text + b"\n")
+    digests["c.lua"] = sha1(text + b"\n").hexdigest()  # noqa: S324
+    for module in (bundles, scripts):
+        monkeypatch.setattr(
+            module, "BUNDLES", {bundle: Bundle("1.2", {"queues_of_tests": digests})}
+        )
+    policy = parsed(document([bundle, "redis-py-lock"]), tmp_path)
+
+    diff = diff_policies(Policy(()), policy, load_table(), ())
+    described = "\n".join(describe_identities(diff.identities, full=True))
+    assert re.search(
+        r"scripts queues \(3 scripts, [0-9a-f]{7}\), redis-py-lock \(3 scripts, [0-9a-f]{7}\)   ",
+        described,
+    )
+    (finding,) = script_builds_keys(policy.identities[0])
+    assert finding.message == (
+        "2 scripts of `queues` put names of keys together:"
+        " `queues_of_tests:b.lua`, `queues_of_tests:c.lua`"
+    )
 
 
 @pytest.mark.parametrize(("entry", "found"), [("s.lua", "the text `s.lua`"), (None, "nothing")])

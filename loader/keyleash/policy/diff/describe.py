@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha1
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from keyleash.commands import OperationClass
 from keyleash.limits import BaseLimit, SubjectKind
-from keyleash.policy.model import Breaker, Grant, Pattern
+from keyleash.policy.model import Breaker, Grant, Pattern, Script
 from keyleash.policy.problems import SHOWN_IDENTITIES
 from keyleash.policy.quantities import format_duration, format_size
 from keyleash.text import counted, printable
@@ -206,9 +208,19 @@ def _grant(grant: Grant) -> str:
     if grant.value_bytes is not None:
         text += f"; values up to {format_size(grant.value_bytes)}"
     if grant.scripts:
-        scripts = (f"{item.name} ({item.digest[:7]})" for item in grant.scripts)
-        text += f"; scripts {', '.join(scripts)}"
+        text += f"; scripts {', '.join(_scripts(grant.scripts))}"
     return text
+
+
+def _scripts(scripts: Iterable[Script]) -> Iterator[str]:
+    """Yield each name with its digest; that of a bundle is the digest of all its digests."""
+    for name, group in groupby(scripts, lambda script: script.name):
+        digests = [script.digest for script in group]
+        if len(digests) == 1:
+            yield f"{name} ({digests[0][:7]})"
+        else:
+            digest = sha1("".join(digests).encode(), usedforsecurity=False).hexdigest()
+            yield f"{name} ({len(digests)} scripts, {digest[:7]})"
 
 
 def _quoted(patterns: Iterable[Pattern]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import islice
+from itertools import groupby, islice
 
 from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
 from keyleash.commands.facts import NAMED_ONLY
@@ -33,15 +33,19 @@ def bare_wildcard(identity: Identity) -> Iterator[Finding]:
 
 def script_builds_keys(identity: Identity) -> Iterator[Finding]:
     """Find approved scripts that may put the name of a key together."""
-    for script in identity.scripts:
-        places = [f"{line}:{column}" for line, column in script.text.built_keys]
-        if places:
-            yield Finding(
-                f"the script {quote(script.file)} puts names of keys together, at"
-                f" {listing(places, 3)}",
-                script.span,
-                "check that grants have these keys, which callers do not declare",
+    help = "check that grants have these keys, which callers do not declare"
+    building = [script for script in identity.scripts if script.text.built_keys]
+    for name, group in groupby(building, lambda script: script.name):
+        first, *others = group
+        places = [f"{line}:{column}" for line, column in first.text.built_keys]
+        message = f"the script {quote(first.file)} puts names of keys together, at"
+        message += f" {listing(places, 3)}"
+        if others:
+            files = listing((script.file for script in (first, *others)), 3)
+            message = (
+                f"{len(others) + 1} scripts of {quote(name)} put names of keys together: {files}"
             )
+        yield Finding(message, first.span, help)
 
 
 def script_cannot_work(identity: Identity) -> Iterator[Finding]:
