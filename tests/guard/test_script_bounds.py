@@ -1,0 +1,175 @@
+"""Approved scripts beside raw ones: numbers, read-only scripts, and the bounds of their work."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+import keyleash
+from keyleash.audit import read_denials
+from keyleash.commands.locks import RELEASE
+from keyleash.policy import lua
+from keyleash.store.keyspace import script_digest
+from keyleash.store.records import read_active
+from keyleash.store.wire import Transport
+from support.errors import raises_code
+from support.leash import Leash
+from support.scripted import COUNT, KINDS, PEEK, ScriptLeash, scripted
+from support.servers import RealServer
+
+
+@pytest.fixture(params=KINDS)
+def leash(request: pytest.FixtureRequest, server: RealServer) -> ScriptLeash:
+    keyspace, transport = KINDS[request.param]
+    leash = ScriptLeash(server, keyspace, transport=transport)
+    leash.approve(audit={"values": "full"})
+    return leash
+
+
+@pytest.fixture
+def one_leash(embedded: RealServer) -> ScriptLeash:
+    leash = ScriptLeash(embedded)
+    leash.approve()
+    return leash
+
+
+NUMBERS = [
+    *(f"{sign}{n}" for sign in ("", "-") for n in ("0", "1", "0.1", "1e15", "1/0", "5e-324")),
+    *(f"2^{n}" for n in range(48, 72)),
+    *(f"2^{n} - 1" for n in range(48, 72)),
+    *(f"-2^{n} - 1" for n in range(48, 72)),
+    *(f"10^{n}" for n in range(-25, 25)),
+    *(f"7 / 10^{n}" for n in range(30)),
+    *(f"{n} / 7" for n in range(1, 60)),
+    *(f"{n * 7919}.{n * 104729}" for n in range(1, 200)),
+    "0/0", "9007199254740993", "123456789.123456789", "1.7976931348623157e308",
+]  # fmt: skip
+WRITE_NUMBERS = f"redis.call('RPUSH', KEYS[1], {', '.join(NUMBERS[:90])})" + "".join(
+    f" redis.call('RPUSH', KEYS[1], {number})" for number in NUMBERS[90:]
+)
+
+
+def test_numbers_of_a_script_are_written_as_by_a_raw_one(leash: ScriptLeash) -> None:
+    """In the server's own format, fenced and sealed as well."""
+    text = f"{WRITE_NUMBERS} redis.call('SET', 1.5, 0.1)"
+    client = scripted(leash, text, keys=["app:*", "1.5"])
+    leash.admin.eval(text, 1, "raw")
+    client.eval(text, 1, "app:guarded")
+    assert client.lrange("app:guarded", 0, -1) == leash.admin.lrange("raw", 0, -1)
+    assert client.get("1.5") == b"0.1"
+
+
+def test_large_integers_are_numbers_in_a_script(server: RealServer) -> None:
+    """As in a raw script, where they lose digits."""
+    text = (
+        "local n = redis.call('INCRBY', KEYS[1], ARGV[1])"
+        " return {type(n), n, tostring(n), redis.call('HINCRBY', KEYS[2], 'f', ARGV[1])}"
+    )
+    leash = Leash(server)
+    client = scripted(leash, text)
+    for number in (2**53 + 1, -(2**53) - 3, 2**62 + 12345):
+        raw = leash.admin.eval(text, 2, f"raw:{number}", f"raw:h{number}", number)
+        assert client.eval(text, 2, f"app:{number}", f"app:h{number}", number) == raw
+
+
+def test_read_only_script_cannot_write(leash: ScriptLeash) -> None:
+    """The first write is an error as on a raw connection; a script that only reads runs."""
+    client = leash.redis()
+    for call in (client.eval_ro, lambda text, *rest: client.evalsha_ro(script_digest(text), *rest)):
+        with pytest.raises(redis.ResponseError, match="Write commands are not allowed from read-"):
+            call(COUNT, 1, "app:n")
+        assert call(PEEK, 1, "app:n") is None
+    assert leash.recorded() == []
+
+
+@pytest.mark.parametrize("command", ["'PFCOUNT'", "'SORT'", "'SET', KEYS[1]", "'PUBLISH', 'a'"])
+def test_read_only_script_has_the_errors_of_a_raw_one(server: RealServer, command: str) -> None:
+    """Also for commands that may write, or that replicas get."""
+    text = f"return redis.pcall({command}, KEYS[1])"
+    leash = Leash(server)
+    client = scripted(leash, text, {"allow": ["publish"], "channels": ["*"]})
+    outcomes = []
+    for caller in (leash.admin, client):
+        with pytest.raises(redis.ResponseError) as caught:
+            caller.eval_ro(text, 1, "app:n")
+        outcomes.append(str(caught.value))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_read_only_lock_script_changes_nothing(one_leash: ScriptLeash) -> None:
+    client = one_leash.redis()
+    client.set("app:lock", "mine")
+    with pytest.raises(redis.ResponseError, match="read-only"):
+        client.evalsha_ro(RELEASE, 1, "app:lock", "mine")
+    assert client.get("app:lock") == b"mine"
+
+
+@pytest.mark.parametrize("words", [("LOAD", PEEK, "x"), ("LOAD",), ("EXISTS",)])
+def test_wrong_number_of_arguments_of_script_is_the_server_s_error(
+    one_leash: ScriptLeash, words: tuple[str, ...]
+) -> None:
+    """Nothing is sent, with the text of a raw connection."""
+    outcomes = []
+    for caller in (one_leash.admin, one_leash.redis()):
+        with pytest.raises(redis.ResponseError) as caught:
+            caller.execute_command("SCRIPT", *words)
+        outcomes.append(str(caught.value))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis.call('SET', KEYS[1], 'left') while true do end",
+        "redis.call('SET', KEYS[1], 'left') pcall(function() while true do end end) return 1",
+        "redis.call('SET', KEYS[1], 'left') pcall(function() while true do end end) KEYS.a.b = 1",
+    ],
+)
+def test_script_that_used_up_its_work_is_recorded_as_a_denial(
+    one_leash: ScriptLeash, text: str
+) -> None:
+    """Whatever it returns or raises; what it wrote stands."""
+    client = scripted(one_leash, text, on_denials={"threshold": "2/minute", "suspend": "10m"})
+    for _ in range(2):
+        with pytest.raises(keyleash.WorkTooLargeError) as denied:
+            client.eval(text, 1, "app:n")
+        assert denied.value.details["command"] == "EVALSHA"
+        assert int(denied.value.details["work"]) > int(denied.value.details["limit"]) == 250_000
+    assert one_leash.admin.get("app:n") == b"left"
+    denials = read_denials(one_leash.store, ["one"])
+    assert ("WORK_TOO_LARGE", "EVALSHA") in {(item.code, item.op) for item in denials}
+    with pytest.raises(keyleash.SuspendedError):
+        client.get("app:n")
+
+
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize(
+    "read", ["'LRANGE', KEYS[1], 0, 9", "'HGETALL', KEYS[2]", "'GET', KEYS[3]"]
+)
+def test_replies_that_a_script_holds_are_work(server: RealServer, read: str, reads: bool) -> None:
+    """Once they have the bytes that the limit allows, the script ends."""
+    text = f"local t = {{}} for i = 1, ARGV[1] do t[i] = redis.call({read}) end return #t"
+    leash = Leash(server)
+    client = scripted(leash, text, audit={"reads": reads})
+    part = "x" * 20_000
+    leash.admin.rpush("app:l", *[part] * 10)
+    leash.admin.hset("app:h", mapping={str(n): part for n in range(10)})
+    leash.admin.set("app:s", part * 10)
+    keys = ("app:l", "app:h", "app:s")
+    assert client.eval(text, 3, *keys, 40) == 40
+    with pytest.raises(keyleash.WorkTooLargeError):
+        client.eval(text, 3, *keys, 60)
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_script_that_a_server_does_not_compile_is_named(
+    server: RealServer, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its file, if `check` has not found it; nothing is activated."""
+    monkeypatch.setattr(lua, "MAX_VALUES", 1000)
+    leash = Leash(server, transport=transport)
+    with raises_code("script-rejected") as caught:
+        scripted(leash, f"return type({'1, ' * 300}1)")
+    assert str(caught.value).startswith("the server does not compile the script `s` (`s.lua`) of")
+    assert "too complex" in str(caught.value)
+    assert read_active(leash.store) is None
