@@ -34,6 +34,7 @@ SUMMARIES = {
     "port-in-use": "The port cannot be listened on.",
     "primary-down": "The server is a replica without its primary, and serves no reads.",
     "read-only": "The server is a replica, which accepts no writes.",
+    "script-rejected": "The server does not compile an approved script; nothing was activated.",
     "server-error": "The server replied with an error.",
     "server-loading": "The server is still loading its data.",
     "server-start": "The embedded server cannot be started.",

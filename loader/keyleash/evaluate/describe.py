@@ -11,12 +11,14 @@ from keyleash.evaluate.trace import (
     ArgumentStep,
     ClassStep,
     CommandStep,
+    ConnectionStep,
     Decision,
     DeclaredStep,
     KeyStep,
     LimitStep,
     Match,
     RoomStep,
+    ScriptStep,
     SizeStep,
     StandingStep,
     Step,
@@ -43,16 +45,19 @@ def step_lines(decision: Decision, lines: Sequence[str]) -> Iterator[str]:
 
 def _step_text(step: Step) -> tuple[str, str]:
     match step:
-        case StandingStep():
-            return "identity", f"DENIED: {step.code}"
-        case TokenStep():
-            return "token", f"DENIED: {step.code}"
+        case StandingStep() | TokenStep():
+            topic = "token" if isinstance(step, TokenStep) else "identity"
+            return topic, f"DENIED: {step.code}"
         case SizeStep():
             return "size", _size_text(step)
         case ArgumentsStep():
             return "arguments", f"DENIED: {step.arguments} are too many for a script"
         case CommandStep():
             return "command", _command_text(step)
+        case ConnectionStep():
+            return "client", step.note
+        case ScriptStep():
+            return "script", f"{step.digest}: approved as {', '.join(step.names)}"
         case ClassStep():
             given = "granted" if step.code is None else "DENIED: no grant has it"
             return "class", f"{step.needed}: {given}"

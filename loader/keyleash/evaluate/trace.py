@@ -64,6 +64,21 @@ class CommandStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionStep(_Step):
+    """The handling of a command by a guarded connection, if it is no plain call of a guard."""
+
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptStep(_Step):
+    """An approved script: its SHA-1, or the name of several, and the names of its approval."""
+
+    digest: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ClassStep(_Step):
     """An operation class that the call needs somewhere, and the grants that give it."""
 
@@ -165,6 +180,8 @@ Step = (
     | ArgumentsStep
     | SizeStep
     | CommandStep
+    | ConnectionStep
+    | ScriptStep
     | ClassStep
     | ArgumentStep
     | DeclaredStep

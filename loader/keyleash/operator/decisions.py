@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from keyleash.commands import load_table
 from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsError
-from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.access import as_sent
+from keyleash.evaluate.client_calls import client_call, decide_client_call
 from keyleash.evaluate.describe import denial_text, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import stored_state
@@ -19,9 +20,11 @@ from keyleash.evaluate.trace import (
     ArgumentStep,
     ClassStep,
     CommandStep,
+    ConnectionStep,
     KeyStep,
     LimitStep,
     Match,
+    ScriptStep,
     SizeStep,
     StandingStep,
     Step,
@@ -43,7 +46,6 @@ from keyleash.store.states import (
 )
 from keyleash.store.store import Store
 from keyleash.store.streams import audit_stream, stream_length
-from keyleash.store.wire import declared_keys
 from keyleash.text import (
     clock_time,
     iso_time,
@@ -71,7 +73,7 @@ def stored_counts(
     """Read the limit counts that apply to a call: of identity, token and captured segments."""
     state = identity_counts(store, identity)
     state.sizes = ServerSizes(store)
-    keys = [bytes(key) for key in declared_keys(table, as_sent(words))]
+    keys = client_call(identity, as_sent(words)).touched(table)
     for limit in identity.limits:
         if limit.subject.kind is SubjectKind.IDENTITY:
             continue
@@ -148,10 +150,9 @@ class DecisionContext:
 
     def decision(self, words: tuple[str | bytes, ...]) -> Decision:
         """Return the guard's decision on a call."""
-        argv = as_sent(words)
-        declared = declared_keys(self.table, argv)
-        decision = decide(
-            self.identity, self.table, argv, declared, self.state, self.now_us, self.token_id
+        call = client_call(self.identity, as_sent(words))
+        decision = decide_client_call(
+            self.identity, self.table, call, self.state, self.now_us, self.token_id
         )
         # The identity is checked before its token.
         is_stopped = any(isinstance(step, StandingStep) for step in decision.trace)
@@ -324,6 +325,8 @@ STEP_FIELDS: dict[type[Step], tuple[str, ...]] = {
     ArgumentsStep: ("arguments",),
     SizeStep: ("unit", "amount", "limit"),
     CommandStep: ("command",),
+    ConnectionStep: ("note",),
+    ScriptStep: ("digest", "names"),
     ClassStep: ("class=needed",),
     ArgumentStep: ("aspect", "value"),
     KeyStep: ("key", "needs", "missing", "control_key=is_control"),

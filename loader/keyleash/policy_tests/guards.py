@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from keyleash.commands import CommandTable, load_table
 from keyleash.errors import LeashError, OperationError, ReplyCode, UnreadableCommandsError
 from keyleash.evaluate import ALLOWED, Decision
+from keyleash.evaluate.client_calls import client_call
 from keyleash.operator import activate_policy, prepare_policy
 from keyleash.policy import SECOND_US, Identity
 from keyleash.policy_tests.model import Case
@@ -17,7 +18,7 @@ from keyleash.store.live_table import read_table
 from keyleash.store.server_check import Client
 from keyleash.store.token import new_token
 from keyleash.store.trial import TrialCall, TrialDatabase
-from keyleash.store.wire import declared_keys, guard_call, refusal
+from keyleash.store.wire import guard_call, refusal
 
 ACTOR = "keyleash test"
 
@@ -69,6 +70,8 @@ class Guards:
         """
         Return the guard's decision about each call of a case; counters start at 0.
 
+        Each step is one call of the guard, perhaps another one: WATCH is a TOUCH.
+
         Raises:
             OperationError (guard-broke): The guard failed with an error of its own.
         """
@@ -81,13 +84,14 @@ class Guards:
             TrialCall(
                 tokens[step.token],
                 step.at_us,
-                guard_call(self.table, digest, tokens[step.token], "test", step.argv),
+                guard_call(self.table, digest, tokens[step.token], "test", argv),
                 step.times,
             )
             for step in case.steps
+            for argv in client_call(identity, step.argv).calls
         ]
         for step in case.steps:
-            self._touched.update(bytes(key) for key in declared_keys(self.table, step.argv))
+            self._touched.update(client_call(identity, step.argv).touched(self.table))
         limits = [limit.name for limit in identity.limits]
         is_exported = identity.audit.hard_max is not None
         replies = self._database.run(name, calls, limits, is_exported=is_exported)

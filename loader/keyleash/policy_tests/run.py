@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.commands import CommandTable, OperationClass
-from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate import Decision, ModelState
+from keyleash.evaluate.client_calls import client_call, decide_client_call
 from keyleash.evaluate.trace import ArgumentStep, KeyStep, Match
 from keyleash.operator.decisions import decision_json, place_json
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy
@@ -16,7 +17,6 @@ from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.model import Case, Expected, TestStep
 from keyleash.policy_tests.parse import Suite
 from keyleash.results import Result
-from keyleash.store.wire import declared_keys
 from keyleash.text import iso_time, json_bytes, json_object
 
 
@@ -58,9 +58,9 @@ def model_decisions(case: Case, identity: Identity, table: CommandTable) -> Iter
     """Yield the model's decision about each call of a case; counters start at 0."""
     state = ModelState()
     for step in case.steps:
-        declared = [bytes(key) for key in declared_keys(table, step.argv)]
+        call = client_call(identity, step.argv)
         for _ in range(step.times):
-            yield decide(identity, table, step.argv, declared, state, step.at_us, step.token)
+            yield decide_client_call(identity, table, call, state, step.at_us, step.token)
 
 
 def judged(
@@ -272,7 +272,10 @@ def run_suites(
             identity = suite.policy.identity(case.identity)
             assert identity is not None  # noqa: S101 - `read_suites` checked it
             decisions = list(model_decisions(case, identity, table))
-            real = None if guards is None else guards.decisions(case, identity)
+            calls = [client_call(identity, step.argv) for step in case.steps]
+            # A guard would run a script, with denials and errors of its commands.
+            is_real = guards is not None and all(len(call.calls) == 1 for call in calls)
+            real = guards.decisions(case, identity) if guards and is_real else None
             outcome = judged(case, decisions, real)
             coverage.note(identity, outcome.decisions)
             outcomes.append((suite, outcome))
