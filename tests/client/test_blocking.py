@@ -11,7 +11,8 @@ import redis
 
 import keyleash
 from client.alike import EITHER, ONE_EITHER, FakeClock, agent
-from keyleash.client.blocking import MAX_PAUSE_S, may_block, timeout_of
+from keyleash.client.blocking import MAX_PAUSE_S, timeout_of
+from keyleash.client.roles import Role, role_of
 from keyleash.commands import load_table
 from support.leash import Leash, grant
 
@@ -54,8 +55,7 @@ def test_every_command_that_waits_is_polled() -> None:
     """The table knows them; a new one must not come back at once."""
     waiting = {spec.name for spec in load_table() if spec.waits is not None}
 
-    assert {name for name in waiting if may_block(name)} == waiting
-    assert not any(may_block(spec.name) for spec in load_table() if spec.waits is None)
+    assert {spec.name for spec in load_table() if role_of(spec.name) is Role.BLOCKING} == waiting
 
 
 @ONE_EITHER

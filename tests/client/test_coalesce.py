@@ -28,8 +28,8 @@ from keyleash import (
     correlation,
 )
 from keyleash.client import recovery
+from keyleash.client.batches import MAX_CHUNK_BYTES
 from keyleash.client.coalesce import SPLIT_FROM
-from keyleash.client.flow import MAX_CHUNK_BYTES
 from keyleash.operator.tokens import revoke
 from keyleash.store.wire import MAX_ARGUMENTS
 from support.leash import Leash

@@ -21,7 +21,7 @@ from keyleash import (
     RateLimitedError,
     TokenRevokedError,
 )
-from keyleash.client.flow import MAX_CHUNK_BYTES
+from keyleash.client.batches import MAX_CHUNK_BYTES
 from keyleash.errors import UnknownDenialError
 from keyleash.operator import freeze
 from keyleash.operator.tokens import revoke

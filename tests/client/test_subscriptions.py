@@ -187,7 +187,7 @@ ENDS: list[tuple[Callable[[Leash], None], type[keyleash.LeashError]]] = [
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check subscriptions ten times a second."""
-    monkeypatch.setattr(Guarding, "judged_every_s", 0.1)
+    monkeypatch.setattr(Guarding, "check_every_s", 0.1)
 
 
 def listen(pubsub: Any) -> None:

@@ -19,7 +19,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json
-from keyleash.client.dialogue import Role, role_of
+from keyleash.client.roles import Role, role_of
 from keyleash.errors import KeyleashError, NotReplicatedError, OperationError, UsageError
 from keyleash.store.connect import connection_pool
 from keyleash.store.failures import server_failure

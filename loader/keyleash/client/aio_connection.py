@@ -10,21 +10,26 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client._redis_py import BufferedReply, aread_within, areadable, later
-from keyleash.client.dialogue import Call, Judge, Packed, Receive, Send, SendNative
-from keyleash.client.flow import Ask, Flow, Pause, Plain, adrive
-from keyleash.client.guarding import (
-    AsyncLock,
-    FinalError,
-    Guarding,
-    RetryWrapper,
-    cut,
-    foreign_bytes,
-    is_lost,
-    sent,
-    unsent,
+from keyleash.client._redis_py import BufferedReply, aread_within, areadable, later, pack
+from keyleash.client.actions import (
+    CheckSubscriptions,
+    Flow,
+    Pause,
+    Plain,
+    Receive,
+    RenewToken,
+    Send,
+    SendPlain,
+    Words,
 )
+from keyleash.client.calls import Call
+from keyleash.client.dialogue import Packed
+from keyleash.client.guarding import AsyncLock, Guarding
+from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, sent, unsent
+from keyleash.client.roles import split_words
+from keyleash.client.subscriptions import check
 from keyleash.client.tokens import aasked
+from keyleash.client.unsupported import foreign_bytes
 
 
 class AsyncSentOnce(RetryWrapper):
@@ -90,8 +95,8 @@ class AsyncGuarded(Guarding):
         self._is_open = False
         self._dialogue.clear()
         self._retry.is_answered = False
-        if self._judge is not None:
-            await self._judge.disconnect()
+        if self._checker is not None:
+            await self._checker.disconnect()
         return await above.disconnect(*args, **options)
 
     async def can_read(self, *args: Any, **options: Any) -> bool:
@@ -100,11 +105,12 @@ class AsyncGuarded(Guarding):
         Of a connection with subscriptions, also check these if it is time.
         """
         above: Any = super()
-        if self._dialogue.due or not self._dialogue.subscribed:
+        subscriptions = self._dialogue.subscriptions
+        if self._dialogue.due or not subscriptions.active:
             return self._dialogue.is_open or await above.can_read(*args, **options)
         (timeout_s,) = args or options.values() or (0,)
-        for pause_s in self._pauses(timeout_s):
-            await self._judge_again()
+        for pause_s in subscriptions.pauses(timeout_s):
+            await self._check_again()
             if await areadable(above, pause_s):
                 return True
         return False
@@ -124,9 +130,9 @@ class AsyncGuarded(Guarding):
         self._retry.is_answered = False
         if self._is_own(args, check_health):
             above: Any = super()
-            await above.send_packed_command(self._packed_native(args), check_health)
+            await above.send_packed_command(pack(split_words(args)), check_health)
         elif self._dialogue.is_plain(args):
-            call = self._dialogue.call_of((self._encoded(args) if self._encodes else args,))
+            call = self._dialogue.caller.new_call((self._encoded(args) if self._encodes else args,))
             self._dialogue.is_cut = False
             await self._send([call], check_health)
             self._dialogue.due.append(call)
@@ -152,8 +158,8 @@ class AsyncGuarded(Guarding):
         above: Any = super()
         if not due:
             if dialogue.is_cut and not self._handshakes:
-                raise cut()
-            if dialogue.subscribed and not self._handshakes:
+                raise closed()
+            if dialogue.subscriptions.active and not self._handshakes:
                 return await self._read_message(disable_decoding, options)
             return await above.read_response(disable_decoding=disable_decoding, **options)
         if isinstance(due[0], BufferedReply):
@@ -173,13 +179,14 @@ class AsyncGuarded(Guarding):
             raise (sent(error) if is_lost(error) else error) from None
         due.clear()
         self._retry.is_answered = True
-        return dialogue.finished(call.commands[0], reply)
+        return dialogue.caller.finished(call.commands[0], reply)
 
     async def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
         """Return the next message; check the subscriptions whenever it is time."""
         above: Any = super()
-        for pause_s in self._pauses(options.get("timeout", self.socket_timeout)):
-            await self._judge_again()
+        subscriptions = self._dialogue.subscriptions
+        for pause_s in subscriptions.pauses(options.get("timeout", self.socket_timeout)):
+            await self._check_again()
             message = await aread_within(above, pause_s, disable_decoding, options)
             if message is not None:
                 return message
@@ -187,33 +194,36 @@ class AsyncGuarded(Guarding):
             return None
         raise RedisTimeoutError("Timeout reading from the server")
 
-    async def _judge_again(self) -> None:
-        if self._now() < self._judged_at + self.judged_every_s:
+    async def _check_again(self) -> None:
+        subscriptions = self._dialogue.subscriptions
+        if not subscriptions.is_check_due:
             return
-        subscriptions = [*self._dialogue.subscribed]
+        active = [*subscriptions.active]
         try:
             try:
-                await self._judge_all(subscriptions, self._judged_by)
+                await self._check(active, subscriptions.guard)
             except (RedisConnectionError, RedisTimeoutError):
                 # It has waited for long, and servers close such connections.
-                await self._judge_all(subscriptions, self._judged_by)
+                await self._check(active, subscriptions.guard)
         except Exception as error:
             # The server delivers no more. redis-py may connect again, which checks again.
             await self.disconnect()
             raise unsent(error) from None
 
-    async def _judge_all(self, subscriptions: Any, judged_by: Any) -> None:
-        async with self._judging:
-            judge = self._second()
-            flow = judge._dialogue.judge(subscriptions, judged_by)
+    async def _check(self, active: Sequence[Words], checked_by: Any) -> None:
+        """Check subscriptions on the second connection."""
+        subscriptions = self._dialogue.subscriptions
+        async with self._checking:
+            checker = self._second()
+            flow = check(checker._dialogue.caller, active, checked_by)
             try:
-                guard = await judge._drive(flow, {})
+                guard = await checker._drive(flow, {})
             except BaseException:
-                await judge.disconnect()
+                await checker.disconnect()
                 raise
             # The guard of a subscription that is added has not checked the others.
-            if judged_by is not None or not self._dialogue.subscribed:
-                self._judged_by, self._judged_at = guard, self._now()
+            if checked_by is not None or not subscriptions.active:
+                subscriptions.note_check(guard)
 
     async def call(self, call: Call) -> Any:
         """Make a call of a guard on a connection from which nothing is to be read.
@@ -222,17 +232,18 @@ class AsyncGuarded(Guarding):
             The reply, undecoded.
         """
         self._dialogue.is_cut = False
-        return await self._drive(self._dialogue.answered(call), {}, check_health=True)
+        return await self._drive(self._dialogue.caller.reply_to(call), {}, check_health=True)
 
     async def exchange(
-        self, calls: Sequence[Call], answer: Callable[[Call, list[Any]], None]
+        self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]
     ) -> None:
-        """Make calls in one packet; otherwise like `Dialogue.exchange`."""
+        """Make calls in one packet; otherwise like `Caller.exchange`."""
         for call in calls:
             call.commands = [self._encoded(words) for words in call.commands]
         self._dialogue.is_cut = False
         try:
-            await self._drive(self._dialogue.exchange(calls, answer), {}, check_health=True)
+            flow = self._dialogue.caller.exchange(calls, deliver)
+            await self._drive(flow, {}, check_health=True)
         except BaseException:
             # The next user would read the replies to the other calls.
             await self.disconnect()
@@ -263,7 +274,7 @@ class AsyncGuarded(Guarding):
             pass
         elif not self._is_open:
             await self.connect()
-        elif check_health and not self._dialogue.is_watching:
+        elif check_health and not self._dialogue.transaction.is_watching:
             await self.check_health()
         try:
             await above.send_packed_command(self._packed(calls), check_health=False)
@@ -298,36 +309,45 @@ class AsyncGuarded(Guarding):
         check_health: bool = False,
         received: Exception | None = None,
     ) -> Any:
-        """Run a flow.
+        """Run a flow: carry out its actions until it returns.
 
         Args:
-            received: The first reply, if it was read before.
+            check_health: Whether to check the connection before the first action.
+            received: The outcome of the first action, if it was read before.
         """
+        try:
+            action = next(flow)
+            if received is not None:
+                action = flow.throw(received)
+            while True:
+                check = check_health and self._dialogue.is_idle
+                check_health = False
+                try:
+                    outcome = await self._carry_out(action, options, check)
+                except Exception as error:
+                    action = flow.throw(error)
+                else:
+                    action = flow.send(outcome)
+        except StopIteration as end:
+            return end.value
+
+    async def _carry_out(self, action: Any, options: dict[str, Any], check_health: bool) -> Any:
         above: Any = super()
-
-        async def perform(action: Any) -> Any:
-            nonlocal check_health, received
-            check, check_health = check_health and self._dialogue.is_idle, False
-            match action:
-                case Send(calls):
-                    if self._dialogue.is_cut:
-                        raise cut()
-                    return await self._send(calls, check)
-                case Judge(subscriptions):
-                    return await self._judge_all(subscriptions, None)
-                case SendNative(words):
-                    return await above.send_packed_command(self._packed_native(words), check)
-                case Receive() if received is not None:
-                    error, received = received, None
-                    raise error
-                case Receive():
-                    return await self._receive(action, options)
-                case Plain(words):
-                    await above.send_packed_command(self._packed_native(words), check)
-                    return await above.read_response(disable_decoding=True)
-                case Pause(seconds):
-                    return await self.sleep(seconds)
-                case Ask.TOKEN:
-                    return self.session.accept_token(await aasked(self.session.token))
-
-        return await adrive(flow, perform)
+        match action:
+            case Send(calls):
+                if self._dialogue.is_cut:
+                    raise closed()
+                return await self._send(calls, check_health)
+            case Receive():
+                return await self._receive(action, options)
+            case Plain(words):
+                await above.send_packed_command(pack(words), check_health)
+                return await above.read_response(disable_decoding=True)
+            case SendPlain(words):
+                return await above.send_packed_command(pack(words), check_health)
+            case CheckSubscriptions(subscriptions):
+                return await self._check(subscriptions, None)
+            case Pause(seconds):
+                return await self.sleep(seconds)
+            case RenewToken():
+                return self.session.accept_token(await aasked(self.session.token))

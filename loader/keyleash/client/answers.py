@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keyleash.client.flow import Flow
-from keyleash.store.wire import Argument
+from keyleash.client.actions import Flow, Words
+from keyleash.client.roles import upper
 
 COUNT = 1000
 """The keys that one SCAN looks at."""
 COMPATIBLE_VERSION = "7.2.4"
 """The Redis version that Valkey reports in INFO."""
-_EVERYTHING = {"default", "all", "everything"}
+_EVERYTHING = {"DEFAULT", "ALL", "EVERYTHING"}
 
 
-def keys_reply(words: Sequence[Argument], scan: Callable[[tuple[Argument, ...]], Flow]) -> Flow:
+def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
     """Return the reply to KEYS, made from the replies to SCAN.
 
     Args:
@@ -32,7 +32,7 @@ def keys_reply(words: Sequence[Argument], scan: Callable[[tuple[Argument, ...]],
             return list(found)
 
 
-def info_reply(words: Sequence[Argument], hello: Sequence[Any]) -> bytes:
+def info_reply(words: Words, hello: Sequence[Any]) -> bytes:
     """Return the reply to INFO: the version, and lines that libraries wait for.
 
     Args:
@@ -56,14 +56,10 @@ def info_reply(words: Sequence[Argument], hello: Sequence[Any]) -> bytes:
         "Persistence": {"loading": 0},
         "Replication": {"role": "slave" if role == "replica" else role},
     }
-    asked = {_lower(word) for word in words[1:]}
+    asked = {upper(word) for word in words[1:]}
     lines: list[str] = []
     for name, fields in sections.items():
-        if not asked or not asked.isdisjoint({*_EVERYTHING, name.lower()}):
+        if not asked or not asked.isdisjoint({*_EVERYTHING, name.upper()}):
             lines += ["" for _ in lines[:1]]
             lines += [f"# {name}", *(f"{field}:{value}" for field, value in fields.items())]
     return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-def _lower(word: Argument) -> str:
-    return (word.decode("latin-1") if isinstance(word, bytes) else str(word)).lower()

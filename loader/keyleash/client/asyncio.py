@@ -13,10 +13,9 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import MasterDownError, ReadOnlyError
 
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply
+from keyleash.client.calls import Call, RateWait
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.dialogue import Call
-from keyleash.client.flow import RateWait
 from keyleash.client.pools import guarded_pool
 from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env

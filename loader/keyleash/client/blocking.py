@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
-from keyleash.client.flow import Flow, Words
-from keyleash.store.wire import Argument
+from keyleash.client.actions import Flow, Words
+from keyleash.client.roles import upper
 
 FIRST_PAUSE_S = 0.001
 MAX_PAUSE_S = 0.064
@@ -30,17 +29,8 @@ _TIMEOUT_POSITIONS = {
 }
 """The position of the timeout argument; -1 is the last."""
 
-_BLOCKING = frozenset({*_TIMEOUT_POSITIONS, "XREAD", "XREADGROUP"})
-
 _WORDS_OF_OPTION = {"GROUP": 3, "COUNT": 2}
 """Options of XREAD and XREADGROUP whose values must not be taken for BLOCK."""
-
-
-@lru_cache(maxsize=512)
-def may_block(name: str | bytes) -> bool:
-    """Return whether a command can block, depending on its arguments."""
-    words = name.split(None, 1) if isinstance(name, str | bytes) else ()
-    return bool(words) and _upper(words[0]) in _BLOCKING
 
 
 def pauses() -> Iterator[float]:
@@ -57,7 +47,7 @@ def timeout_of(words: Words) -> float | None:
 
     An invalid timeout is None too: the server reports the error of the command.
     """
-    at = _TIMEOUT_POSITIONS.get(_upper(words[0]))
+    at = _TIMEOUT_POSITIONS.get(upper(words[0]))
     try:
         seconds = float(words[at]) if at is not None else _block_of(words)
     except (IndexError, OverflowError, TypeError, ValueError):
@@ -69,7 +59,7 @@ def _block_of(words: Words) -> float | None:
     """Return the seconds of the BLOCK option, if present."""
     at = 1
     while at < len(words):
-        option = _upper(words[at])
+        option = upper(words[at])
         if option == "STREAMS":
             break
         if option == "BLOCK":
@@ -84,9 +74,9 @@ def pin_ids(words: Words, ask: Callable[[Words], Flow]) -> Flow:
     Args:
         ask: Runs a command; its reply is not decoded.
     """
-    if _upper(words[0]) != "XREAD":
+    if upper(words[0]) != "XREAD":
         return words
-    first = next((at for at, word in enumerate(words) if _upper(word) == "STREAMS"), len(words)) + 1
+    first = next((at for at, word in enumerate(words) if upper(word) == "STREAMS"), len(words)) + 1
     count = (len(words) - first) // 2
     pinned = list(words)
     for at in range(first + count, len(words)):
@@ -94,15 +84,3 @@ def pin_ids(words: Words, ask: Callable[[Words], Flow]) -> Flow:
             entries = yield from ask(("XREVRANGE", words[at - count], "+", "-", "COUNT", 1))
             pinned[at] = entries[0][0] if entries else "0-0"
     return tuple(pinned)
-
-
-def apart(words: Words) -> Words:
-    """Split arguments off the command name, where redis-py allows them (`BLPOP key`)."""
-    name, *carried = words[0].split()
-    return (name, *carried, *words[1:])
-
-
-def _upper(word: Argument) -> str:
-    if isinstance(word, bytes):
-        word = word.decode("latin-1")
-    return word.upper() if isinstance(word, str) else ""

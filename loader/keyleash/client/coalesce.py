@@ -13,9 +13,11 @@ from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError, DataError
 
 from keyleash.client._redis_py import BufferedReply, copy_error
+from keyleash.client.actions import Words
+from keyleash.client.batches import chunks
+from keyleash.client.calls import Call
 from keyleash.client.correlation import given_correlation, new_correlation
-from keyleash.client.dialogue import Call, role_of
-from keyleash.client.flow import Words, chunks
+from keyleash.client.roles import role_of
 from keyleash.client.session import Session
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.store.wire import BatchMode

@@ -11,21 +11,26 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client._redis_py import BufferedReply, later, read_within, readable
-from keyleash.client.dialogue import Call, Judge, Packed, Receive, Send, SendNative
-from keyleash.client.flow import Ask, Flow, Pause, Plain, drive
-from keyleash.client.guarding import (
-    FinalError,
-    Guarding,
-    Lock,
-    RetryWrapper,
-    cut,
-    foreign_bytes,
-    is_lost,
-    sent,
-    unsent,
+from keyleash.client._redis_py import BufferedReply, later, pack, read_within, readable
+from keyleash.client.actions import (
+    CheckSubscriptions,
+    Flow,
+    Pause,
+    Plain,
+    Receive,
+    RenewToken,
+    Send,
+    SendPlain,
+    Words,
 )
+from keyleash.client.calls import Call
+from keyleash.client.dialogue import Packed
+from keyleash.client.guarding import Guarding, Lock
+from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, sent, unsent
+from keyleash.client.roles import split_words
+from keyleash.client.subscriptions import check
 from keyleash.client.tokens import asked
+from keyleash.client.unsupported import foreign_bytes
 
 
 class SentOnce(RetryWrapper):
@@ -91,8 +96,8 @@ class Guarded(Guarding):
         self._is_open = False
         self._dialogue.clear()
         self._retry.is_answered = False
-        if self._judge is not None:
-            self._judge.disconnect()
+        if self._checker is not None:
+            self._checker.disconnect()
         return above.disconnect(*args, **options)
 
     def can_read(self, *args: Any, **options: Any) -> bool:
@@ -101,11 +106,12 @@ class Guarded(Guarding):
         Of a connection with subscriptions, also check these if it is time.
         """
         above: Any = super()
-        if self._dialogue.due or not self._dialogue.subscribed:
+        subscriptions = self._dialogue.subscriptions
+        if self._dialogue.due or not subscriptions.active:
             return self._dialogue.is_open or above.can_read(*args, **options)
         (timeout_s,) = args or options.values() or (0,)
-        for pause_s in self._pauses(timeout_s):
-            self._judge_again()
+        for pause_s in subscriptions.pauses(timeout_s):
+            self._check_again()
             if readable(above, pause_s):
                 return True
         return False
@@ -125,9 +131,9 @@ class Guarded(Guarding):
         self._retry.is_answered = False
         if self._is_own(args, check_health):
             above: Any = super()
-            above.send_packed_command(self._packed_native(args), check_health)
+            above.send_packed_command(pack(split_words(args)), check_health)
         elif self._dialogue.is_plain(args):
-            call = self._dialogue.call_of((self._encoded(args) if self._encodes else args,))
+            call = self._dialogue.caller.new_call((self._encoded(args) if self._encodes else args,))
             self._dialogue.is_cut = False
             self._send([call], check_health)
             self._dialogue.due.append(call)
@@ -153,8 +159,8 @@ class Guarded(Guarding):
         above: Any = super()
         if not due:
             if dialogue.is_cut and not self._handshakes:
-                raise cut()
-            if dialogue.subscribed and not self._handshakes:
+                raise closed()
+            if dialogue.subscriptions.active and not self._handshakes:
                 return self._read_message(disable_decoding, options)
             return above.read_response(disable_decoding=disable_decoding, **options)
         if isinstance(due[0], BufferedReply):
@@ -174,13 +180,14 @@ class Guarded(Guarding):
             raise (sent(error) if is_lost(error) else error) from None
         due.clear()
         self._retry.is_answered = True
-        return dialogue.finished(call.commands[0], reply)
+        return dialogue.caller.finished(call.commands[0], reply)
 
     def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
         """Return the next message; check the subscriptions whenever it is time."""
         above: Any = super()
-        for pause_s in self._pauses(options.get("timeout", self.socket_timeout)):
-            self._judge_again()
+        subscriptions = self._dialogue.subscriptions
+        for pause_s in subscriptions.pauses(options.get("timeout", self.socket_timeout)):
+            self._check_again()
             message = read_within(above, pause_s, disable_decoding, options)
             if message is not None:
                 return message
@@ -188,33 +195,36 @@ class Guarded(Guarding):
             return None
         raise RedisTimeoutError("Timeout reading from the server")
 
-    def _judge_again(self) -> None:
-        if self._now() < self._judged_at + self.judged_every_s:
+    def _check_again(self) -> None:
+        subscriptions = self._dialogue.subscriptions
+        if not subscriptions.is_check_due:
             return
-        subscriptions = [*self._dialogue.subscribed]
+        active = [*subscriptions.active]
         try:
             try:
-                self._judge_all(subscriptions, self._judged_by)
+                self._check(active, subscriptions.guard)
             except (RedisConnectionError, RedisTimeoutError):
                 # It has waited for long, and servers close such connections.
-                self._judge_all(subscriptions, self._judged_by)
+                self._check(active, subscriptions.guard)
         except Exception as error:
             # The server delivers no more. redis-py may connect again, which checks again.
             self.disconnect()
             raise unsent(error) from None
 
-    def _judge_all(self, subscriptions: Any, judged_by: Any) -> None:
-        with self._judging:
-            judge = self._second()
-            flow = judge._dialogue.judge(subscriptions, judged_by)
+    def _check(self, active: Sequence[Words], checked_by: Any) -> None:
+        """Check subscriptions on the second connection."""
+        subscriptions = self._dialogue.subscriptions
+        with self._checking:
+            checker = self._second()
+            flow = check(checker._dialogue.caller, active, checked_by)
             try:
-                guard = judge._drive(flow, {})
+                guard = checker._drive(flow, {})
             except BaseException:
-                judge.disconnect()
+                checker.disconnect()
                 raise
             # The guard of a subscription that is added has not checked the others.
-            if judged_by is not None or not self._dialogue.subscribed:
-                self._judged_by, self._judged_at = guard, self._now()
+            if checked_by is not None or not subscriptions.active:
+                subscriptions.note_check(guard)
 
     def call(self, call: Call) -> Any:
         """Make a call of a guard on a connection from which nothing is to be read.
@@ -223,15 +233,16 @@ class Guarded(Guarding):
             The reply, undecoded.
         """
         self._dialogue.is_cut = False
-        return self._drive(self._dialogue.answered(call), {}, check_health=True)
+        return self._drive(self._dialogue.caller.reply_to(call), {}, check_health=True)
 
-    def exchange(self, calls: Sequence[Call], answer: Callable[[Call, list[Any]], None]) -> None:
-        """Make calls in one packet; otherwise like `Dialogue.exchange`."""
+    def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> None:
+        """Make calls in one packet; otherwise like `Caller.exchange`."""
         for call in calls:
             call.commands = [self._encoded(words) for words in call.commands]
         self._dialogue.is_cut = False
         try:
-            self._drive(self._dialogue.exchange(calls, answer), {}, check_health=True)
+            flow = self._dialogue.caller.exchange(calls, deliver)
+            self._drive(flow, {}, check_health=True)
         except BaseException:
             # The next user would read the replies to the other calls.
             self.disconnect()
@@ -262,7 +273,7 @@ class Guarded(Guarding):
             pass
         elif not self._is_open:
             self.connect()
-        elif check_health and not self._dialogue.is_watching:
+        elif check_health and not self._dialogue.transaction.is_watching:
             self.check_health()
         try:
             above.send_packed_command(self._packed(calls), check_health=False)
@@ -297,36 +308,45 @@ class Guarded(Guarding):
         check_health: bool = False,
         received: Exception | None = None,
     ) -> Any:
-        """Run a flow.
+        """Run a flow: carry out its actions until it returns.
 
         Args:
-            received: The first reply, if it was read before.
+            check_health: Whether to check the connection before the first action.
+            received: The outcome of the first action, if it was read before.
         """
+        try:
+            action = next(flow)
+            if received is not None:
+                action = flow.throw(received)
+            while True:
+                check = check_health and self._dialogue.is_idle
+                check_health = False
+                try:
+                    outcome = self._carry_out(action, options, check)
+                except Exception as error:
+                    action = flow.throw(error)
+                else:
+                    action = flow.send(outcome)
+        except StopIteration as end:
+            return end.value
+
+    def _carry_out(self, action: Any, options: dict[str, Any], check_health: bool) -> Any:
         above: Any = super()
-
-        def perform(action: Any) -> Any:
-            nonlocal check_health, received
-            check, check_health = check_health and self._dialogue.is_idle, False
-            match action:
-                case Send(calls):
-                    if self._dialogue.is_cut:
-                        raise cut()
-                    return self._send(calls, check)
-                case Judge(subscriptions):
-                    return self._judge_all(subscriptions, None)
-                case SendNative(words):
-                    return above.send_packed_command(self._packed_native(words), check)
-                case Receive() if received is not None:
-                    error, received = received, None
-                    raise error
-                case Receive():
-                    return self._receive(action, options)
-                case Plain(words):
-                    above.send_packed_command(self._packed_native(words), check)
-                    return above.read_response(disable_decoding=True)
-                case Pause(seconds):
-                    return self.sleep(seconds)
-                case Ask.TOKEN:
-                    return self.session.accept_token(asked(self.session.token))
-
-        return drive(flow, perform)
+        match action:
+            case Send(calls):
+                if self._dialogue.is_cut:
+                    raise closed()
+                return self._send(calls, check_health)
+            case Receive():
+                return self._receive(action, options)
+            case Plain(words):
+                above.send_packed_command(pack(words), check_health)
+                return above.read_response(disable_decoding=True)
+            case SendPlain(words):
+                return above.send_packed_command(pack(words), check_health)
+            case CheckSubscriptions(subscriptions):
+                return self._check(subscriptions, None)
+            case Pause(seconds):
+                return self.sleep(seconds)
+            case RenewToken():
+                return self.session.accept_token(asked(self.session.token))

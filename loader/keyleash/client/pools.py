@@ -12,9 +12,9 @@ from redis.sentinel import SentinelConnectionPool
 
 from keyleash.client._redis_py import copied
 from keyleash.client.aio_connection import AsyncGuarded
+from keyleash.client.calls import longest_wait
 from keyleash.client.connection import Guarded
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.flow import longest_wait
 from keyleash.client.guarding import Guarding
 from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource, TokenSource, token_from_env

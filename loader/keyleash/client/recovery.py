@@ -8,10 +8,11 @@ policy became active), and TOKEN_EXPIRED and TOKEN_REVOKED if there may be a new
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
-from keyleash.client.flow import Ask, Flow, Pause, Plain, Retry
+from keyleash.client.actions import Flow, Pause, Plain, RenewToken
 from keyleash.client.session import TOKEN_OVER, Session
 from keyleash.errors import CallNotPermittedError, GuardLostError, PolicyStaleError
 from keyleash.store.records import GuardRecord
@@ -24,7 +25,7 @@ JITTER = 0.1
 def fetch_guard(session: Session) -> Flow:
     """Fetch the identity's guard record and store it in the session."""
     if not session.identity:
-        yield Ask.TOKEN
+        yield RenewToken()
     try:
         raw = yield Plain(session.record_request())
     except ResponseError as error:
@@ -32,7 +33,13 @@ def fetch_guard(session: Session) -> Flow:
     session.accept_record(raw)
 
 
-def recover(session: Session, called: GuardRecord | None, error: ResponseError, kind: str) -> Flow:
+def recover(
+    session: Session,
+    called: GuardRecord | None,
+    error: ResponseError,
+    kind: str,
+    again: Callable[[], Flow],
+) -> Flow:
     """Repeat a call whose reply says that nothing ran, for each reason once.
 
     If the token is over, with what its callable returns now.
@@ -41,6 +48,7 @@ def recover(session: Session, called: GuardRecord | None, error: ResponseError, 
         called: The guard whose script was called.
         error: One of `session.recoverable`.
         kind: The field of the record that names the script.
+        again: Repeats the call.
 
     Raises:
         RightMissingError: The user may not call the active guard either.
@@ -51,9 +59,9 @@ def recover(session: Session, called: GuardRecord | None, error: ResponseError, 
         handled.add(is_of_token)
         try:
             if not is_of_token:
-                return (yield from _recover_guard(session, called, error, kind))
-            yield Ask.TOKEN
-            return (yield Retry.AGAIN)
+                return (yield from _recover_guard(session, called, error, kind, again))
+            yield RenewToken()
+            return (yield from again())
         except session.recoverable as new:
             if isinstance(new, TOKEN_OVER) in handled:
                 raise
@@ -61,7 +69,11 @@ def recover(session: Session, called: GuardRecord | None, error: ResponseError, 
 
 
 def _recover_guard(
-    session: Session, called: GuardRecord | None, error: ResponseError, kind: str
+    session: Session,
+    called: GuardRecord | None,
+    error: ResponseError,
+    kind: str,
+    again: Callable[[], Flow],
 ) -> Flow:
     """Repeat a call with the current guard.
 
@@ -73,7 +85,7 @@ def _recover_guard(
     lost = error
     if isinstance(error, PolicyStaleError) or session.guard != called:
         try:
-            return (yield Retry.AGAIN)
+            return (yield from again())
         except CallNotPermittedError as new:
             raise session.call_right_missing(new, kind) from None
         except NoScriptError as new:
@@ -82,11 +94,11 @@ def _recover_guard(
         yield from _load_source(session, lost, kind)
     except NoPermissionError:
         # A fenced agent may neither read the source nor run SCRIPT LOAD.
-        return (yield from _await_reload(session))
-    return (yield Retry.AGAIN)
+        return (yield from _await_reload(session, again))
+    return (yield from again())
 
 
-def _await_reload(session: Session) -> Flow:
+def _await_reload(session: Session, again: Callable[[], Flow]) -> Flow:
     """Repeat a call until another client has loaded the script.
 
     Raises:
@@ -97,7 +109,7 @@ def _await_reload(session: Session) -> Flow:
         yield Pause(pause_s * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
         yield from fetch_guard(session)
         try:
-            return (yield Retry.AGAIN)
+            return (yield from again())
         except (NoScriptError, PolicyStaleError):
             # Nothing ran; another policy may be active by now, or another server in use.
             continue

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from keyleash.client.roles import upper
 from keyleash.store.wire import Argument
 
 Shape = Callable[[Any, list[str]], Any]
@@ -20,19 +21,15 @@ def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
     shape, carried = shape_of(words[0])
     if shape is None or reply is None or isinstance(reply, Exception):
         return reply
-    arguments = [_upper(word) for word in words[1:]]
+    arguments = [upper(word) for word in words[1:]]
     return shape(reply, [*carried, *arguments])
 
 
 @lru_cache(maxsize=512)
 def shape_of(name: str | bytes) -> tuple[Shape | None, list[str]]:
     """Return the shape of a command, and the arguments that redis-py allows in its name."""
-    first, *carried = _upper(name).split() or [""]
+    first, *carried = upper(name).split() or [""]
     return _SHAPES.get(first), carried
-
-
-def _upper(word: Any) -> str:
-    return (word.decode("latin-1") if isinstance(word, bytes) else str(word)).upper()
 
 
 def _double(value: Any) -> Any:

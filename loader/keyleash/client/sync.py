@@ -11,8 +11,8 @@ from redis.exceptions import MasterDownError, ReadOnlyError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from keyleash.client._redis_py import BufferedReply, checkin, checkout
+from keyleash.client.calls import Call
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.dialogue import Call
 from keyleash.client.pools import guarded_pool
 from keyleash.client.session import Session
 from keyleash.client.tokens import TokenSource, token_from_env, url_from_env

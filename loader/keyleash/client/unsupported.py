@@ -17,7 +17,7 @@ _ACQUIRING = {lock.do_acquire.__code__ for lock in _LOCKS}
 _RELEASING = {lock.do_release for lock in _LOCKS}
 
 
-def unscoped(command: str, reason: str, instead: str) -> CommandRefusedError:
+def refused(command: str, reason: str, instead: str) -> CommandRefusedError:
     """Return the denial of a feature that the client does not support."""
     return CommandRefusedError({"command": command, "reason": reason}, help=instead)
 
@@ -71,7 +71,7 @@ def takes_lock(words: Sequence[Any]) -> bool:
 
 def locking() -> CommandRefusedError:
     """Return the denial of a lock that could be taken but not released."""
-    return unscoped(
+    return refused(
         "EVALSHA",
         "on a sealed server a lock of redis-py is released by scripts that no grant approves",
         "name `redis-py-lock` in `scripts` of a grant",
@@ -80,7 +80,7 @@ def locking() -> CommandRefusedError:
 
 def script_in_transaction() -> CommandRefusedError:
     """Return the denial of a script beside other commands of a transaction."""
-    return unscoped(
+    return refused(
         "EVALSHA",
         "one call of a guard runs one script or a batch of commands",
         "run the script alone, or use a pipeline with `transaction=False`",
@@ -89,16 +89,34 @@ def script_in_transaction() -> CommandRefusedError:
 
 def caching() -> CommandRefusedError:
     """Return the denial of a client-side cache."""
-    return unscoped(
+    return refused(
         "CLIENT TRACKING",
         "a cached reply is read without a call that a guard could check",
         "leave `cache` and `cache_config` out, of the pool as well",
     )
 
 
+def subscription_in_pipeline(command: str) -> CommandRefusedError:
+    """Return the denial of a subscription within a pipeline or transaction."""
+    return refused(
+        command,
+        "a subscription is no part of a pipeline or transaction",
+        "use `pubsub()` of the client",
+    )
+
+
+def foreign_bytes() -> CommandRefusedError:
+    """Return the denial of bytes that no guarded connection packed."""
+    return refused(
+        "bytes",
+        "they were not packed by this connection, so a guard cannot check them",
+        "send what the connection's own `pack_command` or `pack_commands` returns",
+    )
+
+
 def watching_sealed() -> CommandRefusedError:
     """Return the denial of WATCH on a sealed server."""
-    return unscoped(
+    return refused(
         "WATCH",
         "on a sealed server the agent's names of keys are not the server's",
         "use a batch, or commands that are atomic themselves",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -70,6 +71,12 @@ class LeashError(KeyleashError, ResponseError):
         # One line, unless the error has a help of its own.
         text = ResponseError.__str__(self)
         return f"{text}\nhelp: {self._help}" if self._help else text
+
+    def with_details(self, details: Mapping[str, str]) -> Self:
+        """Return the same denial with other details."""
+        denial = type(self)(details, help=self._help)
+        denial.identity = self.identity
+        return denial
 
     @property
     def key(self) -> str | None:

@@ -1,0 +1,72 @@
+"""The actions of code without I/O, which a connection carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from keyleash.store.wire import Argument
+
+Words: TypeAlias = tuple[Argument, ...]
+"""A command: its name and arguments, as redis-py is given them."""
+Flow: TypeAlias = Generator[Any, Any, Any]
+"""A generator that yields actions and is sent their outcome, or thrown their error.
+
+A plain command that succeeds needs no flow, for speed.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send calls of guards, each a `calls.Call`, in one packet."""
+
+    calls: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Read one reply of the server.
+
+    Attributes:
+        undecoded: Whether to read it as bytes.
+        is_exec: Whether a transaction may be lost with it.
+        longer_s: Seconds to wait beyond the timeout of the connection.
+    """
+
+    undecoded: bool = False
+    is_exec: bool = False
+    longer_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Send a command without the guard; read its reply, undecoded."""
+
+    words: Words
+
+
+@dataclass(frozen=True, slots=True)
+class SendPlain:
+    """Send a command without the guard; redis-py reads what the server sends."""
+
+    words: Words
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSubscriptions:
+    """Check subscriptions, on another connection: a subscribed one sends no other commands."""
+
+    subscriptions: Sequence[Words]
+
+
+@dataclass(frozen=True, slots=True)
+class RenewToken:
+    """Call the callable that was given as token, and use what it returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Sleep."""
+
+    seconds: float

@@ -1,0 +1,373 @@
+"""Calls of a guard on one connection, without I/O: requests, replies, waits and recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ExecAbortError, InvalidResponse, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error
+from keyleash.client.actions import Flow, Pause, Plain, Receive, Send, Words
+from keyleash.client.blocking import pauses
+from keyleash.client.calls import NO_WAIT, Call, Deferred, Pack, RateWait
+from keyleash.client.correlation import next_correlation
+from keyleash.client.recovery import fetch_guard, recover
+from keyleash.client.resp3 import as_resp3, shape_of
+from keyleash.client.retries import has_run
+from keyleash.client.roles import Role, role_of, split_words
+from keyleash.client.scripts import unapproved_script
+from keyleash.client.session import Session, counts, unapproved
+from keyleash.client.unsupported import watching_sealed
+from keyleash.errors import (
+    CommandRefusedError,
+    GuardLostError,
+    LeashError,
+    NotReplicatedError,
+    RateLimitedError,
+    UnknownDenialError,
+)
+from keyleash.store.wire import BatchMode
+
+LOST = (RedisConnectionError, RedisTimeoutError)
+
+
+@lru_cache(maxsize=512)
+def is_final(name: str | bytes) -> bool:
+    """Return whether the reply to a command is the same in RESP3, and never a long integer."""
+    return not (counts(name) or shape_of(name)[0])
+
+
+class Caller:
+    """Makes calls of the guard of a session, and reads their replies.
+
+    Args:
+        session: The session of the token; shared by connections.
+        wait_s: The longest sleep of a call for rate limits.
+        encoder: Returns the encoder of the connection, if it decodes replies.
+        is_resp3: Whether replies are expected in the shapes of RESP3.
+        clock: Returns the seconds of a clock that never goes back.
+
+    Attributes:
+        session, wait_s, encoder, clock: As given.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        wait_s: float,
+        encoder: Callable[[], Any],
+        *,
+        is_resp3: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self.session = session
+        self.wait_s = wait_s
+        self.encoder = encoder
+        self.clock = clock
+        self._is_resp3 = is_resp3
+
+    def new_call(self, commands: Sequence[Words], mode: BatchMode | None = None) -> Call:
+        """Return a new call, which waits for rate limits as long as the connection's may."""
+        return Call(commands, mode, waiting=RateWait(self.wait_s) if self.wait_s else NO_WAIT)
+
+    def guard(self) -> Flow:
+        """Return the record of the guard; fetch it if it is not known."""
+        if self.session.guard is None:
+            yield from fetch_guard(self.session)
+        return self.session.guard
+
+    def request(self, call: Call) -> Words:
+        """Return the words of a call. They contain the token."""
+        session = self.session
+        call.guard = session.guard
+        call.replicas = None
+        if session.guard and session.guard.wait_replicas:
+            call.replicas = session.guard_awaiting_replicas(call.commands)
+        call.correlation = call.correlation or next_correlation(session.correlation)
+        if call.script is not None:
+            call.replicas = session.guard if session.guard and session.guard.wait_replicas else None
+            return session.script_request(*call.script, call.correlation)
+        if call.mode is None:
+            return session.request(call.commands[0], call.correlation)
+        return session.batch_request(call.mode, call.commands, call.correlation)
+
+    def reply_to(self, call: Call) -> Flow:
+        """Make a call when nothing else is on the wire; return its reply, undecoded."""
+        yield from self.guard()
+        yield Send([call])
+        return (yield from self._reply(call, undecoded=True))
+
+    def run(self, words: Words) -> Flow:
+        """Make a call for one command; return its reply, undecoded."""
+        return (yield from self.reply_to(self.new_call([words])))
+
+    def watch(self, words: Words) -> Flow:
+        """Check the keys of WATCH, and send it."""
+        if (yield from self.guard()).is_sealed:
+            raise watching_sealed()
+        # Any grant on the keys is enough; and the batch script is loaded before it is needed.
+        try:
+            yield from self.reply_to(self.new_call([("TOUCH", *words[1:])], BatchMode.ALL))
+        except LeashError as denial:
+            named = {"command": "WATCH"} if "command" in denial.details else {}
+            details = {name: value for name, value in denial.details.items() if name != "item"}
+            raise denial.with_details({**details, **named}) from None
+        return (yield Plain(words))
+
+    def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:
+        """Make calls in one packet.
+
+        Args:
+            deliver: Is called with each call and the replies to its commands, as soon as there are.
+        """
+        yield from self.guard()
+        yield Send(calls)
+        lost: list[tuple[Call, ResponseError]] = []
+        for call in calls:
+            try:
+                replies = yield from self._replies_to_each(call, self._read(call, undecoded=True))
+            except self.session.recoverable as error:
+                lost.append((call, error))
+            else:
+                deliver(call, replies)
+        for number, (call, why) in enumerate(lost, start=1):
+            try:
+                if number == 1:
+                    reading = self._repeated(call, why, undecoded=True)
+                else:
+                    # What the first recovered from may be over for the others too.
+                    yield Send([call])
+                    reading = self._recovered(call, undecoded=True)
+                replies = yield from self._replies_to_each(call, reading)
+            except self.session.recoverable as error:
+                deliver(call, for_each(call, error))
+                if isinstance(error, GuardLostError):
+                    # The other calls have waited as long for the script.
+                    for other, _ in lost[number:]:
+                        deliver(other, for_each(other, error))
+                    return
+            else:
+                deliver(call, replies)
+
+    def _replies_to_each(self, call: Call, reading: Flow) -> Flow:
+        """Return the replies to the commands of a call, that *reading* returns the reply to."""
+        short = None
+        try:
+            reply = yield from reading
+        except self.session.recoverable:
+            raise
+        except ResponseError as error:
+            return for_each(call, error)
+        except NotReplicatedError as error:
+            reply, short = error.reply, error
+        items = self._items(call, reply) if call.mode else [self.finished(call.commands[0], reply)]
+        replies: list[BufferedReply] = [BufferedReply(item, self.encoder()) for item in items]
+        if short is None:
+            return replies
+        return [
+            UnreplicatedReply(reply, short)
+            if self.session.may_write(words) and not reply.is_error
+            else reply
+            for words, reply in zip(call.commands, replies, strict=True)
+        ]
+
+    def replies(self, call: Call, undecoded: bool) -> Flow:
+        """Return what redis-py reads of a call: a reply to each command, or to EXEC."""
+        if call.mode is None:
+            reply = yield from self._reply(call, undecoded)
+            return [BufferedReply([reply] if call.is_transaction else reply)]
+        if call.mode is BatchMode.EACH:
+            return (yield from self._replies_of_pack(call, call.pack or Pack()))
+        try:
+            items = yield from self._reply(call, undecoded)
+        except NotReplicatedError as short:
+            raise has_run(short.about(self._items(call, short.reply))) from short.__cause__
+        return [BufferedReply(items if items is None else self._items(call, items))]
+
+    def _replies_of_pack(self, call: Call, pack: Pack) -> Flow:
+        items = yield from self._each(call, pack)
+        yield from self._repeat_limited(call, pack, items)
+        replies: list[BufferedReply] = [BufferedReply(item, self.encoder()) for item in items]
+        pack.replies += replies
+        if call is pack.last and pack.short is not None:
+            values = [reply.value for reply in pack.replies]
+            replies[-1] = BufferedReply(has_run(pack.short.about(values)))
+        return replies
+
+    def _each(self, call: Call, pack: Pack) -> Flow:
+        try:
+            reply = yield from self._reply(call, undecoded=True)
+        except NotReplicatedError as short:
+            reply, pack.short = short.reply, short
+        return self._items(call, reply)
+
+    def _repeat_limited(self, call: Call, pack: Pack, items: list[Any]) -> Flow:
+        """Repeat the rate-limited commands of a batch, as long as it may wait."""
+        while limited := [
+            at for at, item in enumerate(items) if isinstance(item, RateLimitedError)
+        ]:
+            try:
+                yield call.waiting.pause([items[at] for at in limited])
+                again = Call([call.commands[at] for at in limited], call.mode, waiting=call.waiting)
+                yield Send([again])
+                replies = yield from self._each(again, pack)
+            except RateLimitedError:
+                return
+            except ResponseError as error:
+                replies = [copy_error(error) for _ in limited]
+            for at, reply in zip(limited, replies, strict=True):
+                items[at] = reply
+
+    def _items(self, call: Call, reply: Any) -> list[Any]:
+        """Return the reply or the error of each command of a batch."""
+        if not isinstance(reply, list) or len(reply) != len(call.commands):
+            raise InvalidResponse("the batch was not answered command by command")
+        return [
+            item
+            if not isinstance(item, Exception) and is_final(words[0])
+            else self._item(words, item)
+            for words, item in zip(call.commands, reply, strict=True)
+        ]
+
+    def _item(self, words: Words, item: Any) -> Any:
+        if not isinstance(item, ResponseError):
+            return self.finished(words, item)
+        try:
+            return has_run(self.session.typed_error(item))
+        except UnknownDenialError as unknown:
+            # It must not replace the other replies.
+            return has_run(unknown)
+
+    def _reply(self, call: Call, undecoded: bool) -> Flow:
+        """Return the reply to a call that was sent; poll, wait and recover as needed."""
+        reply = yield from self._read_within_rates(call, undecoded)
+        if call.deadline is not None and reply is None:
+            reply = yield from self._poll(call, undecoded, call.deadline)
+        return reply if call.mode else self.finished(call.commands[0], reply)
+
+    def finished(self, words: Words, reply: Any) -> Any:
+        """Return a reply as the client expects it of its server."""
+        if is_final(words[0]):
+            return reply
+        reply = self.session.final_response(words[0], reply)
+        return as_resp3(words, reply) if self._is_resp3 else reply
+
+    def _read_within_rates(self, call: Call, undecoded: bool) -> Flow:
+        while True:
+            try:
+                return (yield from self._recovered(call, undecoded))
+            except RateLimitedError as denial:
+                yield call.waiting.pause([denial])
+                if call.is_watched:
+                    return None
+                yield Send([call])
+
+    def _recovered(self, call: Call, undecoded: bool) -> Flow:
+        try:
+            return (yield from self._read(call, undecoded))
+        except self.session.recoverable as error:
+            return (yield from self._repeated(call, error, undecoded))
+
+    def _repeated(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
+        """Repeat a call whose reply says that nothing ran."""
+
+        def again() -> Flow:
+            if call.is_watched:
+                return None
+            yield Send([call])
+            return (yield from self._read(call, undecoded))
+
+        return (yield from recover(self.session, call.guard, error, call.kind, again))
+
+    def _read(self, call: Call, undecoded: bool) -> Flow:
+        guard = call.replicas
+        try:
+            reply = yield from self._read_call(call, undecoded)
+        except ResponseError as error:
+            if guard is not None:
+                # Nothing was written, but its reply must not be read by the next call.
+                yield Receive(longer_s=guard.wait_ms / 1000)
+            raise self._typed(call, error) from None
+        if guard is None:
+            return reply
+        count, lost = None, None
+        try:
+            count = yield Receive(longer_s=guard.wait_ms / 1000)
+        except (*LOST, ResponseError) as error:
+            lost = error
+        if (count or 0) < guard.wait_replicas and self._has_written(call, reply):
+            # Not a connection error: the call has run, and callers must not repeat it.
+            missing = NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
+            raise has_run(missing) from lost
+        return reply
+
+    def _has_written(self, call: Call, reply: Any) -> bool:
+        if call.mode is not BatchMode.EACH:
+            return call.script is not None or reply is not None
+        pairs = zip(call.commands, reply, strict=True)
+        return any(
+            not isinstance(item, Exception) and self.session.may_write(words)
+            for words, item in pairs
+        )
+
+    def _read_call(self, call: Call, undecoded: bool) -> Flow:
+        if not call.is_watched:
+            return (yield Receive(undecoded))
+        queued: ResponseError | None = None
+        for _ in ("MULTI", *call.commands[:1]):
+            try:
+                yield Receive(is_exec=True)
+            except ResponseError as error:
+                queued = error
+        try:
+            found = yield Receive(undecoded, is_exec=True)
+        except ExecAbortError as error:
+            raise queued or error from None
+        if isinstance(found, list) and found:
+            (found,) = found
+            if isinstance(found, ResponseError):
+                raise found
+        return found
+
+    def _typed(self, call: Call, error: ResponseError) -> ResponseError:
+        """Return the typed error of a call; of a batch with the command that caused it."""
+        found = self.session.call_error(error)
+        if isinstance(found, CommandRefusedError) and call.mode is None:
+            return self._with_script(call.commands[0], found)
+        item = found.details.get("item") if isinstance(found, LeashError) else None
+        if item is not None and role_of(call.commands[0][0]) is not Role.SUBSCRIPTION:
+            command = " ".join(str(word) for word in call.commands[int(item) - 1])
+            text = f"Command # {item} ({command[:100]}) of pipeline caused error: {found.args[0]}"
+            found.args = (text, *found.args[1:])
+        return found
+
+    @staticmethod
+    def _with_script(words: Words, denial: CommandRefusedError) -> CommandRefusedError:
+        """Return the denial of a command; of a script with its digest."""
+        name, *arguments = split_words(words)
+        digest = unapproved_script(name, arguments)
+        # Otherwise the script ran, and one of its commands was denied.
+        is_of_script = role_of(denial.details.get("command", "")) is Role.SCRIPT
+        return unapproved(digest, denial) if digest and is_of_script else denial
+
+    def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
+        for pause_s in pauses():
+            left_s = deadline - self.clock()
+            if left_s <= 0:
+                return None
+            yield Pause(max(0, min(pause_s, left_s)))
+            yield Send([call])
+            reply = yield from self._read_within_rates(call, undecoded)
+            if reply is not None:
+                return reply
+        return None
+
+
+def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:
+    """Return the error of a whole call as the reply to what redis-py sent."""
+    count = len(call.commands) if isinstance(call, Call) and call.mode is BatchMode.EACH else 1
+    return [BufferedReply(copy_error(error)) for _ in range(count)]

@@ -1,0 +1,127 @@
+"""Calls of guards, and what redis-py is still to read on a connection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from keyleash.client._redis_py import BufferedReply
+from keyleash.client.actions import Flow, Pause, Words
+from keyleash.client.scripts import ScriptCall
+from keyleash.errors import NotReplicatedError, RateLimitedError
+from keyleash.store.records import GuardRecord
+from keyleash.store.wire import BatchMode
+
+
+def longest_wait(wait: bool | float) -> float:
+    """Return the longest total sleep of one call, in seconds; 0 disables sleeping.
+
+    Raises:
+        TypeError: *wait* is no number.
+        ValueError: it is negative or `nan`.
+    """
+    if wait is True:
+        return math.inf
+    if not isinstance(wait, int | float):
+        raise TypeError(f"`wait` must be a bool or a number of seconds, not {type(wait).__name__}")
+    if not wait >= 0:
+        raise ValueError("`wait` must be True, False or a number of seconds")
+    return float(wait)
+
+
+class RateWait:
+    """The time that one call may still sleep for rate limits.
+
+    It never waits for a budget, whose next window may be a month away.
+    """
+
+    def __init__(self, bound_s: float) -> None:
+        self._left_s = bound_s
+
+    def pause(self, denials: Sequence[RateLimitedError]) -> Pause:
+        """Return the sleep after which the first of *denials* is allowed.
+
+        Raises:
+            RateLimitedError: it exceeds the remaining time.
+        """
+        first = min(denials, key=lambda item: item.retry_after_ms)
+        seconds = first.retry_after_ms / 1000
+        if seconds > self._left_s:
+            raise first
+        self._left_s -= seconds
+        return Pause(seconds)
+
+
+NO_WAIT = RateWait(0)
+
+
+@dataclass(slots=True)
+class Pack:
+    """The batches of a pipeline.
+
+    Attributes:
+        last: The last of them.
+        replies: The replies to commands so far.
+        short: Says that too few replicas have the writes of a batch. It takes the place of the last
+            reply, since redis-py raises it at once.
+    """
+
+    last: Call | None = None
+    replies: list[BufferedReply] = field(default_factory=list)
+    short: NotReplicatedError | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of a guard.
+
+    Attributes:
+        commands: Its commands; one without a mode.
+        mode: The mode of a batch.
+        is_watched: Whether MULTI and EXEC of the server surround it. It is never repeated, since
+            EXEC ends the watch: its reply is null, redis-py raises WatchError, and callers that
+            repeat a transaction read its keys again.
+        script: The script to call instead of commands.
+        is_transaction: Whether redis-py reads its reply as one of EXEC.
+        guard: The guard that was called last.
+        replicas: The same guard, if its policy waits for replicas of this call.
+        correlation: One id for all times that it is made.
+        waiting: The time that it may still sleep for rate limits.
+        deadline: Until when it is polled; None if it does not block.
+        is_later: Whether an earlier call of the same pipeline has run.
+        pack: The calls that redis-py sent together with it.
+    """
+
+    commands: Sequence[Words]
+    mode: BatchMode | None = None
+    is_watched: bool = False
+    script: ScriptCall | None = None
+    is_transaction: bool = False
+    guard: GuardRecord | None = None
+    replicas: GuardRecord | None = None
+    correlation: str = ""
+    waiting: RateWait = NO_WAIT
+    deadline: float | None = None
+    is_later: bool = False
+    pack: Pack | None = None
+
+    @property
+    def kind(self) -> str:
+        """The field of the guard record that names the script."""
+        if self.script:
+            return "approved_digest"
+        return "batch_digest" if self.mode else "digest"
+
+
+@dataclass(slots=True)
+class Deferred:
+    """A command that is carried out when its reply is read, by several calls or without a guard.
+
+    Attributes:
+        flow: Returns the reply, undecoded.
+        is_later: Whether an earlier call of the same pipeline has run.
+    """
+
+    flow: Flow
+    is_later: bool = False

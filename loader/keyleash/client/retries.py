@@ -1,0 +1,74 @@
+"""Retries of redis-py that repeat nothing that may have run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import WatchError
+
+
+def has_run(error: Any) -> Any:
+    """Return an error, marked as one after which nothing must be sent again."""
+    error.has_run = True
+    return error
+
+
+class FinalError(BaseException):
+    """Carries an error past redis-py's Retry, also past one that repeats after any `Exception`."""
+
+
+def sent(error: Any, *, is_exec: bool = False) -> Any:
+    """Return a lost connection or timeout, marked as one that came after a call was sent."""
+    error.is_exec = is_exec
+    return has_run(error)
+
+
+def unsent(error: Any) -> Any:
+    """Return an error without the mark of `sent`."""
+    error.has_run = False
+    return error
+
+
+def closed() -> Any:
+    """Return the error of replies that are lost, since another thread or task disconnected."""
+    return sent(RedisConnectionError("the connection was closed before the reply was read"))
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether an error says that there was no reply; its subclasses are replies."""
+    return type(error) in (RedisConnectionError, RedisTimeoutError) or isinstance(error, OSError)
+
+
+class RetryWrapper:
+    """A redis-py Retry that repeats nothing that was sent.
+
+    redis-py calls `connection.retry.call_with_retry(send and read)`. What may have run is raised
+    past it; what says that nothing ran (READONLY, LOADING), and what failed before it was sent,
+    follows the policy.
+
+    Attributes:
+        policy: The Retry.
+        is_answered: Whether a call was answered since commands were last sent: then an error is one
+            of a response callback.
+    """
+
+    is_answered = False
+
+    def __init__(self, retry: Any) -> None:
+        self.policy = retry
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "policy":  # not set yet: it is being copied
+            raise AttributeError(name)
+        return getattr(self.policy, name)
+
+    def _carried(self, error: Exception) -> BaseException:
+        # redis-py would repeat a transaction whose watch is lost without the watch.
+        is_final = getattr(error, "has_run", self.is_answered) or isinstance(error, WatchError)
+        return FinalError(error) if is_final else error
+
+    def _failures(self, options: dict[str, Any]) -> tuple[int, ...]:
+        """Return the further arguments of a callback for failures."""
+        return (max(self.get_retries(), 0) + 1,) if options.get("with_failure_count") else ()

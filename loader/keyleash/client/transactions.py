@@ -1,0 +1,129 @@
+"""MULTI, EXEC, DISCARD, WATCH and UNWATCH: a transaction is held back, and sent as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ExecAbortError, ResponseError
+
+from keyleash.client.actions import Flow, Plain, Words
+from keyleash.client.batches import require_one_call
+from keyleash.client.caller import Caller
+from keyleash.client.queue import Queue
+from keyleash.client.roles import Role, role_of, split_words
+from keyleash.client.scripts import send_script
+from keyleash.client.unsupported import script_in_transaction
+from keyleash.store.wire import BatchMode
+
+
+class Transaction:
+    """The transaction of a connection, and its watch.
+
+    Attributes:
+        held: The commands since MULTI; None outside of a transaction.
+        is_watching: Whether keys are watched, which another connection would not be.
+    """
+
+    def __init__(self, caller: Caller, queue: Queue) -> None:
+        self._caller = caller
+        self._queue = queue
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: it has ended, or the connection was closed."""
+        self.held: list[Words] | None = None
+        self.is_watching = False
+        self._is_aborted = False
+
+    def hold(self, words: Words) -> None:
+        """Hold a command back until EXEC."""
+        assert self.held is not None  # noqa: S101 - the caller looks
+        self.held.append(words)
+        self._queue.add_reply(b"QUEUED")
+
+    def send(self, words: Words) -> Flow:
+        """Carry out a command of transactions."""
+        name, queue = words[0], self._queue
+        if (name == "WATCH") is (len(words) == 1):
+            self._reject_arguments(name)
+        elif name in ("MULTI", "WATCH") and self.held is not None:
+            yield from self._reject_nested(words)
+        elif name == "MULTI":
+            self.held = []
+            queue.add_reply(b"OK")
+        elif name == "WATCH":
+            self.is_watching = True
+            queue.defer(self._caller.watch(words))
+        elif name == "UNWATCH" and self.held is not None:
+            # The guard denies it, as part of the batch.
+            self.hold(words)
+        elif name == "UNWATCH":
+            queue.defer(self._end(b"OK"))
+            self.is_watching = False
+        elif self.held is None:
+            queue.add_reply(ResponseError(f"{name} without MULTI"))
+        elif name == "DISCARD":
+            self._discard(b"OK")
+        elif self._is_aborted:
+            self._discard(ExecAbortError("Transaction discarded because of previous errors."))
+        else:
+            yield from self._execute(self.held)
+
+    def _execute(self, held: Sequence[Words]) -> Flow:
+        is_watched = self.is_watching
+        if any(role_of(words[0]) is Role.SCRIPT for words in held):
+            if is_watched or len(held) > 1:
+                self._discard(script_in_transaction())
+                return
+            self.clear()
+            words = split_words(held[0])
+            yield from send_script(self._caller, self._queue, words, is_transaction=True)
+            return
+        self.clear()
+        if not held and not is_watched:
+            self._queue.add_reply([])
+            return
+        require_one_call(held)
+        call = self._caller.new_call(held, BatchMode.ALL)
+        call.is_watched = is_watched
+        yield from self._queue.add([call])
+
+    def _discard(self, reply: Any) -> None:
+        """End the transaction without running it."""
+        self._queue.defer(self._end(reply, is_watched=self.is_watching))
+        self.clear()
+
+    def _end(self, reply: Any, *, is_watched: bool = True) -> Flow:
+        """End a watch; return a reply, or raise an error."""
+        if is_watched:
+            yield Plain(("UNWATCH",))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def _reject_arguments(self, name: str) -> None:
+        problem = f"wrong number of arguments for '{name.lower()}' command"
+        if self.held is not None and name == "EXEC":
+            self._discard(ExecAbortError(f"Transaction discarded because of: {problem}"))
+            return
+        self._is_aborted = self.held is not None
+        self._queue.add_reply(ResponseError(problem))
+
+    def _reject_nested(self, words: Words) -> Flow:
+        """Reply to MULTI or WATCH inside MULTI, which abort the transaction on some servers."""
+        if self.is_watching or self._queue.next_pending is not None:
+            # The server cannot be asked now.
+            self._is_aborted = True
+            self._queue.add_reply(ResponseError(f"{words[0]} inside MULTI is not allowed"))
+            return
+        yield Plain(("MULTI",))
+        try:
+            reply = yield Plain(words)
+        except ResponseError as error:
+            reply = error
+        try:
+            yield Plain(("EXEC",))
+        except ExecAbortError:
+            self._is_aborted = True
+        self._queue.add_reply(reply)
