@@ -186,12 +186,8 @@ def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
         yield f"{when}: {_classes(spec.variant.needs)}"
     if spec.named_only:
         yield "only if `only:` names it"
-    denied = [
-        *spec.refused_if,
-        *(f"{word} (except {word} {item})" for word, item in spec.refused_unless),
-    ]
-    if denied:
-        yield f"denied with {' or '.join(denied)}"
+    if spec.refused_if:
+        yield f"denied with {' or '.join(spec.refused_if)}"
     if spec.name in REMARKS:
         yield REMARKS[spec.name]
     for search in spec.keys:

@@ -359,7 +359,7 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
         reason = "a script would round such an integer"
     elif len(words) == 2 and spec.subscribes:
         reason = "a guard checks one channel at a time"
-    elif len(words) == 2 and words[1] in (*spec.refused_if, *dict(spec.refused_unless)):
+    elif len(words) == 2 and words[1] in spec.refused_if:
         reason = f"with {words[1]} it reaches keys beyond those that it names"
     elif len(words) == 2 and spec.name != details["command"]:
         reason = f"a guard does not know `{words[1]}`"

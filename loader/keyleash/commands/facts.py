@@ -70,19 +70,11 @@ REFUSED_CONTAINERS: Mapping[str, str] = {
 
 REFUSED_IF: Mapping[str, tuple[str, ...]] = {
     "COPY": ("DB",),
-    # A pattern of keys, whose names are built from the sorted values.
-    "SORT": ("GET",),
-    "SORT_RO": ("GET",),
 }
 """Commands refused if they carry one of these option words."""
 
-REFUSED_UNLESS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    # Another pattern of such keys. A word without `*` names no key, but one like STORE could hide
-    # the key behind an option.
-    "SORT": (("BY", "nosort"),),
-    "SORT_RO": (("BY", "nosort"),),
-}
-"""Commands refused if one of these option words stands before another word than this one."""
+PATTERNS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("SORT", "SORT_RO"), ("BY", "GET"))
+"""Option words before a pattern, whose `*` the server replaces with each element of the key."""
 
 MAY_REPLICATE = frozenset({"PFCOUNT", "PUBLISH", "SPUBLISH"})
 """The commands without the flag `write` that a server denies in a read-only script."""
@@ -142,7 +134,7 @@ UNFLAGGED_NEEDS: Mapping[str, Needs] = {
 """The needs of commands whose key-spec flags report too little, or too much."""
 
 STORES: Mapping[str, tuple[KeySearch, ...]] = {
-    "SORT": (KeyRange(1, 1, 1, (READ,)), OptionKey(("STORE",), 2, (WRITE,))),
+    "SORT": (KeyRange(1, 1, 1, (READ,)), OptionKey(("STORE",), 2, (WRITE,), PATTERNS["SORT"])),
     "SORT_RO": (KeyRange(1, 1, 1, (READ,)),),
 }
 """The key searches of commands whose key specs are `unknown`; see `sortGetKeys` in Redis."""

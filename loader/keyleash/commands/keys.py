@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from keyleash.commands.spec import (
     CommandSpec,
@@ -70,11 +69,17 @@ def refused_option(spec: CommandSpec, argv: Sequence[bytes]) -> str | None:
     for word in spec.refused_if:
         if any(is_option(argument, word) for argument in rest):
             return word
-    for word, value in spec.refused_unless:
-        for argument, after in zip_longest(rest, rest[1:], fillvalue=b""):
-            if is_option(argument, word) and after != value.encode():
-                return word
     return None
+
+
+def patterns_of(spec: CommandSpec, argv: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield the patterns of keys of a call (SORT … GET), also those that name none, such as `#`."""
+    at = spec.options_start
+    while at < len(argv) - 1:
+        if any(is_option(argv[at], word) for word in spec.patterns):
+            at += 1
+            yield argv[at]
+        at += 1
 
 
 def only_gets(argv: Sequence[bytes]) -> bool:
@@ -136,6 +141,8 @@ def _behind_option(search: OptionKey, argv: Sequence[bytes]) -> Iterator[int]:
         if any(is_option(argv[at], word) for word in search.words):
             at += 1
             place = at
+        elif any(is_option(argv[at], word) for word in search.skipped):
+            at += 1
         at += 1
     if place:
         yield place

@@ -84,12 +84,14 @@ class OptionKey:
     Attributes:
         words: The option words, in upper case.
         start: Place of the first argument that may be one.
+        skipped: Words of options whose argument is not one of `words` (SORT … BY).
     """
 
     kind: ClassVar[str] = "option"
     words: tuple[str, ...]
     start: int
     needs: Needs
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class Bound(StrEnum):
     REDUCE = "d"  # the dimensions of a vector
     REPEATS = "h"  # the number of arguments, and the elements that repeated ones name
     BYTES = "y"  # the length of an argument
+    PATTERNS = "t"  # none, and the keys that patterns name count too
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,7 @@ class CommandSpec:
             `refused`, or for an allowed command without keys.
         variant: The needs of some calls; None for most commands.
         refused_if: Option words with which a guard refuses the call (COPY … DB).
-        refused_unless: Option words, each with the only word that may follow (SORT … BY nosort).
+        patterns: Option words before a pattern of keys that elements complete (SORT … BY w_*).
         channel: Place of the channel or of the pattern of channels; None for all others.
         subscribes: The kind of subscription that it makes, if any. A guard only checks and records
             it: the client then sends it, since a script cannot.
@@ -242,7 +245,7 @@ class CommandSpec:
     keys: tuple[KeySearch, ...] = ()
     variant: Variant | None = None
     refused_if: tuple[str, ...] = ()
-    refused_unless: tuple[tuple[str, str], ...] = ()
+    patterns: tuple[str, ...] = ()
     channel: int | None = None
     subscribes: Subscribes | None = None
     scans: bool = False

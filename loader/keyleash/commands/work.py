@@ -25,6 +25,9 @@ ASKING_WORK = 100
 QUESTION_WORK = 25
 """Work of each size that an estimate reads from the server."""
 
+LOOKUP_WORK = 10
+"""Work of a key that a pattern of SORT names, besides its bytes."""
+
 USAGE_WORK = 0.5
 """Work of an element that MEMORY USAGE samples."""
 
@@ -94,7 +97,7 @@ WORK: Mapping[str, Work] = {
     **_each("LREM LPOS LINSERT", Work(0.5, "LLEN")),
     "LTRIM": Work(0.1, "LLEN"),
     **_each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
-    **_each("SORT SORT_RO", Work(20, ANY_SIZE)),
+    **_each("SORT SORT_RO", Work(20, ANY_SIZE, bound=Bound.PATTERNS, place=2)),
     **_each("HMGET HGETDEL HGETEX", Work(0.5, "HLEN", bound=Bound.REPEATS, place=2, default=5)),
     # Several values.
     **_each("SUNION SDIFF", Work(3, "SCARD", last=0)),

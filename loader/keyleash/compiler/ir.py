@@ -106,7 +106,6 @@ class Rule:
         variant_option: The option word in those calls; None means that all operations are GET
             (`commands.spec.Variant`).
         refused_if: Option words with which the command is denied.
-        refused_unless: Option words, each with the only word that may follow.
         options_start: The first place that may have one.
         channel: The place of the channel; 0 if it has none.
         channels: The granted channels.
@@ -142,7 +141,6 @@ class Rule:
     variant: int = 0
     variant_option: str | None = None
     refused_if: tuple[str, ...] = ()
-    refused_unless: tuple[tuple[str, str], ...] = ()
     options_start: int = 0
     channel: int = 0
     channels: tuple[Matcher, ...] = ()
@@ -213,6 +211,30 @@ class ByteBound:
 
 
 @dataclass(frozen=True, slots=True)
+class Exclusion:
+    """A denied pattern, by the literal texts with which its keys begin and end."""
+
+    beginning: bytes
+    ending: bytes
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatternPlan:
+    """The patterns of keys that calls may have, such as those of SORT.
+
+    Attributes:
+        commands: The names of the commands, each between commas.
+        opens: The granted patterns that end with `*`: one finds the text before the `*`.
+        excluded: The denied patterns that may match a key that granted ones find.
+    """
+
+    commands: str
+    opens: tuple[Matcher, ...]
+    excluded: tuple[Exclusion, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScriptPlan:
     """An approved script, ready to be written out.
 
@@ -261,3 +283,4 @@ class Guard:
     images: tuple[ByteBound, ...] = ()
     masks: tuple[Matcher, ...] = ()
     value_bounds: tuple[ByteBound, ...] = ()
+    patterns: tuple[PatternPlan, ...] = ()

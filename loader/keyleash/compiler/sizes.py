@@ -61,6 +61,7 @@ def estimate_script() -> str:
         "estimate.lua",
         plans=plans_of(WORK),
         bounds=frozenset(Bound),
+        patterns=(),
         batch=False,
         sizes=_SIZE_COMMANDS,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import NOT_NAMED
-from keyleash.commands.keys import KeyUse, is_option
+from keyleash.commands.keys import KeyUse, is_option, patterns_of
 from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.trace import (
@@ -25,8 +25,8 @@ from keyleash.evaluate.trace import (
     Trace,
     refused,
 )
-from keyleash.policy import AnySuffix, Grant, Identity, Literal, Pattern, match
-from keyleash.policy.patterns import beginning, may_start_with
+from keyleash.policy import Grant, Identity, Literal, Pattern, match, overlaps
+from keyleash.policy.patterns import beginning, ending, is_open, keys_under, may_start_with
 from keyleash.store.keyspace import PUBLIC_PREFIX
 
 Argv = Sequence[bytes]
@@ -208,12 +208,6 @@ def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
     """Return the last of the options for which `CommandSpec` refuses the call."""
     words = argv[spec.options_start :]
     found = [option for option in spec.refused_if if any(is_option(word, option) for word in words)]
-    found += [
-        option
-        for option, value in spec.refused_unless
-        for at, word in enumerate(words)
-        if is_option(word, option) and words[at + 1 : at + 2] != [value.encode()]
-    ]
     return found[-1].encode() if found else None
 
 
@@ -256,7 +250,7 @@ def grants_of_channel(
     for grant in grants:
         for pattern in grant.channels if spec.channel_class in grant.allow else ():
             # With its end open it matches whatever a wildcard stands for.
-            covers = start == channel or isinstance(pattern.parts[-1], AnySuffix)
+            covers = start == channel or is_open(pattern)
             if covers and matches(pattern, start):
                 yield Match(grant, pattern)
 
@@ -296,6 +290,52 @@ def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Tra
         KeyStep(key, use.needs, denied_by, granted_by, missing, is_control, code=verdict.code)
     )
     return verdict
+
+
+def judge_patterns(
+    identity: Identity, command: RuledCommand, spec: CommandSpec, argv: Argv, trace: Trace
+) -> Decision:
+    """Check that a granted pattern covers each pattern of the call, and that no denied one may."""
+    for pattern in patterns_of(spec, argv):
+        before, star, after = pattern.partition(b"*")
+        if not star:
+            continue
+        suffix, arrow, field = after.partition(b"->")
+        suffix = suffix if arrow and field else after
+        granted = tuple(grants_of_keys_from(command.grants, before))
+        verdict = ALLOWED
+        if not granted or b"\0" in pattern:
+            verdict = refused(ReplyCode.KEY_NOT_GRANTED, key=pattern)
+        elif any(_may_meet(item, before, suffix) for item in _excluded(identity)):
+            verdict = refused(ReplyCode.KEY_DENIED, key=pattern)
+        trace.append(ArgumentStep(Aspect.PATTERN, pattern, granted, code=verdict.code))
+        if not verdict.allowed:
+            return verdict
+    return ALLOWED
+
+
+def grants_of_keys_from(grants: Sequence[Grant], start: bytes) -> Iterator[Match[Grant]]:
+    """Yield the readable patterns that match every key that begins with *start*."""
+    for grant in grants:
+        for pattern in grant.keys if OperationClass.READ in grant.allow else ():
+            if is_open(pattern) and matches(pattern, start):
+                yield Match(grant, pattern)
+
+
+def _excluded(identity: Identity) -> Iterator[Pattern]:
+    """Yield the denied patterns that some granted pattern with an open end meets."""
+    opens = [item for grant in identity.grants for item in grant.keys if is_open(item)]
+    denied = [item for deny in identity.deny for item in deny.keys]
+    for item in (keys_under(CONTROL_PREFIX), *denied):
+        if any(overlaps(granted, item) for granted in opens):
+            yield item
+
+
+def _may_meet(denied: Pattern, before: bytes, after: bytes) -> bool:
+    """Return whether the literal ends of a denied pattern fit to keys with such ends."""
+    first, last = beginning(denied), ending(denied)
+    begins = first.startswith(before) or before.startswith(first)
+    return begins and (last.endswith(after) or after.endswith(last))
 
 
 def is_control_key(identity: Identity, key: bytes) -> bool:

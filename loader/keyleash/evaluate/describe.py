@@ -87,6 +87,8 @@ def _size_text(step: SizeStep) -> str:
 def _argument_text(step: ArgumentStep) -> str:
     if step.code is None:
         return "granted"
+    if step.code is ReplyCode.KEY_DENIED:
+        return "DENIED: a deny rule may match a key that it names"
     return "DENIED: no grant covers it" if "GRANTED" in step.code else "DENIED: not supported"
 
 

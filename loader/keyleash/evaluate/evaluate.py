@@ -14,6 +14,7 @@ from keyleash.evaluate.access import (
     judge_classes,
     judge_command,
     judge_key,
+    judge_patterns,
     look_up,
     needs_of_call,
 )
@@ -221,6 +222,7 @@ def _checks(
         yield refused(ReplyCode.KEYS_MISMATCH)
     for use in uses:
         yield judge_key(identity, command, use, trace)
+    yield judge_patterns(identity, command, spec, argv, trace)
     needs, keys = needs_of_call(spec, argv), [use.key for use in uses]
     yield judge_size(identity, spec, argv, keys, state.sizes, trace)
     yield judge_room(identity, spec, needs, keys, state, trace)

@@ -92,12 +92,13 @@ class Aspect(StrEnum):
     INTEGER = "integer"
     OPTION = "option"
     GLOB = "glob"
+    PATTERN = "pattern"
     CHANNEL = "channel"
 
 
 @dataclass(frozen=True, slots=True)
 class ArgumentStep(_Step):
-    """A non-key argument: a denied option, or a glob or channel that grants must match."""
+    """A non-key argument: a denied option, or a glob, pattern or channel that grants must match."""
 
     aspect: Aspect
     value: bytes

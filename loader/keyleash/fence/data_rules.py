@@ -95,6 +95,8 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
 """Commands with which it counts the elements in a range, by the command of the agent."""
 
 INSPECT: Mapping[str, tuple[str, ...]] = {
+    # Only for a user with rights on all keys: others are denied patterns.
+    **dict.fromkeys(("SORT", "SORT_RO"), ("HSTRLEN",)),
     "XCLAIM": ("XRANGE",),
     **dict.fromkeys(("XRANGE", "XREVRANGE"), ("XRANGE", "XREVRANGE")),
     "XREAD": ("XRANGE",),

@@ -129,6 +129,17 @@ def beginning(pattern: Pattern) -> bytes:
     return first.text if isinstance(first, Literal) else b""
 
 
+def ending(pattern: Pattern) -> bytes:
+    """Return the literal suffix of every key that matches, from the last capture or `*` on."""
+    last = pattern.parts[-1]
+    return last.text if isinstance(last, Literal) else b""
+
+
+def is_open(pattern: Pattern) -> bool:
+    """Return whether a pattern ends with `*`: then it matches all that extends a matched key."""
+    return isinstance(pattern.parts[-1], AnySuffix)
+
+
 def keys_under(prefix: bytes) -> Pattern:
     """Return the pattern of all keys that begin with *prefix*."""
     parts = (Literal(prefix), AnySuffix()) if prefix else (AnySuffix(),)

@@ -1,6 +1,6 @@
 -- check_size: deny a call that needs too much work, or that makes a string too long.
 -- in:  weighs, lengthens, walked, first, last, step, argv, command, name_at, stop
--- out: code, detail, value, amount, key   set if the call is denied
+-- out: code, detail, value, amount, key, reason   set if the call is denied
 --      work, weighed, spent, asks
 local names = {}
 for at = first, last, step do
@@ -31,15 +31,27 @@ if weighs then weighed[n] = names end
 --% endif
 --% if plans
   if weighs then
---% if batch
+--% if not batch
+--% include "authorize/estimate_work.lua"
+--% endif
+--% if patterns
+    local more, asked, denial, named, why = weigh(command, argv, base, stop, names, left - work)
+    if denial == 'COMMAND_REFUSED' then
+      code, detail, value, amount = denial, 'command', named, why
+      return
+    elseif denial then
+      code, detail, value, key, reason = denial, 'key', named, named, why
+      return
+    end
+--% else
     local more, asked = weigh(command, argv, base, stop, names, left - work)
+--% endif
+--% if batch
     -- Asking takes time also if the call is denied; behind a change it is done again.
     asks = asks + asked
     if fields > header then asked = 2 * asked end
     work, spent, left = work + more, spent + asked, left - asked
 --% else
---% include "authorize/estimate_work.lua"
-    local more, asked = weigh(command, argv, base, stop, names, left - work)
     work = work + more + asked
 --% endif
   end

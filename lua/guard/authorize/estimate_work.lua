@@ -4,7 +4,8 @@
 --
 -- `weigh` gets the place of the command's name as `base`, the keys on the server as `names` and the
 -- work that is still allowed as `left`. It returns the units of work, more than `left` if the size
--- of a key is unknown, and the work of the estimate itself.
+-- of a key is unknown, and the work of the estimate itself; for a denied pattern of SORT also the
+-- code, the value and the reason.
 local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
   -- As `Work` in commands/spec.py, one letter each; see `plans_of` in compiler/sizes.py.
@@ -196,6 +197,10 @@ local function weigh(command, argv, base, stop, names, left)
       if work + asked > left then break end
     end
     n = n + work / weight
+--% endif
+--% if "t" in bounds
+  elseif bound == 't' then
+--% include "authorize/estimate_sort.lua"
 --% endif
 --% if "y" in bounds
   elseif bound == 'y' then

@@ -38,6 +38,10 @@ while option_at < stop do
     stored_at = option_at
 --% endif
 --% endfor
+--% for word in search.skipped
+  elseif find(argv[option_at], {{ option_pattern(word) }}) then
+    option_at = option_at + 1
+--% endfor
   end
   option_at = option_at + 1
 end

@@ -53,13 +53,6 @@ for at = name_at + {{ rule.options_start }}, stop do
   end
 end
 --% endfor
---% for word, value in rule.refused_unless
-for at = name_at + {{ rule.options_start }}, stop do
-  if find(argv[at], {{ option_pattern(word) }}) and (at == stop or argv[at + 1] ~= {{ value }}) then
-    code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ word }}
-  end
-end
---% endfor
 --% if rule.scan is not none
 --% include "authorize/check_scan.lua"
 --% endif

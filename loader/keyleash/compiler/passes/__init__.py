@@ -15,6 +15,7 @@ from keyleash.compiler.passes.lay_out_state import lay_out_state
 from keyleash.compiler.passes.order_dispatch import order_dispatch
 from keyleash.compiler.passes.plan_audit import plan_audit
 from keyleash.compiler.passes.plan_limits import plan_limits
+from keyleash.compiler.passes.plan_patterns import plan_patterns
 from keyleash.compiler.passes.postpone_denial import postpone_denial
 from keyleash.compiler.passes.protect_control_keys import protect_control_keys
 from keyleash.compiler.passes.select_commands import select_commands
@@ -29,6 +30,7 @@ PASSES: tuple[Pass, ...] = (
     postpone_denial,  # looks at the same patterns
     plan_audit,  # looks at the matchers of translate_patterns
     bound_values,  # likewise
+    plan_patterns,  # likewise
     form_rules,  # joins the usages of select_commands with the matchers
     order_dispatch,  # needs the rules' numbers
     lay_out_state,

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
-from keyleash.compiler.passes.translate_patterns import anything_under
-from keyleash.policy.patterns import may_start_with
+from keyleash.compiler.passes.translate_patterns import matcher
+from keyleash.policy.model import Pattern
+from keyleash.policy.patterns import keys_under, may_start_with
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 
 
@@ -23,10 +24,14 @@ def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
     Left out where no grant can reach them: most guards then pay nothing for it. A vault has
     none of them within, and the name of its control prefix must not appear in a denial.
     """
+    return replace(guard, denied=(*map(matcher, control_patterns(guard)), *guard.denied))
+
+
+def control_patterns(guard: Guard) -> tuple[Pattern, ...]:
+    """Return the patterns of the control keys that some grant can reach."""
     patterns = [pattern for grant in guard.identity.grants for pattern in grant.keys]
-    reachable = tuple(
-        anything_under(prefix)
+    return tuple(
+        keys_under(prefix)
         for prefix in map(str.encode, protected_prefixes(guard.keyspace))
         if any(may_start_with(pattern, prefix) for pattern in patterns)
     )
-    return replace(guard, denied=reachable + guard.denied)

@@ -1,0 +1,49 @@
+"""Plan the check of patterns of keys in calls, such as SORT … GET."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keyleash.commands import CommandTable, OperationClass
+from keyleash.compiler.ir import Exclusion, Guard, Matcher, PatternPlan, Usage
+from keyleash.compiler.passes.protect_control_keys import control_patterns
+from keyleash.policy.keysets import KeySet
+from keyleash.policy.patterns import beginning, ending, is_open
+
+
+def plan_patterns(guard: Guard, _table: CommandTable) -> Guard:
+    """Fill `patterns`: one plan for all commands with the same granted patterns."""
+    names: dict[tuple[Matcher, ...], list[str]] = {}
+    for usage in guard.usages:
+        if usage.spec.patterns and usage.missing is None:
+            names.setdefault(_opens(guard, usage), []).append(usage.spec.name)
+    if not names:
+        return guard
+    excluded = _excluded(guard)
+    plans = (PatternPlan(f",{','.join(found)},", opens, excluded) for opens, found in names.items())
+    return replace(guard, patterns=tuple(plans))
+
+
+def _opens(guard: Guard, usage: Usage) -> tuple[Matcher, ...]:
+    grants = guard.identity.grants
+    return tuple(
+        dict.fromkeys(
+            matcher
+            for i in usage.grants
+            if OperationClass.READ in grants[i].allow
+            for key, matcher in zip(grants[i].keys, guard.matchers[i], strict=True)
+            if is_open(key)
+        )
+    )
+
+
+def _excluded(guard: Guard) -> tuple[Exclusion, ...]:
+    """Return the denied patterns that some granted pattern with an open end meets."""
+    identity = guard.identity
+    granted = KeySet(key for grant in identity.grants for key in grant.keys if is_open(key))
+    denied = [*control_patterns(guard), *(key for deny in identity.deny for key in deny.keys)]
+    return tuple(
+        Exclusion(beginning(item), ending(item), item.source)
+        for item in denied
+        if granted.overlaps(item)
+    )

@@ -1,0 +1,61 @@
+-- estimate_sort: the number of elements of a SORT, and the sizes of the keys that its patterns name,
+-- for `weigh`, which returns the denial of a pattern that may name other keys than granted ones.
+-- in:  command, base, stop, argv, names, place, weight, left, word, ask, elements, usage
+-- out: n, asked
+n = elements()
+local patterns, option = {}, nil
+local at = place
+while at < stop do
+  local name = word(at)
+  if name == 'BY' or name == 'GET' then
+    at = at + 1
+    -- The server replaces the first `*` by an element, which may be any text.
+    local before, after = string.match(argv[at], '^([^*]*)%*(.*)$')
+    if before or name == 'GET' then
+      option = name
+      local suffix, field = string.match(after or '', '^(.-)%->(.+)$')
+      patterns[#patterns + 1] = { before, suffix or after, field }
+    end
+--% if patterns
+    if before then
+--% include "authorize/check_pattern.lua"
+    end
+--% endif
+  end
+  at = at + 1
+end
+--% if batch
+-- One key may be sorted often, by calls that each read few bytes.
+if n * weight <= left then n = n + usage(names[1], n) end
+--% else
+if option and n * weight <= left then n = n + usage(names[1], n) end
+--% endif
+if option then
+--% if patterns
+  -- Without rights on all keys a server reads no pattern, and reports that before a wrong word.
+--% if sealed
+  local restricted = true
+--% else
+  local restricted = find(redis.pcall(argv[base], names[1], 'GET', '#', '').err, 'insufficient ACL', 1, true)
+--% endif
+  if restricted then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option, {{ needs_all_keys }} end
+--% endif
+  local work = n * weight
+  asked = asked + work
+  -- An error is the command's own.
+  local found = work + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
+  for i = 1, #found do
+    for j = 1, #patterns do
+      local before, suffix, field = unpack(patterns[j], 1, 3)
+      local size = #found[i]
+      if before then
+        before = before .. found[i] .. suffix
+        asked = asked + {{ question_work }}
+        size = field and ask('HSTRLEN', before, field) or ask('STRLEN', before)
+      end
+      work = work + {{ lookup_work }} + size * {{ string_work }}
+      if not (work + asked <= left) then return work, asked end
+    end
+  end
+  n = work / weight
+end
