@@ -92,6 +92,7 @@ REMARKS: Mapping[str, str] = MappingProxyType(
         ),
         "PSUBSCRIBE": "argument 1 is a pattern, which must lie within a granted one;"
         " [only checked](wire.md#publish-and-subscribe)",
+        **dict.fromkeys(("SORT", "SORT_RO"), "patterns within read grants"),
         "SCAN": "its MATCH must lie within a grant; replies are [filtered](wire.md#scan)",
     }
 )

@@ -88,7 +88,9 @@ def test_explain_of_a_file_needs_no_server(offline: Cli, file: Path) -> None:
     [
         (("FLUSHALL",), "COMMAND_REFUSED", "command"),
         (("NOSUCH", "k:1"), "COMMAND_REFUSED", "command"),
-        (("SORT", "k:1", "BY", "x"), "COMMAND_REFUSED", "argument"),
+        (("COPY", "k:1", "k:2", "DB", "1"), "COMMAND_REFUSED", "argument"),
+        (("SORT", "k:1", "BY", "x:*"), "KEY_NOT_GRANTED", "argument"),
+        (("SORT", "k:1", "GET", "k:lo:*->f", "BY", "k:*"), "KEY_NOT_GRANTED", "argument"),
         (("SET", "k:1:2", "v", "GET", *"x" * 7000), "ARGS_TOO_MANY", "arguments"),
         (("DEL", "k:1:2"), "CLASS_NOT_GRANTED", "key"),
         (("GET", "other"), "KEY_NOT_GRANTED", "key"),

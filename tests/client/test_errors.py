@@ -377,7 +377,7 @@ def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        (("SORT", "t:a", "BY", "w"), "with BY it reaches keys beyond those that it names"),
+        (("COPY", "t:a", "t:b", "DB", "1"), "with DB it reaches keys beyond those that it names"),
         (("XREAD", "LATER", "1", "STREAMS", "t:a", "0"), "a guard does not know `LATER`"),
         (("XGROUP", "NOPE", "t:a"), "no server that keyleash knows has that sub-command"),
         (("XGROUP", "HELP"), "it names no key that a grant could cover"),

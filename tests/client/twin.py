@@ -58,6 +58,8 @@ SEED: tuple[tuple[Any, ...], ...] = (
     ("SADD", "t:set2", "b", "c", "d"),
     ("SADD", "t:ints", 1, 2, 3),
     ("SADD", "t:single", "only"),
+    ("MSET", "t:w:1", "30", "t:w:2", "20", "t:w:a", "b", "t:w:b", "a"),
+    ("HSET", "t:h:1", "f", "v1", "->f", "9"),
     ("SADD", "t:bigset", *(f"member-{i}" for i in range(300))),
     ("HSET", "t:hash", "f1", "v1", "f2", "v2", "n", 5, "big", 2**53, "fl", "1.5"),
     ("HSET", "t:hash1", "only", "1"),

@@ -373,11 +373,6 @@ def test_keys_of_a_refused_command_raise() -> None:
     [
         "COPY a b DB 1",
         "COPY a b REPLACE db 1",
-        "SORT k BY w_*",
-        "SORT k LIMIT 0 1 get # STORE d",
-        "SORT k STORE GET",
-        "SORT_RO k by NOSORT",
-        "SORT k BY STORE STORE d",
         "XREAD NOACK STREAMS a 0",
         "XREAD GROUP g c STREAMS a 0",
         "XREADGROUP GROUP g STREAMS a >",

@@ -24,6 +24,7 @@ FILLED = {
     "postpone_denial": ("denied_last",),
     "plan_audit": ("images", "masks"),
     "bound_values": ("value_bounds",),
+    "plan_patterns": ("patterns",),
     "form_rules": ("checks", "rules", "assigned"),
     "order_dispatch": ("dispatch", "rare", "containers", "rules"),
     "lay_out_state": ("layout",),
@@ -31,7 +32,7 @@ FILLED = {
 }
 SMALL = (
     "BITFIELD", "BITOP", "BLPOP", "COPY", "DEL", "EXISTS", "FLUSHALL", "GET", "INCR", "MGET",
-    "PING", "PUBLISH", "SCAN", "SET", "SORT", "XGROUP CREATE", "XGROUP DESTROY", "XREAD",
+    "PING", "PUBLISH", "SCAN", "SET", "SORT", "SORT_RO", "XGROUP CREATE", "XGROUP DESTROY", "XREAD",
     "ZUNIONSTORE",
 )  # fmt: skip
 

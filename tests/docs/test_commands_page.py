@@ -80,7 +80,7 @@ def test_keys_and_classes_of_a_command_are_put_into_words(
     [
         ("SET", ["with GET: read, write"]),
         ("BITFIELD", ["with GET only: read", "denied on integers wider than 53 bits"]),
-        ("SORT", ["denied with GET or BY (except BY nosort)", "weight 20", "audited if it stores"]),
+        ("SORT", ["patterns within read grants", "weight 20", "audited if it stores"]),
         ("BLPOP", ["polled"]),
         ("XADD", ["weight 250"]),
         (

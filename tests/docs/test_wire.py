@@ -134,7 +134,8 @@ def test_details_of_every_denial_are_those_of_the_page(leash: Leash, token: str)
 def denied_commands(leash: Leash, token: str) -> Iterator[Any]:
     for command in [
         ("CONFIG", "GET", "*"),
-        ("SORT", "t:a", "BY", "t:b"),
+        ("COPY", "t:a", "t:b", "DB", "1"),
+        ("SORT", "t:a", "BY", "d:*"),
         ("DEL", "t:a"),
         ("SET", "r:a", "x"),
         ("GET", "x"),

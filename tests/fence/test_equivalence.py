@@ -39,6 +39,7 @@ CHOSEN: tuple[Call, ...] = (
     (b"INCR", b"a:n"), (b"INCRBY", b"a:n", b"5"), (b"DECRBY", b"a:n", b"-7"),
     (b"HINCRBY", b"a:h", b"n", b"3"), (b"SET", b"a:s", b"v", b"GET"), (b"LPOP", b"a:l"),
     (b"BLPOP", b"a:l", b"0"), (b"BLPOP", b"a:new", b"0"), (b"SORT", b"a:l"),
+    (b"SORT", b"a:l", b"BY", b"b:*"), (b"SORT_RO", b"a:l", b"GET", b"b:*"),
     (b"BLMOVE", b"a:l", b"b:l", b"LEFT", b"LEFT", b"0"), (b"PFMERGE", b"a:new"),
     (b"GEORADIUS", b"a:z", b"1", b"1", b"1", b"m"),
     (b"GEORADIUSBYMEMBER", b"a:z", b"m", b"1", b"m"),
@@ -116,6 +117,10 @@ def is_not_permitted(reply: Any) -> bool:
     return isinstance(reply, redis.exceptions.NoPermissionError)
 
 
+def is_denied_pattern(reply: Any) -> bool:
+    return bool(re.fullmatch(r"LEASH COMMAND_REFUSED command=SORT\w*%20(BY|GET)", str(reply)))
+
+
 def in_words(reply: Any) -> str:
     return f"{type(reply).__name__}: {reply}" if isinstance(reply, Exception) else repr(reply)
 
@@ -124,7 +129,7 @@ def in_words(reply: Any) -> str:
 def test_fenced_agent_gets_the_replies_of_an_unfenced_one(
     leash: FencedLeash, identity: str
 ) -> None:
-    """Except for commands that the fence leaves out, whose reply names that."""
+    """Except for commands that the fence leaves out, and for patterns, whose replies name that."""
     leash.load(
         json.dumps(
             {"version": 1, "identities": {identity: {"kind": "machine", **IDENTITIES[identity]}}}
@@ -137,7 +142,7 @@ def test_fenced_agent_gets_the_replies_of_an_unfenced_one(
     own = leash.direct(identity).connection_pool.get_connection()
     left_out = read_server_facts([leash.admin], NAMES).left_out
     known = set(read_table(leash.admin).commands)
-    differing, unpermitted = [], set()
+    differing, unpermitted, patterns = [], set(), set()
     for call in calls(identity, known):
         spec = TABLE.find(call)
         keys = [use.key for use in (spec and ours_of(spec, call)) or []]
@@ -149,11 +154,14 @@ def test_fenced_agent_gets_the_replies_of_an_unfenced_one(
         any_other, fenced = replies
         if is_not_permitted(fenced) and spec and spec.name in left_out:
             unpermitted.add(spec.name)
+        elif spec and spec.patterns and is_denied_pattern(fenced):
+            patterns.add(spec.name)
         elif not are_equal(call, any_other, fenced):
             differing.append((call, in_words(any_other), in_words(fenced)))
     assert differing == []
     if identity == "all":
         assert unpermitted >= set(left_out) & known
+        assert patterns - unpermitted == {"SORT", "SORT_RO"} - unpermitted
 
 
 def are_equal(call: Call, first: Any, second: Any) -> bool:

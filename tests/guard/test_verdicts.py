@@ -198,9 +198,6 @@ def test_only_and_except_narrow_a_grant_to_commands(leash: Leash) -> None:
     [
         ("FLUSHALL",), ("KEYS", "*"), ("EVAL", "return 1", "0"), ("CONFIG", "GET", "*"),
         ("SCRIPT", "FLUSH"), ("MIGRATE", "h", "1", "doc:1", "0", "1"),
-        ("SORT", "doc:1", "BY", "w_*"), ("SORT", "doc:1", "STORE", "doc:2", "get", "w_*"),
-        ("SORT_RO", "doc:1", "GET", "#"), ("SORT", "doc:1", "BY", "STORE", "STORE", "doc:2"),
-        ("SORT", "doc:1", "BY", "nosort", "BY"), ("SORT_RO", "doc:1", "BY", "doc:*"),
         ("XREAD", "LATER", "1", "STREAMS", "doc:1", "0"),
         ("UNSUBSCRIBE", "c"), ("MONITOR",), ("CLIENT", "LIST"), ("PUBSUB", "CHANNELS"),
         ("MULTI",), ("WATCH", "doc:1"), ("SELECT", "1"), ("AUTH", "x"), ("NOSUCHCOMMAND", "doc:1"),

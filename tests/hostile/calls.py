@@ -144,8 +144,8 @@ SISMEMBER set member
 SMEMBERS set
 SMISMEMBER set member+
 SMOVE set set member
-SORT any [LIMIT number number] [BY nosort] [GET #] [ASC|DESC] [ALPHA] [STORE to]
-SORT_RO any [LIMIT number number] [BY nosort] [GET #] [ASC|DESC] [ALPHA]
+SORT any [LIMIT number number] [BY pattern] [GET pattern] [GET pattern] [ASC|DESC] [ALPHA] [STORE to]
+SORT_RO any [LIMIT number number] [BY pattern] [GET pattern] [ASC|DESC] [ALPHA]
 SPOP set [number]
 SPUBLISH channel value
 SRANDMEMBER set [number]
@@ -350,6 +350,11 @@ _WORDS: Mapping[str, Callable[[Draws], bytes | list[bytes]]] = {
     "id": lambda draws: draws.pick(IDS),
     "glob": lambda draws: draws.pick(GLOBS),
     "scanned": lambda draws: PREFIX + draws.pick(GLOBS),
+    "pattern": lambda draws: (
+        PREFIX + draws.pick((b"str:*", b"hash:*->f1", b"*", b"str:m*", b"x"))
+        if draws.below(5)
+        else draws.pick((b"#", b"nosort"))
+    ),
     "cursor": lambda draws: draws.pick((b"0", b"0", b"0", b"1", b"77777", b"x")),
     "seconds": lambda _: b"0.01",
     "bit": lambda draws: draws.pick((b"0", b"1")),

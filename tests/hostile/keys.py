@@ -79,6 +79,11 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             "local text = string.rep('a', 600) fill(many(15000), 3000,"
             " function(i) return text .. i % 777 end, 'RPUSH', key)",
         ),
+        "list:names": Shape(
+            "list",
+            "local names = {'long', 'mega', 'other', 'one', 'ones'} fill(many(3000), 3000,"
+            " function(i) return names[i % 5 + 1] end, 'RPUSH', key)",
+        ),
         "list:short": Shape("list", "for i = 1, 3 do redis.call('RPUSH', key, i) end"),
         "set:small": Shape("set", "fill(500, 500, function(i) return i end, 'SADD', key)"),
         "set:numbers": Shape(

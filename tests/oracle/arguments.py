@@ -37,6 +37,7 @@ TAIL_PHRASES: tuple[Call, ...] = (
 STORE_PHRASES: tuple[Call, ...] = (
     (b"ASC",), (b"alpha",), (b"LIMIT", b"0", b"1"), (b"limit\0", b"0", b"1"), (b"COUNT", b"1"),
     (b"WITHDIST",), (b"BY", b"nosort"), (b"GET", b"#"), (b"STORED",), (b"LIMIT",),
+    (b"BY", b"ab*"), (b"get", b"b*->f"), (b"BY", b"STORE"), (b"GET", b"GET"),
 )  # fmt: skip
 STORE_WORDS = (b"STORE", b"store", b"StoreDist", b"STOREDIST", b"STORE\0x")
 STREAM_PHRASES: tuple[Call, ...] = (

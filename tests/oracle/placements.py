@@ -50,14 +50,16 @@ DIFFERENCES: dict[str, PlacementDifference] = {
         lambda call, ours, theirs: call[0] == b"PFMERGE" and len(call) == 2 and not theirs,
     ),
     "target of SORT named like an option": PlacementDifference(
-        "Valkey goes on reading options at the target, so a target named STORE or LIMIT hides "
-        "or makes another",
+        "Valkey goes on reading options at the target, so a target named STORE, LIMIT, BY or GET "
+        "hides or makes another",
         VALKEYS,
         lambda call, ours, theirs: (
             call[0] == b"SORT"
             and ours[:1] == theirs[:1]
             and any(
-                is_option(item, word) for item in stored_at(call) for word in ("STORE", "LIMIT")
+                is_option(item, word)
+                for item in stored_at(call)
+                for word in ("STORE", "LIMIT", "BY", "GET")
             )
         ),
     ),
@@ -99,6 +101,8 @@ def stored_at(call: Call) -> list[bytes]:
         if is_option(call[place], "STORE") or is_option(call[place], "STOREDIST"):
             place += 1
             found.append(call[place])
+        elif is_option(call[0], "SORT") and any(is_option(call[place], it) for it in ("BY", "GET")):
+            place += 1
         place += 1
     return found
 

@@ -68,6 +68,19 @@ KNOWN: dict[str, Sequence[tuple[Any, ...]]] = {
     "estimates that deny": [("XREAD", "STREAMS", "k:stream:pending", "5-5")] * 100,
     "glob with a long literal": [("SSCAN", "k:set:mega", "0", "MATCH", f"*{'a' * 300}b")],
     "common prefixes": [("SORT", "k:list:similar", "ALPHA")],
+    "elements that point to long strings": [
+        ("SORT", "k:list:names", "BY", "nosort", "GET", "k:str:*")
+    ],
+    "long strings to sort by": [("SORT", "k:list:names", "ALPHA", "BY", "k:str:*")],
+    "long fields that are stored": [
+        ("SORT", "k:list:names", "BY", "k:hash:*->f1", "GET", "k:hash:*->f1", "STORE", NEW)
+    ],
+    "long elements named often": [("SORT", "k:list:mega", "ALPHA", *["GET", "#"] * 3000)],
+    "few pointers often": [("SORT", "k:list:short", "GET", "k:str:m*")] * 500,
+    "string that grows and is sorted by": [
+        ("SETRANGE", "k:new:1", "8000000", "x"),
+        *[("SORT", "k:list:short", "GET", "k:new:*")] * 300,
+    ],
     "two long strings": [("LCS", "k:str:mid", "k:str:mid")] * 12,
 }  # fmt: skip
 

@@ -275,6 +275,9 @@ def choices_for(spec: CommandSpec, place: int, keys: Sequence[bytes]) -> Sequenc
                     )
                 if place > count_at:
                     return [*keys, *WORDS]
+            case OptionKey(skipped=(_, *_)):
+                patterns = [key[:size] + b"*" for size in (2, 4, None) for key in keys[:9]]
+                return [*OPTION_WORDS, b"GET", b"#", b"get", b"BY", *keys[:9], *patterns]
             case OptionKey():
                 return [*OPTION_WORDS, *keys[:9]]
             case StreamKeys():

@@ -38,6 +38,8 @@ OUTSIDE = {
         "'COPY', 'app:a', 'other:x'",
         "'SORT', 'app:l', 'STORE', 'other:x'",
         "'SORT', 'app:l', 'BY', 'nosort', 'GET', 'other:*'",
+        "'SORT', 'app:l', 'BY', 'other:*'",
+        "'sort_ro', 'app:l', 'ALPHA', 'GET', '*'",
         "'ZUNIONSTORE', 'other:x', '1', 'app:z'",
         "'BITOP', 'NOT', 'other:x', 'app:a'",
         "'LMOVE', 'app:l', 'other:x', 'LEFT', 'LEFT'",

@@ -19,7 +19,13 @@ from keyleash.client.correlation import CorrelationSource, checked
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
-from keyleash.commands.facts import CONTAINER, NO_SERVER_HAS, NOT_NAMED, SCRIPTS
+from keyleash.commands.facts import (
+    CONTAINER,
+    NEEDS_ALL_KEYS,
+    NO_SERVER_HAS,
+    NOT_NAMED,
+    SCRIPTS,
+)
 from keyleash.errors import (
     CallNotPermittedError,
     ClusterError,
@@ -359,8 +365,9 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
         reason = "a script would round such an integer"
     elif len(words) == 2 and spec.subscribes:
         reason = "a guard checks one channel at a time"
-    elif len(words) == 2 and words[1] in spec.refused_if:
-        reason = f"with {words[1]} it reaches keys beyond those that it names"
+    elif len(words) == 2 and words[1] in (*spec.refused_if, *spec.patterns):
+        beyond = f"with {words[1]} it reaches keys beyond those that it names"
+        reason = NEEDS_ALL_KEYS if spec.patterns else beyond
     elif len(words) == 2 and spec.name != details["command"]:
         reason = f"a guard does not know `{words[1]}`"
     elif spec.named_only:

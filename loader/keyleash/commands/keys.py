@@ -124,7 +124,7 @@ def _places(spec: CommandSpec, search: KeySearch, argv: Sequence[bytes]) -> Iter
             end = min(search.first + count * search.step, len(argv))
             return iter(range(search.first, end, search.step))
         case OptionKey():
-            return _behind_option(search, argv)
+            return behind_option(search, argv)
         case StreamKeys():
             return _streams(spec, search, argv)
 
@@ -135,7 +135,8 @@ def _number(argv: Sequence[bytes], place: int) -> int:
     return int(found[1]) if found else 0
 
 
-def _behind_option(search: OptionKey, argv: Sequence[bytes]) -> Iterator[int]:
+def behind_option(search: OptionKey, argv: Sequence[bytes]) -> Iterator[int]:
+    """Yield the place of the key behind an option, if the call has it."""
     place, at = 0, search.start
     while at < len(argv) - 1:
         if any(is_option(argv[at], word) for word in search.words):

@@ -50,8 +50,6 @@ _CONSTANTS = {
     "max_token_bytes": MAX_TOKEN_BYTES,
     # What each command of a script is, besides its own work.
     "command_units": 100,
-    # As a denial has it: a server reads keys by patterns only for such users.
-    "needs_all_keys": " reason=it%20needs%20an%20ACL%20user%20with%20all%20keys",
     # Codes of errors on which a client repeats a call.
     "nothing_ran": " NOSCRIPT READONLY LOADING MASTERDOWN CLUSTERDOWN TRYAGAIN MOVED ASK BUSY ",
     # The Lua condition under which a call counts; every call is a request.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import NOT_NAMED
-from keyleash.commands.keys import KeyUse, is_option, patterns_of
+from keyleash.commands.keys import KeyUse, behind_option, is_option, patterns_of
 from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.trace import (
@@ -128,11 +128,7 @@ def _is_variant(variant: Variant, argv: Argv) -> bool:
 def stores(spec: CommandSpec, argv: Argv) -> bool:
     """Return whether an option makes a command that reads store its result."""
     return any(
-        is_option(item, word)
-        for key in spec.keys
-        if isinstance(key, OptionKey)
-        for item in argv[key.start : -1]
-        for word in key.words
+        True for key in spec.keys if isinstance(key, OptionKey) for _ in behind_option(key, argv)
     )
 
 

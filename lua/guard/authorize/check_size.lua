@@ -36,11 +36,9 @@ if weighs then weighed[n] = names end
 --% endif
 --% if patterns
     local more, asked, denial, named, why = weigh(command, argv, base, stop, names, left - work)
-    if denial == 'COMMAND_REFUSED' then
-      code, detail, value, amount = denial, 'command', named, why
-      return
-    elseif denial then
+    if denial then
       code, detail, value, key, reason = denial, 'key', named, named, why
+      if denial == 'COMMAND_REFUSED' then detail, key = 'command', nil end
       return
     end
 --% else

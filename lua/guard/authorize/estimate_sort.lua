@@ -34,11 +34,12 @@ if option then
 --% if patterns
   -- Without rights on all keys a server reads no pattern, and reports that before a wrong word.
 --% if sealed
-  local restricted = true
+  if true then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option end
 --% else
-  local restricted = find(redis.pcall(argv[base], names[1], 'GET', '#', '').err, 'insufficient ACL', 1, true)
+  if find(redis.pcall(argv[base], names[1], 'GET', '#', '').err, 'insufficient ACL', 1, true) then
+    return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option
+  end
 --% endif
-  if restricted then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option, {{ needs_all_keys }} end
 --% endif
   local work = n * weight
   asked = asked + work

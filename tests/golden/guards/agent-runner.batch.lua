@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 4184064604007 then code = 'POLICY_STALE' break end
+if stamp ~= 170872729930315 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -73,7 +73,7 @@ local spent, asks, works, weighed = 0, 0, {}, {}
 local lengths = {}
 local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
-local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,GET,GETEX,GETSET,MGET,=Bs10-00 0.025\010,GETRANGE,SUBSTR,=Bs11r20 0.025\010,HGETALL,=Hs11-00 7\010,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 6\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=Ls11i20 0.05\010,LINSERT,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1.5\010,MEMORY USAGE,=As11o05 1.3\010,PFCOUNT,PFMERGE,=-s10k020 50\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11-00 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01002 250\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZSCAN,=Zs11s310 19\010"
+local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,GET,GETEX,GETSET,MGET,=Bs10-00 0.025\010,GETRANGE,SUBSTR,=Bs11r20 0.025\010,HGETALL,=Hs11-00 7\010,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 6\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=Ls11i20 0.05\010,LINSERT,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1.5\010,MEMORY USAGE,=As11o05 1.3\010,PFCOUNT,PFMERGE,=-s10k020 50\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11t20 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01002 250\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZSCAN,=Zs11s310 19\010"
 local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
 if left < 100 then return 100, 0 end
@@ -281,6 +281,51 @@ seen[word] = true
 if work + asked > left then break end
 end
 n = n + work / weight
+elseif bound == 't' then
+n = elements()
+local patterns, option = {}, nil
+local at = place
+while at < stop do
+local name = word(at)
+if name == 'BY' or name == 'GET' then
+at = at + 1
+local before, after = string.match(argv[at], '^([^*]*)%*(.*)$')
+if before or name == 'GET' then
+option = name
+local suffix, field = string.match(after or '', '^(.-)%->(.+)$')
+patterns[#patterns + 1] = { before, suffix or after, field }
+end
+if before then
+local key, matched = before, false
+if false then
+end
+if not matched or find(argv[at], '%z') then return 0, 0, 'KEY_NOT_GRANTED', argv[at] end
+end
+end
+at = at + 1
+end
+if n * weight <= left then n = n + usage(names[1], n) end
+if option then
+local restricted = find(redis.pcall(argv[base], names[1], 'GET', '#', '').err, 'insufficient ACL', 1, true)
+if restricted then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option end
+local work = n * weight
+asked = asked + work
+local found = work + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
+for i = 1, #found do
+for j = 1, #patterns do
+local before, suffix, field = unpack(patterns[j], 1, 3)
+local size = #found[i]
+if before then
+before = before .. found[i] .. suffix
+asked = asked + 25
+size = field and ask('HSTRLEN', before, field) or ask('STRLEN', before)
+end
+work = work + 10 + size * 0.025
+if not (work + asked <= left) then return work, asked end
+end
+end
+n = work / weight
+end
 end
 return n * weight, asked
 end
@@ -327,7 +372,7 @@ then rule = 13
 elseif command == "INCR"
 then rule = 9
 elseif command == "XADD"
-then rule = 44
+then rule = 43
 elseif command == "MGET"
 then rule = 25
 elseif command == "MSET"
@@ -341,7 +386,7 @@ then rule = 11
 elseif command == "LRANGE"
 then rule = 23
 elseif command == "ZRANGE"
-then rule = 51
+then rule = 50
 elseif command == "XRANGE"
 then rule = 2
 elseif command == "INCRBY"
@@ -376,14 +421,14 @@ end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS013GETBIT013SUBSTR013ZCOUNT013ZSCORE013GETSET017SETBIT017HGETEX019MSETEX027MSETNX028SINTER030SUNION030STRLEN018VLINKS042XCLAIM045ZINTER038ZUNION038UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
-elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013ZREVRANK013SETRANGE001VGETATTR042VSETATTR009BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH033"
-elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE031SUNIONSTORE031SRANDMEMBER002ZRANDMEMBER002ZRANGEBYLEX002VRANDMEMBER043ZINTERSTORE050ZUNIONSTORE050ZRANGESTORE016"
-elseif length == 5 then records = "BITOP006GETEX009HKEYS002HSCAN002HVALS002SSCAN002ZSCAN002HMGET020HMSET012PFADD012HPTTL013ZRANK013SCARD018ZCARD018SDIFF030SETNX001TOUCH011VCARD042VINFO042XREAD048ZDIFF038BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
-elseif length == 4 then records = "COPY008DECR009VREM009DUMP002LPOS002ECHO010PING010TIME010HLEN018LLEN018TYPE018XLEN018HTTL013PTTL013LSET022SORT039VADD041VDIM042VEMB042VSIM043XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN034"
-elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD002SDIFFSTORE031SINTERCARD038ZINTERCARD038XREADGROUP049ZDIFFSTORE050BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE032SSUBSCRIBE032"
-elseif length == 7 then records = "GEODIST013GEOHASH013ZMSCORE013HEXISTS018HSTRLEN018HEXPIRE012PERSIST012PEXPIRE012LINSERT022PFCOUNT030PFMERGE031SORT_RO040ZINCRBY009DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH033"
-elseif length == 9 then records = "GEORADIUS014GEOSEARCH002XREVRANGE002ZREVRANGE002HEXPIREAT012PEXPIREAT012VISMEMBER042ZLEXCOUNT013RPOPLPUSH007SUBSCRIBE032"
+if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS013GETBIT013SUBSTR013ZCOUNT013ZSCORE013GETSET017SETBIT017HGETEX019MSETEX027MSETNX028SINTER030SUNION030STRLEN018VLINKS041XCLAIM044ZINTER038ZUNION038UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
+elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013ZREVRANK013SETRANGE001VGETATTR041VSETATTR009BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH033"
+elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE031SUNIONSTORE031SRANDMEMBER002ZRANDMEMBER002ZRANGEBYLEX002VRANDMEMBER042ZINTERSTORE049ZUNIONSTORE049ZRANGESTORE016"
+elseif length == 5 then records = "BITOP006GETEX009HKEYS002HSCAN002HVALS002SSCAN002ZSCAN002HMGET020HMSET012PFADD012HPTTL013ZRANK013SCARD018ZCARD018SDIFF030SETNX001TOUCH011VCARD041VINFO041XREAD047ZDIFF038BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
+elseif length == 4 then records = "COPY008DECR009VREM009DUMP002LPOS002ECHO010PING010TIME010HLEN018LLEN018TYPE018XLEN018HTTL013PTTL013LSET022SORT039VADD040VDIM041VEMB041VSIM042XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN034"
+elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD002SDIFFSTORE031SINTERCARD038ZINTERCARD038XREADGROUP048ZDIFFSTORE049BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE032SSUBSCRIBE032"
+elseif length == 7 then records = "GEODIST013GEOHASH013ZMSCORE013HEXISTS018HSTRLEN018HEXPIRE012PERSIST012PEXPIRE012LINSERT022PFCOUNT030PFMERGE031SORT_RO002ZINCRBY009DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH033"
+elseif length == 9 then records = "GEORADIUS014GEOSEARCH002XREVRANGE002ZREVRANGE002HEXPIREAT012PEXPIREAT012VISMEMBER041ZLEXCOUNT013RPOPLPUSH007SUBSCRIBE032"
 elseif length == 17 then records = "GEORADIUSBYMEMBER015"
 elseif length == 20 then records = "GEORADIUSBYMEMBER_RO002"
 elseif length == 12 then records = "GEORADIUS_RO002HINCRBYFLOAT009HPEXPIRETIME013"
@@ -417,7 +462,7 @@ command = command .. ' ' .. subcommand
 if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 46
+then rule = 45
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 7
@@ -428,7 +473,7 @@ command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
 or subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 47
+then rule = 46
 end
 end
 return rule, command
@@ -474,10 +519,10 @@ weighs = true
 elseif rule == 23 then
 reads = true
 weighs = not (find(argv[name_at + 2] or '', '^%d?%d$') and find(argv[name_at + 3] or '', '^%d?%d$'))
-elseif rule == 51 then
+elseif rule == 50 then
 reads = true
 weighs = stop > name_at + 3 or not (find(argv[name_at + 2] or '', '^%d?%d$') and find(argv[name_at + 3] or '', '^%d?%d$'))
-elseif rule == 44 then
+elseif rule == 43 then
 writes = true
 recorded = true
 weighs = stop - name_at > 1002
@@ -686,6 +731,10 @@ while option_at < stop do
 if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
 option_at = option_at + 1
 stored = argv[option_at]
+elseif find(argv[option_at], "^[Bb][Yy]%f[%z]") then
+option_at = option_at + 1
+elseif find(argv[option_at], "^[Gg][Ee][Tt]%f[%z]") then
+option_at = option_at + 1
 end
 option_at = option_at + 1
 end
@@ -696,58 +745,35 @@ recorded = true
 end
 last = #walked
 reads = true
-for at = name_at + 2, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
-end
-end
-for at = name_at + 2, stop do
-if find(argv[at], "^[Bb][Yy]%f[%z]") and (at == stop or argv[at + 1] ~= "nosort") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
-end
-end
 weighs = true
 elseif rule == 40 then
 reads = true
-for at = name_at + 2, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
-end
-end
-for at = name_at + 2, stop do
-if find(argv[at], "^[Bb][Yy]%f[%z]") and (at == stop or argv[at + 1] ~= "nosort") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
-end
-end
+writes = true
+recorded = true
 weighs = true
 elseif rule == 41 then
 reads = true
 writes = true
-recorded = true
-weighs = true
 elseif rule == 42 then
 reads = true
 writes = true
-elseif rule == 43 then
-reads = true
-writes = true
 weighs = true
-elseif rule == 45 then
+elseif rule == 44 then
 reads = true
 writes = true
 recorded = true
 weighs = stop - name_at > 20
-elseif rule == 46 then
+elseif rule == 45 then
 first = name_at + 2
 last = name_at + 2
 writes = true
 recorded = true
-elseif rule == 47 then
+elseif rule == 46 then
 first = name_at + 2
 last = name_at + 2
 reads = true
 weighs = true
-elseif rule == 48 then
+elseif rule == 47 then
 walked, first, last = {}, 1, 0
 local option_at = name_at + 1
 while option_at <= stop do
@@ -768,7 +794,7 @@ end
 last = #walked
 reads = true
 weighs = true
-elseif rule == 49 then
+elseif rule == 48 then
 walked, first, last = {}, 1, 0
 local option_at = name_at + 1
 while option_at <= stop do
@@ -796,7 +822,7 @@ last = #walked
 reads = true
 recorded = true
 weighs = true
-elseif rule == 50 then
+elseif rule == 49 then
 walked, first, last = {}, 1, 0
 if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
 local how_many = string.match(argv[name_at + 2] or '', '^%s*%+?(%d+)')
@@ -940,7 +966,12 @@ if code then return end
 end
 local left = 250000 - spent
 if weighs then
-local more, asked = weigh(command, argv, base, stop, names, left - work)
+local more, asked, denial, named, why = weigh(command, argv, base, stop, names, left - work)
+if denial then
+code, detail, value, key, reason = denial, 'key', named, named, why
+if denial == 'COMMAND_REFUSED' then detail, key = 'command', nil end
+return
+end
 asks = asks + asked
 if fields > header then asked = 2 * asked end
 work, spent, left = work + more, spent + asked, left - asked

@@ -85,6 +85,21 @@ def hidden_keys(stage: Stage) -> None:
 
 
 @guarded()
+def patterns_of_sort(stage: Stage) -> None:
+    """read other keys through patterns of SORT, also ones that a crafted element completes"""
+    elements = ("1", "books:1", "ed", "locked", "*", "->f")
+    stage.given("RPUSH", stage.key("jobs:list"), *elements)
+    for name in ("SORT", "SORT_RO"):
+        for pattern in ("books:*", "*", "jobs*", "jobs:*", "jobs:lock*", "b*:1", "ledge*", "*->f",
+                        "keyleash:*", "books:\0*", "jobs:*\0->f", "**", "*r"):  # fmt: skip
+            stage.intruder.call(name, "jobs:list", "BY", pattern, "ALPHA")
+            stage.intruder.call(name, "jobs:list", "ALPHA", "get\0x", pattern)
+    call = partial(stage.intruder.call, "SORT", "jobs:list")
+    call("BY", "STORE", "STORE", OTHER, keys=["jobs:list", OTHER])
+    call("GET", "books:*", "STORE", "jobs:x", keys=["jobs:list", "jobs:x"])
+
+
+@guarded()
 def misspelt_command(stage: Stage) -> None:
     """use a command name that guard and server may read differently"""
     for name in (

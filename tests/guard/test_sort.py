@@ -1,0 +1,468 @@
+"""SORT with patterns of BY and GET: within read grants, and bounded before it runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+
+import keyleash
+from keyleash.commands import load_table
+from keyleash.evaluate import ModelState, decide
+from keyleash.operator.load.compile import ServerSizes
+from keyleash.policy import Identity, match, parse_policy
+from keyleash.policy.scripts import MARK
+from keyleash.store.store import Store
+from keyleash.store.wire import declared_keys
+from support.fences import FencedLeash
+from support.leash import NAMES, Leash, grant, policy
+from support.sealed import SEALED, assert_hidden
+from support.servers import RealServer
+
+ONE: dict[str, Any] = {
+    "grants": [
+        grant("read", "write", keys=["l:*", "w:*", "h:{kind}:*"]),
+        grant("write", keys="d:*"),
+        grant("read", keys=["x:{id}:y", "whole"]),
+    ],
+    "deny": [{"keys": ["w:{id}:lock", "h:secret:*"]}],
+}
+
+ALLOWED = [
+    "SORT l:1 BY w:*:s",
+    "SORT l:1 by w:*:s desc get # Get h:a:*->f GET w:*:s->f GET nokey",
+    "SORT l:1 BY w:*:s LIMIT 1 1 GET #",
+    "SORT l:1 ALPHA BY w:*:s GET h:a:*->f STORE d:1",
+    "SORT l:1 BY STORE STORE d:1",
+    "SORT l:1 BY other GET other",
+    "SORT l:1 GET l:**:x",
+    "SORT l:1 GET w:*:s->",
+    "SORT l:1 GET w:*:s->->",
+    "SORT_RO l:1 GET h:a:*->->f",
+    "SORT_RO l:s BY h:a:*->n GET l:*",
+    "SORT l:z BY nosort BY w:*:s GET #",
+    "SORT l:missing BY w:*:s GET l:*",
+]
+
+NOT_GRANTED = [
+    ("SORT l:1 BY other:*", "other:*"),
+    ("SORT l:1 GET *", "*"),
+    ("SORT l:1 BY nosort GET other:*->f", "other:*->f"),
+    # Only closed patterns match keys under it, or patterns for writing.
+    ("SORT l:1 GET x:*:y", "x:*:y"),
+    ("SORT l:1 GET x:7:y*", "x:7:y*"),
+    ("SORT l:1 GET whole*", "whole*"),
+    ("SORT l:1 GET d:*", "d:*"),
+    # The segment of the grant is not in the pattern.
+    ("SORT l:1 GET h:*:x", "h:*:x"),
+    ("SORT_RO l:1 GET w*:s", "w*:s"),
+    ("SORT l:1 GET w:*:s GET # BY other*", "other*"),
+    ("SORT l:1 GET w:*:s\0->f", "w:*:s%00->f"),
+    ("SORT l:1 get\0x other:* STORE d:1", "other:*"),
+]
+
+DENIED = [
+    ("SORT l:1 GET w:*", "w:*"),
+    ("SORT l:1 GET w:*:lock", "w:*:lock"),
+    ("SORT l:1 GET w:*:lock->f", "w:*:lock->f"),
+    ("SORT l:1 GET w:1:l*", "w:1:l*"),
+    ("SORT_RO l:1 BY h:secret:*", "h:secret:*"),
+    ("SORT_RO l:1 BY h:secret:*->f", "h:secret:*->f"),
+]
+
+
+def words(call: str) -> list[str]:
+    return call.split(" ")
+
+
+@pytest.fixture
+def sorting(leash: Leash) -> Leash:
+    leash.load(one=ONE)
+    admin = leash.admin
+    admin.rpush("l:1", 3, 1, 2)
+    admin.sadd("l:s", "a:b", "*", "", "->f")
+    admin.zadd("l:z", {"1": 3, "2": 2, "3": 1})
+    admin.mset(
+        {"w:1:s": 30, "w:2:s": 20, "w:3:s": 10, "l:*": "star", "l:": "none", "l:->f": "arrow"}
+    )
+    admin.mset({"w:1:s->": "to the end", "l:1*:x": "second star"})
+    for n in ("1", "2", "3", "a:b"):
+        admin.hset(f"h:a:{n}", mapping={"f": f"v{n}", "->f": f"odd {n}", "n": len(n)})
+    return leash
+
+
+@pytest.mark.parametrize("call", ALLOWED)
+def test_sort_within_read_grants_replies_and_stores_as_a_raw_one(sorting: Leash, call: str) -> None:
+    """The patterns are read as the server reads them."""
+    raw = sorting.server.client().execute_command(*words(call))
+    stored = sorting.admin.lrange("d:1", 0, -1)
+    sorting.admin.delete("d:1")
+
+    assert sorting.agent("one").execute_command(*words(call)) == raw
+    assert sorting.admin.lrange("d:1", 0, -1) == stored
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "named"),
+    [
+        *((call, "KEY_NOT_GRANTED", named) for call, named in NOT_GRANTED),
+        *((call, "KEY_DENIED", named) for call, named in DENIED),
+    ],
+)
+def test_pattern_that_may_name_another_key_is_denied_by_its_name(
+    sorting: Leash, call: str, code: str, named: str
+) -> None:
+    """An element may be any text, so that no element decides; the model agrees."""
+    before = sorting.admin.execute_command("DUMP", "d:1")
+    token = sorting.issue("one").token
+    argv = [word.encode() for word in words(call)]
+
+    assert sorting.call("one", token, *argv) == f"LEASH {code} key={escaped(named)}"
+    [refusal] = sorting.batch("one", token, "each", tuple(argv))
+    assert refusal.startswith(f"LEASH {code} key={escaped(named)}")
+    assert {item["key"] for item in sorting.denials("one")} == {named.replace("%00", "\0")}
+    assert sorting.admin.execute_command("DUMP", "d:1") == before
+    keys = declared_keys(sorting.server.table, argv)
+    decision = decide(identity(), sorting.server.table, argv, keys, ModelState(), 0, "x")
+    assert str(decision.code) == code
+
+
+def escaped(named: str) -> str:
+    return named.replace("*", "%2A").replace(">", "%3E")
+
+
+def identity(body: dict[str, Any] = ONE) -> Identity:
+    return parse_policy(policy(one=body), file="p", commands=load_table()).identities[0]
+
+
+def test_key_that_an_argument_hides_is_found(sorting: Leash) -> None:
+    """A pattern may be named STORE; then the word behind it is the option."""
+    token = sorting.issue("one").token
+    for option in ("BY", "GET"):
+        call = ("SORT", "l:1", option, "STORE", "STORE", "other")
+        assert "KEY_NOT_GRANTED key=other" in sorting.call("one", token, *call)
+        call = ("SORT", "l:1", option, "STORE", "d:1")
+        assert sorting.call("one", token, *call) == "syntax error"
+
+
+def test_grants_of_a_pattern_are_those_of_the_command(leash: Leash) -> None:
+    """A grant that leaves SORT out covers no pattern of it; SORT and SORT_RO may differ."""
+    leash.load(
+        one={
+            "grants": [
+                grant("read", keys="l:*"),
+                grant("read", keys="a:*", only=["SORT"]),
+                grant("read", keys="b:*", **{"except": ["SORT"]}),
+            ]
+        }
+    )
+    token = leash.issue("one").token
+
+    assert leash.call("one", token, "SORT", "l:1", "GET", "a:*") == []
+    assert leash.call("one", token, "SORT_RO", "l:1", "GET", "b:*") == []
+    for call in (("SORT", "l:1", "GET", "b:*"), ("SORT_RO", "l:1", "GET", "a:*")):
+        assert "KEY_NOT_GRANTED" in leash.call("one", token, *call)
+
+
+def test_control_keys_are_in_no_pattern(leash: Leash) -> None:
+    """Whoever may read every key may read by patterns that cannot name them."""
+    leash.load(one={"grants": [grant("read", keys="*")]})
+    token = leash.issue("one").token
+    leash.admin.rpush("l", "state:one", "eyleash:state:one")
+
+    assert leash.call("one", token, "SORT", "l", "ALPHA", "GET", "w:*") == [None, None]
+    for pattern in ("*", "k*", "keyleash:*", "keyleash:state:*", "*one", "*->f"):
+        reply = leash.call("one", token, "SORT", "l", "ALPHA", "GET", pattern)
+        assert reply.startswith("LEASH KEY_DENIED"), reply
+
+
+PARTS = ("a", "b", ":", "{x}", "ab", "lock")
+ELEMENTS = ("", "a", ":", "b:a", "*", "->a", "lock", "a:lock", "\0", "keyleash:x", "x" * 40)
+
+
+def drawn_patterns(source: random.Random, count: int) -> list[str]:
+    """Return patterns of a policy."""
+    found: list[str] = []
+    while len(found) < count:
+        text = "".join(source.choices(PARTS, k=source.randint(1, 4)))
+        text = text.replace("{x}", "\1", 1).replace("{x}", "").replace("\1", "{x}")
+        if source.random() < 0.6 and "{" not in text.rpartition(":")[2]:
+            text += "*"
+        if text and text not in found:
+            found.append(text)
+    return found
+
+
+def test_allowed_sort_reads_no_key_outside_of_read_grants(server: RealServer) -> None:
+    """For policies, patterns and elements by chance: an oracle computes every key that is named."""
+    leash = Leash(server)
+    source = random.Random(20_260)
+    allowed = named = 0
+    for _ in range(60):
+        body: dict[str, Any] = {
+            "grants": [
+                grant("read", keys=["l"]),
+                grant(source.choice(("read", "read", "write")), keys=drawn_patterns(source, 3)),
+            ],
+            "deny": [{"keys": drawn_patterns(source, 2)}],
+        }
+        try:
+            one = identity(body)
+            leash.admin.flushall()
+            leash.load(one=body)
+        except (keyleash.PolicyError, keyleash.OperationError):
+            continue
+        token = leash.issue("one").token
+        leash.admin.rpush("l", *ELEMENTS)
+        for _ in range(40):
+            ends = ("", *PARTS, "*", "->", "->f", "->f->g", "a:->f")
+            before = "".join(source.choices(PARTS, k=source.randint(0, 2)))
+            if source.random() < 0.7:
+                before = source.choice(body["grants"][1]["keys"]).replace("*", "") + before
+            before = before.replace("{x}", "a")
+            after = "".join(source.choices(ends, k=source.randint(0, 2))).replace("{x}", "a")
+            pattern = f"{before}*{after}"
+            call = ["SORT", "l", "ALPHA", source.choice(("BY", "GET")), pattern]
+            reply = leash.call("one", token, *call)
+            argv = [word.encode() for word in call]
+            decision = decide(one, server.table, argv, [b"l"], ModelState(), 0, "x")
+            assert decision.allowed == isinstance(reply, list), (body, call, reply)
+            if not isinstance(reply, list):
+                assert f"LEASH {decision.code} key=" in reply
+                continue
+            allowed += 1
+            for key in named_keys(pattern.encode(), ELEMENTS):
+                named += 1
+                assert may_read(one, key), (body, call, key)
+    assert allowed > 60
+    assert named > 600
+
+
+def named_keys(pattern: bytes, elements: Sequence[str]) -> Iterator[bytes]:
+    """Yield the keys that a server reads, written apart from the guard."""
+    star = pattern.index(b"*")
+    arrow = pattern.find(b"->", star + 1)
+    has_field = arrow >= 0 and arrow + 2 < len(pattern)
+    last = pattern[star + 1 : arrow] if has_field else pattern[star + 1 :]
+    for element in elements:
+        yield pattern[:star] + element.encode() + last
+
+
+def may_read(one: Identity, key: bytes) -> bool:
+    readable = any(
+        "read" in item.allow and match(pattern, key) is not None
+        for item in one.grants
+        for pattern in item.keys
+    )
+    denied = any(match(pattern, key) is not None for item in one.deny for pattern in item.keys)
+    return readable and not denied and not key.startswith(b"keyleash:")
+
+
+# Work.
+
+BUDGETED = {
+    "grants": [grant("read", "write", keys="k:*")],
+    "audit": {"before_images": {"max_bytes": "64kb"}},
+}
+
+
+@pytest.fixture
+def large(leash: Leash) -> Leash:
+    """Few elements that point to long values, and many that point to none."""
+    leash.load(one=BUDGETED)
+    leash.admin.eval(
+        "for i = 1, 200 do redis.call('RPUSH', 'k:same', 'x') end"
+        " for i = 1, 6000 do redis.call('RPUSH', 'k:many', i) end"
+        " for i = 1, 100 do redis.call('RPUSH', 'k:long', string.rep('y', 100000) .. i) end"
+        " redis.call('SET', 'k:v:x', string.rep('v', 100000))"
+        " redis.call('HSET', 'k:h:x', 'f', string.rep('v', 100000))",
+        0,
+    )
+    leash.admin.rpush("k:few", *range(50))
+    return leash
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SORT k:same GET k:v:*",
+        "SORT k:same BY nosort GET k:h:*->f",
+        "SORT_RO k:same BY k:h:*->f ALPHA",
+        "SORT k:same BY k:v:*",
+        "SORT k:same ALPHA GET k:v:* STORE k:out",
+        "SORT k:same ALPHA LIMIT 0 100 GET k:v:*",
+        "SORT k:many GET k:none:*",
+        "SORT k:many BY k:none:* LIMIT 0 1",
+        "SORT k:long ALPHA GET k:none:*",
+        "SORT k:few" + " GET #" * 3000,
+        "SORT k:few" + " GET none" * 3000,
+        "SORT k:few" + " GET k:none:*" * 200,
+    ],
+    ids=lambda call: call[:40],
+)
+def test_sort_that_reads_too_much_is_denied_before_it_runs(large: Leash, call: str) -> None:
+    """Elements, look-ups and bytes count, for BY as for GET; `explain` agrees."""
+    token = large.issue("one").token
+    reply = large.call("one", token, *words(call))
+
+    assert reply.startswith("LEASH WORK_TOO_LARGE command=SORT"), reply
+    [refusal] = large.batch("one", token, "each", tuple(words(call)))
+    assert refusal.startswith("LEASH WORK_TOO_LARGE command=SORT"), refusal
+    assert not large.admin.exists("k:out")
+    argv = [word.encode() for word in words(call)]
+    keys = declared_keys(large.server.table, argv)
+    state = ModelState(sizes=ServerSizes(Store(large.admin, NAMES)))
+    decision = decide(identity(BUDGETED), large.server.table, argv, keys, state, 0, "x")
+    assert str(decision.code) == "WORK_TOO_LARGE"
+
+
+def test_sort_of_a_thousand_elements_with_patterns_is_allowed(large: Leash) -> None:
+    """The default bound is enough for what people sort."""
+    agent = large.agent("one")
+    large.admin.ltrim("k:many", 0, 999)
+
+    found: Any = agent.sort("k:many", by="k:w:*", get=["#", "k:h:*->f", "k:v:*"], groups=True)
+    assert len(found) == 1000
+    assert agent.sort("k:same", 0, 10, by="nosort") == [b"x"] * 10
+
+
+def test_value_that_a_batch_makes_longer_counts_before_it_is_sorted(large: Leash) -> None:
+    """What was estimated before a change is estimated again."""
+    token = large.issue("one").token
+    large.admin.delete("k:v:x")
+    grow = ("SETRANGE", "k:v:x", "500000", "x")
+
+    replies = large.batch("one", token, "each", grow, ("SORT", "k:same", "ALPHA", "GET", "k:v:*"))
+    assert replies[0] == 500_001
+    assert replies[1].startswith("LEASH WORK_TOO_LARGE command=SORT")
+
+
+def test_stored_sort_with_patterns_has_an_event_and_a_before_image(large: Leash) -> None:
+    """It writes as one without patterns; reading alone has no event."""
+    agent = large.agent("one")
+    large.admin.set("k:w:1", "old")
+    agent.sort("k:few", get=["k:w:*"])
+    assert large.events("one") == []
+
+    large.admin.rpush("k:out", "before")
+    agent.sort("k:few", get=["k:w:*"], store="k:out")
+    assert large.admin.lindex("k:out", 1) == b"old"
+    event, image = large.events("one")
+    assert (event["op"], event["keys"]) == ("SORT", "5:k:few,5:k:out,")
+    assert "before" in "".join(image.values()) or image["of"]
+
+
+# Where servers read no patterns.
+
+RESTRICTED = [
+    "SORT l:1 BY w:*",
+    "SORT_RO l:1 GET w:*",
+    "SORT l:1 GET #",
+    "SORT l:1 GET w:* STORE l:2",
+]
+
+
+@pytest.mark.parametrize("call", RESTRICTED)
+def test_pattern_for_a_fenced_agent_is_denied_with_the_reason(
+    server: RealServer, call: str
+) -> None:
+    """A server refuses patterns to users without rights on all keys; nothing is charged."""
+    leash = FencedLeash(server)
+    leash.load(
+        one={"grants": [grant("read", "write", keys=["l:*", "w:*"])], "budget": {"reads": "1/day"}}
+    )
+    leash.fence()
+    leash.admin.rpush("l:1", 2, 1)
+    agent = leash.agent("one")
+
+    with pytest.raises(
+        (keyleash.CommandRefusedError, redis.exceptions.NoPermissionError)
+    ) as denial:
+        agent.execute_command(*words(call))
+    if call.startswith("SORT_RO") or "redis" in server.label:
+        option = "BY" if " BY " in call else "GET"
+        assert isinstance(denial.value, keyleash.CommandRefusedError)
+        assert denial.value.details["command"] == f"{words(call)[0]} {option}"
+        assert "ACL users with all keys" in str(denial.value)
+        assert leash.events("one") == []
+        assert agent.execute_command("SORT_RO", "l:1", "BY", "nosort") == [b"2", b"1"]
+
+
+def test_pattern_for_a_fenced_agent_with_all_keys_works(server: RealServer) -> None:
+    """Its user may also run what the guard asks for sizes."""
+    leash = FencedLeash(server)
+    leash.load(one={"grants": [grant("read", "write", keys="*")]})
+    leash.fence(wide=("one",))
+    leash.admin.rpush("l", 2, 1)
+    leash.admin.hset("h:1", "f", "v")
+    agent = leash.agent("one")
+
+    assert agent.execute_command("SORT_RO", "l", "BY", "w:*", "GET", "h:*->f") == [b"v", None]
+
+
+@pytest.mark.parametrize("call", RESTRICTED)
+def test_pattern_on_a_sealed_server_is_denied(server: RealServer, call: str) -> None:
+    """Agents there never have all keys; no reply or record shows the prefix."""
+    leash = Leash(server, keyspace=SEALED)
+    leash.load(one={"grants": [grant("read", "write", keys=["l:*", "w:*"])]})
+    leash.admin.rpush(SEALED.vault + "l:1", 2, 1)
+    agent = leash.agent("one")
+
+    with pytest.raises(keyleash.CommandRefusedError, match="ACL users with all keys") as denial:
+        agent.execute_command(*words(call))
+    assert_hidden(denial.value, leash.denials("one"))
+    assert agent.execute_command("SORT", "l:1", "BY", "nosort") == [b"2", b"1"]
+
+
+# Scripts.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ("'l:1', 'BY', 'w:*:s', 'GET', '#'", [b"3", b"2", b"1"]),
+        ("'l:1', 'GET', 'other:*'", "KEY_NOT_GRANTED"),
+        ("'l:1', 'BY', 'w:*'", "KEY_DENIED"),
+    ],
+)
+def test_sort_of_an_approved_script_is_checked_like_the_agents_own(
+    sorting: Leash, arguments: str, found: Any
+) -> None:
+    """Patterns too, in any case of the command's name."""
+    for name in ("SORT", "sort_ro"):
+        text = f"return redis.call('{name}', {arguments})"
+        grants = [{**ONE["grants"][0], "scripts": ["s"]}, *ONE["grants"][1:]]
+        document = {
+            "version": 1,
+            "scripts": {"s": {"file": "s.lua"}},
+            "identities": {"one": {"kind": "machine", **ONE, "grants": grants}},
+        }
+        sorting.load(f"{json.dumps(document)}\n{MARK}{json.dumps(['s.lua', text])}")
+        agent = sorting.agent("one")
+        if isinstance(found, str):
+            with pytest.raises(redis.ResponseError, match=found):
+                agent.eval(text, 0)
+        else:
+            assert agent.eval(text, 0) == found
+
+
+def test_oracle_of_the_property_test_names_what_a_server_reads(server: RealServer) -> None:
+    """A GET of each key that it names finds the value."""
+    admin = server.client()
+    for pattern, element in itertools.product(
+        ("a*", "a*b", "a**", "a*->", "a*x->f", "*->f", "a*->->f", "*a*->f->g"), ELEMENTS[1:]
+    ):
+        admin.flushall()
+        admin.rpush("\1list", element)
+        [key] = named_keys(pattern.encode(), [element])
+        field = pattern.partition("*")[2].partition("->")[2]
+        if field:
+            admin.hset(key, field, "v")
+        else:
+            admin.set(key, "v")
+        assert admin.sort("\1list", alpha=True, get=[pattern]) == [b"v"], (pattern, element)
