@@ -16,6 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass, load_table
+from keyleash.commands.keys import patterns_of
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
@@ -448,6 +449,12 @@ def comparable(reply: Any) -> Any:
     return reply
 
 
+def has_pattern(argv: Sequence[bytes]) -> bool:
+    """Return whether a call has patterns of keys, or options in front of some."""
+    spec = named(TABLE, argv)
+    return spec is not None and any(patterns_of(spec, argv))
+
+
 def policies_on(server: RealServer, keyspace: Keyspace) -> int:
     is_main = server.label == embedded_label() and not keyspace.vault
     return POLICIES if is_main else POLICIES_ELSEWHERE
@@ -480,6 +487,9 @@ def test_generated_commands_are_judged_as_the_model_says(
         state, keys, mutations, unsure = ModelState(), pool(identity), 0, 0
         for sketch in sketches:
             call = drawn(sketch, keys)
+            if keyspace.vault and has_pattern(call.argv):
+                # Denied there, of which the model knows nothing.
+                continue
             expected = decide(identity, TABLE, call.argv, call.declared, state, 0, twins.token_id)
             reply = twins.call(call)
             assert "user_script" not in str(reply)
@@ -684,6 +694,8 @@ def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keys
             argvs = [drawn(sketch, keys).argv for sketch in sketches]
             # A client makes upper case of a name, and takes it apart at spaces.
             argvs = [argv for argv in argvs if argv[0].isalpha() and argv[0].isupper()]
+            if keyspace.vault:
+                argvs = [argv for argv in argvs if not has_pattern(argv)]
             if not argvs:
                 continue
             before = copy.deepcopy(state)

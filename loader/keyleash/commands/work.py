@@ -26,7 +26,7 @@ QUESTION_WORK = 25
 """Work of each size that an estimate reads from the server."""
 
 LOOKUP_WORK = 10
-"""Work of a key that a pattern of SORT names, besides its bytes."""
+"""Work of a key that a pattern of SORT names, besides its bytes; of a field three times as much."""
 
 USAGE_WORK = 0.5
 """Work of an element that MEMORY USAGE samples."""

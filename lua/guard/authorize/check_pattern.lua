@@ -2,8 +2,8 @@
 -- in:  command, argv, at, before, patterns
 -- out: matched
 --
--- A granted pattern must end with `*` and match the text before the element, and no denied one may have
--- keys that begin and end alike.
+-- A granted pattern must end with `*` and match the text before the element. No denied one may have a
+-- key with such a beginning and end.
 local key, matched = before, false
 --% for plan in patterns
 --% if patterns[1:]
@@ -21,7 +21,7 @@ end
 -- The server looks for `->` up to a NUL byte.
 if not matched or find(argv[at], '%z') then return 0, 0, 'KEY_NOT_GRANTED', argv[at] end
 --% if patterns[0].excluded
-local ends = patterns[#patterns][2]
+local ends = patterns[#patterns][3]
 local function meets(beginning, ending)
   local first, last = min(#beginning, #before), min(#ending, #ends)
   return string.sub(beginning, 1, first) == string.sub(before, 1, first) and string.sub(ending, #ending - last + 1) == string.sub(ends, #ends - last + 1)

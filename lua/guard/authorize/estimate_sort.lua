@@ -14,7 +14,7 @@ while at < stop do
     if before or name == 'GET' then
       option = name
       local suffix, field = string.match(after or '', '^(.-)%->(.+)$')
-      patterns[#patterns + 1] = { before, suffix or after, field }
+      patterns[#patterns + 1] = { #argv[at], before, suffix or after, field }
     end
 --% if patterns
     if before then
@@ -47,14 +47,15 @@ if option then
   local found = work + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
   for i = 1, #found do
     for j = 1, #patterns do
-      local before, suffix, field = unpack(patterns[j], 1, 3)
-      local size = #found[i]
-      if before then
+      local size, before, suffix, field = unpack(patterns[j], 1, 4)
+      -- The name is put together here and in the server, which may take longer than reading a value.
+      size = size + #found[i]
+      if before then asked = asked + {{ question_work }} + size * {{ string_work }} end
+      if before and work + asked <= left then
         before = before .. found[i] .. suffix
-        asked = asked + {{ question_work }}
-        size = field and ask('HSTRLEN', before, field) or ask('STRLEN', before)
+        size = size + (field and ask('HSTRLEN', before, field) or ask('STRLEN', before))
       end
-      work = work + {{ lookup_work }} + size * {{ string_work }}
+      work = work + (field and {{ 3 * lookup_work }} or {{ lookup_work }}) + size * {{ string_work }}
       if not (work + asked <= left) then return work, asked end
     end
   end

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 170872729930315 then code = 'POLICY_STALE' break end
+if stamp ~= 204130073829667 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -293,7 +293,7 @@ local before, after = string.match(argv[at], '^([^*]*)%*(.*)$')
 if before or name == 'GET' then
 option = name
 local suffix, field = string.match(after or '', '^(.-)%->(.+)$')
-patterns[#patterns + 1] = { before, suffix or after, field }
+patterns[#patterns + 1] = { #argv[at], before, suffix or after, field }
 end
 if before then
 local key, matched = before, false
@@ -306,21 +306,22 @@ at = at + 1
 end
 if n * weight <= left then n = n + usage(names[1], n) end
 if option then
-local restricted = find(redis.pcall(argv[base], names[1], 'GET', '#', '').err, 'insufficient ACL', 1, true)
-if restricted then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option end
+if find(redis.pcall(argv[base], names[1], 'GET', '#', '').err, 'insufficient ACL', 1, true) then
+return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option
+end
 local work = n * weight
 asked = asked + work
 local found = work + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
 for i = 1, #found do
 for j = 1, #patterns do
-local before, suffix, field = unpack(patterns[j], 1, 3)
-local size = #found[i]
-if before then
+local size, before, suffix, field = unpack(patterns[j], 1, 4)
+size = size + #found[i]
+if before then asked = asked + 25 + size * 0.025 end
+if before and work + asked <= left then
 before = before .. found[i] .. suffix
-asked = asked + 25
-size = field and ask('HSTRLEN', before, field) or ask('STRLEN', before)
+size = size + (field and ask('HSTRLEN', before, field) or ask('STRLEN', before))
 end
-work = work + 10 + size * 0.025
+work = work + (field and 30 or 10) + size * 0.025
 if not (work + asked <= left) then return work, asked end
 end
 end
