@@ -48,13 +48,15 @@ if option then
   for i = 1, #found do
     for j = 1, #patterns do
       local size, before, suffix, field = unpack(patterns[j], 1, 4)
-      -- The name is put together here and in the server, which may take longer than reading a value.
       size = size + #found[i]
+--% if not patterns or patterns[1:] or patterns[0].opens
+      -- The name is put together here and in the server, which may take longer than reading a value.
       if before then asked = asked + {{ question_work }} + size * {{ string_work }} end
       if before and work + asked <= left then
         before = before .. found[i] .. suffix
         size = size + (field and ask('HSTRLEN', before, field) or ask('STRLEN', before))
       end
+--% endif
       work = work + (field and {{ 3 * lookup_work }} or {{ lookup_work }}) + size * {{ string_work }}
       if not (work + asked <= left) then return work, asked end
     end

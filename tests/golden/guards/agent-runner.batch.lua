@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 204130073829667 then code = 'POLICY_STALE' break end
+if stamp ~= 258889723670861 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -316,11 +316,6 @@ for i = 1, #found do
 for j = 1, #patterns do
 local size, before, suffix, field = unpack(patterns[j], 1, 4)
 size = size + #found[i]
-if before then asked = asked + 25 + size * 0.025 end
-if before and work + asked <= left then
-before = before .. found[i] .. suffix
-size = size + (field and ask('HSTRLEN', before, field) or ask('STRLEN', before))
-end
 work = work + (field and 30 or 10) + size * 0.025
 if not (work + asked <= left) then return work, asked end
 end
