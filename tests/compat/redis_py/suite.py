@@ -40,7 +40,7 @@ MARKERS = (
 KINDS = ("tests", "tests/test_asyncio")
 FEW = 20
 """The largest number of unexpected differences that get a second try."""
-BARS = {"sync": 111, "async": 120}
+BARS = {"sync": 103, "async": 110}
 """The largest number of differences."""
 
 
