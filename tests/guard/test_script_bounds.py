@@ -173,3 +173,30 @@ def test_script_that_a_server_does_not_compile_is_named(
     assert str(caught.value).startswith("the server does not compile the script `s` (`s.lua`) of")
     assert "too complex" in str(caught.value)
     assert read_active(leash.store) is None
+
+
+COSTLY = {
+    "digits": (1000, "string.format('%.99f', 1e308)"),
+    "digits of a text": (1000, "string.format('%f', '1e308')"),
+    "escapes": (5, "cjson.encode(('\\1'):rep(65536))"),
+    "options of a pattern": (400, "string.find('aaaaaaaaaaaa', 'a?a?a?a?a?a?a?a?b')"),
+    "sketches": (10, "redis.call('PFMERGE', KEYS[1], KEYS[1])"),
+    "arguments": (60, f"redis.call('DEL'{', KEYS[1]' * 220})"),
+    "numbers": (10_000, "local t = i .. 'x'"),
+    "texts of numbers": (25_000, "tostring(i)"),
+    "capitals": (60, "string.upper(('x'):rep(32768))"),
+    "tables of JSON": (60, "cjson.decode('[' .. ('{},'):rep(1000) .. '1]')"),
+}
+"""Rounds of calls that take long: a script may do these, and not five times as many."""
+
+
+@pytest.mark.parametrize(("rounds", "call"), COSTLY.values(), ids=COSTLY)
+def test_costly_calls_use_up_the_work_of_a_script(
+    embedded: RealServer, rounds: int, call: str
+) -> None:
+    """Before the server is held for long; measured when the units were chosen."""
+    text = f"for i = 1, ARGV[1] do {call} end return 'done'"
+    client = scripted(Leash(embedded), text)
+    assert client.eval(text, 1, "app:n", rounds) == b"done"
+    with pytest.raises(keyleash.WorkTooLargeError):
+        client.eval(text, 1, "app:n", 5 * rounds)

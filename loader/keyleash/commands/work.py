@@ -43,6 +43,12 @@ GROUP_WORK = 60
 CONSUMER_WORK = 40
 """Work of a consumer in the reply of XINFO CONSUMERS."""
 
+MERGE_WORK = 16_000
+"""Work of a PFMERGE in a script: a sparse destination is written register by register."""
+
+ESTIMATE_KEY_WORK = 80
+"""Work of each key of a PFCOUNT in a script."""
+
 EXTENDED_BYTE_WORK = 1 / 400
 """Work of a byte by which a call extends a string."""
 

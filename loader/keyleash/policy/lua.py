@@ -48,7 +48,7 @@ OWN = (TICK, TICKS, JOIN, METHOD, BASE, LEFT)
 RESP3 = "redis.setresp(3)"
 """A call that fails: guards run scripts under RESP2."""
 
-TOKENS_OF_A_UNIT = 16
+TOKENS_OF_A_UNIT = 8
 """Tokens of the body of a loop or function that one more unit counts in each round."""
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 100

@@ -1,8 +1,8 @@
 -- libraries: make the libraries of a script: functions that cost more than a unit count their work.
 -- in:  strings, spend, size, sizes, counted, whole, measure, steps, perform, ran, raised
 -- out: strings, tables, maths, bits, json, msgpack, structs, library, error_of, next_of, pairs_of, select_of,
---      tonumber_of, unpack_of, copy, words, raised
-local tables, maths, bits, json, msgpack, structs, unpack_of, select_of, tonumber_of, error_of, next_of, pairs_of
+--      tonumber_of, tostring_of, unpack_of, copy, words, raised
+local tables, maths, bits, json, msgpack, structs, unpack_of, select_of, tonumber_of, tostring_of, error_of, next_of, pairs_of
 --% if "string" in uses
 --% include "script/strings.lua"
 --% endif
@@ -26,23 +26,26 @@ end
 -- An error puts its place before the text, which copies it.
 error_of = function(message, level)
   level = whole(level) or 1
-  spend(1 + size(message) / 64)
+  spend(6 + size(message) / 64)
   error(message, level > 0 and level + 1 or level)
 end
 --% endif
 --% if "tonumber" in uses
 tonumber_of = counted(tonumber, size)
 --% endif
+--% if "tostring" in uses
+tostring_of = counted(tostring, function() return 128 end)
+--% endif
 --% if "next" in uses
 -- A table has at most as many empty places as units were used, and its first item is behind them.
 next_of = function(list, name)
-  spend(1 + (name == nil and steps or 0) / 256)
+  spend(1 + (name == nil and steps or 0) / 80)
   return next(list, name)
 end
 --% endif
 --% if "pairs" in uses
 pairs_of = function(list)
-  spend(1 + steps / 256)
+  spend(1 + steps / 80)
   return pairs(list)
 end
 --% endif
@@ -53,27 +56,29 @@ local function copied(from, names)
   return copy
 end
 maths, bits = copied(math, {{ members.math }}), copied(bit, {{ members.bit }})
+maths.fmod = counted(math.fmod, function() return 64 end)
 --% endif
-local function decoded(text) return size(text) * 4 end
 --% if "cjson" in uses or "cmsgpack" in uses
 -- Three bytes of JSON and one of MessagePack may be a table.
 local function encoded(...)
+  local before = steps
   measure({ ... }, 0)
-  return 0
+  -- Each byte may be escaped, and each number is written digit by digit.
+  return (steps - before) * 448
 end
-json = { null = cjson.null, encode = counted(cjson.encode, encoded), decode = counted(cjson.decode, function(text) return size(text) * 16 end) }
+json = { null = cjson.null, encode = counted(cjson.encode, encoded), decode = counted(cjson.decode, function(text) return size(text) * 40 end) }
 msgpack = { pack = counted(cmsgpack.pack, encoded), unpack = counted(cmsgpack.unpack, function(text) return size(text) * 64 end) }
 --% endif
 --% if "struct" in uses
 structs = {}
-structs.size = counted(struct.size, sizes)
+structs.size = counted(struct.size, function(format) return size(format) * 3 end)
 structs.pack = counted(struct.pack, function(format, ...) return size(format) * 32 + sizes(...) end)
-structs.unpack = counted(struct.unpack, function(...) return sizes(...) * 4 end)
+structs.unpack = counted(struct.unpack, function(...) return sizes(...) * 4 + 64 end)
 --% endif
 local library = { status_reply = counted(redis.status_reply, size), error_reply = counted(redis.error_reply, size), LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
 local function run_command(...)
   local words, count = { ... }, select('#', ...)
-  spend({{ command_units }} + sizes(...) / 64)
+  spend({{ command_units }} + {{ word_units }} * count + sizes(...) / 40)
   if count == 0 then return { err = 'ERR Please specify at least one argument for this redis.call()' } end
   for at = 1, count do
     local word = words[at]
@@ -85,7 +90,9 @@ local function run_command(...)
       return { err = 'ERR Lua redis lib command arguments must be strings or integers' }
     end
   end
-  words[1] = string.upper(words[1])
+  local name = string.upper(words[1])
+  words[1] = name
+  if name == 'PFMERGE' then spend({{ merge_work }}) elseif name == 'PFCOUNT' then spend(count * {{ estimate_key_work }}) end
   local before = ran
   local reply = perform(words)
   -- What the command did, and the bytes of its reply.
@@ -101,7 +108,7 @@ library.call = function(...)
   end
   return reply
 end
-library.sha1hex = counted(redis.sha1hex, decoded)
+library.sha1hex = counted(redis.sha1hex, function(text) return size(text) * 4 + 320 end)
 library.setresp = function(version)
   if version ~= 2 then error('a guard runs scripts under RESP2', 0) end
 end

@@ -9,7 +9,7 @@ local result = (function()
   for at = 1, #keys do own_keys[at] = keys[at] end
   for at = 4, #argv do own_argv[at - 3] = argv[at] end
   local ok, found = pcall(function()
-    local found = approved(digest, library, own_keys, own_argv, strings, tables, maths, bits, json, msgpack, structs, assert, error_of, ipairs, next_of, pairs_of, pcall, rawequal, select_of, tonumber_of, tostring, type, unpack_of, tick, ticks, join, method, base, compared)()
+    local found = approved(digest, library, own_keys, own_argv, strings, tables, maths, bits, json, msgpack, structs, assert, error_of, ipairs, next_of, pairs_of, pcall, rawequal, select_of, tonumber_of, tostring_of, type, unpack_of, tick, ticks, join, method, base, compared)()
     measure(found, 0)
     return found
   end)

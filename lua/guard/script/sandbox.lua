@@ -26,18 +26,19 @@ end
 -- A function that counts as many bytes as `bytes` says.
 local function counted(run, bytes)
   return function(...)
-    spend(1 + bytes(...) / 64)
+    spend(3 + bytes(...) / 64)
     return run(...)
   end
 end
 local function join(...)
-  local parts, bytes = { ... }, 0
+  local parts, units = { ... }, 3
   for at = 1, select('#', ...) do
     local part = parts[at]
-    if type(part) ~= 'string' and type(part) ~= 'number' then error('attempt to concatenate a ' .. type(part) .. ' value', 0) end
-    bytes = bytes + size(part)
+    local is_number = type(part) == 'number'
+    if not is_number and type(part) ~= 'string' then error('attempt to concatenate a ' .. type(part) .. ' value', 0) end
+    units = units + (is_number and 5 or 0.5 + #part / 64)
   end
-  spend(1 + bytes / 64)
+  spend(units)
   return table.concat(parts)
 end
 -- The left side of a comparison of texts, which reads at most so many bytes.

@@ -7,7 +7,7 @@
 -- item. A reference to a capture compares as much as was captured.
 local function match_work(text, pattern, unanchored)
   if type(pattern) ~= 'string' then pattern = tostring(pattern) end
-  spend(1 + #pattern / 16)
+  spend(8 + #pattern / 16)
   local captured = select(2, string.gsub(pattern, '%%%d', ''))
   local plain = string.gsub(pattern, '%%[^b]', 'x')
   plain = string.gsub(string.gsub(plain, '%)*$', ''), '[*+?-]$', '')
@@ -15,19 +15,36 @@ local function match_work(text, pattern, unanchored)
   local repeats, maybe = count('[*+-]') + count('%%b'), count('?')
   if unanchored or string.sub(pattern, 1, 1) ~= '^' then
     -- Without a repetition, most places fail at their first item.
-    if repeats == 0 then spend(size(text) * #pattern / 32) else repeats = repeats + 1 end
+    if repeats + maybe == 0 then spend(size(text) * #pattern / 20) else repeats = repeats + 1 end
   end
   local tries = (size(text) + 2) ^ repeats * 2 ^ maybe
-  spend(1 + #pattern + size(text) / 64 + tries / 20 * math.max(1, #pattern / 16) * (1 + size(text) * captured / 64))
+  spend(1 + #pattern + size(text) / 64 + tries / 16 * math.max(1, #pattern / 16) * (1 + size(text) * captured / 64))
 end
-for _, name in pairs({ 'len', 'lower', 'upper', 'reverse', 'sub' }) do strings[name] = counted(string[name], size) end
+for _, name in pairs({ 'len', 'sub' }) do strings[name] = counted(string[name], size) end
+-- These go byte by byte.
+for _, name in pairs({ 'lower', 'upper', 'reverse' }) do
+  strings[name] = counted(string[name], function(text) return size(text) * 3 end)
+end
 strings.byte = function(text, from, to)
   spend(1 + (to and size(text) or 0) / 8)
   return string.byte(text, from, to)
 end
 strings.char = counted(string.char, function(...) return select('#', ...) * 8 end)
-strings.format = counted(string.format, function(...) return 4 * sizes(...) + 512 end)
-strings.rep = counted(string.rep, function(text, times) return size(text) * math.max(0, whole(times) or 0) end)
+-- A number of many digits is computed digit by digit.
+strings.format = counted(string.format, function(pattern, ...)
+  local parts, bytes = { ... }, 8 * sizes(pattern, ...) + 512
+  local is_precise = find(pattern, '%%[^%a]*%.%d%d')
+  local has_fraction = is_precise or find(pattern, '%%[^%a%%]*[eEfgG]')
+  for at = 1, select('#', ...) do
+    local number = has_fraction and tonumber(parts[at])
+    if number then
+      number = math.abs(number)
+      bytes = bytes + ((is_precise or not (number < 1e15 and (number > 1e-15 or number == 0))) and 8000 or 256)
+    end
+  end
+  return bytes
+end)
+strings.rep = counted(string.rep, function(text, times) return size(text) * math.max(0, whole(times) or 0) * 3 end)
 strings.find = function(text, pattern, from, plain)
   -- A pattern without special characters is a plain search, too.
   if plain or not string.find(pattern, '[%^$*+?.(%[%%-]') then
@@ -52,11 +69,11 @@ strings.gsub = function(text, pattern, new, most)
     local give = found
     found = function(...)
       local part = give(...)
-      spend(1 + size(part) / 64)
+      spend(2 + size(part) / 64)
       return part
     end
   else
-    spend((size(text) + 1) * (size(new) + 1) / 32)
+    spend((size(text) + 1) * (size(new) + 1) / 16)
   end
   return string.gsub(text, pattern, found, most)
 end

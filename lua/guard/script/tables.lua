@@ -4,7 +4,10 @@
 tables = {}
 tables.concat = function(list, between, from, to)
   from, to = whole(from) or 1, whole(to) or #list
-  for at = from, to do spend(1 + (size(list[at]) + size(between or '')) / 64) end
+  for at = from, to do
+    local part = list[at]
+    spend((type(part) == 'number' and 4 or 2) + (size(part) + size(between or '')) / 40)
+  end
   return table.concat(list, between, from, to)
 end
 tables.getn = table.getn
