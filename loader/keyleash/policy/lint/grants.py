@@ -62,7 +62,8 @@ def script_cannot_work(identity: Identity) -> Iterator[Finding]:
             yield Finding(
                 f"the script {quote(script.file)} calls {listing(called, 3)}, which no guard runs",
                 script.span,
-                "remove these calls from the script, or do not approve it",
+                "remove these calls from the script, do not approve it, or accept the finding if"
+                " nothing calls it",
             )
 
 
