@@ -192,8 +192,12 @@ def test_script_in_pipelines_runs_in_its_order(one_leash: ScriptLeash) -> None:
     with client.pipeline() as pipe:
         script(keys=["app:n"], client=pipe)
         pipe.set("app:other", 1)
-        with pytest.raises(keyleash.CommandRefusedError, match="alone"):
+        with pytest.raises(keyleash.CommandRefusedError, match="alone") as denied:
             pipe.execute()
+    assert denied.value.details["command"] == "EVALSHA"
+    with client.pipeline() as pipe, pytest.raises(keyleash.CommandRefusedError) as denied:
+        pipe.set("app:other", 1).eval(COUNT, 1, "app:n").execute()
+    assert denied.value.details["command"] == "EVAL"
     assert client.get("app:n") == b"7"
 
 

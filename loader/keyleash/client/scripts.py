@@ -138,6 +138,9 @@ def _change_lock(caller: Caller, script: ScriptCall, *, is_transaction: bool) ->
         if left_ms is None:
             result = 0
             break
+        if script.is_read_only:
+            yield Plain(("UNWATCH",))
+            raise ResponseError("Write commands are not allowed from read-only scripts.")
         words: Words = ("DEL", key)
         if script.digest != RELEASE:
             is_added = script.digest == EXTEND and as_bytes(rest[1]) == b"0"

@@ -11,7 +11,7 @@ from keyleash.client.actions import Flow, Plain, Words
 from keyleash.client.batches import require_one_call
 from keyleash.client.caller import Caller
 from keyleash.client.queue import Queue
-from keyleash.client.roles import Role, role_of, split_words
+from keyleash.client.roles import Role, role_of, split_words, upper
 from keyleash.client.scripts import send_script
 from keyleash.client.unsupported import script_in_transaction
 from keyleash.store.wire import BatchMode
@@ -72,9 +72,10 @@ class Transaction:
 
     def _execute(self, held: Sequence[Words]) -> Flow:
         is_watched = self.is_watching
-        if any(role_of(words[0]) is Role.SCRIPT for words in held):
+        scripts = [words[0] for words in held if role_of(words[0]) is Role.SCRIPT]
+        if scripts:
             if is_watched or len(held) > 1:
-                self._discard(script_in_transaction())
+                self._discard(script_in_transaction(upper(scripts[0])))
                 return
             self.clear()
             words = split_words(held[0])

@@ -78,10 +78,10 @@ def locking() -> CommandRefusedError:
     )
 
 
-def script_in_transaction() -> CommandRefusedError:
+def script_in_transaction(command: str) -> CommandRefusedError:
     """Return the denial of a script beside other commands of a transaction."""
     return refused(
-        "EVALSHA",
+        command,
         "one call of a guard runs one script or a batch of commands",
         "run the script alone, or use a pipeline with `transaction=False`",
     )
