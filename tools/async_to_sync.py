@@ -17,27 +17,36 @@ PARTS = ("", "_audit", "_servers", "_tokens")
 SOURCES = {
     **{f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS},
     "client/aio_connection.py": "client/connection.py",
+    "client/aio.py": "client/sync.py",
 }
 """Each asyncio source, and the module that is generated from it."""
 NAMES = {
     **{f"aio{part}": f"sync{part}" for part in PARTS if part},
     "AsyncIterator": "Iterator",
     "aasked": "asked",
-    "adrive": "drive",
+    "acheckin": "checkin",
+    "acheckout": "checkout",
+    "ainitialized": "initialized",
+    "asynccontextmanager": "contextmanager",
     "aread_within": "read_within",
     "areadable": "readable",
+    "aio_connection": "connection",
     "asyncio": "time",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "__aiter__": "__iter__",
     "__anext__": "__next__",
 }
+TEXTS = {"redis.asyncio": "redis", "keyleash.asyncio": "keyleash", "an `async with`": "a `with`"}
+"""Dotted names and phrases, also in docstrings."""
 _CLASS = re.compile(r"Async(?=[A-Z])")
 
 
 def generated(source: str) -> str:
     """Return the sync text of the asyncio module *source*, formatted."""
     text = (PACKAGE / source).read_text(encoding="utf-8")
+    for asynchronous, synchronous in TEXTS.items():
+        text = text.replace(asynchronous, synchronous)
     title, _, rest = text.partition("\n")
     kept: list[str] = []
     at = 0

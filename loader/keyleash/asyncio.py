@@ -3,10 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from keyleash.client.asyncio import Batch, Pipeline, Redis
+from keyleash.client.aio import Batch, Pipeline, connection_class, pool
+from keyleash.client.asyncio import Redis
 from keyleash.client.correlation import correlation
-from keyleash.client.pools import aconnection_class as connection_class
-from keyleash.client.pools import apool as pool
 
 if TYPE_CHECKING:
     from keyleash.api.aio import AsyncOperator as Operator

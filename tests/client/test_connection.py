@@ -99,8 +99,8 @@ class PooledTwin(Twin):
             pool = redis.ConnectionPool.from_url(server.url, connection_class=base, **options)
             self.guarded: Any = redis.Redis(connection_pool=pool)
             return
-        base = keyleash.asyncio.connection_class(token)
-        apool = redis.asyncio.ConnectionPool.from_url(server.url, connection_class=base, **options)
+        abase = keyleash.asyncio.connection_class(token)
+        apool = redis.asyncio.ConnectionPool.from_url(server.url, connection_class=abase, **options)
         raw = redis.asyncio.Redis.from_url(server.url, **options)
         self.raw: Any = Awaited(raw, runner)
         self.guarded = Awaited(redis.asyncio.Redis(connection_pool=apool), runner)

@@ -1,8 +1,7 @@
 """Drop-in redis-py clients whose every command goes through a guard."""
 
 from keyleash.client.correlation import correlation
-from keyleash.client.pools import connection_class, pool
-from keyleash.client.sync import Batch, Pipeline, Redis
+from keyleash.client.sync import Batch, Pipeline, Redis, connection_class, pool
 from keyleash.client.tokens import TokenFile
 from keyleash.client.whoami import RemainingLimit, WhoAmI
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any, TypeVar
 
 from hiredis import pack_command
-from redis import ConnectionPool
+from redis import ConnectionPool, Redis
 from redis.event import AfterConnectionReleasedEvent
 from redis.exceptions import DataError, RedisError
 
@@ -59,6 +60,34 @@ def checkin(pool: Any, connection: Any) -> None:
             pool._available_connections.append(connection)
             # Without it, renewed credentials would not reach the connection.
             pool._event_dispatcher.dispatch(AfterConnectionReleasedEvent(connection))
+
+
+acheckout = methodcaller("get_connection")
+"""The same for asyncio, whose pools do no more than needed."""
+
+
+async def acheckin(pool: Any, connection: Any) -> None:
+    """Return a connection to its pool."""
+    await pool.release(connection)
+
+
+def initialized(client: Any) -> Any:
+    """Return the lock of a client with a connection of its own."""
+    return client.single_connection_lock
+
+
+async def ainitialized(client: Any) -> Any:
+    """Return the same of an asyncio client, which has a connection from now on."""
+    await client.initialize()
+    return client._single_conn_lock
+
+
+def parsed(client: Any, reply: Any, name: str | bytes, options: dict[str, Any]) -> Any:
+    """Return what redis-py makes of a reply that was read."""
+    # The sync client's parser does the same for asyncio without I/O.
+    parse: Any = Redis.parse_response
+    reply = reply if isinstance(reply, BufferedReply) else BufferedReply(reply)
+    return parse(client, reply, name, **options)
 
 
 def _is_plain(pool: Any) -> bool:

@@ -1,136 +1,20 @@
-"""Guarded connections for redis-py's own clients, and for libraries that use them."""
+"""Classes of guarded connections, and the pools of keyleash's own clients."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import redis
 import redis.asyncio
 import redis.asyncio.sentinel
-from redis.connection import AbstractConnection, parse_url
 from redis.sentinel import SentinelConnectionPool
 
 from keyleash.client._redis_py import copied
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import longest_wait
 from keyleash.client.connection import Guarded
-from keyleash.client.correlation import CorrelationSource
 from keyleash.client.guarding import Guarding
 from keyleash.client.session import Session
-from keyleash.client.tokens import AsyncTokenSource, TokenSource, token_from_env
-from keyleash.client.unsupported import reject_coalesce, require_no_cache
-
-
-def connection_class(
-    token: TokenSource | None = None,
-    base: type[AbstractConnection] = redis.Connection,
-    *,
-    wait: bool | float = False,
-    correlation: CorrelationSource | None = None,
-) -> type[AbstractConnection]:
-    """Return a class of connections whose every command goes through the guard of a token.
-
-    Pass it as `connection_class` to a pool of redis-py, or to a library that takes one. Clients of
-    that pool are redis-py's own: `redis.Redis(connection_pool=pool)`.
-
-    Args:
-        token: As of `keyleash.Redis`; by default that of `keyleash.Redis.from_env`.
-        base: A connection class of redis-py: for TCP, `redis.SSLConnection`,
-            `redis.UnixDomainSocketConnection` or those of `redis.sentinel`.
-        wait, correlation: As of `keyleash.Redis`.
-
-    Raises:
-        TokenUnknownError: the token is malformed.
-        TypeError: *base* is no connection class of redis-py's sync client.
-        ValueError: *wait* is negative.
-        SecretInTextError: *correlation* contains a token.
-        OperationError (bad-environment): There is no token, nor a variable that has one.
-    """
-    _require_kind("base", base, AbstractConnection, "sync")
-    session = Session(token_from_env() if token is None else token, correlation=correlation)
-    guarded: type[AbstractConnection] = _guarded(Guarded, base, session, wait)
-    return guarded
-
-
-def pool(
-    url: str,
-    token: TokenSource | None = None,
-    *,
-    wait: bool | float = False,
-    correlation: CorrelationSource | None = None,
-    pool_class: type[redis.ConnectionPool] = redis.ConnectionPool,
-    **options: Any,
-) -> redis.ConnectionPool:
-    """Return a pool of guarded connections, for `redis.Redis(connection_pool=…)`.
-
-    Args:
-        url: As of `redis.Redis.from_url`.
-        token, wait, correlation: As of `connection_class`.
-        pool_class: `redis.ConnectionPool` or `redis.BlockingConnectionPool`.
-        options: Those of the pool and its connections.
-
-    Raises:
-        CommandRefusedError: a client-side cache is requested.
-        TypeError: *pool_class* is no pool of redis-py's sync client.
-        ValueError: the URL does not name a server. Otherwise as `connection_class`.
-    """
-    _require_kind("pool_class", pool_class, redis.ConnectionPool, "sync")
-    reject_coalesce(options)
-    require_no_cache(options)
-    options = {"protocol": 2, **options, **parse_url(url)}
-    base = options.pop("connection_class", redis.Connection)
-    guarded = connection_class(token, base, wait=wait, correlation=correlation)
-    return pool_class(connection_class=guarded, **options)
-
-
-def aconnection_class(
-    token: AsyncTokenSource | None = None,
-    base: type = redis.asyncio.Connection,
-    *,
-    wait: bool | float = False,
-    correlation: CorrelationSource | None = None,
-) -> Any:
-    """Return a class of asyncio connections, otherwise as `keyleash.connection_class`.
-
-    Args:
-        token: As of `keyleash.asyncio.Redis`.
-        base: A connection class of `redis.asyncio`.
-        wait, correlation: As of `keyleash.asyncio.Redis`.
-
-    Raises:
-        TypeError: *base* is no connection class of redis-py's asyncio client. Otherwise as
-            `keyleash.connection_class`.
-    """
-    _require_kind("base", base, redis.asyncio.connection.AbstractConnection, "asyncio")
-    source = token_from_env() if token is None else token
-    session = Session(source, is_async=True, correlation=correlation)
-    return _guarded(AsyncGuarded, base, session, wait)
-
-
-def apool(
-    url: str,
-    token: AsyncTokenSource | None = None,
-    *,
-    wait: bool | float = False,
-    correlation: CorrelationSource | None = None,
-    pool_class: Any = redis.asyncio.ConnectionPool,
-    **options: Any,
-) -> Any:
-    """Return a pool of guarded asyncio connections, otherwise as `keyleash.pool`.
-
-    Raises:
-        CommandRefusedError: a client-side cache is requested.
-        TypeError: *pool_class* is no pool of redis-py's asyncio client.
-        ValueError: the URL does not name a server. Otherwise as `connection_class`.
-    """
-    _require_kind("pool_class", pool_class, redis.asyncio.ConnectionPool, "asyncio")
-    reject_coalesce(options)
-    require_no_cache(options)
-    # Not by `from_url`, which takes the class of `rediss:` and `unix:` in place of a given one.
-    options = {"protocol": 2, **options, **redis.asyncio.connection.parse_url(url)}
-    base = options.pop("connection_class", redis.asyncio.Connection)
-    guarded = aconnection_class(token, base, wait=wait, correlation=correlation)
-    return pool_class(connection_class=guarded, **options)
+from keyleash.client.tokens import AsyncTokenSource
 
 
 def guarded_pool(
@@ -160,19 +44,12 @@ def guarded_pool(
         return pool
     if token is None:
         raise TypeError("a `token` is required, or a pool of guarded connections")
-    session = Session(token, is_async=is_async, correlation=correlation)
-    guarded = _guarded(AsyncGuarded if is_async else Guarded, base, session, wait)
+    mixin = AsyncGuarded if is_async else Guarded
+    guarded = guarded_class(mixin, base, token, wait, correlation)
     if not plain.auto_close_connection_pool:
         pool = _copied(pool)
     pool.connection_class = guarded
     return pool
-
-
-def _require_kind(name: str, given: Any, wanted: type, client: str) -> None:
-    """Raise TypeError if a class is not of the right kind of client."""
-    if not (isinstance(given, type) and issubclass(given, wanted)):
-        what = "connection" if name == "base" else "pool"
-        raise TypeError(f"{name} must be a {what} class of redis-py's {client} client")
 
 
 def _copied(pool: Any) -> Any:
@@ -190,11 +67,20 @@ def _copied(pool: Any) -> Any:
     return copied(pool)
 
 
-def _guarded(mixin: type, base: type, session: Session, wait: bool | float) -> Any:
+def guarded_class(
+    mixin: type[Guarding], base: type, token: AsyncTokenSource, wait: bool | float, correlation: Any
+) -> Any:
+    """Return a class of guarded connections.
+
+    Args:
+        mixin: `Guarded` or `AsyncGuarded`.
+        base: A connection class of redis-py, of the same kind.
+    """
+    is_async = mixin is AsyncGuarded
     known = {
-        "session": session,
+        "session": Session(token, is_async=is_async, correlation=correlation),
         "wait_s": longest_wait(wait),
-        "is_async": mixin is AsyncGuarded,
+        "is_async": is_async,
         "__module__": "keyleash",
     }
     return type(f"Guarded{base.__name__}", (mixin, base), known)

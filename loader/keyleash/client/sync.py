@@ -1,25 +1,91 @@
-"""A drop-in replacement for `redis.Redis` that calls guards."""
+"""Drop-in `redis` clients and pools that call guards."""
+# Generated from client/aio.py by `make sync`: edit that file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
 import redis
 import redis.client
+import redis.connection
 from redis.exceptions import MasterDownError, ReadOnlyError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from keyleash.client._redis_py import BufferedReply, checkin, checkout
+from keyleash.client._redis_py import checkin, checkout, initialized, parsed
 from keyleash.client.calls import Call
+from keyleash.client.connection import Guarded
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.pools import guarded_pool
+from keyleash.client.pools import guarded_class, guarded_pool
 from keyleash.client.session import Session
 from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import reject_coalesce, require_no_cache
+from keyleash.client.unsupported import reject_options, require_kind
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
+
+
+def connection_class(
+    token: TokenSource | None = None,
+    base: type = redis.Connection,
+    *,
+    wait: bool | float = False,
+    correlation: CorrelationSource | None = None,
+) -> type[redis.connection.AbstractConnection]:
+    """Return a class of connections whose every command goes through the guard of a token.
+
+    Pass it as `connection_class` to a pool of redis-py, or to a library that takes one. Clients of
+    that pool are redis-py's own: `redis.Redis(connection_pool=pool)`.
+
+    Args:
+        token: As of `keyleash.Redis`; by default that of `from_env`.
+        base: A connection class of redis-py: for TCP, `redis.SSLConnection`,
+            `redis.UnixDomainSocketConnection` or those of `redis.sentinel`.
+        wait, correlation: As of `keyleash.Redis`.
+
+    Raises:
+        TokenUnknownError: the token is malformed.
+        TypeError: *base* is no connection class of redis-py's client of this kind.
+        ValueError: *wait* is negative.
+        SecretInTextError: *correlation* contains a token.
+        OperationError (bad-environment): There is no token, nor a variable that has one.
+    """
+    require_kind("base", base, redis.connection.AbstractConnection)
+    source = token_from_env() if token is None else token
+    guarded: type = guarded_class(Guarded, base, source, wait, correlation)
+    return guarded
+
+
+def pool(
+    url: str,
+    token: TokenSource | None = None,
+    *,
+    wait: bool | float = False,
+    correlation: CorrelationSource | None = None,
+    pool_class: type[redis.ConnectionPool] = redis.ConnectionPool,
+    **options: Any,
+) -> redis.ConnectionPool:
+    """Return a pool of guarded connections, for `redis.Redis(connection_pool=…)`.
+
+    Args:
+        url: As of `redis.Redis.from_url`.
+        token, wait, correlation: As of `connection_class`.
+        pool_class: `redis.ConnectionPool` or `redis.BlockingConnectionPool`.
+        options: Those of the pool and its connections.
+
+    Raises:
+        CommandRefusedError: a client-side cache is requested.
+        TypeError: *pool_class* is no pool of redis-py's client of this kind.
+        ValueError: the URL does not name a server. Otherwise as `connection_class`.
+    """
+    require_kind("pool_class", pool_class, redis.ConnectionPool)
+    reject_options(options)
+    # asyncio's `from_url` takes the class of `rediss:` and `unix:` in place of a given one.
+    options = {"protocol": 2, **options, **redis.connection.parse_url(url)}
+    base = options.pop("connection_class", redis.Connection)
+    guarded: Any = connection_class(token, base, wait=wait, correlation=correlation)
+    return pool_class(connection_class=guarded, **options)
 
 
 class Pipeline(redis.client.Pipeline):
@@ -29,23 +95,21 @@ class Pipeline(redis.client.Pipeline):
         """Send the queued commands; return one result for each, in order."""
         commands = self.command_stack
         try:
-            return super().execute(raise_on_error)
+            results: list[Any] = super().execute(raise_on_error)
         except NotReplicatedError as short:
             raise short.about(self._parsed(commands, short.reply)) from short.__cause__
+        return results
 
     def _parsed(self, commands: Sequence[Any], replies: Sequence[Any]) -> list[Any]:
         """Return the results of commands that were done, as `execute` does."""
-        parse: Any = redis.Redis.parse_response
         return [
-            reply
-            if isinstance(reply, Exception)
-            else parse(self, BufferedReply(reply), words[0], **options)
+            reply if isinstance(reply, Exception) else parsed(self, reply, words[0], options)
             for (words, options), reply in zip(commands, replies, strict=True)
         ]
 
 
 class Batch(Pipeline):
-    """Made by `keyleash.Redis.batch`: a `with` block whose commands all run, or none.
+    """Made by `keyleash.Redis.batch`: a block whose commands all run, or none.
 
     Attributes:
         results: The results of the last `execute`, or of leaving the block.
@@ -64,11 +128,11 @@ class Batch(Pipeline):
             if exc_type is None and self.command_stack:
                 self.execute()
         finally:
-            self.reset()
+            self.reset()  # type: ignore[no-untyped-call]
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the queued commands; return one result for each, in order."""
-        commands = self.command_stack
+        commands: Any = self.command_stack
         self.results = []
         try:
             self.results = results = super().execute(raise_on_error=False)
@@ -93,8 +157,8 @@ class Redis(redis.Redis):
             that returns it, such as a `TokenFile`, which is called again, once per call, after
             TOKEN_EXPIRED or TOKEN_REVOKED; then the call is repeated. It must return tokens of
             one identity.
-            With a pool of guarded connections, such as `keyleash.pool` returns, it is left out.
-            Of another pool a copy is used.
+            With a pool of guarded connections, such as `keyleash.pool` returns, it is left
+            out. Of another pool a copy is used.
         wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
             that one call may sleep in all.
         correlation: The correlation id of calls outside of `keyleash.correlation` blocks, or a
@@ -105,7 +169,11 @@ class Redis(redis.Redis):
         ValueError: *wait* is negative.
         SecretInTextError: *correlation* contains a token.
         CommandRefusedError: a client-side cache is requested.
+        TypeError: There is no token, or a pool of another kind or with a token.
     """
+
+    _OPTIONS: ClassVar[tuple[str, ...]] = ("single_connection_client",)
+    """Options of the client itself, in which redis-py's pools have no part."""
 
     def __init__(
         self,
@@ -116,8 +184,7 @@ class Redis(redis.Redis):
         single_connection_client: bool = False,
         **kwargs: Any,
     ) -> None:
-        reject_coalesce(kwargs)
-        require_no_cache(kwargs)
+        reject_options(kwargs)
         plain = redis.Redis(*args, **kwargs)
         pool = guarded_pool(plain, token, wait, correlation)
         is_own = plain.auto_close_connection_pool or pool is not plain.connection_pool
@@ -129,9 +196,10 @@ class Redis(redis.Redis):
         )
         self.auto_close_connection_pool = is_own
         self._session: Session = pool.connection_class.session
+        self._is_single = single_connection_client
 
     @classmethod
-    def from_url(
+    def from_url(  # type: ignore[override]
         cls,
         url: str,
         *,
@@ -141,16 +209,10 @@ class Redis(redis.Redis):
         **kwargs: Any,
     ) -> Self:
         """Like `redis.Redis.from_url`, for the holder of *token*."""
-        reject_coalesce(kwargs)
-        require_no_cache(kwargs)
-        single_connection_client = kwargs.pop("single_connection_client", False)
-        return cls(
-            connection_pool=redis.ConnectionPool.from_url(url, **kwargs),
-            single_connection_client=single_connection_client,
-            token=token,
-            wait=wait,
-            correlation=correlation,
-        )
+        own = {name: kwargs.pop(name) for name in cls._OPTIONS if name in kwargs}
+        reject_options(kwargs)
+        pool = redis.ConnectionPool.from_url(url, **kwargs)
+        return cls(connection_pool=pool, token=token, wait=wait, correlation=correlation, **own)
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
@@ -176,10 +238,19 @@ class Redis(redis.Redis):
         token: TokenSource | None = None,
         wait: bool | float = False,
         correlation: CorrelationSource | None = None,
+        **own: Any,
     ) -> Self:
-        """Like `redis.Redis.from_pool`, for the holder of *token*."""
+        """Like `redis.Redis.from_pool`, for the holder of *token*.
+
+        Args:
+            own: Options of the client itself.
+        """
         client = cls(
-            connection_pool=connection_pool, token=token, wait=wait, correlation=correlation
+            connection_pool=connection_pool,
+            token=token,
+            wait=wait,
+            correlation=correlation,
+            **own,
         )
         client.auto_close_connection_pool = True
         return client
@@ -205,9 +276,15 @@ class Redis(redis.Redis):
             service_name: The name of the primary in the Sentinels.
             kwargs: Options of connections; they override those of *sentinel*.
         """
+        own = {name: kwargs.pop(name) for name in cls._OPTIONS if name in kwargs}
         options = {**sentinel.connection_kwargs, **kwargs}
+        reject_options(options)
         pool = SentinelConnectionPool(service_name, sentinel, **options)
-        return cls.from_pool(pool, token=token, wait=wait, correlation=correlation)
+        return cls.from_pool(pool, token=token, wait=wait, correlation=correlation, **own)
+
+    def client(self) -> Self:
+        """Return a client with the same token and its own connection."""
+        return type(self)(connection_pool=self.connection_pool, single_connection_client=True)
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         """Return a pipeline like redis-py's, whose calls go through the guard.
@@ -235,22 +312,27 @@ class Redis(redis.Redis):
         Raises:
             LeashError: As of every call: the token is over, or the identity is suspended.
         """
-        connection: Any = self.connection or self.connection_pool.get_connection()
-        try:
-            with self.single_connection_lock:
-                return self._session.whoami(connection.call(Call([], BatchMode.WHOAMI)))
-        finally:
-            if self.connection is None:
-                self.connection_pool.release(connection)
+        with self._connected() as connection:
+            return self._session.whoami(connection.call(Call([], BatchMode.WHOAMI)))
 
-    def client(self) -> Self:
-        """Return a client with the same token and its own connection."""
-        return type(self)(connection_pool=self.connection_pool, single_connection_client=True)
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """Check out a connection."""
+        if self._is_single:
+            with initialized(self):
+                if self.connection is not None:
+                    yield self.connection
+                    return
+        connection = self.connection_pool.get_connection()
+        try:
+            yield connection
+        finally:
+            self.connection_pool.release(connection)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
         pool = self.connection_pool
-        connection = None if self.connection is not None else checkout(pool)
+        connection: Any = None if self._is_single else checkout(pool)
         try:
             if connection is None:
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
@@ -260,9 +342,7 @@ class Redis(redis.Redis):
             except Exception as error:
                 return self._retried(connection, error, args, options)
         except NotReplicatedError as short:
-            parse: Any = self.parse_response
-            reply = parse(BufferedReply(short.reply), args[0], **options)
-            raise short.about(reply) from short.__cause__
+            raise short.about(parsed(self, short.reply, args[0], options)) from short.__cause__
         finally:
             if connection is not None:
                 checkin(pool, connection)

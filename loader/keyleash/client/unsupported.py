@@ -22,25 +22,31 @@ def refused(command: str, reason: str, instead: str) -> CommandRefusedError:
     return CommandRefusedError({"command": command, "reason": reason}, help=instead)
 
 
-def require_no_cache(options: Mapping[str, Any]) -> None:
-    """Deny redis-py's client-side cache, which never holds a reply of a guarded client.
+def reject_options(options: Mapping[str, Any]) -> None:
+    """Deny options that no client or pool of this kind has.
 
     Args:
         options: The arguments of a client or of its pool.
 
     Raises:
-        CommandRefusedError: one of them asks for a cache.
+        CommandRefusedError: one of them asks for redis-py's client-side cache, which never holds a
+            reply of a guarded client.
+        TypeError: `coalesce` is one of them.
     """
+    if "coalesce" in options:
+        raise TypeError("`coalesce` is an option of `keyleash.asyncio.Redis` alone")
     caches = [options.get("cache"), options.get("cache_config")]
     caches.append(getattr(options.get("connection_pool"), "cache", None))
     if any(cache is not None for cache in caches):
         raise caching()
 
 
-def reject_coalesce(options: Mapping[str, Any]) -> None:
-    """Raise TypeError if *options*, which are passed on to redis-py, have `coalesce`."""
-    if "coalesce" in options:
-        raise TypeError("`coalesce` is an option of `keyleash.asyncio.Redis` alone")
+def require_kind(name: str, given: Any, wanted: type) -> None:
+    """Raise TypeError if a class is not of the right kind of client."""
+    if not (isinstance(given, type) and issubclass(given, wanted)):
+        what = "connection" if name == "base" else "pool"
+        client = "asyncio" if wanted.__module__.startswith("redis.asyncio") else "sync"
+        raise TypeError(f"{name} must be a {what} class of redis-py's {client} client")
 
 
 def _is_locking(caller: FrameType) -> bool:

@@ -1,0 +1,369 @@
+"""Drop-in `redis.asyncio` clients and pools that call guards; `sync` is generated from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Self
+
+import redis.asyncio
+import redis.asyncio.client
+import redis.asyncio.connection
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.exceptions import MasterDownError, ReadOnlyError
+
+from keyleash.client._redis_py import acheckin, acheckout, ainitialized, parsed
+from keyleash.client.aio_connection import AsyncGuarded
+from keyleash.client.calls import Call
+from keyleash.client.correlation import CorrelationSource
+from keyleash.client.pools import guarded_class, guarded_pool
+from keyleash.client.session import Session
+from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
+from keyleash.client.unsupported import reject_options, require_kind
+from keyleash.client.whoami import WhoAmI
+from keyleash.errors import NotReplicatedError
+from keyleash.store.wire import BatchMode
+
+
+def connection_class(
+    token: AsyncTokenSource | None = None,
+    base: type = redis.asyncio.Connection,
+    *,
+    wait: bool | float = False,
+    correlation: CorrelationSource | None = None,
+) -> type[redis.asyncio.connection.AbstractConnection]:
+    """Return a class of connections whose every command goes through the guard of a token.
+
+    Pass it as `connection_class` to a pool of redis-py, or to a library that takes one. Clients of
+    that pool are redis-py's own: `redis.asyncio.Redis(connection_pool=pool)`.
+
+    Args:
+        token: As of `keyleash.asyncio.Redis`; by default that of `from_env`.
+        base: A connection class of redis-py: for TCP, `redis.asyncio.SSLConnection`,
+            `redis.asyncio.UnixDomainSocketConnection` or those of `redis.asyncio.sentinel`.
+        wait, correlation: As of `keyleash.asyncio.Redis`.
+
+    Raises:
+        TokenUnknownError: the token is malformed.
+        TypeError: *base* is no connection class of redis-py's client of this kind.
+        ValueError: *wait* is negative.
+        SecretInTextError: *correlation* contains a token.
+        OperationError (bad-environment): There is no token, nor a variable that has one.
+    """
+    require_kind("base", base, redis.asyncio.connection.AbstractConnection)
+    source = token_from_env() if token is None else token
+    guarded: type = guarded_class(AsyncGuarded, base, source, wait, correlation)
+    return guarded
+
+
+def pool(
+    url: str,
+    token: AsyncTokenSource | None = None,
+    *,
+    wait: bool | float = False,
+    correlation: CorrelationSource | None = None,
+    pool_class: type[redis.asyncio.ConnectionPool] = redis.asyncio.ConnectionPool,
+    **options: Any,
+) -> redis.asyncio.ConnectionPool:
+    """Return a pool of guarded connections, for `redis.asyncio.Redis(connection_pool=…)`.
+
+    Args:
+        url: As of `redis.asyncio.Redis.from_url`.
+        token, wait, correlation: As of `connection_class`.
+        pool_class: `redis.asyncio.ConnectionPool` or `redis.asyncio.BlockingConnectionPool`.
+        options: Those of the pool and its connections.
+
+    Raises:
+        CommandRefusedError: a client-side cache is requested.
+        TypeError: *pool_class* is no pool of redis-py's client of this kind.
+        ValueError: the URL does not name a server. Otherwise as `connection_class`.
+    """
+    require_kind("pool_class", pool_class, redis.asyncio.ConnectionPool)
+    reject_options(options)
+    # asyncio's `from_url` takes the class of `rediss:` and `unix:` in place of a given one.
+    options = {"protocol": 2, **options, **redis.asyncio.connection.parse_url(url)}
+    base = options.pop("connection_class", redis.asyncio.Connection)
+    guarded: Any = connection_class(token, base, wait=wait, correlation=correlation)
+    return pool_class(connection_class=guarded, **options)
+
+
+class Pipeline(redis.asyncio.client.Pipeline):
+    """Made by `keyleash.asyncio.Redis.pipeline`; redis-py's, over guarded connections."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send the queued commands; return one result for each, in order."""
+        commands = self.command_stack
+        try:
+            results: list[Any] = await super().execute(raise_on_error)
+        except NotReplicatedError as short:
+            raise short.about(self._parsed(commands, short.reply)) from short.__cause__
+        return results
+
+    def _parsed(self, commands: Sequence[Any], replies: Sequence[Any]) -> list[Any]:
+        """Return the results of commands that were done, as `execute` does."""
+        return [
+            reply if isinstance(reply, Exception) else parsed(self, reply, words[0], options)
+            for (words, options), reply in zip(commands, replies, strict=True)
+        ]
+
+
+class Batch(Pipeline):
+    """Made by `keyleash.asyncio.Redis.batch`: a block whose commands all run, or none.
+
+    Attributes:
+        results: The results of the last `execute`, or of leaving the block.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.results: list[Any] = []
+
+    async def __aenter__(self) -> Self:
+        self.results = []
+        return self
+
+    async def __aexit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        try:
+            if exc_type is None and self.command_stack:
+                await self.execute()
+        finally:
+            await self.reset()  # type: ignore[no-untyped-call]
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send the queued commands; return one result for each, in order."""
+        commands: Any = self.command_stack
+        self.results = []
+        try:
+            self.results = results = await super().execute(raise_on_error=False)
+        except NotReplicatedError as short:
+            self.results = short.reply
+            raise
+        if raise_on_error:
+            self.raise_first_error(commands, results)  # type: ignore[no-untyped-call]
+        return results
+
+
+class Redis(redis.asyncio.Redis):
+    """A drop-in `redis.asyncio.Redis` for the holder of a token.
+
+    Every command goes through the guard of the token's identity. A denial is raised
+    as a `LeashError`; every other reply and error is as in redis-py. A command that was sent is
+    never sent again, whatever the retry policy, since it may have run, unless its reply says that
+    nothing ran.
+
+    Args:
+        token: The agent's token, which never appears in a repr, log or exception; or a callable
+            that returns it, such as a `TokenFile`, which is called again, once per call, after
+            TOKEN_EXPIRED or TOKEN_REVOKED; then the call is repeated. It must return tokens of
+            one identity.
+            With a pool of guarded connections, such as `keyleash.asyncio.pool` returns, it is left
+            out. Of another pool a copy is used.
+        wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
+            that one call may sleep in all.
+        correlation: The correlation id of calls outside of `keyleash.correlation` blocks, or a
+            callable that returns it, as for these blocks.
+
+    Raises:
+        TokenUnknownError: the token is malformed.
+        ValueError: *wait* is negative.
+        SecretInTextError: *correlation* contains a token.
+        CommandRefusedError: a client-side cache is requested.
+        TypeError: There is no token, or a pool of another kind or with a token.
+    """
+
+    _OPTIONS: ClassVar[tuple[str, ...]] = ("single_connection_client",)
+    """Options of the client itself, in which redis-py's pools have no part."""
+
+    def __init__(
+        self,
+        *args: Any,
+        token: AsyncTokenSource | None = None,
+        wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
+        single_connection_client: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        reject_options(kwargs)
+        plain = redis.asyncio.Redis(*args, **kwargs)
+        pool = guarded_pool(plain, token, wait, correlation)
+        is_own = plain.auto_close_connection_pool or pool is not plain.connection_pool
+        plain.auto_close_connection_pool = False
+        super().__init__(
+            connection_pool=pool,
+            single_connection_client=single_connection_client,
+            event_dispatcher=kwargs.get("event_dispatcher"),
+        )
+        self.auto_close_connection_pool = is_own
+        self._session: Session = pool.connection_class.session
+        self._is_single = single_connection_client
+
+    @classmethod
+    def from_url(  # type: ignore[override]
+        cls,
+        url: str,
+        *,
+        token: AsyncTokenSource | None = None,
+        wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Like `redis.asyncio.Redis.from_url`, for the holder of *token*."""
+        own = {name: kwargs.pop(name) for name in cls._OPTIONS if name in kwargs}
+        reject_options(kwargs)
+        pool = redis.asyncio.ConnectionPool.from_url(url, **kwargs)
+        return cls(connection_pool=pool, token=token, wait=wait, correlation=correlation, **own)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Return a client of the server in `KEYLEASH_URL`.
+
+        Its token is in `KEYLEASH_TOKEN`, or in the file that `KEYLEASH_TOKEN_FILE` names, which is
+        read again when the token is over, see `TokenFile`.
+
+        Args:
+            options: Those of `from_url`, without the token.
+
+        Raises:
+            OperationError (bad-environment): A variable is missing, or both have a token.
+            OperationError (bad-url): The URL does not name a server.
+        """
+        return cls.from_url(url_from_env(), token=token_from_env(), **options)
+
+    @classmethod
+    def from_pool(
+        cls,
+        connection_pool: redis.asyncio.ConnectionPool,
+        *,
+        token: AsyncTokenSource | None = None,
+        wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
+        **own: Any,
+    ) -> Self:
+        """Like `redis.asyncio.Redis.from_pool`, for the holder of *token*.
+
+        Args:
+            own: Options of the client itself.
+        """
+        client = cls(
+            connection_pool=connection_pool,
+            token=token,
+            wait=wait,
+            correlation=correlation,
+            **own,
+        )
+        client.auto_close_connection_pool = True
+        return client
+
+    @classmethod
+    def from_sentinel(
+        cls,
+        sentinel: Sentinel,
+        service_name: str,
+        *,
+        token: AsyncTokenSource | None = None,
+        wait: bool | float = False,
+        correlation: CorrelationSource | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Return a client of the primary that Sentinels report, for the holder of *token*.
+
+        Like `Sentinel.master_for`, which cannot pass on a token. After a failover the next
+        connection is to the new primary.
+
+        Args:
+            sentinel: A `redis.asyncio.sentinel.Sentinel`.
+            service_name: The name of the primary in the Sentinels.
+            kwargs: Options of connections; they override those of *sentinel*.
+        """
+        own = {name: kwargs.pop(name) for name in cls._OPTIONS if name in kwargs}
+        options = {**sentinel.connection_kwargs, **kwargs}
+        reject_options(options)
+        pool = SentinelConnectionPool(service_name, sentinel, **options)
+        return cls.from_pool(pool, token=token, wait=wait, correlation=correlation, **own)
+
+    def client(self) -> Self:
+        """Return a client with the same token and its own connection."""
+        return type(self)(connection_pool=self.connection_pool, single_connection_client=True)
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """Return a pipeline like redis-py's, whose calls go through the guard.
+
+        With *transaction* it is one batch: all commands are allowed, or none runs. Without, each
+        command is checked on its own, up to 128 commands or 1 MiB in one call; a rate-limited
+        command that waits may be overtaken by others of the same call. As in EXEC, the error of a
+        command takes the place of its result; unlike EXEC, so does a wrong number of arguments.
+        """
+        return Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def batch(self) -> Batch:
+        """Queue commands in an `async with` block; leaving it runs all of them, or none.
+
+        The results are in `results` after the block. A denial is raised, with the number of its
+        command in the details as `item`. An exception in the block discards the commands.
+        """
+        return Batch(self.connection_pool, self.response_callbacks, True, None)
+
+    async def whoami(self) -> WhoAmI:
+        """Return the identity, the expiry and what is left of each limit, as its guard reports it.
+
+        Nothing is charged, recorded or written.
+
+        Raises:
+            LeashError: As of every call: the token is over, or the identity is suspended.
+        """
+        async with self._connected() as connection:
+            return self._session.whoami(await connection.call(Call([], BatchMode.WHOAMI)))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        """Check out a connection."""
+        if self._is_single:
+            async with await ainitialized(self):
+                if self.connection is not None:
+                    yield self.connection
+                    return
+        connection = await self.connection_pool.get_connection()
+        try:
+            yield connection
+        finally:
+            await self.connection_pool.release(connection)
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command through the guard; return its reply, or raise the typed denial."""
+        pool = self.connection_pool
+        connection: Any = None if self._is_single else await acheckout(pool)
+        try:
+            if connection is None:
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            try:
+                await connection.send_command(*args)
+                return await self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+            except Exception as error:
+                return await self._retried(connection, error, args, options)
+        except NotReplicatedError as short:
+            raise short.about(parsed(self, short.reply, args[0], options)) from short.__cause__
+        finally:
+            if connection is not None:
+                await acheckin(pool, connection)
+
+    async def _retried(
+        self,
+        connection: Any,
+        first: Exception | None,
+        words: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        """Follow the retry policy of a connection after its first error."""
+        if isinstance(first, ReadOnlyError | MasterDownError):
+            # It is no longer a primary, and its name may resolve to another one by now.
+            await connection.disconnect()
+
+        async def again() -> Any:
+            nonlocal first
+            if first is not None:
+                error, first = first, None
+                raise error
+            await connection.send_command(*words)
+            return await self.parse_response(connection, words[0], **options)  # type: ignore[no-untyped-call]
+
+        return await connection.retry.call_with_retry(again, lambda _: connection.disconnect())
