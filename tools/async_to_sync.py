@@ -23,7 +23,7 @@ SOURCES = {
 NAMES = {
     **{f"aio{part}": f"sync{part}" for part in PARTS if part},
     "AsyncIterator": "Iterator",
-    "aasked": "asked",
+    "acall_source": "call_source",
     "acheckin": "checkin",
     "acheckout": "checkout",
     "ainitialized": "initialized",

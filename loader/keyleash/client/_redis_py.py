@@ -113,7 +113,7 @@ def _is_ready(connection: Any, pool: Any) -> bool:
     return ready
 
 
-def copied(pool: Any) -> Any:
+def copy_pool(pool: Any) -> Any:
     """Return a pool with the options of *pool*, and no connection yet."""
     other = copy.copy(pool)
     for name in ("_condition", "_fork_lock", "_lock"):
@@ -124,7 +124,7 @@ def copied(pool: Any) -> Any:
     return other
 
 
-def later(connection: Any, longer_s: float) -> dict[str, float]:
+def longer_timeout(connection: Any, longer_s: float) -> dict[str, float]:
     """Return options for `connection.read_response` that wait *longer_s* more than usual.
 
     The sync client of redis-py 7 offers none: there the first byte is awaited here.

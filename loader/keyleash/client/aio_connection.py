@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client._redis_py import BufferedReply, aread_within, areadable, later, pack
+from keyleash.client._redis_py import BufferedReply, aread_within, areadable, longer_timeout, pack
 from keyleash.client.actions import (
     CheckSubscriptions,
     Flow,
@@ -25,14 +25,14 @@ from keyleash.client.actions import (
 from keyleash.client.calls import Call
 from keyleash.client.dialogue import Packed
 from keyleash.client.guarding import AsyncLock, Guarding
-from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, sent, unsent
+from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, mark_sent, unmark
 from keyleash.client.roles import split_words
 from keyleash.client.subscriptions import check
-from keyleash.client.tokens import aasked
+from keyleash.client.tokens import acall_source
 from keyleash.client.unsupported import foreign_bytes
 
 
-class AsyncSentOnce(RetryWrapper):
+class AsyncSafeRetry(RetryWrapper):
     """A Retry that repeats nothing that was sent."""
 
     async def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
@@ -42,7 +42,7 @@ class AsyncSentOnce(RetryWrapper):
             try:
                 return await do()
             except Exception as error:
-                raise self._carried(error) from None
+                raise self._wrapped(error) from None
 
         try:
             return await self.policy.call_with_retry(once, fail, *args, **options)
@@ -63,7 +63,7 @@ class AsyncSentOnce(RetryWrapper):
 class AsyncGuarded(Guarding):
     """Mixed in before a connection class of redis-py."""
 
-    sent_once = AsyncSentOnce
+    retry_class = AsyncSafeRetry
     lock = AsyncLock
     sleep: Callable[[float], Any] = staticmethod(asyncio.sleep)
 
@@ -176,7 +176,7 @@ class AsyncGuarded(Guarding):
             flow = dialogue.receive(disable_decoding)
             return await self._drive(flow, options, received=error)
         except Exception as error:
-            raise (sent(error) if is_lost(error) else error) from None
+            raise (mark_sent(error) if is_lost(error) else error) from None
         due.clear()
         self._retry.is_answered = True
         return dialogue.caller.finished(call.commands[0], reply)
@@ -208,7 +208,7 @@ class AsyncGuarded(Guarding):
         except Exception as error:
             # The server delivers no more. redis-py may connect again, which checks again.
             await self.disconnect()
-            raise unsent(error) from None
+            raise unmark(error) from None
 
     async def _check(self, active: Sequence[Words], checked_by: Any) -> None:
         """Check subscriptions on the second connection."""
@@ -281,7 +281,7 @@ class AsyncGuarded(Guarding):
         except BaseException as error:
             if is_lost(error):
                 # All of it may have been sent before the loss was seen.
-                sent(error)
+                mark_sent(error)
             # Without the frames that have the token in a local variable.
             error.__context__ = None
             raise error.with_traceback(None) from None
@@ -290,10 +290,10 @@ class AsyncGuarded(Guarding):
         above: Any = super()
         try:
             if action.longer_s:
-                options = {**options, **later(above, action.longer_s)}
+                options = {**options, **longer_timeout(above, action.longer_s)}
             reply = await above.read_response(disable_decoding=action.undecoded, **options)
         except Exception as error:
-            raise (sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
+            raise (mark_sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
         if reply is None and action.longer_s:
             # asyncio's connection returns None after a given timeout, and stays open: the next user
             # would read the reply when it comes.
@@ -350,4 +350,4 @@ class AsyncGuarded(Guarding):
             case Pause(seconds):
                 return await self.sleep(seconds)
             case RenewToken():
-                return self.session.accept_token(await aasked(self.session.token))
+                return self.session.accept_token(await acall_source(self.session.token))

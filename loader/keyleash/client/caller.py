@@ -17,7 +17,7 @@ from keyleash.client.calls import NO_WAIT, Call, Deferred, Pack, RateWait
 from keyleash.client.correlation import next_correlation
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.resp3 import as_resp3, shape_of
-from keyleash.client.retries import has_run
+from keyleash.client.retries import mark_run
 from keyleash.client.roles import Role, role_of, split_words
 from keyleash.client.scripts import unapproved_script
 from keyleash.client.session import Session, counts, unapproved
@@ -185,7 +185,7 @@ class Caller:
         try:
             items = yield from self._reply(call, undecoded)
         except NotReplicatedError as short:
-            raise has_run(short.about(self._items(call, short.reply))) from short.__cause__
+            raise mark_run(short.about(self._items(call, short.reply))) from short.__cause__
         return [BufferedReply(items if items is None else self._items(call, items))]
 
     def _replies_of_pack(self, call: Call, pack: Pack) -> Flow:
@@ -195,7 +195,7 @@ class Caller:
         pack.replies += replies
         if call is pack.last and pack.short is not None:
             values = [reply.value for reply in pack.replies]
-            replies[-1] = BufferedReply(has_run(pack.short.about(values)))
+            replies[-1] = BufferedReply(mark_run(pack.short.about(values)))
         return replies
 
     def _each(self, call: Call, pack: Pack) -> Flow:
@@ -237,10 +237,10 @@ class Caller:
         if not isinstance(item, ResponseError):
             return self.finished(words, item)
         try:
-            return has_run(self.session.typed_error(item))
+            return mark_run(self.session.typed_error(item))
         except UnknownDenialError as unknown:
             # It must not replace the other replies.
-            return has_run(unknown)
+            return mark_run(unknown)
 
     def _reply(self, call: Call, undecoded: bool) -> Flow:
         """Return the reply to a call that was sent; poll, wait and recover as needed."""
@@ -302,7 +302,7 @@ class Caller:
         if (count or 0) < guard.wait_replicas and self._has_written(call, reply):
             # Not a connection error: the call has run, and callers must not repeat it.
             missing = NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
-            raise has_run(missing) from lost
+            raise mark_run(missing) from lost
         return reply
 
     def _has_written(self, call: Call, reply: Any) -> bool:

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client._redis_py import BufferedReply, later, pack, read_within, readable
+from keyleash.client._redis_py import BufferedReply, longer_timeout, pack, read_within, readable
 from keyleash.client.actions import (
     CheckSubscriptions,
     Flow,
@@ -26,14 +26,14 @@ from keyleash.client.actions import (
 from keyleash.client.calls import Call
 from keyleash.client.dialogue import Packed
 from keyleash.client.guarding import Guarding, Lock
-from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, sent, unsent
+from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, mark_sent, unmark
 from keyleash.client.roles import split_words
 from keyleash.client.subscriptions import check
-from keyleash.client.tokens import asked
+from keyleash.client.tokens import call_source
 from keyleash.client.unsupported import foreign_bytes
 
 
-class SentOnce(RetryWrapper):
+class SafeRetry(RetryWrapper):
     """A Retry that repeats nothing that was sent."""
 
     def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
@@ -43,7 +43,7 @@ class SentOnce(RetryWrapper):
             try:
                 return do()
             except Exception as error:
-                raise self._carried(error) from None
+                raise self._wrapped(error) from None
 
         try:
             return self.policy.call_with_retry(once, fail, *args, **options)
@@ -64,7 +64,7 @@ class SentOnce(RetryWrapper):
 class Guarded(Guarding):
     """Mixed in before a connection class of redis-py."""
 
-    sent_once = SentOnce
+    retry_class = SafeRetry
     lock = Lock
     sleep: Callable[[float], Any] = staticmethod(time.sleep)
 
@@ -177,7 +177,7 @@ class Guarded(Guarding):
             flow = dialogue.receive(disable_decoding)
             return self._drive(flow, options, received=error)
         except Exception as error:
-            raise (sent(error) if is_lost(error) else error) from None
+            raise (mark_sent(error) if is_lost(error) else error) from None
         due.clear()
         self._retry.is_answered = True
         return dialogue.caller.finished(call.commands[0], reply)
@@ -209,7 +209,7 @@ class Guarded(Guarding):
         except Exception as error:
             # The server delivers no more. redis-py may connect again, which checks again.
             self.disconnect()
-            raise unsent(error) from None
+            raise unmark(error) from None
 
     def _check(self, active: Sequence[Words], checked_by: Any) -> None:
         """Check subscriptions on the second connection."""
@@ -280,7 +280,7 @@ class Guarded(Guarding):
         except BaseException as error:
             if is_lost(error):
                 # All of it may have been sent before the loss was seen.
-                sent(error)
+                mark_sent(error)
             # Without the frames that have the token in a local variable.
             error.__context__ = None
             raise error.with_traceback(None) from None
@@ -289,10 +289,10 @@ class Guarded(Guarding):
         above: Any = super()
         try:
             if action.longer_s:
-                options = {**options, **later(above, action.longer_s)}
+                options = {**options, **longer_timeout(above, action.longer_s)}
             reply = above.read_response(disable_decoding=action.undecoded, **options)
         except Exception as error:
-            raise (sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
+            raise (mark_sent(error, is_exec=action.is_exec) if is_lost(error) else error) from None
         if reply is None and action.longer_s:
             # asyncio's connection returns None after a given timeout, and stays open: the next user
             # would read the reply when it comes.
@@ -349,4 +349,4 @@ class Guarded(Guarding):
             case Pause(seconds):
                 return self.sleep(seconds)
             case RenewToken():
-                return self.session.accept_token(asked(self.session.token))
+                return self.session.accept_token(call_source(self.session.token))

@@ -34,14 +34,14 @@ def correlation(correlation_id: SourceT) -> Iterator[SourceT]:
         SecretInTextError: *correlation_id* contains a token; events repeat it.
         TypeError: it is neither a str nor callable.
     """
-    before = _current.set(checked(correlation_id))
+    before = _current.set(check_source(correlation_id))
     try:
         yield correlation_id
     finally:
         _current.reset(before)
 
 
-def checked(source: CorrelationSource | None) -> CorrelationSource | None:
+def check_source(source: CorrelationSource | None) -> CorrelationSource | None:
     """Return *source*; errors as for `correlation`."""
     if isinstance(source, str):
         reject_tokens(correlation_id=source)

@@ -22,7 +22,7 @@ from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.queue import Queue
-from keyleash.client.retries import has_run
+from keyleash.client.retries import mark_run
 from keyleash.client.roles import OWN, Role, role_of, split_words, upper
 from keyleash.client.scripts import send_script
 from keyleash.client.subscriptions import Subscriptions
@@ -206,7 +206,7 @@ class Dialogue:
             self.is_answered = True
         except Exception as error:
             if first.is_later:
-                has_run(error)
+                mark_run(error)
             if not isinstance(error, ResponseError):
                 raise
             # It is the reply to each command of the call.

@@ -37,7 +37,7 @@ class Guarding:
     Attributes:
         session: The session of the token.
         wait_s: Seconds that one call may sleep for rate limits.
-        sent_once: Wraps a Retry of redis-py.
+        retry_class: Wraps a Retry of redis-py.
         is_async: Whether it is a connection of asyncio.
         clock: Returns the seconds of a clock that never goes back.
         lock: Makes a lock.
@@ -46,7 +46,7 @@ class Guarding:
 
     session: Session
     wait_s: float
-    sent_once: type
+    retry_class: type
     is_async: bool
     lock: type
     check_every_s = 5.0
@@ -68,7 +68,7 @@ class Guarding:
         self._handshakes = 0
         # redis-py 7 does not offer it.
         self._is_open = False
-        self._made_of = args, options
+        self._arguments = args, options
         self._checker: Any = None
         # One thread may listen while another subscribes.
         self._checking = self.lock()
@@ -88,8 +88,8 @@ class Guarding:
     @retry.setter
     def retry(self, retry: Any) -> None:
         # Each connection has its own, since it has the state of the last call.
-        is_wrapped = isinstance(retry, self.sent_once)
-        self._retry = self.sent_once(retry.policy if is_wrapped else retry)
+        is_wrapped = isinstance(retry, self.retry_class)
+        self._retry = self.retry_class(retry.policy if is_wrapped else retry)
 
     def pack_command(self, *args: Any) -> Packed:
         """Return a command for `send_packed_command`."""
@@ -151,7 +151,7 @@ class Guarding:
     def _second(self) -> Any:
         """Return the connection that checks the subscriptions of this one."""
         if self._checker is None:
-            args, options = self._made_of
+            args, options = self._arguments
             self._checker = type(self)(*args, **options)
         return self._checker
 

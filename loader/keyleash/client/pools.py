@@ -8,7 +8,7 @@ import redis.asyncio
 import redis.asyncio.sentinel
 from redis.sentinel import SentinelConnectionPool
 
-from keyleash.client._redis_py import copied
+from keyleash.client._redis_py import copy_pool
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import longest_wait
 from keyleash.client.connection import Guarded
@@ -47,12 +47,12 @@ def guarded_pool(
     mixin = AsyncGuarded if is_async else Guarded
     guarded = guarded_class(mixin, base, token, wait, correlation)
     if not plain.auto_close_connection_pool:
-        pool = _copied(pool)
+        pool = _copy_of(pool)
     pool.connection_class = guarded
     return pool
 
 
-def _copied(pool: Any) -> Any:
+def _copy_of(pool: Any) -> Any:
     if isinstance(pool, SentinelConnectionPool | redis.asyncio.sentinel.SentinelConnectionPool):
         # It gives itself to its connections.
         options = {**pool.connection_kwargs, "max_connections": pool.max_connections}
@@ -64,7 +64,7 @@ def _copied(pool: Any) -> Any:
             check_connection=pool.check_connection,
             **options,
         )
-    return copied(pool)
+    return copy_pool(pool)
 
 
 def guarded_class(

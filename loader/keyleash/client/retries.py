@@ -9,7 +9,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.exceptions import WatchError
 
 
-def has_run(error: Any) -> Any:
+def mark_run(error: Any) -> Any:
     """Return an error, marked as one after which nothing must be sent again."""
     error.has_run = True
     return error
@@ -19,13 +19,13 @@ class FinalError(BaseException):
     """Carries an error past redis-py's Retry, also past one that repeats after any `Exception`."""
 
 
-def sent(error: Any, *, is_exec: bool = False) -> Any:
+def mark_sent(error: Any, *, is_exec: bool = False) -> Any:
     """Return a lost connection or timeout, marked as one that came after a call was sent."""
     error.is_exec = is_exec
-    return has_run(error)
+    return mark_run(error)
 
 
-def unsent(error: Any) -> Any:
+def unmark(error: Any) -> Any:
     """Return an error without the mark of `sent`."""
     error.has_run = False
     return error
@@ -33,7 +33,7 @@ def unsent(error: Any) -> Any:
 
 def closed() -> Any:
     """Return the error of replies that are lost, since another thread or task disconnected."""
-    return sent(RedisConnectionError("the connection was closed before the reply was read"))
+    return mark_sent(RedisConnectionError("the connection was closed before the reply was read"))
 
 
 def is_lost(error: BaseException) -> bool:
@@ -64,7 +64,7 @@ class RetryWrapper:
             raise AttributeError(name)
         return getattr(self.policy, name)
 
-    def _carried(self, error: Exception) -> BaseException:
+    def _wrapped(self, error: Exception) -> BaseException:
         # redis-py would repeat a transaction whose watch is lost without the watch.
         is_final = getattr(error, "has_run", self.is_answered) or isinstance(error, WatchError)
         return FinalError(error) if is_final else error

@@ -15,7 +15,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from keyleash.client.correlation import CorrelationSource, checked
+from keyleash.client.correlation import CorrelationSource, check_source
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
@@ -93,7 +93,7 @@ class Session:
         is_async: bool = False,
         correlation: CorrelationSource | None = None,
     ) -> None:
-        self.correlation = checked(correlation)
+        self.correlation = check_source(correlation)
         self.identity = ""
         self.guard: GuardRecord | None = None
         self.token = token

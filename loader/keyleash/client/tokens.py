@@ -21,12 +21,12 @@ MAX_FILE_BYTES = 4096
 """The part of a token file that is read; a token has at most 160 bytes."""
 
 
-def asked(source: Any) -> Any:
+def call_source(source: Any) -> Any:
     """Return the token of a callable."""
     return source()
 
 
-async def aasked(source: Any) -> Any:
+async def acall_source(source: Any) -> Any:
     """Return the token of a callable, or of a coroutine function."""
     token = source()
     return await token if inspect.isawaitable(token) else token
