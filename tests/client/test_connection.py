@@ -519,6 +519,19 @@ def test_cancelled_tasks_leave_no_reply_to_others(embedded: RealServer) -> None:
     asyncio.run(storm())
 
 
+def test_unwatch_inside_a_transaction_is_denied_and_nothing_runs(leash: Pooled) -> None:
+    """It would be a command of the batch, where it has no effect."""
+    pipe = leash.agent("one").pipeline()
+    pipe.watch("t:a")
+    pipe.multi()
+    pipe.set("t:b", 1)
+    pipe.execute_command("UNWATCH")
+
+    with pytest.raises(keyleash.CommandRefusedError, match="UNWATCH"):
+        pipe.execute()
+    assert leash.admin.get("t:b") is None
+
+
 def test_token_is_shown_by_no_pool_or_client(leash: Pooled) -> None:
     """Their repr has the options of connections."""
     token = leash.issue("one").token
