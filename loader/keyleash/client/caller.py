@@ -83,13 +83,13 @@ class Caller:
     def request(self, call: Call) -> Words:
         """Return the words of a call. They contain the token."""
         session = self.session
-        call.guard = session.guard
+        call.guard = guard = session.guard
         call.replicas = None
-        if session.guard and session.guard.wait_replicas:
-            call.replicas = session.guard_awaiting_replicas(call.commands)
+        if guard and guard.wait_replicas:
+            may_write = call.script or any(map(session.may_write, call.commands))
+            call.replicas = guard if may_write else None
         call.correlation = call.correlation or next_correlation(session.correlation)
         if call.script is not None:
-            call.replicas = session.guard if session.guard and session.guard.wait_replicas else None
             return session.script_request(*call.script, call.correlation)
         if call.mode is None:
             return session.request(call.commands[0], call.correlation)

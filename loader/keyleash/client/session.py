@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -221,8 +221,8 @@ class Session:
             return RightMissingError(self.identity, right, str(error))
         return self._server_error(error)
 
-    def lost_script(self, error: ResponseError) -> NoScriptError | None:
-        """Return an error if the reply to a call says that the server lacks the script.
+    def call_error(self, error: ResponseError) -> ResponseError:
+        """Return the error of a call: a lost script, a denial, or the error itself.
 
         Not for the reply to one command of a batch: the others have run.
         """
@@ -230,20 +230,7 @@ class Session:
         # by one without them. No command that a guard runs has this error.
         if self._knows_functions and str(error) == NOT_FOUND:
             return NoScriptError(str(error))
-        return error if isinstance(error, NoScriptError) else None
-
-    def call_error(self, error: ResponseError) -> ResponseError:
-        """Return the error of a call: a lost script, a denial, or the error itself."""
-        return self.lost_script(error) or self.typed_error(error)
-
-    def guard_awaiting_replicas(
-        self, commands: Iterable[tuple[Argument, ...]]
-    ) -> GuardRecord | None:
-        """Return the guard, if one of *commands* may write and its policy waits for replicas."""
-        guard = self.guard
-        if guard is None or not guard.wait_replicas or not any(map(self.may_write, commands)):
-            return None
-        return guard
+        return error if isinstance(error, NoScriptError) else self.typed_error(error)
 
     def may_write(self, words: tuple[Argument, ...]) -> bool:
         """Return whether a command may write."""
