@@ -300,7 +300,6 @@ def test_pipeline_of_a_modules_helper_goes_through_the_guard(
         lambda r: r.acl_whoami(),
         lambda r: r.config_get("*"),
         lambda r: r.module_load("/tmp/x.so"),  # noqa: S108
-        lambda r: r.sort("t:a", by="u:*"),
         lambda r: r.json().set("t:a", "$", {}),
         lambda r: r.ts().create("t:a"),
         lambda r: r.ft().search("x"),
@@ -331,6 +330,16 @@ def test_command_that_is_not_for_agents_ends_in_the_guards_refusal(
     assert bypassed(sent) == []
     assert client.set("t:a", "x") is True
     assert client.get("t:a") == b"x"
+
+
+def test_sort_by_keys_that_are_not_granted_ends_in_the_guards_denial(
+    agent: Callable[..., Any], sent: list[bytes]
+) -> None:
+    """Its pattern reads other keys than the one that it names."""
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        agent().sort("t:a", by="u:*")
+    assert sent
+    assert bypassed(sent) == []
 
 
 @needs_redis_py_8
