@@ -177,6 +177,7 @@ def test_examples_that_need_no_server_work_after_init(installed: Path, tmp_path:
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.slow
 def test_examples_that_need_a_server_work_on_a_served_one(
     installed: Path, tmp_path: Path, served: str
 ) -> None:

@@ -97,6 +97,7 @@ def at_work(agent: Agent) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "server",
     [*find_server_binaries()] if FACTOR > 1 else [embedded_label()],
