@@ -192,6 +192,20 @@ def test_commands_of_a_batch_share_one_bound(server: RealServer) -> None:
     assert whole.endswith(" item=7")
 
 
+def test_merges_into_a_sparse_sketch_share_the_bound_of_a_batch(server: RealServer) -> None:
+    """Each is written register by register, though neither key is long."""
+    leash = Leash(server)
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    leash.admin.pfadd("doc:sparse", *range(100))
+
+    replies = leash.batch("one", token, "each", *[("PFMERGE", "doc:to", "doc:sparse")] * 100)
+
+    denied = [str(reply).startswith("LEASH WORK_TOO_LARGE") for reply in replies]
+    assert denied.index(True) in range(12, 16)
+    assert all(denied[16:])
+
+
 def test_batch_that_makes_keys_large_is_stopped_in_place(server: RealServer) -> None:
     """Commands that ran have effect, the remaining replies are denials, and the event agrees."""
     leash = Leash(server)

@@ -43,12 +43,6 @@ GROUP_WORK = 60
 CONSUMER_WORK = 40
 """Work of a consumer in the reply of XINFO CONSUMERS."""
 
-MERGE_WORK = 16_000
-"""Work of a PFMERGE in a script: a sparse destination is written register by register."""
-
-ESTIMATE_KEY_WORK = 80
-"""Work of each key of a PFCOUNT in a script."""
-
 EXTENDED_BYTE_WORK = 1 / 400
 """Work of a byte by which a call extends a string."""
 
@@ -62,7 +56,7 @@ UNASKED_READS = 16
 """Number of strings that a batch reads whole before lengths are checked."""
 
 UNASKED_KEYS = 2
-"""Number of keys of an MGET up to which their lengths are not read."""
+"""Number of keys of an MGET or PFCOUNT up to which its work is not estimated."""
 
 DEFAULT_VALUE_BYTES = 64 * 1024 * 1024
 """Default bound on the length that a call may give a string."""
@@ -119,7 +113,9 @@ WORK: Mapping[str, Work] = {
     "BITOP": Work(0.012, "STRLEN", Join.MOST, first=2, last=0),
     "LCS": Work(0.04, "STRLEN", Join.PRODUCT, last=2),
     "MGET": Work(STRING_WORK, "STRLEN", last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
-    **_each("PFCOUNT PFMERGE", Work(50, None, last=0, bound=Bound.KEYS, default=20)),
+    "PFCOUNT": Work(80, None, last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
+    # A sparse destination is written register by register, even from one source.
+    "PFMERGE": Work(8_000, None, last=0, bound=Bound.KEYS),
     # Parts of a value.
     "LRANGE": Work(1.5, "LLEN", bound=Bound.RANGE, place=2),
     **_each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),

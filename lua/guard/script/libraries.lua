@@ -92,7 +92,6 @@ local function run_command(...)
   end
   local name = string.upper(words[1])
   words[1] = name
-  if name == 'PFMERGE' then spend({{ merge_work }}) elseif name == 'PFCOUNT' then spend(count * {{ estimate_key_work }}) end
   local before = ran
   local reply = perform(words)
   -- What the command did, and the bytes of its reply.
