@@ -161,7 +161,7 @@ def run(mode: str, protocol: str, tests: Sequence[str] = ()) -> dict[str, Outcom
     command += ["-p", "no:cacheprovider", "-p", "no:logging", "--no-header", "--timeout", "30"]
     command += ["-m", " and ".join(f"not {name}" for name in MARKERS), "--disable-warnings"]
     # These set a password or reset the server that all tests share.
-    command += ["-k", "not test_auth and not test_reset", "-n", "0" if tests else "2"]
+    command += ["-k", "not test_auth and not test_reset", "-n", "0" if tests else "6"]
     command += ["--protocol", protocol] if protocol else []
     environment = {
         **os.environ,
