@@ -149,14 +149,13 @@ def test_no_colour_where_none_is_wanted(cli: Cli) -> None:
 def test_table_on_a_narrow_terminal_is_not_cut(loaded: Cli) -> None:
     """No column vanishes, and an id can be copied; the terminal breaks the lines."""
     issued = loaded.json("token", "issue", "agent-runner", "--note", "deploy of build 4107")
-    for columns in (80, 60, 40):
-        output = {}
-        for words in (("token", "list"), ("status",), ("audit", "log", "--control")):
-            with on_a_terminal(loaded, *words, columns=columns) as (_, terminal):
-                output[words] = read_all(terminal)
-        assert f"{issued['id']}  agent-runner  live" in output["token", "list"]
-        assert re.search(r"agent-runner +rate.writes +\S+ +0/60 +600 a", output["status",])
-        assert re.search(r"Z  issue +tester +identity=", output["audit", "log", "--control"])
+    output = {}
+    for words in (("token", "list"), ("status",), ("audit", "log", "--control")):
+        with on_a_terminal(loaded, *words, columns=40) as (_, terminal):
+            output[words] = read_all(terminal)
+    assert f"{issued['id']}  agent-runner  live" in output["token", "list"]
+    assert re.search(r"agent-runner +rate.writes +\S+ +0/60 +600 a", output["status",])
+    assert re.search(r"Z  issue +tester +identity=", output["audit", "log", "--control"])
 
 
 def test_actor_is_the_users_name_by_default(loaded: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

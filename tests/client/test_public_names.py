@@ -22,6 +22,7 @@ from support.leash import Leash
 PROGRAM = Path(__file__).with_name("typed_program.py")
 
 
+@pytest.mark.slow
 def test_program_with_public_names_alone_passes_strict_mypy(tmp_path: Path) -> None:
     """Checked as a user would, without the configuration of this repository."""
     pytest.importorskip("mypy")
@@ -37,6 +38,7 @@ def test_results_have_public_names() -> None:
     assert keyleash.types.__all__ == [kind.__name__ for kind in results()]
 
 
+@pytest.mark.slow
 def test_name_that_does_not_exist_fails_in_mypy(tmp_path: Path) -> None:
     """Names that are found when they are used must not hide the wrong ones."""
     pytest.importorskip("mypy")
