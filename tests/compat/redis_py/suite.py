@@ -40,7 +40,7 @@ MARKERS = (
 KINDS = ("tests", "tests/test_asyncio")
 FEW = 20
 """The largest number of unexpected differences that get a second try."""
-BARS = {"sync": 103, "async": 110}
+BARS = {"sync": 105, "async": 114}
 """The largest number of differences."""
 
 
@@ -207,6 +207,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="record the tests that fail raw")
     arguments = parser.parse_args()
     entries = differences()
+    recorded = set() if arguments.record else {*RAW_FAILURES.read_text().splitlines()}
     unexpected: dict[str, Outcome] = {}
     needed, failures = set[tuple[str, str]](), set[str]()
     summary: dict[str, dict[str, str]] = {}
@@ -214,12 +215,13 @@ def main() -> int:
     for protocol in ["2"] if arguments.quick else ["2", ""]:
         guarded = run("guarded", protocol)
         if arguments.quick:
-            recorded = RAW_FAILURES.read_text().splitlines()
-            passing = {test for test in guarded if guarded[test].word != "skipped"} - {*recorded}
+            passing = {test for test in guarded if guarded[test].word != "skipped"}
         else:
             raw = run("raw", protocol)
             passing = {test for test, outcome in raw.items() if outcome.word == "passed"}
             failures |= {test for test, outcome in raw.items() if outcome.word == "failed"}
+        # Some of them pass where a server listens on the default port.
+        passing -= recorded
         for attempt in (1, 2):
             found = differing(guarded, passing)
             covered = {
