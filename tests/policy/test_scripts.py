@@ -137,13 +137,14 @@ def test_bundle_with_another_text_is_a_problem(tmp_path: Path, bundle: str) -> N
 def test_bundle_of_a_library_that_is_not_installed_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = {"queues": Bundle("1.2", {"no_such_library": {"a.lua": ""}})}
+    """The help has the name by which pip finds the library."""
+    known = {"queues": Bundle("1.2", {"no_such_library": {"a.lua": ""}}, "pyqueues")}
     for module in (bundles, scripts):
         monkeypatch.setattr(module, "BUNDLES", known)
     code, message, help = problem_of(document(["queues"]), tmp_path)
 
     assert (code, "no_such_library:a.lua" in message) == ("script-bundle", True)
-    assert help.startswith("install `queues` 1.2")
+    assert help.startswith("install `pyqueues` 1.2")
 
 
 def test_bundles_name_each_digest_once() -> None:

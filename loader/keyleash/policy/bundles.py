@@ -23,10 +23,12 @@ class Bundle:
     Attributes:
         version: The version of the library whose texts have these digests.
         texts: The SHA-1 of each text, by module and attribute, or by package and file.
+        distribution: The name of the library at PyPI, if that of the bundle is another.
     """
 
     version: str
     texts: Mapping[str, Mapping[str, str]]
+    distribution: str | None = None
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -69,6 +71,7 @@ BUNDLES: Mapping[str, Bundle] = {
                 "lua/terminal.lua": "bfc6d12029a9d38e38e6faa8eb61ff89d6fdeb49",
             },
         },
+        distribution="pydocket",
     ),
     "dramatiq": Bundle(
         "2.2.1",
@@ -138,6 +141,7 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
         OperationError (bundle): The library is not installed, or has other texts.
     """
     bundle = BUNDLES[name]
+    library = f"`{bundle.distribution or name}` {bundle.version}"
     for place, digest in bundle.digests.items():
         try:
             text = _text(*place.split(":"))
@@ -145,12 +149,12 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
             raise OperationError(
                 "bundle",
                 f"cannot read `{place}` of the bundle `{name}`: {error}",
-                help=f"install `{name}` {bundle.version} where policies are checked and loaded",
+                help=f"install {library} where policies are checked and loaded",
             ) from None
         if sha1(text, usedforsecurity=False).hexdigest() != digest:
             raise OperationError(
                 "bundle",
-                f"`{place}` has another text than in `{name}` {bundle.version}",
+                f"`{place}` has another text than in {library}",
                 help="install that version, or approve the files of the scripts by `scripts`",
             )
         yield place, text.decode("latin-1")
