@@ -17,6 +17,7 @@ from keyleash.policy import Policy, bundles, parse_policy, scripts
 from keyleash.policy.bundles import BUNDLES, Bundle
 from keyleash.policy.diff import diff_policies
 from keyleash.policy.diff.describe import describe_identities
+from keyleash.policy.lint import lint
 from keyleash.policy.lint.grants import script_builds_keys
 from keyleash.policy.scripts import stored_texts, with_texts
 
@@ -53,7 +54,7 @@ def test_file_is_relative_to_the_folder_of_the_policy(tmp_path: Path) -> None:
     ("text", "code", "message"),
     [
         ("x = 1", "script-unknown-global", "`a.lua:1:1`: an approved script has no global `x`"),
-        ("return\n  (", "script-syntax", "`a.lua:2:4`: unexpected `the end of the text`"),
+        ("return\n  (", "script-syntax", "`a.lua:2:4`: unexpected the end of the text"),
         (None, "script-file", "cannot read `{folder}/a.lua`: no such file or directory"),
     ],
 )
@@ -66,6 +67,36 @@ def test_text_with_a_problem_is_a_problem_of_the_policy(
     found = problem_of(document(["a"], {"a": "a.lua"}), tmp_path)
 
     assert found[:2] == (code, message.format(folder=tmp_path))
+
+
+def test_missing_file_is_reported_with_the_path_that_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path is absolute, and the help says what it is relative to."""
+    monkeypatch.chdir(tmp_path)
+    code, message, help = problem_of(document(["a"], {"a": "../lua/a.lua"}), Path("policies"))
+
+    expected = f"cannot read `{tmp_path}/lua/a.lua`: no such file or directory"
+    assert (code, message) == ("script-file", expected)
+    assert help == "write a path relative to the folder of the policy, or an absolute path"
+
+
+def test_path_in_a_home_folder_is_rejected_with_a_hint(tmp_path: Path) -> None:
+    """No part of a policy is expanded, so that it means the same to all who load it."""
+    assert "`~` is not expanded" in problem_of(document(["a"], {"a": "~/a.lua"}), tmp_path)[2]
+
+
+def test_calls_that_fail_are_found_with_their_reasons(tmp_path: Path) -> None:
+    """A finding says of each call why no grant makes it work."""
+    (tmp_path / "a.lua").write_text("redis.setresp(3)\nredis.call('KEYS', '*')\nredis.call('NO')")
+    found = lint(parsed(document(["a"], {"a": "a.lua"}), tmp_path)).warnings
+
+    (message,) = (item.message for item in found if item.code == "script-cannot-work")
+    assert message == (
+        "the script `a.lua` makes calls that fail: `redis.setresp(3)` at 1:7 (guards run scripts"
+        " under RESP2), `KEYS` at 2:12 (it lists all keys at once; use SCAN), `NO` at 3:12"
+        " (no server that keyleash knows has it)"
+    )
 
 
 def test_unknown_script_of_a_grant_is_a_problem(tmp_path: Path) -> None:

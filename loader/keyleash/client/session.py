@@ -62,7 +62,7 @@ _COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
 _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
 TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
 """The denials after which a callable is asked for another token."""
-NOT_ALLOWABLE = "no policy can allow it; see the denied commands in the reference of commands"
+NOT_ALLOWABLE = "no policy can allow it; docs/reference/commands.md lists the denied commands"
 APPROVE = "add its text to `scripts` of the policy, and its name to `scripts` of a grant"
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 

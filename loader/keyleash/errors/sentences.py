@@ -57,7 +57,7 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.COMMAND_REFUSED: (
         "the command `{command}` is not allowed: {reason}",
-        "see `only` and `except` in the policy, and the reference of commands",
+        "see `only` and `except` in the policy, and docs/reference/commands.md",
     ),
     ReplyCode.CLASS_NOT_GRANTED: (
         "no grant gives `{class}`, which `{command}` needs",

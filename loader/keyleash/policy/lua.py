@@ -119,6 +119,11 @@ class _Token:
     line: int
     column: int
 
+    @property
+    def shown(self) -> str:
+        """The token in a message."""
+        return "the end of the text" if self.kind == "end" else f"`{self.text[:40]}`"
+
 
 @dataclass(frozen=True, slots=True)
 class Sandboxed:
@@ -298,15 +303,15 @@ class _Parser:
 
     def _expect(self, text: str) -> _Token:
         if not self._is(text):
-            raise _syntax(f"`{text}` expected near `{self._next.text[:40]}`", self._next)
+            raise _syntax(f"`{text}` expected near {self._next.shown}", self._next)
         return self._take()
 
     def _unexpected(self) -> LuaError:
-        return _syntax(f"unexpected `{self._next.text[:40]}`", self._next)
+        return _syntax(f"unexpected {self._next.shown}", self._next)
 
     def _name(self) -> _Token:
         if self._next.kind != "name":
-            raise _syntax(f"a name expected near `{self._next.text[:40]}`", self._next)
+            raise _syntax(f"a name expected near {self._next.shown}", self._next)
         return self._take()
 
     def _deeper(self) -> None:
@@ -398,7 +403,7 @@ class _Parser:
             "script-unknown-global",
             f"an approved script has no global `{token.text[:40]}`",
             token,
-            "use local variables, `redis.call`, and the libraries of Lua that the docs list",
+            "use local variables, `redis.call`, and the libraries in docs/reference/scripts.md",
         )
 
     # Statements.
@@ -842,7 +847,7 @@ class _Parser:
         self._emit(",")
         name = self._next
         if name.kind != "name":
-            raise _syntax(f"a name expected near `{name.text[:40]}`", name)
+            raise _syntax(f"a name expected near {name.shown}", name)
         self._at += 1
         self._emit(_quoted(name.text))
         self._hold(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -83,9 +83,13 @@ def quote(text: str) -> str:
 
 def listing(words: Iterable[str], most: int | None = None) -> str:
     """Return words in backticks with commas: the first *most*, and a count of the others."""
-    some = list(words)
-    shown = ", ".join(f"`{word}`" for word in some[:most])
-    return shown if most is None or len(some) <= most else f"{shown} and {len(some) - most} more"
+    return some([f"`{word}`" for word in words], most)
+
+
+def some(texts: Sequence[str], most: int | None = None) -> str:
+    """Return texts with commas: the first *most*, and a count of the others."""
+    shown = ", ".join(texts[:most])
+    return shown if most is None or len(texts) <= most else f"{shown} and {len(texts) - most} more"
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

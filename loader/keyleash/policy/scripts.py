@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -119,7 +120,10 @@ class ScriptReader:
         try:
             source = self._text(node.source)
         except OperationError as error:
-            self._problems.add("script-file", error.message, node.span, "write the path of a file")
+            help = "write a path relative to the folder of the policy, or an absolute path"
+            if node.source.startswith("~"):
+                help += "; `~` is not expanded"
+            self._problems.add("script-file", error.message, node.span, help)
             return
         try:
             yield approved(name, source, node.source, node.span)
@@ -134,7 +138,7 @@ class ScriptReader:
     def _text(self, file: str) -> str:
         if file in self._stored:
             return self._stored[file]
-        return read_bytes(str(self._folder / file)).decode("latin-1")
+        return read_bytes(os.path.abspath(self._folder / file)).decode("latin-1")
 
 
 def approved(name: str, source: str, file: str, span: Span | None = None) -> Script:

@@ -7,14 +7,14 @@ from functools import cache
 from itertools import groupby, islice
 
 from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
-from keyleash.commands.facts import NAMED_ONLY
+from keyleash.commands.facts import NAMED_ONLY, NO_SERVER_HAS
 from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.keysets import KeySet, Segment, Shape, covers, segments_of, shape_of
 from keyleash.policy.lint.findings import Finding
 from keyleash.policy.lua import RESP3
 from keyleash.policy.model import AnySuffix, Grant, Identity, IdentityKind, Pattern, Policy
-from keyleash.policy.problems import listing, quote
+from keyleash.policy.problems import listing, quote, some
 
 
 def bare_wildcard(identity: Identity) -> Iterator[Finding]:
@@ -49,22 +49,33 @@ def script_builds_keys(identity: Identity) -> Iterator[Finding]:
 
 
 def script_cannot_work(identity: Identity) -> Iterator[Finding]:
-    """Find approved scripts that call what no guard runs."""
-    allowed = {spec.name.partition(" ")[0] for spec in load_table() if spec.refused is None}
+    """Find approved scripts whose calls fail whatever the grants."""
     for script in identity.scripts:
-        called = [
-            f"{quote(name)} at {line}:{column}"
+        failing = [
+            f"{quote(name)} at {line}:{column} ({reason})"
             for name, line, column in script.text.places
-            # The server of the policy may have a module that the table lacks.
-            if name == RESP3 or not (name in allowed or "." in name)
+            if (reason := _why_failing(name))
         ]
-        if called:
+        if failing:
             yield Finding(
-                f"the script {quote(script.file)} calls {listing(called, 3)}, which no guard runs",
+                f"the script {quote(script.file)} makes calls that fail: {some(failing, 3)}",
                 script.span,
                 "remove these calls from the script, do not approve it, or accept the finding if"
                 " nothing calls it",
             )
+
+
+def _why_failing(call: str) -> str | None:
+    """Return why a call of a script fails whatever the grants; None if it may work."""
+    if call == RESP3:
+        return "guards run scripts under RESP2"
+    specs = [spec for spec in load_table() if spec.name.partition(" ")[0] == call]
+    if any(spec.refused is None for spec in specs):
+        return None
+    if not specs:
+        # The server of the policy may have a module that the table lacks.
+        return None if "." in call else f"{NO_SERVER_HAS} it"
+    return specs[0].refused
 
 
 def covered_grant(identity: Identity) -> Iterator[Finding]:
