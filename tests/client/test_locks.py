@@ -17,7 +17,7 @@ from redis.exceptions import LockError, LockNotOwnedError
 import keyleash
 from client.alike import Awaited
 from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
-from keyleash.store.keyspace import script_digest
+from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.wire import Transport
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
@@ -172,12 +172,17 @@ def test_release_without_the_class_delete_is_denied(embedded: RealServer) -> Non
         leash.admin.delete("app:lock")
 
 
+@pytest.mark.parametrize(
+    ("names", "scripts"),
+    [(NAMES, []), (NAMES, ["redis-py-lock"]), (SEALED, ["redis-py-lock"])],
+    ids=["commands", "script", "script-sealed"],
+)
 def test_lock_without_a_timeout_whose_release_is_denied_gets_an_expiry(
-    embedded: RealServer,
+    embedded: RealServer, names: Keyspace, scripts: list[str]
 ) -> None:
     """It would stay locked for ever; one that is another's by then stays as it is."""
-    leash = LockLeash(embedded)
-    leash.load(one={"grants": [grant("read", "write", keys="app:*")]})
+    leash = LockLeash(embedded, names)
+    leash.load(one={"grants": [{**grant("read", "write", keys="app:*"), "scripts": scripts}]})
     client = leash.client_of("one")
     lock = client.lock("app:lock")
     lock.acquire()
@@ -186,6 +191,22 @@ def test_lock_without_a_timeout_whose_release_is_denied_gets_an_expiry(
         lock.release()
     assert 0 < client.pttl("app:lock") <= 10_000
     assert client.get("app:lock") is not None
+
+
+@pytest.mark.parametrize("scripts", [[], ["redis-py-lock"]], ids=["commands", "script"])
+def test_lock_without_a_timeout_whose_release_is_over_a_limit_gets_an_expiry(
+    embedded: RealServer, scripts: list[str]
+) -> None:
+    """The limit of deletes leaves the write that sets the expiry."""
+    leash = LockLeash(embedded)
+    leash.load(one={"grants": [{**GRANT, "scripts": scripts}], "budget": {"deletes": "1/day"}})
+    client = leash.client_of("one")
+    client.delete("app:x")
+    lock = client.lock("app:lock")
+    lock.acquire()
+    with pytest.raises(keyleash.BudgetExhaustedError):
+        lock.release()
+    assert 0 < client.pttl("app:lock") <= 10_000
 
 
 def test_lock_on_a_sealed_server_without_its_scripts_is_denied_when_it_is_taken(

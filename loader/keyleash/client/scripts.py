@@ -11,17 +11,15 @@ from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Flow, Plain, Words
 from keyleash.client.roles import upper
-from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
+from keyleash.commands.locks import DENIED_MS, EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.errors import LeashError
 from keyleash.store.records import GuardRecord
 from keyleash.store.wire import Argument, BatchMode, as_bytes
 
 if TYPE_CHECKING:
     from keyleash.client.caller import Caller
+    from keyleash.client.calls import Call
     from keyleash.client.queue import Queue
-
-DENIED_MS = 10_000
-"""The expiry of a lock without one whose release is denied."""
 
 
 class ScriptCall(NamedTuple):
@@ -114,10 +112,24 @@ def send_script(
     ):
         queue.defer(_change_lock(caller, script, is_transaction=is_transaction))
         return
-    if is_known:
+    if script and is_known:
         call.script, call.is_transaction = script, is_transaction
+        if script.digest == RELEASE and not (guard.is_sealed or is_watching):
+            queue.defer(_release(caller, call, script))
+            return
     # The guard denies any other, by the name of the command, and records that.
     yield from queue.add([call])
+
+
+def _release(caller: Caller, call: Call, script: ScriptCall) -> Flow:
+    """Call the approved script that releases a lock; return its reply."""
+    try:
+        reply = yield from caller.reply_to(call)
+    except LeashError:
+        if script.keys and script.arguments:
+            yield from _leave_expiry(caller, script.keys[0], script.arguments[0])
+        raise
+    return [reply] if call.is_transaction else reply
 
 
 def _change_lock(caller: Caller, script: ScriptCall, *, is_transaction: bool) -> Flow:

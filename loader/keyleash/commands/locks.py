@@ -7,3 +7,6 @@ EXTEND = "a4e8783852e6b949f9ef3a97212805108459a890"
 REACQUIRE = "1cac51482acf5858da00f6d685d68f886cd6b6b2"
 
 LOCK_SCRIPTS = frozenset({RELEASE, EXTEND, REACQUIRE})
+
+DENIED_MS = 10_000
+"""The expiry of a lock without one whose release is denied."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
+from keyleash.commands.locks import DENIED_MS, EXTEND, REACQUIRE, RELEASE
 from keyleash.errors import OperationError, Span
 from keyleash.policy.bundles import BUNDLES, bundle_texts
 from keyleash.policy.files import read_bytes
@@ -25,7 +25,11 @@ OF_LOCKS = "redis-py-lock"
 _LOCK_TEXTS = {
     RELEASE: (
         "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end"
-        " redis.call('DEL', KEYS[1]) return 1"
+        " local found = redis.pcall('DEL', KEYS[1])"
+        # Without an expiry it would stay locked for ever.
+        " if type(found) == 'table' then"
+        f" redis.pcall('PEXPIRE', KEYS[1], {DENIED_MS}, 'NX') error(found) end"
+        " return 1"
     ),
     EXTEND: (
         "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end"
