@@ -10,6 +10,7 @@ import pytest
 
 import keyleash
 from client.test_connection import AsyncPooled, Pooled
+from keyleash.errors.sentences import explain
 from support.fences import FencedLeash
 from support.leash import grant
 from support.servers import RealServer, RealServers, find_server_binaries
@@ -43,18 +44,26 @@ def test_keys_is_denied_where_scan_is(leash: Pooled) -> None:
     """Beyond the granted keys, and without the class."""
     leash.load(one=SCANNING, two={"grants": [grant("read", keys="t:*")]})
 
-    with pytest.raises(keyleash.KeyNotGrantedError):
+    with pytest.raises(keyleash.KeyNotGrantedError) as denied:
         leash.agent("one").keys("*")
-    with pytest.raises(keyleash.ClassNotGrantedError):
+    assert explain(denied.value) == (
+        "KEY_NOT_GRANTED: no grant covers all keys of the pattern `*`",
+        "use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*` or"
+        " `KEYS agents:queue:*`",
+    )
+    with pytest.raises(keyleash.ClassNotGrantedError) as lacking:
         leash.agent("two").keys("t:*")
+    assert lacking.value.details["command"] == "KEYS"
 
 
 def test_keys_in_a_transaction_is_denied_with_the_alternative(leash: Pooled) -> None:
-    """It would be several calls there."""
+    """It would be several calls there. It works before."""
     leash.load(one=SCANNING)
 
-    with pytest.raises(keyleash.CommandRefusedError, match="SCAN"):
+    with pytest.raises(keyleash.CommandRefusedError, match="SCAN") as denied:
         leash.agent("one").pipeline().keys("t:*").execute()
+    assert denied.value.details["reason"] == "it is not possible in a batch or transaction"
+    assert denied.value.help == "call it before the transaction, or use SCAN in it"
 
 
 @pytest.mark.parametrize("options", [{}, {"decode_responses": True}], ids=["bytes", "text"])

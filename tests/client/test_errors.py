@@ -405,6 +405,26 @@ def test_refused_command_says_why(one_leash: Leash, command: tuple[str, ...], re
     assert refused.value.details["reason"] == reason
 
 
+def test_denied_pattern_of_sort_is_called_a_pattern(one_leash: Leash) -> None:
+    """It is no key, and a deny rule only may match one that it names."""
+    one_leash.load(one={"grants": [grant("read", keys="t:*")], "deny": [{"keys": ["t:deny:*"]}]})
+    agent = one_leash.agent("one")
+
+    with pytest.raises(keyleash.KeyNotGrantedError) as denied:
+        agent.sort("t:a", by="weight:*")
+    assert explain(denied.value) == (
+        "KEY_NOT_GRANTED: no grant covers all keys of the SORT pattern `weight:*`",
+        "the pattern needs a read grant that covers it and ends in `*`",
+    )
+    with pytest.raises(keyleash.KeyDeniedError) as denied_by_rule:
+        agent.sort("t:a", by="nosort", get=["t:*->name"])
+    message, _ = explain(denied_by_rule.value)
+    assert message == ("KEY_DENIED: a `deny` rule may match a key of the SORT pattern `t:*->name`")
+    with pytest.raises(keyleash.KeyNotGrantedError) as of_a_key:
+        agent.sort("other")
+    assert "the key `other`" in explain(of_a_key.value)[0]
+
+
 @EITHER
 @pytest.mark.parametrize("code", ReplyCode)
 def test_denial_has_the_help_that_the_command_line_shows(leash: Leash, code: ReplyCode) -> None:

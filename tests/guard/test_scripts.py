@@ -13,6 +13,7 @@ import keyleash
 from keyleash.audit import read_denials, read_events
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from keyleash.commands.locks import EXTEND, RELEASE
+from keyleash.errors.sentences import explain
 from keyleash.policy.scripts import stored_texts
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import guard_record, read_active
@@ -340,13 +341,37 @@ def test_doctor_finds_nothing_wrong_with_scripts(embedded: RealServer) -> None:
     assert not {code for code in codes if "script" in code or "guard" in code}, found
 
 
-@pytest.mark.parametrize("keys", ["5", " 1", "-1", "1.5", "x"])
-def test_number_of_keys_that_is_none_is_denied(one_leash: Leash, keys: str) -> None:
-    """A server does not run such a call either."""
+@pytest.mark.parametrize(
+    "arguments",
+    [*([COUNT, keys, "app:n"] for keys in ("5", " 1", "-1", "1.5", "x")), [COUNT], []],
+)
+def test_number_of_keys_that_is_none_is_denied(one_leash: Leash, arguments: list[str]) -> None:
+    """The reason is the error of a server, which does not run such a call either."""
     client = scripted(one_leash, COUNT)
-    with pytest.raises(redis.ResponseError):
-        client.execute_command("EVAL", COUNT, keys, "app:n")
+    with pytest.raises(redis.ResponseError) as raw:
+        one_leash.admin.execute_command("EVAL", *arguments)
+    with pytest.raises(keyleash.CommandRefusedError) as denied:
+        client.execute_command("EVAL", *arguments)
+    assert denied.value.details["reason"] == str(raw.value)
     assert one_leash.admin.get("app:n") is None
+
+
+def test_script_that_is_not_approved_is_denied_with_its_digest(one_leash: ScriptLeash) -> None:
+    """A last newline makes another text, and the help says so."""
+    with pytest.raises(keyleash.CommandRefusedError) as denied:
+        one_leash.redis().eval(COUNT + "\n", 1, "app:n")
+    message, help = explain(denied.value)
+    assert message.endswith(f"no grant approves the script {script_digest(COUNT + chr(10))}")
+    assert "a last newline" in (help or "")
+
+
+@pytest.mark.parametrize("command", ["SCRIPT", "SCRIPT FLUSH", "SCRIPT KILL", "FCALL f 0"])
+def test_command_of_scripts_that_no_policy_allows_is_denied_as_such(
+    one_leash: ScriptLeash, command: str
+) -> None:
+    """An entry of `scripts` would not help."""
+    with pytest.raises(keyleash.CommandRefusedError, match="no policy can allow it"):
+        one_leash.redis().execute_command(*command.split())
 
 
 def test_script_is_charged_for_what_options_of_its_commands_do(one_leash: Leash) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keyleash.client.actions import Flow, Words
+from keyleash.client.reasons import as_command
 from keyleash.client.roles import upper
+from keyleash.errors import LeashError
 
 COUNT = 1000
 """The keys that one SCAN looks at."""
@@ -26,7 +28,10 @@ def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
     cursor: Any = b"0"
     while True:
         # SCAN may list a key twice.
-        cursor, names = yield from scan(("SCAN", cursor, "MATCH", words[1], "COUNT", COUNT))
+        try:
+            cursor, names = yield from scan(("SCAN", cursor, "MATCH", words[1], "COUNT", COUNT))
+        except LeashError as denial:
+            raise as_command(denial, "KEYS") from None
         found |= dict.fromkeys(names)
         if int(cursor) == 0:
             return list(found)

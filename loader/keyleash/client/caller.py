@@ -15,15 +15,14 @@ from keyleash.client.actions import Flow, Pause, Plain, Receive, Send, Words
 from keyleash.client.blocking import pauses
 from keyleash.client.calls import NO_WAIT, Call, Deferred, Pack, RateWait
 from keyleash.client.correlation import next_correlation
+from keyleash.client.reasons import as_command, described
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.resp3 import as_resp3, shape_of
 from keyleash.client.retries import mark_run
-from keyleash.client.roles import Role, role_of, split_words
-from keyleash.client.scripts import unapproved_script
-from keyleash.client.session import Session, counts, unapproved
+from keyleash.client.roles import Role, role_of
+from keyleash.client.session import Session, counts
 from keyleash.client.unsupported import watching_sealed
 from keyleash.errors import (
-    CommandRefusedError,
     GuardLostError,
     LeashError,
     NotReplicatedError,
@@ -113,9 +112,7 @@ class Caller:
         try:
             yield from self.reply_to(self.new_call([("TOUCH", *words[1:])], BatchMode.ALL))
         except LeashError as denial:
-            named = {"command": "WATCH"} if "command" in denial.details else {}
-            details = {name: value for name, value in denial.details.items() if name != "item"}
-            raise denial.with_details({**details, **named}) from None
+            raise as_command(denial, "WATCH") from None
         return (yield Plain(words))
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:
@@ -237,10 +234,13 @@ class Caller:
         if not isinstance(item, ResponseError):
             return self.finished(words, item)
         try:
-            return mark_run(self.session.typed_error(item))
+            found = self.session.typed_error(item)
         except UnknownDenialError as unknown:
             # It must not replace the other replies.
             return mark_run(unknown)
+        if isinstance(found, LeashError):
+            found = described(found, words, BatchMode.EACH)
+        return mark_run(found)
 
     def _reply(self, call: Call, undecoded: bool) -> Flow:
         """Return the reply to a call that was sent; poll, wait and recover as needed."""
@@ -336,23 +336,17 @@ class Caller:
     def _typed(self, call: Call, error: ResponseError) -> ResponseError:
         """Return the typed error of a call; of a batch with the command that caused it."""
         found = self.session.call_error(error)
-        if isinstance(found, CommandRefusedError) and call.mode is None:
-            return self._with_script(call.commands[0], found)
-        item = found.details.get("item") if isinstance(found, LeashError) else None
+        if not (isinstance(found, LeashError) and call.commands):
+            return found
+        item = found.details.get("item")
+        words = call.commands[int(item or 1) - 1]
+        if call.mode is None or item is not None:
+            found = described(found, words, call.mode)
         if item is not None and role_of(call.commands[0][0]) is not Role.SUBSCRIPTION:
-            command = " ".join(str(word) for word in call.commands[int(item) - 1])
+            command = " ".join(str(word) for word in words)
             text = f"Command # {item} ({command[:100]}) of pipeline caused error: {found.args[0]}"
             found.args = (text, *found.args[1:])
         return found
-
-    @staticmethod
-    def _with_script(words: Words, denial: CommandRefusedError) -> CommandRefusedError:
-        """Return the denial of a command; of a script with its digest."""
-        name, *arguments = split_words(words)
-        digest = unapproved_script(name, arguments)
-        # Otherwise the script ran, and one of its commands was denied.
-        is_of_script = role_of(denial.details.get("command", "")) is Role.SCRIPT
-        return unapproved(digest, denial) if digest and is_of_script else denial
 
     def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
         for pause_s in pauses():

@@ -37,14 +37,27 @@ class ScriptCall(NamedTuple):
 
 def script_call_of(name: str, arguments: Sequence[Argument]) -> ScriptCall | None:
     """Return the script that EVAL or EVALSHA calls; None if the call is malformed."""
-    if len(arguments) < 2 or not as_bytes(arguments[1]).isdigit():
+    if problem_of_call(name, arguments) is not None:
         return None
     script, count = arguments[0], int(as_bytes(arguments[1]))
-    if count > len(arguments) - 2:
-        return None
     digest = _digest(script) if name.startswith("EVALSHA") else digest_of(script)
     keys, words = arguments[2 : 2 + count], arguments[2 + count :]
     return ScriptCall(digest, keys, words, is_read_only=name.endswith("_RO"))
+
+
+def problem_of_call(name: str, arguments: Sequence[Argument]) -> str | None:
+    """Return why a server rejects a call of EVAL or EVALSHA; None if it is well formed."""
+    if len(arguments) < 2:
+        return f"wrong number of arguments for '{name.lower()}' command"
+    count = as_bytes(arguments[1])
+    if not count.removeprefix(b"-").isdigit():
+        return "value is not an integer or out of range"
+    if count.startswith(b"-"):
+        return "Number of keys can't be negative"
+    # Longer numbers cost time to read.
+    if len(count) > 9 or int(count) > len(arguments) - 2:
+        return "Number of keys can't be greater than number of args"
+    return None
 
 
 def reply_about(

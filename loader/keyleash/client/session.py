@@ -63,7 +63,10 @@ _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
 TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
 """The denials after which a callable is asked for another token."""
 NOT_ALLOWABLE = "no policy can allow it; docs/reference/commands.md lists the denied commands"
-APPROVE = "add its text to `scripts` of the policy, and its name to `scripts` of a grant"
+APPROVE = (
+    "add its text to `scripts` of the policy, and its name to `scripts` of a grant; every byte"
+    " counts, also a last newline, and a changed text needs `keyleash load`"
+)
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
 
@@ -321,7 +324,7 @@ def counts(command: str | bytes) -> bool:
 
 def unapproved(script: str, denial: CommandRefusedError) -> CommandRefusedError:
     """Return a denial with the digest of the script, and how to approve it."""
-    reason = "no grant of the identity approves the script"
+    reason = f"no grant approves the script {script}"
     details = {"command": "EVALSHA", **denial.details, "script": script, "reason": reason}
     found = CommandRefusedError(details, help=APPROVE)
     found.identity = denial.identity
@@ -347,7 +350,8 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
         reason = "the grants leave out its sub-commands, or none is named"
     elif spec.refused is not None:
         reason = spec.refused
-        help = {CONTAINER: None, SCRIPTS: APPROVE}.get(reason, NOT_ALLOWABLE)
+        is_eval = reason == SCRIPTS and spec.name.startswith("EVAL")
+        help = None if reason == CONTAINER else APPROVE if is_eval else NOT_ALLOWABLE
     elif len(words) == 2 and spec.name.startswith("BITFIELD"):
         reason = "a script would round such an integer"
     elif len(words) == 2 and spec.subscribes:
@@ -355,6 +359,7 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
     elif len(words) == 2 and words[1] in (*spec.refused_if, *spec.patterns):
         beyond = f"with {words[1]} it reaches keys beyond those that it names"
         reason = NEEDS_ALL_KEYS if spec.patterns else beyond
+        help = None if spec.patterns else NOT_ALLOWABLE
     elif len(words) == 2 and spec.name != details["command"]:
         reason = f"a guard does not know `{words[1]}`"
     elif spec.named_only:

@@ -44,10 +44,12 @@ class LeashError(KeyleashError, ResponseError):
         code: The reply code.
         details: The `key=value` pairs of the denial, unescaped; bytes that are not UTF-8 are
             surrogate escapes, and secret parts of tokens are left out.
+        pattern_of: `SORT` or `SCAN` if `key` is a pattern of such a command; empty for a key.
         identity: The identity that made the call; None if it is not known.
     """
 
     code: ReplyCode
+    pattern_of = ""
 
     def __init__(
         self, details: Mapping[str, str] | None = None, *, help: str | None = None
@@ -76,6 +78,7 @@ class LeashError(KeyleashError, ResponseError):
         """Return the same denial with other details."""
         denial = type(self)(details, help=self._help)
         denial.identity = self.identity
+        denial.pattern_of = self.pattern_of
         return denial
 
     @property

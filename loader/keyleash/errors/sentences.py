@@ -109,22 +109,45 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
 }
 
+OF_PATTERNS: dict[tuple[ReplyCode, str], tuple[str, str]] = {
+    (ReplyCode.KEY_NOT_GRANTED, "SCAN"): (
+        "no grant covers all keys of the pattern `{key}`",
+        "use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*` or"
+        " `KEYS agents:queue:*`",
+    ),
+    (ReplyCode.KEY_NOT_GRANTED, "SORT"): (
+        "no grant covers all keys of the SORT pattern `{key}`",
+        "the pattern needs a read grant that covers it and ends in `*`",
+    ),
+    (ReplyCode.KEY_DENIED, "SORT"): (
+        "a `deny` rule may match a key of the SORT pattern `{key}`",
+        "use another pattern, or change the `deny` rules of the identity",
+    ),
+}
+"""The sentences about a denied pattern, by the code and `pattern_of` of the denial."""
+
+
+def _sentence(error: Any) -> tuple[str, str | None]:
+    return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
+
 
 def explain(error: Any) -> tuple[str, str | None]:
     """Return the message, code first, and the help for a denial; neither contains a token."""
-    message = SENTENCES[error.code][0]
+    message = _sentence(error)[0]
     if "reason" not in error.details:
         message = message.removesuffix(": {reason}")
     words = _words_of(error)
     message = message.format_map(words)
     if error.code is ReplyCode.CLASS_NOT_GRANTED and "key" in words:
         message += f", on the key `{words['key']}`"
+    if error.code is ReplyCode.CLASS_NOT_GRANTED and "channel" in words:
+        message += f", on the channel `{words['channel']}`"
     return f"{error.code}: {message}", error.help
 
 
 def help_of(error: Any) -> str | None:
     """Return the help for the code of a denial; it contains no token."""
-    help = SENTENCES[error.code][1]
+    help = _sentence(error)[1]
     if error.code is ReplyCode.SUSPENDED and error.until_ms is not None:
         help = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
     return help and help.format_map(_words_of(error))
