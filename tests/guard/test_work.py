@@ -206,6 +206,20 @@ def test_merges_into_a_sparse_sketch_share_the_bound_of_a_batch(server: RealServ
     assert all(denied[16:])
 
 
+def test_long_pattern_of_sort_is_denied_before_it_is_compared(server: RealServer) -> None:
+    """A grant may cover it or not, and the key may have one element."""
+    leash = Leash(server)
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    leash.admin.rpush("doc:list", "a")
+
+    for beginning in ("doc:", "other:"):
+        denied = leash.call(
+            "one", token, "SORT", "doc:list", "GET", f"{beginning}*{'x' * 1_000_000}"
+        )
+        assert str(denied).startswith("LEASH WORK_TOO_LARGE command=SORT ")
+
+
 def test_batch_that_makes_keys_large_is_stopped_in_place(server: RealServer) -> None:
     """Commands that ran have effect, the remaining replies are denials, and the event agrees."""
     leash = Leash(server)

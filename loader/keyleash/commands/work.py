@@ -28,6 +28,9 @@ QUESTION_WORK = 25
 LOOKUP_WORK = 10
 """Work of a key that a pattern of SORT names, besides its bytes; of a field three times as much."""
 
+PATTERN_WORK = 0.35
+"""Work of a byte of a pattern of SORT, which is compared with grants and deny rules."""
+
 USAGE_WORK = 0.5
 """Work of an element that MEMORY USAGE samples."""
 

@@ -63,7 +63,7 @@ else
   else
     local bits = 0
     while place <= stop do
-      local word = string.upper(string.match(argv[place], '^%Z*'))
+      local word = string.upper(string.match(string.sub(argv[place], 1, 32), '^%Z*'))
       local width = string.match(argv[place + 1] or '', '^%a(%d+)') or 0
       local times, offset = string.match(argv[place + 2] or '', '^(#?)(%d+)')
       if offset and word ~= 'GET' and word ~= 'OVERFLOW' then

@@ -9,6 +9,8 @@ while at < stop do
   local name = word(at)
   if name == 'BY' or name == 'GET' then
     at = at + 1
+    asked = asked + #argv[at] * {{ pattern_work }}
+    if asked > left then return asked, 0 end
     -- The server replaces the first `*` by an element, which may be any text.
     local before, after = string.match(argv[at], '^([^*]*)%*(.*)$')
     if before or name == 'GET' then

@@ -22,14 +22,15 @@ local function weigh(command, argv, base, stop, names, left)
   -- In a batch, the next command follows the last argument.
   local function arg(at) return at <= stop and argv[at] or '' end
 
+  -- Servers accept no longer number where one bounds the work.
   local function number(at)
-    local found = tonumber(arg(at))
+    local found = #arg(at) < 512 and tonumber(arg(at))
     -- NaN is no number to a server.
     return found == found and found or nil
   end
 
-  -- A word as a server compares it: in any case, up to a NUL byte.
-  local function word(at) return string.upper(string.match(arg(at), '^%Z*')) end
+  -- A word as a server compares it: in any case, up to a NUL byte. All option words are short.
+  local function word(at) return string.upper(string.match(string.sub(arg(at), 1, 32), '^%Z*')) end
 
   -- The largest number behind an option, and the place behind its last occurrence.
   local function option(name, from)

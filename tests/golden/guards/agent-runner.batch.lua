@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 179208020085319 then code = 'POLICY_STALE' break end
+if stamp ~= 74989834581701 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -82,10 +82,10 @@ local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 100
 local function arg(at) return at <= stop and argv[at] or '' end
 local function number(at)
-local found = tonumber(arg(at))
+local found = #arg(at) < 512 and tonumber(arg(at))
 return found == found and found or nil
 end
-local function word(at) return string.upper(string.match(arg(at), '^%Z*')) end
+local function word(at) return string.upper(string.match(string.sub(arg(at), 1, 32), '^%Z*')) end
 local function option(name, from)
 local most, found
 for at = from, stop do
@@ -289,6 +289,8 @@ while at < stop do
 local name = word(at)
 if name == 'BY' or name == 'GET' then
 at = at + 1
+asked = asked + #argv[at] * 0.35
+if asked > left then return asked, 0 end
 local before, after = string.match(argv[at], '^([^*]*)%*(.*)$')
 if before or name == 'GET' then
 option = name
@@ -945,7 +947,7 @@ bytes = math.floor(bytes / 8) + 1
 else
 local bits = 0
 while place <= stop do
-local word = string.upper(string.match(argv[place], '^%Z*'))
+local word = string.upper(string.match(string.sub(argv[place], 1, 32), '^%Z*'))
 local width = string.match(argv[place + 1] or '', '^%a(%d+)') or 0
 local times, offset = string.match(argv[place + 2] or '', '^(#?)(%d+)')
 if offset and word ~= 'GET' and word ~= 'OVERFLOW' then
