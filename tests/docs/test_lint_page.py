@@ -22,6 +22,8 @@ LUA = re.compile(r"^```lua\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INTRODUCTION = "Accepting a finding"
 SECTIONS = {title: text for title, text in SECTION.findall(PAGE) if title != INTRODUCTION}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+(TAKE,) = LUA.findall((ROOT / "docs" / "reference" / "scripts.md").read_text(encoding="utf-8"))
+STORED = f"{MARK}{json.dumps(['take.lua', TAKE])}\n"
 WHOLE = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES
@@ -78,8 +80,8 @@ def test_bad_example_triggers_its_rule_alone_and_the_good_one_none(
 
 @pytest.mark.parametrize("text", WHOLE)
 def test_complete_policies_in_the_pages_have_no_findings(text: str, table: CommandTable) -> None:
-    """Readers copy these policies."""
-    assert codes_of(text, table) == []
+    """Readers copy these policies, and the script that some name."""
+    assert codes_of(text + STORED, table) == []
 
 
 def test_example_policy_has_no_findings(table: CommandTable) -> None:
