@@ -309,7 +309,15 @@ def test_command_that_affects_later_ones_alone_is_a_usage_error(
     assert instead in result.stderr.partition("help: ")[2]
 
 
-@pytest.mark.parametrize("words", [("FLUSHALL",), ("CONFIG", "GET", "x"), ("SELECT", "1")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("FLUSHALL",),
+        ("CONFIG", "GET", "x"),
+        ("SELECT", "1"),
+        ("COPY", "agents:a", "agents:b", "DB", "1"),
+    ],
+)
 def test_help_for_a_command_that_no_policy_can_allow_says_so(
     loaded: Cli, words: tuple[str, ...]
 ) -> None:

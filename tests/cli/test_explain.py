@@ -235,6 +235,33 @@ def test_can_i_prints_one_line(
     assert (result.stdout, result.exit_code) == (output, exit_code)
 
 
+@pytest.mark.parametrize("question", ["explain", "can-i"])
+def test_argument_that_looks_like_an_option_needs_dashes_before_the_command(
+    offline: Cli, example: Path, question: str
+) -> None:
+    """The help shows where they go."""
+    call = ("agent-reader", "--policy", example, "LRANGE", "k", "0", "-1")
+    result = offline.run(question, *call)
+
+    assert result.exit_code == 2
+    assert "help: put `--` before the command" in result.stderr
+    assert f"{question} … -- COMMAND`" in result.stderr
+
+
+def test_can_i_says_why_a_command_is_not_allowed(offline: Cli, example: Path) -> None:
+    """Of a script with its digest."""
+    asked = ("can-i", "agent-reader", "--policy", example, "--")
+
+    assert offline.run(*asked, "FLUSHALL").stdout == (
+        "no COMMAND_REFUSED command=FLUSHALL: it deletes the keys of all clients; delete those that"
+        " SCAN lists\n"
+    )
+    assert offline.run(*asked, "EVALSHA", "a" * 40, "0").stdout == (
+        f"no COMMAND_REFUSED command=EVALSHA: no grant approves the script {'a' * 40}; a script or"
+        " function may touch any key\n"
+    )
+
+
 LISTED = """\
 version: 1
 identities:

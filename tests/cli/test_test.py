@@ -81,6 +81,25 @@ def test_failed_case_is_one_line(offline: Cli, cases: Path) -> None:
     assert rest[-1].startswith("1 case passed, 3 failed, on the model and an embedded server; ")
 
 
+@pytest.mark.parametrize(
+    ("others", "where"),
+    [
+        ([], "1 case passed, on the model only; "),
+        (
+            ["command: GET k:1, expect: allow"],
+            "2 cases passed, on the model and an embedded server (1 on the model only); ",
+        ),
+    ],
+)
+def test_cases_that_no_guard_decides_are_counted(
+    offline: Cli, cases: Path, others: list[str], where: str
+) -> None:
+    """A server is named only if a case ran on it."""
+    write(cases, "command: INFO, expect: allow", *others)
+
+    assert offline.ok("test", cases).splitlines()[-1].startswith(where)
+
+
 def test_sizes_of_a_call_can_be_expected(offline: Cli, cases: Path) -> None:
     """Model and guard agree on the sizes of a call."""
     policy = cases.with_name("policy.yaml")

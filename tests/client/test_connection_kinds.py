@@ -179,6 +179,22 @@ def test_connection_of_a_sentinel_is_guarded(kind: Kind, tmp_path: Path) -> None
         require_guarded(kind.client(agent.connection_pool))
 
 
+@pytest.mark.parametrize("module", [keyleash, keyleash.asyncio], ids=["sync", "asyncio"])
+def test_class_of_guarded_connections_is_no_base_of_another(module: Any) -> None:
+    """Each has one token."""
+    token = f"kl_one_{'A' * 32}"
+    guarded = module.connection_class(token)
+
+    with pytest.raises(TypeError, match="have a token already"):
+        module.connection_class(token, guarded)
+
+
+def test_empty_token_is_reported_as_empty() -> None:
+    """Often it is the value of a variable that is not set."""
+    with pytest.raises(keyleash.TokenUnknownError, match="the token is empty"):
+        keyleash.Redis(token="")
+
+
 def test_blocking_pool_lends_its_connections_in_turn(leash: Leash) -> None:
     """Each caller reads its own replies, though there are more callers than connections."""
     pool = keyleash.pool(

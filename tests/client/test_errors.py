@@ -425,6 +425,21 @@ def test_denied_pattern_of_sort_is_called_a_pattern(one_leash: Leash) -> None:
     assert "the key `other`" in explain(of_a_key.value)[0]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [lambda agent: agent.publish("t:c", "x"), lambda agent: agent.pubsub().subscribe("t:c")],
+    ids=["PUBLISH", "SUBSCRIBE"],
+)
+def test_denial_of_a_channel_class_names_the_channel(
+    one_leash: Leash, call: Callable[[Any], Any]
+) -> None:
+    """As that of other classes names the key, if a grant has it."""
+    one_leash.load(one=READER)
+    with pytest.raises(keyleash.ClassNotGrantedError) as denied:
+        call(one_leash.agent("one"))
+    assert explain(denied.value)[0].endswith("needs, on the channel `t:c`")
+
+
 @EITHER
 @pytest.mark.parametrize("code", ReplyCode)
 def test_denial_has_the_help_that_the_command_line_shows(leash: Leash, code: ReplyCode) -> None:

@@ -165,6 +165,19 @@ def test_bundle_with_another_text_is_a_problem(tmp_path: Path, bundle: str) -> N
     assert message == "`queues_of_tests:b.lua` has another text than in `queues` 1.2"
 
 
+def test_bundle_of_another_version_is_reported_with_the_installed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that the installed version lacks is not a library that is missing."""
+    known = {"pytest": Bundle("0.1", {"pytest.scripts": {"TEXT": ""}})}
+    for module in (bundles, scripts):
+        monkeypatch.setattr(module, "BUNDLES", known)
+    _, message, help = problem_of(document(["pytest"]), tmp_path)
+
+    assert message.endswith(f"; version {pytest.__version__} is installed")
+    assert help.startswith("install `pytest` 0.1")
+
+
 def test_bundle_of_a_library_that_is_not_installed_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from keyleash.cli.render.explain import listing_lines
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, read_text
 from keyleash.errors import OperationError, UsageError
-from keyleash.evaluate.describe import denial_text
+from keyleash.evaluate.describe import denial_text, reasons
 
 if TYPE_CHECKING:
     from keyleash.api import Policy
@@ -100,7 +100,7 @@ def can_i(
 ) -> int:
     """Check whether IDENTITY may run COMMAND.
 
-    Prints `yes`, or `no` and the code of the denial. As with `explain`, nothing is run; exits with
+    Prints `yes`, or `no` and the denial. As with `explain`, nothing is run; exits with
     0 for yes, 1 for no, and another code if it could not be evaluated. --list shows the grants of
     IDENTITY with the commands that each allows, its denied keys and its limits; it exits with 1 if
     every call is denied at present.
@@ -117,7 +117,8 @@ def can_i(
     elif found.allowed:
         click.echo("yes")
     else:
-        click.echo(f"no {denial_text(found.decision)}")
+        why = reasons(found.decision)
+        click.echo(f"no {denial_text(found.decision)}" + (f": {why}" if why else ""))
     return 0 if found.allowed else FAILED
 
 

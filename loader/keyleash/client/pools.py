@@ -75,7 +75,12 @@ def guarded_class(
     Args:
         mixin: `Guarded` or `AsyncGuarded`.
         base: A connection class of redis-py, of the same kind.
+
+    Raises:
+        TypeError: *base* is guarded already.
     """
+    if issubclass(base, Guarding):
+        raise TypeError("base is a class of guarded connections, which have a token already")
     is_async = mixin is AsyncGuarded
     known = {
         "session": Session(token, is_async=is_async, correlation=correlation),

@@ -157,6 +157,13 @@ def denial_text(decision: Decision) -> str:
     return without_tokens(" ".join([str(decision.code), *details]))
 
 
+def reasons(decision: Decision) -> str:
+    """Return why a command is not allowed; empty for other denials."""
+    why = [step.why for step in decision.trace if isinstance(step, CommandStep) and step.code]
+    notes = [step.note for step in decision.trace if why and isinstance(step, ConnectionStep)]
+    return "; ".join([*notes, *why])
+
+
 def text_at(span: Span, lines: Sequence[str]) -> str:
     """Return the text of a line of the document, without indentation."""
     return lines[span.line - 1].strip() if span.line <= len(lines) else ""

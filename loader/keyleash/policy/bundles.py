@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -141,23 +142,32 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
         OperationError (bundle): The library is not installed, or has other texts.
     """
     bundle = BUNDLES[name]
-    library = f"`{bundle.distribution or name}` {bundle.version}"
+    distribution = bundle.distribution or name
+    library, found = f"`{distribution}` {bundle.version}", _found(distribution)
     for place, digest in bundle.digests.items():
         try:
             text = _text(*place.split(":"))
         except (ImportError, AttributeError, OSError) as error:
             raise OperationError(
                 "bundle",
-                f"cannot read `{place}` of the bundle `{name}`: {error}",
+                f"cannot read `{place}` of the bundle `{name}`: {error}{found}",
                 help=f"install {library} where policies are checked and loaded",
             ) from None
         if sha1(text, usedforsecurity=False).hexdigest() != digest:
             raise OperationError(
                 "bundle",
-                f"`{place}` has another text than in {library}",
-                help="install that version, or approve the files of the scripts by `scripts`",
+                f"`{place}` has another text than in {library}{found}",
+                help="install that version or one with the same texts, or approve the files of the"
+                " scripts by `scripts`",
             )
         yield place, text.decode("latin-1")
+
+
+def _found(distribution: str) -> str:
+    try:
+        return f"; version {version(distribution)} is installed"
+    except PackageNotFoundError:
+        return ""
 
 
 def _text(module: str, name: str) -> bytes:

@@ -107,6 +107,8 @@ def reject_tokens(**texts: str | None) -> None:
 
 def hint_of(token: str) -> str | None:
     """Return what to do about a text that is no token, if it shows what it is."""
+    if not token:
+        return "the token is empty; set it, or issue one with `keyleash token issue`"
     if _ID_SHAPE.fullmatch(token):
         return "this is a token id, which only names a token; pass the token itself"
     if token != token.strip():

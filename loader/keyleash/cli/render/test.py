@@ -52,6 +52,10 @@ def summary(report: TestReport) -> str:
         parts.append(f"{failed} failed")
     if disagreed := report.count(Verdict.DISAGREED):
         parts.append(f"{disagreed} with a disagreement: please report it")
-    where = f"the model and {report.server}" if report.server else "the model only"
+    alone = sum(outcome.guard is None for _, outcome in report.outcomes)
+    where = "the model only"
+    if report.server and alone < len(report.outcomes):
+        where = f"the model and {report.server}"
+        where += f" ({alone} on the model only)" if alone else ""
     patterns = f"{report.covered} of {counted(report.total, 'pattern')}"
     return f"{', '.join(parts)}, on {where}; coverage {report.percent:.0f} % ({patterns})"
