@@ -484,6 +484,21 @@ def test_half_read_replies_are_not_read_by_the_next_user(embedded: RealServer) -
         assert agent.get("t:b") == b"b"
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_connection_that_was_left_subscribed_is_not_handed_out(
+    leash: Pooled, protocol: int
+) -> None:
+    """A message is no reply to the next user's command, and no error either."""
+    leash.load(one={"grants": [*BROAD["grants"], {"allow": ["subscribe"], "channels": ["ev:*"]}]})
+    agent = leash.agent("one", protocol=protocol)
+    agent.set("t:a", 1)
+
+    for _ in range(20):
+        agent.execute_command("SUBSCRIBE", "ev:a")
+        leash.admin.publish("ev:a", "message")
+        assert agent.get("t:a") == b"1"
+
+
 def test_cancelled_tasks_leave_no_reply_to_others(embedded: RealServer) -> None:
     """Each reads the value of its own key, whatever was cancelled on its connection before."""
     leash = Pooled(embedded)

@@ -81,7 +81,7 @@ def pool(
     require_kind("pool_class", pool_class, redis.asyncio.ConnectionPool)
     reject_options(options)
     # asyncio's `from_url` takes the class of `rediss:` and `unix:` in place of a given one.
-    options = {"protocol": 2, **options, **redis.asyncio.connection.parse_url(url)}
+    options = {**options, **redis.asyncio.connection.parse_url(url)}
     base = options.pop("connection_class", redis.asyncio.Connection)
     guarded: Any = connection_class(token, base, wait=wait, correlation=correlation)
     return pool_class(connection_class=guarded, **options)

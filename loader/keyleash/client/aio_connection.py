@@ -103,9 +103,14 @@ class AsyncGuarded(Guarding):
         """Return whether anything is left to be read, which the next user must not get.
 
         Of a connection with subscriptions, also check these if it is time.
+
+        Raises:
+            ConnectionError: a pool asks, which would hand out a connection with subscriptions.
         """
         above: Any = super()
         subscriptions = self._dialogue.subscriptions
+        if not (args or options):
+            self._require_unsubscribed()
         if self._dialogue.due or not subscriptions.active:
             return self._dialogue.is_open or await above.can_read(*args, **options)
         (timeout_s,) = args or options.values() or (0,)
@@ -118,7 +123,13 @@ class AsyncGuarded(Guarding):
     async def can_read_destructive(self, *args: Any, **options: Any) -> bool:
         """Return the same; older pools ask for it."""
         above: Any = super()
+        self._require_unsubscribed()
         return self._dialogue.is_open or await above.can_read_destructive(*args, **options)
+
+    def _require_unsubscribed(self) -> None:
+        if self._dialogue.subscriptions.active:
+            # A pool then connects again, and the next user gets no messages as replies.
+            raise RedisConnectionError("the connection has subscriptions")
 
     async def send_command(self, *args: Any, **options: Any) -> None:
         """Send a command through the guard, or hold it back for EXEC.
