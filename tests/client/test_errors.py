@@ -433,11 +433,12 @@ def test_denied_pattern_of_sort_is_called_a_pattern(one_leash: Leash) -> None:
 def test_denial_of_a_channel_class_names_the_channel(
     one_leash: Leash, call: Callable[[Any], Any]
 ) -> None:
-    """As that of other classes names the key, if a grant has it."""
+    """As that of other classes names the key; a subscription has no number in a batch."""
     one_leash.load(one=READER)
     with pytest.raises(keyleash.ClassNotGrantedError) as denied:
         call(one_leash.agent("one"))
     assert explain(denied.value)[0].endswith("needs, on the channel `t:c`")
+    assert "item" not in denied.value.details
 
 
 @EITHER

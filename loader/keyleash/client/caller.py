@@ -342,7 +342,9 @@ class Caller:
         words = call.commands[int(item or 1) - 1]
         if call.mode is None or item is not None:
             found = described(found, words, call.mode)
-        if item is not None and role_of(call.commands[0][0]) is not Role.SUBSCRIPTION:
+        if item is not None and role_of(words[0]) is Role.SUBSCRIPTION:
+            return as_command(found, words[0])
+        if item is not None:
             command = " ".join(str(word) for word in words)
             text = f"Command # {item} ({command[:100]}) of pipeline caused error: {found.args[0]}"
             found.args = (text, *found.args[1:])
