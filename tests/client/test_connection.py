@@ -557,6 +557,16 @@ def test_token_is_shown_by_no_pool_or_client(leash: Pooled) -> None:
 
 
 @needs_redis_py_8
+@pytest.mark.parametrize("kind", [keyleash.Redis, keyleash.asyncio.Redis])
+def test_monitor_and_push_handlers_are_denied_with_their_reason(kind: Any) -> None:
+    """When they are made, not when nothing comes."""
+    client = kind(token="kl_one_x")
+    with pytest.raises(keyleash.CommandRefusedError, match="commands of all clients"):
+        client.monitor()
+    with pytest.raises(keyleash.CommandRefusedError, match="no push messages"):
+        client.pubsub(push_handler_func=print)
+
+
 def test_client_side_cache_is_denied_with_its_reason(embedded: RealServer) -> None:
     """By the pool's maker, and by a pool that was given the class."""
     leash = Pooled(embedded)
@@ -690,6 +700,7 @@ def test_transaction_that_is_left_open_does_not_reach_the_next_user(
     agent.execute_command("MULTI")
     assert agent.set("t:a", 1) is True
     assert leash.admin.get("t:a") == b"1"
+    (agent.aclose if isinstance(agent, Awaited) else agent.close)()
 
 
 def test_pipeline_that_another_thread_disconnects_is_not_sent_again(one_leash: Leash) -> None:

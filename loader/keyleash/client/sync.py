@@ -20,7 +20,12 @@ from keyleash.client.correlation import CorrelationSource
 from keyleash.client.pools import guarded_class, guarded_pool
 from keyleash.client.session import Session
 from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import reject_options, require_kind
+from keyleash.client.unsupported import (
+    monitoring,
+    push_handler,
+    reject_options,
+    require_kind,
+)
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
@@ -285,6 +290,22 @@ class Redis(redis.Redis):
     def client(self) -> Self:
         """Return a client with the same token and its own connection."""
         return type(self)(connection_pool=self.connection_pool, single_connection_client=True)
+
+    def pubsub(self, **options: Any) -> redis.client.PubSub:
+        """Return redis-py's PubSub, over a guarded connection.
+
+        Raises:
+            CommandRefusedError: a handler of push messages is given.
+        """
+        if options.get("push_handler_func") is not None:
+            raise push_handler()
+        above: Any = super()
+        pubsub: redis.client.PubSub = above.pubsub(**options)
+        return pubsub
+
+    def monitor(self) -> Any:
+        """Raise CommandRefusedError: MONITOR shows the commands of all clients."""
+        raise monitoring()
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         """Return a pipeline like redis-py's, whose calls go through the guard.

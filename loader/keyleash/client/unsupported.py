@@ -102,6 +102,24 @@ def caching() -> CommandRefusedError:
     )
 
 
+def push_handler() -> CommandRefusedError:
+    """Return the denial of a handler of push messages."""
+    return refused(
+        "SUBSCRIBE",
+        "a guarded connection speaks RESP2, which has no push messages",
+        "give handlers to `subscribe`, or read with `get_message`",
+    )
+
+
+def monitoring() -> CommandRefusedError:
+    """Return the denial of MONITOR."""
+    return refused(
+        "MONITOR",
+        "it shows the commands of all clients",
+        "use `keyleash audit follow`",
+    )
+
+
 def subscription_in_pipeline(command: str) -> CommandRefusedError:
     """Return the denial of a subscription within a pipeline or transaction."""
     return refused(
