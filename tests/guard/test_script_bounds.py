@@ -82,6 +82,21 @@ def test_read_only_script_cannot_write(leash: ScriptLeash) -> None:
     assert leash.recorded() == []
 
 
+def test_script_with_the_flag_no_writes_cannot_write(leash: ScriptLeash) -> None:
+    """Called by EVAL, with the error of a raw connection; one that only reads runs."""
+    for flags in ("no-writes", "allow-stale,no-writes"):
+        line = f"#!lua flags={flags}\n"
+        client = scripted(leash, line + COUNT)
+        for caller in (leash.admin, client):
+            with pytest.raises(redis.ResponseError, match="Write commands are not allowed from"):
+                caller.eval(line + COUNT, 1, "app:n")
+        assert leash.admin.get(f"{leash.keyspace.vault}app:n") is None
+        client = scripted(leash, line + PEEK)
+        assert client.eval(line + PEEK, 1, "app:n") is None
+    client = scripted(leash, "#!lua flags=no-cluster\n" + COUNT)
+    assert client.eval("#!lua flags=no-cluster\n" + COUNT, 1, "app:n") == 1
+
+
 @pytest.mark.parametrize("command", ["'PFCOUNT'", "'SORT'", "'SET', KEYS[1]", "'PUBLISH', 'a'"])
 def test_read_only_script_has_the_errors_of_a_raw_one(server: RealServer, command: str) -> None:
     """Also for commands that may write, or that replicas get."""

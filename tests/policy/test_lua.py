@@ -86,6 +86,10 @@ def test_text_for_the_sandbox_does_what_the_text_does(text: str) -> None:
 
 BAD = {
     "end": ("script-syntax", 1, 1),
+    "#!lua flags=no-write\n": ("script-syntax", 1, 1),
+    "#!lua flags=no-writes,,x flags=\n": ("script-syntax", 1, 1),
+    "#!js flags=no-writes\n": ("script-syntax", 1, 1),
+    "#!lua flags=no-writes": ("script-syntax", 1, 1),
     "return 1\nend": ("script-syntax", 2, 1),
     "if x then": ("script-unknown-global", 1, 4),
     "return 1 return 2": ("script-syntax", 1, 10),

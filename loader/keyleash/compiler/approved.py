@@ -44,6 +44,7 @@ def _plan(guard: Guard, script: Script, table: CommandTable) -> ScriptPlan:
         deletes=Counter.DELETES in counters,
         mutates=any(spec.mutates for spec in called)
         or not counters.isdisjoint((Counter.WRITES, Counter.DELETES)),
+        only_reads=script.text.only_reads,
     )
 
 

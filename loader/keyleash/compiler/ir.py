@@ -243,6 +243,7 @@ class ScriptPlan:
         code: A Lua function, which the sandbox calls.
         reads, writes, deletes: Whether limits count a call as one of that class.
         mutates: Whether it may change anything.
+        only_reads: Whether its writes are errors.
     """
 
     name: str
@@ -252,6 +253,7 @@ class ScriptPlan:
     writes: bool
     deletes: bool
     mutates: bool
+    only_reads: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,11 @@ TICK, TICKS, JOIN, METHOD, BASE, LEFT = "__t", "__v", "__c", "__m", "__b", "__l"
 `a .. b`; `a:name()`; a value whose member is read; the left side of a comparison."""
 OWN = (TICK, TICKS, JOIN, METHOD, BASE, LEFT)
 
+FLAGS = frozenset(
+    {"no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"}
+)
+"""The flags in the first line of a text. The sandbox knows `no-writes`; the others are a server's."""
+
 RESP3 = "redis.setresp(3)"
 """A call that fails: guards run scripts under RESP2."""
 
@@ -136,6 +141,7 @@ class Sandboxed:
         places: The first call of each command that it names, as name, line and column; also of
             `redis.setresp(3)`.
         built_keys: The places where a key's name may be put together, as line and column.
+        only_reads: Whether its writes are errors, as its flag `no-writes` says.
     """
 
     body: str
@@ -143,6 +149,7 @@ class Sandboxed:
     commands: frozenset[str] | None
     places: tuple[tuple[str, int, int], ...]
     built_keys: tuple[tuple[int, int], ...]
+    only_reads: bool
 
 
 def sandboxed(text: bytes) -> Sandboxed:
@@ -158,7 +165,23 @@ def sandboxed(text: bytes) -> Sandboxed:
             _Token("", "", 1, 1),
             "split it",
         )
-    return _Parser(text.decode("latin-1")).chunk()
+    decoded = text.decode("latin-1")
+    flags = _flags(decoded) if decoded.startswith("#!") else frozenset()
+    return _Parser(decoded).chunk(only_reads="no-writes" in flags)
+
+
+def _flags(text: str) -> frozenset[str]:
+    """Return the flags of the first line of a text."""
+    line, end, _ = text.partition("\n")
+    here = _Token("", line, 1, 1)
+    engine, *options = line.split() if end else ("",)
+    if engine != "#!lua":
+        raise _syntax("a first line that begins with `#!` has to name the engine `lua`", here)
+    lists = [option[6:] for option in options if option.startswith("flags=")]
+    flags = frozenset(flag for item in lists if item for flag in item.split(","))
+    if unknown := flags - FLAGS:
+        raise _syntax(f"unknown flag `{min(unknown)[:40]}` of the script", here)
+    return flags
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -265,7 +288,7 @@ class _Parser:
         self._built: list[tuple[int, int]] = []
         self._made: set[str] = set()
 
-    def chunk(self) -> Sandboxed:
+    def chunk(self, *, only_reads: bool) -> Sandboxed:
         self._block()
         if self._next.kind != "end":
             raise self._unexpected()
@@ -275,6 +298,7 @@ class _Parser:
             commands=None if self._commands is None else frozenset(self._commands),
             places=tuple((name, *place) for name, place in self._places.items()),
             built_keys=tuple(self._built),
+            only_reads=only_reads,
         )
 
     # Tokens.

@@ -1,7 +1,7 @@
 -- check_script: find the approved script, and check the declared keys: any grant on them is enough.
 -- in:  digest, keys, argv, sequence, token_id, correlation
 -- out: code, detail, value, key   set if the call is denied
---      script, reads, writes, deletes, recorded, walked, first, last, stop
+--      script, reads, writes, deletes, recorded, only_reads, walked, first, last, stop
 --% with batch = true, limits = []
 --% include "authorize/batch_locals.lua"
 --% endwith
@@ -13,6 +13,9 @@ if false then
 --% for script in scripts
 elseif digest == {{ script.digest }} then
   script, reads, writes, deletes, recorded = {{ script.name }}, {{ script.reads }}, {{ script.writes }}, {{ script.deletes }}, {{ script.mutates }}
+--% if script.only_reads
+  only_reads = 1
+--% endif
 --% endfor
 else
   code, detail, value = 'COMMAND_REFUSED', 'script', digest
