@@ -190,6 +190,22 @@ def test_script_that_a_server_does_not_compile_is_named(
     assert read_active(leash.store) is None
 
 
+def test_bounds_of_a_script_are_named_with_their_limit(one_leash: ScriptLeash) -> None:
+    """The 501st key with before-images, and the 1,001st command."""
+    write = "for n = 1, ARGV[1] do redis.call('SET', KEYS[1] .. n, n) end"
+    client = scripted(one_leash, write, audit={"before_images": {"max_bytes": "1kb"}})
+    with pytest.raises(keyleash.ArgsTooManyError) as denied:
+        client.eval(write, 1, "app:", 501)
+    assert {"keys": "501", "limit": "500"}.items() <= denied.value.details.items()
+    assert "fewer keys" in (denied.value.help or "")
+    touch = "for n = 1, ARGV[1] do redis.call('EXISTS', KEYS[1]) end"
+    client = scripted(one_leash, touch)
+    with pytest.raises(keyleash.ArgsTooManyError) as denied:
+        client.eval(touch, 1, "app:", 1001)
+    assert {"commands": "1001", "limit": "1000"}.items() <= denied.value.details.items()
+    assert "fewer commands" in (denied.value.help or "")
+
+
 COSTLY = {
     "digits": (1000, "string.format('%.99f', 1e308)"),
     "digits of a text": (1000, "string.format('%f', '1e308')"),

@@ -177,7 +177,7 @@ class KeysMismatchError(LeashError):
 
 
 class ArgsTooManyError(LeashError):
-    """The call has more arguments than Lua can pass on."""
+    """The call has more arguments, commands or changed keys than a guard can handle."""
 
     code = ReplyCode.ARGS_TOO_MANY
 

@@ -131,6 +131,27 @@ def _sentence(error: Any) -> tuple[str, str | None]:
     return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
 
 
+_TOO_MANY = {
+    "commands": (
+        "the call has too many commands: {commands}",
+        "make several calls with fewer commands",
+    ),
+    "keys": (
+        "the script changes too many keys with before-images: {keys}",
+        "make several calls that change fewer keys",
+    ),
+}
+"""The same for what else ARGS_TOO_MANY counts, by the name of the detail."""
+
+
+def _sentence(error: Any) -> tuple[str, str | None]:
+    if error.code is ReplyCode.ARGS_TOO_MANY:
+        for counted, sentence in _TOO_MANY.items():
+            if counted in error.details:
+                return sentence
+    return SENTENCES[error.code]
+
+
 def explain(error: Any) -> tuple[str, str | None]:
     """Return the message, code first, and the help for a denial; neither contains a token."""
     message = _sentence(error)[0]

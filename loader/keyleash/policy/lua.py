@@ -45,9 +45,7 @@ TICK, TICKS, JOIN, METHOD, BASE, LEFT = "__t", "__v", "__c", "__m", "__b", "__l"
 `a .. b`; `a:name()`; a value whose member is read; the left side of a comparison."""
 OWN = (TICK, TICKS, JOIN, METHOD, BASE, LEFT)
 
-FLAGS = frozenset(
-    {"no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"}
-)
+FLAGS = frozenset({"no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"})
 """The flags in the first line of a text. The sandbox knows `no-writes`; the others are a server's."""
 
 RESP3 = "redis.setresp(3)"

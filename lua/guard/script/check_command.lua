@@ -21,8 +21,8 @@ local function perform(argv)
   local i = n
 --% with batch = true, limits = [], waiting = false
   repeat
-    if n > {{ max_batch_commands }} then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
-    if stop > {{ max_arguments }} then code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop .. '' break end
+    if n > {{ max_batch_commands }} then code, detail, value, amount = 'ARGS_TOO_MANY', 'commands', n .. '', ' limit={{ max_batch_commands }}' break end
+    if stop > {{ max_arguments }} then code, detail, value, amount = 'ARGS_TOO_MANY', 'arguments', stop .. '', ' limit={{ max_arguments }}' break end
 --% include "authorize/command_locals.lua"
     repeat
 --% include "authorize.lua"
@@ -39,7 +39,7 @@ local function perform(argv)
 --% endif
 --% if images
     if recorded and #imaged + (last - first) / step >= {{ max_images }} then
-      code, detail, value = 'WORK_TOO_LARGE', 'command', command
+      code, detail, value, amount = 'ARGS_TOO_MANY', 'keys', string.format('%.0f', #imaged + (last - first) / step + 1), ' limit={{ max_images }}'
       break
     end
 --% endif
