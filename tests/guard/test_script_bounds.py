@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import redis
 
@@ -231,3 +233,33 @@ def test_costly_calls_use_up_the_work_of_a_script(
     assert client.eval(text, 1, "app:n", rounds) == b"done"
     with pytest.raises(keyleash.WorkTooLargeError):
         client.eval(text, 1, "app:n", 5 * rounds)
+
+
+RAISING = {
+    "text": "local a = 1\n\nerror('why')",
+    "operator": "-- A comment\nlocal a = {}\nlocal b = a.\nx.y",
+    "function": "\nlocal function f(n)\n  return n + {}\nend\nlocal a = f(\n  1) return a",
+    "condition": "local n = 1 while n do\nn = n.x .. 'a'\nend",
+}
+
+
+@pytest.mark.parametrize("text", RAISING.values(), ids=RAISING)
+def test_error_of_a_script_has_the_line_of_its_text(leash: ScriptLeash, text: str) -> None:
+    """As on a raw connection, and never a line of the guard."""
+    client = scripted(leash, text)
+    lines = []
+    for caller in (leash.admin, client):
+        with pytest.raises(redis.ResponseError, match="user_script:") as caught:
+            caller.eval(text, 1, "app:n")
+        lines.append(re.findall(r"user_script:(\d+)", str(caught.value)))
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 2
+
+
+def test_error_table_of_a_script_keeps_its_code(leash: ScriptLeash) -> None:
+    """As on a raw connection."""
+    text = "error({err = 'CUSTOM why'})"
+    client = scripted(leash, text)
+    for caller in (leash.admin, client):
+        with pytest.raises(redis.ResponseError, match="^CUSTOM why"):
+            caller.eval(text, 1, "app:n")

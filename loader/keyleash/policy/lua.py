@@ -235,7 +235,7 @@ def _joined(tokens: list[str]) -> str:
         if (_is_word(before[-1]) and _is_word(token[0])) or before == token == "-":
             parts.append(" ")
         parts.append(token)
-    return "".join(parts).strip()
+    return "".join(parts)
 
 
 def _is_word(character: str) -> bool:
@@ -277,6 +277,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._all = list(_tokens(text))
         self._at = 0
+        self._line = 1
         self._depth = 0
         self._out: list[str] = []
         self._functions = [_Function()]
@@ -314,6 +315,10 @@ class _Parser:
     def _take(self) -> _Token:
         token = self._next
         self._at += 1
+        # Each token stays in its line, so that errors name it.
+        if token.line > self._line:
+            self._emit("\n" * (token.line - self._line))
+            self._line = token.line
         self._emit(_quoted(token.text) if token.kind == "string" else token.text)
         return token
 
@@ -454,7 +459,6 @@ class _Parser:
 
     def _statements(self) -> None:
         while not self._is("end", "else", "elseif", "until") and self._next.kind != "end":
-            self._out.append("\n")
             if self._is("return", "break"):
                 self._last()
                 return
