@@ -10,6 +10,7 @@ import redis
 import keyleash
 from keyleash.audit import read_denials
 from keyleash.commands.locks import RELEASE
+from keyleash.errors.sentences import explain
 from keyleash.policy import lua
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import read_active
@@ -150,7 +151,8 @@ def test_script_that_used_up_its_work_is_recorded_as_a_denial(
     for _ in range(2):
         with pytest.raises(keyleash.WorkTooLargeError) as denied:
             client.eval(text, 1, "app:n")
-        assert denied.value.details["command"] == "EVALSHA"
+        assert denied.value.details["command"] == "EVAL"
+        assert "one call of the script" in (denied.value.help or "")
         assert int(denied.value.details["work"]) > int(denied.value.details["limit"]) == 250_000
     assert one_leash.admin.get("app:n") == b"left"
     denials = read_denials(one_leash.store, ["one"])
@@ -256,10 +258,26 @@ def test_error_of_a_script_has_the_line_of_its_text(leash: ScriptLeash, text: st
     assert len(lines[0]) == 2
 
 
+def test_denial_in_a_script_names_the_script_and_its_line(leash: ScriptLeash) -> None:
+    """And that what the script wrote before stands."""
+    text = "redis.call('SET', KEYS[1], 1)\nlocal n = redis.call('SET', 'other:x', 1)\nreturn n"
+    client = scripted(leash, text)
+    with pytest.raises(keyleash.KeyNotGrantedError) as denied:
+        client.eval(text, 1, "app:n")
+    assert denied.value.details == {"key": "other:x", "at": "s:2"}
+    assert explain(denied.value)[0].endswith(", at `s:2` of a script; what it wrote before stands")
+    assert client.get("app:n") == b"1"
+    text = "return redis.pcall('SET', 'other:x', 1)"
+    client = scripted(leash, text)
+    with pytest.raises(keyleash.KeyNotGrantedError) as denied:
+        client.eval(text, 1, "app:n")
+    assert denied.value.details == {"key": "other:x", "at": "s"}
+
+
 def test_error_table_of_a_script_keeps_its_code(leash: ScriptLeash) -> None:
     """As on a raw connection."""
     text = "error({err = 'CUSTOM why'})"
     client = scripted(leash, text)
     for caller in (leash.admin, client):
-        with pytest.raises(redis.ResponseError, match="^CUSTOM why"):
+        with pytest.raises(redis.ResponseError, match=r"^CUSTOM why"):
             caller.eval(text, 1, "app:n")

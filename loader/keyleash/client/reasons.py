@@ -35,6 +35,9 @@ def described(denial: LeashError, words: Words, mode: BatchMode | None) -> Leash
             return _replaced(denial, "it is not possible in a batch or transaction", outside)
     if isinstance(denial, ClassNotGrantedError) and name in CHANNELS and arguments:
         return denial.with_details({**denial.details, "channel": _text(arguments[0])})
+    if name.startswith("EVAL") and denial.details.get("command") == "EVALSHA":
+        # The guard knows each call of a script by this name.
+        return denial.with_details({**denial.details, "command": name})
     if name in SCANS:
         denial.pattern_of = "SCAN"
     elif name in PATTERNS and _is_pattern(arguments, denial.key):

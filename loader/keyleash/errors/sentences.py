@@ -127,10 +127,6 @@ OF_PATTERNS: dict[tuple[ReplyCode, str], tuple[str, str]] = {
 """The sentences about a denied pattern, by the code and `pattern_of` of the denial."""
 
 
-def _sentence(error: Any) -> tuple[str, str | None]:
-    return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
-
-
 _TOO_MANY = {
     "commands": (
         "the call has too many commands: {commands}",
@@ -141,15 +137,18 @@ _TOO_MANY = {
         "make several calls that change fewer keys",
     ),
 }
-"""The same for what else ARGS_TOO_MANY counts, by the name of the detail."""
+"""The sentences about what else ARGS_TOO_MANY counts, by the detail."""
 
 
 def _sentence(error: Any) -> tuple[str, str | None]:
+    if error.code is ReplyCode.WORK_TOO_LARGE and error.details.get("command", "")[:4] == "EVAL":
+        help = "do less in one call of the script, or raise `limits: {{work: …}}` in the policy"
+        return SENTENCES[error.code][0], help
     if error.code is ReplyCode.ARGS_TOO_MANY:
         for counted, sentence in _TOO_MANY.items():
             if counted in error.details:
                 return sentence
-    return SENTENCES[error.code]
+    return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
 
 
 def explain(error: Any) -> tuple[str, str | None]:
@@ -163,6 +162,8 @@ def explain(error: Any) -> tuple[str, str | None]:
         message += f", on the key `{words['key']}`"
     if error.code is ReplyCode.CLASS_NOT_GRANTED and "channel" in words:
         message += f", on the channel `{words['channel']}`"
+    if "at" in words:
+        message += f", at `{words['at']}` of a script; what it wrote before stands"
     return f"{error.code}: {message}", error.help
 
 

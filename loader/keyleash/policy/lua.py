@@ -46,7 +46,7 @@ TICK, TICKS, JOIN, METHOD, BASE, LEFT = "__t", "__v", "__c", "__m", "__b", "__l"
 OWN = (TICK, TICKS, JOIN, METHOD, BASE, LEFT)
 
 FLAGS = frozenset({"no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"})
-"""The flags in the first line of a text. The sandbox knows `no-writes`; the others are a server's."""
+"""The flags in the first line of a text. Only `no-writes` has an effect in the sandbox."""
 
 RESP3 = "redis.setresp(3)"
 """A call that fails: guards run scripts under RESP2."""

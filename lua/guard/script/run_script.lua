@@ -1,5 +1,5 @@
 -- run_script: run a script in the sandbox, and shape what it returns or raises.
--- in:  approved, digest, keys, argv, command, perform, ran, raised
+-- in:  approved, digest, script, keys, argv, command, perform, ran, raised
 -- out: result
 --      code, detail, value, amount   set if the script used up its work
 --
@@ -38,11 +38,12 @@ local result = (function()
     return
   end
   -- The `pcall` of a server gives the text of an error of a command.
+  local is_own = raised[type(found) == 'table' and found.err or found]
   if type(found) == 'table' and type(found.err) == 'string' then
     found = found.err
   elseif ok then
     return found
-  elseif not raised[found] then
+  elseif not is_own then
     found = 'ERR user_script:' .. (line and line .. ': ' or ' ') .. string.gsub(type(found) == 'string' and found or 'the script raised a value that is no text', '^[%w_@]+:%d+: ', '') .. ' script: ' .. digest
     if line then found = found .. ', on @user_script:' .. line .. '.' end
   end
@@ -50,8 +51,9 @@ local result = (function()
   -- The server cuts it at a NUL and a line, and clients remove its code ERR.
   local plain, codes = string.gsub(string.match(string.sub(found, 1, 200), '^[%s%-]*([^%z\r\n]*)'), '^ERR%s+', '')
   while codes > 0 do plain, codes = string.gsub(plain, '^ERR%s+', '') end
-  if not raised[found] and (find(plain, '^LEASH') or find({{ nothing_ran }}, ' ' .. string.match(plain, '^%S*') .. ' ', 1, true) or find(plain, '^Function not found')) then
+  if not is_own and (find(plain, '^LEASH') or find({{ nothing_ran }}, ' ' .. string.match(plain, '^%S*') .. ' ', 1, true) or find(plain, '^Function not found')) then
     found = 'ERR user_script: ' .. found
   end
+  if is_own and find(found, '^LEASH ') then found = found .. ' at=' .. script .. (line and ':' .. line or '') end
   return { err = found }
 end)()
