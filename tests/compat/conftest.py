@@ -1,7 +1,8 @@
 """Libraries built on redis-py, over guarded connections; `make compat` runs them.
 
 Each file is about one library: LIBRARY names its distribution, CLIENT is the code by which guarded
-connections get into it, BUNDLES and SCRIPTS are its Lua scripts. Each test is about one feature,
+connections get into it, BUNDLES and SCRIPTS are its Lua scripts, TEXTS says where those of SCRIPTS
+are, and POLICY, if given, has what the library needs. Each test is about one feature,
 which its docstring names. What does not work has a strict `xfail` whose reason is for readers.
 """
 
@@ -21,7 +22,7 @@ import redis
 import redis.asyncio
 
 import keyleash
-from compat.everything import everything
+from compat.everything import everything, with_files
 from compat.page import Library, page
 from compat.redis_py.suite import FOLDER
 from support.leash import Leash
@@ -44,19 +45,25 @@ class Guarded:
         leash: The operator's side.
         scripts, bundles: The scripts that the policy approves: their texts, and names of bundles.
         url: The server.
-        token: Of an identity that has everything granted.
+        policy: Of one identity, `agent-runner`; by default an identity has everything granted.
+        token: Of the identity.
     """
 
     leash: Leash
     scripts: Sequence[str] = ()
     bundles: Sequence[str] = ()
+    policy: str = ""
     url: str = field(init=False)
     token: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.leash.load(everything(self.scripts, self.bundles))
+        if self.policy:
+            files = {f"{number}.lua": text for number, text in enumerate(self.scripts, start=1)}
+            self.leash.load(with_files(self.policy, files))
+        else:
+            self.leash.load(everything(self.scripts, self.bundles))
         self.url = f"{self.leash.server.url}/0"
-        self.token = self.leash.issue("everything").token
+        self.token = self.leash.issue("agent-runner" if self.policy else "everything").token
 
     def pool(self, **options: Any) -> redis.ConnectionPool:
         return keyleash.pool(self.url, self.token, **options)
@@ -108,8 +115,12 @@ class Wire(threading.Thread):
 @pytest.fixture
 def guarded(embedded: RealServer, request: pytest.FixtureRequest) -> Iterator[Guarded]:
     """A server where nothing of a library may get past its guard."""
-    approved = (getattr(request.module, name, ()) for name in ("SCRIPTS", "BUNDLES"))
-    guarded = Guarded(Leash(embedded), *approved)
+    given: dict[str, Any] = {
+        name.lower(): getattr(request.module, name)
+        for name in ("SCRIPTS", "BUNDLES", "POLICY")
+        if hasattr(request.module, name)
+    }
+    guarded = Guarded(Leash(embedded), **given)
     wire = Wire(embedded.client(socket_timeout=None))
     yield guarded
     assert wire.unguarded(guarded.leash.admin) == []
@@ -127,8 +138,9 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     reason = getattr(report, "wasxfail", "").removeprefix("[NOTRUN] ")
     if not name or (report.when != "call" and not reason):
         return
-    scripts, bundles = (getattr(item.module, kind, ()) for kind in ("SCRIPTS", "BUNDLES"))
-    new = Library(name, version(name), item.module.CLIENT, len(scripts), bundles)
+    texts, policy = (getattr(item.module, kind, "") for kind in ("TEXTS", "POLICY"))
+    bundles = getattr(item.module, "BUNDLES", ())
+    new = Library(name, version(name), item.module.CLIENT, texts, bundles, policy)
     library = LIBRARIES.setdefault(name, new)
     feature = item.function.__doc__.partition("\n")[0].rstrip(".")
     library.features[feature] = reason

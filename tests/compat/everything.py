@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keyleash.policy.scripts import MARK
 from support.leash import grant
@@ -26,6 +26,9 @@ def everything(scripts: Sequence[str] = (), bundles: Sequence[str] = ()) -> str:
         del document["scripts"]
     if not grants[0]["scripts"]:
         del grants[0]["scripts"]
-    # As a stored policy has them, without files.
-    texts = (f"\n{MARK}{json.dumps(item)}" for item in files.items())
-    return json.dumps(document) + "".join(texts)
+    return with_files(json.dumps(document), files)
+
+
+def with_files(document: str, files: Mapping[str, str]) -> str:
+    """Return a document with the texts of its scripts by file, as a stored policy has them."""
+    return document + "".join(f"\n{MARK}{json.dumps(item)}" for item in files.items())

@@ -15,8 +15,11 @@ INTRODUCTION = """\
 # Compatibility
 
 Libraries built on redis-py, tested over [guarded connections](client.md#guarded-connections) by an
-identity that has everything granted. In the code, `url` and `token` are strings, and `keyleash` and
-`redis` are imported.
+identity that has the policy that is shown, or everything granted where none is shown. In the code,
+`url` and `token` are strings, and `keyleash` and `redis` are imported.
+
+Some libraries catch the errors of denied calls: `Redlock.acquire()` of pottery then tries again
+without end. [`keyleash audit log --denied`](../how-to/export-audit.md) shows what was denied.
 """
 
 
@@ -28,16 +31,18 @@ class Library:
         name: The distribution.
         version: The version that was tested.
         client: The code by which guarded connections get into it.
-        scripts: The number of its Lua scripts that the policy approves by files.
+        texts: The place of those Lua scripts that the policy approves by files.
         bundles: The bundles of scripts that the policy approves.
+        policy: What it needs; without it, everything was granted.
         features: Its features, with the reason if one does not work.
     """
 
     name: str
     version: str
     client: str
-    scripts: int = 0
+    texts: str = ""
     bundles: Sequence[str] = ()
+    policy: str = ""
     features: dict[str, str] = field(default_factory=dict)
 
 
@@ -89,11 +94,13 @@ def _status(library: Library) -> str:
 def _section(library: Library) -> str:
     lines = [f"## {library.name}", "", "```python", library.client.strip(), "```", ""]
     approved = [f"the bundle `{name}`" for name in library.bundles]
-    if library.scripts:
-        approved.append(f"files of its scripts ({library.scripts})")
+    if library.texts:
+        approved.append(f"files with {library.texts}")
     if approved:
         link = "scripts.md#bundles-of-libraries" if library.bundles else "scripts.md"
-        lines += [f"With [approved scripts]({link}): {', '.join(approved)}.", ""]
+        lines += [*_wrapped(f"With [approved scripts]({link}): {', '.join(approved)}.", ""), ""]
+    if library.policy:
+        lines += ["With this policy:", "", "```yaml", library.policy.strip(), "```", ""]
     for feature, reason in library.features.items():
         lines += _wrapped(f"{feature}: {f'does not work. {reason}' if reason else 'works.'}", "- ")
     return "\n".join([*lines, ""])

@@ -14,6 +14,18 @@ from compat.conftest import Guarded
 
 LIBRARY = "dramatiq"
 BUNDLES = ["dramatiq"]
+POLICY = """
+version: 1
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      - allow: [read, write, delete]
+        keys: [dramatiq, "dramatiq:*"]
+        scripts: [dramatiq]
+      # The keys of results are digests, without a prefix. It also covers those of rate limiters.
+      - {allow: [read, write, delete], keys: ["{result}"]}
+"""
 CLIENT = """
 from dramatiq.brokers.redis import RedisBroker
 

@@ -10,6 +10,14 @@ from compat.conftest import Guarded
 
 LIBRARY = "huey"
 BUNDLES = ["huey"]
+POLICY = """
+version: 1
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      - {allow: [read, write, delete], keys: ["huey.*"], scripts: [huey]}
+"""
 CLIENT = """
 from huey import RedisHuey
 

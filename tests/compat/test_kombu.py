@@ -12,6 +12,19 @@ from compat.conftest import Guarded
 
 LIBRARY = "kombu"
 BUNDLES = ["kombu"]
+POLICY = """
+version: 1
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      # Of the queues `simple` and `reader`, and the fanout exchange `news` in database 0.
+      - allow: [read, write, delete]
+        keys: ["simple*", "reader*", "_kombu*", "unacked*"]
+        scripts: [kombu]
+      - allow: [publish, subscribe]
+        channels: ["/0.news*"]
+"""
 CLIENT = """
 from kombu.transport.redis import Channel
 

@@ -7,6 +7,7 @@ from compat.scripts import scripts_of
 
 LIBRARY = "pottery"
 SCRIPTS = scripts_of("pottery.redlock", "pottery.nextid")
+TEXTS = "the texts that `Redlock` (three) and `NextID` (one) register, as their modules have them"
 CLIENT = """
 from pottery import RedisDict
 

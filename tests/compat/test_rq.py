@@ -21,6 +21,18 @@ def script_of_empty() -> str:
 
 BUNDLES = ["rq"]
 SCRIPTS = [script_of_empty()]
+TEXTS = "the text that `Queue.empty` registers, for that method alone"
+POLICY = """
+version: 1
+scripts:
+  empty: {file: 1.lua}
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      - {allow: [read, write, delete], keys: ["rq:*"], scripts: [rq, empty]}
+      - {allow: [publish, subscribe], channels: ["rq:*"]}
+"""
 CLIENT = """
 from rq import Queue, Worker
 

@@ -11,6 +11,7 @@ from compat.conftest import Guarded
 
 LIBRARY = "walrus"
 SCRIPTS = [path.read_text() for path in sorted(Path(walrus.__file__).parent.glob("scripts/*.lua"))]
+TEXTS = "the texts of `walrus/scripts/*.lua`, as installed"
 CLIENT = """
 import walrus
 from walrus import Database

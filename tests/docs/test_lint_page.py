@@ -28,7 +28,8 @@ WHOLE = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES
     for number, block in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
-    if "version: 1" in block
+    # The policies of libraries need these installed: their own tests load them.
+    if "version: 1" in block and page.name != "compatibility.md"
 ]
 
 
