@@ -14,7 +14,7 @@
 
 -- First, so that no local of the guard is in reach of a script. Its globals are these parameters;
 -- the compiler found no other, and the locals hide what a server has besides.
-local function approved(__d, redis, KEYS, ARGV, string, table, math, bit, cjson, cmsgpack, struct, assert, error, ipairs, next, pairs, pcall, rawequal, select, tonumber, tostring, type, unpack, __t, __v, __c, __m, __b, __l, __begin)
+local function approved(__d, redis, KEYS, ARGV, string, table, math, bit, cjson, cmsgpack, struct, assert, error, ipairs, next, pairs, pcall, rawequal, select, tonumber, tostring, type, unpack, __t, __v, __c, __m, __b, __l, __n, __k, __begin)
   local _G, server, loadstring, load, loadfile, dofile, getfenv, setfenv, getmetatable, setmetatable, rawget, rawset, newproxy, coroutine, debug, collectgarbage, xpcall, module, require, package, os, io
   if false then
 --% for script in scripts

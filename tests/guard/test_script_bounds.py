@@ -281,3 +281,73 @@ def test_error_table_of_a_script_keeps_its_code(leash: ScriptLeash) -> None:
     for caller in (leash.admin, client):
         with pytest.raises(redis.ResponseError, match=r"^CUSTOM why"):
             caller.eval(text, 1, "app:n")
+
+
+DIGITS = (
+    "local s, x, t = ('0'):rep(100000) .. '1', 1, {'a', 'b'} for i = 1, 200 do %s end return 'done'"
+)
+EMPTY = (
+    "local t = {} for i = 1, 9000 do t['k' .. i] = i end"
+    " local first, last for name in pairs(t) do first, last = first or name, name end"
+    " for name in pairs(t) do if name ~= first and name ~= last then t[name] = nil end end %s"
+    " return 'done'"
+)
+KEYS_OF_ONE_PLACE = "local t = {} for i = 0, 9000 do %s end return 'done'"
+HIDDEN = {
+    **{
+        call: DIGITS % call
+        for call in (
+            *(f"x = {sum}" for sum in ("s + 1", "1 - s", "s * s", "x / s", "s % x", "x ^ s", "-s")),
+            *("x = -s ^ 2", "x = 1 + 2 * s", "x = (s) + 1", "for j = s, 1 do end"),
+            *("for j = 1, s do end", "for j = 1, 1, s do end", "t[s - 1] = 1"),
+            *("math.abs(s)", "math.max(1, 2, s)", "math.random(s)", "bit.tobit(s)", "t.y = s * 1"),
+            *("bit.band(1, s)", "string.sub('a', s)", "('a'):sub(1, s)", "string.byte('a', s)"),
+            *("string.rep('a', s)", "string.char(1, s)", "string.find('a', 'a', s)"),
+            *("string.match('a', 'a', s)", "string.gsub('a', 'a', 'b', s)", "select(s, 1)"),
+            *("table.concat(t, '', s)", "unpack(t, s)", "table.insert(t, s, 1)"),
+            *("table.remove(t, s)", "pcall(tonumber, '1', s)"),
+        )
+    },
+    "next of pairs": EMPTY % "t[first] = nil local step = pairs({}) for i = 1, 3000 do step(t) end",
+    "gap": EMPTY % "for i = 1, 3000 do next(t, first) end",
+    "gap of pairs": EMPTY % "local step = pairs({}) for i = 1, 3000 do step(t, first) end",
+    "maxn": EMPTY % "for i = 1, 3000 do table.maxn(t) end",
+    "empty table sent often": EMPTY
+    % "t[first] = nil local u = {} for i = 1, 1000 do u[i] = t end cjson.encode(u)",
+    "keys": KEYS_OF_ONE_PLACE % "t[2^52 + i * 4294967295] = 1",
+    "one of several keys": KEYS_OF_ONE_PLACE % "t.x, t[2^52 + i * 4294967295], t.y = 1, 2, 3",
+    "keys of new tables": KEYS_OF_ONE_PLACE % "t = {[2^52 + i * 4294967295] = 1}",
+    "keys of insert": KEYS_OF_ONE_PLACE % "table.insert(t, 2^30 + i * 2048, 1)",
+    "reads": KEYS_OF_ONE_PLACE.replace("9000", "1000")
+    % "t[-i] = 1 end for i = 1, 20000 do local x = t.x",
+    "keys of MessagePack": r"local s = '\223\0\0\39\16' .. ('\207\0\0\0\0\0\0\0\0\1'):rep(10000)"
+    " cmsgpack.unpack(s) return 'done'",
+}
+"""Texts with few rounds, whose work a server does out of sight."""
+
+
+@pytest.mark.parametrize("text", HIDDEN.values(), ids=HIDDEN)
+def test_work_that_a_server_hides_is_counted(embedded: RealServer, text: str) -> None:
+    """Texts that are read as numbers, walks of empty places, keys with one place in a table."""
+    client = scripted(Leash(embedded), text)
+    with pytest.raises(keyleash.WorkTooLargeError):
+        client.eval(text, 1, "app:n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "local t = {} for i = 1, 20000 do t[#t + 1] = i + ARGV[1] end return 'done'",
+        "local t, n = {}, 0 for i = 1, 1000 do t[-i] = i end"
+        " for i = 1, 3000 do n = n + 1 end return 'done'",
+        "local t, n = {}, 0 for i = 1, 100 do t['k' .. i] = i end"
+        " for a in pairs(t) do for b in pairs(t) do n = n + 1 end end return n == 10000 and 'done'",
+        "local t = {} for i = 1, 500 do t[i] = {i / 2, ARGV[1] * 1} end"
+        " return #cmsgpack.unpack(cmsgpack.pack(t)) == 500 and 'done'",
+    ],
+)
+def test_usual_work_with_numbers_and_tables_is_within_the_limit(
+    embedded: RealServer, text: str
+) -> None:
+    client = scripted(Leash(embedded), text)
+    assert client.eval(text, 1, "app:n", "7") == b"done"

@@ -14,13 +14,15 @@ PRELUDE = """
 local function base(item) return type(item) == 'string' and string or item end
 return function(text)
   local run = assert(loadstring(
-    'local __t, __v, __c, __m, __b, __l, redis, KEYS, ARGV = ... ' .. text))
+    'local __t, __v, __c, __m, __b, __l, __n, __k, redis, KEYS, ARGV = ... ' .. text))
   local function join(...) return table.concat({ ... }) end
   local function method(item, name, ...) return base(item)[name](item, ...) end
   local redis = { call = function(...) return table.concat({ ... }, ' ') end }
   redis.pcall = redis.call
   local function pass(...) return ... end
-  return run(function() end, pass, join, method, base, pass, redis, { 'k1', 'k2' }, { '7', 'b' })
+  local function one(item) return item end
+  local keys, argv = { 'k1', 'k2' }, { '7', 'b' }
+  return run(function() end, pass, join, method, base, pass, one, one, redis, keys, argv)
 end
 """
 
@@ -35,6 +37,14 @@ def run(text: str) -> object:
 SAME = {
     "precedence": "return 2 ^ -3 ^ 2 * -4 .. 'x' .. 1 + 2 .. (not nil == true and 'y' or 'z')",
     "unary": "return - - 5 - -2 * #'abc' % 2",
+    "texts as numbers": "local s, f, t = '2', function() return '3', 4 end, {n = '5'}"
+    " local function g(...) return ... * 2 + -... ^ 2 end"
+    " for i = s, '6', (f()) do t[i + 0] = -s end"
+    " return {s + 1 .. s, -s ^ f() % t.n, - -s, s * (s .. 0), 1 - -#s + f(), g(s, 7), t[2], t[5],"
+    " s - s - s < 3 - s, not s == (s + 1 > 2), 2 ^ s ^ '3', (s and '4') / s}",
+    "keys": "local function f() return 1, 2 end local t, u = {}, {{}}"
+    " t[f()], u[1][t[1] or 2], t['x'] = 3, 4, 5 t[u[1][2] - 1], t[0.5] = 6, {[f()] = 7, [2] = 8}"
+    " return {t[1], t.x, t[3], t[0.5][1], t[0.5][2]}",
     "comparison of joined texts": "return tostring('a' .. 'b' < 'a' .. 'c' == true)",
     "comparisons": "local a, b, n = 'a', 'b', 0 local function f() n = n + 1 return n end"
     " return {tostring(a < b), tostring(a >= b), tostring(f() < f()), tostring(f() > f()),"
@@ -306,5 +316,5 @@ def test_damaged_text_is_read_or_denied_and_nothing_else() -> None:
             continue
         read += 1
         assert body.isascii()
-        assert check(f"return function(__t, __v, __c, __m, __b, __l)\n{body}\nend"), "".join(text)
+        assert check(f"return function({','.join(OWN)})\n{body}\nend"), "".join(text)
     assert read > 100

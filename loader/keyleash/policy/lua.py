@@ -2,7 +2,8 @@
 
 The text is written again from its tokens, so the server reads what was read here. Names that the
 sandbox lacks are errors. Loops and functions count their rounds, and what a server's own strings
-would do without a count goes through functions of the sandbox: `..`, methods, and members.
+would do without a count goes through functions of the sandbox: `..`, methods, members, texts as
+numbers, and keys.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ FUNCTIONS = frozenset((
 """The global functions of the sandbox."""
 
 TICK, TICKS, JOIN, METHOD, BASE, LEFT = "__t", "__v", "__c", "__m", "__b", "__l"
+NUMBER, KEY = "__n", "__k"
 """Functions of the sandbox that written texts call: one round and its units; `...` and its units;
-`a .. b`; `a:name()`; a value whose member is read; the left side of a comparison."""
-OWN = (TICK, TICKS, JOIN, METHOD, BASE, LEFT)
+`a .. b`; `a:name()`; a value whose member is read; the left side of a comparison; what is used as a
+number; the key of a member that is written."""
+OWN = (TICK, TICKS, JOIN, METHOD, BASE, LEFT, NUMBER, KEY)
 
 FLAGS = frozenset({"no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"})
 """The flags in the first line of a text. Only `no-writes` has an effect in the sandbox."""
@@ -53,6 +56,8 @@ RESP3 = "redis.setresp(3)"
 
 TOKENS_OF_A_UNIT = 8
 """Tokens of the body of a loop or function that one more unit counts in each round."""
+_TOKENS_OF_A_CALL = 2
+"""Tokens for which a call that the sandbox adds to an operand or key counts."""
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 100
 """Lua nests up to 200 levels; what is written nests deeper than what was read."""
@@ -286,6 +291,8 @@ class _Parser:
         self._places: dict[str, tuple[int, int]] = {}
         self._built: list[tuple[int, int]] = []
         self._made: set[str] = set()
+        # Where the key of the variable that was read last begins and ends.
+        self._key: tuple[int, int] | None = None
 
     def chunk(self, *, only_reads: bool) -> Sandboxed:
         self._block()
@@ -454,7 +461,8 @@ class _Parser:
         tokens = self._all[start : self._at]
         # A round makes each table and function of its text.
         made = sum(token.kind == "sign" and token.text in ("{", "function") for token in tokens)
-        units = 1 + made + len(tokens) // TOKENS_OF_A_UNIT
+        calls = sum(text in (f"{NUMBER}(", f"{KEY}(") for text in self._out[place:])
+        units = 1 + made + (len(tokens) + calls * _TOKENS_OF_A_CALL) // TOKENS_OF_A_UNIT
         self._out.insert(place, f"{TICK}({units});")
 
     def _statements(self) -> None:
@@ -544,11 +552,11 @@ class _Parser:
         self._take()
         names = [self._name()]
         if self._accept("="):
-            self._expression()
+            self._expression(is_number=True)
             self._expect(",")
-            self._expression()
+            self._expression(is_number=True)
             if self._accept(","):
-                self._expression()
+                self._expression(is_number=True)
         else:
             while self._accept(","):
                 names.append(self._name())
@@ -603,10 +611,12 @@ class _Parser:
             return
         count = 1
         with self._expression_holds():
+            self._wrap_key()
             while shape is _Shape.VARIABLE and self._accept(","):
                 # A table and the name of its member.
                 self._hold(2)
                 shape = self._suffixed()
+                self._wrap_key()
                 count += 1
             if shape is not _Shape.VARIABLE:
                 raise self._unexpected()
@@ -629,17 +639,36 @@ class _Parser:
                 self._hold()
                 self._expression()
 
-    def _expression(self, limit: int = 0) -> None:
+    def _expression(self, limit: int = 0, *, is_number: bool = False) -> None:
+        """Read an expression, which is used as a number if *is_number*."""
         with self._expression_holds():
-            self._operation(limit)
+            start = len(self._out)
+            if not self._operation(limit) and is_number:
+                self._wrap_number(start)
 
-    def _operation(self, limit: int) -> None:
+    def _wrap_number(self, start: int) -> None:
+        """Count the conversion of an operand, since it may be a text."""
+        self._check_held(self._functions[-1].most_held + 1)
+        self._out.insert(start, f"{NUMBER}(")
+        self._emit(")")
+
+    def _wrap_key(self) -> None:
+        """Count the key of the variable that was read, since it may be any number."""
+        if self._key is not None:
+            start, end = self._key
+            self._out.insert(end, ")")
+            self._out.insert(start, f"{KEY}(")
+
+    def _operation(self, limit: int) -> bool:
+        """Read operands and operators; return whether the result is surely a number."""
         self._deeper()
         start, is_left = len(self._out), True
         if self._is("not", "-", "#"):
-            self._take()
-            self._expression(_UNARY)
+            sign = self._take().text
+            self._expression(_UNARY, is_number=sign == "-")
+            is_number = sign != "not"
         else:
+            is_number = self._next.kind == "number"
             self._simple()
         while self._next.kind == "sign" and self._next.text in _PRIORITIES:
             operator = self._next.text
@@ -657,7 +686,11 @@ class _Parser:
                     self._expression(right)
                     self._emit(")")
                 self._emit(")")
+                is_number = False
             else:
+                is_arithmetic = operator in _ARITHMETIC
+                if is_arithmetic and not is_number:
+                    self._wrap_number(start)
                 # What was compared is no text, so a chain of comparisons nests no deeper.
                 if is_left and operator in _ORDERS and not self._is_number_next():
                     is_left = False
@@ -666,9 +699,11 @@ class _Parser:
                     self._emit(")")
                 self._take()
                 self._hold()
-                self._expression(right)
+                self._expression(right, is_number=is_arithmetic)
                 self._functions[-1].held -= 1
+                is_number = is_arithmetic
         self._depth -= 1
+        return is_number
 
     def _is_number_next(self) -> bool:
         """Return whether the operand after the next token is a number."""
@@ -697,9 +732,9 @@ class _Parser:
             # The table, the name of a member, and items of the list.
             self._hold(2)
             while not self._is("}"):
-                if self._accept("["):
-                    self._expression()
-                    self._expect("]")
+                if self._is("["):
+                    self._key = self._bracketed()
+                    self._wrap_key()
                     self._expect("=")
                 elif self._next.kind == "name" and self._all[self._at + 1].text == "=":
                     self._take()
@@ -745,6 +780,7 @@ class _Parser:
         self._hold()
         start, first = len(self._out), self._next
         library = ""
+        key = None
         if self._accept("("):
             self._expression()
             self._expect(")")
@@ -762,9 +798,10 @@ class _Parser:
         while True:
             if self._is("."):
                 self._dot(start)
+                key = None
                 shape = _Shape.VARIABLE
             elif self._is("["):
-                self._index(start)
+                key = self._index(start)
                 shape = _Shape.VARIABLE
             elif self._is(":"):
                 self._method(start)
@@ -775,6 +812,7 @@ class _Parser:
             else:
                 break
         self._depth = depth
+        self._key = key
         return shape
 
     def _member(self, library: str) -> None:
@@ -859,13 +897,25 @@ class _Parser:
         self._take()
         self._name()
 
-    def _index(self, start: int) -> None:
+    def _index(self, start: int) -> tuple[int, int] | None:
         if self._all[self._at + 1].kind != "number" or self._all[self._at + 2].text != "]":
             self._wrap(start, BASE)
             self._emit(")")
-        self._take()
-        self._expression()
+        return self._bracketed()
+
+    def _bracketed(self) -> tuple[int, int] | None:
+        """Read a key in brackets; return where it is if it may be any number."""
+        self._expect("[")
+        first, start = self._next, len(self._out)
+        with self._expression_holds():
+            # A function of the sandbox may be written before it.
+            self._hold()
+            self._expression()
+        end = len(self._out)
         self._expect("]")
+        is_text = first.kind == "string" and end == start + 1
+        is_small = first.text.isdecimal() and len(first.text) < 5 and end == start + 1
+        return None if is_text or is_small else (start, end)
 
     def _method(self, start: int) -> None:
         self._wrap(start, METHOD)

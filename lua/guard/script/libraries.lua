@@ -1,6 +1,7 @@
 -- libraries: make the libraries of a script: functions that cost more than a unit count their work.
--- in:  strings, spend, size, sizes, counted, whole, measure, steps, perform, ran, raised
--- out: strings, tables, maths, bits, json, msgpack, structs, library, error_of, next_of, pairs_of, select_of,
+-- in:  strings, spend, tick, size, sizes, counted, numeral, numerals, numeric, key_of, odd_keys, whole, measure,
+--      steps, perform, ran, raised
+-- out: odd_keys, strings, tables, maths, bits, json, msgpack, structs, library, error_of, next_of, pairs_of, select_of,
 --      tonumber_of, tostring_of, unpack_of, copy, words, raised
 local tables, maths, bits, json, msgpack, structs, unpack_of, select_of, tonumber_of, tostring_of, error_of, next_of, pairs_of
 --% if "string" in uses
@@ -19,7 +20,7 @@ end
 --% if "select" in uses
 select_of = function(place, ...)
   spend(1 + select('#', ...) / 8)
-  return select(place, ...)
+  return select(numeral(place), ...)
 end
 --% endif
 --% if "error" in uses
@@ -31,32 +32,47 @@ error_of = function(message, level)
 end
 --% endif
 --% if "tonumber" in uses
-tonumber_of = counted(tonumber, size)
+tonumber_of = counted(tonumber, function(text, digits)
+  numeral(digits)
+  return size(text)
+end)
 --% endif
 --% if "tostring" in uses
 tostring_of = counted(tostring, function() return 128 end)
 --% endif
---% if "next" in uses
--- A table has at most as many empty places as units were used, and its first item is behind them.
-next_of = function(list, name)
-  spend(1 + (name == nil and steps or 0) / 80)
-  return next(list, name)
+--% if "next" in uses or "pairs" in uses
+-- A table has at most as many empty places as units were used. A walk in order passes each once, and
+-- every other step may pass all.
+local function walker()
+  local walked, place
+  return function(list, name)
+    tick(1)
+    if name == nil or not (rawequal(list, walked) and rawequal(name, place)) then spend(steps / 80) end
+    local found, part = next(list, name)
+    walked, place = list, found
+    return found, part
+  end
 end
---% endif
---% if "pairs" in uses
+next_of = walker()
 pairs_of = function(list)
-  spend(1 + steps / 80)
-  return pairs(list)
+  pairs(list)
+  return walker(), list, nil
 end
 --% endif
 --% if "math" in uses or "bit" in uses
 local function copied(from, names)
   local copy = {}
-  for name in string.gmatch(names, '%S+') do copy[name] = from[name] end
+  for name in string.gmatch(names, '%S+') do
+    copy[name] = type(from[name]) == 'function' and numeric(from[name]) or from[name]
+  end
   return copy
 end
 maths, bits = copied(math, {{ members.math }}), copied(bit, {{ members.bit }})
-maths.fmod = counted(math.fmod, function() return 64 end)
+maths.fmod = counted(math.fmod, function(...)
+  numerals(...)
+  return 64
+end)
+maths.mod = maths.fmod
 --% endif
 --% if "cjson" in uses or "cmsgpack" in uses
 -- Three bytes of JSON and one of MessagePack may be a table.
@@ -66,8 +82,17 @@ local function encoded(...)
   -- Each byte may be escaped, and each number is written digit by digit.
   return (steps - before) * 448
 end
+-- A large map may have as many numbers as keys.
+local function packed(text)
+  if type(text) == 'string' and find(text, '[\222\223]') then
+    local count = select(2, string.gsub(text, '[\202\203\206\207\210\211]', ''))
+    odd_keys = odd_keys + count
+    spend(count * odd_keys / 64)
+  end
+  return size(text) * 64
+end
 json = { null = cjson.null, encode = counted(cjson.encode, encoded), decode = counted(cjson.decode, function(text) return size(text) * 40 end) }
-msgpack = { pack = counted(cmsgpack.pack, encoded), unpack = counted(cmsgpack.unpack, function(text) return size(text) * 64 end) }
+msgpack = { pack = counted(cmsgpack.pack, encoded), unpack = counted(cmsgpack.unpack, packed) }
 --% endif
 --% if "struct" in uses
 structs = {}

@@ -28,7 +28,7 @@ local result = (function()
     return found
   end
   local ok, found = xpcall(function()
-    local found = approved(digest, library, own_keys, own_argv, strings, tables, maths, bits, json, msgpack, structs, assert, error_of, ipairs, next_of, pairs_of, pcall, rawequal, select_of, tonumber_of, tostring_of, type, unpack_of, tick, ticks, join, method, base, compared, begin)()
+    local found = approved(digest, library, own_keys, own_argv, strings, tables, maths, bits, json, msgpack, structs, assert, error_of, ipairs, next_of, pairs_of, pcall, rawequal, select_of, tonumber_of, tostring_of, type, unpack_of, tick, ticks, join, method, base, compared, numeral, key_of, begin)()
     measure(found, 0)
     return found
   end, locate)

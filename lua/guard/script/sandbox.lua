@@ -1,16 +1,18 @@
 -- sandbox: bound the work of a script. A round of a loop, a call and 64 bytes of text are a unit, and a
 -- round has further units for the length of its body.
 -- in:  none
--- out: steps, spend, size, sizes, counted, tick, ticks, join, base, compared, whole, method, measure, strings
+-- out: steps, spend, size, sizes, counted, tick, ticks, numeral, numerals, numeric, key_of, odd_keys, join, base,
+--      compared, whole, method, measure, strings
 --
 -- Once the units are used up, every further round raises, so `pcall` cannot go on.
-local steps = 0
+local steps, odd_keys = 0, 0
 local function spend(units)
   steps = steps + units
   if not (steps <= {{ work_limit }}) then error({ err = 'LEASH WORK_TOO_LARGE' }, 0) end
 end
+-- Numbers as keys may all have one place in a table, where each access passes all of them.
 local function tick(units)
-  steps = steps + units
+  steps = steps + units * (1 + odd_keys / 64)
   if steps > {{ work_limit }} then spend(0) end
 end
 local function ticks(...)
@@ -30,6 +32,31 @@ local function counted(run, bytes)
     return run(...)
   end
 end
+-- A text that is used as a number is read each time.
+local function numeral(item)
+  if type(item) == 'string' then spend(2 + #item / 64) end
+  return item
+end
+local function numerals(...)
+  local parts = { ... }
+  for at = 1, select('#', ...) do numeral(parts[at]) end
+end
+local function numeric(run)
+  return function(...)
+    local first, second = ...
+    steps = steps + 1
+    if type(first) == 'string' or type(second) == 'string' or select('#', ...) > 2 then numerals(...) end
+    return run(...)
+  end
+end
+-- The key of a member that is written. Integers as far as a list may have them hardly share a place.
+local function key_of(item)
+  if type(item) == 'number' and not (item >= 0 and item <= {{ work_limit }} / 4 and item % 1 == 0) then
+    odd_keys = odd_keys + 1
+    spend(1 + odd_keys / 64)
+  end
+  return item
+end
 local function join(...)
   local parts, units = { ... }, 3
   for at = 1, select('#', ...) do
@@ -48,7 +75,7 @@ local function compared(item)
 end
 -- C functions take numbers modulo 2^32, so a count of their work would be that of another number.
 local function whole(item)
-  local number = tonumber(item)
+  local number = tonumber(numeral(item))
   if number and not (number > -0x80000000 and number < 0x80000000) then error('number out of range', 0) end
   return number
 end
@@ -58,14 +85,18 @@ local function base(item)
   return item
 end
 local function method(item, name, ...) return base(item)[name](item, ...) end
--- A table that is named twice is sent twice, so what is small may become large.
-local function measure(item, depth)
+-- A table that is named twice is sent twice, so what is small may become large. All tables together
+-- have at most as many empty places as units were used, and one that is named twice may have them all.
+local function measure(item, depth, seen)
   spend(1 + size(item) / 64)
   if type(item) == 'table' then
     if depth > 100 then error('the value is nested too deeply', 0) end
+    if not seen or seen[item] then spend(steps / 80) end
+    seen = seen or {}
+    seen[item] = true
     for name, part in pairs(item) do
-      measure(name, depth + 1)
-      measure(part, depth + 1)
+      measure(name, depth + 1, seen)
+      measure(part, depth + 1, seen)
     end
   end
 end

@@ -1,5 +1,5 @@
 -- strings: fill the library of texts.
--- in:  strings, spend, size, sizes, counted, whole
+-- in:  strings, spend, size, sizes, counted, numeral, numerals, whole
 -- out: strings
 --
 -- The work of a pattern in the worst case: each repetition that something follows may be tried at
@@ -20,16 +20,24 @@ local function match_work(text, pattern, unanchored)
   local tries = (size(text) + 2) ^ repeats * 2 ^ maybe
   spend(1 + #pattern + size(text) / 64 + tries / 16 * math.max(1, #pattern / 16) * (1 + size(text) * captured / 64))
 end
-for _, name in pairs({ 'len', 'sub' }) do strings[name] = counted(string[name], size) end
+strings.len = counted(string.len, size)
+strings.sub = counted(string.sub, function(text, from, to)
+  numeral(from)
+  numeral(to)
+  return size(text)
+end)
 -- These go byte by byte.
 for _, name in pairs({ 'lower', 'upper', 'reverse' }) do
   strings[name] = counted(string[name], function(text) return size(text) * 3 end)
 end
 strings.byte = function(text, from, to)
   spend(1 + (to and size(text) or 0) / 8)
-  return string.byte(text, from, to)
+  return string.byte(text, numeral(from), numeral(to))
 end
-strings.char = counted(string.char, function(...) return select('#', ...) * 8 end)
+strings.char = counted(string.char, function(...)
+  numerals(...)
+  return select('#', ...) * 8
+end)
 -- A number of many digits is computed digit by digit.
 strings.format = counted(string.format, function(pattern, ...)
   local parts, bytes = { ... }, 8 * sizes(pattern, ...) + 512
@@ -52,13 +60,13 @@ strings.find = function(text, pattern, from, plain)
   else
     match_work(text, pattern)
   end
-  return string.find(text, pattern, from, plain)
+  return string.find(text, pattern, numeral(from), plain)
 end
 for _, name in pairs({ 'match', 'gmatch' }) do
   strings[name] = function(text, pattern, from)
     -- In `gmatch` of Lua 5.1, `^` is a character.
     match_work(text, pattern, name == 'gmatch')
-    return string[name](text, pattern, from)
+    return string[name](text, pattern, numeral(from))
   end
 end
 strings.gsub = function(text, pattern, new, most)
@@ -75,5 +83,5 @@ strings.gsub = function(text, pattern, new, most)
   else
     spend((size(text) + 1) * (size(new) + 1) / 16)
   end
-  return string.gsub(text, pattern, found, most)
+  return string.gsub(text, pattern, found, numeral(most))
 end
