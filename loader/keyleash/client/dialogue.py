@@ -23,11 +23,12 @@ from keyleash.client.caller import Caller, for_each
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.queue import Queue
 from keyleash.client.retries import mark_run
-from keyleash.client.roles import OWN, Role, role_of, split_words, upper
+from keyleash.client.roles import Role, role_of, split_words, upper
 from keyleash.client.scripts import send_script
 from keyleash.client.subscriptions import Subscriptions
 from keyleash.client.transactions import Transaction
 from keyleash.client.unsupported import locking, subscription_in_pipeline, takes_lock
+from keyleash.commands.facts import OF_THE_CONNECTION
 from keyleash.commands.locks import RELEASE
 from keyleash.store.wire import BatchMode
 
@@ -164,7 +165,7 @@ class Dialogue:
                 yield from send_script(self.caller, self.due, words, is_watching=is_watching)
             case Role.BLOCKING:
                 yield from self._send_blocking(words)
-            case Role.CLIENT if len(words) > 1 and upper(words[1]) in OWN:
+            case Role.CLIENT if len(words) > 1 and upper(words[1]) in OF_THE_CONNECTION:
                 self.due.defer(self._run_plain(words))
             case Role.INFO:
                 self.due.defer(self._reply_to_info(words))

@@ -19,9 +19,10 @@ from keyleash.client.actions import Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.dialogue import Dialogue, Packed
-from keyleash.client.roles import HANDSHAKE, OWN, split_words
+from keyleash.client.roles import HANDSHAKE, split_words
 from keyleash.client.session import Session
 from keyleash.client.unsupported import caching
+from keyleash.commands.facts import OF_THE_CONNECTION
 
 AsyncLock = asyncio.Lock
 Lock = threading.Lock
@@ -145,7 +146,7 @@ class Guarding:
         name, *arguments = (str(word).upper() for word in split_words(words)[:2])
         if name == "PING":
             return True
-        is_sent = name in HANDSHAKE and (name != "CLIENT" or arguments[0] in OWN)
+        is_sent = name in HANDSHAKE and (name != "CLIENT" or arguments[0] in OF_THE_CONNECTION)
         return is_sent and self._handshakes > 0
 
     def _second(self) -> Any:

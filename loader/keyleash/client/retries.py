@@ -26,7 +26,7 @@ def mark_sent(error: Any, *, is_exec: bool = False) -> Any:
 
 
 def unmark(error: Any) -> Any:
-    """Return an error without the mark of `sent`."""
+    """Return an error without the mark of `mark_sent`."""
     error.has_run = False
     return error
 

@@ -6,11 +6,9 @@ from enum import Enum, auto
 from functools import lru_cache
 
 from keyleash.client.actions import Words
-from keyleash.commands.facts import WAITS
+from keyleash.commands.facts import SCRIPT_CALLS, SUBSCRIBES, WAITS
 from keyleash.store.wire import Argument, split_name
 
-OWN = frozenset({"SETNAME", "SETINFO", "GETNAME", "ID"})
-"""The sub-commands of CLIENT that are about this connection alone."""
 HANDSHAKE = frozenset({"HELLO", "AUTH", "SELECT", "CLIENT", "READONLY"})
 """The commands that redis-py sends by itself when it connects."""
 
@@ -31,9 +29,9 @@ class Role(Enum):
 
 _ROLES = {
     **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), Role.TRANSACTION),
-    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), Role.SUBSCRIPTION),
+    **dict.fromkeys(SUBSCRIBES, Role.SUBSCRIPTION),
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), Role.SUBSCRIPTION),
-    **dict.fromkeys(("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "SCRIPT"), Role.SCRIPT),
+    **dict.fromkeys((*SCRIPT_CALLS, "SCRIPT"), Role.SCRIPT),
     **dict.fromkeys(WAITS, Role.BLOCKING),
     "CLIENT": Role.CLIENT,
     "INFO": Role.INFO,

@@ -77,7 +77,7 @@ def reply_about(
 def unapproved_script(name: str, arguments: Sequence[Argument]) -> str | None:
     """Return the digest of the script in a denied call; None if it names none."""
     if name == "SCRIPT":
-        is_load = len(arguments) == 2 and _digest(arguments[0]) == "load"
+        is_load = len(arguments) == 2 and upper(arguments[0]) == "LOAD"
         return digest_of(arguments[1]) if is_load else None
     script = script_call_of(name, arguments) if name.startswith("EVAL") else None
     return script and script.digest

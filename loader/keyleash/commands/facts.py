@@ -156,6 +156,13 @@ WAITS: Mapping[str, Waits] = {
 }
 """Blocking commands that clients poll."""
 
+OF_THE_CONNECTION = frozenset({"SETNAME", "SETINFO", "GETNAME", "ID"})
+"""The sub-commands of CLIENT that are about the caller's connection alone."""
+
+SUBSCRIBES = ("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE")
+
+SCRIPT_CALLS = ("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO")
+
 CLASS_OF_FLAG: Mapping[str, OperationClass] = {
     "access": READ,
     "insert": WRITE,

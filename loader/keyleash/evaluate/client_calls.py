@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from hashlib import sha1
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands.facts import OF_THE_CONNECTION, SCRIPT_CALLS, SUBSCRIBES
 from keyleash.commands.keys import KeyUse
 from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.commands.spec import OptionKey
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, RuledCommand, judge_key
-from keyleash.evaluate.evaluate import decide, is_suspended, note_refusal, suspended, take_limits
+from keyleash.evaluate.evaluate import decide, judge_standing, note_refusal, take_limits
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import (
     ALLOWED,
@@ -39,8 +40,6 @@ _LOCAL = {
     "PUNSUBSCRIBE": "it ends subscriptions",
     "SUNSUBSCRIBE": "it ends subscriptions",
 }
-_OWN = ("SETNAME", "SETINFO", "GETNAME", "ID")
-_EVALS = ("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO")
 _INNER = "its commands are not judged here: each is checked when the script runs"
 
 
@@ -85,7 +84,7 @@ def client_call(identity: Identity, argv: Argv) -> ClientCall:
     second = words[0].decode("latin-1") if words else ""
     if name in _LOCAL:
         return ClientCall(note=_LOCAL[name])
-    if name == "CLIENT" and second.upper() in _OWN:
+    if name == "CLIENT" and second.upper() in OF_THE_CONNECTION:
         return ClientCall(note="it is about the connection alone")
     if name == "WATCH" and words:
         note = "the keys are checked as by TOUCH; sealed servers have no WATCH"
@@ -93,10 +92,10 @@ def client_call(identity: Identity, argv: Argv) -> ClientCall:
     if name == "KEYS" and len(words) == 1:
         scan = (b"SCAN", b"0", b"MATCH", words[0], b"COUNT", b"1000")
         return ClientCall((scan,), "the connection calls SCAN until all keys are found")
-    if name in ("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE") and len(words) > 1:
+    if name in SUBSCRIBES and len(words) > 1:
         calls = tuple((argv[0], channel) for channel in words)
         return ClientCall(calls, "each channel is checked")
-    if name in _EVALS and len(words) > 1 and words[1].isdigit():
+    if name in SCRIPT_CALLS and len(words) > 1 and words[1].isdigit():
         count = int(words[1])
         if count <= len(words) - 2:
             digest = second.lower() if name.startswith("EVALSHA") else _digest(words[0])
@@ -189,12 +188,7 @@ def _script_checks(
     trace: Trace,
 ) -> Iterator[Decision]:
     """Yield the verdict of each check; the caller stops at the first denial."""
-    if state.refuses is not None:
-        trace.append(StandingStep(code=state.refuses))
-        yield refused(state.refuses)
-    if is_suspended(state, now_us):
-        trace.append(StandingStep(code=ReplyCode.SUSPENDED))
-        yield suspended(state)
+    yield judge_standing(state, now_us, trace)
     names = tuple(dict.fromkeys(script.name for script in call.scripts))
     trace.append(ScriptStep(call.digest, names))
     most = max(call.arguments, len(call.keys))

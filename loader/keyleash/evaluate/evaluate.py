@@ -189,6 +189,17 @@ def decide(
     return replace(denial, trace=tuple(trace))
 
 
+def judge_standing(state: ModelState, now_us: int, trace: Trace) -> Decision:
+    """Judge the token and the state of the identity."""
+    if state.refuses is not None:
+        trace.append(StandingStep(code=state.refuses))
+        return refused(state.refuses)
+    if is_suspended(state, now_us):
+        trace.append(StandingStep(code=ReplyCode.SUSPENDED))
+        return suspended(state)
+    return ALLOWED
+
+
 def _checks(
     identity: Identity,
     table: CommandTable,
@@ -200,12 +211,7 @@ def _checks(
     trace: Trace,
 ) -> Iterator[Decision]:
     """Yield the verdict of each check; the caller stops at the first denial."""
-    if state.refuses is not None:
-        trace.append(StandingStep(code=state.refuses))
-        yield refused(state.refuses)
-    if is_suspended(state, now_us):
-        trace.append(StandingStep(code=ReplyCode.SUSPENDED))
-        yield suspended(state)
+    yield judge_standing(state, now_us, trace)
     if len(argv) > MAX_ARGUMENTS:
         trace.append(ArgumentsStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
         yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))

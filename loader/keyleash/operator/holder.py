@@ -15,8 +15,7 @@ from keyleash.errors import (
     TokenUnknownError,
 )
 from keyleash.evaluate import Decision, ModelState
-from keyleash.evaluate.evaluate import is_suspended, suspended
-from keyleash.evaluate.trace import refused
+from keyleash.evaluate.evaluate import judge_standing
 from keyleash.limits import SECOND_US
 from keyleash.operator.decisions import grant_json, identity_counts, read_subject
 from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
@@ -116,12 +115,13 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
     _require_live(identity, record, now_us)
     state = identity_counts(store, identity)
     issue = read_issue(store, name, record.id)
+    standing = judge_standing(state, now_us, [])
     return TokenHolder(
         identity=identity,
         token=record,
         issued_ms=None if issue is None else int(issue["issued_ms"]),
         now_ms=now_us // 1000,
-        stopped=_stopped(state, now_us),
+        stopped=None if standing.allowed else standing,
         limits=tuple(
             _left(store, identity, limit, state, record.id, now_us) for limit in identity.limits
         ),
@@ -137,12 +137,6 @@ def _require_live(identity: Identity, record: TokenRecord, now_us: int) -> None:
     # One second more, as in guards, which write the time of use at most once a second.
     if idle_s is not None and now_us - record.used_us > (idle_s + 1) * SECOND_US:
         raise TokenExpiredError({"idle_since_ms": str(record.used_us // 1000)})
-
-
-def _stopped(state: ModelState, now_us: int) -> Decision | None:
-    if state.refuses is not None:
-        return refused(state.refuses)
-    return suspended(state) if is_suspended(state, now_us) else None
 
 
 def _left(

@@ -68,7 +68,7 @@ local function join(...)
   spend(units)
   return table.concat(parts)
 end
--- The left side of a comparison of texts, which reads at most so many bytes.
+-- The left side of a comparison of two texts. No more bytes are compared than it has.
 local function compared(item)
   if type(item) == 'string' then spend(#item / 16) end
   return item
