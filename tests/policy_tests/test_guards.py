@@ -163,6 +163,23 @@ def test_difference_of_model_and_guard_is_a_disagreement(
     assert judged(case, [model[0], model[0]], None).verdict is Verdict.PASSED
 
 
+def test_interrupted_claim_leaves_the_database_empty(
+    server: RealServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has run it, and its reply was not read."""
+    execute = redis.client.Pipeline.execute
+
+    def interrupted(pipe: Any, *args: Any, **options: Any) -> None:
+        execute(pipe, *args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Guards(server.client())
+
+    assert server.client().dbsize() == 0
+
+
 def test_database_used_by_other_tests_is_rejected(server: RealServer) -> None:
     """Each run would delete keys of the other; afterwards the database is empty."""
     first = Guards(server.client())

@@ -35,8 +35,8 @@ class Guards:
     """
 
     def __init__(self, client: Client) -> None:
-        self._database = TrialDatabase(client, ACTOR)
         self._touched: set[bytes] = set()
+        self._database = TrialDatabase(client, ACTOR)
         try:
             self.table: CommandTable = read_table(client)
         except UnreadableCommandsError:

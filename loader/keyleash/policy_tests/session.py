@@ -42,11 +42,13 @@ def _guards(url: str | None, timeout_s: float | None) -> Iterator[tuple[Guards |
     elif url:
         client = connect(url, timeout_s)
         require_supported(client)
-        guards = Guards(client)
+        guards = None
         try:
+            guards = Guards(client)
             yield guards, shown_url(url)
         finally:
-            guards.release()
+            if guards is not None:
+                guards.release()
     else:
         with EmbeddedServer() as server:
             yield Guards(connect(server.url)), "an embedded server"

@@ -9,8 +9,11 @@ guard reads is exact to the millisecond on every machine.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
@@ -61,6 +64,7 @@ class TrialDatabase:
         self._keyspace = Keyspace()
         self._initial_states: dict[str, bytes] = {}
         self._connection = client.client_id()
+        self._claim_value = f"{actor} {new_token_id()}".encode()
         self._claim()
 
     def open(self) -> Store:
@@ -141,15 +145,23 @@ class TrialDatabase:
         self._delete(ours - {self._keyspace.policy_tests.encode()})
 
     def release(self) -> None:
-        """Give the database back; `clear` empties it."""
-        self.client.unlink(self._keyspace.policy_tests)
+        """Give the database back if it is ours; `clear` empties it."""
+        if self.client.get(self._keyspace.policy_tests) == self._claim_value:
+            self.client.unlink(self._keyspace.policy_tests)
 
     def _claim(self) -> None:
         # In one step: two trials that find the same database empty must not both use it.
         pipe = self.client.pipeline(transaction=True)
         pipe.dbsize()
-        pipe.set(self._keyspace.policy_tests, self.actor, nx=True)
-        count, is_ours = pipe.execute()
+        pipe.set(self._keyspace.policy_tests, self._claim_value, nx=True)
+        try:
+            count, is_ours = pipe.execute()
+        except BaseException:
+            # The server may have run it.
+            with suppress(RedisError):
+                self.stop()
+                self.release()
+            raise
         if not count:
             return
         if is_ours:
