@@ -40,7 +40,7 @@ lowest: $(VENV)/.lowest
 	$(VENV)/lowest/bin/python -m pytest -n auto tests/client/test_asyncio.py tests/client/test_connection.py \
 		tests/client/test_subscriptions.py \
 		tests/client/test_connection_kinds.py tests/client/test_pipeline.py tests/client/test_recovery.py \
-		tests/client/test_sync.py tests/client/test_locks.py -k "not redis-8 and not valkey-8"
+		tests/client/test_shortcuts.py tests/client/test_sync.py tests/client/test_locks.py -k "not redis-8 and not valkey-8"
 
 # Guarded connections behind a proxy that loses, delays, cuts and fakes replies, with a new seed,
 # which it prints: about five minutes. KEYLEASH_SEED repeats a run.

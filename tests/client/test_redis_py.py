@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis._parsers.hiredis import _HiredisParser
 from redis.event import AfterConnectionReleasedEvent, EventDispatcher, EventListenerInterface
 from redis.exceptions import MaxConnectionsError
 from redis.observability import OTelConfig, get_observability_instance
@@ -154,7 +155,7 @@ def test_interrupted_look_at_a_connection_gives_it_back(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(redis.Connection, "can_read", interrupted)
+        patched.setattr(_HiredisParser, "can_read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             client.get("t:a")
     assert client.get("t:a") == b"1"

@@ -10,7 +10,12 @@ from typing import Any, TypeVar
 
 from hiredis import pack_command
 from redis import ConnectionPool, Redis
-from redis.event import AfterConnectionReleasedEvent
+from redis.asyncio import Redis as AsyncRedis
+from redis.event import (
+    AfterConnectionReleasedEvent,
+    EventDispatcher,
+    ReAuthConnectionListener,
+)
 from redis.exceptions import DataError, RedisError
 
 from keyleash.errors import NotReplicatedError
@@ -43,8 +48,17 @@ def checkout(pool: Any) -> Any:
         connection = free.pop() if free else None
         if connection is not None:
             pool._in_use_connections.add(connection)
-    if connection is not None and _is_ready(connection, pool):
-        return connection
+    if connection is not None:
+        try:
+            if connection.is_ready and not connection._parser.can_read(0):
+                return connection
+        except (RedisError, OSError):
+            # The pool reconnects, or raises.
+            pass
+        except BaseException:
+            pool.release(connection)
+            raise
+        pool.release(connection)
     return pool.get_connection()
 
 
@@ -58,8 +72,9 @@ def checkin(pool: Any, connection: Any) -> None:
         if connection in pool._in_use_connections:
             pool._in_use_connections.remove(connection)
             pool._available_connections.append(connection)
-            # Without it, renewed credentials would not reach the connection.
-            pool._event_dispatcher.dispatch(AfterConnectionReleasedEvent(connection))
+            dispatcher = pool._event_dispatcher
+            if awaits_auth(connection) or not _only_authenticates(dispatcher):
+                dispatcher.dispatch(AfterConnectionReleasedEvent(connection))
 
 
 acheckout = methodcaller("get_connection")
@@ -90,6 +105,40 @@ def parsed(client: Any, reply: Any, name: str | bytes, options: dict[str, Any]) 
     return parse(client, reply, name, **options)
 
 
+def _only_authenticates(dispatcher: Any) -> bool:
+    """Return whether a release does no more than to send renewed credentials."""
+    if type(dispatcher) is not EventDispatcher:
+        return False
+    listeners = dispatcher._event_listeners_mapping.get(AfterConnectionReleasedEvent, ())
+    return [*map(type, listeners)] == [ReAuthConnectionListener]
+
+
+def awaits_auth(connection: Any) -> bool:
+    """Return whether credentials were renewed that a connection has not sent yet."""
+    return connection._re_auth_token is not None
+
+
+ONLY_KEYS = frozenset({"keys"})
+"""The option of commands that redis-py has for its cache alone."""
+
+parse_response, aparse_response = Redis.parse_response, AsyncRedis.parse_response
+
+
+def called_back(client: Any, name: str | bytes, reply: Any) -> Any:
+    """Return what the response callback of a command makes of a reply."""
+    callback = dict.get(client.response_callbacks, name)
+    if callback is None:
+        # The names of callbacks are in upper case, and redis-py looks them up in any.
+        callback = client.response_callbacks.get(name)
+    return reply if callback is None else callback(reply)
+
+
+async def acalled_back(client: Any, name: str | bytes, reply: Any) -> Any:
+    """Return the same of a callback that may return an awaitable."""
+    found = called_back(client, name, reply)
+    return await found if hasattr(found, "__await__") else found
+
+
 def _is_plain(pool: Any) -> bool:
     """Return whether the pool is exactly redis-py's class, without metrics."""
     return (
@@ -97,20 +146,6 @@ def _is_plain(pool: Any) -> bool:
         and _COUNTS_CONNECTIONS
         and get_observability_instance().get_provider_manager() is None
     )
-
-
-def _is_ready(connection: Any, pool: Any) -> bool:
-    """Return whether the connection is open and has nothing to read; release it if not."""
-    ready = False
-    try:
-        ready = connection.is_connected and not connection.can_read()
-    except (RedisError, OSError):
-        # The pool reconnects, or raises.
-        pass
-    finally:
-        if not ready:
-            pool.release(connection)
-    return ready
 
 
 def copy_pool(pool: Any) -> Any:

@@ -19,9 +19,14 @@ A plain command that succeeds needs no flow, for speed.
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send calls of guards, each a `calls.Call`, in one packet."""
+    """Send calls of guards, each a `calls.Call`, in one packet.
+
+    Attributes:
+        is_due: Whether they become due, so that redis-py reads their replies.
+    """
 
     calls: Sequence[Any]
+    is_due: bool = False
 
 
 @dataclass(frozen=True, slots=True)

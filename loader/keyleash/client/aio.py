@@ -12,12 +12,21 @@ import redis.asyncio.connection
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import MasterDownError, ReadOnlyError
 
-from keyleash.client._redis_py import acheckin, acheckout, ainitialized, parsed
+from keyleash.client._redis_py import (
+    ONLY_KEYS,
+    acalled_back,
+    acheckin,
+    acheckout,
+    ainitialized,
+    aparse_response,
+    parsed,
+)
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import Call
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.pools import guarded_class, guarded_pool
 from keyleash.client.session import Session
+from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
 from keyleash.client.unsupported import (
     monitoring,
@@ -92,6 +101,7 @@ def pool(
     return pool_class(connection_class=guarded, **options)
 
 
+@with_shortcuts
 class Pipeline(redis.asyncio.client.Pipeline):
     """Made by `keyleash.asyncio.Redis.pipeline`; redis-py's, over guarded connections."""
 
@@ -148,6 +158,7 @@ class Batch(Pipeline):
         return results
 
 
+@with_shortcuts
 class Redis(redis.asyncio.Redis):
     """A drop-in `redis.asyncio.Redis` for the holder of a token.
 
@@ -357,6 +368,9 @@ class Redis(redis.asyncio.Redis):
             if connection is None:
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             try:
+                # A parser of the user's own reads from a connection.
+                if options.keys() <= ONLY_KEYS and type(self).parse_response is aparse_response:
+                    return await acalled_back(self, args[0], await connection.run(args))
                 await connection.send_command(*args)
                 return await self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
             except Exception as error:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar, Self
 
-import redis.asyncio
-
 from keyleash.client import aio
-from keyleash.client._redis_py import UnreplicatedReply, parsed
+from keyleash.client._redis_py import UnreplicatedReply, aparse_response, parsed
 from keyleash.client.calls import RateWait
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.correlation import CorrelationSource
@@ -44,9 +42,7 @@ class Redis(aio.Redis):
         **kwargs: Any,
     ) -> None:
         super().__init__(token=token, wait=wait, correlation=correlation, **kwargs)
-        # A parser of the user's own reads from a connection.
-        has_own_parser = type(self).parse_response is not redis.asyncio.Redis.parse_response
-        self._coalesce = coalesce and not has_own_parser
+        self._coalesce = coalesce and type(self).parse_response is aparse_response
         self._coalescing: Coalescer | None = None
 
     def client(self) -> Self:

@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error
 from keyleash.client.actions import Flow, Pause, Plain, Receive, Send, Words
 from keyleash.client.blocking import pauses
-from keyleash.client.calls import NO_WAIT, Call, Deferred, Pack, RateWait
+from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.correlation import next_correlation
 from keyleash.client.reasons import as_command, described
 from keyleash.client.recovery import fetch_guard, recover
@@ -71,7 +71,10 @@ class Caller:
 
     def new_call(self, commands: Sequence[Words], mode: BatchMode | None = None) -> Call:
         """Return a new call, which waits for rate limits as long as the connection's may."""
-        return Call(commands, mode, waiting=RateWait(self.wait_s) if self.wait_s else NO_WAIT)
+        call = Call(commands, mode)
+        if self.wait_s:
+            call.waiting = RateWait(self.wait_s)
+        return call
 
     def guard(self) -> Flow:
         """Return the record of the guard; fetch it if it is not known."""
@@ -209,7 +212,8 @@ class Caller:
         ]:
             try:
                 yield call.waiting.pause([items[at] for at in limited])
-                again = Call([call.commands[at] for at in limited], call.mode, waiting=call.waiting)
+                again = Call([call.commands[at] for at in limited], call.mode)
+                again.waiting = call.waiting
                 yield Send([again])
                 replies = yield from self._each(again, pack)
             except RateLimitedError:

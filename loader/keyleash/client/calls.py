@@ -72,13 +72,18 @@ class Pack:
     short: NotReplicatedError | None = None
 
 
-@dataclass(slots=True)
 class Call:
     """A call of a guard.
 
-    Attributes:
+    No dataclass, which would set every attribute of every call.
+
+    Args:
         commands: Its commands; one without a mode.
         mode: The mode of a batch.
+
+    Attributes:
+        commands, mode: As given.
+        is_plain: Whether its reply is read at once, as nothing else is due.
         is_watched: Whether MULTI and EXEC of the server surround it. It is never repeated, since
             EXEC ends the watch: its reply is null, redis-py raises WatchError, and callers that
             repeat a transaction read its keys again.
@@ -93,8 +98,7 @@ class Call:
         pack: The calls that redis-py sent together with it.
     """
 
-    commands: Sequence[Words]
-    mode: BatchMode | None = None
+    is_plain: bool = False
     is_watched: bool = False
     script: ScriptCall | None = None
     is_transaction: bool = False
@@ -105,6 +109,10 @@ class Call:
     deadline: float | None = None
     is_later: bool = False
     pack: Pack | None = None
+
+    def __init__(self, commands: Sequence[Words], mode: BatchMode | None = None) -> None:
+        self.commands = commands
+        self.mode = mode
 
     @property
     def kind(self) -> str:

@@ -43,25 +43,33 @@ class Pending:
         for chunk in chunks(self.commands, wanted):
             yield CoalescedCall(
                 [self.commands[index] for index in chunk],
+                [self.answers[index] for index in chunk],
                 BatchMode.EACH if len(chunk) > 1 else None,
-                correlation=self.correlation or new_correlation(),
-                answers=[self.answers[index] for index in chunk],
+                self.correlation or new_correlation(),
             )
 
 
-@dataclass(slots=True)
 class CoalescedCall(Call):
     """A call with the futures for the replies to its commands."""
 
-    answers: list[Answer] = field(default_factory=list)
+    def __init__(
+        self,
+        commands: Sequence[Words],
+        answers: Sequence[Answer],
+        mode: BatchMode | None = None,
+        correlation: str = "",
+    ) -> None:
+        super().__init__(commands, mode)
+        self.answers = answers
+        self.correlation = correlation
 
     def part(self, indexes: Sequence[int]) -> CoalescedCall:
         """Return a call of some of the commands."""
         return CoalescedCall(
             [self.commands[index] for index in indexes],
+            [self.answers[index] for index in indexes],
             self.mode,
-            correlation=self.correlation,
-            answers=[self.answers[index] for index in indexes],
+            self.correlation,
         )
 
     def wanted(self) -> CoalescedCall:
@@ -174,7 +182,7 @@ class Coalescer:
         """Fail the commands that were not sent."""
         gathered, self._pending = self._pending, {}
         for pending in gathered.values():
-            CoalescedCall((), answers=pending.answers).fail(
+            CoalescedCall((), pending.answers).fail(
                 ConnectionError("the client was closed before the command was sent")
             )
 

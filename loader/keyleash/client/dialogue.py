@@ -80,18 +80,23 @@ class Dialogue:
         """Return whether the connection may be replaced by a new one."""
         return not (self.due or self.transaction.held is not None or self.transaction.is_watching)
 
-    def is_plain(self, words: Words) -> bool:
-        """Return whether a command can be sent at once as a call of its own."""
+    def plain_call(self, words: Words) -> Call | None:
+        """Return the call of a command that is sent at once and alone; None if it is no such."""
         guard = self.session.guard
-        return (
-            not self.due
-            and self.transaction.held is None
-            and guard is not None
-            and not self.caller.wait_s
-            and role_of(words[0]) is None
-            and not guard.wait_replicas
-            and not (guard.is_sealed and self._lacks_lock(words))
-        )
+        if (
+            self.due
+            or self.transaction.held is not None
+            or guard is None
+            or self.caller.wait_s
+            or role_of(words[0]) is not None
+            or guard.wait_replicas
+            or (guard.is_sealed and self._lacks_lock(words))
+        ):
+            return None
+        call = Call((words,))
+        call.is_plain = True
+        self.is_cut = False
+        return call
 
     def _lacks_lock(self, words: Words) -> bool:
         """Return whether a command takes a lock of redis-py that could not be released."""
@@ -107,9 +112,7 @@ class Dialogue:
     def next_plain(self) -> Call | None:
         """The call whose reply is next, if it was sent as a plain one."""
         first = self.due[0] if len(self.due) == 1 else None
-        if not isinstance(first, Call) or first.mode or first.script:
-            return None
-        if first.deadline or self.caller.wait_s:
+        if not isinstance(first, Call) or not first.is_plain:
             return None
         return first if first.replicas is None else None
 
@@ -142,11 +145,11 @@ class Dialogue:
             yield from self.due.add([self.caller.new_call(commands)])
             return
         waiting, pack = RateWait(self.caller.wait_s), Pack()
-        calls = [
-            Call([commands[at] for at in part], BatchMode.EACH, waiting=waiting, pack=pack)
-            for part in chunks(commands, range(len(commands)))
-        ]
-        pack.last = calls[-1] if calls else None
+        calls = []
+        for part in chunks(commands, range(len(commands))):
+            call = Call([commands[at] for at in part], BatchMode.EACH)
+            call.waiting, call.pack, pack.last = waiting, pack, call
+            calls.append(call)
         if len(calls) > 1:
             # As redis-py, which encodes all commands before it sends any.
             for words in commands:
@@ -209,14 +212,18 @@ class Dialogue:
             if first.is_later:
                 mark_run(error)
             if not isinstance(error, ResponseError):
+                # What has no reply is lost with the connection, or was never sent.
+                self._end(first)
                 raise
             # It is the reply to each command of the call.
             replies = for_each(first, error)
-        finally:
-            # What has no reply is lost with the connection, or was never sent.
-            if self.due and self.due[0] is first:
-                self.due.popleft()
+        # After an interrupt it is still due, and the connection is not used again.
+        self._end(first)
         reply, *others = replies
         self.due.extendleft(reversed(others))
         yield from self.due.send_next()
         return reply.read_response(undecoded)
+
+    def _end(self, first: Call | Deferred) -> None:
+        if self.due and self.due[0] is first:
+            self.due.popleft()

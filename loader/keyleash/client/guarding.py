@@ -55,6 +55,7 @@ class Guarding:
     encoder: Any
     socket_timeout: float | None
     check_health: Any
+    health_check_interval: float
 
     def __init__(self, *args: Any, **options: Any) -> None:
         protocol = options.get("protocol")
@@ -98,12 +99,18 @@ class Guarding:
 
     def pack_commands(self, commands: Iterable[Sequence[Any]]) -> Packed:
         """Return commands for `send_packed_command`."""
-        packed = Packed(map(self._encoded if self._encodes else tuple, commands))
+        packed = Packed(map(self._encoded, commands))
         packed.is_pipeline = True
         return packed
 
     def _encoded(self, words: Sequence[Any]) -> Words:
         return (words[0], *map(self.encoder.encode, words[1:])) if self._encodes else tuple(words)
+
+    @property
+    def is_ready(self) -> bool:
+        """True if it is connected and its last user left nothing behind."""
+        dialogue = self._dialogue
+        return self._is_open and not (dialogue.is_open or dialogue.subscriptions.active)
 
     def should_reconnect(self) -> bool:
         """Return whether replies were left unread, or redis-py asks for it."""
@@ -156,9 +163,14 @@ class Guarding:
             self._checker = type(self)(*args, **options)
         return self._checker
 
-    def _packed(self, calls: Iterable[Call]) -> list[bytes]:
+    def _packed(self, calls: Sequence[Call], *, is_due: bool = False) -> list[bytes]:
         """Return the bytes of calls, in one packet. They contain the token."""
-        parts = [part for call in calls for part in self._parts(call)]
+        parts = self._parts(calls[0])
+        for call in calls[1:]:
+            parts += self._parts(call)
+        if is_due:
+            # Before they are sent: after an interrupt, the next user must not read the replies.
+            self._dialogue.due.extend(calls)
         # So that it is sent whole or never runs.
         return parts if len(parts) == 1 else [b"".join(parts)]
 

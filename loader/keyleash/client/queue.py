@@ -42,10 +42,10 @@ class Queue(deque[Call | Deferred | BufferedReply]):
         yield from self._caller.guard()
         is_first = self.next_pending is None
         if is_first:
-            yield Send(calls[:1])
+            yield Send(calls[:1], is_due=True)
         for call in calls[is_first:]:
             call.is_later = True
-        self.extend(calls)
+            self.append(call)
 
     def send_next(self) -> Flow:
         """Send the next call, after the reply to the one before it."""

@@ -13,12 +13,21 @@ import redis.connection
 from redis.exceptions import MasterDownError, ReadOnlyError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from keyleash.client._redis_py import checkin, checkout, initialized, parsed
+from keyleash.client._redis_py import (
+    ONLY_KEYS,
+    called_back,
+    checkin,
+    checkout,
+    initialized,
+    parse_response,
+    parsed,
+)
 from keyleash.client.calls import Call
 from keyleash.client.connection import Guarded
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.pools import guarded_class, guarded_pool
 from keyleash.client.session import Session
+from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
 from keyleash.client.unsupported import (
     monitoring,
@@ -93,6 +102,7 @@ def pool(
     return pool_class(connection_class=guarded, **options)
 
 
+@with_shortcuts
 class Pipeline(redis.client.Pipeline):
     """Made by `keyleash.Redis.pipeline`; redis-py's, over guarded connections."""
 
@@ -149,6 +159,7 @@ class Batch(Pipeline):
         return results
 
 
+@with_shortcuts
 class Redis(redis.Redis):
     """A drop-in `redis.Redis` for the holder of a token.
 
@@ -358,6 +369,9 @@ class Redis(redis.Redis):
             if connection is None:
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             try:
+                # A parser of the user's own reads from a connection.
+                if options.keys() <= ONLY_KEYS and type(self).parse_response is parse_response:
+                    return called_back(self, args[0], connection.run(args))
                 connection.send_command(*args)
                 return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
             except Exception as error:
