@@ -28,7 +28,6 @@ NAMES = {
     "acheckout": "checkout",
     "acalled_back": "called_back",
     "ainitialized": "initialized",
-    "aparse_response": "parse_response",
     "asynccontextmanager": "contextmanager",
     "aread_within": "read_within",
     "areadable": "readable",

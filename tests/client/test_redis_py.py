@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from redis._parsers.hiredis import _HiredisParser
-from redis.event import AfterConnectionReleasedEvent, EventDispatcher, EventListenerInterface
+from redis.event import (
+    AfterConnectionReleasedEvent,
+    AsyncAfterConnectionReleasedEvent,
+    AsyncEventListenerInterface,
+    EventDispatcher,
+    EventListenerInterface,
+)
 from redis.exceptions import MaxConnectionsError
 from redis.observability import OTelConfig, get_observability_instance
 
 import keyleash
+import keyleash.asyncio
 from client.alike import agent
-from keyleash.client._redis_py import checkin, checkout
+from keyleash.client._redis_py import acheckin, acheckout, checkin, checkout
 from support.leash import Leash
 
 
@@ -121,6 +130,48 @@ def test_release_is_announced_to_whoever_renews_credentials(leash: Leash) -> Non
     client.set("t:a", 2)
 
     assert released == client.connection_pool._available_connections * 2
+
+
+def test_pool_of_asyncio_lends_only_ready_connections_and_announces_releases(
+    one_leash: Leash,
+) -> None:
+    """The same for asyncio, whose pools share no code with the others."""
+    released = []
+
+    class Listener(AsyncEventListenerInterface):
+        async def listen(self, event: Any) -> None:
+            released.append(event.connection)
+
+    async def run() -> None:
+        pool = redis.asyncio.ConnectionPool(port=one_leash.server.port)
+        token = one_leash.issue("one").token
+        async with keyleash.asyncio.Redis.from_pool(pool, token=token) as client:
+            pool = client.connection_pool
+            await client.set("t:a", 1)
+            first, other = await acheckout(pool), await acheckout(pool)
+            assert {*pool._in_use_connections} == {first, other}
+            await acheckin(pool, first)
+            await acheckin(pool, other)
+            assert not pool._in_use_connections
+            assert pool._available_connections == [first, other]
+
+            one_leash.admin.client_kill_filter(_type="normal", skipme=True)
+            assert await client.get("t:a") == b"1"
+            await (await acheckout(pool)).disconnect()
+            await acheckin(pool, *pool._in_use_connections)
+            assert await client.get("t:a") == b"1"
+            left = await acheckout(pool)
+            await left.send_command("GET", "t:b")
+            await acheckin(pool, left)
+            assert await client.get("t:a") == b"1"
+
+            pool._event_dispatcher.register_listeners(
+                {AsyncAfterConnectionReleasedEvent: [Listener()]}
+            )
+            await client.get("t:a")
+            assert released == [other]
+
+    asyncio.run(run())
 
 
 def test_connections_are_counted_for_whoever_measures(

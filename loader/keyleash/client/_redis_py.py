@@ -5,21 +5,30 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from operator import methodcaller
+from functools import partialmethod
+from itertools import chain
 from typing import Any, TypeVar
 
+import redis.asyncio
 from hiredis import pack_command
 from redis import ConnectionPool, Redis
-from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import Connection as AsyncConnection
+from redis.asyncio import ConnectionPool as AsyncConnectionPool
+from redis.asyncio.client import Pipeline as AsyncPipeline
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE, Pipeline
 from redis.event import (
     AfterConnectionReleasedEvent,
+    AsyncAfterConnectionReleasedEvent,
+    AsyncReAuthConnectionListener,
     EventDispatcher,
     ReAuthConnectionListener,
 )
 from redis.exceptions import DataError, RedisError
 
 from keyleash.errors import NotReplicatedError
-from keyleash.store.wire import Argument
+from keyleash.store.wire import Argument, BatchMode
+
+PipelineT = TypeVar("PipelineT", bound=Any)
 
 try:
     from redis.observability import get_observability_instance
@@ -40,7 +49,7 @@ def checkout(pool: Any) -> Any:
     Raises:
         RedisError: as the pool raises it.
     """
-    if not _is_plain(pool):
+    if not _is_plain(pool, ConnectionPool):
         return None
     pool._checkpid()
     with pool._lock:
@@ -72,18 +81,42 @@ def checkin(pool: Any, connection: Any) -> None:
         if connection in pool._in_use_connections:
             pool._in_use_connections.remove(connection)
             pool._available_connections.append(connection)
-            dispatcher = pool._event_dispatcher
-            if awaits_auth(connection) or not _only_authenticates(dispatcher):
-                dispatcher.dispatch(AfterConnectionReleasedEvent(connection))
+            event = AfterConnectionReleasedEvent
+            if not _ends_with_release(pool, connection, event, ReAuthConnectionListener):
+                pool._event_dispatcher.dispatch(event(connection))  # type: ignore[no-untyped-call]
 
 
-acheckout = methodcaller("get_connection")
-"""The same for asyncio, whose pools do no more than needed."""
+async def acheckout(pool: Any) -> Any:
+    """Return a connection that is ready to send, of any pool of asyncio."""
+    is_plain = _is_plain(pool, AsyncConnectionPool) and not pool._lock.locked()
+    if is_plain and pool._available_connections and hasattr(AsyncConnection, "can_read"):
+        connection = pool.get_available_connection()
+        try:
+            if connection.is_ready and not await connection._parser.can_read():
+                return connection
+        except (RedisError, OSError):
+            # The pool reconnects, or raises.
+            pass
+        except BaseException:
+            await pool.release(connection)
+            raise
+        await pool.release(connection)
+    return await pool.get_connection()
 
 
 async def acheckin(pool: Any, connection: Any) -> None:
     """Return a connection to its pool."""
-    await pool.release(connection)
+    event, listener = AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener
+    if (
+        _is_plain(pool, AsyncConnectionPool)
+        and not pool._lock.locked()
+        and not connection.should_reconnect()
+        and _ends_with_release(pool, connection, event, listener)
+    ):
+        pool._in_use_connections.remove(connection)
+        pool._available_connections.append(connection)
+    else:
+        await pool.release(connection)
 
 
 def initialized(client: Any) -> Any:
@@ -105,12 +138,12 @@ def parsed(client: Any, reply: Any, name: str | bytes, options: dict[str, Any]) 
     return parse(client, reply, name, **options)
 
 
-def _only_authenticates(dispatcher: Any) -> bool:
-    """Return whether a release does no more than to send renewed credentials."""
-    if type(dispatcher) is not EventDispatcher:
+def _ends_with_release(pool: Any, connection: Any, event: type, listener: type) -> bool:
+    """Return whether only redis-py's *listener* listens to the release, and has nothing to do."""
+    dispatcher = pool._event_dispatcher
+    if type(dispatcher) is not EventDispatcher or awaits_auth(connection):
         return False
-    listeners = dispatcher._event_listeners_mapping.get(AfterConnectionReleasedEvent, ())
-    return [*map(type, listeners)] == [ReAuthConnectionListener]
+    return [*map(type, dispatcher._event_listeners_mapping.get(event, ()))] == [listener]
 
 
 def awaits_auth(connection: Any) -> bool:
@@ -118,31 +151,50 @@ def awaits_auth(connection: Any) -> bool:
     return connection._re_auth_token is not None
 
 
-ONLY_KEYS = frozenset({"keys"})
-"""The option of commands that redis-py has for its cache alone."""
+def with_batches(pipeline: PipelineT) -> PipelineT:
+    """Have a class of pipelines send their commands with its method `run_batch`."""
+    for name, mode in (
+        ("_execute_pipeline", BatchMode.EACH),
+        ("_execute_transaction", BatchMode.ALL),
+    ):
+        run_as_usual = getattr(pipeline, name)
+        setattr(pipeline, name, partialmethod(pipeline.run_batch, run_as_usual, mode))
+    return pipeline
 
-parse_response, aparse_response = Redis.parse_response, AsyncRedis.parse_response
+
+def needs_parser(client: Any, *options: dict[str, Any]) -> bool:
+    """Return whether a client has its own parser, or options of commands change what it does."""
+    is_usual = type(client).parse_response in _PARSERS
+    return not (is_usual and _OF_PARSERS.isdisjoint(chain.from_iterable(options)))
 
 
-def called_back(client: Any, name: str | bytes, reply: Any) -> Any:
+_OF_PARSERS = {EMPTY_RESPONSE, NEVER_DECODE}
+_PARSERS = {
+    client.parse_response for client in (Redis, Pipeline, redis.asyncio.Redis, AsyncPipeline)
+}
+
+
+def called_back(client: Any, name: str | bytes, reply: Any, options: dict[str, Any]) -> Any:
     """Return what the response callback of a command makes of a reply."""
+    # It is for redis-py's cache alone.
+    options.pop("keys", None)
     callback = dict.get(client.response_callbacks, name)
     if callback is None:
         # The names of callbacks are in upper case, and redis-py looks them up in any.
         callback = client.response_callbacks.get(name)
-    return reply if callback is None else callback(reply)
+    return reply if callback is None else callback(reply, **options)
 
 
-async def acalled_back(client: Any, name: str | bytes, reply: Any) -> Any:
+async def acalled_back(client: Any, name: str | bytes, reply: Any, options: dict[str, Any]) -> Any:
     """Return the same of a callback that may return an awaitable."""
-    found = called_back(client, name, reply)
+    found = called_back(client, name, reply, options)
     return await found if hasattr(found, "__await__") else found
 
 
-def _is_plain(pool: Any) -> bool:
+def _is_plain(pool: Any, kind: type) -> bool:
     """Return whether the pool is exactly redis-py's class, without metrics."""
     return (
-        type(pool) is ConnectionPool
+        type(pool) is kind
         and _COUNTS_CONNECTIONS
         and get_observability_instance().get_provider_manager() is None
     )

@@ -10,16 +10,16 @@ import redis.asyncio
 import redis.asyncio.client
 import redis.asyncio.connection
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.exceptions import MasterDownError, ReadOnlyError
+from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from keyleash.client._redis_py import (
-    ONLY_KEYS,
     acalled_back,
     acheckin,
     acheckout,
     ainitialized,
-    aparse_response,
+    needs_parser,
     parsed,
+    with_batches,
 )
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import Call
@@ -101,6 +101,7 @@ def pool(
     return pool_class(connection_class=guarded, **options)
 
 
+@with_batches
 @with_shortcuts
 class Pipeline(redis.asyncio.client.Pipeline):
     """Made by `keyleash.asyncio.Redis.pipeline`; redis-py's, over guarded connections."""
@@ -108,11 +109,42 @@ class Pipeline(redis.asyncio.client.Pipeline):
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the queued commands; return one result for each, in order."""
         commands = self.command_stack
+        if commands and self.connection is None:
+            self.connection = await acheckout(self.connection_pool)
         try:
             results: list[Any] = await super().execute(raise_on_error)
         except NotReplicatedError as short:
             raise short.about(self._parsed(commands, short.reply)) from short.__cause__
         return results
+
+    async def run_batch(
+        self,
+        run_as_usual: Any,
+        mode: BatchMode,
+        connection: Any,
+        commands: Any,
+        raise_on_error: bool,
+    ) -> Any:
+        """Send commands as one batch, or as redis-py does if one of them needs more."""
+        replies = None
+        if not needs_parser(self, *(options for _, options in commands if options)):
+            replies = await connection.run_batch([words for words, _ in commands], mode)
+        if replies is None:
+            return await run_as_usual(self, connection, commands, raise_on_error)
+        if raise_on_error and mode is BatchMode.ALL:
+            self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
+        for at, ((name, *_), options) in enumerate(commands):
+            if isinstance(replies[at], Exception):
+                continue
+            try:
+                replies[at] = await acalled_back(self, name, replies[at], options)
+            except ResponseError as error:
+                if mode is BatchMode.ALL:
+                    raise
+                replies[at] = error
+        if raise_on_error and mode is BatchMode.EACH:
+            self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
+        return replies
 
     def _parsed(self, commands: Sequence[Any], replies: Sequence[Any]) -> list[Any]:
         """Return the results of commands that were done, as `execute` does."""
@@ -369,10 +401,10 @@ class Redis(redis.asyncio.Redis):
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             try:
                 # A parser of the user's own reads from a connection.
-                if options.keys() <= ONLY_KEYS and type(self).parse_response is aparse_response:
-                    return await acalled_back(self, args[0], await connection.run(args))
-                await connection.send_command(*args)
-                return await self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+                if needs_parser(self, options):
+                    await connection.send_command(*args)
+                    return await self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+                return await acalled_back(self, args[0], await connection.run(args), options)
             except Exception as error:
                 return await self._retried(connection, error, args, options)
         except NotReplicatedError as short:

@@ -29,6 +29,7 @@ from keyleash.client.actions import (
     SendPlain,
     Words,
 )
+from keyleash.client.caller import is_final
 from keyleash.client.calls import Call
 from keyleash.client.dialogue import Packed
 from keyleash.client.guarding import AsyncLock, Guarding
@@ -37,6 +38,8 @@ from keyleash.client.roles import split_words
 from keyleash.client.subscriptions import check
 from keyleash.client.tokens import acall_source
 from keyleash.client.unsupported import foreign_bytes
+from keyleash.errors import NotReplicatedError
+from keyleash.store.wire import BatchMode
 
 
 class AsyncSafeRetry(RetryWrapper):
@@ -154,7 +157,7 @@ class AsyncGuarded(Guarding):
             await above.send_packed_command(pack(split_words(args)), check_health)
             return
         words = self._encoded(args)
-        call = self._dialogue.plain_call(words)
+        call = self._dialogue.plain_call((words,))
         if call is None:
             await self._send_all([words], check_health)
         else:
@@ -198,7 +201,7 @@ class AsyncGuarded(Guarding):
 
         In one go, for speed; otherwise like `send_command` and `read_response`.
         """
-        call = None if self._handshakes or self._encodes else self._dialogue.plain_call(words)
+        call = None if self._handshakes or self._encodes else self._dialogue.plain_call((words,))
         if call is None:
             await self.send_command(*words)
             return await self.read_response()
@@ -207,6 +210,47 @@ class AsyncGuarded(Guarding):
         if call.replicas is not None:
             return await self.read_response()
         return await self._read_plain(call, False, {})
+
+    async def run_batch(self, commands: Sequence[Words], mode: BatchMode) -> list[Any] | None:
+        """Send commands through the guard as one batch, in one go.
+
+        Returns:
+            Their replies and errors; None, and nothing was sent, if they are to be sent like those
+            of any pipeline.
+
+        Raises:
+            LeashError: in mode `all`, the guard denied one of them.
+        """
+        dialogue = self._dialogue
+        above: Any = super()
+        call = None if self._encodes else dialogue.plain_batch(commands, mode)
+        if call is None:
+            return None
+        self._retry.is_answered = False
+        await self._send([call], is_due=True)
+        failed = None
+        try:
+            if call.replicas is None:
+                reply = await above.read_response()
+                dialogue.due.clear()
+                self._retry.is_answered = True
+                return dialogue.caller.items(call, reply)
+        except ResponseError as error:
+            failed = error
+        except Exception as error:
+            raise (mark_sent(error) if is_lost(error) else error) from None
+        try:
+            replies = await self._drive(dialogue.receive_all(undecoded=False), {}, received=failed)
+        finally:
+            self._retry.is_answered |= dialogue.is_answered
+        if mode is BatchMode.ALL:
+            found: list[Any] = replies[0].read_response()
+            return found
+        values = [reply.value for reply in replies]
+        for value in values:
+            if isinstance(value, NotReplicatedError):
+                raise value
+        return values
 
     async def _read_plain(self, call: Call, undecoded: bool, options: dict[str, Any]) -> Any:
         """Return the reply to the only call that is due."""
@@ -220,7 +264,8 @@ class AsyncGuarded(Guarding):
             raise (mark_sent(error) if is_lost(error) else error) from None
         dialogue.due.clear()
         self._retry.is_answered = True
-        return dialogue.caller.finished(call.commands[0], reply)
+        words = call.commands[0]
+        return reply if is_final(words[0]) else dialogue.caller.finished(words, reply)
 
     async def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
         """Return the next message; check the subscriptions whenever it is time."""
@@ -286,8 +331,9 @@ class AsyncGuarded(Guarding):
         self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]
     ) -> None:
         """Make calls in one packet; otherwise like `Caller.exchange`."""
-        for call in calls:
-            call.commands = [self._encoded(words) for words in call.commands]
+        if self._encodes:
+            for call in calls:
+                call.commands = [self._encoded(words) for words in call.commands]
         self._dialogue.is_cut = False
         try:
             flow = self._dialogue.caller.exchange(calls, deliver)

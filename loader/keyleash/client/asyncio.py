@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, ClassVar, Self
 
 from keyleash.client import aio
-from keyleash.client._redis_py import UnreplicatedReply, aparse_response, parsed
+from keyleash.client._redis_py import UnreplicatedReply, called_back, needs_parser, parsed
 from keyleash.client.calls import RateWait
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.correlation import CorrelationSource
@@ -42,7 +42,7 @@ class Redis(aio.Redis):
         **kwargs: Any,
     ) -> None:
         super().__init__(token=token, wait=wait, correlation=correlation, **kwargs)
-        self._coalesce = coalesce and type(self).parse_response is aparse_response
+        self._coalesce = coalesce and not needs_parser(self)
         self._coalescing: Coalescer | None = None
 
     def client(self) -> Self:
@@ -55,12 +55,13 @@ class Redis(aio.Redis):
         """Send a command through the guard; return its reply, or raise the typed denial."""
         if not self._coalesce or goes_alone(args[0]):
             return await super().execute_command(*args, **options)
-        guarded: Any = self.connection_pool.connection_class
-        waiting = RateWait(guarded.wait_s)
+        waiting = None
         while True:
             try:
                 return await self._coalesced(args, options)
             except RateLimitedError as denial:
+                guarded: Any = self.connection_pool.connection_class
+                waiting = waiting or RateWait(guarded.wait_s)
                 pause = waiting.pause([denial])
             await guarded.sleep(pause.seconds)
 
@@ -83,7 +84,10 @@ class Redis(aio.Redis):
         reply = await self._coalescing.join(words)
         if reply is None:
             return await self._coalescing.alone(super().execute_command(*words, **options))
-        response = parsed(self, reply, words[0], options)
+        if needs_parser(self, options):
+            response = parsed(self, reply, words[0], options)
+        else:
+            response = called_back(self, words[0], reply.read_response(), options)
         if hasattr(response, "__await__"):
             response = await response
         if isinstance(reply, UnreplicatedReply):

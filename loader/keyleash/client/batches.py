@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from keyleash.client.actions import Words
 from keyleash.errors import ArgsTooManyError
@@ -26,8 +27,29 @@ def require_one_call(commands: Sequence[Words]) -> None:
         raise _too_many("arguments", values, MAX_ARGUMENTS)
 
 
+def fits_chunk(commands: Sequence[Words]) -> bool:
+    """Return whether plain commands, without arguments in their names, fit one call."""
+    for words in commands:
+        if not isinstance(words[0], str) or not words[0].isalpha():
+            return False
+    try:
+        size = sum(map(len, chain.from_iterable(commands)))
+    except TypeError:
+        # There are numbers.
+        size = sum(map(_bytes, commands))
+    return (
+        len(commands) <= MAX_CHUNK_COMMANDS
+        and size <= MAX_CHUNK_BYTES
+        and sum(map(len, commands)) <= MAX_ARGUMENTS
+    )
+
+
 def chunks(commands: Sequence[Words], indexes: Sequence[int]) -> Iterator[list[int]]:
     """Split the commands at *indexes*, in order, into chunks that fit one call."""
+    if fits_chunk([commands[index] for index in indexes]):
+        if indexes:
+            yield [*indexes]
+        return
     chunk: list[int] = []
     values = size = 0
     for index in indexes:

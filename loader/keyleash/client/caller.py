@@ -85,16 +85,18 @@ class Caller:
     def request(self, call: Call) -> Words:
         """Return the words of a call. They contain the token."""
         session = self.session
-        call.guard = guard = session.guard
+        guard = session.guard
+        assert guard is not None  # noqa: S101 - callers look it up first
+        call.guard = guard
         call.replicas = None
-        if guard and guard.wait_replicas:
+        if guard.wait_replicas:
             may_write = call.script or any(map(session.may_write, call.commands))
             call.replicas = guard if may_write else None
         call.correlation = call.correlation or next_correlation(session.correlation)
         if call.script is not None:
             return session.script_request(*call.script, call.correlation)
         if call.mode is None:
-            return session.request(call.commands[0], call.correlation)
+            return session.request(guard, call.commands[0], call.correlation)
         return session.batch_request(call.mode, call.commands, call.correlation)
 
     def reply_to(self, call: Call) -> Flow:
@@ -164,8 +166,9 @@ class Caller:
             return for_each(call, error)
         except NotReplicatedError as error:
             reply, short = error.reply, error
-        items = self._items(call, reply) if call.mode else [self.finished(call.commands[0], reply)]
-        replies: list[BufferedReply] = [BufferedReply(item, self.encoder()) for item in items]
+        items = self.items(call, reply) if call.mode else [self.finished(call.commands[0], reply)]
+        encoder = self.encoder()
+        replies: list[BufferedReply] = [BufferedReply(item, encoder) for item in items]
         if short is None:
             return replies
         return [
@@ -185,13 +188,14 @@ class Caller:
         try:
             items = yield from self._reply(call, undecoded)
         except NotReplicatedError as short:
-            raise mark_run(short.about(self._items(call, short.reply))) from short.__cause__
-        return [BufferedReply(items if items is None else self._items(call, items))]
+            raise mark_run(short.about(self.items(call, short.reply))) from short.__cause__
+        return [BufferedReply(items if items is None else self.items(call, items))]
 
     def _replies_of_pack(self, call: Call, pack: Pack) -> Flow:
         items = yield from self._each(call, pack)
         yield from self._repeat_limited(call, pack, items)
-        replies: list[BufferedReply] = [BufferedReply(item, self.encoder()) for item in items]
+        encoder = self.encoder()
+        replies: list[BufferedReply] = [BufferedReply(item, encoder) for item in items]
         pack.replies += replies
         if call is pack.last and pack.short is not None:
             values = [reply.value for reply in pack.replies]
@@ -203,7 +207,7 @@ class Caller:
             reply = yield from self._reply(call, undecoded=True)
         except NotReplicatedError as short:
             reply, pack.short = short.reply, short
-        return self._items(call, reply)
+        return self.items(call, reply)
 
     def _repeat_limited(self, call: Call, pack: Pack, items: list[Any]) -> Flow:
         """Repeat the rate-limited commands of a batch, as long as it may wait."""
@@ -223,7 +227,7 @@ class Caller:
             for at, reply in zip(limited, replies, strict=True):
                 items[at] = reply
 
-    def _items(self, call: Call, reply: Any) -> list[Any]:
+    def items(self, call: Call, reply: Any) -> list[Any]:
         """Return the reply or the error of each command of a batch."""
         if not isinstance(reply, list) or len(reply) != len(call.commands):
             raise InvalidResponse("the batch was not answered command by command")

@@ -74,7 +74,8 @@ class CoalescedCall(Call):
 
     def wanted(self) -> CoalescedCall:
         """Return a call without the commands whose tasks were cancelled."""
-        return self.part([at for at, answer in enumerate(self.answers) if not answer.done()])
+        wanted = [at for at, answer in enumerate(self.answers) if not answer.done()]
+        return self if len(wanted) == len(self.answers) else self.part(wanted)
 
     def deliver(self, replies: Sequence[BufferedReply]) -> None:
         """Resolve the future of each command that was not cancelled."""

@@ -30,6 +30,7 @@ from keyleash.client.actions import (
     SendPlain,
     Words,
 )
+from keyleash.client.caller import is_final
 from keyleash.client.calls import Call
 from keyleash.client.dialogue import Packed
 from keyleash.client.guarding import Guarding, Lock
@@ -38,6 +39,8 @@ from keyleash.client.roles import split_words
 from keyleash.client.subscriptions import check
 from keyleash.client.tokens import call_source
 from keyleash.client.unsupported import foreign_bytes
+from keyleash.errors import NotReplicatedError
+from keyleash.store.wire import BatchMode
 
 
 class SafeRetry(RetryWrapper):
@@ -155,7 +158,7 @@ class Guarded(Guarding):
             above.send_packed_command(pack(split_words(args)), check_health)
             return
         words = self._encoded(args)
-        call = self._dialogue.plain_call(words)
+        call = self._dialogue.plain_call((words,))
         if call is None:
             self._send_all([words], check_health)
         else:
@@ -199,7 +202,7 @@ class Guarded(Guarding):
 
         In one go, for speed; otherwise like `send_command` and `read_response`.
         """
-        call = None if self._handshakes or self._encodes else self._dialogue.plain_call(words)
+        call = None if self._handshakes or self._encodes else self._dialogue.plain_call((words,))
         if call is None:
             self.send_command(*words)
             return self.read_response()
@@ -208,6 +211,47 @@ class Guarded(Guarding):
         if call.replicas is not None:
             return self.read_response()
         return self._read_plain(call, False, {})
+
+    def run_batch(self, commands: Sequence[Words], mode: BatchMode) -> list[Any] | None:
+        """Send commands through the guard as one batch, in one go.
+
+        Returns:
+            Their replies and errors; None, and nothing was sent, if they are to be sent like those
+            of any pipeline.
+
+        Raises:
+            LeashError: in mode `all`, the guard denied one of them.
+        """
+        dialogue = self._dialogue
+        above: Any = super()
+        call = None if self._encodes else dialogue.plain_batch(commands, mode)
+        if call is None:
+            return None
+        self._retry.is_answered = False
+        self._send([call], is_due=True)
+        failed = None
+        try:
+            if call.replicas is None:
+                reply = above.read_response()
+                dialogue.due.clear()
+                self._retry.is_answered = True
+                return dialogue.caller.items(call, reply)
+        except ResponseError as error:
+            failed = error
+        except Exception as error:
+            raise (mark_sent(error) if is_lost(error) else error) from None
+        try:
+            replies = self._drive(dialogue.receive_all(undecoded=False), {}, received=failed)
+        finally:
+            self._retry.is_answered |= dialogue.is_answered
+        if mode is BatchMode.ALL:
+            found: list[Any] = replies[0].read_response()
+            return found
+        values = [reply.value for reply in replies]
+        for value in values:
+            if isinstance(value, NotReplicatedError):
+                raise value
+        return values
 
     def _read_plain(self, call: Call, undecoded: bool, options: dict[str, Any]) -> Any:
         """Return the reply to the only call that is due."""
@@ -221,7 +265,8 @@ class Guarded(Guarding):
             raise (mark_sent(error) if is_lost(error) else error) from None
         dialogue.due.clear()
         self._retry.is_answered = True
-        return dialogue.caller.finished(call.commands[0], reply)
+        words = call.commands[0]
+        return reply if is_final(words[0]) else dialogue.caller.finished(words, reply)
 
     def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
         """Return the next message; check the subscriptions whenever it is time."""
@@ -285,8 +330,9 @@ class Guarded(Guarding):
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> None:
         """Make calls in one packet; otherwise like `Caller.exchange`."""
-        for call in calls:
-            call.commands = [self._encoded(words) for words in call.commands]
+        if self._encodes:
+            for call in calls:
+                call.commands = [self._encoded(words) for words in call.commands]
         self._dialogue.is_cut = False
         try:
             flow = self._dialogue.caller.exchange(calls, deliver)

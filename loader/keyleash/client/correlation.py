@@ -53,6 +53,8 @@ def check_source(source: CorrelationSource | None) -> CorrelationSource | None:
 def next_correlation(default: CorrelationSource | None = None) -> str:
     """Return the id of the next call: the block's, else that of *default*, else a new one."""
     given = _current.get()
+    if given is None and default is None:
+        return f"{_prefix}-{next(_numbers)}"
     if not isinstance(given, str):
         given = given_correlation(default)
     return given if given is not None else new_correlation()

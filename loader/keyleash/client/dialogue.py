@@ -17,7 +17,7 @@ from keyleash.client._redis_py import BufferedReply
 from keyleash.client._redis_py import pack as encode
 from keyleash.client.actions import Flow, Plain, Words
 from keyleash.client.answers import info_reply, keys_reply
-from keyleash.client.batches import chunks
+from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
@@ -80,22 +80,32 @@ class Dialogue:
         """Return whether the connection may be replaced by a new one."""
         return not (self.due or self.transaction.held is not None or self.transaction.is_watching)
 
-    def plain_call(self, words: Words) -> Call | None:
-        """Return the call of a command that is sent at once and alone; None if it is no such."""
+    def plain_call(self, commands: Sequence[Words], mode: BatchMode | None = None) -> Call | None:
+        """Return a call that is sent at once and alone; None if one of *commands* needs more."""
         guard = self.session.guard
         if (
             self.due
             or self.transaction.held is not None
             or guard is None
             or self.caller.wait_s
-            or role_of(words[0]) is not None
             or guard.wait_replicas
-            or (guard.is_sealed and self._lacks_lock(words))
         ):
             return None
-        call = Call((words,))
+        for words in commands:
+            if role_of(words[0]) is not None or (guard.is_sealed and self._lacks_lock(words)):
+                return None
+        call = Call(commands, mode)
         call.is_plain = True
         self.is_cut = False
+        return call
+
+    def plain_batch(self, commands: Sequence[Words], mode: BatchMode) -> Call | None:
+        """Return the same of a batch."""
+        if len(commands) < 2 or self.transaction.is_watching or not fits_chunk(commands):
+            return None
+        call = self.plain_call(commands, mode)
+        if call is not None and mode is BatchMode.EACH:
+            call.pack = Pack(last=call)
         return call
 
     def _lacks_lock(self, words: Words) -> bool:
@@ -199,6 +209,13 @@ class Dialogue:
 
     def receive(self, undecoded: bool) -> Flow:
         """Return the next reply that is due."""
+        reply, *others = yield from self.receive_all(undecoded)
+        self.due.extendleft(reversed(others))
+        yield from self.due.send_next()
+        return reply.read_response(undecoded)
+
+    def receive_all(self, undecoded: bool) -> Flow:
+        """Return the replies to the first call that is due."""
         first = self.due[0]
         self.is_answered = False
         assert not isinstance(first, BufferedReply)  # noqa: S101 - the connection reads these
@@ -219,10 +236,7 @@ class Dialogue:
             replies = for_each(first, error)
         # After an interrupt it is still due, and the connection is not used again.
         self._end(first)
-        reply, *others = replies
-        self.due.extendleft(reversed(others))
-        yield from self.due.send_next()
-        return reply.read_response(undecoded)
+        return replies
 
     def _end(self, first: Call | Deferred) -> None:
         if self.due and self.due[0] is first:

@@ -110,7 +110,9 @@ class Guarding:
     def is_ready(self) -> bool:
         """True if it is connected and its last user left nothing behind."""
         dialogue = self._dialogue
-        return self._is_open and not (dialogue.is_open or dialogue.subscriptions.active)
+        return self._is_open and not (
+            dialogue.due or dialogue.transaction.held is not None or dialogue.subscriptions.active
+        )
 
     def should_reconnect(self) -> bool:
         """Return whether replies were left unread, or redis-py asks for it."""

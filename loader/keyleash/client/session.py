@@ -143,11 +143,13 @@ class Session:
 
     # Requests; the guard must be known.
 
-    def request(self, command: tuple[Argument, ...], correlation: str) -> tuple[Argument, ...]:
-        """Return the call of the guard for *command*."""
-        guard = self._called
-        header = guard.digest, self._token, correlation
-        return guard_call(self._table, *header, command, guard.transport)
+    def request(
+        self, guard: GuardRecord, command: tuple[Argument, ...], correlation: str
+    ) -> tuple[Argument, ...]:
+        """Return the call of *guard* for *command*."""
+        return guard_call(
+            self._table, guard.digest, self._token, correlation, command, guard.transport
+        )
 
     def batch_request(
         self, mode: BatchMode, commands: Sequence[tuple[Argument, ...]], correlation: str

@@ -10,17 +10,17 @@ from typing import Any, ClassVar, Self
 import redis
 import redis.client
 import redis.connection
-from redis.exceptions import MasterDownError, ReadOnlyError
+from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from keyleash.client._redis_py import (
-    ONLY_KEYS,
     called_back,
     checkin,
     checkout,
     initialized,
-    parse_response,
+    needs_parser,
     parsed,
+    with_batches,
 )
 from keyleash.client.calls import Call
 from keyleash.client.connection import Guarded
@@ -102,6 +102,7 @@ def pool(
     return pool_class(connection_class=guarded, **options)
 
 
+@with_batches
 @with_shortcuts
 class Pipeline(redis.client.Pipeline):
     """Made by `keyleash.Redis.pipeline`; redis-py's, over guarded connections."""
@@ -109,11 +110,42 @@ class Pipeline(redis.client.Pipeline):
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the queued commands; return one result for each, in order."""
         commands = self.command_stack
+        if commands and self.connection is None:
+            self.connection = checkout(self.connection_pool)
         try:
             results: list[Any] = super().execute(raise_on_error)
         except NotReplicatedError as short:
             raise short.about(self._parsed(commands, short.reply)) from short.__cause__
         return results
+
+    def run_batch(
+        self,
+        run_as_usual: Any,
+        mode: BatchMode,
+        connection: Any,
+        commands: Any,
+        raise_on_error: bool,
+    ) -> Any:
+        """Send commands as one batch, or as redis-py does if one of them needs more."""
+        replies = None
+        if not needs_parser(self, *(options for _, options in commands if options)):
+            replies = connection.run_batch([words for words, _ in commands], mode)
+        if replies is None:
+            return run_as_usual(self, connection, commands, raise_on_error)
+        if raise_on_error and mode is BatchMode.ALL:
+            self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
+        for at, ((name, *_), options) in enumerate(commands):
+            if isinstance(replies[at], Exception):
+                continue
+            try:
+                replies[at] = called_back(self, name, replies[at], options)
+            except ResponseError as error:
+                if mode is BatchMode.ALL:
+                    raise
+                replies[at] = error
+        if raise_on_error and mode is BatchMode.EACH:
+            self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
+        return replies
 
     def _parsed(self, commands: Sequence[Any], replies: Sequence[Any]) -> list[Any]:
         """Return the results of commands that were done, as `execute` does."""
@@ -370,10 +402,10 @@ class Redis(redis.Redis):
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             try:
                 # A parser of the user's own reads from a connection.
-                if options.keys() <= ONLY_KEYS and type(self).parse_response is parse_response:
-                    return called_back(self, args[0], connection.run(args))
-                connection.send_command(*args)
-                return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+                if needs_parser(self, options):
+                    connection.send_command(*args)
+                    return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+                return called_back(self, args[0], connection.run(args), options)
             except Exception as error:
                 return self._retried(connection, error, args, options)
         except NotReplicatedError as short:

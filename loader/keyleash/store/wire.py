@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -45,6 +46,7 @@ class Transport(StrEnum):
     """As functions, which are persisted and replicated with the data."""
 
 
+@lru_cache(maxsize=64)
 def call_head(transport: Transport, digest: str) -> tuple[str, str]:
     """Return the first words of a call of the script with *digest*."""
     if transport is Transport.FUNCTION:
