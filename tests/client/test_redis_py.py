@@ -156,6 +156,7 @@ def test_pool_of_asyncio_lends_only_ready_connections_and_announces_releases(
             assert pool._available_connections == [first, other]
 
             one_leash.admin.client_kill_filter(_type="normal", skipme=True)
+            await asyncio.sleep(0.05)  # until the event loop knows
             assert await client.get("t:a") == b"1"
             await (await acheckout(pool)).disconnect()
             await acheckin(pool, *pool._in_use_connections)
@@ -165,9 +166,8 @@ def test_pool_of_asyncio_lends_only_ready_connections_and_announces_releases(
             await acheckin(pool, left)
             assert await client.get("t:a") == b"1"
 
-            pool._event_dispatcher.register_listeners(
-                {AsyncAfterConnectionReleasedEvent: [Listener()]}
-            )
+            dispatcher: Any = pool._event_dispatcher
+            dispatcher.register_listeners({AsyncAfterConnectionReleasedEvent: [Listener()]})
             await client.get("t:a")
             assert released == [other]
 
