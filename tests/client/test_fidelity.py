@@ -79,7 +79,8 @@ def test_recorded_call_gives_and_leaves_the_same_in_a_pipeline(
     """Against redis-py's own pipelines: what came in a batch reads as what came alone."""
     twin = Twin(server, **options)
     twin.raw, twin.guarded = (
-        cast(Any, Piped(client, transaction=transaction)) for client in (twin.raw, twin.guarded)
+        cast(Any, Piped(client, transaction=transaction, is_behind=True))
+        for client in (twin.raw, twin.guarded)
     )
 
     assert differences(twin, with_data=True) == []

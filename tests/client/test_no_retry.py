@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 import keyleash
 from client.alike import EITHER
+from client.conftest import BROAD
 from support.leash import Leash
 
 
@@ -219,15 +220,16 @@ def test_error_of_a_callback_leaves_the_connection_usable(leash: Leash) -> None:
 
 
 @EITHER
+@pytest.mark.parametrize("wait", [False, True])
 @pytest.mark.parametrize("transaction", [False, True])
 @pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])
 def test_pipeline_whose_reply_is_lost_ran_once(
-    leash: Leash, proxy: Proxy, fate: Fate, error: type[Exception], transaction: bool
+    leash: Leash, proxy: Proxy, fate: Fate, error: type[Exception], transaction: bool, wait: bool
 ) -> None:
-    """redis-py would send the whole of it again."""
+    """redis-py would send the whole of it again; one that waits for limits goes another way."""
     timeout = 0.1 if fate is Fate.HOLD else 10
     client: Any = leash.agent(
-        "one", port=proxy.port, retry=EAGER, socket_timeout=timeout, wait=True
+        "one", port=proxy.port, retry=EAGER, socket_timeout=timeout, wait=wait
     )
     client.ping()
     proxy.fate = fate
@@ -241,6 +243,33 @@ def test_pipeline_whose_reply_is_lost_ran_once(
     proxy.fate = Fate.PASS
     assert pipe.execute() == []
     assert pipe.incr("t:marked").execute() == [3]
+
+
+@EITHER
+@pytest.mark.parametrize("transaction", [False, True])
+def test_durability_that_is_loaded_between_calls_is_reported_by_the_next(
+    leash: Leash, transaction: bool
+) -> None:
+    """Such a call began as one that waits for no replicas."""
+    client: Any = leash.agent("one", retry=EAGER)
+    for _ in range(2):
+        pipe = client.pipeline(transaction=transaction).incr("t:n").incr("t:n")
+        found = pipe.execute()
+    assert found == [3, 4]
+    durable = {**BROAD, "durability": {"wait_replicas": 1, "timeout": "1ms"}}
+
+    leash.load(one=durable)
+    with pytest.raises(keyleash.NotReplicatedError) as of_pipeline:
+        client.pipeline(transaction=transaction).incr("t:n").incr("t:n").execute()
+    leash.load(one=BROAD)
+    assert client.get("t:n") == b"6"
+    leash.load(one=durable)
+    with pytest.raises(keyleash.NotReplicatedError) as of_call:
+        client.incr("t:n")
+
+    assert of_pipeline.value.reply == [5, 6]
+    assert of_call.value.reply == 7
+    assert leash.admin.get("t:n") == b"7"
 
 
 @EITHER

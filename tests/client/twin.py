@@ -315,21 +315,24 @@ class AsyncTwin(Twin):
 
 
 class Piped:
-    """A client whose every command is a pipeline of its own."""
+    """A client whose every command is a pipeline of its own, maybe behind another command."""
 
-    def __init__(self, client: Any, *, transaction: bool) -> None:
+    def __init__(self, client: Any, *, transaction: bool, is_behind: bool = False) -> None:
         self._client = client
         self._transaction = transaction
+        self._is_behind = is_behind
 
     def execute_command(self, *words: Any) -> Any:
         pipe = self._client.pipeline(transaction=self._transaction)
+        if self._is_behind:
+            pipe.exists("t:none")
         pipe.execute_command(*words)
         try:
-            (result,) = pipe.execute(raise_on_error=False)
+            *_, result = pipe.execute(raise_on_error=False)
         except redis.ResponseError as error:
             # Of a transaction whose command could not be queued: redis-py raises in any case.
             plain = re.sub(
-                r"^Command # 1 \(.*\) of pipeline caused error: ", "", str(error), flags=re.S
+                r"^Command # [12] \(.*\) of pipeline caused error: ", "", str(error), flags=re.S
             )
             raise type(error)(plain) from None
         if isinstance(result, Exception):
