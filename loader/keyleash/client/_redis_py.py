@@ -130,14 +130,6 @@ async def ainitialized(client: Any) -> Any:
     return client._single_conn_lock
 
 
-def parsed(client: Any, reply: Any, name: str | bytes, options: dict[str, Any]) -> Any:
-    """Return what redis-py makes of a reply that was read."""
-    # The sync client's parser does the same for asyncio without I/O.
-    parse: Any = Redis.parse_response
-    reply = reply if isinstance(reply, BufferedReply) else BufferedReply(reply)
-    return parse(client, reply, name, **options)
-
-
 def _ends_with_release(pool: Any, connection: Any, event: type, listener: type) -> bool:
     """Return whether only redis-py's *listener* listens to the release, and has nothing to do."""
     dispatcher = pool._event_dispatcher
@@ -284,14 +276,14 @@ class BufferedReply:
         self._encoder = encoder
 
     @property
-    def is_error(self) -> bool:
-        """Return whether reading it raises."""
-        return isinstance(self._reply, Exception)
+    def error(self) -> Exception | None:
+        """The exception that reading it raises, if any."""
+        return self._reply if isinstance(self._reply, Exception) else None
 
     @property
     def value(self) -> Any:
         """The decoded reply, or the exception."""
-        return self._reply if self.is_error else self.read_response()
+        return self.error or self.read_response()
 
     def read_response(self, disable_decoding: bool = False) -> Any:
         if isinstance(self._reply, Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Self
 
@@ -18,7 +18,6 @@ from keyleash.client._redis_py import (
     acheckout,
     ainitialized,
     needs_parser,
-    parsed,
     with_batches,
 )
 from keyleash.client.aio_connection import AsyncGuarded
@@ -114,25 +113,27 @@ class Pipeline(redis.asyncio.client.Pipeline):
         try:
             results: list[Any] = await super().execute(raise_on_error)
         except NotReplicatedError as short:
-            raise short.about(self._parsed(commands, short.reply)) from short.__cause__
+            found = await self._called_back(commands, short.reply, BatchMode.ALL)
+            raise short.about(found) from short.__cause__
         return results
 
-    async def run_batch(
-        self,
-        run_as_usual: Any,
-        mode: BatchMode,
-        connection: Any,
-        commands: Any,
-        raise_on_error: bool,
-    ) -> Any:
+    async def run_batch(self, run_as_usual: Any, mode: BatchMode, *args: Any) -> Any:
         """Send commands as one batch, or as redis-py does if one of them needs more."""
+        connection, commands, raise_on_error = args
         replies = None
         if not needs_parser(self, *(options for _, options in commands if options)):
             replies = await connection.run_batch([words for words, _ in commands], mode)
         if replies is None:
-            return await run_as_usual(self, connection, commands, raise_on_error)
+            return await run_as_usual(self, *args)
         if raise_on_error and mode is BatchMode.ALL:
             self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
+        replies = await self._called_back(commands, replies, mode)
+        if raise_on_error and mode is BatchMode.EACH:
+            self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
+        return replies
+
+    async def _called_back(self, commands: Any, replies: list[Any], mode: BatchMode) -> list[Any]:
+        """Return what the response callbacks make of the replies to commands."""
         for at, ((name, *_), options) in enumerate(commands):
             if isinstance(replies[at], Exception):
                 continue
@@ -142,16 +143,7 @@ class Pipeline(redis.asyncio.client.Pipeline):
                 if mode is BatchMode.ALL:
                     raise
                 replies[at] = error
-        if raise_on_error and mode is BatchMode.EACH:
-            self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
         return replies
-
-    def _parsed(self, commands: Sequence[Any], replies: Sequence[Any]) -> list[Any]:
-        """Return the results of commands that were done, as `execute` does."""
-        return [
-            reply if isinstance(reply, Exception) else parsed(self, reply, words[0], options)
-            for (words, options), reply in zip(commands, replies, strict=True)
-        ]
 
 
 class Batch(Pipeline):
@@ -408,7 +400,8 @@ class Redis(redis.asyncio.Redis):
             except Exception as error:
                 return await self._retried(connection, error, args, options)
         except NotReplicatedError as short:
-            raise short.about(parsed(self, short.reply, args[0], options)) from short.__cause__
+            found = await acalled_back(self, args[0], short.reply, options)
+            raise short.about(found) from short.__cause__
         finally:
             if connection is not None:
                 await acheckin(pool, connection)

@@ -186,11 +186,11 @@ class AsyncGuarded(Guarding):
             if dialogue.subscriptions.active and not self._handshakes:
                 return await self._read_message(disable_decoding, options)
             return await above.read_response(disable_decoding=disable_decoding, **options)
-        if isinstance(due[0], BufferedReply):
+        first = due[0]
+        if isinstance(first, BufferedReply):
             return due.popleft().read_response(disable_decoding)
-        call = dialogue.next_plain
-        if call is not None:
-            return await self._read_plain(call, disable_decoding, options)
+        if first.is_plain and first.replicas is None and len(due) == 1:
+            return await self._read_plain(first, disable_decoding, options)
         try:
             return await self._drive(dialogue.receive(disable_decoding), options)
         finally:
@@ -229,16 +229,17 @@ class AsyncGuarded(Guarding):
         self._retry.is_answered = False
         await self._send([call], is_due=True)
         failed = None
-        try:
-            if call.replicas is None:
+        if call.replicas is None:
+            try:
                 reply = await above.read_response()
+            except ResponseError as error:
+                failed = error
+            except Exception as error:
+                raise (mark_sent(error) if is_lost(error) else error) from None
+            else:
                 dialogue.due.clear()
                 self._retry.is_answered = True
                 return dialogue.caller.items(call, reply)
-        except ResponseError as error:
-            failed = error
-        except Exception as error:
-            raise (mark_sent(error) if is_lost(error) else error) from None
         try:
             replies = await self._drive(dialogue.receive_all(undecoded=False), {}, received=failed)
         finally:
@@ -317,15 +318,7 @@ class AsyncGuarded(Guarding):
         Returns:
             The reply, undecoded.
         """
-        self._dialogue.is_cut = False
-        try:
-            return await self._drive(self._dialogue.caller.reply_to(call), {}, check_health=True)
-        except Exception:
-            raise
-        except BaseException:
-            # The next user would read the reply.
-            await self.disconnect()
-            raise
+        return await self._drive_alone(self._dialogue.caller.reply_to(call))
 
     async def exchange(
         self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]
@@ -334,12 +327,16 @@ class AsyncGuarded(Guarding):
         if self._encodes:
             for call in calls:
                 call.commands = [self._encoded(words) for words in call.commands]
+        await self._drive_alone(self._dialogue.caller.exchange(calls, deliver))
+
+    async def _drive_alone(self, flow: Flow) -> Any:
         self._dialogue.is_cut = False
         try:
-            flow = self._dialogue.caller.exchange(calls, deliver)
-            await self._drive(flow, {}, check_health=True)
+            return await self._drive(flow, {}, check_health=True)
+        except ResponseError:
+            raise
         except BaseException:
-            # The next user would read the replies to the other calls.
+            # The next user would read the replies.
             await self.disconnect()
             raise
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, ClassVar, Self
 
 from keyleash.client import aio
-from keyleash.client._redis_py import UnreplicatedReply, called_back, needs_parser, parsed
+from keyleash.client._redis_py import UnreplicatedReply, called_back, needs_parser
 from keyleash.client.calls import RateWait
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.correlation import CorrelationSource
@@ -42,7 +42,7 @@ class Redis(aio.Redis):
         **kwargs: Any,
     ) -> None:
         super().__init__(token=token, wait=wait, correlation=correlation, **kwargs)
-        self._coalesce = coalesce and not needs_parser(self)
+        self._coalesce = coalesce
         self._coalescing: Coalescer | None = None
 
     def client(self) -> Self:
@@ -53,17 +53,25 @@ class Redis(aio.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
-        if not self._coalesce or goes_alone(args[0]):
+        if not self._coalesce or goes_alone(args[0]) or needs_parser(self, options):
             return await super().execute_command(*args, **options)
-        waiting = None
-        while True:
-            try:
-                return await self._coalesced(args, options)
-            except RateLimitedError as denial:
-                guarded: Any = self.connection_pool.connection_class
-                waiting = waiting or RateWait(guarded.wait_s)
-                pause = waiting.pause([denial])
-            await guarded.sleep(pause.seconds)
+        coalescing = self._coalescing
+        if coalescing is None or coalescing.loop is not asyncio.get_running_loop():
+            coalescing = self._coalescing = self._coalescer()
+        reply, waiting = await coalescing.join(args), None
+        while reply is not None and isinstance(denial := reply.error, RateLimitedError):
+            guarded: Any = self.connection_pool.connection_class
+            waiting = waiting or RateWait(guarded.wait_s)
+            await guarded.sleep(waiting.pause([denial]).seconds)
+            reply = await coalescing.join(args)
+        if reply is None:
+            return await coalescing.alone(super().execute_command(*args, **options))
+        response = called_back(self, args[0], reply.read_response(), options)
+        if hasattr(response, "__await__"):
+            response = await response
+        if isinstance(reply, UnreplicatedReply):
+            raise reply.short.about(response)
+        return response
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close the client; commands that are not yet sent fail."""
@@ -71,25 +79,11 @@ class Redis(aio.Redis):
             self._coalescing.close()
         await super().aclose(close_connection_pool)
 
-    async def _coalesced(self, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        loop = asyncio.get_running_loop()
-        if self._coalescing is None or self._coalescing.loop is not loop:
-            self._coalescing = Coalescer(
-                self._session,
-                self.connection_pool,
-                self._connected,
-                bool(self.single_connection_client),
-                loop,
-            )
-        reply = await self._coalescing.join(words)
-        if reply is None:
-            return await self._coalescing.alone(super().execute_command(*words, **options))
-        if needs_parser(self, options):
-            response = parsed(self, reply, words[0], options)
-        else:
-            response = called_back(self, words[0], reply.read_response(), options)
-        if hasattr(response, "__await__"):
-            response = await response
-        if isinstance(reply, UnreplicatedReply):
-            raise reply.short.about(response)
-        return response
+    def _coalescer(self) -> Coalescer:
+        return Coalescer(
+            self._session,
+            self.connection_pool,
+            self._connected,
+            bool(self.single_connection_client),
+            asyncio.get_running_loop(),
+        )

@@ -173,7 +173,7 @@ class Caller:
             return replies
         return [
             UnreplicatedReply(reply, short)
-            if self.session.may_write(words) and not reply.is_error
+            if self.session.may_write(words) and reply.error is None
             else reply
             for words, reply in zip(call.commands, replies, strict=True)
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client.actions import Flow, Pause, Words
@@ -131,5 +132,6 @@ class Deferred:
         is_later: Whether an earlier call of the same pipeline has run.
     """
 
+    is_plain: ClassVar[bool] = False
     flow: Flow
     is_later: bool = False

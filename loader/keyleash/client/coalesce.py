@@ -168,7 +168,8 @@ class Coalescer:
             pending = self._pending[given] = Pending(given)
         pending.commands.append(words)
         pending.answers.append(answer)
-        self._schedule_flush()
+        if not self._flush_is_due:
+            self._schedule_flush()
         return answer
 
     async def alone(self, call: Coroutine[Any, Any, Any]) -> Any:

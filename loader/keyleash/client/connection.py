@@ -187,11 +187,11 @@ class Guarded(Guarding):
             if dialogue.subscriptions.active and not self._handshakes:
                 return self._read_message(disable_decoding, options)
             return above.read_response(disable_decoding=disable_decoding, **options)
-        if isinstance(due[0], BufferedReply):
+        first = due[0]
+        if isinstance(first, BufferedReply):
             return due.popleft().read_response(disable_decoding)
-        call = dialogue.next_plain
-        if call is not None:
-            return self._read_plain(call, disable_decoding, options)
+        if first.is_plain and first.replicas is None and len(due) == 1:
+            return self._read_plain(first, disable_decoding, options)
         try:
             return self._drive(dialogue.receive(disable_decoding), options)
         finally:
@@ -230,16 +230,17 @@ class Guarded(Guarding):
         self._retry.is_answered = False
         self._send([call], is_due=True)
         failed = None
-        try:
-            if call.replicas is None:
+        if call.replicas is None:
+            try:
                 reply = above.read_response()
+            except ResponseError as error:
+                failed = error
+            except Exception as error:
+                raise (mark_sent(error) if is_lost(error) else error) from None
+            else:
                 dialogue.due.clear()
                 self._retry.is_answered = True
                 return dialogue.caller.items(call, reply)
-        except ResponseError as error:
-            failed = error
-        except Exception as error:
-            raise (mark_sent(error) if is_lost(error) else error) from None
         try:
             replies = self._drive(dialogue.receive_all(undecoded=False), {}, received=failed)
         finally:
@@ -318,27 +319,23 @@ class Guarded(Guarding):
         Returns:
             The reply, undecoded.
         """
-        self._dialogue.is_cut = False
-        try:
-            return self._drive(self._dialogue.caller.reply_to(call), {}, check_health=True)
-        except Exception:
-            raise
-        except BaseException:
-            # The next user would read the reply.
-            self.disconnect()
-            raise
+        return self._drive_alone(self._dialogue.caller.reply_to(call))
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> None:
         """Make calls in one packet; otherwise like `Caller.exchange`."""
         if self._encodes:
             for call in calls:
                 call.commands = [self._encoded(words) for words in call.commands]
+        self._drive_alone(self._dialogue.caller.exchange(calls, deliver))
+
+    def _drive_alone(self, flow: Flow) -> Any:
         self._dialogue.is_cut = False
         try:
-            flow = self._dialogue.caller.exchange(calls, deliver)
-            self._drive(flow, {}, check_health=True)
+            return self._drive(flow, {}, check_health=True)
+        except ResponseError:
+            raise
         except BaseException:
-            # The next user would read the replies to the other calls.
+            # The next user would read the replies.
             self.disconnect()
             raise
 

@@ -118,14 +118,6 @@ class Dialogue:
             and takes_lock(words)
         )
 
-    @property
-    def next_plain(self) -> Call | None:
-        """The call whose reply is next, if it was sent as a plain one."""
-        first = self.due[0] if len(self.due) == 1 else None
-        if not isinstance(first, Call) or not first.is_plain:
-            return None
-        return first if first.replicas is None else None
-
     def send(self, commands: Sequence[Words]) -> Flow:
         """Send commands, or hold them back until EXEC; a reply to each becomes due."""
         is_pipeline = getattr(commands, "is_pipeline", False)

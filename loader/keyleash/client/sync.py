@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -19,7 +19,6 @@ from keyleash.client._redis_py import (
     checkout,
     initialized,
     needs_parser,
-    parsed,
     with_batches,
 )
 from keyleash.client.calls import Call
@@ -115,25 +114,27 @@ class Pipeline(redis.client.Pipeline):
         try:
             results: list[Any] = super().execute(raise_on_error)
         except NotReplicatedError as short:
-            raise short.about(self._parsed(commands, short.reply)) from short.__cause__
+            found = self._called_back(commands, short.reply, BatchMode.ALL)
+            raise short.about(found) from short.__cause__
         return results
 
-    def run_batch(
-        self,
-        run_as_usual: Any,
-        mode: BatchMode,
-        connection: Any,
-        commands: Any,
-        raise_on_error: bool,
-    ) -> Any:
+    def run_batch(self, run_as_usual: Any, mode: BatchMode, *args: Any) -> Any:
         """Send commands as one batch, or as redis-py does if one of them needs more."""
+        connection, commands, raise_on_error = args
         replies = None
         if not needs_parser(self, *(options for _, options in commands if options)):
             replies = connection.run_batch([words for words, _ in commands], mode)
         if replies is None:
-            return run_as_usual(self, connection, commands, raise_on_error)
+            return run_as_usual(self, *args)
         if raise_on_error and mode is BatchMode.ALL:
             self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
+        replies = self._called_back(commands, replies, mode)
+        if raise_on_error and mode is BatchMode.EACH:
+            self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
+        return replies
+
+    def _called_back(self, commands: Any, replies: list[Any], mode: BatchMode) -> list[Any]:
+        """Return what the response callbacks make of the replies to commands."""
         for at, ((name, *_), options) in enumerate(commands):
             if isinstance(replies[at], Exception):
                 continue
@@ -143,16 +144,7 @@ class Pipeline(redis.client.Pipeline):
                 if mode is BatchMode.ALL:
                     raise
                 replies[at] = error
-        if raise_on_error and mode is BatchMode.EACH:
-            self.raise_first_error(commands, replies)  # type: ignore[no-untyped-call]
         return replies
-
-    def _parsed(self, commands: Sequence[Any], replies: Sequence[Any]) -> list[Any]:
-        """Return the results of commands that were done, as `execute` does."""
-        return [
-            reply if isinstance(reply, Exception) else parsed(self, reply, words[0], options)
-            for (words, options), reply in zip(commands, replies, strict=True)
-        ]
 
 
 class Batch(Pipeline):
@@ -409,7 +401,8 @@ class Redis(redis.Redis):
             except Exception as error:
                 return self._retried(connection, error, args, options)
         except NotReplicatedError as short:
-            raise short.about(parsed(self, short.reply, args[0], options)) from short.__cause__
+            found = called_back(self, args[0], short.reply, options)
+            raise short.about(found) from short.__cause__
         finally:
             if connection is not None:
                 checkin(pool, connection)
