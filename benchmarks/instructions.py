@@ -17,19 +17,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.ladder import MANY, contenders_on
+from benchmarks.ladder import COUNTED, MANY, contenders_on
 from benchmarks.support.bench import Bench, Contender, Plan, bench_on
 from benchmarks.support.load import Generator
 from benchmarks.support.measure import fill_keys
 from benchmarks.support.servers import Cores, ServerChoice, choose_servers, version_of
-from benchmarks.support.variants import CALLS_PER_CONNECTION, Way
+from benchmarks.support.variants import CALLS_PER_CONNECTION
 
 from keyleash.servers.embedded import packaged_binary
 
 FEWER, MORE = 500, 2500
 """Calls of two runs; their difference excludes everything else, such as reading the counts."""
-
-BATCHES = (Way.BATCH, Way.BATCH_OF_SCRIPT)
 
 CONTROL = "callgrind_control"
 DUMP = "callgrind.out"
@@ -50,13 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         Generator(None) as generator,
         bench_on(watched(choice, Path(folder)), plan, Cores(None, None), generator) as bench,
     ):
-        # Pipelines differ only in the cost of reading a socket.
-        contenders = [
-            contender
-            for contender in contenders_on(bench.admin)
-            if contender.variant.commands == 1 or contender.variant.way in BATCHES
-        ]
-        fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION)
+        contenders = contenders_on(bench.admin, COUNTED)
+        fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION * 64)
         # The server's timer uses wall time: on this slow server it would add to the calls.
         bench.admin.config_set("hz", 1)
         bench.warm_up(contenders)

@@ -194,20 +194,20 @@ def bars_of(rows: list[LatencyRow]) -> tuple[Bar, ...]:
     by_name = {row.kind.name: row for row in rows}
     single, over_pool, pipeline = (by_name[name] for name in (GUARDED, OVER_POOL, PIPELINE))
     bars = (
-        Bar("p50 of set", Side.AT_MOST, 1.10, RAW, single.p50_ratio.median, 0.90),
+        Bar("p50 of set", Side.AT_MOST, 1.08, RAW, single.p50_ratio.median, 1.00),
         Bar(f"p50 of set, {OVER_POOL}", Side.AT_MOST, 1.9, RAW, over_pool.p50_ratio.median),
         Bar(
             f"pipeline of {SIZE}, wall time per command",
             Side.AT_MOST,
-            1.5,
+            1.1,
             RAW,
             pipeline.time_ratio.median,
-            1.1,
+            0.9,
         ),
     )
     coalesced = by_name[COALESCED].rate_ratio.median
     what = f"set by {TASKS} tasks, coalesced, ops/s"
-    return (*bars, Bar(what, Side.AT_LEAST, 3, RAW_TASKS, coalesced, 6))
+    return (*bars, Bar(what, Side.AT_LEAST, 4, RAW_TASKS, coalesced, 6))
 
 
 def draw(section: Section, folder: Path) -> list[Path]:

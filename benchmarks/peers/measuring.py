@@ -72,7 +72,7 @@ TRIPS = 20
 """Calls whose round trips are counted."""
 WATCHED = 1000
 """Calls per round that measure the share of the core."""
-AT_LEAST, AIM = 4.5, 6
+AT_LEAST, AIM = 5, 6
 """Bounds of the p50 of five round trips, relative to keyleash's."""
 BUSY = 0.95
 """Below this share of the core, other processes used it."""

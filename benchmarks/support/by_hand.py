@@ -10,19 +10,19 @@ SET_SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"
 """The least script that runs a SET."""
 
 EVENT_SCRIPT = """
-redis.call('XADD', 'bench:events', 'MAXLEN', '~', '100000', '*', 'token', ARGV[2], 'op', 'SET',
-  'key', KEYS[1], 'correlation', ARGV[3], 'policy', 'b94d27b9934d', 'actor', 'agent-runner')
+redis.call('XADD', 'bench:events', 'MAXLEN', '~', '100000', '*', 'seq', '1', 'token', ARGV[2],
+  'policy', 'b94d27b9934d 1,1w', 'correlation', ARGV[3], 'SET', KEYS[1])
 return redis.call('SET', KEYS[1], ARGV[1])
 """
-"""The least audited SET: an event of six fields, and the SET."""
+"""The least audited SET: an event of five fields, and the SET."""
 
 SETS_SCRIPT = """
-local set, replies = redis.call, {}
-for i = 1, #KEYS do replies[i] = set('SET', KEYS[i], ARGV[3 + 4 * i]) end
-return replies
+local words = { 'MSET' }
+for i = 1, #KEYS do words[2 * i], words[2 * i + 1] = KEYS[i], ARGV[6 + i] end
+return { redis.call(unpack(words)) }
 """
-"""The least script for the arguments of a batch: three of its own, then for each SET their number,
-`SET`, key and value."""
+"""The least script for the arguments of a batch that is one run of SETs: three of its own, three of
+the run, then the values."""
 
 _JUDGED = """
 local call, find, keys, argv = redis.call, string.find, KEYS, ARGV
@@ -55,8 +55,8 @@ if not find(key, '^agents:jobs:[^:]*:state$') then return redis.error_reply('key
 if tat - now > 1e7 or used >= 1e15 or used_writes >= 1e15 then return redis.error_reply('limit') end
 call('SETRANGE', 'bench:state', 16, struct.pack('<dddddd',
   sequence + 1, tat + 10, ends, used + 1, ends_writes, used_writes + 1))
-call('XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'op', 'SET',
-  'key', key, 'correlation', argv[2], 'policy', 'b94d27b9934d 1,1w')
+call('XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id,
+  'policy', 'b94d27b9934d 1,1w', 'correlation', argv[2], 'SET', key)
 if now % 7 == 0 then call('XTRIM', 'bench:trail', 'MAXLEN', '~', '100000') end
 return call('SET', argv[4], argv[5])
 """
@@ -67,31 +67,25 @@ trimming."""
 BATCH_SCRIPT = (
     _JUDGED
     + """
-local event = { 'XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'policy', '',
-  'correlation', argv[2] }
-local fields, count, at = #event, #keys, 4
+local count, words = #keys, { 'MSET' }
+if argv[4] ~= '3*' .. count or argv[5] ~= 'SET' or argv[6] ~= '1' or argv[7 + count] then
+  return redis.error_reply('refused')
+end
+if tat + (count - 1) * 10 - now > 1e7 or used + count > 1e15 or used_writes + count > 1e15 then
+  return redis.error_reply('limit')
+end
 for n = 1, count do
   local key = keys[n]
-  if argv[at] ~= '3' or argv[at + 1] ~= 'SET' or argv[at + 2] ~= key then
-    return redis.error_reply('refused')
-  end
   if not find(key, '^agents:jobs:[^:]*:state$') then return redis.error_reply('key') end
-  if tat - now > 1e7 or used >= 1e15 or used_writes >= 1e15 then
-    return redis.error_reply('limit')
-  end
-  tat, used, used_writes = tat + 10, used + 1, used_writes + 1
-  event[fields + 1], event[fields + 2] = 'SET', key
-  fields, at = fields + 2, at + 4
+  words[2 * n], words[2 * n + 1] = key, argv[6 + n]
 end
-if argv[at] then return redis.error_reply('refused') end
 call('SETRANGE', 'bench:state', 16, struct.pack('<dddddd',
-  sequence + 1, tat, ends, used, ends_writes, used_writes))
-event[9] = 'b94d27b9934d ' .. count .. ',' .. count .. 'w'
-call(unpack(event))
+  sequence + 1, tat + count * 10, ends, used + count, ends_writes, used_writes + count))
+call('XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'policy',
+  'b94d27b9934d ' .. count .. ',' .. count .. 'w', 'correlation', argv[2],
+  'SET*' .. count, cmsgpack.pack(keys))
 if now % 7 == 0 then call('XTRIM', 'bench:trail', 'MAXLEN', '~', '100000') end
-local replies = {}
-for n = 1, count do replies[n] = call('SET', unpack(argv, 4 * n + 2, 4 * n + 3)) end
-return replies
+return { call(unpack(words)) }
 """
 )
-"""What agent-runner's batch guard does for SETs: all of that once, then for each key and limits."""
+"""What agent-runner's batch guard does for a run of SETs."""

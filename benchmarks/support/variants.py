@@ -11,7 +11,7 @@ from benchmarks.support.policy import Target
 
 from keyleash.commands import load_table
 from keyleash.store.keyspace import script_digest
-from keyleash.store.wire import BatchMode, batch_call, guard_call
+from keyleash.store.wire import BatchMode, guard_call, runs_call
 
 VALUE_BYTES = 64
 VALUE = "v" * VALUE_BYTES
@@ -123,8 +123,8 @@ def exchanges(
                 return Exchange(b"".join(map(packed, calls)), replies.encode())
             case Way.BATCH | Way.BATCH_OF_SCRIPT:
                 digest = target.guard.batch_digest if variant.way is Way.BATCH else script
-                call = batch_call(load_table(), digest, *caller, BatchMode.ALL, commands)
-                return Exchange(packed(call), f"*{len(jobs)}\r\n{replies}".encode())
+                call, _ = runs_call(load_table(), digest, *caller, BatchMode.ALL, commands)
+                return Exchange(packed(call), f"*1\r\n{variant.reply}".encode())
 
     return tuple(
         tuple(
