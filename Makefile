@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow servers lowest proxy compat compat-quick bench fuzz hostile audit format sync golden \
-	docs site clean
+.PHONY: demo test check unit slow servers lowest proxy compat compat-quick bench fuzz runs hostile audit format sync \
+	golden docs site clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -69,6 +69,12 @@ SECONDS ?= 60
 POLICY ?= everything
 fuzz: $(VENV)/.fuzz
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(SECONDS) --policy $(POLICY) $(ARGS)
+
+# Random batches as runs and command by command, which must not differ. ARGS passes other options
+# on: --server redis-8.0.2, --seed N.
+BATCHES ?= 20000
+runs: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m fuzz.runs --batches $(BATCHES) $(ARGS)
 
 # Calls and batches that ask for as much as they can, on keys of 10 MB, for so long. ARGS passes
 # other options on: --server redis-8.0.2, --memory, --commands HGET,HMGET, --seed N.

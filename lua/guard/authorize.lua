@@ -5,12 +5,19 @@
 --      weighs
 --% cached_include "authorize/find_rule.lua" with name_at, dispatch, rare, containers
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
---% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, sealed, least_bytes
+--% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, sealed, least_bytes, repeating
 if code then break end
 --% if batch and reading
-if passed_reads >= {{ unasked_reads }} and find({{ reading }}, ',' .. command .. ',', 1, true) then weighs = true end
+if passed_reads + {{ taken }} > {{ unasked_reads }} and find({{ reading }}, ',' .. command .. ',', 1, true) then weighs = true end
 --% endif
---% if not sandbox
+--% if running
+if times then
+--% include "authorize/take_run.lua"
+else
+--% include "authorize/check_declared.lua"
+end
+if code then break end
+--% elif not sandbox
 --% include "authorize/check_declared.lua"
 if code then break end
 --% endif

@@ -8,13 +8,17 @@
 ---                                "all": one denial denies the whole batch, and nothing runs
 ---                                "whoami": no command; the reply describes the token
 --- ARGV[4…]  for each command: how many arguments it has with its name, its name in upper
----           case, its arguments
+---           case, its arguments; or for a run of commands with the same name and number of
+---           arguments, whose only key is the first one: `<number of arguments>*<commands>`, the
+---           name, the place of the first key in KEYS, and the other arguments of all
 ---
 --- Replies   an array of the commands' own replies, or denials | LEASH <CODE> key=value …
+---           For a run an array of its replies; if these are equal and no arrays, one of them.
 ---           whoami: the time, the token's record, the state, and the record of each limit per token
 ---
 --- Token, clock, state and limits are read and written once. All commands are checked before
 --- the first one runs, and one event lists those that change something.
+local known, known_count
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
 local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
@@ -43,6 +47,12 @@ repeat
 --% include "authorize.lua"
 --% include "limit.lua"
       until true
+--% if running
+      if times and code then
+--% include "authorize/expand_runs.lua"
+        break
+      end
+--% endif
       if code then break end
 --% include "authorize/accept_item.lua"
     until true
@@ -53,7 +63,7 @@ repeat
       code, detail, value, amount, reason = nil, nil, nil, nil, nil
     end
   end
-  if mode == 'all' and not code and keys[count + 1] then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
+  if mode == 'all' and not code and (keys[count + 1] or passed_over > 0) then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
   if code then break end
 
 --% include "record_batch.lua"

@@ -11,6 +11,7 @@
 ---
 --- It ends in a denial: the only way to the command is the early return in the middle. README.md
 --- describes the phases and the locals that they share.
+local known, known_count
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''

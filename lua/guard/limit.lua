@@ -13,7 +13,7 @@ if code then break end
 if COUNTS_CALL then
 --% endfilter
 --% with ring = names.state if limit.slot.kind == "ring" else none
---% cached_include "limit/check_limit.lua" with limit, ring, subject_ring_offset, batch
+--% cached_include "limit/check_limit.lua" with limit, ring, subject_ring_offset, batch, taken, running
 --% endwith
   if code then break end
 end
@@ -22,6 +22,6 @@ end
 --% filter expand("COUNTS_CALL", [counted[limit.counter]])
 if COUNTS_CALL then
 --% endfilter
---% cached_include "limit/take_limit.lua" with limit, batch
+--% cached_include "limit/take_limit.lua" with limit, batch, taken, running
 end
 --% endfor

@@ -136,7 +136,7 @@ def test_value_that_was_too_large_is_not_known(client: Any, scribe: Scribe) -> N
     """The error has the size of the value."""
     client.hset(NAMES.layouts, "a", "{}")
     at = now_ms(client)
-    scribe.add("a", "op", "SET", "key", "k", "before", "k", "expires", "large", "value", "70000")
+    scribe.add("a", "SET", "k", "before", "k", "expires", "large", "value", "70000")
 
     with raises_code("unknown-value", match="70000 bytes"):
         as_of(client, at)

@@ -24,6 +24,7 @@ from keyleash.store.streams import audit_stream
 from support.archives import KEYS, add_events, archived, export, manifest, stored, unacknowledged
 from support.errors import raises_code
 from support.servers import RealServer
+from support.streams import packed_keys
 
 FOLDER = "audit/a"
 STREAM = KEYS.audit("a")
@@ -66,11 +67,13 @@ def odd_entries(client: Any) -> None:
         b"k\xff",
         "MSET:2",
         "1:a,1:b,",
+        "DEL*2",
+        packed_keys([b"c", b"\xff"]),
     )
     client.execute_command("XADD", STREAM, "*", *batch, "before", "k1", "image", b"\x00\xfe\xff\n")
     client.xadd(STREAM, {"of": "1-0", "item": 2, "error": "WRONGTYPE é\x1b[2J"})
-    client.xadd(STREAM, {b"\xff\xfe": b"", "policy": "p \u00b2", "op": "\u2028"})
-    client.xadd(STREAM, {"seq": 2, "op": "SET", "key": '{"base64": "x"}'})
+    client.xadd(STREAM, {b"\xff\xfe": b"", "policy": "p \u00b2", "\u2028": ""})
+    client.xadd(STREAM, {"seq": 2, "SET": '{"base64": "x"}'})
 
 
 @pytest.mark.parametrize("file_format", FileFormat)
@@ -100,6 +103,8 @@ def test_json_line_has_time_identity_and_commands(embedded_client: Any, to: Path
         {"op": "SET", "keys": ["k1"]},
         {"op": "SET", "keys": [{"base64": "a/8="}]},
         {"op": "MSET", "keys": ["a", "b"]},
+        {"op": "DEL", "keys": ["c"]},
+        {"op": "DEL", "keys": [{"base64": "/w=="}]},
     ]
     assert first["fields"][-1] == ["image", {"base64": "AP7/Cg=="}]
     assert (of["commands"], of["seq"]) == ([], None)
@@ -109,7 +114,7 @@ def test_every_stream_has_a_folder(client: Any, to: Path) -> None:
     """This includes identities that left the policy, operators, and the control stream."""
     add_events(client, "a", [1])
     client.xadd(KEYS.denied("a"), {"seq": 1, "code": "KEY_DENIED", "op": "SET"})
-    client.xadd(KEYS.audit("@operators"), {"seq": 1, "op": "RESTORE", "key": "k"})
+    client.xadd(KEYS.audit("@operators"), {"seq": 1, "RESTORE": "k"})
     client.xadd(KEYS.control, {"event": "activate", "actor": "ops"})
 
     export(client, to)

@@ -159,7 +159,7 @@ def test_backlog_of_many_pages_is_followed_without_loss(embedded_streams: Stream
     count = 2 * paging.MAX_PAGE + 10
     with embedded_streams.client.pipeline() as pipe:
         for number in range(1, count + 1):
-            pipe.xadd(KEYS.audit("a"), {"op": "SET", "key": "k"}, id=f"{number}-0")
+            pipe.xadd(KEYS.audit("a"), {"SET": "k"}, id=f"{number}-0")
         pipe.execute()
     found = follow_events(Store(embedded_streams.client, KEYS), lambda: ["a"], Query(since_ms=0))
 

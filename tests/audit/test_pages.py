@@ -13,9 +13,7 @@ def test_pages_join_without_loss_in_both_directions(streams: Streams) -> None:
     count = 2 * paging.MAX_PAGE + 300
     with streams.client.pipeline() as pipe:
         for number in range(count):
-            pipe.xadd(
-                KEYS.audit("a"), {"op": "SET", "key": number}, id=f"{number // 7 + 1}-{number % 7}"
-            )
+            pipe.xadd(KEYS.audit("a"), {"SET": number}, id=f"{number // 7 + 1}-{number % 7}")
         pipe.execute()
 
     forwards = [event.keys for event in read_events(Store(streams.client, KEYS), ["a"])]

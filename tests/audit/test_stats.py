@@ -13,7 +13,7 @@ from support.streams import KEYS, Streams
 def test_entries_are_counted_by_identity_command_and_prefix(embedded_streams: Streams) -> None:
     """A call counts once for each prefix of its keys, and denials with their repeats."""
     streams = embedded_streams
-    streams.event("a", "1-0", key=None, keys="5:p:q:1,5:p:q:2,5:p:r:1,")
+    streams.event("a", "1-0", op="SET:3", key="5:p:q:1,5:p:q:2,5:p:r:1,")
     streams.event("b", "2-0", op="DEL", key="p:q:3")
     streams.error("b", "2-1", of="2-0")
     streams.denial("b", "3-0", key="p:q:4")

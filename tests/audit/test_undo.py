@@ -364,9 +364,7 @@ def test_record_names_the_oldest_and_the_newest_event(client: Any, scribe: Scrib
     """Ids of one millisecond are compared as numbers, not as text."""
     # The later entry of an event with images would have a time of now.
     for number, key in ((9, "k"), (10, "l")):
-        scribe.add(
-            "a", "op", "SET", "key", key, "before", key, "expires", "absent", entry_id=f"5-{number}"
-        )
+        scribe.add("a", "SET", key, "before", key, "expires", "absent", entry_id=f"5-{number}")
         client.hset(NAMES.layouts, "a", "{}")
         client.set(key, "x")
     made = plan_undo(Store.open(client), UndoSelection(identity="a", since_ms=0))
@@ -473,8 +471,8 @@ def test_masked_key_that_may_match_the_pattern_is_reported(client: Any, scribe: 
 def test_key_too_large_for_a_before_image_cannot_be_undone(client: Any, scribe: Scribe) -> None:
     """The conflict has the size of the value."""
     event = scribe.add(
-        *("a", "token", "t", "op", "SET", "key", "k", "correlation", "c"),
-        *("policy", "p 1,1w", "before", "k", "expires", "large", "value", "70000"),
+        *("a", "token", "t", "policy", "p 1,1w", "correlation", "c", "SET", "k"),
+        *("before", "k", "expires", "large", "value", "70000"),
     )
     scribe.add("a", "of", event, "after", "0" * 40 + ":-1")
     client.hset(NAMES.layouts, "a", "{}")
@@ -508,7 +506,7 @@ def test_control_key_is_never_written(client: Any, scribe: Scribe) -> None:
 
 def test_failed_command_is_not_undone(client: Any, scribe: Scribe) -> None:
     """It changed nothing, with or without before-images."""
-    event = scribe.add("a", "token", "t", "op", "LPUSH", "key", "k", "correlation", "c")
+    event = scribe.add("a", "token", "t", "correlation", "c", "LPUSH", "k")
     scribe.add("a", "of", event, "error", "WRONGTYPE")
     client.hset(NAMES.layouts, "a", "{}")
 

@@ -95,7 +95,7 @@ def test_key_that_is_not_utf8_is_escaped_in_text_and_base64_in_json(
     """Keys are bytes, which must not control the terminal or break JSON."""
     embedded.client().xadd(
         "keyleash:audit:agent-runner",
-        {"token": "t", "op": "SET", "key": b"\xff\x1b[2J\x00", "correlation": b"c\xff"},
+        {"token": "t", "correlation": b"c\xff", "SET": b"\xff\x1b[2J\x00"},
     )
 
     assert r"\xff\x1b[2J\x00" in loaded.ok("audit", "log")

@@ -332,7 +332,7 @@ def test_show_prints_before_images_of_every_type(
     client = embedded.client()
     client.rpush("l", "x", b"\xff")
     dump = client.dump("l") or b""
-    head = {"seq": "1", "token": "t", "op": "DEL", "keys": b"1:s,1:l,"}
+    head = {"seq": "1", "token": "t", "DEL:2": b"1:s,1:l,"}
     words = [word for pair in head.items() for word in pair]
     images = ["before", "s", "expires", "60000", "value", b"a\n"]
     images += ["before", "l", "expires", "-1", "image", dump]
@@ -415,7 +415,7 @@ def test_show_of_an_id_in_several_streams_fails_and_lists_them(
 def test_timeline_shows_all_entries_of_one_key(loaded: Cli, streams: Streams) -> None:
     """Of all identities, with denials and undos, and of no other key."""
     streams.event(RUNNER, "1-0", key=STATE)
-    streams.event("human-admin", "2-0", key=None, keys=f"{len(STATE)}:{STATE},3:a:2,")
+    streams.event("human-admin", "2-0", op="SET:2", key=f"{len(STATE)}:{STATE},3:a:2,")
     streams.denial("agent-reader", "3-0", key=STATE)
     streams.event(OPERATORS, "4-0", key=STATE, actor="ops")
     streams.event(RUNNER, "5-0", key=f"{STATE}:1")

@@ -154,7 +154,7 @@ def test_report_never_shows_a_secret(
     token = loaded.token(RUNNER)
     secret = token.removeprefix(f"kl_{RUNNER}_")
     streams.denial(RUNNER, "1000-0", op=token.upper()[:64], key="x" * 200 + token[:56])
-    streams.event(RUNNER, "1000-0", op=token, key="k" * 150 + token, token=token)
+    streams.event(RUNNER, "1000-0", op=f"SET {token}", key="k" * 150 + token, token=token)
     for key, value in ((f"a:{token}:b", token), ("b", "x" * 20 + token)):
         streams.client.set(key, value)
         scribe.run(RUNNER, "SET", key, token, correlation=token)

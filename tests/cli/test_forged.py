@@ -28,11 +28,13 @@ EVENTS: tuple[tuple[Any, ...], ...] = (
     ("", ""),
     ("key", "alone"),
     ("of", "nothing", "error", "x", "after", "x"),
-    ("seq", LONG, "op", "SET", "key", "k", "cost", LONG, "lengths", LONG),
-    ("seq", "²", "op", b"S\xff", "cost", "²,1w", "correlation", "\x1b[2J\n"),
-    ("op", "SET", "keys", "99999:k", "before", "k", "expires", LONG, "value", "x"),
-    ("op", "SET", "key", "k", "before", "k", "expires", "9" * 18, "image", b"\0\xff"),
+    ("seq", LONG, "SET", "k", "cost", LONG, "lengths", LONG),
+    ("seq", "²", b"S\xff", "", "cost", "²,1w", "correlation", "\x1b[2J\n"),
+    ("SET:2", "99999:k", "before", "k", "expires", LONG, "value", "x"),
+    ("SET*2", b"\xdd\xff\xff\xff\xff\xa1k", "SET*2", b"\x92\xdb\xff\xff\xff\xffk", "before", "k"),
+    ("SET", "k", "before", "k", "expires", "9" * 18, "image", b"\0\xff"),
 )
+LAST_EVENT, LAST_DENIAL = ("seq", "7", "SET", "k"), ("seq", "7", "op", "SET", "key", "k")
 DENIALS: tuple[tuple[Any, ...], ...] = (
     ("", ""),
     ("code", "KEY_DENIED", "of", "nothing"),
@@ -53,10 +55,13 @@ def forged(loaded: Cli, embedded: RealServer) -> Cli:
     client = embedded.client()
     token = loaded.token(RUNNER)
     loaded.ok("exec", "SET", "agents:recovery:1", "x", KEYLEASH_TOKEN=loaded.token(OTHER))
-    for stream, entries in ((NAMES.audit(RUNNER), EVENTS), (NAMES.denied(RUNNER), DENIALS)):
+    for stream, entries, last in (
+        (NAMES.audit(RUNNER), EVENTS, LAST_EVENT),
+        (NAMES.denied(RUNNER), DENIALS, LAST_DENIAL),
+    ):
         for words in entries:
             client.execute_command("XADD", stream, "*", *words)
-        client.execute_command("XADD", stream, FOREVER, "seq", "7", "op", "SET", "key", "k")
+        client.execute_command("XADD", stream, FOREVER, *last)
     client.hset(NAMES.repeats(RUNNER), mapping={"id:x": "1-1", "x": LONG, "minute": "x"})
     client.setrange(NAMES.state(RUNNER), 16, struct.pack("<3d", NAN, float("inf"), -1e300))
     record = struct.pack("<ddB12s", NAN, 1e300, 0, b"\xff" * 12) + b"and more"
@@ -87,7 +92,7 @@ def test_undo_of_an_honest_agent_is_planned_beside_forged_entries(forged: Cli) -
 
     for of in (("--identity", OTHER), ("--key", "agents:recovery:*")):
         assert undo(*of)["keys"]
-    assert f"untrusted: 4 of `{RUNNER}`" in undo("--identity", RUNNER)["error"]["message"]
+    assert f"untrusted: 6 of `{RUNNER}`" in undo("--identity", RUNNER)["error"]["message"]
 
 
 def test_forged_entries_are_followed(forged: Cli, embedded: RealServer) -> None:

@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError
 import keyleash
 from keyleash import PolicyStaleError, correlation
 from support.leash import Leash
+from support.streams import command_of
 
 
 def client(leash: Leash, **options: Any) -> Any:
@@ -179,7 +180,7 @@ def test_fifty_tasks_each_get_their_own_reply(leash: Leash) -> None:
     running(work)
     assert leash.refusals("one") == 50 * 10
     sets = [event for event in leash.events("one") if "correlation" in event]
-    assert all(event["correlation"] == event["key"] for event in sets)
+    assert all(event["correlation"] == command_of(event)[1] for event in sets)
 
 
 def test_tasks_heal_together_while_policies_and_scripts_come_and_go(leash: Leash) -> None:

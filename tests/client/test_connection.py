@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from socket import SHUT_WR
@@ -308,10 +307,11 @@ def test_pipeline_on_an_idle_connection_is_preceded_by_a_health_check(
     leash: Pooled, transaction: bool
 ) -> None:
     """As redis-py's: a connection that the server closed is replaced before anything is sent."""
-    agent = leash.agent("one", health_check_interval=0.001)
+    agent = leash.agent("one", health_check_interval=60)
     agent.set("t:n", 1)
     leash.admin.config_resetstat()
-    time.sleep(0.01)
+    for connection in agent.connection_pool._available_connections:
+        connection.next_health_check = 0
 
     assert agent.pipeline(transaction=transaction).incr("t:n").get("t:n").execute() == [2, b"2"]
     assert leash.admin.info("commandstats")["cmdstat_ping"]["calls"] == 1

@@ -210,6 +210,28 @@ def test_empty_poll_is_not_charged_and_not_audited(leash: Leash, token: str) -> 
     assert leash.events("one") == []
 
 
+def test_batches_that_the_page_calls_the_same_are(leash: Leash) -> None:
+    """With runs and without, they have the same effect, and the replies that the page gives."""
+    leash.load(one={"grants": [grant("read", "write", keys=["a", "b", "c"])]})
+    token = leash.issue("one").token
+    calls = re.findall(
+        r"^    EVALSHA <batch_digest> (\d) (.*) <token> <.*?> (.*)$", PAGE, re.MULTILINE
+    )
+    ((first, second),) = re.findall("The replies are (.*) and (.*), if `c`", PAGE)
+    replies = [
+        [word.encode() for word in re.findall("`(.+?)`", words)] for words in (first, second)
+    ]
+    leash.admin.set("c", "1")
+
+    assert len(calls) == 2
+    for (count, words, items), expected in zip(calls, replies, strict=True):
+        keys = words.split()
+        assert len(keys) == int(count)
+        assert batch(leash, token, keys, *items.split()) == expected
+        assert leash.admin.mget("a", "b") == [b"1", b"2"]
+        leash.admin.delete("a", "b")
+
+
 @pytest.mark.parametrize("number", [2**53, -(2**53), 2**63 - 1])
 def test_integer_beyond_a_double_is_text(leash: Leash, token: str, number: int) -> None:
     """The page documents the commands whose replies are text beyond 2^53."""

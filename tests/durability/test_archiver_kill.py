@@ -25,6 +25,7 @@ from support import archives
 from support.archives import KEYS, add_events, archived, export, stored, unacknowledged
 from support.leash import Leash, grant
 from support.servers import RealServer, find_server_binaries
+from support.streams import command_of
 
 ALL: dict[str, Any] = {
     "grants": [grant("read", "write", keys="t:*")],
@@ -190,7 +191,7 @@ def test_server_that_is_killed_at_any_moment_loses_no_event_of_the_export(
 
     assert_exported_once(leash.admin, to, STREAMS)
     fields = [dict(pairs) for _, pairs in archived(to, "audit/one")]
-    exported = Counter(field[b"key"].decode() for field in fields)
+    exported = Counter(command_of(field)[1].decode() for field in fields)
     mutated = {key.decode() for key in leash.admin.scan_iter("t:*", count=1000)}
     assert set(exported) == mutated >= writers.acknowledged
     assert set(exported.values()) == {1}

@@ -23,6 +23,7 @@ from keyleash.store.records import read_active
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer, find_server_binaries
+from support.streams import command_of
 from support.thorough import FACTOR
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
@@ -167,7 +168,7 @@ def test_trail_is_whole_after_a_crash(process: KillableServer, leash: Leash) -> 
     process.crash()
 
     assert (leash.events("one"), leash.denials("one"), leash.admin.xrange(NAMES.control)) == before
-    assert [event["key"] for event in before[0]] == [f"t:{number}" for number in range(20)]
+    assert [event["SET"] for event in before[0]] == [f"t:{number}" for number in range(20)]
 
 
 class Writer:
@@ -222,7 +223,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_unseen(
 
 def assert_consistent(leash: Leash, writers: list[Writer], crashes: int) -> None:
     events = leash.events("one")
-    seen = Counter(event["key"] for event in events)
+    seen = Counter(command_of(event)[1] for event in events)
     stored = {key.decode() for key in leash.admin.scan_iter("t:*", count=1000)}
 
     # An event and its mutation are one: there is neither without the other.

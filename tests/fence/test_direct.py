@@ -18,6 +18,7 @@ from oracle.asking import Asker, ask_all
 from oracle.placements import ours_of
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
+from support.streams import command_of
 from support.thorough import FACTOR
 
 TABLE = load_table()
@@ -100,10 +101,10 @@ def test_own_keys_are_open_to_direct_commands(leash: FencedLeash) -> None:
 
     assert agent.set("a:1", "x")
     assert direct.set("a:1", "y")
-    assert [event["op"] for event in leash.events("one")] == ["SET"]
+    assert [command_of(event) for event in leash.events("one")] == [("SET", "a:1")]
     # Its own counters, token and trail are written by its guard, and so by the agent.
     assert direct.setrange(NAMES.state("one"), 16, b"\0" * 24) > 0
-    assert direct.xadd(NAMES.audit("one"), {"op": "made up"})
+    assert direct.xadd(NAMES.audit("one"), {"SET": "made up"})
     assert agent.set("a:1", "z")
 
 

@@ -68,7 +68,7 @@ def forge(leash: FencedLeash) -> str:
     direct = leash.direct("one")
     direct.hset("a:2", "field", "w")
     _, event = leash.admin.xrevrange(NAMES.audit("one"), count=2)[-1]
-    event |= {b"key": b"a:2", b"before": b"a:2", b"image": corrupted(event[b"image"])}
+    event |= {b"HSET": b"a:2", b"before": b"a:2", b"image": corrupted(event[b"image"])}
     words = [word for pair in event.items() for word in pair]
     appended: bytes = direct.execute_command("XADD", NAMES.audit("one"), "*", *words)
     return f"one/{appended.decode()}"

@@ -28,8 +28,8 @@ def owner(*keys: str, **more: Any) -> dict[str, Any]:
 
 def forge(leash: FencedLeash, key: str, entry_id: str = "*", **fields: Any) -> None:
     """Append, as the fenced user of `one`, a SET of *key* with the before-image `evil`."""
-    event = {"seq": 1, "token": "t", "op": "SET", "key": key, "correlation": "c"}
-    event |= {"policy": leash.events("one")[0]["policy"] if leash.events("one") else "p 1,1w"}
+    policy = leash.events("one")[0]["policy"] if leash.events("one") else "p 1,1w"
+    event = {"seq": 1, "token": "t", "policy": policy, "correlation": "c", "SET": key}
     event |= {"before": key, "expires": -1, "value": "evil", **fields}
     words = [word for pair in event.items() for word in pair]
     direct = leash.direct("one")

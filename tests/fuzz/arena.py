@@ -17,8 +17,9 @@ from keyleash.operator import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.policy import Identity, parse_policy
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import guard_record
+from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.store import Store
+from keyleash.store.wire import replies_of
 from support.decisions import decision_in
 from support.keyspaces import whole_keyspace
 
@@ -60,6 +61,12 @@ identities:
     grants: [{allow: [read], keys: ["k:*"], except: ["@dangerous", LRANGE]}]
     rate: {requests: {limit: 9000/minute, burst: 900}}
     audit: {retain: 30d, values: length}
+  repeated:
+    kind: machine
+    grants: [{allow: [read, write, delete], keys: ["k:*", "{w}:of:*"]}]
+    deny: [{keys: ["k:secret:*"]}]
+    rate: {writes: {limit: 90000/hour, burst: 9000}}
+    budget: {requests: 90000/day}
   bystander:
     kind: machine
     grants: [{allow: [read, write, delete], keys: ["b:*"]}]
@@ -97,10 +104,13 @@ class Arena:
         ]
         self._token_ids = [item.id for item in issued]
         control = sorted(self._client.scan_iter())
+        records = [self._record(identity) for identity in self.identities]
         self.supply = Supply(
-            [item.token.encode() for item in issued], (*INSIDE, *OUTSIDE, *control, b"keyleash:")
+            [item.token.encode() for item in issued],
+            (*INSIDE, *OUTSIDE, *control, b"keyleash:"),
+            [record.takes_runs for record in records],
         )
-        self._digests = [self._scripts(identity) for identity in self.identities]
+        self._digests = [(record.digest, record.batch_digest) for record in records]
         self._own = [self._names_of(identity) for identity in self.identities]
         self._seed()
         self._first = {name: client.dump(name) for name in client.scan_iter()}
@@ -191,7 +201,9 @@ class Arena:
             expected = self._expected(call, call.arguments[2:], call.keys)
             self._compare(call, decision_in(reply), expected)
         elif call.commands:
-            decided = [decision_in(item) for item in reply] if isinstance(reply, list) else []
+            decided = []
+            if isinstance(reply, list):
+                decided = [decision_in(item) for item in replies_of(reply, call.shape)]
             expected_of_all = [self._expected(call, argv, declared(argv)) for argv in call.commands]
             if isinstance(reply, list):
                 for item, expected in zip(decided, expected_of_all, strict=True):
@@ -222,10 +234,10 @@ class Arena:
             item.encode() for item in (NAMES.denied(name), NAMES.repeats(name), NAMES.refused(name))
         )
 
-    def _scripts(self, identity: Identity) -> tuple[str, str]:
+    def _record(self, identity: Identity) -> GuardRecord:
         record = guard_record(self._client.hgetall(NAMES.guard(identity.name)))
         assert record is not None
-        return record.digest, record.batch_digest
+        return record
 
     def _names_of(self, identity: Identity) -> tuple[bytes, ...]:
         name = identity.name

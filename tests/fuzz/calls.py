@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keyleash.commands import load_table
-from keyleash.store.wire import declared_keys
+from keyleash.store.wire import RUNS, BatchMode, as_bytes, declared_keys, runs_call
 from oracle.arguments import Draws, drawn_call
 
 TABLE = load_table()
@@ -14,6 +14,7 @@ NAMES = sorted(spec.name for spec in TABLE)
 SCOPABLE = sorted(spec.name for spec in TABLE if spec.refused is None)
 READ_FOR_KEYS = sorted(spec.name for spec in TABLE if spec.refused is None and spec.walk is None)
 """Their arguments must be read to find the keys."""
+RUN_NAMES = [name.encode() for name in sorted(RUNS)]
 MAX_CHANGES = 4
 AWKWARD = (
     b"", b"\0", b"2", b"3", b"-1", b"0", b"1e9", b"nan", b"inf", b"0x10", b"9007199254740993",
@@ -30,6 +31,7 @@ class RawCall:
         identity: The identity whose guard is called, by its place in the arena.
         is_batch: Whether the batch script is called.
         commands: The commands of a batch without errors.
+        shape: The number of commands that each reply is for.
     """
 
     identity: int
@@ -37,6 +39,7 @@ class RawCall:
     keys: tuple[bytes, ...]
     arguments: tuple[bytes, ...]
     commands: tuple[tuple[bytes, ...], ...] = ()
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,12 @@ class Supply:
     Attributes:
         tokens: A live token of each identity, in their order.
         keys: Granted keys, others, and control keys.
+        takes_runs: Whether the guard of each identity takes runs.
     """
 
     tokens: Sequence[bytes]
     keys: Sequence[bytes]
+    takes_runs: Sequence[bool]
 
 
 def raw_call(data: bytes, supply: Supply) -> RawCall:
@@ -64,7 +69,17 @@ def raw_call(data: bytes, supply: Supply) -> RawCall:
     arguments = [supply.tokens[identity], draws.pick((b"c", b"", *AWKWARD))]
     commands = [_command(draws, supply) for _ in range(1 + draws.below(4) if is_batch else 1)]
     keys = [key for argv in commands for key in declared(argv)]
-    if is_batch:
+    shape: Sequence[int] = ()
+    is_whole = kind != 6 or supply.takes_runs[identity]
+    if kind == 6:
+        commands = _repeated(draws, commands, supply)
+        mode = draws.pick((BatchMode.EACH, BatchMode.ALL))
+        # The names of runs are known as text, as redis-py writes them.
+        named = [(argv[0].decode("latin-1"), *argv[1:]) for argv in commands]
+        call, shape = runs_call(TABLE, "", "", "", mode, named)
+        words = [as_bytes(word) for word in call]
+        keys, arguments = words[3 : 3 + call[2]], [*arguments, *words[5 + call[2] :]]
+    elif is_batch:
         arguments.append(draws.pick((b"each", b"all")))
         for argv in commands:
             arguments += [b"%d" % len(argv), *argv]
@@ -78,8 +93,21 @@ def raw_call(data: bytes, supply: Supply) -> RawCall:
         is_batch,
         tuple(keys),
         tuple(arguments),
-        commands=tuple(commands) if is_batch and not changes else (),
+        commands=tuple(commands) if is_whole and is_batch and not changes else (),
+        shape=tuple(shape),
     )
+
+
+def _repeated(
+    draws: Draws, commands: Sequence[tuple[bytes, ...]], supply: Supply
+) -> list[tuple[bytes, ...]]:
+    """Return the commands, some again with other keys, so that they are runs."""
+    found = []
+    for name, *words in commands:
+        command = draws.pick((name, *RUN_NAMES))
+        for _ in range(1 + draws.below(3)):
+            found.append((command, draws.pick(supply.keys), *words[1:]))
+    return found
 
 
 def _command(draws: Draws, supply: Supply) -> tuple[bytes, ...]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from keyleash.audit import read_events
 from support.leash import Leash, grant
+from support.streams import command_of
 
 ALL: dict[str, Any] = {
     "grants": [grant("read", "write", "delete", keys="q:*")],
@@ -58,7 +60,7 @@ def test_poll_that_finds_something_is_counted_and_audited(
 
     assert None not in answers[:3]
     assert "BUDGET_EXHAUSTED" in answers[3]
-    assert [event["op"] for event in leash.events("one")] == [command[0]] * 3
+    assert [event.op for event in read_events(leash.store, ["one"])] == [command[0]] * 3
 
 
 @pytest.mark.parametrize("command", SORTED, ids=lambda command: command[0])
@@ -139,7 +141,7 @@ def test_xreadgroup_that_claims_is_counted_if_there_is_something_to_claim(leash:
     leash.admin.xadd("q:s", {"f": "v"})
     leash.admin.xreadgroup("g", "other", {"q:s": ">"})
     leash.call("one", token, *claiming)
-    assert leash.events("one")[0]["op"] == "XREADGROUP"
+    assert command_of(leash.events("one")[0])[0] == "XREADGROUP"
 
 
 def test_xreadgroup_of_a_group_at_the_last_id_there_can_be_finds_nothing(leash: Leash) -> None:

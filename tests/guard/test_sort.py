@@ -23,6 +23,7 @@ from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant, policy
 from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer
+from support.streams import command_of
 
 ONE: dict[str, Any] = {
     "grants": [
@@ -355,7 +356,7 @@ def test_stored_sort_with_patterns_has_an_event_and_a_before_image(large: Leash)
     agent.sort("k:few", get=["k:w:*"], store="k:out")
     assert large.admin.lindex("k:out", 1) == b"old"
     event, image = large.events("one")
-    assert (event["op"], event["keys"]) == ("SORT", "5:k:few,5:k:out,")
+    assert command_of(event) == ("SORT:2", "5:k:few,5:k:out,")
     assert "before" in "".join(image.values()) or image["of"]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import keyleash
 from support.leash import Leash, grant
+from support.streams import command_of
 from support.transports import EITHER_TRANSPORT
 
 pytestmark = EITHER_TRANSPORT
@@ -79,7 +80,7 @@ def test_command_that_may_store_needs_only_read_if_it_does_not(leash: Leash) -> 
     assert [leash.call("two", second, "SORT", "in:1") for _ in range(3)] == [[]] * 3
     assert leash.call("two", second, *search, "STORE", "out:1") == 0
     assert "BUDGET_EXHAUSTED" in leash.call("two", second, "SORT", "in:1", "STORE", "out:1")
-    assert [event["op"] for event in leash.events("two")] == ["GEORADIUS"]
+    assert [command_of(event)[0] for event in leash.events("two")] == ["GEORADIUS:2"]
 
 
 def test_group_that_is_named_like_the_option_hides_no_key(leash: Leash) -> None:
@@ -170,7 +171,7 @@ def test_channel_is_checked_and_the_message_audited(leash: Leash) -> None:
             agent.execute_command(command, "other", "m")
         assert refusal.value.details == {"channel": "other"}
     events = leash.events("one")
-    assert [(event["op"], event["key"]) for event in events] == [
+    assert [command_of(event) for event in events] == [
         ("PUBLISH", "events:1:done"),
         ("SPUBLISH", "events:1:done"),
     ]
@@ -198,11 +199,11 @@ def test_subscription_is_checked_and_recorded_and_not_made(leash: Leash) -> None
         "LEASH CHANNEL_NOT_GRANTED channel=out",
     ]
 
-    assert [event.get("key", "a batch") for event in leash.events("one")] == [
-        "events:1:done",
-        "events:1:done",
-        "events:1:d*",
-        "a batch",
+    assert [command_of(event) for event in leash.events("one")] == [
+        ("SUBSCRIBE", "events:1:done"),
+        ("SSUBSCRIBE", "events:1:done"),
+        ("PSUBSCRIBE", "events:1:d*"),
+        ("SUBSCRIBE", "events:2:"),
     ]
     assert leash.admin.pubsub_channels() == []
 

@@ -14,6 +14,7 @@ from keyleash.compiler.render import examples_root
 from keyleash.operator import freeze, thaw
 from keyleash.operator.tokens import revoke
 from support.leash import NAMES, Leash, grant
+from support.streams import command_of
 from support.transports import EITHER_TRANSPORT
 
 pytestmark = EITHER_TRANSPORT
@@ -381,7 +382,7 @@ def test_any_bytes_travel_unharmed_as_key_and_value(leash: Leash, value: str | b
 
     assert agent.set(b"k" + data, data) is True
     assert agent.get(b"k" + data) == data
-    assert leash.events("one")[-1]["op"] == "SET"
+    assert command_of(leash.events("one")[-1])[0] == "SET"
 
 
 @pytest.mark.parametrize("key", ["a b=c", "ключ", b"\xff\0\n", "x" * 1000, ""], ids=repr)

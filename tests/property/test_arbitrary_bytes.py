@@ -20,6 +20,7 @@ from keyleash.store.wire import refusal
 from keyleash.text import without_tokens
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
+from support.streams import command_of
 from support.thorough import thorough
 
 TABLE = load_table()
@@ -87,7 +88,7 @@ def test_bytes_of_keys_values_and_correlations_arrive_as_they_are(agent: RawAgen
         assert agent.call(key, b"GET", key, correlation=correlation) == value
         assert agent.leash.admin.get(key) == value
         [(_, event)] = agent.leash.admin.xrange(NAMES.audit("one"))
-        assert event[b"key"] == key
+        assert command_of(event) == (b"SET", key)
         assert event[b"correlation"] == correlation[:256]
 
     compare()

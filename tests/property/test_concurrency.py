@@ -93,7 +93,7 @@ def test_rate_lets_exactly_its_number_through(leash: Leash, rate: dict[str, Any]
     assert len(written) == 200
     events = leash.events("one")
     assert len(events) == 200
-    assert {event["key"] for event in events} == written
+    assert {event["SET"] for event in events} == written
 
 
 def test_limits_are_taken_all_or_none_by_threads_that_race(leash: Leash) -> None:

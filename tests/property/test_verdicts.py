@@ -615,7 +615,7 @@ def test_full_audit_stream_denies_the_calls_that_the_evaluator_denies(
     document, identity = made
     twins = Twins(server, NAMES)
     twins.begin(document)
-    twins.admin.xadd(NAMES.audit("one"), {"op": "SET"})
+    twins.admin.xadd(NAMES.audit("one"), {"SET": "k"})
     state, full = ModelState(is_full=True), set()
 
     for name in SCOPABLE:

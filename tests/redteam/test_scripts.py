@@ -88,7 +88,7 @@ OUTSIDE = {
         "'WAIT', '0', '1'",
         "'GET', 'keyleash:policy'",
         "'DEL', 'keyleash:audit:one'",
-        "'XADD', 'keyleash:audit:one', '*', 'op', 'SET'",
+        "'XADD', 'keyleash:audit:one', '*', 'SET', 'app:a'",
         "'SET', 'keyleash:state:one', ''",
         "'SET ', 'other:x', '1'",
         "'SET\\0', 'other:x', '1'",

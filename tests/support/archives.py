@@ -22,10 +22,8 @@ def add_events(client: Any, identity: str, numbers: Iterable[int], **fields: str
     with client.pipeline(transaction=False) as pipe:
         pipe.hset(KEYS.layouts, identity, "{}")
         for number in numbers:
-            event = {"seq": number, "token": "t", "op": "SET", "key": f"k:{number}"}
-            pipe.xadd(
-                KEYS.audit(identity), {**event, "correlation": "c", "policy": "p 1,1w", **fields}
-            )
+            head = {"seq": number, "token": "t", "policy": "p 1,1w", "correlation": "c"}
+            pipe.xadd(KEYS.audit(identity), {**head, "SET": f"k:{number}", **fields})
         pipe.execute()
 
 

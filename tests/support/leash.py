@@ -19,7 +19,7 @@ from keyleash.store.records import guard_record
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from keyleash.store.wire import BatchMode, Transport, batch_call, call_head, guard_call
+from keyleash.store.wire import BatchMode, Transport, call_head, guard_call, replies_of, runs_call
 from support.sealed import record
 from support.servers import RealServer
 
@@ -135,7 +135,7 @@ class Leash:
         """A batch call as a wrapper would build it; errors, also those in it, as text."""
         record = guard_record(self.admin.hgetall(NAMES.guard(identity)))
         assert record is not None
-        call = batch_call(
+        call, shape = runs_call(
             load_table(),
             record.batch_digest,
             token,
@@ -143,6 +143,7 @@ class Leash:
             BatchMode(mode),
             commands,
             self.transport,
+            takes_runs=record.takes_runs,
         )
         client = self.server.client(**options)
         try:
@@ -150,7 +151,8 @@ class Leash:
         except redis.ResponseError as error:
             return str(error)
         return [
-            str(reply) if isinstance(reply, redis.ResponseError) else reply for reply in replies
+            str(reply) if isinstance(reply, redis.ResponseError) else reply
+            for reply in replies_of(replies, shape)
         ]
 
     def events(self, identity: str) -> list[dict[str, str]]:

@@ -53,9 +53,9 @@ class Scribe:
         touched = [use.key for use in keys_of(spec, words)]
         changed = [key for key in touched if images]
         shown = touched if keys is None else [key.encode() for key in keys]
-        fields: list[Any] = ["token", f"token-{identity}", "op", spec.name]
-        fields += ["keys", b"".join(b"%d:%s," % (len(key), key) for key in shown)]
-        fields += ["correlation", correlation, "policy", "p 1,1w"]
+        fields: list[Any] = ["token", f"token-{identity}", "policy", "p 1,1w"]
+        fields += ["correlation", correlation, f"{spec.name}:{len(shown)}"]
+        fields += [b"".join(b"%d:%s," % (len(key), key) for key in shown)]
         for key in changed:
             fields += ["before", key]
             kind = self.client.type(key)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, AnyStr
 
 from keyleash.store.keyspace import Keyspace
 
@@ -15,18 +16,17 @@ class Streams:
     def __init__(self, client: Any) -> None:
         self.client = client
 
-    def event(self, identity: str, entry_id: str, **fields: Any) -> None:
-        """Append the event of one command; fields that are None are left out."""
-        event = {
-            "seq": None,
-            "token": "t",
-            "op": "SET",
-            "key": "k",
-            "correlation": "c",
-            "policy": "p 1,1w",
-            **fields,
-        }
-        self.append(KEYS.audit(identity), entry_id, *_words(event))
+    def event(
+        self, identity: str, entry_id: str, *, op: str = "SET", key: Any = "k", **fields: Any
+    ) -> None:
+        """Append the event of one command; fields that are None are left out.
+
+        Args:
+            op: The name of the command; with several keys, with their number: `MSET:2`.
+            key: The key, or netstrings of the keys.
+        """
+        head = {"seq": None, "token": "t", "policy": "p 1,1w", "correlation": "c"}
+        self.append(KEYS.audit(identity), entry_id, *_words({**head, op: key, **fields}))
 
     def batch(self, identity: str, entry_id: str, *commands: Any, seq: int = 1) -> None:
         """Append a batch's event: names of commands and keys in turn."""
@@ -60,6 +60,25 @@ class Streams:
     def append(self, stream: str, entry_id: str, *words: Any) -> None:
         """Append an entry of any form."""
         self.client.execute_command("XADD", stream, entry_id, *words)
+
+
+def command_of(event: Mapping[AnyStr, AnyStr]) -> tuple[AnyStr, AnyStr]:
+    """Return the field of an event that names its only command, and its key or keys."""
+    ((name, key),) = (field for field in event.items() if not field[0][:1].islower())
+    return name, key
+
+
+def packed_keys(keys: Sequence[bytes]) -> bytes:
+    """Return keys as an event has those of a run: an array of texts in MessagePack."""
+
+    def head(size: int, short: int, bits: int, widths: Mapping[int, int]) -> bytes:
+        if size < 1 << bits:
+            return bytes([short | size])
+        code = next(code for code, width in widths.items() if size < 1 << 8 * width)
+        return bytes([code]) + size.to_bytes(widths[code], "big")
+
+    texts = [head(len(key), 0xA0, 5, {0xD9: 1, 0xDA: 2, 0xDB: 4}) + key for key in keys]
+    return head(len(keys), 0x90, 4, {0xDC: 2, 0xDD: 4}) + b"".join(texts)
 
 
 def _words(fields: dict[str, Any]) -> list[Any]:

@@ -11,6 +11,7 @@ import keyleash
 from keyleash.audit.point_in_time import value_as_of
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from support.leash import Leash, grant
+from support.streams import command_of
 from vault.conftest import ALL
 
 
@@ -80,7 +81,7 @@ def test_blocking_command_reads_from_the_vault(
     admin.xadd(f"{vault}a:s", {"f": "v"}, id="1-1")
     assert sealed.call("one", token, *command) == reply
     events = sealed.events("one")
-    named = [event.get("key") or event["keys"] for event in events if "op" in event]
+    named = [command_of(event)[1] for event in events if "of" not in event]
     assert [name.startswith(("a:", "3:a:")) for name in named] == [True] * len(named)
     assert vault not in str(events)
     assert admin.lrange("a:0", 0, -1) == [b"outside"]
@@ -95,7 +96,7 @@ def test_audited_blocking_read_logs_logical_names(sealed: Leash) -> None:
 
     assert sealed.call("one", token, "XREAD", "BLOCK", "1", "STREAMS", "a:s", "0") is not None
     (event,) = sealed.events("one")
-    assert event["key"] == "a:s"
+    assert command_of(event) == ("XREAD", "a:s")
     assert "1:0," in event["args"]
     assert sealed.keyspace.vault not in str(event)
 

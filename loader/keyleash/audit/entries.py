@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from keyleash.errors import ReplyCode
 from keyleash.limits import Counter
 from keyleash.results import Instant, Result
 from keyleash.store.streams import Pairs, Words, pairs_of
+from keyleash.store.wire import MAX_BATCH_COMMANDS
 from keyleash.text import json_bytes, json_object, without_tokens
 
 BY_COMMAND = frozenset(
@@ -127,7 +129,7 @@ class AuditEvent(AuditEntry):
     """An allowed command.
 
     Attributes:
-        item: For a command of a batch, its place in the batch's event, from 1; else 0.
+        item: Of several commands of one event, the place in it, from 1; else 0.
         error: The error reply, if the command failed.
         cost: The cost of the call by counter; of the whole batch for a command of a batch.
         lengths: Lengths of the arguments that are not keys; None if not recorded.
@@ -214,16 +216,18 @@ class Denial(AuditEntry):
 # Entries of audit streams; docs/reference/audit-events.md documents the fields.
 #
 # `lua/guard/record/append_event.lua` writes the event of one command, `lua/guard/batch.lua` that
-# of a batch. Behind the event's own fields, which are in lower case, a batch has a field for each
-# command that changes something: `SET` with a key, or `MSET:2` with two netstrings. So names of
-# fields repeat. An entry that begins with `of` is a follow-up of an earlier one: errors by place
-# in a batch, and states of keys after the event. The event of a script has the field `script`; its
-# commands are in a follow-up.
+# of a batch. Behind the event's own fields, which are in lower case, there is a field for each
+# command that changes something: `SET` with a key, or `MSET:2` with two netstrings; or for a run of
+# commands, `SET*16` with their keys in MessagePack. So names of fields repeat. An entry that begins
+# with `of` is a follow-up of an earlier one: errors by place in a batch, and states of keys after
+# the event. The event of a script has the field `script`; its commands are in a follow-up.
 
 Fields = Mapping[bytes, bytes]
 _NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
 _COSTS = {b"r": Counter.READS, b"w": Counter.WRITES, b"d": Counter.DELETES}
 _NUMBER = re.compile(rb"[0-9]{1,19}")
+_HEAD = (b"seq", b"token", b"policy", b"correlation")
+"""The fields with which an event begins."""
 
 
 def audit_events(
@@ -238,6 +242,8 @@ def audit_events(
         pairs = [*pairs, *chain.from_iterable(later)]
         fields = dict(pairs) | fields
     errors = {item: error for pairs_ in later for item, error in _errors(pairs_)}
+    # A batch of one command numbers it.
+    first = 0 if 0 in errors else 1
     changes = tuple(_changes(pairs, later)) if b"before" in fields else ()
     policy, _, cost = fields.get(b"policy", b"").partition(b" ")
     return tuple(
@@ -245,7 +251,7 @@ def audit_events(
             **_common(identity, entry_id, fields),
             **command,
             policy=text_of(policy),
-            error=errors.get(command["item"]),
+            error=errors.get(command["item"] or first),
             cost=_cost(cost),
             changes=tuple(change for change in changes if change.key in command["keys"]),
             actor=text_of(fields.get(b"actor", b"")),
@@ -261,7 +267,7 @@ def denial_entry(identity: str, entry_id: bytes, words: Words) -> Denial:
     return Denial(
         **_common(identity, entry_id, fields),
         op=text_of(fields.get(b"op", b"")),
-        keys=_keys(fields),
+        keys=(fields[b"key"],) if fields.get(b"key") else (),
         policy=text_of(fields.get(b"policy", b"")),
         code=text_of(fields.get(b"code", b"")),
         reason=text_of(fields.get(b"reason", b"")),
@@ -335,20 +341,37 @@ def _errors(pairs: Pairs) -> Iterator[tuple[int, str]]:
 
 def _commands(fields: Fields, pairs: Pairs) -> list[dict[str, Any]]:
     """Return the attributes of the event of each command."""
-    is_batch = b"op" not in fields
     found: list[dict[str, Any]] = []
-    if not is_batch:
-        found.append({"item": 0, "op": text_of(fields[b"op"]), "keys": _keys(fields)})
     for name, value in pairs:
         if found and name in _ARGUMENTS:
             found[-1].setdefault(name.decode(), _ARGUMENTS[name](value))
-        elif is_batch and not name[:1].islower():
-            op, colon, _count = name.partition(b":")
-            keys = _split(value) if colon else (value,) if value else ()
-            found.append({"item": len(found) + 1, "op": text_of(op), "keys": keys})
+        elif not name[:1].islower():
+            op, keys = _op_and_keys(name, value)
+            found += ({"op": text_of(op), "keys": each} for each in keys)
     if b"script" in fields and not found:
-        found.append({"item": 0, "op": "EVALSHA", "keys": ()})
+        found.append({"op": "EVALSHA", "keys": ()})
+    is_alone = len(found) == 1
+    for item, command in enumerate(found, start=1):
+        command["item"] = 0 if is_alone else item
     return found
+
+
+def _op_and_keys(name: bytes, value: bytes) -> tuple[bytes, Sequence[tuple[bytes, ...]]]:
+    """Return the command that a field names, and the keys of each of its calls."""
+    op, star, _count = name.partition(b"*")
+    if star:
+        return op, [(key,) for key in _unpacked(value)] or [()]
+    op, colon, _count = name.partition(b":")
+    return op, [_split(value) if colon else (value,) if value else ()]
+
+
+def lone_command(words: Words) -> tuple[bytes, bytes] | None:
+    """Return command and key of an event that has one of each; None if that is not clear."""
+    if len(words) < len(_HEAD) * 2 + 2 or tuple(words[: len(_HEAD) * 2 : 2]) != _HEAD:
+        return None
+    name, value, *later = words[len(_HEAD) * 2 :]
+    is_clear = not name[:1].islower() and all(word[:1].islower() for word in later[::2])
+    return (name, value) if is_clear and not {*name} & {*b":*"} else None
 
 
 def _changes(pairs: Pairs, follow_ups: Sequence[Pairs]) -> Iterator[KeyChange]:
@@ -390,11 +413,47 @@ def _expiry(value: bytes) -> int | None:
     return number_of(value) if value.isdigit() else None
 
 
-def _keys(fields: Fields) -> tuple[bytes, ...]:
-    if b"keys" in fields:
-        return _split(fields[b"keys"])
-    key = fields.get(b"key", b"")
-    return (key,) if key else ()
+def _unpacked(data: bytes) -> Sequence[bytes]:
+    """Parse an array of texts as Lua's `cmsgpack.pack` writes it."""
+    try:
+        return _texts_of(data)
+    except ValueError:
+        # Not written by a guard. Showing it unparsed does not hide the other entries.
+        return [data]
+
+
+def _texts_of(data: bytes) -> list[bytes]:
+    """Parse an array of texts in MessagePack.
+
+    https://github.com/msgpack/msgpack/blob/master/spec.md
+
+    Raises:
+        ValueError: *data* is something else.
+    """
+    reader = io.BytesIO(data)
+
+    def read(size: int) -> bytes:
+        found = reader.read(size)
+        if len(found) < size:
+            raise ValueError("cut off")
+        return found
+
+    def number(short: int, bits: int, sizes: Mapping[int, int]) -> int:
+        """Read a length: in the lower *bits* of the first byte, or in the bytes behind it."""
+        (head,) = read(1)
+        if head in sizes:
+            return int.from_bytes(read(sizes[head]), "big")
+        if head >> bits != short >> bits:
+            raise ValueError("neither an array nor a text")
+        return head & ((1 << bits) - 1)
+
+    count = number(0x90, 4, {0xDC: 2})
+    if count > MAX_BATCH_COMMANDS:
+        raise ValueError("more than a batch has")
+    texts = [read(number(0xA0, 5, {0xD9: 1, 0xDA: 2, 0xDB: 4})) for _ in range(count)]
+    if reader.read(1):
+        raise ValueError("more than an array")
+    return texts
 
 
 def _split(data: bytes) -> tuple[bytes, ...]:

@@ -16,6 +16,7 @@ from keyleash.audit.entries import (
     Denial,
     audit_events,
     denial_entry,
+    lone_command,
     number_of,
     repeats_of,
 )
@@ -103,9 +104,12 @@ class EventMatcher:
             for name, text in texts.items()
             if text is not None and "\\" not in text
         ]
+        self._op_tests: list[KeyTest] = []
         if query.op is not None:
             op = query.op.encode("utf-8", "surrogateescape") + b" "
-            self._word_tests.append((b"op", lambda value: (value + b" ").startswith(op)))
+            self._op_tests = [lambda name: (name + b" ").startswith(op)]
+        # Denials have these fields; the command of an event is the name of one.
+        self._word_tests += ((b"op", test) for test in self._op_tests)
         self._word_tests += ((b"key", test) for test in self._key_tests)
 
     def may_accept(self, words: Words) -> bool:
@@ -114,7 +118,13 @@ class EventMatcher:
             value = _field(words, name)
             if value is not None and not test(value):
                 return False
-        return True
+        command = lone_command(words)
+        if command is None:
+            return True
+        op, key = command
+        return all(test(op) for test in self._op_tests) and all(
+            test(key) for test in self._key_tests
+        )
 
     def accepts(self, entry: AuditEntry) -> bool:
         """Return whether *entry* matches."""

@@ -59,7 +59,8 @@ def checkout(pool: Any) -> Any:
             pool._in_use_connections.add(connection)
     if connection is not None:
         try:
-            if connection.is_ready and not connection._parser.can_read(0):
+            is_usual = connection.is_ready and _is_usual(type(connection))
+            if is_usual and not connection._parser.can_read(0):
                 return connection
         except (RedisError, OSError):
             # The pool reconnects, or raises.
@@ -92,7 +93,8 @@ async def acheckout(pool: Any) -> Any:
     if is_plain and pool._available_connections and hasattr(AsyncConnection, "can_read"):
         connection = pool.get_available_connection()
         try:
-            if connection.is_ready and not await connection._parser.can_read():
+            is_usual = connection.is_ready and _is_usual(type(connection))
+            if is_usual and not await connection._parser.can_read():
                 return connection
         except (RedisError, OSError):
             # The pool reconnects, or raises.
@@ -117,6 +119,24 @@ async def acheckin(pool: Any, connection: Any) -> None:
         pool._available_connections.append(connection)
     else:
         await pool.release(connection)
+
+
+_USUAL = {
+    ("keyleash.client.connection", "redis.connection"),
+    ("keyleash.client.aio_connection", "redis.asyncio.connection"),
+}
+
+
+def _is_usual(kind: Any) -> bool:
+    """Return whether connections of a class look for data as redis-py's own do.
+
+    Those of a fake server, or of a user's class, may not.
+    """
+    known: bool | None = vars(kind).get("_looks_as_usual")
+    if known is None:
+        places = [base.__module__ for base in kind.__mro__ if "can_read" in vars(base)]
+        known = kind._looks_as_usual = tuple(places[:2]) in _USUAL
+    return known
 
 
 def initialized(client: Any) -> Any:

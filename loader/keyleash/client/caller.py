@@ -29,7 +29,7 @@ from keyleash.errors import (
     RateLimitedError,
     UnknownDenialError,
 )
-from keyleash.store.wire import BatchMode
+from keyleash.store.wire import BatchMode, replies_of
 
 LOST = (RedisConnectionError, RedisTimeoutError)
 
@@ -97,7 +97,8 @@ class Caller:
             return session.script_request(*call.script, call.correlation)
         if call.mode is None:
             return session.request(guard, call.commands[0], call.correlation)
-        return session.batch_request(call.mode, call.commands, call.correlation)
+        words, call.shape = session.batch_request(call.mode, call.commands, call.correlation)
+        return words
 
     def reply_to(self, call: Call) -> Flow:
         """Make a call when nothing else is on the wire; return its reply, undecoded."""
@@ -229,13 +230,17 @@ class Caller:
 
     def items(self, call: Call, reply: Any) -> list[Any]:
         """Return the reply or the error of each command of a batch."""
-        if not isinstance(reply, list) or len(reply) != len(call.commands):
+        try:
+            replies = replies_of(reply, call.shape)
+        except (TypeError, ValueError):
+            replies = []
+        if len(replies) != len(call.commands):
             raise InvalidResponse("the batch was not answered command by command")
         return [
             item
             if not isinstance(item, Exception) and is_final(words[0])
             else self._item(words, item)
-            for words, item in zip(call.commands, reply, strict=True)
+            for words, item in zip(call.commands, replies, strict=True)
         ]
 
     def _item(self, words: Words, item: Any) -> Any:
@@ -316,7 +321,7 @@ class Caller:
     def _has_written(self, call: Call, reply: Any) -> bool:
         if call.mode is not BatchMode.EACH:
             return call.script is not None or reply is not None
-        pairs = zip(call.commands, reply, strict=True)
+        pairs = zip(call.commands, replies_of(reply, call.shape), strict=True)
         return any(
             not isinstance(item, Exception) and self.session.may_write(words)
             for words, item in pairs

@@ -91,6 +91,7 @@ class Call:
         script: The script to call instead of commands.
         is_transaction: Whether redis-py reads its reply as one of EXEC.
         guard: The guard that was called last.
+        shape: Of a batch with runs, how many commands each reply is for; see `wire.replies_of`.
         replicas: The same guard, if its policy waits for replicas of this call.
         correlation: One id for all times that it is made.
         waiting: The time that it may still sleep for rate limits.
@@ -104,6 +105,7 @@ class Call:
     script: ScriptCall | None = None
     is_transaction: bool = False
     guard: GuardRecord | None = None
+    shape: Sequence[int] = ()
     replicas: GuardRecord | None = None
     correlation: str = ""
     waiting: RateWait = NO_WAIT

@@ -47,7 +47,6 @@ from keyleash.store.wire import (
     Argument,
     BatchMode,
     Transport,
-    batch_call,
     call_head,
     guard_call,
     is_of_a_cluster,
@@ -55,6 +54,7 @@ from keyleash.store.wire import (
     may_write,
     reading_reply,
     refusal,
+    runs_call,
     script_call,
 )
 
@@ -153,11 +153,19 @@ class Session:
 
     def batch_request(
         self, mode: BatchMode, commands: Sequence[tuple[Argument, ...]], correlation: str
-    ) -> tuple[Argument, ...]:
-        """Return the call of the guard for a batch."""
+    ) -> tuple[tuple[Argument, ...], Sequence[int]]:
+        """Return the call of the guard for a batch, and the shape of its reply."""
         guard = self._called
-        header = guard.batch_digest, self._token, correlation
-        return batch_call(self._table, *header, mode, commands, guard.transport)
+        return runs_call(
+            self._table,
+            guard.batch_digest,
+            self._token,
+            correlation,
+            mode,
+            commands,
+            guard.transport,
+            takes_runs=guard.takes_runs,
+        )
 
     def script_request(
         self,

@@ -48,6 +48,8 @@ _CONSTANTS = {
     "max_arguments": MAX_ARGUMENTS,
     "max_batch_commands": MAX_BATCH_COMMANDS,
     "max_token_bytes": MAX_TOKEN_BYTES,
+    # The tokens whose keys a function keeps in the memory of the server's Lua.
+    "remembered_tokens": 1000,
     # What each command of a script is, besides its own work.
     "command_units": 100,
     # What each argument of it is: the slowest commands take 2 µs for one.
@@ -99,6 +101,7 @@ def emit(guard: Guard, approved: Guard | None = None) -> Scripts:
 
 def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = False) -> str:
     vault, numbers = guard.keyspace.vault, _numbers(guard)
+    running = batch and guard.takes_runs
     policy = guard.policy_digest[:POLICY_DIGITS]
     variables = {field.name: getattr(guard, field.name) for field in fields(guard)}
     variables |= _CONSTANTS | _identity_values(guard.identity)
@@ -111,6 +114,13 @@ def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = Fals
         name_at=None if batch or sandbox else NAME_AT,
         # Of the keys of a script, those that were imaged already come first.
         imaged_from=Text("imaged_to + 1") if sandbox else 1,
+        running=running,
+        # The commands that are taken at once.
+        taken=Text("taken") if running else 1,
+        run_end=Text("run_end or stop") if running else Text("stop"),
+        repeating=_repeating(guard) if running else frozenset(),
+        mset_words=Text("'MSET'" + ", 0" * 32),
+        has_mset=any(use.spec.name == "MSET" and use.missing is None for use in guard.usages),
         declared=_declared(guard),
         uses=frozenset(name for item in guard.identity.scripts for name in item.text.uses),
         writing=_writing(guard) if sandbox else "",
@@ -132,6 +142,15 @@ def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = Fals
         one_check=len(guard.checks) == 1,
         checks_differ=any(rule.rest != rule.check for rule in guard.rules),
     )
+
+
+def _repeating(guard: Guard) -> frozenset[int]:
+    """Return the rules whose calls may be in a run.
+
+    Not one that a call gets by its options: the next call of the run may have others.
+    """
+    by_options = {rule.variant for rule in guard.rules}
+    return frozenset(rule.id for rule in guard.rules if rule.repeats and rule.id not in by_options)
 
 
 def _writing(guard: Guard) -> str:

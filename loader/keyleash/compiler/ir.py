@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.spec import KeySearch, Subscribes, Waits
-from keyleash.limits import Counter, Slot
+from keyleash.limits import Counter, Slot, SlotKind
 from keyleash.limits.calendar import Run
-from keyleash.policy.model import Identity
+from keyleash.policy.model import Identity, Values
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import EMPTY_LAYOUT, Layout
 
@@ -154,6 +154,20 @@ class Rule:
     lengthens: str = ""
     length_at: int = 0
 
+    @property
+    def repeats(self) -> bool:
+        """Return whether calls with one key and as many words are checked in the same way."""
+        return (
+            (self.first, self.step, self.rest) == (1, 1, self.check)
+            and self.last in (1, -1)
+            and self.check > 0
+            and self.missing is None
+            and self.weigh in ("", "words")
+            and self.lengthens in ("", "argument")
+            and not (self.keys or self.restore or self.wide_integers or self.refused_if)
+            and not (self.channel or self.subscribes or self.scan or self.waits)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -286,3 +300,16 @@ class Guard:
     masks: tuple[Matcher, ...] = ()
     value_bounds: tuple[ByteBound, ...] = ()
     patterns: tuple[PatternPlan, ...] = ()
+
+    @property
+    def takes_runs(self) -> bool:
+        """Return whether a run of commands in a batch is checked and carried out as a whole.
+
+        Not where something is noted, changed or counted for each of its commands.
+        """
+        is_counted_at_once = all(
+            plan.subject == "identity" and plan.slot.kind is not SlotKind.RING
+            for plan in self.limits
+        )
+        is_noted = self.images or self.masks or self.identity.audit.values is not Values.NONE
+        return is_counted_at_once and not is_noted and not self.keyspace.vault

@@ -80,6 +80,7 @@ class GuardRecord:
         approved_digest: The script that runs approved scripts; empty if there are none.
         approved: The digests of approved scripts, separated by spaces.
         is_sealed: Whether its keys have secret prefixes, so that agents do not know their names.
+        takes_runs: Whether its batches may have runs.
     """
 
     digest: str
@@ -96,6 +97,7 @@ class GuardRecord:
     rotate_after_s: int = 0
     limits: str = ""
     is_sealed: bool = False
+    takes_runs: bool = False
     approved_digest: str = ""
     approved: str = ""
 

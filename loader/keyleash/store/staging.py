@@ -94,7 +94,7 @@ class LoadStage:
         for batch in batches(zip(self._recorded, records.values(), strict=True)):
             with self._store.client.pipeline(transaction=False) as pipe:
                 for key, record in batch:
-                    pipe.hset(key, mapping={**asdict(record), "is_sealed": int(record.is_sealed)})
+                    pipe.hset(key, mapping=_fields(record))
                     pipe.pexpire(key, STAGED_KEEP_MS)
                 pipe.execute()
 
@@ -171,3 +171,11 @@ def _pieces(moves: Sequence[StateMove]) -> Iterator[Sequence[StateMove]]:
         size += move.size
     if piece:
         yield piece
+
+
+def _fields(record: GuardRecord) -> dict[str, str | int]:
+    """Return a record as Redis stores it, which has no truth values."""
+    return {
+        name: int(value) if isinstance(value, bool) else value
+        for name, value in asdict(record).items()
+    }

@@ -30,6 +30,9 @@ LIBRARIES = "leash_"
 GUARD_OF = "guard of "
 """The text before the identity in the description of a function."""
 
+REMEMBERED = "local known, known_count"
+"""The first line of a guard. In a function these locals outlive a call (`read_token.lua`)."""
+
 READ_ONLY = "ro"
 """The text behind the digest of an approved script whose writes are errors."""
 
@@ -64,7 +67,8 @@ def library_code(identity: str, digest: str, script: str) -> str:
 
     Each function has its own library: to compile one library for a whole policy would block the
     server, for 1,000 identities 1.5 s. As the digest is part of the name, the guards of two
-    policies coexist until the activation replaces one policy by the other.
+    policies coexist until the activation replaces one policy by the other. The locals of its first
+    line belong to the library.
 
     Args:
         identity: The identity of the guard, shown by FUNCTION LIST.
@@ -73,8 +77,9 @@ def library_code(identity: str, digest: str, script: str) -> str:
     name = function_name(digest)
     return (
         f"#!lua name={name}\n"
+        f"{REMEMBERED} = {{}}, 0\n"
         f"redis.register_function{{function_name='{name}',description='{GUARD_OF}{identity}',"
-        f"callback=function(KEYS,ARGV)\n{script}\nend}}\n"
+        f"callback=function(KEYS,ARGV)\n{script.removeprefix(REMEMBERED)}\nend}}\n"
     )
 
 
@@ -86,6 +91,13 @@ def library_code(identity: str, digest: str, script: str) -> str:
 # EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <script digest> <args…>
 #
 # For functions it begins with `FCALL leash_<digest>`.
+
+RUNS = frozenset(
+    ("DECR", "DECRBY", "DEL", "EXISTS", "EXPIRE", "GET", "HDEL", "HGET", "HINCRBY", "HSET", "INCR",
+     "INCRBY", "LPUSH", "PEXPIRE", "RPUSH", "SADD", "SET", "SISMEMBER", "SREM", "TTL", "TYPE",
+     "UNLINK", "XACK", "ZADD", "ZREM", "ZSCORE")
+)  # fmt: skip
+"""The commands of which a run is sent as one, as guards check all their calls in the same way."""
 
 MAX_ARGUMENTS = 7_000
 """Arguments of one command, with its name: Lua's `unpack` fails past 7,999 values."""
@@ -141,6 +153,79 @@ def batch_call(
         items += words
     head = call_head(transport, digest)
     return (*head, len(keys), *keys, token, correlation, mode.value, *items)
+
+
+def runs_call(
+    table: CommandTable,
+    digest: str,
+    token: str,
+    correlation: str,
+    mode: BatchMode,
+    commands: Sequence[Sequence[Argument]],
+    transport: Transport = Transport.EVALSHA,
+    *,
+    takes_runs: bool = True,
+) -> tuple[tuple[Argument, ...], Sequence[int]]:
+    """Wrap commands like `batch_call`, with runs of similar ones written as such.
+
+    Args:
+        takes_runs: Whether the guard does, see `GuardRecord`.
+
+    Returns:
+        The call, and for `replies_of` the number of commands that each reply is for; empty if it is
+        one for all.
+    """
+    if not takes_runs:
+        return batch_call(table, digest, token, correlation, mode, commands, transport), ()
+    keys: list[Argument] = []
+    items: list[Argument] = []
+    shape: list[int] = []
+    at, count = 0, len(commands)
+    while at < count:
+        words = commands[at]
+        name, size = words[0], len(words)
+        end = at + 1
+        if name in RUNS and len(words[table.key_slices[name]]) == 1:
+            while end < count and commands[end][0] == name and len(commands[end]) == size:
+                end += 1
+        if end == at + 1:
+            words, own = _placed(table, words)
+            keys += own
+            items.append(len(words))
+            items += words
+        else:
+            items += (f"{size}*{end - at}", name, len(keys) + 1)
+            keys += [command[1] for command in commands[at:end]]
+            if size > 2:
+                items += [word for command in commands[at:end] for word in command[2:]]
+        shape.append(end - at)
+        at = end
+    head = call_head(transport, digest)
+    return (*head, len(keys), *keys, token, correlation, mode.value, *items), shape
+
+
+def replies_of(reply: Any, shape: Sequence[int]) -> list[Any]:
+    """Return the reply to each command of a call that `runs_call` made.
+
+    Raises:
+        TypeError: *reply* is no array.
+        ValueError: it has not that shape.
+    """
+    if not isinstance(reply, list):
+        raise TypeError("the reply is no array")
+    if not shape:
+        return reply
+    replies: list[Any] = []
+    for some, times in zip(reply, shape, strict=True):
+        if times == 1:
+            replies.append(some)
+        elif isinstance(some, list):
+            if len(some) != times:
+                raise ValueError("a run has another number of replies")
+            replies += some
+        else:
+            replies += [some] * times
+    return replies
 
 
 def script_call(

@@ -1,25 +1,41 @@
 -- accept_item: remember what an allowed command of a batch needs when it runs, and add it to the
 -- event.
 -- in:  n, mend, command, argv, name_at, work, reads, writes, deletes, recorded, masked,
---      first, last, step, walked, told_as, told, subjects_N, counted_N, kept_N
--- out: entry, fields, mends, names, passed, passed_deletes, passed_reads, passed_writes, spent,
---      unheard, works
-if mend then mends[n] = mend end
-if command ~= argv[name_at] then names[n] = command end
-passed = passed + 1
+--      first, last, step, walked, told_as, told, subjects_N, counted_N, kept_N, times, taken, from,
+--      run_end, keys, sequence, token_id, correlation
+-- out: argv, count, entry, fields, mends, n, names, passed, passed_deletes, passed_reads,
+--      passed_writes, runs, spent, stop, unheard, works
+if mend then
+  mends = mends or {}
+  mends[n] = mend
+end
+if command ~= argv[name_at] then
+  names = names or {}
+  names[n] = command
+end
+passed = passed + {{ taken }}
 --% if plans or lengthening
 spent = spent + work
-if work > 0 then works[n] = work end
+if work > 0 then
+  works = works or {}
+  works[n] = work
+end
 --% endif
-if reads then passed_reads = passed_reads + 1 end
-if writes then passed_writes = passed_writes + 1 end
-if deletes then passed_deletes = passed_deletes + 1 end
+if reads then passed_reads = passed_reads + {{ taken }} end
+if writes then passed_writes = passed_writes + {{ taken }} end
+if deletes then passed_deletes = passed_deletes + {{ taken }} end
 if recorded then
   local name, touched, is_masked = command, key or '', false
 --% if masks
   touched, is_masked = masked(touched)
 --% endif
-  if first < last then
+  if false then
+--% if running
+  elseif times then
+    -- Packed by the server, since numbers become text at great cost.
+    name, touched = command .. '*' .. times, cmsgpack.pack(from == 1 and not keys[last + 1] and keys or { unpack(keys, from, last) })
+--% endif
+  elseif first < last then
     local parts = {}
     for at = first, last, step do
       local key, hidden = walked[at], false
@@ -32,6 +48,9 @@ if recorded then
     end
     if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
   end
+--% if not sandbox
+  entry = entry or { 'XADD', {{ names.audit }}, '*', 'seq', sequence + 1, 'token', token_id, 'policy', '', 'correlation', correlation }
+--% endif
   entry[fields + 1], entry[fields + 2] = name, touched
   fields = fields + 2
 --% if logs_arguments
@@ -46,8 +65,19 @@ if recorded then
 --% include "record/list_changed_keys.lua"
 --% endif
 else
+--% if running
+  for i = n, n + taken - 1 do unheard[i] = true end
+--% else
   unheard[n] = true
+--% endif
 end
+--% if running
+if times then
+  runs = runs or {}
+  runs[n], argv[name_at + 1] = times, from
+  count, n, stop = last, n + times - 1, run_end
+end
+--% endif
 --% if vault
 --% include "reply/prefix_keys.lua"
 --% endif

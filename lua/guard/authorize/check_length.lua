@@ -1,6 +1,6 @@
 -- check_length: deny a call that gives a string more bytes than a grant of its key allows.
 -- in:  first, command, base, walked, names, lengths, amount_of, argv, step, last, stop
--- out: amount, at, bytes, check, code, detail, place, value, work
+-- out: amount, at, bytes, check, code, detail, lengths, place, value, work
 local kinds = {{ lengthening }}
 local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true))
 place = base + place
@@ -9,7 +9,10 @@ local function check(bytes)
   -- In a batch, the next command is in the place of a missing key.
   if not name or not names[1] then return end
 --% if batch
-  if how ~= 'p' then lengths[names[how == 'c' and #names or 1]] = bytes end
+  if how ~= 'p' then
+    lengths = lengths or {}
+    lengths[names[how == 'c' and #names or 1]] = bytes
+  end
 --% endif
   if bytes <= {{ least_bytes }} then return end
   local bound, matched = {{ default_value_bytes }}, false
@@ -31,7 +34,7 @@ end
 local function length_of(name)
 --% if batch
   -- Commands of the batch that come before may have made it longer.
-  if lengths[name] then return lengths[name] end
+  if lengths and lengths[name] then return lengths[name] end
 --% endif
   local length = redis.pcall('STRLEN', name or '')
   if type(length) == 'number' then return length end

@@ -12,7 +12,10 @@ for at = first, last, step do
 --% endif
 end
 --% if batch and plans
-if weighs then weighed[n] = names end
+if weighs then
+  weighed = weighed or {}
+  weighed[n] = names
+end
 --% endif
 (function(base)
   local function amount_of(what, much, most)

@@ -1,7 +1,7 @@
 -- command_locals: declare what the phases find out about one command.
 -- in:  argv, name_at
 -- out: changes_first, changes_rest, check, claim_at, deletes, first, group_at, kept_N, last,
---      lengthens, mend, place_N, places, reads, recorded, rest, rule, step, subjects_N,
+--      lengthens, mend, place_N, places, reads, recorded, repeats, rest, rule, step, subjects_N,
 --      waits, walked, weighs, work, writes
 --
 -- The name of the command stands at name_at and its last argument at stop; in a batch others
@@ -16,6 +16,9 @@ local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
 local places
 --% endif
 local reads, writes, deletes, recorded
+--% if running
+local repeats
+--% endif
 --% if checks_differ
 local rest
 --% endif

@@ -6,7 +6,7 @@
 -- work that is still allowed as `left`. It returns the units of work, more than `left` if the size
 -- of a key is unknown, and the work of the estimate itself; for a denied pattern of SORT also the
 -- code, the value and the reason.
-local usages, sizes = {}, {}
+local usages, sizes
 local function weigh(command, argv, base, stop, names, left)
   -- As `Work` in commands/spec.py, one letter each; see `plans_of` in compiler/sizes.py.
   local plans = {{ plans }}
@@ -16,6 +16,7 @@ local function weigh(command, argv, base, stop, names, left)
   -- Without work left, no size is read.
   if left < {{ asking_work }} then return {{ asking_work }}, 0 end
   place, default = base + place, default + 0
+  usages, sizes = usages or {}, sizes or {}
   local min, max, huge, n = math.min, math.max, math.huge, nil
   local asked = {{ asking_work }}
 

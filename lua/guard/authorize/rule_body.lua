@@ -1,7 +1,7 @@
 -- rule_body: apply the facts of one rule: where keys are, what is counted, how the reply is shaped.
--- in:  name_at, stop, argv, command
+-- in:  name_at, stop, argv, command, size, run_end
 -- out: changes_first, changes_rest, check, code, deletes, detail, first, last, lengthens, mend,
---      reads, recorded, rest, step, value, waits, weighs, writes
+--      reads, recorded, repeats, rest, step, value, waits, weighs, writes
 --% if rule.missing is not none
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
 --% else
@@ -40,6 +40,12 @@ deletes = true
 --% if rule.mutates
 recorded = true
 --% endif
+--% if rule.id in repeating and rule.variant
+-- Options may change the rule, so there must be none.
+repeats = size == 3
+--% elif rule.id in repeating
+repeats = true
+--% endif
 --% if rule.changes_first
 changes_first = true
 --% endif
@@ -71,7 +77,12 @@ weighs = not (find(argv[name_at + {{ rule.weigh_at }}] or '', '^%d?%d$') and fin
 -- Options may make scores of positions.
 weighs = stop > name_at + {{ rule.weigh_at + 1 }} or not (find(argv[name_at + {{ rule.weigh_at }}] or '', '^%d?%d$') and find(argv[name_at + {{ rule.weigh_at + 1 }}] or '', '^%d?%d$'))
 --% endif
---% if rule.lengthens == "argument"
+--% if rule.id in repeating and rule.lengthens
+-- A step of 0 would never end.
+for at = name_at + {{ rule.length_at }}, run_end or name_at + {{ rule.length_at }}, size > 2 and size - 2 or 1 do
+  if #(argv[at] or '') > {{ least_bytes }} then lengthens = true end
+end
+--% elif rule.lengthens == "argument"
 lengthens = #(argv[name_at + {{ rule.length_at }}] or '') > {{ least_bytes }}
 --% elif rule.lengthens == "pairs"
 for at = name_at + {{ rule.length_at }}, stop, 2 do

@@ -5,4 +5,4 @@ if now_us >= ends_N then
   used_N = 0
 --% include "limit/find_window_end.lua"
 end
-used_N = used_N + 1
+used_N = used_N + {{ taken }}

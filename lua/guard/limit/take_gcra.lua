@@ -3,4 +3,8 @@
 -- in:  now_us
 -- out: tat_N
 if tat_N < now_us then tat_N = now_us end
+--% if running
+tat_N = tat_N + taken * {{ limit.slot.interval_us }}
+--% else
 tat_N = tat_N + {{ limit.slot.interval_us }}
+--% endif

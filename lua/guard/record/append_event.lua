@@ -3,7 +3,7 @@
 --      token_id, command, correlation, charged
 -- out: event, imaged, imaged_bound, is_hidden
 if recorded then
-  local field, touched, is_masked = 'key', key or '', false
+  local named, touched, is_masked = command, key or '', false
 --% if masks
 --% include "record/mask_key.lua"
   touched, is_masked = masked(touched)
@@ -11,13 +11,13 @@ if recorded then
   if count > 1 then
     local parts = {}
     for i = 1, #keys do
-      local name, hidden = keys[i], false
+      local key, hidden = keys[i], false
 --% if masks
-      name, hidden = masked(name)
+      key, hidden = masked(key)
 --% endif
-      parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
+      parts[i], is_masked = #key .. ':' .. key .. ',', is_masked or hidden
     end
-    field, touched = 'keys', table.concat(parts)
+    named, touched = command .. ':' .. count, table.concat(parts)
   end
 --% include "record/cost_of_call.lua"
 --% if logs_arguments
@@ -36,11 +36,11 @@ if recorded then
         local expires, kept_as, kept
 --% include "record/before_image.lua"
         imaged, imaged_bound = name, bound
-        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, LOG_FIELDS, 'before', name, 'expires', expires, kept_as, kept)
+        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched, LOG_FIELDS, 'before', name, 'expires', expires, kept_as, kept)
       end
     end
   else
-    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, LOG_FIELDS }
+    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched, LOG_FIELDS }
     imaged, imaged_bound = {}, {}
 --% include "record/list_changed_keys.lua"
 --% include "record/log_before_images.lua"
@@ -48,7 +48,7 @@ if recorded then
   end
 --% endif
   if not event then
-    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, LOG_FIELDS)
+    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched, LOG_FIELDS)
   end
 --% endfilter
 --% include "record/trim_audit.lua"

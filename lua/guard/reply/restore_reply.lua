@@ -9,7 +9,7 @@ if type(reply) == 'table' then
         if find(reply.err, {{ vault }}, 1, true) then reply = { err = string.gsub(reply.err, {{ vault }}, '') } end
 --% endif
 --% if batch
-        local command = names[i] or argv[name_at]
+        local command = names and names[i] or argv[name_at]
 --% endif
         -- The event remains; this one corrects it. These errors have another text in a script.
         if find(reply.err, '^ERR Wrong number of args') then
@@ -61,7 +61,7 @@ elseif type(reply) == 'string' and mend == 'anywhere' then
 --% if not sandbox
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 --% if batch
-  local command = names[i] or argv[name_at]
+  local command = names and names[i] or argv[name_at]
 --% endif
   -- A double cannot hold it; as a string it is exact, and the client makes it a number again.
   if command == 'HINCRBY' then

@@ -1,26 +1,27 @@
 -- run_item: run a command of a batch if the commands before it left enough of the allowed work.
--- in:  works, i, weighed, argv, name_at, stop, weigh, names, run, unheard
--- out: changed, held, ran, reply, sizes, took, usages
+-- in:  odd, works, i, weighed, argv, name_at, stop, weigh, names, run, unheard
+-- out: changed, held, odd, ran, reply, sizes, took, usages
 --
 -- `ran` is the work of the commands before, as their replies and sizes show it; `changed` says
 -- whether one of them may have changed a key; `took` is the work of this one.
 local reply
 --% if plans or lengthening
-local took = works[i] or 0
+local took = works and works[i] or 0
 --% else
 local took = 0
 --% endif
 --% if plans
-local held = weighed[i]
+local held = weighed and weighed[i]
+local is_weighed = held
 --% if reading
 if ran > {{ work_limit / 8 }} and not held and ran <= {{ work_limit }} and find({{ reading }}, ',' .. argv[name_at] .. ',', 1, true) then
   -- Strings turned out to be long, so the next one is asked about.
   held = { unpack(argv, name_at + 1, argv[name_at] == 'MGET' and stop or name_at + 1) }
 end
 --% endif
-if held and ran <= {{ work_limit }} and (changed or not weighed[i]) then
+if held and ran <= {{ work_limit }} and (changed or not is_weighed) then
   -- Commands of this batch may have changed the sizes that were estimated, if any were.
-  local work, asked = weigh(names[i] or argv[name_at], argv, name_at, stop, held, {{ work_limit }} - ran)
+  local work, asked = weigh(names and names[i] or argv[name_at], argv, name_at, stop, held, {{ work_limit }} - ran)
   took, ran = math.max(took, work), ran + asked
 elseif held and ran > {{ work_limit / 2 }} and ran <= {{ work_limit }} then
   -- One more reply of long elements would be too much.
@@ -28,8 +29,14 @@ elseif held and ran > {{ work_limit / 2 }} and ran <= {{ work_limit }} then
   took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * {{ string_work }})
 end
 --% endif
+if false then
+--% if running
+elseif odd then
+  -- A command of a run, which was carried out.
+  reply, odd = odd, nil
+--% endif
 -- A command that only writes was checked and runs: a batch makes all allowed changes.
-if not (ran + took <= {{ work_limit }}) and (unheard[i] or held or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
+elseif not (ran + took <= {{ work_limit }}) and (unheard[i] or held or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
   ran, took = math.min(ran + took, 1e15), 0
   reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, {{ work_limit }}) }
 else
@@ -40,6 +47,6 @@ else
     local usage = run('MEMORY', 'USAGE', held[find(argv[name_at], '^GEORAD') and #held or 1] or '', 'SAMPLES', reply)
     if type(usage) == 'number' then took = math.max(took, usage * {{ 2 * string_work }}) end
   end
-  if not unheard[i] then usages, sizes, changed = {}, {}, true end
+  if not unheard[i] then usages, sizes, changed = nil, nil, true end
 --% endif
 end

@@ -1,5 +1,5 @@
 -- check_script: find the approved script, and check the declared keys: any grant on them is enough.
--- in:  digest, keys, argv, sequence, token_id, correlation
+-- in:  digest, keys, argv
 -- out: code, detail, value, key   set if the call is denied
 --      script, reads, writes, deletes, recorded, only_reads, walked, first, last, stop
 --% with batch = true, limits = []

@@ -21,8 +21,8 @@ local function fields_of_undo(actor, undo, words, first, last)
     held[#held + 1], held[#held + 2] = kind_of_image, image
   end
   local fields = {
-    'token', '-', 'op', 'UNDO', 'keys', table.concat(names), 'correlation', undo,
-    'policy', '- 0', 'actor', actor,
+    'token', '-', 'policy', '- 0', 'correlation', undo, 'actor', actor,
+    'UNDO:' .. #names, table.concat(names),
   }
   for i = 1, #held do fields[#fields + 1] = held[i] end
   return fields

@@ -1,3 +1,4 @@
+local known, known_count
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
 local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
@@ -14,11 +15,15 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 74989834581701 then code = 'POLICY_STALE' break end
+if stamp ~= 75997546612087 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
-token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
+token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
+if known and record and not known[token] then
+if known_count >= 1000 then known, known_count = {}, 0 end
+known[token], known_count = token_key, known_count + 1
+end
 end
 if suspended ~= 0 then
 local expires_us = record and #record >= 29 and struct.unpack('<d', record) or 0
@@ -65,19 +70,20 @@ end
 code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
 break
 end
-local entry, event = { 'XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence + 1, 'token', token_id, 'policy', '', 'correlation', correlation }
-local header, passed, passed_reads, passed_writes, passed_deletes = #entry, 0, 0, 0, 0
+local entry, event
+local header, passed, passed_reads, passed_writes, passed_deletes = 11, 0, 0, 0, 0
 local fields = header
-local replies, mends, names, unheard = {}, {}, {}, {}
-local spent, asks, works, weighed = 0, 0, {}, {}
-local lengths = {}
-local usages, sizes = {}, {}
+local replies, unheard, mends, names = {}, {}
+local spent, asks, works, weighed = 0, 0
+local lengths
+local usages, sizes
 local function weigh(command, argv, base, stop, names, left)
 local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,GET,GETEX,GETSET,MGET,=Bs10-00 0.025\010,GETRANGE,SUBSTR,=Bs11r20 0.025\010,HGETALL,=Hs11-00 7\010,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 6\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=Ls11i20 0.05\010,LINSERT,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1.5\010,MEMORY USAGE,=As11o05 1.3\010,PFCOUNT,=-s10k02 80\010,PFMERGE,=-s10k00 8000\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11t20 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01002 250\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZSCAN,=Zs11s310 19\010"
 local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
 if left < 100 then return 100, 0 end
 place, default = base + place, default + 0
+usages, sizes = usages or {}, sizes or {}
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 100
 local function arg(at) return at <= stop and argv[at] or '' end
@@ -328,27 +334,42 @@ end
 return n * weight, asked
 end
 local count, passed_over, n, stop = 0, 0, 0, 3
+local spelled, runs, grouped = 0
 while argv[stop + 1] do
 n = n + 1
 command, key = 'BATCH', nil
 local size_at, name_at = stop + 1, stop + 2
 local size = tonumber(argv[size_at]) or 0
 stop = size_at + size
+local times, from, run_end
+if size < 1 then
+size, times = string.match(argv[size_at], '^(%d+)%*(%d+)$')
+size, times, from = tonumber(size) or 0, tonumber(times) or 0, tonumber(argv[name_at + 1]) or 0
+stop, run_end = name_at + size - 1, name_at + 1 + times * (size - 2)
+if size < 2 or times < 2 or from < 1 or from % 1 ~= 0 or not keys[from + times - 1] or not argv[run_end] or grouped then size = 0 end
+end
+local taken = times or 1
 if size < 1 or not argv[stop] then
 code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[size_at], n
 break
 end
-if n > 1000 then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
-if stop - 3 - n > 7000 then
-code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 - n .. ''
+if n + taken - 1 > 1000 then
+code, detail, value = 'ARGS_TOO_MANY', 'commands', n + taken - 1 .. ''
 break
 end
-argv[size_at] = stop
+spelled = spelled + size * taken
+if spelled > 7000 then
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', spelled .. ''
+break
+end
+if times then argv[name_at + 1] = keys[from] end
+argv[size_at] = run_end or stop
 command = argv[name_at]
 repeat
 local rule, check, mend
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
 local reads, writes, deletes, recorded
+local repeats
 local weighs, lengthens
 local work = 0
 repeat
@@ -499,18 +520,25 @@ end
 if rule == 36 then
 writes = true
 recorded = true
-lengthens = #(argv[name_at + 2] or '') > 67108864
+repeats = size == 3
+for at = name_at + 2, run_end or name_at + 2, size > 2 and size - 2 or 1 do
+if #(argv[at] or '') > 67108864 then lengthens = true end
+end
 elseif rule == 13 then
 reads = true
+repeats = true
 elseif rule == 12 then
 writes = true
 recorded = true
+repeats = true
 elseif rule == 9 then
 reads = true
 writes = true
 recorded = true
+repeats = true
 elseif rule == 11 then
 last = stop
+repeats = true
 elseif rule == 2 then
 reads = true
 weighs = true
@@ -523,10 +551,12 @@ weighs = stop > name_at + 3 or not (find(argv[name_at + 2] or '', '^%d?%d$') and
 elseif rule == 43 then
 writes = true
 recorded = true
+repeats = true
 weighs = stop - name_at > 1002
 elseif rule == 25 then
 last = stop
 reads = true
+repeats = true
 weighs = stop - name_at > 2
 elseif rule == 26 then
 last = stop
@@ -539,8 +569,12 @@ end
 elseif rule == 37 then
 writes = true
 recorded = true
-lengthens = #(argv[name_at + 3] or '') > 67108864
+repeats = true
+for at = name_at + 3, run_end or name_at + 3, size > 2 and size - 2 or 1 do
+if #(argv[at] or '') > 67108864 then lengthens = true end
+end
 elseif rule == 18 then
+repeats = true
 else
 (function(rule, argv, stop, find)
 if rule == 1 then
@@ -661,9 +695,11 @@ elseif rule == 19 then
 reads = true
 writes = true
 recorded = true
+repeats = true
 weighs = stop - name_at > 5
 elseif rule == 20 then
 reads = true
+repeats = true
 weighs = stop - name_at > 5
 elseif rule == 21 then
 last = name_at + 2
@@ -752,6 +788,7 @@ weighs = true
 elseif rule == 41 then
 reads = true
 writes = true
+repeats = true
 elseif rule == 42 then
 reads = true
 writes = true
@@ -760,6 +797,7 @@ elseif rule == 44 then
 reads = true
 writes = true
 recorded = true
+repeats = true
 weighs = stop - name_at > 20
 elseif rule == 45 then
 first = name_at + 2
@@ -847,7 +885,21 @@ end
 end)(rule, argv, stop, find)
 end
 if code then break end
-if passed_reads >= 16 and find(",GET,GETEX,GETRANGE,GETSET,MGET,SUBSTR,", ',' .. command .. ',', 1, true) then weighs = true end
+if passed_reads + taken > 16 and find(",GET,GETEX,GETRANGE,GETSET,MGET,SUBSTR,", ',' .. command .. ',', 1, true) then weighs = true end
+if times then
+local fits = repeats and first == last and from == count + 1 and not lengthens and not weighs
+if writes then
+fits = fits and math.max(tat_1, now_us) + (times - 1) * 100000 - 5900000 <= now_us
+end
+if true then
+fits = fits and (now_us >= ends_2 and 0 or used_2) + times <= 50000
+end
+if writes then
+fits = fits and (now_us >= ends_3 and 0 or used_3) + times <= 20000
+end
+if not fits then code = 'RUN' end
+walked, first, last = keys, from, from + times - 1
+else
 if walked == argv and last > stop then last = stop end
 if first == last and keys[count + 1] == walked[first] then
 if walked[first] then count = count + 1 end
@@ -863,6 +915,7 @@ end
 if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
 if code then count = compared end
+end
 end
 if code then break end
 for at = first, last, step do
@@ -897,7 +950,10 @@ for at = first, last, step do
 if not walked[at] then break end
 names[#names + 1] = walked[at]
 end
-if weighs then weighed[n] = names end
+if weighs then
+weighed = weighed or {}
+weighed[n] = names
+end
 (function(base)
 local function amount_of(what, much, most)
 return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
@@ -909,7 +965,10 @@ place = base + place
 local function check(bytes)
 local name = walked[at]
 if not name or not names[1] then return end
-if how ~= 'p' then lengths[names[how == 'c' and #names or 1]] = bytes end
+if how ~= 'p' then
+lengths = lengths or {}
+lengths[names[how == 'c' and #names or 1]] = bytes
+end
 if bytes <= 67108864 then return end
 local bound, matched = 67108864, false
 do
@@ -920,7 +979,7 @@ key, code, detail, value, amount = name, 'VALUE_TOO_LARGE', 'key', name, amount_
 end
 end
 local function length_of(name)
-if lengths[name] then return lengths[name] end
+if lengths and lengths[name] then return lengths[name] end
 local length = redis.pcall('STRLEN', name or '')
 if type(length) == 'number' then return length end
 return find(length.err, '^WRONGTYPE') and 0 or math.huge
@@ -1011,14 +1070,14 @@ if code then break end
 end
 if writes then
 if tat_1 < now_us then tat_1 = now_us end
-tat_1 = tat_1 + 100000
+tat_1 = tat_1 + taken * 100000
 end
 if true then
 if now_us >= ends_2 then
 used_2 = 0
 ends_2 = now_us - (now_us - 0) % 86400000000 + 86400000000
 end
-used_2 = used_2 + 1
+used_2 = used_2 + taken
 end
 if writes then
 if now_us >= ends_3 then
@@ -1032,21 +1091,69 @@ end
 end
 end)(now_us)
 end
-used_3 = used_3 + 1
+used_3 = used_3 + taken
 end
 until true
+if times and code then
+code, detail, value, amount, reason, key = nil, nil, nil, nil, nil, nil
+n, stop, spelled, grouped = n - 1, size_at - 1, spelled - size * taken, {}
+argv[size_at], argv[name_at + 1] = size .. '*' .. taken, from
+argv = (function(at, number, total)
+local words, last = {}, at - 1
+for i = 1, last do words[i] = argv[i] end
+while argv[at] do
+local size, times, from, size_word = tonumber(argv[at]) or 0, 1
+if size < 1 then
+size_word, times = string.match(argv[at], '^(%d+)%*(%d+)$')
+size, times, from = tonumber(size_word) or 0, tonumber(times) or 0, tonumber(argv[at + 2]) or 0
+if size < 2 or times < 2 or from < 1 or from % 1 ~= 0 or not keys[from + times - 1] then break end
+end
+number, total = number + times, total + size * times
+if number > 1000 or total > 7000 or not argv[from and at + 2 + times * (size - 2) or at + size] then break end
+if from then
+grouped[number - times + 1] = times
+for i = from, from + times - 1 do
+words[last + 1], words[last + 2], words[last + 3] = size_word, argv[at + 1], keys[i]
+for j = 1, size - 2 do words[last + 3 + j] = argv[at + 2 + (i - from) * (size - 2) + j] end
+last = last + size + 1
+end
+at = at + 3 + times * (size - 2)
+else
+for i = at, at + size do words[last + 1 + i - at] = argv[i] end
+at, last = at + size + 1, last + size + 1
+end
+end
+while argv[at] do
+words[last + 1] = argv[at]
+at, last = at + 1, last + 1
+end
+return words
+end)(size_at, n, spelled)
+break
+end
 if code then break end
-if mend then mends[n] = mend end
-if command ~= argv[name_at] then names[n] = command end
-passed = passed + 1
+if mend then
+mends = mends or {}
+mends[n] = mend
+end
+if command ~= argv[name_at] then
+names = names or {}
+names[n] = command
+end
+passed = passed + taken
 spent = spent + work
-if work > 0 then works[n] = work end
-if reads then passed_reads = passed_reads + 1 end
-if writes then passed_writes = passed_writes + 1 end
-if deletes then passed_deletes = passed_deletes + 1 end
+if work > 0 then
+works = works or {}
+works[n] = work
+end
+if reads then passed_reads = passed_reads + taken end
+if writes then passed_writes = passed_writes + taken end
+if deletes then passed_deletes = passed_deletes + taken end
 if recorded then
 local name, touched, is_masked = command, key or '', false
-if first < last then
+if times then
+name, touched = command .. '*' .. times, cmsgpack.pack(from == 1 and not keys[last + 1] and keys or { unpack(keys, from, last) })
+elseif first < last then
 local parts = {}
 for at = first, last, step do
 local key, hidden = walked[at], false
@@ -1056,10 +1163,16 @@ end
 end
 if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
 end
+entry = entry or { 'XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence + 1, 'token', token_id, 'policy', '', 'correlation', correlation }
 entry[fields + 1], entry[fields + 2] = name, touched
 fields = fields + 2
 else
-unheard[n] = true
+for i = n, n + taken - 1 do unheard[i] = true end
+end
+if times then
+runs = runs or {}
+runs[n], argv[name_at + 1] = times, from
+count, n, stop = last, n + times - 1, run_end
 end
 until true
 if code then
@@ -1165,7 +1278,7 @@ replies[n], unheard[n] = { err = line }, true
 code, detail, value, amount, reason = nil, nil, nil, nil, nil
 end
 end
-if mode == 'all' and not code and keys[count + 1] then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
+if mode == 'all' and not code and (keys[count + 1] or passed_over > 0) then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
 if code then break end
 local recorded = fields > header
 if recorded then sequence = sequence + 1 end
@@ -1189,25 +1302,72 @@ local seen, listed = 0, 0
 local run = redis.pcall
 local ran, changed = asks, false
 stop = 3
-for i = 1, n do
-local name_at = stop + 2
-stop = argv[stop + 1]
-if not replies[i] then
-local mend = mends[i]
+local i, name_at = 1
+local times, left, command, from, width, at, answers, odd = nil, 0
+while i <= n do
+if left == 0 then
+name_at, stop = stop + 2, argv[stop + 1]
+times = runs and runs[i]
+if times then
+command, from, width = argv[name_at], argv[name_at + 1], (stop - name_at - 1) / times
+answers, at = {}, name_at + 2
+local done, are_equal = 0, true
+if command == 'SET' and width == 1 then
+local words = { 'MSET', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+for j = 0, times - 1 do words[2 * j + 2], words[2 * j + 3] = keys[from + j], argv[at + j] end
+local reply = run(unpack(words, 1, 2 * times + 1))
+if reply.ok then answers[1], done = reply, times end
+end
+while done < times and ran <= 31250.0 do
 local reply
-local took = works[i] or 0
-local held = weighed[i]
+if width == 0 then
+reply = run(command, keys[from + done])
+elseif width == 1 then
+reply = run(command, keys[from + done], argv[at])
+else
+reply = run(command, keys[from + done], unpack(argv, at, at + width - 1))
+end
+local kind = type(reply)
+if kind == 'string' then
+ran = ran + #reply * 0.025
+elseif kind == 'table' and not reply.ok or kind == 'number' and not (reply < 9007199254740992 and reply > -9007199254740992) then
+odd = reply
+break
+end
+at, done, answers[done + 1] = at + width, done + 1, reply
+local first = answers[1]
+are_equal = are_equal and (reply == first or kind == 'table' and type(first) == 'table' and reply.ok == first.ok)
+end
+if not unheard[i] then usages, sizes, changed = nil, nil, true end
+replies[i] = are_equal and done == times and answers[1] or answers
+i, left = i + done, times - done
+end
+end
+local is_done = times and left == 0
+if not is_done then
+if left > 0 or not replies[i] then
+local mend = mends and mends[i]
+local argv, name_at, stop = argv, name_at, stop
+if left > 0 then
+argv, name_at, stop = { command, keys[from + times - left], unpack(argv, at, at + width - 1) }, 1, width + 2
+end
+local reply
+local took = works and works[i] or 0
+local held = weighed and weighed[i]
+local is_weighed = held
 if ran > 31250.0 and not held and ran <= 250000 and find(",GET,GETEX,GETRANGE,GETSET,MGET,SUBSTR,", ',' .. argv[name_at] .. ',', 1, true) then
 held = { unpack(argv, name_at + 1, argv[name_at] == 'MGET' and stop or name_at + 1) }
 end
-if held and ran <= 250000 and (changed or not weighed[i]) then
-local work, asked = weigh(names[i] or argv[name_at], argv, name_at, stop, held, 250000 - ran)
+if held and ran <= 250000 and (changed or not is_weighed) then
+local work, asked = weigh(names and names[i] or argv[name_at], argv, name_at, stop, held, 250000 - ran)
 took, ran = math.max(took, work), ran + asked
 elseif held and ran > 125000.0 and ran <= 250000 then
 local usage = run('MEMORY', 'USAGE', held[1] or '')
 took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * 0.025)
 end
-if not (ran + took <= 250000) and (unheard[i] or held or find(",BITFIELD,BLMOVE,BLMPOP,BLPOP,BRPOP,BRPOPLPUSH,BZMPOP,BZPOPMAX,BZPOPMIN,GETDEL,GETEX,GETSET,HGETDEL,HGETEX,LMOVE,LMPOP,LPOP,RPOP,RPOPLPUSH,SPOP,XAUTOCLAIM,XCLAIM,XREADGROUP,ZMPOP,ZPOPMAX,ZPOPMIN,", ',' .. argv[name_at] .. ',', 1, true)) then
+if odd then
+reply, odd = odd, nil
+elseif not (ran + took <= 250000) and (unheard[i] or held or find(",BITFIELD,BLMOVE,BLMPOP,BLPOP,BRPOP,BRPOPLPUSH,BZMPOP,BZPOPMAX,BZPOPMIN,GETDEL,GETEX,GETSET,HGETDEL,HGETEX,LMOVE,LMPOP,LPOP,RPOP,RPOPLPUSH,SPOP,XAUTOCLAIM,XCLAIM,XREADGROUP,ZMPOP,ZPOPMAX,ZPOPMIN,", ',' .. argv[name_at] .. ',', 1, true)) then
 ran, took = math.min(ran + took, 1e15), 0
 reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, 250000) }
 else
@@ -1216,13 +1376,13 @@ if held and type(reply) == 'number' and reply > 0 and (find(argv[name_at], '^GEO
 local usage = run('MEMORY', 'USAGE', held[find(argv[name_at], '^GEORAD') and #held or 1] or '', 'SAMPLES', reply)
 if type(usage) == 'number' then took = math.max(took, usage * 0.05) end
 end
-if not unheard[i] then usages, sizes, changed = {}, {}, true end
+if not unheard[i] then usages, sizes, changed = nil, nil, true end
 end
 if type(reply) == 'table' then
 if reply.err or mend then
 reply = (function()
 if reply.err then
-local command = names[i] or argv[name_at]
+local command = names and names[i] or argv[name_at]
 if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
 elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
@@ -1245,7 +1405,7 @@ return reply
 end)()
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
-local command = names[i] or argv[name_at]
+local command = names and names[i] or argv[name_at]
 if command == 'HINCRBY' then
 reply = call('HGET', argv[name_at + 1], argv[name_at + 2])
 elseif find(command, '^INCR') or find(command, '^DECR') then
@@ -1266,10 +1426,28 @@ end
 took = math.max(took, work_of(reply))
 end
 ran = ran + took
+if left > 0 then
+answers[times - left + 1] = reply
+at, left = at + width, left - 1
+else
 replies[i] = reply
 end
 end
+i = i + 1
+end
+end
 if failed then call(unpack(failed)) end
+if runs and runs[1] == n then
+replies = { replies[1] }
+elseif runs or grouped then
+local all, i = {}, 1
+while i <= n do
+local times = grouped and grouped[i]
+all[#all + 1] = times and { unpack(replies, i, i + times - 1) } or replies[i]
+i = i + (times or runs and runs[i] or 1)
+end
+replies = all
+end
 return replies
 until true
 local line = 'LEASH ' .. code

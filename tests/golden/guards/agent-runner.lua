@@ -1,3 +1,4 @@
+local known, known_count
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
@@ -13,11 +14,15 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 74989834581701 then code = 'POLICY_STALE' break end
+if stamp ~= 75997546612087 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
-token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
+token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
+if known and record and not known[token] then
+if known_count >= 1000 then known, known_count = {}, 0 end
+known[token], known_count = token_key, known_count + 1
+end
 end
 if suspended ~= 0 then
 local expires_us = record and #record >= 29 and struct.unpack('<d', record) or 0
@@ -675,13 +680,14 @@ if code then return end
 end
 local left = 250000
 if weighs then
-local usages, sizes = {}, {}
+local usages, sizes
 local function weigh(command, argv, base, stop, names, left)
 local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,HGETALL,=Hs11-00 7\010,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 6\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=Ls11i20 0.05\010,LINSERT,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1.5\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.025\010,PFCOUNT,=-s10k02 80\010,PFMERGE,=-s10k00 8000\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11t20 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01002 250\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZSCAN,=Zs11s310 19\010"
 local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
 if left < 100 then return 100, 0 end
 place, default = base + place, default + 0
+usages, sizes = usages or {}, sizes or {}
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 100
 local function arg(at) return at <= stop and argv[at] or '' end
@@ -1040,21 +1046,21 @@ if recorded then sequence = sequence + 1 end
 call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))
 if not (now_us - used_us < 60000000) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 if recorded then
-local field, touched, is_masked = 'key', key or '', false
+local named, touched, is_masked = command, key or '', false
 if count > 1 then
 local parts = {}
 for i = 1, #keys do
-local name, hidden = keys[i], false
-parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
+local key, hidden = keys[i], false
+parts[i], is_masked = #key .. ':' .. key .. ',', is_masked or hidden
 end
-field, touched = 'keys', table.concat(parts)
+named, touched = command .. ':' .. count, table.concat(parts)
 end
 local charged = "22dda68652c5 1"
 if reads then charged = "22dda68652c5 1,1r" end
 if writes then charged = reads and "22dda68652c5 1,1r,1w" or "22dda68652c5 1,1w" end
 if deletes then charged = charged .. ',1d' end
 if not event then
-event = call('XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged)
+event = call('XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched)
 end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000")

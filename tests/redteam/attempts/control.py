@@ -42,7 +42,7 @@ def delete_own_state(stage: Stage) -> None:
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def forge_own_event(stage: Stage) -> None:
     """append a forged event to its own audit stream"""
-    stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", "key", "forged")
+    stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", "SET", "forged")
 
 
 @entered(cooperative=NOTHING, fenced=NOTHING, sealed=ACL, by_guard=True)
@@ -51,8 +51,8 @@ def forge_event_of_anothers_key(stage: Stage) -> bool:
     pool = stage.operator.connection_pool
     keyleash.Redis(connection_pool=pool, token=stage.tokens[CLERK]).set(OTHER, "changed")
     stage.given("PING")
-    event = {"seq": "1", "token": "t", "op": "SET", "key": OTHER, "policy": "p 1,1w"}
-    event |= {"correlation": "c", "before": OTHER, "expires": "-1", "value": "forged"}
+    event = {"seq": "1", "token": "t", "policy": "p 1,1w", "correlation": "c", "SET": OTHER}
+    event |= {"before": OTHER, "expires": "-1", "value": "forged"}
     words = [word for pair in event.items() for word in pair]
     stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", *words)
     (undone,) = plan_undo(
@@ -64,14 +64,14 @@ def forge_event_of_anothers_key(stage: Stage) -> bool:
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def trim_own_trail(stage: Stage) -> None:
     """trim its own audit stream"""
-    stage.given("XADD", stage.keyspace.audit(WORKER), "*", "key", "an event")
+    stage.given("XADD", stage.keyspace.audit(WORKER), "*", "SET", "an event")
     stage.intruder.say("XTRIM", PUBLIC.audit(WORKER), "MAXLEN", "0")
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def read_own_trail(stage: Stage) -> bool:
     """read its own audit stream"""
-    stage.given("XADD", stage.keyspace.audit(WORKER), "*", "key", "an event")
+    stage.given("XADD", stage.keyspace.audit(WORKER), "*", "SET", "an event")
     for key in (PUBLIC.audit(WORKER), PUBLIC.denied(WORKER)):
         stage.intruder.say("XRANGE", key, "-", "+")
     return not all(stage.intruder.errors)
@@ -83,7 +83,7 @@ def others_counters(stage: Stage) -> None:
     say = stage.intruder.say
     say("SETRANGE", PUBLIC.state(CLERK), 8, b"\0\0\0\0\0\0\xf0\x3f")
     say("XTRIM", PUBLIC.audit(CLERK), "MAXLEN", "0")
-    say("XADD", PUBLIC.audit(CLERK), "*", "key", "forged")
+    say("XADD", PUBLIC.audit(CLERK), "*", "SET", "forged")
     say("SETRANGE", PUBLIC.token(CLERK, token_digest(stage.tokens[CLERK])), 0, "x")
     say("HSET", PUBLIC.repeats(CLERK), "x", "1")
 

@@ -146,7 +146,7 @@ def forged_correlation(stage: Stage) -> bool:
     """forge fields of an event, or make it huge, by the correlation id"""
     stage.intruder.call("SET", OWN, "x", correlation=b"c\r\nkey books:1\0" + b"z" * 1_000_000)
     event = stage.newest_event()
-    return len(event[b"correlation"]) > 256 or event[b"key"] != OWN.encode()
+    return len(event[b"correlation"]) > 256 or event[b"SET"] != OWN.encode()
 
 
 @entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)

@@ -58,6 +58,7 @@ def record_of(
         rotate_after_s=token.rotate_after_s or 0,
         limits=pack_limits(identity.limits),
         is_sealed=bool(guard.plan.keyspace.vault),
+        takes_runs=guard.plan.takes_runs,
         approved_digest=guard.approved_digest,
         approved=" ".join(script.digest for script in identity.scripts),
     )

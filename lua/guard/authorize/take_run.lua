@@ -1,0 +1,22 @@
+-- take_run: let the keys of a run be checked like those of one command, if it is that simple.
+-- in:  from, times, keys, count, repeats, walked, first, last, weighs, lengthens, now_us
+-- out: code, walked, first, last
+--
+-- Else `code` is set, and its commands are checked one by one. So each of them is denied for the
+-- same reason as outside of a run.
+local fits = repeats and first == last and from == count + 1 and not lengthens and not weighs
+--% for limit in limits
+--% filter expand("COUNTS_CALL", [counted[limit.counter]])
+if COUNTS_CALL then
+--% endfilter
+--% filter suffix(limit.number)
+--% if limit.slot.kind == "gcra"
+  fits = fits and math.max(tat_N, now_us) + (times - 1) * {{ limit.slot.interval_us }} - {{ limit.tolerance_us }} <= now_us
+--% else
+  fits = fits and (now_us >= ends_N and 0 or used_N) + times <= {{ limit.slot.limit }}
+--% endif
+--% endfilter
+end
+--% endfor
+if not fits then code = 'RUN' end
+walked, first, last = keys, from, from + times - 1
