@@ -119,7 +119,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = Fals
         taken=Text("taken") if running else 1,
         run_end=Text("run_end or stop") if running else Text("stop"),
         repeating=_repeating(guard) if running else frozenset(),
-        mset_words=Text("'MSET'" + ", 0" * 32),
+        places=Text("nil" + ", nil" * 15),
         has_mset=any(use.spec.name == "MSET" and use.missing is None for use in guard.usages),
         declared=_declared(guard),
         uses=frozenset(name for item in guard.identity.scripts for name in item.text.uses),

@@ -3,13 +3,13 @@
 -- in:  times, argv, name_at, stop, keys, run, unheard
 -- out: replies, i, left, odd, ran, changed, sizes, usages, answers, at, command, from, width
 command, from, width = argv[name_at], argv[name_at + 1], (stop - name_at - 1) / times
-answers, at = {}, name_at + 2
+-- Places are reserved, since a table that grows is copied again and again.
+answers, at = { {{ places }} }, name_at + 2
 local done, are_equal = 0, true
 --% if has_mset
 if command == 'SET' and width == 1 then
   -- It has the effect of these SETs, at less cost. If a server does not allow it, they are run.
-  -- Places are reserved, since a table that grows is copied again and again.
-  local words = { {{ mset_words }} }
+  local words = { 'MSET', {{ places }}, {{ places }} }
   for j = 0, times - 1 do words[2 * j + 2], words[2 * j + 3] = keys[from + j], argv[at + j] end
   local reply = run(unpack(words, 1, 2 * times + 1))
   if reply.ok then answers[1], done = reply, times end

@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 75997546612087 then code = 'POLICY_STALE' break end
+if stamp ~= 150909395973691 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1310,10 +1310,10 @@ name_at, stop = stop + 2, argv[stop + 1]
 times = runs and runs[i]
 if times then
 command, from, width = argv[name_at], argv[name_at + 1], (stop - name_at - 1) / times
-answers, at = {}, name_at + 2
+answers, at = { nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }, name_at + 2
 local done, are_equal = 0, true
 if command == 'SET' and width == 1 then
-local words = { 'MSET', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+local words = { 'MSET', nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }
 for j = 0, times - 1 do words[2 * j + 2], words[2 * j + 3] = keys[from + j], argv[at + j] end
 local reply = run(unpack(words, 1, 2 * times + 1))
 if reply.ok then answers[1], done = reply, times end
