@@ -238,6 +238,9 @@ def main() -> int:
     arguments = parser.parse_args()
     binaries = find_server_binaries()
     label = arguments.server or next(iter(binaries))
+    if label not in binaries:
+        print(f"no server `{label}`; there are {', '.join(binaries)}", file=sys.stderr)
+        return 2
     with EmbeddedServer(binary=binaries[label]) as server:
         client = redis.Redis.from_url(server.url)
         for number, (name, rules) in enumerate(RULES.items()):
