@@ -67,6 +67,10 @@ MASK = re.compile(rb"#[0-9a-f]{40}")
 """Digests of keys, which contain the name of the identity."""
 
 
+WORK = re.compile(rb"work=[0-9]+")
+"""Units of work, which depend on how much memory a server reserved for a value."""
+
+
 class DifferenceError(AssertionError):
     """A run had another effect than its commands."""
 
@@ -219,7 +223,8 @@ def _unnamed(value: Any) -> Any:
     if isinstance(value, Exception):
         return _unnamed(str(value).encode("utf-8", "surrogateescape"))
     if isinstance(value, bytes):
-        return MASK.sub(b"#", value).replace(WHO[1].encode(), WHO[0].encode())
+        value = WORK.sub(b"work=", MASK.sub(b"#", value))
+        return value.replace(WHO[1].encode(), WHO[0].encode())
     if isinstance(value, str):
         return value.replace(WHO[1], WHO[0])
     if isinstance(value, dict):
