@@ -78,7 +78,8 @@ def raw_call(data: bytes, supply: Supply) -> RawCall:
         named = [(argv[0].decode("latin-1"), *argv[1:]) for argv in commands]
         call, shape = runs_call(TABLE, "", "", "", mode, named)
         words = [as_bytes(word) for word in call]
-        keys, arguments = words[3 : 3 + call[2]], [*arguments, *words[5 + call[2] :]]
+        count = int(call[2])
+        keys, arguments = words[3 : 3 + count], [*arguments, *words[5 + count :]]
     elif is_batch:
         arguments.append(draws.pick((b"each", b"all")))
         for argv in commands:

@@ -138,6 +138,18 @@ def test_key_that_no_command_of_a_batch_uses_denies_it(
     assert leash.admin.keys("*doc:*") == []
 
 
+def test_malformed_command_far_before_the_end_is_denied_with_its_number(
+    leash: Leash, token: str
+) -> None:
+    """Where runs are written out, the words behind it are not copied."""
+    words = ("3*2", "SET", 1, "x", "y", *["z"] * 100_000)
+
+    reply = send(leash, token, ["doc:a", "other"], "each", *words)
+
+    assert reply == "LEASH COMMAND_REFUSED size=z item=3"
+    assert leash.admin.keys("doc:*") == []
+
+
 def test_two_runs_with_the_same_keys_do_not_share_their_declaration(
     leash: Leash, token: str
 ) -> None:

@@ -127,7 +127,8 @@ class Leash:
         _, digest, count, *rest = guard_call(
             load_table(), self.digest(identity), token, "test", command
         )
-        return self.raw(identity, rest[:count], *rest[count:], digest=digest)
+        keys = rest[: int(count)]
+        return self.raw(identity, keys, *rest[len(keys) :], digest=digest)
 
     def batch(
         self, identity: str, token: str, mode: str, *commands: tuple[Any, ...], **options: Any

@@ -189,5 +189,5 @@ class Guarding:
         if call.is_watched:
             parts = [*pack(("MULTI",)), *parts, *pack(("EXEC",))]
         if call.replicas is not None:
-            parts += pack(("WAIT", call.replicas.wait_replicas, call.replicas.wait_ms))
+            parts += pack(("WAIT", str(call.replicas.wait_replicas), str(call.replicas.wait_ms)))
         return parts

@@ -90,7 +90,8 @@ def library_code(identity: str, digest: str, script: str) -> str:
 #         {<argc> <command> <args…>}…
 # EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <script digest> <args…>
 #
-# For functions it begins with `FCALL leash_<digest>`.
+# For functions it begins with `FCALL leash_<digest>`. All numbers are text: signal handlers run
+# while hiredis encodes a number, and it crashes if one raises, for example KeyboardInterrupt.
 
 RUNS = frozenset(
     ("DECR", "DECRBY", "DEL", "EXISTS", "EXPIRE", "GET", "HDEL", "HGET", "HINCRBY", "HSET", "INCR",
@@ -131,7 +132,7 @@ def guard_call(
     """Wrap a command in the call of its guard."""
     words, keys = _placed(table, command)
     head = call_head(transport, digest)
-    return (*head, len(keys), *keys, token, correlation, *words)
+    return (*head, str(len(keys)), *keys, token, correlation, *words)
 
 
 def batch_call(
@@ -149,10 +150,10 @@ def batch_call(
     for command in commands:
         words, own = _placed(table, command)
         keys += own
-        items.append(len(words))
+        items.append(str(len(words)))
         items += words
     head = call_head(transport, digest)
-    return (*head, len(keys), *keys, token, correlation, mode.value, *items)
+    return (*head, str(len(keys)), *keys, token, correlation, mode.value, *items)
 
 
 def runs_call(
@@ -191,17 +192,17 @@ def runs_call(
         if end == at + 1:
             words, own = _placed(table, words)
             keys += own
-            items.append(len(words))
+            items.append(str(len(words)))
             items += words
         else:
-            items += (f"{size}*{end - at}", name, len(keys) + 1)
+            items += (f"{size}*{end - at}", name, str(len(keys) + 1))
             keys += [command[1] for command in commands[at:end]]
             if size > 2:
                 items += [word for command in commands[at:end] for word in command[2:]]
         shape.append(end - at)
         at = end
     head = call_head(transport, digest)
-    return (*head, len(keys), *keys, token, correlation, mode.value, *items), shape
+    return (*head, str(len(keys)), *keys, token, correlation, mode.value, *items), shape
 
 
 def replies_of(reply: Any, shape: Sequence[int]) -> list[Any]:
@@ -239,7 +240,7 @@ def script_call(
 ) -> tuple[Argument, ...]:
     """Return the call of the approved script *script* by the guard's script *digest*."""
     head = call_head(transport, digest)
-    return (*head, len(keys), *keys, token, correlation, script, *arguments)
+    return (*head, str(len(keys)), *keys, token, correlation, script, *arguments)
 
 
 def _placed(

@@ -31,9 +31,7 @@ argv = (function(at, number, total)
       at, last = at + size + 1, last + size + 1
     end
   end
-  while argv[at] do
-    words[last + 1] = argv[at]
-    at, last = at + 1, last + 1
-  end
+  -- A call may have a million words; those behind what is malformed are not read.
+  for i = at, math.min(#argv, at + {{ max_arguments }}) do words[last + 1 + i - at] = argv[i] end
   return words
 end)(size_at, n, spelled)

@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 150909395973691 then code = 'POLICY_STALE' break end
+if stamp ~= 154756736252957 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1123,10 +1123,7 @@ for i = at, at + size do words[last + 1 + i - at] = argv[i] end
 at, last = at + size + 1, last + size + 1
 end
 end
-while argv[at] do
-words[last + 1] = argv[at]
-at, last = at + 1, last + 1
-end
+for i = at, math.min(#argv, at + 7000) do words[last + 1 + i - at] = argv[i] end
 return words
 end)(size_at, n, spelled)
 break
