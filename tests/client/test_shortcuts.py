@@ -118,6 +118,31 @@ def test_subclass_that_overrides_execute_command_sees_every_call(leash: Leash) -
     assert seen == [("SET", "t:a", "a"), ("HSET", "t:h", "f", "v"), ("GET", "t:a")]
 
 
+def test_library_that_replaces_the_method_of_redis_py_sees_every_call(
+    leash: Leash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracing libraries do that to redis-py's own classes."""
+    seen: list[Any] = []
+
+    def replace(owner: Any) -> None:
+        own = owner.execute_command
+
+        def traced(self: Any, *words: Any, **options: Any) -> Any:
+            seen.append(words)
+            return own(self, *words, **options)
+
+        monkeypatch.setattr(owner, "execute_command", traced)
+
+    replace(redis.Redis)
+    replace(redis.asyncio.Redis)
+    client = leash.agent("one")
+    seen.clear()
+
+    assert client.set("t:a", "a") is True
+    assert client.get("t:a") == b"a"
+    assert seen == [("SET", "t:a", "a"), ("GET", "t:a")]
+
+
 # Interrupts in redis-py 7 may leave one of its locks acquired.
 CLIENTS = (keyleash,) if MAJOR < 8 else (keyleash, redis)
 CLIENT_CODE = tuple(folder for client in CLIENTS for folder in client.__path__)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Sequence
 from functools import partialmethod
 from itertools import chain
+from types import FunctionType
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -119,6 +120,12 @@ async def acheckin(pool: Any, connection: Any) -> None:
         pool._available_connections.append(connection)
     else:
         await pool.release(connection)
+
+
+def as_shipped(method: Any) -> Any:
+    """Return a method of redis-py's; None if another library has replaced it."""
+    is_own = isinstance(method, FunctionType) and method.__module__.startswith("redis.")
+    return method if is_own else None
 
 
 _USUAL = {

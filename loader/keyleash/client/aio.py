@@ -17,6 +17,7 @@ from keyleash.client._redis_py import (
     acheckin,
     acheckout,
     ainitialized,
+    as_shipped,
     needs_parser,
     with_batches,
 )
@@ -36,6 +37,9 @@ from keyleash.client.unsupported import (
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
+
+_EXECUTE = as_shipped(redis.asyncio.Redis.execute_command)
+"""Tracing libraries replace redis-py's method. Then every call goes through theirs."""
 
 
 def connection_class(
@@ -387,7 +391,8 @@ class Redis(redis.asyncio.Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
         pool = self.connection_pool
-        connection: Any = None if self._is_single else await acheckout(pool)
+        is_usual = not self._is_single and redis.asyncio.Redis.execute_command is _EXECUTE
+        connection: Any = await acheckout(pool) if is_usual else None
         try:
             if connection is None:
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from keyleash.client._redis_py import (
+    as_shipped,
     called_back,
     checkin,
     checkout,
@@ -37,6 +38,9 @@ from keyleash.client.unsupported import (
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
+
+_EXECUTE = as_shipped(redis.Redis.execute_command)
+"""Tracing libraries replace redis-py's method. Then every call goes through theirs."""
 
 
 def connection_class(
@@ -388,7 +392,8 @@ class Redis(redis.Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
         pool = self.connection_pool
-        connection: Any = None if self._is_single else checkout(pool)
+        is_usual = not self._is_single and redis.Redis.execute_command is _EXECUTE
+        connection: Any = checkout(pool) if is_usual else None
         try:
             if connection is None:
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
