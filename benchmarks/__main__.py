@@ -122,10 +122,16 @@ def parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="smoke test of under a minute; not for quoting"
     )
     result.add_argument(
-        "--section", nargs="+", choices=BY_NAME, metavar="NAME", help=f"of {', '.join(BY_NAME)}"
+        "--section",
+        action="extend",
+        nargs="+",
+        choices=BY_NAME,
+        metavar="NAME",
+        help=f"of {', '.join(BY_NAME)}",
     )
     result.add_argument(
         "--server",
+        action="extend",
         nargs="+",
         default=[],
         metavar="NAME",

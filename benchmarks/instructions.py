@@ -1,6 +1,6 @@
 """Instructions that a server executes per command of the ladder, counted by callgrind.
 
-    python -m benchmarks.instructions --server redis-server
+    .venv/bin/python -m benchmarks.instructions --server redis-server [--functions]
 
 Counts in user space hardly differ between runs, even on a busy machine, so a difference of a few
 hundred is visible. They are not times: waiting for memory and the kernel are not included. This
@@ -25,6 +25,7 @@ from benchmarks.support.servers import Cores, ServerChoice, choose_servers, vers
 from benchmarks.support.variants import CALLS_PER_CONNECTION
 
 from keyleash.servers.embedded import packaged_binary
+from keyleash.store.wire import Transport
 
 FEWER, MORE = 500, 2500
 """Calls of two runs; their difference excludes everything else, such as reading the counts."""
@@ -38,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     """Print a line per variant; exit status 2 without valgrind."""
     parser = argparse.ArgumentParser(prog="instructions", description=__doc__)
     parser.add_argument("--server", default="redis-server", help="default: %(default)s")
-    (choice,) = choose_servers([parser.parse_args(argv).server])
+    parser.add_argument("--functions", action="store_true", help="load guards as functions")
+    options = parser.parse_args(argv)
+    (choice,) = choose_servers([options.server])
     if not (shutil.which("valgrind") and shutil.which(CONTROL)):
         print("benchmarks: valgrind is not installed", file=sys.stderr)
         return 2
@@ -48,7 +51,11 @@ def main(argv: list[str] | None = None) -> int:
         Generator(None) as generator,
         bench_on(watched(choice, Path(folder)), plan, Cores(None, None), generator) as bench,
     ):
-        contenders = contenders_on(bench.admin, COUNTED)
+        contenders = contenders_on(
+            bench.admin,
+            COUNTED,
+            Transport.FUNCTION if options.functions else Transport.EVALSHA,
+        )
         fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION * 64)
         # The server's timer uses wall time: on this slow server it would add to the calls.
         bench.admin.config_set("hz", 1)

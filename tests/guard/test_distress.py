@@ -42,9 +42,15 @@ IDENTITIES: dict[str, dict[str, Any]] = {
     },
     "by_token": {"grants": GRANTS, "budget": {"requests": {"limit": "100/day", "per": "token"}}},
     "idling": {"grants": GRANTS, "token": {"ttl": "1h", "idle": "15m"}},
+    "writing": {
+        "grants": GRANTS,
+        "rate": {"writes": {"limit": "100/second", "burst": 100}, "deletes": "100/minute"},
+        "budget": {"writes": "100000/month"},
+    },
     "free": {"grants": GRANTS, "audit": {"before_images": {"max_bytes": "64kb"}}},
 }
-UNCOUNTED = ("free", "idling")
+UNCOUNTED = ("free", "idling", "writing")
+"""Identities whose reads are not counted."""
 
 READ = ("GET", "k:a")
 OWN_READ = ("GET", "w1:of")

@@ -131,6 +131,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = Fals
         sealed=bool(vault),
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=numbers,
+        charging=_charging(guard, batch=batch),
         # The sequence number comes first.
         numbers_format=f"<{'d' * (1 + len(numbers))}",
         stamp=_STAMP,
@@ -141,6 +142,16 @@ def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = Fals
         scan_check=next((rule.check for rule in guard.rules if rule.scan), None),
         one_check=len(guard.checks) == 1,
         checks_differ=any(rule.rest != rule.check for rule in guard.rules),
+    )
+
+
+def _charging(guard: Guard, *, batch: bool) -> tuple[Text, ...]:
+    """Return the conditions on which a call changes the state; none if every call does."""
+    counters = {plan.counter for plan in guard.limits if plan.subject == "identity"}
+    if Counter.REQUESTS in counters:
+        return ()
+    return tuple(
+        Text(f"passed_{counter} > 0" if batch else str(counter)) for counter in sorted(counters)
     )
 
 

@@ -1,12 +1,24 @@
 -- commit_limits: write the counters of all limits, the sequence number and the time of use of the
 -- token.
 -- in:  sequence, STATE_NUMBERS, recorded, counted_N, subjects_N, kept_N, head_N, taken_N, place_N,
---      now_us, passed, used_us, token_key
+--      now_us, passed, used_us, token_key, reads, writes, deletes, passed_reads, passed_writes,
+--      passed_deletes
 -- out: none
 --% if numbers
+--% if charging
+-- What is not charged writes nothing: a server that is full or a replica still reads.
+if recorded
+--% for condition in charging
+  or {{ condition }}
+--% endfor
+then
+--% endif
 --% filter expand("STATE_NUMBERS", numbers)
 call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, sequence, STATE_NUMBERS))
 --% endfilter
+--% if charging
+end
+--% endif
 --% else
 if recorded then call('SETRANGE', {{ names.state }}, 16, struct.pack('<d', sequence)) end
 --% endif
