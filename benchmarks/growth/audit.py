@@ -26,7 +26,7 @@ for ms = ARGV[2], ARGV[3] do redis.call('XADD', KEYS[1], id('%.0f-0', ms), unpac
 
 def measure(yard: Yard) -> list[Growth]:
     """Use an identity per size with a full stream: `retain` is the size."""
-    sizes = yard.sizes((0, 1_000, 100_000, 5_000_000), (0, 1_000, 20_000))
+    sizes = yard.sizes((0, 1_000, 100_000, 1_000_000), (0, 1_000, 20_000))
     policy = document(identity(f"agent-{size}", KEYS, retain=max(1, size)) for size in sizes)
     variant = guarded_set("guarded SET")
     taken = {}

@@ -34,7 +34,7 @@ local at = {}
 for i = 1, #event, 2 do at[event[i]] = i + 1 end
 for n = ARGV[1], ARGV[2] do
   event[at.seq] = string.format('%.0f', n)
-  event[at.key] = string.format('agents:jobs:%012.0f:state', n % ARGV[3])
+  event[at.SET] = string.format('agents:jobs:%012.0f:state', n % ARGV[3])
   event[at.correlation] = string.format('request-%.0f', n % ARGV[4])
   redis.call('XADD', KEYS[2], string.format('%.0f-0', n), unpack(event))
 end

@@ -22,7 +22,7 @@ from keyleash.compiler import CompiledGuard
 from keyleash.store.state import unpack_state
 
 CONNECTIONS = 50
-FULL = Plan(rounds=7, requests=3_000, connections=(CONNECTIONS,))
+FULL = Plan(rounds=5, requests=3_000, connections=(CONNECTIONS,))
 QUICK = Plan(rounds=3, requests=1_000, connections=(CONNECTIONS,))
 
 

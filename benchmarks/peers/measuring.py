@@ -67,7 +67,7 @@ class Plan:
     races: int
 
 
-FULL, QUICK = Plan(11, 250, 5), Plan(3, 50, 1)
+FULL, QUICK = Plan(7, 250, 5), Plan(3, 50, 1)
 TRIPS = 20
 """Calls whose round trips are counted."""
 WATCHED = 1000

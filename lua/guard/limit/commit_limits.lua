@@ -1,8 +1,7 @@
 -- commit_limits: write the counters of all limits, the sequence number and the time of use of the
 -- token.
 -- in:  sequence, STATE_NUMBERS, recorded, counted_N, subjects_N, kept_N, head_N, taken_N, place_N,
---      now_us, passed, used_us, token_key, reads, writes, deletes, passed_reads, passed_writes,
---      passed_deletes
+--      now_us, passed, used_us, token_key
 -- out: none
 --% if numbers
 --% if charging
