@@ -240,6 +240,7 @@ def test_names_of_keys_that_are_put_together_are_found(
     assert sandboxed(text.encode()).built_keys == places
 
 
+@pytest.mark.slow
 def test_text_that_is_read_is_within_the_limits_of_the_compiler() -> None:
     """Long lists, many variables and deep nesting: a server never denies what `check` accepts."""
     rng, lua = random.Random(3), lua51.LuaRuntime(encoding="latin-1")
