@@ -90,8 +90,13 @@ def test_example_of_functions_prints_the_output_on_the_page(
     assert output_of(leash, "bash", "-c", script, folder=tmp_path, FAKETTY="1") == printed
 
 
-def test_example_for_ioredis_prints_the_output_on_the_page(leash: Leash, ioredis: Path) -> None:
-    """Readers copy this code."""
+@pytest.mark.parametrize("transport", Transport)
+def test_example_for_ioredis_prints_the_output_on_the_page(
+    leash: Leash, ioredis: Path, transport: Transport
+) -> None:
+    """Readers copy this code, and load guards by either transport."""
+    leash.transport = transport
+    leash.load(POLICY)
     code, printed = CODE["js"]
     (ioredis / "example.mjs").write_text(code, encoding="utf-8")
 
