@@ -1,7 +1,7 @@
 -- next_item: read the next command of a batch, or the next run; end the loop at a malformed one.
 -- in:  grouped
--- out: argv, code, command, detail, from, item, key, n, name_at, run_end, size, size_at, spelled, stop,
---      taken, times, value
+-- out: argv, code, command, detail, from, item, key, n, name_at, run_end, size, size_at, spelled,
+--      stop, taken, times, value
 n = n + 1
 command, key = 'BATCH', nil
 local size_at, name_at = stop + 1, stop + 2
