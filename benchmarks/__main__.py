@@ -1,7 +1,8 @@
 """The suite: measure the sections, print their tables and bars, write results, draw plots.
 
-    make bench                                    # everything, about five minutes
-    make bench QUICK=1                            # a smoke test; not for quoting
+    make bench                                    # all but growth, less than four minutes
+    make bench ARGS="--section growth"            # growth alone, about three minutes
+    make bench QUICK=1                            # a smoke test of all; not for quoting
     python -m benchmarks --section ladder --server redis-server
     python -m benchmarks --draw .bench/results/2025-12-31.json
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     out = options.out or CACHE
     setting = Setting(servers, choose_cores(), options.quick)
     about = machine(quick=options.quick)
-    names = options.section or list(BY_NAME)
+    names = options.section or [name for name in BY_NAME if options.quick or name != growth.NAME]
     sections, failures = measure([BY_NAME[name] for name in names], setting, quiet=options.json)
     written = write_results(about, sections, out / "results")
     draw(sections, out)
@@ -127,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=BY_NAME,
         metavar="NAME",
-        help=f"of {', '.join(BY_NAME)}",
+        help=f"of {', '.join(BY_NAME)}; default: all but {growth.NAME}",
     )
     result.add_argument(
         "--server",

@@ -14,8 +14,8 @@ import redis
 from benchmarks.growth.loading import document, runner
 from benchmarks.support.bars import Bar, Side, Spread, spread_of
 from benchmarks.support.policy import operator_of
-from benchmarks.support.section import Figure, Section, Setting, joined
-from benchmarks.support.servers import Cores, ServerChoice, pinned, running, version_of
+from benchmarks.support.section import Figure, Section, Setting
+from benchmarks.support.servers import pinned, running, version_of
 
 import keyleash
 
@@ -27,14 +27,8 @@ TOKENS, QUICK_TOKENS = 10_000, 1_000
 
 
 def measure(setting: Setting) -> Section:
-    """Measure every server in turn."""
-    return joined(
-        NAME,
-        [_measure_on(choice, setting.cores, setting.quick) for choice in setting.servers],
-    )
-
-
-def _measure_on(choice: ServerChoice, cores: Cores, quick: bool) -> Section:
+    """Measure on the first server: it is the client that is measured."""
+    choice, cores, quick = setting.servers[0], setting.cores, setting.quick
     rounds = QUICK_ROUNDS if quick else ROUNDS
     identities = QUICK_IDENTITIES if quick else IDENTITIES
     tokens = QUICK_TOKENS if quick else TOKENS

@@ -159,7 +159,7 @@ COUNTED = (*ONE_BY_ONE, BATCH_OF_SETS, BATCH_BY_HAND, BATCH, BATCH_OF_64, BATCH_
 """The variants whose instructions are counted. Pipelines differ only in reading a socket."""
 
 MANY = 50
-FULL = Plan(rounds=9, requests=500, connections=(MANY, 1), run_s=0.06)
+FULL = Plan(rounds=7, requests=500, connections=(MANY, 1), run_s=0.06)
 QUICK = Plan(rounds=3, requests=200, connections=(MANY, 1), run_s=0.015)
 
 
