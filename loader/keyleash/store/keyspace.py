@@ -2,17 +2,22 @@
 
 Each property or method of `Keyspace` returns one name, and its docstring begins with the type of
 the key. Guard records and the record of prefixes always have the prefix `keyleash:`, all other
-control keys the control prefix, which is random on a sealed server. Streams of audit events are
+control keys the control prefix, which is random on a sealed server. On a cluster a hash tag follows
+either prefix: `HOME_TAG` in the names of what is for all nodes, and in those of a node's own keys
+the tag of one of its slots (`store.placement`). Streams of audit events are
 `audit:`, of denials `denied:`; `state:`, `token:` and `limit:` keys are written by guards.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PUBLIC_PREFIX = "keyleash:"
 """The prefix of guard records, also on a sealed server, so that clients find them."""
+
+HOME_TAG = "kl"
+"""The hash tag that decides in which slot of a cluster the home is."""
 
 OPERATORS = "@operators"
 """The pseudo-identity whose audit stream holds undos; no identity can have such a name."""
@@ -31,10 +36,12 @@ class Keyspace:
         prefix: The prefix of all control keys.
         vault: The prefix of all keys of agents; empty if they are not in a vault. It has only
             hexadecimal digits and `:`, which are literal in a glob, a Lua pattern and an ACL rule.
+        tag: The hash tag of the names on a cluster; empty on one server.
     """
 
     prefix: str = PUBLIC_PREFIX
     vault: str = ""
+    tag: str = ""
 
     def __post_init__(self) -> None:
         if not _IN_VAULTS.issuperset(self.vault):
@@ -44,25 +51,43 @@ class Keyspace:
         """Return the server's name of *key* as agents and policies call it."""
         return self.vault.encode() + key
 
+    def at_home(self) -> Keyspace:
+        """Return the names of a cluster's home."""
+        return replace(self, tag=HOME_TAG)
+
+    def at_shard(self, tag: str) -> Keyspace:
+        """Return the names of the shard with *tag*."""
+        return replace(self, tag=tag)
+
+    @property
+    def root(self) -> str:
+        """The beginning of the names of all control keys that are not public."""
+        return f"{self.prefix}{{{self.tag}}}:" if self.tag else self.prefix
+
+    @property
+    def public_root(self) -> str:
+        """The beginning of the names of public keys, which a cluster has at its home."""
+        return f"{PUBLIC_PREFIX}{{{HOME_TAG}}}:" if self.tag else PUBLIC_PREFIX
+
     @property
     def sealed(self) -> str:
         """Hash: the prefixes in force, readable only by operators (`store.prefixes`)."""
-        return f"{PUBLIC_PREFIX}sealed"
+        return f"{self.public_root}sealed"
 
     @property
     def policy(self) -> str:
         """Hash: the active policy's generation, digest, document, actor and time."""
-        return f"{self.prefix}policy"
+        return f"{self.root}policy"
 
     @property
     def history(self) -> str:
         """Sorted set: digests of the stored policies, by generation."""
-        return f"{self.prefix}history"
+        return f"{self.root}history"
 
     @property
     def stored_policy_root(self) -> str:
         """The prefix of all stored policies."""
-        return f"{self.prefix}policy:"
+        return f"{self.root}policy:"
 
     def stored_policy(self, digest: str) -> str:
         """Hash: the record of a policy in the history, as `policy` was while it was active."""
@@ -71,22 +96,22 @@ class Keyspace:
     @property
     def layouts(self) -> str:
         """Hash: identity → layout of its state, also of identities that left the policy."""
-        return f"{self.prefix}layouts"
+        return f"{self.root}layouts"
 
     @property
     def control(self) -> str:
         """Stream: operator actions: activations, tokens issued and revoked, suspensions."""
-        return f"{self.prefix}control"
+        return f"{self.root}control"
 
     @property
     def policy_tests(self) -> str:
         """String: the owner of the database while `keyleash test` uses it."""
-        return f"{self.prefix}policy-tests"
+        return f"{self.root}policy-tests"
 
     @property
     def staged_prefix(self) -> str:
         """The prefix of the keys that a load stages before it activates; its id follows."""
-        return f"{self.prefix}staged:"
+        return f"{self.root}staged:"
 
     def staged_policy(self, load: str) -> str:
         """Hash: staged; becomes `policy`."""
@@ -111,7 +136,7 @@ class Keyspace:
     @property
     def state_root(self) -> str:
         """The prefix of all states."""
-        return f"{self.prefix}state:"
+        return f"{self.root}state:"
 
     def state(self, identity: str) -> str:
         """String: the packed state of an identity (`store.state`)."""
@@ -120,7 +145,7 @@ class Keyspace:
     @property
     def token_root(self) -> str:
         """The prefix of all token records."""
-        return f"{self.prefix}token:"
+        return f"{self.root}token:"
 
     def token_prefix(self, identity: str) -> str:
         """The prefix of the token records of an identity; the digest follows."""
@@ -132,41 +157,50 @@ class Keyspace:
 
     def tokens(self, identity: str) -> str:
         """Hash: token id → details of the token; guards never read it."""
-        return f"{self.prefix}tokens:{identity}"
+        return f"{self.root}tokens:{identity}"
 
     def limit_prefix(self, identity: str, limit: str) -> str:
         """The prefix of counters per token or per capture; the subject follows."""
-        return f"{self.prefix}limit:{identity}:{limit}:"
+        return f"{self.root}limit:{identity}:{limit}:"
 
     def audit(self, identity: str) -> str:
         """Stream: the audit events of an identity, or of `OPERATORS`."""
-        return f"{self.prefix}audit:{identity}"
+        return f"{self.root}audit:{identity}"
 
     @property
     def operators_seq(self) -> str:
         """String: the number of the newest event in the audit stream of `OPERATORS`."""
-        return f"{self.prefix}seq:{OPERATORS}"
+        return f"{self.root}seq:{OPERATORS}"
 
     @property
     def undo_prefix(self) -> str:
         """The prefix of temporary keys that hold before-images during a script."""
-        return f"{self.prefix}undo:"
+        return f"{self.root}undo:"
 
     def denied(self, identity: str) -> str:
         """Stream: the identity's denials."""
-        return f"{self.prefix}denied:{identity}"
+        return f"{self.root}denied:{identity}"
 
     def repeats(self, identity: str) -> str:
         """Hash: counts of repeated denials; see docs/reference/audit-events.md."""
-        return f"{self.prefix}repeats:{identity}"
+        return f"{self.root}repeats:{identity}"
 
     def refused(self, identity: str) -> str:
         """List: times of the newest denials that count towards the circuit breaker."""
-        return f"{self.prefix}refused:{identity}"
+        return f"{self.root}refused:{identity}"
 
     def suspension(self, identity: str) -> str:
         """Hash: the reason, start, end and actor of the identity's suspension."""
-        return f"{self.prefix}suspension:{identity}"
+        return f"{self.root}suspension:{identity}"
+
+    def leases(self, identity: str) -> str:
+        """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`)."""
+        return f"{self.root}leases:{identity}"
+
+    @property
+    def mac_key(self) -> str:
+        """String at the home: the key of which those of identities are derived."""
+        return f"{self.root}mac"
 
     def control_patterns(self, identity: str) -> tuple[str, ...]:
         """Return glob patterns of the control keys that the guard of an identity may use."""
@@ -184,7 +218,7 @@ class Keyspace:
     @property
     def source_root(self) -> str:
         """The prefix of all script sources."""
-        return f"{self.prefix}source:"
+        return f"{self.root}source:"
 
     def source(self, identity: str) -> str:
         """Hash: script digest → source, for clients that may load it again."""
@@ -193,17 +227,17 @@ class Keyspace:
     @property
     def guard_root(self) -> str:
         """The prefix of all guard records."""
-        return f"{PUBLIC_PREFIX}guard:"
+        return f"{self.public_root}guard:"
 
     @property
     def fence(self) -> str:
         """Hash: identity → details of its ACL user (`store.fences`); readable only by operators."""
-        return f"{self.prefix}fence"
+        return f"{self.root}fence"
 
     @property
     def forgeable(self) -> str:
         """Set: identities that have, or had, an ACL user while the server was not sealed."""
-        return f"{self.prefix}forgeable"
+        return f"{self.root}forgeable"
 
     def guard(self, identity: str) -> str:
         """Hash: the public guard record (`store.records.GuardRecord`)."""
