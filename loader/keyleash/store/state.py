@@ -117,13 +117,13 @@ def unpack_state(data: bytes, layout: Layout) -> IdentityState:
     header = struct.unpack_from(f"<{layout.numbers}d", data)
     return IdentityState(
         stamp=whole(header[0]),
-        suspended=_suspended(header[1]),
+        suspended=read_suspended(header[1]),
         sequence=whole(header[2]),
         limits=tuple(COUNTS[slot.kind].unpack(slot, header, data) for slot in layout.slots),
     )
 
 
-def _suspended(number: float) -> int:
+def read_suspended(number: float) -> int:
     """Return the number as a guard reads it: any value but 0, also a corrupt one, suspends."""
     if number > 0 or math.isnan(number):
         return math.ceil(number) if number < MOST else UNTIL_RESUMED

@@ -1,0 +1,453 @@
+"""Leases: a node's right to act for an identity, granted by the home of a cluster.
+
+A shard that lacks a token or credit returns a signed *request*; the client takes it to the home,
+and the *voucher* that the home returns back to the shard. Both are fields of text between colons:
+
+    request   tag:seq:asked_us:partial {:want:window:have} :mac
+    voucher   tag:seq:asked_us:stamp:epoch:token_sha1:token_id:token_life_us
+              {:amount:life_us:window} :mac
+
+The part in braces is there for each leased limit: those of the identity itself, in the order of
+the policy. Times in vouchers are durations from `asked_us`, by the clock of the shard. The
+constants of this module are compiled into the scripts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from keyleash.doubles import DOUBLE, MOST, whole
+from keyleash.store.placement import is_shard_tag
+from keyleash.store.state import STAMP_BYTES, Layout, read_suspended
+
+_T = TypeVar("_T")
+
+DEFAULT_LEASE_US: Final = 10_000_000
+"""The life of a token at a shard, unless the policy sets it."""
+REFRESH_US: Final = 1_000_000
+"""The time for which all requests of a shard are for one asking."""
+FIRST_AMOUNT: Final = 4
+"""The most that the first lease of a shard has, if the call does not need more."""
+GROWTH: Final = 2
+"""The most by which a lease is larger than the one before, as a factor."""
+REST_SHARES: Final = 2
+"""A lease is at most the rest of the limit divided by this, for each shard."""
+BUDGET_SHARES: Final = 50
+"""A lease of a budget is at most the limit divided by this, for each shard."""
+RATE_SHARES: Final = 10
+"""A lease of a rate is at most the limit divided by this, for each shard."""
+RATE_LIFE_PARTS: Final = 10
+"""Units of a rate live for its period divided by this, but at least `MIN_RATE_LIFE_US`."""
+MIN_RATE_LIFE_US: Final = 100_000
+CLOCK_BACK_US: Final = 1_000_000
+"""A shard whose clock goes back by more than this asks for everything again."""
+KEEP_LEASED_TOKEN_MS: Final = 60_000
+"""The time for which a shard stores the record of a token after its lease ended."""
+MAX_SHARDS: Final = 1024
+"""The most shards that the home of an identity knows."""
+MASTER_KEY_BYTES: Final = 32
+EPOCH_FIELD: Final = "epoch"
+"""The field of the hash of leases that is not a tag."""
+
+REQUEST_START: Final = "r:"
+VOUCHER_START: Final = "v:"
+"""The text that is signed begins with one of these, so that neither passes for the other."""
+_BLOCK_BYTES = 64
+_REQUEST_FIELDS, _VOUCHER_FIELDS, _LIMIT_FIELDS = 4, 8, 3
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
+_DIGEST = re.compile(r"[0-9a-f]{40}")
+_TOKEN_ID = re.compile(r"[0-9a-z]{12}")
+
+_SHARD_NUMBERS, _ENTRY_NUMBERS, _PAIR = 8, 3, 2
+
+
+def grant_amount(rest: int, want: int, limit: int, *, shares: int, shards: int, last: int) -> int:
+    """Return the units of one limit that the home grants a shard; 0 or less if there are none.
+
+    Args:
+        rest: The units that are granted to no shard.
+        want: The units that the call needs, at least 1.
+        limit: The units of a whole window.
+        shares: `BUDGET_SHARES` or `RATE_SHARES`.
+        shards: The number of shards that the home knows.
+        last: The amount that the shard had before; 0 if none.
+    """
+    shards = max(1, shards)
+    cap = max(1, limit // (shares * shards))
+    share = max(1, rest // (REST_SHARES * shards))
+    return min(rest, max(want, min(cap, share, GROWTH * last or FIRST_AMOUNT)))
+
+
+def rate_life_us(period_us: int, burst_us: int = 0) -> int:
+    """Return the time for which the units of a rate may be used once they are granted.
+
+    Args:
+        period_us: The period of the rate.
+        burst_us: The time that earns back a whole burst; 0 for a rate without burst.
+    """
+    life_us = max(MIN_RATE_LIFE_US, period_us // RATE_LIFE_PARTS)
+    return min(life_us, burst_us // 2) if burst_us else life_us
+
+
+def leased_layout(layout: Layout) -> int:
+    """Return the number by which a shard knows whether its credit is for these limits.
+
+    A double holds it exactly; it is never 0, the number of a state without credit.
+    """
+    digest = hashlib.sha256(layout.to_json().encode()).digest()
+    return int.from_bytes(digest[:STAMP_BYTES], "big") | 1
+
+
+def identity_key(master: bytes, identity: str) -> bytes:
+    """Return the key by which the requests and vouchers of an identity are signed."""
+    return hmac.digest(master, identity.encode(), "sha256")
+
+
+def mac_pads(key: bytes) -> tuple[bytes, bytes]:
+    """Return the inner and outer block of `mac`, which scripts contain instead of the key.
+
+    Raises:
+        ValueError: *key* is longer than a block.
+    """
+    if len(key) > _BLOCK_BYTES:
+        raise ValueError(f"a key has at most {_BLOCK_BYTES} bytes")
+    block = key.ljust(_BLOCK_BYTES, b"\0")
+    return bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block)
+
+
+def mac(key: bytes, text: str) -> str:
+    """Return the signature of *text*, 40 lower-case hex digits: HMAC with its inner digest in hex.
+
+    Redis offers scripts nothing but SHA-1 in hex.
+    """
+    inner, outer = mac_pads(key)
+    return _sha1(outer + _sha1(inner + text.encode()).encode())
+
+
+def _sha1(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRequest:
+    """A shard's request for units of one limit.
+
+    Attributes:
+        want: The units that the call needs; 0 if it needs none.
+        window_us: The end of the window that the shard knows; 0 for rates.
+        have: The units that the shard was granted in that window; 0 for rates.
+    """
+
+    want: int = 0
+    window_us: int = 0
+    have: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitVoucher:
+    """The units of one limit that the home grants.
+
+    Attributes:
+        amount: The units.
+        life_us: The time for which they may be used.
+        window_us: The end of the window that they are of; 0 for rates.
+    """
+
+    amount: int = 0
+    life_us: int = 0
+    window_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The text with which a shard asks the home for a lease.
+
+    Attributes:
+        tag: The shard.
+        seq: The number of the grant that the shard waits for.
+        asked_us: The time of asking, by the shard's clock.
+        partial: Whether the call can use less than it wants.
+        limits: The leased limits.
+    """
+
+    tag: str
+    seq: int
+    asked_us: int
+    partial: bool = False
+    limits: tuple[LimitRequest, ...] = ()
+
+    def write(self, key: bytes) -> str:
+        """Return the text, signed."""
+        limits = ((item.want, item.window_us, item.have) for item in self.limits)
+        fields = (self.tag, self.seq, self.asked_us, int(self.partial))
+        return _sign(REQUEST_START, key, fields, limits)
+
+    @classmethod
+    def parse(cls, text: str) -> Request:
+        """Read a request without its signature.
+
+        Raises:
+            ValueError: *text* is not a request.
+        """
+        (tag, seq, asked_us, partial), limits = _split(text, _REQUEST_FIELDS)
+        if partial not in {"0", "1"}:
+            raise ValueError("a field of a request is neither 0 nor 1")
+        return cls(
+            _tag(tag),
+            _number(seq),
+            _number(asked_us),
+            partial == "1",
+            tuple(LimitRequest(*item) for item in limits),
+        )
+
+    @classmethod
+    def verify(cls, text: str, key: bytes) -> Request:
+        """Read a request that was signed with *key*.
+
+        Raises:
+            ValueError: *text* is not a request, or not signed with it.
+        """
+        _check(REQUEST_START, key, text)
+        return cls.parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Voucher:
+    """The text with which the home grants a shard a lease.
+
+    Attributes:
+        tag: The shard.
+        seq: The number of the grant, as requested.
+        asked_us: The time of asking, as requested.
+        stamp: The stamp of the state at the home, which names the policy's guards.
+        epoch: The identity's epoch at the home.
+        token_digest: The SHA-1 of the token, hex.
+        token_id: The token's id.
+        token_life_us: The time for which the shard may accept the token.
+        limits: The leased limits.
+    """
+
+    tag: str
+    seq: int
+    asked_us: int
+    stamp: int
+    epoch: int
+    token_digest: str
+    token_id: str
+    token_life_us: int
+    limits: tuple[LimitVoucher, ...] = ()
+
+    def write(self, key: bytes) -> str:
+        """Return the text, signed."""
+        limits = ((item.amount, item.life_us, item.window_us) for item in self.limits)
+        place = (self.tag, self.seq, self.asked_us, self.stamp, self.epoch)
+        token = (self.token_digest, self.token_id, self.token_life_us)
+        return _sign(VOUCHER_START, key, (*place, *token), limits)
+
+    @classmethod
+    def parse(cls, text: str) -> Voucher:
+        """Read a voucher without its signature.
+
+        Raises:
+            ValueError: *text* is not a voucher.
+        """
+        fields, limits = _split(text, _VOUCHER_FIELDS)
+        tag, seq, asked_us, stamp, epoch, digest, token_id, life_us = fields
+        return cls(
+            _tag(tag),
+            _number(seq),
+            _number(asked_us),
+            _number(stamp),
+            _number(epoch),
+            _matching(_DIGEST, digest),
+            _matching(_TOKEN_ID, token_id),
+            _number(life_us),
+            tuple(LimitVoucher(*item) for item in limits),
+        )
+
+    @classmethod
+    def verify(cls, text: str, key: bytes) -> Voucher:
+        """Read a voucher that was signed with *key*.
+
+        Raises:
+            ValueError: *text* is not a voucher, or not signed with it.
+        """
+        _check(VOUCHER_START, key, text)
+        return cls.parse(text)
+
+
+def _sign(
+    start: str, key: bytes, fields: Iterable[str | int], limits: Iterable[Sequence[int]]
+) -> str:
+    words = (*fields, *(number for item in limits for number in item))
+    text = ":".join(map(str, words))
+    return f"{text}:{mac(key, start + text)}"
+
+
+def _check(start: str, key: bytes, text: str) -> None:
+    signed, _, signature = text.rpartition(":")
+    try:
+        expected = mac(key, start + signed)
+    except UnicodeEncodeError:
+        raise ValueError("the text has characters that cannot be signed") from None
+    if not hmac.compare_digest(expected.encode(), signature.encode()):
+        raise ValueError("the signature is of another text or key")
+
+
+def _split(text: str, count: int) -> tuple[list[str], list[Sequence[int]]]:
+    """Return the first *count* fields of a text, and the numbers of each limit."""
+    *fields, signature = text.split(":")
+    numbers = fields[count:]
+    if len(fields) < count or len(numbers) % _LIMIT_FIELDS:
+        raise ValueError("the text has a wrong number of fields")
+    _matching(_DIGEST, signature)
+    return fields[:count], _groups(list(map(_number, numbers)), _LIMIT_FIELDS)
+
+
+def _number(text: str) -> int:
+    number = int(_matching(_NUMBER, text))
+    if number >= MOST:
+        raise ValueError("a number is too large for a double")
+    return number
+
+
+def _tag(text: str) -> str:
+    if not is_shard_tag(text):
+        raise ValueError("a field is not the tag of a shard")
+    return text
+
+
+def _matching(shape: re.Pattern[str], text: str) -> str:
+    if not shape.fullmatch(text):
+        raise ValueError(f"a field does not match `{shape.pattern}`")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class LimitEntry:
+    """The newest grant of one limit, as the home stores it.
+
+    Attributes:
+        amount: The units.
+        window_us: The end of their window; 0 for rates.
+        have: All units that the shard was granted in that window.
+    """
+
+    amount: int
+    window_us: int
+    have: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEntry:
+    """The newest grant to one shard, as the home stores it.
+
+    Attributes:
+        seq: The number of the grant.
+        asked_us: The newest asking, by the shard's clock.
+        granted_us: The time of the grant, by the home's clock.
+        limits: The leased limits.
+    """
+
+    seq: int
+    asked_us: int
+    granted_us: int
+    limits: tuple[LimitEntry, ...] = ()
+
+
+def unpack_entry(data: bytes) -> LeaseEntry:
+    """Read an entry of the hash of leases.
+
+    Raises:
+        ValueError: *data* has another length than any entry.
+    """
+    seq, asked_us, granted_us, *numbers = map(whole, _doubles(data, _ENTRY_NUMBERS, _LIMIT_FIELDS))
+    limits = tuple(LimitEntry(*item) for item in _groups(numbers, _LIMIT_FIELDS))
+    return LeaseEntry(seq, asked_us, granted_us, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitCredit:
+    """The units of one limit that a shard may use.
+
+    Attributes:
+        credit: The units.
+        until_us: The end of their life, by the shard's clock.
+        window_us: The end of their window, by the home's clock; 0 for rates.
+        have: All units that the shard was granted in that window.
+    """
+
+    credit: int
+    until_us: int
+    window_us: int
+    have: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """The state of an identity at one shard; times by the shard's clock.
+
+    Attributes:
+        layout: The limits that the credit is for (`leased_layout`); 0 if there was none yet.
+        suspended: As in the state at the home (`store.state`), by this shard's circuit breaker.
+        min_epoch: Tokens and vouchers of an earlier epoch are not accepted.
+        seq: The number of the grant that it waits for.
+        asked_us: The time of asking; 0 if it does not wait.
+        born_us: The time at which the state began; earlier askings are not accepted.
+        sequence: The number of the newest event in the shard's audit stream.
+        last_us: The latest time that the shard has seen.
+        limits: The leased limits.
+    """
+
+    layout: int
+    suspended: int
+    min_epoch: int
+    seq: int
+    asked_us: int
+    born_us: int
+    sequence: int
+    last_us: int
+    limits: tuple[LimitCredit, ...] = ()
+
+
+def unpack_shard(data: bytes) -> ShardState:
+    """Read the packed state of a shard.
+
+    Its numbers are followed by `credit · until_us` of each limit, then `window · have` of each.
+
+    Raises:
+        ValueError: *data* has another length than any state.
+    """
+    doubles = _doubles(data, _SHARD_NUMBERS, 2 * _PAIR)
+    layout, _, min_epoch, seq, asked_us, born_us, sequence, last_us, *numbers = map(whole, doubles)
+    pairs = _groups(numbers, _PAIR)
+    middle = len(pairs) // 2
+    return ShardState(
+        layout,
+        read_suspended(doubles[1]),
+        min_epoch,
+        seq,
+        asked_us,
+        born_us,
+        sequence,
+        last_us,
+        tuple(LimitCredit(*a, *b) for a, b in zip(pairs[:middle], pairs[middle:], strict=True)),
+    )
+
+
+def _doubles(data: bytes, first: int, per_limit: int) -> tuple[float, ...]:
+    """Return the numbers of a record that has *first* of them and some for each limit."""
+    count, odd = divmod(len(data), DOUBLE)
+    if odd or count < first or (count - first) % per_limit:
+        raise ValueError(f"no record has {len(data)} bytes")
+    return struct.unpack(f"<{count}d", data)
+
+
+def _groups(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [items[place : place + size] for place in range(0, len(items), size)]
