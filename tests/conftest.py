@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.clocks import clock_library
+from support.clusters import RealCluster, RealClusters
 from support.compiled import remember_compiled_guards
 from support.modules import built_module, server_with_module
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
@@ -53,6 +54,39 @@ def embedded(real_servers: RealServers) -> Iterator[RealServer]:
     """The embedded Valkey, clean, for a test to which one server is enough."""
     with real_servers.lend(embedded_label()) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def real_clusters() -> Iterator[RealClusters]:
+    """The session's clusters, each started when it is first lent."""
+    clusters = RealClusters()
+    try:
+        yield clusters
+    finally:
+        clusters.stop()
+
+
+@pytest.fixture(params=list(find_server_binaries()))
+def cluster(request: pytest.FixtureRequest, real_clusters: RealClusters) -> Iterator[RealCluster]:
+    """A cluster of three primaries of every available server in turn, clean."""
+    with real_clusters.lend(request.param) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def embedded_cluster(real_clusters: RealClusters) -> Iterator[RealCluster]:
+    """A cluster of three embedded primaries, clean, for a test to which one cluster is enough."""
+    with real_clusters.lend(embedded_label()) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=list(find_server_binaries()))
+def replicated_cluster(
+    request: pytest.FixtureRequest, real_clusters: RealClusters
+) -> Iterator[RealCluster]:
+    """The same as `cluster`, with a replica for each primary: for tests that kill."""
+    with real_clusters.lend(request.param, replicas=1) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

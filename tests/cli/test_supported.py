@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -23,6 +19,7 @@ from keyleash.operator import activate_policy, freeze, load_policy, prepare_poli
 from keyleash.operator.tokens import issue_token, list_tokens
 from keyleash.store.server_check import release_of, require_supported
 from keyleash.store.store import Store
+from support.clusters import RealCluster
 from support.command_line import Cli
 from support.errors import raises_code
 from support.every_command import ONLINE, TOKEN, run_online
@@ -144,66 +141,12 @@ def test_every_server_of_the_tests_is_supported(server: RealServer) -> None:
     assert release_of(client.info("server"))[0] in server.label
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a node of a Redis Cluster that serves half of the slots; another has the rest."""
-    binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    if binary is None:
-        pytest.skip("there is no redis-server on PATH")
-    folder = tmp_path_factory.mktemp("cluster")
-    ports = [_free_port() for _ in range(4)]
-    with contextlib.ExitStack() as processes:
-        nodes = [
-            processes.enter_context(_node(binary, folder / str(port), port, bus))
-            for port, bus in (ports[:2], ports[2:])
-        ]
-        nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", *ports[2:])
-        for node, slots in zip(nodes, ((0, 8191), (8192, 16383)), strict=True):
-            node.execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
-        for node in nodes:
-            _await(lambda node=node: node.cluster("INFO")["cluster_state"] == "ok")
-        yield f"redis://127.0.0.1:{ports[0]}"
-
-
-@contextlib.contextmanager
-def _node(binary: str, folder: Path, port: int, bus: int) -> Iterator[redis.Redis]:
-    folder.mkdir()
-    words = [binary, "--port", str(port), "--cluster-port", str(bus), "--cluster-enabled", "yes"]
-    words += ["--save", "", "--dir", str(folder)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
-        try:
-            with redis.Redis(port=port, protocol=2) as client:
-                _await(lambda: _answers(client))
-                yield client
-        finally:
-            process.kill()
-
-
-def _free_port() -> int:
-    with fake_resp(lambda _: None) as server:
-        return server.port
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
-
-
-def _await(is_done: Any) -> None:
-    until = time.monotonic() + 60
-    while not is_done():
-        assert time.monotonic() < until, "the cluster did not come up"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("words", ONLINE, ids=" ".join)
 def test_cluster_is_named_by_every_command(
-    cluster: str, example: Path, tmp_path: Path, words: tuple[str, ...]
+    embedded_cluster: RealCluster, example: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     """In place of the address of another node, which says nothing to anybody."""
-    result = run_online(Cli(cluster), words, example, tmp_path)
+    result = run_online(Cli(embedded_cluster.url), words, example, tmp_path)
 
     assert result.exit_code == 69
     shown = "the server is a node of a Redis Cluster, which keyleash does not support"
@@ -211,9 +154,9 @@ def test_cluster_is_named_by_every_command(
     assert not re.search(r"\b\d+ 127\.0\.0\.1:\d+", result.output)
 
 
-def test_cluster_is_named_by_the_client(cluster: str) -> None:
+def test_cluster_is_named_by_the_client(embedded_cluster: RealCluster) -> None:
     """Single calls, pipelines and batches fail with the same error; none is redirected."""
-    client = keyleash.Redis.from_url(cluster, token=TOKEN)
+    client = keyleash.Redis.from_url(embedded_cluster.url, token=TOKEN)
 
     pipe = client.pipeline()
     pipe.get("k")
@@ -235,10 +178,10 @@ def test_cluster_is_named_by_the_client(cluster: str) -> None:
     ids=["freeze", "issue", "list"],
 )
 def test_cluster_is_named_by_functions_for_operators(
-    cluster: str, call: Callable[[redis.Redis], object], decodes: bool
+    embedded_cluster: RealCluster, call: Callable[[redis.Redis], object], decodes: bool
 ) -> None:
     """Whichever node has the slots, and in scripts as well as in commands."""
-    client = redis.Redis.from_url(cluster, decode_responses=decodes)
+    client = redis.Redis.from_url(embedded_cluster.url, decode_responses=decodes)
     with client, pytest.raises(ClusterError):
         call(client)
 
@@ -248,12 +191,12 @@ async def _call(url: str) -> None:
         await client.get("k")
 
 
-def test_cluster_is_named_by_the_asyncio_client(cluster: str) -> None:
+def test_cluster_is_named_by_the_asyncio_client(embedded_cluster: RealCluster) -> None:
     """As the sync one does."""
     import asyncio
 
     with pytest.raises(ClusterError):
-        asyncio.run(_call(cluster))
+        asyncio.run(_call(embedded_cluster.url))
 
 
 @pytest.mark.parametrize(
