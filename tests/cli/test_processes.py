@@ -96,6 +96,59 @@ def test_serve_ends_with_an_error_when_its_server_dies(offline: Cli) -> None:
     assert "Traceback" not in errors
 
 
+def test_serve_runs_a_cluster_until_a_signal(offline: Cli) -> None:
+    """The URLs of primaries come first; no node is left behind."""
+    with offline.spawn(["serve", "--cluster", "3", "--port", "0"]) as serving:
+        assert serving.stdout is not None
+        urls = [serving.stdout.readline().strip() for _ in range(6)]
+        nodes = [redis.Redis.from_url(url) for url in urls]
+        roles = [node.info("replication")["role"] for node in nodes]
+        assert roles == ["master"] * 3 + ["slave"] * 3
+        with redis.RedisCluster.from_url(urls[0]) as client:
+            assert client.set("key", "value")
+        serving.send_signal(signal.SIGINT)
+        _, errors = serving.communicate(timeout=30)
+
+    assert serving.returncode == 0
+    assert errors == (
+        "3 primaries, followed by their replicas in the same order; data is in memory only\n"
+        f"stop it with Ctrl-C, or with `kill {serving.pid}`\n"
+        f"for other commands: export KEYLEASH_URL={urls[0]}\n"
+        "stopped\n"
+    )
+    for node in nodes:
+        with pytest.raises(redis.ConnectionError):
+            node.ping()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--replicas", "1"), "`--replicas` needs `--cluster`"),
+        (("--cluster", "3", "--data", "data"), "`--data` and `--cluster` exclude each other"),
+        (("--cluster", "3", "--port", "65531"), "the ports of the nodes exceed 65535"),
+    ],
+)
+def test_serve_names_options_that_do_not_fit(
+    offline: Cli, words: tuple[str, ...], message: str
+) -> None:
+    """Before any server starts."""
+    result = offline.run("serve", *words)
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_serve_of_a_cluster_names_the_taken_port(cli: Cli) -> None:
+    """The port of the running test server is taken."""
+    port = cli.url.rpartition(":")[2]
+
+    result = cli.run("serve", "--cluster", "2", "--replicas", "0", "--port", port)
+
+    assert result.exit_code == 1
+    assert f"port {port} on 127.0.0.1 is already in use by Valkey 9." in result.stderr
+
+
 def test_exec_reads_the_token_from_standard_input(loaded: Cli) -> None:
     """The way that keeps a token out of the process list, with a real pipe."""
     token = loaded.token("agent-runner")

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import redis
@@ -182,6 +187,36 @@ def test_taken_port_ends_the_nodes_that_started(free_ports: int) -> None:
     assert cluster.nodes == []
     with raises_code("server-start", match="not running"):
         assert cluster.url
+
+
+def test_exit_of_the_program_ends_all_nodes_and_removes_their_files(tmp_path: Path) -> None:
+    """Without a `with` block; a forked child that exits ends nothing."""
+    source = """
+        import os, tempfile, weakref
+        from keyleash.servers import EmbeddedCluster
+        cluster = EmbeddedCluster(1, 1).start()
+        if (child := os.fork()) == 0:
+            weakref.finalize._exitfunc()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert all(node.running for node in cluster.nodes)
+        assert len(os.listdir(tempfile.gettempdir())) == 3
+        print(*(node.pid for node in cluster.nodes))
+    """
+    program = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+
+    assert list(tmp_path.iterdir()) == []
+    pids = program.stdout.split()
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (16385, 0), (3, -1)])

@@ -12,11 +12,12 @@ from redis.exceptions import RedisError
 from keyleash.cli.options import DIRECTORY, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
-from keyleash.errors import KeyleashError, OperationError, PortTakenError
+from keyleash.errors import KeyleashError, OperationError, PortTakenError, UsageError
 from keyleash.operator import summarize_server
 from keyleash.operator.server import SERVE_ZONE
-from keyleash.servers import EmbeddedServer
+from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.store.connect import connect
+from keyleash.text import counted
 
 DEFAULT_PORT = 6379
 PROBE_TIMEOUT_S = 1.0
@@ -44,16 +45,29 @@ Not `maxmemory-clients`: the eviction of clients is faulty in the embedded relea
     type=DIRECTORY,
     help="Store the data in DIR.  [default: in memory only]",
 )
+@click.option(
+    "--cluster",
+    "primaries",
+    metavar="N",
+    type=click.IntRange(1, 16),
+    help="Run a cluster of N primaries, on consecutive ports, in memory only.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(0, 1),
+    help="With --cluster: the number of replicas of each primary.  [default: 1]",
+)
 @json_option
 @pass_settings
-def serve(settings: Settings, port: int, data: str | None) -> None:
-    """Run a local development server.
+def serve(
+    settings: Settings, port: int, data: str | None, primaries: int | None, replicas: int | None
+) -> None:
+    """Run a local development server, or a cluster.
 
-    Runs the embedded Valkey on 127.0.0.1 until Ctrl-C, without password and replicas: for
-    development and demonstrations only.
+    Runs the embedded Valkey on 127.0.0.1 until Ctrl-C, without password: for development and
+    demonstrations only.
     """
-    folder = Path(data) if data is not None else None
-    server = EmbeddedServer(port or None, folder, settings=SETTINGS)
+    server = _server(port, data, primaries, replicas)
     try:
         with ended_by_signals(), server:
             _announce(settings, server)
@@ -61,7 +75,7 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
     except Ended:
         print_note("stopped")
     except PortTakenError as error:
-        holder = _holder(server.url)
+        holder = _holder(error.url)
         raise OperationError(
             "server-start",
             f"{error.message}{f' by {holder}' if holder else ''}",
@@ -70,6 +84,22 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
         ) from None
     else:
         raise OperationError("server-start", f"the server ended by itself, with status {status}")
+
+
+def _server(
+    port: int, data: str | None, primaries: int | None, replicas: int | None
+) -> EmbeddedServer | EmbeddedCluster:
+    if primaries is None:
+        if replicas is not None:
+            raise UsageError("`--replicas` needs `--cluster`")
+        folder = Path(data) if data is not None else None
+        return EmbeddedServer(port or None, folder, settings=SETTINGS)
+    if data is not None:
+        raise UsageError("`--data` and `--cluster` exclude each other", help="use one")
+    replicas = 1 if replicas is None else replicas
+    if port + primaries * (1 + replicas) > 65536:
+        raise UsageError("the ports of the nodes exceed 65535", help="choose a lower port")
+    return EmbeddedCluster(primaries, replicas, port=port or None, settings=SETTINGS)
 
 
 def _holder(url: str) -> str:
@@ -83,15 +113,27 @@ def _holder(url: str) -> str:
     return summary.release + (", started by `keyleash serve`" if summary.is_from_serve else "")
 
 
-def _announce(settings: Settings, server: EmbeddedServer) -> None:
-    # Flushed: a calling program may wait for the line.
-    data = None if server.data is None else str(server.data)
-    if settings.json:
-        print_json({"url": server.url, "pid": os.getpid(), "data": data})
+def _announce(settings: Settings, server: EmbeddedServer | EmbeddedCluster) -> None:
+    data = None
+    if isinstance(server, EmbeddedCluster):
+        nodes = server.nodes
+        note = counted(server.primaries, "primary")
+        if server.replicas:
+            note += ", followed by their replicas in the same order"
+        note += "; data is in memory only"
     else:
-        click.echo(server.url)
-        print_note(f"data is stored in {data}" if data else "data is in memory only: no --data")
+        nodes = [server]
+        data = None if server.data is None else str(server.data)
+        note = f"data is stored in {data}" if data else "data is in memory only: no --data"
+    if settings.json:
+        urls = [node.url for node in nodes]
+        print_json({"url": server.url, "pid": os.getpid(), "data": data, "nodes": urls})
+    else:
+        for node in nodes:
+            click.echo(node.url)
+        print_note(note)
         print_note(f"stop it with Ctrl-C, or with `kill {os.getpid()}`")
-        if server.port != DEFAULT_PORT:
+        if nodes[0].port != DEFAULT_PORT:
             print_note(f"for other commands: export KEYLEASH_URL={server.url}")
+    # Flushed: a calling program may wait for the lines.
     sys.stdout.flush()

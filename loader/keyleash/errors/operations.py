@@ -421,9 +421,14 @@ class BadCasesError(PolicyError):
 
 
 class PortTakenError(OperationError):
-    """A port on which an embedded server was to listen is in use."""
+    """A port on which an embedded server was to listen is in use.
+
+    Attributes:
+        url: The URL of what listens there, if it is a server.
+    """
 
     def __init__(self, host: str, port: int) -> None:
+        self.url = f"redis://{host}:{port}"
         super().__init__(
             "server-start",
             f"port {port} on {host} is already in use",

@@ -18,7 +18,7 @@ from typing import Any, Self
 import redis
 
 from keyleash.errors import OperationError, PortTakenError
-from keyleash.servers.embedded import HOST, EmbeddedServer, free_port
+from keyleash.servers.embedded import HOST, EmbeddedServer, free_ports
 
 SLOTS = 16384
 PORT_ATTEMPTS = 3
@@ -67,10 +67,10 @@ class EmbeddedCluster:
 
     Attributes:
         nodes: The servers: primaries, then their replicas in the same order, then added ones.
+        primaries: The number of primaries that it starts with, at least 1.
+        replicas: The number of replicas of each.
 
     Args:
-        primaries: The number of primaries, at least 1.
-        replicas: The number of replicas of each primary.
         port: The port of the first node, followed by those of the others, or None for free ones.
         binary: Another `valkey-server` or `redis-server` to run.
         settings: Further settings of every server.
@@ -94,8 +94,8 @@ class EmbeddedCluster:
         if replicas < 0:
             raise ValueError(f"replicas must not be negative, but is {replicas}")
         self.nodes: list[EmbeddedServer] = []
-        self._primaries = primaries
-        self._replicas = replicas
+        self.primaries = primaries
+        self.replicas = replicas
         self._port = port
         self._binary = binary
         self._settings = {**SETTINGS, "cluster-node-timeout": str(node_timeout_ms), **settings}
@@ -165,7 +165,8 @@ class EmbeddedCluster:
         Raises:
             OperationError (server-start): It did not start, or did not join.
         """
-        member = _Member(self._port_of(len(self.nodes)), free_port())
+        (ports,) = self._free_ports(1)
+        member = _Member(*ports)
         with redis.Redis.from_url(self.url, decode_responses=True) as admin:
             admin.response_callbacks.pop("CLUSTER NODES")
             others = admin.execute_command("CLUSTER NODES").replace("myself,", "")
@@ -175,6 +176,13 @@ class EmbeddedCluster:
                 admin.cluster("MEET", HOST, member.port, member.bus_port)
         self._wait_until_complete()
         return added
+
+    def wait(self) -> int:
+        """Wait until every node has ended, and return the exit status of the last one in `nodes`.
+
+        A signal handler that raises interrupts the wait, as that of `EmbeddedServer.wait`.
+        """
+        return [node.wait() for node in self.nodes][-1]
 
     def __enter__(self) -> Self:
         return self if self.running else self.start()
@@ -187,22 +195,23 @@ class EmbeddedCluster:
     ) -> None:
         self.stop()
 
-    def _port_of(self, number: int) -> int:
-        return free_port() if self._port is None else self._port + number
+    def _free_ports(self, count: int) -> list[tuple[int, int]]:
+        """Return ports and bus ports of the next nodes."""
+        # Bus ports are not the default, port + 10,000: it may be taken or above 65,535.
+        free = free_ports(2 * count)
+        if self._port is not None:
+            free[:count] = (self._port + len(self.nodes) + number for number in range(count))
+        return list(zip(free[:count], free[count:], strict=True))
 
     def _start_members(self) -> None:
         self._kill_all()
         members: list[_Member] = []
-        for number in range(self._primaries * (1 + self._replicas)):
-            # Not the default bus port, port + 10,000: it may be taken or above 65,535.
-            port, bus_port = self._port_of(number), free_port()
-            if number < self._primaries:
-                first, end = (SLOTS * part // self._primaries for part in (number, number + 1))
-                slots = f"{first}-{end - 1}"
-                members.append(_Member(port, bus_port, slots, epoch=number + 1))
+        for number, ports in enumerate(self._free_ports(self.primaries * (1 + self.replicas))):
+            if number < self.primaries:
+                first, end = (SLOTS * part // self.primaries for part in (number, number + 1))
+                members.append(_Member(*ports, f"{first}-{end - 1}", epoch=number + 1))
             else:
-                primary = members[number % self._primaries]
-                members.append(_Member(port, bus_port, primary=primary))
+                members.append(_Member(*ports, primary=members[number % self.primaries]))
         for member in members:
             self._start_node(member, (other.line(is_self=other is member) for other in members))
 

@@ -165,10 +165,19 @@ def packaged_binary() -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return *count* different ports."""
+    ports: list[int] = []
+    # All are open at the same time, since the system may give a closed one again.
+    with contextlib.ExitStack() as probes:
+        for _ in range(count):
+            probe = probes.enter_context(socket.socket())
+            probe.bind((HOST, 0))
+            ports.append(probe.getsockname()[1])
+    return ports
 
 
 def launch(
