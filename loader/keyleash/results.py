@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from keyleash.text import json_object, moment
+from keyleash.text import clock_time, json_object, moment
 
 T = TypeVar("T")
 
@@ -46,3 +48,64 @@ class Instant(Generic[T]):
         if held is not None and self._field.endswith("_us"):
             held //= 1000
         return None if held is None else moment(held)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEffect(Result):
+    """The effect of a change at one node of a cluster.
+
+    Attributes:
+        node: The node: host and port.
+        latest_us: When the change takes effect at the latest, by the clock of the home, Unix µs;
+            None if it is effective now.
+        reason: Why the node was not reached; empty if it was.
+        latest_at: `latest_us` as a `datetime`.
+    """
+
+    node: str
+    latest_us: int | None = None
+    reason: str = ""
+    latest_at = Instant[datetime | None]("latest_us")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the effect as `--json` prints it."""
+        return json_object(
+            self, "node", "reached=is_reached", "effective_at_latest=latest_us", "reason"
+        )
+
+    @property
+    def is_reached(self) -> bool:
+        """Return whether the node was reached."""
+        return not self.reason
+
+    def __str__(self) -> str:
+        if self.latest_us is None:
+            return "effective now" if not self.reason else f"not reached: {self.reason}"
+        at = clock_time(self.latest_us // 1000)
+        return f"effective at the latest at {at}; not reached: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Result):
+    """The result of a change that takes effect at the nodes of a cluster.
+
+    Attributes:
+        nodes: The nodes that the change concerns, and when it is effective there; None on one
+            server, where that is now.
+    """
+
+    nodes: tuple[NodeEffect, ...] | None = field(default=None, kw_only=True, repr=False)
+
+    @property
+    def not_reached(self) -> tuple[NodeEffect, ...]:
+        """The nodes that were not reached."""
+        return tuple(node for node in self.nodes or () if node.reason)
+
+    @property
+    def latest_us(self) -> int | None:
+        """When the change is effective at all nodes, Unix µs; None if it is now."""
+        return max((node.latest_us for node in self.not_reached if node.latest_us), default=None)
+
+    def with_nodes(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """Return a JSON object with the nodes of a cluster."""
+        return shown if self.nodes is None else {**shown, **json_object(self, "nodes")}

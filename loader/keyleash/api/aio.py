@@ -139,7 +139,6 @@ class AsyncOperator:
 
         Raises:
             OperationError (unsupported-server): the server is too old.
-            ClusterError: the server is a node of a Redis Cluster.
             redis.RedisError: the server does not answer.
         """
         await self._run.run(self._run.sync.check)

@@ -11,13 +11,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from redis.exceptions import RedisError
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import ClusterError, KeyleashError
 from keyleash.store.clients import recipe_of, synchronous
 from keyleash.store.connect import server_name
-from keyleash.store.failures import server_failure
-from keyleash.store.server_check import Client, require_supported
+from keyleash.store.failures import cluster_failure, server_failure
+from keyleash.store.nodes import ClusterNodes
+from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
+from keyleash.store.wire import is_of_a_cluster
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +29,8 @@ _END: Any = object()
 
 class Runner:
     """A server and an operator's name; each call reads the prefixes in force.
+
+    If the server is a node of a cluster, each call also reads the slot map, and runs at the home.
 
     Args:
         client: A redis-py client, whose connection pool is used, or an asyncio client, whose
@@ -39,6 +43,7 @@ class Runner:
         self.client = synchronous(client)
         self.actor = actor
         self._is_supported = False
+        self._nodes: ClusterNodes | None = None
 
     def __repr__(self) -> str:
         return f"{server_name(self.client)}, actor={self.actor!r}"
@@ -59,12 +64,15 @@ class Runner:
     def check(self) -> None:
         """Check the server, before the first call."""
         if not self._is_supported:
-            require_supported(self.client)
+            if require_supported(self.client, cluster=True):
+                self._nodes = ClusterNodes(operator_client(self.client))
             self._is_supported = True
 
     def open(self) -> Store:
         """Return the store, after a check of the server before the first call."""
         self.check()
+        if self._nodes is not None:
+            return Store.open_cluster(self._nodes, actor=self.actor)
         return Store.open(self.client, actor=self.actor)
 
     def call(
@@ -80,6 +88,8 @@ class Runner:
         """Return the result of *function*, which finds the prefixes of an unfinished change."""
         with self._explained():
             self.check()
+            if self._nodes is not None:
+                raise ClusterError
             return function(Store(self.client, actor=self.actor), *args, **kwargs)
 
     def iterate(
@@ -105,6 +115,8 @@ class Runner:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+        if self._nodes is not None:
+            self._nodes.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -112,6 +124,8 @@ class Runner:
         try:
             yield
         except RedisError as error:
+            if self._nodes is not None and is_of_a_cluster(error):
+                raise cluster_failure(error) from error
             if not isinstance(error, KeyleashError) and not hasattr(error, "__notes__"):
                 failure = server_failure(error, server_name(self.client))
                 error.add_note(failure.message)

@@ -140,7 +140,6 @@ class Operator:
 
         Raises:
             OperationError (unsupported-server): the server is too old.
-            ClusterError: the server is a node of a Redis Cluster.
             redis.RedisError: the server does not answer.
         """
         self._run.run(self._run.sync.check)

@@ -100,7 +100,6 @@ class Settings:
 
         Raises:
             OperationError (unsupported-server): The server is too old.
-            ClusterError: The server is a node of a Redis Cluster.
             redis.RedisError: The server does not answer.
         """
         operator = self.unconnected()

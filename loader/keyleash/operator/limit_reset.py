@@ -15,8 +15,9 @@ from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity
 from keyleash.policy import Identity, Limit
 from keyleash.policy.problems import did_you_mean, listing
-from keyleash.results import Instant, Result
+from keyleash.results import Change, Instant
 from keyleash.store.scripts import RESET_LIMITS
+from keyleash.store.shards import expire_leases
 from keyleash.store.state import Layout
 from keyleash.store.states import find_counters, read_packed_layout
 from keyleash.store.store import Store, batches
@@ -29,7 +30,7 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class LimitReset(Result):
+class LimitReset(Change):
     """
     The result of a reset.
 
@@ -52,7 +53,7 @@ class LimitReset(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return the reset as `--json` prints it."""
         names = ("identity", "limits", "counters", "bound_at=effective_us", "event")
-        return json_object(self, *names)
+        return self.with_nodes(json_object(self, *names))
 
 
 def reset_limits(
@@ -103,7 +104,8 @@ def _reset(store: Store, identity: str, limit: str | None, reason: str) -> Limit
     names = [item.name for item in limits]
     counters = list(find_counters(store, identity, limits))
     first, *pieces = list(batches(counters, PIECE)) or [()]
-    slots = _packed_slots(Layout.from_json(layout), names)
+    known = Layout.from_json(layout)
+    slots = _packed_slots(known, names)
     about = (store.actor, identity, reason)
     reply = store.run(RESET_LIMITS, *about, layout, ",".join(names), slots, len(counters), *first)
     if reply == 0:
@@ -112,7 +114,12 @@ def _reset(store: Store, identity: str, limit: str | None, reason: str) -> Limit
     for piece in pieces:
         layout = read_packed_layout(store, identity) or b"[]"
         _checked(store.run(RESET_LIMITS, *about, layout, "", b"", 0, *piece))
-    return LimitReset(int(effective_us), event.decode(), identity, tuple(names), len(counters))
+    # What shards have is of before: it was charged to counts that are cleared.
+    leased = [place for place, slot in enumerate(known.slots) if slot.name in names]
+    nodes = expire_leases(store, [identity], limits=leased)
+    return LimitReset(
+        int(effective_us), event.decode(), identity, tuple(names), len(counters), nodes=nodes
+    )
 
 
 def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from keyleash.errors import OperationError
 from keyleash.operator.tokens import active_identity
-from keyleash.results import Instant, Result
+from keyleash.results import Change, Instant, Result
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
+from keyleash.store.shards import expire_leases
 from keyleash.store.state import MAX_REASON_BYTES, IdentityState
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -40,7 +41,7 @@ class Frozen(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class FreezeResult(Result):
+class FreezeResult(Change):
     """
     The result of a freeze or a thaw.
 
@@ -59,7 +60,7 @@ class FreezeResult(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return the change as `--json` prints it."""
         shown = json_object(self, "bound_at=effective_us", "event", "identities")
-        return {**shown, "event": self.event or None}
+        return self.with_nodes({**shown, "event": self.event or None})
 
 
 def freeze(
@@ -86,7 +87,9 @@ def freeze(
     check_reason(reason)
     for_ms = "" if for_s is None else str(for_s * 1000)
     words = (reason, for_ms, *dict.fromkeys(identities))
-    return _run(store, FREEZE, words, fields=4)
+    result = _run(store, FREEZE, words, fields=4)
+    names = [item.identity for item in result.identities]
+    return replace(result, nodes=expire_leases(store, names))
 
 
 def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
@@ -97,7 +100,9 @@ def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
         OperationError (unknown-identity): An identity is not active; nothing was changed.
         OperationError (vault-changing): Prefixes are being changed; nothing was changed.
     """
-    return _run(store, THAW, [*dict.fromkeys(identities)], fields=2)
+    result = _run(store, THAW, [*dict.fromkeys(identities)], fields=2)
+    names = [item.identity for item in result.identities]
+    return replace(result, nodes=expire_leases(store, names, resume=True))
 
 
 def check_reason(reason: str) -> None:

@@ -21,7 +21,7 @@ from redis import exceptions as redis_errors
 from keyleash.errors import OperationError, UsageError
 from keyleash.policy import Identity, TokenRules, parse_policy
 from keyleash.policy.problems import which_identity
-from keyleash.results import Instant, Result
+from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import (
     active_records,
     known_identities,
@@ -29,6 +29,7 @@ from keyleash.store.identities import (
     require_known,
 )
 from keyleash.store.scripts import ISSUE_TOKENS, REVOKE, ROTATE_TOKEN
+from keyleash.store.shards import expire_leases
 from keyleash.store.store import Store, batches
 from keyleash.store.token import (
     TOKEN_START,
@@ -421,7 +422,7 @@ class RevokedToken(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation(Result):
+class Revocation(Change):
     """
     The result of a revocation.
 
@@ -451,7 +452,8 @@ class Revocation(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the revocation as `--json` prints it."""
-        return json_object(self, "bound_at=effective_us", "revoked=tokens", "unreadable")
+        shown = json_object(self, "bound_at=effective_us", "revoked=tokens", "unreadable")
+        return self.with_nodes(shown)
 
 
 def revoke(
@@ -488,12 +490,15 @@ def revoke(
         effective_us = int(reply[0])
         words = [item.decode() for item in reply[1:]]
         pairs = list(zip(words[::2], words[1::2], strict=True))
-    if token_id is not None and not pairs:
-        require_token(store, token_id)
+    concerned = None if identity is None else [identity]
+    if token_id is not None:
+        # Leases are expired also for a token that was revoked before, perhaps not at all nodes.
+        concerned = [name for name, _ in pairs] or [require_token(store, token_id).identity]
     return Revocation(
         effective_us,
         tokens=tuple(RevokedToken(name, id_) for name, id_ in pairs if id_),
         unreadable=tuple(name for name, id_ in pairs if not id_),
+        nodes=expire_leases(store, concerned),
     )
 
 
@@ -510,7 +515,7 @@ class ReplacedToken(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation(Result):
+class Rotation(Change):
     """
     The result of a rotation.
 
@@ -524,7 +529,7 @@ class Rotation(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the new token, with its secret, and the replaced ones as `--json` prints them."""
-        return {**self.issued.to_dict(), **json_object(self, "replaced")}
+        return self.with_nodes({**self.issued.to_dict(), **json_object(self, "replaced")})
 
 
 def rotate_token(
@@ -595,6 +600,5 @@ def rotate_token(
     with reading_reply("EVAL"):
         issued = IssuedToken(token, new_id, identity, int(reply[0]), bool(reply[1]))
         pairs = zip(reply[2::2], reply[3::2], strict=True)
-        return Rotation(
-            issued, tuple(ReplacedToken(id_.decode(), int(ends)) for id_, ends in pairs)
-        )
+        replaced = tuple(ReplacedToken(id_.decode(), int(ends)) for id_, ends in pairs)
+    return Rotation(issued, replaced, nodes=expire_leases(store, [identity]))

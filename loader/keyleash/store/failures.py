@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redis import exceptions as redis_errors
 
-from keyleash.errors import ClusterError
+from keyleash.errors import ClusterError, OperationError
 from keyleash.store import wire
 from keyleash.store.denied import missing_right
 from keyleash.store.server_check import IN_SCRIPT
@@ -153,6 +153,22 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
             "use a user with that right; `ACL LOG` on the server shows what was denied",
         )
     return ServerFailure("server-error", FAILED, f"the server replied: {message}")
+
+
+def cluster_failure(error: redis_errors.RedisError) -> OperationError:
+    """Return the error of an operation whose slot a node does not serve, or not wholly."""
+    if isinstance(error, redis_errors.ClusterDownError):
+        return OperationError(
+            "cluster-down",
+            f"the cluster serves no keys: {printable(server_message(error))}",
+            help="see `CLUSTER INFO` and `CLUSTER NODES`",
+        )
+    return OperationError(
+        "slot-moving",
+        "a slot with control keys is being moved to another node of the cluster, and the operation"
+        " may be incomplete",
+        help="run it again; if it fails again, wait until the slot has moved",
+    )
 
 
 def _missing(error: Exception, message: str) -> str:

@@ -6,17 +6,23 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from keyleash.errors import OperationError
 from keyleash.results import Progress
-from keyleash.store.functions import GuardScripts, compiling, held_functions
+from keyleash.store.functions import (
+    GuardScripts,
+    compiling,
+    held_functions,
+    load_functions,
+)
 from keyleash.store.identities import known_identities
-from keyleash.store.keyspace import script_digest
+from keyleash.store.keyspace import HOME_TAG, script_digest
+from keyleash.store.nodes import Node, each_at_once
 from keyleash.store.records import guard_record
 from keyleash.store.scripts import COLLECT
 from keyleash.store.store import Store, batches
-from keyleash.store.wire import Transport, function_name, library_code
+from keyleash.store.wire import Transport, function_name, library_code, reason_of
 
 MANY = 100
 """Number of new scripts or changed identities from which the collector is run."""
@@ -82,6 +88,35 @@ def load_scripts(
         loaded += len(batch)
         if report is not None:
             report(loaded, len(guards))
+
+
+def load_on_nodes(
+    store: Store, guards: Sequence[GuardScripts], transport: Transport
+) -> dict[str, str]:
+    """Load guards into all nodes of a cluster but the home's, as `load_scripts` does.
+
+    Returns:
+        The reason for each node that could not be reached, by its name; clients and `keyleash
+        watch` load missing scripts there. Empty on one server.
+    """
+    if store.nodes is None:
+        return {}
+    nodes, home = store.nodes, store.nodes.find(HOME_TAG)
+    others = [node for node in nodes.all if node != home]
+    load = load_scripts
+    if transport is Transport.FUNCTION:
+        # Replicas get functions from their primaries.
+        others, load = [node for node in others if node.slots], load_functions
+
+    def load_into(node: Node) -> str:
+        try:
+            load(store.on(nodes.quick_client(node)), guards)
+        except RedisError as error:
+            return reason_of(error)
+        return ""
+
+    reasons = zip(others, each_at_once(load_into, others), strict=True)
+    return {str(node): reason for node, reason in reasons if reason}
 
 
 def record_sources(store: Store, guards: Sequence[GuardScripts]) -> None:

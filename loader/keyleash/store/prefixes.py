@@ -57,40 +57,48 @@ class SealRecord:
     change: PrefixChange | None = None
 
 
-def read_seal(client: Client) -> SealRecord:
-    """Read the record, also while prefixes change."""
-    raw: dict[bytes, bytes] = client.hgetall(Keyspace().sealed)
+def read_seal(client: Client, tag: str = "") -> SealRecord:
+    """Read the record, also while prefixes change.
+
+    Args:
+        client: The server, or the home of a cluster.
+        tag: The hash tag of the keys; empty on one server.
+    """
+    raw: dict[bytes, bytes] = client.hgetall(Keyspace(tag=tag).sealed)
     with reading_record("the record of the prefixes"):
-        return _seal_record(raw)
+        return _seal_record(raw, tag)
 
 
-def _seal_record(raw: dict[bytes, bytes]) -> SealRecord:
+def _seal_record(raw: dict[bytes, bytes], tag: str) -> SealRecord:
     fields = {name.decode(): value.decode() for name, value in raw.items()}
-    keyspace = Keyspace(fields["control"], fields["vault"]) if "control" in fields else Keyspace()
+    keyspace = Keyspace(tag=tag)
+    if "control" in fields:
+        keyspace = Keyspace(fields["control"], fields["vault"], tag)
     if "change" not in fields:
         return SealRecord(keyspace)
     return SealRecord(
         keyspace,
         PrefixChange(
             kind=ChangeKind(fields["change"]),
-            old=Keyspace(fields["from_control"], fields["from_vault"]),
-            new=Keyspace(fields["to_control"], fields["to_vault"]),
+            old=Keyspace(fields["from_control"], fields["from_vault"], tag),
+            new=Keyspace(fields["to_control"], fields["to_vault"], tag),
             is_switched=fields["phase"] == "switched",
             adopt=tuple(json.loads(fields["adopt"])),
         ),
     )
 
 
-def server_keyspace(client: Client) -> Keyspace:
+def server_keyspace(client: Client, tag: str = "") -> Keyspace:
     """Return the prefixes of a server's keys.
 
     Args:
-        store: The server.
+        client: The server, or the home of a cluster.
+        tag: The hash tag of the keys; empty on one server.
 
     Raises:
         OperationError (vault-changing): keys are being moved between prefixes.
     """
-    record = read_seal(operator_client(client))
+    record = read_seal(operator_client(client), tag)
     if record.change is not None and record.change.is_switched:
         kind = record.change.kind.value
         raise OperationError(

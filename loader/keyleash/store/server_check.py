@@ -222,23 +222,30 @@ def release_of(info: Mapping[str, Any]) -> tuple[str, str]:
     return "redis", str(info.get("redis_version", ""))
 
 
-def require_supported(client: Client) -> None:
+def require_supported(client: Client, *, cluster: bool = False) -> bool:
     """Check product, version and mode of a server with one command, before anything else is sent.
 
     If the user may not run INFO, the check passes: the next command reports it.
 
+    Args:
+        client: A client of the server.
+        cluster: Whether it may be a node of a cluster.
+
+    Returns:
+        Whether it is a node of a cluster.
+
     Raises:
         OperationError (unsupported-server): The server is older than the supported versions,
             reports no version, or is a Sentinel.
-        ClusterError: It is a node of a Redis Cluster.
+        ClusterError: It is a node of a cluster, and *cluster* is false.
     """
     try:
         info = client.info("server")
     except ResponseError:
-        return
+        return False
     product, version = release_of(info)
     modes = info.get("redis_mode"), info.get("server_mode")
-    if "cluster" in modes:
+    if "cluster" in modes and not cluster:
         raise ClusterError
     if "sentinel" in modes:
         raise OperationError(
@@ -259,6 +266,7 @@ def require_supported(client: Client) -> None:
             f"the server is {product.capitalize()} {version}, which keyleash does not support",
             help=_HELP,
         )
+    return "cluster" in modes
 
 
 def operator_client(client: Client, parameter: str = "client") -> Client:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
+from redis.exceptions import MovedError
+
 from keyleash.errors import OperationError
-from keyleash.store.keyspace import Keyspace, script_digest
+from keyleash.store.keyspace import HOME_TAG, Keyspace, script_digest
+from keyleash.store.nodes import ClusterNodes
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import Client, operator_client
@@ -29,7 +32,7 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[Sequence[T]]:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The control keys of one server, for one operation of an operator.
+    """The control keys of one server, or of a cluster's home, for one operation of an operator.
 
     Raises:
         SecretInTextError: *actor* contains a token.
@@ -39,11 +42,13 @@ class Store:
             decodes.
         keys: The names of the control keys.
         actor: The operator's name, for the control stream.
+        nodes: The nodes of the cluster; None on one server.
     """
 
     client: Client
     keys: Keyspace = field(default_factory=Keyspace)
     actor: str = "unknown"
+    nodes: ClusterNodes | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.actor, str):
@@ -60,6 +65,23 @@ class Store:
         """
         return cls(client, server_keyspace(client), actor)
 
+    @classmethod
+    def open_cluster(cls, nodes: ClusterNodes, *, actor: str = "unknown") -> Store:
+        """Return the store of a cluster's home, with the prefixes that are in force.
+
+        Raises:
+            OperationError (cluster-incomplete): no node serves the slot of the home.
+            OperationError (vault-changing): keys are being moved between prefixes.
+        """
+        nodes.read()
+        try:
+            keys = server_keyspace(nodes.home(), HOME_TAG)
+        except MovedError:
+            # The node that was asked first did not know of the change yet; this one does.
+            nodes.read(nodes.home())
+            keys = server_keyspace(nodes.home(), HOME_TAG)
+        return cls(nodes.home(), keys, actor, nodes)
+
     def by(self, actor: str) -> Store:
         """Return the same store for another operator."""
         return replace(self, actor=actor)
@@ -67,6 +89,10 @@ class Store:
     def at(self, keys: Keyspace) -> Store:
         """Return the same store with other prefixes."""
         return replace(self, keys=keys)
+
+    def on(self, client: Client) -> Store:
+        """Return the same names on another node of the cluster."""
+        return replace(self, client=client)
 
     def now_us(self) -> int:
         """Return the server's clock, Unix microseconds; all limits and expiries use it."""

@@ -327,6 +327,7 @@ _OF_A_CLUSTER = (
 )
 _SCRIPT_IN_A_CLUSTER = (
     "Script attempted to access a non local key in a cluster node",
+    "Attempted to access a non local key in a cluster node",
     "Script attempted to access keys that do not hash to the same slot",
     "Script attempted to access a slot not served",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +29,11 @@ from keyleash.operator.load.plan import (
     summary_of,
 )
 from keyleash.policy.scripts import with_texts
-from keyleash.results import Progress, Result
+from keyleash.results import Change, NodeEffect, Progress
 from keyleash.store.functions import load_functions, retire_functions
 from keyleash.store.guards import (
     MANY,
+    load_on_nodes,
     load_scripts,
     not_loaded,
     record_sources,
@@ -43,6 +44,7 @@ from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
 from keyleash.store.server_check import Client, operator_client, require_supported
+from keyleash.store.shards import expire_leases, store_mac_key
 from keyleash.store.snapshots import read_snapshots
 from keyleash.store.staging import LoadStage, StateMove
 from keyleash.store.store import Store
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadResult(Result):
+class LoadResult(Change):
     """The result of a load.
 
     Attributes:
@@ -82,11 +84,13 @@ class LoadResult(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `keyleash load --json` prints it, without the server."""
         first = ("changed", "generation", "digest", "identities", "removed", "transport")
-        return {
-            **json_object(self, *first),
-            "verified": self.plan is not None,
-            **json_object(self, "plan", "warnings"),
-        }
+        return self.with_nodes(
+            {
+                **json_object(self, *first),
+                "verified": self.plan is not None,
+                **json_object(self, "plan", "warnings"),
+            }
+        )
 
 
 def load_policy(
@@ -119,7 +123,6 @@ def load_policy(
 
     Raises:
         OperationError (unsupported-server): The server is older than the supported versions.
-        ClusterError: The server is a node of a Redis Cluster.
         PolicyError: The document has problems; nothing was changed.
         RemovalError: The load would remove identities, and *allow_removal* is false.
         OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
@@ -131,7 +134,7 @@ def load_policy(
         OperationError (digest-mismatch): The server computes other digests; nothing was activated.
     """
     others = [operator_client(other, "others") for other in others]
-    require_supported(store.client)
+    require_supported(store.client, cluster=store.nodes is not None)
     prepared = prepare_policy(
         store,
         document,
@@ -165,8 +168,8 @@ def activate_policy(
         allow_removal: Whether identities of the active policy may be missing from this one.
     """
     others = [operator_client(other, "others") for other in others]
-    require_supported(store.client)
-    in_force = server_keyspace(store.client)
+    require_supported(store.client, cluster=store.nodes is not None)
+    in_force = server_keyspace(store.client, store.keys.tag)
     if store.keys != in_force:
         # activate.lua checks this again, but the staged records would be wrong by then.
         raise OperationError(
@@ -176,8 +179,11 @@ def activate_policy(
         )
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
+    if prepared.mac_key is not None:
+        store_mac_key(store, prepared.mac_key)
     load = load_functions if transport is Transport.FUNCTION else load_scripts
     load(store, guards, report)
+    failures = load_on_nodes(store, guards, transport)
     found = diff_with_server(store, prepared, transport)
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
@@ -188,7 +194,17 @@ def activate_policy(
             help="check `keyleash status`, then make a new plan",
         )
     if active and found.is_active:
-        return LoadResult(False, generation, digest, names, (), prepared.warnings, transport)
+        # Leases are expired again, because an earlier load may not have reached all nodes.
+        return LoadResult(
+            False,
+            generation,
+            digest,
+            names,
+            (),
+            prepared.warnings,
+            transport,
+            nodes=_effects(store, names, failures),
+        )
     if found.removed and not allow_removal:
         raise RemovalError(prepared.file, found.removed)
     record_sources(store, found.unrecorded)
@@ -202,7 +218,37 @@ def activate_policy(
         stage.discard()
     retire_sources(store, guards, found.removed)
     retire_functions(store, guards, transport, generation)
-    return LoadResult(True, generation, digest, names, found.removed, prepared.warnings, transport)
+    return LoadResult(
+        True,
+        generation,
+        digest,
+        names,
+        found.removed,
+        prepared.warnings,
+        transport,
+        nodes=_effects(store, (*names, *found.removed), failures),
+    )
+
+
+def _effects(
+    store: Store, identities: Sequence[str], failures: Mapping[str, str]
+) -> tuple[NodeEffect, ...] | None:
+    """Expire the leases of a cluster; return the effect at all nodes.
+
+    Args:
+        store: The store.
+        identities: The identities of the new policy and of the one before.
+        failures: Why scripts could not be loaded into a node, by its name.
+    """
+    expired = expire_leases(store, identities)
+    if store.nodes is None or expired is None:
+        return None
+    effects = {
+        str(node): NodeEffect(str(node), reason=failures.get(str(node), ""))
+        for node in store.nodes.all
+    }
+    effects |= {item.node: item for item in expired if item.reason or item.node not in failures}
+    return tuple(effects.values())
 
 
 def _fill(

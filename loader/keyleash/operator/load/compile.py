@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
@@ -17,6 +17,7 @@ from keyleash.results import Progress
 from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
 from keyleash.store.server_check import require_supported
+from keyleash.store.shards import new_mac_key, read_mac_key
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
 from keyleash.store.values import read_length, run_on_keys
@@ -35,6 +36,7 @@ class PreparedPolicy:
         guards: The guards, compiled for these commands.
         commands: The command overrides in the guard records; see `commands_to_learn`.
         warnings: Warnings about this policy on this server, in file order.
+        mac_key: The key of a cluster's leases, which the guards contain; None on one server.
     """
 
     file: str
@@ -45,6 +47,7 @@ class PreparedPolicy:
     guards: tuple[CompiledGuard, ...]
     commands: str
     warnings: tuple[Problem, ...]
+    mac_key: bytes | None = field(default=None, repr=False)
 
 
 def prepare_policy(
@@ -69,7 +72,6 @@ def prepare_policy(
 
     Raises:
         OperationError (unsupported-server): The server is older than the supported versions.
-        ClusterError: It is a node of a Redis Cluster.
         PolicyError: The document has problems; the error lists all.
         SecretInTextError: The reason of an `accept` contains a token.
         UnplacedKeysError: No guard can be made of it.
@@ -77,7 +79,7 @@ def prepare_policy(
         UnvalidatedRestoreError: An identity may RESTORE, the server does not validate payloads,
             and *allow_unvalidated_restore* is false.
     """
-    require_supported(store.client)
+    require_supported(store.client, cluster=store.nodes is not None)
     unread: tuple[Problem, ...] = ()
     shipped = load_table()
     if table is None:
@@ -96,6 +98,7 @@ def prepare_policy(
     if year is None:
         year = datetime.fromtimestamp(store.now_us() / 1_000_000, UTC).year
     compiled_against = table or shipped
+    mac_key = (read_mac_key(store) or new_mac_key()) if store.keys.tag else None
     return PreparedPolicy(
         file=file,
         document=document,
@@ -107,6 +110,7 @@ def prepare_policy(
         ),
         commands=commands_to_learn(compiled_against),
         warnings=(*unread, *evicting, *unvalidated, *policy.warnings),
+        mac_key=mac_key,
     )
 
 

@@ -1,0 +1,44 @@
+#!lua flags=allow-oom
+--- expire_leases: end the leases of identities at one shard; the next call of each asks the home.
+---
+--- KEYS     none: of a slot that moves, keys that are still here can be changed
+---
+--- ARGV[1]  state       string  prefix of states at the shard
+--- ARGV[2]  suspension  string  prefix of records of suspensions
+--- ARGV[3]  refused     string  prefix of the lists of a circuit breaker
+--- ARGV[4]  resume      string  "1" to end suspensions by the circuit breaker of the shard; else ""
+--- ARGV[5]  limits      packed  the places of leased limits whose credit is dropped
+--- ARGV[6…] for each identity: its name and its epoch
+---
+--- Replies  OK
+---
+--- Credit stays otherwise: it was charged at the home. A shard without a state gets one, because a
+--- voucher on its way must not find a shard that knows no epoch.
+local state_prefix, suspension_prefix, refused_prefix = ARGV[1], ARGV[2], ARGV[3]
+local resume, limits = ARGV[4], ARGV[5]
+local call, argv, pack, unpack_struct = redis.call, ARGV, struct.pack, struct.unpack
+local time = call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+for i = 6, #argv, 2 do
+  local name, epoch = argv[i], tonumber(argv[i + 1])
+  local key = state_prefix .. name
+  local state = call('GET', key)
+  -- A state begins with its own time as seq, so that no number of an earlier life comes again.
+  local head = state and #state >= 64 and string.sub(state, 1, 64)
+    or pack('<dddddddd', 0, 0, epoch, now_us, 0, now_us, 0, now_us)
+  local layout, suspended, min_epoch, seq, asked_us, rest = unpack_struct('<dddddc24', head)
+  local resumes = resume == '1' and suspended ~= 0
+  if resumes then suspended = 0 end
+  -- A grant that is on its way may be of before.
+  if limits ~= '' then asked_us = 0 end
+  -- A fenced agent may write any number there.
+  if not (min_epoch > epoch and min_epoch < 2 ^ 53) then min_epoch = epoch end
+  call('SETRANGE', key, 0, pack('<dddddc24', layout, suspended, min_epoch, seq, asked_us, rest))
+  -- Of a slot that moves, only keys that are still here can be deleted: nothing else may fail then.
+  if resumes then call('DEL', suspension_prefix .. name, refused_prefix .. name) end
+  for at = 1, #limits, 4 do
+    local place = 64 + 16 * unpack_struct('<I', limits, at)
+    if state and #state >= place + 16 then call('SETRANGE', key, place, pack('<d', 0)) end
+  end
+end
+return redis.status_reply('OK')
