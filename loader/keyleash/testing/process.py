@@ -60,10 +60,13 @@ class RunServer(Generic[S]):
 def empty(url: str) -> None:
     """Delete all keys, scripts, functions and users of a server."""
     with contextlib.closing(redis.Redis.from_url(url, decode_responses=True)) as admin:
-        admin.flushall()
-        admin.script_flush()
-        admin.function_flush()
-        for user in admin.acl_users():
+        with admin.pipeline(transaction=False) as pipe:
+            pipe.flushall()
+            pipe.script_flush()
+            pipe.function_flush()
+            pipe.acl_users()
+            *_, users = pipe.execute()
+        for user in users:
             if user != "default":
                 admin.acl_deluser(str(user))
 
