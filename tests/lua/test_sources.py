@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,18 +31,20 @@ def header(path: Path) -> list[str]:
     return [line.removeprefix("---").strip() for line in lines[:count]]
 
 
-def included(text: str) -> set[Path]:
+@cache
+def included(text: str) -> frozenset[Path]:
     """Return the partials that *text* includes. A name that the template completes stands for all
     partials that begin with it."""
     named = re.findall(r'(?:cached_)?include "([\w/.]+)"', text)
-    return {
+    return frozenset(
         path
         for path in PARTIALS
         for name in named
         if str(path).startswith((f"{GUARD}/{name}", f"{lua_root()}/{name}"))
-    }
+    )
 
 
+@cache
 def whole_body(path: Path) -> str:
     """The script without comments, and with every partial that it reaches."""
     reached = {path}
