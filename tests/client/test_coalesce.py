@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError, DataError, TimeoutError
 
 import keyleash
 from client.conftest import BROAD
-from client.test_no_retry import FATES, Fate, Proxy
+from client.test_no_retry import FATES, Fate, Proxy, losing_the_reply
 from client.twin import AsyncTwin, count_token_calls, difference
 from keyleash import (
     BudgetExhaustedError,
@@ -602,19 +602,17 @@ def test_lost_reply_is_told_to_all_and_nothing_is_sent_again(
     leash: Leash, fate: Fate, error: type[Exception]
 ) -> None:
     """They ran, no client got a reply, and they do not run again."""
-    timeout = 0.3 if fate is Fate.HOLD else 10
     with contextlib.closing(Proxy(leash.server.port)) as proxy:
 
         async def work(agent: Any) -> None:
-            proxy.fate = fate
-            found = await outcomes(*(agent.incr("t:marked") for _ in range(10)))
+            with losing_the_reply(agent, proxy, fate):
+                found = await outcomes(*(agent.incr("t:marked") for _ in range(10)))
             assert kinds(found) == {error.__name__: 10}
             assert proxy.forwarded == 1
-            proxy.fate = Fate.PASS
             again = [agent.incr("t:marked"), agent.incr("t:marked")]
             assert await outcomes(*again) == [11, 12]
 
-        running(leash, work, port=proxy.port, retry=EAGER_ASYNC, socket_timeout=timeout)
+        running(leash, work, port=proxy.port, retry=EAGER_ASYNC, socket_timeout=60)
 
 
 def test_connection_that_the_server_closed_is_replaced(leash: Leash) -> None:

@@ -25,7 +25,7 @@ from client.alike import Awaited
 from client.conftest import BROAD
 from client.test_errors import assert_unseen
 from client.test_fidelity import differences, named, parsers
-from client.test_no_retry import FATES, Fate, Proxy
+from client.test_no_retry import FATES, Fate, Proxy, losing_the_reply
 from client.twin import Piped, Twin
 from support.fences import FencedLeash
 from support.leash import Leash, grant
@@ -203,30 +203,19 @@ def test_call_whose_reply_is_lost_ran_once(
 ) -> None:
     """Whatever the retry policy. A lost EXEC is no lost watch, after which callers repeat it."""
     eager = leash.retry_class(NoBackoff(), 3, supported_errors=TRANSPORT)
-    agent = leash.agent(
-        "one", port=proxy.port, retry=eager, socket_timeout=0.2 if fate is Fate.HOLD else 10
-    )
+    agent = leash.agent("one", port=proxy.port, retry=eager, socket_timeout=60)
     agent.pipeline().ping().execute()
 
-    def run() -> None:
-        if how == "alone":
-            agent.incr("t:marked")
-            return
-        pipe = agent.pipeline(transaction=how != "pipeline")
-        if how == "watched":
-            pipe.watch("t:other")
-            pipe.multi()
-        pipe.incr("t:marked")
-        proxy.fate = fate
-        pipe.execute()
-
-    proxy.fate = fate if how == "alone" else Fate.PASS
-    with pytest.raises(error):
-        run()
+    pipe = agent.pipeline(transaction=how != "pipeline")
+    if how == "watched":
+        pipe.watch("t:other")
+        pipe.multi()
+    pipe.incr("t:marked")
+    with losing_the_reply(pipe, proxy, fate), pytest.raises(error):
+        agent.incr("t:marked") if how == "alone" else pipe.execute()
 
     assert leash.admin.get("t:marked") == b"1"
     assert len(leash.events("one")) == 1
-    proxy.fate = Fate.PASS
     assert agent.incr("t:marked") == 2
     assert agent.get("t:other") is None
 
