@@ -16,11 +16,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     WithJsonSchema,
     WrapValidator,
     create_model,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from keyleash.commands import OperationClass
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
@@ -89,7 +91,7 @@ Commands = Annotated[list[str], Expected("a list of commands and categories")]
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 def _needed(example: str, help: str, **schema: Any) -> Any:
@@ -343,6 +345,15 @@ class Document(_Shape):
             propertyNames={"pattern": "^[a-z0-9-]{1,64}$"},
         )
     )
+
+
+def errors_of(document: object) -> list[ErrorDetails]:
+    """Return the errors of a document, without their input."""
+    try:
+        Document.model_validate(document)
+    except ValidationError as error:
+        return error.errors(include_url=False, include_context=False, include_input=False)
+    return []
 
 
 def known_fields(path: Path) -> dict[str, FieldInfo]:
