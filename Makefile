@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow servers lowest proxy compat compat-quick bench fuzz runs hostile audit format sync \
+.PHONY: demo test check unit slow model servers lowest proxy compat compat-quick bench fuzz runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -29,6 +29,10 @@ unit: $(VENV)/.dev
 # Tests that take long and rarely fail.
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m slow
+
+# All worlds of the model of leases, and many random walks: a few minutes.
+model: $(VENV)/.dev
+	$(BIN)/pytest -n auto -m '' tests/model
 
 # All tests on every redis-server and valkey-server on PATH; `make test` takes the first.
 servers: $(VENV)/.dev

@@ -1,0 +1,314 @@
+"""A model of leased budgets: the rules of shards and home, with the network as adversary.
+
+All texts ever signed may arrive at any time, any number of times, or never; so the crashes,
+retries and malice of clients are in it. A shard may fall back to any earlier state, with what was
+used since (a failover), or lose its state alone. The home may fall back too. Time passes in ticks.
+
+In every window, the units used of the history that survives are within the limit, plus what the
+home forgot when it fell back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from keyleash.store.leases import BUDGET_SHARES, grant_amount
+from model.explore import Step
+
+ASKINGS_A_TICK = 100
+"""An asking is numbered by its tick times this, and by its place among all askings."""
+NEW_LIFE = 1000
+"""The distance of the first `seq` of a state from those of the life before."""
+
+
+class Broken(Enum):
+    """A rule that is left out, to see that exploration finds it."""
+
+    SEQ = auto()
+    """Vouchers count at any seq."""
+    ASKED = auto()
+    """Vouchers count for any asking: safe, since each has a life of its own."""
+    NEW_SEQ = auto()
+    """A state begins with seq 0, so numbers of an earlier life come again."""
+    WINDOW = auto()
+    """Units of an earlier window stay when those of a new one come."""
+    LIFE = auto()
+    """Life is counted from the arrival of a voucher."""
+    SAME_WINDOW = auto()
+    """The home repeats a grant of an earlier window."""
+    REPEAT = auto()
+    """The home charges again for a seq that it granted: safe, but units are lost."""
+    REFUND = auto()
+    """Requests give back the units that are left, and vouchers confirm it."""
+
+
+class Shard(NamedTuple):
+    """The state of a shard; `used` is not part of it, but the units used in the window."""
+
+    seq: int = 0
+    asked: int = 0
+    credit: int = 0
+    until: int = 0
+    window: int = 0
+    have: int = 0
+    used: int = 0
+
+
+class Entry(NamedTuple):
+    """The newest grant to a shard, at the home."""
+
+    seq: int = -1
+    asked: int = 0
+    amount: int = 0
+    window: int = 0
+    have: int = 0
+    returned: int = 0
+
+
+class Home(NamedTuple):
+    """The state of the home."""
+
+    window: int
+    charged: int
+    entries: tuple[Entry, ...]
+
+
+class Asked(NamedTuple):
+    """A request; `returned` is part of a broken rule."""
+
+    shard: int
+    seq: int
+    asked: int
+    want: int
+    window: int
+    have: int
+    returned: int = 0
+
+
+class Granted(NamedTuple):
+    """A voucher."""
+
+    shard: int
+    seq: int
+    asked: int
+    amount: int
+    life: int
+    window: int
+    returned: int = 0
+
+
+class World(NamedTuple):
+    """The state of everything.
+
+    Attributes:
+        askings: The number of askings so far.
+        pasts: For each shard, the states that it may fall back to.
+        falls: The number of falls of shards and losses so far.
+        forgotten: The units that the home granted in this window and forgot.
+    """
+
+    now: int
+    askings: int
+    home: Home
+    shards: tuple[Shard, ...]
+    requests: frozenset[Asked]
+    vouchers: frozenset[Granted]
+    pasts: tuple[frozenset[Shard], ...]
+    home_pasts: frozenset[Home]
+    falls: int = 0
+    home_falls: int = 0
+    forgotten: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """A small cluster with one budget.
+
+    Attributes:
+        limit: The units of each window.
+        wants: The numbers of units for which a shard may ask; it takes less.
+        window: The ticks of a window.
+        falls: The most falls of shards back to earlier states, and losses of states.
+        losses: Whether a shard may lose its state.
+        lossless: Whether it is checked that no unit is lost: without falls and within a window.
+    """
+
+    limit: int = 2
+    wants: tuple[int, ...] = (1,)
+    shards: int = 2
+    ticks: int = 1
+    window: int = 100
+    askings: int = 4
+    falls: int = 0
+    home_falls: int = 0
+    losses: bool = False
+    lossless: bool = False
+    broken: Broken | None = None
+
+    def start(self) -> World:
+        none: frozenset[Shard] = frozenset()
+        home = Home(self.window, 0, (Entry(),) * self.shards)
+        shards = (Shard(),) * self.shards
+        pasts = (none,) * self.shards
+        return World(0, 0, home, shards, frozenset(), frozenset(), pasts, frozenset())
+
+    def violation(self, world: World) -> str:
+        used = sum(shard.used for shard in world.shards)
+        if used > self.limit + world.forgotten:
+            return f"{used} units of {self.limit} are used"
+        if self.lossless and world.home.charged != used + sum(
+            map(_granted, world.shards, world.home.entries)
+        ):
+            return "units are lost"
+        return ""
+
+    def steps(self, world: World) -> Iterator[tuple[Step, World]]:
+        for place in range(self.shards):
+            yield from self._shard_steps(world, place)
+        for request in world.requests:
+            home, voucher = self._grant(world.home, request, world.now)
+            if voucher and (home != world.home or voucher not in world.vouchers):
+                pasts = world.home_pasts
+                if world.home_falls < self.home_falls:
+                    pasts |= {world.home}
+                vouchers = world.vouchers | {voucher}
+                following = world._replace(home=home, vouchers=vouchers, home_pasts=pasts)
+                yield Step("grant", voucher), following
+        for voucher in world.vouchers:
+            after = self._take(world.shards[voucher.shard], voucher, world.now)
+            if after:
+                yield Step("take", voucher), self._put(world, voucher.shard, after)
+        if world.now + 1 < self.ticks:
+            yield Step("tick"), self._tick(world)
+        if world.home_falls < self.home_falls:
+            for past in world.home_pasts:
+                yield Step("home falls back", past), self._home_falls(world, past)
+
+    def _shard_steps(self, world: World, place: int) -> Iterator[tuple[Step, World]]:
+        shard = world.shards[place]
+        is_usable = shard.credit > 0 and world.now < shard.until
+        if is_usable:
+            after = shard._replace(credit=shard.credit - 1, used=shard.used + 1)
+            yield Step("use", place), self._put(world, place, after)
+        is_refund = self.broken is Broken.REFUND
+        if (not is_usable or is_refund) and world.askings < self.askings:
+            number = world.now * ASKINGS_A_TICK + world.askings + 1
+            after = shard._replace(asked=number)
+            following = self._put(world, place, after)._replace(askings=world.askings + 1)
+            returned = shard.credit if is_refund else 0
+            for want in self.wants:
+                request = Asked(place, shard.seq, number, want, shard.window, shard.have, returned)
+                requests = world.requests | {request}
+                yield Step("ask", request), following._replace(requests=requests)
+        if world.falls < self.falls:
+            falls = world.falls + 1
+            for past in world.pasts[place]:
+                following = self._put(world, place, past)
+                yield Step("fall back", (place, past)), following._replace(falls=falls)
+            if self.losses and shard.seq + shard.asked:
+                seq = 0 if self.broken is Broken.NEW_SEQ else falls * NEW_LIFE
+                following = self._put(world, place, Shard(seq, used=shard.used))
+                yield Step("lose", place), following._replace(falls=falls)
+
+    def _put(self, world: World, place: int, shard: Shard) -> World:
+        shards, pasts = list(world.shards), list(world.pasts)
+        if world.falls < self.falls:
+            pasts[place] |= {shards[place]}
+        shards[place] = shard
+        return world._replace(shards=tuple(shards), pasts=tuple(pasts))
+
+    def _grant(self, home: Home, request: Asked, now: int) -> tuple[Home, Granted | None]:
+        entry = home.entries[request.shard]
+        window = self._window(now)
+        charged = home.charged if home.window == window else 0
+        amount, have, returned = entry.amount, entry.have, entry.returned
+        if entry.window != window and self.broken is not Broken.SAME_WINDOW:
+            amount, have = 0, 0
+        is_same = request.seq == entry.seq
+        if is_same and self.broken is not Broken.REPEAT:
+            asked = max(entry.asked, request.asked)
+        elif request.seq <= entry.seq and request.asked <= entry.asked:
+            return home, None
+        else:
+            asked, returned = request.asked, 0
+            if request.seq > entry.seq:
+                if request.window == window and request.have > have:
+                    # This home forgot grants when it fell back.
+                    charged = min(self.limit, charged + request.have - have)
+                    have = request.have
+                returned = request.returned
+                charged, have = charged - returned, have - returned
+            known = sum(item.seq >= 0 for item in home.entries) + (entry.seq < 0)
+            amount = grant_amount(
+                self.limit - charged,
+                request.want,
+                self.limit,
+                shares=BUDGET_SHARES,
+                shards=known,
+                last=entry.amount,
+            )
+            if amount < 1:
+                return home, None
+            charged, have = charged + amount, have + amount
+        entries = list(home.entries)
+        entries[request.shard] = Entry(request.seq, asked, amount, window, have, returned)
+        voucher = Granted(
+            request.shard, request.seq, request.asked, amount, window - now, window, returned
+        )
+        return Home(window, charged, tuple(entries)), voucher
+
+    def _take(self, shard: Shard, voucher: Granted, now: int) -> Shard | None:
+        if self.broken is not Broken.SEQ and voucher.seq != shard.seq:
+            return None
+        if self.broken not in {Broken.SEQ, Broken.ASKED} and voucher.asked != shard.asked:
+            return None
+        credit, have = shard.credit - voucher.returned, shard.have - voucher.returned
+        if voucher.window != shard.window and self.broken is not Broken.WINDOW:
+            credit, have = 0, 0
+        start = now if self.broken is Broken.LIFE else voucher.asked // ASKINGS_A_TICK
+        return Shard(
+            seq=shard.seq + 1,
+            asked=0,
+            credit=credit + voucher.amount,
+            until=start + voucher.life,
+            window=voucher.window,
+            have=have + voucher.amount,
+            used=shard.used,
+        )
+
+    def _window(self, now: int) -> int:
+        return now - now % self.window + self.window
+
+    def _tick(self, world: World) -> World:
+        now = world.now + 1
+        if now % self.window:
+            return world._replace(now=now)
+        pasts = tuple(frozenset(map(_in_new_window, past)) for past in world.pasts)
+        shards = tuple(map(_in_new_window, world.shards))
+        return world._replace(now=now, shards=shards, pasts=pasts, forgotten=0)
+
+    def _home_falls(self, world: World, past: Home) -> World:
+        window = self._window(world.now)
+        forgotten = sum(
+            max(0, _have(now, window) - _have(before, window))
+            for now, before in zip(world.home.entries, past.entries, strict=True)
+        )
+        return world._replace(
+            home=past, home_falls=world.home_falls + 1, forgotten=world.forgotten + forgotten
+        )
+
+
+def _granted(shard: Shard, entry: Entry) -> int:
+    """Return the units that a shard has or that wait for it."""
+    return shard.credit + (entry.amount if entry.seq == shard.seq else 0)
+
+
+def _in_new_window(shard: Shard) -> Shard:
+    return shard._replace(used=0)
+
+
+def _have(entry: Entry, window: int) -> int:
+    return entry.have if entry.window == window else 0
