@@ -12,10 +12,10 @@ from redis.crc import key_slot
 import keyleash
 from keyleash.results import Change
 from keyleash.store.keyspace import HOME_TAG, Keyspace
-from keyleash.store.leases import DEFAULT_LEASE_US, ShardState, unpack_shard
-from keyleash.store.placement import control_tag
-from support.clusters import ClusterNode, RealCluster
+from keyleash.store.leases import DEFAULT_LEASE_US
+from support.clusters import RealCluster
 from support.errors import raises_code
+from support.leases import HOME, read_epoch, read_shard, write_lease
 
 POLICY = """
 version: 1
@@ -30,7 +30,6 @@ identities:
     grants: [{allow: [read], keys: ["jobs:{id}"]}]
 """
 WIDER = POLICY.replace("allow: [read]", "allow: [read, write]")
-HOME = Keyspace().at_home()
 
 
 @pytest.fixture
@@ -39,35 +38,6 @@ def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
     with keyleash.Operator.from_url(cluster.url, actor="test") as op:
         op.load(keyleash.Policy(POLICY))
         yield op
-
-
-def tag_of(node: ClusterNode) -> str:
-    """The tag of a node's shard."""
-    tag = control_tag([(slot, slot) for slot in sorted(node.slots)])
-    assert tag is not None
-    return tag
-
-
-def lease(cluster: RealCluster, *nodes: ClusterNode, identity: str = "agent") -> list[str]:
-    """Write the entry of a lease for the shard of each node, as the home does."""
-    tags = [tag_of(node) for node in nodes or cluster.primaries]
-    for tag in tags:
-        entry = struct.pack("<3d", 1, 1, 1)
-        cluster.owner(HOME.policy).admin.hset(HOME.leases(identity), tag, entry)
-    return tags
-
-
-def shard(cluster: RealCluster, tag: str, identity: str = "agent") -> ShardState:
-    """The state of an identity at the shard with a tag."""
-    key = Keyspace().at_shard(tag).state(identity)
-    packed = cluster.owner(key).admin.get(key)
-    assert isinstance(packed, bytes)
-    return unpack_shard(packed)
-
-
-def epoch(cluster: RealCluster, identity: str = "agent") -> int:
-    held = cluster.owner(HOME.policy).admin.hget(HOME.leases(identity), "epoch")
-    return int(held or 0)
 
 
 def test_operator_of_any_node_works_at_the_home(replicated_cluster: RealCluster) -> None:
@@ -144,8 +114,8 @@ def test_change_expires_leases_at_every_shard(
 ) -> None:
     """From then on each shard asks the home; it also does if it had no state yet."""
     op.tokens.issue("agent")
-    tags = lease(cluster)
-    before = epoch(cluster)
+    tags = write_lease(cluster)
+    before = read_epoch(cluster)
     result: Change
     match change:
         case "freeze":
@@ -159,10 +129,10 @@ def test_change_expires_leases_at_every_shard(
         case "reset":
             result = op.limits.reset("agent", reason="x")
 
-    assert epoch(cluster) == before + 1
+    assert read_epoch(cluster) == before + 1
     for tag in tags:
-        state = shard(cluster, tag)
-        assert state.min_epoch == epoch(cluster)
+        state = read_shard(cluster, tag)
+        assert state.min_epoch == read_epoch(cluster)
         assert state.seq == state.born_us > 0
     assert [str(node) for node in result.nodes or ()] == ["effective now"] * len(tags)
     assert result.latest_us is None
@@ -172,20 +142,20 @@ def test_expiry_keeps_credit_and_reset_drops_it(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:
     """Credit was charged at the home; a reset of one limit clears what was charged to it."""
-    (tag,) = lease(cluster, cluster.primaries[0])
+    (tag,) = write_lease(cluster, cluster.primaries[0])
     key = Keyspace().at_shard(tag).state("agent")
     head, credits_, windows = (5, 0, 0, 7, 99, 3, 20, 9), (4, 50, 6, 60), (8, 4, 0, 0)
     node = cluster.owner(key)
     node.admin.set(key, struct.pack("<16d", *head, *credits_, *windows))
 
     op.freeze("agent", reason="x")
-    state = shard(cluster, tag)
+    state = read_shard(cluster, tag)
     assert (state.seq, state.asked_us, state.born_us, state.sequence) == (7, 99, 3, 20)
     assert [limit.credit for limit in state.limits] == [4, 6]
 
     names = [slot.name for slot in op.status().identities[0].limits]
     op.limits.reset("agent", names[1], reason="x")
-    state = shard(cluster, tag)
+    state = read_shard(cluster, tag)
     assert [limit.credit for limit in state.limits] == [4, 0]
     assert [limit.have for limit in state.limits] == [4, 0]
     assert state.asked_us == 0
@@ -195,7 +165,7 @@ def test_thaw_ends_suspensions_by_circuit_breakers_of_shards(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:
     """A breaker suspends at its own node; a person resumes the identity everywhere."""
-    (tag,) = lease(cluster, cluster.primaries[1])
+    (tag,) = write_lease(cluster, cluster.primaries[1])
     names = Keyspace().at_shard(tag)
     node = cluster.owner(names.state("agent"))
     node.admin.set(names.state("agent"), struct.pack("<8d", 0, 1, 0, 7, 0, 3, 0, 9))
@@ -203,7 +173,7 @@ def test_thaw_ends_suspensions_by_circuit_breakers_of_shards(
 
     op.thaw("agent")
 
-    assert shard(cluster, tag).suspended == 0
+    assert read_shard(cluster, tag).suspended == 0
     assert not node.admin.exists(names.suspension("agent"))
 
 
@@ -211,40 +181,40 @@ def test_repeated_revocation_expires_again(cluster: RealCluster, op: keyleash.Op
     """The first one may not have reached a node; only another attempt can show that it did."""
     issued = op.tokens.issue("agent")
     op.tokens.revoke(token_id=issued.id)
-    (tag,) = lease(cluster, cluster.primaries[2])
+    (tag,) = write_lease(cluster, cluster.primaries[2])
 
     again = op.tokens.revoke(token_id=issued.id)
 
     assert again.tokens == ()
     assert [node.is_reached for node in again.nodes or ()] == [True]
-    assert shard(cluster, tag).min_epoch == epoch(cluster)
+    assert read_shard(cluster, tag).min_epoch == read_epoch(cluster)
 
 
 def test_repeated_load_expires_again(cluster: RealCluster, op: keyleash.Operator) -> None:
     """As a repeated revocation does."""
-    before = epoch(cluster)
+    before = read_epoch(cluster)
     assert not op.load(keyleash.Policy(POLICY)).changed
-    assert epoch(cluster) == before + 1
+    assert read_epoch(cluster) == before + 1
 
 
 def test_identities_that_are_not_concerned_keep_their_leases(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:
     """A revocation costs only its own identity two round trips."""
-    lease(cluster, identity="other")
-    before = epoch(cluster, "other")
+    write_lease(cluster, identity="other")
+    before = read_epoch(cluster, "other")
 
     result = op.tokens.revoke(identity="agent")
 
     assert result.nodes == ()
-    assert epoch(cluster, "other") == before
+    assert read_epoch(cluster, "other") == before
 
 
 def test_node_out_of_reach_is_named_with_the_end_of_its_leases(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:
     """It continues with its leases, and stops by its own clock."""
-    lease(cluster)
+    write_lease(cluster)
     home = cluster.owner(HOME.policy)
     frozen = cluster.other(home)
     frozen.halt()
@@ -303,7 +273,7 @@ def test_leases_are_expired_while_a_control_slot_moves(
     """A shard whose state is still at the source is reached; one that has moved is after that."""
     source = cluster.other(cluster.owner(HOME.policy))
     target = cluster.other(source)
-    (tag,) = lease(cluster, source)
+    (tag,) = write_lease(cluster, source)
     op.freeze("agent", reason="x")
     key = Keyspace().at_shard(tag).state("agent")
     with cluster.moving(key_slot(tag.encode()), target) as move:
@@ -311,7 +281,7 @@ def test_leases_are_expired_while_a_control_slot_moves(
         move.move(key)
         assert [effect.is_reached for effect in op.thaw("agent").nodes or ()] == [False]
     assert op.thaw("agent").not_reached == ()
-    assert shard(cluster, tag).min_epoch == epoch(cluster)
+    assert read_shard(cluster, tag).min_epoch == read_epoch(cluster)
 
 
 def test_failed_over_shard_is_expired_at_its_new_primary(
@@ -322,7 +292,7 @@ def test_failed_over_shard_is_expired_at_its_new_primary(
     with keyleash.Operator.from_url(cluster.url) as op:
         op.load(keyleash.Policy(POLICY))
         victim = cluster.other(cluster.owner(HOME.policy))
-        (tag,) = lease(cluster, victim)
+        (tag,) = write_lease(cluster, victim)
         cluster.owner(HOME.policy).settle()
         victim.kill()
         cluster.wait_until_served()
@@ -330,12 +300,12 @@ def test_failed_over_shard_is_expired_at_its_new_primary(
         result = op.freeze("agent", reason="x")
 
     assert result.not_reached == ()
-    assert shard(cluster, tag).min_epoch == epoch(cluster)
+    assert read_shard(cluster, tag).min_epoch == read_epoch(cluster)
 
 
 def test_revocation_is_quick(cluster: RealCluster, op: keyleash.Operator) -> None:
     """One call for each shard, all at the same time."""
-    lease(cluster)
+    write_lease(cluster)
     op.tokens.issue("agent")
     op.tokens.revoke(identity="agent")
     calls = [node.admin.info("commandstats") for node in cluster.primaries]

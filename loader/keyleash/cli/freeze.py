@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
     IDENTITY,
     as_duration,
@@ -43,6 +44,7 @@ SECOND = timedelta(seconds=1)
 @click.option(
     "--reason", required=True, help="Reason, included in every denial; must not hold a secret."
 )
+@wait_option
 @yes_option
 @json_option
 @pass_settings
@@ -51,8 +53,9 @@ def freeze_(
     identities: tuple[str, ...],
     duration: timedelta | None,
     reason: str,
+    wait: bool,
     yes: bool,
-) -> None:
+) -> int:
     """Suspend identities: every call is denied, starting with the next one.
 
     Without a name, suspends every identity after confirmation. The change is atomic: if a name
@@ -65,14 +68,16 @@ def freeze_(
     with settings.changing("look at `keyleash status`"):
         result = settings.operator.freeze(*identities, reason=reason, duration=duration)
     _show(settings, result, _frozen_status)
+    return show_nodes(settings, result, wait=wait)
 
 
 @click.command("thaw", epilog=example("keyleash thaw agent-runner"))
 @click.argument("identities", nargs=-1, metavar="[IDENTITY]...", type=IDENTITY)
+@wait_option
 @yes_option
 @json_option
 @pass_settings
-def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
+def thaw_(settings: Settings, identities: tuple[str, ...], wait: bool, yes: bool) -> int:
     """Resume suspended identities.
 
     Without a name, resumes every identity after confirmation. Also ends the suspension by a
@@ -83,6 +88,7 @@ def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
     with settings.changing("look at `keyleash status`"):
         result = settings.operator.thaw(*identities)
     _show(settings, result, _thawed_status)
+    return show_nodes(settings, result, wait=wait)
 
 
 def _confirm_all(

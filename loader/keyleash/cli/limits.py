@@ -6,9 +6,11 @@ import click
 from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
+from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import IDENTITY, Group, example, json_option
 from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
+from keyleash.operator import LimitReset
 from keyleash.policy import Counter
 from keyleash.text import counted, iso_time
 
@@ -46,9 +48,10 @@ def limits() -> None:
 @click.option(
     "--reason", required=True, help="Reason, recorded in the audit log; must not hold a secret."
 )
+@wait_option
 @json_option
 @pass_settings
-def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> None:
+def reset(settings: Settings, identity: str, limit: str | None, reason: str, wait: bool) -> int:
     """Reset the counters of IDENTITY; its next call counts from 0.
 
     Use it for a corrupt counter, or one that denies calls because the server's clock was ahead. A
@@ -59,7 +62,12 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> 
         done = settings.operator.limits.reset(identity, limit, reason=reason)
     if settings.json:
         print_json(done)
-        return
+    else:
+        _show_reset(done)
+    return show_nodes(settings, done, wait=wait)
+
+
+def _show_reset(done: LimitReset) -> None:
     click.echo(f"`{done.identity}` reset: {', '.join(done.limits)}")
     if done.counters:
         print_note(f"{counted(done.counters, 'counter')} per token or captured segment deleted")

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from keyleash.api import Policy
 from keyleash.cli.failures import warn
-from keyleash.cli.nodes import node_option, note_unlisted_replicas
+from keyleash.cli.nodes import node_option, note_unlisted_replicas, show_nodes, wait_option
 from keyleash.cli.options import (
     FILE,
     allow_eviction_option,
@@ -36,6 +36,7 @@ from keyleash.store.wire import Transport
 from keyleash.text import counted
 
 if TYPE_CHECKING:
+    from keyleash.operator import LoadResult
     from keyleash.operator.load.consent import LoadPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,11 +50,12 @@ def _load(
     allow_widening: bool,
     allow_removal: bool,
     full: bool,
+    wait: bool,
     yes: bool,
     **allowed: bool,
-) -> None:
+) -> int:
     """
-    Activate a policy after consent to its plan.
+    Activate a policy after consent to its plan; return the exit code.
 
     Args:
         make_plan: Returns the plan, given *allowed* and a progress callback.
@@ -88,7 +90,14 @@ def _load(
         raise
     if settings.json:
         print_json({"server": settings.shown_url, **result.to_dict()})
-        return
+    else:
+        _show_result(result)
+        if result.changed and result.fenced:
+            note_unlisted_replicas(summary.replicas, len(nodes))
+    return show_nodes(settings, result, wait=wait)
+
+
+def _show_result(result: LoadResult) -> None:
     if not result.changed:
         click.echo(f"already active as generation {result.generation}; nothing changed")
         return
@@ -100,7 +109,6 @@ def _load(
         if without:
             names = ", ".join(without)
             print_note(f"note: without an ACL user: {names}; see `keyleash fence plan`")
-        note_unlisted_replicas(summary.replicas, len(nodes))
 
 
 def _question(plan: LoadPlan) -> str:
@@ -134,6 +142,7 @@ def _load_options(function: F) -> F:
         allow_widening_option,
         allow_removal_option,
         full_option,
+        wait_option,
         yes_option,
         json_option,
     )
@@ -147,7 +156,7 @@ def _load_options(function: F) -> F:
 @transport_option
 @_load_options
 @pass_settings
-def load(settings: Settings, /, file: str, transport: str, **options: Any) -> None:
+def load(settings: Settings, /, file: str, transport: str, **options: Any) -> int:
     """Activate a policy file atomically.
 
     Shows the server and the plan, as `keyleash plan` does, and asks for confirmation. Counters of
@@ -168,7 +177,7 @@ def load(settings: Settings, /, file: str, transport: str, **options: Any) -> No
     """
     name, text = read_text(file)
     policy = Policy(text, file=name)
-    _load(
+    return _load(
         settings,
         partial(settings.operator.plan, policy, transport=Transport(transport)),
         **options,
@@ -179,7 +188,7 @@ def load(settings: Settings, /, file: str, transport: str, **options: Any) -> No
 @click.option("--to", metavar="DIGEST", help="The policy, by the first digits of its digest.")
 @_load_options
 @pass_settings
-def rollback(settings: Settings, /, to: str | None, **options: Any) -> None:
+def rollback(settings: Settings, /, to: str | None, **options: Any) -> int:
     """Activate an earlier policy again.
 
     Without --to this is the previously active policy, so a second rollback reverts the first.
@@ -187,4 +196,4 @@ def rollback(settings: Settings, /, to: str | None, **options: Any) -> None:
     of its own, shows the plan, asks for the same consent, and preserves counters, tokens and
     suspensions.
     """
-    _load(settings, partial(settings.operator.plan_rollback, to), **options)
+    return _load(settings, partial(settings.operator.plan_rollback, to), **options)

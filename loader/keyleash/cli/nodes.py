@@ -1,17 +1,21 @@
-"""Options of further servers of a deployment."""
+"""Further servers of a deployment, and the nodes of a cluster."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
 from keyleash.errors import UsageError
+from keyleash.results import Change
 from keyleash.store.connect import has_password
-from keyleash.text import counted
+from keyleash.store.failures import FAILED
+from keyleash.text import clock_time, counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,3 +61,35 @@ def note_unlisted_replicas(replicas: int, named: int) -> None:
             " of others are unchanged, and after a failover their agents are denied;"
             " run `keyleash fence apply` with a --node for each"
         )
+
+
+wait_option = click.option(
+    "--wait",
+    is_flag=True,
+    help="On a cluster, wait until the change is effective at nodes that are out of reach.",
+)
+
+
+def show_nodes(settings: Settings, change: Change, *, wait: bool) -> int:
+    """Print when a change is effective at each node of a cluster, and wait for it if requested.
+
+    Returns:
+        The exit code: `FAILED` if a node was not reached, unless *wait*.
+    """
+    if not settings.json:
+        for node in change.nodes or ():
+            print_note(f"node {node.node}: {node}")
+    if not change.not_reached:
+        return 0
+    latest_ms = (change.latest_us or 0) // 1000
+    if wait:
+        left_s = latest_ms / 1000 - settings.operator.now().timestamp()
+        if left_s > 0:
+            print_note(f"waiting until {clock_time(latest_ms)}")
+            time.sleep(left_s)
+        return 0
+    if not settings.json:
+        count = counted(len(change.not_reached), "node")
+        print_note(f"error: {count} not reached")
+        print_note("help: run it again when all nodes answer; `--wait` waits until it is effective")
+    return FAILED

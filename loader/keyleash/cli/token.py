@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keyleash.cli.failures import FAILED
+from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
     IDENTITY,
     Group,
@@ -29,7 +30,7 @@ from keyleash.policy.problems import listing
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
-    from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, TokenInfo
+    from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, Rotation, TokenInfo
 
 ttl_option = click.option(
     "--ttl",
@@ -154,7 +155,8 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
     "--wait",
     metavar="DURATION",
     callback=as_duration,
-    help="Wait for this time, then print the number of calls denied meanwhile.",
+    help="Wait for this time, then print the number of calls denied meanwhile. On a cluster, wait"
+    " at least until the revocation is effective at nodes that are out of reach.",
 )
 @yes_option
 @json_option
@@ -196,8 +198,8 @@ def revoke(
         count = counted(len(done.unreadable), "token")
         print_note(f"error: {count} of {listing(names)} not revoked: the record is corrupt")
         print_note(f"help: suspend the identity: `keyleash freeze {' '.join(names)} --reason TEXT`")
-        return FAILED
-    return 0
+    code = show_nodes(settings, done, wait=wait is not None)
+    return FAILED if done.unreadable else code
 
 
 def _report(settings: Settings, done: Revocation, wait: timedelta | None) -> None:
@@ -252,11 +254,17 @@ def _grace(
 )
 @ttl_option
 @click.option("--note", help="As for `token issue`.  [default: that of the token ID]")
+@wait_option
 @json_option
 @pass_settings
 def rotate(
-    settings: Settings, which: str, grace: timedelta, ttl: timedelta | None, note: str | None
-) -> None:
+    settings: Settings,
+    which: str,
+    grace: timedelta,
+    ttl: timedelta | None,
+    note: str | None,
+    wait: bool,
+) -> int:
     """Replace every live token of IDENTITY, or the token ID, by a new one.
 
     Prints the new token once, as `token issue` does. Replaced tokens expire after the grace, or at
@@ -272,8 +280,12 @@ def rotate(
         click.echo(done.issued.token)
     now_ms = settings.now_ms()
     _note_issued(settings, done.issued, now_ms)
-    if settings.json:
-        return
+    if not settings.json:
+        _show_replaced(done, now_ms)
+    return show_nodes(settings, done, wait=wait)
+
+
+def _show_replaced(done: Rotation, now_ms: int) -> None:
     for item in done.replaced:
         # Without grace this time is past.
         left = round((item.expires_ms - now_ms) / 1000)

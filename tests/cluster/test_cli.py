@@ -1,0 +1,106 @@
+"""The command line on clusters: the effect at each node, its exit code, and waiting for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import keyleash
+from keyleash.store.keyspace import Keyspace
+from support.clusters import RealCluster
+from support.command_line import Cli
+from support.leases import write_lease
+
+POLICY = """
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["jobs:{id}"]}]
+    budget: {requests: 1000/day}
+"""
+CHANGES = {
+    "freeze": ("freeze", "agent", "--reason", "x"),
+    "thaw": ("thaw", "agent"),
+    "revoke": ("token", "revoke", "--identity", "agent"),
+    "rotate": ("token", "rotate", "agent"),
+    "reset": ("limits", "reset", "agent", "--reason", "x"),
+}
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    file = tmp_path / "agents.yaml"
+    file.write_text(POLICY)
+    return file
+
+
+@pytest.fixture
+def loaded(embedded_cluster: RealCluster, policy: Path) -> RealCluster:
+    """A cluster with the policy, a token, and a lease at the shard of each node."""
+    with keyleash.Operator.from_url(embedded_cluster.url) as op:
+        op.load(keyleash.Policy.from_file(policy))
+        op.tokens.issue("agent")
+    write_lease(embedded_cluster)
+    return embedded_cluster
+
+
+@pytest.mark.parametrize("words", CHANGES.values(), ids=CHANGES)
+def test_change_reports_the_effect_at_each_node(
+    loaded: RealCluster, words: tuple[str, ...]
+) -> None:
+    """In text on standard error, and in the document of `--json`."""
+    shown = Cli(loaded.url).run(*words)
+    assert shown.exit_code == 0, shown.stderr
+    for node in loaded.primaries:
+        assert f"node 127.0.0.1:{node.port}: effective now" in shown.stderr
+
+    document = Cli(loaded.url).json(*words)
+    assert {item["node"] for item in document["nodes"]} == {
+        f"127.0.0.1:{node.port}" for node in loaded.primaries
+    }
+    assert all(item["reached"] for item in document["nodes"])
+
+
+@pytest.mark.parametrize("words", CHANGES.values(), ids=CHANGES)
+def test_change_fails_if_a_node_is_out_of_reach(
+    loaded: RealCluster, words: tuple[str, ...]
+) -> None:
+    """A script that revokes a token must notice; what happens at which node is printed."""
+    victim = loaded.other(loaded.owner(Keyspace().at_home().policy))
+    victim.kill()
+
+    shown = Cli(loaded.url).run(*words)
+
+    assert shown.exit_code == 1
+    assert f"node 127.0.0.1:{victim.port}: effective at the latest at " in shown.stderr
+    assert "error: 1 node not reached" in shown.stderr
+
+
+def test_wait_waits_until_the_change_is_effective(
+    loaded: RealCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the exit code is 0: the leases of that node have ended."""
+    slept: list[float] = []
+    monkeypatch.setattr("keyleash.cli.nodes.time.sleep", slept.append)
+    loaded.other(loaded.owner(Keyspace().at_home().policy)).kill()
+
+    shown = Cli(loaded.url).run("freeze", "agent", "--reason", "x", "--wait")
+
+    assert shown.exit_code == 0, shown.stderr
+    assert "waiting until" in shown.stderr
+    assert 0 < max(slept) <= 10
+
+
+def test_load_reports_all_nodes(embedded_cluster: RealCluster, policy: Path) -> None:
+    """Each has the scripts, whether it has leases or not."""
+    document = Cli(embedded_cluster.url).json("load", str(policy), "--yes")
+
+    assert len(document["nodes"]) == len(embedded_cluster.nodes)
+    assert document["nodes"][0] == {
+        "node": f"127.0.0.1:{embedded_cluster.nodes[0].port}",
+        "reached": True,
+        "effective_at_latest": None,
+        "reason": "",
+    }
