@@ -11,6 +11,7 @@
 ---           case, its arguments; or for a run of commands with the same name and number of
 ---           arguments, whose only key is the first one: `<number of arguments>*<commands>`, the
 ---           name, the place of the first key in KEYS, and the other arguments of all
+---           on a cluster at the end two more: the tag of the shard, and a voucher or ""
 ---
 --- Replies   an array of the commands' own replies, or denials | LEASH <CODE> key=value …
 ---           For a run an array of its replies; if these are equal and no arrays, one of them.
@@ -21,6 +22,9 @@
 local known, known_count
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
+--% if cluster
+--% include "lease/shard_locals.lua"
+--% endif
 local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
 local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
@@ -29,16 +33,28 @@ local suspends
 --% endif
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
+--% if cluster
+--% include "authenticate_shard.lua"
+--% else
 --% include "authenticate.lua"
+--% endif
   if code then break end
   if mode ~= 'each' and mode ~= 'all' then
+--% if not cluster
     if mode == 'whoami' then
 --% include "reply/describe_token.lua"
     end
+--% endif
     code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
     break
   end
 --% include "authorize/batch_locals.lua"
+--% if cluster
+  local postponed = {}
+  is_partial = mode == 'each'
+  -- Without a lease of the token no command is looked at.
+  if lacks then stop = #argv end
+--% endif
   while argv[stop + 1] do
 --% include "authorize/next_item.lua"
     repeat
@@ -58,13 +74,32 @@ repeat
     until true
     if code then
       if mode == 'all' then item = n break end
+--% if cluster
+      -- Recorded when it is known that no lease is needed, since the call then comes again.
+      replies[n], unheard[n], postponed[#postponed + 1] = true, true, { n, code, detail, value, amount, at_us, command, key }
+--% else
 --% include "reply/deny.lua"
       replies[n], unheard[n] = { err = line }, true
+--% endif
       code, detail, value, amount, reason = nil, nil, nil, nil, nil
     end
   end
+--% if cluster
+  if lacks and not code then
+--% include "lease/ask.lua"
+  end
+--% endif
   if mode == 'all' and not code and (keys[count + 1] or passed_over > 0) then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
   if code then break end
+--% if cluster
+  for i = 1, #postponed do
+    local of
+    of, code, detail, value, amount, at_us, command, key = unpack(postponed[i], 1, 8)
+--% include "reply/deny.lua"
+    replies[of] = { err = line }
+    code, detail, value, amount, reason = nil, nil, nil, nil, nil
+  end
+--% endif
 
 --% include "record_batch.lua"
 --% include "reply_batch.lua"

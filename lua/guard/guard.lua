@@ -7,19 +7,29 @@
 --- ARGV[3]   command      string  in upper case
 --- ARGV[4…]  its arguments
 ---
+---           on a cluster two more: the tag of the shard, and a voucher or ""
+---
 --- Replies   the command's own reply | LEASH <CODE> key=value …
+---           on a cluster also LEASH LEASE_NEEDED request=<for the home>: nothing ran
 ---
 --- It ends in a denial: the only way to the command is the early return in the middle. README.md
 --- describes the phases and the locals that they share.
 local known, known_count
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
+--% if cluster
+--% include "lease/shard_locals.lua"
+--% endif
 local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
 local stop = #argv
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
+--% if cluster
+--% include "authenticate_shard.lua"
+--% else
 --% include "authenticate.lua"
+--% endif
   if code then break end
   -- unpack fails past 7,999 values, and by then the limits are counted.
   if stop > {{ max_arguments + 2 }} then
@@ -32,10 +42,18 @@ repeat
 --% endif
 --% include "authorize/command_locals.lua"
   repeat
+--% if cluster
+    if lacks then break end
+--% endif
 --% include "authorize.lua"
 --% include "limit.lua"
   until true
   if code then break end
+--% if cluster
+  if lacks then
+--% include "lease/ask.lua"
+  end
+--% endif
 
 --% include "record.lua"
 --% include "reply.lua"

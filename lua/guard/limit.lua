@@ -13,7 +13,7 @@ if code then break end
 if COUNTS_CALL then
 --% endfilter
 --% with ring = names.state if limit.slot.kind == "ring" else none
---% cached_include "limit/check_limit.lua" with limit, ring, subject_ring_offset, batch, taken, running
+--% cached_include "limit/check_limit.lua" with limit, ring, subject_ring_offset, batch, taken, running, cluster
 --% endwith
   if code then break end
 end

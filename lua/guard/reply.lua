@@ -10,6 +10,9 @@ local reply = tried
 --% else
 local reply
 --% endif
+--% if between
+call('ECHO', '')
+--% endif
 if reply then
   -- It ran already, to learn whether it would block.
 elseif stop == name_at + 2 then

@@ -1,6 +1,9 @@
 -- reply_batch: run the allowed commands of a batch and collect their replies.
 -- in:  n, replies, mends, names, runs, grouped, unheard, event, asks
 -- out: replies, stop, ran, changed, failed, seen, listed
+--% if between
+call('ECHO', '')
+--% endif
 local failed
 local seen, listed = 0, 0
 local run = redis.pcall

@@ -6,8 +6,10 @@
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes
 --- ARGV[3]   script       string  SHA-1 of the script; with `ro` behind it, its writes are errors
 --- ARGV[4…]  its arguments
+---           on a cluster two more: the tag of the shard, and a voucher or ""
 ---
 --- Replies   the script's own reply | LEASH <CODE> key=value …
+---           on a cluster also LEASH LEASE_NEEDED request=<for the home>: nothing ran
 ---
 --- Limits count the call once, as a call of every class that its commands may have. One event lists
 --- the commands that change something. A denied command is an error in the script.
@@ -27,6 +29,9 @@ local function approved(__d, redis, KEYS, ARGV, string, table, math, bit, cjson,
 end
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
+--% if cluster
+--% include "lease/shard_locals.lua"
+--% endif
 local token, correlation, digest = argv[1] or '', argv[2] or '', argv[3] or ''
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
 local command, only_reads = 'EVALSHA'
@@ -36,14 +41,28 @@ local suspends
 --% endif
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
+--% if cluster
+--% include "authenticate_shard.lua"
+--% else
 --% include "authenticate.lua"
+--% endif
   if code then break end
+--% if cluster
+  if lacks then
+--% include "lease/ask.lua"
+  end
+--% endif
 --% include "script/check_script.lua"
   if code then break end
   repeat
 --% include "limit.lua"
   until true
   if code then break end
+--% if cluster
+  if lacks then
+--% include "lease/ask.lua"
+  end
+--% endif
 
   recorded = false
 --% include "limit/commit_limits.lua"

@@ -25,6 +25,8 @@ from support.footprint import Footprint, Footprints
 from support.golden import GOLDEN, assert_golden
 from support.leash import NAMES, Leash, grant, policy
 
+OF_CLUSTERS = {ReplyCode.LEASE_NEEDED, ReplyCode.LEASE_REFUSED}
+
 RETAIN = 100
 PATTERNS = 200
 STAMP_DIGITS = len(str(2**48))
@@ -127,7 +129,7 @@ def test_call_runs_the_commands_that_are_recorded(leash: Leash) -> None:
     ]
     refused = list(refusals(server, stale_digest))
 
-    assert {footprint.outcome for _, footprint in refused} == set(ReplyCode)
+    assert {footprint.outcome for _, footprint in refused} == set(ReplyCode) - OF_CLUSTERS
     assert_golden(GOLDEN / "footprint" / "calls.txt", table([*cases, *refused]))
 
 

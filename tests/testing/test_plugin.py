@@ -551,16 +551,15 @@ def test_server_ends_with_the_run(project: pytest.Pytester) -> None:
     assert not is_served((project.path / "url").read_text())
 
 
-@pytest.mark.parametrize("leash", ["leash_server", "leash_cluster"])
-def test_server_ends_with_a_run_that_is_killed(project: pytest.Pytester, leash: str) -> None:
+def test_server_ends_with_a_run_that_is_killed(project: pytest.Pytester) -> None:
     """A cancelled build or pytest-timeout leaves no time to clean up."""
     project.makepyfile(
-        f"""
+        """
         import os, pathlib, signal
 
-        def test({leash}):
-            pathlib.Path("url").write_text({leash}.url)
-            {leash}.admin.ping()
+        def test(leash_server):
+            pathlib.Path("url").write_text(leash_server.url)
+            leash_server.admin.ping()
             os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -571,26 +570,6 @@ def test_server_ends_with_a_run_that_is_killed(project: pytest.Pytester, leash: 
     while is_served(url):
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
-
-
-def test_cluster_is_emptied_and_repaired_between_tests(project: pytest.Pytester) -> None:
-    """Each node of it; one that a test ended is there again for the next."""
-    result = run_tests(
-        project,
-        """
-        @pytest.mark.parametrize("turn", [1, 2, 3])
-        def test_turn(leash, turn):
-            keys = [f"key:{number}" for number in range(10)]
-            assert leash.admin.mget_nonatomic(*keys) == [None] * 10
-            leash.admin.mset_nonatomic(dict.fromkeys(keys, "value"))
-            if turn == 2:
-                with redis.Redis.from_url(leash.url) as node:
-                    node.shutdown(nosave=True)
-        """,
-        leash="leash_cluster",
-    )
-
-    result.assert_outcomes(passed=3)
 
 
 def test_each_worker_of_xdist_has_a_server_of_its_own(project: pytest.Pytester) -> None:

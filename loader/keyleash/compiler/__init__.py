@@ -10,7 +10,7 @@ from typing import Any
 from keyleash.commands import CommandTable
 from keyleash.compiler.approved import called_commands, plan_scripts
 from keyleash.compiler.emit import emit
-from keyleash.compiler.ir import Guard
+from keyleash.compiler.ir import Guard, Shards
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import Identity, Policy
 from keyleash.policy.canonical import identity_digest
@@ -19,7 +19,7 @@ from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.state import Layout
 from keyleash.text import json_object
 
-__all__ = ["CompiledGuard", "compile_guard", "compile_policy"]
+__all__ = ["CompiledGuard", "Shards", "compile_guard", "compile_policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class CompiledGuard(Result):
         batch_digest: Its SHA-1.
         approved_script: Lua text that runs the approved scripts; empty if there are none.
         approved_digest: Its SHA-1; empty if there are none.
+        lease_script: Lua text for the home of a cluster; empty on one server.
+        lease_digest: Its SHA-1; empty on one server.
         stamp: The number that the identity's state must carry for this guard to use it.
         layout: The layout of that state.
         policy_digest: SHA-256 of the identity's own rules; events carry its beginning.
@@ -47,6 +49,8 @@ class CompiledGuard(Result):
     batch_digest: str
     approved_script: str
     approved_digest: str
+    lease_script: str
+    lease_digest: str
     stamp: int
     layout: Layout
     policy_digest: str
@@ -58,6 +62,8 @@ class CompiledGuard(Result):
         scripts = {self.digest: self.script, self.batch_digest: self.batch_script}
         if self.approved_digest:
             scripts[self.approved_digest] = self.approved_script
+        if self.lease_digest:
+            scripts[self.lease_digest] = self.lease_script
         return scripts
 
     @property
@@ -80,6 +86,7 @@ def compile_policy(
     *,
     keyspace: Keyspace | None = None,
     year: int | None = None,
+    shards: Shards | None = None,
     report: Progress | None = None,
 ) -> tuple[CompiledGuard, ...]:
     """Compile one guard per identity, in the order of the policy.
@@ -89,25 +96,32 @@ def compile_policy(
         table: The commands to compile against.
         keyspace: Where the control keys are; the public prefix if None.
         year: Year from whose start calendar windows are compiled in; this year (UTC) if None.
+        shards: What the guards of a cluster need; None for one server.
         report: Called after each guard.
     """
     chosen = year if year is not None else datetime.now(UTC).year
     guards: list[CompiledGuard] = []
     for identity in policy.identities:
-        guards.append(compile_guard(identity, table, keyspace=keyspace or Keyspace(), year=chosen))
+        keys = keyspace or Keyspace()
+        guards.append(compile_guard(identity, table, keyspace=keys, year=chosen, shards=shards))
         if report is not None:
             report(len(guards), len(policy.identities))
     return tuple(guards)
 
 
 def compile_guard(
-    identity: Identity, table: CommandTable, *, keyspace: Keyspace, year: int
+    identity: Identity,
+    table: CommandTable,
+    *,
+    keyspace: Keyspace,
+    year: int,
+    shards: Shards | None = None,
 ) -> CompiledGuard:
     """Compile the guard of one identity; see `compile_policy`."""
-    guard = Guard(identity, keyspace, identity_digest(identity), year)
+    guard = Guard(identity, keyspace, identity_digest(identity), year, shards=shards)
     approved = _approved(guard, table) if identity.scripts else None
     guard = _passed(guard, table)
-    script, batch_script, approved_script, stamp = emit(guard, approved)
+    script, batch_script, approved_script, lease_script, stamp = emit(guard, approved)
     return CompiledGuard(
         identity=identity.name,
         script=script,
@@ -116,6 +130,8 @@ def compile_guard(
         batch_digest=script_digest(batch_script),
         approved_script=approved_script,
         approved_digest=approved_script and script_digest(approved_script),
+        lease_script=lease_script,
+        lease_digest=lease_script and script_digest(lease_script),
         stamp=stamp,
         layout=guard.layout,
         policy_digest=guard.policy_digest,

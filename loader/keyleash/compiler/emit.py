@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from keyleash.commands.facts import MAY_REPLICATE
 from keyleash.compiler.ir import Check, Guard, Requirement
+from keyleash.compiler.leases import lease_values, shard_values
+from keyleash.compiler.passes.place_on_shards import place_on_shards
 from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
 from keyleash.compiler.sizes import sizes_of
@@ -75,12 +77,14 @@ class Scripts(NamedTuple):
         single: The Lua text for one command.
         batch: The Lua text for a batch.
         script: The Lua text for approved scripts; empty if there are none.
+        lease: The Lua text for the home of a cluster; empty on one server.
         stamp: The number that ties a state to this guard: 48 bits, never 0.
     """
 
     single: str
     batch: str
     script: str
+    lease: str
     stamp: int
 
 
@@ -90,22 +94,34 @@ def emit(guard: Guard, approved: Guard | None = None) -> Scripts:
     Args:
         approved: The same guard with the commands of approved scripts alone; None without any.
     """
+    lease = _unstamped(guard, "lease.lua", batch=False, home=True) if guard.shards else ""
+    if guard.shards:
+        guard, approved = place_on_shards(guard), approved and place_on_shards(approved)
     single = _unstamped(guard, "guard.lua", batch=False)
     batch = _unstamped(guard, "batch.lua", batch=True)
     script = _unstamped(approved, "script.lua", batch=False, sandbox=True) if approved else ""
-    written = hashlib.sha256(f"{single}{batch}{script}".encode()).digest()
+    texts = [single, batch, script, lease]
+    written = hashlib.sha256("".join(texts).encode()).digest()
     stamp = int.from_bytes(written[:STAMP_BYTES], "big") | 1
-    single, batch, script = (text.replace(_STAMP, str(stamp)) for text in (single, batch, script))
-    return Scripts(single, batch, script, stamp)
+    single, batch, script, lease = (text.replace(_STAMP, str(stamp)) for text in texts)
+    return Scripts(single, batch, script, lease, stamp)
 
 
-def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = False) -> str:
-    vault, numbers = guard.keyspace.vault, _numbers(guard)
+def _unstamped(
+    guard: Guard, template: str, *, batch: bool, sandbox: bool = False, home: bool = False
+) -> str:
+    cluster = guard.shards is not None and not home
+    vault, numbers = guard.keyspace.vault, _numbers(guard, cluster=cluster)
     running = batch and guard.takes_runs
     policy = guard.policy_digest[:POLICY_DIGITS]
     variables = {field.name: getattr(guard, field.name) for field in fields(guard)}
     variables |= _CONSTANTS | _identity_values(guard.identity)
     variables |= sizes_of(guard, batch=batch or sandbox)
+    variables |= {"names": _names(guard), "numbers_at": 2 * DOUBLE, "between": False}
+    if guard.shards:
+        variables |= lease_values(guard)
+    if cluster:
+        variables |= shard_values(guard)
     return render(
         template,
         **variables,
@@ -125,7 +141,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool, sandbox: bool = Fals
         uses=frozenset(name for item in guard.identity.scripts for name in item.text.uses),
         writing=_writing(guard) if sandbox else "",
         members={name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
-        names=_names(guard),
+        cluster=cluster,
         vault=vault,
         vault_bytes=len(vault),
         sealed=bool(vault),
@@ -204,8 +220,13 @@ def _identity_values(identity: Identity) -> dict[str, object]:
     }
 
 
-def _numbers(guard: Guard) -> list[str]:
+def _numbers(guard: Guard, *, cluster: bool) -> list[str]:
     """Return the Lua names of the state's numbers, in packed order."""
+    if cluster:
+        leased = [plan.number for plan in guard.limits if plan.is_leased]
+        names = [f"{name}_{number}" for number in leased for name in ("credit", "until")]
+        # The time of the newest call, if there are units that end.
+        return ["now_us", *names] if names else []
     by_name = {plan.slot.name: plan.number for plan in guard.limits}
     return [
         f"{number}_{by_name[slot.name]}"

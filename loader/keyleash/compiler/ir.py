@@ -14,6 +14,7 @@ from keyleash.limits import Counter, Slot, SlotKind
 from keyleash.limits.calendar import Run
 from keyleash.policy.model import Identity, Values
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.leases import DEFAULT_LEASE_US, rate_life_us
 from keyleash.store.state import EMPTY_LAYOUT, Layout
 
 
@@ -215,6 +216,16 @@ class LimitPlan:
         """The distance of GCRA's TAT from now when all of the burst is used."""
         return self.tolerance_us + self.slot.interval_us
 
+    @property
+    def is_leased(self) -> bool:
+        """Return whether a cluster counts it at the home, and leases units of it to shards."""
+        return self.subject == "identity"
+
+    @property
+    def life_us(self) -> int:
+        """The time for which leased units of a rate may be used."""
+        return rate_life_us(self.slot.period_us, self.tolerance_us)
+
 
 @dataclass(frozen=True, slots=True)
 class ByteBound:
@@ -271,11 +282,28 @@ class ScriptPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Shards:
+    """The facts that the guards of a cluster are compiled with.
+
+    Attributes:
+        master_key: The key of which each identity's key is derived.
+        lease_us: The time for which a shard trusts the home about a token.
+        between: Whether a keyless command goes between commands on control keys and on data keys.
+            Redis 8.0 otherwise looks a key of a moving slot up in the slot of the command before.
+    """
+
+    master_key: bytes = field(repr=False)
+    lease_us: int = DEFAULT_LEASE_US
+    between: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Guard:
     """All data that a guard's text is rendered from.
 
     Often-used commands are in `dispatch`; all others, and all denied ones, in `rare`. `commands`
-    are those of approved scripts, for the guard that runs these; None for every command.
+    are those of approved scripts, for the guard that runs these; None for every command. `shards`
+    is set for a cluster.
     """
 
     identity: Identity
@@ -283,6 +311,7 @@ class Guard:
     policy_digest: str
     calendar_year: int
     commands: frozenset[str] | None = None
+    shards: Shards | None = None
     scripts: tuple[ScriptPlan, ...] = ()
     usages: tuple[Usage, ...] = ()
     matchers: tuple[tuple[Matcher, ...], ...] = ()

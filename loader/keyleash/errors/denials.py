@@ -23,6 +23,8 @@ __all__ = [
     "KeyDeniedError",
     "KeyNotGrantedError",
     "KeysMismatchError",
+    "LeaseNeededError",
+    "LeaseRefusedError",
     "LeashError",
     "NotActiveError",
     "PolicyStaleError",
@@ -212,6 +214,23 @@ class CounterCorruptError(LeashError):
     """
 
     code = ReplyCode.COUNTER_CORRUPT
+
+
+class LeaseNeededError(LeashError):
+    """A node of a cluster needs a lease before it runs calls; clients fetch it."""
+
+    code = ReplyCode.LEASE_NEEDED
+
+    @property
+    def request(self) -> str:
+        """The request for the home of the cluster, signed."""
+        return self.details["request"]
+
+
+class LeaseRefusedError(LeashError):
+    """A request or a voucher of a cluster is not what keyleash made (`details["reason"]`)."""
+
+    code = ReplyCode.LEASE_REFUSED
 
 
 class BudgetExhaustedError(LeashError):

@@ -32,6 +32,8 @@ class ReplyCode(StrEnum):
     COUNTER_CORRUPT = "COUNTER_CORRUPT"
     WORK_TOO_LARGE = "WORK_TOO_LARGE"
     VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
+    LEASE_NEEDED = "LEASE_NEEDED"
+    LEASE_REFUSED = "LEASE_REFUSED"
 
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
@@ -106,6 +108,14 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.VALUE_TOO_LARGE: (
         "the string `{key}` would have {bytes} bytes, and the limit is {limit}",
         "write shorter values, or raise `values: {{max_bytes: …}}` of a grant",
+    ),
+    ReplyCode.LEASE_NEEDED: (
+        "the node of the cluster needs a lease",
+        "use `keyleash.RedisCluster`, which fetches leases",
+    ),
+    ReplyCode.LEASE_REFUSED: (
+        "the cluster refuses the lease: {reason}",
+        "find out what changed requests or vouchers; clients pass them on as they are",
     ),
 }
 

@@ -88,6 +88,8 @@ class SlotKind(StrEnum):
     GCRA = "gcra"
     BUDGET = "budget"
     RING = "ring"
+    CREDIT = "credit"
+    """At a shard of a cluster: units that its home has leased to it."""
 
 
 def emission_interval_us(limit: int, period_us: int) -> int:

@@ -14,7 +14,7 @@ import keyleash
 from keyleash.audit import AuditEvent, Denial
 from keyleash.commands import CommandTable, load_table
 from keyleash.operator import LoadResult, load_policy
-from keyleash.servers import EmbeddedCluster, EmbeddedServer
+from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
@@ -157,26 +157,6 @@ class LeashServer(Leash):
 
     def __repr__(self) -> str:
         return f"<leash_server at {self.url}>"
-
-
-class LeashCluster:
-    """A real Redis Cluster of three primaries.
-
-    Attributes:
-        url: The URL of a node, for code that creates its own clients.
-        admin: A plain client, without a guard: to prepare data, and to inspect the changes of an
-            agent.
-    """
-
-    def __init__(self, cluster: EmbeddedCluster) -> None:
-        self.url = cluster.url
-        self.admin = redis.RedisCluster.from_url(cluster.url)
-
-    def close(self) -> None:
-        self.admin.close()
-
-    def __repr__(self) -> str:
-        return f"<leash_cluster at {self.url}>"
 
 
 class FakeLeash(Leash):

@@ -1,4 +1,4 @@
-"""The pytest plugin: `leash_server` and `fake_leash`, each with a policy, and `leash_cluster`.
+"""The pytest plugin: the fixtures `leash_server` and `fake_leash`, each with a policy per test.
 
 Every pytest run in an environment with keyleash imports this module, also without using the
 fixtures. So the fixtures themselves import what they need.
@@ -17,8 +17,7 @@ from keyleash.errors import KeyleashError, PolicyError
 from keyleash.extras import install_help, missing_extra
 
 if TYPE_CHECKING:
-    from keyleash.servers import EmbeddedCluster, EmbeddedServer
-    from keyleash.testing.leash import FakeLeash, Leash, LeashCluster, LeashServer
+    from keyleash.testing.leash import FakeLeash, Leash, LeashServer
     from keyleash.testing.process import RunServer
 
 NAME = "leash_policy"
@@ -42,27 +41,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def _leash_run_server() -> Iterator[RunServer[EmbeddedServer]]:
+def _leash_run_server() -> Iterator[RunServer]:
     # One per pytest process, so that xdist workers do not share it.
-    from keyleash.servers import EmbeddedServer  # noqa: PLC0415
     from keyleash.testing.process import RunServer  # noqa: PLC0415
 
-    with contextlib.closing(RunServer(EmbeddedServer())) as server:
+    server = RunServer()
+    try:
         yield server
-
-
-@pytest.fixture(scope="session")
-def _leash_run_cluster() -> Iterator[RunServer[EmbeddedCluster]]:
-    from keyleash.servers import EmbeddedCluster  # noqa: PLC0415
-    from keyleash.testing.process import RunServer  # noqa: PLC0415
-
-    with contextlib.closing(RunServer(EmbeddedCluster())) as cluster:
-        yield cluster
+    finally:
+        server.stop()
 
 
 @pytest.fixture
 def leash_server(
-    request: pytest.FixtureRequest, _leash_run_server: RunServer[EmbeddedServer]
+    request: pytest.FixtureRequest, _leash_run_server: RunServer
 ) -> Iterator[LeashServer]:
     """A real server (the embedded Valkey) with only the policy, and clients of agents."""
     policy = _policy(request)
@@ -72,17 +64,6 @@ def leash_server(
         leash = LeashServer(_leash_run_server.emptied(), request.config.rootpath)
     with contextlib.closing(leash):
         _load(request, leash, policy)
-        yield leash
-
-
-@pytest.fixture
-def leash_cluster(_leash_run_cluster: RunServer[EmbeddedCluster]) -> Iterator[LeashCluster]:
-    """A real cluster (three primaries of the embedded Valkey)."""
-    with _failing_without_traceback():
-        from keyleash.testing.leash import LeashCluster  # noqa: PLC0415
-
-        leash = LeashCluster(_leash_run_cluster.emptied())
-    with contextlib.closing(leash):
         yield leash
 
 

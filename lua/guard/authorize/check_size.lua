@@ -17,6 +17,9 @@ if weighs then
   weighed[n] = names
 end
 --% endif
+--% if between
+call('ECHO', '');
+--% endif
 (function(base)
   local function amount_of(what, much, most)
     return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)

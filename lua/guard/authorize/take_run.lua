@@ -1,5 +1,6 @@
 -- take_run: let the keys of a run be checked like those of one command, if it is that simple.
--- in:  from, times, keys, count, repeats, walked, first, last, weighs, lengthens, now_us
+-- in:  from, times, keys, count, repeats, walked, first, last, weighs, lengthens, is_answered,
+--      now_us
 -- out: code, walked, first, last
 --
 -- Else `code` is set, and its commands are checked one by one. So each of them is denied for the
@@ -12,6 +13,8 @@ if COUNTS_CALL then
 --% filter suffix(limit.number)
 --% if limit.slot.kind == "gcra"
   fits = fits and math.max(tat_N, now_us) + (times - 1) * {{ limit.slot.interval_us }} - {{ limit.tolerance_us }} <= now_us
+--% elif limit.slot.kind == "credit"
+  fits = fits and (credit_N >= times or not (is_answered and is_answered[{{ limit.number }}]))
 --% else
   fits = fits and (now_us >= ends_N and 0 or used_N) + times <= {{ limit.slot.limit }}
 --% endif

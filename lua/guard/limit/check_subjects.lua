@@ -18,7 +18,12 @@ for at = first, last, step do
   end
   if segment and not seen[segment] then
     seen[segment] = true
+--% if cluster
+    -- In the slot of the key, whose hash tag is the segment.
+    subjects_N[#subjects_N + 1] = {{ limit.key_prefix }} .. '{' .. segment .. '}'
+--% else
     subjects_N[#subjects_N + 1] = {{ limit.key_prefix }} .. redis.sha1hex(segment)
+--% endif
   end
 end
 --% endif

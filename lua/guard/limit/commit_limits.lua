@@ -13,13 +13,13 @@ if recorded
 then
 --% endif
 --% filter expand("STATE_NUMBERS", numbers)
-call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, sequence, STATE_NUMBERS))
+call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pack({{ numbers_format }}, sequence, STATE_NUMBERS))
 --% endfilter
 --% if charging
 end
 --% endif
 --% else
-if recorded then call('SETRANGE', {{ names.state }}, 16, struct.pack('<d', sequence)) end
+if recorded then call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pack('<d', sequence)) end
 --% endif
 --% for limit in limits
 --% filter suffix(limit.number)
@@ -48,6 +48,7 @@ if place_N then call('SETRANGE', {{ names.state }}, place_N, struct.pack('<d', n
 --% endif
 --% endfilter
 --% endfor
+--% if not cluster
 --% if batch
 if passed > 0 then
 --% endif
@@ -56,4 +57,5 @@ if passed > 0 then
 if not (now_us - used_us < {{ use_noted_us }}) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 --% if batch
 end
+--% endif
 --% endif

@@ -3,6 +3,9 @@
 -- in:  name, bound
 -- out: expires, kept_as, kept
 do
+--% if between
+  call('ECHO', '')
+--% endif
 --% if vault
   local name = {{ vault }} .. name
 --% endif

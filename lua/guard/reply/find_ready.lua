@@ -6,6 +6,9 @@
 -- asks again. Such a reply is neither counted nor recorded, so the guard asks first.
 ready, tried = (function()
   local ready, tried
+--% if between
+  call('ECHO', '')
+--% endif
 --% if vault
 --% include "reply/prefix_keys.lua"
   local walked = walked

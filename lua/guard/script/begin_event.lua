@@ -3,7 +3,7 @@
 -- out: event, sequence, imaged_to
 if not event then
   sequence = sequence + 1
-  call('SETRANGE', {{ names.state }}, 16, struct.pack('<d', sequence))
+  call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pack('<d', sequence))
   event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'script', script, 'policy', charged, 'correlation', correlation)
 --% include "record/trim_audit.lua"
 end
@@ -13,4 +13,7 @@ do
 --% include "record/log_before_images.lua"
   imaged_to = #imaged
 end
+--% endif
+--% if between
+call('ECHO', '')
 --% endif

@@ -49,6 +49,6 @@ def _with_subject(guard: Guard, plan: LimitPlan, limit: Limit) -> LimitPlan:
     return replace(
         plan,
         subject=limit.subject.kind,
-        key_prefix=guard.keyspace.limit_prefix(guard.identity.name, limit.name),
+        key_prefix=replace(guard.keyspace, tag="").limit_prefix(guard.identity.name, limit.name),
         captures=captures,
     )

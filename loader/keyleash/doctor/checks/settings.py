@@ -147,7 +147,7 @@ def _is_ahead(identity: Identity, held: LimitState, now_us: int) -> bool:
             return held.ends_us > now_us + slot.period_us + 2 * DAY_US
         case SlotKind.RING:
             return max(held.calls_us, default=0) > now_us + MINUTE_US
-        case SlotKind.GCRA:
+        case _:
             bursts = [rate.burst for rate in identity.rates if rate.name == slot.name]
             burst = next((item for item in bursts if item), slot.limit)
             return held.tat_us > now_us + burst * slot.interval_us + MINUTE_US

@@ -1,0 +1,60 @@
+"""The limits that a cluster cannot keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from keyleash.errors import Problem
+from keyleash.limits import Limit, SubjectKind
+from keyleash.policy.model import Capture, Identity, Literal, Pattern, Policy
+from keyleash.policy.patterns import NOWHERE
+
+
+def cluster_problems(policy: Policy) -> Iterator[Problem]:
+    """Yield the limits that no guard of a cluster can count exactly.
+
+    A counter per segment is in the slot of the key, so the segment must be the key's hash tag.
+    """
+    for identity in policy.identities:
+        for limit in identity.limits:
+            yield from _problems_of(identity, limit)
+
+
+def _problems_of(identity: Identity, limit: Limit) -> Iterator[Problem]:
+    span = limit.span or NOWHERE
+    if limit.subject.kind is SubjectKind.TOKEN:
+        yield Problem(
+            "cluster-subject",
+            f"`{limit.name}` of `{identity.name}` counts per token, which a cluster does not",
+            span,
+            "leave `per` out, or count per segment of the key",
+        )
+    capture = limit.subject.capture
+    patterns = {
+        pattern.source: pattern
+        for grant in identity.grants
+        for pattern in grant.keys
+        if capture in pattern.captures
+    }
+    for source, pattern in patterns.items():
+        if not _is_hash_tag(pattern, capture):
+            yield Problem(
+                "cluster-subject",
+                f"`{limit.name}` of `{identity.name}` counts per `{{{capture}}}`, which is not the"
+                f" hash tag of keys that match `{source}`",
+                span,
+                f"write the segment as the first hash tag: `{{{{{{{capture}}}}}}}`",
+            )
+
+
+def _is_hash_tag(pattern: Pattern, capture: str | None) -> bool:
+    """Return whether the capture is the first hash tag of every key that matches.
+
+    A capture before it could have braces of its own.
+    """
+    match pattern.parts:
+        case (Literal(before), Capture(name), Literal(after), *_):
+            opens = before.find(b"{") == len(before) - 1
+            return name == capture and opens and after.startswith(b"}")
+        case _:
+            return False

@@ -1,0 +1,70 @@
+-- authenticate_shard: read the state of a shard, a voucher if one came with the call, and the lease
+-- of the token.
+-- in:  token, pre, state_key, tag, voucher
+-- out: code, detail, value, at_us         set if the call is denied
+--      lacks                              set if the token has no lease
+--      asked_us, born_us, is_answered, is_same, layout, last_us, min_epoch, now_us, record, seq,
+--      sequence, state, suspended, token_id, token_key, CREDITS, credit_N
+local token_key, record, sequence, last_us, suspended, layout, min_epoch, seq, asked_us, born_us
+local is_answered, is_same
+--% if leased
+--% filter expand("CREDITS", credits)
+local CREDITS
+--% endfilter
+--% endif
+local state
+repeat
+  if #token > {{ max_token_bytes }} then code = 'TOKEN_UNKNOWN' break end
+  state = call('GET', state_key)
+  if state and #state >= {{ shard_header_bytes }} then
+    layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us = struct.unpack('<dddddddd', state)
+  else
+--% include "lease/new_state.lua"
+  end
+  -- Units of another set of limits are dropped.
+  is_same = layout == {{ shard_layout }} and #state == {{ shard_bytes }}
+--% if leased
+--% filter expand("CREDITS", credits)
+  if is_same then
+    CREDITS = struct.unpack({{ credits_format }}, state, {{ shard_header_bytes + 1 }})
+  else
+    CREDITS = {{ no_credits }}
+  end
+--% endfilter
+--% endif
+  -- A client that wrote something else restarts the sequence, which `audit log` shows.
+  if not (sequence < {{ latest_us }} and sequence % 1 == 0) then sequence = 0 end
+  local digest = redis.sha1hex(token)
+  token_key = {{ names.token_prefix }} .. digest
+  record = call('GET', token_key)
+  if voucher ~= '' then
+--% include "lease/read_voucher.lua"
+    if code then break end
+  end
+  -- A fenced agent may write any bytes under this prefix: what is shorter is no record.
+  lacks = true
+  if record and #record >= {{ lease_record_bytes }} then
+    local expires_us, epoch, granted_us
+    expires_us, epoch, granted_us, token_id = struct.unpack('<dddc12', record)
+    -- The clock as in check_token: the record outlives the lease by a fixed time.
+    now_us = expires_us + {{ keep_record_us }} - call('PTTL', token_key) * 1000
+    -- Written so that NaN is denied. What was granted in the future was granted before the clock
+    -- went back.
+    lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and granted_us <= now_us + {{ skew_us }})
+  end
+  if lacks then
+    local time = call('TIME')
+    now_us = time[1] * 1000000 + time[2]
+  end
+  if not (now_us >= last_us) then
+--% include "lease/move_clock.lua"
+  end
+--% for limit in leased
+--% filter suffix(limit.number)
+  if not (now_us < until_N) then credit_N = 0 end
+--% endfilter
+--% endfor
+  if suspended ~= 0 and not lacks then
+--% include "authenticate/check_suspended.lua"
+  end
+until true

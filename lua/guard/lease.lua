@@ -1,0 +1,41 @@
+--- lease: grant a shard the use of a token for a while, and units of the limits of one identity.
+---
+--- KEYS      none is read; the first is the guard record, whose slot the call is routed by
+---
+--- ARGV[1]   token        string
+--- ARGV[2]   correlation  string  copied into denials, up to 256 bytes
+--- ARGV[3]   request      string  of a shard, signed; "" replies with the records of the token
+--- ARGV[4]   command      string  that the shard was asked for, copied into denials
+--- ARGV[5]   key          string  its first key, copied into denials
+---
+--- Replies   the voucher, signed | LEASH <CODE> key=value …
+---           for "": the time, the token's record, the state
+---
+--- The state is that of the guard on one server. A request that is repeated gets the same grant
+--- again; a voucher counts only at the shard, and for the asking, that it answers. So whatever is
+--- lost, repeated or reordered between shard and home, no unit is used twice.
+local known, known_count
+local call, find = redis.call, string.find
+local argv = ARGV
+local token, correlation, request = argv[1] or '', argv[2] or '', argv[3] or ''
+local command, key = argv[4] or '', argv[5]
+local code, detail, value, amount, reason, at_us, token_id, now_us
+--% include "lease/mac.lua"
+if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
+repeat
+  -- An error while the slot of the home moves key by key, so that nothing is granted twice.
+  if call('EXISTS', {{ names.state }}, {{ leases_key }}) ~= 2 then code = 'NOT_ACTIVE' break end
+--% include "authenticate.lua"
+  if code then break end
+  if request == '' then
+--% include "reply/describe_token.lua"
+  end
+--% include "lease/read_request.lua"
+  if code then break end
+--% include "lease/grant.lua"
+  if code then break end
+--% include "lease/write_grant.lua"
+  return voucher .. ':' .. mac({{ voucher_start }} .. voucher)
+until true
+--% include "reply/deny.lua"
+return { err = line }

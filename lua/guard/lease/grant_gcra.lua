@@ -1,0 +1,28 @@
+-- grant_gcra: grant units of a rate with a burst. A unit may be used until its life is over, so the
+-- tolerance is less by that.
+-- in:  want, is_same, is_partial, shards, granted_us, last_N, now_us
+-- out: at_us, code, detail, value
+--      amount_N, life_N, tat_N
+if is_same then
+  life_N = math.min({{ limit.life_us }}, {{ limit.life_us }} - (now_us - granted_us))
+  if amount_N == 0 or life_N <= 0 then amount_N, life_N = 0, 0 end
+elseif want == 0 then
+  amount_N = 0
+else
+  amount_N, life_N = 0, {{ limit.life_us }}
+  local early_us = tat_N - {{ limit.tolerance_us - limit.life_us }}
+  if not (tat_N < {{ latest_us }}) then
+    code, detail, value = 'COUNTER_CORRUPT', 'limit', {{ limit.slot.name }}
+  elseif early_us <= now_us then
+    local share = math.max(1, math.floor({{ limit.slot.limit }} / ({{ rate_shares }} * shards)))
+    local most = math.min({{ max_rate_units }}, math.max(want, math.min(share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }})))
+    amount_N = math.max(1, math.min(most, math.floor((now_us + {{ limit.tolerance_us - limit.life_us }} - math.max(tat_N, now_us)) / {{ limit.slot.interval_us }}) + 1))
+  end
+  if not code and amount_N < want and not is_partial then
+    code, detail, value = 'RATE_LIMITED', 'limit', {{ limit.slot.name }}
+    at_us = math.max(now_us + 1, early_us + (want - 1) * {{ limit.slot.interval_us }})
+  elseif amount_N == 0 then
+    life_N = math.max(1, early_us - now_us)
+  end
+  if amount_N > 0 then tat_N = math.max(tat_N, now_us) + amount_N * {{ limit.slot.interval_us }} end
+end

@@ -1,0 +1,306 @@
+"""Guards of a cluster, their home, and the requests and vouchers between them, on one server."""
+
+from __future__ import annotations
+
+import random
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+from keyleash.store.keyspace import HOME_TAG, Keyspace
+from keyleash.store.wire import BatchMode
+from support.leash import grant
+from support.servers import RealServer
+from support.shards import HOME, NEEDED, Sharded
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
+SET = ("SET", "doc:a", "x")
+TAGS = ("a", "b1", "c22")
+
+
+def sharded(server: RealServer, budget: str = "1000/day", **more: Any) -> Sharded:
+    return Sharded(server.client(), **ALL, budget={"requests": budget}, **more)
+
+
+def denial(sharded: Sharded, tag: str, voucher: str = "", words: tuple[str, ...] = SET) -> str:
+    with pytest.raises(redis.ResponseError) as error:
+        sharded.single(tag, voucher, *words)
+    return str(error.value)
+
+
+def test_first_call_at_a_shard_runs_with_a_lease_of_the_home(server: RealServer) -> None:
+    """A shard makes itself; later calls need no home."""
+    shards = sharded(server)
+
+    assert shards.call("a", *SET) == b"OK"
+    homes = shards.homes
+    assert shards.call("a", "GET", "doc:a") == b"x"
+
+    assert (homes, shards.homes) == (2, 2)
+    assert shards.shard("a").sequence == 1
+    assert shards.client.xlen(Keyspace().at_shard("a").audit("agent")) == 1
+    assert shards.used() == 4
+
+
+def test_budget_over_three_shards_and_eight_threads_is_exact(server: RealServer) -> None:
+    """The home grants each unit once, and every unit can be used in the end."""
+    shards = sharded(server, "500/day")
+
+    def run(seed: int) -> int:
+        own = random.Random(seed)
+        outcomes = [
+            shards.outcome(own.choice(TAGS), "SET", f"doc:{seed}:{number}", "x")
+            for number in range(120)
+        ]
+        return outcomes.count("ran")
+
+    with ThreadPoolExecutor(8) as pool:
+        passed = sum(pool.map(run, range(8)))
+
+    left = sum(shards.shard(tag).limits[0].credit for tag in TAGS)
+    events = sum(shards.client.xlen(Keyspace().at_shard(tag).audit("agent")) for tag in TAGS)
+    assert passed + left == shards.used() == 500
+    assert passed == events == len(shards.client.keys("doc:*"))
+    # At most a fiftieth of the limit is unused.
+    assert left <= 10
+
+
+@pytest.mark.parametrize("place", range(11))
+def test_voucher_with_another_field_is_refused_and_credits_nothing(
+    embedded: RealServer, place: int
+) -> None:
+    """Clients carry vouchers, so they must not be able to change them."""
+    shards = sharded(embedded)
+    shards.grant(shards.request("a", *SET))
+    voucher = shards.grant(shards.request("a", *SET)).split(":")
+    voucher[place] = "b" if place == 0 else f"{voucher[place]}7"
+
+    line = denial(shards, "a", ":".join(voucher))
+
+    assert line == "LEASH LEASE_REFUSED reason=voucher"
+    assert not any(limit.credit for limit in shards.shard("a").limits)
+    assert shards.denials(Keyspace().at_shard("a").denied("agent")) == [b"LEASE_REFUSED"]
+
+
+def test_voucher_of_another_shard_is_refused(embedded: RealServer) -> None:
+    """A grant is for the shard that asked."""
+    shards = sharded(embedded)
+    voucher = shards.grant(shards.request("a", *SET))
+
+    assert denial(shards, "b1", voucher) == "LEASH LEASE_REFUSED reason=voucher"
+
+
+def test_voucher_credits_once_however_often_it_comes(embedded: RealServer) -> None:
+    """A client may lose a reply and send the voucher again, or keep it on purpose."""
+    shards = sharded(embedded)
+    shards.grant(shards.request("a", *SET))
+    shards.call("a", *SET)
+    voucher = shards.sent[-1]
+    before = shards.shard("a").limits[0].credit
+
+    for _ in range(before):
+        shards.single("a", voucher, *SET)
+
+    assert denial(shards, "a", voucher).startswith(NEEDED)
+
+
+def test_repeated_request_gets_the_same_grant_and_charges_nothing(embedded: RealServer) -> None:
+    """A voucher that was lost on its way is not lost for the shard."""
+    shards = sharded(embedded)
+    shards.leased(shards.single, "a", "GET", "doc:a")
+    while shards.shard("a").limits[0].credit:
+        shards.call("a", *SET)
+    request = shards.request("a", *SET)
+    shards.grant(request)
+    used = shards.used()
+
+    voucher = shards.grant(request)
+
+    assert shards.used() == used
+    assert shards.single("a", voucher, *SET) == b"OK"
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_request_with_another_field_is_refused_and_recorded(
+    embedded: RealServer, place: int
+) -> None:
+    """No client can ask for more than the shard does."""
+    shards = sharded(embedded)
+    words = shards.request("a", *SET).split(":")
+    words[place] = "b" if place == 0 else f"{words[place]}1"
+
+    with pytest.raises(redis.ResponseError, match="LEASE_REFUSED reason=request"):
+        shards.grant(":".join(words))
+
+    assert shards.denials(HOME.denied("agent")) == [b"LEASE_REFUSED"]
+
+
+def test_request_from_before_the_newest_grant_is_stale(embedded: RealServer) -> None:
+    """An old request, sent again, must not charge the budget."""
+    shards = sharded(embedded)
+    for _ in range(12):
+        shards.call("a", *SET)
+    used = shards.used()
+
+    for request in shards.sent[:-2:2]:
+        with pytest.raises(redis.ResponseError, match="LEASE_REFUSED reason=stale"):
+            shards.grant(request)
+
+    assert shards.used() == used
+
+
+def test_shard_that_lost_its_state_believes_no_earlier_voucher(embedded: RealServer) -> None:
+    """A lost state has no credit; what was granted to it stays unused."""
+    shards = sharded(embedded)
+    for _ in range(6):
+        shards.call("a", *SET)
+    shards.client.delete(Keyspace().at_shard("a").state("agent"))
+    shards.request("a", *SET)
+
+    for voucher in shards.sent[1::2]:
+        assert denial(shards, "a", voucher).startswith(NEEDED)
+    assert not any(limit.credit for limit in shards.shard("a").limits)
+
+
+def test_token_of_an_earlier_epoch_needs_a_new_lease(embedded: RealServer) -> None:
+    """An operator who takes rights away raises the epoch of every shard."""
+    shards = sharded(embedded)
+    shards.call("a", *SET)
+    name = Keyspace().at_shard("a").state("agent")
+    shards.client.setrange(name, 16, struct.pack("<d", 2))
+
+    assert denial(shards, "a").startswith(NEEDED)
+    shards.client.hset(HOME.leases("agent"), "epoch", 2)
+    assert shards.call("a", *SET) == b"OK"
+
+
+def test_stale_guard_is_denied_by_the_home(embedded: RealServer) -> None:
+    """A guard of another policy gets no lease."""
+    shards = sharded(embedded)
+    old = shards.guard
+    shards.activate(**ALL, budget={"requests": "10/day"})
+    shards.guard = old
+
+    with pytest.raises(redis.ResponseError, match="POLICY_STALE"):
+        shards.call("a", *SET)
+
+
+def test_lowered_limit_drops_the_credit_of_shards(embedded: RealServer) -> None:
+    """Credit of another set of limits is not used; the sequence goes on."""
+    shards = sharded(embedded)
+    for _ in range(13):
+        shards.call("a", *SET)
+    assert shards.shard("a").limits[0].credit > 0
+    shards.activate(**ALL, budget={"requests": "1/day"})
+
+    assert shards.call("a", *SET) == b"OK"
+    with pytest.raises(redis.ResponseError, match="BUDGET_EXHAUSTED"):
+        shards.call("a", *SET)
+    assert shards.shard("a").sequence == 14
+
+
+@pytest.mark.parametrize("tag", ["", "abcde", "A", "a:b", "{a}", "a b", HOME_TAG])
+def test_what_is_no_tag_of_a_shard_is_denied(embedded: RealServer, tag: str) -> None:
+    """A tag becomes part of a name; that of the home is of other keys."""
+    shards = sharded(embedded)
+    keys = set(shards.client.keys())
+
+    assert denial(shards, tag).startswith("LEASH COMMAND_REFUSED tag=")
+    assert set(shards.client.keys()) == keys
+
+
+def test_state_without_a_grant_expires(embedded: RealServer) -> None:
+    """A caller without a token cannot fill the memory by tags that it makes up."""
+    shards = sharded(embedded)
+    name = Keyspace().at_shard("a").state("agent")
+    shards.token = f"kl_agent_{'1' * 32}"
+    shards.request("a", *SET)
+    assert 0 < shards.client.pttl(name) <= 60_000
+
+    shards.token = f"kl_agent_{'0' * 32}"
+    shards.call("a", *SET)
+
+    assert shards.client.pttl(name) == -1
+
+
+def test_batch_runs_as_far_as_the_budget_goes(embedded: RealServer) -> None:
+    """The home grants the rest to a batch that can use a part, and the others are denied."""
+    shards = sharded(embedded, "10/day")
+    commands = [("SET", f"doc:{number}", "x") for number in range(16)]
+
+    replies = shards.leased(shards.batch, "a", BatchMode.EACH, *commands)
+
+    assert replies[:10] == [b"OK"] * 10
+    assert all("BUDGET_EXHAUSTED" in str(reply) for reply in replies[10:])
+
+
+def test_atomic_batch_beyond_the_budget_runs_nothing(embedded: RealServer) -> None:
+    """All or nothing, and nothing is charged."""
+    shards = sharded(embedded, "10/day")
+    commands = [("SET", f"doc:{number}", "x") for number in range(16)]
+
+    with pytest.raises(redis.ResponseError, match="BUDGET_EXHAUSTED"):
+        shards.leased(shards.batch, "a", BatchMode.ALL, *commands)
+
+    assert shards.used() == 0
+
+
+def test_denied_command_of_a_batch_is_recorded_once(embedded: RealServer) -> None:
+    """The batch comes twice, since the first time a lease is needed."""
+    shards = sharded(embedded)
+    shards.call("a", "GET", "doc:a")
+    commands = [("GET", "other"), *[("GET", "doc:a") for _ in range(9)]]
+
+    replies = shards.leased(shards.batch, "a", BatchMode.EACH, *commands)
+
+    assert "KEY_NOT_GRANTED" in str(replies[0])
+    kinds = shards.client.hgetall(Keyspace().at_shard("a").repeats("agent"))
+    assert [count for kind, count in kinds.items() if b"KEY_NOT" in kind and b"id" not in kind] == [
+        b"1"
+    ]
+
+
+@pytest.mark.parametrize(
+    "limit", ["20/second", {"limit": "20/second", "burst": 10}], ids=["ring", "gcra"]
+)
+def test_rate_over_three_shards_is_never_exceeded(embedded: RealServer, limit: Any) -> None:
+    """Leased units fill their places until they can no longer be used."""
+    shards = Sharded(embedded.client(), **ALL, rate={"writes": limit})
+    times = []
+    begun_us = now_us = _now_us(shards)
+    while now_us < begun_us + 2_500_000:
+        outcome = shards.outcome(random.choice(TAGS), *SET)
+        now_us = _now_us(shards)
+        if outcome == "ran":
+            times.append(now_us)
+
+    most = 20 if isinstance(limit, str) else 20 + 10 - 1
+    # The clock is read after the call, so a window of a second holds a little less.
+    within = [sum(at <= time < at + 990_000 for time in times) for at in times]
+    assert 10 <= max(within) <= most
+
+
+def _now_us(shards: Sharded) -> int:
+    seconds, micros = shards.client.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+def test_any_bytes_in_a_state_give_a_reply_or_a_denial(embedded: RealServer) -> None:
+    """A fenced agent may write its own state: no Lua error, and no other identity's rights."""
+    shards = sharded(embedded)
+    shards.call("a", *SET)
+    name = Keyspace().at_shard("a").state("agent")
+    good = shards.client.get(name)
+    assert isinstance(good, bytes)
+    odd = (float("nan"), float("inf"), -float("inf"), -1.0, 0.5, 2.0**60, 0.0)
+    own = random.Random(20)
+    for _ in range(300):
+        state = bytearray(good)
+        for place in own.sample(range(len(good) // 8), own.randrange(4)):
+            struct.pack_into("<d", state, 8 * place, own.choice(odd))
+        shards.client.set(name, bytes(state[: own.choice((len(state), own.randrange(len(state))))]))
+        outcome = shards.outcome("a", *SET)
+        assert outcome == "ran" or outcome.startswith("LEASH ")
