@@ -19,10 +19,10 @@ from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from support.replication import PATIENCE_S, Node, wait_until
 from support.servers import find_server_binaries
 
-NODE_TIMEOUT_MS = 2000
-"""Short, so that a failover takes less than four seconds."""
+FAILOVER_TIMEOUT_MS = 2000
+"""The node timeout of clusters with replicas: a failover takes less than four seconds."""
 
-MIGRATE_TIMEOUT_MS = int(PATIENCE_S * 1000)
+PATIENCE_MS = int(PATIENCE_S * 1000)
 
 
 class ClusterNode(Node):
@@ -62,7 +62,7 @@ class ClusterNode(Node):
         # WAIT looks back to the last write of its own connection.
         self.admin.delete(self.key("settled:"))
         replicas = self.admin.info("replication")["connected_slaves"]
-        assert self.admin.wait(replicas, int(PATIENCE_S * 1000)) >= replicas
+        assert self.admin.wait(replicas, PATIENCE_MS) >= replicas
 
     def clean(self) -> None:
         """Empty a primary, and with it the data of its replicas; of a replica, all but data."""
@@ -111,7 +111,7 @@ class SlotMove:
     def move(self, *keys: str | bytes) -> None:
         """Move *keys*, of which at least one is at the source."""
         reply = self.source.admin.execute_command(
-            "MIGRATE", *self.target.address, "", 0, MIGRATE_TIMEOUT_MS, "KEYS", *keys
+            "MIGRATE", *self.target.address, "", 0, PATIENCE_MS, "KEYS", *keys
         )
         assert reply == b"OK", reply
 
@@ -248,10 +248,12 @@ class RealCluster:
     def close_clients(self) -> None:
         while self._clients:
             self._clients.pop().close()
+        for node in self.nodes:
+            node.close_clients()
 
     def stop(self) -> None:
         for node in self.nodes:
-            node.close_clients()
+            node.admin.close()
         self._process.stop()
 
     def __repr__(self) -> str:
@@ -277,8 +279,8 @@ class RealClusters:
                 primaries,
                 replicas,
                 binary=find_server_binaries()[label],
-                # Without replicas no failover is waited for, and a false one would be a failure.
-                node_timeout_ms=NODE_TIMEOUT_MS if replicas else MIGRATE_TIMEOUT_MS,
+                # Without replicas, a slow node that counts as failed would end the service.
+                node_timeout_ms=FAILOVER_TIMEOUT_MS if replicas else PATIENCE_MS,
             )
             cluster = self._started[kind] = RealCluster(label, process.start())
         else:
