@@ -27,6 +27,7 @@ from support.servers import RealServer
 BINARY = Path(os.environ["COMPAT_SERVER"])
 IS_GUARDED = os.environ["COMPAT_MODE"] == "guarded"
 OUTCOMES = Path(os.environ["COMPAT_OUTCOMES"])
+LEFT_OUT = {*os.environ["COMPAT_LEFT_OUT"].splitlines()}
 
 
 class Worker:
@@ -98,6 +99,11 @@ def pytest_configure(config: Any) -> None:
 def pytest_unconfigure() -> None:
     """Stop it."""
     WORKER.stop()
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Leave tests out."""
+    items[:] = [item for item in items if item.nodeid not in LEFT_OUT]
 
 
 def pytest_runtest_setup() -> None:

@@ -110,7 +110,8 @@ def unpack() -> Path:
         return folder
     FOLDER.mkdir(exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    wanted = ["--no-deps", "--no-binary", "redis", f"redis=={redis.__version__}"]
+    wanted = ["--no-deps", "--no-binary", "redis", "--no-build-isolation"]
+    wanted += [f"redis=={redis.__version__}"]
     subprocess.run([*pip, "--dest", FOLDER, *wanted], check=True)
     with tarfile.open(FOLDER / f"{folder.name}.tar.gz") as archive:
         # Without the package itself, in whose place the installed one is tested.
@@ -150,8 +151,10 @@ def imported(text: str) -> str:
     return re.sub(r"(?m)^(?=import |from (?!__future__))", line, text, count=1)
 
 
-def run(mode: str, protocol: str, tests: Sequence[str] = ()) -> dict[str, Outcome]:
-    """Run tests, all by default, and return their outcomes."""
+def run(
+    mode: str, protocol: str, tests: Sequence[str] = (), *, left_out: Iterable[str] = ()
+) -> dict[str, Outcome]:
+    """Run tests, by default all but those that are left out, and return their outcomes."""
     folder = unpack()
     lines = (FOLDER / f"{mode}{protocol}.jsonl").absolute()
     lines.unlink(missing_ok=True)
@@ -167,6 +170,7 @@ def run(mode: str, protocol: str, tests: Sequence[str] = ()) -> dict[str, Outcom
         **os.environ,
         "COMPAT_MODE": mode,
         "COMPAT_OUTCOMES": str(lines),
+        "COMPAT_LEFT_OUT": "\n".join(left_out),
         "COMPAT_SERVER": str(list(find_server_binaries().values())[-1]),
         "PYTHONPATH": str(HERE.parent.parent),
     }
@@ -213,7 +217,9 @@ def main() -> int:
     summary: dict[str, dict[str, str]] = {}
     is_over = False
     for protocol in ["2"] if arguments.quick else ["2", ""]:
-        guarded = run("guarded", protocol)
+        # Those that fail raw show no difference, and take a fifth of the time.
+        left_out = recorded if arguments.quick else ()
+        guarded = run("guarded", protocol, left_out=left_out)
         if arguments.quick:
             passing = {test for test in guarded if guarded[test].word != "skipped"}
         else:
