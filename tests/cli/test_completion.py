@@ -64,18 +64,15 @@ tab keyleash limits reset agent-runner --limit budget.re
         ("audit report -o x", "file"),
     ],
 )
-def test_argument_of_type_file_completes_files(
-    shell: dict[str, str], words: str, kind: str
-) -> None:
+def test_argument_of_type_file_completes_files(offline: Cli, words: str, kind: str) -> None:
     """Completion of files is left to the shell."""
-    env = {
-        **shell,
-        "_KEYLEASH_COMPLETE": "bash_complete",
-        "COMP_WORDS": f"keyleash {words}",
-        "COMP_CWORD": str(len(words.split())),
-    }
+    completed = offline.ok(
+        _KEYLEASH_COMPLETE="bash_complete",
+        COMP_WORDS=f"keyleash {words}",
+        COMP_CWORD=str(len(words.split())),
+    )
 
-    assert run(["keyleash"], env) == [f"{kind},x"]
+    assert completed == f"{kind},x\n"
 
 
 def test_rotate_completes_identities(shell: dict[str, str]) -> None:

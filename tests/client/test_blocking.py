@@ -41,7 +41,11 @@ CALLS: dict[str, tuple[Call, tuple[Any, ...]]] = {
 }
 
 PARSERS = [
-    {"protocol": protocol, "decode_responses": decode, "legacy_responses": legacy}
+    pytest.param(
+        {"protocol": protocol, "decode_responses": decode, "legacy_responses": legacy},
+        # The others have each value of each, and the shapes of both protocols.
+        marks=pytest.mark.slow if decode is legacy or (protocol, decode) == (2, False) else (),
+    )
     for protocol, decode, legacy in itertools.product((2, 3), (False, True), (True, False))
 ]
 

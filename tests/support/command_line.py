@@ -28,7 +28,11 @@ class Cli:
     def run(self, *words: str | Path, stdin: str | bytes | None = None, **env: str) -> Result:
         """Run in this process; standard input is no terminal."""
         result = CliRunner().invoke(
-            main, [str(word) for word in words], input=stdin, env={**self.env, **env}
+            main,
+            [str(word) for word in words],
+            input=stdin,
+            env={**self.env, **env},
+            prog_name="keyleash",
         )
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
