@@ -44,13 +44,13 @@ repeat
   -- A fenced agent may write any bytes under this prefix: what is shorter is no record.
   lacks = true
   if record and #record >= {{ lease_record_bytes }} then
-    local expires_us, epoch, granted_us
-    expires_us, epoch, granted_us, token_id = struct.unpack('<dddc12', record)
+    local expires_us, epoch, granted_us, stamp
+    expires_us, epoch, granted_us, stamp, token_id = struct.unpack('<ddddc12', record)
     -- The clock as in check_token: the record outlives the lease by a fixed time.
     now_us = expires_us + {{ keep_record_us }} - call('PTTL', token_key) * 1000
     -- Written so that NaN is denied. What was granted in the future was granted before the clock
-    -- went back.
-    lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and granted_us <= now_us + {{ skew_us }})
+    -- went back. With another stamp it was granted to the guards of another policy.
+    lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and stamp == {{ stamp }} and granted_us <= now_us + {{ skew_us }})
   end
   if lacks then
     local time = call('TIME')

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import struct
+from functools import cached_property
+from typing import Any
 
+import redis
+
+from keyleash.commands import load_table
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.leases import ShardState, unpack_shard
 from keyleash.store.placement import control_tag
+from keyleash.store.wire import guard_call
 from support.clusters import ClusterNode, RealCluster
 
 HOME = Keyspace().at_home()
+NEEDED = "LEASH LEASE_NEEDED request="
 
 
 def tag_of(node: ClusterNode) -> str:
@@ -39,3 +46,46 @@ def read_shard(cluster: RealCluster, tag: str, identity: str = "agent") -> Shard
 def read_epoch(cluster: RealCluster, identity: str = "agent") -> int:
     """Return the epoch of an identity at the home."""
     return int(cluster.owner(HOME.policy).admin.hget(HOME.leases(identity), "epoch") or 0)
+
+
+class ClusterAgent:
+    """An agent that calls the guards of a cluster word by word, and fetches leases."""
+
+    def __init__(self, cluster: RealCluster, token: str, identity: str = "agent") -> None:
+        self.cluster = cluster
+        self.token = token
+        self.identity = identity
+
+    def call(self, node: ClusterNode, *words: str) -> Any:
+        """Call a command at a node, with a lease if it needs one."""
+        voucher, request = "", ""
+        for _ in range(5):
+            try:
+                return self.attempt(node, voucher, *words)
+            except redis.ResponseError as error:
+                _, needed, request = str(error).partition(NEEDED)
+                if not needed:
+                    raise
+            voucher = self.fetch(request)
+        raise AssertionError(request)
+
+    def attempt(self, node: ClusterNode, voucher: str, *words: str) -> Any:
+        """Call a command at a node with a voucher or an empty text."""
+        digest = self.record[b"digest"].decode()
+        call = guard_call(load_table(), digest, self.token, "c", words)
+        return node.admin.execute_command(*call, tag_of(node), voucher)
+
+    def fetch(self, request: str) -> str:
+        """Return the voucher of the home for a request."""
+        home = self.cluster.owner(HOME.policy).admin
+        words = (HOME.guard(self.identity), self.token, "c", request, "SET", "")
+        voucher: bytes = home.evalsha(self.record[b"lease"].decode(), 1, *words)
+        return voucher.decode()
+
+    @cached_property
+    def record(self) -> dict[bytes, bytes]:
+        """Its guard record, as it was at its first call."""
+        found: dict[bytes, bytes] = self.cluster.owner(HOME.policy).admin.hgetall(
+            HOME.guard(self.identity)
+        )
+        return found

@@ -19,7 +19,7 @@ HEADER_BYTES = 8 * DOUBLE
 """The bytes of a shard's state before its limits."""
 NUMBERS_AT = 6 * DOUBLE
 """The place in it of the numbers that each call writes, from the sequence number on."""
-RECORD_BYTES = 3 * DOUBLE + 12
+RECORD_BYTES = 4 * DOUBLE + 12
 """The bytes of a token's record at a shard."""
 
 _CONSTANTS = {

@@ -81,6 +81,8 @@ class GuardRecord:
         approved: The digests of approved scripts, separated by spaces.
         is_sealed: Whether its keys have secret prefixes, so that agents do not know their names.
         takes_runs: Whether its batches may have runs.
+        lease: The script by which the home of a cluster grants leases; empty on one server, where
+            records lack this field.
     """
 
     digest: str
@@ -100,6 +102,7 @@ class GuardRecord:
     takes_runs: bool = False
     approved_digest: str = ""
     approved: str = ""
+    lease: str = ""
 
     def may_run(self, script: str) -> bool:
         """Return whether the script with this SHA-1 is approved."""
@@ -108,11 +111,12 @@ class GuardRecord:
     @property
     def digests(self) -> tuple[str, ...]:
         """The digests of its scripts."""
-        return tuple(filter(None, (getattr(self, name) for name in DIGEST_FIELDS)))
+        named = (*(getattr(self, name) for name in DIGEST_FIELDS), self.lease)
+        return tuple(filter(None, named))
 
 
 DIGEST_FIELDS = ("digest", "batch_digest", "approved_digest")
-"""The fields of a guard record that name scripts."""
+"""The fields of a guard record that name scripts on every server."""
 
 
 def read_active(store: Store) -> ActivePolicy | None:
@@ -158,6 +162,8 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
 
 def _record(cls: type[_R], raw: dict[bytes, bytes], what: str, errors: str = "strict") -> _R:
     with reading_record(what):
+        # On one server guard records lack it.
+        raw = {b"lease": b"", **raw}
         texts = ((item, raw[item.name.encode()].decode("utf-8", errors)) for item in fields(cls))
         return cls(**{item.name: _READERS[str(item.type)](text) for item, text in texts})
 

@@ -36,9 +36,6 @@ REMEMBERED = "local known, known_count"
 READ_ONLY = "ro"
 """The text behind the digest of an approved script whose writes are errors."""
 
-CROSS_SLOT = "flags={'allow-cross-slot-keys'},"
-"""A guard on a cluster uses keys of several slots of its node; a script may without a flag."""
-
 NOT_FOUND = "Function not found"
 """The error of FCALL for a missing function, after ERR."""
 
@@ -82,7 +79,7 @@ def library_code(identity: str, digest: str, script: str) -> str:
         f"#!lua name={name}\n"
         f"{REMEMBERED} = {{}}, 0\n"
         f"redis.register_function{{function_name='{name}',description='{GUARD_OF}{identity}',"
-        f"{CROSS_SLOT}callback=function(KEYS,ARGV)\n{script.removeprefix(REMEMBERED)}\nend}}\n"
+        f"callback=function(KEYS,ARGV)\n{script.removeprefix(REMEMBERED)}\nend}}\n"
     )
 
 

@@ -21,7 +21,7 @@ if words[4] == '{{ stamp }}' and epoch >= min_epoch and asked >= born_us and ask
   -- Whole milliseconds, since the clock is computed from the expiry of the key.
   expires_us = expires_us - expires_us % 1000
   if words[6] == digest and expires_us > now_us then
-    record = struct.pack('<dddc12', expires_us, epoch, asked, words[7])
+    record = struct.pack('<ddddc12', expires_us, epoch, asked, {{ stamp }}, words[7])
     call('SET', token_key, record, 'PXAT', string.format('%.0f', (expires_us + {{ keep_record_us }}) / 1000))
   end
   -- Units: once, and only for the very asking that this answers.

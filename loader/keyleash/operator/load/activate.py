@@ -179,8 +179,8 @@ def activate_policy(
         )
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
-    if prepared.mac_key is not None:
-        store_mac_key(store, prepared.mac_key)
+    if prepared.shards is not None:
+        store_mac_key(store, prepared.shards.master_key)
     load = load_functions if transport is Transport.FUNCTION else load_scripts
     load(store, guards, report)
     failures = load_on_nodes(store, guards, transport)

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
-from keyleash.compiler import CompiledGuard, compile_policy
+from keyleash.compiler import CompiledGuard, Shards, compile_policy
 from keyleash.compiler.sizes import estimate_script
-from keyleash.errors import Problem, Span, UnreadableCommandsError
+from keyleash.errors import PolicyError, Problem, Span, UnreadableCommandsError
 from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
+from keyleash.policy.clusters import cluster_problems
+from keyleash.policy.problems import in_order
 from keyleash.results import Progress
 from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
-from keyleash.store.server_check import require_supported
+from keyleash.store.server import info_section
+from keyleash.store.server_check import release_of, require_supported
 from keyleash.store.shards import new_mac_key, read_mac_key
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -36,7 +39,7 @@ class PreparedPolicy:
         guards: The guards, compiled for these commands.
         commands: The command overrides in the guard records; see `commands_to_learn`.
         warnings: Warnings about this policy on this server, in file order.
-        mac_key: The key of a cluster's leases, which the guards contain; None on one server.
+        shards: What the guards of a cluster were compiled with; None on one server.
     """
 
     file: str
@@ -47,7 +50,7 @@ class PreparedPolicy:
     guards: tuple[CompiledGuard, ...]
     commands: str
     warnings: tuple[Problem, ...]
-    mac_key: bytes | None = field(default=None, repr=False)
+    shards: Shards | None = field(default=None, repr=False)
 
 
 def prepare_policy(
@@ -98,7 +101,7 @@ def prepare_policy(
     if year is None:
         year = datetime.fromtimestamp(store.now_us() / 1_000_000, UTC).year
     compiled_against = table or shipped
-    mac_key = (read_mac_key(store) or new_mac_key()) if store.keys.tag else None
+    shards = _shards(store, policy) if store.keys.tag else None
     return PreparedPolicy(
         file=file,
         document=document,
@@ -106,12 +109,29 @@ def prepare_policy(
         table=compiled_against,
         digest=policy_digest(policy),
         guards=compile_policy(
-            policy, compiled_against, keyspace=store.keys, year=year, report=report
+            policy,
+            compiled_against,
+            keyspace=store.keys,
+            year=year,
+            shards=shards,
+            report=report,
         ),
         commands=commands_to_learn(compiled_against),
         warnings=(*unread, *evicting, *unvalidated, *policy.warnings),
-        mac_key=mac_key,
+        shards=shards,
     )
+
+
+def _shards(store: Store, policy: Policy) -> Shards:
+    """Return what the guards of a cluster are compiled with.
+
+    Raises:
+        PolicyError: A cluster cannot count a limit exactly.
+    """
+    if problems := in_order(cluster_problems(policy)):
+        raise PolicyError(problems)
+    product, _ = release_of(info_section(store.client, "server"))
+    return Shards(read_mac_key(store) or new_mac_key(), between=product == "redis")
 
 
 def prepare_active(store: Store, document: str) -> PreparedPolicy:

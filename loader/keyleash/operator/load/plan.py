@@ -61,6 +61,7 @@ def record_of(
         takes_runs=guard.plan.takes_runs,
         approved_digest=guard.approved_digest,
         approved=" ".join(script.digest for script in identity.scripts),
+        lease=guard.lease_digest,
     )
 
 
