@@ -79,15 +79,26 @@ def assert_printed(
     assert "Traceback" not in ran.stderr
 
 
-def test_readme_commands_lead_from_a_policy_to_a_revoked_token(
+def with_example(page: str, commands: str, server: RealServer, folder: Path) -> tuple[str, str]:
+    """Return the commands up to the revocation and then the example of a page, and the rest."""
+    (example,) = PYTHON.findall(page)
+    file = folder / "agent.py"
+    file.write_text(example.replace("redis://localhost:6379", server.url), encoding="utf-8")
+    before, revoke, after = commands.partition("keyleash token revoke")
+    return f"{before}\n{sys.executable} {file}\n", revoke + after
+
+
+def test_readme_leads_from_a_policy_to_a_revoked_token(
     embedded: RealServer, tmp_path: Path
 ) -> None:
-    """Each of the seven commands works as written, and the next call is denied."""
+    """Each of the seven commands and the example work as written, and the next call is denied."""
     assert len(COMMAND.findall(README)) == 7
 
-    ran = run(embedded, tmp_path, f"{README}\nkeyleash exec GET {KEY} 2>&1")
+    first, rest = with_example(README_PAGE, README, embedded, tmp_path)
+    ran = run(embedded, tmp_path, f"{first}{rest}\nkeyleash exec GET {KEY} 2>&1")
 
-    assert_printed(ran.stdout, ran, README_OUTPUT)
+    printed = (*README_OUTPUT[:4], "KEY_NOT_GRANTED\n[True, 'done']\n", *README_OUTPUT[4:])
+    assert_printed(ran.stdout, ran, printed)
 
 
 def test_policy_of_the_readme_is_that_of_init() -> None:
@@ -98,28 +109,17 @@ def test_policy_of_the_readme_is_that_of_init() -> None:
     assert yaml.safe_load(shown) == yaml.safe_load(starter)
 
 
-@pytest.mark.parametrize(
-    ("page", "commands", "printed"),
-    [
-        pytest.param(README_PAGE, README, "KEY_NOT_GRANTED\n[True, 'done']\n", id="README"),
-        pytest.param(
-            TUTORIAL_PAGE, TUTORIAL, "[True, b'done']\n", id="tutorial", marks=pytest.mark.slow
-        ),
-    ],
-)
-def test_python_example_runs_as_written(
-    page: str, commands: str, printed: str, embedded: RealServer, tmp_path: Path
+@pytest.mark.slow
+def test_python_example_of_the_tutorial_runs_as_written(
+    embedded: RealServer, tmp_path: Path
 ) -> None:
     """The example needs only the token that the commands before it issue."""
-    (example,) = PYTHON.findall(page)
-    file = tmp_path / "agent.py"
-    file.write_text(example.replace("redis://localhost:6379", embedded.url), encoding="utf-8")
-    before, _, _ = commands.partition("keyleash token revoke")
+    before, _ = with_example(TUTORIAL_PAGE, TUTORIAL, embedded, tmp_path)
 
-    ran = run(embedded, tmp_path, f"{before}\n{sys.executable} {file}")
+    ran = run(embedded, tmp_path, before)
 
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.endswith(printed)
+    assert ran.stdout.endswith("[True, b'done']\n")
 
 
 def test_tutorial_and_incident_guide_lead_from_a_policy_to_a_restored_value(
