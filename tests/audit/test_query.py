@@ -90,7 +90,7 @@ def queries_of(events: Sequence[AuditEvent]) -> st.SearchStrategy[Query]:
     return st.sampled_from(events).flatmap(queries)
 
 
-@thorough(1000)
+@thorough(300)
 @given(entries(), st.data())
 def test_rejected_words_have_no_matching_event(words: list[bytes], data: st.DataObject) -> None:
     """The cheap test may accept too many entries, but never rejects a match."""
