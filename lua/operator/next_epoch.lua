@@ -5,20 +5,30 @@
 ---
 --- ARGV[1]  leases     string  prefix of the hashes of an identity's leases
 --- ARGV[2]  epoch      string  the field of these hashes that is no shard's
---- ARGV[3…] identities         none for all that ever had a state
+--- ARGV[3]  shards     number  the most that the home of an identity knows
+--- ARGV[4…] identities         none for all that ever had a state
 ---
 --- Replies  now_us, then for each identity: its name, its epoch, and an array of the tags of all
 ---          shards that may have a lease
-local layouts_key, leases_prefix, epoch_field = KEYS[1], ARGV[1], ARGV[2]
+local layouts_key, leases_prefix, epoch_field, max_shards = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local call, argv = redis.call, ARGV
 local names = {}
-for i = 3, #argv do names[#names + 1] = argv[i] end
+for i = 4, #argv do names[#names + 1] = argv[i] end
 if not names[1] then names = call('HKEYS', layouts_key) end
 local time = call('TIME')
 local reply = { string.format('%.0f', time[1] * 1000000 + time[2]) }
 for _, name in ipairs(names) do
   local key, tags = leases_prefix .. name, {}
-  local epoch = call('HINCRBY', key, epoch_field, 1)
+  local epoch = redis.pcall('HINCRBY', key, epoch_field, 1)
+  -- A fenced agent may write any text there, and any number of fields.
+  if type(epoch) ~= 'number' or epoch < 1 or epoch >= 2 ^ 53 then
+    epoch = time[1] * 1000000 + time[2]
+    call('HSET', key, epoch_field, string.format('%.0f', epoch))
+  end
+  if call('HLEN', key) > max_shards + 1 then
+    call('UNLINK', key)
+    call('HSET', key, epoch_field, string.format('%.0f', epoch))
+  end
   for _, field in ipairs(call('HKEYS', key)) do
     if field ~= epoch_field then tags[#tags + 1] = field end
   end

@@ -9,7 +9,6 @@ from keyleash.errors import NotFencedError, PlanOutdatedError, UsageError
 from keyleash.fence import (
     FencedServers,
     FencedUser,
-    FenceNode,
     FenceOutcome,
     FencePlan,
     GeneratedPassword,
@@ -26,6 +25,7 @@ from keyleash.fence import (
     with_first_passwords,
 )
 from keyleash.fence.rotate import require_fenced
+from keyleash.fence.servers import fence_nodes
 from keyleash.operator import prepare_policy
 from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.fences import password_hashes, tier_of
@@ -139,8 +139,7 @@ def remove_users(
 
 
 def _servers(store: Store, nodes: Sequence[Client]) -> FencedServers:
-    clients = (store.client, *connect_nodes(store.client, nodes))
-    return FencedServers.read(store, [FenceNode(server_name(item), item) for item in clients])
+    return FencedServers.read(store, fence_nodes(store, connect_nodes(store.client, nodes)))
 
 
 def _any_fenced(store: Store, identities: Sequence[str]) -> tuple[str, ...]:

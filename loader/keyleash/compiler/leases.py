@@ -91,6 +91,7 @@ def shard_values(guard: Guard) -> dict[str, object]:
         "shard_prefix": beginning,
         "state_name": behind(keys.state(identity)),
         "audit_name": behind(keys.audit(identity)),
+        "no_name": behind(keys.none),
         "names": {
             "state": Text("state_key"),
             "audit": Text("audit_key"),

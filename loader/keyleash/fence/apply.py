@@ -24,6 +24,7 @@ from keyleash.fence.servers import (
     FencedServers,
     FencedUser,
     FenceNode,
+    fence_nodes,
     require_none_foreign,
 )
 from keyleash.store.fences import (
@@ -50,6 +51,8 @@ DENIED_CALLS = (
     ("MONITOR",), ("SLOWLOG", "GET"), ("SUBSCRIBE", "c"), ("FLUSHALL",), ("DEBUG", "OBJECT", "k"),
 )  # fmt: skip
 """Calls that every fenced user must be denied."""
+DENIED_ON_CLUSTERS = (("CLUSTER", "GETKEYSINSLOT", "0", "1"), ("CLUSTER", "RESET"))
+"""The same on the nodes of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,8 @@ def _mismatch(
     if not may(node.client, item.identity, command, digest, "0"):
         return "it may not call its own guard"
     denied = list[tuple[str, ...]](DENIED_CALLS)
+    if keyspace.tag:
+        denied += DENIED_ON_CLUSTERS
     if not is_opened:
         denied.append((command, ZERO_DIGEST, "0"))
     if item.fence.blocker is None:
@@ -254,13 +259,15 @@ def refreshed_users(
     Raises:
         OperationError (unsayable-pattern): ACL rules cannot express a pattern; nothing was
             activated.
+        OperationError (server-unreachable): A node of a cluster does not answer; nothing was
+            activated.
     """
     if records is None:
         records = read_records(store)
     if not records:
         yield
         return
-    nodes = [FenceNode("", client) for client in (store.client, *others)]
+    nodes = fence_nodes(store, others)
     servers = FencedServers(store, nodes, records)
     fences = [
         fence_of(guard, guard.scripts, transport, servers.facts)

@@ -30,6 +30,10 @@ from keyleash.store.wire import Transport, call_head
 
 STATE = ("get", "getrange", "setrange", "pttl")
 """On the state and on token records."""
+SHARD_STATE = (*STATE, "set", "exists")
+"""On the same, at the home and the shards of a cluster."""
+LEASES = ("exists", "hmget", "hlen", "hset")
+"""On the hash of leases, at the home of a cluster."""
 LIMIT = ("getrange", "set", "setrange", "pexpire")
 """On counters per token or per capture."""
 REPEATS = ("hincrby", "hset", "hmget", "hgetall", "hlen", "hdel", "del")
@@ -40,12 +44,24 @@ BREAKER = ("rpush", "lpop", "del")
 """On the list of denials that count towards the circuit breaker."""
 
 
+ANY_TAG = "\0"
+"""Stands for the tag of any shard, or that of the home: no name has such a byte.
+
+Only one glob per key: servers try all of them for each command that a guard runs. No control key of
+another identity, or of all, has the brace that ends a tag elsewhere in its name.
+"""
+
+
 def _control_selectors(guard: Guard) -> Iterator[Selector]:
     """Yield a selector for each kind of control keys; every call needs the first two."""
     names, name = guard.keyspace, guard.identity.name
-    yield Selector(
-        STATE, (f"~{_literal(names.state(name))}", f"~{_under(names.token_prefix(name))}")
-    )
+    if guard.shards:
+        names = names.at_shard(ANY_TAG)
+    state = (f"~{_literal(names.state(name))}", f"~{_under(names.token_prefix(name))}")
+    if guard.shards:
+        yield Selector(SHARD_STATE, (*state, f"%R~{_literal(names.none)}"))
+    else:
+        yield Selector(STATE, state)
     # The audit stream is only written: an agent must not read its former values. Where events are
     # retained until they are exported, only the archiver trims.
     is_trimmed = guard.identity.audit.hard_max is None
@@ -60,13 +76,19 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
     else:
         yield Selector((*SUSPENSION, "hset"), (f"~{suspension}",))
         yield Selector(BREAKER, (f"~{_literal(names.refused(name))}",))
+    if guard.shards:
+        home = guard.keyspace
+        yield Selector(
+            LEASES, (f"~{_literal(home.leases(name))}", f"%R~{_literal(home.state(name))}")
+        )
     subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
     if subjects:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))
 
 
 def _literal(name: str) -> str:
-    return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in name)
+    glob = "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in name)
+    return glob.replace(ANY_TAG, "*")
 
 
 def _under(prefix: str) -> str:
@@ -181,6 +203,9 @@ AUTH, HELLO, QUIT and RESET are allowed to every user.
 """
 
 
+CLUSTER_COMMANDS = ("cluster|slots", "cluster|shards", "asking", "readonly")
+"""Commands of clients of a cluster; no other sub-command, since GETKEYSINSLOT lists keys."""
+
 TRANSACTION = ("multi", "exec", "discard", "unwatch")
 """Commands of connecting clients around a batch, with WATCH on granted keys; none if sealed."""
 
@@ -246,8 +271,9 @@ def root_of(identity: str, database: int, plan: Guard) -> Selector:
     select = (f"select|{database}",) if database else ()
     wait = ("wait",) if plan.identity.durability.wait_replicas else ()
     transaction = () if plan.keyspace.vault else TRANSACTION
+    cluster = CLUSTER_COMMANDS if plan.shards else ()
     return Selector(
-        (*COMMON_COMMANDS, *transaction, *select, *wait),
+        (*COMMON_COMMANDS, *cluster, *transaction, *select, *wait),
         (record_rule(plan.keyspace.guard(identity)),),
     )
 

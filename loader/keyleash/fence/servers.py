@@ -10,7 +10,9 @@ from keyleash.errors import ForeignUserError
 from keyleash.fence.acl import User, read_users
 from keyleash.fence.rules import ServerFacts, read_server_facts, record_rule, selected_by
 from keyleash.results import Result
+from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.fences import FenceRecord, read_records
+from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.records import database_of
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.store import Store
@@ -25,6 +27,24 @@ class FenceNode:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "client", operator_client(self.client))
+
+
+def fence_nodes(store: Store, others: Sequence[Client] = ()) -> list[FenceNode]:
+    """Return the servers that have ACL users: that of the store first, then all nodes of a cluster.
+
+    Args:
+        store: The store.
+        others: Clients of further servers.
+
+    Raises:
+        OperationError (server-unreachable): A node of the cluster does not answer.
+    """
+    clients = [store.client]
+    if store.nodes is not None:
+        home = store.nodes.find(HOME_TAG)
+        nodes = [store.nodes.client(node) for node in store.nodes.all if node != home]
+        clients += connect_nodes(store.client, nodes)
+    return [FenceNode(server_name(client), client) for client in (*clients, *others)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from keyleash.errors import KeyleashError
 from keyleash.results import Result
 from keyleash.store.records import database_of, read_active
 from keyleash.store.server import count_keys, info_section
-from keyleash.store.server_check import Client, release_of
+from keyleash.store.server_check import Client, is_cluster, release_of
 from keyleash.store.store import Store
 
 SERVE_ZONE = "keyleash-serve"
@@ -34,7 +34,8 @@ class ServerSummary(Result):
         keys: The number of keys in it; None if the user may not run DBSIZE.
         generation: The generation of the active policy; 0 if there is none, None if it cannot be
             read.
-        replicas: The number of connected replicas; 0 if the user may not run INFO.
+        replicas: The number of connected replicas, whose users are not known; 0 on a cluster, all
+            of whose nodes are known, and if the user may not run INFO.
         is_from_serve: Whether `keyleash serve` started it.
     """
 
@@ -74,5 +75,5 @@ def summarize_server(client: Client) -> ServerSummary:
         keys=keys,
         generation=generation,
         is_from_serve=info.get("availability_zone") == SERVE_ZONE,
-        replicas=int(info.get("connected_slaves", 0)),
+        replicas=0 if is_cluster(info) else int(info.get("connected_slaves", 0)),
     )

@@ -157,7 +157,7 @@ def connect_nodes(first: Client, nodes: Iterable[Client]) -> list[Client]:
             raise OperationError(
                 "server-unreachable",
                 f"`{server_name(client)}` does not answer; nothing was changed on any server",
-                help="check --node or KEYLEASH_NODES, and that user and password are valid there",
+                help="start it, or check --node, KEYLEASH_NODES, and user and password there",
             ) from None
     return clients
 

@@ -198,6 +198,11 @@ class Keyspace:
         return f"{self.root}leases:{identity}"
 
     @property
+    def none(self) -> str:
+        """The name of a shard's key that never exists; guards ask for it beside one that may."""
+        return f"{self.root}none"
+
+    @property
     def mac_key(self) -> str:
         """String at the home: the key of which those of identities are derived."""
         return f"{self.root}mac"

@@ -10,7 +10,7 @@ from pathlib import Path
 from keyleash.doubles import MOST
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
-from keyleash.store.leases import EPOCH_FIELD
+from keyleash.store.leases import EPOCH_FIELD, MAX_SHARDS
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
     KEEP_AFTER_EXPIRY_MS,
@@ -138,7 +138,7 @@ FREEZE = OperatorScript(
     "freeze", _RECORDS, (*_STATES, "suspension"), constants=(MOST, MAX_REASON_BYTES)
 )
 ISSUE_TOKENS = OperatorScript("issue_tokens", ("sealed", "control"), _TOKENS, _TOKEN_TIMES)
-NEXT_EPOCH = OperatorScript("next_epoch", ("layouts",), ("leases",), (EPOCH_FIELD,))
+NEXT_EPOCH = OperatorScript("next_epoch", ("layouts",), ("leases",), (EPOCH_FIELD, MAX_SHARDS))
 READ_VALUE = OperatorScript(
     "read_value", (), ("vault", "undo_prefix"), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)
 )

@@ -244,10 +244,9 @@ def require_supported(client: Client, *, cluster: bool = False) -> bool:
     except ResponseError:
         return False
     product, version = release_of(info)
-    modes = info.get("redis_mode"), info.get("server_mode")
-    if "cluster" in modes and not cluster:
+    if is_cluster(info) and not cluster:
         raise ClusterError
-    if "sentinel" in modes:
+    if "sentinel" in _modes(info):
         raise OperationError(
             "unsupported-server",
             "the server is a Sentinel, which has no data and runs no guards",
@@ -266,7 +265,16 @@ def require_supported(client: Client, *, cluster: bool = False) -> bool:
             f"the server is {product.capitalize()} {version}, which keyleash does not support",
             help=_HELP,
         )
-    return "cluster" in modes
+    return is_cluster(info)
+
+
+def is_cluster(info: Mapping[str, Any]) -> bool:
+    """Return whether the section `server` of INFO is that of a node of a cluster."""
+    return "cluster" in _modes(info)
+
+
+def _modes(info: Mapping[str, Any]) -> tuple[Any, Any]:
+    return info.get("redis_mode"), info.get("server_mode")
 
 
 def operator_client(client: Client, parameter: str = "client") -> Client:

@@ -5,7 +5,7 @@
 --
 -- Two names, the second of which never exists: while the slot is being imported, this is an error,
 -- and no second state stands in the way of the one that is on its way.
-call('EXISTS', state_key, pre .. 'none')
+call('EXISTS', state_key, pre .. {{ no_name }})
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 -- Numbers of an earlier life never come again, and nothing that was asked before is believed.
