@@ -18,6 +18,7 @@ SOURCES = {
     **{f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS},
     "client/aio_connection.py": "client/connection.py",
     "client/aio.py": "client/sync.py",
+    "client/aio_cluster.py": "client/cluster.py",
 }
 """Each asyncio source, and the module that is generated from it."""
 NAMES = {
@@ -25,9 +26,15 @@ NAMES = {
     "AsyncIterator": "Iterator",
     "acall_source": "call_source",
     "acheckin": "checkin",
+    "acheckin_node": "checkin_node",
     "acheckout": "checkout",
+    "acheckout_node": "checkout_node",
+    "agathered": "gathered",
+    "aguard_nodes": "guard_nodes",
+    "aio": "sync",
     "acalled_back": "called_back",
     "ainitialized": "initialized",
+    "astarted": "started",
     "asynccontextmanager": "contextmanager",
     "aread_within": "read_within",
     "areadable": "readable",

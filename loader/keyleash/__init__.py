@@ -1,9 +1,9 @@
 """Scoped, short-lived, budgeted and audited credentials for autonomous agents, enforced in Redis.
 
 Agents use `keyleash.Redis` in place of `redis.Redis`, or `keyleash.asyncio.Redis` in place of
-`redis.asyncio.Redis`; libraries that take a pool or a connection class use those of `keyleash.pool`
-and `keyleash.connection_class`. Operators use the `keyleash` command, or `keyleash.Operator` and
-`keyleash.Policy` in their programs.
+`redis.asyncio.Redis`; on a cluster the `RedisCluster` of the same modules. Libraries that take a
+pool or a connection class use those of `keyleash.pool` and `keyleash.connection_class`. Operators
+use the `keyleash` command, or `keyleash.Operator` and `keyleash.Policy` in their programs.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ from keyleash.client import (
     Batch,
     Pipeline,
     Redis,
+    RedisCluster,
     RemainingLimit,
     TokenFile,
     WhoAmI,
@@ -34,6 +35,7 @@ __all__ = [
     "Pipeline",
     "Policy",
     "Redis",
+    "RedisCluster",
     "RemainingLimit",
     "TokenFile",
     "WhoAmI",

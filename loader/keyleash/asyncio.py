@@ -4,15 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from keyleash.client.aio import Batch, Pipeline, connection_class, pool
-from keyleash.client.asyncio import Redis
+from keyleash.client.asyncio import Redis, RedisCluster
 from keyleash.client.correlation import correlation
 
 if TYPE_CHECKING:
     from keyleash.api.aio import AsyncOperator as Operator
 
-__all__ = ["Batch", "Operator", "Pipeline", "Redis", "connection_class", "correlation", "pool"]
+__all__ = [
+    "Batch",
+    "Operator",
+    "Pipeline",
+    "Redis",
+    "RedisCluster",
+    "connection_class",
+    "correlation",
+    "pool",
+]
 
-for _public in (Batch, Pipeline, Redis):
+for _public in (Batch, Pipeline, Redis, RedisCluster):
     _public.__module__ = __name__
 
 

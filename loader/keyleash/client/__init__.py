@@ -1,5 +1,6 @@
 """Drop-in redis-py clients whose every command goes through a guard."""
 
+from keyleash.client.cluster import RedisCluster
 from keyleash.client.correlation import correlation
 from keyleash.client.sync import Batch, Pipeline, Redis, connection_class, pool
 from keyleash.client.tokens import TokenFile
@@ -9,6 +10,7 @@ __all__ = [
     "Batch",
     "Pipeline",
     "Redis",
+    "RedisCluster",
     "RemainingLimit",
     "TokenFile",
     "WhoAmI",

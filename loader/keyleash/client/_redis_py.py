@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partialmethod
 from itertools import chain
 from types import FunctionType
@@ -228,6 +229,124 @@ def copy_pool(pool: Any) -> Any:
             setattr(other, name, type(getattr(other, name))())
     other.reset()
     return other
+
+
+class Parser:
+    """Takes the place of redis-py's, which asks the server for the keys of commands."""
+
+    async def initialize(self, node: Any) -> None:
+        """Ask nothing."""
+
+
+def started(cluster: Any) -> None:
+    """Do nothing: a sync client of a cluster connects when it is made."""
+
+
+async def astarted(cluster: Any) -> None:
+    """Read the slots of all nodes before the first use."""
+    if cluster._initialize:
+        await cluster.initialize()
+
+
+def guard_nodes(cluster: Any, guard: Callable[[type], type]) -> None:
+    """Have all connections of a cluster's nodes guarded.
+
+    Args:
+        guard: Returns the class of guarded connections for one of redis-py's.
+    """
+    manager = cluster.nodes_manager
+    create = manager.create_redis_node
+    classes: dict[type, type] = {}
+
+    def guarded(client: Any) -> Any:
+        pool = client.connection_pool
+        pool.disconnect()
+        base = pool.connection_class
+        if base not in classes:
+            classes[base] = guard(base)
+        pool.connection_class = classes[base]
+        pool.reset()
+        return client
+
+    manager.create_redis_node = lambda *args, **options: guarded(create(*args, **options))
+    for node in manager.nodes_cache.values():
+        guarded(node.redis_connection)
+    # A copy, since the slots are read by that client.
+    callbacks = copy.copy(manager.default_node.redis_connection.response_callbacks)
+    callbacks.update(cluster.cluster_response_callbacks)
+    cluster.response_callbacks = cluster.cluster_response_callbacks = callbacks
+
+
+def aguard_nodes(cluster: Any, guard: Callable[[type], type]) -> None:
+    """Do the same for an asyncio client."""
+    cluster.commands_parser = Parser()
+    manager = cluster.nodes_manager
+    options = manager.connection_kwargs
+    options["connection_class"] = guard(options["connection_class"])
+    for node in manager.startup_nodes.values():
+        node.connection_class = options["connection_class"]
+
+
+def checkout_node(cluster: Any, node: Any) -> Any:
+    """Return a connection to a node."""
+    pool = cluster.get_redis_connection(node).connection_pool
+    return checkout(pool) or pool.get_connection()
+
+
+def checkin_node(cluster: Any, node: Any, connection: Any) -> None:
+    """Return a connection to its node."""
+    pool = cluster.get_redis_connection(node).connection_pool
+    if _is_plain(pool, ConnectionPool):
+        checkin(pool, connection)
+    else:
+        pool.release(connection)
+
+
+async def acheckout_node(cluster: Any, node: Any) -> Any:
+    """Return a connection to a node, which an asyncio client connects when it is used."""
+    connection = node.acquire_connection()
+    try:
+        await node.disconnect_if_needed(connection)
+        if connection.is_connected:
+            try:
+                is_usable = connection.is_ready and not await connection.can_read()
+            except (RedisError, OSError):
+                is_usable = False
+            if not is_usable:
+                await connection.disconnect()
+    except BaseException:
+        node.release(connection)
+        raise
+    return connection
+
+
+async def acheckin_node(cluster: Any, node: Any, connection: Any) -> None:
+    """Return a connection to its node."""
+    try:
+        await node.disconnect_if_needed(connection)
+    finally:
+        node.release(connection)
+
+
+def refresh_options(manager: Any, failed: str | None) -> dict[str, Any]:
+    """Return options with which the slots are read from another node first than a failed one."""
+    name = "last_failed_node_name"
+    return {name: failed} if name in inspect.signature(manager.initialize).parameters else {}
+
+
+def gathered(calls: Iterable[Any]) -> None:
+    """Make calls, one after the other."""
+    for _ in calls:
+        pass
+
+
+async def agathered(calls: Iterable[Any]) -> None:
+    """Make calls at the same time."""
+    running = [*calls]
+    if len(running) == 1:
+        await running[0]
+    else:
+        await asyncio.gather(*running)
 
 
 def longer_timeout(connection: Any, longer_s: float) -> dict[str, float]:

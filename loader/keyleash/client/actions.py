@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -49,6 +49,19 @@ class Plain:
     """Send a command without the guard; read its reply, undecoded."""
 
     words: Words
+
+
+@dataclass(frozen=True, slots=True)
+class AtHome:
+    """Send a command without the guard to the home of a cluster; read its reply, undecoded.
+
+    Attributes:
+        words: The command, or a callable that returns it, if it contains the token.
+        replicas: The guard whose policy waits for replicas of what the command writes, if any.
+    """
+
+    words: Words | Callable[[], Words]
+    replicas: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, ClassVar, Self
 
-from keyleash.client import aio
-from keyleash.client._redis_py import UnreplicatedReply, called_back, needs_parser
+from redis.client import NEVER_DECODE
+
+from keyleash.client import aio, aio_cluster
+from keyleash.client._redis_py import UnreplicatedReply, astarted, called_back, needs_parser
+from keyleash.client.actions import Words
 from keyleash.client.calls import RateWait
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.correlation import CorrelationSource
+from keyleash.client.retries import is_lost
+from keyleash.client.routing import is_redirect
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.errors import RateLimitedError
+
+_ALONE = {NEVER_DECODE, "target_nodes"}
+"""Options of commands that a cluster's client does not coalesce."""
+
+
+async def _joined(
+    coalescing: Coalescer, guarded: Any, words: Words, slot: int | None = None
+) -> Any:
+    """Return the buffered reply to a command, after waiting for rate limits."""
+    reply, waiting = await coalescing.join(words, slot), None
+    while reply is not None and isinstance(denial := reply.error, RateLimitedError):
+        waiting = waiting or RateWait(guarded.wait_s)
+        await guarded.sleep(waiting.pause([denial]).seconds)
+        reply = await coalescing.join(words, slot)
+    return reply
+
+
+async def _response(client: Any, name: Any, reply: Any, options: dict[str, Any]) -> Any:
+    """Return what the response callback of a command makes of its buffered reply."""
+    response = called_back(client, name, reply.read_response(), options)
+    if hasattr(response, "__await__"):
+        response = await response
+    if isinstance(reply, UnreplicatedReply):
+        raise reply.short.about(response)
+    return response
 
 
 class Redis(aio.Redis):
@@ -58,20 +89,10 @@ class Redis(aio.Redis):
         coalescing = self._coalescing
         if coalescing is None or coalescing.loop is not asyncio.get_running_loop():
             coalescing = self._coalescing = self._coalescer()
-        reply, waiting = await coalescing.join(args), None
-        while reply is not None and isinstance(denial := reply.error, RateLimitedError):
-            guarded: Any = self.connection_pool.connection_class
-            waiting = waiting or RateWait(guarded.wait_s)
-            await guarded.sleep(waiting.pause([denial]).seconds)
-            reply = await coalescing.join(args)
+        reply = await _joined(coalescing, self.connection_pool.connection_class, args)
         if reply is None:
             return await coalescing.alone(super().execute_command(*args, **options))
-        response = called_back(self, args[0], reply.read_response(), options)
-        if hasattr(response, "__await__"):
-            response = await response
-        if isinstance(reply, UnreplicatedReply):
-            raise reply.short.about(response)
-        return response
+        return await _response(self, args[0], reply, options)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close the client; commands that are not yet sent fail."""
@@ -87,3 +108,61 @@ class Redis(aio.Redis):
             bool(self.single_connection_client),
             asyncio.get_running_loop(),
         )
+
+
+class RedisCluster(aio_cluster.RedisCluster):
+    """A drop-in `redis.asyncio.RedisCluster` for the holder of a token.
+
+    Otherwise like `keyleash.RedisCluster`.
+
+    Args:
+        token, wait, correlation: As of `keyleash.asyncio.Redis`.
+        coalesce: As of `keyleash.asyncio.Redis`; the commands for one node are sent in one packet,
+            with a batch for each slot.
+    """
+
+    def __init__(self, *args: Any, coalesce: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._coalesce = coalesce
+        self._coalescing: dict[Any, Coalescer] = {}
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command through the guard; return its reply, or raise the typed denial."""
+        if not self._coalesce or goes_alone(args[0]) or not _ALONE.isdisjoint(options):
+            return await super().execute_command(*args, **options)
+        await astarted(self)
+        slot = self._slot_of(args)
+        if slot is None:
+            return await super().execute_command(*args, **options)
+        node: Any = None
+        try:
+            node = self.node_of(slot)
+            coalescing = self._coalescer(node)
+            reply = await _joined(coalescing, self._kind, args, slot)
+            error = reply and reply.error
+        except Exception as lost:
+            error = lost
+        if error is not None and (is_redirect(error) or is_lost(error)):
+            run = partial(self._run, words=args, options=options)
+            return await self.routed(slot, run, (node, error))
+        if error is not None:
+            raise error
+        if reply is None:
+            return await coalescing.alone(super().execute_command(*args, **options))
+        return await _response(self, args[0], reply, options)
+
+    async def aclose(self) -> None:
+        """Close the client; commands that are not yet sent fail."""
+        for coalescing in self._coalescing.values():
+            coalescing.close()
+        await super().aclose()
+
+    def _coalescer(self, node: Any) -> Coalescer:
+        loop = asyncio.get_running_loop()
+        found = self._coalescing.get(node)
+        if found is None or found.loop is not loop or found.pool is not node:
+            connected = partial(self._connected, node, False)
+            found = self._coalescing[node] = Coalescer(
+                self._kind.session, node, connected, False, loop
+            )
+        return found

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from redis.asyncio import ConnectionPool
+from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ConnectionError, DataError
 
 from keyleash.client._redis_py import BufferedReply, copy_error
@@ -31,9 +32,15 @@ UNSENDABLE = (DataError, TypeError, UnicodeError)
 
 @dataclass(slots=True)
 class Pending:
-    """Commands of several tasks under one correlation id, and the futures for their replies."""
+    """Commands of several tasks under one correlation id, and the futures for their replies.
+
+    Attributes:
+        correlation: The id; None for a new one.
+        slot: On a cluster, the slot of their keys.
+    """
 
     correlation: str | None
+    slot: int | None = None
     commands: list[Words] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
 
@@ -46,6 +53,7 @@ class Pending:
                 [self.answers[index] for index in chunk],
                 BatchMode.EACH if len(chunk) > 1 else None,
                 self.correlation or new_correlation(),
+                self.slot,
             )
 
 
@@ -58,8 +66,10 @@ class CoalescedCall(Call):
         answers: Sequence[Answer],
         mode: BatchMode | None = None,
         correlation: str = "",
+        slot: int | None = None,
     ) -> None:
         super().__init__(commands, mode)
+        self.slot = slot
         self.answers = answers
         self.correlation = correlation
 
@@ -70,6 +80,7 @@ class CoalescedCall(Call):
             [self.answers[index] for index in indexes],
             self.mode,
             self.correlation,
+            self.slot,
         )
 
     def wanted(self) -> CoalescedCall:
@@ -142,30 +153,35 @@ class Coalescer:
     def __init__(
         self,
         session: Session,
-        pool: ConnectionPool,
+        pool: ConnectionPool | ClusterNode,
         connected: Callable[[], AbstractAsyncContextManager[Any]],
         has_one_connection: bool,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.loop = loop
         self._session = session
-        self._pool = pool
+        self.pool = pool
         self._connected = connected
         # One connection is left for a command that is sent alone.
         spare = 0 if has_one_connection else pool.max_connections - 1
         self._max_in_flight = max(1, min(MAX_IN_FLIGHT, spare))
-        self._pending: dict[str | None, Pending] = {}
+        self._pending: dict[tuple[str | None, int | None], Pending] = {}
         self._flush_is_due = False
         self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def join(self, words: Words) -> Answer:
-        """Add a command to those of the same event-loop iteration."""
+    def join(self, words: Words, slot: int | None = None) -> Answer:
+        """Add a command to those of the same event-loop iteration.
+
+        Args:
+            words: The command.
+            slot: On a cluster, the slot of its keys; those of other slots are in other batches.
+        """
         answer: Answer = self.loop.create_future()
-        given = given_correlation(self._session.correlation)
-        pending = self._pending.get(given)
+        key = given_correlation(self._session.correlation), slot
+        pending = self._pending.get(key)
         if pending is None:
-            pending = self._pending[given] = Pending(given)
+            pending = self._pending[key] = Pending(*key)
         pending.commands.append(words)
         pending.answers.append(answer)
         if not self._flush_is_due:
@@ -271,16 +287,17 @@ class Coalescer:
         # Permanently: the holders of the other connections will use them again.
         self._max_in_flight = 1
         # redis-py hands out the connection that came back last, even if it is not connected.
-        free = self._pool._available_connections
+        free = getattr(self.pool, "_available_connections", [])
         free.sort(key=lambda connection: connection.is_connected)
         for call in calls:
-            pending = self._pending.setdefault(call.correlation, Pending(call.correlation))
+            key = call.correlation, call.slot
+            pending = self._pending.setdefault(key, Pending(*key))
             pending.commands += call.commands
             pending.answers += call.answers
 
     async def _send_encodable(self, calls: Sequence[CoalescedCall]) -> None:
         """Make calls without the commands that cannot be encoded; sent alone, those raise."""
-        encoder = self._pool.get_encoder()
+        encoder = self.pool.get_encoder()
         rest = [part for part in (call.encodable(encoder) for call in calls) if part.commands]
         if sum(len(call.commands) for call in rest) < sum(len(call.commands) for call in calls):
             if rest:

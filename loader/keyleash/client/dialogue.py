@@ -172,6 +172,8 @@ class Dialogue:
                 yield from self._send_blocking(words)
             case Role.CLIENT if len(words) > 1 and upper(words[1]) in OF_THE_CONNECTION:
                 self.due.defer(self._run_plain(words))
+            case Role.CLUSTER if self.session.is_topology(words):
+                self.due.defer(self._run_plain(words))
             case Role.INFO:
                 self.due.defer(self._reply_to_info(words))
             case Role.KEYS if len(words) == 2:

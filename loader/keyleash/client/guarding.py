@@ -38,6 +38,7 @@ class Guarding:
     Attributes:
         session: The session of the token.
         wait_s: Seconds that one call may sleep for rate limits.
+        caller_class: Makes its calls.
         retry_class: Wraps a Retry of redis-py.
         is_async: Whether it is a connection of asyncio.
         clock: Returns the seconds of a clock that never goes back.
@@ -47,6 +48,7 @@ class Guarding:
 
     session: Session
     wait_s: float
+    caller_class: type[Caller] = Caller
     retry_class: type
     is_async: bool
     lock: type
@@ -59,7 +61,7 @@ class Guarding:
 
     def __init__(self, *args: Any, **options: Any) -> None:
         protocol = options.get("protocol")
-        caller = Caller(
+        caller = self.caller_class(
             self.session,
             self.wait_s,
             lambda: self.encoder if self.encoder.decode_responses else None,

@@ -68,22 +68,28 @@ def _copy_of(pool: Any) -> Any:
 
 
 def guarded_class(
-    mixin: type[Guarding], base: type, token: AsyncTokenSource, wait: bool | float, correlation: Any
+    mixin: type[Guarding],
+    base: type,
+    token: AsyncTokenSource,
+    wait: bool | float,
+    correlation: Any,
+    session_class: type[Session] = Session,
 ) -> Any:
     """Return a class of guarded connections.
 
     Args:
-        mixin: `Guarded` or `AsyncGuarded`.
+        mixin: `Guarded`, `AsyncGuarded` or a subclass.
         base: A connection class of redis-py, of the same kind.
+        session_class: The class of their session.
 
     Raises:
         TypeError: *base* is guarded already.
     """
     if issubclass(base, Guarding):
         raise TypeError("base is a class of guarded connections, which have a token already")
-    is_async = mixin is AsyncGuarded
+    is_async = issubclass(mixin, AsyncGuarded)
     known = {
-        "session": Session(token, is_async=is_async, correlation=correlation),
+        "session": session_class(token, is_async=is_async, correlation=correlation),
         "wait_s": longest_wait(wait),
         "is_async": is_async,
         "__module__": "keyleash",

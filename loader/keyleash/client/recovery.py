@@ -14,7 +14,12 @@ from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from keyleash.client.actions import Flow, Pause, Plain, RenewToken
 from keyleash.client.session import TOKEN_OVER, Session
-from keyleash.errors import CallNotPermittedError, GuardLostError, PolicyStaleError
+from keyleash.errors import (
+    CallNotPermittedError,
+    GuardLostError,
+    LeaseNeededError,
+    PolicyStaleError,
+)
 from keyleash.store.records import GuardRecord
 
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
@@ -27,7 +32,7 @@ def fetch_guard(session: Session) -> Flow:
     if not session.identity:
         yield RenewToken()
     try:
-        raw = yield Plain(session.record_request())
+        raw = yield session.at_home(session.record_request())
     except ResponseError as error:
         raise session.record_error(error) from None
     session.accept_record(raw)
@@ -63,7 +68,7 @@ def recover(
             yield RenewToken()
             return (yield from again())
         except session.recoverable as new:
-            if isinstance(new, TOKEN_OVER) in handled:
+            if isinstance(new, LeaseNeededError) or isinstance(new, TOKEN_OVER) in handled:
                 raise
             error = new
 
@@ -121,6 +126,6 @@ def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
     guard = session.guard
     assert guard is not None  # noqa: S101 - it was looked up
     digest: str = getattr(guard, kind)
-    raw = yield Plain(session.source_request(digest))
+    raw = yield session.at_home(session.source_request(digest))
     script = session.accept_source(raw, lost, digest)
     yield Plain(session.load_request(guard.transport, digest, script))

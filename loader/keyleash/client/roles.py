@@ -25,6 +25,7 @@ class Role(Enum):
     INFO = auto()
     KEYS = auto()
     BLOCKING = auto()
+    CLUSTER = auto()
 
 
 _ROLES = {
@@ -34,6 +35,7 @@ _ROLES = {
     **dict.fromkeys((*SCRIPT_CALLS, "SCRIPT"), Role.SCRIPT),
     **dict.fromkeys(WAITS, Role.BLOCKING),
     "CLIENT": Role.CLIENT,
+    "CLUSTER": Role.CLUSTER,
     "INFO": Role.INFO,
     "KEYS": Role.KEYS,
 }

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from redis.exceptions import (
     NoPermissionError,
@@ -15,6 +15,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from keyleash.client.actions import AtHome, Plain
 from keyleash.client.correlation import CorrelationSource, check_source
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
@@ -81,13 +82,16 @@ class Session:
 
     Attributes:
         token, correlation: As given.
-        recoverable: The errors that `recover` handles: nothing ran.
+        recoverable: The errors after which a call is repeated: nothing ran.
+        at_home: The action that sends a command to where the records are.
 
     Raises:
         TokenUnknownError: the token has not the shape of one.
         TypeError: it is not a str, or *correlation* is neither a str nor callable.
         SecretInTextError: *correlation* contains a token.
     """
+
+    at_home: ClassVar[type[Plain | AtHome]] = Plain
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class Session:
         self.guard: GuardRecord | None = None
         self.token = token
         self.recoverable: tuple[type[ResponseError], ...] = (PolicyStaleError, NoScriptError)
-        self._table = load_table()
+        self.table = load_table()
         self._keyspace = Keyspace()
         self._knows_functions = False
         if not callable(token):
@@ -148,7 +152,7 @@ class Session:
     ) -> tuple[Argument, ...]:
         """Return the call of *guard* for *command*."""
         return guard_call(
-            self._table, guard.digest, self._token, correlation, command, guard.transport
+            self.table, guard.digest, self._token, correlation, command, guard.transport
         )
 
     def batch_request(
@@ -157,7 +161,7 @@ class Session:
         """Return the call of the guard for a batch, and the shape of its reply."""
         guard = self._called
         return runs_call(
-            self._table,
+            self.table,
             guard.batch_digest,
             self._token,
             correlation,
@@ -194,7 +198,7 @@ class Session:
         if denial is None:
             return self._server_error(error)
         if isinstance(denial, CommandRefusedError):
-            denial = _with_reason(denial, self._table)
+            denial = _with_reason(denial, self.table)
         denial.identity = self.identity
         return denial
 
@@ -247,7 +251,11 @@ class Session:
 
     def may_write(self, words: tuple[Argument, ...]) -> bool:
         """Return whether a command may write."""
-        return may_write(self._table, words)
+        return may_write(self.table, words)
+
+    def is_topology(self, words: tuple[Argument, ...]) -> bool:
+        """Return whether a command asks a node of a cluster about its nodes."""
+        return False
 
     def whoami(self, reply: Any) -> WhoAmI:
         """Return what the reply to a batch in mode `whoami` says.
@@ -288,7 +296,7 @@ class Session:
                 {"identity": self.identity}, help="load a policy that has this identity"
             )
         # The table first, since other threads read both without a lock.
-        self._table = learned_table(record.commands)
+        self.table = learned_table(record.commands)
         self._knows_functions |= record.transport is Transport.FUNCTION
         self.guard = record
         return record

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import (
+    ClusterCrossSlotError,
+    NoPermissionError,
+    NoScriptError,
+    ResponseError,
+)
 
 from keyleash.errors.base import KeyleashError, Span
 from keyleash.text import counted, json_object, without_tokens
@@ -15,6 +20,7 @@ __all__ = [
     "ArchiveError",
     "BadCasesError",
     "ClusterError",
+    "CrossSlotError",
     "EvictionError",
     "ForeignUserError",
     "GuardLostError",
@@ -153,6 +159,18 @@ class ClusterError(KeyleashError, ResponseError):
         super().__init__(
             "the server is a node of a Redis Cluster, which keyleash does not support",
             help="use one primary with its replicas, also behind Sentinels",
+        )
+
+
+class CrossSlotError(KeyleashError, ClusterCrossSlotError):
+    """A transaction, batch or watch has keys in several slots of a cluster; nothing was sent."""
+
+    code = "cross-slot"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the keys of a transaction are in several slots of the cluster",
+            help="give them one hash tag, as in `{job:7}:state`, or send them alone",
         )
 
 

@@ -1,0 +1,171 @@
+"""Calls of the guards on the nodes of a cluster, without I/O: the words of a node, and leases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+from keyleash.client.actions import AtHome, Flow, Pause, Send, Words
+from keyleash.client.caller import Caller
+from keyleash.client.calls import Call
+from keyleash.client.correlation import next_correlation
+from keyleash.client.recovery import PAUSES_S, fetch_guard
+from keyleash.client.roles import split_words, upper
+from keyleash.client.session import Session
+from keyleash.errors import GuardLostError, LeaseNeededError, LeaseRefusedError, PolicyStaleError
+from keyleash.store.records import GuardRecord
+from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_cluster
+
+MAX_REPETITIONS = 30
+"""Of one call. Each lease may be used up by other clients before the call uses it."""
+TOPOLOGY = frozenset({"INFO", "KEYSLOT", "MYID", "MYSHARDID", "NODES", "SHARDS", "SLOTS"})
+"""The sub-commands of CLUSTER that need no guard; CLUSTER GETKEYSINSLOT would list names."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLease:
+    """Fetch a voucher from the home, or wait for the task that fetches the same.
+
+    Attributes:
+        request: What the node asks for.
+        call: The call that needs it.
+        used: The voucher that the node was given for the same request, to no avail.
+    """
+
+    request: str
+    call: Call
+    used: str | None
+
+
+class ClusterSession(Session):
+    """The session of a token whose identity's records are at the home of a cluster."""
+
+    at_home: ClassVar[Any] = AtHome
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._keyspace = self._keyspace.at_home()
+        self.recoverable += (LeaseNeededError,)
+        self.lease_digest = ""
+
+    def accept_record(self, raw: Any) -> GuardRecord:
+        """Store the guard, and the script that grants its leases; otherwise as of `Session`."""
+        record = super().accept_record(raw)
+        fields = raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True))
+        self.lease_digest = fields.get(b"lease", b"").decode()
+        return record
+
+    def _server_error(self, error: ResponseError) -> ResponseError:
+        return error if is_of_a_cluster(error) else super()._server_error(error)
+
+    def is_topology(self, words: Words) -> bool:
+        """Return whether a command asks a node about the nodes of the cluster."""
+        return len(words) > 1 and upper(words[1]) in TOPOLOGY
+
+    def lease_request(self, request: str, call: Call) -> Words:
+        """Return the call of the home's script that grants leases. It contains the token."""
+        guard = self._called
+        words = split_words(call.commands[0]) if call.commands else ("WHOAMI",)
+        keys = call.script.keys if call.script else declared_keys(self.table, words)
+        return (
+            *call_head(guard.transport, self.lease_digest),
+            "1",
+            self._keyspace.guard(self.identity),
+            self._token,
+            call.correlation,
+            request,
+            words[0],
+            keys[0] if keys else "",
+        )
+
+
+class ShardCaller(Caller):
+    """Makes calls of the guard on one node of a cluster.
+
+    Attributes:
+        tag: Returns the tag of the node.
+    """
+
+    tag: Callable[[], str]
+    _voucher = ""
+    _used = ""
+
+    def request(self, call: Call) -> Words:
+        """Return the words of a call, with the tag of the node and a voucher at the end."""
+        voucher, self._voucher = self._voucher, ""
+        return (*super().request(call), self.tag(), voucher)
+
+    def _repeated(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
+        """Repeat a call whose reply says that nothing ran, also with leases."""
+        need = None
+        for _ in range(MAX_REPETITIONS):
+            try:
+                if not isinstance(error, LeaseNeededError):
+                    return (yield from super()._repeated(call, error, undecoded))
+                is_same = need is not None and need.request == error.request
+                need = FetchLease(error.request, call, self._used if is_same else None)
+                self._voucher = self._used = yield need
+                if call.is_watched:
+                    # The next call of this connection has the voucher.
+                    return None
+                yield Send([call])
+                return (yield from self._read(call, undecoded))
+            except self.session.recoverable as new:
+                if not any(isinstance(item, LeaseNeededError) for item in (error, new)):
+                    raise
+                error = new
+        raise error
+
+
+def fetch_lease(session: ClusterSession, need: FetchLease) -> Flow:
+    """Return the voucher for a request, undecoded; empty if the request is outdated.
+
+    Raises:
+        LeashError: the home denies the call.
+        GuardLostError: the home has lost the script, and no client has loaded it again in time.
+    """
+    if need.used == "":
+        # The node repeats a request for a second.
+        yield Pause(PAUSES_S[0])
+    make = partial(session.lease_request, need.request, need.call)
+    for pause_s in PAUSES_S:
+        try:
+            return (yield AtHome(make, need.call.replicas))
+        except ResponseError as error:
+            found = session.call_error(error)
+            if isinstance(found, LeaseRefusedError) and found.details.get("reason") == "stale":
+                return b""
+            if not isinstance(found, NoScriptError):
+                raise found from None
+        try:
+            yield from _load_lease(session, found)
+        except NoPermissionError:
+            yield Pause(pause_s)
+    raise GuardLostError(session.identity) from None
+
+
+def fetch_records(caller: ShardCaller) -> Flow:
+    """Return the records of the token at the home, as a batch in mode `whoami` on one server."""
+    session: Any = caller.session
+    yield from caller.guard()
+    call = caller.new_call([], BatchMode.WHOAMI)
+    call.correlation = next_correlation(session.correlation)
+    try:
+        return (yield from fetch_lease(session, FetchLease("", call, None)))
+    except PolicyStaleError:
+        yield from fetch_guard(session)
+        return (yield from fetch_lease(session, FetchLease("", call, None)))
+
+
+def _load_lease(session: ClusterSession, lost: NoScriptError) -> Flow:
+    """Load the script that grants leases again; another may have loaded a new policy meanwhile."""
+    digest = session.lease_digest
+    yield from fetch_guard(session)
+    if session.lease_digest == digest:
+        raw = yield AtHome(session.source_request(digest))
+        script = session.accept_source(raw, lost, digest)
+        yield AtHome(session.load_request(session._called.transport, digest, script))
