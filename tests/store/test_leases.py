@@ -285,9 +285,12 @@ def packed(numbers: list[int]) -> bytes:
 
 
 @thorough(100)
-@given(st.lists(numbers, min_size=3, max_size=3), st.lists(st.tuples(numbers, numbers, numbers)))
+@given(
+    st.lists(numbers, min_size=3, max_size=3),
+    st.lists(st.tuples(numbers, numbers, numbers, numbers)),
+)
 def test_lease_entry_is_read_as_script_writes_it(
-    first: list[int], limits: list[tuple[int, int, int]]
+    first: list[int], limits: list[tuple[int, int, int, int]]
 ) -> None:
     """The home has one for each shard."""
     entry = unpack_entry(packed([*first, *(number for item in limits for number in item)]))

@@ -337,11 +337,13 @@ class LimitEntry:
         amount: The units.
         window_us: The end of their window; 0 for rates.
         have: All units that the shard was granted in that window.
+        last: The units of the newest grant that had any, by which the next one grows.
     """
 
     amount: int
     window_us: int
     have: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,8 +369,8 @@ def unpack_entry(data: bytes) -> LeaseEntry:
     Raises:
         ValueError: *data* has another length than any entry.
     """
-    seq, asked_us, granted_us, *numbers = map(whole, _doubles(data, _ENTRY_NUMBERS, _LIMIT_FIELDS))
-    limits = tuple(LimitEntry(*item) for item in _groups(numbers, _LIMIT_FIELDS))
+    seq, asked_us, granted_us, *numbers = map(whole, _doubles(data, _ENTRY_NUMBERS, 2 * _PAIR))
+    limits = tuple(LimitEntry(*item) for item in _groups(numbers, 2 * _PAIR))
     return LeaseEntry(seq, asked_us, granted_us, limits)
 
 

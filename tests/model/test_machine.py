@@ -1,0 +1,317 @@
+"""The scripts of a cluster against their twin in Python: one server, where each tag is a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from keyleash.limits import SlotKind
+from keyleash.servers import EmbeddedServer
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.leases import EPOCH_FIELD, Request, Voucher
+from keyleash.store.scripts import EXPIRE_LEASES
+from keyleash.store.state import unpack_state
+from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, REVOKED_OFFSET, TokenRecord, token_digest
+from keyleash.store.wire import BatchMode
+from model.twin import NEEDED, RAN, Count, Credit, Home, Shard, State, Twin
+from support.clocks import MovableClock
+from support.leash import grant
+from support.replication import wait_until
+from support.servers import RealServer, embedded_label, find_server_binaries
+from support.shards import HOME, Sharded
+from support.thorough import thorough
+
+POLICY: dict[str, Any] = {
+    "grants": [grant("read", "write", "delete", keys="doc:*")],
+    "budget": {"deletes": "300/minute", "writes": "20/hour"},
+    "rate": {"reads": "5/minute"},
+}
+TAGS = ("a", "b1")
+Command = tuple[str, ...]
+COMMANDS = {
+    ("PING",): (),
+    ("GET", "doc:a"): ("rate.reads",),
+    ("SET", "doc:a", "x"): ("budget.writes",),
+    ("SET", "doc:a", "x", "GET"): ("rate.reads", "budget.writes"),
+    ("DEL", "doc:a"): ("budget.deletes",),
+}
+"""Commands, and the limits to which they count."""
+HOUR_S = 3600
+ROUND_US = 2000
+"""Guards compute the time from the remaining life of a key, in whole milliseconds."""
+TOKEN_LIFE_US = 30 * 86_400_000_000
+
+tags = st.sampled_from(TAGS)
+commands = st.sampled_from(list(COMMANDS))
+counts = st.sampled_from([1, 1, 1, 2, 5])
+backs = st.integers(0, 9)
+
+
+class Machine(RuleBasedStateMachine):
+    """Calls, requests, vouchers and faults in any order.
+
+    The twin decides by the times before and after a script, which are close to each other. The
+    times that the script stores lie between those of the twin, and the twin continues with them.
+    """
+
+    client: redis.Redis
+    real: Sharded
+    state: bytes
+    ahead_s = 0
+    move: Callable[[int], None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        # Windows end at the same steps in every run.
+        self.pass_time(HOUR_S - self._now() // 1_000_000 % HOUR_S)
+        self.client.set(HOME.state("agent"), self.state)
+        self.client.hset(HOME.leases("agent"), EPOCH_FIELD, 1)
+        record = TokenRecord(self.real.token[-12:], self._now() // 1000 * 1000 + TOKEN_LIFE_US, 0)
+        self.token = token_digest(self.real.token)
+        self.client.set(HOME.token("agent", self.token), record.pack())
+        kept_ms = record.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS
+        self.client.pexpireat(HOME.token("agent", self.token), kept_ms)
+        slots = self.real.guard.layout.slots
+        home = Home([Count() for _ in slots])
+        self.reached: set[str] = set()
+        self.requests: list[str] = []
+        self.vouchers: list[str] = []
+        self.pasts: list[tuple[str, list[tuple[Any, int]], Shard]] = []
+        self.twin = Twin(slots, home, {tag: Shard() for tag in TAGS})
+
+    @rule(tag=tags, command=commands, count=counts)
+    def work(self, tag: str, command: Command, count: int) -> None:
+        """Make a call as a client does."""
+        request = self._call(tag, command, count, "")
+        for _ in range(3):
+            voucher = request and self._grant(request)
+            if voucher:
+                request = self._call(tag, command, count, voucher)
+
+    @rule(tag=tags, command=commands, count=counts)
+    def ask(self, tag: str, command: Command, count: int) -> None:
+        self._call(tag, command, count, "")
+
+    @precondition(lambda self: self.requests)
+    @rule(back=backs)
+    def carry_request(self, back: int) -> None:
+        self._grant(self.requests[-1 - back % len(self.requests)])
+
+    @precondition(lambda self: self.vouchers)
+    @rule(back=backs, command=commands, count=counts)
+    def carry_voucher(self, back: int, command: Command, count: int) -> None:
+        voucher = self.vouchers[-1 - back % len(self.vouchers)]
+        self._call(voucher.partition(":")[0], command, count, voucher)
+
+    @precondition(lambda self: self.vouchers)
+    @rule(tag=tags, back=backs)
+    def carry_voucher_astray(self, tag: str, back: int) -> None:
+        self._call(tag, ("PING",), 1, self.vouchers[-1 - back % len(self.vouchers)])
+
+    @rule(seconds=st.sampled_from([1, 2, 6, 11, 30, 61, 3600]))
+    def pass_time(self, seconds: int) -> None:
+        type(self).ahead_s += seconds
+        self.move(self.ahead_s)
+
+    @rule(tag=tags)
+    def lose_state(self, tag: str) -> None:
+        self.client.delete(self._names(tag)[0])
+        self.twin.shards[tag].state = None
+
+    @rule(tag=tags)
+    def lose_lease(self, tag: str) -> None:
+        self.client.delete(self._names(tag)[1])
+        self.twin.shards[tag].lease = None
+
+    @rule(tag=tags)
+    def replicate(self, tag: str) -> None:
+        names = self._names(tag)
+        values = [(self.client.get(name), self.client.pexpiretime(name)) for name in names]
+        self.pasts.append((tag, values, deepcopy(self.twin.shards[tag])))
+
+    @precondition(lambda self: self.pasts)
+    @rule(back=backs)
+    def fall_back(self, back: int) -> None:
+        tag, values, shard = self.pasts[-1 - back % len(self.pasts)]
+        self.reached.discard(tag)
+        for name, (value, expires_ms) in zip(self._names(tag), values, strict=True):
+            self.client.delete(name)
+            if value is not None and (expires_ms < 0 or expires_ms * 1000 > self._now()):
+                self.client.set(name, value, pxat=expires_ms if expires_ms > 0 else None)
+        self.twin.shards[tag] = deepcopy(shard)
+
+    @rule(tag=tags)
+    def expire_leases(self, tag: str) -> None:
+        epoch = int(self.client.hincrby(HOME.leases("agent"), EPOCH_FIELD, 1))
+        self.twin.home.epoch = epoch
+        keys = Keyspace().at_shard(tag)
+        before = self._now()
+        words = EXPIRE_LEASES.arguments(keys, "", b"", "agent", epoch)
+        self.client.execute_command("EVAL", EXPIRE_LEASES.text, *words)
+        state = self.twin.shards[tag].state
+        if state is None or (state.ends is not None and before >= state.ends):
+            found = self.real.shard(tag)
+            state = State(found.born_us, found.seq, [Credit() for _ in self.twin.slots])
+            self.twin.shards[tag].state = state
+        state.min_epoch = epoch
+        if self.twin.home.is_revoked:
+            self.reached.add(tag)
+
+    @rule(is_revoked=st.sampled_from([False, False, True]))
+    def revoke(self, is_revoked: bool) -> None:
+        name = HOME.token("agent", self.token)
+        self.client.setrange(name, REVOKED_OFFSET, bytes([is_revoked]))
+        self.twin.home.is_revoked = is_revoked
+        self.reached.clear()
+
+    def _call(self, tag: str, command: Command, count: int, voucher: str) -> str:
+        """Call the guard; return the request if it needs a lease, or an empty text."""
+        counted = COMMANDS[command]
+        costs = [count if slot.name in counted else 0 for slot in self.twin.slots]
+        before, twin = self._now() - ROUND_US, self.twin
+        try:
+            if count == 1:
+                self.real.single(tag, voucher, *command)
+            else:
+                self.real.batch(tag, voucher, BatchMode.ALL, *[command] * count)
+            actual = RAN
+        except redis.ResponseError as error:
+            actual = str(error).removeprefix("LEASH ")
+        after = self._now() + ROUND_US
+        parsed = Voucher.verify(voucher, self.real.key) if voucher else None
+        twins, found = [], None
+        for now in (before, after):
+            self.twin = deepcopy(twin)
+            expected = self.twin.call(tag, costs, parsed, now)
+            twins.append(self.twin)
+            if all(word in actual for word in expected.split()):
+                found = self.twin
+        assert found, (actual, expected, costs, parsed)
+        self.twin = found
+        assert not self.twin.overused(before)
+        assert actual != RAN or tag not in self.reached
+        self._adopt_shard(tag, *twins)
+        if NEEDED not in actual:
+            return ""
+        request = actual.partition("request=")[2]
+        assert Request.verify(request, self.real.key) == self.twin.request(tag, costs, after)
+        self.requests.append(request)
+        return request
+
+    def _grant(self, request: str) -> str:
+        """Call the home; return the voucher, or an empty text if it denies."""
+        before, twin = self._now() - ROUND_US, self.twin
+        try:
+            reply, denial = self.real.grant(request), ""
+        except redis.ResponseError as error:
+            reply, denial = "", str(error)
+        after = self._now() + ROUND_US
+        asked = Request.verify(request, self.real.key)
+        outcomes = []
+        for now in (before, after):
+            self.twin = deepcopy(twin)
+            outcomes.append((self.twin, *self.twin.grant(asked, now)))
+        (low, *_), (high, *_) = outcomes
+        found = [item for item in outcomes if bool(item[1]) == bool(denial)]
+        assert found, (denial, outcomes[0][1:], asked)
+        self.twin, expected, units, life = found[0]
+        if denial:
+            assert all(word in denial for word in expected.split()), (denial, expected)
+            return ""
+        voucher = Voucher.verify(reply, self.real.key)
+        place = (asked.tag, asked.seq, asked.asked_us)
+        assert (voucher.tag, voucher.seq, voucher.asked_us) == place
+        assert (voucher.epoch, voucher.token_digest) == (self.twin.home.epoch, self.token)
+        assert voucher.token_life_us == life
+        for ours, theirs in zip(units, voucher.limits, strict=True):
+            assert (ours.amount, ours.window_us) == (theirs.amount, theirs.window_us)
+            assert abs(ours.life_us - theirs.life_us) <= after - before
+        self._adopt_home(asked.tag, low, high)
+        self.vouchers.append(reply)
+        return reply
+
+    def _adopt_shard(self, tag: str, low: Twin, high: Twin) -> None:
+        """Compare the state of a shard, and take over its times."""
+        ours, lows, highs = (twin.shards[tag].state for twin in (self.twin, low, high))
+        assert ours is not None
+        assert lows is not None
+        assert highs is not None
+        state = self.real.shard(tag)
+        for name, value in (("born", state.born_us), ("seq", state.seq), ("asked", state.asked_us)):
+            assert getattr(lows, name) <= value <= getattr(highs, name), name
+            setattr(ours, name, value)
+        assert state.min_epoch == ours.min_epoch
+        if state.layout:
+            assert list(map(astuple, state.limits)) == list(map(astuple, ours.limits))
+
+    def _adopt_home(self, tag: str, low: Twin, high: Twin) -> None:
+        """Compare what the home has of a shard, and take over its times."""
+        entry, ours = self.real.entry(tag), self.twin.home.entries[tag]
+        assert (entry.seq, entry.asked_us) == (ours.seq, ours.asked)
+        assert low.home.entries[tag].granted <= entry.granted_us <= high.home.entries[tag].granted
+        ours.granted = entry.granted_us
+        for place, item in enumerate(entry.limits):
+            numbers = (ours.amounts, ours.windows, ours.haves, ours.lasts)
+            assert astuple(item) == tuple(values[place] for values in numbers)
+        data = self.client.get(HOME.state("agent"))
+        assert isinstance(data, bytes)
+        state = unpack_state(data, self.real.guard.layout)
+        for count, limit in zip(self.twin.home.counts, state.limits, strict=True):
+            if limit.slot.kind is SlotKind.BUDGET:
+                assert (count.ends, count.used) == (limit.ends_us, limit.used)
+            else:
+                assert len(count.places) == len(limit.calls_us)
+                count.places = list(limit.calls_us)
+
+    def _names(self, tag: str) -> tuple[str, str]:
+        keys = Keyspace().at_shard(tag)
+        return keys.state("agent"), keys.token("agent", self.token)
+
+    def _now(self) -> int:
+        seconds, micros = self.client.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
+
+@pytest.fixture
+def moving(clock: Path, tmp_path: Path) -> Iterator[type[Machine]]:
+    """The machine, on a server whose clock it moves."""
+    movable = MovableClock(clock, tmp_path)
+    binary = movable.starter(find_server_binaries()[embedded_label()])
+    with EmbeddedServer(binary=binary) as process:
+        server = RealServer(embedded_label(), process)
+        client = server.client()
+
+        def move(ahead_s: int) -> None:
+            before = int(client.time()[0])
+            movable.move(ahead_s)
+            wait_until(lambda: int(client.time()[0]) != before)
+
+        real = Sharded(client, **POLICY)
+        values = {"client": client, "real": real, "state": client.get(HOME.state("agent"))}
+        yield type("Moving", (Machine,), {**values, "move": staticmethod(move)})
+        server.close_clients()
+
+
+def test_scripts_and_twin_agree(moving: type[Machine]) -> None:
+    """Each reply, and each number that is stored."""
+    run_state_machine_as_test(moving, settings=thorough(15))
+
+
+@pytest.mark.slow
+def test_scripts_and_twin_agree_for_long(moving: type[Machine]) -> None:
+    """Rare orders of events."""
+    run_state_machine_as_test(moving, settings=thorough(300))
