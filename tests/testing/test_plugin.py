@@ -551,15 +551,16 @@ def test_server_ends_with_the_run(project: pytest.Pytester) -> None:
     assert not is_served((project.path / "url").read_text())
 
 
-def test_server_ends_with_a_run_that_is_killed(project: pytest.Pytester) -> None:
+@pytest.mark.parametrize("leash", ["leash_server", "leash_cluster"])
+def test_server_ends_with_a_run_that_is_killed(project: pytest.Pytester, leash: str) -> None:
     """A cancelled build or pytest-timeout leaves no time to clean up."""
     project.makepyfile(
-        """
+        f"""
         import os, pathlib, signal
 
-        def test(leash_server):
-            pathlib.Path("url").write_text(leash_server.url)
-            leash_server.admin.ping()
+        def test({leash}):
+            pathlib.Path("url").write_text({leash}.url)
+            {leash}.admin.ping()
             os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -570,6 +571,51 @@ def test_server_ends_with_a_run_that_is_killed(project: pytest.Pytester) -> None
     while is_served(url):
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
+
+
+def test_agents_on_a_cluster_are_guarded(project: pytest.Pytester) -> None:
+    """On whichever node the keys are; each test starts with an empty cluster that works."""
+    result = run_tests(
+        project,
+        f"""
+        import asyncio
+
+        KEYS = [f"jobs:{{number}}:state" for number in (1, 2, 3)]
+
+        def test_calls(leash):
+            r = leash.client("agent-runner", decode_responses=True)
+            assert [r.get(key) for key in KEYS] == [None] * 3
+            assert [r.set(key, "x") for key in KEYS[:2]] == [True] * 2
+            with pytest.raises(keyleash.RateLimitedError):
+                r.set(KEYS[2], "x")
+            with pytest.raises(keyleash.KeyNotGrantedError):
+                r.get("context:1")
+            assert leash.admin.get(KEYS[0]) == b"x"
+
+        def test_asyncio(leash):
+            async def agent():
+                async with leash.async_client("agent-runner") as r:
+                    assert await r.set(KEYS[0], "x")
+
+            asyncio.run(agent())
+            assert leash.admin.mget_nonatomic(KEYS) == [b"x", None, None]
+            with redis.Redis.from_url(leash.url) as node:
+                node.shutdown(nosave=True)
+
+        @pytest.mark.leash_policy('{READER}')
+        def test_policy(leash):
+            assert leash.admin.mget_nonatomic(KEYS) == [None] * 3
+            token = leash.token("reader")
+            r = keyleash.RedisCluster.from_url(leash.url, token=token)
+            with r, pytest.raises(keyleash.LeashError):
+                r.set(KEYS[0], "x")
+            leash.load("policy.yaml")
+            leash.operator.tokens.revoke(identity="agent-runner")
+        """,
+        leash="leash_cluster",
+    )
+
+    result.assert_outcomes(passed=3)
 
 
 def test_each_worker_of_xdist_has_a_server_of_its_own(project: pytest.Pytester) -> None:

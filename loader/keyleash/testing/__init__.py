@@ -1,6 +1,7 @@
 """Pytest fixtures for tests of agents, and a fake Redis in the test's process that runs guards.
 
-`keyleash.testing.plugin` has the fixtures; they return a `LeashServer` or a `FakeLeash`.
+`keyleash.testing.plugin` has the fixtures; they return a `LeashServer`, a `LeashCluster` or
+a `FakeLeash`.
 
 `fake_redis()` is fakeredis with what guards need in its Lua: `redis.sha1hex`, `struct`, the
 globals of Redis and no others, numbers formatted as in Redis, blocking commands that return at once
@@ -45,11 +46,12 @@ from keyleash.extras import import_with_extra
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
 
-    from keyleash.testing.leash import FakeLeash, Leash, LeashServer
+    from keyleash.testing.leash import FakeLeash, Leash, LeashCluster, LeashServer
 
 __all__ = [
     "FakeLeash",
     "Leash",
+    "LeashCluster",
     "LeashServer",
     "fake_async_redis",
     "fake_redis",
@@ -93,6 +95,6 @@ if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
 
     def __getattr__(name: str) -> Any:
         # pytest imports this package on every run, and these need yaml, pydantic and jinja2.
-        if name in ("FakeLeash", "Leash", "LeashServer"):
+        if name in ("FakeLeash", "Leash", "LeashCluster", "LeashServer"):
             return getattr(import_with_extra("keyleash.testing.leash"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

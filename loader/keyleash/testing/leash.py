@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import redis
 
@@ -14,8 +14,9 @@ import keyleash
 from keyleash.audit import AuditEvent, Denial
 from keyleash.commands import CommandTable, load_table
 from keyleash.operator import LoadResult, load_policy
-from keyleash.servers import EmbeddedServer
-from keyleash.store.keyspace import Keyspace
+from keyleash.servers import EmbeddedCluster, EmbeddedServer
+from keyleash.servers.embedded import HOST
+from keyleash.store.nodes import ClusterNodes
 from keyleash.store.store import Store
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
 
@@ -24,27 +25,30 @@ if TYPE_CHECKING:
 
 ACTOR = "test"
 
+Admin = TypeVar("Admin", bound="redis.Redis | redis.RedisCluster")
+Agent = TypeVar("Agent", bound="redis.Redis | redis.RedisCluster")
+AsyncAgent = TypeVar("AsyncAgent")
 
-class Leash(ABC):
-    """A server with a policy, for the test of an agent.
+
+class BaseLeash(ABC, Generic[Admin, Agent, AsyncAgent]):
+    """A server or a cluster with a policy, for the test of an agent.
 
     Attributes:
         admin: A plain client, without a guard: to prepare data, and to inspect the changes of an
             agent.
 
     Args:
-        admin: A plain client of the server.
+        admin: A plain client.
         root: The directory that paths of policies are relative to.
     """
 
     _table: CommandTable | None = None
     """The server's commands; read from the server if None."""
 
-    def __init__(self, admin: redis.Redis, root: Path) -> None:
+    def __init__(self, admin: Admin, root: Path) -> None:
         self.admin = admin
         self._root = root
-        self._keyspace = Keyspace()
-        self._clients: list[redis.Redis] = [admin]
+        self._clients: list[redis.Redis | redis.RedisCluster] = [admin]
 
     def load(self, policy: str | PathLike[str], *, name: str = "<policy>") -> LoadResult:
         """Activate a policy; tokens and counters of limits stay.
@@ -60,8 +64,9 @@ class Leash(ABC):
             OSError: The file cannot be read.
         """
         document, file = _read(policy, self._root, name)
+        store = self._store()
         result = load_policy(
-            Store.open(self.admin, actor=ACTOR),
+            store,
             document,
             file=file,
             table=self._table,
@@ -70,26 +75,26 @@ class Leash(ABC):
         )
         # Test servers have no replicas, so every write would wait and fail.
         for identity in result.identities:
-            self.admin.hset(self._keyspace.guard(identity), "wait_replicas", 0)
+            store.client.hset(store.keys.guard(identity), "wait_replicas", 0)
         return result
 
     @property
     def operator(self) -> keyleash.Operator:
         """The operator of the server, for everything that `load` and `token` do not offer."""
-        return keyleash.Operator(self.admin, actor=ACTOR)
+        return keyleash.Operator(self._node(), actor=ACTOR)
 
     def token(self, identity: str, *, ttl_s: int | None = None) -> str:
         """Issue a token of *identity*, valid for *ttl_s* seconds or the policy's `ttl`."""
         ttl = None if ttl_s is None else timedelta(seconds=ttl_s)
         return self.operator.tokens.issue(identity, ttl=ttl).token
 
-    def client(self, identity: str, *, token: str | None = None, **options: Any) -> keyleash.Redis:
+    def client(self, identity: str, *, token: str | None = None, **options: Any) -> Agent:
         """Return a guarded client of *identity*, closed after the test.
 
         Args:
             identity: The identity that acts.
             token: Its token; a new one if None.
-            options: As for `redis.Redis`.
+            options: As for redis-py's client.
         """
         client = self._guarded(self.token(identity) if token is None else token, options)
         self._clients.append(client)
@@ -97,16 +102,38 @@ class Leash(ABC):
 
     def async_client(
         self, identity: str, *, token: str | None = None, **options: Any
-    ) -> keyleash.asyncio.Redis:
+    ) -> AsyncAgent:
         """Return an asyncio client, like `client`; close it in the test, as with `async with`.
 
         Args:
             identity: The identity that acts.
             token: Its token; a new one if None.
-            options: As for `redis.asyncio.Redis`.
+            options: As for redis-py's client.
         """
         # Not closed here: its event loop is closed when the fixture ends.
         return self._async_guarded(self.token(identity) if token is None else token, options)
+
+    def close(self) -> None:
+        """Close every client that `client` returned."""
+        while self._clients:
+            self._clients.pop().close()
+
+    @abstractmethod
+    def _store(self) -> Store: ...
+
+    @abstractmethod
+    def _node(self) -> redis.Redis:
+        """Return a plain client of one node, for operators."""
+
+    @abstractmethod
+    def _guarded(self, token: str, options: dict[str, Any]) -> Agent: ...
+
+    @abstractmethod
+    def _async_guarded(self, token: str, options: dict[str, Any]) -> AsyncAgent: ...
+
+
+class Leash(BaseLeash[redis.Redis, keyleash.Redis, keyleash.asyncio.Redis]):
+    """One server with a policy, for the test of an agent."""
 
     def events(self, identity: str) -> list[AuditEvent]:
         """Return the audit events of *identity*, oldest first.
@@ -124,16 +151,11 @@ class Leash(ABC):
         """
         return list(self.operator.audit.denials(identity))
 
-    def close(self) -> None:
-        """Close every client that `client` returned."""
-        while self._clients:
-            self._clients.pop().close()
+    def _store(self) -> Store:
+        return Store.open(self.admin, actor=ACTOR)
 
-    @abstractmethod
-    def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.Redis: ...
-
-    @abstractmethod
-    def _async_guarded(self, token: str, options: dict[str, Any]) -> keyleash.asyncio.Redis: ...
+    def _node(self) -> redis.Redis:
+        return self.admin
 
 
 class LeashServer(Leash):
@@ -157,6 +179,39 @@ class LeashServer(Leash):
 
     def __repr__(self) -> str:
         return f"<leash_server at {self.url}>"
+
+
+class LeashCluster(
+    BaseLeash[redis.RedisCluster, keyleash.RedisCluster, keyleash.asyncio.RedisCluster]
+):
+    """A real Redis Cluster of three primaries.
+
+    Attributes:
+        url: The URL of a node, for code that creates its own clients.
+        port: On 127.0.0.1.
+    """
+
+    def __init__(self, cluster: EmbeddedCluster, root: Path) -> None:
+        super().__init__(redis.RedisCluster.from_url(cluster.url), root)
+        self.url = cluster.url
+        self.port = cluster.nodes[0].port
+        self._first = redis.Redis.from_url(cluster.url)
+        self._clients.append(self._first)
+
+    def _store(self) -> Store:
+        return Store.open_cluster(ClusterNodes(self._first), actor=ACTOR)
+
+    def _node(self) -> redis.Redis:
+        return self._first
+
+    def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.RedisCluster:
+        return keyleash.RedisCluster(HOST, self.port, token=token, **options)
+
+    def _async_guarded(self, token: str, options: dict[str, Any]) -> keyleash.asyncio.RedisCluster:
+        return keyleash.asyncio.RedisCluster(HOST, self.port, token=token, **options)
+
+    def __repr__(self) -> str:
+        return f"<leash_cluster at {self.url}>"
 
 
 class FakeLeash(Leash):

@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixtures `leash_server` and `fake_leash`, each with a policy per test.
+"""The pytest plugin: `leash_server`, `leash_cluster` and `fake_leash`, with a policy per test.
 
 Every pytest run in an environment with keyleash imports this module, also without using the
 fixtures. So the fixtures themselves import what they need.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,8 @@ from keyleash.errors import KeyleashError, PolicyError
 from keyleash.extras import install_help, missing_extra
 
 if TYPE_CHECKING:
-    from keyleash.testing.leash import FakeLeash, Leash, LeashServer
+    from keyleash.servers import EmbeddedCluster, EmbeddedServer
+    from keyleash.testing.leash import BaseLeash, FakeLeash, LeashCluster, LeashServer
     from keyleash.testing.process import RunServer
 
 NAME = "leash_policy"
@@ -27,7 +28,7 @@ MARKED = "<leash_policy>"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
         NAME,
-        "path of the policy that leash_server and fake_leash load, relative to rootdir",
+        "path of the policy that the fixtures load, relative to rootdir",
         default="",
     )
 
@@ -35,26 +36,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        f"{NAME}(policy): the policy that leash_server and fake_leash load for this test: "
+        f"{NAME}(policy): the policy that the fixtures load for this test: "
         "a document, or a path relative to rootdir",
     )
 
 
 @pytest.fixture(scope="session")
-def _leash_run_server() -> Iterator[RunServer]:
+def _leash_run_server() -> Iterator[RunServer[EmbeddedServer]]:
     # One per pytest process, so that xdist workers do not share it.
+    from keyleash.servers import EmbeddedServer  # noqa: PLC0415
     from keyleash.testing.process import RunServer  # noqa: PLC0415
 
-    server = RunServer()
-    try:
+    with contextlib.closing(RunServer(EmbeddedServer())) as server:
         yield server
-    finally:
-        server.stop()
+
+
+@pytest.fixture(scope="session")
+def _leash_run_cluster() -> Iterator[RunServer[EmbeddedCluster]]:
+    from keyleash.servers import EmbeddedCluster  # noqa: PLC0415
+    from keyleash.testing.process import RunServer  # noqa: PLC0415
+
+    with contextlib.closing(RunServer(EmbeddedCluster())) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def leash_server(
-    request: pytest.FixtureRequest, _leash_run_server: RunServer
+    request: pytest.FixtureRequest, _leash_run_server: RunServer[EmbeddedServer]
 ) -> Iterator[LeashServer]:
     """A real server (the embedded Valkey) with only the policy, and clients of agents."""
     policy = _policy(request)
@@ -62,6 +70,21 @@ def leash_server(
         from keyleash.testing.leash import LeashServer  # noqa: PLC0415
 
         leash = LeashServer(_leash_run_server.emptied(), request.config.rootpath)
+    with contextlib.closing(leash):
+        _load(request, leash, policy)
+        yield leash
+
+
+@pytest.fixture
+def leash_cluster(
+    request: pytest.FixtureRequest, _leash_run_cluster: RunServer[EmbeddedCluster]
+) -> Iterator[LeashCluster]:
+    """A real cluster (three primaries) with only the policy, and clients of agents."""
+    policy = _policy(request)
+    with _failing_without_traceback():
+        from keyleash.testing.leash import LeashCluster  # noqa: PLC0415
+
+        leash = LeashCluster(_leash_run_cluster.emptied(), request.config.rootpath)
     with contextlib.closing(leash):
         _load(request, leash, policy)
         yield leash
@@ -105,7 +128,9 @@ def _policy(request: pytest.FixtureRequest) -> str | PathLike[str]:
     )
 
 
-def _load(request: pytest.FixtureRequest, leash: Leash, policy: str | PathLike[str]) -> None:
+def _load(
+    request: pytest.FixtureRequest, leash: BaseLeash[Any, Any, Any], policy: str | PathLike[str]
+) -> None:
     try:
         with _failing_without_traceback():
             leash.load(policy, name=MARKED)

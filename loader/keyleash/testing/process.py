@@ -1,51 +1,60 @@
-"""The embedded server of a test run, which ends with the run, also if that is killed."""
+"""The embedded servers of a test run, which end with the run, also if that is killed."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
+from typing import Generic, TypeVar
 
 import redis
 
-from keyleash.servers import EmbeddedServer
+from keyleash.servers import EmbeddedCluster, EmbeddedServer
 
 # A line on its input means a clean end; the end of its input without a line means that the run
 # was killed.
-WATCH = 'read -r word || kill -9 "$1"'
+WATCH = 'read -r word || kill -9 "$@"'
+
+S = TypeVar("S", bound=EmbeddedServer | EmbeddedCluster)
 
 
-class RunServer:
-    """An embedded server that tests use one after the other.
+class RunServer(Generic[S]):
+    """An embedded server or cluster that tests use one after the other.
 
     A killed run (a cancelled job, pytest-timeout, a crash) runs no clean-up and would leave its
     server behind. So a shell waits for the end of the run: it holds the reading end of a pipe,
     whose writing end is closed when this process ends.
     """
 
-    def __init__(self) -> None:
-        self._server = EmbeddedServer()
+    def __init__(self, server: S) -> None:
+        self._server = server
         self._watch: subprocess.Popen[bytes] | None = None
 
-    def emptied(self) -> EmbeddedServer:
+    def emptied(self) -> S:
         """Return the running server, emptied of the data of the previous test."""
+        nodes = self._nodes()
         try:
-            if self._server.running:
-                empty(self._server.url)
+            if nodes and all(node.running for node in nodes):
+                for node in nodes:
+                    empty(node.url)
                 return self._server
         except redis.RedisError:
             # The previous test stopped it, possibly just now, or set a password.
-            self._server.kill()
-        self.stop()
+            for node in nodes:
+                node.kill()
+        self.close()
         self._server.start()
-        self._watch = _watch(self._server.pid)
+        self._watch = _watch([node.pid for node in self._nodes()])
         return self._server
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Stop the server and its watcher."""
         self._server.stop()
         if self._watch is not None:
             self._watch.communicate(b"done\n")
             self._watch = None
+
+    def _nodes(self) -> list[EmbeddedServer]:
+        return self._server.nodes if isinstance(self._server, EmbeddedCluster) else [self._server]
 
 
 def empty(url: str) -> None:
@@ -62,9 +71,9 @@ def empty(url: str) -> None:
                 admin.acl_deluser(str(user))
 
 
-def _watch(pid: int) -> subprocess.Popen[bytes]:
+def _watch(pids: list[int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        ["/bin/sh", "-c", WATCH, "keyleash-watch", str(pid)],
+        ["/bin/sh", "-c", WATCH, "keyleash-watch", *map(str, pids)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
