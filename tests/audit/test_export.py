@@ -20,7 +20,7 @@ from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from keyleash.store.groups import ConsumerGroup
 from keyleash.store.store import Store
-from keyleash.store.streams import audit_stream
+from keyleash.store.streams import audit_streams
 from support.archives import KEYS, add_events, archived, export, manifest, stored, unacknowledged
 from support.errors import raises_code
 from support.servers import RealServer
@@ -32,7 +32,8 @@ STREAM = KEYS.audit("a")
 
 def group_of(client: Any, archive: str, place: str) -> ConsumerGroup:
     store = Store(client, KEYS)
-    return ConsumerGroup(store, audit_stream(store, "a"), archive, place)
+    (stream,) = audit_streams(store, ["a"])
+    return ConsumerGroup(store, stream, archive, place)
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ def test_page_of_large_entries_is_small(embedded_streams: Streams) -> None:
         embedded_streams.event("a", f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)
 
     store = Store(embedded_streams.client, KEYS)
-    sizes = [len(page) for page in paging.read_pages(store, paging.audit_stream(store, "a"))]
+    (stream,) = paging.audit_streams(store, ["a"])
+    sizes = [len(page) for page in paging.read_pages(store, stream)]
 
     assert sum(sizes) == 199
     assert max(sizes) == paging.FIRST_PAGE

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from keyleash.errors import ReplyCode
 from keyleash.limits import Counter
 from keyleash.results import Instant, Result
-from keyleash.store.streams import Pairs, Words, pairs_of
+from keyleash.store.streams import Pairs, Words, owner_name, pairs_of
 from keyleash.store.wire import MAX_BATCH_COMMANDS
 from keyleash.text import json_bytes, json_object, without_tokens
 
@@ -48,6 +48,7 @@ class AuditEntry(Result):
             SPUBLISH, the channel. A masked key is a prefix and a digest.
         policy: The first digits of the digest of the identity's rules.
         seq: Its sequence number in its stream; 0 if it has none.
+        shard: On a cluster, the tag of the shard that recorded it; on one server empty.
     """
 
     kind: ClassVar[str] = "entry"
@@ -60,8 +61,14 @@ class AuditEntry(Result):
     correlation: str
     policy: str
     seq: int = 0
+    shard: str = ""
 
     time = Instant[datetime]("time_ms")
+
+    @property
+    def owner(self) -> str:
+        """Return its identity, on a cluster with the shard."""
+        return owner_name(self.identity, self.shard)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry as `audit log --json` prints it."""
@@ -69,7 +76,13 @@ class AuditEntry(Result):
             **json_object(self, "kind", "id", "time_ms", "identity", "seq", "token"),
             "op": without_tokens(self.op),
             **json_object(self, "keys", "correlation", "policy"),
+            **shard_json(self.shard),
         }
+
+
+def shard_json(shard: str) -> dict[str, str]:
+    """Return the member of JSON that names a shard; none on one server."""
+    return {"shard": shard} if shard else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +244,11 @@ _HEAD = (b"seq", b"token", b"policy", b"correlation")
 
 
 def audit_events(
-    identity: str, entry_id: bytes, pairs: Pairs, follow_ups: Iterable[Words] = ()
+    identity: str,
+    entry_id: bytes,
+    pairs: Pairs,
+    follow_ups: Iterable[Words] = (),
+    shard: str = "",
 ) -> tuple[AuditEvent, ...]:
     """Parse an entry of an audit stream, with its follow-ups, into the events of its commands."""
     fields = dict(pairs)
@@ -256,12 +273,13 @@ def audit_events(
             changes=tuple(change for change in changes if change.key in command["keys"]),
             actor=text_of(fields.get(b"actor", b"")),
             script=script,
+            shard=shard,
         )
         for command in _commands(fields, pairs)
     )
 
 
-def denial_entry(identity: str, entry_id: bytes, words: Words) -> Denial:
+def denial_entry(identity: str, entry_id: bytes, words: Words, shard: str = "") -> Denial:
     """Parse an entry of a stream of denials that is not about earlier ones."""
     fields = dict(pairs_of(words))
     return Denial(
@@ -275,6 +293,7 @@ def denial_entry(identity: str, entry_id: bytes, words: Words) -> Denial:
         repeats=0 if b"until_ms" in fields else 1,
         folded=text_of(fields.get(b"folded", b"")),
         until_ms=_expiry(fields.get(b"until_ms", b"")),
+        shard=shard,
     )
 
 

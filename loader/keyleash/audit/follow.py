@@ -1,4 +1,4 @@
-"""Follow streams as they grow: one XREAD waits for all of them, for a short time."""
+"""Follow streams as they grow: one XREAD waits for all of a server, for a short time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from keyleash.audit.entries import AuditEvent, Denial, audit_events, denial_entry, repeats_of
+from keyleash.audit.entries import AuditEvent, Denial, denial_entry, repeats_of
 from keyleash.audit.operator_actions import ControlEvent, control_event, control_filter
-from keyleash.audit.read import EVERYTHING, EventMatcher, Query, with_follow_ups
+from keyleash.audit.read import EVERYTHING, EventMatcher, Query, events_of, with_follow_ups
 from keyleash.audit.streams import HasId, sort_key
 from keyleash.store.store import Store
 from keyleash.store.streams import (
@@ -19,12 +19,11 @@ from keyleash.store.streams import (
     AuditStream,
     RawEntry,
     Words,
-    audit_stream,
+    audit_streams,
     control_stream,
-    denied_stream,
+    denied_streams,
     newest_entries,
     next_count,
-    pairs_of,
     place_of_last_ms,
     read_entries,
     read_rest,
@@ -56,14 +55,15 @@ def follow_events(
     """
     matcher = EventMatcher(query)
 
-    def parse(identity: str, page: Sequence[RawEntry]) -> Iterator[AuditEvent]:
+    def parse(stream: AuditStream, page: Sequence[RawEntry]) -> Iterator[AuditEvent]:
         for entry_id, words, follow_ups in with_follow_ups([list(page)]):
             if matcher.may_accept(words):
-                events = audit_events(identity, entry_id, pairs_of(words), follow_ups)
+                events = events_of(stream, entry_id, words, follow_ups)
                 yield from filter(matcher.accepts, events)
 
     def feeds() -> dict[AuditStream, Feed[AuditEvent]]:
-        return {audit_stream(store, name): partial(parse, name) for name in identities()}
+        streams = audit_streams(store, identities())
+        return {stream: partial(parse, stream) for stream in streams}
 
     return _follow(store, feeds, query.since_ms)
 
@@ -77,17 +77,18 @@ def follow_denials(
     """
     matcher = EventMatcher(query)
 
-    def parse(identity: str, page: Sequence[RawEntry]) -> Iterator[Denial]:
+    def parse(stream: AuditStream, page: Sequence[RawEntry]) -> Iterator[Denial]:
         for entry_id, words in page:
             found = (
-                _repeated(store, denied_stream(store, identity), words)
+                _repeated(store, stream, words)
                 if words[0] == b"of"
-                else [denial_entry(identity, entry_id, words)]
+                else [denial_entry(stream.identity, entry_id, words, stream.shard)]
             )
             yield from filter(matcher.accepts, found)
 
     def feeds() -> dict[AuditStream, Feed[Denial]]:
-        return {denied_stream(store, name): partial(parse, name) for name in identities()}
+        streams = denied_streams(store, identities())
+        return {stream: partial(parse, stream) for stream in streams}
 
     return _follow(store, feeds, query.since_ms)
 
@@ -110,7 +111,8 @@ def _repeated(store: Store, stream: AuditStream, words: Words) -> Iterator[Denia
     entries = read_entries(store, [(stream, of) for of in counts])
     for count, entry in zip(counts.values(), entries, strict=True):
         if entry is not None and entry[1][0] != b"of":
-            yield replace(denial_entry(stream.identity, *entry), repeats=count)
+            denial = denial_entry(stream.identity, *entry, stream.shard)
+            yield replace(denial, repeats=count)
 
 
 def _follow(

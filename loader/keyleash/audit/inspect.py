@@ -92,6 +92,8 @@ def _head(entry: Entry) -> Iterator[Line]:
         return
     number = f", number {entry.seq}" if entry.seq else ""
     yield "identity", f"{entry.identity}{number}"
+    if entry.shard:
+        yield "shard", entry.shard
     if isinstance(entry, AuditEvent) and entry.actor:
         yield "actor", printable(entry.actor)
     yield "token", printable(entry.token)

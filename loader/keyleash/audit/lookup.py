@@ -12,12 +12,12 @@ from keyleash.audit.entries import (
     AuditEntry,
     AuditEvent,
     Denial,
-    audit_events,
     denial_entry,
+    shard_json,
     time_of,
 )
 from keyleash.audit.operator_actions import ControlEvent, control_event
-from keyleash.audit.read import Query, RepeatCounts, with_follow_ups
+from keyleash.audit.read import Query, RepeatCounts, events_of, with_follow_ups
 from keyleash.errors import OperationError
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
@@ -26,7 +26,7 @@ from keyleash.store.streams import (
     RawEntry,
     StreamKind,
     control_stream,
-    pairs_of,
+    owner_name,
     read_entries,
     read_pages,
     streams_of,
@@ -47,7 +47,8 @@ def find_event(
     Args:
         identities: The identities whose streams are searched.
         wanted: `<id>`, `<identity>/<id>`, `audit:<identity>/<id>`, `denied:<identity>/<id>` or
-            `control/<id>`. The id of a follow-up selects the entry that it is about.
+            `control/<id>`; on a cluster, `<identity>@<shard>` may stand for the identity. The id of
+            a follow-up selects the entry that it is about.
 
     Returns:
         One entry; for a batch, each of its commands.
@@ -59,11 +60,11 @@ def find_event(
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
         raise OperationError("unknown-event", f"`{wanted}` is not an event id", help=_HELP)
-    streams = [stream for name in identities for stream in streams_of(store, name)]
     streams = [
         stream
-        for stream in [*streams, control_stream(store)]
-        if parts["owner"] in {None, _owner(stream)} and parts["kind"] in {None, stream.kind}
+        for stream in [*streams_of(store, identities), control_stream(store)]
+        if parts["owner"] in {None, stream.identity or stream.kind, _owner(stream)}
+        and parts["kind"] in {None, stream.kind}
     ]
     found = _look(store, streams, parts["id"])
     if not found:
@@ -82,12 +83,12 @@ def find_event(
 
 
 def _owner(stream: AuditStream) -> str:
-    return stream.identity or str(StreamKind.CONTROL)
+    return stream.owner if stream.identity else str(StreamKind.CONTROL)
 
 
 def _name(stream: AuditStream, found: Iterable[AuditStream]) -> str:
-    is_only = sum(other.identity == stream.identity for other in found) == 1
-    return _owner(stream) if is_only else f"{stream.kind}:{stream.identity}"
+    is_only = sum(_owner(other) == _owner(stream) for other in found) == 1
+    return _owner(stream) if is_only else f"{stream.kind}:{_owner(stream)}"
 
 
 def _look(
@@ -122,11 +123,12 @@ def _read(
             # The entry may have been trimmed since it was found.
             entries = with_follow_ups(pages)
             follow_ups = next((later for found, _, later in entries if found == entry_id), ())
-            return audit_events(stream.identity, entry_id, pairs_of(words), follow_ups)
+            return events_of(stream, entry_id, words, follow_ups)
         case StreamKind.DENIED:
-            repeat_counts = RepeatCounts(store, stream.identity)
+            repeat_counts = RepeatCounts(store, stream)
             repeat_counts.look_ahead(time_of(entry_id))
-            return (repeat_counts.counted(denial_entry(stream.identity, entry_id, words)),)
+            denial = denial_entry(stream.identity, entry_id, words, stream.shard)
+            return (repeat_counts.counted(denial),)
         case StreamKind.CONTROL:
             return (control_event(entry),)
 
@@ -171,6 +173,7 @@ class Gap(Result):
         after: The id of the entry before the gap.
         before: The id of the entry after the gap.
         time_ms: Server time of the entry after the gap, Unix milliseconds.
+        shard: As that of an entry: each has numbers of its own.
     """
 
     identity: str
@@ -180,6 +183,7 @@ class Gap(Result):
     after: str
     before: str
     time_ms: int
+    shard: str = ""
 
     time = Instant[datetime]("time_ms")
 
@@ -190,15 +194,16 @@ class Gap(Result):
 
     def __str__(self) -> str:
         numbers = f"{self.first}" if self.missing == 1 else f"{self.first} to {self.last}"
+        owner = owner_name(self.identity, self.shard)
         return (
-            f"gap: {counted(self.missing, self.kind)} of {self.identity} missing before"
+            f"gap: {counted(self.missing, self.kind)} of {owner} missing before"
             f" {clock_time(self.time_ms)}: {numbers}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the gap as `audit log --json` prints it."""
         names = ("identity", "of=kind", "first", "last", "missing", "after", "before", "time_ms")
-        return {"kind": "gap", **json_object(self, *names)}
+        return {"kind": "gap", **json_object(self, *names), **shard_json(self.shard)}
 
 
 def with_gaps(entries: Iterable[Found], *, newest_first: bool = False) -> Iterator[Found | Gap]:
@@ -210,7 +215,7 @@ def with_gaps(entries: Iterable[Found], *, newest_first: bool = False) -> Iterat
     """
     latest: dict[tuple[str, str], Found] = {}
     for entry in entries:
-        stream = (entry.kind, entry.identity)
+        stream = (entry.kind, entry.owner)
         previous = latest.get(stream, entry)
         latest[stream] = entry
         gap = _between(entry, previous) if newest_first else _between(previous, entry)
@@ -234,4 +239,5 @@ def _between(older: AuditEntry, newer: AuditEntry) -> Gap | None:
         after=older.id,
         before=newer.id,
         time_ms=newer.time_ms,
+        shard=newer.shard,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
@@ -17,7 +17,7 @@ from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
-from keyleash.store.streams import audit_stream, stream_extent
+from keyleash.store.streams import audit_streams, stream_extent
 from keyleash.text import clock_time, counted, json_object, printable
 
 
@@ -160,20 +160,19 @@ def _require_complete_streams(store: Store, key: bytes, time_ms: int, grants: Gr
     for name in stream_owners(store):
         if not grants.could_change_since(name, key, time_ms):
             continue
-        lost_until_ms = _lost_until_ms(store, name)
-        if lost_until_ms is not None and lost_until_ms > time_ms:
+        if any(lost_until_ms > time_ms for lost_until_ms in _losses(store, name)):
             raise _unknown(
                 f"the audit stream of `{name}` was trimmed since then, so its value is not known",
                 help="see `retain` in the policy, and the archives of `keyleash audit export`",
             )
 
 
-def _lost_until_ms(store: Store, name: str) -> int | None:
-    """Return the time up to which entries may be trimmed; None if the stream is complete."""
-    extent = stream_extent(store, audit_stream(store, name))
-    if extent is None or extent.added <= extent.length:
-        return None
-    return time_of(extent.first_id)
+def _losses(store: Store, name: str) -> Iterator[int]:
+    """Yield the times up to which entries may be trimmed; none if all streams are complete."""
+    for stream in audit_streams(store, [name]):
+        extent = stream_extent(store, stream)
+        if extent is not None and extent.added > extent.length:
+            yield time_of(extent.first_id)
 
 
 def _unknown(message: str, help: str | None = None) -> OperationError:

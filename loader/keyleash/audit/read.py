@@ -25,10 +25,11 @@ from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
 from keyleash.policy.patterns import may_start_with
 from keyleash.store.store import Store
 from keyleash.store.streams import (
+    AuditStream,
     RawEntry,
     Words,
-    audit_stream,
-    denied_stream,
+    audit_streams,
+    denied_streams,
     pairs_of,
     place_of_last_ms,
     read_first_repeats,
@@ -193,13 +194,13 @@ _ID = b"id:"
 
 
 class RepeatCounts:
-    """The counts of repeated denials of one identity, by the id of the first."""
+    """The counts of repeated denials of one stream, by the id of the first."""
 
-    def __init__(self, store: Store, identity: str) -> None:
+    def __init__(self, store: Store, stream: AuditStream) -> None:
         self._store = store
-        self._stream = denied_stream(store, identity)
+        self._stream = stream
         # Before the stream is read: the counts of a minute that ends meanwhile are in the stream.
-        self._counts = _counts_by_id(read_repeats(store, identity))
+        self._counts = _counts_by_id(read_repeats(store, stream))
 
     def note(self, words: Words) -> None:
         """Add an entry that counts earlier denials."""
@@ -224,10 +225,11 @@ def read_folded(store: Store, identities: Sequence[str]) -> dict[str, int]:
     They are counted with the first denial of their kind in their minute. The count restarts at 0
     if the identity's hash of counts is lost.
     """
-    found = {}
-    for name, fields in zip(identities, read_first_repeats(store, identities), strict=True):
+    found = dict.fromkeys(identities, 0)
+    streams = denied_streams(store, identities)
+    for stream, fields in zip(streams, read_first_repeats(store, streams), strict=True):
         this_minute = sum(max(0, count - 1) for count in _counts_by_id(fields).values())
-        found[name] = number_of(fields.get(b"folded", b"")) + this_minute
+        found[stream.identity] += number_of(fields.get(b"folded", b"")) + this_minute
     return found
 
 
@@ -257,15 +259,22 @@ def read_events(
     """
     matcher = EventMatcher(query)
 
-    def entries(identity: str) -> Iterator[AuditEvent]:
-        stream, span = audit_stream(store, identity), (query.since_ms, query.until_ms)
+    def entries(stream: AuditStream) -> Iterator[AuditEvent]:
+        span = (query.since_ms, query.until_ms)
         pages = read_pages(store, stream, *span, newest_first=newest_first)
         for entry_id, words, follow_ups in with_follow_ups(pages, newest_first=newest_first):
             if matcher.may_accept(words):
-                events = audit_events(identity, entry_id, pairs_of(words), follow_ups)
+                events = events_of(stream, entry_id, words, follow_ups)
                 yield from filter(matcher.accepts, reversed(events) if newest_first else events)
 
-    return merged(map(entries, identities), newest_first=newest_first)
+    return merged(map(entries, audit_streams(store, identities)), newest_first=newest_first)
+
+
+def events_of(
+    stream: AuditStream, entry_id: bytes, words: Words, follow_ups: Sequence[Words]
+) -> tuple[AuditEvent, ...]:
+    """Parse an entry of a stream of events, with its follow-ups."""
+    return audit_events(stream.identity, entry_id, pairs_of(words), follow_ups, stream.shard)
 
 
 def read_denials(
@@ -281,24 +290,23 @@ def read_denials(
     """
     matcher = EventMatcher(query)
 
-    def entries(identity: str) -> Iterator[Denial]:
-        repeat_counts = RepeatCounts(store, identity)
+    def entries(stream: AuditStream) -> Iterator[Denial]:
+        repeat_counts = RepeatCounts(store, stream)
         # A count of repeats is recorded with the next denial in a later minute, perhaps after
         # the time range.
         until_ms = None if newest_first else query.until_ms
         if not newest_first:
             repeat_counts.look_ahead(query.since_ms)
-        stream = denied_stream(store, identity)
         for page in read_pages(store, stream, query.since_ms, until_ms, newest_first=newest_first):
             for entry_id, words in page:
                 if words[0] == b"of":
                     repeat_counts.note(words)
                 elif matcher.may_accept(words):
-                    denial = denial_entry(identity, entry_id, words)
+                    denial = denial_entry(stream.identity, entry_id, words, stream.shard)
                     if matcher.accepts(denial):
                         yield repeat_counts.counted(denial)
 
-    return merged(map(entries, identities), newest_first=newest_first)
+    return merged(map(entries, denied_streams(store, identities)), newest_first=newest_first)
 
 
 def with_follow_ups(

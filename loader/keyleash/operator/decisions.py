@@ -45,7 +45,7 @@ from keyleash.store.states import (
     read_suspension_reason,
 )
 from keyleash.store.store import Store
-from keyleash.store.streams import audit_stream, stream_length
+from keyleash.store.streams import audit_streams, stream_length
 from keyleash.text import (
     clock_time,
     iso_time,
@@ -95,7 +95,8 @@ def identity_counts(store: Store, identity: Identity) -> ModelState:
     )
     hard_max = identity.audit.hard_max
     if hard_max is not None:
-        found.is_full = stream_length(store, audit_stream(store, identity.name)) >= hard_max
+        streams = audit_streams(store, [identity.name])
+        found.is_full = any(stream_length(store, stream) >= hard_max for stream in streams)
     return found
 
 

@@ -21,7 +21,7 @@ from keyleash.store.records import ActivePolicy
 from keyleash.store.state import IdentityState
 from keyleash.store.states import read_activity, read_states
 from keyleash.store.store import Store, batches
-from keyleash.store.streams import denied_stream, newest_entries
+from keyleash.store.streams import denied_streams, newest_entries
 from keyleash.text import json_object
 
 
@@ -117,9 +117,9 @@ def read_recent_denials(
 ) -> dict[str, dict[str, RecentDenials]]:
     """Return denials by identity and code; identities without any are left out."""
     since_ms = max(0, now_ms - RECENT_S * 1000)
-    streams = [denied_stream(store, name) for name in identities]
-    newest = newest_entries(store, streams, since_ms)
-    denied = [name for name, entry in zip(identities, newest, strict=True) if entry]
+    streams = denied_streams(store, identities)
+    newest = zip(streams, newest_entries(store, streams, since_ms), strict=True)
+    denied = list(dict.fromkeys(stream.identity for stream, entry in newest if entry))
     found: dict[str, dict[str, RecentDenials]] = {
         name: defaultdict(RecentDenials) for name in denied
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.store.store import Store
+from keyleash.store.server_check import Client
+from keyleash.store.shards import at_shard
+from keyleash.store.store import Store, batches
 from keyleash.store.streams import AuditStream, RawEntry
 from keyleash.store.wire import reading_reply
 
@@ -28,7 +30,8 @@ class ConsumerGroup:
     """
 
     def __init__(self, store: Store, stream: AuditStream, archive: str, place: str) -> None:
-        self._client = store.client
+        self._store = store
+        self._shard = stream.shard
         self._key = stream.key
         self.name = f"{GROUPS}{archive}"
         self._place = place
@@ -44,15 +47,17 @@ class ConsumerGroup:
 
     def stream_exists(self) -> bool:
         """Return whether the stream exists."""
-        return bool(self._client.exists(self._key))
+        return bool(self._run(lambda client: client.exists(self._key)))
 
     def create(self) -> bool:
         """Create the group at the stream's beginning; return False if there is no stream yet."""
         if not self.stream_exists():
             return False
         try:
-            self._client.xgroup_create(self._key, self.name, id="0")
-            self._client.xgroup_createconsumer(self._key, self.name, self._place)
+            self._run(lambda client: client.xgroup_create(self._key, self.name, id="0"))
+            self._run(
+                lambda client: client.xgroup_createconsumer(self._key, self.name, self._place)
+            )
         except ResponseError as error:
             # Removed since the check.
             if "requires the key to exist" in str(error):
@@ -62,15 +67,14 @@ class ConsumerGroup:
 
     def destroy(self, name: str) -> None:
         """Remove a group of the stream."""
-        self._client.xgroup_destroy(self._key, name)
+        self._run(lambda client: client.xgroup_destroy(self._key, name))
 
     def read(self, after: str, count: int) -> list[RawEntry]:
         """Return delivered entries after an id, or with `>` deliver new ones."""
         # As bytes, redis-py does not know the command, else it would make a dict of the fields.
-        reply: Any = self._client.execute_command(
-            *(b"XREADGROUP", "GROUP", self.name, self._place),
-            *("COUNT", count, "STREAMS", self._key, after),
-        )
+        group = (b"XREADGROUP", "GROUP", self.name, self._place)
+        words = (*group, "COUNT", count, "STREAMS", self._key, after)
+        reply: Any = self._execute(*words)
         if not reply:
             return []
         entries = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]
@@ -78,8 +82,8 @@ class ConsumerGroup:
 
     def acknowledge(self, ids: Sequence[str]) -> None:
         """Acknowledge entries."""
-        for at in range(0, len(ids), ACKNOWLEDGED):
-            self._client.xack(self._key, self.name, *ids[at : at + ACKNOWLEDGED])
+        for some in batches(ids, ACKNOWLEDGED):
+            self._execute("XACK", self._key, self.name, *some)
 
     def trim(self, last: str) -> int:
         """Remove entries up to *last* from the stream; return their number."""
@@ -97,11 +101,11 @@ class ConsumerGroup:
 
     def _trim(self, keep_from: str, how: str, *limit: object) -> int:
         words = ("XTRIM", self._key, "MINID", how, keep_from, *limit)
-        return int(self._client.execute_command(*words))
+        return int(self._execute(*words))
 
     def _groups(self) -> dict[str, int]:
         try:
-            found = self._client.xinfo_groups(self._key)
+            found = self._run(lambda client: client.xinfo_groups(self._key))
         except ResponseError as error:
             if "no such key" in str(error):
                 return {}
@@ -109,7 +113,13 @@ class ConsumerGroup:
         with reading_reply("XINFO"):
             return {group["name"].decode(): group["lag"] for group in found}
 
+    def _execute(self, *words: Any) -> Any:
+        return self._run(lambda client: client.execute_command(*words))
+
+    def _run(self, call: Callable[[Client], Any]) -> Any:
+        return at_shard(self._store, self._shard, lambda shard: call(shard.client))
+
     def _place_of(self, name: str) -> str:
-        consumers = self._client.xinfo_consumers(self._key, name)
+        consumers = self._run(lambda client: client.xinfo_consumers(self._key, name))
         with reading_reply("XINFO"):
             return ", ".join(consumer["name"].decode() for consumer in consumers) or name

@@ -87,7 +87,10 @@ class ClusterNodes:
 
     def find(self, tag: str) -> Node | None:
         """Return the node that serves the slot of a tag; None if there is none."""
-        slot = key_slot(tag.encode())
+        return self.serving(key_slot(tag.encode()))
+
+    def serving(self, slot: int) -> Node | None:
+        """Return the node that serves a slot; None if there is none."""
         return next((node for node in self.all if node.serves(slot)), None)
 
     def quick_client(self, node: Node) -> Client:

@@ -1,4 +1,4 @@
-"""The shards of a cluster: the key that signs their leases, and the expiry of leases."""
+"""The shards of a cluster: their tags, calls of their nodes, and the expiry of leases."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import secrets
 import struct
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.errors import OperationError
 from keyleash.results import NodeEffect
+from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import DEFAULT_LEASE_US, MASTER_KEY_BYTES
 from keyleash.store.nodes import ClusterNodes, Node, each_at_once
 from keyleash.store.placement import is_shard_tag
@@ -23,6 +26,7 @@ from keyleash.store.scripts import EXPIRE_LEASES, NEXT_EPOCH
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import is_of_a_cluster, reading_reply, reason_of
 
+T = TypeVar("T")
 _Epochs: TypeAlias = dict[str, list[tuple[str, int]]]
 """For the tag of each shard, identities with their epochs."""
 
@@ -32,6 +36,66 @@ PAUSE_S = 0.1
 """The time between them."""
 PIECE = 100
 """Identities per script call."""
+
+
+def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
+    """Return by identity the tags of the home and of all shards that it ever had.
+
+    On one server, the only tag is empty.
+    """
+    names = list(identities)
+    if store.nodes is None:
+        return {name: [""] for name in names}
+    found: list[list[bytes]] = []
+    for piece in batches(names):
+        with store.client.pipeline(transaction=False) as pipe:
+            for name in piece:
+                pipe.hkeys(store.keys.leases(name))
+            found += pipe.execute()
+    return {
+        name: [HOME_TAG, *sorted(filter(is_shard_tag, map(bytes.decode, fields)))]
+        for name, fields in zip(names, found, strict=True)
+    }
+
+
+def at_shard(store: Store, tag: str, function: Callable[[Store], T]) -> T:
+    """Return the result of *function* for the store of a shard, or of the home by its tag.
+
+    On one server, that is *store* itself. *function* is called again while the slot of the tag is
+    being moved.
+
+    Raises:
+        OperationError (node-unreachable): The node that serves the shard does not answer.
+    """
+    if store.nodes is None:
+        return function(store)
+    return at_slot(store.at(store.keys.at_shard(tag)), key_slot(tag.encode()), function)
+
+
+def at_slot(store: Store, slot: int, function: Callable[[Store], T]) -> T:
+    """Return the result of *function* for the node that serves a slot, like `at_shard`."""
+    nodes = store.nodes
+    if nodes is None:
+        return function(store)
+    attempts = ROUNDS
+    while True:
+        node = nodes.serving(slot)
+        try:
+            if node is None:
+                raise ClusterDownError(f"no node serves slot {slot}")
+            return function(store.on(nodes.client(node)))
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise OperationError(
+                "node-unreachable",
+                f"cannot reach the node `{node}` of the cluster: {reason_of(error)}",
+                help="run it again when the node is back, or its slots are served by another one",
+            ) from error
+        except RedisError as error:
+            attempts -= 1
+            if not attempts or not is_of_a_cluster(error):
+                raise
+        time.sleep(PAUSE_S)
+        nodes.read()
 
 
 def read_mac_key(store: Store) -> bytes | None:

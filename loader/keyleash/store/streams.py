@@ -1,13 +1,19 @@
-"""Audit streams: their keys, and their raw entries."""
+"""Audit streams: their keys, and their raw entries.
+
+On a cluster, the streams of an identity are those of its shards, and of the home.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from keyleash.store.keyspace import OPERATORS
+from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.shards import at_shard, read_tags
 from keyleash.store.store import Store
 
 Words = list[bytes]
@@ -47,41 +53,66 @@ class AuditStream:
     Attributes:
         identity: The identity, `@operators`, or empty for the control stream.
         key: Its key in Redis.
+        shard: The tag of the shard that has it; on one server empty.
     """
 
     kind: StreamKind
     identity: str
     key: str
+    shard: str = ""
 
     @property
     def name(self) -> str:
-        """Return its folder in an archive: `audit/agent-runner`, `control`."""
-        return f"{self.kind}/{self.identity}" if self.identity else str(self.kind)
+        """Return its folder in an archive: `audit/agent-runner`, `audit/a@2x`, `control`."""
+        return f"{self.kind}/{self.owner}" if self.identity else str(self.kind)
+
+    @property
+    def owner(self) -> str:
+        """Return its identity, on a cluster with the shard."""
+        return owner_name(self.identity, self.shard)
 
 
-def audit_stream(store: Store, identity: str) -> AuditStream:
-    """Return the stream of events of an identity, or of `OPERATORS`."""
-    return AuditStream(StreamKind.AUDIT, identity, store.keys.audit(identity))
+def owner_name(identity: str, shard: str) -> str:
+    """Return the name of an identity, or of an identity at a shard."""
+    return f"{identity}@{shard}" if shard else identity
 
 
-def denied_stream(store: Store, identity: str) -> AuditStream:
-    """Return the stream of denials of an identity."""
-    return AuditStream(StreamKind.DENIED, identity, store.keys.denied(identity))
+def audit_streams(store: Store, identities: Iterable[str]) -> list[AuditStream]:
+    """Return the streams of events of identities, or of `OPERATORS`."""
+    return streams_of(store, identities, StreamKind.AUDIT)
 
 
-def streams_of(store: Store, identity: str) -> tuple[AuditStream, AuditStream]:
-    """Return the streams of events and of denials of an identity."""
-    return audit_stream(store, identity), denied_stream(store, identity)
+def denied_streams(store: Store, identities: Iterable[str]) -> list[AuditStream]:
+    """Return the streams of denials of identities."""
+    return streams_of(store, identities, StreamKind.DENIED)
+
+
+def streams_of(
+    store: Store,
+    identities: Iterable[str],
+    *kinds: StreamKind,
+) -> list[AuditStream]:
+    """Return the streams of identities of some kinds, by default of events and of denials."""
+    return [
+        AuditStream(kind, name, _key(store.keys.at_shard(tag), kind, name), tag)
+        for name, tags in read_tags(store, identities).items()
+        for tag in tags
+        for kind in kinds or (StreamKind.AUDIT, StreamKind.DENIED)
+    ]
+
+
+def _key(keys: Keyspace, kind: StreamKind, identity: str) -> str:
+    return keys.audit(identity) if kind is StreamKind.AUDIT else keys.denied(identity)
 
 
 def control_stream(store: Store) -> AuditStream:
     """Return the stream of operator actions."""
-    return AuditStream(StreamKind.CONTROL, "", store.keys.control)
+    return AuditStream(StreamKind.CONTROL, "", store.keys.control, store.keys.tag)
 
 
-def operators_stream(store: Store) -> AuditStream:
-    """Return the stream of undos."""
-    return audit_stream(store, OPERATORS)
+def operators_streams(store: Store) -> list[AuditStream]:
+    """Return the streams of undos."""
+    return audit_streams(store, [OPERATORS])
 
 
 def record_action(store: Store, event: str, **details: str) -> None:
@@ -106,7 +137,7 @@ def read_pages(
     count = FIRST_PAGE
     while True:
         command, *bounds = (_XREVRANGE, end, begin) if newest_first else (_XRANGE, begin, end)
-        page = store.client.execute_command(command, stream.key, *bounds, "COUNT", count)
+        page = _execute(store, stream, command, stream.key, *bounds, "COUNT", count)
         if page:
             yield page
         if len(page) < count:
@@ -126,20 +157,24 @@ def next_count(page: Sequence[RawEntry]) -> int:
 def read_rest(store: Store, stream: AuditStream, last: bytes) -> list[RawEntry]:
     """Return the entries behind *last* in its millisecond."""
     bounds = (b"(" + last, last.partition(b"-")[0])
-    found: list[RawEntry] = store.client.execute_command(_XRANGE, stream.key, *bounds)
+    found: list[RawEntry] = _execute(store, stream, _XRANGE, stream.key, *bounds)
     return found
+
+
+def _execute(store: Store, stream: AuditStream, *command: Any) -> Any:
+    return at_shard(store, stream.shard, lambda shard: shard.client.execute_command(*command))
 
 
 def read_entries(
     store: Store, wanted: Sequence[tuple[AuditStream, str | bytes]]
 ) -> list[RawEntry | None]:
     """Return the entry of each stream and id; None if there is none."""
-    return _first_entries(store, [(_XRANGE, stream.key, at, at) for stream, at in wanted])
+    return _first_entries(store, [(stream, (_XRANGE, stream.key, at, at)) for stream, at in wanted])
 
 
 def oldest_entry(store: Store, stream: AuditStream) -> RawEntry | None:
     """Return the first entry of a stream; None if it is empty."""
-    return _first_entries(store, [(_XRANGE, stream.key, "-", "+", "COUNT", 1)])[0]
+    return _first_entries(store, [(stream, (_XRANGE, stream.key, "-", "+", "COUNT", 1))])[0]
 
 
 def newest_entries(
@@ -152,16 +187,34 @@ def newest_entries(
     begin: bytes | int = b"-" if since_ms is None else since_ms
     end: bytes | int = b"+" if until_ms is None else until_ms
     return _first_entries(
-        store, [(_XREVRANGE, stream.key, end, begin, "COUNT", 1) for stream in streams]
+        store, [(stream, (_XREVRANGE, stream.key, end, begin, "COUNT", 1)) for stream in streams]
     )
 
 
-def _first_entries(store: Store, calls: Sequence[tuple[Any, ...]]) -> list[RawEntry | None]:
-    with store.client.pipeline(transaction=False) as pipe:
-        for call in calls:
-            pipe.execute_command(*call)
-        pages = pipe.execute() if calls else []
+def _first_entries(
+    store: Store, calls: Sequence[tuple[AuditStream, tuple[Any, ...]]]
+) -> list[RawEntry | None]:
+    pages = _pipelined(store, calls)
     return [next(iter(page), None) for page in pages]
+
+
+def _pipelined(store: Store, calls: Sequence[tuple[AuditStream, tuple[Any, ...]]]) -> list[Any]:
+    """Return the reply to a command about each stream, from one round trip to each shard."""
+
+    def run(shard: Store) -> list[Any]:
+        with shard.client.pipeline(transaction=False) as pipe:
+            for place in places:
+                pipe.execute_command(*calls[place][1])
+            replies: list[Any] = pipe.execute()
+            return replies
+
+    by_shard: dict[str, list[int]] = defaultdict(list)
+    for place, (stream, _) in enumerate(calls):
+        by_shard[stream.shard].append(place)
+    found: dict[int, Any] = {}
+    for tag, places in by_shard.items():
+        found |= zip(places, at_shard(store, tag, run), strict=True)
+    return [found[place] for place in range(len(calls))]
 
 
 def wait_for_entries(
@@ -176,13 +229,21 @@ def wait_for_entries(
         wait_ms: The longest wait; shorter if the client's timeout would end it.
     """
     by_key = {stream.key: stream for stream in ends}
-    block = ("BLOCK", block_ms(store, wait_ms))
-    reply: Any = store.client.execute_command(
-        _XREAD, "COUNT", count, *block, "STREAMS", *by_key, *ends.values()
-    )
-    # RESP3 has a map where RESP2 has pairs.
-    for key, page in reply.items() if isinstance(reply, dict) else reply or ():
-        yield by_key[key.decode()], page
+    by_shard: dict[str, list[AuditStream]] = defaultdict(list)
+    for stream in ends:
+        by_shard[stream.shard].append(stream)
+    # No command waits for the streams of several nodes.
+    block = () if store.nodes else ("BLOCK", block_ms(store, wait_ms))
+    is_found = False
+    for streams in by_shard.values():
+        words = (*(stream.key for stream in streams), *(ends[stream] for stream in streams))
+        reply = _execute(store, streams[0], _XREAD, "COUNT", count, *block, "STREAMS", *words)
+        # RESP3 has a map where RESP2 has pairs.
+        for key, page in reply.items() if isinstance(reply, dict) else reply or ():
+            is_found = True
+            yield by_key[key.decode()], page
+    if store.nodes and not is_found:
+        time.sleep(wait_ms / 1000)
 
 
 def block_ms(store: Store, wait_ms: int) -> int:
@@ -208,34 +269,41 @@ class StreamExtent:
 
 def stream_extent(store: Store, stream: AuditStream) -> StreamExtent | None:
     """Return the extent of a stream; None if it does not exist."""
-    if not store.client.exists(stream.key):
-        return None
-    info = store.client.xinfo_stream(stream.key)
-    first = "recorded-first-entry-id" if info["length"] else "last-generated-id"
-    return StreamExtent(info["length"], info["entries-added"], info[first])
+
+    def extent(shard: Store) -> StreamExtent | None:
+        if not shard.client.exists(stream.key):
+            return None
+        info = shard.client.xinfo_stream(stream.key)
+        first = "recorded-first-entry-id" if info["length"] else "last-generated-id"
+        return StreamExtent(info["length"], info["entries-added"], info[first])
+
+    return at_shard(store, stream.shard, extent)
 
 
 def stream_length(store: Store, stream: AuditStream) -> int:
     """Return the number of entries of a stream."""
-    return int(store.client.xlen(stream.key))
+    return int(_execute(store, stream, "XLEN", stream.key))
 
 
 COUNTED = 1000
 """Fields of a hash of counts that are read; a guard writes fewer."""
 
 
-def read_repeats(store: Store, identity: str) -> dict[bytes, bytes]:
-    """Return the fields of the counts of repeated denials of an identity."""
-    # A fenced agent may have added any number of fields.
-    return dict(store.client.hscan_iter(store.keys.repeats(identity), count=COUNTED))
+def read_repeats(store: Store, stream: AuditStream) -> dict[bytes, bytes]:
+    """Return the fields of the counts of repeated denials of a stream."""
+
+    def fields(shard: Store) -> dict[bytes, bytes]:
+        # A fenced agent may have added any number of fields.
+        return dict(shard.client.hscan_iter(shard.keys.repeats(stream.identity), count=COUNTED))
+
+    return at_shard(store, stream.shard, fields)
 
 
-def read_first_repeats(store: Store, identities: Sequence[str]) -> list[dict[bytes, bytes]]:
-    """Return the first fields of these counts, for each identity, in one round trip."""
-    with store.client.pipeline(transaction=False) as pipe:
-        for name in identities:
-            pipe.hscan(store.keys.repeats(name), count=COUNTED)
-        return [fields for _, fields in (pipe.execute() if identities else [])]
+def read_first_repeats(store: Store, streams: Sequence[AuditStream]) -> list[dict[bytes, bytes]]:
+    """Return the first fields of these counts, for each stream."""
+    keys = [store.keys.at_shard(stream.shard).repeats(stream.identity) for stream in streams]
+    calls = [("HSCAN", key, 0, "COUNT", COUNTED) for key in keys]
+    return [fields for _, fields in _pipelined(store, list(zip(streams, calls, strict=True)))]
 
 
 def pairs_of(words: Words) -> Pairs:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
+from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from keyleash.store.keyspace import script_digest
+from keyleash.store.nodes import Node
 from keyleash.store.scripts import READ_VALUE
+from keyleash.store.shards import at_slot
 from keyleash.store.store import Store
 
 _UNREADABLE = "LEASH IMAGE_UNREADABLE"
@@ -30,8 +35,31 @@ def read_values(
     Yields:
         A `redis.ResponseError` for a before-image that the server cannot read.
     """
+    extent = "whole" if whole else "short"
+    if store.nodes is None:
+        yield from _replies(store, sources, extent)
+        return
+    slots = [
+        slot_of(store, value) if kind == "key" else key_slot(store.keys.tag.encode())
+        for kind, value in sources
+    ]
+    by_node: dict[Node | None, list[int]] = defaultdict(list)
+    for place, slot in enumerate(slots):
+        by_node[store.nodes.serving(slot)].append(place)
+    found: dict[int, Any] = {}
+    for places in by_node.values():
+        read = partial(_listed, sources=[sources[place] for place in places], extent=extent)
+        found |= zip(places, at_slot(store, slots[places[0]], read), strict=True)
+    yield from (found[place] for place in range(len(sources)))
+
+
+def _listed(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) -> list[Any]:
+    return list(_replies(store, sources, extent))
+
+
+def _replies(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) -> Iterator[Any]:
     store.load(READ_VALUE)
-    digest, extent = script_digest(READ_VALUE.text), "whole" if whole else "short"
+    digest = script_digest(READ_VALUE.text)
     for piece in _pieces(sources):
         with store.client.pipeline(transaction=False) as pipe:
             for kind, value in piece:
@@ -73,4 +101,10 @@ def run_on_keys(store: Store, script: str, keys: Sequence[bytes], *words: Any) -
 
 def key_exists(store: Store, key: bytes) -> bool:
     """Return whether a key of agents exists."""
-    return bool(store.client.exists(store.keys.physical(key)))
+    name = store.keys.physical(key)
+    return bool(at_slot(store, slot_of(store, key), lambda node: node.client.exists(name)))
+
+
+def slot_of(store: Store, key: bytes) -> int:
+    """Return the slot of a key of agents on a cluster."""
+    return key_slot(store.keys.physical(key))

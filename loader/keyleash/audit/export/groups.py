@@ -19,9 +19,8 @@ from keyleash.store.records import read_active
 from keyleash.store.store import Store
 from keyleash.store.streams import (
     AuditStream,
-    StreamKind,
     control_stream,
-    operators_stream,
+    operators_streams,
     pairs_of,
     streams_of,
 )
@@ -102,10 +101,8 @@ def find_streams(store: Store, identities: Iterable[str]) -> list[AuditStream]:
     every identity that was ever active.
     """
     names = sorted(identities)
-    every = [] if names else [control_stream(store), operators_stream(store)]
-    return every + [
-        stream for name in names or known_identities(store) for stream in streams_of(store, name)
-    ]
+    every = [] if names else [control_stream(store), *operators_streams(store)]
+    return every + streams_of(store, names or known_identities(store))
 
 
 def open_streams(
@@ -157,13 +154,12 @@ def _taken(stream: AuditStream, place: str) -> ArchiveError:
 
 
 def trimmed_by_export(store: Store) -> dict[str, int]:
-    """Return by stream the `hard_max` of identities with `retain: {until: exported}`.
+    """Return by identity its `hard_max`, if it has `retain: {until: exported}`.
 
     Their guards do not trim, so the archiver does.
     """
     active = read_active(store)
-    limits = {} if active is None else _hard_max(active.document)
-    return {f"{StreamKind.AUDIT}/{name}": hard_max for name, hard_max in limits.items()}
+    return {} if active is None else _hard_max(active.document)
 
 
 @lru_cache(maxsize=1)

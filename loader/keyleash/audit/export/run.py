@@ -259,7 +259,7 @@ class Archiver:
                 ) from None
             if exported.file or exported.breaks or exported.lost or exported.known:
                 yield exported
-        if item.stream.name in self._hard_max:
+        if self._hard_max_of(item) is not None:
             item.group.trim(item.folder.end.last or _START)
 
     def _next_file(self, item: OpenStream) -> Exported:
@@ -312,8 +312,12 @@ class Archiver:
             self._report(self._exported)
             yield rows
 
+    def _hard_max_of(self, item: OpenStream) -> int | None:
+        is_audit = item.stream.kind is StreamKind.AUDIT
+        return self._hard_max.get(item.stream.identity) if is_audit else None
+
     def _is_full(self, item: OpenStream) -> bool:
-        hard_max = self._hard_max.get(item.stream.name)
+        hard_max = self._hard_max_of(item)
         enough = self.max_entries
         if hard_max is not None:
             enough = min(enough, max(1, hard_max // 4))

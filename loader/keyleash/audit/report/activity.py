@@ -22,7 +22,7 @@ from keyleash.audit.streams import merged
 from keyleash.audit.undo.trust import Trust
 from keyleash.operator.tokens import list_tokens
 from keyleash.store.store import Store
-from keyleash.store.streams import audit_stream, oldest_entry, pairs_of
+from keyleash.store.streams import RawEntry, audit_streams, oldest_entry, pairs_of
 
 AnyEntry = AuditEvent | Denial
 ENDS = 50
@@ -132,7 +132,11 @@ def read_activity(store: Store, identities: Sequence[str], query: Query) -> Acti
 
 def _is_trimmed(store: Store, name: str, query: Query) -> bool:
     """Return whether events of the time range may have been trimmed."""
-    oldest = oldest_entry(store, audit_stream(store, name))
+    streams = audit_streams(store, [name])
+    return any(_begins_late(oldest_entry(store, stream), query) for stream in streams)
+
+
+def _begins_late(oldest: RawEntry | None, query: Query) -> bool:
     if oldest is None:
         return False
     entry_id, words = oldest

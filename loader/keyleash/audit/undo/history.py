@@ -17,6 +17,7 @@ from keyleash.audit.undo.values import Images, KeyState, RecordedImage
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.limits import Counter
 from keyleash.store.keyspace import OPERATORS
+from keyleash.store.streams import owner_name
 from keyleash.text import clock_time, json_object, printable, without_tokens
 
 CHANGES = frozenset({OperationClass.WRITE, OperationClass.DELETE})
@@ -38,6 +39,7 @@ class UndoStep:
         before_state: State of *before*, once a server has read it.
         after_state: State after the event.
         actor: For an undo, its operator; else empty.
+        shard: On a cluster, the tag of the shard that recorded it; on one server empty.
     """
 
     identity: str
@@ -52,11 +54,12 @@ class UndoStep:
     before_state: KeyState = UNKNOWN
     after_state: KeyState = UNKNOWN
     actor: str = ""
+    shard: str = ""
 
     @property
     def event(self) -> str:
-        """Return the event's id with its identity: `<identity>/<id>`."""
-        return f"{self.identity}/{self.id}"
+        """Return the event's id with its stream: `<identity>/<id>`, `<identity>@<shard>/<id>`."""
+        return event_name(self)
 
     @property
     def is_masked(self) -> bool:
@@ -86,6 +89,11 @@ class UndoStep:
         return {**json_object(self, *names), "ops": [without_tokens(op) for op in self.ops]}
 
 
+def event_name(event: AuditEvent | UndoStep) -> str:
+    """Return the id of an event with the name of its stream, as `find_event` takes it."""
+    return f"{owner_name(event.identity, event.shard)}/{event.id}"
+
+
 def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[UndoStep]]:
     """Return the steps of *events* by key, without keys that none of them may have changed."""
     found: dict[bytes, dict[tuple[str, str], UndoStep]] = defaultdict(dict)
@@ -93,7 +101,7 @@ def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[UndoStep]]:
         changes = {change.key: change for change in event.changes}
         for key in changed_keys(event):
             change = changes.get(key) or KeyChange(key, None)
-            place = (event.identity, event.id)
+            place = (event.owner, event.id)
             same = found[key].get(place)
             found[key][place] = (
                 replace(same, ops=tuple(dict.fromkeys((*same.ops, event.op))))
@@ -110,6 +118,7 @@ def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[UndoStep]]:
                     large=change.large,
                     after_state=KeyState(change.after, change.after_expires_ms),
                     actor=event.actor,
+                    shard=event.shard,
                 )
             )
     return {key: list(steps.values()) for key, steps in found.items()}
@@ -213,7 +222,7 @@ def _order(steps: list[UndoStep], end: KeyState, end_ms: int) -> list[UndoStep]:
     """Return the steps of one millisecond in the order with the fewest contradicting states."""
     by_stream: dict[str, list[UndoStep]] = defaultdict(list)
     for step in steps:
-        by_stream[step.identity].append(step)
+        by_stream[step.event.partition("/")[0]].append(step)
     streams = list(by_stream.values())
     if len(streams) == 1 or prod(len(stream) + 1 for stream in streams) > MAX_ORDERS:
         return steps

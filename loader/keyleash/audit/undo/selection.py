@@ -9,7 +9,7 @@ from keyleash.audit.entries import AuditEvent
 from keyleash.audit.lookup import find_event
 from keyleash.audit.read import Query, key_test, read_events
 from keyleash.audit.streams import stream_owners
-from keyleash.audit.undo.history import UndoStep, images_of, read_back, steps_on
+from keyleash.audit.undo.history import UndoStep, event_name, images_of, read_back, steps_on
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.audit.undo.values import read_images
 from keyleash.errors import NothingToUndoError, OperationError, UndoTooLargeError
@@ -29,7 +29,7 @@ class UndoSelection:
     """The events to undo: some by id, or all that match every other attribute.
 
     Attributes:
-        events: `<id>` or `<identity>/<id>`.
+        events: Ids of events, as for `find_event`.
         correlation: The correlation id.
         identity: The identity.
         pattern: Only changes of keys that match it.
@@ -123,7 +123,7 @@ def _events(store: Store, names: Sequence[str], selection: UndoSelection) -> Ite
             for event in find_event(store, names, given):
                 if not isinstance(event, AuditEvent):
                     raise OperationError("unknown-event", f"`{given}` changed no key", help=_SEE)
-                chosen[event.identity, event.id, event.item] = event
+                chosen[event_name(event), event.item] = event
         yield from chosen.values()
         return
     query = Query(
@@ -143,7 +143,7 @@ def read_others(
     ours = {step.event for steps in undone.values() for step in steps}
     only = next(iter(undone)) if len(undone) == 1 else None
     events = read_events(store, stream_owners(store), Query(key=only, since_ms=since_ms))
-    theirs = (event for event in events if f"{event.identity}/{event.id}" not in ours)
+    theirs = (event for event in events if event_name(event) not in ours)
     steps = steps_on(undone, filter(Trust(grants, undone).is_trusted, theirs))
     images = read_images(store, images_of(steps.values()))
     return {

@@ -129,9 +129,7 @@ def check_moments(deployment: Deployment, main: Server) -> Iterator[DoctorFindin
     if ahead:
         limits = f"limits of {listing(ahead, SHOWN)} contain times"
         yield finding("clock-was-ahead", evidence=limits)
-    streams = [control_stream(store)]
-    streams += [stream for name in names for stream in streams_of(store, name)]
-    newest = newest_entries(store, streams)
+    newest = newest_entries(store, [control_stream(store), *streams_of(store, names)])
     times_us = [int(item[0].partition(b"-")[0]) * 1000 for item in newest if item]
     if times_us and max(times_us) > now_us + MINUTE_US:
         ahead_s = (max(times_us) - now_us) // 1_000_000

@@ -1,0 +1,243 @@
+"""The audit log of a cluster: the streams of all shards, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+import keyleash
+from keyleash.audit import Gap, with_gaps
+from keyleash.store.keyspace import HOME_TAG, Keyspace
+from support.clusters import RealCluster
+from support.command_line import Cli
+from support.errors import raises_code
+from support.leases import HOME, ClusterAgent, tag_of, write_lease
+
+POLICY = """
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["jobs:{id}"], before_images: {max_bytes: 1kb}}]
+    budget: {writes: 300/day}
+"""
+
+
+@pytest.fixture
+def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
+    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
+        op.load(keyleash.Policy(POLICY))
+        yield op
+
+
+@pytest.fixture
+def agent(cluster: RealCluster, op: keyleash.Operator) -> ClusterAgent:
+    """An agent that has written the same key of each node three times, in turn."""
+    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    for number in range(3):
+        for node in cluster.primaries:
+            agent.call(node, "SET", node.key("jobs:"), str(number))
+    return agent
+
+
+def stream(cluster: RealCluster, tag: str) -> Any:
+    """Return a client of the node that has the streams of a shard."""
+    return cluster.owner(Keyspace().at_shard(tag).audit("agent")).admin
+
+
+def add_event(cluster: RealCluster, tag: str, entry_id: str, **fields: int | str) -> None:
+    """Append an event to the stream of a shard, as a guard writes it."""
+    head = {"seq": 1, "token": "t", "policy": "p 1,1w", "correlation": "c"}
+    name = Keyspace().at_shard(tag).audit("agent")
+    stream(cluster, tag).xadd(name, {**head, **fields, "SET": "jobs:1"}, id=entry_id)
+
+
+def test_log_merges_the_events_of_all_shards(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """By time, and in both directions; each event names its shard, whose numbers are its own."""
+    tags = [tag_of(node) for node in cluster.primaries]
+    events = list(op.audit.events("agent"))
+
+    assert sorted(event.shard for event in events) == sorted(3 * tags)
+    assert [event.time_ms for event in events] == sorted(event.time_ms for event in events)
+    for tag in tags:
+        assert [event.seq for event in events if event.shard == tag] == [1, 2, 3]
+    assert list(op.audit.events("agent", newest_first=True)) == events[::-1]
+    assert list(with_gaps(events)) == events
+    assert op.audit.stats("agent").identities["agent"].events == 9
+
+    assert {line["shard"] for line in Cli(cluster.url).lines("audit", "log", "agent")} == {*tags}
+
+
+def test_denials_of_shards_and_of_the_home_are_read(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """A guard denies a key; the home denies a lease."""
+    node = cluster.primaries[1]
+    for _ in range(2):
+        with pytest.raises(redis.ResponseError, match="KEY_NOT_GRANTED"):
+            agent.call(node, "SET", node.key("other:"), "v")
+    op.tokens.revoke(identity="agent")
+    with pytest.raises(redis.ResponseError, match="TOKEN_REVOKED"):
+        agent.call(node, "SET", node.key("jobs:"), "v")
+
+    found = {(denial.code, denial.shard, denial.repeats) for denial in op.audit.denials()}
+    assert found == {("KEY_NOT_GRANTED", tag_of(node), 2), ("TOKEN_REVOKED", HOME_TAG, 1)}
+    assert op.audit.stats().codes["KEY_NOT_GRANTED"].denied == 2
+
+
+def test_follow_yields_events_of_all_shards_and_of_new_ones(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """A shard begins with the first call at its node."""
+    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    first, *others = cluster.primaries
+    agent.call(first, "SET", first.key("jobs:"), "before")
+    followed = op.audit.follow("agent", since="1h")
+    assert next(followed).shard == tag_of(first)
+    for node in others:
+        agent.call(node, "SET", node.key("jobs:"), "after")
+        event = next(followed)
+        assert (event.shard, event.seq) == (tag_of(node), 1)
+
+
+def test_gap_names_its_shard(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """Each shard has numbers of its own, so an event is missed at one of them."""
+    tag = tag_of(cluster.primaries[0])
+    removed = next(item for item in op.audit.events() if item.shard == tag and item.seq == 2)
+    stream(cluster, tag).xdel(Keyspace().at_shard(tag).audit("agent"), removed.id)
+
+    (gap,) = [item for item in with_gaps(op.audit.events()) if isinstance(item, Gap)]
+    assert (gap.shard, gap.first, gap.last) == (tag, 2, 2)
+    assert f"of agent@{tag} missing" in str(gap)
+    assert gap.to_dict()["shard"] == tag
+
+
+def test_shard_that_lost_its_state_begins_again_without_a_gap(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent, tmp_path: Path
+) -> None:
+    """Its numbers restart at 1, which an archive notes."""
+    node = cluster.primaries[2]
+    node.admin.delete(Keyspace().at_shard(tag_of(node)).state("agent"))
+    agent.call(node, "SET", node.key("jobs:"), "v")
+
+    events = list(op.audit.events())
+    assert [item.seq for item in events if item.shard == tag_of(node)] == [1, 2, 3, 1]
+    assert list(with_gaps(events)) == events
+    op.audit.export(tmp_path / "archive")
+    report = op.audit.verify(tmp_path / "archive")
+    assert report.is_valid
+    (note,) = [note for item in report.streams for note in item.notes]
+    assert "seq restarts after 3" in note
+
+
+def test_id_that_two_shards_have_is_ambiguous_until_one_is_named(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """Clocks of two nodes may give the same id to different events of one identity."""
+    first, second, _ = write_lease(cluster)
+    for tag in (first, second):
+        add_event(cluster, tag, "1-0", lengths="3")
+
+    with raises_code("ambiguous-event") as caught:
+        op.audit.find("agent/1-0")
+    assert f"`agent@{first}/1-0`, `agent@{second}/1-0`" in (caught.value.help or "")
+    details = op.audit.find(f"agent@{second}/1-0")
+    assert details.to_dict()["entries"][0]["shard"] == second
+    assert f"shard        {second}\n" in str(details)
+
+
+def test_timeline_and_past_values_are_found_at_the_node_of_the_key(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """Before-images are in the stream beside the key."""
+    for node in cluster.primaries:
+        key = node.key("jobs:")
+        timeline = op.audit.timeline(key)
+        assert [entry.shard for entry in timeline.entries] == [tag_of(node)] * 3
+        second = timeline.entries[1]
+        then = op.audit.value_at(key, second.time)
+        assert then.value.elements[0] in {b"1", b"2"}
+        assert op.audit.value_at(key, op.now()).value.elements == (b"2",)
+
+
+def test_report_covers_all_nodes(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """With the values of keys from their nodes."""
+    page = op.audit.report(since="1h").html
+    assert all(node.key("jobs:") in page for node in cluster.primaries)
+
+
+def test_streams_are_found_after_their_slot_has_moved(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """The tag stays the same; another node serves its slot."""
+    before = list(op.audit.events())
+    found = op.audit.events()
+    source = cluster.other(cluster.owner(HOME.policy))
+    cluster.move_slot(key_slot(tag_of(source).encode()), cluster.other(source))
+
+    assert list(found) == before
+    assert list(op.audit.events()) == before
+
+
+def test_node_out_of_reach_is_named(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """Its events are missing, so no command shows the others as the whole."""
+    victim = cluster.other(cluster.owner(HOME.policy))
+    victim.kill()
+
+    with raises_code("node-unreachable") as caught:
+        list(op.audit.events())
+    assert f"127.0.0.1:{victim.port}" in str(caught.value)
+    for command in (["log"], ["log", "--denied"], ["stats"], ["timeline", "jobs:1"]):
+        shown = Cli(cluster.url).run("audit", *command)
+        assert shown.exit_code == 1
+        assert f"127.0.0.1:{victim.port}" in shown.stderr
+        assert not shown.stdout
+
+
+def test_archive_has_a_folder_for_each_shard_and_continues(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent, tmp_path: Path
+) -> None:
+    """Each stream has its own cursor and chain; an event has a follow-up, by its before-image."""
+    tags = [tag_of(node) for node in cluster.primaries]
+    target = tmp_path / "archive"
+    first = op.audit.export(target)
+    added = {item.stream: item.file.count for item in first.exported if item.file}
+    assert added == {"control": 2, **{f"audit/agent@{tag}": 6 for tag in tags}}
+
+    node = cluster.primaries[1]
+    agent.call(node, "SET", node.key("jobs:"), "v")
+    again = op.audit.export(target)
+    added = {item.stream: item.file.count for item in again.exported if item.file}
+    assert added == {"control": 1, f"audit/agent@{tag_of(node)}": 2}
+
+    report = op.audit.verify(target)
+    assert report.is_valid
+    assert {item.stream: item.entries for item in report.streams} == {
+        "control": 3,
+        **{f"audit/agent@{tag}": 6 + 2 * (tag == tag_of(node)) for tag in tags},
+    }
+    assert all(group["pending"] == 0 for tag in tags for group in groups(cluster, tag))
+    file = next((target / f"audit/agent@{tags[0]}").glob("*.jsonl"))
+    file.write_bytes(file.read_bytes().replace(b"jobs", b"joba"))
+    assert not op.audit.verify(target).is_valid
+
+
+def groups(cluster: RealCluster, tag: str) -> list[dict[str, int]]:
+    """Return the consumer groups of a shard's stream."""
+    found: list[dict[str, int]] = stream(cluster, tag).xinfo_groups(
+        Keyspace().at_shard(tag).audit("agent")
+    )
+    return found
