@@ -1,43 +1,42 @@
 -- authenticate_shard: read the state of a shard, a voucher if one came with the call, and the lease
 -- of the token.
--- in:  token, pre, state_key, tag, voucher
+-- in:  token, state_key, tag, voucher
 -- out: code, detail, value, at_us         set if the call is denied
 --      lacks                              set if the token has no lease
---      asked_us, born_us, is_answered, is_same, layout, last_us, min_epoch, now_us, record, seq,
+--      asked_us, born_us, is_answered, is_same, last_us, layout, min_epoch, now_us, record, seq,
 --      sequence, state, suspended, token_id, token_key, CREDITS, credit_N
-local token_key, record, sequence, last_us, suspended, layout, min_epoch, seq, asked_us, born_us
-local is_answered, is_same
---% if leased
+local token_key, record, is_answered
 --% filter expand("CREDITS", credits)
-local CREDITS
+local layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS
 --% endfilter
---% endif
-local state
+local state, is_same
 repeat
   if #token > {{ max_token_bytes }} then code = 'TOKEN_UNKNOWN' break end
   state = call('GET', state_key)
-  if state and #state >= {{ shard_header_bytes }} then
+  if state and #state == {{ shard_bytes }} then
+--% filter expand("CREDITS", credits)
+    layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS = struct.unpack({{ shard_hot_format }}, state)
+--% endfilter
+    is_same = layout == {{ shard_layout }}
+  elseif state and #state >= {{ shard_header_bytes }} then
     layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us = struct.unpack('<dddddddd', state)
   else
 --% include "lease/new_state.lua"
   end
-  -- Units of another set of limits are dropped.
-  is_same = layout == {{ shard_layout }} and #state == {{ shard_bytes }}
 --% if leased
+  -- Units of another set of limits are dropped.
+  if not is_same then
 --% filter expand("CREDITS", credits)
-  if is_same then
-    CREDITS = struct.unpack({{ credits_format }}, state, {{ shard_header_bytes + 1 }})
-  else
     CREDITS = {{ no_credits }}
-  end
 --% endfilter
+  end
 --% endif
   -- A client that wrote something else restarts the sequence, which `audit log` shows.
   if not (sequence < {{ latest_us }} and sequence % 1 == 0) then sequence = 0 end
   local digest = redis.sha1hex(token)
-  token_key = {{ names.token_prefix }} .. digest
+  token_key = {{ shard_token }} .. digest
   record = call('GET', token_key)
-  if voucher ~= '' then
+  if voucher then
 --% include "lease/read_voucher.lua"
     if code then break end
   end

@@ -11,7 +11,7 @@
 ---           case, its arguments; or for a run of commands with the same name and number of
 ---           arguments, whose only key is the first one: `<number of arguments>*<commands>`, the
 ---           name, the place of the first key in KEYS, and the other arguments of all
----           on a cluster at the end two more: the tag of the shard, and a voucher or ""
+---           on a cluster at the end one more: the tag of the shard, or a voucher
 ---
 --- Replies   an array of the commands' own replies, or denials | LEASH <CODE> key=value …
 ---           For a run an array of its replies; if these are equal and no arrays, one of them.

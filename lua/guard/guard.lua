@@ -7,7 +7,7 @@
 --- ARGV[3]   command      string  in upper case
 --- ARGV[4…]  its arguments
 ---
----           on a cluster two more: the tag of the shard, and a voucher or ""
+---           on a cluster one more: the tag of the shard, or a voucher
 ---
 --- Replies   the command's own reply | LEASH <CODE> key=value …
 ---           on a cluster also LEASH LEASE_NEEDED request=<for the home>: nothing ran

@@ -20,7 +20,6 @@ local argv = ARGV
 local token, correlation, request = argv[1] or '', argv[2] or '', argv[3] or ''
 local command, key = argv[4] or '', argv[5]
 local code, detail, value, amount, reason, at_us, token_id, now_us
---% include "lease/mac.lua"
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
   -- An error while the slot of the home moves key by key, so that nothing is granted twice.
@@ -35,7 +34,7 @@ repeat
 --% include "lease/grant.lua"
   if code then break end
 --% include "lease/write_grant.lua"
-  return voucher .. ':' .. mac({{ voucher_start }} .. voucher)
+  return voucher .. ':' .. redis.sha1hex({{ mac_outer }} .. redis.sha1hex({{ mac_inner }} .. {{ voucher_start }} .. voucher))
 until true
 --% include "reply/deny.lua"
 return { err = line }

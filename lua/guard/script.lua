@@ -6,7 +6,7 @@
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes
 --- ARGV[3]   script       string  SHA-1 of the script; with `ro` behind it, its writes are errors
 --- ARGV[4…]  its arguments
----           on a cluster two more: the tag of the shard, and a voucher or ""
+---           on a cluster one more: the tag of the shard, or a voucher
 ---
 --- Replies   the script's own reply | LEASH <CODE> key=value …
 ---           on a cluster also LEASH LEASE_NEEDED request=<for the home>: nothing ran

@@ -37,8 +37,8 @@ for i = 6, #argv, 2 do
   -- Of a slot that moves, only keys that are still here can be deleted: nothing else may fail then.
   if resumes then call('DEL', suspension_prefix .. name, refused_prefix .. name) end
   for at = 1, #limits, 4 do
-    local place = 64 + 16 * unpack_struct('<I', limits, at)
-    if state and #state >= place + 16 then call('SETRANGE', key, place, pack('<d', 0)) end
+    local place = 64 + 8 * unpack_struct('<I', limits, at)
+    if state and #state >= place + 8 then call('SETRANGE', key, place, pack('<d', 0)) end
   end
 end
 return redis.status_reply('OK')

@@ -144,7 +144,7 @@ def test_expiry_keeps_credit_and_reset_drops_it(
     """Credit was charged at the home; a reset of one limit clears what was charged to it."""
     (tag,) = write_lease(cluster, cluster.primaries[0])
     key = Keyspace().at_shard(tag).state("agent")
-    head, credits_, windows = (5, 0, 0, 7, 99, 3, 20, 9), (4, 50, 6, 60), (8, 4, 0, 0)
+    head, credits_, windows = (5, 0, 0, 7, 99, 3, 20, 9), (4, 6, 50, 60), (8, 4, 0, 0)
     node = cluster.owner(key)
     node.admin.set(key, struct.pack("<16d", *head, *credits_, *windows))
 

@@ -117,11 +117,6 @@ class Machine(RuleBasedStateMachine):
         voucher = self.vouchers[-1 - back % len(self.vouchers)]
         self._call(voucher.partition(":")[0], command, count, voucher)
 
-    @precondition(lambda self: self.vouchers)
-    @rule(tag=tags, back=backs)
-    def carry_voucher_astray(self, tag: str, back: int) -> None:
-        self._call(tag, ("PING",), 1, self.vouchers[-1 - back % len(self.vouchers)])
-
     @rule(seconds=st.sampled_from([1, 2, 6, 11, 30, 61, 3600]))
     def pass_time(self, seconds: int) -> None:
         type(self).ahead_s += seconds

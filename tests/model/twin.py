@@ -119,8 +119,6 @@ class Twin:
             state = shard.state = State(now, now, limits, ends=now + NEW_STATE_US)
         answered = [False] * len(costs)
         if voucher is not None:
-            if voucher.tag != tag:
-                return "LEASE_REFUSED"
             answered = self._take(shard, state, voucher, now)
         lease = shard.lease
         if lease is None or now >= lease.until or lease.epoch < state.min_epoch:

@@ -307,7 +307,7 @@ def test_shard_state_is_read_as_script_writes_it(
     first: list[int], limits: list[tuple[int, int, int, int]]
 ) -> None:
     """Numbers that a call changes come first, so that one command writes them."""
-    credit = [number for item in limits for number in item[:2]]
+    credit = [item[place] for place in (0, 1) for item in limits]
     windows = [number for item in limits for number in item[2:]]
 
     state = unpack_shard(packed([*first, *credit, *windows]))

@@ -11,7 +11,7 @@ from keyleash.commands import load_table
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.placement import control_tag
 from keyleash.store.records import GuardRecord, guard_record
-from keyleash.store.wire import BatchMode, guard_call, replies_of, runs_call
+from keyleash.store.wire import BatchMode, guard_call, replies_of, runs_call, to_shard
 from support.clusters import ClusterNode, RealCluster
 from support.replication import PATIENCE_S
 
@@ -93,7 +93,7 @@ class ClusterAgent:
                 with self.at(node).pipeline(transaction=False) as pipe:
                     if asking:
                         pipe.execute_command("ASKING")
-                    pipe.execute_command(*call, self.tag(node), voucher)
+                    pipe.execute_command(*to_shard(call, self.tag(node), voucher))
                     return pipe.execute()[-1]
             except redis.exceptions.AskError as error:
                 node, voucher, asking = self._named(error), "", True

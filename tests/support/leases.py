@@ -12,7 +12,7 @@ from keyleash.commands import load_table
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.leases import ShardState, unpack_shard
 from keyleash.store.placement import control_tag
-from keyleash.store.wire import guard_call
+from keyleash.store.wire import guard_call, to_shard
 from support.clusters import ClusterNode, RealCluster
 
 HOME = Keyspace().at_home()
@@ -73,7 +73,7 @@ class ClusterAgent:
         """Call a command at a node with a voucher or an empty text."""
         digest = self.record[b"digest"].decode()
         call = guard_call(load_table(), digest, self.token, "c", words)
-        return node.admin.execute_command(*call, tag_of(node), voucher)
+        return node.admin.execute_command(*to_shard(call, tag_of(node), voucher))
 
     def fetch(self, request: str) -> str:
         """Return the voucher of the home for a request."""

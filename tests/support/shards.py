@@ -24,7 +24,7 @@ from keyleash.store.leases import (
     unpack_shard,
 )
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from keyleash.store.wire import BatchMode, guard_call, replies_of, runs_call
+from keyleash.store.wire import BatchMode, guard_call, replies_of, runs_call, to_shard
 from support.leash import policy
 
 HOME = Keyspace().at_home()
@@ -73,7 +73,7 @@ class Sharded:
     def single(self, tag: str, voucher: str, *words: str) -> Any:
         """Make one call of the guard at a shard, with a voucher or an empty text."""
         call = guard_call(self.table, self.guard.digest, self.token, "c", words)
-        return self.client.execute_command(*call, tag, voucher)
+        return self.client.execute_command(*to_shard(call, tag, voucher))
 
     def batch(self, tag: str, voucher: str, mode: BatchMode, *commands: tuple[str, ...]) -> Any:
         """Make one call of the batch script at a shard."""
@@ -86,7 +86,7 @@ class Sharded:
             commands,
             takes_runs=self.guard.plan.takes_runs,
         )
-        return replies_of(self.client.execute_command(*call, tag, voucher), shape)
+        return replies_of(self.client.execute_command(*to_shard(call, tag, voucher)), shape)
 
     def grant(self, request: str, command: str = "SET", key: str = "") -> str:
         """Call the home, and return its voucher."""

@@ -18,7 +18,7 @@ from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
 from keyleash.errors import GuardLostError, LeaseNeededError, LeaseRefusedError, PolicyStaleError
 from keyleash.store.records import GuardRecord
-from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_cluster
+from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_cluster, to_shard
 
 MAX_REPETITIONS = 30
 """Of one call. Each lease may be used up by other clients before the call uses it."""
@@ -95,9 +95,9 @@ class ShardCaller(Caller):
     _used = ""
 
     def request(self, call: Call) -> Words:
-        """Return the words of a call, with the tag of the node and a voucher at the end."""
+        """Return the words of a call, with the tag of the node or a voucher at the end."""
         voucher, self._voucher = self._voucher, ""
-        return (*super().request(call), self.tag(), voucher)
+        return to_shard(super().request(call), self.tag(), voucher)
 
     def _repeated(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
         """Repeat a call whose reply says that nothing ran, also with leases."""

@@ -224,7 +224,7 @@ def _numbers(guard: Guard, *, cluster: bool) -> list[str]:
     """Return the Lua names of the state's numbers, in packed order."""
     if cluster:
         leased = [plan.number for plan in guard.limits if plan.is_leased]
-        names = [f"{name}_{number}" for number in leased for name in ("credit", "until")]
+        names = [f"credit_{number}" for number in leased]
         # The time of the newest call, if there are units that end.
         return ["now_us", *names] if names else []
     by_name = {plan.slot.name: plan.number for plan in guard.limits}

@@ -62,8 +62,8 @@ def lease_values(guard: Guard) -> dict[str, object]:
         "shard_bytes": HEADER_BYTES + 4 * DOUBLE * count,
         "shard_windows_at": HEADER_BYTES + 2 * DOUBLE * count,
         "shard_format": f"<{'d' * (8 + 4 * count)}",
-        "credits": _names(leased, "credit", "until"),
-        "credits_format": f"<{'dd' * count}",
+        "shard_hot_format": f"<{'d' * (8 + 2 * count)}",
+        "credits": [*_names(leased, "credit"), *_names(leased, "until")],
         "no_credits": Text(", ".join(["0, 0"] * count)),
         "windows": _names(leased, "window", "have"),
         "grants": _names(leased, "amount", "window", "have", "last"),
@@ -80,22 +80,18 @@ def shard_values(guard: Guard) -> dict[str, object]:
     identity, keys = guard.identity.name, guard.keyspace.at_shard(mark)
     beginning = keys.root.partition(mark)[0]
 
-    def behind(name: str) -> str:
-        return name.removeprefix(keys.root)
-
     def named(name: str) -> Text:
-        return Text(f"(pre .. {lua_literal(behind(name))})")
+        parts = (beginning, name.removeprefix(beginning + mark))
+        return Text(" .. tag .. ".join(map(lua_literal, parts)))
 
     return {
         "between": guard.shards.between,
-        "shard_prefix": beginning,
-        "state_name": behind(keys.state(identity)),
-        "audit_name": behind(keys.audit(identity)),
-        "no_name": behind(keys.none),
+        "shard_state": named(keys.state(identity)),
+        "shard_token": named(keys.token_prefix(identity)),
+        "no_name": named(keys.none),
         "names": {
             "state": Text("state_key"),
-            "audit": Text("audit_key"),
-            "token_prefix": named(keys.token_prefix(identity)),
+            "audit": named(keys.audit(identity)),
             "denied": named(keys.denied(identity)),
             "repeats": named(keys.repeats(identity)),
             "suspension": named(keys.suspension(identity)),

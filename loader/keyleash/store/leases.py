@@ -421,15 +421,17 @@ class ShardState:
 def unpack_shard(data: bytes) -> ShardState:
     """Read the packed state of a shard.
 
-    Its numbers are followed by `credit · until_us` of each limit, then `window · have` of each.
+    Its numbers are followed by `credit` of each limit, `until_us` of each, then `window · have` of
+    each.
 
     Raises:
         ValueError: *data* has another length than any state.
     """
     doubles = _doubles(data, _SHARD_NUMBERS, 2 * _PAIR)
     layout, _, min_epoch, seq, asked_us, born_us, sequence, last_us, *numbers = map(whole, doubles)
-    pairs = _groups(numbers, _PAIR)
-    middle = len(pairs) // 2
+    count = len(numbers) // (2 * _PAIR)
+    credits, ends = numbers[:count], numbers[count : 2 * count]
+    windows = _groups(numbers[2 * count :], _PAIR)
     return ShardState(
         layout,
         read_suspended(doubles[1]),
@@ -439,7 +441,7 @@ def unpack_shard(data: bytes) -> ShardState:
         born_us,
         sequence,
         last_us,
-        tuple(LimitCredit(*a, *b) for a, b in zip(pairs[:middle], pairs[middle:], strict=True)),
+        tuple(map(LimitCredit, credits, ends, *zip(*windows, strict=True))) if count else (),
     )
 
 

@@ -36,6 +36,9 @@ REMEMBERED = "local known, known_count"
 READ_ONLY = "ro"
 """The text behind the digest of an approved script whose writes are errors."""
 
+CROSS_SLOT = "flags={'allow-cross-slot-keys'},"
+"""A guard on a cluster uses keys of several slots of its node; a script may without a flag."""
+
 NOT_FOUND = "Function not found"
 """The error of FCALL for a missing function, after ERR."""
 
@@ -79,7 +82,7 @@ def library_code(identity: str, digest: str, script: str) -> str:
         f"#!lua name={name}\n"
         f"{REMEMBERED} = {{}}, 0\n"
         f"redis.register_function{{function_name='{name}',description='{GUARD_OF}{identity}',"
-        f"callback=function(KEYS,ARGV)\n{script.removeprefix(REMEMBERED)}\nend}}\n"
+        f"{CROSS_SLOT}callback=function(KEYS,ARGV)\n{script.removeprefix(REMEMBERED)}\nend}}\n"
     )
 
 
@@ -90,8 +93,9 @@ def library_code(identity: str, digest: str, script: str) -> str:
 #         {<argc> <command> <args…>}…
 # EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <script digest> <args…>
 #
-# For functions it begins with `FCALL leash_<digest>`. All numbers are text: signal handlers run
-# while hiredis encodes a number, and it crashes if one raises, for example KeyboardInterrupt.
+# On a cluster with one more word, see `to_shard`. For functions it begins with
+# `FCALL leash_<digest>`. All numbers are text: signal handlers run while hiredis encodes a number,
+# and it crashes if one raises, for example KeyboardInterrupt.
 
 RUNS = frozenset(
     ("DECR", "DECRBY", "DEL", "EXISTS", "EXPIRE", "GET", "HDEL", "HGET", "HINCRBY", "HSET", "INCR",
@@ -227,6 +231,15 @@ def replies_of(reply: Any, shape: Sequence[int]) -> list[Any]:
         else:
             replies += [some] * times
     return replies
+
+
+def to_shard(call: Sequence[Argument], tag: str, voucher: str = "") -> tuple[Argument, ...]:
+    """Return the call of a cluster's guard at the shard with *tag*.
+
+    Args:
+        voucher: A voucher for that shard, whose first field is the tag; empty for none.
+    """
+    return (*call, voucher or tag)
 
 
 def script_call(

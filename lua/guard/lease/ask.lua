@@ -1,5 +1,5 @@
 -- ask: reply that a lease is needed, with a request that the home believes.
--- in:  tag, seq, asked_us, state, state_key, is_same, is_partial, mac, credit_N
+-- in:  tag, seq, asked_us, state, state_key, is_same, is_partial, credit_N
 -- out: asked_us, have_N, request, window_N
 --
 -- Several clients share one asking, until it may have been lost. For each limit: the units that the
@@ -20,4 +20,4 @@ do
 end
 --% endfilter
 --% endfor
-do return { err = 'LEASH LEASE_NEEDED request=' .. request .. ':' .. mac({{ request_start }} .. request) } end
+do return { err = 'LEASH LEASE_NEEDED request=' .. request .. ':' .. redis.sha1hex({{ mac_outer }} .. redis.sha1hex({{ mac_inner }} .. {{ request_start }} .. request)) } end

@@ -1,5 +1,5 @@
 -- read_request: read the request of a shard and what the home has granted to it before.
--- in:  request, mac
+-- in:  request
 -- out: code, detail, value   set if it is forged
 --      shard, seq, asked_us, is_partial, words, entry, epoch, shards, entry_seq, entry_asked_us,
 --      granted_us, is_same
@@ -7,7 +7,7 @@
 -- A shard signs numbers of its state, which a fenced agent may write, so they are bounded here.
 local words = {}
 local text, signed = string.match(string.sub(request, 1, {{ max_voucher_bytes }}), '^(.+):(%x+)$')
-if text and mac({{ request_start }} .. text) == signed then
+if text and redis.sha1hex({{ mac_outer }} .. redis.sha1hex({{ mac_inner }} .. {{ request_start }} .. text)) == signed then
   for word in string.gmatch(text, '[^:]+') do words[#words + 1] = word end
 end
 local are_numbers = #words == {{ request_words }}

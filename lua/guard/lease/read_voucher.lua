@@ -1,15 +1,16 @@
 -- read_voucher: take the lease and the units that a voucher of the home grants.
--- in:  voucher, tag, mac, digest, token_key, state, state_key, min_epoch, born_us, suspended,
+-- in:  voucher, tag, digest, token_key, state, state_key, min_epoch, born_us, suspended,
 --      sequence, last_us, is_same, credit_N, until_N
 -- out: code, detail, value   set if it is forged, or of another shard
 --      asked_us, credit_N, have_N, is_answered, is_same, layout, now_us, record, seq, state,
 --      until_N, window_N
 --
 -- Its times are durations from the asking on, which this server's clock timed, so no two clocks are
--- compared and a delay only shortens a lease. One that is out of date is ignored.
+-- compared and a delay only shortens a lease. One that is out of date is ignored. It is signed in the
+-- shape of HMAC-SHA-1 (RFC 2104), with the inner digest in hexadecimal digits.
 local words = {}
 local text, signed = string.match(string.sub(voucher, 1, {{ max_voucher_bytes }}), '^(.+):(%x+)$')
-if text and mac({{ voucher_start }} .. text) == signed then
+if text and redis.sha1hex({{ mac_outer }} .. redis.sha1hex({{ mac_inner }} .. {{ voucher_start }} .. text)) == signed then
   for word in string.gmatch(text, '[^:]+') do words[#words + 1] = word end
 end
 if words[1] ~= tag then code, detail, value = 'LEASE_REFUSED', 'reason', 'voucher' break end

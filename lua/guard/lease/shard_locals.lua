@@ -1,16 +1,14 @@
--- shard_locals: take the tag of the shard and the voucher off the arguments, and name its keys.
+-- shard_locals: take the last word, a tag or a voucher that begins with it, off the arguments.
 -- in:  argv
--- out: argv, audit_key, is_partial, lacks, mac, pre, state_key, tag, voucher
+-- out: argv, is_partial, lacks, state_key, tag, voucher
 --
--- They come last, so that all other arguments are where they are on one server. Names are made of
+-- It comes last, so that all other arguments are where they are on one server. Names are made of
 -- the tag, so that a malformed one, or that of the home, is denied at once. It is not recorded, since
 -- it names no stream.
-local tag, voucher = argv[#argv - 1] or '', argv[#argv] or ''
-if #argv > 2 then argv[#argv] = nil argv[#argv] = nil end
-if not find(tag, '^[a-z0-9][a-z0-9]?[a-z0-9]?[a-z0-9]?$') or tag == {{ home_tag }} then
-  return { err = 'LEASH COMMAND_REFUSED tag=' .. string.gsub(string.sub(tag, 1, 128), '[^%w]', '_') }
+local tag, voucher = argv[#argv] or ''
+if #argv > 2 then argv[#argv] = nil end
+if #tag > 4 then tag, voucher = string.match(string.sub(tag, 1, 5), '^[^:]*'), tag end
+if #tag > 4 or not find(tag, '^[a-z0-9]+$') or tag == {{ home_tag }} then
+  return { err = 'LEASH COMMAND_REFUSED tag=' .. string.gsub(tag, '[^%w]', '_') }
 end
-local pre = {{ shard_prefix }} .. tag .. '}:'
-local lacks, is_partial
-local state_key, audit_key = pre .. {{ state_name }}, pre .. {{ audit_name }}
---% include "lease/mac.lua"
+local state_key, lacks, is_partial = {{ shard_state }}
