@@ -17,7 +17,6 @@ from keyleash.client.recovery import PAUSES_S, fetch_guard
 from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
 from keyleash.errors import GuardLostError, LeaseNeededError, LeaseRefusedError, PolicyStaleError
-from keyleash.store.records import GuardRecord
 from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_cluster, to_shard
 
 MAX_REPETITIONS = 30
@@ -50,14 +49,6 @@ class ClusterSession(Session):
         super().__init__(*args, **options)
         self._keyspace = self._keyspace.at_home()
         self.recoverable += (LeaseNeededError,)
-        self.lease_digest = ""
-
-    def accept_record(self, raw: Any) -> GuardRecord:
-        """Store the guard, and the script that grants its leases; otherwise as of `Session`."""
-        record = super().accept_record(raw)
-        fields = raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True))
-        self.lease_digest = fields.get(b"lease", b"").decode()
-        return record
 
     def _server_error(self, error: ResponseError) -> ResponseError:
         return error if is_of_a_cluster(error) else super()._server_error(error)
@@ -72,7 +63,7 @@ class ClusterSession(Session):
         words = split_words(call.commands[0]) if call.commands else ("WHOAMI",)
         keys = call.script.keys if call.script else declared_keys(self.table, words)
         return (
-            *call_head(guard.transport, self.lease_digest),
+            *call_head(guard.transport, guard.lease),
             "1",
             self._keyspace.guard(self.identity),
             self._token,
@@ -163,9 +154,9 @@ def fetch_records(caller: ShardCaller) -> Flow:
 
 def _load_lease(session: ClusterSession, lost: NoScriptError) -> Flow:
     """Load the script that grants leases again; another may have loaded a new policy meanwhile."""
-    digest = session.lease_digest
+    called = session.guard
     yield from fetch_guard(session)
-    if session.lease_digest == digest:
-        raw = yield AtHome(session.source_request(digest))
-        script = session.accept_source(raw, lost, digest)
-        yield AtHome(session.load_request(session._called.transport, digest, script))
+    if called is not None and session.guard == called:
+        raw = yield AtHome(session.source_request(called.lease))
+        script = session.accept_source(raw, lost, called.lease)
+        yield AtHome(session.load_request(called.transport, called.lease, script))
