@@ -194,7 +194,10 @@ class Keyspace:
         return f"{self.root}suspension:{identity}"
 
     def leases(self, identity: str) -> str:
-        """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`)."""
+        """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`).
+
+        That of `OPERATORS` has the tags of the shards where undos changed keys.
+        """
         return f"{self.root}leases:{identity}"
 
     @property

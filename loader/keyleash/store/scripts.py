@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -140,7 +140,7 @@ FREEZE = OperatorScript(
 ISSUE_TOKENS = OperatorScript("issue_tokens", ("sealed", "control"), _TOKENS, _TOKEN_TIMES)
 NEXT_EPOCH = OperatorScript("next_epoch", ("layouts",), ("leases",), (EPOCH_FIELD, MAX_SHARDS))
 READ_VALUE = OperatorScript(
-    "read_value", (), ("vault", "undo_prefix"), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)
+    "read_value", (), ("undo_prefix",), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)
 )
 RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, _STATES)
 REVOKE = OperatorScript(
@@ -155,6 +155,7 @@ THAW = OperatorScript("thaw", _RECORDS, (*_STATES, "suspension", "refused"))
 UNDO = OperatorScript(
     "undo",
     ("operators", "operators_seq", "control"),
-    ("vault", "undo_prefix"),
+    (),
     (MAX_SIZE_BYTES, UNDO_KEYS_PER_EVENT, OPERATORS_RETAIN),
 )
+UNDO_AT_SHARD = replace(UNDO, keys=("operators", "operators_seq"))

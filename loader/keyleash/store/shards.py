@@ -58,6 +58,12 @@ def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
     }
 
 
+def name_shards(store: Store, owner: str, tags: Iterable[str]) -> None:
+    """Write down that there will be streams of an owner other than identities at some shards."""
+    if store.nodes is not None:
+        store.client.hset(store.keys.leases(owner), mapping=dict.fromkeys(tags, ""))
+
+
 def at_shard(store: Store, tag: str, function: Callable[[Store], T]) -> T:
     """Return the result of *function* for the store of a shard, or of the home by its tag.
 

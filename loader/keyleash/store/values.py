@@ -63,7 +63,8 @@ def _replies(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) ->
     for piece in _pieces(sources):
         with store.client.pipeline(transaction=False) as pipe:
             for kind, value in piece:
-                pipe.evalsha(digest, *READ_VALUE.arguments(store.keys, kind, value, extent))
+                content = store.keys.physical(value) if kind == "key" else value
+                pipe.evalsha(digest, *READ_VALUE.arguments(store.keys, kind, content, extent))
             for reply in pipe.execute(raise_on_error=False):
                 if isinstance(reply, Exception) and _UNREADABLE not in str(reply):
                     raise reply
@@ -103,6 +104,11 @@ def key_exists(store: Store, key: bytes) -> bool:
     """Return whether a key of agents exists."""
     name = store.keys.physical(key)
     return bool(at_slot(store, slot_of(store, key), lambda node: node.client.exists(name)))
+
+
+def node_of(store: Store, key: bytes) -> Node | None:
+    """Return the node of a cluster that serves a key of agents; None on one server."""
+    return store.nodes.serving(slot_of(store, key)) if store.nodes else None
 
 
 def slot_of(store: Store, key: bytes) -> int:

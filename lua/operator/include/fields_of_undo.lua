@@ -1,13 +1,14 @@
 -- fields_of_undo: return the fields of the event of an undo, with the before-image of each key.
--- in:  vault
+-- in:  leave_slot
 -- out: fields_of_undo
 local function fields_of_undo(actor, undo, words, first, last)
   local names, held = {}, {}
-  for i = first, last, 6 do
+  for i = first, last, 8 do
     local key = words[i]
     names[#names + 1] = #key .. ':' .. key .. ','
     held[#held + 1], held[#held + 2] = 'before', key
-    key = vault .. key
+    leave_slot()
+    key = words[i + 1]
     local kind, expires = call('TYPE', key).ok, string.format('%.0f', call('PEXPIRETIME', key))
     local kind_of_image, image = 'value', ''
     if kind == 'none' then
@@ -20,6 +21,7 @@ local function fields_of_undo(actor, undo, words, first, last)
     held[#held + 1], held[#held + 2] = 'expires', expires
     held[#held + 1], held[#held + 2] = kind_of_image, image
   end
+  leave_slot()
   local fields = {
     'token', '-', 'policy', '- 0', 'correlation', undo, 'actor', actor,
     'UNDO:' .. #names, table.concat(names),

@@ -1,14 +1,16 @@
-"""Apply an undo plan: all keys in one atomic script, or none."""
+"""Apply an undo plan: all keys in one atomic script, or none; on a cluster, node by node."""
 
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from redis.exceptions import ClusterDownError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.entries import text_of
@@ -17,10 +19,16 @@ from keyleash.audit.undo.plan import FORCIBLE, Action, ConflictKind, KeyPlan, Un
 from keyleash.audit.undo.values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.results import Result
+from keyleash.store.failures import cluster_failure
 from keyleash.store.keyspace import OPERATORS
-from keyleash.store.scripts import UNDO
+from keyleash.store.nodes import Node
+from keyleash.store.placement import control_tag, tag_of
+from keyleash.store.scripts import UNDO, UNDO_AT_SHARD
+from keyleash.store.shards import at_shard, name_shards
 from keyleash.store.store import Store
+from keyleash.store.streams import owner_name, record_action
 from keyleash.store.token import reject_tokens
+from keyleash.store.values import node_of, slot_of
 from keyleash.text import counted, json_object
 
 _NO_EXPIRY = b"-1"
@@ -33,16 +41,19 @@ class UndoResult(Result):
     Attributes:
         correlation: The correlation id of the undo, which reverts it in turn.
         events: The events that record it, `@operators/<id>`.
+        nodes: The nodes of a cluster whose keys were changed, each in one step.
     """
 
     correlation: str
     events: tuple[str, ...]
     restored: tuple[bytes, ...]
     removed: tuple[bytes, ...]
+    nodes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = (("restored", self.restored), ("removed", self.removed))
-        return ", ".join(f"{counted(len(keys), 'key')} {done}" for done, keys in parts if keys)
+        shown = ", ".join(f"{counted(len(keys), 'key')} {done}" for done, keys in parts if keys)
+        return f"{shown}, in one step at each of {', '.join(self.nodes)}" if self.nodes else shown
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `undo --json` prints it, with the numbers of keys."""
@@ -50,6 +61,7 @@ class UndoResult(Result):
             **json_object(self, "correlation", "events"),
             "restored": len(self.restored),
             "removed": len(self.removed),
+            **({"nodes": list(self.nodes)} if self.nodes else {}),
         }
 
 
@@ -67,6 +79,7 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
         NothingToUndoError: every key already has its target value.
         OperationError (changed-meanwhile): a key was changed since the plan was made.
         OperationError (undo-unanswered): the connection was lost, so the outcome is not known.
+        OperationError (undo-incomplete): A node of a cluster failed after others were changed.
     """
     reject_tokens(description=plan.description)
     if plan.blocked:
@@ -76,11 +89,68 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
     _require_validated(store, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
     header = (store.actor, undo, plan.description, plan.steps[0].event, plan.steps[-1].event)
-    store.load(UNDO)
+    by_shard = _by_shard(store, plan.changes)
+    name_shards(store, OPERATORS, by_shard)
+    done: list[KeyPlan] = []
+    events: list[str] = []
     try:
-        outcome, *details = store.run_loaded(UNDO, *header, *_arguments(plan.changes))
+        for tag, changes in by_shard.items():
+            step = partial(_run_step, home=store, header=header, changes=changes, plan=plan)
+            events += at_shard(store, tag, step)
+            done += changes
+    except (OperationError, RedisError) as error:
+        if done:
+            raise _incomplete(error, undo, done) from error
+        raise
+    finally:
+        if done and store.nodes is not None:
+            names = dict(zip(("undo", "selection", "from", "to"), header[1:], strict=True))
+            record_action(store, "undo", **names, keys=str(len(done)))
+    return UndoResult(
+        correlation=undo,
+        events=tuple(events),
+        restored=tuple(change.key for change in done if change.action is Action.RESTORE),
+        removed=tuple(change.key for change in done if change.action is Action.REMOVE),
+        nodes=plan.nodes,
+    )
+
+
+def _by_shard(store: Store, changes: Sequence[KeyPlan]) -> dict[str, list[KeyPlan]]:
+    """Return the changes of each node of a cluster by the tag of its shard; one server has ""."""
+    by_node: dict[Node | None, list[KeyPlan]] = defaultdict(list)
+    for change in changes:
+        by_node[node_of(store, change.key)].append(change)
+    if store.nodes is None:
+        return {"": by_node[None]}
+    tags = {node: control_tag(node.slots) if node else None for node in by_node}
+    if None in tags.values():
+        raise cluster_failure(ClusterDownError("no node serves the slot of a key"))
+    return {tags[node] or "": some for node, some in by_node.items()}
+
+
+def _incomplete(error: Exception, undo: str, done: Sequence[KeyPlan]) -> OperationError:
+    """Return the error for an undo that some nodes of a cluster have applied."""
+    return OperationError(
+        "undo-incomplete",
+        f"{counted(len(done), 'key')} undone at {counted(len({key.node for key in done}), 'node')},"
+        f" and at the next one: {error}",
+        help="run the undo again for the other keys; what was done can be reverted with"
+        f" `keyleash undo --correlation {undo}`",
+    )
+
+
+def _run_step(
+    shard: Store, *, home: Store, header: Sequence[str], changes: Sequence[KeyPlan], plan: UndoPlan
+) -> list[str]:
+    """Change keys of one node in one script, and return the events that record it."""
+    script = UNDO if shard.nodes is None else UNDO_AT_SHARD
+    undo = header[1]
+    recorded = partial(_recorded, home, undo, plan.time_ms, shard.keys.tag)
+    shard.load(script)
+    try:
+        outcome, *details = shard.run_loaded(script, *header, *_arguments(shard, changes))
     except (RedisConnectionError, RedisTimeoutError) as lost:
-        outcome, details = b"UNDONE", _recorded(store, undo, plan.time_ms)
+        outcome, details = b"UNDONE", recorded()
         if not details:
             raise OperationError(
                 "undo-unanswered",
@@ -88,7 +158,7 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
                 " or nothing",
                 help=f"it was applied if `keyleash audit log --correlation {undo}` finds an event",
             ) from lost
-    if outcome == b"CHANGED" and (ids := _recorded(store, undo, plan.time_ms)):
+    if outcome == b"CHANGED" and (ids := recorded()):
         # The plan itself changed the keys: the client lost the first reply and sent it again.
         outcome, details = b"UNDONE", ids
     match outcome:
@@ -107,12 +177,8 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
                 if error.startswith((b"READONLY", b"OOM"))
                 else "`--skip KEY` (`skip=[KEY]`) leaves a key out",
             )
-    return UndoResult(
-        correlation=undo,
-        events=tuple(f"{OPERATORS}/{text_of(entry_id)}" for entry_id in details),
-        restored=tuple(change.key for change in plan.changes if change.action is Action.RESTORE),
-        removed=tuple(change.key for change in plan.changes if change.action is Action.REMOVE),
-    )
+    owner = owner_name(OPERATORS, shard.keys.tag)
+    return [f"{owner}/{text_of(entry_id)}" for entry_id in details]
 
 
 def _require_validated(store: Store, plans: Sequence[KeyPlan]) -> None:
@@ -128,13 +194,14 @@ def _require_validated(store: Store, plans: Sequence[KeyPlan]) -> None:
         raise withheld.error(f"the before-image of {_keys(keys)}")
 
 
-def _recorded(store: Store, undo: str, since_ms: int) -> list[bytes]:
+def _recorded(store: Store, undo: str, since_ms: int, shard: str) -> list[bytes]:
     """Return the ids of the events of an undo; none if the server cannot be reached."""
     try:
         query = Query(correlation=undo, since_ms=since_ms)
-        return [event.id.encode() for event in read_events(store, [OPERATORS], query)]
-    except RedisError:
+        events = list(read_events(store, [OPERATORS], query))
+    except (RedisError, OperationError):
         return []
+    return [event.id.encode() for event in events if event.shard == shard]
 
 
 def blocked_error(plan: UndoPlan) -> OperationError:
@@ -165,10 +232,15 @@ def blocked_error(plan: UndoPlan) -> OperationError:
     )
 
 
-def _arguments(plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
+def _arguments(store: Store, plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
     """Yield the arguments of `undo.lua` for each key."""
-    for plan in plans:
+    keys = store.keys
+    for number, plan in enumerate(plans):
         yield plan.key
+        yield keys.physical(plan.key)
+        # RENAME needs both keys in one slot.
+        place = keys.at_shard(tag_of(slot_of(store, plan.key))) if store.nodes else keys
+        yield f"{place.undo_prefix}{number}"
         yield plan.current.digest
         yield _expiry(plan.current.expires_ms)
         if plan.action is Action.REMOVE or plan.image is None or plan.image.content is None:

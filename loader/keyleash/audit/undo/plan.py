@@ -35,6 +35,7 @@ from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX
 from keyleash.store.scripts import UNDO_MAX_BYTES
 from keyleash.store.server_check import PAYLOAD_SETTING
 from keyleash.store.store import Store
+from keyleash.store.values import node_of
 from keyleash.text import counted, json_bytes, json_object, printable, to_json
 
 MAX_BLAMED = 20
@@ -119,6 +120,7 @@ class KeyPlan:
         target: The value to restore; None if it is not known.
         image: The before-image of the target value.
         is_skipped: Whether the operator leaves the key out.
+        node: The node of a cluster that has the key; empty on one server.
     """
 
     key: bytes
@@ -128,6 +130,7 @@ class KeyPlan:
     image: BeforeImage | None = None
     conflicts: tuple[Conflict, ...] = ()
     is_skipped: bool = False
+    node: str = ""
 
     @property
     def action(self) -> Action:
@@ -165,6 +168,7 @@ class KeyPlan:
         """Return the plan for the key as part of `UndoPlan.to_dict`."""
         return {
             "key": json_bytes(self.key),
+            **({"node": self.node} if self.node else {}),
             "action": "blocked" if self.is_blocked else str(self.action),
             "blocked": self.is_blocked,
             "before": to_json(self.target),
@@ -210,6 +214,11 @@ class UndoPlan(Result):
     def changes(self) -> tuple[KeyPlan, ...]:
         """Return the keys that the undo changes."""
         return tuple(key for key in self.keys if key.action in {Action.RESTORE, Action.REMOVE})
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Return the nodes of a cluster whose keys change, each in one step; none on one server."""
+        return tuple(sorted({key.node for key in self.changes if key.node}))
 
     @property
     def steps(self) -> tuple[UndoStep, ...]:
@@ -356,6 +365,8 @@ def plan_undo(
         _decided(plan, forced, skipped, None if across_policies else grants)
         for plan in plans.values()
     ]
+    if store.nodes is not None:
+        found = [replace(plan, node=str(node_of(store, plan.key))) for plan in found]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     further_keys = tuple(key for key in by_key if key not in chosen)
     result = UndoPlan(

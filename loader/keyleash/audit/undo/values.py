@@ -18,6 +18,7 @@ from keyleash.errors import UnvalidatedRestoreError
 from keyleash.store.fences import read_forgeable
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
+from keyleash.store.shards import at_slot
 from keyleash.store.store import Store
 from keyleash.store.values import read_values
 from keyleash.store.wire import reading_reply
@@ -63,7 +64,7 @@ def find_withheld(store: Store, images: Iterable[RecordedImage]) -> Withheld:
     The server is queried only if there are payloads; the bytes of a string are not a payload.
     """
     payloads = {image for image in images if image[1][0] != "value" and image[0] != OPERATORS}
-    risk = find_payload_risk(store.client) if payloads else None
+    risk = _payload_risk(store) if payloads else None
     if risk is None:
         return Withheld()
     forgeable = read_forgeable(store, sorted({identity for identity, _ in payloads}))
@@ -71,6 +72,15 @@ def find_withheld(store: Store, images: Iterable[RecordedImage]) -> Withheld:
     withheld = frozenset(content for _, content in payloads) - trusted
     names = {identity for identity, content in payloads if content in withheld}
     return Withheld(withheld, tuple(sorted(names)), risk) if withheld else Withheld()
+
+
+def _payload_risk(store: Store) -> PayloadRisk | None:
+    """Return the risk of a server, or of the first node of a cluster that has one."""
+    if store.nodes is None:
+        return find_payload_risk(store.client)
+    slots = [node.slots[0][0] for node in store.nodes.all if node.slots]
+    risks = (at_slot(store, slot, lambda node: find_payload_risk(node.client)) for slot in slots)
+    return next(filter(None, risks), None)
 
 
 @dataclass(frozen=True, slots=True)

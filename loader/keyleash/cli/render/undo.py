@@ -48,6 +48,11 @@ def print_plan(plan: UndoPlan) -> None:
         named = ", ".join(f"`{printable(key)}`" for key in plan.others[:MAX_OTHERS])
         more = f" and {len(plan.others) - MAX_OTHERS} more" if plan.others[MAX_OTHERS:] else ""
         print_note(f"note: the same events changed {named}{more} too, which stay as they are")
+    if plan.nodes:
+        print_note(
+            "note: the keys of each node change in one step, one node after the other:"
+            f" {', '.join(plan.nodes)}"
+        )
     say_untrusted(plan.untrusted)
 
 
