@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 import keyleash
 from client.alike import Awaited
+from client.test_errors import assert_unseen
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from support.clusters import RealCluster
 from support.leash import grant, policy
@@ -248,13 +249,15 @@ def test_blocking_call_is_answered_when_the_key_appears(some_agents: Agents, age
 
 def test_lock_of_redis_py_is_taken_and_released(some_agents: Agents) -> None:
     """Its script is replaced by commands on the node of its key."""
-    client = some_agents.connect()
-    with (
-        client.lock("t:lock", timeout=PATIENCE_S)
-        if some_agents.kind == "sync"
-        else (contextlib.nullcontext())
-    ):
-        if some_agents.kind == "sync":
+
+    async def take() -> None:
+        async with some_agents.connect_async() as client, client.lock("t:lock"):
+            assert some_agents.raw("t:lock")
+
+    if some_agents.kind == "async":
+        asyncio.run(take())
+    else:
+        with some_agents.connect().lock("t:lock"):
             assert some_agents.raw("t:lock")
     assert some_agents.raw("t:lock") is None
 
@@ -315,6 +318,63 @@ def test_replicas_cannot_be_read(some_agents: Agents) -> None:
         some_agents.connect(read_from_replicas=True)
 
 
+def test_client_from_the_environment_is_one_of_the_cluster(
+    some_agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The URL is that of any node."""
+    monkeypatch.setenv("KEYLEASH_URL", some_agents.cluster.nodes[1].process.url)
+    monkeypatch.setenv("KEYLEASH_TOKEN", some_agents.token)
+
+    async def call() -> None:
+        async with keyleash.asyncio.RedisCluster.from_env() as client:
+            await client.set("t:1", 1)
+
+    if some_agents.kind == "async":
+        asyncio.run(call())
+    else:
+        with keyleash.RedisCluster.from_env() as client:
+            client.set("t:1", 1)
+    assert some_agents.raw("t:1") == b"1"
+
+
+@pytest.mark.parametrize("command", ["MULTI", "WATCH t:1", "SUBSCRIBE t:channel"])
+def test_pipeline_over_nodes_denies_what_is_of_one_connection(agent: Any, command: str) -> None:
+    """The other commands run."""
+    pipe = agent.pipeline()
+    pipe.set("t:1", 1)
+    pipe.command_stack.append((tuple(command.split()), {}))
+    pipe.incr("t:1")
+
+    first, denial, last = pipe.execute(raise_on_error=False)
+
+    assert (first, last) == (True, 2)
+    assert isinstance(denial, keyleash.CommandRefusedError)
+
+
+# Durability.
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_writes_wait_for_replicas_of_the_node_and_of_its_lease(
+    replicated_cluster: RealCluster, kind: str
+) -> None:
+    """Without a replica a write has run, and its caller learns it; without a lease none runs."""
+    with lent(replicated_cluster, kind) as agents:
+        agents.load(durability={"wait_replicas": 1, "timeout": "200ms"})
+        client = agents.connect()
+        assert client.set("t:1", 1) is True
+        assert client.pipeline().incr("t:1").incr("t:2").execute() == [2, 1]
+        primary = replicated_cluster.owner("t:1")
+        replicated_cluster.replica_of(primary).halt()
+
+        with pytest.raises(keyleash.NotReplicatedError) as caught:
+            client.incr("t:1")
+        assert caught.value.reply == 3
+        with pytest.raises(keyleash.NotReplicatedError):
+            client.pipeline().incr("t:1").incr("t:2").execute()
+        assert primary.admin.get("t:1") == b"4"
+
+
 # Denials.
 
 
@@ -329,6 +389,18 @@ def test_revoked_token_is_denied_at_every_node_by_the_next_call(agents: Agents) 
     for key in KEYS[:9]:
         with pytest.raises(keyleash.TokenRevokedError):
             client.set(key, 2)
+
+
+def test_token_is_in_no_error(agents: Agents) -> None:
+    """Nor in a local variable of its traceback, which services that collect errors show."""
+    client = agents.connect()
+    client.set("t:1", 1)
+    agents.op.tokens.revoke(identity="agent")
+
+    with pytest.raises(keyleash.TokenRevokedError) as caught:
+        client.set("t:2", 2)
+
+    assert_unseen(agents.token, caught.value)
 
 
 def test_new_policy_takes_effect_on_the_next_call(some_agents: Agents, agent: Any) -> None:

@@ -26,7 +26,7 @@ from keyleash.client._redis_py import (
     pack,
     refresh_options,
 )
-from keyleash.client.actions import AtHome, Pause, Words
+from keyleash.client.actions import AtHome, Pause, Receive, Words
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.batches import chunks
 from keyleash.client.calls import Call, RateWait, longest_wait
@@ -57,7 +57,12 @@ from keyleash.client.shards import (
 )
 from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import monitoring, reject_options, subscription_in_pipeline
+from keyleash.client.unsupported import (
+    monitoring,
+    reject_options,
+    subscription_in_pipeline,
+    transaction_in_pipeline,
+)
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError, RateLimitedError
 from keyleash.store.placement import key_slot
@@ -145,9 +150,25 @@ class AsyncSharded(AsyncGuarded):
         guard = action.replicas
         if not self._is_open:
             await self.connect()
+        await self._send_plain(action)
+        failed = None
         try:
-            # It may contain the token, so it is in no local variable.
-            words = action.words
+            reply = await above.read_response(disable_decoding=True)
+        except ResponseError as error:
+            failed = error
+        if guard is not None:
+            count = await self._receive(Receive(longer_s=guard.wait_ms / 1000), {})
+            if failed is None and count < guard.wait_replicas:
+                raise NotReplicatedError(None, count, guard.wait_replicas, guard.wait_ms)
+        if failed is not None:
+            raise failed
+        return reply
+
+    async def _send_plain(self, action: AtHome) -> None:
+        """Send a command, which may contain the token, so it is in no frame of `run_plain`."""
+        above: Any = super(AsyncGuarded, self)
+        words, guard = action.words, action.replicas
+        try:
             parts = pack(words() if callable(words) else words)
             if guard is not None:
                 parts += pack(("WAIT", str(guard.wait_replicas), str(guard.wait_ms)))
@@ -155,13 +176,6 @@ class AsyncSharded(AsyncGuarded):
         except BaseException as error:
             error.__context__ = None
             raise error.with_traceback(None) from None
-        try:
-            reply = await above.read_response(disable_decoding=True)
-        finally:
-            count = None if guard is None else await above.read_response()
-        if guard is not None and count < guard.wait_replicas:
-            raise NotReplicatedError(None, count, guard.wait_replicas, guard.wait_ms)
-        return reply
 
 
 class AsyncNodePool:
@@ -552,8 +566,10 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
         await self._run_batch(commands, batch, replies)
 
     async def _run_alone(self, words: Words) -> Any:
-        if role_of(words[0]) in (Role.SUBSCRIPTION, Role.TRANSACTION):
+        if role_of(words[0]) is Role.SUBSCRIPTION:
             raise subscription_in_pipeline(str(words[0]))
+        if role_of(words[0]) is Role.TRANSACTION:
+            raise transaction_in_pipeline(str(words[0]))
 
         async def attempt(node: Any, is_asking: bool) -> Any:
             async with self._connected(node, is_asking) as connection:

@@ -27,7 +27,7 @@ from keyleash.client._redis_py import (
     refresh_options,
     started,
 )
-from keyleash.client.actions import AtHome, Pause, Words
+from keyleash.client.actions import AtHome, Pause, Receive, Words
 from keyleash.client.batches import chunks
 from keyleash.client.calls import Call, RateWait, longest_wait
 from keyleash.client.connection import Guarded
@@ -58,7 +58,12 @@ from keyleash.client.shards import (
 )
 from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import monitoring, reject_options, subscription_in_pipeline
+from keyleash.client.unsupported import (
+    monitoring,
+    reject_options,
+    subscription_in_pipeline,
+    transaction_in_pipeline,
+)
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError, RateLimitedError
 from keyleash.store.placement import key_slot
@@ -146,9 +151,25 @@ class Sharded(Guarded):
         guard = action.replicas
         if not self._is_open:
             self.connect()
+        self._send_plain(action)
+        failed = None
         try:
-            # It may contain the token, so it is in no local variable.
-            words = action.words
+            reply = above.read_response(disable_decoding=True)
+        except ResponseError as error:
+            failed = error
+        if guard is not None:
+            count = self._receive(Receive(longer_s=guard.wait_ms / 1000), {})
+            if failed is None and count < guard.wait_replicas:
+                raise NotReplicatedError(None, count, guard.wait_replicas, guard.wait_ms)
+        if failed is not None:
+            raise failed
+        return reply
+
+    def _send_plain(self, action: AtHome) -> None:
+        """Send a command, which may contain the token, so it is in no frame of `run_plain`."""
+        above: Any = super(Guarded, self)
+        words, guard = action.words, action.replicas
+        try:
             parts = pack(words() if callable(words) else words)
             if guard is not None:
                 parts += pack(("WAIT", str(guard.wait_replicas), str(guard.wait_ms)))
@@ -156,13 +177,6 @@ class Sharded(Guarded):
         except BaseException as error:
             error.__context__ = None
             raise error.with_traceback(None) from None
-        try:
-            reply = above.read_response(disable_decoding=True)
-        finally:
-            count = None if guard is None else above.read_response()
-        if guard is not None and count < guard.wait_replicas:
-            raise NotReplicatedError(None, count, guard.wait_replicas, guard.wait_ms)
-        return reply
 
 
 class NodePool:
@@ -553,8 +567,10 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         self._run_batch(commands, batch, replies)
 
     def _run_alone(self, words: Words) -> Any:
-        if role_of(words[0]) in (Role.SUBSCRIPTION, Role.TRANSACTION):
+        if role_of(words[0]) is Role.SUBSCRIPTION:
             raise subscription_in_pipeline(str(words[0]))
+        if role_of(words[0]) is Role.TRANSACTION:
+            raise transaction_in_pipeline(str(words[0]))
 
         def attempt(node: Any, is_asking: bool) -> Any:
             with self._connected(node, is_asking) as connection:

@@ -129,6 +129,15 @@ def subscription_in_pipeline(command: str) -> CommandRefusedError:
     )
 
 
+def transaction_in_pipeline(command: str) -> CommandRefusedError:
+    """Return the denial of MULTI, WATCH and the like in a pipeline over the nodes of a cluster."""
+    return refused(
+        command,
+        "the commands of this pipeline are sent to several nodes",
+        "use `pipeline(transaction=True)`, or the pipeline's methods `watch` and `multi`",
+    )
+
+
 def foreign_bytes() -> CommandRefusedError:
     """Return the denial of bytes that no guarded connection packed."""
     return refused(
