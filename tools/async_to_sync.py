@@ -18,6 +18,8 @@ SOURCES = {
     **{f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS},
     "client/aio_connection.py": "client/connection.py",
     "client/aio.py": "client/sync.py",
+    "client/aio_node.py": "client/node.py",
+    "client/aio_cluster_pipeline.py": "client/cluster_pipeline.py",
     "client/aio_cluster.py": "client/cluster.py",
 }
 """Each asyncio source, and the module that is generated from it."""
@@ -39,6 +41,8 @@ NAMES = {
     "aread_within": "read_within",
     "areadable": "readable",
     "aio_connection": "connection",
+    "aio_cluster_pipeline": "cluster_pipeline",
+    "aio_node": "node",
     "asyncio": "time",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",

@@ -131,7 +131,7 @@ class RedisCluster(aio_cluster.RedisCluster):
         if not self._coalesce or goes_alone(args[0]) or not _ALONE.isdisjoint(options):
             return await super().execute_command(*args, **options)
         await astarted(self)
-        slot = self._slot_of(args)
+        slot = self.slot_of(args)
         if slot is None:
             return await super().execute_command(*args, **options)
         node: Any = None
@@ -161,7 +161,7 @@ class RedisCluster(aio_cluster.RedisCluster):
         loop = asyncio.get_running_loop()
         found = self._coalescing.get(node)
         if found is None or found.loop is not loop or found.pool is not node:
-            connected = partial(self._connected, node, False)
+            connected = partial(self.connected, node, False)
             found = self._coalescing[node] = Coalescer(
                 self._kind.session, node, connected, False, loop
             )

@@ -4,37 +4,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
 import redis.cluster
 from redis.client import NEVER_DECODE
-from redis.exceptions import AskError, ClusterDownError, ResponseError, TryAgainError, WatchError
+from redis.exceptions import AskError, ClusterDownError, TryAgainError
 
-from keyleash.client import sync
 from keyleash.client._redis_py import (
-    BufferedReply,
-    UnreplicatedReply,
     called_back,
     checkin_node,
     checkout_node,
-    copy_error,
-    gathered,
     guard_nodes,
-    pack,
     refresh_options,
     started,
 )
-from keyleash.client.actions import AtHome, Pause, Receive, Words
-from keyleash.client.batches import chunks
-from keyleash.client.calls import Call, RateWait, longest_wait
-from keyleash.client.connection import Guarded
+from keyleash.client.actions import AtHome, Pause, Words
+from keyleash.client.calls import longest_wait
+from keyleash.client.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.guarding import Lock
+from keyleash.client.node import Flight, Sharded
 from keyleash.client.pools import guarded_class
-from keyleash.client.roles import Role, role_of, upper
+from keyleash.client.roles import upper
 from keyleash.client.routing import (
     HOME_SLOT,
     Attempt,
@@ -43,311 +36,24 @@ from keyleash.client.routing import (
     Refresh,
     Route,
     Shards,
-    is_answer,
-    is_redirect,
     keys_of,
-    one_slot,
     slot_of,
 )
 from keyleash.client.shards import (
     ClusterSession,
-    FetchLease,
-    ShardCaller,
-    fetch_lease,
-    fetch_records,
 )
 from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
 from keyleash.client.unsupported import (
     monitoring,
     reject_options,
-    subscription_in_pipeline,
-    transaction_in_pipeline,
 )
 from keyleash.client.whoami import WhoAmI
-from keyleash.errors import NotReplicatedError, RateLimitedError
+from keyleash.errors import NotReplicatedError
 from keyleash.store.placement import key_slot
-from keyleash.store.wire import BatchMode
 
 _ABOUT_ALL_KEYS = frozenset({"KEYS", "SCAN", "SCRIPT LOAD", "SCRIPT EXISTS"})
 """The commands that a client makes on every primary."""
-
-
-class Flight:
-    """The fetching of one voucher, for which several tasks may wait.
-
-    Attributes:
-        request: What the node asks for.
-        lock: Held by the task that fetches it.
-        voucher: The voucher; None before it is fetched.
-    """
-
-    def __init__(self, request: str) -> None:
-        self.request = request
-        self.lock = Lock()
-        self.voucher: str | None = None
-
-
-class Sharded(Guarded):
-    """A guarded connection that knows its node of a cluster. `RedisCluster` makes subclasses.
-
-    Attributes:
-        cluster: The client.
-        is_asking: Whether ASKING precedes each call.
-    """
-
-    caller_class = ShardCaller
-    cluster: Any
-    is_asking = False
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        caller: Any = self._dialogue.caller
-        name = f"{options['host']}:{options['port']}"
-        caller.tag = partial(self.cluster.shards.tag, name)
-
-    def _parts(self, call: Call) -> list[bytes]:
-        parts = super()._parts(call)
-        return [*pack(("ASKING",)), *parts] if self.is_asking else parts
-
-    def _send(
-        self, calls: Sequence[Call], check_health: bool = True, *, is_due: bool = False
-    ) -> None:
-        super()._send(calls, check_health, is_due=is_due)
-        if self.is_asking:
-            above: Any = super(Guarded, self)
-            above.read_response()
-
-    def _carry_out(self, action: Any, options: dict[str, Any], check_health: bool) -> Any:
-        match action:
-            case AtHome():
-                return self.cluster.run_at_home(action)
-            case FetchLease():
-                return self._fetch_lease(action)
-        return super()._carry_out(action, options, check_health)
-
-    def _fetch_lease(self, need: FetchLease) -> str:
-        flight = self.cluster.flight(need.request)
-        with flight.lock:
-            if flight.voucher is None or flight.voucher == need.used:
-                session: Any = self.session
-                reply: bytes = self._drive(fetch_lease(session, need), {})
-                flight.voucher = reply.decode("latin-1")
-            voucher: str = flight.voucher
-        return voucher
-
-    def fetch_records(self) -> Any:
-        """Return the records of the token, as a batch in mode `whoami` on one server."""
-        caller: Any = self._dialogue.caller
-        return self._drive_alone(fetch_records(caller))
-
-    def run_plain(self, action: AtHome) -> Any:
-        """Send a command without the guard; return its reply, undecoded.
-
-        Raises:
-            NotReplicatedError: too few replicas have it.
-        """
-        above: Any = super(Guarded, self)
-        guard = action.replicas
-        if not self._is_open:
-            self.connect()
-        self._send_plain(action)
-        failed = None
-        try:
-            reply = above.read_response(disable_decoding=True)
-        except ResponseError as error:
-            failed = error
-        if guard is not None:
-            count = self._receive(Receive(longer_s=guard.wait_ms / 1000), {})
-            if failed is None and count < guard.wait_replicas:
-                raise NotReplicatedError(None, count, guard.wait_replicas, guard.wait_ms)
-        if failed is not None:
-            raise failed
-        return reply
-
-    def _send_plain(self, action: AtHome) -> None:
-        """Send a command, which may contain the token, so it is in no frame of `run_plain`."""
-        above: Any = super(Guarded, self)
-        words, guard = action.words, action.replicas
-        try:
-            parts = pack(words() if callable(words) else words)
-            if guard is not None:
-                parts += pack(("WAIT", str(guard.wait_replicas), str(guard.wait_ms)))
-            above.send_packed_command([b"".join(parts)], check_health=False)
-        except BaseException as error:
-            error.__context__ = None
-            raise error.with_traceback(None) from None
-
-
-class NodePool:
-    """The connections of one node, in the form of a pool of redis-py.
-
-    Args:
-        cluster: The client.
-        node: The node.
-        is_asking: Whether ASKING precedes each call.
-    """
-
-    def __init__(self, cluster: Any, node: Any, *, is_asking: bool = False) -> None:
-        self._cluster = cluster
-        self._node = node
-        self._is_asking = is_asking
-
-    def get_connection(self, *_: Any, **__: Any) -> Any:
-        """Return a connection."""
-        connection = checkout_node(self._cluster, self._node)
-        connection.is_asking = self._is_asking
-        return connection
-
-    def release(self, connection: Any) -> None:
-        """Take a connection back."""
-        connection.is_asking = False
-        checkin_node(self._cluster, self._node, connection)
-
-    def get_encoder(self) -> Any:
-        """Return the encoder of its connections."""
-        return self._cluster.get_encoder()
-
-
-class ClusterPipeline(sync.Pipeline):
-    """Made by `keyleash.RedisCluster.pipeline`."""
-
-    def __init__(self, cluster: Any, transaction: bool) -> None:
-        pool: Any = None
-        super().__init__(pool, cluster.response_callbacks, transaction, None)
-        self._cluster = cluster
-        self._is_atomic = transaction
-        self._watched: list[int | None] = []
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Queue a command, or run it at once while keys are watched."""
-        options.pop("target_nodes", None)
-        above: Any = super()
-        return above.execute_command(*args, **options)
-
-    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        """Run WATCH, or another command while keys are watched, on the node of their slot.
-
-        Raises:
-            CrossSlotError: its keys, or those that are watched, are in several slots.
-        """
-        slots = [*self._watched, *self._cluster.slots_of(args)]
-        slot = one_slot(slots)
-        run: Any = partial(super().immediate_execute_command, *args, **options)
-        if self.watching:
-            return self._unmoved(run)
-
-        def attempt(node: Any, is_asking: bool) -> Any:
-            if is_asking:
-                raise TryAgainError("keys of a moving slot cannot be watched")
-            pool: Any = NodePool(self._cluster, node)
-            self.connection_pool = pool
-            try:
-                return run()
-            except BaseException:
-                self._release()
-                raise
-
-        reply = self._cluster.routed(slot, attempt)
-        self._watched = slots
-        return reply
-
-    def _release(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            self.connection_pool.release(connection)
-
-    def _unmoved(self, run: Any) -> Any:
-        """Run a command on the node where keys are watched; if they move, the watch is lost."""
-        try:
-            return run()
-        except ResponseError as error:
-            if not is_redirect(error):
-                raise
-            self.reset()  # type: ignore[no-untyped-call]
-            raise WatchError("the watched keys have moved to another node") from error
-
-    def reset(self) -> None:  # type: ignore[override]
-        """Forget the queued commands, and end the watch."""
-        self._watched = []
-        super().reset()  # type: ignore[no-untyped-call]
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send the queued commands; return one result for each, in order.
-
-        Raises:
-            CrossSlotError: the keys of a transaction are in several slots; nothing was sent.
-        """
-        commands: Any = self.command_stack
-        execute: Any = partial(super().execute, raise_on_error)
-        if not (self._is_atomic or self.explicit_transaction or self.watching):
-            return self._execute_each(commands, raise_on_error)
-        try:
-            slots = [slot for words, _ in commands for slot in self._cluster.slots_of(words)]
-            slot = one_slot([*self._watched, *slots])
-            if self.watching or not commands:
-                results: list[Any] = self._unmoved(execute)
-                return results
-
-            def attempt(node: Any, is_asking: bool) -> Any:
-                self.command_stack = [*commands]
-                pool: Any = NodePool(self._cluster, node, is_asking=is_asking)
-                self.connection_pool = pool
-                return execute()
-
-            results = self._cluster.routed(slot, attempt)
-        finally:
-            self.reset()
-        return results
-
-    def _execute_each(self, commands: Any, raise_on_error: bool) -> list[Any]:
-        try:
-            replies = self._cluster.run_all([words for words, _ in commands])
-        finally:
-            self.reset()
-        values = [
-            reply.error or reply.read_response(NEVER_DECODE in options)
-            for reply, (_, options) in zip(replies, commands, strict=True)
-        ]
-        found = self._called_back(commands, values, BatchMode.EACH)
-        for reply in replies:
-            if isinstance(reply, UnreplicatedReply):
-                raise reply.short.about(found)
-        if raise_on_error:
-            self.raise_first_error(commands, found)  # type: ignore[no-untyped-call]
-        return found
-
-
-class ClusterBatch(sync.Batch, ClusterPipeline):  # type: ignore[misc]
-    """Made by `keyleash.RedisCluster.batch`: all commands run, or none, in one slot."""
-
-
-class RoutedCall(Call):
-    """A call of a pipeline.
-
-    Attributes:
-        slot: The slot of its keys.
-        places: The places of its commands in the pipeline.
-    """
-
-    def __init__(self, commands: Sequence[Words], slot: int, places: Sequence[int]) -> None:
-        chosen = [commands[place] for place in places]
-        super().__init__(chosen, BatchMode.EACH if len(places) > 1 else None)
-        self.slot = slot
-        self.places = places
-        self._pipeline = commands
-
-    def part(self, places: Sequence[int]) -> RoutedCall:
-        """Return a call for some of its commands."""
-        return RoutedCall(self._pipeline, self.slot, places)
-
-    def left(self, replies: Sequence[Any]) -> list[int]:
-        """Return the places of the commands that were not answered, or are to be sent again."""
-        return [
-            place
-            for place in self.places
-            if replies[place] is None or is_redirect(replies[place].error)
-        ]
 
 
 @with_shortcuts
@@ -382,8 +88,8 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.shards = Shards(lambda: self.nodes_manager.slots_cache)
         self._flights: dict[str, Flight] = {}
-        self._wait_s = longest_wait(wait)
-        self._sleep = time.sleep
+        self.wait_s = longest_wait(wait)
+        self.sleep = time.sleep
         known = {"cluster": self, "__module__": "keyleash"}
         mixin: Any = type("AsyncShardConnection", (Sharded,), known)
 
@@ -412,7 +118,7 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             # redis-py asks for the keys of all commands while it makes a sync client.
             return {}
         started(self)
-        slot = self._slot_of(args)
+        slot = self.slot_of(args)
         if slot is None or "target_nodes" in options:
             return self._run_on_nodes(args, options)
         run = partial(self._run, words=args, options=options)
@@ -423,7 +129,8 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         except Exception as error:
             return self.routed(slot, run, (node, error))
 
-    def _slot_of(self, words: Words) -> int | None:
+    def slot_of(self, words: Words) -> int | None:
+        """Return the slot of a call; None if it has no key."""
         return slot_of(self._kind.session.table, self.encoder.encode, words)
 
     def _run(
@@ -453,7 +160,7 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         nodes = self._targets(words, options.pop("target_nodes", None))
         run = partial(self._run, words=words, options=options)
         if nodes is None:
-            slot = self._slot_of(words)
+            slot = self.slot_of(words)
             if slot is None:
                 slot = key_slot(self.encoder.encode(words[1])) if len(words) > 1 else HOME_SLOT
             return self.routed(slot, run)
@@ -509,12 +216,17 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             LeashError: As of every call: the token is over, or the identity is suspended.
         """
         started(self)
-        with self._connected(self.node_of(HOME_SLOT), False) as connection:
+        with self.connected(self.node_of(HOME_SLOT), False) as connection:
             found: WhoAmI = self._kind.session.whoami(connection.fetch_records())
         return found
 
     @contextmanager
-    def _connected(self, node: Any, is_asking: bool) -> Iterator[Any]:
+    def connected(self, node: Any, is_asking: bool) -> Iterator[Any]:
+        """Check out a connection to a node.
+
+        Args:
+            is_asking: Whether ASKING precedes each call.
+        """
         connection = checkout_node(self, node)
         connection.is_asking = is_asking
         try:
@@ -529,123 +241,6 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         """Return the slots of all keys of a call."""
         keys = words[1:] if words[0] == "WATCH" else keys_of(self._kind.session.table, words)
         return [key_slot(self.encoder.encode(key)) for key in keys]
-
-    def run_all(self, commands: Sequence[Words]) -> list[BufferedReply]:
-        """Make a call for each command, of which none depends on another; return their replies."""
-        started(self)
-        replies: list[Any] = [None] * len(commands)
-        waiting = RateWait(self._wait_s)
-        places: Sequence[int] = range(len(commands))
-        while places:
-            self._run_each(commands, places, replies)
-            errors = {place: replies[place].error for place in places}
-            denials = {at: e for at, e in errors.items() if isinstance(e, RateLimitedError)}
-            try:
-                if denials:
-                    self._sleep(waiting.pause([*denials.values()]).seconds)
-            except RateLimitedError:
-                break
-            places = [*denials]
-        return replies
-
-    def _run_each(
-        self, commands: Sequence[Words], places: Iterable[int], replies: list[Any]
-    ) -> None:
-        batch: list[int] = []
-        for place in places:
-            words = commands[place]
-            if role_of(words[0]) in (None, Role.BLOCKING):
-                batch.append(place)
-                continue
-            self._run_batch(commands, batch, replies)
-            batch = []
-            try:
-                reply = self._run_alone(words)
-            except ResponseError as error:
-                reply = error
-            replies[place] = BufferedReply(reply)
-        self._run_batch(commands, batch, replies)
-
-    def _run_alone(self, words: Words) -> Any:
-        if role_of(words[0]) is Role.SUBSCRIPTION:
-            raise subscription_in_pipeline(str(words[0]))
-        if role_of(words[0]) is Role.TRANSACTION:
-            raise transaction_in_pipeline(str(words[0]))
-
-        def attempt(node: Any, is_asking: bool) -> Any:
-            with self._connected(node, is_asking) as connection:
-                return connection.run(words)
-
-        slot = self._slot_of(words)
-        return self.routed(HOME_SLOT if slot is None else slot, attempt)
-
-    def _run_batch(
-        self, commands: Sequence[Words], places: Sequence[int], replies: list[Any]
-    ) -> None:
-        """Send a batch for each slot, those of a node in one packet."""
-        slots: dict[int, list[int]] = {}
-        for place in places:
-            slot = self._slot_of(commands[place])
-            slots.setdefault(HOME_SLOT if slot is None else slot, []).append(place)
-        packets: dict[Any, list[RoutedCall]] = {}
-        for slot, some in slots.items():
-            node = self.node_of(slot)
-            for chunk in chunks(commands, some):
-                packets.setdefault(node, []).append(RoutedCall(commands, slot, chunk))
-        run: Any = self._run_packet
-        gathered(run(node, calls, replies) for node, calls in packets.items())
-
-    def _run_packet(self, node: Any, calls: Sequence[RoutedCall], replies: list[Any]) -> None:
-        """Make calls on one node; make what did not run there again, elsewhere or later."""
-        failed = None
-        try:
-            self._exchange(node, False, calls, replies)
-        except Exception as error:
-            if not is_answer(error):
-                raise
-            failed = error
-        for call in calls:
-            left = call.left(replies)
-            if left:
-                reply = replies[left[0]]
-                why = reply.error if reply else failed
-                self._run_again(node, why, call.part(left), replies)
-
-    def _run_again(self, node: Any, error: Any, call: RoutedCall, replies: list[Any]) -> None:
-        if isinstance(error, TryAgainError) and len(call.places) > 1:
-            # Of the keys of a moving slot some may be on one node, and some on the other.
-            for place in call.places:
-                self._run_again(node, error, call.part([place]), replies)
-            return
-
-        def attempt(node: Any, is_asking: bool) -> None:
-            nonlocal call
-            self._exchange(node, is_asking, [call], replies)
-            left = call.left(replies)
-            if left:
-                call, error = call.part(left), replies[left[0]].error
-                if isinstance(error, TryAgainError) and len(left) > 1:
-                    self._run_again(node, error, call, replies)
-                else:
-                    raise error
-
-        try:
-            self.routed(call.slot, attempt, (node, error))
-        except Exception as final:
-            if not is_answer(final):
-                raise
-            for place in call.left(replies):
-                replies[place] = BufferedReply(copy_error(final))
-
-    def _exchange(
-        self, node: Any, is_asking: bool, calls: Sequence[RoutedCall], replies: list[Any]
-    ) -> None:
-        def deliver(call: Any, found: Sequence[Any]) -> None:
-            for place, reply in zip(call.places, found, strict=True):
-                replies[place] = reply
-
-        with self._connected(node, is_asking) as connection:
-            connection.exchange(calls, deliver)
 
     # Routes.
 
@@ -707,13 +302,13 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             case Refresh(failed):
                 return manager.initialize(**refresh_options(manager, failed))
             case Pause(seconds):
-                return self._sleep(seconds)
+                return self.sleep(seconds)
 
     def run_at_home(self, action: AtHome) -> Any:
         """Send a command without the guard to the home, which may be moving."""
 
         def attempt(node: Any, _: bool) -> Any:
-            with self._connected(node, False) as connection:
+            with self.connected(node, False) as connection:
                 return connection.run_plain(action)
 
         return self.routed(HOME_SLOT, attempt, is_home=True)

@@ -1,0 +1,299 @@
+"""Pipelines over the nodes of a cluster, for asyncio; `cluster_pipeline` is generated from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from redis.client import NEVER_DECODE
+from redis.exceptions import ResponseError, TryAgainError, WatchError
+
+from keyleash.client import aio
+from keyleash.client._redis_py import (
+    BufferedReply,
+    UnreplicatedReply,
+    agathered,
+    astarted,
+    copy_error,
+)
+from keyleash.client.actions import Words
+from keyleash.client.aio_node import AsyncNodePool
+from keyleash.client.batches import chunks
+from keyleash.client.calls import Call, RateWait
+from keyleash.client.roles import Role, role_of
+from keyleash.client.routing import HOME_SLOT, is_answer, is_redirect, one_slot
+from keyleash.client.unsupported import subscription_in_pipeline, transaction_in_pipeline
+from keyleash.errors import RateLimitedError
+from keyleash.store.wire import BatchMode
+
+
+class RoutedCall(Call):
+    """A call of a pipeline.
+
+    Attributes:
+        slot: The slot of its keys.
+        places: The places of its commands in the pipeline.
+    """
+
+    def __init__(self, commands: Sequence[Words], slot: int, places: Sequence[int]) -> None:
+        chosen = [commands[place] for place in places]
+        super().__init__(chosen, BatchMode.EACH if len(places) > 1 else None)
+        self.slot = slot
+        self.places = places
+        self._pipeline = commands
+
+    def part(self, places: Sequence[int]) -> RoutedCall:
+        """Return a call for some of its commands."""
+        return RoutedCall(self._pipeline, self.slot, places)
+
+    def left(self, replies: Sequence[Any]) -> list[int]:
+        """Return the places of the commands that were not answered, or are to be sent again."""
+        return [
+            place
+            for place in self.places
+            if replies[place] is None or is_redirect(replies[place].error)
+        ]
+
+
+class AsyncSpread:
+    """The commands of a pipeline, spread over the nodes of a cluster.
+
+    Args:
+        cluster: The client.
+        commands: The commands, of which none depends on another.
+
+    Attributes:
+        replies: The reply to each; None if there is none yet.
+    """
+
+    def __init__(self, cluster: Any, commands: Sequence[Words]) -> None:
+        self._cluster = cluster
+        self._commands = commands
+        self.replies: list[Any] = [None] * len(commands)
+
+    async def run(self) -> list[BufferedReply]:
+        """Make the calls; repeat those that wait for rate limits."""
+        await astarted(self._cluster)
+        waiting = RateWait(self._cluster.wait_s)
+        places: Sequence[int] = range(len(self._commands))
+        while places:
+            await self._run_each(places)
+            errors = {place: self.replies[place].error for place in places}
+            denials = {at: e for at, e in errors.items() if isinstance(e, RateLimitedError)}
+            try:
+                if denials:
+                    await self._cluster.sleep(waiting.pause([*denials.values()]).seconds)
+            except RateLimitedError:
+                break
+            places = [*denials]
+        return self.replies
+
+    async def _run_each(self, places: Iterable[int]) -> None:
+        """Make calls: those of a slot in order, and plain ones in batches."""
+        batch: list[int] = []
+        for place in places:
+            words = self._commands[place]
+            if role_of(words[0]) in (None, Role.BLOCKING):
+                batch.append(place)
+                continue
+            await self._run_batch(batch)
+            batch = []
+            try:
+                reply = await self._run_alone(words)
+            except ResponseError as error:
+                reply = error
+            self.replies[place] = BufferedReply(reply)
+        await self._run_batch(batch)
+
+    async def _run_alone(self, words: Words) -> Any:
+        if role_of(words[0]) is Role.SUBSCRIPTION:
+            raise subscription_in_pipeline(str(words[0]))
+        if role_of(words[0]) is Role.TRANSACTION:
+            raise transaction_in_pipeline(str(words[0]))
+
+        async def attempt(node: Any, is_asking: bool) -> Any:
+            async with self._cluster.connected(node, is_asking) as connection:
+                return await connection.run(words)
+
+        return await self._cluster.routed(self._slot_of(words), attempt)
+
+    def _slot_of(self, words: Words) -> int:
+        slot: int | None = self._cluster.slot_of(words)
+        return HOME_SLOT if slot is None else slot
+
+    async def _run_batch(self, places: Sequence[int]) -> None:
+        """Send a batch for each slot, those of a node in one packet."""
+        slots: dict[int, list[int]] = {}
+        for place in places:
+            slots.setdefault(self._slot_of(self._commands[place]), []).append(place)
+        packets: dict[Any, list[RoutedCall]] = {}
+        for slot, some in slots.items():
+            node = self._cluster.node_of(slot)
+            for chunk in chunks(self._commands, some):
+                call = RoutedCall(self._commands, slot, chunk)
+                packets.setdefault(node, []).append(call)
+        run: Any = self._run_packet
+        await agathered(run(node, calls) for node, calls in packets.items())
+
+    async def _run_packet(self, node: Any, calls: Sequence[RoutedCall]) -> None:
+        """Make calls on one node; make what did not run there again, elsewhere or later."""
+        failed = None
+        try:
+            await self._exchange(node, False, calls)
+        except Exception as error:
+            if not is_answer(error):
+                raise
+            failed = error
+        for call in calls:
+            left = call.left(self.replies)
+            if left:
+                reply = self.replies[left[0]]
+                await self._run_again(node, reply.error if reply else failed, call.part(left))
+
+    async def _run_again(self, node: Any, error: Any, call: RoutedCall) -> None:
+        if isinstance(error, TryAgainError) and len(call.places) > 1:
+            # Of the keys of a moving slot some may be on one node, and some on the other.
+            for place in call.places:
+                await self._run_again(node, error, call.part([place]))
+            return
+
+        async def attempt(node: Any, is_asking: bool) -> None:
+            nonlocal call
+            await self._exchange(node, is_asking, [call])
+            left = call.left(self.replies)
+            if left:
+                call, error = call.part(left), self.replies[left[0]].error
+                if isinstance(error, TryAgainError) and len(left) > 1:
+                    await self._run_again(node, error, call)
+                else:
+                    raise error
+
+        try:
+            await self._cluster.routed(call.slot, attempt, (node, error))
+        except Exception as final:
+            if not is_answer(final):
+                raise
+            for place in call.left(self.replies):
+                self.replies[place] = BufferedReply(copy_error(final))
+
+    async def _exchange(self, node: Any, is_asking: bool, calls: Sequence[RoutedCall]) -> None:
+        def deliver(call: Any, found: Sequence[Any]) -> None:
+            for place, reply in zip(call.places, found, strict=True):
+                self.replies[place] = reply
+
+        async with self._cluster.connected(node, is_asking) as connection:
+            await connection.exchange(calls, deliver)
+
+
+class ClusterPipeline(aio.Pipeline):
+    """Made by `keyleash.asyncio.RedisCluster.pipeline`."""
+
+    def __init__(self, cluster: Any, transaction: bool) -> None:
+        pool: Any = None
+        super().__init__(pool, cluster.response_callbacks, transaction, None)
+        self._cluster = cluster
+        self._is_atomic = transaction
+        self._watched: list[int | None] = []
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Queue a command, or run it at once while keys are watched."""
+        options.pop("target_nodes", None)
+        above: Any = super()
+        return above.execute_command(*args, **options)
+
+    async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run WATCH, or another command while keys are watched, on the node of their slot.
+
+        Raises:
+            CrossSlotError: its keys, or those that are watched, are in several slots.
+        """
+        slots = [*self._watched, *self._cluster.slots_of(args)]
+        slot = one_slot(slots)
+        run: Any = partial(super().immediate_execute_command, *args, **options)
+        if self.watching:
+            return await self._unmoved(run)
+
+        async def attempt(node: Any, is_asking: bool) -> Any:
+            if is_asking:
+                raise TryAgainError("keys of a moving slot cannot be watched")
+            pool: Any = AsyncNodePool(self._cluster, node)
+            self.connection_pool = pool
+            try:
+                return await run()
+            except BaseException:
+                await self._release()
+                raise
+
+        reply = await self._cluster.routed(slot, attempt)
+        self._watched = slots
+        return reply
+
+    async def _release(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            await self.connection_pool.release(connection)
+
+    async def _unmoved(self, run: Any) -> Any:
+        """Run a command on the node where keys are watched; if they move, the watch is lost."""
+        try:
+            return await run()
+        except ResponseError as error:
+            if not is_redirect(error):
+                raise
+            await self.reset()  # type: ignore[no-untyped-call]
+            raise WatchError("the watched keys have moved to another node") from error
+
+    async def reset(self) -> None:  # type: ignore[override]
+        """Forget the queued commands, and end the watch."""
+        self._watched = []
+        await super().reset()  # type: ignore[no-untyped-call]
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send the queued commands; return one result for each, in order.
+
+        Raises:
+            CrossSlotError: the keys of a transaction are in several slots; nothing was sent.
+        """
+        commands: Any = self.command_stack
+        execute: Any = partial(super().execute, raise_on_error)
+        if not (self._is_atomic or self.explicit_transaction or self.watching):
+            return await self._execute_each(commands, raise_on_error)
+        try:
+            slots = [slot for words, _ in commands for slot in self._cluster.slots_of(words)]
+            slot = one_slot([*self._watched, *slots])
+            if self.watching or not commands:
+                results: list[Any] = await self._unmoved(execute)
+                return results
+
+            async def attempt(node: Any, is_asking: bool) -> Any:
+                self.command_stack = [*commands]
+                pool: Any = AsyncNodePool(self._cluster, node, is_asking=is_asking)
+                self.connection_pool = pool
+                return await execute()
+
+            results = await self._cluster.routed(slot, attempt)
+        finally:
+            await self.reset()
+        return results
+
+    async def _execute_each(self, commands: Any, raise_on_error: bool) -> list[Any]:
+        try:
+            replies = await AsyncSpread(self._cluster, [words for words, _ in commands]).run()
+        finally:
+            await self.reset()
+        values = [
+            reply.error or reply.read_response(NEVER_DECODE in options)
+            for reply, (_, options) in zip(replies, commands, strict=True)
+        ]
+        found = await self._called_back(commands, values, BatchMode.EACH)
+        for reply in replies:
+            if isinstance(reply, UnreplicatedReply):
+                raise reply.short.about(found)
+        if raise_on_error:
+            self.raise_first_error(commands, found)  # type: ignore[no-untyped-call]
+        return found
+
+
+class ClusterBatch(aio.Batch, ClusterPipeline):  # type: ignore[misc]
+    """Made by `keyleash.asyncio.RedisCluster.batch`: all commands run, or none, in one slot."""

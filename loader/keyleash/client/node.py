@@ -1,0 +1,154 @@
+"""Guarded connections to the nodes of a cluster."""
+# Generated from client/aio_node.py by `make sync`: edit that file.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.client._redis_py import checkin_node, checkout_node, pack
+from keyleash.client.actions import AtHome, Receive
+from keyleash.client.calls import Call
+from keyleash.client.connection import Guarded
+from keyleash.client.guarding import Lock
+from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease, fetch_records
+from keyleash.errors import NotReplicatedError
+
+
+class Flight:
+    """The fetching of one voucher, for which several tasks may wait.
+
+    Attributes:
+        request: What the node asks for.
+        lock: Held by the task that fetches it.
+        voucher: The voucher; None before it is fetched.
+    """
+
+    def __init__(self, request: str) -> None:
+        self.request = request
+        self.lock = Lock()
+        self.voucher: str | None = None
+
+
+class Sharded(Guarded):
+    """A guarded connection that knows its node of a cluster. `RedisCluster` makes subclasses.
+
+    Attributes:
+        cluster: The client.
+        is_asking: Whether ASKING precedes each call.
+    """
+
+    caller_class = ShardCaller
+    cluster: Any
+    is_asking = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        caller: Any = self._dialogue.caller
+        name = f"{options['host']}:{options['port']}"
+        caller.tag = partial(self.cluster.shards.tag, name)
+
+    def _parts(self, call: Call) -> list[bytes]:
+        parts = super()._parts(call)
+        return [*pack(("ASKING",)), *parts] if self.is_asking else parts
+
+    def _send(
+        self, calls: Sequence[Call], check_health: bool = True, *, is_due: bool = False
+    ) -> None:
+        super()._send(calls, check_health, is_due=is_due)
+        if self.is_asking:
+            above: Any = super(Guarded, self)
+            above.read_response()
+
+    def _carry_out(self, action: Any, options: dict[str, Any], check_health: bool) -> Any:
+        match action:
+            case AtHome():
+                return self.cluster.run_at_home(action)
+            case FetchLease():
+                return self._fetch_lease(action)
+        return super()._carry_out(action, options, check_health)
+
+    def _fetch_lease(self, need: FetchLease) -> str:
+        flight = self.cluster.flight(need.request)
+        with flight.lock:
+            if flight.voucher is None or flight.voucher == need.used:
+                session: Any = self.session
+                reply: bytes = self._drive(fetch_lease(session, need), {})
+                flight.voucher = reply.decode("latin-1")
+            voucher: str = flight.voucher
+        return voucher
+
+    def fetch_records(self) -> Any:
+        """Return the records of the token, as a batch in mode `whoami` on one server."""
+        caller: Any = self._dialogue.caller
+        return self._drive_alone(fetch_records(caller))
+
+    def run_plain(self, action: AtHome) -> Any:
+        """Send a command without the guard; return its reply, undecoded.
+
+        Raises:
+            NotReplicatedError: too few replicas have it.
+        """
+        above: Any = super(Guarded, self)
+        guard = action.replicas
+        if not self._is_open:
+            self.connect()
+        self._send_plain(action)
+        failed = None
+        try:
+            reply = above.read_response(disable_decoding=True)
+        except ResponseError as error:
+            failed = error
+        if guard is not None:
+            count = self._receive(Receive(longer_s=guard.wait_ms / 1000), {})
+            if failed is None and count < guard.wait_replicas:
+                raise NotReplicatedError(None, count, guard.wait_replicas, guard.wait_ms)
+        if failed is not None:
+            raise failed
+        return reply
+
+    def _send_plain(self, action: AtHome) -> None:
+        """Send a command, which may contain the token, so it is in no frame of `run_plain`."""
+        above: Any = super(Guarded, self)
+        words, guard = action.words, action.replicas
+        try:
+            parts = pack(words() if callable(words) else words)
+            if guard is not None:
+                parts += pack(("WAIT", str(guard.wait_replicas), str(guard.wait_ms)))
+            above.send_packed_command([b"".join(parts)], check_health=False)
+        except BaseException as error:
+            error.__context__ = None
+            raise error.with_traceback(None) from None
+
+
+class NodePool:
+    """The connections of one node, in the form of a pool of redis-py.
+
+    Args:
+        cluster: The client.
+        node: The node.
+        is_asking: Whether ASKING precedes each call.
+    """
+
+    def __init__(self, cluster: Any, node: Any, *, is_asking: bool = False) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._is_asking = is_asking
+
+    def get_connection(self, *_: Any, **__: Any) -> Any:
+        """Return a connection."""
+        connection = checkout_node(self._cluster, self._node)
+        connection.is_asking = self._is_asking
+        return connection
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        connection.is_asking = False
+        checkin_node(self._cluster, self._node, connection)
+
+    def get_encoder(self) -> Any:
+        """Return the encoder of its connections."""
+        return self._cluster.get_encoder()
