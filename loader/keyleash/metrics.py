@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError, OperationError
-from keyleash.status import IdentityStatus, Snapshot
+from keyleash.status import ClusterStatus, IdentityStatus, Snapshot
 from keyleash.status.identities import COOPERATIVE
 
 
@@ -45,6 +45,8 @@ def families_of(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _tokens(snapshot)
     yield from _limits(snapshot.identities)
     yield _denials(snapshot.identities)
+    if snapshot.cluster is not None:
+        yield from _cluster(snapshot, snapshot.cluster)
 
 
 def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
@@ -111,6 +113,40 @@ def _limits(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
             if use.resets_ms is not None:
                 resets.add_metric([identity.name, use.name], use.resets_ms / 1000)
     yield from (used, most, resets)
+
+
+def _cluster(snapshot: Snapshot, cluster: ClusterStatus) -> Iterator[Metric]:
+    """Yield the sums over all shards: tags come and go, so they are no labels."""
+    labels = ["identity", "limit"]
+    shards = _by_identity("keyleash_shards", "Shards of a cluster with leases.")
+    unread = _by_identity("keyleash_shards_unread", "Shards that could not be read.")
+    granted, unspent, stranded = (
+        GaugeMetricFamily(f"keyleash_leased_{name}", help, labels=labels)
+        for name, help in (
+            ("granted", "Units granted to shards: of a budget in the open window."),
+            ("unspent", "Units that shards may still use."),
+            ("stranded", "Units of budgets that did not reach their shard."),
+        )
+    )
+    for identity in snapshot.identities:
+        found = identity.shards or ()
+        shards.add_metric([identity.name], len(found))
+        unread.add_metric([identity.name], sum(bool(shard.reason) for shard in found))
+        sums: dict[str, list[int]] = {}
+        for item in (limit for shard in found for limit in shard.limits):
+            sum_of = sums.setdefault(item.name, [0, 0, 0])
+            for place, units in enumerate((item.granted, item.unspent, item.stranded)):
+                sum_of[place] += units or 0
+        for name, numbers in sums.items():
+            for family, number in zip((granted, unspent, stranded), numbers, strict=True):
+                family.add_metric([identity.name, name], number)
+    yield from (shards, unread, granted, unspent, stranded)
+    yield _plain("keyleash_cluster_nodes", "Nodes of the cluster.", cluster.nodes)
+    yield _plain(
+        "keyleash_home_operations",
+        "Commands per second of the node of the home, of all clients.",
+        cluster.home_operations,
+    )
 
 
 def _denials(identities: Iterable[IdentityStatus]) -> Metric:

@@ -141,7 +141,7 @@ def test_every_server_of_the_tests_is_supported(server: RealServer) -> None:
     assert release_of(client.info("server"))[0] in server.label
 
 
-ONE_SERVER = ("doctor", "exec", "vault seal", "vault unseal", "vault rotate", "watch")
+ONE_SERVER = ("exec", "vault seal", "vault unseal", "vault rotate")
 """Beginnings of commands that do not work on clusters."""
 
 

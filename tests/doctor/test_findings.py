@@ -152,6 +152,10 @@ ELSEWHERE = {
     "replica-unlinked",
     "replica-lagging",
     "policy-behind",
+    "slots-not-served",
+    "slot-moving",
+    "undeclared-keys",
+    "moving-slot-missed",
 }
 
 

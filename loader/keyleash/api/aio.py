@@ -428,8 +428,11 @@ class AsyncOperator:
         nodes: Sequence[AnyClient | str] = (),
         accept: Collection[str] = (),
         timeout: float = NODE_TIMEOUT_S,
+        try_moving: bool = False,
     ) -> Examination:
         """Diagnose the server and the servers that replicate with it; nothing is written.
+
+        Of a cluster, all nodes are diagnosed.
 
         Args:
             nodes: Clients or URLs of further servers; user and password of a URL default to those
@@ -437,6 +440,8 @@ class AsyncOperator:
             accept: Codes of findings to accept; `keyleash.doctor.accepted_findings` returns those
                 of `keyleash.toml`.
             timeout: The longest wait for each reply of the other servers, in seconds.
+            try_moving: Mark an empty slot of each primary of a cluster as moving for some
+                milliseconds, to see whether scripts miss its keys.
 
         Raises:
             OperationError (unknown-code): a code does not exist.
@@ -447,6 +452,7 @@ class AsyncOperator:
             nodes,
             accept=accept,
             timeout_s=positive("timeout", timeout),
+            try_moving=try_moving,
         )
 
     async def metrics(self) -> str:

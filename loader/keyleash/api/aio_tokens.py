@@ -7,6 +7,7 @@ from keyleash.api.inputs import Duration, seconds_of
 from keyleash.api.run import AsyncRunner
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
 from keyleash.operator import tokens
+from keyleash.operator.credit import CreditCollection, collect_credit
 from keyleash.operator.holder import TokenHolder, inspect_token
 from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
@@ -175,3 +176,16 @@ class AsyncLimitOperations:
             ValueError: *reason* is blank or too long.
         """
         return await self._run.call(reset_limits, identity, limit, reason=reason)
+
+    async def collect(self, identity: str | None = None) -> CreditCollection:
+        """Return units of budgets that the nodes of a cluster hold and have not used.
+
+        Args:
+            identity: A name in the active policy; all of them if None.
+
+        Raises:
+            OperationError (no-cluster): the server is no cluster.
+            OperationError (no-policy): no policy is active.
+            OperationError (unknown-identity): the active policy has no such identity.
+        """
+        return await self._run.call(collect_credit, identity)

@@ -427,8 +427,11 @@ class Operator:
         nodes: Sequence[AnyClient | str] = (),
         accept: Collection[str] = (),
         timeout: float = NODE_TIMEOUT_S,
+        try_moving: bool = False,
     ) -> Examination:
         """Diagnose the server and the servers that replicate with it; nothing is written.
+
+        Of a cluster, all nodes are diagnosed.
 
         Args:
             nodes: Clients or URLs of further servers; user and password of a URL default to those
@@ -436,6 +439,8 @@ class Operator:
             accept: Codes of findings to accept; `keyleash.doctor.accepted_findings` returns those
                 of `keyleash.toml`.
             timeout: The longest wait for each reply of the other servers, in seconds.
+            try_moving: Mark an empty slot of each primary of a cluster as moving for some
+                milliseconds, to see whether scripts miss its keys.
 
         Raises:
             OperationError (unknown-code): a code does not exist.
@@ -446,6 +451,7 @@ class Operator:
             nodes,
             accept=accept,
             timeout_s=positive("timeout", timeout),
+            try_moving=try_moving,
         )
 
     def metrics(self) -> str:

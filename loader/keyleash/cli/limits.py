@@ -1,4 +1,4 @@
-"""`keyleash limits`: reset counters."""
+"""`keyleash limits` and `keyleash budget`: reset counters, and return unused units."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from click.types import StringParamType
 
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import IDENTITY, Group, example, json_option
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.operator import LimitReset
@@ -72,3 +73,31 @@ def _show_reset(done: LimitReset) -> None:
     if done.counters:
         print_note(f"{counted(done.counters, 'counter')} per token or captured segment deleted")
     print_note(f"effective {iso_time(done.effective_us // 1000)}, control event {done.event}")
+
+
+@click.group(cls=Group, epilog=example("keyleash budget collect"))
+def budget() -> None:
+    """Return the units of budgets that nodes of a cluster have not used."""
+
+
+@budget.command(epilog=example("keyleash budget collect agent-runner"))
+@click.argument("identity", type=IDENTITY, required=False)
+@json_option
+@pass_settings
+def collect(settings: Settings, identity: str | None) -> int:
+    """Return unused units of budgets from all nodes of a cluster.
+
+    Each node holds up to 2 % of a budget for its next calls, shown as `unspent` by `keyleash
+    status`, until the budget's window ends. Units that were granted but never received, shown as
+    `stranded`, are returned as well. Without IDENTITY, those of all identities are returned.
+    """
+    with settings.changing("look at `keyleash status`"):
+        done = settings.operator.limits.collect(identity)
+    if settings.json:
+        print_json(done)
+    else:
+        print_table(
+            [Column("identity", fold=True), Column("budget"), Column("returned", "right")],
+            ([item.identity, item.limit, str(item.units)] for item in done.returned),
+        )
+    return show_nodes(settings, done, wait=False)

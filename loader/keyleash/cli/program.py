@@ -55,6 +55,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("status:status", "Show identities, tokens, limits and recent denials."),
         "doctor": ("doctor:doctor", "Diagnose problems (read-only)."),
         "limits": ("limits:limits", "Reset the counters of rate limits and budgets."),
+        "budget": ("limits:budget", "Return units that nodes of a cluster have not used."),
         "metrics": ("metrics:metrics", "Print or serve metrics for Prometheus."),
         "watch": ("watch:watch", "Keep guards loaded on a primary and its replicas."),
     },

@@ -10,6 +10,7 @@ from keyleash.fence import FenceRecord
 from keyleash.policy import Policy
 from keyleash.status.identities import document_policy
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.nodes import ClusterNodes
 from keyleash.store.prefixes import SealRecord
 from keyleash.store.records import ActivePolicy
 from keyleash.store.server import Role
@@ -42,12 +43,14 @@ class Deployment:
         seal: The record of the key prefixes.
         active: The active policy; None if there is none.
         fences: The records of the agents' ACL users, by identity; none if they may not be read.
+        nodes: The nodes of the cluster; None if it is none.
     """
 
     servers: tuple[Server, ...]
     seal: SealRecord
     active: ActivePolicy | None
     fences: Mapping[str, FenceRecord]
+    nodes: ClusterNodes | None = None
 
     @property
     def main(self) -> Server:
@@ -67,8 +70,8 @@ class Deployment:
         return Policy(()) if self.active is None else document_policy(self.active.document)
 
     def store_of(self, server: Server) -> Store:
-        """Return the store of a server."""
-        return Store(server.client, self.keyspace)
+        """Return the store of a server; on a cluster only the first one has the records."""
+        return Store(server.client, self.keyspace, nodes=self.nodes)
 
     def shown_key(self, name: str) -> str:
         """Return the name of a control key; without its secret prefix on a sealed server."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
-from keyleash.doctor.checks import records, settings, users
+from keyleash.doctor.checks import clusters, records, settings, users
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import (
     CODES,
@@ -27,11 +27,14 @@ from keyleash.fence import FenceRecord, read_records
 from keyleash.operator.load.compile import prepare_active
 from keyleash.results import Result
 from keyleash.store.connect import NODE_TIMEOUT_S
-from keyleash.store.prefixes import read_seal
+from keyleash.store.keyspace import HOME_TAG, Keyspace
+from keyleash.store.nodes import ClusterNodes, Node, each_at_once
+from keyleash.store.prefixes import SealRecord, read_seal
 from keyleash.store.records import read_active
 from keyleash.store.server import Address, ping, read_role
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
+from keyleash.store.wire import is_of_a_cluster
 from keyleash.text import counted, json_object
 from keyleash.watch.sentinels import node_connector
 from keyleash.watch.topology import Topology, WatchedNode
@@ -50,6 +53,12 @@ SERVER_CHECKS: dict[str, Check] = {
     "clock": settings.check_clock,
 }
 """Checks of every server, by name."""
+
+NODE_CHECKS: dict[str, Check] = {
+    "slots": clusters.check_slots,
+    "keys of scripts": clusters.check_scripts_of_slots,
+}
+"""Further checks of every node of a cluster, by name."""
 
 EVERYTHING = "everything"
 """The check name of a server on which every check is skipped."""
@@ -110,7 +119,11 @@ class Examination(Result):
 
 
 def examine(
-    connect: Connect, seeds: Sequence[Address], *, accept: Collection[str] = ()
+    connect: Connect,
+    seeds: Sequence[Address],
+    *,
+    accept: Collection[str] = (),
+    try_moving: bool = False,
 ) -> Examination:
     """
     Diagnose a deployment; nothing is changed.
@@ -120,16 +133,20 @@ def examine(
         seeds: Servers; the first has the control keys, and must answer. Their replicas and
             primaries are found automatically.
         accept: Codes of accepted findings.
+        try_moving: Whether to mark an empty slot of each primary of a cluster as moving for some
+            milliseconds, to see whether scripts miss its keys.
 
     Raises:
         OperationError (unknown-code): *accept* contains an unknown code.
         redis.RedisError: The first server does not answer, or denies this user.
         OperationError (unsupported-server): It is older than the supported versions.
-        ClusterError: It is a node of a Redis Cluster.
     """
     require_codes(accept)
-    servers = _find_servers(connect, seeds)
-    results = dict.fromkeys(_results_of_one_generation(servers))
+    servers, nodes = _find_servers(connect, seeds)
+    found = _results_of_one_generation(servers, nodes)
+    if nodes is not None and try_moving:
+        found += _try_moving(servers, nodes)
+    results = dict.fromkeys(found)
     findings = sorted(
         (item for item in results if isinstance(item, DoctorFinding)),
         key=lambda item: ([*Severity].index(item.severity), CODES.index(item.code)),
@@ -148,6 +165,7 @@ def examine_nodes(
     *,
     accept: Collection[str] = (),
     timeout_s: float = NODE_TIMEOUT_S,
+    try_moving: bool = False,
 ) -> Examination:
     """
     Diagnose the server of a client and some others; see `examine`.
@@ -157,6 +175,7 @@ def examine_nodes(
         nodes: Clients or URLs of further servers.
         accept: Codes of accepted findings.
         timeout_s: Time to wait for each reply of the other servers.
+        try_moving: As for `examine`.
 
     Raises:
         OperationError (bad-url): a URL does not name a server.
@@ -164,55 +183,93 @@ def examine_nodes(
     """
     first = operator_client(first)
     seeds, connect = node_connector([first, *nodes], first, timeout_s)
-    return examine(connect, seeds, accept=accept)
+    return examine(connect, seeds, accept=accept, try_moving=try_moving)
 
 
-def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, ...]:
+def _find_servers(
+    connect: Connect, seeds: Sequence[Address]
+) -> tuple[tuple[Server, ...], ClusterNodes | None]:
+    """Return the servers, the one with the control keys first, and the nodes of a cluster."""
     first = connect(seeds[0])
     # Its errors are reported as for every command. A server that denies PING is reachable.
     with suppress(redis_errors.NoPermissionError):
         ping(first)
-    require_supported(first)
+    if require_supported(first, cluster=True):
+        cluster = ClusterNodes(first)
+        cluster.read()
+        return _servers_of(cluster), cluster
     topology = Topology(lambda address: WatchedNode(address, connect(address)), seeds, None)
     topology.refresh()
     main = topology.named(seeds[0])
     nodes = sorted(topology.nodes.values(), key=lambda node: node is not main)
     found = tuple(Server(str(item.address), connect(item.address), item.role) for item in nodes)
     topology.close()
-    return found
+    return found, None
 
 
-def _results_of_one_generation(servers: tuple[Server, ...]) -> list[CheckResult]:
+def _servers_of(nodes: ClusterNodes) -> tuple[Server, ...]:
+    """Return the nodes of a cluster, that of the home first."""
+
+    def server(node: Node) -> Server:
+        watched = WatchedNode(node.address, nodes.quick_client(node))
+        return Server(str(node), watched.client, watched.read_role())
+
+    # One that serves the home is required, as the first server is elsewhere.
+    nodes.home().ping()
+    home = nodes.find(HOME_TAG)
+    return tuple(each_at_once(server, sorted(nodes.all, key=lambda node: node != home)))
+
+
+def _try_moving(servers: tuple[Server, ...], nodes: ClusterNodes) -> list[CheckResult]:
+    seal = read_seal(servers[0].client, HOME_TAG)
+    deployment = Deployment(servers, seal, None, {}, nodes)
+    return [
+        result
+        for server in deployment.answering
+        for result in _attempt("moving slot", deployment, server, clusters.try_moving_slot)
+    ]
+
+
+def _results_of_one_generation(
+    servers: tuple[Server, ...], nodes: ClusterNodes | None
+) -> list[CheckResult]:
     """Repeat the checks if a policy is loaded meanwhile, which looks like corrupt records."""
+    tag = "" if nodes is None else HOME_TAG
+    try:
+        read_seal(servers[0].client, tag)
+    except redis_errors.ResponseError as error:
+        if not is_of_a_cluster(error):
+            raise
+        # Keys that are not there are not distinct from those that have moved.
+        deployment = Deployment(servers, SealRecord(Keyspace(tag=tag)), None, {}, nodes)
+        skipped = Skipped("policy, guards, scripts and users", "the slot of the home is moving")
+        return [*_check_servers(deployment), skipped]
     for _ in range(LOOKS):
-        before = _generation(servers[0])
-        results = list(_run_checks(servers))
-        if _generation(servers[0]) == before:
+        before = _generation(servers[0], tag)
+        results = list(_run_checks(servers, nodes, tag))
+        if _generation(servers[0], tag) == before:
             break
     return results
 
 
-def _generation(main: Server) -> int:
-    active = read_active(Store(main.client, read_seal(main.client).keyspace))
+def _generation(main: Server, tag: str) -> int:
+    active = read_active(Store(main.client, read_seal(main.client, tag).keyspace))
     return 0 if active is None else active.generation
 
 
-def _run_checks(servers: tuple[Server, ...]) -> Iterator[CheckResult]:
+def _run_checks(
+    servers: tuple[Server, ...], nodes: ClusterNodes | None, tag: str
+) -> Iterator[CheckResult]:
     main = servers[0]
-    seal = read_seal(main.client)
+    seal = read_seal(main.client, tag)
     active = read_active(Store(main.client, seal.keyspace))
     fences: Mapping[str, FenceRecord] = {}
     try:
         fences = read_records(Store(main.client, seal.keyspace))
     except redis_errors.NoPermissionError as error:
         yield Skipped("ACL users", f"the server replies: {error}", main.name)
-    deployment = Deployment(servers, seal, active, fences)
-    for server in servers:
-        if server.role is None:
-            yield from _attempt(EVERYTHING, deployment, server, _check_answer)
-        else:
-            for name, check in SERVER_CHECKS.items():
-                yield from _attempt(name, deployment, server, check)
+    deployment = Deployment(servers, seal, active, fences, nodes)
+    yield from _check_servers(deployment)
     if seal.change is not None:
         yield records.half_changed(seal.change)
         if seal.change.is_switched:
@@ -229,11 +286,21 @@ def _run_checks(servers: tuple[Server, ...]) -> Iterator[CheckResult]:
     yield from _attempt("guards and users", deployment, main, _check_compiled)
 
 
+def _check_servers(deployment: Deployment) -> Iterator[CheckResult]:
+    checks = SERVER_CHECKS if deployment.nodes is None else SERVER_CHECKS | NODE_CHECKS
+    for server in deployment.servers:
+        if server.role is None:
+            yield from _attempt(EVERYTHING, deployment, server, _check_answer)
+        else:
+            for name, check in checks.items():
+                yield from _attempt(name, deployment, server, check)
+
+
 def _check_compiled(deployment: Deployment, main: Server) -> Iterator[CheckResult]:
     """Run the checks that need the compiled guards of the active policy."""
     active = deployment.active
     assert active is not None  # noqa: S101 - asked for by the caller
-    prepared = prepare_active(Store(main.client, deployment.keyspace), active.document)
+    prepared = prepare_active(deployment.store_of(main), active.document)
     yield from records.check_records(deployment, active, prepared)
     if deployment.fences:
         yield from _attempt(

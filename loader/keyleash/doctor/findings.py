@@ -118,6 +118,28 @@ FINDINGS = {
         " {needed_mib} MiB",
         "set `proto-max-bulk-len {needed_mib}mb`, or what the values of other clients need",
     ),
+    "slots-not-served": FindingKind(
+        _ERROR,
+        "{count} slots of the cluster have no working node: calls on their keys fail",
+        "see `CLUSTER NODES`; start the node, or assign the slots to another",
+    ),
+    "slot-moving": FindingKind(
+        _WARNING,
+        "the slots {slots} move key by key{effect}",
+        "let the migration finish; `CLUSTER SETSLOT SLOT STABLE` ends one that was given up, and"
+        " `CLUSTER MIGRATESLOTS` of Valkey 9 moves slots in one step",
+    ),
+    "undeclared-keys": FindingKind(
+        _ERROR,
+        "the node denies keys that a script does not declare: {reason}; guards cannot run",
+        "use a server that does not check the keys of scripts: managed services may do",
+    ),
+    "moving-slot-missed": FindingKind(
+        _ADVICE,
+        "scripts on this server miss keys of a moving slot behind a command on another slot; guards"
+        " for Redis avoid it, those for Valkey do not",
+        "nothing on Redis; on Valkey upgrade the server, or migrate slots in one step",
+    ),
     "no-persistence": FindingKind(
         _ERROR,
         "nothing is persisted: a restart loses policy, tokens, counters and audit streams",

@@ -8,12 +8,16 @@ from keyleash.status.identities import (
     identity_statuses,
     limit_uses,
 )
+from keyleash.status.shards import ClusterStatus, LeasedLimit, ShardStatus
 from keyleash.status.snapshot import Snapshot, read_snapshot
 
 __all__ = [
+    "ClusterStatus",
     "IdentityStatus",
+    "LeasedLimit",
     "LimitUse",
     "RecentDenials",
+    "ShardStatus",
     "Snapshot",
     "TokenCount",
     "identity_statuses",

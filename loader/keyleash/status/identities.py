@@ -16,8 +16,10 @@ from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens import TokenInfo, TokenState, read_tokens
 from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
+from keyleash.status.shards import ShardStatus, shard_status
 from keyleash.store.fences import read_records, tier_of
 from keyleash.store.records import ActivePolicy
+from keyleash.store.shards import ShardRecords, read_shards
 from keyleash.store.state import IdentityState
 from keyleash.store.states import read_activity, read_states
 from keyleash.store.store import Store, batches
@@ -171,10 +173,12 @@ class IdentityStatus(Result):
         denied_length: Stored entries of denials.
         now_ms: Server time of the snapshot, Unix milliseconds.
         limits: The use of its limits.
-        denials: The recent denials, by code.
+        denials: The recent denials, by code; none if a shard could not be read.
         suspension: The suspension in effect.
         folded: Denials without an entry of their own: they are counted with the first of their
             kind.
+        shards: Its leases on a cluster, where events and lengths are those of all shards; None on
+            one server.
     """
 
     name: str
@@ -190,6 +194,7 @@ class IdentityStatus(Result):
     denials: Mapping[str, RecentDenials] = field(default_factory=dict)
     suspension: Suspension | None = None
     folded: int = 0
+    shards: tuple[ShardStatus, ...] | None = None
 
     @property
     def suspended(self) -> bool:
@@ -222,6 +227,7 @@ class IdentityStatus(Result):
                 for code, of_code in sorted(self.denials.items())
             ],
             "limits": [use.to_dict() for use in self.limits],
+            **({} if self.shards is None else json_object(self, "shards")),
         }
 
 
@@ -237,15 +243,21 @@ def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[I
     tokens = {
         name: _count(found, now_ms) for name, found, _ in read_tokens(store, rules, now_ms * 1000)
     }
-    denials = read_recent_denials(store, names, now_ms)
+    shards: dict[str, list[ShardRecords]] = defaultdict(list)
+    for records in read_shards(store, names):
+        shards[records.identity].append(records)
+    readable = {name for name in names if not any(shard.reason for shard in shards[name])}
+    denials = read_recent_denials(store, [name for name in names if name in readable], now_ms)
     fences = read_records(store)
     states = read_states(store, names)
     found = []
     for some in batches(identities):
-        folded = read_folded(store, [item.name for item in some])
+        folded = read_folded(store, [item.name for item in some if item.name in readable])
         activity = read_activity(store, [item.name for item in some])
         for item, activity_of in zip(some, activity, strict=True):
             name, state = item.name, next(states)
+            at_shards = shards[name]
+            leases = tuple(shard_status(item, records, now_ms * 1000) for records in at_shards)
             found.append(
                 IdentityStatus(
                     name=name,
@@ -253,14 +265,16 @@ def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[I
                     active=state is not None,
                     tier=tier_of(store.keys).value if name in fences else COOPERATIVE,
                     tokens=tokens.get(name, TokenCount()),
-                    events=0 if state is None else state.sequence,
-                    audit_length=activity_of.audited,
-                    denied_length=activity_of.denied,
+                    events=(0 if state is None else state.sequence)
+                    + sum(shard.events for shard in leases),
+                    audit_length=activity_of.audited + sum(shard.audited for shard in at_shards),
+                    denied_length=activity_of.denied + sum(shard.denied for shard in at_shards),
                     now_ms=now_ms,
                     limits=limit_uses(item, state, now_ms * 1000),
                     denials=denials.get(name, {}),
                     suspension=suspension_of(state, activity_of.suspension, now_ms),
-                    folded=folded[name],
+                    folded=folded.get(name, 0),
+                    shards=None if store.nodes is None else leases,
                 )
             )
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 from keyleash.results import Instant, Result
 from keyleash.status.identities import RECENT_S, IdentityStatus, identity_statuses
+from keyleash.status.shards import ClusterStatus, read_cluster
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.store import Store
 from keyleash.text import json_object
@@ -24,12 +25,14 @@ class Snapshot(Result):
         is_sealed: Whether its keys are in a vault.
         active: The active policy, if any.
         identities: The identities of that policy, in its order.
+        cluster: The cluster; None on one server.
     """
 
     now_ms: int
     is_sealed: bool
     active: ActivePolicy | None
     identities: tuple[IdentityStatus, ...] = ()
+    cluster: ClusterStatus | None = None
 
     now = Instant[datetime]("now_ms")
 
@@ -41,6 +44,7 @@ class Snapshot(Result):
             "policy": self.active and json_object(self.active, *policy),
             "denials_s": RECENT_S,
             "identities": [item.to_dict() for item in self.identities],
+            **({} if self.cluster is None else json_object(self, "cluster")),
         }
 
     @property
@@ -62,4 +66,4 @@ def read_snapshot(store: Store) -> Snapshot:
     now_ms = store.now_ms()
     active = read_active(store)
     found = () if active is None else tuple(identity_statuses(store, active, now_ms))
-    return Snapshot(now_ms, bool(store.keys.vault), active, found)
+    return Snapshot(now_ms, bool(store.keys.vault), active, found, read_cluster(store))

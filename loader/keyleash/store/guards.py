@@ -21,6 +21,7 @@ from keyleash.store.keyspace import HOME_TAG, script_digest
 from keyleash.store.nodes import Node, each_at_once
 from keyleash.store.records import guard_record
 from keyleash.store.scripts import COLLECT
+from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import Transport, function_name, library_code, reason_of
 
@@ -217,17 +218,28 @@ def not_loaded(
 
 
 def load_recorded(
-    store: Store, identity: str, digest: str, transport: Transport = Transport.EVALSHA
+    store: Store,
+    identity: str,
+    digest: str,
+    transport: Transport = Transport.EVALSHA,
+    into: Client | None = None,
 ) -> bool:
-    """Load a script from its stored text; return False if that is missing or another one."""
+    """Load a script from its stored text; return False if that is missing or another one.
+
+    Args:
+        store: The server with the text.
+        identity: The identity of the guard.
+        digest: The script.
+        transport: How it is called.
+        into: The server that lacks the script; that of the store if None.
+    """
+    client = store.client if into is None else into
     text = store.client.hget(store.keys.source(identity), digest)
     # It may have changed since it was compared.
     if text is None or not is_text_of(text, digest):
         return False
     if transport is Transport.FUNCTION:
-        store.client.function_load(
-            library_code(identity, digest, text.decode("ascii")), replace=True
-        )
+        client.function_load(library_code(identity, digest, text.decode("ascii")), replace=True)
     else:
-        store.client.script_load(text)
+        client.script_load(text)
     return True

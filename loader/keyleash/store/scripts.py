@@ -132,6 +132,7 @@ ACTIVATE = OperatorScript(
     (REMOVED_KEEP_MS, KEPT_POLICIES, MOST),
 )
 COLLECT = OperatorScript("collect")
+COLLECT_CREDIT = OperatorScript("collect_credit", (), ("state_root",))
 END_SWITCH = OperatorScript("end_switch", _RECORDS, ("state_root",))
 EXPIRE_LEASES = OperatorScript("expire_leases", (), ("state_root", "suspension", "refused"))
 FREEZE = OperatorScript(
@@ -143,6 +144,7 @@ READ_VALUE = OperatorScript(
     "read_value", (), ("undo_prefix",), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)
 )
 RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, _STATES)
+RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, (*_IN_FORCE, "state_root", "leases"))
 REVOKE = OperatorScript(
     "revoke", ("layouts", "control"), ("tokens", "token_root"), (REVOKED_OFFSET,)
 )

@@ -1,4 +1,4 @@
-"""The shards of a cluster: their tags, calls of their nodes, and the expiry of leases."""
+"""The shards of a cluster: calls of their nodes, the expiry of leases, and what shards have."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias, TypeVar
+from itertools import chain
+from typing import Any, TypeAlias, TypeVar
 
 from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, RedisError
@@ -19,12 +21,20 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.errors import OperationError
 from keyleash.results import NodeEffect
 from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.leases import DEFAULT_LEASE_US, MASTER_KEY_BYTES
+from keyleash.store.leases import (
+    DEFAULT_LEASE_US,
+    MASTER_KEY_BYTES,
+    LeaseEntry,
+    ShardState,
+    unpack_entry,
+    unpack_shard,
+)
 from keyleash.store.nodes import ClusterNodes, Node, each_at_once
 from keyleash.store.placement import is_shard_tag
-from keyleash.store.scripts import EXPIRE_LEASES, NEXT_EPOCH
+from keyleash.store.scripts import EXPIRE_LEASES, NEXT_EPOCH, OperatorScript
+from keyleash.store.server import read_replicas
 from keyleash.store.store import Store, batches
-from keyleash.store.wire import is_of_a_cluster, reading_reply, reason_of
+from keyleash.store.wire import is_of_a_cluster, reading_record, reading_reply, reason_of
 
 T = TypeVar("T")
 _Epochs: TypeAlias = dict[str, list[tuple[str, int]]]
@@ -36,6 +46,8 @@ PAUSE_S = 0.1
 """The time between them."""
 PIECE = 100
 """Identities per script call."""
+REPLICATED_MS = 1000
+"""Time to wait for a replica."""
 
 
 def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
@@ -157,9 +169,15 @@ def expire_leases(
     if identities is not None and not identities:
         return ()
     now_us, epochs = _next_epochs(store, identities or ())
-    dropped = b"".join(struct.pack("<I", place) for place in limits)
-    words = ("1" if resume else "", dropped)
-    reasons = _expire(store, store.nodes, epochs, words)
+    head = ("1" if resume else "", b"".join(struct.pack("<I", place) for place in limits))
+    calls = [
+        (tag, (*head, *chain.from_iterable(piece)))
+        for tag, pairs in sorted(epochs.items())
+        for piece in batches(pairs, PIECE)
+    ]
+    reasons: dict[str, str] = {}
+    for found in run_at_shards(store, EXPIRE_LEASES, calls):
+        reasons[found.node] = reasons.get(found.node) or found.reason
     latest_us = now_us + DEFAULT_LEASE_US
     return tuple(
         NodeEffect(node, latest_us if reason else None, reason)
@@ -180,60 +198,172 @@ def _next_epochs(store: Store, identities: Collection[str]) -> tuple[int, _Epoch
     return now_us, shards
 
 
-def _expire(
-    store: Store, nodes: ClusterNodes, epochs: _Epochs, words: Sequence[str | bytes]
-) -> dict[str, str]:
-    """Return the nodes of all shards, and why one was not reached; empty if it was."""
-    results: dict[str, tuple[str, str]] = {}
-    waiting = sorted(epochs)
-    for attempt in range(ROUNDS if epochs else 0):
-        if attempt:
-            time.sleep(PAUSE_S)
-        with suppress(RedisError, OperationError):
-            # Known nodes are still called if none reports the slot map.
-            nodes.read()
-        by_node: dict[Node | None, list[str]] = defaultdict(list)
-        for tag in waiting:
-            by_node[nodes.find(tag)].append(tag)
-        call = partial(_expire_at, store, nodes, epochs, words)
-        waiting = []
-        for node, failures in zip(by_node, each_at_once(call, by_node.items()), strict=True):
-            for tag, error in failures.items():
-                name = f"slot {key_slot(tag.encode())}" if node is None else str(node)
-                results[tag] = (name, "" if error is None else reason_of(error))
-                if error is not None and is_of_a_cluster(error):
-                    waiting.append(tag)
+@dataclass(frozen=True, slots=True)
+class ShardReply:
+    """The reply of one shard.
+
+    Attributes:
+        node: The node that serves it.
+        reply: Its reply; None if there is none.
+        reason: Why there is none; empty if there is one.
+    """
+
+    node: str
+    reply: Any = None
+    reason: str = ""
+
+
+def run_at_shards(
+    store: Store,
+    script: OperatorScript,
+    calls: Sequence[tuple[str, Sequence[Any]]],
+    *,
+    replicated: bool = False,
+) -> list[ShardReply]:
+    """Run a script at shards of a cluster, on all nodes at the same time.
+
+    Args:
+        store: The home of the cluster.
+        script: The script, which may be run again if a slot is being moved.
+        calls: The tag of a shard and the arguments of each call.
+        replicated: Whether a replica must have the change, if the node has replicas.
+    """
+    nodes, found = store.nodes, dict[int, ShardReply]()
+    assert nodes is not None  # noqa: S101 - one server has no shards
+    waiting = list(range(len(calls)))
+    for attempt in range(ROUNDS):
         if not waiting:
             break
-    reasons: dict[str, str] = {}
-    for name, reason in results.values():
-        reasons[name] = reasons.get(name) or reason
-    return reasons
+        if attempt:
+            time.sleep(PAUSE_S)
+        with suppress(RedisError):
+            # Known nodes are still called if none reports the slot map.
+            nodes.read()
+        by_node: dict[Node | None, list[int]] = defaultdict(list)
+        for place in waiting:
+            by_node[nodes.find(calls[place][0])].append(place)
+        waiting = []
+
+        def run_on(item: tuple[Node | None, list[int]]) -> list[Any]:
+            node, places = item
+            return _run_at(store, node, script, [calls[place] for place in places], replicated)
+
+        for (node, places), replies in zip(
+            by_node.items(), each_at_once(run_on, by_node.items()), strict=True
+        ):
+            for place, reply in zip(places, replies, strict=True):
+                name = _named(node, calls[place][0])
+                if not isinstance(reply, RedisError):
+                    found[place] = ShardReply(name, reply)
+                    continue
+                found[place] = ShardReply(name, reason=reason_of(reply))
+                if is_of_a_cluster(reply):
+                    waiting.append(place)
+    return [found[place] for place in range(len(calls))]
 
 
-def _expire_at(
+def _run_at(
     store: Store,
-    nodes: ClusterNodes,
-    epochs: _Epochs,
-    words: Sequence[str | bytes],
-    shards: tuple[Node | None, Sequence[str]],
-) -> dict[str, RedisError | None]:
-    """Expire leases at the shards of one node; return the error of each shard."""
-    node, tags = shards
-    if node is None:
-        return dict.fromkeys(tags, ClusterDownError("no node serves it"))
-    calls = [(tag, piece) for tag in tags for piece in batches(epochs[tag], PIECE)]
-    with nodes.quick_client(node).pipeline(transaction=False) as pipe:
-        for tag, piece in calls:
-            pairs = [word for pair in piece for word in pair]
-            keys = store.keys.at_shard(tag)
-            pipe.eval(EXPIRE_LEASES.text, *EXPIRE_LEASES.arguments(keys, *words, *pairs))
-        try:
+    node: Node | None,
+    script: OperatorScript,
+    calls: Sequence[tuple[str, Sequence[Any]]],
+    replicated: bool,
+) -> list[Any]:
+    """Run a script at the shards of one node; return replies and errors."""
+    if node is None or store.nodes is None:
+        return [ClusterDownError("no node serves it")] * len(calls)
+    client = store.nodes.quick_client(node)
+    try:
+        has_replicas = replicated and bool(read_replicas(client))
+        with client.pipeline(transaction=False) as pipe:
+            for tag, words in calls:
+                pipe.eval(script.text, *script.arguments(store.keys.at_shard(tag), *words))
+            if has_replicas:
+                pipe.execute_command("WAIT", 1, REPLICATED_MS)
             replies = pipe.execute(raise_on_error=False)
-        except RedisError as error:
-            return dict.fromkeys(tags, error)
-    failures: dict[str, RedisError | None] = dict.fromkeys(tags)
-    for (tag, _), reply in zip(calls, replies, strict=True):
-        if isinstance(reply, RedisError):
-            failures[tag] = reply
-    return failures
+    except RedisError as error:
+        return [error] * len(calls)
+    if has_replicas and not replies.pop():
+        return [RedisError("no replica has the change")] * len(calls)
+    return list(replies)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecords:
+    """The records of one identity at one shard, and at the home about it.
+
+    Attributes:
+        node: The node that serves the shard.
+        entry: The newest grant to it.
+        state: Its state; None if it has none, or was not read.
+        audited: Entries of its audit stream.
+        denied: Entries of its denials.
+        reason: Why the shard was not read; empty if it was.
+    """
+
+    identity: str
+    tag: str
+    node: str
+    entry: LeaseEntry
+    state: ShardState | None = None
+    audited: int = 0
+    denied: int = 0
+    reason: str = ""
+
+
+def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
+    """Return the records of all shards of identities, by identity and tag; none on one server."""
+    if store.nodes is None or not identities:
+        return []
+    by_node: dict[Node | None, list[ShardRecords]] = defaultdict(list)
+    for names in batches(identities):
+        with store.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(store.keys.leases(name))
+            replies = pipe.execute()
+        for name, held in zip(names, replies, strict=True):
+            for field, packed in held.items():
+                tag = field.decode("latin-1")
+                if is_shard_tag(tag):
+                    node = store.nodes.find(tag)
+                    entry = _entry(name, packed)
+                    by_node[node].append(ShardRecords(name, tag, _named(node, tag), entry))
+    read = each_at_once(partial(_read_at, store, store.nodes), by_node.items())
+    return sorted(chain.from_iterable(read), key=lambda item: (item.identity, item.tag))
+
+
+def _entry(identity: str, packed: bytes) -> LeaseEntry:
+    with reading_record(f"an entry of the leases of `{identity}`"):
+        return unpack_entry(packed)
+
+
+def _named(node: Node | None, tag: str) -> str:
+    return f"slot {key_slot(tag.encode())}" if node is None else str(node)
+
+
+def _read_at(
+    store: Store, nodes: ClusterNodes, shards: tuple[Node | None, Sequence[ShardRecords]]
+) -> list[ShardRecords]:
+    """Return the records of the shards of one node, with what is read there."""
+    node, items = shards
+    if node is None:
+        return [replace(item, reason="no node serves it") for item in items]
+    found = []
+    try:
+        for some in batches(items):
+            with nodes.quick_client(node).pipeline(transaction=False) as pipe:
+                for item in some:
+                    keys = store.keys.at_shard(item.tag)
+                    pipe.get(keys.state(item.identity))
+                    pipe.xlen(keys.audit(item.identity))
+                    pipe.xlen(keys.denied(item.identity))
+                replies = iter(pipe.execute())
+            for item, packed, audited, denied in zip(some, replies, replies, replies, strict=True):
+                state = None
+                # A fenced agent may write any bytes there: its guard drops them as well.
+                with suppress(ValueError):
+                    state = None if packed is None else unpack_shard(packed)
+                found.append(replace(item, state=state, audited=audited, denied=denied))
+    except RedisError as error:
+        return [replace(item, reason=reason_of(error)) for item in items]
+    return found

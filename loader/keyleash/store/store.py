@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from redis.exceptions import MovedError
+from redis.exceptions import ClusterDownError, MovedError, ResponseError
 
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import HOME_TAG, Keyspace, script_digest
@@ -16,9 +17,15 @@ from keyleash.store.prefixes import server_keyspace
 from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.token import reject_tokens
+from keyleash.store.wire import is_of_a_cluster
 
 BATCH = 100
 """Items per pipeline: bounds each reply, and lets the server run other commands in between."""
+
+ATTEMPTS = 20
+"""Attempts to find the home of a cluster while its slot is being moved."""
+PAUSE_S = 0.1
+"""The time between them."""
 
 T = TypeVar("T")
 
@@ -74,13 +81,21 @@ class Store:
             OperationError (vault-changing): keys are being moved between prefixes.
         """
         nodes.read()
-        try:
-            keys = server_keyspace(nodes.home(), HOME_TAG)
-        except MovedError:
-            # The node that was asked first did not know of the change yet; this one does.
-            nodes.read(nodes.home())
-            keys = server_keyspace(nodes.home(), HOME_TAG)
-        return cls(nodes.home(), keys, actor, nodes)
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                keys = server_keyspace(nodes.home(), HOME_TAG)
+            except MovedError:
+                # The node that was asked first did not know of the change yet; this one does.
+                nodes.read(nodes.home())
+            except ResponseError as error:
+                if not (left and is_of_a_cluster(error)):
+                    raise
+                # Nothing ran: the slot of the home is on its way.
+                time.sleep(PAUSE_S)
+                nodes.read()
+            else:
+                return cls(nodes.home(), keys, actor, nodes)
+        raise ClusterDownError("the nodes disagree about the slot of the home")
 
     def by(self, actor: str) -> Store:
         """Return the same store for another operator."""

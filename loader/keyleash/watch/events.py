@@ -12,7 +12,7 @@ from keyleash.text import json_object
 
 
 class WatchEventKind(StrEnum):
-    """The kind of an event. All but the last two are drift."""
+    """The kind of an event. All but the last three are drift."""
 
     UNREACHABLE = "unreachable"
     """The server does not answer."""
@@ -35,7 +35,9 @@ class WatchEventKind(StrEnum):
     UNREADABLE = "unreadable"
     """The server's records are corrupt."""
     LOADED = "loaded"
-    """Scripts were loaded."""
+    """Scripts, or on a cluster ACL users, were loaded."""
+    FROZEN = "frozen"
+    """An identity was frozen, because a node of a cluster suspended it."""
     ROLE = "role"
     """The server is watched from now on, or no longer, or its role changed."""
 

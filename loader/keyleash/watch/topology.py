@@ -10,7 +10,6 @@ from redis import exceptions as redis_errors
 from keyleash.errors import KeyleashError
 from keyleash.store.denied import missing_right
 from keyleash.store.guards import Recorded, load_recorded, not_loaded, read_recorded
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_head
 from keyleash.store.server import Address, Role, read_role
@@ -24,9 +23,33 @@ LOOKS_BETWEEN_READINGS = 60
 """Looks after which stored scripts are read again; sooner if the policy changes."""
 
 
+class PolicyRecords:
+    """The recorded scripts of a policy, read again when it changes and once in a while."""
+
+    def __init__(self) -> None:
+        self._recorded = Recorded()
+        self._read_as: tuple[object, ...] = ()
+        self._looks = 0
+
+    def read(self, store: Store, as_of: tuple[object, ...]) -> Recorded:
+        """Return the recorded scripts; they are read if *as_of* is not as at the last time."""
+        self._looks += 1
+        drifted = self._recorded.missing or self._recorded.changed
+        if drifted or as_of != self._read_as or self._looks > LOOKS_BETWEEN_READINGS:
+            self._recorded = read_recorded(store)
+            self._read_as, self._looks = as_of, 0
+        return self._recorded
+
+
 class WatchedNode:
     """
     A watched server. Each look is `read_role`, and `load_missing` if it answered.
+
+    Args:
+        address: Its address.
+        client: A client of it.
+        home: Returns the store of the cluster's home, which has the policy of all nodes; the server
+            has its own policy if None.
 
     Attributes:
         role: Its role; None if it did not answer the last look.
@@ -37,7 +60,9 @@ class WatchedNode:
         drifts: The drifts of the last look.
     """
 
-    def __init__(self, address: Address, client: Client) -> None:
+    def __init__(
+        self, address: Address, client: Client, home: Callable[[], Store] | None = None
+    ) -> None:
         self.address = address
         self.role: Role | None = None
         self.run = ""
@@ -45,11 +70,9 @@ class WatchedNode:
         self.generation: int | None = None
         self.loaded = 0
         self.drifts: list[WatchEvent] = []
-        self._client = client
-        self._keyspace = Keyspace()
-        self._recorded = Recorded()
-        self._read_as: tuple[object, ...] = ()
-        self._looks = 0
+        self.client = client
+        self._home = home
+        self._records = PolicyRecords()
 
     def read_role(self) -> Role | None:
         """Read its role; None if it does not answer."""
@@ -63,10 +86,10 @@ class WatchedNode:
         self._attempt(self._load_missing)
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()
 
     def _read_role(self) -> None:
-        self.role = read_role(self._client)
+        self.role = read_role(self.client)
         self.run = self.role.run_id
         if not self.role.is_linked:
             self._add(
@@ -75,19 +98,22 @@ class WatchedNode:
 
     def _load_missing(self) -> None:
         # Prefixes may change while a watcher runs; guards are found during a change as well.
-        self._keyspace = read_seal(self._client).keyspace
-        store = Store(self._client, self._keyspace)
+        store = (
+            Store(self.client, read_seal(self.client).keyspace)
+            if self._home is None
+            else self._home()
+        )
         head = read_head(store)
         if head is None:
             self._add(WatchEventKind.NO_POLICY, "no policy is active on it")
             return
         self.generation = head.generation
-        self._read_again(store, (self.run, *head))
+        recorded = self._records.read(store, (self.run, *head))
         for kind, scripts, problem in (
-            (WatchEventKind.SOURCE_MISSING, self._recorded.missing, "no stored text"),
+            (WatchEventKind.SOURCE_MISSING, recorded.missing, "no stored text"),
             (
                 WatchEventKind.SOURCE_CHANGED,
-                self._recorded.changed,
+                recorded.changed,
                 "a stored text with another digest",
             ),
         ):
@@ -97,16 +123,9 @@ class WatchedNode:
         if head.transport is Transport.FUNCTION and self.role and self.role.primary:
             # A replica gets functions from its primary only.
             return
-        for digest in list(not_loaded(store, self._recorded.owners, head.transport)):
-            identity = self._recorded.owners[digest]
-            self.loaded += load_recorded(store, identity, digest, head.transport)
-
-    def _read_again(self, store: Store, as_of: tuple[object, ...]) -> None:
-        self._looks += 1
-        drifted = self._recorded.missing or self._recorded.changed
-        if drifted or as_of != self._read_as or self._looks > LOOKS_BETWEEN_READINGS:
-            self._recorded = read_recorded(store)
-            self._read_as, self._looks = as_of, 0
+        for digest in list(not_loaded(store.on(self.client), recorded.owners, head.transport)):
+            owner = recorded.owners[digest]
+            self.loaded += load_recorded(store, owner, digest, head.transport, self.client)
 
     def _attempt(self, do: Callable[[], None]) -> None:
         try:

@@ -11,9 +11,11 @@ from typing import Self
 from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.store.connect import address_of, separate_client
+from keyleash.store.nodes import ClusterNodes
 from keyleash.store.server import Address
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.text import counted
+from keyleash.watch.cluster import ClusterTopology
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
 from keyleash.watch.sentinels import Sentinels, node_connector
 from keyleash.watch.topology import Topology, WatchedNode
@@ -29,6 +31,7 @@ class Watcher:
         connect: Returns a client for an address; it need not be connected yet.
         seeds: Servers that are always watched.
         sentinels: Sentinels that list further servers.
+        cluster: The cluster of the servers, which lists all of them; None if it is none.
     """
 
     def __init__(
@@ -36,8 +39,10 @@ class Watcher:
         connect: Callable[[Address], Client],
         seeds: Sequence[Address],
         sentinels: Sentinels | None = None,
+        cluster: ClusterTopology | None = None,
     ) -> None:
-        self._topology = Topology(
+        self._cluster = cluster
+        self._topology = cluster or Topology(
             lambda address: WatchedNode(address, connect(address)), seeds, sentinels
         )
         self._sentinels = sentinels
@@ -70,14 +75,16 @@ class Watcher:
         Raises:
             OperationError (bad-url): a URL does not name a server.
             OperationError (unsupported-server): a server is older than the supported versions.
-            ClusterError: a server is a node of a Redis Cluster.
         """
         first = operator_client(first)
         seeds, connect = node_connector(nodes or (() if sentinels else (first,)), first)
         silent: list[Exception] = []
+        cluster: ClusterTopology | None = None
         for address in seeds:
             try:
-                require_supported(connect(address))
+                client = connect(address)
+                if require_supported(client, cluster=True) and cluster is None:
+                    cluster = ClusterTopology(ClusterNodes(client))
             except (ConnectionError, TimeoutError) as error:
                 # The server may come back.
                 silent.append(error)
@@ -85,7 +92,7 @@ class Watcher:
             raise silent[0]
         # Sentinels have users of their own, or none.
         known = [(Address(*address_of(item)), separate_client(first, item)) for item in sentinels]
-        return cls(connect, seeds, Sentinels(known, service) if known else None)
+        return cls(connect, seeds, Sentinels(known, service) if known else None, cluster)
 
     @property
     def drifts(self) -> tuple[WatchEvent, ...]:
@@ -115,7 +122,10 @@ class Watcher:
                 # A silent server resolves nothing.
                 drifts += [item for item in self.drifts if item.node == str(node.address)]
         drifts += filter(None, map(self._behind, nodes))
-        drifts += _several_primaries(nodes)
+        if self._cluster is None:
+            drifts += _several_primaries(nodes)
+        else:
+            yield from self._cluster.repair()
         before, self._drifts = self._drifts, {}
         for drift in drifts:
             self._drifts.setdefault(drift.key, drift)

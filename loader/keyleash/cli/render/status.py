@@ -10,10 +10,10 @@ from rich.text import Text
 from keyleash.cli.render.table import Column, table
 from keyleash.cli.settings import Settings
 from keyleash.operator.suspension import Suspension
-from keyleash.status import IdentityStatus, LimitUse, Snapshot
+from keyleash.status import IdentityStatus, LeasedLimit, LimitUse, ShardStatus, Snapshot
 from keyleash.status.identities import RECENT_S
 from keyleash.store.records import ActivePolicy
-from keyleash.text import clock_time, distance, printable, short_digest, span
+from keyleash.text import clock_time, counted, distance, printable, short_digest, span
 
 BAR = 10
 COLOURS = ((0.9, "red"), (0.7, "yellow"), (0.0, "green"))
@@ -27,6 +27,11 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
     if snapshot.active is None:
         return
     yield from _head(snapshot, snapshot.active)
+    if (cluster := snapshot.cluster) is not None:
+        yield Text(
+            f"cluster    {counted(cluster.nodes, 'node')}, {cluster.primaries} with slots; home"
+            f" {cluster.home}, {cluster.home_operations} commands a second"
+        )
     for identity in snapshot.identities:
         if identity.suspension is not None:
             text = _suspension_text(identity.suspension, snapshot.now_ms)
@@ -35,6 +40,9 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
     yield _identities(snapshot)
     yield Text("")
     yield _limits(snapshot)
+    if any(identity.shards for identity in snapshot.identities):
+        yield Text("")
+        yield _leases(snapshot)
     if any(identity.denials for identity in snapshot.identities):
         yield Text("")
         yield _denials(snapshot)
@@ -137,6 +145,37 @@ def bar(share: float | None) -> Text:
         filled = min(max(filled, 1), BAR - 1)
     colour = next(colour for bound, colour in COLOURS if share >= bound)
     return Text("#" * filled, style=colour) + Text("." * (BAR - filled), style="dim")
+
+
+def _leases(snapshot: Snapshot) -> RenderableType:
+    """Return the leases of all shards, a row for each limit."""
+    columns = [
+        Column("identity", fold=True),
+        Column("shard"),
+        Column("node"),
+        Column("limit"),
+        Column("granted", "right"),
+        Column("unspent", "right"),
+        Column("stranded", "right"),
+        Column("last grant"),
+    ]
+    rows = (
+        [identity.name, *_lease(shard, limit, snapshot.now_ms)]
+        for identity in snapshot.identities
+        for shard in identity.shards or ()
+        for limit in shard.limits or (None,)
+    )
+    return table(columns, rows)
+
+
+def _lease(shard: ShardStatus, limit: LeasedLimit | None, now_ms: int) -> Sequence[str | Text]:
+    node = Text(f"{shard.node}, unread", style="red") if shard.reason else Text(shard.node)
+    units = ["-"] * 4
+    if limit is not None:
+        numbers = (limit.granted, limit.unspent, limit.stranded)
+        units = [limit.name, *("-" if number is None else str(number) for number in numbers)]
+    when = distance(shard.granted_ms, now_ms) if shard.granted_ms else "-"
+    return [shard.tag, node, *units, when]
 
 
 def _denials(snapshot: Snapshot) -> RenderableType:

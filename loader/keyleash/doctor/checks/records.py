@@ -109,24 +109,26 @@ def _states(
 
 def check_scripts(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
     """Compare guard records, stored scripts and loaded scripts."""
-    store, node = deployment.store_of(server), server.name
-    recorded = read_recorded(store)
-    for identity, digest in recorded.changed:
-        key = deployment.shown_key(store.keys.source(identity))
-        yield finding("script-text-changed", node, digest=digest, identity=identity, key=key)
-    for identity, digest in recorded.missing:
-        yield finding("script-without-text", node, digest=digest, identity=identity)
+    node, has_records = server.name, deployment.nodes is None or server is deployment.main
+    store = deployment.store_of(server if has_records else deployment.main)
+    if has_records:
+        recorded = read_recorded(store)
+        for identity, digest in recorded.changed:
+            key = deployment.shown_key(store.keys.source(identity))
+            yield finding("script-text-changed", node, digest=digest, identity=identity, key=key)
+        for identity, digest in recorded.missing:
+            yield finding("script-without-text", node, digest=digest, identity=identity)
     records = {
         name: record
         for batch in batches(known_identities(store))
         for name, record in active_records(store, batch).items()
     }
-    yield from _not_in_cache(store, node, records)
+    yield from _not_in_cache(store.on(server.client), node, records)
     by_function = {
         name: item for name, item in records.items() if item.transport is Transport.FUNCTION
     }
     if by_function:
-        yield from _functions(store, node, by_function)
+        yield from _functions(store, store.on(server.client), node, by_function)
 
 
 def _not_in_cache(
@@ -149,10 +151,10 @@ def _not_in_cache(
 
 
 def _functions(
-    store: Store, node: str, records: Mapping[str, GuardRecord]
+    store: Store, here: Store, node: str, records: Mapping[str, GuardRecord]
 ) -> Iterator[DoctorFinding]:
     # In pieces: the texts of a large policy are megabytes.
-    loaded = {k: text for digit in DIGITS for k, text in library_texts(store, digit).items()}
+    loaded = {k: text for digit in DIGITS for k, text in library_texts(here, digit).items()}
     missing, changed = set(), set()
     for some in batches(records):
         for name, source in zip(some, read_sources(store, some), strict=True):

@@ -235,17 +235,18 @@ LAG_S = 10
 def check_replication(deployment: Deployment, _main: Server) -> Iterator[DoctorFinding]:
     """Check the replication between the servers."""
     primaries = [item for item in deployment.answering if item.role and item.role.primary is None]
-    if len(primaries) > 1:
+    if len(primaries) > 1 and deployment.nodes is None:
         yield finding("several-primaries", names=[item.name for item in primaries])
     for server in deployment.answering:
         assert server.role is not None  # noqa: S101 - it answers
         if not server.role.is_linked:
             yield finding("replica-unlinked", server.name, primary=server.role.primary)
-        elif server.role.primary is not None:
+        elif server.role.primary is not None and deployment.nodes is None:
             yield from _behind(deployment, server)
     for primary in primaries:
         yield from _lagging(primary)
-    yield from _too_few(deployment)
+    for server in [deployment.main] if deployment.nodes is None else primaries:
+        yield from _too_few(deployment, server)
 
 
 def _lagging(primary: Server) -> Iterator[DoctorFinding]:
@@ -259,9 +260,8 @@ def _lagging(primary: Server) -> Iterator[DoctorFinding]:
             )
 
 
-def _too_few(deployment: Deployment) -> Iterator[DoctorFinding]:
+def _too_few(deployment: Deployment, main: Server) -> Iterator[DoctorFinding]:
     """Report identities that wait for more replicas than there are."""
-    main = deployment.main
     if main.role is None or main.role.primary is not None:
         return
     online = sum(replica.get("state") == "online" for replica in read_replicas(main.client))

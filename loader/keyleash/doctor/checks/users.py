@@ -9,7 +9,6 @@ from keyleash.doctor.findings import DoctorFinding, Severity, finding
 from keyleash.fence import AclStepKind, FencedServers, FenceNode, desired_users, plan_fences
 from keyleash.fence.plan import CHANGES
 from keyleash.operator.load.compile import PreparedPolicy
-from keyleash.store.store import Store
 from keyleash.store.users import is_default_user_open
 
 
@@ -24,7 +23,7 @@ def check_default_user(deployment: Deployment, server: Server) -> Iterator[Docto
 def check_fences(deployment: Deployment, prepared: PreparedPolicy) -> Iterator[DoctorFinding]:
     """Compare users with those that `fence apply` would make."""
     nodes = [FenceNode(item.name, item.client) for item in deployment.answering]
-    servers = FencedServers(Store(nodes[0].client, deployment.keyspace), nodes, deployment.fences)
+    servers = FencedServers(deployment.store_of(deployment.main), nodes, deployment.fences)
     for step in plan_fences(servers, desired_users(servers, prepared.guards)):
         if step.kind is AclStepKind.FOREIGN:
             code = "fence-foreign"

@@ -9,18 +9,20 @@ from datetime import UTC, datetime
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.compiler import CompiledGuard, Shards, compile_policy
 from keyleash.compiler.sizes import estimate_script
-from keyleash.errors import PolicyError, Problem, Span, UnreadableCommandsError
+from keyleash.errors import OperationError, PolicyError, Problem, Span, UnreadableCommandsError
 from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.clusters import cluster_problems
 from keyleash.policy.problems import in_order
 from keyleash.results import Progress
+from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
 from keyleash.store.server import info_section
 from keyleash.store.server_check import release_of, require_supported
 from keyleash.store.shards import new_mac_key, read_mac_key
+from keyleash.store.slots import undeclared_keys_error
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
 from keyleash.store.values import read_length, run_on_keys
@@ -127,9 +129,17 @@ def _shards(store: Store, policy: Policy) -> Shards:
 
     Raises:
         PolicyError: A cluster cannot count a limit exactly.
+        OperationError (undeclared-keys): The cluster denies what guards need.
     """
     if problems := in_order(cluster_problems(policy)):
         raise PolicyError(problems)
+    home = None if store.nodes is None else store.nodes.find(HOME_TAG)
+    if home is not None and (reason := undeclared_keys_error(store.client, home)):
+        raise OperationError(
+            "undeclared-keys",
+            f"the cluster denies keys that a script does not declare: {reason}",
+            help="guards use such keys: use a service that does not check the keys of scripts",
+        )
     product, _ = release_of(info_section(store.client, "server"))
     return Shards(read_mac_key(store) or new_mac_key(), between=product == "redis")
 

@@ -1,0 +1,63 @@
+"""Checks of the nodes of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.findings import CheckResult, Skipped, finding
+from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.nodes import ClusterNodes, Node
+from keyleash.store.placement import key_slot
+from keyleash.store.slots import (
+    misses_keys_of_moving_slots,
+    moving_slots,
+    undeclared_keys_error,
+    unserved_slots,
+)
+
+
+def check_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+    """Look for slots that no node serves, and for those that move key by key."""
+    if unserved := unserved_slots(server.client):
+        yield finding("slots-not-served", server.name, count=unserved)
+    if moving := moving_slots(server.client):
+        home = key_slot(HOME_TAG.encode())
+        effect = ""
+        if home in moving:
+            effect = "; operations on control keys and new leases wait, because one is the home"
+        elif deployment.keyspace.vault:
+            effect = "; calls of agents wait for these slots, because the cluster is sealed"
+        slots = ", ".join(map(str, moving[:5])) + (" and more" if len(moving) > 5 else "")
+        yield finding("slot-moving", server.name, slots=slots, effect=effect)
+
+
+def check_scripts_of_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+    """Try a script with keys that it does not declare, in several slots."""
+    node = _node_of(deployment, server)
+    if node is not None and (reason := undeclared_keys_error(server.client, node)):
+        yield finding("undeclared-keys", server.name, reason=reason)
+
+
+def try_moving_slot(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+    """Try whether a node misses keys of a moving slot; this marks an empty slot as moving."""
+    node, nodes = _node_of(deployment, server), deployment.nodes
+    if node is None or nodes is None:
+        return
+    others = [item for item in nodes.all if item.slots and item != node]
+    misses = None
+    if others and not moving_slots(server.client):
+        target = nodes.quick_client(others[0])
+        misses = misses_keys_of_moving_slots(server.client, target, node)
+    if misses is None:
+        reason = "the node has no empty slot that could be marked as moving to another node"
+        yield Skipped("moving slot", reason, server.name)
+    elif misses:
+        yield finding("moving-slot-missed", server.name)
+
+
+def _node_of(deployment: Deployment, server: Server) -> Node | None:
+    """Return the primary that a server is; None for a replica."""
+    nodes: ClusterNodes | None = deployment.nodes
+    found = () if nodes is None else nodes.all
+    return next((item for item in found if item.slots and str(item) == server.name), None)

@@ -1,0 +1,139 @@
+"""The leases of the shards of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from keyleash.policy import Identity, SubjectKind
+from keyleash.results import Instant, Result
+from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.leases import LimitCredit, LimitEntry
+from keyleash.store.server import info_section
+from keyleash.store.shards import ShardRecords
+from keyleash.store.store import Store
+from keyleash.text import json_object
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedLimit(Result):
+    """
+    The units of one limit at one shard.
+
+    Attributes:
+        name: The name of the limit.
+        granted: The units that the home granted: of a budget in the open window, of a rate at last.
+        unspent: Those that the shard may still use; None if it was not read.
+        stranded: Those of a budget that never reached the shard, or were lost with its state, some
+            of which may have been used; `budget collect` returns them. None if it was not read.
+    """
+
+    name: str
+    granted: int
+    unspent: int | None
+    stranded: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus(Result):
+    """
+    An identity at one shard.
+
+    Attributes:
+        tag: The hash tag of the shard.
+        node: The node that serves it.
+        granted_ms: The time of the newest grant, by the clock of the home, Unix milliseconds.
+        limits: The units of its leased limits.
+        events: The number of the newest event of its audit stream there.
+        reason: Why the shard was not read; empty if it was.
+        granted_at: `granted_ms` as a `datetime`.
+    """
+
+    tag: str
+    node: str
+    granted_ms: int
+    limits: tuple[LeasedLimit, ...]
+    events: int
+    reason: str = ""
+    granted_at = Instant[datetime]()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the shard as `keyleash status --json` prints it."""
+        shown = json_object(self, "tag", "node", "granted_ms", "events", "limits")
+        return {**shown, "unread": self.reason or None}
+
+
+def shard_status(identity: Identity, found: ShardRecords, now_us: int) -> ShardStatus:
+    """
+    Return the status of an identity at one shard.
+
+    Args:
+        identity: From the active policy.
+        found: Its records.
+        now_us: The clock of the home.
+    """
+    names = [item.name for item in identity.limits if item.subject.kind is SubjectKind.IDENTITY]
+    grants = found.entry.limits if len(found.entry.limits) == len(names) else ()
+    state = found.state
+    credits_: Sequence[LimitCredit | None] = state.limits if state else ()
+    if len(credits_) != len(names):
+        credits_ = [None] * len(names)
+    return ShardStatus(
+        tag=found.tag,
+        node=found.node,
+        granted_ms=found.entry.granted_us // 1000,
+        limits=tuple(
+            _leased(name, grant, credit, now_us, is_read=not found.reason)
+            for name, grant, credit in zip(names, grants, credits_, strict=False)
+        ),
+        events=0 if state is None else state.sequence,
+        reason=found.reason,
+    )
+
+
+def _leased(
+    name: str, grant: LimitEntry, credit: LimitCredit | None, now_us: int, *, is_read: bool
+) -> LeasedLimit:
+    is_budget = grant.window_us > 0
+    is_open = grant.window_us > now_us
+    granted = (grant.have if is_open else 0) if is_budget else grant.amount
+    if not is_read:
+        return LeasedLimit(name, granted, None, None)
+    is_same = credit is not None and credit.window_us == grant.window_us
+    unspent = credit.credit if credit is not None and is_same and credit.until_us > now_us else 0
+    arrived = credit.have if credit is not None and is_same else 0
+    return LeasedLimit(name, granted, unspent, max(0, granted - arrived) if is_budget else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus(Result):
+    """
+    A cluster.
+
+    Attributes:
+        home: The node that serves the home.
+        nodes: The number of its nodes.
+        primaries: The number of those that serve slots.
+        home_operations: Commands per second of the node of the home, of all clients.
+    """
+
+    home: str
+    nodes: int
+    primaries: int
+    home_operations: int
+
+
+def read_cluster(store: Store) -> ClusterStatus | None:
+    """Return the status of the cluster; None on one server."""
+    if store.nodes is None:
+        return None
+    nodes = store.nodes.all
+    stats = info_section(store.client, "stats")
+    return ClusterStatus(
+        home=str(store.nodes.find(HOME_TAG)),
+        nodes=len(nodes),
+        primaries=sum(bool(node.slots) for node in nodes),
+        home_operations=int(stats.get("instantaneous_ops_per_sec", 0)),
+    )

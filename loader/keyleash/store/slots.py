@@ -1,0 +1,96 @@
+"""Slots of a cluster: those that move, those that no node serves, and the keys of scripts."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from redis.exceptions import RedisError, ResponseError
+
+from keyleash.store.keyspace import PUBLIC_PREFIX
+from keyleash.store.live_table import reply_text
+from keyleash.store.nodes import Node
+from keyleash.store.placement import SLOTS, control_slots, tag_of
+from keyleash.store.server_check import Client
+
+_MOVING = re.compile(r"\[(\d+)-([<>])-")
+_TWO_KEYS = "redis.call('EXISTS', ARGV[1]) return redis.call('EXISTS', ARGV[2])"
+_WRITE_BETWEEN_SLOTS = (
+    "redis.call('SET', ARGV[1], '1', 'PX', 1000) return redis.call('GET', KEYS[1])"
+)
+TRIAL_MS = 10_000
+"""The life of the key of a trial, if it is not deleted."""
+
+
+def moving_slots(client: Client) -> list[int]:
+    """Return the slots that a node gives or gets key by key."""
+    text = reply_text(client.execute_command("CLUSTER", "NODES"))
+    own = (line for line in text.splitlines() if "myself" in line.split(" ", 3)[2])
+    return sorted({int(slot) for line in own for slot, _ in _MOVING.findall(line)})
+
+
+def unserved_slots(client: Client) -> int:
+    """Return the number of slots without a working node, as a node sees it."""
+    lines = reply_text(client.execute_command("CLUSTER", "INFO")).splitlines()
+    facts = dict(line.partition(":")[::2] for line in lines)
+    return SLOTS - int(facts["cluster_slots_ok"])
+
+
+def undeclared_keys_error(client: Client, node: Node) -> str:
+    """Return why a node denies keys that a script does not declare; empty if it does not.
+
+    Guards use such keys, of several slots of their node. Only names of no key are asked for.
+    """
+    slots = [slot for slot, _ in zip(control_slots(node.slots), range(2), strict=False)]
+    names = [f"{PUBLIC_PREFIX}{{{tag_of(slot)}}}:none" for slot in slots]
+    try:
+        client.eval(_TWO_KEYS, 0, names[0], names[-1])
+    except ResponseError as error:
+        return str(error)
+    return ""
+
+
+def misses_keys_of_moving_slots(source: Client, target: Client, node: Node) -> bool | None:
+    """Return whether a node misses a key in a moving slot behind a command on another slot.
+
+    An empty slot is marked as moving to the target for some milliseconds, and nothing moves.
+    Redis 8.0 has this defect. The result is None if the node has no empty slot to try it with.
+
+    Args:
+        source: A client of the node.
+        target: A client of another primary.
+        node: The node.
+    """
+    slots = control_slots(node.slots)
+    other = next(slots, None)
+    empty = next(
+        (s for s in slots if not source.execute_command("CLUSTER", "COUNTKEYSINSLOT", s)), None
+    )
+    if other is None or empty is None:
+        return None
+    trial = secrets.token_hex(8)
+    data, control = (f"{PUBLIC_PREFIX}{{{tag_of(slot)}}}:trial:{trial}" for slot in (empty, other))
+    try:
+        source.set(data, "1", px=TRIAL_MS)
+        with _moving(source, target, empty):
+            return source.eval(_WRITE_BETWEEN_SLOTS, 1, data, control) is None
+    except ResponseError:
+        return True
+    finally:
+        with suppress(RedisError):
+            source.delete(data)
+            source.delete(control)
+
+
+@contextmanager
+def _moving(source: Client, target: Client, slot: int) -> Iterator[None]:
+    ids = [reply_text(client.execute_command("CLUSTER", "MYID")) for client in (source, target)]
+    try:
+        target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+        source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+        yield
+    finally:
+        for client in (source, target):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")

@@ -1,0 +1,127 @@
+"""The nodes of a cluster: their scripts and ACL users, and circuit breakers of single nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+
+from redis.exceptions import RedisError
+
+from keyleash.errors import OperationError
+from keyleash.fence.acl import read_users
+from keyleash.operator.suspension import freeze
+from keyleash.policy import Policy, parse_policy
+from keyleash.store.fences import read_records
+from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.nodes import ClusterNodes, each_at_once
+from keyleash.store.prefixes import read_seal
+from keyleash.store.records import read_active
+from keyleash.store.server import Address
+from keyleash.store.shards import read_shards
+from keyleash.store.state import UNTIL_RESUMED
+from keyleash.store.states import read_states
+from keyleash.store.store import Store
+from keyleash.store.users import save_users, set_user
+from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
+from keyleash.watch.topology import WatchedNode
+
+ACTOR = "watch"
+
+
+class ClusterTopology:
+    """
+    The nodes of a cluster, which all have the policy of its home.
+
+    Attributes:
+        nodes: Each node, by address.
+    """
+
+    def __init__(self, cluster: ClusterNodes) -> None:
+        self.nodes: dict[Address, WatchedNode] = {}
+        self._cluster = cluster
+        self._store: Store | None = None
+        self._policy: tuple[str, Policy] = "", Policy(())
+
+    def refresh(self) -> None:
+        """Find all nodes and read their roles."""
+        self._store = None
+        with suppress(RedisError):
+            # Known nodes are watched if none reports the others.
+            self._cluster.read()
+        before = self.nodes
+        self.nodes = {
+            item.address: before.get(item.address)
+            or WatchedNode(item.address, self._cluster.quick_client(item), self.store)
+            for item in self._cluster.all
+        }
+        each_at_once(WatchedNode.read_role, self.nodes.values())
+
+    def named(self, address: Address) -> WatchedNode | None:
+        """Return the node with this address."""
+        return self.nodes.get(address)
+
+    def store(self) -> Store:
+        """Return the store of the home, opened once for each look."""
+        if self._store is None:
+            home = self._cluster.home()
+            keys = read_seal(home, HOME_TAG).keyspace
+            self._store = Store(home, keys, ACTOR, self._cluster)
+        return self._store
+
+    def repair(self) -> Iterator[WatchEvent]:
+        """Add ACL users that nodes lack, and freeze identities that a node suspended."""
+        with suppress(RedisError, OperationError):
+            # The node of the home is a drift by itself.
+            yield from self._add_users(self.store())
+            yield from self._freeze(self.store())
+
+    def _add_users(self, store: Store) -> Iterator[WatchEvent]:
+        """Copy the users of agents from the home to nodes that lack them."""
+        names = list(read_records(store))
+        wanted = read_users(store.client, names) if names else {}
+        for node in self.nodes.values():
+            if not wanted or node.role is None:
+                continue
+            present = read_users(node.client, list(wanted))
+            missing = [name for name in wanted if name not in present]
+            for name in missing:
+                set_user(node.client, name, wanted[name].words)
+            if missing:
+                save_users(node.client)
+                message = f"ACL users that it lacked: {', '.join(missing)}"
+                yield _done(str(node.address), WatchEventKind.LOADED, message)
+
+    def _freeze(self, store: Store) -> Iterator[WatchEvent]:
+        """Freeze at the home what the circuit breaker of one node suspended there."""
+        now_us = store.now_us()
+        names = self._with_breakers(store)
+        home = dict(zip(names, read_states(store, names), strict=True))
+        for found in read_shards(store, names):
+            state, at_home = found.state, home[found.identity]
+            until_us = 0 if state is None else state.suspended
+            is_tripped = until_us != 0 and not UNTIL_RESUMED < until_us <= now_us
+            if is_tripped and at_home is not None and not at_home.is_suspended(now_us):
+                left_s = math.ceil((until_us - now_us) / 1_000_000)
+                reason = f"circuit breaker at {found.node}"
+                for_s = left_s if until_us > UNTIL_RESUMED else None
+                freeze(store, [found.identity], reason=reason, for_s=for_s)
+                home[found.identity] = None
+                message = f"its circuit breaker suspended `{found.identity}`"
+                yield _done(found.node, WatchEventKind.FROZEN, message)
+
+    def _with_breakers(self, store: Store) -> list[str]:
+        active = read_active(store)
+        document = "" if active is None else active.document
+        if document != self._policy[0]:
+            policy = parse_policy(document, file="<active policy>", commands=None)
+            self._policy = document, policy
+        return [item.name for item in self._policy[1].identities if item.on_denials is not None]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._cluster.close()
+
+
+def _done(node: str, kind: WatchEventKind, message: str) -> WatchEvent:
+    return WatchEvent(node, kind, message, state=WatchState.DONE)

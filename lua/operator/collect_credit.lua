@@ -1,0 +1,39 @@
+#!lua flags=allow-oom
+--- collect_credit: take the unused units of budgets from one identity at a shard.
+---
+--- KEYS     none: of a slot that moves, keys that are still here can be changed
+---
+--- ARGV[1]  state     string  prefix of states at the shard
+--- ARGV[2]  identity  string
+--- ARGV[3]  layout    number  of the leased limits
+--- ARGV[4]  limits    packed  the places of budgets among these
+---
+--- Replies  seq of the last grant that can have reached the shard, then for each budget the end of
+---          its window and the units of it that were used | an empty array if there is no state, or
+---          one of other limits
+---
+--- The shard waits for a later grant from now on, so one that is on its way credits nothing.
+local key, known_layout, limits = ARGV[1] .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
+local state = call('GET', key)
+if not state or #state < 64 then return {} end
+local count = (#state - 64) / 32
+local layout, _, _, seq = unpack_struct('<dddd', state)
+-- A fenced agent may write any number there.
+if layout ~= known_layout or not (seq >= 0 and seq < 2 ^ 53) then return {} end
+local reply = { string.format('%.0f', seq) }
+call('SETRANGE', key, 24, pack('<dd', seq + 1, 0))
+for at = 1, #limits, 4 do
+  local place = unpack_struct('<I', limits, at)
+  local credit_at, window_at = 64 + 8 * place, 64 + 16 * count + 16 * place
+  local credit = unpack_struct('<d', state, credit_at + 1)
+  local window_us, have = unpack_struct('<dd', state, window_at + 1)
+  if not (have >= 0 and have < 2 ^ 53 and window_us >= 0 and window_us < 2 ^ 53) then return {} end
+  if credit > 0 and credit <= have then
+    have = have - credit
+    call('SETRANGE', key, credit_at, pack('<d', 0))
+    call('SETRANGE', key, window_at + 8, pack('<d', have))
+  end
+  reply[#reply + 1], reply[#reply + 2] = string.format('%.0f', window_us), string.format('%.0f', have)
+end
+return reply

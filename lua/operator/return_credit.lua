@@ -1,0 +1,58 @@
+#!lua flags=allow-oom
+--- return_credit: give units of budgets that shards have not used back to one identity.
+---
+--- KEYS[1]  sealed    hash    the prefixes in force
+--- KEYS[2]  layouts   hash    layouts of all states
+--- KEYS[3]  control   stream  operator actions
+---
+--- ARGV[1]  prefix    string  of the control keys, as the caller knows it
+--- ARGV[2]  public    string  the prefix without a record in `sealed`
+--- ARGV[3]  state     string  prefix of states
+--- ARGV[4]  leases    string  prefix of the hashes of an identity's leases
+--- ARGV[5]  actor     string
+--- ARGV[6]  identity  string
+--- ARGV[7]  layout    JSON    of its state, as the caller read it
+--- ARGV[8]  budgets   packed  of each budget its place among the leased limits, and in the state
+--- ARGV[9…] for each shard: its tag, and the reply of collect_credit.lua
+---
+--- Replies  for each budget the units that were given back | 0 the layout has changed: nothing was
+---          changed | nil the prefixes have changed: nothing was changed
+---
+--- A shard that was granted units since, or has other limits, keeps what it has. To repeat a reply
+--- changes nothing: the entry of the shard says then what the reply says.
+local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
+local prefix, public_prefix, state_prefix, leases_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local call, argv, pack, unpack_struct = redis.call, ARGV, struct.pack, struct.unpack
+--% include "operator/include/require_in_force.lua"
+if call('HGET', layouts_key, argv[6]) ~= argv[7] then return 0 end
+local state, leases = state_prefix .. argv[6], leases_prefix .. argv[6]
+local budgets = #argv[8] / 8
+local returned, total = {}, 0
+for n = 1, budgets do returned[n] = 0 end
+for i = 9, #argv, 2 + 2 * budgets do
+  local tag, seq = argv[i], tonumber(argv[i + 1])
+  local entry = call('HGET', leases, tag)
+  if entry and #entry >= 24 and unpack_struct('<d', entry) <= seq then
+    for n = 1, budgets do
+      local place, offset = unpack_struct('<II', argv[8], 8 * n - 7)
+      local window_us, used_there = tonumber(argv[i + 2 * n]), tonumber(argv[i + 2 * n + 1])
+      local at = 24 + 32 * place
+      local ends_us, used = unpack_struct('<dd', call('GETRANGE', state, offset, offset + 15))
+      if #entry >= at + 32 and window_us == ends_us and unpack_struct('<d', entry, at + 9) == ends_us then
+        -- Below 0 this home forgot grants.
+        local unused = unpack_struct('<d', entry, at + 17) - used_there
+        unused = math.min(unused, used)
+        call('SETRANGE', state, offset + 8, pack('<d', used - unused))
+        entry = string.sub(entry, 1, at) .. pack('<ddd', 0, window_us, used_there) .. string.sub(entry, at + 25)
+        returned[n], total = returned[n] + unused, total + unused
+      end
+    end
+    call('HSET', leases, tag, pack('<d', seq) .. string.sub(entry, 9))
+  end
+end
+if total ~= 0 then
+  call('XADD', control_key, '*', 'event', 'collect-credit', 'actor', argv[5], 'identity', argv[6],
+    'units', string.format('%.0f', total))
+end
+for n = 1, budgets do returned[n] = string.format('%.0f', returned[n]) end
+return returned

@@ -1,0 +1,144 @@
+"""`doctor` on clusters: all nodes, their slots, and what scripts may do there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+import keyleash
+from keyleash.doctor import Examination
+from keyleash.store.keyspace import HOME_TAG
+from support.clusters import RealCluster
+from support.command_line import Cli
+from support.errors import raises_code
+from support.leases import HOME
+
+POLICY = """
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["jobs:{id}"]}]
+    budget: {writes: 1000/day}
+"""
+OF_DEVELOPMENT = {
+    "vulnerable-version", "eviction", "unbounded-output-buffers", "unbounded-client-memory",
+    "large-bulk-length", "no-persistence", "open-default-user", "unvalidated-restore",
+    "snapshots-only",
+}  # fmt: skip
+"""Findings of any server of tests, with or without a cluster."""
+
+
+@pytest.fixture
+def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
+    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
+        op.load(keyleash.Policy(POLICY))
+        yield op
+
+
+def codes(examination: Examination) -> dict[str, set[str | None]]:
+    """The nodes of each finding that is not of every server of tests."""
+    found: dict[str, set[str | None]] = {}
+    for item in examination.findings:
+        if item.code not in OF_DEVELOPMENT:
+            found.setdefault(item.code, set()).add(item.node)
+    return found
+
+
+def name(node: object) -> str:
+    return f"127.0.0.1:{node.port}"  # type: ignore[attr-defined]
+
+
+def test_healthy_cluster_has_no_findings(cluster: RealCluster, op: keyleash.Operator) -> None:
+    """All nodes are diagnosed; several primaries are no finding, and records are at the home."""
+    examination = op.doctor()
+
+    assert codes(examination) == {}
+    assert examination.skipped == ()
+    assert {server.name for server in examination.servers} == set(map(name, cluster.nodes))
+    assert examination.servers[0].name == name(cluster.owner(HOME.policy))
+
+
+def test_problems_are_those_of_their_node(cluster: RealCluster, op: keyleash.Operator) -> None:
+    """Scripts that one node lacks, and a slot that it gives away key by key."""
+    home = cluster.owner(HOME.policy)
+    node = cluster.other(home)
+    node.admin.script_flush()
+    assert codes(op.doctor()) == {"script-not-loaded": {name(node)}}
+
+    with cluster.moving(key_slot(HOME_TAG.encode()), node):
+        found = op.doctor()
+        assert codes(found) == {"slot-moving": {name(home), name(node)}}
+    (moving, _) = (item for item in found.findings if item.code == "slot-moving")
+    assert "one is the home" in moving.message
+
+
+def test_dead_node_is_unreachable_and_its_slots_are_not_served(
+    replicated_cluster: RealCluster,
+) -> None:
+    """Until a replica takes over; others are diagnosed."""
+    with keyleash.Operator.from_url(replicated_cluster.url) as op:
+        op.load(keyleash.Policy(POLICY))
+        replicated_cluster.owner(HOME.policy).settle()
+        home = replicated_cluster.owner(HOME.policy)
+        # That of the URL must answer.
+        victim = replicated_cluster.other(home, replicated_cluster.nodes[0])
+        victim.kill()
+        # A node that sees the failure before a replica takes over finds its slots not served.
+        assert codes(op.doctor())["unreachable"] == {name(victim)}
+        replicated_cluster.wait_until_served()
+        assert "unreachable" not in codes(op.doctor())
+
+
+def test_server_that_checks_keys_of_scripts_is_named_by_load_and_doctor(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """Here a user without rights on these keys, elsewhere a managed service."""
+    for node in cluster.nodes:
+        node.admin.acl_setuser(
+            "checked", enabled=True, nopass=True, commands=["+@all"], channels="*",
+            keys=["keyleash:{kl}:*"],
+        )  # fmt: skip
+    url = cluster.url.replace("redis://", "redis://checked:x@")
+    with keyleash.Operator.from_url(url) as checked:
+        with raises_code("undeclared-keys"):
+            checked.load(keyleash.Policy(POLICY))
+        assert codes(checked.doctor())["undeclared-keys"] == set(map(name, cluster.nodes))
+
+
+def test_moving_slot_is_tried_only_if_requested(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """Redis 8.0 misses keys of it, Valkey does not; nothing is left behind."""
+    before = [(node.slots, node.admin.dbsize()) for node in cluster.nodes]
+
+    examination = op.doctor(try_moving=True)
+
+    is_redis = "redis" in cluster.label
+    missed = codes(examination).get("moving-slot-missed", set())
+    assert missed == (set(map(name, cluster.nodes)) if is_redis else set())
+    assert examination.skipped == ()
+    assert [(node.slots, node.admin.dbsize()) for node in cluster.nodes] == before
+    assert not any(peer["migrations"] for node in cluster.nodes for peer in node.peers())
+    assert "moving-slot-missed" not in codes(op.doctor())
+
+
+def test_command_line_diagnoses_a_cluster(embedded_cluster: RealCluster) -> None:
+    """Without a policy, that is the error."""
+    shown = Cli(embedded_cluster.url).json("doctor", exit_code=1)
+    assert len(shown["servers"]) == len(embedded_cluster.nodes)
+    assert "no-policy" in {item["code"] for item in shown["findings"]}
+
+
+def test_connection_that_is_refused_is_an_error(embedded_cluster: RealCluster) -> None:
+    """As on one server."""
+    for node in embedded_cluster.nodes:
+        node.kill()
+    with (
+        keyleash.Operator.from_url(f"redis://127.0.0.1:{embedded_cluster.nodes[0].port}") as op,
+        pytest.raises(redis.ConnectionError),
+    ):
+        op.doctor()

@@ -1,0 +1,109 @@
+"""The status of clusters: leases at all nodes, what is unspent and stranded, and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+import keyleash
+from keyleash.store.keyspace import Keyspace
+from support.clusters import RealCluster
+from support.command_line import Cli
+from support.leases import HOME, ClusterAgent, tag_of
+
+POLICY = """
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["jobs:{id}"]}]
+    budget: {writes: 1000/day}
+"""
+
+
+@pytest.fixture
+def op(embedded_cluster: RealCluster) -> Iterator[keyleash.Operator]:
+    with keyleash.Operator.from_url(embedded_cluster.url, actor="test") as op:
+        op.load(keyleash.Policy(POLICY))
+        yield op
+
+
+@pytest.fixture
+def agent(embedded_cluster: RealCluster, op: keyleash.Operator) -> ClusterAgent:
+    """An agent that has written one key at each node."""
+    agent = ClusterAgent(embedded_cluster, op.tokens.issue("agent").token)
+    for node in embedded_cluster.primaries:
+        agent.call(node, "SET", node.key("jobs:"), "v")
+    return agent
+
+
+def test_status_shows_leases_of_all_shards(
+    embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """The home charges what it grants; of that, shards have the rest of what they did not use."""
+    (status,) = op.status().identities
+
+    assert {shard.tag for shard in status.shards or ()} == {
+        tag_of(node) for node in embedded_cluster.primaries
+    }
+    (limit,) = status.limits
+    leased = [shard.limits[0] for shard in status.shards or ()]
+    assert limit.used == sum(item.granted for item in leased)
+    assert sum(item.unspent or 0 for item in leased) == (limit.used or 0) - 3
+    assert [item.stranded for item in leased] == [0, 0, 0]
+    assert status.events == status.audit_length == 3
+
+
+def test_grant_that_no_shard_received_is_stranded(
+    embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """A client that dies with a voucher, and a shard whose state is lost."""
+    node = embedded_cluster.primaries[0]
+    names = Keyspace().at_shard(tag_of(node))
+    node.admin.delete(names.state("agent"))
+    with pytest.raises(redis.ResponseError) as error:
+        agent.attempt(node, "", "SET", node.key("jobs:"), "v")
+    agent.fetch(str(error.value).rpartition("request=")[2])
+
+    found = {shard.tag: shard for shard in op.status().identities[0].shards or ()}
+    leased = found[tag_of(node)].limits[0]
+    assert leased.unspent == 0
+    assert leased.stranded == leased.granted > 0
+
+
+def test_shards_of_a_node_out_of_reach_are_shown_as_unread(
+    embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """Status shows the rest; numbers that are not known are not 0."""
+    victim = embedded_cluster.other(embedded_cluster.owner(HOME.policy))
+    tag = tag_of(victim)
+    victim.kill()
+
+    found = {shard.tag: shard for shard in op.status().identities[0].shards or ()}
+    assert found[tag].reason
+    assert found[tag].limits[0].unspent is None
+    assert found[tag].limits[0].granted > 0
+    assert [shard.reason for other, shard in found.items() if other != tag] == ["", ""]
+
+
+def test_command_line_and_metrics_show_leases(
+    embedded_cluster: RealCluster, agent: ClusterAgent
+) -> None:
+    """Text, JSON, and the format of Prometheus."""
+    cli = Cli(embedded_cluster.url)
+    shown = cli.ok("status")
+    assert "cluster    3 nodes, 3 with slots; home 127.0.0.1:" in shown
+    assert "stranded" in shown
+    for node in embedded_cluster.primaries:
+        assert f"127.0.0.1:{node.port}" in shown
+
+    document = cli.json("status")
+    assert document["cluster"]["primaries"] == 3
+    assert len(document["identities"][0]["shards"]) == 3
+
+    metrics = cli.ok("metrics")
+    assert 'keyleash_shards{identity="agent"} 3.0' in metrics
+    assert 'keyleash_leased_unspent{identity="agent",limit="budget.writes"}' in metrics
+    assert 'keyleash_events_total{identity="agent"} 3.0' in metrics
