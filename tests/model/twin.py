@@ -135,7 +135,8 @@ class Twin:
             self._ask(state, now)
             return NEEDED
         for place, cost in enumerate(costs):
-            state.limits[place].credit = usable[place] - cost
+            # Units whose life is over are not used, but may still be stored.
+            state.limits[place].credit -= cost
             shard.uses += [(place, now)] * cost
         return RAN
 
