@@ -235,6 +235,43 @@ def test_archive_has_a_folder_for_each_shard_and_continues(
     assert not op.audit.verify(target).is_valid
 
 
+def test_export_continues_after_the_slot_of_a_shard_has_moved(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent, tmp_path: Path
+) -> None:
+    """The cursor is part of the stream, and moves with it."""
+    source = cluster.other(cluster.owner(HOME.policy))
+    tag = tag_of(source)
+    op.audit.export(tmp_path)
+    cluster.move_slot(key_slot(tag.encode()), cluster.other(source))
+    agent.call(source, "SET", source.key("jobs:"), "v")
+
+    again = op.audit.export(tmp_path)
+
+    added = {item.stream: item.file.count for item in again.exported if item.file}
+    assert added == {"control": 1, f"audit/agent@{tag_of(source)}": 2}
+    assert tag != tag_of(source)
+    report = op.audit.verify(tmp_path)
+    assert report.is_valid
+    assert {item.stream for item in report.streams} >= {f"audit/agent@{tag}"}
+
+
+def test_export_trims_the_streams_of_all_shards(
+    cluster: RealCluster, op: keyleash.Operator, tmp_path: Path
+) -> None:
+    """Guards do not, if events are stored until they are exported."""
+    retain = POLICY + "    audit: {retain: {until: exported, hard_max: 1000}}\n"
+    op.load(keyleash.Policy(retain), allow_widening=True)
+    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    for node in cluster.primaries:
+        agent.call(node, "SET", node.key("jobs:"), "v")
+
+    op.audit.export(tmp_path)
+
+    names = [(node, Keyspace().at_shard(tag_of(node)).audit("agent")) for node in cluster.primaries]
+    assert [node.admin.xlen(name) for node, name in names] == [0, 0, 0]
+    assert list(op.audit.events("agent")) == []
+
+
 def groups(cluster: RealCluster, tag: str) -> list[dict[str, int]]:
     """Return the consumer groups of a shard's stream."""
     found: list[dict[str, int]] = stream(cluster, tag).xinfo_groups(
