@@ -5,7 +5,7 @@ from keyleash.audit.entries import AuditEntry, AuditEvent, Denial
 from keyleash.audit.export.run import Exported, ExportResult
 from keyleash.audit.export.verify import ArchiveReport
 from keyleash.audit.inspect import EventDetails, Timeline
-from keyleash.audit.lookup import Gap
+from keyleash.audit.lookup import Gap, Restart
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.point_in_time import ValueThen
 from keyleash.audit.report.html import HtmlReport
@@ -87,6 +87,7 @@ __all__ = [
     "PolicyDiff",
     "RecentDenials",
     "ReplacedToken",
+    "Restart",
     "Revocation",
     "RevokedToken",
     "Role",

@@ -11,7 +11,7 @@ import redis
 from redis.crc import key_slot
 
 import keyleash
-from keyleash.audit import Gap, with_gaps
+from keyleash.audit import Gap, Restart, with_gaps
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from support.clusters import RealCluster
 from support.command_line import Cli
@@ -124,14 +124,26 @@ def test_gap_names_its_shard(
 def test_shard_that_lost_its_state_begins_again_without_a_gap(
     cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent, tmp_path: Path
 ) -> None:
-    """Its numbers restart at 1, which an archive notes."""
+    """Its numbers restart at 1, which the log and an archive note."""
     node = cluster.primaries[2]
     node.admin.delete(Keyspace().at_shard(tag_of(node)).state("agent"))
     agent.call(node, "SET", node.key("jobs:"), "v")
 
     events = list(op.audit.events())
-    assert [item.seq for item in events if item.shard == tag_of(node)] == [1, 2, 3, 1]
-    assert list(with_gaps(events)) == events
+    mine = [item for item in events if item.shard == tag_of(node)]
+    assert [item.seq for item in mine] == [1, 2, 3, 1]
+    restart, *others = [item for item in with_gaps(events) if item not in events]
+    assert isinstance(restart, Restart)
+    assert others == []
+    assert (restart.shard, restart.after, restart.before) == (
+        tag_of(node),
+        mine[2].id,
+        mine[3].id,
+    )
+    assert restart in list(with_gaps(reversed(events), newest_first=True))
+    assert op.audit.stats().gaps == []
+    assert f"agent@{tag_of(node)} restart at 1" in Cli(cluster.url).run("audit", "log").stderr
+    assert restart.to_dict() in Cli(cluster.url).lines("audit", "log")
     op.audit.export(tmp_path / "archive")
     report = op.audit.verify(tmp_path / "archive")
     assert report.is_valid

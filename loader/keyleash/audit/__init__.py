@@ -3,7 +3,7 @@
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.follow import follow_control, follow_denials, follow_events
 from keyleash.audit.inspect import EventDetails, Timeline, read_details, read_timeline, resolve_key
-from keyleash.audit.lookup import Gap, find_event, nothing_found, with_gaps
+from keyleash.audit.lookup import Gap, Restart, find_event, nothing_found, with_gaps
 from keyleash.audit.operator_actions import ControlEvent, read_control
 from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
 from keyleash.audit.stats import Stats, count_entries, read_stats
@@ -17,6 +17,7 @@ __all__ = [
     "EventDetails",
     "Gap",
     "Query",
+    "Restart",
     "Stats",
     "Timeline",
     "count_entries",

@@ -206,8 +206,43 @@ class Gap(Result):
         return {"kind": "gap", **json_object(self, *names), **shard_json(self.shard)}
 
 
-def with_gaps(entries: Iterable[Found], *, newest_first: bool = False) -> Iterator[Found | Gap]:
-    """Yield *entries*, with the gaps of each stream between them.
+@dataclass(frozen=True, slots=True)
+class Restart(Result):
+    """A restart of sequence numbers, since a shard lost its state; no entry is missing.
+
+    Attributes:
+        kind: `event` or `denial`.
+        after: The id of the last entry with the old numbers.
+        before: The id of the entry with number 1.
+        time_ms: Server time of that entry, Unix milliseconds.
+    """
+
+    identity: str
+    shard: str
+    kind: str
+    after: str
+    before: str
+    time_ms: int
+
+    time = Instant[datetime]("time_ms")
+
+    def __str__(self) -> str:
+        owner = owner_name(self.identity, self.shard)
+        return (
+            f"note: numbers of {self.kind}s of {owner} restart at 1 at {clock_time(self.time_ms)}:"
+            " the shard lost its state"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the restart as `audit log --json` prints it."""
+        names = ("identity", "shard", "of=kind", "after", "before", "time_ms")
+        return {"kind": "restart", **json_object(self, *names)}
+
+
+def with_gaps(
+    entries: Iterable[Found], *, newest_first: bool = False
+) -> Iterator[Found | Gap | Restart]:
+    """Yield *entries*, with the gaps of each stream between them, and the restarts of shards.
 
     Args:
         entries: All entries of a time range: with a filter, missing numbers are not gaps.
@@ -224,9 +259,12 @@ def with_gaps(entries: Iterable[Found], *, newest_first: bool = False) -> Iterat
         yield entry
 
 
-def _between(older: AuditEntry, newer: AuditEntry) -> Gap | None:
+def _between(older: AuditEntry, newer: AuditEntry) -> Gap | Restart | None:
     if not older.seq or not newer.seq:
         return None
+    if newer.shard and newer.seq == 1 and older.id != newer.id:
+        names = (newer.identity, newer.shard, newer.kind)
+        return Restart(*names, older.id, newer.id, newer.time_ms)
     # Numbers restart if the identity's state was lost.
     first = older.seq + 1 if newer.seq >= older.seq else 1
     if first >= newer.seq:

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from keyleash.audit.entries import AuditEvent, Denial
-from keyleash.audit.lookup import Gap, with_gaps
+from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
@@ -144,7 +144,7 @@ def read_stats(
     for entry in chain(with_gaps(events), with_gaps(read_denials(store, identities, query))):
         if isinstance(entry, Gap):
             stats.gaps.append(entry)
-        else:
+        elif not isinstance(entry, Restart):
             stats.add(entry, segments)
     return stats
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit import Gap, with_gaps
+from keyleash.audit import Gap, Restart, with_gaps
 from keyleash.audit.describe import value_lines
 from keyleash.cli.audit_export import export, verify
 from keyleash.cli.audit_selection import (
@@ -118,7 +118,7 @@ def follow(settings: Settings, selection: Selection) -> None:
             for item in with_gaps(found) if gaps else found:
                 if settings.json:
                     print_json_line(item)
-                elif isinstance(item, Gap):
+                elif isinstance(item, Gap | Restart):
                     print_note(str(item))
                 else:
                     click.echo(entry_line(item))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from keyleash.audit.entries import AuditEvent, Denial, time_of
-from keyleash.audit.lookup import Gap, with_gaps
+from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.operator_actions import (
     ControlEvent,
     PolicyUse,
@@ -120,6 +120,8 @@ def read_activity(store: Store, identities: Sequence[str], query: Query) -> Acti
     ]
     entries = merged(streams)
     for item in trust.marked(with_gaps(entries) if query.is_time_only else entries):
+        if isinstance(item, Restart):
+            continue
         if not isinstance(item, Gap):
             activity.add(item)
             continue

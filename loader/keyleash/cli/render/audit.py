@@ -9,7 +9,7 @@ import click
 
 from keyleash.audit.describe import folded_text
 from keyleash.audit.entries import AuditEvent, Denial
-from keyleash.audit.lookup import Gap, with_gaps
+from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.cli.render.table import Column, fits, print_table
 from keyleash.cli.settings import Settings
@@ -159,15 +159,15 @@ def show_entries(
         The number of entries.
     """
     shown: list[Any] = []
-    missing: list[Gap] = []
+    missing: list[Gap | Restart] = []
     count = 0
     found: Iterable[Any] = with_gaps(entries, newest_first=newest_first) if gaps else entries
     for item in found:
-        count += not isinstance(item, Gap)
+        count += not isinstance(item, Gap | Restart)
         if settings.json:
             print_json_line(item)
         else:
-            (missing if isinstance(item, Gap) else shown).append(item)
+            (missing if isinstance(item, Gap | Restart) else shown).append(item)
     if shown:
         print_control(shown) if isinstance(shown[0], ControlEvent) else print_events(shown)
     for gap in missing:
