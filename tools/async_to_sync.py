@@ -36,6 +36,7 @@ NAMES = {
     "aio": "sync",
     "acalled_back": "called_back",
     "ainitialized": "initialized",
+    "amove_slot": "move_slot",
     "astarted": "started",
     "asynccontextmanager": "contextmanager",
     "aread_within": "read_within",

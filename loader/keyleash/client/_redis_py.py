@@ -25,7 +25,7 @@ from redis.event import (
     EventDispatcher,
     ReAuthConnectionListener,
 )
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import DataError, MovedError, RedisError
 
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import Argument, BatchMode
@@ -302,14 +302,21 @@ def checkin_node(cluster: Any, node: Any, connection: Any) -> None:
         pool.release(connection)
 
 
+_LOOK = "can_read" if hasattr(AsyncConnection, "can_read") else "can_read_destructive"
+"""The method of an asyncio connection that returns whether anything was left to be read."""
+
+
 async def acheckout_node(cluster: Any, node: Any) -> Any:
     """Return a connection to a node, which an asyncio client connects when it is used."""
     connection = node.acquire_connection()
     try:
-        await node.disconnect_if_needed(connection)
         if connection.is_connected:
             try:
-                is_usable = connection.is_ready and not await connection.can_read()
+                is_usable = (
+                    connection.is_ready
+                    and not connection.should_reconnect()
+                    and not await getattr(connection, _LOOK)()
+                )
             except (RedisError, OSError):
                 is_usable = False
             if not is_usable:
@@ -323,9 +330,27 @@ async def acheckout_node(cluster: Any, node: Any) -> Any:
 async def acheckin_node(cluster: Any, node: Any, connection: Any) -> None:
     """Return a connection to its node."""
     try:
-        await node.disconnect_if_needed(connection)
+        if connection.should_reconnect():
+            await connection.disconnect()
     finally:
         node.release(connection)
+
+
+def move_slot(manager: Any, error: MovedError) -> None:
+    """Note the new node of a slot."""
+    if hasattr(manager, "move_slot"):
+        manager.move_slot(error)
+    else:  # redis-py 7
+        manager._moved_exception = error
+        manager._update_moved_slots()
+
+
+async def amove_slot(manager: Any, error: MovedError) -> None:
+    """Note the new node of a slot."""
+    if hasattr(manager, "move_slot"):
+        await manager.move_slot(error)
+    else:  # redis-py 7
+        move_slot(manager, error)
 
 
 def refresh_options(manager: Any, failed: str | None) -> dict[str, Any]:

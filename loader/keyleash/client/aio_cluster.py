@@ -17,6 +17,7 @@ from keyleash.client._redis_py import (
     acheckin_node,
     acheckout_node,
     aguard_nodes,
+    amove_slot,
     astarted,
     refresh_options,
 )
@@ -297,7 +298,7 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
             case Attempt(node, is_asking):
                 return await attempt(node, is_asking)
             case MoveSlot(error):
-                return await manager.move_slot(error)
+                return await amove_slot(manager, error)
             case Refresh(failed):
                 return await manager.initialize(**refresh_options(manager, failed))
             case Pause(seconds):

@@ -124,7 +124,7 @@ class RedisCluster(aio_cluster.RedisCluster):
     def __init__(self, *args: Any, coalesce: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
         self._coalesce = coalesce
-        self._coalescing: dict[Any, Coalescer] = {}
+        self._coalescing: dict[str, Coalescer] = {}
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
@@ -159,10 +159,10 @@ class RedisCluster(aio_cluster.RedisCluster):
 
     def _coalescer(self, node: Any) -> Coalescer:
         loop = asyncio.get_running_loop()
-        found = self._coalescing.get(node)
+        found = self._coalescing.get(node.name)
         if found is None or found.loop is not loop or found.pool is not node:
             connected = partial(self.connected, node, False)
-            found = self._coalescing[node] = Coalescer(
+            found = self._coalescing[node.name] = Coalescer(
                 self._kind.session, node, connected, False, loop
             )
         return found

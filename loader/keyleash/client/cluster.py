@@ -18,6 +18,7 @@ from keyleash.client._redis_py import (
     checkin_node,
     checkout_node,
     guard_nodes,
+    move_slot,
     refresh_options,
     started,
 )
@@ -298,7 +299,7 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             case Attempt(node, is_asking):
                 return attempt(node, is_asking)
             case MoveSlot(error):
-                return manager.move_slot(error)
+                return move_slot(manager, error)
             case Refresh(failed):
                 return manager.initialize(**refresh_options(manager, failed))
             case Pause(seconds):

@@ -128,14 +128,15 @@ class Spread:
         slots: dict[int, list[int]] = {}
         for place in places:
             slots.setdefault(self._slot_of(self._commands[place]), []).append(place)
-        packets: dict[Any, list[RoutedCall]] = {}
+        # Nodes of redis-py 7 cannot be keys of a dictionary.
+        packets: dict[str, tuple[Any, list[RoutedCall]]] = {}
         for slot, some in slots.items():
             node = self._cluster.node_of(slot)
             for chunk in chunks(self._commands, some):
                 call = RoutedCall(self._commands, slot, chunk)
-                packets.setdefault(node, []).append(call)
+                packets.setdefault(node.name, (node, []))[1].append(call)
         run: Any = self._run_packet
-        gathered(run(node, calls) for node, calls in packets.items())
+        gathered(run(node, calls) for node, calls in packets.values())
 
     def _run_packet(self, node: Any, calls: Sequence[RoutedCall]) -> None:
         """Make calls on one node; make what did not run there again, elsewhere or later."""
