@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 import keyleash
 from support.clusters import RealCluster
@@ -133,3 +135,40 @@ def test_voucher_of_before_a_change_credits_nothing(
     with pytest.raises(redis.ResponseError, match="LEASE_NEEDED"):
         agent.attempt(node, voucher, "SET", node.key("jobs:"), "v")
     assert read_shard(cluster, tag_of(node)).min_epoch == read_epoch(cluster)
+
+
+SEGMENTS = """
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["jobs:{{{id}}}"]}]
+    budget: {writes: {limit: 2/day, per: "{id}"}}
+"""
+
+
+def test_reset_clears_counters_per_segment_on_all_nodes(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """They are in the slots of the data, so each node has some."""
+    op.load(keyleash.Policy(SEGMENTS), allow_widening=True)
+    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    numbers = [
+        next(n for n in range(1000) if key_slot(str(n).encode()) in node.slots)
+        for node in cluster.primaries
+    ]
+
+    def passed() -> int:
+        count = 0
+        for node, number in zip(cluster.primaries, numbers, strict=True):
+            for _ in range(3):
+                with contextlib.suppress(redis.ResponseError):
+                    count += agent.call(node, "SET", f"jobs:{{{number}}}", "v") == b"OK"
+        return count
+
+    assert passed() == 6
+    assert passed() == 0
+    done = op.limits.reset("agent", reason="x")
+    assert done.counters == 3
+    assert [node.is_reached for node in done.nodes or ()] == [True] * 3
+    assert passed() == 6

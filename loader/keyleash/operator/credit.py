@@ -76,7 +76,7 @@ def collect_credit(store: Store, identity: str | None = None) -> CreditCollectio
     """
     Take unused units of budgets from all shards and return them to their budgets.
 
-    The units are taken first, and a replica has that before they are returned; so a failure in
+    The units are taken first, and all replicas have that before they are returned; so a failure in
     between loses units until the next collection, and none is used twice.
 
     Args:

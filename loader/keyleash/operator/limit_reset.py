@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,11 +15,11 @@ from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity
 from keyleash.policy import Identity, Limit
 from keyleash.policy.problems import did_you_mean, listing
-from keyleash.results import Change, Instant
+from keyleash.results import Change, Instant, NodeEffect
 from keyleash.store.scripts import RESET_LIMITS
 from keyleash.store.shards import expire_leases
 from keyleash.store.state import Layout
-from keyleash.store.states import find_counters, read_packed_layout
+from keyleash.store.states import delete_counters, find_counters, read_packed_layout
 from keyleash.store.store import Store, batches
 from keyleash.text import json_object
 
@@ -102,7 +102,7 @@ def _reset(store: Store, identity: str, limit: str | None, reason: str) -> Limit
     layout = read_packed_layout(store, identity) or b"[]"
     limits = _chosen(active_identity(store, identity), limit)
     names = [item.name for item in limits]
-    counters = list(find_counters(store, identity, limits))
+    counters = list(find_counters(store, identity, limits)) if store.nodes is None else []
     first, *pieces = list(batches(counters, PIECE)) or [()]
     known = Layout.from_json(layout)
     slots = _packed_slots(known, names)
@@ -117,9 +117,25 @@ def _reset(store: Store, identity: str, limit: str | None, reason: str) -> Limit
     # What shards have is of before: it was charged to counts that are cleared.
     leased = [place for place, slot in enumerate(known.slots) if slot.name in names]
     nodes = expire_leases(store, [identity], limits=leased)
+    deleted, reasons = delete_counters(store, identity, limits)
+    count = len(counters) + deleted
     return LimitReset(
-        int(effective_us), event.decode(), identity, tuple(names), len(counters), nodes=nodes
+        int(effective_us),
+        event.decode(),
+        identity,
+        tuple(names),
+        count,
+        nodes=None if nodes is None else _with_reasons(nodes, reasons),
     )
+
+
+def _with_reasons(
+    nodes: Sequence[NodeEffect], reasons: Mapping[str, str]
+) -> tuple[NodeEffect, ...]:
+    """Return the effects on leases, with those of nodes that may have counters left."""
+    effects = {name: NodeEffect(name, reason=reason) for name, reason in reasons.items()}
+    effects |= {item.node: item for item in nodes if item.reason or not reasons.get(item.node)}
+    return tuple(effects.values())
 
 
 def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:

@@ -47,7 +47,7 @@ PAUSE_S = 0.1
 PIECE = 100
 """Identities per script call."""
 REPLICATED_MS = 1000
-"""Time to wait for a replica."""
+"""Time to wait for replicas."""
 
 
 def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
@@ -226,7 +226,7 @@ def run_at_shards(
         store: The home of the cluster.
         script: The script, which may be run again if a slot is being moved.
         calls: The tag of a shard and the arguments of each call.
-        replicated: Whether a replica must have the change, if the node has replicas.
+        replicated: Whether all replicas must have the change.
     """
     nodes, found = store.nodes, dict[int, ShardReply]()
     assert nodes is not None  # noqa: S101 - one server has no shards
@@ -274,17 +274,18 @@ def _run_at(
         return [ClusterDownError("no node serves it")] * len(calls)
     client = store.nodes.quick_client(node)
     try:
-        has_replicas = replicated and bool(read_replicas(client))
+        replicas = len(read_replicas(client)) if replicated else 0
         with client.pipeline(transaction=False) as pipe:
             for tag, words in calls:
                 pipe.eval(script.text, *script.arguments(store.keys.at_shard(tag), *words))
-            if has_replicas:
-                pipe.execute_command("WAIT", 1, REPLICATED_MS)
+            if replicas:
+                pipe.execute_command("WAIT", replicas, REPLICATED_MS)
             replies = pipe.execute(raise_on_error=False)
     except RedisError as error:
         return [error] * len(calls)
-    if has_replicas and not replies.pop():
-        return [RedisError("no replica has the change")] * len(calls)
+    # Whichever becomes primary must have the change.
+    if replicas and replies.pop() < replicas:
+        return [RedisError("a replica lacks the change")] * len(calls)
     return list(replies)
 
 

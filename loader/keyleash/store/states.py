@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
+
+from redis.crc import key_slot
+from redis.exceptions import RedisError
 
 from keyleash.limits import Limit, SubjectKind
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.nodes import Node, each_at_once
+from keyleash.store.shards import at_slot
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from keyleash.store.store import Store, batches
+from keyleash.store.wire import reason_of
 
 SCANNED = 1000
 """Keys per call of SCAN."""
@@ -88,7 +95,13 @@ def read_activity(store: Store, names: Sequence[str]) -> list[StoredActivity]:
 
 
 def counter_key(keyspace: Keyspace, identity: str, limit: Limit, subject: bytes) -> str:
-    """Return the key of a subject's counter: by a token's id, or by the SHA-1 of a segment."""
+    """Return the key of a subject's counter: by a token's id, or by the SHA-1 of a segment.
+
+    On a cluster, a segment is the hash tag, so that the counter is in the slot of the data.
+    """
+    if keyspace.tag:
+        tag = subject.decode("utf-8", "surrogateescape")
+        return f"{_of_data(keyspace).limit_prefix(identity, limit.name)}{{{tag}}}"
     is_token = limit.subject.kind is SubjectKind.TOKEN
     digest = hashlib.sha1(subject, usedforsecurity=False).hexdigest()
     return keyspace.limit_prefix(identity, limit.name) + (subject.decode() if is_token else digest)
@@ -96,8 +109,55 @@ def counter_key(keyspace: Keyspace, identity: str, limit: Limit, subject: bytes)
 
 def read_counter(store: Store, identity: str, limit: Limit, subject: bytes) -> bytes | None:
     """Return the counter of one token (by its id) or one captured segment; None without one."""
-    found: bytes | None = store.client.get(counter_key(store.keys, identity, limit, subject))
-    return found
+    key = counter_key(store.keys, identity, limit, subject).encode("utf-8", "surrogateescape")
+
+    def read(at: Store) -> bytes | None:
+        found: bytes | None = at.client.get(key)
+        return found
+
+    return at_slot(store, key_slot(key), read)
+
+
+def _of_data(keyspace: Keyspace) -> Keyspace:
+    """Return the names of counters on a cluster, which have the hash tags of data."""
+    return replace(keyspace, tag="")
+
+
+def delete_counters(
+    store: Store, identity: str, limits: Sequence[Limit]
+) -> tuple[int, dict[str, str]]:
+    """Delete the counters of limits per captured segment on all nodes of a cluster.
+
+    Returns:
+        The number of deleted counters, and for each node the reason why it has counters left;
+        empty if it has none.
+    """
+    nodes = store.nodes
+    if nodes is None or all(item.subject.kind is SubjectKind.IDENTITY for item in limits):
+        return 0, {}
+    names = store.at(_of_data(store.keys))
+
+    def delete_at(node: Node) -> tuple[int, str]:
+        here, count, reason = names.on(nodes.quick_client(node)), 0, ""
+        try:
+            for piece in batches(find_counters(here, identity, limits)):
+                with here.client.pipeline(transaction=False) as pipe:
+                    for key in piece:
+                        pipe.unlink(key)
+                    replies = pipe.execute(raise_on_error=False)
+                for reply in replies:
+                    if isinstance(reply, RedisError):
+                        reason = reason_of(reply)
+                    else:
+                        count += reply
+        except RedisError as error:
+            reason = reason_of(error)
+        return count, reason
+
+    primaries = [node for node in nodes.all if node.slots]
+    results = each_at_once(delete_at, primaries)
+    reasons = {str(node): reason for node, (_, reason) in zip(primaries, results, strict=True)}
+    return sum(count for count, _ in results), reasons
 
 
 def find_counters(store: Store, identity: str, limits: Sequence[Limit]) -> Iterator[bytes]:
