@@ -8,9 +8,9 @@
 --- ARGV[3]  layout    number  of the leased limits
 --- ARGV[4]  limits    packed  the places of budgets among these
 ---
---- Replies  seq of the last grant that can have reached the shard, then for each budget the end of
----          its window and the units of it that were used | an empty array if there is no state, or
----          one of other limits
+--- Replies  seq of the grant that the shard waited for, then for each budget the end of its window
+---          and the units that were taken | an empty array if there is no state, or one of other
+---          limits
 ---
 --- The shard waits for a later grant from now on, so one that is on its way credits nothing.
 local key, known_layout, limits = ARGV[1] .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -30,10 +30,11 @@ for at = 1, #limits, 4 do
   local window_us, have = unpack_struct('<dd', state, window_at + 1)
   if not (have >= 0 and have < 2 ^ 53 and window_us >= 0 and window_us < 2 ^ 53) then return {} end
   if credit > 0 and credit <= have then
-    have = have - credit
     call('SETRANGE', key, credit_at, pack('<d', 0))
-    call('SETRANGE', key, window_at + 8, pack('<d', have))
+    call('SETRANGE', key, window_at + 8, pack('<d', have - credit))
+  else
+    credit = 0
   end
-  reply[#reply + 1], reply[#reply + 2] = string.format('%.0f', window_us), string.format('%.0f', have)
+  reply[#reply + 1], reply[#reply + 2] = string.format('%.0f', window_us), string.format('%.0f', credit)
 end
 return reply

@@ -18,8 +18,8 @@
 --- Replies  for each budget the units that were given back | 0 the layout has changed: nothing was
 ---          changed | nil the prefixes have changed: nothing was changed
 ---
---- A shard that was granted units since, or has other limits, keeps what it has. To repeat a reply
---- changes nothing: the entry of the shard says then what the reply says.
+--- The entry of the shard notes the reply by its seq, so that it counts once, and not if the shard
+--- was granted units since.
 local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
 local prefix, public_prefix, state_prefix, leases_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local call, argv, pack, unpack_struct = redis.call, ARGV, struct.pack, struct.unpack
@@ -32,18 +32,18 @@ for n = 1, budgets do returned[n] = 0 end
 for i = 9, #argv, 2 + 2 * budgets do
   local tag, seq = argv[i], tonumber(argv[i + 1])
   local entry = call('HGET', leases, tag)
-  if entry and #entry >= 24 and unpack_struct('<d', entry) <= seq then
+  if entry and #entry >= 24 and unpack_struct('<d', entry) < seq then
     for n = 1, budgets do
       local place, offset = unpack_struct('<II', argv[8], 8 * n - 7)
-      local window_us, used_there = tonumber(argv[i + 2 * n]), tonumber(argv[i + 2 * n + 1])
+      local window_us, credit = tonumber(argv[i + 2 * n]), tonumber(argv[i + 2 * n + 1])
       local at = 24 + 32 * place
       local ends_us, used = unpack_struct('<dd', call('GETRANGE', state, offset, offset + 15))
       if #entry >= at + 32 and window_us == ends_us and unpack_struct('<d', entry, at + 9) == ends_us then
-        -- Below 0 this home forgot grants.
-        local unused = unpack_struct('<d', entry, at + 17) - used_there
-        unused = math.min(unused, used)
+        -- No more than this home knows of: it may have forgotten grants.
+        local have = unpack_struct('<d', entry, at + 17)
+        local unused = math.max(0, math.min(credit, have, used))
         call('SETRANGE', state, offset + 8, pack('<d', used - unused))
-        entry = string.sub(entry, 1, at) .. pack('<ddd', 0, window_us, used_there) .. string.sub(entry, at + 25)
+        entry = string.sub(entry, 1, at) .. pack('<ddd', 0, window_us, have - unused) .. string.sub(entry, at + 25)
         returned[n], total = returned[n] + unused, total + unused
       end
     end

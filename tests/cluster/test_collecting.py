@@ -89,10 +89,10 @@ def test_budget_is_exact_after_a_collection(op: keyleash.Operator, agent: Cluste
     assert rest["BUDGET_EXHAUSTED"] == 3 * 80 - rest["OK"] > 0
 
 
-def test_stranded_grant_is_returned_and_its_voucher_is_void(
+def test_voucher_of_before_a_collection_is_void(
     cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
 ) -> None:
-    """The client that died with it might come back."""
+    """The client that died with it might come back; its units stay charged."""
     node = cluster.primaries[0]
     words = ("SET", node.key("jobs:"), "v")
     for _ in range(10):
@@ -101,13 +101,23 @@ def test_stranded_grant_is_returned_and_its_voucher_is_void(
         except redis.ResponseError as error:
             voucher = agent.fetch(str(error).rpartition("request=")[2])
             break
-    spent = used(op)["budget.writes"]
     op.limits.collect()
-    assert (used(op)["budget.writes"] or 0) < (spent or 0)
 
     with pytest.raises(redis.ResponseError, match="LEASE_NEEDED"):
         agent.attempt(node, voucher, *words)
     assert read_shard(cluster, tag_of(node)).limits[-1].credit == 0
+
+
+def test_units_used_before_a_state_was_lost_are_not_returned(
+    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """The shard that begins again does not know of them."""
+    node = cluster.primaries[0]
+    write(agent, rounds=10)
+    node.admin.delete(Keyspace().at_shard(tag_of(node)).state("agent"))
+    write(agent, rounds=3)
+    op.limits.collect()
+    assert (used(op)["budget.writes"] or 0) >= 3 * 14
 
 
 def test_units_of_a_lost_state_stay_charged(

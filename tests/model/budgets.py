@@ -43,6 +43,10 @@ class Broken(Enum):
     """The home charges again for a seq that it granted: safe, but units are lost."""
     REFUND = auto()
     """Requests give back the units that are left, and vouchers confirm it."""
+    RETURN_SEQ = auto()
+    """Units return also if the shard was granted others since they were collected."""
+    BEHIND = auto()
+    """Units return before the replicas of the shard know that they were collected."""
 
 
 class Shard(NamedTuple):
@@ -100,11 +104,21 @@ class Granted(NamedTuple):
     returned: int = 0
 
 
+class Collected(NamedTuple):
+    """The reply of a shard to an operator who collects its units."""
+
+    shard: int
+    seq: int
+    window: int
+    credit: int
+
+
 class World(NamedTuple):
     """The state of everything.
 
     Attributes:
         askings: The number of askings so far.
+        collected: The collections so far, each of which may reach the home at any time.
         pasts: For each shard, the states that it may fall back to.
         falls: The number of falls of shards and losses so far.
         forgotten: The units that the home granted in this window and forgot.
@@ -121,6 +135,7 @@ class World(NamedTuple):
     falls: int = 0
     home_falls: int = 0
     forgotten: int = 0
+    collected: frozenset[Collected] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +148,7 @@ class Budgets:
         window: The ticks of a window.
         falls: The most falls of shards back to earlier states, and losses of states.
         losses: Whether a shard may lose its state.
+        collects: The most collections of units.
         lossless: Whether it is checked that no unit is lost: without falls and within a window.
     """
 
@@ -145,6 +161,7 @@ class Budgets:
     falls: int = 0
     home_falls: int = 0
     losses: bool = False
+    collects: int = 0
     lossless: bool = False
     broken: Broken | None = None
 
@@ -181,6 +198,10 @@ class Budgets:
             after = self._take(world.shards[voucher.shard], voucher, world.now)
             if after:
                 yield Step("take", voucher), self._put(world, voucher.shard, after)
+        for reply in world.collected:
+            home = self._return(world.home, reply)
+            if home != world.home:
+                yield Step("return", reply), world._replace(home=home)
         if world.now + 1 < self.ticks:
             yield Step("tick"), self._tick(world)
         if world.home_falls < self.home_falls:
@@ -203,6 +224,8 @@ class Budgets:
                 request = Asked(place, shard.seq, number, want, shard.window, shard.have, returned)
                 requests = world.requests | {request}
                 yield Step("ask", request), following._replace(requests=requests)
+        if len(world.collected) < self.collects:
+            yield self._collect(world, place)
         if world.falls < self.falls:
             falls = world.falls + 1
             for past in world.pasts[place]:
@@ -212,6 +235,32 @@ class Budgets:
                 seq = 0 if self.broken is Broken.NEW_SEQ else falls * NEW_LIFE
                 following = self._put(world, place, Shard(seq, used=shard.used))
                 yield Step("lose", place), following._replace(falls=falls)
+
+    def _collect(self, world: World, place: int) -> tuple[Step, World]:
+        shard = world.shards[place]
+        reply = Collected(place, shard.seq, shard.window, shard.credit)
+        after = shard._replace(seq=shard.seq + 1, asked=0, credit=0, have=shard.have - shard.credit)
+        following = self._put(world, place, after)
+        if self.broken is not Broken.BEHIND:
+            # All replicas have the change: whichever becomes primary has no units.
+            none: frozenset[Shard] = frozenset()
+            pasts = (*world.pasts[:place], none, *world.pasts[place + 1 :])
+            following = following._replace(pasts=pasts)
+        collected = world.collected | {reply}
+        return Step("collect", reply), following._replace(collected=collected)
+
+    def _return(self, home: Home, reply: Collected) -> Home:
+        entry = home.entries[reply.shard]
+        if entry.seq >= reply.seq and self.broken is not Broken.RETURN_SEQ:
+            return home
+        returned = 0
+        if reply.window == home.window == entry.window:
+            returned = min(reply.credit, entry.have, home.charged)
+        entries = list(home.entries)
+        entries[reply.shard] = entry._replace(
+            seq=max(entry.seq, reply.seq), amount=0, have=entry.have - returned
+        )
+        return Home(home.window, home.charged - returned, tuple(entries))
 
     def _put(self, world: World, place: int, shard: Shard) -> World:
         shards, pasts = list(world.shards), list(world.pasts)

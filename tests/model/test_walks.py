@@ -18,6 +18,8 @@ WEIGHTS = {
     "grant": 4,
     "take": 6,
     "tick": 1.2,
+    "collect": 0.3,
+    "return": 1,
     "fall back": 0.15,
     "lose": 0.1,
     "home falls back": 0.15,
@@ -38,6 +40,7 @@ def some_budgets(rng: random.Random) -> Model[Any]:
         falls=rng.choice([0, 1, 3]),
         home_falls=rng.choice([0, 0, 1]),
         losses=rng.random() < 0.3,
+        collects=rng.choice([0, 4]),
     )
 
 

@@ -19,6 +19,8 @@ SMALL: dict[str, Model[Any]] = {
     "shard-falls-back-twice": Budgets(wants=(2,), shards=1, askings=4, falls=2),
     "state-is-lost": Budgets(wants=(2,), askings=3, falls=1, losses=True),
     "home-falls-back": Budgets(wants=(2,), askings=3, home_falls=1),
+    "units-are-collected": Budgets(wants=(2,), askings=3, collects=1),
+    "collected-and-falls-back": Budgets(wants=(2,), shards=1, askings=3, falls=1, collects=2),
     "rate": Rates(shards=1, ticks=4, askings=2),
     "burst": Rates(has_burst=True, ticks=4, askings=2),
     "authority": Authority(shards=2, ticks=2, life=1, events=3),
@@ -37,6 +39,13 @@ LARGE: dict[str, Model[Any]] = {
     "state-is-lost": Budgets(wants=(2,), askings=4, falls=1, losses=True),
     "home-falls-back": Budgets(wants=(2,), askings=4, home_falls=1),
     "both-fall-back": Budgets(wants=(2,), askings=3, falls=1, home_falls=1),
+    "units-are-collected": Budgets(limit=3, wants=(1, 2), askings=4, collects=2),
+    "collected-between-windows": Budgets(
+        wants=(2,), shards=1, askings=3, collects=1, ticks=3, window=1
+    ),
+    "collected-and-both-fall-back": Budgets(
+        wants=(2,), askings=3, falls=1, home_falls=1, collects=1
+    ),
     "rate": Rates(),
     "rate-falls-back": Rates(life=2, wants=(1, 2), askings=2, falls=1),
     "burst": Rates(has_burst=True, life=2, ticks=5, shards=1, wants=(1, 2)),
@@ -52,6 +61,8 @@ BROKEN: list[Model[Any]] = [
     Budgets(broken=budgets.Broken.LIFE, wants=(2,), shards=1, ticks=2, window=1),
     Budgets(broken=budgets.Broken.REPEAT, lossless=True),
     Budgets(broken=budgets.Broken.REFUND, wants=(1, 2), askings=3),
+    Budgets(broken=budgets.Broken.RETURN_SEQ, wants=(2,), collects=1),
+    Budgets(broken=budgets.Broken.BEHIND, wants=(2,), falls=1, collects=1),
     Rates(broken=rates.Broken.SEQ, limit=1, shards=1),
     Rates(broken=rates.Broken.LIFE, limit=1, life=2, ticks=5, shards=1, askings=2),
     Rates(broken=rates.Broken.REPEATED_LIFE, limit=1, life=2, ticks=5, shards=1),

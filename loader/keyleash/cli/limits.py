@@ -87,9 +87,9 @@ def budget() -> None:
 def collect(settings: Settings, identity: str | None) -> int:
     """Return unused units of budgets from all nodes of a cluster.
 
-    Each node holds up to 2 % of a budget for its next calls, shown as `unspent` by `keyleash
-    status`, until the budget's window ends. Units that were granted but never received, shown as
-    `stranded`, are returned as well. Without IDENTITY, those of all identities are returned.
+    All nodes together hold up to 2 % of a budget for their next calls, shown as `unspent` by
+    `keyleash status`, until the budget's window ends. Without IDENTITY, those of all identities are
+    returned.
     """
     with settings.changing("look at `keyleash status`"):
         done = settings.operator.limits.collect(identity)

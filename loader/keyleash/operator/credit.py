@@ -32,7 +32,7 @@ class ReturnedCredit(Result):
     Attributes:
         identity: The identity.
         limit: The name of the budget.
-        units: The units; below 0 if the home did not know of grants, after a failover.
+        units: The units.
     """
 
     identity: str
@@ -77,7 +77,7 @@ def collect_credit(store: Store, identity: str | None = None) -> CreditCollectio
     Take unused units of budgets from all shards and return them to their budgets.
 
     The units are taken first, and all replicas have that before they are returned; so a failure in
-    between loses units until the next collection, and none is used twice.
+    between loses units until the window ends, and none is used twice.
 
     Args:
         identity: A name in the active policy; all of them if None.

@@ -27,7 +27,8 @@ class LeasedLimit(Result):
         granted: The units that the home granted: of a budget in the open window, of a rate at last.
         unspent: Those that the shard may still use; None if it was not read.
         stranded: Those of a budget that never reached the shard, or were lost with its state, some
-            of which may have been used; `budget collect` returns them. None if it was not read.
+            of which may have been used; they stay charged until the window ends. None if it was not
+            read.
     """
 
     name: str
