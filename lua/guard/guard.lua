@@ -19,6 +19,9 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 --% if cluster
 --% include "lease/shard_locals.lua"
+--% if vault
+--% include "reply/vault_names.lua"
+--% endif
 --% endif
 local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
 local stop = #argv

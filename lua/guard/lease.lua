@@ -23,9 +23,10 @@ local code, detail, value, amount, reason, at_us, token_id, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
   -- An error while the slot of the home moves key by key, so that nothing is granted twice.
-  if call('EXISTS', {{ names.state }}, {{ leases_key }}) ~= 2 then code = 'NOT_ACTIVE' break end
+  local found = call('EXISTS', {{ names.state }}, {{ leases_key }})
 --% include "authenticate.lua"
   if code then break end
+  if found ~= 2 then code = 'NOT_ACTIVE' break end
   if request == '' then
 --% include "reply/describe_token.lua"
   end

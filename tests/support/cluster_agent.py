@@ -61,7 +61,10 @@ class ClusterAgent:
 
     def call(self, *words: Any) -> Any:
         """Run one command, at the node that serves its first key."""
-        record = self.record()
+        return self.call_by(self.record(), *words)
+
+    def call_by(self, record: GuardRecord, *words: Any) -> Any:
+        """Run one command by the guard of a record, which may be an old one."""
         call = guard_call(self._table, record.digest, self._token, "c", words)
         return self._routed(record, call, words)
 

@@ -37,37 +37,50 @@ class Sharded:
     """The guard of one identity `agent`, its home and its shards, and one token.
 
     Attributes:
+        home: The names of keys at the home.
         homes: The number of calls of the home.
         sent: All requests and vouchers so far.
     """
 
-    def __init__(self, client: redis.Redis, *, between: bool = True, **body: Any) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        between: bool = True,
+        keyspace: Keyspace | None = None,
+        **body: Any,
+    ) -> None:
         self.client = client
+        self.home = (keyspace or Keyspace()).at_home()
         self.table = load_table()
         self.key = identity_key(MASTER_KEY, "agent")
         self.token = f"kl_agent_{'0' * 32}"
         self.homes = 0
         self.sent: list[str] = []
         self.activate(between=between, **body)
-        client.hset(HOME.leases("agent"), EPOCH_FIELD, 1)
+        client.hset(self.home.leases("agent"), EPOCH_FIELD, 1)
         self.put_token(self.token)
 
     def activate(self, *, between: bool = True, **body: Any) -> None:
         """Make a policy active at the home, without a word to the shards."""
-        parsed = parse_policy(policy(agent=body), file="agents.json", commands=self.table)
+        self.activate_document(policy(agent=body), between=between)
+
+    def activate_document(self, document: str, *, between: bool = True) -> None:
+        """The same for a whole policy, whose only identity is `agent`."""
+        parsed = parse_policy(document, file="agents.json", commands=self.table)
         shards = Shards(MASTER_KEY, between=between)
-        (self.guard,) = compile_policy(parsed, self.table, keyspace=HOME, shards=shards)
+        (self.guard,) = compile_policy(parsed, self.table, keyspace=self.home, shards=shards)
         for script in self.guard.scripts.values():
             self.client.script_load(script)
         numbers = self.guard.layout.header_bytes // DOUBLE
         state = struct.pack(f"<{numbers}d", self.guard.stamp, *[0.0] * (numbers - 1))
-        self.client.set(HOME.state("agent"), state)
+        self.client.set(self.home.state("agent"), state)
 
     def put_token(self, token: str) -> None:
         """Write the record of a token that expires in an hour."""
         now_ms = int(self.client.time()[0]) * 1000
         record = TokenRecord(token[-12:], (now_ms + HOUR_MS) * 1000, now_ms * 1000)
-        name = HOME.token("agent", token_digest(token))
+        name = self.home.token("agent", token_digest(token))
         self.client.set(name, record.pack(), pxat=now_ms + HOUR_MS + KEEP_AFTER_EXPIRY_MS)
 
     def single(self, tag: str, voucher: str, *words: str) -> Any:
@@ -91,7 +104,7 @@ class Sharded:
     def grant(self, request: str, command: str = "SET", key: str = "") -> str:
         """Call the home, and return its voucher."""
         self.homes += 1
-        name = HOME.guard("agent")
+        name = self.home.guard("agent")
         words = (self.token, "c", request, command, key)
         voucher = self.client.evalsha(self.guard.lease_digest, 1, name, *words)
         self.sent += [request, voucher.decode()]
@@ -130,13 +143,13 @@ class Sharded:
 
     def shard(self, tag: str) -> ShardState:
         """Return the state of a shard."""
-        state = self.client.get(Keyspace().at_shard(tag).state("agent"))
+        state = self.client.get(self.home.at_shard(tag).state("agent"))
         assert isinstance(state, bytes)
         return unpack_shard(state)
 
     def entry(self, tag: str) -> LeaseEntry:
         """Return what the home knows of a shard."""
-        entry = self.client.hget(HOME.leases("agent"), tag)
+        entry = self.client.hget(self.home.leases("agent"), tag)
         assert isinstance(entry, bytes)
         return unpack_entry(entry)
 
@@ -147,6 +160,6 @@ class Sharded:
 
     def used(self) -> int:
         """Return what the home has charged to the only limit, a budget."""
-        state = self.client.get(HOME.state("agent"))
+        state = self.client.get(self.home.state("agent"))
         assert isinstance(state, bytes)
         return int(struct.unpack_from("<d", state, 4 * DOUBLE)[0])

@@ -11,10 +11,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from redis.exceptions import RedisError
 
-from keyleash.errors import ClusterError, KeyleashError
+from keyleash.errors import KeyleashError
 from keyleash.store.clients import recipe_of, synchronous
 from keyleash.store.connect import server_name
 from keyleash.store.failures import cluster_failure, server_failure
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.nodes import ClusterNodes
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
@@ -89,7 +90,10 @@ class Runner:
         with self._explained():
             self.check()
             if self._nodes is not None:
-                raise ClusterError
+                self._nodes.read()
+                keys = Keyspace().at_home()
+                store = Store(self._nodes.home(), keys, self.actor, self._nodes)
+                return function(store, *args, **kwargs)
             return function(Store(self.client, actor=self.actor), *args, **kwargs)
 
     def iterate(

@@ -179,7 +179,7 @@ def release(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
 def vault() -> None:
     """Put agents' keys under a random prefix that only guards know.
 
-    See docs/how-to/seal.md. Not for Redis Cluster.
+    See docs/how-to/seal.md.
     """
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields
+from functools import partial
 from typing import NamedTuple
 
 from keyleash.commands.facts import MAY_REPLICATE
 from keyleash.compiler.ir import Check, Guard, Requirement
 from keyleash.compiler.leases import lease_values, shard_values
 from keyleash.compiler.passes.place_on_shards import place_on_shards
-from keyleash.compiler.quoting import Text
+from keyleash.compiler.quoting import Text, lua_literal
 from keyleash.compiler.render import render
 from keyleash.compiler.sizes import sizes_of
 from keyleash.doubles import DOUBLE
@@ -144,6 +145,7 @@ def _unstamped(
         cluster=cluster,
         vault=vault,
         vault_bytes=len(vault),
+        **(_SLOT_NAMES if cluster else _vault_names(vault)),
         sealed=bool(vault),
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=numbers,
@@ -159,6 +161,26 @@ def _unstamped(
         one_check=len(guard.checks) == 1,
         checks_differ=any(rule.rest != rule.check for rule in guard.rules),
     )
+
+
+def _vault_names(vault: str) -> dict[str, object]:
+    """Return the functions of templates that name keys in the vault of one server, and back."""
+    prefix = lua_literal(vault)
+    return {
+        "physical": lambda name: Text(f"{prefix} .. {name}"),
+        "logical": lambda name: Text(f"string.sub({name}, {len(vault) + 1})"),
+        "without_vault": lambda text: Text(f"string.gsub({text}, {prefix}, '')"),
+    }
+
+
+def _called(function: str, argument: str) -> Text:
+    return Text(f"{function}({argument})")
+
+
+_SLOT_NAMES = {
+    function: partial(_called, function) for function in ("physical", "logical", "without_vault")
+}
+"""The same where names keep their slot: calls of the functions of `vault_names.lua`."""
 
 
 def _charging(guard: Guard, *, batch: bool) -> tuple[Text, ...]:

@@ -10,6 +10,7 @@ from keyleash.errors import OperationError
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import AnySuffix, Capture, Pattern
 from keyleash.policy.patterns import beginning
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.users import read_user_fields
@@ -158,9 +159,17 @@ def _escaped(text: str, pattern: Pattern) -> str:
     return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in text)
 
 
-def key_rules(
-    read: Iterable[Pattern], write: Iterable[Pattern], vault: str = ""
-) -> tuple[str, ...]:
+def _globs(pattern: Pattern, keys: Keyspace) -> tuple[str, ...]:
+    """Return the ACL globs of a pattern of keys: on a sealed cluster, of both forms of names."""
+    if not (keys.vault and keys.tag):
+        return (acl_glob(pattern, keys.vault),)
+    glob = acl_glob(pattern)
+    if glob.endswith("*") and not glob.endswith("\\*"):
+        return (f"{keys.vault}[:{{]{glob}",)
+    return f"{keys.vault}:{glob}", f"{keys.vault}{{{glob}}}"
+
+
+def key_rules(read: Iterable[Pattern], write: Iterable[Pattern], keys: Keyspace) -> tuple[str, ...]:
     """
     Return the rules that allow reading and writing keys of some patterns.
 
@@ -170,10 +179,12 @@ def key_rules(
     reading, writing = tuple(read), tuple(write)
     letters: dict[str, set[str]] = {}
     for pattern in dict.fromkeys((*reading, *writing)):
-        given = letters.setdefault(acl_glob(pattern, vault), set())
+        given: set[str] = set()
         for letter, patterns in (("R", reading), ("W", writing)):
             if any(covers(wide, pattern) for wide in patterns):
                 given.add(letter)
+        for glob in _globs(pattern, keys):
+            letters.setdefault(glob, set()).update(given)
     # Servers reject rules beside a `*` that already gives the same.
     everywhere = letters.get("*", set())
     return tuple(

@@ -126,7 +126,7 @@ HELPERS = frozenset(
 
 
 def data_selectors(
-    guard: Guard, left_out: Collection[str], helpers: Collection[str], vault: str = ""
+    guard: Guard, left_out: Collection[str], helpers: Collection[str]
 ) -> tuple[Selector, ...]:
     """
     Return the selectors of an identity's data.
@@ -135,7 +135,6 @@ def data_selectors(
         guard: Its guard.
         left_out: Commands to leave out, in upper case.
         helpers: The `HELPERS` that the server has.
-        vault: The prefix of key names on the server.
 
     Raises:
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.
@@ -154,7 +153,7 @@ def data_selectors(
     return tuple(
         Selector(
             tuple(sorted(name.lower().replace(" ", "|") for name in names)),
-            key_rules(reach.read or (), reach.write or (), vault),
+            key_rules(reach.read or (), reach.write or (), guard.keyspace),
             channel_rules(reach.channels or ()),
         )
         for reach, names in groups

@@ -81,6 +81,9 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         yield Selector(
             LEASES, (f"~{_literal(home.leases(name))}", f"%R~{_literal(home.state(name))}")
         )
+        if home.vault:
+            # Names that never exist; see `await` in vault_names.lua.
+            yield Selector(("exists",), (f"%R~{home.vault}!*",))
     subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
     if subjects:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))
@@ -258,7 +261,7 @@ def fence_of(
         Selector(calls, (EVERY_KEY,)),
         authentication,
         log,
-        *data_selectors(plan, facts.left_out, facts.helpers, plan.keyspace.vault),
+        *data_selectors(plan, facts.left_out, facts.helpers),
         *control,
     )
     rules = Rules(root_of(guard.identity, facts.database, plan), selectors)

@@ -11,6 +11,7 @@ the tag of one of its slots (`store.placement`). Streams of audit events are
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 
 PUBLIC_PREFIX = "keyleash:"
@@ -24,6 +25,7 @@ OPERATORS = "@operators"
 
 
 _IN_VAULTS = frozenset("0123456789abcdef:")
+_HASH_TAG = re.compile(rb"[^{]*\{[^}]+\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,33 @@ class Keyspace:
             raise ValueError("a vault's prefix has hexadecimal digits and `:` only")
 
     def physical(self, key: bytes) -> bytes:
-        """Return the server's name of *key* as agents and policies call it."""
-        return self.vault.encode() + key
+        """Return the server's name of *key* as agents and policies call it.
+
+        In the vault of a cluster a name keeps the slot of its key: behind the prefix is a `:` and
+        the key, if that has a hash tag, or else the whole key in braces. Other keys than
+        `has_place` allows have a name that no guard uses.
+        """
+        vault = self.vault.encode()
+        if not (vault and self.tag):
+            return vault + key
+        return vault + (b":" + key if _HASH_TAG.match(key) else b"{" + key + b"}")
+
+    def logical(self, name: bytes) -> bytes | None:
+        """Return the key that has a name on the server; None if it is outside the vault."""
+        vault = self.vault.encode()
+        if not name.startswith(vault):
+            return None
+        key = name.removeprefix(vault)
+        if not (vault and self.tag):
+            return key
+        found = key[1:] if key.startswith(b":") else key[1:-1]
+        return found if self.has_place(found) and self.physical(found) == name else None
+
+    def has_place(self, key: bytes) -> bool:
+        """Return whether agents may use a key: names in a cluster's vault have their slot."""
+        if not (self.vault and self.tag):
+            return True
+        return bool(_HASH_TAG.match(key)) or (key != b"" and b"}" not in key)
 
     def at_home(self) -> Keyspace:
         """Return the names of a cluster's home."""
@@ -170,7 +197,11 @@ class Keyspace:
     @property
     def operators_seq(self) -> str:
         """String: the number of the newest event in the audit stream of `OPERATORS`."""
-        return f"{self.root}seq:{OPERATORS}"
+        return self.seq(OPERATORS)
+
+    def seq(self, owner: str) -> str:
+        """String: the number of the newest event in an audit stream without a state."""
+        return f"{self.root}seq:{owner}"
 
     @property
     def undo_prefix(self) -> str:
@@ -204,6 +235,10 @@ class Keyspace:
     def none(self) -> str:
         """The name of a shard's key that never exists; guards ask for it beside one that may."""
         return f"{self.root}none"
+
+    def moved(self, identity: str) -> str:
+        """String at a shard: the prefix to which its keys of an identity were moved."""
+        return f"{self.root}moved:{identity}"
 
     @property
     def mac_key(self) -> str:

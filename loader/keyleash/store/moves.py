@@ -6,7 +6,7 @@ name and is reported. An interrupted walk can therefore be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from redis.exceptions import ResponseError, WatchError
@@ -17,7 +17,7 @@ from keyleash.store.keyspace import script_digest
 from keyleash.store.prefixes import PrefixChange, change_fields
 from keyleash.store.scripts import END_SWITCH, SWITCH_PREFIXES, switch_arguments
 from keyleash.store.server import count_keys
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 
 PIECE = 500
 """Keys per SCAN and renames per round trip: about a millisecond of the server's time."""
@@ -134,6 +134,28 @@ def switch_prefixes(
     store.load(SWITCH_PREFIXES)
     arguments = switch_arguments(change.old, change.new, generation, load, *words)
     store.client.evalsha(script_digest(SWITCH_PREFIXES.text), *arguments)
+
+
+def with_leases(store: Store, identities: Sequence[str]) -> list[str]:
+    """Return the identities whose leases are at the home of a cluster under these names."""
+    found: list[str] = []
+    for piece in batches(identities):
+        with store.client.pipeline(transaction=False) as pipe:
+            for name in piece:
+                pipe.exists(store.keys.leases(name))
+            found += [
+                name for name, is_there in zip(piece, pipe.execute(), strict=True) if is_there
+            ]
+    return found
+
+
+def rename_leases(store: Store, change: PrefixChange, identities: Sequence[str]) -> None:
+    """Rename the hashes of leases of identities at the home of a cluster."""
+    for piece in batches(identities):
+        with store.client.pipeline(transaction=False) as pipe:
+            for name in piece:
+                pipe.rename(change.old.leases(name), change.new.leases(name))
+            pipe.execute()
 
 
 def end_change(store: Store, change: PrefixChange) -> None:

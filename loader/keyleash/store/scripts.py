@@ -139,6 +139,11 @@ FREEZE = OperatorScript(
     "freeze", _RECORDS, (*_STATES, "suspension"), constants=(MOST, MAX_REASON_BYTES)
 )
 ISSUE_TOKENS = OperatorScript("issue_tokens", ("sealed", "control"), _TOKENS, _TOKEN_TIMES)
+MOVE_SHARD = OperatorScript(
+    "move_shard",
+    (),
+    ("state_root", "moved", "audit", "denied", "repeats", "refused", "suspension", "seq"),
+)
 NEXT_EPOCH = OperatorScript("next_epoch", ("layouts",), ("leases",), (EPOCH_FIELD, MAX_SHARDS))
 READ_VALUE = OperatorScript(
     "read_value", (), ("undo_prefix",), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)

@@ -6,7 +6,7 @@ import secrets
 import struct
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.errors import OperationError
 from keyleash.results import NodeEffect
-from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.leases import (
     DEFAULT_LEASE_US,
     MASTER_KEY_BYTES,
@@ -31,7 +31,13 @@ from keyleash.store.leases import (
 )
 from keyleash.store.nodes import ClusterNodes, Node, each_at_once
 from keyleash.store.placement import is_shard_tag
-from keyleash.store.scripts import EXPIRE_LEASES, NEXT_EPOCH, OperatorScript
+from keyleash.store.scripts import (
+    EXPIRE_LEASES,
+    MOVE_SHARD,
+    NEXT_EPOCH,
+    REMOVED_KEEP_MS,
+    OperatorScript,
+)
 from keyleash.store.server import read_replicas
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import is_of_a_cluster, reading_record, reading_reply, reason_of
@@ -183,6 +189,25 @@ def expire_leases(
         NodeEffect(node, latest_us if reason else None, reason)
         for node, reason in sorted(reasons.items())
     )
+
+
+def move_shards(store: Store, new: Keyspace, shards: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Give the keys of identities at their shards other prefixes; see `move_shard.lua`.
+
+    Args:
+        store: The home, with the names before.
+        new: The names after.
+        shards: The tag of each shard, and the identities that have a lease there.
+
+    Returns:
+        The nodes that were not reached, and why.
+    """
+    calls = []
+    for tag, names in shards.items():
+        roots = MOVE_SHARD.arguments(new.at_shard(tag))[1:]
+        calls += [(tag, (*roots, REMOVED_KEEP_MS, *piece)) for piece in batches(names, PIECE)]
+    replies = run_at_shards(store, MOVE_SHARD, calls)
+    return {found.node: found.reason for found in replies if found.reason}
 
 
 def _next_epochs(store: Store, identities: Collection[str]) -> tuple[int, _Epochs]:

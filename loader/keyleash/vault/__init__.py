@@ -1,7 +1,4 @@
-"""The vault: data and control keys under random prefixes that agents do not know.
-
-Not for Redis Cluster: a guard reaches keys that its caller did not declare.
-"""
+"""The vault: data and control keys under random prefixes that agents do not know."""
 
 from keyleash.vault.change import (
     ChangeResult,

@@ -9,14 +9,16 @@ A change of prefixes has five phases:
     end       one script: resume all identities that were not suspended before
 
 No agent sees keys in two places: before the switch all have the old prefix, and agents are
-suspended until all have the new one. An interrupted change continues when it is requested again.
+suspended until all have the new one. On a cluster the prefixes are those of all nodes; leases end
+between switch and move. An interrupted change continues when it is requested again.
 """
 
 from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,9 +33,9 @@ from keyleash.policy import Pattern
 from keyleash.results import Progress, Result
 from keyleash.store.fences import mark_forgeable, read_records
 from keyleash.store.functions import load_functions, retire_functions
-from keyleash.store.guards import load_scripts, record_sources
-from keyleash.store.identities import require_active
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.guards import load_on_nodes, load_scripts, record_sources
+from keyleash.store.identities import known_identities, require_active
+from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.moves import (
     NewName,
     begin_change,
@@ -41,10 +43,15 @@ from keyleash.store.moves import (
     end_change,
     find_conflicts,
     move_keys,
+    rename_leases,
     switch_prefixes,
+    with_leases,
 )
+from keyleash.store.nodes import ClusterNodes
+from keyleash.store.placement import is_shard_tag
 from keyleash.store.prefixes import ChangeKind, PrefixChange, read_seal
 from keyleash.store.server_check import Client, operator_client
+from keyleash.store.shards import expire_leases, move_shards, read_mac_key, read_tags
 from keyleash.store.staging import LoadStage
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
@@ -101,6 +108,7 @@ def change_prefixes(
         OperationError (no-policy): No policy is active.
         OperationError (activation-conflict): A policy was loaded at the same time; nothing was
             changed.
+        OperationError (node-unreachable): A node of a cluster does not answer. It is named.
         VaultConflictError: Two keys have the same new name. `UNSEAL` changed nothing; otherwise
             the other keys were moved.
     """
@@ -110,7 +118,9 @@ def change_prefixes(
     if not change.is_switched:
         _load_unchanged(store.at(change.old))
     active = require_active(store.at(change.new if change.is_switched else change.old))
-    prepared = prepare_active(store.at(change.new), active.document)
+    prepared = prepare_active(
+        store.at(change.new), active.document, mac_key=_mac_key(store, change)
+    )
     # An interrupted change may have left them in either place.
     records = {
         **read_records(store.at(change.old)),
@@ -120,6 +130,8 @@ def change_prefixes(
     with refreshed_users(store.at(change.new), others, guards, active.transport, records):
         if not change.is_switched:
             _switch(store, change, prepared)
+        if store.nodes is not None:
+            _move_shards(store, store.nodes, change)
         moved = _move(store, change, report)
         end_change(store, change)
     mark_forgeable(store.at(change.new), records)
@@ -141,7 +153,7 @@ def _planned(
     store: Store, kind: ChangeKind, adopt: Sequence[str], report: Progress
 ) -> tuple[PrefixChange, bool]:
     """Return the change to carry out, and whether it was begun before."""
-    record = read_seal(store.client)
+    record = read_seal(store.client, store.keys.tag)
     if record.change is not None:
         report(0, None)
         if record.change.kind is not kind:
@@ -164,10 +176,12 @@ def _planned(
         )
     require_active(store.at(old))
     control, vault = (f"{secrets.token_hex(PREFIX_BYTES)}:" for _ in range(2))
-    new = Keyspace() if kind is ChangeKind.UNSEAL else Keyspace(control, vault)
+    new = Keyspace(tag=old.tag)
+    if kind is not ChangeKind.UNSEAL:
+        new = Keyspace(control, vault, old.tag)
     change = PrefixChange(kind, old, new, adopt=tuple(adopt))
     names = changed_names(change, patterns_of(adopt, old))
-    if kind is ChangeKind.UNSEAL and (taken := find_conflicts(store, names)):
+    if kind is ChangeKind.UNSEAL and (taken := _conflicts(store, names)):
         raise conflict(logical_names(taken, old))
     if begin_change(store, change, lambda: report(0, None)):
         return change, False
@@ -201,6 +215,7 @@ def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> Non
     active = require_active(store.at(change.old))
     load = load_functions if active.transport is Transport.FUNCTION else load_scripts
     load(store, prepared.guards)
+    _require_reached(load_on_nodes(store, prepared.guards, active.transport), "no key was moved")
     record_sources(store.at(change.new), prepared.guards)
     stage = LoadStage(store.at(change.new))
     try:
@@ -226,12 +241,70 @@ def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> Non
         stage.discard()
 
 
+def _mac_key(store: Store, change: PrefixChange) -> bytes | None:
+    """Return the key of a cluster's leases, which the change may have moved; None on one server."""
+    if store.nodes is None:
+        return None
+    return read_mac_key(store.at(change.old)) or read_mac_key(store.at(change.new))
+
+
+def _require_reached(reasons: Mapping[str, str], effect: str) -> None:
+    """Raise an error if a node of a cluster was not reached: reasons by name."""
+    for node, reason in reasons.items():
+        raise OperationError(
+            "node-unreachable",
+            f"cannot reach the node `{node}` of the cluster: {reason}; {effect}",
+            help="run it again when all nodes answer: it continues",
+        )
+
+
+def _move_shards(store: Store, nodes: ClusterNodes, change: PrefixChange) -> None:
+    """End all leases, then move the keys of identities at the shards of a cluster.
+
+    Old guards check calls until their leases end, and ask the home then, which denies them. New
+    guards get no lease until the change ends.
+    """
+    old, new = store.at(change.old), store.at(change.new)
+    names = with_leases(old, known_identities(new))
+    owners = with_leases(old, [*names, OPERATORS])
+    shards: dict[str, list[str]] = defaultdict(list)
+    for name, tags in read_tags(old, owners).items():
+        for tag in filter(is_shard_tag, tags):
+            shards[tag].append(name)
+    effect = "agents are suspended until the change is finished"
+    expired = expire_leases(old, names) or ()
+    _require_reached({item.node: item.reason for item in expired if item.reason}, effect)
+    _require_reached(move_shards(old, change.new, shards), effect)
+    # Last, since they list the shards if this is repeated.
+    rename_leases(store, change, owners)
+    nodes.read()
+
+
+def _parts(store: Store) -> list[Store]:
+    """Return the store, or one for each primary of a cluster."""
+    if store.nodes is None:
+        return [store]
+    return [store.on(store.nodes.client(node)) for node in store.nodes.all if node.slots]
+
+
+def _conflicts(store: Store, names: NewName) -> tuple[bytes, ...]:
+    return tuple(key for part in _parts(store) for key in find_conflicts(part, names))
+
+
+def _move_once(
+    store: Store, names: NewName, report: Progress | None
+) -> tuple[int, tuple[bytes, ...]]:
+    """Move the keys of all nodes; return their number, and those whose new names are taken."""
+    found = [move_keys(part, names, report) for part in _parts(store)]
+    return sum(count for count, _ in found), tuple(key for _, taken in found for key in taken)
+
+
 def _move(store: Store, change: PrefixChange, report: Progress) -> int:
     names = changed_names(change, patterns_of(change.adopt, change.old))
     moved = 0
     while True:
         # Until nothing is left: a tool may have written under the old prefix after the switch.
-        count, conflicts = move_keys(store, names, report)
+        count, conflicts = _move_once(store, names, report)
         moved += count
         if conflicts:
             raise conflict(logical_names(conflicts, change.old, change.new))
@@ -276,7 +349,7 @@ def _move_matching(
 ) -> int:
     keyspace = store.keys
     _require_sealed(keyspace)
-    moved, conflicts = move_keys(store, names(keyspace, patterns_of(patterns, keyspace)), report)
+    moved, conflicts = _move_once(store, names(keyspace, patterns_of(patterns, keyspace)), report)
     if conflicts:
         raise conflict(logical_names(conflicts, keyspace))
     return moved

@@ -50,7 +50,7 @@ def into_vault(keyspace: Keyspace, patterns: Sequence[Pattern]) -> NewName:
     own = _own(keyspace)
 
     def new_name(key: bytes) -> bytes | None:
-        if key.startswith(own) or not _matches(patterns, key):
+        if key.startswith(own) or not _matches(patterns, key) or not keyspace.has_place(key):
             return None
         return keyspace.physical(key)
 
@@ -59,14 +59,11 @@ def into_vault(keyspace: Keyspace, patterns: Sequence[Pattern]) -> NewName:
 
 def out_of_vault(keyspace: Keyspace, patterns: Sequence[Pattern]) -> NewName:
     """Return names outside the vault for matching keys in it."""
-    vault = keyspace.vault.encode()
 
     def new_name(key: bytes) -> bytes | None:
-        if not key.startswith(vault):
-            return None
-        name = key.removeprefix(vault)
+        name = keyspace.logical(key)
         # Outside, this would be the name of a control key.
-        if name.startswith(_own(keyspace)) or not _matches(patterns, name):
+        if name is None or name.startswith(_own(keyspace)) or not _matches(patterns, name):
             return None
         return name
 
@@ -76,7 +73,7 @@ def out_of_vault(keyspace: Keyspace, patterns: Sequence[Pattern]) -> NewName:
 def changed_names(change: PrefixChange, patterns: Sequence[Pattern]) -> NewName:
     """Return the names in a change for keys with old prefixes."""
     old, new = change.old, change.new
-    prefix, vault = old.prefix.encode(), old.vault.encode()
+    prefix, root, vault = old.prefix.encode(), old.root.encode(), old.vault.encode()
     # Sources are written again, and switch_prefixes.lua moves states; the records in their place
     # must stay. Keys of other loads and of undos expire.
     placed = (old.sealed, old.guard_root, old.state_root, old.source_root)
@@ -86,10 +83,14 @@ def changed_names(change: PrefixChange, patterns: Sequence[Pattern]) -> NewName:
     def new_name(key: bytes) -> bytes | None:
         if key.startswith(stays):
             return None
+        if old.tag and key.startswith(prefix + b"{") and not key.startswith(root):
+            # Keys of shards: see `store.shards.move_shards`.
+            return None
         if key.startswith(prefix):
             return new.prefix.encode() + key.removeprefix(prefix)
         if vault and key.startswith(vault):
-            return new.physical(key.removeprefix(vault))
+            logical = old.logical(key)
+            return None if logical is None else new.physical(logical)
         return adopted(key) if new.vault and patterns else None
 
     return new_name
@@ -97,11 +98,10 @@ def changed_names(change: PrefixChange, patterns: Sequence[Pattern]) -> NewName:
 
 def logical_names(keys: Iterable[bytes], *keyspaces: Keyspace) -> tuple[bytes, ...]:
     """Return the logical names of *keys*, each once, in order."""
-    vaults = [keyspace.vault.encode() for keyspace in keyspaces if keyspace.vault]
     found: dict[bytes, None] = {}
     for key in keys:
-        vault = next((item for item in vaults if key.startswith(item)), b"")
-        found[key.removeprefix(vault)] = None
+        names = (keyspace.logical(key) for keyspace in keyspaces if keyspace.vault)
+        found[next((name for name in names if name is not None), key)] = None
     return tuple(found)
 
 

@@ -1,5 +1,5 @@
 -- check_scan: deny a SCAN whose last MATCH may list keys that are not granted.
--- in:  name_at, stop, argv
+-- in:  name_at, stop, argv, command
 -- out: code, detail, glob, key, matched, places, value
 --
 -- The text before the first special character of the glob must lie where keys are granted. Keys
@@ -25,3 +25,7 @@ key = string.match(glob, '^[^*?%[\\]*')
 --% endwith
 key = glob
 if not matched then code, detail, value = 'KEY_NOT_GRANTED', 'key', glob end
+--% if sealed and cluster
+-- Names in the vault may have a brace behind the key.
+if not code and glob ~= '*' and not find(glob, '[^\\]%*$') then code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' MATCH' end
+--% endif

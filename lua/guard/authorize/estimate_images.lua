@@ -6,7 +6,7 @@ for at = first, last, step do
   if not name then break end
   if not imaged[name] and (at == first and changes_first or at > first and changes_rest) then
 --% if vault
-    name = {{ vault }} .. name
+    name = {{ physical("name") }}
 --% endif
     local bytes, part = redis.pcall('STRLEN', name), 6
     if type(bytes) ~= 'number' then bytes, part = redis.pcall('MEMORY', 'USAGE', name), 1 end

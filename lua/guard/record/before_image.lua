@@ -7,7 +7,7 @@ do
   call('ECHO', '')
 --% endif
 --% if vault
-  local name = {{ vault }} .. name
+  local name = {{ physical("name") }}
 --% endif
   local kind = call('TYPE', name).ok
   if kind == 'string' then

@@ -3,7 +3,7 @@
 -- out: after
 do
 --% if vault
-  local name = {{ vault }} .. name
+  local name = {{ physical("name") }}
 --% endif
   local kind = call('TYPE', name).ok
   if kind == 'string' then

@@ -8,7 +8,7 @@ for i = 1, #found do
 --% if vault
   -- Without a MATCH, keys of others are found too.
   if string.sub(key, 1, {{ vault_bytes }}) ~= {{ vault }} then code = 'KEY_NOT_GRANTED' end
-  key = string.sub(key, {{ vault_bytes + 1 }})
+  key = {{ logical("key") }}
 --% endif
 --% include "authorize/check_key.lua"
   if not code then listed[#listed + 1] = key end

@@ -6,7 +6,7 @@ if type(reply) == 'table' then
     reply = (function()
       if reply.err then
 --% if vault
-        if find(reply.err, {{ vault }}, 1, true) then reply = { err = string.gsub(reply.err, {{ vault }}, '') } end
+        if find(reply.err, {{ vault }}, 1, true) then reply = { err = {{ without_vault("reply.err") }} } end
 --% endif
 --% if batch
         local command = names and names[i] or argv[name_at]
@@ -56,7 +56,7 @@ if type(reply) == 'table' then
   end
 --% if vault
 elseif type(reply) == 'string' and mend == 'anywhere' then
-  reply = string.gsub(reply, {{ vault }}, '')
+  reply = {{ without_vault("reply") }}
 --% endif
 --% if not sandbox
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then

@@ -2,10 +2,10 @@
 -- in:  places, first, last, step
 -- out: argv
 if places then
-  for i = 1, #places do argv[places[i]] = string.sub(argv[places[i]], {{ vault_bytes + 1 }}) end
+  for i = 1, #places do argv[places[i]] = {{ logical("argv[places[i]]") }} end
 else
   for at = first, last, step do
     if not argv[at] then break end
-    argv[at] = string.sub(argv[at], {{ vault_bytes + 1 }})
+    argv[at] = {{ logical("argv[at]") }}
   end
 end

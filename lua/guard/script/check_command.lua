@@ -17,6 +17,9 @@ local ran = 0
 local function perform(argv)
   local name_at, stop, command = 1, #argv, argv[1]
   local code, detail, value, amount, reason, at_us, key, item, outcome
+--% if vault and cluster
+  local awaited
+--% endif
   n = n + 1
   local i = n
 --% with batch = true, limits = [], waiting = false
@@ -28,6 +31,9 @@ local function perform(argv)
 --% include "authorize.lua"
     until true
     if code then break end
+--% if vault and cluster
+    if type(awaited) == 'table' then outcome, unheard[n] = awaited, true break end
+--% endif
 --% if writing
     if only_reads == 1 and find({{ writing }}, ',' .. command .. ',', 1, true) then
       outcome, unheard[n] = { err = 'ERR Write commands are not allowed from read-only scripts.' }, true

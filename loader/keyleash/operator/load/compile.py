@@ -64,13 +64,15 @@ def prepare_policy(
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
     year: int | None = None,
+    mac_key: bytes | None = None,
     report: Progress | None = None,
 ) -> PreparedPolicy:
     """
     Check and compile a policy for the server of *client*; see `load_policy`.
 
     Calendar windows are compiled in from the start of *year*, by default the year of the server's
-    clock. *report* is called with the number of compiled guards and the total.
+    clock. The leases of a cluster are signed with *mac_key*, by default its present key. *report*
+    is called with the number of compiled guards and the total.
 
     If the server's commands cannot be read, guards are compiled for the shipped table, and the
     first warning says so.
@@ -103,7 +105,7 @@ def prepare_policy(
     if year is None:
         year = datetime.fromtimestamp(store.now_us() / 1_000_000, UTC).year
     compiled_against = table or shipped
-    shards = _shards(store, policy) if store.keys.tag else None
+    shards = _shards(store, policy, mac_key) if store.keys.tag else None
     return PreparedPolicy(
         file=file,
         document=document,
@@ -124,7 +126,7 @@ def prepare_policy(
     )
 
 
-def _shards(store: Store, policy: Policy) -> Shards:
+def _shards(store: Store, policy: Policy, mac_key: bytes | None) -> Shards:
     """Return what the guards of a cluster are compiled with.
 
     Raises:
@@ -141,13 +143,18 @@ def _shards(store: Store, policy: Policy) -> Shards:
             help="guards use such keys: use a service that does not check the keys of scripts",
         )
     product, _ = release_of(info_section(store.client, "server"))
-    return Shards(read_mac_key(store) or new_mac_key(), between=product == "redis")
+    return Shards(mac_key or read_mac_key(store) or new_mac_key(), between=product == "redis")
 
 
-def prepare_active(store: Store, document: str) -> PreparedPolicy:
+def prepare_active(store: Store, document: str, *, mac_key: bytes | None = None) -> PreparedPolicy:
     """Compile the active policy again; it is in effect already, whatever the server's settings."""
     return prepare_policy(
-        store, document, file="<active policy>", allow_eviction=True, allow_unvalidated_restore=True
+        store,
+        document,
+        file="<active policy>",
+        allow_eviction=True,
+        allow_unvalidated_restore=True,
+        mac_key=mac_key,
     )
 
 
