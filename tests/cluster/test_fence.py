@@ -202,3 +202,17 @@ def test_epoch_that_an_agent_wrote_stops_no_operator(fenced: Fenced, epoch: str)
     result = fenced.op.freeze("agent", "other", reason="x")
     assert result.not_reached == ()
     assert other.outcome("SET", key, "1").startswith("LEASH SUSPENDED")
+
+
+def test_fenced_agent_calls_guards_by_the_client_of_clusters(fenced: Fenced) -> None:
+    """Its user may do all that the client sends, on every node."""
+    token = fenced.op.tokens.issue("agent").token
+    keys = [f"jobs:{number}" for number in range(20)]
+    with keyleash.RedisCluster.from_url(fenced.cluster.url, token=token, **fenced.user()) as client:
+        assert [client.set(key, 1) for key in keys] == [True] * len(keys)
+        pipe = client.pipeline()
+        for key in keys:
+            pipe.incr(key)
+        assert pipe.execute() == [2] * len(keys)
+        with pytest.raises(keyleash.KeyNotGrantedError):
+            client.get("theirs:1")
