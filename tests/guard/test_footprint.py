@@ -21,11 +21,10 @@ from keyleash.policy import parse_policy
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.store import Store
 from keyleash.store.wire import MAX_ARGUMENTS
+from support.errors import OF_CLUSTERS
 from support.footprint import Footprint, Footprints
 from support.golden import GOLDEN, assert_golden
 from support.leash import NAMES, Leash, grant, policy
-
-OF_CLUSTERS = {ReplyCode.LEASE_NEEDED, ReplyCode.LEASE_REFUSED}
 
 RETAIN = 100
 PATTERNS = 200

@@ -1,10 +1,13 @@
-"""Expect a keyleash error by its code."""
+"""The codes of keyleash's errors, and how to expect one."""
 
 from __future__ import annotations
 
 import pytest
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import KeyleashError, ReplyCode
+
+OF_CLUSTERS = {ReplyCode.LEASE_NEEDED, ReplyCode.LEASE_REFUSED}
+"""The codes that only guards of clusters reply with."""
 
 
 def raises_code(code: str, match: str | None = None) -> pytest.RaisesExc[KeyleashError]:
