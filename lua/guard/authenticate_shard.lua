@@ -48,8 +48,9 @@ repeat
     -- The clock as in check_token: the record outlives the lease by a fixed time.
     now_us = expires_us + {{ keep_record_us }} - call('PTTL', token_key) * 1000
     -- Written so that NaN is denied. What was granted in the future was granted before the clock
-    -- went back. With another stamp it was granted to the guards of another policy.
-    lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and stamp == {{ stamp }} and granted_us <= now_us + {{ skew_us }})
+    -- went back. With another stamp it was granted to the guards of another policy; from before the
+    -- birth of the state, its epoch may be one that the state has lost.
+    lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and stamp == {{ stamp }} and granted_us >= born_us and granted_us <= now_us + {{ skew_us }})
   end
   if lacks then
     local time = call('TIME')

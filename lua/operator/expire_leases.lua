@@ -34,6 +34,8 @@ for i = 6, #argv, 2 do
   -- A fenced agent may write any number there.
   if not (min_epoch > epoch and min_epoch < 2 ^ 53) then min_epoch = epoch end
   call('SETRANGE', key, 0, pack('<dddddc24', layout, suspended, min_epoch, seq, asked_us, rest))
+  -- Before its first grant a state ends by itself, and its epoch with it.
+  call('PERSIST', key)
   -- Of a slot that moves, only keys that are still here can be deleted: nothing else may fail then.
   if resumes then call('DEL', suspension_prefix .. name, refused_prefix .. name) end
   for at = 1, #limits, 4 do

@@ -11,6 +11,9 @@ import pytest
 import redis
 
 from keyleash.store.keyspace import HOME_TAG, Keyspace
+from keyleash.store.leases import EPOCH_FIELD
+from keyleash.store.scripts import EXPIRE_LEASES
+from keyleash.store.token import REVOKED_OFFSET, token_digest
 from keyleash.store.wire import BatchMode
 from support.leash import grant
 from support.servers import RealServer
@@ -174,6 +177,52 @@ def test_shard_that_lost_its_state_believes_no_earlier_voucher(embedded: RealSer
     for voucher in shards.sent[1::2]:
         assert denial(shards, "a", voucher).startswith(NEEDED)
     assert not any(limit.credit for limit in shards.shard("a").limits)
+
+
+def expire(shards: Sharded, tag: str) -> None:
+    """Raise the epoch at the home and at a shard."""
+    epoch = shards.client.hincrby(HOME.leases("agent"), EPOCH_FIELD, 1)
+    words: Any = EXPIRE_LEASES.arguments(Keyspace().at_shard(tag), "", b"", "agent", epoch)
+    shards.client.eval(EXPIRE_LEASES.text, *words)
+
+
+def test_shard_that_lost_its_state_accepts_no_earlier_lease(embedded: RealServer) -> None:
+    """It has lost the epoch that ended the lease of a revoked token."""
+    shards = Sharded(embedded.client(), **ALL)
+    shards.call("a", *SET)
+    record = HOME.token("agent", token_digest(shards.token))
+    shards.client.setrange(record, REVOKED_OFFSET, b"\1")
+    expire(shards, "a")
+    shards.client.delete(Keyspace().at_shard("a").state("agent"))
+
+    assert "TOKEN_REVOKED" in shards.outcome("a", *SET)
+
+
+def test_epoch_of_a_shard_without_units_does_not_expire(embedded: RealServer) -> None:
+    """A state ends by itself only as long as nothing has been decided about it."""
+    shards = sharded(embedded)
+    shards.grant(shards.request("a", *SET))
+
+    expire(shards, "a")
+
+    assert shards.client.pttl(Keyspace().at_shard("a").state("agent")) == -1
+
+
+def test_grant_of_another_policy_is_not_repeated(embedded: RealServer) -> None:
+    """Units of one limit are none of another, also if their voucher was lost."""
+    shards = Sharded(embedded.client(), **ALL, budget={"reads": "1000/day"})
+    read = ("GET", "doc:a")
+    for _ in range(13):
+        shards.call("a", *read)
+    while shards.shard("a").limits[0].credit:
+        shards.call("a", *read)
+    shards.grant(shards.request("a", *read))
+    shards.activate(**ALL, budget={"writes": "3/day"})
+    expire(shards, "a")
+
+    outcomes = [shards.outcome("a", *SET) for _ in range(20)]
+
+    assert outcomes.count("ran") == 3
 
 
 def test_token_of_an_earlier_epoch_needs_a_new_lease(embedded: RealServer) -> None:

@@ -60,6 +60,10 @@ class Lease:
     epoch: int
     asked: int
 
+    def is_valid(self, state: State, now: int) -> bool:
+        """Return whether a shard in that state accepts it."""
+        return now < self.until and self.epoch >= state.min_epoch and self.asked >= state.born
+
 
 @dataclass
 class Shard:
@@ -72,8 +76,9 @@ class Shard:
 
 @dataclass
 class Entry:
-    """The newest grant to a shard, at the home."""
+    """The newest grant to a shard, at the home; `epoch` is that of the grant."""
 
+    epoch: int
     seq: int
     asked: int
     granted: int
@@ -81,6 +86,10 @@ class Entry:
     windows: list[int]
     haves: list[int]
     lasts: list[int]
+
+    def answers(self, request: Request, epoch: int) -> bool:
+        """Return whether it is the grant that the shard asks for."""
+        return (self.seq, self.epoch) == (request.seq, epoch)
 
 
 @dataclass
@@ -121,7 +130,7 @@ class Twin:
         if voucher is not None:
             answered = self._take(shard, state, voucher, now)
         lease = shard.lease
-        if lease is None or now >= lease.until or lease.epoch < state.min_epoch:
+        if lease is None or not lease.is_valid(state, now):
             self._ask(state, now)
             return NEEDED
         usable = [item.credit if now < item.until else 0 for item in state.limits]
@@ -155,7 +164,7 @@ class Twin:
         shard = self.shards[tag]
         state, lease = shard.state, shard.lease
         assert state is not None
-        if lease is None or now >= lease.until or lease.epoch < state.min_epoch:
+        if lease is None or not lease.is_valid(state, now):
             costs = [0] * len(costs)
         limits = [
             LimitRequest(
@@ -205,11 +214,11 @@ class Twin:
             return "TOKEN_REVOKED", (), 0
         entry = home.entries.get(request.tag)
         known = len(home.entries) + (entry is None)
-        is_same = entry is not None and entry.seq == request.seq
+        is_same = entry is not None and entry.answers(request, home.epoch)
         if entry and request.seq < entry.seq and request.asked_us <= entry.asked:
             return "LEASE_REFUSED", (), 0
-        none = [0] * len(self.slots)
-        entry = deepcopy(entry) or Entry(-1, 0, 0, list(none), list(none), list(none), list(none))
+        nothing = [[0] * len(self.slots) for _ in range(4)]
+        entry = deepcopy(entry) or Entry(0, -1, 0, 0, *nothing)
         counts, granted = deepcopy(home.counts), []
         for place, (slot, count) in enumerate(zip(self.slots, counts, strict=True)):
             budget = slot.kind is SlotKind.BUDGET
@@ -223,7 +232,8 @@ class Twin:
         if is_same:
             entry.asked = max(entry.asked, request.asked_us)
         else:
-            entry.seq, entry.asked, entry.granted = request.seq, request.asked_us, now
+            entry.epoch, entry.seq = home.epoch, request.seq
+            entry.asked, entry.granted = request.asked_us, now
             home.counts = counts
         home.entries[request.tag] = entry
         return "", tuple(granted), DEFAULT_LEASE_US
@@ -245,7 +255,7 @@ class Twin:
             entry.amounts[place], entry.haves[place] = 0, 0
             entry.windows[place] = count.ends
         asked, amount = request.limits[place], entry.amounts[place]
-        if request.seq == entry.seq:
+        if entry.answers(request, self.home.epoch):
             return "", amount, count.ends - now if amount else 0
         is_ahead = request.seq > entry.seq and asked.window_us == count.ends
         if is_ahead and asked.have > entry.haves[place]:
@@ -275,7 +285,7 @@ class Twin:
         now: int,
     ) -> tuple[str, int, int]:
         life, want = rate_life_us(slot.period_us), request.limits[place].want
-        if request.seq == entry.seq:
+        if entry.answers(request, self.home.epoch):
             left = min(life, life - (now - entry.granted))
             return (
                 ("", entry.amounts[place], left)

@@ -22,7 +22,11 @@ NUMBERS_AT = 6 * DOUBLE
 RECORD_BYTES = 4 * DOUBLE + 12
 """The bytes of a token's record at a shard."""
 
+ENTRY_HEADER_BYTES = 5 * DOUBLE
+"""The bytes of an entry of the home's leases before its limits."""
+
 _CONSTANTS = {
+    "entry_header_bytes": ENTRY_HEADER_BYTES,
     "home_tag": HOME_TAG,
     "max_voucher_bytes": MAX_VOUCHER_BYTES,
     "max_rate_units": MAX_RATE_UNITS,
@@ -67,8 +71,8 @@ def lease_values(guard: Guard) -> dict[str, object]:
         "no_credits": Text(", ".join(["0, 0"] * count)),
         "windows": _names(leased, "window", "have"),
         "grants": _names(leased, "amount", "window", "have", "last"),
-        "entry_bytes": (3 + 4 * count) * DOUBLE,
-        "entry_format": f"<ddd{'dddd' * count}",
+        "entry_bytes": ENTRY_HEADER_BYTES + 4 * DOUBLE * count,
+        "entry_format": f"<ddddd{'dddd' * count}",
     }
 
 

@@ -64,7 +64,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _DIGEST = re.compile(r"[0-9a-f]{40}")
 _TOKEN_ID = re.compile(r"[0-9a-z]{12}")
 
-_SHARD_NUMBERS, _ENTRY_NUMBERS, _PAIR = 8, 3, 2
+_SHARD_NUMBERS, _ENTRY_NUMBERS, _PAIR = 8, 5, 2
 
 
 def grant_amount(rest: int, want: int, limit: int, *, shares: int, shards: int, last: int) -> int:
@@ -354,12 +354,16 @@ class LeaseEntry:
         seq: The number of the grant.
         asked_us: The newest asking, by the shard's clock.
         granted_us: The time of the grant, by the home's clock.
+        stamp: The stamp of the guards that it was granted to.
+        epoch: The identity's epoch at that time.
         limits: The leased limits.
     """
 
     seq: int
     asked_us: int
     granted_us: int
+    stamp: int
+    epoch: int
     limits: tuple[LimitEntry, ...] = ()
 
 
@@ -369,9 +373,10 @@ def unpack_entry(data: bytes) -> LeaseEntry:
     Raises:
         ValueError: *data* has another length than any entry.
     """
-    seq, asked_us, granted_us, *numbers = map(whole, _doubles(data, _ENTRY_NUMBERS, 2 * _PAIR))
-    limits = tuple(LimitEntry(*item) for item in _groups(numbers, 2 * _PAIR))
-    return LeaseEntry(seq, asked_us, granted_us, limits)
+    numbers = [*map(whole, _doubles(data, _ENTRY_NUMBERS, 2 * _PAIR))]
+    limits = tuple(LimitEntry(*item) for item in _groups(numbers[_ENTRY_NUMBERS:], 2 * _PAIR))
+    seq, asked_us, granted_us, stamp, epoch = numbers[:_ENTRY_NUMBERS]
+    return LeaseEntry(seq, asked_us, granted_us, stamp, epoch, limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.store.keyspace import script_digest
 from keyleash.store.nodes import Node
+from keyleash.store.placement import tag_of
 from keyleash.store.scripts import READ_VALUE
 from keyleash.store.shards import at_slot
 from keyleash.store.store import Store
@@ -114,3 +115,9 @@ def node_of(store: Store, key: bytes) -> Node | None:
 def slot_of(store: Store, key: bytes) -> int:
     """Return the slot of a key of agents on a cluster."""
     return key_slot(store.keys.physical(key))
+
+
+def undo_prefix_of(store: Store, key: bytes) -> str:
+    """Return the prefix of temporary keys in the slot of *key*, to which RENAME may move it."""
+    keys = store.keys.at_shard(tag_of(slot_of(store, key))) if store.nodes else store.keys
+    return keys.undo_prefix

@@ -18,15 +18,16 @@ local found = call('HMGET', {{ leases_key }}, shard, {{ epoch_field }})
 local entry, epoch = found[1], tonumber(found[2]) or 0
 -- One of its fields is the epoch.
 local shards = call('HLEN', {{ leases_key }}) - 1
-local entry_seq, entry_asked_us, granted_us = -1, 0, 0
-if entry and #entry >= 24 then
-  entry_seq, entry_asked_us, granted_us = struct.unpack('<ddd', entry)
+local entry_seq, entry_asked_us, granted_us, entry_stamp, entry_epoch = -1, 0, 0
+if entry and #entry >= {{ entry_header_bytes }} then
+  entry_seq, entry_asked_us, granted_us, entry_stamp, entry_epoch = struct.unpack('<ddddd', entry)
 else
   shards = shards + 1
   if shards > {{ max_shards }} then code, detail, value = 'LEASE_REFUSED', 'reason', 'shards' break end
 end
 shards = math.max(1, shards)
-local is_same = seq == entry_seq
+-- What was granted under another policy or epoch is void, so it is not granted again for nothing.
+local is_same = seq == entry_seq and entry_stamp == {{ stamp }} and entry_epoch == epoch
 -- What a shard asked before its newest grant: it is to be asked again.
 if not is_same and seq < entry_seq and asked_us <= entry_asked_us then
   return { err = 'LEASH LEASE_REFUSED reason=stale' }

@@ -24,7 +24,7 @@ else
 --% endfor
 end
 --% filter expand("GRANTS", grants)
-call('HSET', {{ leases_key }}, shard, struct.pack({{ entry_format }}, seq, entry_asked_us, granted_us, GRANTS))
+call('HSET', {{ leases_key }}, shard, struct.pack({{ entry_format }}, seq, entry_asked_us, granted_us, {{ stamp }}, epoch, GRANTS))
 --% endfilter
 -- pcall, as in commit_limits.
 if not (now_us - used_us < {{ use_noted_us }}) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end

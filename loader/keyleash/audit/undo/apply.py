@@ -22,13 +22,13 @@ from keyleash.results import Result
 from keyleash.store.failures import cluster_failure
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.nodes import Node
-from keyleash.store.placement import control_tag, tag_of
+from keyleash.store.placement import control_tag
 from keyleash.store.scripts import UNDO, UNDO_AT_SHARD
 from keyleash.store.shards import at_shard, name_shards
 from keyleash.store.store import Store
 from keyleash.store.streams import owner_name, record_action
 from keyleash.store.token import reject_tokens
-from keyleash.store.values import node_of, slot_of
+from keyleash.store.values import node_of, undo_prefix_of
 from keyleash.text import counted, json_object
 
 _NO_EXPIRY = b"-1"
@@ -238,9 +238,7 @@ def _arguments(store: Store, plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
     for number, plan in enumerate(plans):
         yield plan.key
         yield keys.physical(plan.key)
-        # RENAME needs both keys in one slot.
-        place = keys.at_shard(tag_of(slot_of(store, plan.key))) if store.nodes else keys
-        yield f"{place.undo_prefix}{number}"
+        yield f"{undo_prefix_of(store, plan.key)}{number}"
         yield plan.current.digest
         yield _expiry(plan.current.expires_ms)
         if plan.action is Action.REMOVE or plan.image is None or plan.image.content is None:
