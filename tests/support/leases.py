@@ -30,7 +30,7 @@ def write_lease(cluster: RealCluster, *nodes: ClusterNode, identity: str = "agen
     """Write the entry of a lease for the shard of each node, by default of all; return the tags."""
     tags = [tag_of(node) for node in nodes or cluster.primaries]
     for tag in tags:
-        entry = struct.pack("<3d", 1, 1, 1)
+        entry = struct.pack("<5d", 1, 1, 1, 1, 1)
         cluster.owner(HOME.policy).admin.hset(HOME.leases(identity), tag, entry)
     return tags
 
