@@ -21,6 +21,7 @@ from keyleash.fence.plan import AclStep, FencePlan, Fences
 from keyleash.fence.rotate import PasswordRotation
 from keyleash.fence.servers import FencedUser
 from keyleash.operator.abilities import Abilities
+from keyleash.operator.credit import CreditCollection, ReturnedCredit
 from keyleash.operator.decisions import Explanation
 from keyleash.operator.holder import TokenHolder
 from keyleash.operator.limit_reset import LimitReset
@@ -41,7 +42,9 @@ from keyleash.policy.diff.changes import PolicyDiff
 from keyleash.policy.lint import LintReport
 from keyleash.policy.lint.findings import LintFinding
 from keyleash.policy_tests.run import TestReport
+from keyleash.results import Change, NodeEffect
 from keyleash.status.identities import IdentityStatus, LimitUse, RecentDenials, TokenCount
+from keyleash.status.shards import ClusterStatus, LeasedLimit, ShardStatus
 from keyleash.status.snapshot import Snapshot
 from keyleash.store.fences import GeneratedPassword
 from keyleash.store.records import ActivePolicy
@@ -55,9 +58,12 @@ __all__ = [
     "ArchiveReport",
     "AuditEntry",
     "AuditEvent",
+    "Change",
     "ChangeResult",
+    "ClusterStatus",
     "CompiledGuard",
     "ControlEvent",
+    "CreditCollection",
     "Denial",
     "DoctorFinding",
     "EventDetails",
@@ -76,24 +82,28 @@ __all__ = [
     "HtmlReport",
     "IdentityStatus",
     "IssuedToken",
+    "LeasedLimit",
     "LimitReset",
     "LimitUse",
     "LintFinding",
     "LintReport",
     "LoadPlan",
     "LoadResult",
+    "NodeEffect",
     "PasswordRotation",
     "PolicyCheck",
     "PolicyDiff",
     "RecentDenials",
     "ReplacedToken",
     "Restart",
+    "ReturnedCredit",
     "Revocation",
     "RevokedToken",
     "Role",
     "RoleUser",
     "Rotation",
     "ServerSummary",
+    "ShardStatus",
     "Skipped",
     "Snapshot",
     "Stats",
