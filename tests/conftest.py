@@ -66,7 +66,14 @@ def real_clusters() -> Iterator[RealClusters]:
         clusters.stop()
 
 
-@pytest.fixture(params=list(find_server_binaries()))
+# Clusters of other servers take as long again: `make slow`.
+CLUSTERS = [
+    label if label == embedded_label() else pytest.param(label, marks=pytest.mark.slow)
+    for label in find_server_binaries()
+]
+
+
+@pytest.fixture(params=CLUSTERS)
 def cluster(request: pytest.FixtureRequest, real_clusters: RealClusters) -> Iterator[RealCluster]:
     """A cluster of three primaries of every available server in turn, clean."""
     with real_clusters.lend(request.param) as cluster:
@@ -80,7 +87,7 @@ def embedded_cluster(real_clusters: RealClusters) -> Iterator[RealCluster]:
         yield cluster
 
 
-@pytest.fixture(params=list(find_server_binaries()))
+@pytest.fixture(params=CLUSTERS)
 def replicated_cluster(
     request: pytest.FixtureRequest, real_clusters: RealClusters
 ) -> Iterator[RealCluster]:

@@ -43,7 +43,7 @@ FILE_ENTRIES = 40
 def forks() -> Any:
     """Processes that begin at once, so that many can be killed, and inherit no thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keyleash.audit.export", "redis"])
+    context.set_forkserver_preload(["keyleash.audit.export", "keyleash.policy.schema", "redis"])
     return context
 
 

@@ -41,4 +41,4 @@ def test_raw_call_breaks_no_script_and_changes_nothing_outside_its_grants(
     arena.end_round()
 
     # Otherwise it would be about refusals alone.
-    assert arena.ran > arena.calls // 50, (arena.ran, arena.allowed, arena.calls)
+    assert arena.ran > arena.calls // 100, (arena.ran, arena.allowed, arena.calls)

@@ -207,6 +207,13 @@ def _report(settings: Settings, done: Revocation, wait: timedelta | None) -> Non
         # Before the counts, which take time.
         count = counted(len(done.tokens), "token")
         print_note(f"{count} revoked, effective {iso_time(done.effective_us // 1000)}")
+    if done.not_reached:
+        # The audit streams of these nodes cannot be read.
+        if settings.json:
+            print_json(done)
+        else:
+            print_note("calls were not counted, since a node was not reached")
+        return
     done = settings.operator.tokens.with_calls_before(done)
     if not settings.json:
         print_table(
