@@ -15,7 +15,7 @@ from support.thorough import thorough
 
 CALLS = 4
 """Per example, so that one finds what another left."""
-EXAMPLES, EXAMPLES_ELSEWHERE = 150, 50
+EXAMPLES, EXAMPLES_ELSEWHERE = 150, 75
 
 # Hypothesis prefers repeated bytes; those of a seeded generator cover all commands.
 WRITTEN = st.binary(max_size=120) | st.integers(0, 2**32).map(
@@ -41,4 +41,4 @@ def test_raw_call_breaks_no_script_and_changes_nothing_outside_its_grants(
     arena.end_round()
 
     # Otherwise it would be about refusals alone.
-    assert arena.ran > arena.calls // 100, (arena.ran, arena.allowed, arena.calls)
+    assert arena.ran > arena.calls // 50, (arena.ran, arena.allowed, arena.calls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import redis
 
 from keyleash.store.keyspace import HOME_TAG, Keyspace
-from keyleash.store.leases import EPOCH_FIELD
+from keyleash.store.leases import EPOCH_FIELD, MIN_RATE_LIFE_US
 from keyleash.store.scripts import EXPIRE_LEASES
 from keyleash.store.token import REVOKED_OFFSET, token_digest
 from keyleash.store.wire import BatchMode
@@ -341,6 +342,27 @@ def test_rate_over_three_shards_is_never_exceeded(embedded: RealServer, limit: A
     # The clock is read after the call, so a window of a second holds a little less.
     within = [sum(at <= time < at + 990_000 for time in times) for at in times]
     assert 10 <= max(within) <= most
+
+
+def test_voucher_whose_units_have_expired_is_asked_for_again(embedded: RealServer) -> None:
+    """It says nothing about the units that there are now, so it is no denial."""
+    shards = Sharded(embedded.client(), **ALL, rate={"writes": "100/second"})
+    shards.call("a", "GET", "doc:a")
+    voucher = shards.grant(shards.request("a", *SET))
+    time.sleep(MIN_RATE_LIFE_US / 1e6 + 0.01)
+
+    assert denial(shards, "a", voucher).startswith(NEEDED)
+
+
+def test_atomic_batch_beyond_a_rate_has_a_time_to_try_again(embedded: RealServer) -> None:
+    """Never zero or negative, though all of the rate is free."""
+    shards = Sharded(embedded.client(), **ALL, rate={"writes": "10/minute"})
+    commands = [("SET", f"doc:{number}", "x") for number in range(16)]
+
+    with pytest.raises(redis.ResponseError, match="RATE_LIMITED") as error:
+        shards.leased(shards.batch, "a", BatchMode.ALL, *commands)
+
+    assert 0 < int(str(error.value).rpartition("=")[2]) <= 60_000
 
 
 def _now_us(shards: Sharded) -> int:

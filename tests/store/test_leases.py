@@ -264,6 +264,8 @@ def test_life_of_rates_is_tenth_of_period_and_within_half_a_burst() -> None:
     assert rate_life_us(1_000_000) == MIN_RATE_LIFE_US == rate_life_us(10_000)
     assert rate_life_us(60_000_000, 2_000_000) == 1_000_000
     assert rate_life_us(60_000_000, 600_000_000) == 6_000_000
+    # A voucher is on its way for longer than such a burst takes to be earned back.
+    assert rate_life_us(1_000_000, 1_000) == MIN_RATE_LIFE_US
 
 
 def layout(*budgets: int) -> Layout:

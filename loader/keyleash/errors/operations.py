@@ -147,7 +147,7 @@ class WarningsError(KeyleashError):
 
 
 class ClusterError(KeyleashError, ResponseError):
-    """The server is a node of a Redis Cluster, which keyleash does not support.
+    """The server is a node of a Redis Cluster, and the client or command is for one server.
 
     It is a `ResponseError`, like the reply that it replaces: the connection stays usable.
     """
@@ -157,8 +157,8 @@ class ClusterError(KeyleashError, ResponseError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the server is a node of a Redis Cluster, which keyleash does not support",
-            help="use one primary with its replicas, also behind Sentinels",
+            "the server is a node of a Redis Cluster, and this client or command is for one server",
+            help="use `keyleash.RedisCluster`; `keyleash exec` has no counterpart for clusters",
         )
 
 

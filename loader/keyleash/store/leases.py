@@ -91,8 +91,8 @@ def rate_life_us(period_us: int, burst_us: int = 0) -> int:
         period_us: The period of the rate.
         burst_us: The time that earns back a whole burst; 0 for a rate without burst.
     """
-    life_us = max(MIN_RATE_LIFE_US, period_us // RATE_LIFE_PARTS)
-    return min(life_us, burst_us // 2) if burst_us else life_us
+    life_us = period_us // RATE_LIFE_PARTS
+    return max(MIN_RATE_LIFE_US, min(life_us, burst_us // 2) if burst_us else life_us)
 
 
 def leased_layout(layout: Layout) -> int:

@@ -24,10 +24,11 @@ else
       slots = slots .. call('GETRANGE', {{ names.state }}, {{ limit.slot.offset }}, {{ limit.slot.offset - 1 }} + (most - unwrapped) * 8)
       slots = slots .. string.rep('\0', most * 8 - #slots)
     end
-    local free_us = 0
+    -- Of more units than the rate has, none will ever be free at once.
+    local free_us = now_us + {{ limit.slot.period_us }}
     while amount_N < most do
-      free_us = struct.unpack('<d', slots, amount_N * 8 + 1) + {{ limit.slot.period_us }}
-      if not (free_us <= now_us) then break end
+      local next_us = struct.unpack('<d', slots, amount_N * 8 + 1) + {{ limit.slot.period_us }}
+      if not (next_us <= now_us) then free_us = next_us break end
       amount_N = amount_N + 1
     end
     if amount_N < want and not (free_us < {{ latest_us }}) then

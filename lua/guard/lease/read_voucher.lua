@@ -33,8 +33,8 @@ if words[4] == '{{ stamp }}' and epoch >= min_epoch and asked >= born_us and ask
     local window_N, have_N = 0, 0
     if is_same then window_N, have_N = struct.unpack('<dd', state, {{ shard_windows_at + 1 + 16 * loop.index0 }}) end
     local amount_N, life_N, open_N = tonumber(words[{{ 9 + 3 * loop.index0 }}]), tonumber(words[{{ 10 + 3 * loop.index0 }}]), tonumber(words[{{ 11 + 3 * loop.index0 }}])
-    -- Without a life it is of a limit that was not asked for.
-    is_answered[{{ limit.number }}] = life_N > 0
+    -- Without a life it is of a limit that was not asked for; what expired on its way is no answer.
+    is_answered[{{ limit.number }}] = life_N > 0 and now_us < asked + life_N
 --% if limit.runs
     if life_N > 0 then
       if open_N ~= window_N then credit_N, have_N, window_N = 0, 0, open_N end
