@@ -591,6 +591,11 @@ def test_agents_on_a_cluster_are_guarded(project: pytest.Pytester) -> None:
             with pytest.raises(keyleash.KeyNotGrantedError):
                 r.get("context:1")
             assert leash.admin.get(KEYS[0]) == b"x"
+            events = leash.events("agent-runner")
+            assert sorted(event.keys for event in events) == [(key.encode(),) for key in KEYS[:2]]
+            assert len(set(event.shard for event in events)) == 2
+            codes = sorted(denial.code for denial in leash.denials("agent-runner"))
+            assert codes == ["KEY_NOT_GRANTED", "RATE_LIMITED"]
 
         def test_asyncio(leash):
             async def agent():

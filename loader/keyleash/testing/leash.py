@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import timedelta
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -48,7 +49,7 @@ class BaseLeash(ABC, Generic[Admin, Agent, AsyncAgent]):
     def __init__(self, admin: Admin, root: Path) -> None:
         self.admin = admin
         self._root = root
-        self._clients: list[redis.Redis | redis.RedisCluster] = [admin]
+        self._clients: list[redis.Redis | redis.RedisCluster | keyleash.Operator] = [admin]
 
     def load(self, policy: str | PathLike[str], *, name: str = "<policy>") -> LoadResult:
         """Activate a policy; tokens and counters of limits stay.
@@ -78,10 +79,12 @@ class BaseLeash(ABC, Generic[Admin, Agent, AsyncAgent]):
             store.client.hset(store.keys.guard(identity), "wait_replicas", 0)
         return result
 
-    @property
+    @cached_property
     def operator(self) -> keyleash.Operator:
         """The operator of the server, for everything that `load` and `token` do not offer."""
-        return keyleash.Operator(self._node(), actor=ACTOR)
+        operator = keyleash.Operator(self._node(), actor=ACTOR)
+        self._clients.append(operator)
+        return operator
 
     def token(self, identity: str, *, ttl_s: int | None = None) -> str:
         """Issue a token of *identity*, valid for *ttl_s* seconds or the policy's `ttl`."""
@@ -113,6 +116,22 @@ class BaseLeash(ABC, Generic[Admin, Agent, AsyncAgent]):
         # Not closed here: its event loop is closed when the fixture ends.
         return self._async_guarded(self.token(identity) if token is None else token, options)
 
+    def events(self, identity: str) -> list[AuditEvent]:
+        """Return the audit events of *identity*, oldest first; on a cluster, of all shards.
+
+        Raises:
+            OperationError (unknown-identity): No loaded policy has that identity.
+        """
+        return list(self.operator.audit.events(identity))
+
+    def denials(self, identity: str) -> list[Denial]:
+        """Return the denials of *identity*, oldest first; on a cluster, of all shards.
+
+        Raises:
+            OperationError (unknown-identity): No loaded policy has that identity.
+        """
+        return list(self.operator.audit.denials(identity))
+
     def close(self) -> None:
         """Close every client that `client` returned."""
         while self._clients:
@@ -134,22 +153,6 @@ class BaseLeash(ABC, Generic[Admin, Agent, AsyncAgent]):
 
 class Leash(BaseLeash[redis.Redis, keyleash.Redis, keyleash.asyncio.Redis]):
     """One server with a policy, for the test of an agent."""
-
-    def events(self, identity: str) -> list[AuditEvent]:
-        """Return the audit events of *identity*, oldest first.
-
-        Raises:
-            OperationError (unknown-identity): No loaded policy has that identity.
-        """
-        return list(self.operator.audit.events(identity))
-
-    def denials(self, identity: str) -> list[Denial]:
-        """Return the denials of *identity*, oldest first.
-
-        Raises:
-            OperationError (unknown-identity): No loaded policy has that identity.
-        """
-        return list(self.operator.audit.denials(identity))
 
     def _store(self) -> Store:
         return Store.open(self.admin, actor=ACTOR)
