@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import redis
 
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.leases import EPOCH_FIELD, MIN_RATE_LIFE_US
+from keyleash.store.placement import SLOTS, key_slot, tag_of
 from keyleash.store.scripts import EXPIRE_LEASES
 from keyleash.store.token import REVOKED_OFFSET, token_digest
 from keyleash.store.wire import BatchMode
@@ -22,7 +24,7 @@ from support.shards import HOME, NEEDED, Sharded
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
 SET = ("SET", "doc:a", "x")
-TAGS = ("a", "b1", "c22")
+TAGS = ("a", "b1", "123")
 
 
 def sharded(server: RealServer, budget: str = "1000/day", **more: Any) -> Sharded:
@@ -151,6 +153,22 @@ def test_request_with_another_field_is_refused_and_recorded(
         shards.grant(":".join(words))
 
     assert shards.denials(HOME.denied("agent")) == [b"LEASE_REFUSED"]
+
+
+def test_home_grants_to_the_one_tag_of_each_slot_alone(embedded: RealServer) -> None:
+    """Made-up tags are no shards, so they take no units and no place among the shards."""
+    shards = Sharded(embedded.client(), **ALL)
+    slots = [*range(0, SLOTS, 151), key_slot(HOME_TAG.encode())]
+    tags = {tag_of(slot) for slot in slots}
+    texts = ["".join(random.choices(string.digits + "mz", k=size)) for size in (2, 3, 4) * 40]
+    others = {text for text in texts if tag_of(key_slot(text.encode())) != text}
+
+    ran = {tag for tag in sorted(tags | others) if shards.outcome(tag, *SET) == "ran"}
+
+    assert ran == tags
+    assert shards.outcome(others.pop(), *SET) == "LEASH LEASE_REFUSED reason=tag"
+    assert set(shards.denials(HOME.denied("agent"))) == {b"LEASE_REFUSED"}
+    assert shards.client.hlen(HOME.leases("agent")) == len(tags) + 1
 
 
 def test_request_from_before_the_newest_grant_is_stale(embedded: RealServer) -> None:

@@ -1,6 +1,6 @@
 -- read_request: read the request of a shard and what the home has granted to it before.
 -- in:  request
--- out: code, detail, value   set if it is forged
+-- out: code, detail, value   set if it is refused
 --      shard, seq, asked_us, is_partial, words, entry, epoch, shards, entry_seq, entry_asked_us,
 --      granted_us, is_same
 --
@@ -24,6 +24,7 @@ if entry and #entry >= {{ entry_header_bytes }} then
 else
   shards = shards + 1
   if shards > {{ max_shards }} then code, detail, value = 'LEASE_REFUSED', 'reason', 'shards' break end
+--% include "lease/check_tag.lua"
 end
 shards = math.max(1, shards)
 -- What was granted under another policy or epoch is void, so it is not granted again for nothing.
