@@ -13,12 +13,12 @@ local state, is_same
 repeat
   if #token > {{ max_token_bytes }} then code = 'TOKEN_UNKNOWN' break end
   state = call('GET', state_key)
-  if state and #state == {{ shard_bytes }} then
+  if state and #state == {{ whole_shard_bytes }} then
 --% filter expand("CREDITS", credits)
     layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS = struct.unpack({{ shard_hot_format }}, state)
 --% endfilter
     is_same = layout == {{ shard_layout }}
-  elseif state and #state >= {{ shard_header_bytes }} then
+  elseif state and #state >= {{ shard_bytes }} then
     layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us = struct.unpack('<dddddddd', state)
   else
 --% include "lease/new_state.lua"

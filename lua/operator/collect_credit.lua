@@ -16,16 +16,17 @@
 local key, known_layout, limits = ARGV[1] .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
 local state = call('GET', key)
-if not state or #state < 64 then return {} end
-local count = (#state - 64) / 32
+if not state or #state < {{ shard_bytes }} then return {} end
+local count = (#state - {{ shard_bytes }}) / {{ leased_bytes }}
 local layout, _, _, seq = unpack_struct('<dddd', state)
 -- A fenced agent may write any number there.
 if layout ~= known_layout or not (seq >= 0 and seq < 2 ^ 53) then return {} end
 local reply = { string.format('%.0f', seq) }
-call('SETRANGE', key, 24, pack('<dd', seq + 1, 0))
+call('SETRANGE', key, {{ seq_at }}, pack('<dd', seq + 1, 0))
 for at = 1, #limits, 4 do
   local place = unpack_struct('<I', limits, at)
-  local credit_at, window_at = 64 + 8 * place, 64 + 16 * count + 16 * place
+  local credit_at = {{ shard_bytes }} + 8 * place
+  local window_at = {{ shard_bytes }} + {{ pair_bytes }} * (count + place)
   local credit = unpack_struct('<d', state, credit_at + 1)
   local window_us, have = unpack_struct('<dd', state, window_at + 1)
   if not (have >= 0 and have < 2 ^ 53 and window_us >= 0 and window_us < 2 ^ 53) then return {} end

@@ -24,7 +24,7 @@ for i = 6, #argv, 2 do
   local key = state_prefix .. name
   local state = call('GET', key)
   -- A state begins with its own time as seq, so that no number of an earlier life comes again.
-  local head = state and #state >= 64 and string.sub(state, 1, 64)
+  local head = state and #state >= {{ shard_bytes }} and string.sub(state, 1, {{ shard_bytes }})
     or pack('<dddddddd', 0, 0, epoch, now_us, 0, now_us, 0, now_us)
   local layout, suspended, min_epoch, seq, asked_us, rest = unpack_struct('<dddddc24', head)
   local resumes = resume == '1' and suspended ~= 0
@@ -39,7 +39,7 @@ for i = 6, #argv, 2 do
   -- Of a slot that moves, only keys that are still here can be deleted: nothing else may fail then.
   if resumes then call('DEL', suspension_prefix .. name, refused_prefix .. name) end
   for at = 1, #limits, 4 do
-    local place = 64 + 8 * unpack_struct('<I', limits, at)
+    local place = {{ shard_bytes }} + 8 * unpack_struct('<I', limits, at)
     if state and #state >= place + 8 then call('SETRANGE', key, place, pack('<d', 0)) end
   end
 end

@@ -32,13 +32,13 @@ for n = 1, budgets do returned[n] = 0 end
 for i = 9, #argv, 2 + 2 * budgets do
   local tag, seq = argv[i], tonumber(argv[i + 1])
   local entry = call('HGET', leases, tag)
-  if entry and #entry >= 40 and unpack_struct('<d', entry) < seq then
+  if entry and #entry >= {{ entry_bytes }} and unpack_struct('<d', entry) < seq then
     for n = 1, budgets do
       local place, offset = unpack_struct('<II', argv[8], 8 * n - 7)
       local window_us, credit = tonumber(argv[i + 2 * n]), tonumber(argv[i + 2 * n + 1])
-      local at = 40 + 32 * place
+      local at = {{ entry_bytes }} + {{ leased_bytes }} * place
       local ends_us, used = unpack_struct('<dd', call('GETRANGE', state, offset, offset + 15))
-      if #entry >= at + 32 and window_us == ends_us and unpack_struct('<d', entry, at + 9) == ends_us then
+      if #entry >= at + {{ leased_bytes }} and window_us == ends_us and unpack_struct('<d', entry, at + 9) == ends_us then
         -- No more than this home knows of: it may have forgotten grants.
         local have = unpack_struct('<d', entry, at + 17)
         local unused = math.max(0, math.min(credit, have, used))
@@ -47,7 +47,7 @@ for i = 9, #argv, 2 + 2 * budgets do
         returned[n], total = returned[n] + unused, total + unused
       end
     end
-    call('HSET', leases, tag, pack('<d', seq) .. string.sub(entry, 9))
+    call('HSET', leases, tag, pack('<d', seq) .. string.sub(entry, 8 + 1))
   end
 end
 if total ~= 0 then

@@ -7,6 +7,7 @@ from keyleash.compiler.quoting import Text, lua_literal
 from keyleash.doubles import DOUBLE
 from keyleash.store import leases
 from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.leases import PLACES
 
 MAX_VOUCHER_BYTES = 2048
 """More than a request or a voucher has for the most limits that an identity may have."""
@@ -15,23 +16,15 @@ MAX_RATE_UNITS = 1000
 NEW_STATE_MS = 60_000
 """The life of a shard's state before its first grant."""
 
-HEADER_BYTES = 8 * DOUBLE
-"""The bytes of a shard's state before its limits."""
-NUMBERS_AT = 6 * DOUBLE
-"""The place in it of the numbers that each call writes, from the sequence number on."""
 RECORD_BYTES = 4 * DOUBLE + 12
 """The bytes of a token's record at a shard."""
 
-ENTRY_HEADER_BYTES = 5 * DOUBLE
-"""The bytes of an entry of the home's leases before its limits."""
-
 _CONSTANTS = {
-    "entry_header_bytes": ENTRY_HEADER_BYTES,
+    **PLACES,
     "home_tag": HOME_TAG,
     "max_voucher_bytes": MAX_VOUCHER_BYTES,
     "max_rate_units": MAX_RATE_UNITS,
     "new_state_ms": NEW_STATE_MS,
-    "shard_header_bytes": HEADER_BYTES,
     "lease_record_bytes": RECORD_BYTES,
     "skew_us": leases.CLOCK_BACK_US,
     "refresh_us": leases.REFRESH_US,
@@ -63,15 +56,15 @@ def lease_values(guard: Guard) -> dict[str, object]:
         "leases_key": keys.leases(identity),
         "lease_us": guard.shards.lease_us,
         "shard_layout": leases.leased_layout(guard.layout),
-        "shard_bytes": HEADER_BYTES + 4 * DOUBLE * count,
-        "shard_windows_at": HEADER_BYTES + 2 * DOUBLE * count,
+        "whole_shard_bytes": PLACES["shard_bytes"] + PLACES["leased_bytes"] * count,
+        "shard_windows_at": PLACES["shard_bytes"] + PLACES["pair_bytes"] * count,
         "shard_format": f"<{'d' * (8 + 4 * count)}",
         "shard_hot_format": f"<{'d' * (8 + 2 * count)}",
         "credits": [*_names(leased, "credit"), *_names(leased, "until")],
         "no_credits": Text(", ".join(["0, 0"] * count)),
         "windows": _names(leased, "window", "have"),
         "grants": _names(leased, "amount", "window", "have", "last"),
-        "entry_bytes": ENTRY_HEADER_BYTES + 4 * DOUBLE * count,
+        "whole_entry_bytes": PLACES["entry_bytes"] + PLACES["leased_bytes"] * count,
         "entry_format": f"<ddddd{'dddd' * count}",
     }
 
@@ -102,7 +95,7 @@ def shard_values(guard: Guard) -> dict[str, object]:
             "refused": named(keys.refused(identity)),
         },
         "keep_record_us": leases.KEEP_LEASED_TOKEN_MS * 1000,
-        "numbers_at": NUMBERS_AT,
+        "numbers_at": PLACES["sequence_at"],
     }
 
 

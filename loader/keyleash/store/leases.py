@@ -66,6 +66,18 @@ _TOKEN_ID = re.compile(r"[0-9a-z]{12}")
 
 _SHARD_NUMBERS, _ENTRY_NUMBERS, _PAIR = 8, 5, 2
 
+PLACES: Final = {
+    "shard_bytes": _SHARD_NUMBERS * DOUBLE,
+    "entry_bytes": _ENTRY_NUMBERS * DOUBLE,
+    "leased_bytes": 2 * _PAIR * DOUBLE,
+    "pair_bytes": _PAIR * DOUBLE,
+    "seq_at": 3 * DOUBLE,
+    "asked_at": 4 * DOUBLE,
+    "sequence_at": 6 * DOUBLE,
+}
+"""The form of a shard's state and of an entry of the home, for scripts: bytes before the limits,
+bytes of each limit and of two of its numbers, and places in a state."""
+
 
 def grant_amount(rest: int, want: int, limit: int, *, shares: int, shards: int, last: int) -> int:
     """Return the units of one limit that the home grants a shard; 0 or less if there are none.

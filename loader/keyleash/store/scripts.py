@@ -10,7 +10,7 @@ from pathlib import Path
 from keyleash.doubles import MOST
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
-from keyleash.store.leases import EPOCH_FIELD, MAX_SHARDS
+from keyleash.store.leases import EPOCH_FIELD, MAX_SHARDS, PLACES
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
     KEEP_AFTER_EXPIRY_MS,
@@ -36,6 +36,7 @@ SHORT_ELEMENTS, SHORT_BYTES = 4, 48
 """How much is read of a value that is shown on one line."""
 
 _INCLUDE = re.compile(r'^--% include "(.+)"\n', re.MULTILINE)
+_PLACE = re.compile(r"\{\{ (\w+) \}\}")
 _COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 
 
@@ -57,7 +58,7 @@ class OperatorScript:
 
     @property
     def text(self) -> str:
-        """The Lua text, with its includes."""
+        """The Lua text, with its includes and the places of `store.leases`."""
         return _text(f"operator/{self.name}.lua")
 
     def arguments(
@@ -104,7 +105,7 @@ def _text(name: str) -> str:
     folders = (lua_root() / "guard", lua_root())
     path = next(folder / name for folder in folders if (folder / name).is_file())
     text = _INCLUDE.sub(lambda found: _text(found[1]), path.read_text(encoding="utf-8"))
-    return _COMMENT.sub("", text)
+    return _PLACE.sub(lambda found: str(PLACES[found[1]]), _COMMENT.sub("", text))
 
 
 def lua_root() -> Path:

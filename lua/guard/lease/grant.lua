@@ -6,7 +6,7 @@
 --% filter suffix(limit.number)
 -- The newest amount that was not 0 says how fast the shard uses units.
 local amount_N, window_N, have_N, last_N, life_N = 0, 0, 0, 0, 0
-if entry and #entry == {{ entry_bytes }} then amount_N, window_N, have_N, last_N = struct.unpack('<dddd', entry, {{ entry_header_bytes + 1 + 32 * loop.index0 }}) end
+if entry and #entry == {{ whole_entry_bytes }} then amount_N, window_N, have_N, last_N = struct.unpack('<dddd', entry, {{ entry_bytes + 1 + leased_bytes * loop.index0 }}) end
 do
   local want, their_window, had = tonumber(words[{{ 5 + 3 * loop.index0 }}]), tonumber(words[{{ 6 + 3 * loop.index0 }}]), tonumber(words[{{ 7 + 3 * loop.index0 }}])
 --% include "lease/grant_" ~ limit.slot.kind ~ ".lua"

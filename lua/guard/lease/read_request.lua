@@ -19,7 +19,7 @@ local entry, epoch = found[1], tonumber(found[2]) or 0
 -- One of its fields is the epoch.
 local shards = call('HLEN', {{ leases_key }}) - 1
 local entry_seq, entry_asked_us, granted_us, entry_stamp, entry_epoch = -1, 0, 0
-if entry and #entry >= {{ entry_header_bytes }} then
+if entry and #entry >= {{ entry_bytes }} then
   entry_seq, entry_asked_us, granted_us, entry_stamp, entry_epoch = struct.unpack('<ddddd', entry)
 else
   shards = shards + 1

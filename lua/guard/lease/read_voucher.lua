@@ -31,7 +31,7 @@ if words[4] == '{{ stamp }}' and epoch >= min_epoch and asked >= born_us and ask
 --% for limit in leased
 --% filter suffix(limit.number)
     local window_N, have_N = 0, 0
-    if is_same then window_N, have_N = struct.unpack('<dd', state, {{ shard_windows_at + 1 + 16 * loop.index0 }}) end
+    if is_same then window_N, have_N = struct.unpack('<dd', state, {{ shard_windows_at + 1 + pair_bytes * loop.index0 }}) end
     local amount_N, life_N, open_N = tonumber(words[{{ 9 + 3 * loop.index0 }}]), tonumber(words[{{ 10 + 3 * loop.index0 }}]), tonumber(words[{{ 11 + 3 * loop.index0 }}])
     -- Without a life it is of a limit that was not asked for; what expired on its way is no answer.
     is_answered[{{ limit.number }}] = life_N > 0 and now_us < asked + life_N
