@@ -10,12 +10,15 @@
 --- ARGV[3]   state       string  prefix of states
 --- ARGV[4]   guard       string  prefix of guard records
 --- ARGV[5]   suspension  string  prefix of records of suspensions
---- ARGV[6]   latest_us   number  a time from here on is corrupt
---- ARGV[7]   max_reason  number  bytes of a reason
---- ARGV[8]  actor     string
---- ARGV[9]  reason    string  in every denial from now on
---- ARGV[10]  for_ms    string  duration; "" for no end
---- ARGV[11…] identities        none for all that are active
+--- ARGV[6]   leases      string  prefix of the hashes of an identity's leases
+--- ARGV[7]   latest_us   number  a time from here on is corrupt
+--- ARGV[8]   max_reason  number  bytes of a reason
+--- ARGV[9]   field       string  the field of the epoch in the hashes of leases
+--- ARGV[10]  actor       string
+--- ARGV[11]  reason      string  in every denial from now on
+--- ARGV[12]  for_ms      string  duration; "" for no end
+--- ARGV[13]  epoch       string  an identity of another epoch stays as it is; "" for any
+--- ARGV[14…] identities          none for all that are active
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, the end of its
 ---          suspension (Unix ms; "" without an end), the reason, and 1 if this call suspended it, 0
@@ -26,17 +29,19 @@
 --- operator stopped.
 local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
 local prefix, public_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local suspension_prefix, latest_us, max_reason_bytes = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local suspension_prefix, leases_prefix, latest_us = ARGV[5], ARGV[6], tonumber(ARGV[7])
+local max_reason_bytes, epoch_field, actor, reason, for_ms = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+local epoch = ARGV[13]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
 --% include "operator/include/require_in_force.lua"
 local wanted = {}
-for i = 11, #argv do wanted[#wanted + 1] = argv[i] end
+for i = 14, #argv do wanted[#wanted + 1] = argv[i] end
 local states, unknown = named_states(wanted)
 if not states then return unknown end
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-local until_us = argv[10] == '' and 1 or now_us + argv[10] * 1000
+local until_us = for_ms == '' and 1 or now_us + for_ms * 1000
 local since_ms, until_ms = string.format('%.0f', now_us / 1000), ''
 if until_us > 1 then until_ms = string.format('%.0f', math.ceil(until_us / 1000)) end
 
@@ -48,20 +53,21 @@ for i = 1, #states, 2 do
   -- A fenced agent may write any bytes there: an invalid time has no end.
   if not (before < latest_us) then before = 1 end
   local lasts = before == 1 or (until_us > 1 and before >= until_us)
-  if not lasts then
+  local is_wanted = epoch == '' or call('HGET', leases_prefix .. name, epoch_field) == epoch
+  if is_wanted and not lasts then
     call('SETRANGE', state, 8, struct.pack('<d', until_us))
     call('DEL', record)
-    call('HSET', record, 'reason', argv[9], 'by', argv[8], 'since_ms', since_ms, 'until_ms', until_ms)
+    call('HSET', record, 'reason', reason, 'by', actor, 'since_ms', since_ms, 'until_ms', until_ms)
     changed[#changed + 1] = name
   end
-  local ends_us = lasts and before or until_us
+  local ends_us = is_wanted and not lasts and until_us or before
   reply[#reply + 1] = name
   reply[#reply + 1] = ends_us > 1 and string.format('%.0f', math.ceil(ends_us / 1000)) or ''
   reply[#reply + 1] = string.sub(call('HGET', record, 'reason') or '', 1, max_reason_bytes)
-  reply[#reply + 1] = lasts and 0 or 1
+  reply[#reply + 1] = is_wanted and not lasts and 1 or 0
 end
 if changed[1] then
-  reply[2] = call('XADD', control_key, '*', 'event', 'freeze', 'actor', argv[8],
-    'identities', table.concat(changed, ','), 'reason', argv[9], 'until_ms', until_ms)
+  reply[2] = call('XADD', control_key, '*', 'event', 'freeze', 'actor', actor,
+    'identities', table.concat(changed, ','), 'reason', reason, 'until_ms', until_ms)
 end
 return reply

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -139,25 +138,6 @@ def test_every_server_of_the_tests_is_supported(server: RealServer) -> None:
 
     require_supported(client)
     assert release_of(client.info("server"))[0] in server.label
-
-
-ONE_SERVER = ("exec",)
-"""Beginnings of commands that do not work on clusters."""
-
-
-@pytest.mark.parametrize(
-    "words", [words for words in ONLINE if " ".join(words).startswith(ONE_SERVER)], ids=" ".join
-)
-def test_cluster_is_named_by_commands_for_one_server(
-    embedded_cluster: RealCluster, example: Path, tmp_path: Path, words: tuple[str, ...]
-) -> None:
-    """In place of the address of another node, which says nothing to anybody."""
-    result = run_online(Cli(embedded_cluster.url), words, example, tmp_path)
-
-    assert result.exit_code == 69
-    shown = "the server is a node of a Redis Cluster, and this client or command is for one server"
-    assert shown in result.stderr
-    assert not re.search(r"\b\d+ 127\.0\.0\.1:\d+", result.output)
 
 
 def test_cluster_is_named_by_the_client(embedded_cluster: RealCluster) -> None:

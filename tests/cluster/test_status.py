@@ -56,6 +56,22 @@ def test_status_shows_leases_of_all_shards(
     assert status.events == status.audit_length == 3
 
 
+def test_status_counts_the_events_and_denials_of_all_shards(
+    embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+) -> None:
+    """The home has none of them."""
+    for node in embedded_cluster.primaries[:2]:
+        with pytest.raises(redis.ResponseError, match="KEY_NOT_GRANTED"):
+            agent.call(node, "SET", node.key("other:"), "v")
+
+    (status,) = op.status().identities
+
+    assert (status.audit_length, status.denied_length) == (3, 2)
+    assert {code: item.count for code, item in status.denials.items()} == {"KEY_NOT_GRANTED": 2}
+    (shown,) = Cli(embedded_cluster.url).json("status")["identities"]
+    assert (shown["audit_length"], shown["denied_length"]) == (3, 2)
+
+
 def test_grant_that_no_shard_received_is_stranded(
     embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
 ) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import redis
 
 import keyleash
+import keyleash.store.shards
+from keyleash.store.shards import read_shards
 from keyleash.watch import Watcher
 from keyleash.watch.events import WatchEventKind
-from support.clusters import RealCluster
+from support.clusters import ClusterNode, RealCluster
 from support.command_line import Cli
 from support.leases import HOME, ClusterAgent
 
@@ -118,6 +122,64 @@ def test_breaker_of_one_node_freezes_the_identity_everywhere(
     assert list(watcher.look()) == []
     assert not op.status().identities[0].suspended
     assert agent.call(node, "SET", node.key("jobs:"), "v") == b"OK"
+
+
+@pytest.fixture
+def tripped(embedded_cluster: RealCluster, op: keyleash.Operator) -> ClusterNode:
+    """A node whose circuit breaker has suspended the agent."""
+    node = embedded_cluster.primaries[0]
+    agent = ClusterAgent(embedded_cluster, op.tokens.issue("agent").token)
+    for number in range(4):
+        with pytest.raises(redis.ResponseError, match=r"KEY_NOT_GRANTED|SUSPENDED"):
+            agent.call(node, "SET", node.key(f"other{number}:"), "v")
+    return node
+
+
+def test_thaw_before_the_watcher_freezes_wins(
+    op: keyleash.Operator,
+    watcher: Watcher,
+    tripped: ClusterNode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The watcher has read the node's suspension, and the operator has ended it since."""
+
+    def read_then_thaw(*args: Any) -> Any:
+        found = read_shards(*args)
+        op.thaw("agent")
+        return found
+
+    monkeypatch.setattr("keyleash.watch.cluster.read_shards", read_then_thaw)
+
+    assert list(watcher.look()) == []
+    assert not op.status().identities[0].suspended
+    actions = [event.event for event in op.audit.control()]
+    assert "freeze" not in actions
+
+
+def test_watcher_during_a_thaw_does_not_undo_it(
+    op: keyleash.Operator,
+    watcher: Watcher,
+    tripped: ClusterNode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It looks before the nodes are resumed, and once more before the home is."""
+    original, looks = keyleash.store.shards.run_at_shards, []
+
+    def look_around(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr("keyleash.store.shards.run_at_shards", original)
+        looks.append(list(watcher.look()))
+        found = original(*args, **options)
+        looks.append(list(watcher.look()))
+        return found
+
+    monkeypatch.setattr("keyleash.store.shards.run_at_shards", look_around)
+
+    op.thaw("agent")
+
+    assert len(looks) == 2
+    assert not op.status().identities[0].suspended
+    assert list(watcher.look()) == []
+    assert not op.status().identities[0].suspended
 
 
 def test_command_line_watches_a_cluster(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import click
-from redis.exceptions import ResponseError
+from redis import ConnectionPool
+from redis.connection import SSLConnection
+from redis.exceptions import RedisClusterException, ResponseError
 
 import keyleash
 from keyleash.cli.options import (
@@ -19,8 +22,15 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json
+from keyleash.client.actions import Words
 from keyleash.client.roles import Role, role_of
-from keyleash.errors import KeyleashError, NotReplicatedError, OperationError, UsageError
+from keyleash.errors import (
+    ClusterError,
+    KeyleashError,
+    NotReplicatedError,
+    OperationError,
+    UsageError,
+)
 from keyleash.store.connect import connection_pool
 from keyleash.store.failures import server_failure
 from keyleash.store.token import reject_tokens
@@ -51,7 +61,8 @@ def exec_(
 
     COMMAND is called through the guard of the token's identity. On a terminal the reply is
     formatted as by redis-cli; otherwise it is the bare value, one element a line. A missing value
-    and the empty string are then both an empty line; --json distinguishes them.
+    and the empty string are then both an empty line; --json distinguishes them. On a cluster the
+    command runs at the node that has its key.
     """
     refuse_typed_token(words[0])
     _refuse_lasting(words[0])
@@ -99,19 +110,48 @@ def _print(settings: Settings, reply: Any) -> None:
 
 
 def _call(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:
-    agent = keyleash.Redis(
-        connection_pool=connection_pool(settings.url, settings.timeout_s), token=token
-    )
-    # The server's reply, without redis-py's conversion.
-    agent.response_callbacks.clear()
-    name, *arguments = words
+    pool = connection_pool(settings.url, settings.timeout_s)
     given_id = keyleash.correlation(correlation) if correlation is not None else nullcontext()
-    with agent, given_id, reading_reply("the call of the guard"):
-        return agent.execute_command(
-            os.fsencode(name).decode("utf-8", "replace"), *map(os.fsencode, arguments)
-        )
+    name, *arguments = words
+    call: Words = (os.fsencode(name).decode("utf-8", "replace"), *map(os.fsencode, arguments))
+    with given_id, reading_reply("the call of the guard"):
+        try:
+            with keyleash.Redis(connection_pool=pool, token=token) as agent:
+                return _reply(agent, call)
+        except ClusterError:
+            # Nothing ran.
+            with _cluster(pool, token) as agent:
+                return _reply(agent, call)
 
 
+def _reply(agent: Any, call: Words) -> Any:
+    """Return the server's reply, without redis-py's conversion."""
+    agent.response_callbacks.clear()
+    return agent.execute_command(*call)
+
+
+def _cluster(pool: ConnectionPool, token: str) -> Any:
+    """Return a client of the cluster to which the server of a pool belongs.
+
+    Raises:
+        OperationError (cluster-incomplete): It has slots that no node serves.
+    """
+    options = pool.connection_kwargs
+    given: dict[str, Any] = {name: options[name] for name in options.keys() - _OWN}
+    if issubclass(pool.connection_class, SSLConnection):
+        given["ssl"] = True
+    try:
+        return keyleash.RedisCluster(token=token, **given)
+    except RedisClusterException as error:
+        raise OperationError(
+            "cluster-incomplete",
+            f"cannot read the slots of the cluster: {printable(str(error))}",
+            help="see `CLUSTER SLOTS` and `CLUSTER INFO`",
+        ) from error
+
+
+_OWN = {"db", "retry", "event_dispatcher", "himport_registry"}
+"""Options of a connection to one server that a client of a cluster sets itself."""
 _ESCAPES = {0x22: '\\"', 0x5C: "\\\\", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 7: "\\a", 8: "\\b"}
 
 
@@ -127,8 +167,10 @@ def raw(reply: Any) -> bytes:
             return b""
         case bytes():
             return reply
-        case list():
+        case list() | tuple():
             return b"\n".join(raw(item) for item in reply)
+        case dict():
+            return raw([*reply.items()])
         case _:
             return str(reply).encode("utf-8", "surrogateescape")
 
@@ -136,7 +178,7 @@ def raw(reply: Any) -> bytes:
 def as_json(reply: Any) -> Any:
     """Return a reply for `print_json`: an error in it as an object."""
     match reply:
-        case list():
+        case list() | tuple():
             return [as_json(item) for item in reply]
         case ResponseError():
             return {"error": str(reply)}
@@ -155,15 +197,17 @@ def _lines(reply: Any) -> list[str]:
             return [reply.decode()]
         case bytes():
             return [_quoted(reply)]
-        case list():
+        case list() | tuple():
             return _numbered(reply)
+        case dict():
+            return _numbered([*reply.items()])
         case ResponseError():
             return [f"(error) {reply}"]
         case _:
             return [str(reply)]
 
 
-def _numbered(items: list[Any]) -> list[str]:
+def _numbered(items: Sequence[Any]) -> list[str]:
     if not items:
         return ["(empty array)"]
     width = len(str(len(items)))

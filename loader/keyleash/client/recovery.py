@@ -16,9 +16,11 @@ from keyleash.client.actions import Flow, Pause, Plain, RenewToken
 from keyleash.client.session import TOKEN_OVER, Session
 from keyleash.errors import (
     CallNotPermittedError,
+    ClusterError,
     GuardLostError,
     LeaseNeededError,
     PolicyStaleError,
+    RightMissingError,
 )
 from keyleash.store.records import GuardRecord
 
@@ -33,9 +35,29 @@ def fetch_guard(session: Session) -> Flow:
         yield RenewToken()
     try:
         raw = yield session.at_home(session.record_request())
+        if raw:
+            session.accept_record(raw)
+            return
+        found: Exception | None = None
     except ResponseError as error:
-        raise session.record_error(error) from None
+        found = session.record_error(error)
+    # Records of a cluster have other names, which neither a client nor the rules of a user for one
+    # server lead to.
+    if isinstance(found, RightMissingError | None) and (yield from _is_unexpected_cluster(session)):
+        raise ClusterError from None
+    if found is not None:
+        raise found from None
     session.accept_record(raw)
+
+
+def _is_unexpected_cluster(session: Session) -> Flow:
+    """Return whether the server is a node of a cluster, and the session one of a single server."""
+    if session.at_home is not Plain:
+        return False
+    try:
+        return bool((yield Plain(("CLUSTER", "SLOTS"))))
+    except ResponseError:
+        return False
 
 
 def recover(

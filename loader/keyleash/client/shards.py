@@ -16,7 +16,13 @@ from keyleash.client.correlation import next_correlation
 from keyleash.client.recovery import PAUSES_S, fetch_guard
 from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
-from keyleash.errors import GuardLostError, LeaseNeededError, LeaseRefusedError, PolicyStaleError
+from keyleash.errors import (
+    GuardLostError,
+    LeaseNeededError,
+    LeaseRefusedError,
+    PolicyStaleError,
+    RightMissingError,
+)
 from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_cluster, to_shard
 
 MAX_REPETITIONS = 30
@@ -53,6 +59,13 @@ class ClusterSession(Session):
     def _server_error(self, error: ResponseError) -> ResponseError:
         return error if is_of_a_cluster(error) else super()._server_error(error)
 
+    def at_shard(self, error: Any, tag: str) -> Any:
+        """Return an error of a shard's guard, with the names of the shard's keys."""
+        if not (isinstance(error, RightMissingError) and error.keys):
+            return error
+        keys = self._keyspace.at_shard(tag).control_patterns(self.identity)
+        return RightMissingError(error.identity, error.right, error.reason, keys)
+
     def is_topology(self, words: Words) -> bool:
         """Return whether a command asks a node about the nodes of the cluster."""
         return len(words) > 1 and upper(words[1]) in TOPOLOGY
@@ -82,13 +95,20 @@ class ShardCaller(Caller):
     """
 
     tag: Callable[[], str]
+    session: ClusterSession
+    _called_tag = ""
     _voucher = ""
     _used = ""
 
     def request(self, call: Call) -> Words:
         """Return the words of a call, with the tag of the node or a voucher at the end."""
         voucher, self._voucher = self._voucher, ""
-        return to_shard(super().request(call), self.tag(), voucher)
+        self._called_tag = self.tag()
+        return to_shard(super().request(call), self._called_tag, voucher)
+
+    def _typed(self, call: Call, error: ResponseError) -> ResponseError:
+        found: ResponseError = self.session.at_shard(super()._typed(call, error), self._called_tag)
+        return found
 
     def _repeated(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
         """Repeat a call whose reply says that nothing ran, also with leases."""

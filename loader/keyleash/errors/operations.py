@@ -158,7 +158,7 @@ class ClusterError(KeyleashError, ResponseError):
     def __init__(self) -> None:
         super().__init__(
             "the server is a node of a Redis Cluster, and this client or command is for one server",
-            help="use `keyleash.RedisCluster`; `keyleash exec` has no counterpart for clusters",
+            help="use `keyleash.RedisCluster`",
         )
 
 

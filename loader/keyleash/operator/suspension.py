@@ -11,7 +11,7 @@ from keyleash.errors import OperationError
 from keyleash.operator.tokens import active_identity
 from keyleash.results import Change, Instant, Result
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
-from keyleash.store.shards import expire_leases
+from keyleash.store.shards import expire_leases, raise_epochs
 from keyleash.store.state import MAX_REASON_BYTES, IdentityState
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -64,7 +64,12 @@ class FreezeResult(Change):
 
 
 def freeze(
-    store: Store, identities: Sequence[str] = (), *, reason: str, for_s: int | None = None
+    store: Store,
+    identities: Sequence[str] = (),
+    *,
+    reason: str,
+    for_s: int | None = None,
+    epoch: str = "",
 ) -> FreezeResult:
     """
     Deny every call of some identities as suspended, from the next call on.
@@ -75,6 +80,8 @@ def freeze(
         identities: Their names; all active identities if empty.
         reason: The reason in denials: up to 128 bytes, without a token.
         for_s: The duration in seconds; until `thaw` if None. A longer suspension is not shortened.
+        epoch: On a cluster, leave identities as they are whose epoch is another by now: an operator
+            changed them meanwhile.
 
     Raises:
         OperationError (unknown-identity): An identity is not active; nothing was changed.
@@ -86,9 +93,9 @@ def freeze(
         raise ValueError("`duration` must be at least a second")
     check_reason(reason)
     for_ms = "" if for_s is None else str(for_s * 1000)
-    words = (reason, for_ms, *dict.fromkeys(identities))
+    words = (reason, for_ms, epoch, *dict.fromkeys(identities))
     result = _run(store, FREEZE, words, fields=4)
-    names = [item.identity for item in result.identities]
+    names = [item.identity for item in result.identities if item.changed or not epoch]
     return replace(result, nodes=expire_leases(store, names))
 
 
@@ -100,9 +107,22 @@ def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
         OperationError (unknown-identity): An identity is not active; nothing was changed.
         OperationError (vault-changing): Prefixes are being changed; nothing was changed.
     """
-    result = _run(store, THAW, [*dict.fromkeys(identities)], fields=2)
-    names = [item.identity for item in result.identities]
-    return replace(result, nodes=expire_leases(store, names, resume=True))
+    names = [*dict.fromkeys(identities)]
+    nodes = None
+    if store.nodes is not None:
+        # Shards first: `watch` freezes the home for a shard that is still suspended, but not with
+        # an epoch of before the last step.
+        _require_records(store, names)
+        nodes = expire_leases(store, names or None, resume=True)
+        raise_epochs(store, names)
+    return replace(_run(store, THAW, names, fields=2), nodes=nodes)
+
+
+def _require_records(store: Store, identities: Sequence[str]) -> None:
+    """Raise the error of `thaw` for an identity without records, before anything is changed."""
+    for name in identities:
+        if store.client.exists(store.keys.guard(name), store.keys.state(name)) == 0:
+            raise _no_records(store, name)
 
 
 def check_reason(reason: str) -> None:
@@ -124,13 +144,7 @@ def _run(
     """Run a script that replies with time, event and *fields* words per identity."""
     reply = store.run(script, store.actor, *words)
     if isinstance(reply, bytes):
-        name = _text(reply)
-        active_identity(store, name)
-        raise OperationError(
-            "unknown-identity",
-            f"the records of `{name}` are missing; nothing was changed",
-            help="run `keyleash doctor`",
-        )
+        raise _no_records(store, _text(reply))
     with reading_reply("EVAL"):
         effective_us, event, *rest = reply
         return FreezeResult(
@@ -138,6 +152,16 @@ def _run(
             event=event.decode(),
             identities=tuple(map(_frozen, zip(*[iter(rest)] * fields, strict=True))),
         )
+
+
+def _no_records(store: Store, identity: str) -> OperationError:
+    """Return the error for an identity without records; nothing was changed."""
+    active_identity(store, identity)
+    return OperationError(
+        "unknown-identity",
+        f"the records of `{identity}` are missing; nothing was changed",
+        help="run `keyleash doctor`",
+    )
 
 
 def _frozen(words: Sequence[Any]) -> Frozen:

@@ -246,8 +246,11 @@ class Keyspace:
         return f"{self.root}mac"
 
     def control_patterns(self, identity: str) -> tuple[str, ...]:
-        """Return glob patterns of the control keys that the guard of an identity may use."""
-        return (
+        """Return glob patterns of the control keys that the guard of an identity may use.
+
+        On a cluster they are those at one shard, or at the home.
+        """
+        names = (
             self.state(identity),
             f"{self.token_prefix(identity)}*",
             self.audit(identity),
@@ -255,8 +258,12 @@ class Keyspace:
             self.repeats(identity),
             self.suspension(identity),
             self.refused(identity),
-            self.limit_prefix(identity, "*") + "*",
         )
+        if self.tag == HOME_TAG:
+            return (*names, self.leases(identity))
+        # Counters of a cluster have the hash tags of data.
+        counters = f"{replace(self, tag='').limit_prefix(identity, '*')}*"
+        return (*names, *((self.none,) if self.tag else ()), counters)
 
     @property
     def source_root(self) -> str:

@@ -137,7 +137,10 @@ COLLECT_CREDIT = OperatorScript("collect_credit", (), ("state_root",))
 END_SWITCH = OperatorScript("end_switch", _RECORDS, ("state_root",))
 EXPIRE_LEASES = OperatorScript("expire_leases", (), ("state_root", "suspension", "refused"))
 FREEZE = OperatorScript(
-    "freeze", _RECORDS, (*_STATES, "suspension"), constants=(MOST, MAX_REASON_BYTES)
+    "freeze",
+    _RECORDS,
+    (*_STATES, "suspension", "leases"),
+    constants=(MOST, MAX_REASON_BYTES, EPOCH_FIELD),
 )
 ISSUE_TOKENS = OperatorScript("issue_tokens", ("sealed", "control"), _TOKENS, _TOKEN_TIMES)
 MOVE_SHARD = OperatorScript(

@@ -23,6 +23,7 @@ from keyleash.results import NodeEffect
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.leases import (
     DEFAULT_LEASE_US,
+    EPOCH_FIELD,
     MASTER_KEY_BYTES,
     LeaseEntry,
     ShardState,
@@ -174,7 +175,7 @@ def expire_leases(
         return None
     if identities is not None and not identities:
         return ()
-    now_us, epochs = _next_epochs(store, identities or ())
+    now_us, epochs = raise_epochs(store, identities or ())
     head = ("1" if resume else "", b"".join(struct.pack("<I", place) for place in limits))
     calls = [
         (tag, (*head, *chain.from_iterable(piece)))
@@ -210,8 +211,12 @@ def move_shards(store: Store, new: Keyspace, shards: Mapping[str, Sequence[str]]
     return {found.node: found.reason for found in replies if found.reason}
 
 
-def _next_epochs(store: Store, identities: Collection[str]) -> tuple[int, _Epochs]:
-    """Return the home's time, and for each shard the identities with their new epochs."""
+def raise_epochs(store: Store, identities: Collection[str]) -> tuple[int, _Epochs]:
+    """Raise the epoch of identities at the home; of all that ever were active if there are none.
+
+    Returns:
+        The home's time, and for each shard the identities with their new epochs.
+    """
     shards: _Epochs = defaultdict(list)
     now_us = 0
     for reply in store.run_all(NEXT_EPOCH, batches(identities, PIECE) if identities else [()]):
@@ -321,6 +326,7 @@ class ShardRecords:
     Attributes:
         node: The node that serves the shard.
         entry: The newest grant to it.
+        epoch: The identity's epoch at the home, read before the state; empty if it has none.
         state: Its state; None if it has none, or was not read.
         audited: Entries of its audit stream.
         denied: Entries of its denials.
@@ -331,6 +337,7 @@ class ShardRecords:
     tag: str
     node: str
     entry: LeaseEntry
+    epoch: str = ""
     state: ShardState | None = None
     audited: int = 0
     denied: int = 0
@@ -348,12 +355,14 @@ def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
                 pipe.hgetall(store.keys.leases(name))
             replies = pipe.execute()
         for name, held in zip(names, replies, strict=True):
+            epoch = held.get(EPOCH_FIELD.encode(), b"").decode("latin-1")
             for field, packed in held.items():
                 tag = field.decode("latin-1")
                 if is_shard_tag(tag):
                     node = store.nodes.find(tag)
                     entry = _entry(name, packed)
-                    by_node[node].append(ShardRecords(name, tag, _named(node, tag), entry))
+                    records = ShardRecords(name, tag, _named(node, tag), entry, epoch)
+                    by_node[node].append(records)
     read = each_at_once(partial(_read_at, store, store.nodes), by_node.items())
     return sorted(chain.from_iterable(read), key=lambda item: (item.identity, item.tag))
 

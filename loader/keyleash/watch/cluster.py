@@ -105,8 +105,12 @@ class ClusterTopology:
                 left_s = math.ceil((until_us - now_us) / 1_000_000)
                 reason = f"circuit breaker at {found.node}"
                 for_s = left_s if until_us > UNTIL_RESUMED else None
-                freeze(store, [found.identity], reason=reason, for_s=for_s)
+                # Not behind an operator who resumes the identity meanwhile.
+                names = [found.identity]
+                frozen = freeze(store, names, reason=reason, for_s=for_s, epoch=found.epoch)
                 home[found.identity] = None
+                if not frozen.identities[0].changed:
+                    continue
                 message = f"its circuit breaker suspended `{found.identity}`"
                 yield _done(found.node, WatchEventKind.FROZEN, message)
 
