@@ -53,7 +53,7 @@ def test_exec_runs_at_the_node_of_the_key(embedded_cluster: RealCluster, token: 
 
 
 def test_commands_about_an_agent_work(embedded_cluster: RealCluster, token: str) -> None:
-    """What operators ask about a token or a call is at the home."""
+    """The home knows what operators ask about a token or a call."""
     cli = Cli(embedded_cluster.url, {"KEYLEASH_TOKEN": token})
     key = embedded_cluster.primaries[1].key("jobs:")
     cli.ok("exec", "SET", key, "v")
