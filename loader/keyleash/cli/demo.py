@@ -26,7 +26,8 @@ def demo(settings: Settings) -> None:
     """Run a self-checking demo.
 
     Starts the embedded Valkey on a free port, loads the example policy, runs calls of several
-    agents and checks every reply; exits with 1 if one differs. Leaves nothing behind.
+    agents and checks every reply; exits with 1 if one differs. The last scene is on a cluster of
+    three nodes. Leaves nothing behind.
     """
     printer = None if settings.json else DemoPrinter()
     try:
@@ -34,9 +35,10 @@ def demo(settings: Settings) -> None:
             _play(stage, printer)
     except Ended:
         raise KeyboardInterrupt from None
-    differing = sum(not outcome.ok for outcome in stage.outcomes)
+    results = [outcome.ok for outcome in stage.outcomes if outcome.ok is not None]
+    differing = results.count(False)
     if printer is None:
-        counts = {"ok": not differing, "checked": len(stage.outcomes), "differing": differing}
+        counts = {"ok": not differing, "checked": len(results), "differing": differing}
         print_json({**counts, "steps": stage.outcomes})
     if differing:
         sys.exit(1)

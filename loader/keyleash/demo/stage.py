@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import keyleash
 from keyleash.errors import DENIALS, LeashError, ReplyCode
@@ -16,6 +17,8 @@ from keyleash.text import distance, printable
 Reply = Any
 """A reply, or the `LeashError` that was raised in its place."""
 
+AgentClient: TypeAlias = keyleash.Redis | keyleash.RedisCluster
+
 OPERATOR = "operator"
 CORRELATION = "incident-7"
 MARGIN_S = 0.002
@@ -24,14 +27,18 @@ MARGIN_S = 0.002
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """A checked line of the session."""
+    """A checked line of the session.
+
+    Attributes:
+        ok: Whether the answer is as expected; None if the scene cannot be played here.
+    """
 
     scene: str
     who: str
     call: str
     answer: str
     expected: str
-    ok: bool
+    ok: bool | None
 
 
 def denied(code: ReplyCode, **details: str) -> LeashError:
@@ -74,6 +81,7 @@ class DemoStage:
 
     Args:
         url: The server, which must be empty.
+        client: The class of the agents' clients.
 
     Attributes:
         listener: A function that is called with each line.
@@ -84,15 +92,16 @@ class DemoStage:
         scene: The title of the current scene.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, client: type[AgentClient] = keyleash.Redis) -> None:
         self.url = url
+        self._client: Any = client
         self.operator = keyleash.Operator.from_url(url, actor="demo")
         self.outcomes: list[DemoOutcome] = []
         self.writes: Counter[str] = Counter()
         self.tokens: dict[str, IssuedToken] = {}
         self.scene = ""
         self.listener: Callable[[DemoOutcome], None] | None = None
-        self._agents: dict[str, keyleash.Redis] = {}
+        self._agents: dict[str, AgentClient] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -102,12 +111,19 @@ class DemoStage:
             agent.close()
         self.operator.close()
 
+    @contextmanager
+    def on_cluster(self, url: str) -> Iterator[DemoStage]:
+        """Continue the session on a cluster, with its own operator, tokens and agents."""
+        with DemoStage(url, keyleash.RedisCluster) as stage:
+            stage.scene, stage.outcomes, stage.listener = self.scene, self.outcomes, self.listener
+            yield stage
+
     def issue(self, identity: str, ttl: str | None = None) -> None:
         """Issue a token, which the agent uses from now on."""
         token = self.operator.tokens.issue(identity, ttl=ttl, note="demo")
         if identity in self._agents:
             self._agents[identity].close()
-        self._agents[identity] = keyleash.Redis.from_url(
+        self._agents[identity] = self._client.from_url(
             self.url, token=token.token, decode_responses=True
         )
         self.tokens[identity] = token
@@ -158,7 +174,13 @@ class DemoStage:
     ) -> None:
         """Record a fact and the expected one; unless *ok* is given, they must be equal."""
         is_ok = fact == expected if ok is None else ok
-        outcome = DemoOutcome(self.scene, who, call, fact, expected, is_ok)
+        self._add(DemoOutcome(self.scene, who, call, fact, expected, is_ok))
+
+    def skip(self, call: str, reason: str) -> None:
+        """Record that the rest of the scene cannot be played here."""
+        self._add(DemoOutcome(self.scene, OPERATOR, call, reason, "", None))
+
+    def _add(self, outcome: DemoOutcome) -> None:
         self.outcomes.append(outcome)
         if self.listener:
             self.listener(outcome)

@@ -8,7 +8,15 @@ from collections.abc import Callable
 import keyleash
 from keyleash.compiler.render import examples_root
 from keyleash.demo.stage import DemoStage, Reply, denied
-from keyleash.errors import BudgetExhaustedError, LeashError, RateLimitedError, ReplyCode
+from keyleash.errors import (
+    BudgetExhaustedError,
+    LeashError,
+    OperationError,
+    RateLimitedError,
+    ReplyCode,
+)
+from keyleash.servers import EmbeddedCluster
+from keyleash.store.placement import SLOTS, key_slot
 from keyleash.text import clock_time, counted
 
 READER, RUNNER, RECOVERY = "agent-reader", "agent-runner", "agent-recovery"
@@ -25,6 +33,17 @@ DAILY_REQUESTS = 5000
 DAY_MS = 86_400_000
 LOOP_MS = 10_000
 """Upper bound on the duration of the runaway loop."""
+
+NODES = 3
+SHARED_BUDGET = 300
+CLUSTER_POLICY = f"""
+version: 1
+identities:
+  {RUNNER}:
+    kind: machine
+    grants: [{{allow: [read, write], keys: ["agents:jobs:{{job_id}}:state"]}}]
+    budget: {{requests: {SHARED_BUDGET}/day}}
+"""
 
 
 def load_example(stage: DemoStage) -> None:
@@ -114,10 +133,7 @@ def _until_denied(ask: Callable[[int], Reply], at_most: int) -> tuple[int, Reply
 
 def spend_budget(stage: DemoStage) -> None:
     """Call in a loop until the day's budget is used up."""
-    # Across midnight (UTC) the loop would get a new budget.
-    left_ms = DAY_MS - stage.now_ms() % DAY_MS
-    if left_ms < LOOP_MS:
-        stage.wait_ms(left_ms)
+    _wait_for_whole_window(stage)
     command = f"EXISTS {CHECKPOINT_KEY}"
     passed, reply = _until_denied(lambda _: stage.ask(RECOVERY, command), 2 * DAILY_REQUESTS)
     stage.check(
@@ -128,11 +144,7 @@ def spend_budget(stage: DemoStage) -> None:
     )
     spent = denied(ReplyCode.BUDGET_EXHAUSTED, limit="budget.requests")
     stage.record(RECOVERY, command, reply, spent)
-    stage.check(
-        "keyleash status",
-        f"{stage.used(RECOVERY, 'budget.requests')} of {DAILY_REQUESTS} used",
-        f"{DAILY_REQUESTS} of {DAILY_REQUESTS} used",
-    )
+    _check_used(stage, RECOVERY, DAILY_REQUESTS)
     if isinstance(reply, BudgetExhaustedError):
         midnight_ms = (stage.now_ms() // DAY_MS + 1) * DAY_MS
         stage.check(
@@ -141,6 +153,18 @@ def spend_budget(stage: DemoStage) -> None:
             f"at {clock_time(midnight_ms)}",
             who=RECOVERY,
         )
+
+
+def _wait_for_whole_window(stage: DemoStage) -> None:
+    # Across midnight (UTC) the loop would get a new budget.
+    left_ms = DAY_MS - stage.now_ms() % DAY_MS
+    if left_ms < LOOP_MS:
+        stage.wait_ms(left_ms)
+
+
+def _check_used(stage: DemoStage, identity: str, budget: int) -> None:
+    used = stage.used(identity, "budget.requests")
+    stage.check("keyleash status", f"{used} of {budget} used", f"{budget} of {budget} used")
 
 
 def outlive_token(stage: DemoStage) -> None:
@@ -213,6 +237,63 @@ def compare_audit_log(stage: DemoStage) -> None:
     )
 
 
+def use_cluster(stage: DemoStage) -> None:
+    """Spend one budget on the nodes of a cluster, revoke the token, and read the audit log."""
+    serve = f"keyleash serve --cluster {NODES}"
+    try:
+        cluster = EmbeddedCluster(NODES).start()
+    except OperationError as error:
+        stage.skip(serve, error.message)
+        return
+    with cluster, stage.on_cluster(cluster.url) as on_cluster:
+        on_cluster.operator.load(keyleash.Policy(CLUSTER_POLICY))
+        on_cluster.issue(RUNNER)
+        _spend_on_all_nodes(on_cluster)
+        _revoke_on_all_nodes(on_cluster)
+        _read_merged_log(on_cluster)
+
+
+def _spend_on_all_nodes(stage: DemoStage) -> None:
+    _wait_for_whole_window(stage)
+    calls = SHARED_BUDGET + SHARED_BUDGET // 5
+    replies = [stage.ask(RUNNER, f"SET agents:jobs:{job}:state x") for job in range(calls)]
+    stage.check(
+        f"SET agents:jobs:0:state x, agents:jobs:1:state x, … {calls} times",
+        f"{replies.count(True)} writes pass",
+        f"{SHARED_BUDGET} writes pass",
+        who=RUNNER,
+    )
+    spent = denied(ReplyCode.BUDGET_EXHAUSTED, limit="budget.requests")
+    stage.record(RUNNER, f"SET agents:jobs:{calls - 1}:state x", replies[-1], spent)
+    _check_used(stage, RUNNER, SHARED_BUDGET)
+
+
+def _revoke_on_all_nodes(stage: DemoStage) -> None:
+    nodes = stage.operator.tokens.revoke(identity=RUNNER).nodes or ()
+    reached = sum(node.is_reached for node in nodes)
+    stage.check(
+        f"keyleash token revoke --identity {RUNNER}",
+        f"effective now at {reached} of {len(nodes)} nodes",
+        f"effective now at {NODES} of {NODES} nodes",
+    )
+    # One key of each node: the slots are divided evenly.
+    on_nodes: dict[int, str] = {}
+    for job in range(SHARED_BUDGET):
+        key = f"agents:jobs:{job}:state"
+        on_nodes.setdefault(key_slot(key.encode()) * NODES // SLOTS, key)
+    for key in on_nodes.values():
+        stage.call(RUNNER, f"GET {key}", denied(ReplyCode.TOKEN_REVOKED))
+
+
+def _read_merged_log(stage: DemoStage) -> None:
+    events = list(stage.operator.audit.events(RUNNER))
+    stage.check(
+        f"keyleash audit log {RUNNER}",
+        f"{counted(len(events), 'mutation')} of {len({event.shard for event in events})} nodes",
+        f"{counted(SHARED_BUDGET, 'mutation')} of {NODES} nodes",
+    )
+
+
 Scene = tuple[str, Callable[[DemoStage], None]]
 
 SCENES: tuple[Scene, ...] = (
@@ -228,5 +309,6 @@ SCENES: tuple[Scene, ...] = (
     ("a revocation takes effect on the next call", revoke_token),
     ("an identity is suspended, and resumed", suspend_and_resume),
     ("every call is in the audit log", compare_audit_log),
+    ("three nodes of a cluster share a budget, and a revocation", use_cluster),
 )
 """Titles, and the functions that play the scenes."""

@@ -13,6 +13,7 @@ from keyleash.demo.stage import DemoOutcome
 WHO_WIDTH = 16
 MIN_WIDTH, MAX_WIDTH = 60, 100
 PIPED_WIDTH = 80
+MARKS = {True: ("ok", "green"), False: ("DIFFERS", "bold red"), None: ("skipped", "yellow")}
 
 
 class DemoPrinter:
@@ -30,21 +31,21 @@ class DemoPrinter:
     def outcome(self, outcome: DemoOutcome) -> None:
         """Print a line of the session."""
         self.line((f"{outcome.who:>{WHO_WIDTH}}  ", "cyan"), (outcome.call, ""))
-        mark = ("ok", "green") if outcome.ok else ("DIFFERS", "bold red")
+        mark = MARKS[outcome.ok]
         shown = " " * (WHO_WIDTH + 2) + outcome.answer
         gap = " " * max(2, self._width - len(shown) - len(mark[0]))
         self.line((shown, "dim" if outcome.ok else ""), (gap, ""), mark)
-        if not outcome.ok:
+        if outcome.ok is False:
             self.line((" " * (WHO_WIDTH + 2) + f"expected: {outcome.expected}", "red"))
 
     def count(self, outcomes: Sequence[DemoOutcome]) -> None:
         """Print the result of the demo."""
-        wrong = sum(not outcome.ok for outcome in outcomes)
-        if wrong:
-            text = f"\n{wrong} of {len(outcomes)} replies differ from the expected ones"
+        results = [outcome.ok for outcome in outcomes if outcome.ok is not None]
+        if wrong := results.count(False):
+            text = f"\n{wrong} of {len(results)} replies differ from the expected ones"
             self.line((text, "bold red"))
         else:
-            self.line((f"\nall {len(outcomes)} replies are as expected", "bold green"))
+            self.line((f"\nall {len(results)} replies are as expected", "bold green"))
 
     def line(self, *parts: tuple[str, str]) -> None:
         """Print pairs of text and style on one line."""
