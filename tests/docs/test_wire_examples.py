@@ -6,18 +6,26 @@ import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
+import keyleash
 from keyleash.store.wire import Transport
+from support.clusters import RealCluster
 from support.leash import NAMES, Leash
+from support.replication import wait_until
 from support.servers import RealServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reference" / "wire.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```(bash|js)\n(.*?)^```\n\nprints.*?^```text\n(.*?)^```$", re.M | re.S)
-CODE = {language: (code, printed) for language, code, printed in EXAMPLE.findall(PAGE)}
+CODE, ON_CLUSTER = (
+    {language: (code, printed) for language, code, printed in EXAMPLE.findall(part)}
+    for part in PAGE.split("\n## Examples on a cluster\n")
+)
 FUNCTIONS_PAGE = (ROOT / "docs" / "how-to" / "functions.md").read_text("utf-8")
 [(_, *BY_FUNCTIONS)] = EXAMPLE.findall(FUNCTIONS_PAGE)
 
@@ -48,11 +56,15 @@ def ioredis(tmp_path: Path) -> Path:
 def output_of(leash: Leash, *command: str, folder: Path, **more: str) -> str:
     """Return the output of a program with a server and a token of `agent-runner`."""
     token = leash.issue("agent-runner").token
-    environment = {**os.environ, "KEYLEASH_URL": leash.server.url, "KEYLEASH_TOKEN": token, **more}
+    return output_with(leash.server.url, token, *command, folder=folder, **more)
+
+
+def output_with(url: str, token: str, *command: str, folder: Path, **more: str) -> str:
+    """Return the output of a program with a URL and a token."""
     done = subprocess.run(
         command,
         cwd=folder,
-        env=environment,
+        env={**os.environ, "KEYLEASH_URL": url, "KEYLEASH_TOKEN": token, **more},
         capture_output=True,
         text=True,
         check=False,
@@ -119,3 +131,45 @@ def test_example_for_ioredis_recovers_from_a_stale_guard_and_a_lost_script(
 
     assert output_of(leash, "node", "example.mjs", folder=ioredis) == printed
     assert leash.admin.script_exists(leash.digest("agent-runner")) == [True]
+
+
+# On a cluster.
+
+
+@pytest.fixture
+def token(embedded_cluster: RealCluster) -> str:
+    """A token of `agent-runner` on a cluster with the policy that the page names."""
+    with keyleash.Operator.from_url(embedded_cluster.url) as operator:
+        operator.load(keyleash.Policy(POLICY))
+        return operator.tokens.issue("agent-runner").token
+
+
+@pytest.mark.parametrize("program", ["redis-cli", "valkey-cli"])
+def test_example_for_redis_cli_on_a_cluster_prints_the_output_on_the_page(
+    embedded_cluster: RealCluster, token: str, program: str, tmp_path: Path
+) -> None:
+    """It fetches the leases of two nodes by hand."""
+    if shutil.which(program) is None or shutil.which("bash") is None:
+        pytest.skip(f"there is no {program}, or no bash, on PATH")
+    code, printed = ON_CLUSTER["bash"]
+    command = "bash", "-c", code.replace("redis-cli", program)
+
+    assert output_with(embedded_cluster.url, token, *command, folder=tmp_path) == printed
+
+
+def test_example_for_ioredis_on_a_cluster_prints_the_output_on_the_page(
+    embedded_cluster: RealCluster, token: str, ioredis: Path
+) -> None:
+    """A slot that moves meanwhile delays it."""
+    cluster = embedded_cluster
+    code, printed = ON_CLUSTER["js"]
+    (ioredis / "example.mjs").write_text(code, encoding="utf-8")
+    slot = key_slot(b"agents:jobs:44:state")
+    with ThreadPoolExecutor(1) as pool:
+        with cluster.moving(slot, cluster.other(cluster.owner(slot))):
+            command = "node", "example.mjs"
+            output = pool.submit(output_with, cluster.url, token, *command, folder=ioredis)
+            first = "agents:jobs:42:state"
+            wait_until(lambda: cluster.owner(first).admin.get(first) or output.done())
+
+        assert output.result() == printed
