@@ -56,26 +56,34 @@ class Exploration:
 def explore(model: Model[W]) -> Exploration:
     """Explore all worlds in the order of their distance, up to the first violation."""
     start = model.start()
-    seen: dict[W, tuple[W, Step] | None] = {start: None}
+    # Worlds that were seen are stored as hashes of 64 bits, or they would take gigabytes. In
+    # millions of worlds, the chance that two have the same hash is below one in a million.
+    before = {hash(start): hash(start)}
     queue = deque([start])
     while queue:
         world = queue.popleft()
-        for step, following in model.steps(world):
-            if following in seen:
+        for _, following in model.steps(world):
+            number = hash(following)
+            if number in before:
                 continue
-            seen[following] = (world, step)
+            before[number] = hash(world)
             if found := model.violation(following):
-                return Exploration(len(seen), found, _path(seen, following))
+                return Exploration(len(before), found, _path(model, before, number))
             queue.append(following)
-    return Exploration(len(seen))
+    return Exploration(len(before))
 
 
-def _path(seen: Mapping[W, tuple[W, Step] | None], world: W) -> tuple[Step, ...]:
-    path = []
-    while before := seen[world]:
-        world, step = before
+def _path(model: Model[W], before: Mapping[int, int], number: int) -> tuple[Step, ...]:
+    """Return the events that lead to the world with a hash."""
+    numbers = []
+    while before[number] != number:
+        numbers.append(number)
+        number = before[number]
+    world, path = model.start(), []
+    for number in reversed(numbers):
+        step, world = next(item for item in model.steps(world) if hash(item[1]) == number)
         path.append(step)
-    return tuple(reversed(path))
+    return tuple(path)
 
 
 def walk(
