@@ -1,0 +1,191 @@
+"""Exact numbers on clusters: while keys of a slot are at either node, rates, and a home that falls
+back."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from typing import Any, Self
+
+import pytest
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+import keyleash
+from cluster.test_client import DAY, HOME, HOME_SLOT, KEYS, Agents, lent
+from keyleash.store.leases import BUDGET_SHARES
+from support.clusters import RealCluster
+from support.replication import wait_until
+
+KEY = KEYS[0]
+BUDGET = 300
+
+
+class Hot:
+    """Threads that count at `KEY`, each with a client of its own.
+
+    Attributes:
+        acknowledged: The number of calls that passed.
+    """
+
+    def __init__(self, agents: Agents, threads: int = 2) -> None:
+        self.acknowledged = 0
+        self._lock, self._is_over = threading.Lock(), False
+        clients = [agents.connect() for _ in range(threads)]
+        self._threads = [threading.Thread(target=self._count, args=[item]) for item in clients]
+
+    def _count(self, client: Any) -> None:
+        while not self._is_over:
+            client.incr(KEY)
+            with self._lock:
+                self.acknowledged += 1
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        for thread in self._threads:
+            thread.join()
+
+    def go_on(self, calls: int = 50) -> None:
+        """Wait until *calls* more calls have passed."""
+        before = self.acknowledged
+        wait_until(lambda: self.acknowledged >= before + calls)
+
+
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["open", "sealed"])
+def test_hot_key_of_a_slot_that_moves_key_by_key_is_counted_exactly(
+    cluster: RealCluster, is_sealed: bool
+) -> None:
+    """At the source, then by ASK at the target; sealed, calls wait until the slot has moved."""
+    with lent(cluster, "sync") as agents:
+        if is_sealed:
+            agents.op.vault.seal()
+        target = cluster.other(cluster.owner(KEY))
+        with Hot(agents) as hot:
+            hot.go_on()
+            with cluster.moving(key_slot(KEY.encode()), target) as move:
+                if not is_sealed:
+                    hot.go_on()
+                    move.move(KEY)
+                    hot.go_on()
+            hot.go_on()
+
+        (name,) = target.admin.keys(f"*{KEY}*")
+        (status,) = agents.op.status().identities
+        assert int(target.admin.get(name)) == status.events == hot.acknowledged
+
+
+def exhaust(client: Any) -> int:
+    """Make calls until many in a row are denied; return the number of those that passed."""
+    passed = denied = 0
+    while denied <= len(KEYS):
+        try:
+            client.incr(KEYS[(passed + denied) % len(KEYS)])
+            passed, denied = passed + 1, 0
+        except keyleash.BudgetExhaustedError:
+            denied += 1
+    return passed
+
+
+def test_home_that_forgets_grants_overspends_by_those_at_most(cluster: RealCluster) -> None:
+    """As after a failover to a replica that was behind; shards remind it when they ask again."""
+    with lent(cluster, "sync") as agents:
+        agents.load(budget={"requests": f"{BUDGET}/day"})
+        client, home = agents.connect(), cluster.owner(HOME_SLOT).admin
+        names = [HOME.state("agent"), HOME.leases("agent")]
+
+        def use(calls: int) -> int:
+            for number in range(calls):
+                client.incr(KEYS[number % len(KEYS)])
+            (limit,) = agents.op.status().identities[0].limits
+            return limit.used or 0
+
+        before = use(60)
+        stored = [home.dump(name) for name in names]
+        after = use(90)
+        for name, data in zip(names, stored, strict=True):
+            home.restore(name, 0, data, replace=True)
+        forgotten = after - before
+        assert forgotten > 0
+        use(60)
+        passed = 210 + exhaust(client)
+
+        assert agents.used() == passed
+        # The units that a shard is granted once more before it asks with what it has.
+        assert BUDGET - BUDGET // BUDGET_SHARES <= passed <= BUDGET + forgotten
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_home_that_is_killed_under_load_overspends_nothing_that_replicas_know(
+    replicated_cluster: RealCluster, kind: str
+) -> None:
+    """Calls go on with the units of their shards, then with those of the new primary."""
+    limit, shards = 20_000, len(replicated_cluster.primaries)
+    with lent(replicated_cluster, kind) as agents:
+        agents.load(budget={"requests": f"{limit}/day"})
+        passed, lost = [0] * 4, [0] * 4
+
+        def work(place: int, client: Any) -> None:
+            for number in itertools.count(place):
+                try:
+                    client.incr(KEYS[number % len(KEYS)])
+                    passed[place] += 1
+                except keyleash.BudgetExhaustedError:
+                    return
+                except RedisConnectionError:
+                    lost[place] += 1
+
+        clients = [agents.connect() for _ in passed]
+        threads = [threading.Thread(target=work, args=item) for item in enumerate(clients)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: sum(passed) > limit // 10)
+        replicated_cluster.owner(HOME_SLOT).kill()
+        for thread in threads:
+            thread.join()
+
+        used = agents.used()
+        most = limit // (BUDGET_SHARES * shards)
+        assert sum(passed) <= used + sum(lost)
+        # The home may forget the newest grants; of those, each shard has one.
+        assert used <= limit + shards * most
+        assert used >= limit - limit // BUDGET_SHARES - shards * most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("burst", [0, 50], ids=["window", "burst"])
+def test_no_second_of_events_has_more_calls_than_a_rate_allows(
+    cluster: RealCluster, burst: int
+) -> None:
+    """A hundred per second over three shards, by the times of events."""
+    rate: Any = {"limit": "100/second", "burst": burst} if burst else "100/second"
+    with lent(cluster, "sync") as agents:
+        agents.load(rate={"writes": rate}, budget=DAY)
+        end_s = time.monotonic() + 4
+
+        def work(place: int, client: Any) -> None:
+            for number in itertools.count(place):
+                if time.monotonic() > end_s:
+                    return
+                try:
+                    client.incr(KEYS[number % len(KEYS)])
+                except keyleash.RateLimitedError:
+                    time.sleep(0.002)
+
+        clients = [agents.connect() for _ in range(6)]
+        threads = [threading.Thread(target=work, args=item) for item in enumerate(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        times = sorted(event.time_ms for event in agents.op.audit.events("agent"))
+        assert len(times) > 200
+        most = 100 + burst - 1 if burst else 100
+        assert max(sum(begin <= at < begin + 999 for at in times) for begin in times) <= most
