@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import growth, issuing, ladder, latency, peers, tiers
+from benchmarks import cluster, growth, issuing, ladder, latency, peers, tiers
 from benchmarks.support.bars import bar_table
 from benchmarks.support.load import CACHE, BuildError, LoadError
 from benchmarks.support.measure import MiscountError
@@ -35,7 +35,15 @@ from redis.exceptions import RedisError
 
 from keyleash.errors import KeyleashError
 
-SECTIONS: tuple[SectionModule, ...] = (ladder, tiers, latency, peers, growth, issuing)
+SECTIONS: tuple[SectionModule, ...] = (
+    ladder,
+    tiers,
+    cluster,
+    latency,
+    peers,
+    growth,
+    issuing,
+)
 BY_NAME = {module.NAME: module for module in SECTIONS}
 
 FAILURES = (

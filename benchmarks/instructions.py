@@ -15,14 +15,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from benchmarks.ladder import COUNTED, MANY, contenders_on
-from benchmarks.support.bench import Bench, Contender, Plan, bench_on
+from benchmarks.cluster import Shard, shard_on
+from benchmarks.ladder import COUNTED, GUARDED_GET, GUARDED_SET, MANY, contenders_on
+from benchmarks.support.bench import Bench, Plan, bench_on
 from benchmarks.support.load import Generator
 from benchmarks.support.measure import fill_keys
 from benchmarks.support.servers import Cores, ServerChoice, choose_servers, version_of
-from benchmarks.support.variants import CALLS_PER_CONNECTION
+from benchmarks.support.variants import CALLS_PER_CONNECTION, Variant
 
 from keyleash.servers.embedded import packaged_binary
 from keyleash.store.wire import Transport
@@ -40,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="instructions", description=__doc__)
     parser.add_argument("--server", default="redis-server", help="default: %(default)s")
     parser.add_argument("--functions", action="store_true", help="load guards as functions")
+    parser.add_argument("--shard", action="store_true", help="count guarded calls at a shard")
     options = parser.parse_args(argv)
     (choice,) = choose_servers([options.server])
     if not (shutil.which("valgrind") and shutil.which(CONTROL)):
@@ -51,19 +55,12 @@ def main(argv: list[str] | None = None) -> int:
         Generator(None) as generator,
         bench_on(watched(choice, Path(folder)), plan, Cores(None, None), generator) as bench,
     ):
-        contenders = contenders_on(
-            bench.admin,
-            COUNTED,
-            Transport.FUNCTION if options.functions else Transport.EVALSHA,
-        )
-        fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION * 64)
         # The server's timer uses wall time: on this slow server it would add to the calls.
         bench.admin.config_set("hz", 1)
-        bench.warm_up(contenders)
-        print(f"{version_of(bench.admin)}: thousands of instructions per command")
-        for contender in contenders:
-            count = per_command(bench, contender, Path(folder))
-            print(f"{contender.variant.name:40}{count / 1e3:8.1f}", flush=True)
+        print(f"{version_of(bench.admin)}: thousands of instructions per command", flush=True)
+        count = count_shard if options.shard else count_ladder
+        transport = Transport.FUNCTION if options.functions else Transport.EVALSHA
+        count(bench, choice, Path(folder), transport)
     return 0
 
 
@@ -80,16 +77,45 @@ def watched(choice: ServerChoice, folder: Path) -> ServerChoice:
     return ServerChoice(choice.name, script)
 
 
-def per_command(bench: Bench, contender: Contender, folder: Path) -> float:
-    """Return the instructions per command."""
-    fewer, more = (_counted(bench, contender, calls, folder) for calls in (FEWER, MORE))
-    return (more - fewer) / (MORE - FEWER) / contender.variant.commands
+def count_ladder(bench: Bench, _: ServerChoice, folder: Path, transport: Transport) -> None:
+    """Print a line for each variant of the ladder."""
+    contenders = contenders_on(bench.admin, COUNTED, transport)
+    fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION * 64)
+    bench.warm_up(contenders)
+    for contender in contenders:
+        variant, make = contender.variant, partial(bench.sample, contender, 1)
+        _show(variant.name, per_call(bench, make, folder) / variant.commands)
 
 
-def _counted(bench: Bench, contender: Contender, calls: int, folder: Path) -> int:
+def count_shard(bench: Bench, choice: ServerChoice, folder: Path, _: Transport) -> None:
+    """Print a line for a guarded SET and GET at a shard."""
+    watched_choice = watched(choice, folder)
+    with shard_on(watched_choice, bench) as shard:
+        shard.bench.admin.config_set("hz", 1)
+        for variant in (GUARDED_SET, GUARDED_GET):
+            make = partial(_sample_shard, shard, variant)
+            make(FEWER)
+            _show(f"{variant.name} at a shard", per_call(shard.bench, make, folder))
+
+
+def _sample_shard(shard: Shard, variant: Variant, calls: int) -> object:
+    return shard.sample(variant, calls, 1)
+
+
+def _show(what: str, count: float) -> None:
+    print(f"{what:40}{count / 1e3:8.1f}", flush=True)
+
+
+def per_call(bench: Bench, make: Callable[[int], object], folder: Path) -> float:
+    """Return the instructions per call of a function that makes as many as it is given."""
+    fewer, more = (_counted(bench, make, calls, folder) for calls in (FEWER, MORE))
+    return (more - fewer) / (MORE - FEWER)
+
+
+def _counted(bench: Bench, make: Callable[[int], object], calls: int, folder: Path) -> int:
     _control("--instr=on", bench)
     _control("--zero", bench)
-    bench.sample(contender, 1, calls)
+    make(calls)
     _control("--dump", bench)
     _control("--instr=off", bench)
     newest = max(folder.glob(f"{DUMP}.*"), key=lambda dump: int(dump.suffix[1:]))

@@ -47,12 +47,13 @@ class StructureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The guard, token, user and transport of guarded calls."""
+    """The guard, token, user and transport of guarded calls; on a cluster, the tag of the shard."""
 
     guard: CompiledGuard
     token: str
     user: User | None = None
     transport: Transport = Transport.EVALSHA
+    tag: str = ""
 
 
 def plain_example() -> str:

@@ -11,7 +11,7 @@ from benchmarks.support.policy import Target
 
 from keyleash.commands import load_table
 from keyleash.store.keyspace import script_digest
-from keyleash.store.wire import BatchMode, Transport, guard_call, runs_call
+from keyleash.store.wire import BatchMode, Transport, guard_call, runs_call, to_shard
 
 VALUE_BYTES = 64
 VALUE = "v" * VALUE_BYTES
@@ -116,12 +116,14 @@ def exchanges(
             case Way.RAW:
                 return Exchange(b"".join(map(packed, commands)), replies.encode())
             case Way.GUARD:
-                calls = (
+                calls = [
                     guard_call(
                         load_table(), target.guard.digest, *caller, command, target.transport
                     )
                     for command in commands
-                )
+                ]
+                if target.tag:
+                    calls = [to_shard(call, target.tag, "") for call in calls]
                 return Exchange(b"".join(map(packed, calls)), replies.encode())
             case Way.BATCH | Way.BATCH_OF_SCRIPT:
                 digest = target.guard.batch_digest if variant.way is Way.BATCH else script
