@@ -5,29 +5,37 @@
 --      lacks                              set if the token has no lease
 --      asked_us, born_us, is_answered, is_same, last_us, layout, min_epoch, now_us, record, seq,
 --      sequence, state, suspended, token_id, token_key, CREDITS, credit_N
+--      token_asked_us, token_is_same, token_seq, token_state, token_state_key
 local token_key, record, is_answered
---% filter expand("CREDITS", credits)
+--% if token_account
+local token_state_key, token_state, token_is_same, vouched
+local token_seq, token_asked_us = 0, 0
+--% filter expand("CREDITS", token_account.credits)
+local CREDITS = {{ token_account.no_credits }}
+--% endfilter
+--% endif
+--% filter expand("CREDITS", own_account.credits)
 local layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS
 --% endfilter
 local state, is_same
 repeat
   if #token > {{ max_token_bytes }} then code = 'TOKEN_UNKNOWN' break end
   state = call('GET', state_key)
-  if state and #state == {{ whole_shard_bytes }} then
---% filter expand("CREDITS", credits)
-    layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS = struct.unpack({{ shard_hot_format }}, state)
+  if state and #state == {{ own_account.state_bytes }} then
+--% filter expand("CREDITS", own_account.credits)
+    layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS = struct.unpack({{ own_account.hot_format }}, state)
 --% endfilter
-    is_same = layout == {{ shard_layout }}
+    is_same = layout == {{ own_account.layout_number }}
   elseif state and #state >= {{ shard_bytes }} then
     layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us = struct.unpack('<dddddddd', state)
   else
 --% include "lease/new_state.lua"
   end
---% if leased
+--% if own_account.credits
   -- Units of another set of limits are dropped.
   if not is_same then
---% filter expand("CREDITS", credits)
-    CREDITS = {{ no_credits }}
+--% filter expand("CREDITS", own_account.credits)
+    CREDITS = {{ own_account.no_credits }}
 --% endfilter
   end
 --% endif
@@ -59,6 +67,15 @@ repeat
   if not (now_us >= last_us) then
 --% include "lease/move_clock.lua"
   end
+--% if token_account
+  if not lacks then
+--% with account = token_account
+--% filter of_account(account.of)
+--% include "lease/read_credit.lua"
+--% endfilter
+--% endwith
+  end
+--% endif
 --% for limit in leased
 --% filter suffix(limit.number)
   if not (now_us < until_N) then credit_N = 0 end

@@ -18,7 +18,7 @@ if COUNTS_CALL then
   if code then break end
 end
 --% endfor
---% for limit in limits if limit.subject == "identity"
+--% for limit in limits if not limit.has_counters
 --% filter expand("COUNTS_CALL", [counted[limit.counter]])
 if COUNTS_CALL then
 --% endfilter

@@ -1,22 +1,27 @@
 #!lua flags=allow-oom
---- collect_credit: take the unused units of budgets from one identity at a shard.
+--- collect_credit: take the unused units of budgets from one identity, or one token, at a shard.
 ---
 --- KEYS     none: of a slot that moves, keys that are still here can be changed
 ---
 --- ARGV[1]  state     string  prefix of states at the shard
 --- ARGV[2]  identity  string
---- ARGV[3]  layout    number  of the leased limits
---- ARGV[4]  limits    packed  the places of budgets among these
+--- ARGV[3]  account   string  the identity, or `<identity>:<token id>` for budgets per token
+--- ARGV[4]  layout    number  of the leased limits
+--- ARGV[5]  limits    packed  the places of budgets among these
 ---
 --- Replies  seq of the grant that the shard waited for, then for each budget the end of its window
 ---          and the units that were taken | an empty array if there is no state, or one of other
 ---          limits
 ---
 --- The shard waits for a later grant from now on, so one that is on its way credits nothing.
-local key, known_layout, limits = ARGV[1] .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local own_key, key = ARGV[1] .. ARGV[2], ARGV[1] .. ARGV[3]
+local known_layout, limits = tonumber(ARGV[4]), ARGV[5]
 local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
-local state = call('GET', key)
-if not state or #state < {{ shard_bytes }} then return {} end
+local own, state = call('GET', own_key), call('GET', key)
+if not (own and state) or math.min(#own, #state) < {{ shard_bytes }} then return {} end
+-- Units of a token from an earlier life of the state are dropped.
+local born_at = {{ born_at }}
+if string.sub(own, born_at + 1, born_at + 8) ~= string.sub(state, born_at + 1, born_at + 8) then return {} end
 local count = (#state - {{ shard_bytes }}) / {{ leased_bytes }}
 local layout, _, _, seq = unpack_struct('<dddd', state)
 -- A fenced agent may write any number there.

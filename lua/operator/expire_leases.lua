@@ -8,32 +8,35 @@
 --- ARGV[3]  refused     string  prefix of the lists of a circuit breaker
 --- ARGV[4]  resume      string  "1" to end suspensions by the circuit breaker of the shard; else ""
 --- ARGV[5]  limits      packed  the places of leased limits whose credit is dropped
---- ARGV[6…] for each identity: its name and its epoch
+--- ARGV[6]  tokens      string  "1" to drop the credit of all tokens; else ""
+--- ARGV[7…] for each identity: its name and its epoch
 ---
 --- Replies  OK
 ---
 --- Credit stays otherwise: it was charged at the home. A shard without a state gets one, because a
 --- voucher on its way must not find a shard that knows no epoch.
 local state_prefix, suspension_prefix, refused_prefix = ARGV[1], ARGV[2], ARGV[3]
-local resume, limits = ARGV[4], ARGV[5]
+local resume, limits, tokens = ARGV[4], ARGV[5], ARGV[6]
 local call, argv, pack, unpack_struct = redis.call, ARGV, struct.pack, struct.unpack
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-for i = 6, #argv, 2 do
+for i = 7, #argv, 2 do
   local name, epoch = argv[i], tonumber(argv[i + 1])
   local key = state_prefix .. name
   local state = call('GET', key)
   -- A state begins with its own time as seq, so that no number of an earlier life comes again.
   local head = state and #state >= {{ shard_bytes }} and string.sub(state, 1, {{ shard_bytes }})
     or pack('<dddddddd', 0, 0, epoch, now_us, 0, now_us, 0, now_us)
-  local layout, suspended, min_epoch, seq, asked_us, rest = unpack_struct('<dddddc24', head)
+  local layout, suspended, min_epoch, seq, asked_us, born_us, rest = unpack_struct('<ddddddc16', head)
   local resumes = resume == '1' and suspended ~= 0
   if resumes then suspended = 0 end
   -- A grant that is on its way may be of before.
-  if limits ~= '' then asked_us = 0 end
+  if limits ~= '' or tokens == '1' then asked_us = 0 end
+  -- The credit of a token is of one life of the state.
+  if tokens == '1' then born_us = now_us end
   -- A fenced agent may write any number there.
   if not (min_epoch > epoch and min_epoch < 2 ^ 53) then min_epoch = epoch end
-  call('SETRANGE', key, 0, pack('<dddddc24', layout, suspended, min_epoch, seq, asked_us, rest))
+  call('SETRANGE', key, 0, pack('<ddddddc16', layout, suspended, min_epoch, seq, asked_us, born_us, rest))
   -- Before its first grant a state ends by itself, and its epoch with it.
   call('PERSIST', key)
   -- Of a slot that moves, only keys that are still here can be deleted: nothing else may fail then.

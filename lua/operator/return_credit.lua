@@ -7,13 +7,14 @@
 ---
 --- ARGV[1]  prefix    string  of the control keys, as the caller knows it
 --- ARGV[2]  public    string  the prefix without a record in `sealed`
---- ARGV[3]  state     string  prefix of states
---- ARGV[4]  leases    string  prefix of the hashes of an identity's leases
---- ARGV[5]  actor     string
---- ARGV[6]  identity  string
---- ARGV[7]  layout    JSON    of its state, as the caller read it
---- ARGV[8]  budgets   packed  of each budget its place among the leased limits, and in the state
---- ARGV[9…] for each shard: its tag, and the reply of collect_credit.lua
+--- ARGV[3]  leases    string  prefix of the hashes of leases
+--- ARGV[4]  actor     string
+--- ARGV[5]  identity  string
+--- ARGV[6]  account   string  the identity, or `<identity>:<token id>` for budgets per token
+--- ARGV[7]  layout    JSON    of the identity's state, as the caller read it
+--- ARGV[8]  budgets   packed  of each budget its place among the leased limits, and in its count
+--- ARGV[9…] for each budget: the key of its count; then for each shard: its tag, and the reply of
+---          collect_credit.lua
 ---
 --- Replies  for each budget the units that were given back | 0 the layout has changed: nothing was
 ---          changed | nil the prefixes have changed: nothing was changed
@@ -21,15 +22,14 @@
 --- The entry of the shard notes the reply by its seq, so that it counts once, and not if the shard
 --- was granted units since.
 local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
-local prefix, public_prefix, state_prefix, leases_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local prefix, public_prefix, leases = ARGV[1], ARGV[2], ARGV[3] .. ARGV[6]
 local call, argv, pack, unpack_struct = redis.call, ARGV, struct.pack, struct.unpack
 --% include "operator/include/require_in_force.lua"
-if call('HGET', layouts_key, argv[6]) ~= argv[7] then return 0 end
-local state, leases = state_prefix .. argv[6], leases_prefix .. argv[6]
+if call('HGET', layouts_key, argv[5]) ~= argv[7] then return 0 end
 local budgets = #argv[8] / 8
 local returned, total = {}, 0
 for n = 1, budgets do returned[n] = 0 end
-for i = 9, #argv, 2 + 2 * budgets do
+for i = 9 + budgets, #argv, 2 + 2 * budgets do
   local tag, seq = argv[i], tonumber(argv[i + 1])
   local entry = call('HGET', leases, tag)
   if entry and #entry >= {{ entry_bytes }} and unpack_struct('<d', entry) < seq then
@@ -37,21 +37,24 @@ for i = 9, #argv, 2 + 2 * budgets do
       local place, offset = unpack_struct('<II', argv[8], 8 * n - 7)
       local window_us, credit = tonumber(argv[i + 2 * n]), tonumber(argv[i + 2 * n + 1])
       local at = {{ entry_bytes }} + {{ leased_bytes }} * place
-      local ends_us, used = unpack_struct('<dd', call('GETRANGE', state, offset, offset + 15))
-      if #entry >= at + {{ leased_bytes }} and window_us == ends_us and unpack_struct('<d', entry, at + 9) == ends_us then
+      local count = argv[8 + n]
+      local packed = call('GETRANGE', count, offset, offset + 15)
+      local ends_us, used = 0, 0
+      if #packed == 16 then ends_us, used = unpack_struct('<dd', packed) end
+      if ends_us > 0 and #entry >= at + {{ leased_bytes }} and window_us == ends_us and unpack_struct('<d', entry, at + 9) == ends_us then
         -- No more than this home knows of: it may have forgotten grants.
         local have = unpack_struct('<d', entry, at + 17)
         local unused = math.max(0, math.min(credit, have, used))
-        call('SETRANGE', state, offset + 8, pack('<d', used - unused))
+        call('SETRANGE', count, offset + 8, pack('<d', used - unused))
         entry = string.sub(entry, 1, at) .. pack('<ddd', 0, window_us, have - unused) .. string.sub(entry, at + 25)
         returned[n], total = returned[n] + unused, total + unused
       end
     end
-    call('HSET', leases, tag, pack('<d', seq) .. string.sub(entry, 8 + 1))
+    call('HSET', leases, tag, pack('<d', seq) .. string.sub(entry, 9))
   end
 end
 if total ~= 0 then
-  call('XADD', control_key, '*', 'event', 'collect-credit', 'actor', argv[5], 'identity', argv[6],
+  call('XADD', control_key, '*', 'event', 'collect-credit', 'actor', argv[4], 'identity', argv[5],
     'units', string.format('%.0f', total))
 end
 for n = 1, budgets do returned[n] = string.format('%.0f', returned[n]) end

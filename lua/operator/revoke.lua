@@ -6,26 +6,27 @@
 ---
 --- ARGV[1]  tokens    string  prefix of the hashes of an identity's tokens
 --- ARGV[2]  token     string  prefix of token records
---- ARGV[3]  offset    number  place of the byte that revokes a record
---- ARGV[4]  actor     string
---- ARGV[5]  identity  string  "" for every identity that ever had a state
---- ARGV[6]  id        string  a token id, or "" for all tokens of the identity
+--- ARGV[3]  leases    string  prefix of the hashes of an identity's leases
+--- ARGV[4]  offset    number  place of the byte that revokes a record
+--- ARGV[5]  actor     string
+--- ARGV[6]  identity  string  "" for every identity that ever had a state
+--- ARGV[7]  id        string  a token id, or "" for all tokens of the identity
 ---
 --- Replies  now_us, then identity, id, … of the tokens that this call revoked; "" for the id of one
 ---          whose record is corrupt, which could not be revoked
 ---
 --- The script looks up the tokens, so that one issued a moment ago is revoked too.
 local layouts_key, control_key, tokens_prefix, token_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-local revoked_offset = ARGV[3]
+local leases_prefix, revoked_offset = ARGV[3], ARGV[4]
 local call = redis.call
 local time = call('TIME')
 local revoked = { string.format('%.0f', time[1] * 1000000 + time[2]) }
-local identities = { ARGV[5] }
-if ARGV[5] == '' then identities = call('HKEYS', layouts_key) end
+local identities = { ARGV[6] }
+if ARGV[6] == '' then identities = call('HKEYS', layouts_key) end
 for _, identity in ipairs(identities) do
   local known = call('HGETALL', tokens_prefix .. identity)
   for i = 1, #known, 2 do
-    local wanted = ARGV[6] == '' or ARGV[6] == known[i]
+    local wanted = ARGV[7] == '' or ARGV[7] == known[i]
     -- A corrupt record must not prevent the revocation of others.
     local is_read, facts = pcall(cjson.decode, known[i + 1])
     local digest = is_read and type(facts) == 'table' and facts.digest
@@ -34,7 +35,8 @@ for _, identity in ipairs(identities) do
       revoked[#revoked + 1], revoked[#revoked + 2] = identity, ''
     elseif wanted and call('GETRANGE', record, revoked_offset, revoked_offset) == '\0' then
       call('SETRANGE', record, revoked_offset, '\1')
-      call('XADD', control_key, '*', 'event', 'revoke', 'actor', ARGV[4],
+      call('UNLINK', leases_prefix .. identity .. ':' .. known[i])
+      call('XADD', control_key, '*', 'event', 'revoke', 'actor', ARGV[5],
         'identity', identity, 'token', known[i])
       revoked[#revoked + 1], revoked[#revoked + 2] = identity, known[i]
     end

@@ -119,6 +119,7 @@ def _unstamped(
     variables |= _CONSTANTS | _identity_values(guard.identity)
     variables |= sizes_of(guard, batch=batch or sandbox)
     variables |= {"names": _names(guard), "numbers_at": 2 * DOUBLE, "between": False}
+    variables |= {"token_account": None}
     if guard.shards:
         variables |= lease_values(guard)
     if cluster:
@@ -149,7 +150,7 @@ def _unstamped(
         sealed=bool(vault),
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=numbers,
-        charging=_charging(guard, batch=batch),
+        charging=_charging(guard, batch=batch, cluster=cluster),
         # The sequence number comes first.
         numbers_format=f"<{'d' * (1 + len(numbers))}",
         stamp=_STAMP,
@@ -183,9 +184,13 @@ _SLOT_NAMES = {
 """The same where names keep their slot: calls of the functions of `vault_names.lua`."""
 
 
-def _charging(guard: Guard, *, batch: bool) -> tuple[Text, ...]:
+def _charging(guard: Guard, *, batch: bool, cluster: bool) -> tuple[Text, ...]:
     """Return the conditions on which a call changes the state; none if every call does."""
-    counters = {plan.counter for plan in guard.limits if plan.subject == "identity"}
+    counters = {
+        plan.counter
+        for plan in guard.limits
+        if plan.subject == "identity" or (cluster and plan.is_leased)
+    }
     if Counter.REQUESTS in counters:
         return ()
     return tuple(
@@ -245,10 +250,10 @@ def _identity_values(identity: Identity) -> dict[str, object]:
 def _numbers(guard: Guard, *, cluster: bool) -> list[str]:
     """Return the Lua names of the state's numbers, in packed order."""
     if cluster:
-        leased = [plan.number for plan in guard.limits if plan.is_leased]
-        names = [f"credit_{number}" for number in leased]
+        leased = [plan for plan in guard.limits if plan.is_leased]
+        own = [f"credit_{plan.number}" for plan in leased if plan.subject == "identity"]
         # The time of the newest call, if there are units that end.
-        return ["now_us", *names] if names else []
+        return ["now_us", *own] if leased else []
     by_name = {plan.slot.name: plan.number for plan in guard.limits}
     return [
         f"{number}_{by_name[slot.name]}"

@@ -219,7 +219,12 @@ class LimitPlan:
     @property
     def is_leased(self) -> bool:
         """Return whether a cluster counts it at the home, and leases units of it to shards."""
-        return self.subject == "identity"
+        return self.subject != "capture"
+
+    @property
+    def has_counters(self) -> bool:
+        """Return whether it has a key for each subject, in the slot where its guard runs."""
+        return self.subject != "identity" and self.slot.kind is not SlotKind.CREDIT
 
     @property
     def life_us(self) -> int:

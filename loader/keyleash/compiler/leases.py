@@ -8,6 +8,7 @@ from keyleash.doubles import DOUBLE
 from keyleash.store import leases
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import PLACES
+from keyleash.store.state import Layout, token_layout
 
 MAX_VOUCHER_BYTES = 2048
 """More than a request or a voucher has for the most limits that an identity may have."""
@@ -45,26 +46,57 @@ def lease_values(guard: Guard) -> dict[str, object]:
     assert guard.shards is not None  # noqa: S101 - callers ask for guards of a cluster
     identity, keys = guard.identity.name, guard.keyspace
     inner, outer = leases.mac_pads(leases.identity_key(guard.shards.master_key, identity))
-    leased = [plan for plan in guard.limits if plan.is_leased]
-    count = len(leased)
+    own = [plan for plan in guard.limits if plan.is_leased and plan.subject == "identity"]
+    of_token = [plan for plan in guard.limits if plan.is_leased and plan.subject == "token"]
+    own_account = _account("", own, guard.layout, 0, has_token=bool(of_token))
+    token_account = _account("token_", of_token, token_layout(guard.identity.limits), len(own))
     return {
         **_CONSTANTS,
-        "leased": leased,
+        "own_account": own_account,
+        "token_account": token_account if of_token else None,
+        "accounts": [own_account, *([token_account] if of_token else [])],
+        # In the order of requests and vouchers.
+        "leased": [*own, *of_token],
         "mac_inner": inner,
         "mac_outer": outer,
-        "request_words": 4 + 3 * count,
+        "request_words": 4 + 2 * bool(of_token) + 3 * len([*own, *of_token]),
         "leases_key": keys.leases(identity),
         "lease_us": guard.shards.lease_us,
-        "shard_layout": leases.leased_layout(guard.layout),
-        "whole_shard_bytes": PLACES["shard_bytes"] + PLACES["leased_bytes"] * count,
-        "shard_windows_at": PLACES["shard_bytes"] + PLACES["pair_bytes"] * count,
-        "shard_format": f"<{'d' * (8 + 4 * count)}",
-        "shard_hot_format": f"<{'d' * (8 + 2 * count)}",
+    }
+
+
+def _account(
+    of: str, leased: list[LimitPlan], layout: Layout, before: int, *, has_token: bool = True
+) -> dict[str, object]:
+    """Return the variables about units that are granted under one number.
+
+    Args:
+        of: What the Lua names of the account begin with.
+        leased: Its limits.
+        layout: Their layout.
+        before: The limits before these in requests and vouchers.
+        has_token: Whether these have the number and time of the asking of a token.
+    """
+    count = len(leased)
+    limits_at = 2 * has_token + 3 * before
+    return {
+        "of": of,
+        "leased": leased,
+        "layout_number": leases.leased_layout(layout),
+        "state_bytes": PLACES["shard_bytes"] + PLACES["leased_bytes"] * count,
+        "windows_at": PLACES["shard_bytes"] + PLACES["pair_bytes"] * count,
+        "state_format": f"<{'d' * (8 + 4 * count)}",
+        "hot_format": f"<{'d' * (8 + 2 * count)}",
+        # From the first word; the number of the grant is followed by the time of asking.
+        "voucher_at": 9 if of else 2,
+        "voucher_limits_at": 9 + limits_at,
+        "request_limits_at": 5 + limits_at,
         "credits": [*_names(leased, "credit"), *_names(leased, "until")],
         "no_credits": Text(", ".join(["0, 0"] * count)),
+        "credits_format": f"<{'dd' * count}",
         "windows": _names(leased, "window", "have"),
         "grants": _names(leased, "amount", "window", "have", "last"),
-        "whole_entry_bytes": PLACES["entry_bytes"] + PLACES["leased_bytes"] * count,
+        "entry_size": PLACES["entry_bytes"] + PLACES["leased_bytes"] * count,
         "entry_format": f"<ddddd{'dddd' * count}",
     }
 

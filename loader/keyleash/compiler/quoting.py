@@ -69,6 +69,11 @@ def suffix(block: str, number: int) -> Text:
     return _rewritten(block, r"\b\w+_N\b", lambda found: f"{found[0][:-1]}{number}")
 
 
+def of_account(block: str, beginning: str) -> Text:
+    """Replace the `_A` at the end of names by *beginning* in front of them, like `suffix`."""
+    return _rewritten(block, r"\b\w+_A\b", lambda found: f"{beginning}{found[0][:-2]}")
+
+
 def offset(block: str, name_at: int | None) -> Text:
     """Replace `name_at` and `name_at + 1` by numbers, if the command's place is constant."""
     if name_at is None:

@@ -22,6 +22,7 @@ from keyleash.compiler.quoting import (
     expand,
     lua_literal,
     met,
+    of_account,
     offset,
     option_pattern,
     records_of,
@@ -100,7 +101,7 @@ def environment() -> Environment:
         auto_reload=False,  # the sources do not change under a process
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
-    env.filters.update(expand=expand, suffix=suffix, offset=offset)
+    env.filters.update(expand=expand, suffix=suffix, of_account=of_account, offset=offset)
     env.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
     env.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
     env.globals.update(rule_digits=RULE_DIGITS)

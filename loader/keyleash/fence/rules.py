@@ -19,7 +19,7 @@ from keyleash.fence.data_rules import (
 )
 from keyleash.policy.keysets import covers, overlaps
 from keyleash.policy.model import Pattern
-from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace, account
 from keyleash.store.records import database_of
 from keyleash.store.server import command_names, keys_of_calls, known_commands
 from keyleash.store.server_check import Client
@@ -57,11 +57,15 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
     names, name = guard.keyspace, guard.identity.name
     if guard.shards:
         names = names.at_shard(ANY_TAG)
-    state = (f"~{_literal(names.state(name))}", f"~{_under(names.token_prefix(name))}")
+    state = [f"~{_literal(names.state(name))}", f"~{_under(names.token_prefix(name))}"]
+    # On a cluster, each token has units and grants of limits per token.
+    by_token = guard.shards and any(limit.subject == "token" for limit in guard.limits)
+    if by_token:
+        state.append(f"~{_under(names.state(account(name, '')))}")
     if guard.shards:
         yield Selector(SHARD_STATE, (*state, f"%R~{_literal(names.none)}"))
     else:
-        yield Selector(STATE, state)
+        yield Selector(STATE, tuple(state))
     # The audit stream is only written: an agent must not read its former values. Where events are
     # retained until they are exported, only the archiver trims.
     is_trimmed = guard.identity.audit.hard_max is None
@@ -78,9 +82,11 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         yield Selector(BREAKER, (f"~{_literal(names.refused(name))}",))
     if guard.shards:
         home = guard.keyspace
-        yield Selector(
-            LEASES, (f"~{_literal(home.leases(name))}", f"%R~{_literal(home.state(name))}")
-        )
+        leases = (f"~{_literal(home.leases(name))}", f"%R~{_literal(home.state(name))}")
+        yield Selector(LEASES, leases)
+        if by_token:
+            of_tokens = f"~{_under(home.leases(account(name, '')))}"
+            yield Selector(("hmget", "hlen", "hset", "pexpireat"), (of_tokens,))
         if home.vault:
             # Names that never exist; see `await` in vault_names.lua.
             yield Selector(("exists",), (f"%R~{home.vault}!*",))

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
-from keyleash.limits import SlotKind
-from keyleash.operator.tokens import active_identity
-from keyleash.policy import parse_policy
+from keyleash.limits import Budget, SlotKind, SubjectKind
+from keyleash.operator.tokens import TokenState, active_identity, list_tokens
+from keyleash.policy import Identity, parse_policy
 from keyleash.results import Change, NodeEffect, Result
 from keyleash.store.identities import require_active
+from keyleash.store.keyspace import account as account_name
 from keyleash.store.leases import leased_layout
+from keyleash.store.placement import is_shard_tag
 from keyleash.store.scripts import COLLECT_CREDIT, RETURN_CREDIT
-from keyleash.store.shards import ShardReply, read_shards, run_at_shards
-from keyleash.store.state import Layout
-from keyleash.store.states import read_packed_layout
+from keyleash.store.shards import ShardReply, read_tags, run_at_shards
+from keyleash.store.state import Layout, token_layout
+from keyleash.store.states import counter_key, read_packed_layout, state_key
 from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
 
@@ -32,7 +34,7 @@ class ReturnedCredit(Result):
     Attributes:
         identity: The identity.
         limit: The name of the budget.
-        units: The units.
+        units: The units; of a limit per token, those of all tokens.
     """
 
     identity: str
@@ -57,24 +59,42 @@ class CreditCollection(Change):
 
 
 @dataclass(frozen=True, slots=True)
-class _Budgets:
-    """The budgets of one identity, by their place among its leased limits and in its state."""
+class _Budget:
+    """A budget of an identity, or of one of its tokens.
 
+    Attributes:
+        name: The name of the limit.
+        place: Its place among the limits that are leased together.
+        key: The key at the home that counts it.
+        offset: The place of its numbers there.
+    """
+
+    name: str
+    place: int
+    key: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """The budgets that are leased under one name, to an identity or to one of its tokens.
+
+    Attributes:
+        packed_layout: The layout of the state of the identity.
+        layout: The layout of the leased limits.
+    """
+
+    identity: str
     packed_layout: bytes
     layout: Layout
-
-    @property
-    def slots(self) -> Sequence[tuple[int, int, str]]:
-        return [
-            (place, slot.index * DOUBLE, slot.name)
-            for place, slot in enumerate(self.layout.slots)
-            if slot.kind is SlotKind.BUDGET
-        ]
+    budgets: tuple[_Budget, ...]
 
 
 def collect_credit(store: Store, identity: str | None = None) -> CreditCollection:
     """
     Take unused units of budgets from all shards and return them to their budgets.
+
+    Those of budgets per token are the units of all live tokens.
 
     The units are taken first, and all replicas have that before they are returned; so a failure in
     between loses units until the window ends, and none is used twice.
@@ -93,49 +113,77 @@ def collect_credit(store: Store, identity: str | None = None) -> CreditCollectio
             "the server is no cluster: its budgets have no unused units elsewhere",
             help="nothing needs to be collected",
         )
-    budgets = _read_budgets(store, identity)
-    shards = [item for item in read_shards(store, list(budgets)) if budgets[item.identity].slots]
-    calls = [(item.tag, (item.identity, *_words(budgets[item.identity]))) for item in shards]
+    accounts = {name: item for name, item in _read_accounts(store, identity) if item.budgets}
+    shards = [
+        (name, tag)
+        for name, tags in read_tags(store, accounts).items()
+        for tag in filter(is_shard_tag, tags)
+    ]
+    calls = [(tag, _words(name, accounts[name])) for name, tag in shards]
     replies = run_at_shards(store, COLLECT_CREDIT, calls, replicated=True)
     taken: dict[str, list[bytes | str]] = defaultdict(list)
-    for shard, found in zip(shards, replies, strict=True):
+    for (name, tag), found in zip(shards, replies, strict=True):
         if found.reply:
-            taken[shard.identity] += [shard.tag, *found.reply]
-    returned = [
-        item for name, words in taken.items() for item in _return(store, name, budgets[name], words)
-    ]
-    return CreditCollection(tuple(returned), nodes=_effects(replies))
+            taken[name] += [tag, *found.reply]
+    returned: Counter[tuple[str, str]] = Counter()
+    for name, words in taken.items():
+        of = accounts[name]
+        for budget, units in zip(of.budgets, _return(store, name, of, words), strict=False):
+            returned[of.identity, budget.name] += units
+    found_units = tuple(ReturnedCredit(*key, units) for key, units in returned.items())
+    return CreditCollection(found_units, nodes=_effects(replies))
 
 
-def _read_budgets(store: Store, identity: str | None) -> Mapping[str, _Budgets]:
+def _read_accounts(store: Store, identity: str | None) -> Iterator[tuple[str, _Account]]:
+    """Yield the names under which limits are leased, and their budgets."""
     if identity is None:
         policy = parse_policy(require_active(store).document, file="<active policy>", commands=None)
-        names = [item.name for item in policy.identities]
+        identities: Iterable[Identity] = policy.identities
     else:
-        names = [active_identity(store, identity).name]
-    packed = {name: read_packed_layout(store, name) or b"[]" for name in names}
-    return {name: _Budgets(text, Layout.from_json(text)) for name, text in packed.items()}
+        identities = [active_identity(store, identity)]
+    for item in identities:
+        name, packed = item.name, read_packed_layout(store, item.name) or b"[]"
+        layout = Layout.from_json(packed)
+        state = state_key(store.keys, name)
+        budgets = [
+            _Budget(slot.name, place, state, slot.index * DOUBLE)
+            for place, slot in enumerate(layout.slots)
+            if slot.kind is SlotKind.BUDGET
+        ]
+        yield name, _Account(name, packed, layout, tuple(budgets))
+        limits = [limit for limit in item.limits if limit.subject.kind is SubjectKind.TOKEN]
+        if not any(isinstance(limit, Budget) for limit in limits):
+            continue
+        for token in list_tokens(store, name):
+            if token.state is TokenState.LIVE:
+                of_token = tuple(
+                    _Budget(
+                        limit.name, place, counter_key(store.keys, name, limit, token.id.encode())
+                    )
+                    for place, limit in enumerate(limits)
+                    if isinstance(limit, Budget)
+                )
+                found = _Account(name, packed, token_layout(limits), of_token)
+                yield account_name(name, token.id), found
 
 
-def _words(budgets: _Budgets) -> tuple[int | bytes, ...]:
-    places = b"".join(struct.pack("<I", place) for place, _, _ in budgets.slots)
-    return leased_layout(budgets.layout), places
+def _words(name: str, account: _Account) -> tuple[str | int | bytes, ...]:
+    places = b"".join(struct.pack("<I", budget.place) for budget in account.budgets)
+    return account.identity, name, leased_layout(account.layout), places
 
 
 def _return(
-    store: Store, name: str, budgets: _Budgets, words: Sequence[bytes | str]
-) -> list[ReturnedCredit]:
+    store: Store, name: str, account: _Account, words: Sequence[bytes | str]
+) -> Sequence[int]:
     """Return units to the home; none if another policy was activated meanwhile."""
-    places = b"".join(struct.pack("<II", place, offset) for place, offset, _ in budgets.slots)
-    about = (store.actor, name, budgets.packed_layout, places)
-    reply = store.run(RETURN_CREDIT, *about, *words)
+    budgets = account.budgets
+    places = b"".join(struct.pack("<II", budget.place, budget.offset) for budget in budgets)
+    about = (store.actor, account.identity, name, account.packed_layout, places)
+    reply = store.run(RETURN_CREDIT, *about, *(budget.key for budget in budgets), *words)
     if reply == 0:
         return []
     with reading_reply("EVAL"):
-        return [
-            ReturnedCredit(name, limit, int(units))
-            for (_, _, limit), units in zip(budgets.slots, reply, strict=True)
-        ]
+        return [int(units) for units in reply]
 
 
 def _effects(replies: Sequence[ShardReply]) -> tuple[NodeEffect, ...]:

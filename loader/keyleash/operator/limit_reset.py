@@ -13,7 +13,7 @@ from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
 from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity
-from keyleash.policy import Identity, Limit
+from keyleash.policy import Identity, Limit, SubjectKind
 from keyleash.policy.problems import did_you_mean, listing
 from keyleash.results import Change, Instant, NodeEffect
 from keyleash.store.scripts import RESET_LIMITS
@@ -102,7 +102,7 @@ def _reset(store: Store, identity: str, limit: str | None, reason: str) -> Limit
     layout = read_packed_layout(store, identity) or b"[]"
     limits = _chosen(active_identity(store, identity), limit)
     names = [item.name for item in limits]
-    counters = list(find_counters(store, identity, limits)) if store.nodes is None else []
+    counters = list(find_counters(store, identity, limits))
     first, *pieces = list(batches(counters, PIECE)) or [()]
     known = Layout.from_json(layout)
     slots = _packed_slots(known, names)
@@ -116,7 +116,8 @@ def _reset(store: Store, identity: str, limit: str | None, reason: str) -> Limit
         _checked(store.run(RESET_LIMITS, *about, layout, "", b"", 0, *piece))
     # What shards have is of before: it was charged to counts that are cleared.
     leased = [place for place, slot in enumerate(known.slots) if slot.name in names]
-    nodes = expire_leases(store, [identity], limits=leased)
+    tokens = any(item.subject.kind is SubjectKind.TOKEN for item in limits)
+    nodes = expire_leases(store, [identity], limits=leased, tokens=tokens)
     deleted, reasons = delete_counters(store, identity, limits)
     count = len(counters) + deleted
     return LimitReset(

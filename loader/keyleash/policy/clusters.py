@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keyleash.errors import Problem
-from keyleash.limits import Limit, SubjectKind
+from keyleash.limits import Limit
 from keyleash.policy.model import Capture, Identity, Literal, Pattern, Policy
 from keyleash.policy.patterns import NOWHERE
 
@@ -22,13 +22,6 @@ def cluster_problems(policy: Policy) -> Iterator[Problem]:
 
 def _problems_of(identity: Identity, limit: Limit) -> Iterator[Problem]:
     span = limit.span or NOWHERE
-    if limit.subject.kind is SubjectKind.TOKEN:
-        yield Problem(
-            "cluster-subject",
-            f"`{limit.name}` of `{identity.name}` counts per token, which a cluster does not",
-            span,
-            "leave `per` out, or count per segment of the key",
-        )
     capture = limit.subject.capture
     patterns = {
         pattern.source: pattern

@@ -166,7 +166,10 @@ class Keyspace:
         return f"{self.root}state:"
 
     def state(self, identity: str) -> str:
-        """String: the packed state of an identity (`store.state`)."""
+        """String: the packed state of an identity (`store.state`).
+
+        At a shard, that of an `account` has the units of a token (`store.leases`).
+        """
         return f"{self.state_root}{identity}"
 
     @property
@@ -227,7 +230,8 @@ class Keyspace:
     def leases(self, identity: str) -> str:
         """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`).
 
-        That of `OPERATORS` has the tags of the shards where undos changed keys.
+        That of an `account` has the grants of a token, and no epoch. That of `OPERATORS` has the
+        tags of the shards where undos changed keys.
         """
         return f"{self.root}leases:{identity}"
 
@@ -292,6 +296,11 @@ class Keyspace:
     def guard(self, identity: str) -> str:
         """Hash: the public guard record (`store.records.GuardRecord`)."""
         return f"{self.guard_root}{identity}"
+
+
+def account(identity: str, token_id: str) -> str:
+    """Return the name under which limits per token are leased, in place of the identity's."""
+    return f"{identity}:{token_id}"
 
 
 def script_digest(script: str) -> str:

@@ -3,13 +3,15 @@
 A shard that lacks a token or credit returns a signed *request*; the client takes it to the home,
 and the *voucher* that the home returns back to the shard. Both are fields of text between colons:
 
-    request   tag:seq:asked_us:partial {:want:window:have} :mac
+    request   tag:seq:asked_us:partial[:token_seq:token_asked_us] {:want:window:have} :mac
     voucher   tag:seq:asked_us:stamp:epoch:token_sha1:token_id:token_life_us
-              {:amount:life_us:window} :mac
+              [:token_seq:token_asked_us] {:amount:life_us:window} :mac
 
-The part in braces is there for each leased limit: those of the identity itself, in the order of
-the policy. Times in vouchers are durations from `asked_us`, by the clock of the shard. The
-constants of this module are compiled into the scripts.
+The part in braces is there for each leased limit: those of the identity itself, then those per
+token, in the order of the policy. The part in brackets is there if some are per token: their units
+have a number of grants and an asking for each token. Times in vouchers are durations from
+`asked_us`, or `token_asked_us`, by the clock of the shard. The constants of this module are
+compiled into the scripts.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ REQUEST_START: Final = "r:"
 VOUCHER_START: Final = "v:"
 """The text that is signed begins with one of these, so that neither passes for the other."""
 _BLOCK_BYTES = 64
-_REQUEST_FIELDS, _VOUCHER_FIELDS, _LIMIT_FIELDS = 4, 8, 3
+_REQUEST_FIELDS, _VOUCHER_FIELDS, _TOKEN_FIELDS, _LIMIT_FIELDS = 4, 8, 2, 3
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _DIGEST = re.compile(r"[0-9a-f]{40}")
 _TOKEN_ID = re.compile(r"[0-9a-z]{12}")
@@ -73,6 +75,7 @@ PLACES: Final = {
     "pair_bytes": _PAIR * DOUBLE,
     "seq_at": 3 * DOUBLE,
     "asked_at": 4 * DOUBLE,
+    "born_at": 5 * DOUBLE,
     "sequence_at": 6 * DOUBLE,
 }
 """The form of a shard's state and of an entry of the home, for scripts: bytes before the limits,
@@ -177,6 +180,19 @@ class LimitVoucher:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenAsking:
+    """The asking of a shard for one token, beside that for the identity.
+
+    Attributes:
+        seq: The number of the grant that it waits for; 0 if it has no lease of the token yet.
+        asked_us: The time of asking, by the shard's clock.
+    """
+
+    seq: int
+    asked_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """The text with which a shard asks the home for a lease.
 
@@ -186,6 +202,7 @@ class Request:
         asked_us: The time of asking, by the shard's clock.
         partial: Whether the call can use less than it wants.
         limits: The leased limits.
+        token: The asking for the token; None without limits per token.
     """
 
     tag: str
@@ -193,12 +210,13 @@ class Request:
     asked_us: int
     partial: bool = False
     limits: tuple[LimitRequest, ...] = ()
+    token: TokenAsking | None = None
 
     def write(self, key: bytes) -> str:
         """Return the text, signed."""
         limits = ((item.want, item.window_us, item.have) for item in self.limits)
         fields = (self.tag, self.seq, self.asked_us, int(self.partial))
-        return _sign(REQUEST_START, key, fields, limits)
+        return _sign(REQUEST_START, key, fields, self.token, limits)
 
     @classmethod
     def parse(cls, text: str) -> Request:
@@ -207,7 +225,7 @@ class Request:
         Raises:
             ValueError: *text* is not a request.
         """
-        (tag, seq, asked_us, partial), limits = _split(text, _REQUEST_FIELDS)
+        (tag, seq, asked_us, partial), asking, limits = _split(text, _REQUEST_FIELDS)
         if partial not in {"0", "1"}:
             raise ValueError("a field of a request is neither 0 nor 1")
         return cls(
@@ -216,6 +234,7 @@ class Request:
             _number(asked_us),
             partial == "1",
             tuple(LimitRequest(*item) for item in limits),
+            asking,
         )
 
     @classmethod
@@ -243,6 +262,7 @@ class Voucher:
         token_id: The token's id.
         token_life_us: The time for which the shard may accept the token.
         limits: The leased limits.
+        token: The asking for the token, as requested.
     """
 
     tag: str
@@ -254,13 +274,14 @@ class Voucher:
     token_id: str
     token_life_us: int
     limits: tuple[LimitVoucher, ...] = ()
+    token: TokenAsking | None = None
 
     def write(self, key: bytes) -> str:
         """Return the text, signed."""
         limits = ((item.amount, item.life_us, item.window_us) for item in self.limits)
         place = (self.tag, self.seq, self.asked_us, self.stamp, self.epoch)
         token = (self.token_digest, self.token_id, self.token_life_us)
-        return _sign(VOUCHER_START, key, (*place, *token), limits)
+        return _sign(VOUCHER_START, key, (*place, *token), self.token, limits)
 
     @classmethod
     def parse(cls, text: str) -> Voucher:
@@ -269,7 +290,7 @@ class Voucher:
         Raises:
             ValueError: *text* is not a voucher.
         """
-        fields, limits = _split(text, _VOUCHER_FIELDS)
+        fields, asking, limits = _split(text, _VOUCHER_FIELDS)
         tag, seq, asked_us, stamp, epoch, digest, token_id, life_us = fields
         return cls(
             _tag(tag),
@@ -281,6 +302,7 @@ class Voucher:
             _matching(_TOKEN_ID, token_id),
             _number(life_us),
             tuple(LimitVoucher(*item) for item in limits),
+            asking,
         )
 
     @classmethod
@@ -295,9 +317,14 @@ class Voucher:
 
 
 def _sign(
-    start: str, key: bytes, fields: Iterable[str | int], limits: Iterable[Sequence[int]]
+    start: str,
+    key: bytes,
+    fields: Iterable[str | int],
+    token: TokenAsking | None,
+    limits: Iterable[Sequence[int]],
 ) -> str:
-    words = (*fields, *(number for item in limits for number in item))
+    asking = () if token is None else (token.seq, token.asked_us)
+    words = (*fields, *asking, *(number for item in limits for number in item))
     text = ":".join(map(str, words))
     return f"{text}:{mac(key, start + text)}"
 
@@ -312,14 +339,16 @@ def _check(start: str, key: bytes, text: str) -> None:
         raise ValueError("the signature is of another text or key")
 
 
-def _split(text: str, count: int) -> tuple[list[str], list[Sequence[int]]]:
-    """Return the first *count* fields of a text, and the numbers of each limit."""
+def _split(text: str, count: int) -> tuple[list[str], TokenAsking | None, list[Sequence[int]]]:
+    """Return the first *count* fields of a text, the asking for a token, and limits' numbers."""
     *fields, signature = text.split(":")
-    numbers = fields[count:]
-    if len(fields) < count or len(numbers) % _LIMIT_FIELDS:
+    numbers = list(map(_number, fields[count:]))
+    first = len(numbers) % _LIMIT_FIELDS
+    if len(fields) < count or first not in {0, _TOKEN_FIELDS}:
         raise ValueError("the text has a wrong number of fields")
     _matching(_DIGEST, signature)
-    return fields[:count], _groups(list(map(_number, numbers)), _LIMIT_FIELDS)
+    asking = TokenAsking(*numbers[:first]) if first else None
+    return fields[:count], asking, _groups(numbers[first:], _LIMIT_FIELDS)
 
 
 def _number(text: str) -> int:

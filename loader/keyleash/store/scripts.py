@@ -153,9 +153,9 @@ READ_VALUE = OperatorScript(
     "read_value", (), ("undo_prefix",), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)
 )
 RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, _STATES)
-RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, (*_IN_FORCE, "state_root", "leases"))
+RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, (*_IN_FORCE, "leases"))
 REVOKE = OperatorScript(
-    "revoke", ("layouts", "control"), ("tokens", "token_root"), (REVOKED_OFFSET,)
+    "revoke", ("layouts", "control"), ("tokens", "token_root", "leases"), (REVOKED_OFFSET,)
 )
 ROTATE_TOKEN = OperatorScript(
     "rotate_token", ("sealed", "control"), _TOKENS, (*_TOKEN_TIMES, RECORD_BYTES)

@@ -155,6 +155,7 @@ def expire_leases(
     *,
     resume: bool = False,
     limits: Iterable[int] = (),
+    tokens: bool = False,
 ) -> tuple[NodeEffect, ...] | None:
     """End all leases of identities, after a change at the home of a cluster.
 
@@ -166,6 +167,7 @@ def expire_leases(
         identities: Their names; None for all that ever were active.
         resume: Whether suspensions by the circuit breakers of shards end.
         limits: The places of leased limits whose credit is dropped.
+        tokens: Whether all credit of limits per token is dropped.
 
     Returns:
         The nodes that have shards of the identities, and when the change takes effect there; None
@@ -176,7 +178,8 @@ def expire_leases(
     if identities is not None and not identities:
         return ()
     now_us, epochs = raise_epochs(store, identities or ())
-    head = ("1" if resume else "", b"".join(struct.pack("<I", place) for place in limits))
+    places = b"".join(struct.pack("<I", place) for place in limits)
+    head = ("1" if resume else "", places, "1" if tokens else "")
     calls = [
         (tag, (*head, *chain.from_iterable(piece)))
         for tag, pairs in sorted(epochs.items())

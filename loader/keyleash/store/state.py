@@ -89,6 +89,13 @@ def layout_of(limits: Iterable[Limit]) -> Layout:
     return Layout(tuple(slots))
 
 
+def token_layout(limits: Iterable[Limit]) -> Layout:
+    """Return the limits per token, of which a cluster leases units to each token at each shard."""
+    return Layout(
+        tuple(limit.slot() for limit in limits if limit.subject.kind is SubjectKind.TOKEN)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityState:
     """An unpacked state."""

@@ -94,15 +94,21 @@ def read_activity(store: Store, names: Sequence[str]) -> list[StoredActivity]:
     return [StoredActivity(*item) for item in zip(replies, replies, replies, strict=True)]
 
 
+def state_key(keyspace: Keyspace, identity: str) -> str:
+    """Return the key that counts the limits of an identity itself."""
+    return keyspace.state(identity)
+
+
 def counter_key(keyspace: Keyspace, identity: str, limit: Limit, subject: bytes) -> str:
     """Return the key of a subject's counter: by a token's id, or by the SHA-1 of a segment.
 
-    On a cluster, a segment is the hash tag, so that the counter is in the slot of the data.
+    On a cluster, a segment is the hash tag, so that the counter is in the slot of the data; that of
+    a token is at the home.
     """
-    if keyspace.tag:
+    is_token = limit.subject.kind is SubjectKind.TOKEN
+    if keyspace.tag and not is_token:
         tag = subject.decode("utf-8", "surrogateescape")
         return f"{_of_data(keyspace).limit_prefix(identity, limit.name)}{{{tag}}}"
-    is_token = limit.subject.kind is SubjectKind.TOKEN
     digest = hashlib.sha1(subject, usedforsecurity=False).hexdigest()
     return keyspace.limit_prefix(identity, limit.name) + (subject.decode() if is_token else digest)
 
@@ -119,7 +125,7 @@ def read_counter(store: Store, identity: str, limit: Limit, subject: bytes) -> b
 
 
 def _of_data(keyspace: Keyspace) -> Keyspace:
-    """Return the names of counters on a cluster, which have the hash tags of data."""
+    """Return the names of counters per segment on a cluster, which have the hash tags of data."""
     return replace(keyspace, tag="")
 
 
@@ -133,7 +139,7 @@ def delete_counters(
         empty if it has none.
     """
     nodes = store.nodes
-    if nodes is None or all(item.subject.kind is SubjectKind.IDENTITY for item in limits):
+    if nodes is None or all(item.subject.kind is not SubjectKind.CAPTURE for item in limits):
         return 0, {}
     names = store.at(_of_data(store.keys))
 

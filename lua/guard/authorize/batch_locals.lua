@@ -6,7 +6,7 @@
 --      works
 --% for limit in limits
 --% filter suffix(limit.number)
---% if limit.subject != "identity"
+--% if limit.has_counters
 local counted_N = {}
 --% elif limit.slot.kind == "ring"
 local taken_N = 0

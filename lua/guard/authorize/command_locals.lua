@@ -34,7 +34,7 @@ local waits, group_at, claim_at
 --% endif
 --% for limit in limits
 --% filter suffix(limit.number)
---% if limit.subject != "identity"
+--% if limit.has_counters
 local subjects_N, kept_N
 --% elif limit.slot.kind == "ring"
 local place_N

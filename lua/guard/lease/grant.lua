@@ -1,17 +1,35 @@
 -- grant: find how many units of each limit the shard gets; for the same asking as many as before.
--- in:  words, entry, shards, is_same, is_partial, seq, entry_seq, granted_us, now_us
+-- in:  words, entry_A, shards_A, is_same_A, is_partial, seq_A, entry_seq_A, granted_us_A, now_us,
+--      token_id
 -- out: code, detail, value, at_us   set if a limit has too few
 --      amount_N, life_N, window_N, have_N, last_N
---% for limit in leased
+--      subject_N, ends_N, used_N, head_N, tat_N   of limits per token
+--% for account in accounts
+--% filter of_account(account.of)
+--% for limit in account.leased
 --% filter suffix(limit.number)
+--% with word = account.request_limits_at + 3 * loop.index0, is_subject = limit.subject == "token"
 -- The newest amount that was not 0 says how fast the shard uses units.
 local amount_N, window_N, have_N, last_N, life_N = 0, 0, 0, 0, 0
-if entry and #entry == {{ whole_entry_bytes }} then amount_N, window_N, have_N, last_N = struct.unpack('<dddd', entry, {{ entry_bytes + 1 + leased_bytes * loop.index0 }}) end
+if entry_A and #entry_A == {{ account.entry_size }} then amount_N, window_N, have_N, last_N = struct.unpack('<dddd', entry_A, {{ entry_bytes + 1 + leased_bytes * loop.index0 }}) end
+--% if is_subject
+local subject_N = {{ limit.key_prefix }} .. token_id
+--% include "limit/subject_locals.lua"
 do
-  local want, their_window, had = tonumber(words[{{ 5 + 3 * loop.index0 }}]), tonumber(words[{{ 6 + 3 * loop.index0 }}]), tonumber(words[{{ 7 + 3 * loop.index0 }}])
+  local subject = subject_N
+--% include "limit/open_subject_" ~ ("budget" if limit.runs else "rate") ~ ".lua"
+end
+--% endif
+do
+  local want, their_window, had = tonumber(words[{{ word }}]), tonumber(words[{{ word + 1 }}]), tonumber(words[{{ word + 2 }}])
+--% with offset = subject_ring_offset if is_subject else limit.slot.offset, ring = name("subject_N") if is_subject else names.state
 --% include "lease/grant_" ~ limit.slot.kind ~ ".lua"
+--% endwith
 end
 if code then break end
 if amount_N > 0 then last_N = amount_N end
+--% endwith
+--% endfilter
+--% endfor
 --% endfilter
 --% endfor

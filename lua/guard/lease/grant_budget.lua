@@ -1,5 +1,5 @@
 -- grant_budget: grant units of a budget, for as long as its window is open.
--- in:  want, their_window, had, is_same, is_partial, seq, entry_seq, shards, last_N, now_us
+-- in:  want, their_window, had, is_same_A, is_partial, seq_A, entry_seq_A, shards_A, last_N, now_us
 -- out: at_us, code, detail, value
 --      amount_N, ends_N, have_N, life_N, used_N, window_N
 if not (used_N >= 0 and used_N < {{ latest_us }} and ends_N < {{ latest_us }}) then
@@ -10,21 +10,21 @@ else
 --% include "limit/find_window_end.lua"
   end
   if window_N ~= ends_N then amount_N, have_N, window_N = 0, 0, ends_N end
-  if not is_same then
+  if not is_same_A then
     amount_N = 0
     -- A shard that has had more than is known: this home forgot grants in a failover.
-    if their_window == ends_N and seq > entry_seq and had > have_N then
+    if their_window == ends_N and seq_A > entry_seq_A and had > have_N then
       used_N, have_N = math.min({{ limit.slot.limit }}, used_N + had - have_N), had
     end
     local rest = {{ limit.slot.limit }} - used_N
     if want > rest and not is_partial then
       code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', {{ limit.slot.name }}, ends_N
     elseif want > 0 then
-      local most = math.max(1, math.floor({{ limit.slot.limit }} / ({{ budget_shares }} * shards)))
-      local share = math.max(1, math.floor(rest / ({{ rest_shares }} * shards)))
+      local most = math.max(1, math.floor({{ limit.slot.limit }} / ({{ budget_shares }} * shards_A)))
+      local share = math.max(1, math.floor(rest / ({{ rest_shares }} * shards_A)))
       amount_N = math.max(0, math.min(rest, math.max(want, math.min(most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))))
       used_N, have_N = used_N + amount_N, have_N + amount_N
     end
   end
-  if want > 0 and not is_same or amount_N > 0 then life_N = ends_N - now_us end
+  if want > 0 and not is_same_A or amount_N > 0 then life_N = ends_N - now_us end
 end

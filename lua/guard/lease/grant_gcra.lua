@@ -1,10 +1,10 @@
 -- grant_gcra: grant units of a rate with a burst. A unit may be used until its life is over, so the
 -- tolerance is less by that.
--- in:  want, is_same, is_partial, shards, granted_us, last_N, now_us
+-- in:  want, is_same_A, is_partial, shards_A, granted_us_A, last_N, now_us
 -- out: at_us, code, detail, value
 --      amount_N, life_N, tat_N
-if is_same then
-  life_N = math.min({{ limit.life_us }}, {{ limit.life_us }} - (now_us - granted_us))
+if is_same_A then
+  life_N = math.min({{ limit.life_us }}, {{ limit.life_us }} - (now_us - granted_us_A))
   if amount_N == 0 or life_N <= 0 then amount_N, life_N = 0, 0 end
 elseif want == 0 then
   amount_N = 0
@@ -14,7 +14,7 @@ else
   if not (tat_N < {{ latest_us }}) then
     code, detail, value = 'COUNTER_CORRUPT', 'limit', {{ limit.slot.name }}
   elseif early_us <= now_us then
-    local share = math.max(1, math.floor({{ limit.slot.limit }} / ({{ rate_shares }} * shards)))
+    local share = math.max(1, math.floor({{ limit.slot.limit }} / ({{ rate_shares }} * shards_A)))
     local most = math.min({{ max_rate_units }}, math.max(want, math.min(share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }})))
     amount_N = math.max(1, math.min(most, math.floor((now_us + {{ limit.tolerance_us - limit.life_us }} - math.max(tat_N, now_us)) / {{ limit.slot.interval_us }}) + 1))
   end

@@ -7,9 +7,9 @@ if now_us >= last_us - {{ skew_us }} then
   now_us = last_us
 else
   lacks, is_same, layout, asked_us, born_us, last_us = true, false, 0, 0, now_us, now_us
---% if leased
---% filter expand("CREDITS", credits)
-  CREDITS = {{ no_credits }}
+--% if own_account.credits
+--% filter expand("CREDITS", own_account.credits)
+  CREDITS = {{ own_account.no_credits }}
 --% endfilter
 --% endif
   call('SET', state_key, struct.pack('<dddddddd', layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us), 'KEEPTTL')

@@ -1,8 +1,9 @@
 -- read_request: read the request of a shard and what the home has granted to it before.
--- in:  request
+-- in:  request, token_id
 -- out: code, detail, value   set if it is refused
---      shard, seq, asked_us, is_partial, words, entry, epoch, shards, entry_seq, entry_asked_us,
---      granted_us, is_same
+--      shard, seq, asked_us, is_partial, words, entry, epoch, shards, entry_seq_A, entry_asked_us_A,
+--      granted_us_A, is_same_A
+--      token_seq, token_asked_us, token_entry, token_leases, token_shards
 --
 -- A shard signs numbers of its state, which a fenced agent may write, so they are bounded here.
 local words = {}
@@ -18,18 +19,19 @@ local found = call('HMGET', {{ leases_key }}, shard, {{ epoch_field }})
 local entry, epoch = found[1], tonumber(found[2]) or 0
 -- One of its fields is the epoch.
 local shards = call('HLEN', {{ leases_key }}) - 1
-local entry_seq, entry_asked_us, granted_us, entry_stamp, entry_epoch = -1, 0, 0
-if entry and #entry >= {{ entry_bytes }} then
-  entry_seq, entry_asked_us, granted_us, entry_stamp, entry_epoch = struct.unpack('<ddddd', entry)
-else
-  shards = shards + 1
-  if shards > {{ max_shards }} then code, detail, value = 'LEASE_REFUSED', 'reason', 'shards' break end
---% include "lease/check_tag.lua"
-end
-shards = math.max(1, shards)
--- What was granted under another policy or epoch is void, so it is not granted again for nothing.
-local is_same = seq == entry_seq and entry_stamp == {{ stamp }} and entry_epoch == epoch
--- What a shard asked before its newest grant: it is to be asked again.
-if not is_same and seq < entry_seq and asked_us <= entry_asked_us then
-  return { err = 'LEASH LEASE_REFUSED reason=stale' }
-end
+--% filter of_account("")
+--% with account = own_account
+--% include "lease/read_entry.lua"
+--% endwith
+--% endfilter
+--% if token_account
+local token_seq, token_asked_us = tonumber(words[5]), tonumber(words[6])
+local token_leases = {{ leases_key }} .. ':' .. token_id
+-- A shard without a lease of the token asks for no units of it.
+local token_entry, token_shards = token_seq > 0 and call('HMGET', token_leases, shard)[1], call('HLEN', token_leases)
+--% with account = token_account
+--% filter of_account(account.of)
+--% include "lease/read_entry.lua"
+--% endfilter
+--% endwith
+--% endif

@@ -1,7 +1,7 @@
 -- write_grant: charge the limits, write down the grant, and write the voucher.
 -- in:  shard, seq, asked_us, is_same, entry_asked_us, granted_us, epoch, token, token_id, record,
 --      token_key, used_us, sequence, now_us, amount_N, life_N, window_N, STATE_NUMBERS,
---      head_N
+--      head_N, subject_N, token_seq, token_asked_us, token_leases
 -- out: entry_asked_us, granted_us, voucher
 if is_same then
   entry_asked_us = math.max(asked_us, entry_asked_us)
@@ -12,7 +12,7 @@ else
   call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, sequence, STATE_NUMBERS))
 --% endfilter
 --% endif
---% for limit in leased if limit.slot.kind == "ring"
+--% for limit in own_account.leased if limit.slot.kind == "ring"
 --% filter suffix(limit.number)
   do
     local ring, head, taken, now_us = {{ names.state }}, head_N, amount_N, now_us + {{ limit.life_us }}
@@ -23,13 +23,21 @@ else
 --% endfilter
 --% endfor
 end
---% filter expand("GRANTS", grants)
-call('HSET', {{ leases_key }}, shard, struct.pack({{ entry_format }}, seq, entry_asked_us, granted_us, {{ stamp }}, epoch, GRANTS))
+--% filter expand("GRANTS", own_account.grants)
+call('HSET', {{ leases_key }}, shard, struct.pack({{ own_account.entry_format }}, seq, entry_asked_us, granted_us, {{ stamp }}, epoch, GRANTS))
 --% endfilter
+--% if token_account
+if token_seq > 0 then
+--% include "lease/write_token_grant.lua"
+end
+--% endif
 -- pcall, as in commit_limits.
 if not (now_us - used_us < {{ use_noted_us }}) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 local life_us = math.min({{ lease_us }}, struct.unpack('<d', record) - now_us)
 local voucher = string.format('%s:%.0f:%.0f:%s:%.0f:%s:%s:%.0f', shard, seq, asked_us, '{{ stamp }}', epoch, redis.sha1hex(token), token_id, life_us)
+--% if token_account
+voucher = voucher .. string.format(':%.0f:%.0f', token_seq, token_asked_us)
+--% endif
 --% for limit in leased
 --% filter suffix(limit.number)
 voucher = voucher .. string.format(':%.0f:%.0f:%.0f', amount_N, life_N, window_N)

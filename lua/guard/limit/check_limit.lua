@@ -2,7 +2,7 @@
 -- in:  now_us
 -- out: code, detail, value, at_us
 --% filter suffix(limit.number)
---% if limit.subject == "identity"
+--% if not limit.has_counters
 --% with offset = limit.slot.offset
 --% include "limit/check_" ~ limit.slot.kind ~ ".lua"
 --% endwith

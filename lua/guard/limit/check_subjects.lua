@@ -1,6 +1,6 @@
 -- check_subjects: check a limit that has a counter per token or per captured segment.
 -- in:  token_id, first, last, step, walked, counted_N, code
--- out: kept_N, seen, subjects_N
+-- out: ends_N, head_N, kept_N, seen, subjects_N, taken_N, tat_N, used_N
 --
 -- One command may touch several segments: each is checked here and counted in commit_limits.
 subjects_N, kept_N = {}, {}
@@ -29,13 +29,7 @@ end
 --% endif
 for i = 1, #subjects_N do
   local subject = subjects_N[i]
---% if limit.slot.kind == "budget"
-  local ends_N, used_N = 0, 0
---% elif limit.slot.kind == "gcra"
-  local tat_N = 0
---% else
-  local head_N, taken_N = 0, 0
---% endif
+--% include "limit/subject_locals.lua"
 --% if batch
   local counted = counted_N[subject]
   if counted then

@@ -1,7 +1,7 @@
 -- commit_limits: write the counters of all limits, the sequence number and the time of use of the
 -- token.
 -- in:  sequence, STATE_NUMBERS, recorded, counted_N, subjects_N, kept_N, head_N, taken_N, place_N,
---      now_us, passed, used_us, token_key
+--      now_us, passed, used_us, token_key, token_state_key
 -- out: none
 --% if numbers
 --% if charging
@@ -15,6 +15,11 @@ then
 --% filter expand("STATE_NUMBERS", numbers)
 call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pack({{ numbers_format }}, sequence, STATE_NUMBERS))
 --% endfilter
+--% if token_account
+--% filter expand("CREDITS", token_account.credits)
+call('SETRANGE', token_state_key, {{ shard_bytes }}, struct.pack({{ token_account.credits_format }}, CREDITS))
+--% endfilter
+--% endif
 --% if charging
 end
 --% endif
@@ -23,7 +28,7 @@ if recorded then call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pa
 --% endif
 --% for limit in limits
 --% filter suffix(limit.number)
---% if limit.subject != "identity"
+--% if limit.has_counters
 --% if batch
 for subject, kept in pairs(counted_N) do
 --% include "limit/write_subject.lua"

@@ -9,7 +9,7 @@ from keyleash.limits import SlotKind
 
 
 def place_on_shards(guard: Guard) -> Guard:
-    """Replace the counters of an identity's limits by units that are leased from its home."""
+    """Replace the counters of limits, but those per segment, by units that the home leases."""
     limits = tuple(
         replace(plan, slot=replace(plan.slot, kind=SlotKind.CREDIT)) if plan.is_leased else plan
         for plan in guard.limits

@@ -46,9 +46,13 @@ def _with_subject(guard: Guard, plan: LimitPlan, limit: Limit) -> LimitPlan:
             if limit.subject.capture in pattern.captures
         )
     )
+    names = guard.keyspace
+    if limit.subject.kind is SubjectKind.CAPTURE:
+        # On a cluster, the segment is the hash tag.
+        names = replace(names, tag="")
     return replace(
         plan,
         subject=limit.subject.kind,
-        key_prefix=replace(guard.keyspace, tag="").limit_prefix(guard.identity.name, limit.name),
+        key_prefix=names.limit_prefix(guard.identity.name, limit.name),
         captures=captures,
     )
