@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from keyleash.limits import Slot, SlotKind
 from keyleash.limits.calendar import PERIOD_US, Period
+from keyleash.limits.rate import RATE_SHARES
 from keyleash.store.leases import (
     BUDGET_SHARES,
     DEFAULT_LEASE_US,
     FIRST_AMOUNT,
     GROWTH,
-    RATE_SHARES,
     REFRESH_US,
     LimitRequest,
     LimitVoucher,

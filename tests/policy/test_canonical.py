@@ -17,6 +17,7 @@ from keyleash.policy import (
     AuditRules,
     Breaker,
     Budget,
+    ClusterRules,
     Counter,
     Deny,
     Grant,
@@ -162,6 +163,7 @@ CHANGES = {
         replace(IDENTITY, durability=replace(IDENTITY.durability, **change))
         for change in ({"wait_replicas": 1}, {"timeout_ms": 100})
     ],
+    "cluster": [replace(IDENTITY, cluster=ClusterRules(lease_s)) for lease_s in (1, 9, 11, 300)],
     "on_denials": [
         replace(IDENTITY, on_denials=Breaker(*numbers))
         for numbers in (

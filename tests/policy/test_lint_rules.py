@@ -366,6 +366,54 @@ def test_budget_is_unreachable_if_a_rate_stops_all_of_its_calls_before(
     assert codes(parse, f"a: grants: {READ}, {limits}") == ["unreachable-budget"] * unreachable
 
 
+@pytest.mark.parametrize(
+    ("rules", "help"),
+    [
+        ("token: {idle: 40s}, cluster: {lease: 10s}", None),
+        ("token: {idle: 39s}, cluster: {lease: 10s}", "token: {idle: 40s}` or more, or `cluster"),
+        ("token: {idle: 3s}, cluster: {lease: 1s}", "token: {idle: 4s}` or more"),
+        ("cluster: {lease: 5m}", None),
+        # It may be for one server.
+        ("token: {idle: 39s}", None),
+    ],
+)
+def test_lease_is_long_beside_the_idle_timeout(parse: Parse, rules: str, help: str | None) -> None:
+    """A token expires up to a lease too early, since the home does not see its calls meanwhile."""
+    (found,) = lint(parse(document(f"a: grants: {READ}, {rules}"))).warnings or (None,)
+    assert (found is None) == (help is None)
+    assert found is None or (found.code == "long-lease" and str(help) in found.help)
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        ("59/minute", "at most 1 call of `rate.reads`, so a call takes 2 more round trips"),
+        ("60/minute", "at most 2 calls of `rate.reads`, so a call takes 1 more round trip"),
+        ("90/minute", None),
+        ("{limit: 600/minute, burst: 3}", "at most 1 call of `rate.reads`"),
+        ("{limit: 600/minute, burst: 6}", None),
+        ('{limit: 5/minute, per: "{id}"}', None),
+    ],
+)
+def test_rate_is_small_for_the_leases_of_a_cluster(
+    parse: Parse, rate: str, message: str | None
+) -> None:
+    """On three primaries; a counter of a segment is beside its key, and needs no lease."""
+    grants = '[{allow: [read], keys: ["a:{id}"]}]'
+    rules = f"grants: {grants}, rate: {{reads: {rate}}}"
+    (found,) = lint(parse(document(f"a: {rules}, cluster: {{lease: 1s}}"))).warnings or (None,)
+    assert (found is None) == (message is None)
+    assert found is None or (found.code == "small-rate" and str(message) in found.message)
+    assert codes(parse, f"a: {rules}") == []
+
+
+def test_defaults_make_a_policy_one_for_clusters(parse: Parse) -> None:
+    """The place of the finding is where the lease is set."""
+    own = f"a: grants: {READ}, token: {{idle: 30s}}"
+    (warning,) = found(parse, own, defaults="{cluster: {lease: 20s}}")
+    assert warning == ("long-lease", 2, "20s}}")
+
+
 def test_finding_is_accepted_in_its_identity_alone(parse: Parse) -> None:
     """A copy of the identity needs its own `accept`."""
     grants = '[{allow: [read], keys: ["*"]}]'
@@ -415,5 +463,7 @@ def test_codes_are_stable() -> None:
         "same-scope",
         "missing-delimiter",
         "unreachable-budget",
+        "long-lease",
+        "small-rate",
         "needless-accept",
     )

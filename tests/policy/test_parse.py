@@ -20,6 +20,7 @@ from keyleash.policy import (
     Acceptance,
     AuditRules,
     Budget,
+    ClusterRules,
     Counter,
     Durability,
     IdentityKind,
@@ -181,6 +182,19 @@ def test_identity_without_durability_does_not_wait(parse: Parse) -> None:
     assert parse(identity_with("token: {ttl: 1h}")).identities[0].durability == Durability(0, 50)
     replica = parse(identity_with("durability: {wait_replicas: 1}")).identities[0]
     assert replica.durability == Durability(1, 50)
+
+
+@pytest.mark.parametrize(
+    ("own", "lease_s"), [("", 10), ("cluster: {lease: 1s}", 1), ("cluster: {lease: 5m}", 300)]
+)
+def test_lease_of_an_identity_overrides_that_of_the_defaults(
+    parse: Parse, own: str, lease_s: int
+) -> None:
+    """Ten seconds, unless either sets it."""
+    text = identity_with(own or "token: {ttl: 1h}")
+    assert parse(text).identities[0].cluster == ClusterRules(lease_s)
+    text = text.replace("identities:", "defaults: {cluster: {lease: 30s}}\nidentities:")
+    assert parse(text).identities[0].cluster == ClusterRules(lease_s if own else 30)
 
 
 def audit_of(parse: Parse, own: str, defaults: str = "") -> AuditRules:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from keyleash.doubles import MOST
 from keyleash.limits import Budget, Counter
 from keyleash.limits.calendar import Period
+from keyleash.limits.rate import RATE_SHARES
 from keyleash.store.leases import (
     BUDGET_SHARES,
     FIRST_AMOUNT,
     GROWTH,
     MIN_RATE_LIFE_US,
-    RATE_SHARES,
     REQUEST_START,
     VOUCHER_START,
     LimitCredit,

@@ -14,6 +14,7 @@ from keyleash.compiler.ir import Guard, Shards
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import Identity, Policy
 from keyleash.policy.canonical import identity_digest
+from keyleash.policy.model import ClusterRules
 from keyleash.results import Progress, Result
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.state import Layout
@@ -118,6 +119,11 @@ def compile_guard(
     shards: Shards | None = None,
 ) -> CompiledGuard:
     """Compile the guard of one identity; see `compile_policy`."""
+    if shards is None:
+        # So that the scripts of one server are the same whatever is set for clusters.
+        identity = replace(identity, cluster=ClusterRules())
+    else:
+        shards = replace(shards, lease_us=identity.cluster.lease_s * 1_000_000)
     guard = Guard(identity, keyspace, identity_digest(identity), year, shards=shards)
     approved = _approved(guard, table) if identity.scripts else None
     guard = _passed(guard, table)

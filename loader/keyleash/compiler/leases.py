@@ -5,6 +5,7 @@ from __future__ import annotations
 from keyleash.compiler.ir import Guard, LimitPlan
 from keyleash.compiler.quoting import Text, lua_literal
 from keyleash.doubles import DOUBLE
+from keyleash.limits.rate import RATE_SHARES
 from keyleash.store import leases
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import PLACES
@@ -34,7 +35,7 @@ _CONSTANTS = {
     "growth": leases.GROWTH,
     "rest_shares": leases.REST_SHARES,
     "budget_shares": leases.BUDGET_SHARES,
-    "rate_shares": leases.RATE_SHARES,
+    "rate_shares": RATE_SHARES,
     "epoch_field": leases.EPOCH_FIELD,
     "request_start": leases.REQUEST_START,
     "voucher_start": leases.VOUCHER_START,

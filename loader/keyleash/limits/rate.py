@@ -36,6 +36,8 @@ RATE_PERIODS_US = {
     "day": 86_400 * SECOND_US,
 }
 PERIOD_NAMES = {period_us: name for name, period_us in RATE_PERIODS_US.items()}
+RATE_SHARES = 10
+"""A lease of a rate is at most the limit divided by this, for each shard of a cluster."""
 MAX_RING_SLOTS = 100_000
 """A plain rate remembers each call of its window, so its limit is bounded."""
 MIN_EMISSION_US = 10

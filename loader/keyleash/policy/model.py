@@ -13,6 +13,9 @@ from keyleash.limits import Budget, Limit, Rate
 from keyleash.policy.lua import Sandboxed
 from keyleash.policy.settings import SettingKind, setting
 
+MAX_LEASE_S = 300
+"""The longest life of a token's lease at a node of a cluster."""
+
 
 @dataclass(frozen=True, slots=True)
 class Literal:
@@ -263,6 +266,28 @@ class Durability:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterRules:
+    """The leases of an identity on a cluster; one server has none.
+
+    Attributes:
+        lease_s: The life of a token's lease at a node, in seconds.
+        span: The place of `lease`, of the identity or the defaults; None if neither sets it.
+    """
+
+    lease_s: int = setting(
+        10,
+        SettingKind.DURATION,
+        "lease",
+        example="10s",
+        help="Time for which a node of a cluster accepts a token without asking the home.",
+        bounds=(1, MAX_LEASE_S),
+        because="a revoked token works as long at a node that is out of reach",
+        widens=True,
+    )
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """
     The denials after which an identity is suspended.
@@ -317,6 +342,7 @@ class Identity:
     token: TokenRules = TokenRules()
     audit: AuditRules = AuditRules()
     durability: Durability = Durability()
+    cluster: ClusterRules = ClusterRules()
     on_denials: Breaker | None = None
     work: int = setting(
         DEFAULT_WORK,

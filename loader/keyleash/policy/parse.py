@@ -22,6 +22,7 @@ from keyleash.policy.sections import (
     check_token,
     read_acceptances,
     read_breaker,
+    read_cluster,
     read_section,
 )
 from keyleash.policy.yaml import YamlNode, read_document
@@ -95,6 +96,7 @@ class _Reader:
             token=read_section(below("token"), base.token, self._problems),
             audit=read_section(below("audit"), base.audit, self._problems),
             durability=read_section(below("durability"), base.durability, self._problems),
+            cluster=read_cluster(below("cluster"), base.cluster, self._problems),
             on_denials=read_breaker(below("on_denials"), base.on_denials, self._problems),
         )
 

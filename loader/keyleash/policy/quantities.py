@@ -40,7 +40,7 @@ def _as_duration(text: str) -> re.Match[str] | None:
 def parse_duration(
     text: str,
     span: Span,
-    max_days: int = MAX_DAYS,
+    max_s: int = MAX_DURATION_S,
     because: str = "a token that outlives that is a password",
 ) -> int:
     """
@@ -49,7 +49,7 @@ def parse_duration(
     Args:
         text: The text to read.
         span: Its place.
-        max_days: The longest duration.
+        max_s: The longest duration, in seconds.
         because: The reason for that bound, for the help.
 
     Returns:
@@ -77,12 +77,13 @@ def parse_duration(
             span,
             "write a duration of `1s` or more",
         )
-    if seconds > max_days * UNITS_S["d"]:
+    if seconds > max_s:
+        longest = format_duration(max_s)
         raise fail(
             "duration-out-of-range",
-            f"{quote(text)} is longer than `{max_days}d`",
+            f"{quote(text)} is longer than `{longest}`",
             span,
-            f"write `{max_days}d` or less; {because}",
+            f"write `{longest}` or less; {because}",
         )
     return seconds
 

@@ -220,6 +220,8 @@ if TYPE_CHECKING:
 
     class Durability(_Shape): ...
 
+    class Cluster(_Shape): ...
+
     class Limits(_Shape): ...
 
     class Rates(_Shape): ...
@@ -229,6 +231,7 @@ else:
     Token = _section("Token", model.TokenRules)
     Audit = _section("Audit", model.AuditRules)
     Durability = _section("Durability", model.Durability)
+    Cluster = _section("Cluster", model.ClusterRules)
     Limits = _section("Limits", model.Identity)
     Rates = _limits("Rates", RateEntry)
     Budgets = _limits("Budgets", BudgetEntry)
@@ -248,6 +251,7 @@ class Defaults(_Shape):
     durability: Durability = _optional(
         "{wait_replicas: 1, timeout: 50ms}", "Replicas that must acknowledge a write."
     )
+    cluster: Cluster = _optional("{lease: 10s}", "Leases of tokens at the nodes of a cluster.")
     on_denials: OnDenialsValue = _optional(
         "{threshold: 50/minute, suspend: 10m}",
         "When denials suspend the identity.",

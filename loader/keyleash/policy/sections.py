@@ -7,10 +7,12 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy.model import Acceptance, AuditRules, Breaker, TokenRules
+from keyleash.policy.model import Acceptance, AuditRules, Breaker, ClusterRules, TokenRules
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import (
+    MAX_DURATION_S,
+    UNITS_S,
     format_duration,
     is_duration,
     parse_count_per_period,
@@ -23,10 +25,10 @@ from keyleash.policy.yaml import YamlNode
 
 OFF = "off"
 EXPORTED = "exported"
-MAX_RETAIN_DAYS = 3660
+MAX_RETAIN_S = 3660 * UNITS_S["d"]
 MAX_THRESHOLD = 1000
 """The state of an identity stores the time of each denial up to the threshold."""
-MAX_SUSPEND_DAYS = 30
+MAX_SUSPEND_S = 30 * UNITS_S["d"]
 
 Section = TypeVar("Section")
 
@@ -53,7 +55,10 @@ def _read_value(setting: Setting, node: YamlNode, problems: Problems) -> Any:
         case SettingKind.COUNT:
             return _read_count(setting, node, problems)
         case SettingKind.DURATION:
-            return problems.attempt(lambda: parse_duration(node.source, node.span))
+            longest_s = min(setting.bounds[1], MAX_DURATION_S)
+            return problems.attempt(
+                lambda: parse_duration(node.source, node.span, longest_s, setting.because)
+            )
         case SettingKind.WAIT:
             return problems.attempt(lambda: parse_wait(node.source, node.span))
         case SettingKind.CHOICE:
@@ -145,7 +150,7 @@ def _read_retain_s(node: YamlNode, problems: Problems) -> int | None:
     if is_duration(node.source):
         because = "export events to store them for longer"
         return problems.attempt(
-            lambda: parse_duration(node.source, node.span, MAX_RETAIN_DAYS, because)
+            lambda: parse_duration(node.source, node.span, MAX_RETAIN_S, because)
         )
     # A quoted number gets no suggestion of a unit: that number of seconds is short.
     number = node.source.isdecimal() and node.source.isascii()
@@ -207,6 +212,13 @@ def check_token(
     return replace(rules, spans={key: field.span for key, field in own.items()})
 
 
+def read_cluster(node: YamlNode | None, base: ClusterRules, problems: Problems) -> ClusterRules:
+    """Read `cluster`, with the place of its field."""
+    lease = None if node is None else node.get("lease")
+    rules = read_section(node, base, problems)
+    return rules if lease is None else replace(rules, span=lease.span)
+
+
 def read_breaker(node: YamlNode | None, base: Breaker | None, problems: Problems) -> Breaker | None:
     """Read `on_denials`; return *base* without it, None if it is off or has problems."""
     if node is None:
@@ -220,7 +232,7 @@ def read_breaker(node: YamlNode | None, base: Breaker | None, problems: Problems
     suspend_s = None
     if suspend is not None:
         suspend_s = problems.attempt(
-            lambda: parse_duration(suspend.source, suspend.span, MAX_SUSPEND_DAYS, because)
+            lambda: parse_duration(suspend.source, suspend.span, MAX_SUSPEND_S, because)
         )
     return None if count is None or suspend_s is None else Breaker(*count, suspend_s)
 

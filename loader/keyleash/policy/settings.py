@@ -36,7 +36,8 @@ class Setting:
         key: Its name in the file.
         example: A valid value in the syntax of the file.
         help: One sentence for editors.
-        bounds: The least and the greatest `COUNT`.
+        bounds: The least and the greatest `COUNT`, or seconds of a `DURATION`.
+        because: The reason for the longest `DURATION`, for the help.
         choices: The values of a `CHOICE`.
         widens: Whether a greater value, or none, allows more calls.
         part_of: The key that sets the field, if it has no key of its own.
@@ -47,6 +48,7 @@ class Setting:
     example: str = ""
     help: str = ""
     bounds: tuple[int, int] = (0, 2**53)
+    because: str = "a token that outlives that is a password"
     choices: type[StrEnum] | None = None
     widens: bool = False
     part_of: str = ""

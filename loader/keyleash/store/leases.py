@@ -25,12 +25,13 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from keyleash.doubles import DOUBLE, MOST, whole
+from keyleash.policy.model import ClusterRules
 from keyleash.store.placement import is_shard_tag
 from keyleash.store.state import STAMP_BYTES, Layout, read_suspended
 
 _T = TypeVar("_T")
 
-DEFAULT_LEASE_US: Final = 10_000_000
+DEFAULT_LEASE_US: Final = ClusterRules().lease_s * 1_000_000
 """The life of a token at a shard, unless the policy sets it."""
 REFRESH_US: Final = 1_000_000
 """The time for which all requests of a shard are for one asking."""
@@ -42,8 +43,6 @@ REST_SHARES: Final = 2
 """A lease is at most the rest of the limit divided by this, for each shard."""
 BUDGET_SHARES: Final = 50
 """A lease of a budget is at most the limit divided by this, for each shard."""
-RATE_SHARES: Final = 10
-"""A lease of a rate is at most the limit divided by this, for each shard."""
 RATE_LIFE_PARTS: Final = 10
 """Units of a rate live for its period divided by this, but at least `MIN_RATE_LIFE_US`."""
 MIN_RATE_LIFE_US: Final = 100_000

@@ -21,8 +21,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.errors import OperationError
 from keyleash.results import NodeEffect
 from keyleash.store.keyspace import HOME_TAG, Keyspace
+from keyleash.store.lease_ends import latest_end_us
 from keyleash.store.leases import (
-    DEFAULT_LEASE_US,
     EPOCH_FIELD,
     MASTER_KEY_BYTES,
     LeaseEntry,
@@ -188,7 +188,7 @@ def expire_leases(
     reasons: dict[str, str] = {}
     for found in run_at_shards(store, EXPIRE_LEASES, calls):
         reasons[found.node] = reasons.get(found.node) or found.reason
-    latest_us = now_us + DEFAULT_LEASE_US
+    latest_us = latest_end_us(store, identities, now_us) if any(reasons.values()) else None
     return tuple(
         NodeEffect(node, latest_us if reason else None, reason)
         for node, reason in sorted(reasons.items())

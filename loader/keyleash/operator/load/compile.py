@@ -14,6 +14,7 @@ from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.clusters import cluster_problems
+from keyleash.policy.lint.clusters import cluster_warnings
 from keyleash.policy.problems import in_order
 from keyleash.results import Progress
 from keyleash.store.keyspace import HOME_TAG
@@ -106,6 +107,10 @@ def prepare_policy(
         year = datetime.fromtimestamp(store.now_us() / 1_000_000, UTC).year
     compiled_against = table or shipped
     shards = _shards(store, policy, mac_key) if store.keys.tag else None
+    leasing: tuple[Problem, ...] = ()
+    if store.nodes is not None:
+        primaries = sum(bool(node.slots) for node in store.nodes.all)
+        leasing = in_order(cluster_warnings(policy, primaries))
     return PreparedPolicy(
         file=file,
         document=document,
@@ -121,7 +126,7 @@ def prepare_policy(
             report=report,
         ),
         commands=commands_to_learn(compiled_against),
-        warnings=(*unread, *evicting, *unvalidated, *policy.warnings),
+        warnings=(*unread, *evicting, *unvalidated, *policy.warnings, *leasing),
         shards=shards,
     )
 

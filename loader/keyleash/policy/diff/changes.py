@@ -26,6 +26,7 @@ class Part(StrEnum):
     TOKEN = "token"
     AUDIT = "audit"
     DURABILITY = "durability"
+    CLUSTER = "cluster"
     ON_DENIALS = "on_denials"
     LIMITS = "limits"
     ORDER = "order"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from keyleash.errors import Problem
-from keyleash.policy.lint import grants, limits
+from keyleash.policy.lint import clusters, grants, limits
 from keyleash.policy.lint.findings import Finding, IdentityRule, LintFinding, PolicyRule
 from keyleash.policy.model import Identity, IdentityKind, Policy
 from keyleash.policy.patterns import NOWHERE
@@ -27,6 +27,11 @@ def _each(rule: IdentityRule, kind: IdentityKind | None = None) -> PolicyRule:
     return apply
 
 
+def _on_clusters(rule: IdentityRule) -> IdentityRule:
+    """Return the rule for identities whose policy sets `cluster`: others may be for one server."""
+    return lambda identity: rule(identity) if identity.cluster.span else iter(())
+
+
 MACHINE, HUMAN = IdentityKind.MACHINE, IdentityKind.HUMAN
 RULES: dict[str, PolicyRule] = {
     "bare-wildcard": _each(grants.bare_wildcard, MACHINE),
@@ -44,6 +49,8 @@ RULES: dict[str, PolicyRule] = {
     "same-scope": grants.same_scope,
     "missing-delimiter": grants.missing_delimiter,
     "unreachable-budget": _each(limits.unreachable_budget),
+    "long-lease": _each(_on_clusters(clusters.long_lease)),
+    "small-rate": _each(_on_clusters(clusters.small_rate)),
 }
 """The rules by code, in the order of docs/reference/lint.md."""
 
