@@ -281,7 +281,8 @@ def test_leases_are_expired_while_a_control_slot_moves(
         move.move(key)
         assert [effect.is_reached for effect in op.thaw("agent").nodes or ()] == [False]
     assert op.thaw("agent").not_reached == ()
-    assert read_shard(cluster, tag).min_epoch == read_epoch(cluster)
+    # Behind the shards, `thaw` raises the epoch of the home once more.
+    assert read_shard(cluster, tag).min_epoch == read_epoch(cluster) - 1
 
 
 def test_failed_over_shard_is_expired_at_its_new_primary(
