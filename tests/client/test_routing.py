@@ -14,7 +14,6 @@ from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
     ReadOnlyError,
-    RedisClusterException,
     ResponseError,
     TryAgainError,
 )
@@ -27,12 +26,9 @@ from keyleash.client.routing import (
     HOME_SLOT,
     MAX_REDIRECTS,
     PAUSES_S,
-    Attempt,
-    Locate,
-    MoveSlot,
-    Refresh,
     Route,
     Shards,
+    Step,
     is_redirect,
     one_slot,
     slot_of,
@@ -87,115 +83,72 @@ def run(flow: Flow, outcomes: Iterable[Any]) -> tuple[list[Any], Any]:
         return actions, error
 
 
-def after(error: Exception, *outcomes: Any, **options: Any) -> tuple[list[Any], Any]:
-    """Return what a route does after the first attempt failed, on node A."""
-    actions, result = run(Route(shards_of(A, B), **options).run(), [A, error, *outcomes])
-    assert actions[:2] == [Locate(None), Attempt(A, is_asking=False)]
-    return actions[2:], result
-
-
-def test_answer_of_the_first_node_is_the_result() -> None:
-    """Without an error there is one attempt."""
-    actions, result = run(Route(shards_of(A)).run(), [A, b"OK"])
-
-    assert (actions, result) == ([Locate(None), Attempt(A, is_asking=False)], b"OK")
+def after(error: Exception, *, is_asking: bool = False, is_home: bool = False) -> Step:
+    """Return what follows from the error of the first attempt, on node A."""
+    return Route(shards_of(A, B), is_home=is_home).after(error, A, is_asking=is_asking)
 
 
 def test_moved_call_goes_to_the_node_that_the_slot_is_moved_to() -> None:
     """The map is changed first, so the slot's node is looked up again."""
-    actions, result = after(MOVED, None, B, b"OK")
-
-    assert actions == [MoveSlot(MOVED), Locate(None), Attempt(B, is_asking=False)]
-    assert result == b"OK"
+    assert after(MOVED) == Step(moved=MOVED)
 
 
 def test_asked_call_goes_to_the_other_node_once_with_asking() -> None:
     """The next call goes to the slot's node again: the slot has not moved yet."""
-    actions, result = after(ASK, B, b"OK")
-
-    assert actions == [Locate(ASK), Attempt(B, is_asking=True)]
-    assert result == b"OK"
+    assert after(ASK) == Step(asked=ASK)
 
 
 @pytest.mark.parametrize("error", [TryAgainError("x"), NON_LOCAL, NON_LOCAL_9, REHASHING])
 def test_call_behind_asking_is_tried_again_at_the_node_of_the_slot(error: Exception) -> None:
     """A key of the slot has not arrived: as TRYAGAIN."""
-    actions, result = after(ASK, B, error, None, A, b"OK")
-
-    assert actions[2:] == [Pause(PAUSES_S[0]), Locate(None), Attempt(A, is_asking=False)]
-    assert result == b"OK"
+    assert after(error, is_asking=True) == Step(pause_s=PAUSES_S[0])
 
 
-def test_call_that_is_to_be_tried_again_is_paused_within_bounds() -> None:
-    """The pauses grow; after the last the error is raised."""
-    error = TryAgainError("Multiple keys request during rehashing of slot")
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (TryAgainError("Multiple keys request during rehashing of slot"), {}),
+        (ClusterDownError("x"), {"refreshes": True, "failed": A.name}),
+        (ReadOnlyError("x"), {"refreshes": True, "failed": A.name}),
+        (RedisConnectionError("refused"), {"refreshes": True, "failed": A.name}),
+    ],
+)
+def test_call_that_is_to_be_tried_again_is_paused_within_bounds(
+    error: Exception, step: dict[str, Any]
+) -> None:
+    """The pauses grow; after the last the error is raised. During a failover slots are read again,
+    until a replica has taken over."""
+    route = Route(shards_of(A, B))
 
-    actions, result = after(error, *[None, A, error] * len(PAUSES_S))
+    steps = [route.after(error, A, is_asking=False) for _ in (*PAUSES_S, None)]
 
-    assert [action.seconds for action in actions if isinstance(action, Pause)] == [*PAUSES_S]
-    assert result is error
-
-
-@pytest.mark.parametrize("error", [ClusterDownError("x"), ReadOnlyError("x")])
-def test_slots_are_read_again_if_a_node_serves_none(error: Exception) -> None:
-    """During a failover, until a replica has taken over."""
-    actions, result = after(error, None, None, B, b"OK")
-
-    assert actions == [
-        Refresh(A.name),
-        Pause(PAUSES_S[0]),
-        Locate(None),
-        Attempt(B, is_asking=False),
-    ]
-    assert result == b"OK"
-
-
-def test_slots_that_cannot_be_read_are_read_again_later() -> None:
-    """All nodes may be out of reach for a moment."""
-    error = ClusterDownError("x")
-
-    _, result = after(error, RedisClusterException("cannot be connected"), None, A, b"OK")
-
-    assert result == b"OK"
+    assert steps[:-1] == [Step(**step, pause_s=pause_s) for pause_s in PAUSES_S]
+    assert steps[-1] == Step(**step, final=error)
 
 
 def test_next_control_slot_is_used_if_control_keys_stay_out_of_reach() -> None:
     """At first the control slot may have moved; then its keys are moving, one by one."""
     shards = shards_of(A, B)
-    first = shards.tag(A.name)
+    route, tags = Route(shards), []
 
-    actions, result = run(Route(shards).run(), [A, NON_LOCAL, None, A, NON_LOCAL_9, None, A, b"OK"])
+    for error in (NON_LOCAL, NON_LOCAL_9):
+        tags.append(shards.tag(A.name))
+        assert route.after(error, A, is_asking=False) == Step(refreshes=True)
 
-    attempt = [Locate(None), Attempt(A, is_asking=False)]
-    assert actions == [*attempt, Refresh(None), *attempt, Refresh(None), *attempt]
-    assert result == b"OK"
-    assert (first, shards.tag(A.name)) == (tag_of(0), tag_of(4096))
+    assert [*tags, shards.tag(A.name)] == [tag_of(0), tag_of(0), tag_of(4096)]
 
 
 @pytest.mark.parametrize("error", [ASK, TryAgainError("x"), NON_LOCAL, REHASHING])
 def test_home_that_moves_is_waited_for_and_never_asked(error: Exception) -> None:
     """Behind ASKING missing keys of the home would look empty."""
-    actions, result = after(error, None, A, b"OK", is_home=True)
-
-    assert actions == [Pause(PAUSES_S[0]), Locate(None), Attempt(A, is_asking=False)]
-    assert result == b"OK"
+    assert after(error, is_home=True) == Step(pause_s=PAUSES_S[0])
 
 
 def test_call_that_may_have_run_is_never_sent_again() -> None:
     """The slots are read again, for the next call."""
     error = mark_sent(RedisConnectionError("lost"))
 
-    actions, result = after(error, None)
-
-    assert (actions, result) == ([Refresh(A.name)], error)
-
-
-def test_call_that_was_not_sent_is_made_again() -> None:
-    """As the node could not be connected."""
-    actions, result = after(RedisConnectionError("refused"), None, None, B, b"OK")
-
-    assert actions[:2] == [Refresh(A.name), Pause(PAUSES_S[0])]
-    assert result == b"OK"
+    assert after(error) == Step(refreshes=True, failed=A.name, final=error)
 
 
 @pytest.mark.parametrize(
@@ -203,23 +156,19 @@ def test_call_that_was_not_sent_is_made_again() -> None:
 )
 def test_other_errors_are_raised(error: Exception) -> None:
     """They are those of the command."""
-    assert after(error) == ([], error)
+    with pytest.raises(type(error)) as caught:
+        after(error)
+    assert caught.value is error
 
 
 def test_nodes_that_refer_to_each_other_end_in_an_error() -> None:
     """A call is not made for ever."""
-    actions, result = after(MOVED, *[None, A, MOVED] * (MAX_REDIRECTS + 1))
+    route = Route(shards_of(A, B))
+    for _ in range(MAX_REDIRECTS):
+        route.after(MOVED, A, is_asking=False)
 
-    assert result is MOVED
-    assert actions.count(MoveSlot(MOVED)) == MAX_REDIRECTS
-
-
-def test_attempt_that_was_made_before_is_followed() -> None:
-    """A pipeline sends all calls of a node at once, and follows their errors one by one."""
-    actions, result = run(Route(shards_of(A, B)).run((A, MOVED)), [None, B, b"OK"])
-
-    assert actions == [MoveSlot(MOVED), Locate(None), Attempt(B, is_asking=False)]
-    assert result == b"OK"
+    with pytest.raises(MovedError):
+        route.after(MOVED, A, is_asking=False)
 
 
 @pytest.mark.parametrize(
@@ -479,9 +428,9 @@ def test_agent_that_may_not_load_the_lease_script_waits_for_it(
 ) -> None:
     """`keyleash watch` loads it; without it the calls fail in the end."""
     flow = fetch_lease(session, FetchLease("r", call, None))
-    denied = [NoScriptError("x"), FIELDS, NoPermissionError("x"), None]
+    lost = NoScriptError("x")
 
-    actions, result = run(flow, denied * 99)
+    actions, result = run(flow, [lost, FIELDS, NoPermissionError("x"), *[None, FIELDS, lost] * 99])
 
     assert any(isinstance(action, Pause) for action in actions)
     assert isinstance(result, GuardLostError)

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
 import redis.asyncio.cluster
 from redis.client import NEVER_DECODE
-from redis.exceptions import AskError, ClusterDownError, TryAgainError
+from redis.exceptions import AskError, ClusterDownError, RedisClusterException, TryAgainError
 
 from keyleash.client._redis_py import (
     acalled_back,
-    acheckin_node,
-    acheckout_node,
     aguard_nodes,
     amove_slot,
     astarted,
     refresh_options,
 )
-from keyleash.client.actions import AtHome, Pause, Words
+from keyleash.client.actions import AtHome, Words
 from keyleash.client.aio_cluster_pipeline import ClusterBatch, ClusterPipeline
-from keyleash.client.aio_node import AsyncFlight, AsyncSharded
+from keyleash.client.aio_node import AsyncFlight, AsyncNodePool, AsyncSharded
 from keyleash.client.calls import longest_wait
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.pools import guarded_class
 from keyleash.client.roles import upper
 from keyleash.client.routing import (
     HOME_SLOT,
-    Attempt,
-    Locate,
-    MoveSlot,
-    Refresh,
     Route,
     Shards,
+    Step,
     keys_of,
     slot_of,
 )
@@ -51,9 +46,6 @@ from keyleash.client.unsupported import (
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.placement import key_slot
-
-_ABOUT_ALL_KEYS = frozenset({"KEYS", "SCAN", "SCRIPT LOAD", "SCRIPT EXISTS"})
-"""The commands that a client makes on every primary."""
 
 
 @with_shortcuts
@@ -86,6 +78,8 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
         if kwargs.get("read_from_replicas") or kwargs.get("load_balancing_strategy"):
             raise TypeError("guards run on primaries alone, so replicas cannot be read")
         super().__init__(*args, **kwargs)
+        # redis-py lists the keys of one node.
+        self.command_flags["KEYS"] = self.PRIMARIES
         self.shards = Shards(lambda: self.nodes_manager.slots_cache)
         self._flights: dict[str, AsyncFlight] = {}
         self.wait_s = longest_wait(wait)
@@ -137,21 +131,17 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
         self, node: Any, is_asking: bool = False, *, words: Words, options: dict[str, Any]
     ) -> Any:
         """Make a call on a node; return what the response callback makes of its reply."""
-        connection = await acheckout_node(self, node)
-        connection.is_asking = is_asking
         try:
-            if NEVER_DECODE in options:
-                options = {name: options[name] for name in options if name != NEVER_DECODE}
-                await connection.send_command(*words)
-                reply = await connection.read_response(disable_decoding=True)
-            else:
-                reply = await connection.run(words)
+            async with AsyncNodePool(self, node, is_asking) as connection:
+                if NEVER_DECODE in options:
+                    options = {name: options[name] for name in options if name != NEVER_DECODE}
+                    await connection.send_command(*words)
+                    reply = await connection.read_response(disable_decoding=True)
+                else:
+                    reply = await connection.run(words)
         except NotReplicatedError as short:
             found = await acalled_back(self, words[0], short.reply, options)
             raise short.about(found) from short.__cause__
-        finally:
-            connection.is_asking = False
-            await acheckin_node(self, node, connection)
         return await acalled_back(self, words[0], reply, options)
 
     async def _run_on_nodes(self, words: Words, options: dict[str, Any]) -> Any:
@@ -172,15 +162,14 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
 
     def _targets(self, words: Words, given: Any) -> list[Any] | None:
         """Return the nodes of a call; None if any node may serve it."""
-        flag = given if isinstance(given, str) else None
-        if given is None and upper(words[0]) in _ABOUT_ALL_KEYS:
-            flag = self.PRIMARIES
-        if flag == self.REPLICAS:
+        if given is None:
+            given = self.command_flags.get(upper(words[0]))
+        if given == self.REPLICAS:
             raise TypeError("guards run on primaries alone")
-        if flag in (self.PRIMARIES, self.ALL_NODES):
+        if given in (self.PRIMARIES, self.ALL_NODES):
             primaries: Any = self.nodes_manager.get_nodes_by_server_type("primary")
             return [node for node in primaries if self.shards.has_tag(node.name)]
-        if given is None or flag is not None:
+        if given is None or isinstance(given, str):
             return None
         if isinstance(given, dict):
             return [*given.values()]
@@ -216,24 +205,9 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
             LeashError: As of every call: the token is over, or the identity is suspended.
         """
         await astarted(self)
-        async with self.connected(self.node_of(HOME_SLOT), False) as connection:
+        async with AsyncNodePool(self, self.node_of(HOME_SLOT)) as connection:
             found: WhoAmI = self._kind.session.whoami(await connection.fetch_records())
         return found
-
-    @asynccontextmanager
-    async def connected(self, node: Any, is_asking: bool) -> AsyncIterator[Any]:
-        """Check out a connection to a node.
-
-        Args:
-            is_asking: Whether ASKING precedes each call.
-        """
-        connection = await acheckout_node(self, node)
-        connection.is_asking = is_asking
-        try:
-            yield connection
-        finally:
-            connection.is_asking = False
-            await acheckin_node(self, node, connection)
 
     # Pipelines.
 
@@ -271,44 +245,51 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
             failed: The node and the error of an attempt that was made before.
             is_home: As of `Route`.
         """
-        flow = Route(self.shards, is_home=is_home).run(failed)
-        try:
-            action = next(flow)
-            while True:
-                try:
-                    outcome = await self._follow(action, place, attempt)
-                except Exception as error:
-                    action = flow.throw(error)
+        route, asked = Route(self.shards, is_home=is_home), None
+        node, error = failed or (None, None)
+        while True:
+            if error is not None:
+                step = route.after(error, node, is_asking=asked is not None)
+                await self._prepare(step)
+                asked = step.asked
+            try:
+                if asked is not None:
+                    node = await self._asked_node(asked)
                 else:
-                    action = flow.send(outcome)
-        except StopIteration as end:
-            return end.value
+                    node = self.node_of(place) if isinstance(place, int) else place
+                return await attempt(node, asked is not None)
+            except Exception as new:
+                error = new
 
-    async def _follow(self, action: Any, place: Any, attempt: Callable[..., Any]) -> Any:
+    async def _prepare(self, step: Step) -> None:
+        """Do what comes before the next attempt."""
         manager: Any = self.nodes_manager
-        match action:
-            case Locate(None):
-                return self.node_of(place) if isinstance(place, int) else place
-            case Locate(AskError() as asked):
-                node = manager.get_node(host=asked.host, port=asked.port)
-                if node is None:
-                    await manager.initialize(**refresh_options(manager, None))
-                    raise TryAgainError("the node to which the slot moves is not known yet")
-                return node
-            case Attempt(node, is_asking):
-                return await attempt(node, is_asking)
-            case MoveSlot(error):
-                return await amove_slot(manager, error)
-            case Refresh(failed):
-                return await manager.initialize(**refresh_options(manager, failed))
-            case Pause(seconds):
-                return await self.sleep(seconds)
+        if step.moved is not None:
+            await amove_slot(manager, step.moved)
+        if step.refreshes:
+            # If no node answers, or some slots have none: later again.
+            with suppress(RedisClusterException):
+                await manager.initialize(**refresh_options(manager, step.failed))
+        if step.moved is not None or step.refreshes:
+            self.shards.forget()
+        if step.final is not None:
+            raise step.final
+        if step.pause_s:
+            await self.sleep(step.pause_s)
+
+    async def _asked_node(self, asked: AskError) -> Any:
+        manager: Any = self.nodes_manager
+        node = manager.get_node(host=asked.host, port=asked.port)
+        if node is None:
+            await manager.initialize(**refresh_options(manager, None))
+            raise TryAgainError("the node to which the slot moves is not known yet")
+        return node
 
     async def run_at_home(self, action: AtHome) -> Any:
         """Send a command without the guard to the home, which may be moving."""
 
         async def attempt(node: Any, _: bool) -> Any:
-            async with self.connected(node, False) as connection:
+            async with AsyncNodePool(self, node) as connection:
                 return await connection.run_plain(action)
 
         return await self.routed(HOME_SLOT, attempt, is_home=True)

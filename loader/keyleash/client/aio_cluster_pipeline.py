@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from redis.client import NEVER_DECODE
@@ -26,34 +27,6 @@ from keyleash.client.routing import HOME_SLOT, is_answer, is_redirect, one_slot
 from keyleash.client.unsupported import subscription_in_pipeline, transaction_in_pipeline
 from keyleash.errors import RateLimitedError
 from keyleash.store.wire import BatchMode
-
-
-class RoutedCall(Call):
-    """A call of a pipeline.
-
-    Attributes:
-        slot: The slot of its keys.
-        places: The places of its commands in the pipeline.
-    """
-
-    def __init__(self, commands: Sequence[Words], slot: int, places: Sequence[int]) -> None:
-        chosen = [commands[place] for place in places]
-        super().__init__(chosen, BatchMode.EACH if len(places) > 1 else None)
-        self.slot = slot
-        self.places = places
-        self._pipeline = commands
-
-    def part(self, places: Sequence[int]) -> RoutedCall:
-        """Return a call for some of its commands."""
-        return RoutedCall(self._pipeline, self.slot, places)
-
-    def left(self, replies: Sequence[Any]) -> list[int]:
-        """Return the places of the commands that were not answered, or are to be sent again."""
-        return [
-            place
-            for place in self.places
-            if replies[place] is None or is_redirect(replies[place].error)
-        ]
 
 
 class AsyncSpread:
@@ -113,7 +86,7 @@ class AsyncSpread:
             raise transaction_in_pipeline(str(words[0]))
 
         async def attempt(node: Any, is_asking: bool) -> Any:
-            async with self._cluster.connected(node, is_asking) as connection:
+            async with AsyncNodePool(self._cluster, node, is_asking) as connection:
                 return await connection.run(words)
 
         return await self._cluster.routed(self._slot_of(words), attempt)
@@ -128,63 +101,65 @@ class AsyncSpread:
         for place in places:
             slots.setdefault(self._slot_of(self._commands[place]), []).append(place)
         # Nodes of redis-py 7 cannot be keys of a dictionary.
-        packets: dict[str, tuple[Any, list[RoutedCall]]] = {}
+        packets: dict[str, tuple[Any, dict[Call, list[int]]]] = {}
         for slot, some in slots.items():
             node = self._cluster.node_of(slot)
+            calls = packets.setdefault(node.name, (node, {}))[1]
             for chunk in chunks(self._commands, some):
-                call = RoutedCall(self._commands, slot, chunk)
-                packets.setdefault(node.name, (node, []))[1].append(call)
+                calls[self._call(chunk)] = chunk
         run: Any = self._run_packet
         await agathered(run(node, calls) for node, calls in packets.values())
 
-    async def _run_packet(self, node: Any, calls: Sequence[RoutedCall]) -> None:
-        """Make calls on one node; make what did not run there again, elsewhere or later."""
+    def _call(self, places: Sequence[int]) -> Call:
+        commands = [self._commands[place] for place in places]
+        return Call(commands, BatchMode.EACH if len(commands) > 1 else None)
+
+    async def _run_packet(self, node: Any, calls: dict[Call, list[int]]) -> None:
+        """Make calls on one node; make commands that did not run there again, one by one."""
         failed = None
         try:
             await self._exchange(node, False, calls)
         except Exception as error:
             if not is_answer(error):
                 raise
-            failed = error
-        for call in calls:
-            left = call.left(self.replies)
-            if left:
-                reply = self.replies[left[0]]
-                await self._run_again(node, reply.error if reply else failed, call.part(left))
+            failed = node, error
+        final = None
+        for place in chain.from_iterable(calls.values()):
+            reply = self.replies[place]
+            if reply is not None:
+                if is_redirect(reply.error):
+                    await self._run_again(place, (node, reply.error))
+            elif final is None:
+                final, failed = await self._run_again(place, failed), None
+            else:
+                # The others would end like the first.
+                self.replies[place] = BufferedReply(copy_error(final))
 
-    async def _run_again(self, node: Any, error: Any, call: RoutedCall) -> None:
-        if isinstance(error, TryAgainError) and len(call.places) > 1:
-            # Of the keys of a moving slot some may be on one node, and some on the other.
-            for place in call.places:
-                await self._run_again(node, error, call.part([place]))
-            return
+    async def _run_again(self, place: int, failed: Any) -> Exception | None:
+        """Make a call for one command; return the error that it ends with, if no reply has it."""
 
         async def attempt(node: Any, is_asking: bool) -> None:
-            nonlocal call
-            await self._exchange(node, is_asking, [call])
-            left = call.left(self.replies)
-            if left:
-                call, error = call.part(left), self.replies[left[0]].error
-                if isinstance(error, TryAgainError) and len(left) > 1:
-                    await self._run_again(node, error, call)
-                else:
-                    raise error
+            await self._exchange(node, is_asking, {self._call([place]): [place]})
+            error = self.replies[place].error
+            if is_redirect(error):
+                raise error
 
         try:
-            await self._cluster.routed(call.slot, attempt, (node, error))
+            await self._cluster.routed(self._slot_of(self._commands[place]), attempt, failed)
         except Exception as final:
             if not is_answer(final):
                 raise
-            for place in call.left(self.replies):
-                self.replies[place] = BufferedReply(copy_error(final))
+            self.replies[place] = BufferedReply(copy_error(final))
+            return final
+        return None
 
-    async def _exchange(self, node: Any, is_asking: bool, calls: Sequence[RoutedCall]) -> None:
-        def deliver(call: Any, found: Sequence[Any]) -> None:
-            for place, reply in zip(call.places, found, strict=True):
+    async def _exchange(self, node: Any, is_asking: bool, calls: dict[Call, list[int]]) -> None:
+        def deliver(call: Call, found: Sequence[Any]) -> None:
+            for place, reply in zip(calls[call], found, strict=True):
                 self.replies[place] = reply
 
-        async with self._cluster.connected(node, is_asking) as connection:
-            await connection.exchange(calls, deliver)
+        async with AsyncNodePool(self._cluster, node, is_asking) as connection:
+            await connection.exchange([*calls], deliver)
 
 
 class ClusterPipeline(aio.Pipeline):
@@ -269,7 +244,7 @@ class ClusterPipeline(aio.Pipeline):
 
             async def attempt(node: Any, is_asking: bool) -> Any:
                 self.command_stack = [*commands]
-                pool: Any = AsyncNodePool(self._cluster, node, is_asking=is_asking)
+                pool: Any = AsyncNodePool(self._cluster, node, is_asking)
                 self.connection_pool = pool
                 return await execute()
 

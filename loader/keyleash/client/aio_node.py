@@ -124,7 +124,7 @@ class AsyncSharded(AsyncGuarded):
 
 
 class AsyncNodePool:
-    """The connections of one node, in the form of a pool of redis-py.
+    """The connections of one node, in the form of a pool of redis-py; a block takes one of them.
 
     Args:
         cluster: The client.
@@ -132,10 +132,18 @@ class AsyncNodePool:
         is_asking: Whether ASKING precedes each call.
     """
 
-    def __init__(self, cluster: Any, node: Any, *, is_asking: bool = False) -> None:
+    def __init__(self, cluster: Any, node: Any, is_asking: bool = False) -> None:
         self._cluster = cluster
         self._node = node
         self._is_asking = is_asking
+        self._taken: Any = None
+
+    async def __aenter__(self) -> Any:
+        self._taken = await self.get_connection()
+        return self._taken
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.release(self._taken)
 
     async def get_connection(self, *_: Any, **__: Any) -> Any:
         """Return a connection."""

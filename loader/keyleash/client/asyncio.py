@@ -11,6 +11,7 @@ from redis.client import NEVER_DECODE
 from keyleash.client import aio, aio_cluster
 from keyleash.client._redis_py import UnreplicatedReply, astarted, called_back, needs_parser
 from keyleash.client.actions import Words
+from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.calls import RateWait
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.correlation import CorrelationSource
@@ -161,7 +162,7 @@ class RedisCluster(aio_cluster.RedisCluster):
         loop = asyncio.get_running_loop()
         found = self._coalescing.get(node.name)
         if found is None or found.loop is not loop or found.pool is not node:
-            connected = partial(self.connected, node, False)
+            connected = partial(AsyncNodePool, self, node)
             found = self._coalescing[node.name] = Coalescer(
                 self._kind.session, node, connected, False, loop
             )

@@ -4,39 +4,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
 import redis.cluster
 from redis.client import NEVER_DECODE
-from redis.exceptions import AskError, ClusterDownError, TryAgainError
+from redis.exceptions import AskError, ClusterDownError, RedisClusterException, TryAgainError
 
 from keyleash.client._redis_py import (
     called_back,
-    checkin_node,
-    checkout_node,
     guard_nodes,
     move_slot,
     refresh_options,
     started,
 )
-from keyleash.client.actions import AtHome, Pause, Words
+from keyleash.client.actions import AtHome, Words
 from keyleash.client.calls import longest_wait
 from keyleash.client.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.node import Flight, Sharded
+from keyleash.client.node import Flight, NodePool, Sharded
 from keyleash.client.pools import guarded_class
 from keyleash.client.roles import upper
 from keyleash.client.routing import (
     HOME_SLOT,
-    Attempt,
-    Locate,
-    MoveSlot,
-    Refresh,
     Route,
     Shards,
+    Step,
     keys_of,
     slot_of,
 )
@@ -52,9 +47,6 @@ from keyleash.client.unsupported import (
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.placement import key_slot
-
-_ABOUT_ALL_KEYS = frozenset({"KEYS", "SCAN", "SCRIPT LOAD", "SCRIPT EXISTS"})
-"""The commands that a client makes on every primary."""
 
 
 @with_shortcuts
@@ -87,6 +79,8 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         if kwargs.get("read_from_replicas") or kwargs.get("load_balancing_strategy"):
             raise TypeError("guards run on primaries alone, so replicas cannot be read")
         super().__init__(*args, **kwargs)
+        # redis-py lists the keys of one node.
+        self.command_flags["KEYS"] = self.PRIMARIES
         self.shards = Shards(lambda: self.nodes_manager.slots_cache)
         self._flights: dict[str, Flight] = {}
         self.wait_s = longest_wait(wait)
@@ -138,21 +132,17 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         self, node: Any, is_asking: bool = False, *, words: Words, options: dict[str, Any]
     ) -> Any:
         """Make a call on a node; return what the response callback makes of its reply."""
-        connection = checkout_node(self, node)
-        connection.is_asking = is_asking
         try:
-            if NEVER_DECODE in options:
-                options = {name: options[name] for name in options if name != NEVER_DECODE}
-                connection.send_command(*words)
-                reply = connection.read_response(disable_decoding=True)
-            else:
-                reply = connection.run(words)
+            with NodePool(self, node, is_asking) as connection:
+                if NEVER_DECODE in options:
+                    options = {name: options[name] for name in options if name != NEVER_DECODE}
+                    connection.send_command(*words)
+                    reply = connection.read_response(disable_decoding=True)
+                else:
+                    reply = connection.run(words)
         except NotReplicatedError as short:
             found = called_back(self, words[0], short.reply, options)
             raise short.about(found) from short.__cause__
-        finally:
-            connection.is_asking = False
-            checkin_node(self, node, connection)
         return called_back(self, words[0], reply, options)
 
     def _run_on_nodes(self, words: Words, options: dict[str, Any]) -> Any:
@@ -173,15 +163,14 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
 
     def _targets(self, words: Words, given: Any) -> list[Any] | None:
         """Return the nodes of a call; None if any node may serve it."""
-        flag = given if isinstance(given, str) else None
-        if given is None and upper(words[0]) in _ABOUT_ALL_KEYS:
-            flag = self.PRIMARIES
-        if flag == self.REPLICAS:
+        if given is None:
+            given = self.command_flags.get(upper(words[0]))
+        if given == self.REPLICAS:
             raise TypeError("guards run on primaries alone")
-        if flag in (self.PRIMARIES, self.ALL_NODES):
+        if given in (self.PRIMARIES, self.ALL_NODES):
             primaries: Any = self.nodes_manager.get_nodes_by_server_type("primary")
             return [node for node in primaries if self.shards.has_tag(node.name)]
-        if given is None or flag is not None:
+        if given is None or isinstance(given, str):
             return None
         if isinstance(given, dict):
             return [*given.values()]
@@ -217,24 +206,9 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             LeashError: As of every call: the token is over, or the identity is suspended.
         """
         started(self)
-        with self.connected(self.node_of(HOME_SLOT), False) as connection:
+        with NodePool(self, self.node_of(HOME_SLOT)) as connection:
             found: WhoAmI = self._kind.session.whoami(connection.fetch_records())
         return found
-
-    @contextmanager
-    def connected(self, node: Any, is_asking: bool) -> Iterator[Any]:
-        """Check out a connection to a node.
-
-        Args:
-            is_asking: Whether ASKING precedes each call.
-        """
-        connection = checkout_node(self, node)
-        connection.is_asking = is_asking
-        try:
-            yield connection
-        finally:
-            connection.is_asking = False
-            checkin_node(self, node, connection)
 
     # Pipelines.
 
@@ -272,44 +246,51 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             failed: The node and the error of an attempt that was made before.
             is_home: As of `Route`.
         """
-        flow = Route(self.shards, is_home=is_home).run(failed)
-        try:
-            action = next(flow)
-            while True:
-                try:
-                    outcome = self._follow(action, place, attempt)
-                except Exception as error:
-                    action = flow.throw(error)
+        route, asked = Route(self.shards, is_home=is_home), None
+        node, error = failed or (None, None)
+        while True:
+            if error is not None:
+                step = route.after(error, node, is_asking=asked is not None)
+                self._prepare(step)
+                asked = step.asked
+            try:
+                if asked is not None:
+                    node = self._asked_node(asked)
                 else:
-                    action = flow.send(outcome)
-        except StopIteration as end:
-            return end.value
+                    node = self.node_of(place) if isinstance(place, int) else place
+                return attempt(node, asked is not None)
+            except Exception as new:
+                error = new
 
-    def _follow(self, action: Any, place: Any, attempt: Callable[..., Any]) -> Any:
+    def _prepare(self, step: Step) -> None:
+        """Do what comes before the next attempt."""
         manager: Any = self.nodes_manager
-        match action:
-            case Locate(None):
-                return self.node_of(place) if isinstance(place, int) else place
-            case Locate(AskError() as asked):
-                node = manager.get_node(host=asked.host, port=asked.port)
-                if node is None:
-                    manager.initialize(**refresh_options(manager, None))
-                    raise TryAgainError("the node to which the slot moves is not known yet")
-                return node
-            case Attempt(node, is_asking):
-                return attempt(node, is_asking)
-            case MoveSlot(error):
-                return move_slot(manager, error)
-            case Refresh(failed):
-                return manager.initialize(**refresh_options(manager, failed))
-            case Pause(seconds):
-                return self.sleep(seconds)
+        if step.moved is not None:
+            move_slot(manager, step.moved)
+        if step.refreshes:
+            # If no node answers, or some slots have none: later again.
+            with suppress(RedisClusterException):
+                manager.initialize(**refresh_options(manager, step.failed))
+        if step.moved is not None or step.refreshes:
+            self.shards.forget()
+        if step.final is not None:
+            raise step.final
+        if step.pause_s:
+            self.sleep(step.pause_s)
+
+    def _asked_node(self, asked: AskError) -> Any:
+        manager: Any = self.nodes_manager
+        node = manager.get_node(host=asked.host, port=asked.port)
+        if node is None:
+            manager.initialize(**refresh_options(manager, None))
+            raise TryAgainError("the node to which the slot moves is not known yet")
+        return node
 
     def run_at_home(self, action: AtHome) -> Any:
         """Send a command without the guard to the home, which may be moving."""
 
         def attempt(node: Any, _: bool) -> Any:
-            with self.connected(node, False) as connection:
+            with NodePool(self, node) as connection:
                 return connection.run_plain(action)
 
         return self.routed(HOME_SLOT, attempt, is_home=True)

@@ -125,7 +125,7 @@ class Sharded(Guarded):
 
 
 class NodePool:
-    """The connections of one node, in the form of a pool of redis-py.
+    """The connections of one node, in the form of a pool of redis-py; a block takes one of them.
 
     Args:
         cluster: The client.
@@ -133,10 +133,18 @@ class NodePool:
         is_asking: Whether ASKING precedes each call.
     """
 
-    def __init__(self, cluster: Any, node: Any, *, is_asking: bool = False) -> None:
+    def __init__(self, cluster: Any, node: Any, is_asking: bool = False) -> None:
         self._cluster = cluster
         self._node = node
         self._is_asking = is_asking
+        self._taken: Any = None
+
+    def __enter__(self) -> Any:
+        self._taken = self.get_connection()
+        return self._taken
+
+    def __exit__(self, *error: object) -> None:
+        self.release(self._taken)
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
         """Return a connection."""

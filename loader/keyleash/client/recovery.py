@@ -150,4 +150,6 @@ def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
     digest: str = getattr(guard, kind)
     raw = yield session.at_home(session.source_request(digest))
     script = session.accept_source(raw, lost, digest)
-    yield Plain(session.load_request(guard.transport, digest, script))
+    # Leases are granted at the home; every other script runs where this connection leads.
+    action = session.at_home if kind == "lease" else Plain
+    yield action(session.load_request(guard.transport, digest, script))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +18,12 @@ from redis.exceptions import (
     MasterDownError,
     MovedError,
     ReadOnlyError,
-    RedisClusterException,
     ResponseError,
     SlotNotCoveredError,
     TryAgainError,
 )
 
-from keyleash.client.actions import Flow, Pause, Words
+from keyleash.client.actions import Words
 from keyleash.client.retries import is_lost
 from keyleash.client.scripts import script_call_of
 from keyleash.commands import CommandTable
@@ -64,36 +62,24 @@ def is_answer(error: Exception) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Locate:
-    """Return the node that serves the slot of a call, or the node to which ASK led."""
-
-    asked: AskError | None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Make the call on a node.
+class Step:
+    """The preparation of the next attempt to make a call.
 
     Attributes:
-        is_asking: Whether ASKING comes before it.
+        moved: Says which node has a slot by now, if any.
+        refreshes: Whether to read the slots of all nodes again.
+        failed: The name of the node that is to be asked last, if any.
+        final: The error with which the call then ends, if any.
+        pause_s: Seconds to sleep.
+        asked: The ASK that leads to the node of the attempt, if any.
     """
 
-    node: Any
-    is_asking: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MoveSlot:
-    """Note the new node of a slot."""
-
-    error: MovedError
-
-
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """Read the slots of all nodes again; one that failed is asked last."""
-
-    failed: str | None
+    moved: MovedError | None = None
+    refreshes: bool = False
+    failed: str | None = None
+    final: Exception | None = None
+    pause_s: float = 0.0
+    asked: AskError | None = None
 
 
 class Shards:
@@ -163,76 +149,51 @@ class Route:
         self._redirects = 0
         self._was_non_local = False
 
-    def run(self, failed: tuple[Any, Exception] | None = None) -> Flow:
-        """Return the result of the call.
+    def after(self, error: Exception, node: Any, *, is_asking: bool) -> Step:
+        """Return what follows from the error of an attempt.
 
         Args:
-            failed: The node and the error of an attempt that was made before.
-        """
-        node, asked = None, None
-        if failed is not None:
-            node, error = failed
-            asked = yield from self._after(error, node, asked)
-        while True:
-            try:
-                node = yield Locate(asked)
-                return (yield Attempt(node, asked is not None))
-            except Exception as error:
-                asked = yield from self._after(error, node, asked)
+            node: The node of the attempt; None if none serves the slot.
+            is_asking: Whether ASK had led to it.
 
-    def _after(self, error: Exception, node: Any, asked: AskError | None) -> Flow:
-        """Do what an error asks for; return the ASK to follow, if any."""
+        Raises:
+            Exception: *error*, if the call is not made again.
+        """
+        name = node and node.name
         match error:
             case MovedError():
                 self._count(error)
-                yield MoveSlot(error)
-                self._shards.forget()
+                return Step(moved=error)
             case AskError() if not self._is_home:
                 self._count(error)
-                return error
+                return Step(asked=error)
             case AskError() | TryAgainError() | LeaseNeededError():
-                yield self._pause(error)
+                return self._paused(error)
             case _ if isinstance(error, _NOT_SERVED):
-                yield from self._refresh(node)
-                yield self._pause(error)
+                return self._paused(error, refreshes=True, failed=name)
+            case ResponseError() if is_redirect(error) and (is_asking or self._is_home):
+                # The slot is moving key by key, and a key of it has not arrived.
+                return self._paused(error)
             case ResponseError() if is_redirect(error):
-                yield from self._after_non_local(error, node, asked)
+                self._count(error)
+                if self._was_non_local and name is not None:
+                    self._shards.skip(name)
+                self._was_non_local = True
+                return Step(refreshes=True)
+            case _ if is_lost(error) and getattr(error, "has_run", False):
+                return Step(refreshes=True, failed=name, final=error)
             case _ if is_lost(error):
-                yield from self._refresh(node)
-                if getattr(error, "has_run", False):
-                    raise error
-                yield self._pause(error)
-            case _:
-                raise error
-        return None
-
-    def _after_non_local(self, error: Exception, node: Any, asked: AskError | None) -> Flow:
-        if asked is not None or self._is_home:
-            # The slot is moving key by key, and a key of it has not arrived.
-            yield self._pause(error)
-            return
-        self._count(error)
-        yield from self._refresh(None)
-        if self._was_non_local and node is not None:
-            self._shards.skip(node.name)
-        self._was_non_local = True
-
-    def _refresh(self, node: Any) -> Flow:
-        # If no node answers, or some slots have none: later again.
-        with suppress(RedisClusterException):
-            yield Refresh(node and node.name)
-        self._shards.forget()
+                return self._paused(error, refreshes=True, failed=name)
+        raise error
 
     def _count(self, error: Exception) -> None:
         self._redirects += 1
         if self._redirects > MAX_REDIRECTS:
             raise error
 
-    def _pause(self, error: Exception) -> Pause:
+    def _paused(self, error: Exception, **step: Any) -> Step:
         seconds = next(self._pauses, None)
-        if seconds is None:
-            raise error
-        return Pause(seconds)
+        return Step(**step, final=error) if seconds is None else Step(**step, pause_s=seconds)
 
 
 def keys_of(table: CommandTable, words: Words) -> Sequence[Any]:

@@ -7,22 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.client.actions import AtHome, Flow, Pause, Send, Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.correlation import next_correlation
-from keyleash.client.recovery import PAUSES_S, fetch_guard
+from keyleash.client.recovery import PAUSES_S, recover
 from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
-from keyleash.errors import (
-    GuardLostError,
-    LeaseNeededError,
-    LeaseRefusedError,
-    PolicyStaleError,
-    RightMissingError,
-)
+from keyleash.errors import LeaseNeededError, LeaseRefusedError, RightMissingError
 from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_cluster, to_shard
 
 MAX_REPETITIONS = 30
@@ -142,41 +136,32 @@ def fetch_lease(session: ClusterSession, need: FetchLease) -> Flow:
     if need.used == "":
         # The node repeats a request for a second.
         yield Pause(PAUSES_S[0])
+    again = partial(_granted, session, need)
+    try:
+        return (yield from again())
+    except NoScriptError as lost:
+        return (yield from recover(session, session.guard, lost, "lease", again))
+
+
+def _granted(session: ClusterSession, need: FetchLease) -> Flow:
     make = partial(session.lease_request, need.request, need.call)
-    for pause_s in PAUSES_S:
-        try:
-            return (yield AtHome(make, need.call.replicas))
-        except ResponseError as error:
-            found = session.call_error(error)
-            if isinstance(found, LeaseRefusedError) and found.details.get("reason") == "stale":
-                return b""
-            if not isinstance(found, NoScriptError):
-                raise found from None
-        try:
-            yield from _load_lease(session, found)
-        except NoPermissionError:
-            yield Pause(pause_s)
-    raise GuardLostError(session.identity) from None
+    try:
+        return (yield AtHome(make, need.call.replicas))
+    except ResponseError as error:
+        found = session.call_error(error)
+        if isinstance(found, LeaseRefusedError) and found.details.get("reason") == "stale":
+            return b""
+        raise found from None
 
 
 def fetch_records(caller: ShardCaller) -> Flow:
     """Return the records of the token at the home, as a batch in mode `whoami` on one server."""
-    session: Any = caller.session
+    session = caller.session
     yield from caller.guard()
     call = caller.new_call([], BatchMode.WHOAMI)
     call.correlation = next_correlation(session.correlation)
+    again = partial(fetch_lease, session, FetchLease("", call, None))
     try:
-        return (yield from fetch_lease(session, FetchLease("", call, None)))
-    except PolicyStaleError:
-        yield from fetch_guard(session)
-        return (yield from fetch_lease(session, FetchLease("", call, None)))
-
-
-def _load_lease(session: ClusterSession, lost: NoScriptError) -> Flow:
-    """Load the script that grants leases again; another may have loaded a new policy meanwhile."""
-    called = session.guard
-    yield from fetch_guard(session)
-    if called is not None and session.guard == called:
-        raw = yield AtHome(session.source_request(called.lease))
-        script = session.accept_source(raw, lost, called.lease)
-        yield AtHome(session.load_request(called.transport, called.lease, script))
+        return (yield from again())
+    except session.recoverable as error:
+        return (yield from recover(session, session.guard, error, "lease", again))
