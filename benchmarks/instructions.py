@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ from keyleash.store.wire import Transport
 
 FEWER, MORE = 500, 2500
 """Calls of two runs; their difference excludes everything else, such as reading the counts."""
+IDLE_S = 2
+"""The seconds in which the instructions of an idle server are counted."""
 
 CONTROL = "callgrind_control"
 DUMP = "callgrind.out"
@@ -107,21 +110,32 @@ def _show(what: str, count: float) -> None:
 
 
 def per_call(bench: Bench, make: Callable[[int], object], folder: Path) -> float:
-    """Return the instructions per call of a function that makes as many as it is given."""
-    fewer, more = (_counted(bench, make, calls, folder) for calls in (FEWER, MORE))
-    return (more - fewer) / (MORE - FEWER)
+    """Return the instructions per call of a function that makes as many as it is given.
+
+    Those of an idle server in the same time are not included: on a cluster there are many.
+    """
+    idle, idle_s = _counted(bench, time.sleep, IDLE_S, folder)
+    (fewer, fewer_s), (more, more_s) = (
+        _counted(bench, make, calls, folder) for calls in (FEWER, MORE)
+    )
+    return (more - fewer - idle / idle_s * (more_s - fewer_s)) / (MORE - FEWER)
 
 
-def _counted(bench: Bench, make: Callable[[int], object], calls: int, folder: Path) -> int:
+def _counted(
+    bench: Bench, make: Callable[[int], object], calls: int, folder: Path
+) -> tuple[int, float]:
+    """Return the instructions in the time of a call of *make*, and that time."""
     _control("--instr=on", bench)
     _control("--zero", bench)
+    begun_s = time.monotonic()
     make(calls)
     _control("--dump", bench)
+    taken_s = time.monotonic() - begun_s
     _control("--instr=off", bench)
     newest = max(folder.glob(f"{DUMP}.*"), key=lambda dump: int(dump.suffix[1:]))
     found = _TOTALS.search(newest.read_text(encoding="utf-8"))
     assert found is not None  # noqa: S101 - every dump ends with it
-    return int(found[1])
+    return int(found[1]), taken_s
 
 
 def _control(what: str, bench: Bench) -> None:

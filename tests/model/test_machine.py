@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from struct import pack
 from typing import Any
 
 import pytest
@@ -18,15 +19,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from keyleash.compiler import CompiledGuard
 from keyleash.limits import SlotKind
 from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.leases import EPOCH_FIELD, Request, Voucher
+from keyleash.store.leases import EPOCH_FIELD, Request, Voucher, leased_layout
 from keyleash.store.scripts import EXPIRE_LEASES
 from keyleash.store.state import unpack_state
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, REVOKED_OFFSET, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode
-from model.twin import NEEDED, RAN, Count, Credit, Home, Shard, State, Twin
+from model.twin import NEEDED, RAN, Call, Count, Credit, Home, Policy, Shard, State, Twin
 from support.clocks import MovableClock
 from support.leash import grant
 from support.replication import wait_until
@@ -34,11 +36,15 @@ from support.servers import RealServer, embedded_label, find_server_binaries
 from support.shards import HOME, Sharded
 from support.thorough import thorough
 
-POLICY: dict[str, Any] = {
-    "grants": [grant("read", "write", "delete", keys="doc:*")],
-    "budget": {"deletes": "300/minute", "writes": "20/hour"},
-    "rate": {"reads": "30/minute"},
-}
+POLICIES: list[dict[str, Any]] = [
+    {
+        "grants": [grant("read", "write", "delete", keys="doc:*")],
+        "budget": {"deletes": f"{deletes}/minute", "writes": f"{writes}/hour"},
+        "rate": {"reads": "30/minute", "deletes": {"limit": "30/minute", "burst": 10}},
+    }
+    for deletes, writes in ((60, 20), (120, 40), (20, 7))
+]
+"""Policies whose counts have the same places, so that those of one go on in the next."""
 TAGS = ("a", "b1")
 Command = tuple[str, ...]
 COMMANDS = {
@@ -46,7 +52,7 @@ COMMANDS = {
     ("GET", "doc:a"): ("rate.reads",),
     ("SET", "doc:a", "x"): ("budget.writes",),
     ("SET", "doc:a", "x", "GET"): ("rate.reads", "budget.writes"),
-    ("DEL", "doc:a"): ("budget.deletes",),
+    ("DEL", "doc:a"): ("budget.deletes", "rate.deletes"),
 }
 """Commands, and the limits to which they count."""
 HOUR_S = 3600
@@ -55,9 +61,25 @@ ROUND_US = 2000
 TOKEN_LIFE_US = 30 * 86_400_000_000
 
 tags = st.sampled_from(TAGS)
-commands = st.sampled_from(list(COMMANDS))
-counts = st.sampled_from([1, 1, 1, 2, 5])
+modes = st.sampled_from([BatchMode.EACH, BatchMode.ALL])
+policies = st.sampled_from([None] * 12 + list(range(len(POLICIES))))
+"""The policy of the guards that a client calls; None for the active one."""
 backs = st.integers(0, 9)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A call as a client makes it: of the guard of one policy, alone or as a batch."""
+
+    command: Command
+    count: int
+    mode: BatchMode
+    policy: int | None
+
+
+calls = st.builds(
+    Made, st.sampled_from(list(COMMANDS)), st.sampled_from([1, 1, 1, 2, 5, 12]), modes, policies
+)
 
 
 class Machine(RuleBasedStateMachine):
@@ -69,6 +91,7 @@ class Machine(RuleBasedStateMachine):
 
     client: redis.Redis
     real: Sharded
+    guards: Sequence[CompiledGuard]
     state: bytes
     ahead_s = 0
     move: Callable[[int], None]
@@ -85,42 +108,57 @@ class Machine(RuleBasedStateMachine):
         self.client.set(HOME.token("agent", self.token), record.pack())
         kept_ms = record.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS
         self.client.pexpireat(HOME.token("agent", self.token), kept_ms)
-        slots = self.real.guard.layout.slots
-        home = Home([Count() for _ in slots])
+        plans = [Policy(guard.stamp, guard.plan.limits) for guard in self.guards]
+        home = Home([Count() for _ in plans[0].limits])
         self.reached: set[str] = set()
         self.requests: list[str] = []
         self.vouchers: list[str] = []
         self.pasts: list[tuple[str, list[tuple[Any, int]], Shard]] = []
-        self.twin = Twin(slots, home, {tag: Shard() for tag in TAGS})
+        self.twin = Twin(plans, home, {tag: Shard() for tag in TAGS})
 
-    @rule(tag=tags, command=commands, count=counts)
-    def work(self, tag: str, command: Command, count: int) -> None:
-        """Make a call as a client does."""
-        request = self._call(tag, command, count, "")
-        for _ in range(3):
-            voucher = request and self._grant(request)
-            if voucher:
-                request = self._call(tag, command, count, voucher)
+    @rule(tag=tags, made=calls, times=st.sampled_from([1, 1, 2, 6]))
+    def work(self, tag: str, made: Made, times: int) -> None:
+        """Make calls as a client does."""
+        for _ in range(times):
+            request = self._call(tag, made, "")
+            for _ in range(3):
+                voucher = request and self._grant(request, made.policy)
+                if voucher:
+                    request = self._call(tag, made, voucher)
 
-    @rule(tag=tags, command=commands, count=counts)
-    def ask(self, tag: str, command: Command, count: int) -> None:
-        self._call(tag, command, count, "")
+    @rule(tag=tags, made=calls)
+    def ask(self, tag: str, made: Made) -> None:
+        self._call(tag, made, "")
 
     @precondition(lambda self: self.requests)
-    @rule(back=backs)
-    def carry_request(self, back: int) -> None:
-        self._grant(self.requests[-1 - back % len(self.requests)])
+    @rule(back=backs, policy=policies)
+    def carry_request(self, back: int, policy: int | None) -> None:
+        self._grant(self.requests[-1 - back % len(self.requests)], policy)
 
     @precondition(lambda self: self.vouchers)
-    @rule(back=backs, command=commands, count=counts)
-    def carry_voucher(self, back: int, command: Command, count: int) -> None:
+    @rule(back=backs, made=calls)
+    def carry_voucher(self, back: int, made: Made) -> None:
         voucher = self.vouchers[-1 - back % len(self.vouchers)]
-        self._call(voucher.partition(":")[0], command, count, voucher)
+        self._call(voucher.partition(":")[0], made, voucher)
 
     @rule(seconds=st.sampled_from([1, 2, 6, 11, 30, 61, 3600]))
     def pass_time(self, seconds: int) -> None:
         type(self).ahead_s += seconds
         self.move(self.ahead_s)
+
+    @rule(seconds=st.sampled_from([1, 2, 11, 61, 3600]))
+    def step_back(self, seconds: int) -> None:
+        """Set the clock back, as an administrator does."""
+        # What has expired stays away; keys of the home live on for days.
+        self._expire()
+        self.pass_time(-seconds)
+
+    @rule(policy=st.sampled_from(range(len(POLICIES))))
+    def activate(self, policy: int) -> None:
+        """Activate a policy: counts go on, and the epoch is the next one."""
+        self.client.setrange(HOME.state("agent"), 0, pack("<d", self.guards[policy].stamp))
+        epoch = int(self.client.hincrby(HOME.leases("agent"), EPOCH_FIELD, 1))
+        self.twin.active, self.twin.home.epoch = policy, epoch
 
     @rule(tag=tags)
     def lose_state(self, tag: str) -> None:
@@ -147,7 +185,9 @@ class Machine(RuleBasedStateMachine):
             self.client.delete(name)
             if value is not None and (expires_ms < 0 or expires_ms * 1000 > self._now()):
                 self.client.set(name, value, pxat=expires_ms if expires_ms > 0 else None)
+        # A fall back loses what was used since, as it loses the events and the data.
         self.twin.shards[tag] = deepcopy(shard)
+        self._expire()
 
     @rule(tag=tags)
     def expire_leases(self, tag: str) -> None:
@@ -160,55 +200,78 @@ class Machine(RuleBasedStateMachine):
         state = self.twin.shards[tag].state
         if state is None or (state.ends is not None and before >= state.ends):
             found = self.real.shard(tag)
-            state = State(found.born_us, found.seq, [Credit() for _ in self.twin.slots])
+            limits = [Credit() for _ in self.guards[0].plan.limits]
+            state = State(found.born_us, found.seq, limits, last=found.last_us)
             self.twin.shards[tag].state = state
-        state.min_epoch = epoch
+        state.min_epoch, state.ends = epoch, None
         if self.twin.home.is_revoked:
             self.reached.add(tag)
 
-    @rule(is_revoked=st.sampled_from([False, False, True]))
+    @rule(is_revoked=st.sampled_from([False] * 5 + [True]))
     def revoke(self, is_revoked: bool) -> None:
         name = HOME.token("agent", self.token)
         self.client.setrange(name, REVOKED_OFFSET, bytes([is_revoked]))
         self.twin.home.is_revoked = is_revoked
         self.reached.clear()
 
-    def _call(self, tag: str, command: Command, count: int, voucher: str) -> str:
+    def _call(self, tag: str, made: Made, voucher: str) -> str:
         """Call the guard; return the request if it needs a lease, or an empty text."""
-        counted = COMMANDS[command]
-        costs = [count if slot.name in counted else 0 for slot in self.twin.slots]
+        call = self._twin_call(made)
+        self.real.guard = self.guards[call.policy]
         before, twin = self._now() - ROUND_US, self.twin
-        try:
-            if count == 1:
-                self.real.single(tag, voucher, *command)
-            else:
-                self.real.batch(tag, voucher, BatchMode.ALL, *[command] * count)
-            actual = RAN
-        except redis.ResponseError as error:
-            actual = str(error).removeprefix("LEASH ")
+        actual = self._outcomes(tag, made, voucher)
         after = self._now() + ROUND_US
         parsed = Voucher.verify(voucher, self.real.key) if voucher else None
         twins, found = [], None
+        expected: list[list[str]] = []
         for now in (before, after):
             self.twin = deepcopy(twin)
-            expected = self.twin.call(tag, costs, parsed, now)
+            expected.append(self.twin.call(tag, call, parsed, now))
             twins.append(self.twin)
-            if all(word in actual for word in expected.split()):
+            if _agree(actual, expected[-1]):
                 found = self.twin
-        assert found, (actual, expected, costs, parsed)
+        assert found, (actual, expected, call, parsed)
         self.twin = found
-        assert not self.twin.overused(before)
-        assert actual != RAN or tag not in self.reached
+        assert not self.twin.overused()
+        assert RAN not in actual or tag not in self.reached
         self._adopt_shard(tag, twins[0], twins[1], after)
-        if NEEDED not in actual:
+        if NEEDED not in actual[0]:
             return ""
-        request = actual.partition("request=")[2]
-        assert Request.verify(request, self.real.key) == self.twin.request(tag, costs, after)
+        request = actual[0].partition("request=")[2]
+        assert Request.verify(request, self.real.key) == self.twin.request(tag, call.policy)
         self.requests.append(request)
         return request
 
-    def _grant(self, request: str) -> str:
+    def _twin_call(self, made: Made) -> Call:
+        counted = COMMANDS[made.command]
+        return Call(
+            self.twin.active if made.policy is None else made.policy,
+            [limit.slot.name in counted for limit in self.guards[0].plan.limits],
+            made.count,
+            is_each=made.count > 1 and made.mode is BatchMode.EACH,
+            # A run is a run of keys.
+            is_run=len(made.command) > 1,
+        )
+
+    def _outcomes(self, tag: str, made: Made, voucher: str) -> list[str]:
+        """Call the guard; return its outcome, or that of each command in a batch that ran."""
+        try:
+            if made.count == 1:
+                self.real.single(tag, voucher, *made.command)
+                return [RAN]
+            replies = self.real.batch(tag, voucher, made.mode, *[made.command] * made.count)
+        except redis.ResponseError as error:
+            return [str(error).removeprefix("LEASH ")]
+        outcomes = [
+            str(reply).removeprefix("LEASH ") if isinstance(reply, Exception) else RAN
+            for reply in replies
+        ]
+        return outcomes if made.mode is BatchMode.EACH else outcomes[:1]
+
+    def _grant(self, request: str, policy: int | None) -> str:
         """Call the home; return the voucher, or an empty text if it denies."""
+        policy = self.twin.active if policy is None else policy
+        self.real.guard = self.guards[policy]
         before, twin = self._now() - ROUND_US, self.twin
         try:
             reply, denial = self.real.grant(request), ""
@@ -216,13 +279,18 @@ class Machine(RuleBasedStateMachine):
             reply, denial = "", str(error)
         after = self._now() + ROUND_US
         asked = Request.verify(request, self.real.key)
+        amounts = [item.amount for item in Voucher.parse(reply).limits] if reply else []
         outcomes = []
         for now in (before, after):
             self.twin = deepcopy(twin)
-            outcomes.append((self.twin, *self.twin.grant(asked, now)))
+            outcomes.append((self.twin, *self.twin.grant(asked, policy, now)))
         (low, *_), (high, *_) = outcomes
-        found = [item for item in outcomes if bool(item[1]) == bool(denial)]
-        assert found, (denial, outcomes[0][1:], asked)
+        found = [
+            item
+            for item in outcomes
+            if bool(item[1]) == bool(denial) and [ours.amount for ours in item[2]] == amounts
+        ]
+        assert found, (denial or Voucher.parse(reply), outcomes[0][1:], outcomes[1][1:], asked)
         self.twin, expected, units, life = found[0]
         if denial:
             assert all(word in denial for word in expected.split()), (denial, expected)
@@ -233,9 +301,9 @@ class Machine(RuleBasedStateMachine):
         assert (voucher.epoch, voucher.token_digest) == (self.twin.home.epoch, self.token)
         assert voucher.token_life_us == life
         for ours, theirs in zip(units, voucher.limits, strict=True):
-            assert (ours.amount, ours.window_us) == (theirs.amount, theirs.window_us)
+            assert ours.window_us == theirs.window_us
             assert abs(ours.life_us - theirs.life_us) <= after - before
-        self._adopt_home(asked.tag, low, high)
+        self._adopt_home(asked.tag, low, high, after - before)
         self.vouchers.append(reply)
         return reply
 
@@ -250,6 +318,10 @@ class Machine(RuleBasedStateMachine):
             assert getattr(lows, name) <= value <= getattr(highs, name), name
             setattr(ours, name, value)
         assert state.min_epoch == ours.min_epoch
+        assert state.last_us == ours.last or lows.last <= state.last_us <= highs.last
+        ours.last = state.last_us
+        layouts = [leased_layout(guard.layout) for guard in self.guards]
+        assert state.layout == (0 if ours.layout is None else layouts[ours.layout])
         if state.layout:
             for item, stored in zip(ours.limits, state.limits, strict=True):
                 # Some calls write that they are over.
@@ -257,7 +329,7 @@ class Machine(RuleBasedStateMachine):
                     item.credit = 0
             assert list(map(astuple, state.limits)) == list(map(astuple, ours.limits))
 
-    def _adopt_home(self, tag: str, low: Twin, high: Twin) -> None:
+    def _adopt_home(self, tag: str, low: Twin, high: Twin, spread: int) -> None:
         """Compare what the home has of a shard, and take over its times."""
         entry, ours = self.real.entry(tag), self.twin.home.entries[tag]
         assert (entry.seq, entry.asked_us) == (ours.seq, ours.asked)
@@ -270,11 +342,28 @@ class Machine(RuleBasedStateMachine):
         assert isinstance(data, bytes)
         state = unpack_state(data, self.real.guard.layout)
         for count, limit in zip(self.twin.home.counts, state.limits, strict=True):
-            if limit.slot.kind is SlotKind.BUDGET:
-                assert (count.ends, count.used) == (limit.ends_us, limit.used)
-            else:
-                assert len(count.places) == len(limit.calls_us)
-                count.places = list(limit.calls_us)
+            match limit.slot.kind:
+                case SlotKind.BUDGET:
+                    assert (count.ends, count.used) == (limit.ends_us, limit.used)
+                case SlotKind.RING:
+                    assert len(count.places) == len(limit.calls_us)
+                    count.places = list(limit.calls_us)
+                case SlotKind.GCRA:
+                    assert abs(count.tat - limit.tat_us) <= spread
+                    count.tat = limit.tat_us
+
+    def _expire(self) -> None:
+        """Let the keys of shards expire whose time has come."""
+        now = self._now()
+        for tag in TAGS:
+            shard, (state, lease) = self.twin.shards[tag], self._names(tag)
+            if shard.state and not self.client.exists(state):
+                assert shard.state.ends is not None
+                assert shard.state.ends <= now + ROUND_US
+                shard.state = None
+            if shard.lease and not self.client.exists(lease):
+                assert shard.lease.until <= now
+                shard.lease = None
 
     def _names(self, tag: str) -> tuple[str, str]:
         keys = Keyspace().at_shard(tag)
@@ -283,6 +372,14 @@ class Machine(RuleBasedStateMachine):
     def _now(self) -> int:
         seconds, micros = self.client.time()
         return int(seconds) * 1_000_000 + int(micros)
+
+
+def _agree(actual: Sequence[str], expected: Sequence[str]) -> bool:
+    """Return whether the outcomes have all words of those of the twin."""
+    return len(actual) == len(expected) and all(
+        all(word in text for word in words.split())
+        for text, words in zip(actual, expected, strict=True)
+    )
 
 
 @pytest.fixture
@@ -299,8 +396,14 @@ def moving(clock: Path, tmp_path: Path) -> Iterator[type[Machine]]:
             movable.move(ahead_s)
             wait_until(lambda: int(client.time()[0]) != before)
 
-        real = Sharded(client, **POLICY)
-        values = {"client": client, "real": real, "state": client.get(HOME.state("agent"))}
+        real = Sharded(client, **POLICIES[0])
+        guards = [real.guard]
+        for policy in POLICIES[1:]:
+            real.activate(**policy)
+            guards.append(real.guard)
+        real.activate(**POLICIES[0])
+        state = client.get(HOME.state("agent"))
+        values = {"client": client, "real": real, "guards": guards, "state": state}
         yield type("Moving", (Machine,), {**values, "move": staticmethod(move)})
         server.close_clients()
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from keyleash.limits import Slot, SlotKind
+from keyleash.compiler.ir import LimitPlan
+from keyleash.limits import SlotKind
 from keyleash.limits.calendar import PERIOD_US, Period
 from keyleash.limits.rate import RATE_SHARES
 from keyleash.store.leases import (
     BUDGET_SHARES,
+    CLOCK_BACK_US,
     DEFAULT_LEASE_US,
     FIRST_AMOUNT,
     GROWTH,
@@ -20,14 +22,45 @@ from keyleash.store.leases import (
     Request,
     Voucher,
     grant_amount,
-    rate_life_us,
 )
 
 NEW_STATE_US = 60_000_000
 """The life of a shard's state before its first grant."""
 RAN = "ran"
 NEEDED = "LEASE_NEEDED"
-REFUSED = {SlotKind.BUDGET: "BUDGET_EXHAUSTED", SlotKind.RING: "RATE_LIMITED"}
+STALE = "POLICY_STALE"
+REFUSED = {
+    SlotKind.BUDGET: "BUDGET_EXHAUSTED",
+    SlotKind.RING: "RATE_LIMITED",
+    SlotKind.GCRA: "RATE_LIMITED",
+}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The leased limits of a policy, and the stamp of its guards."""
+
+    stamp: int
+    limits: Sequence[LimitPlan]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a guard.
+
+    Attributes:
+        policy: The place of the policy of the guard.
+        costs: The units of each limit that one command costs.
+        count: The number of commands, all the same.
+        is_each: Whether a denied command of the batch leaves the others.
+        is_run: Whether the commands are checked as a whole, as long as none is denied.
+    """
+
+    policy: int
+    costs: Sequence[int]
+    count: int = 1
+    is_each: bool = False
+    is_run: bool = False
 
 
 @dataclass
@@ -42,7 +75,12 @@ class Credit:
 
 @dataclass
 class State:
-    """The state of a shard; it ends at `ends` unless units were granted."""
+    """The state of a shard; it ends at `ends` unless units were granted.
+
+    Attributes:
+        layout: The place of the policy that the units are of; None if there were none.
+        last: The time of the newest call that was charged.
+    """
 
     born: int
     seq: int
@@ -50,6 +88,8 @@ class State:
     min_epoch: int = 0
     asked: int = 0
     ends: int | None = None
+    layout: int | None = None
+    last: int = 0
 
 
 @dataclass
@@ -59,25 +99,40 @@ class Lease:
     until: int
     epoch: int
     asked: int
+    stamp: int
 
-    def is_valid(self, state: State, now: int) -> bool:
+    def is_valid(self, state: State, stamp: int, now: int) -> bool:
         """Return whether a shard in that state accepts it."""
-        return now < self.until and self.epoch >= state.min_epoch and self.asked >= state.born
+        return (
+            now < self.until
+            and self.epoch >= state.min_epoch
+            and self.stamp == stamp
+            and state.born <= self.asked <= now + CLOCK_BACK_US
+        )
 
 
 @dataclass
 class Shard:
-    """A node's records of the identity; `uses` are the limits and times of the units used there."""
+    """A node's records of the identity.
+
+    Attributes:
+        uses: The limits and times of the units used there.
+        wants: The units of each limit that the newest call lacked.
+        is_partial: Whether that call can use less.
+    """
 
     state: State | None = None
     lease: Lease | None = None
     uses: list[tuple[int, int]] = field(default_factory=list)
+    wants: list[int] = field(default_factory=list)
+    is_partial: bool = False
 
 
 @dataclass
 class Entry:
-    """The newest grant to a shard, at the home; `epoch` is that of the grant."""
+    """The newest grant to a shard, at the home; `stamp` and `epoch` are those of the grant."""
 
+    stamp: int
     epoch: int
     seq: int
     asked: int
@@ -87,18 +142,25 @@ class Entry:
     haves: list[int]
     lasts: list[int]
 
-    def answers(self, request: Request, epoch: int) -> bool:
+    def answers(self, request: Request, stamp: int, epoch: int) -> bool:
         """Return whether it is the grant that the shard asks for."""
-        return (self.seq, self.epoch) == (request.seq, epoch)
+        return (self.seq, self.stamp, self.epoch) == (request.seq, stamp, epoch)
 
 
 @dataclass
 class Count:
-    """The count of a limit at the home: units of a window, or the times when places end."""
+    """The count of a limit at the home.
+
+    Attributes:
+        ends, used: Of a budget, the end of the window and its units.
+        places: Of a rate, the times until which its places are used, the first to be free first.
+        tat: Of a rate with a burst, the time when all of it is free.
+    """
 
     ends: int = 0
     used: int = 0
     places: list[int] = field(default_factory=list)
+    tat: int = 0
 
 
 @dataclass
@@ -113,192 +175,313 @@ class Home:
 
 @dataclass
 class Twin:
-    """An identity with leased limits; callers copy what they want to keep."""
+    """An identity with leased limits; callers copy what they want to keep.
 
-    slots: Sequence[Slot]
+    Attributes:
+        policies: All policies that may become active; their limits differ only in numbers.
+        active: The place of the active one.
+    """
+
+    policies: Sequence[Policy]
     home: Home
     shards: dict[str, Shard]
+    active: int = 0
 
-    def call(self, tag: str, costs: Sequence[int], voucher: Voucher | None, now: int) -> str:
-        """Make a call that costs units of each limit; return its outcome."""
-        shard = self.shards[tag]
+    def call(self, tag: str, call: Call, voucher: Voucher | None, now: int) -> list[str]:
+        """Make a call; return its outcome, or one for each command of a batch that ran."""
+        shard, policy = self.shards[tag], self.policies[call.policy]
         state = shard.state
         if state is None or (state.ends is not None and now >= state.ends):
-            limits = [Credit() for _ in self.slots]
-            state = shard.state = State(now, now, limits, ends=now + NEW_STATE_US)
-        answered = [False] * len(costs)
+            state = shard.state = State(now, now, self._no_credits(), ends=now + NEW_STATE_US)
+        answered = [False] * len(call.costs)
         if voucher is not None:
-            answered = self._take(shard, state, voucher, now)
+            answered = self._take(shard, state, call.policy, voucher, now)
         lease = shard.lease
-        if lease is None or not lease.is_valid(state, now):
-            self._ask(state, now)
-            return NEEDED
-        usable = [item.credit if now < item.until else 0 for item in state.limits]
-        lacks = False
-        for slot, units, cost, is_answered in zip(self.slots, usable, costs, answered, strict=True):
-            if units < cost:
-                if is_answered:
-                    return f"{REFUSED[slot.kind]} {slot.name}"
-                lacks = True
-        if lacks:
-            self._ask(state, now)
-            return NEEDED
-        for place, cost in enumerate(costs):
-            # Units whose life is over are not used, but may still be stored.
-            state.limits[place].credit -= cost
-            shard.uses += [(place, now)] * cost
-        return RAN
+        is_leased = lease is not None and lease.is_valid(state, policy.stamp, now)
+        time = now
+        if state.last - CLOCK_BACK_US <= now < state.last:
+            now = state.last
+        elif now < state.last:
+            state.layout, state.asked, state.born, state.last = None, 0, now, now
+            is_leased = False
+        shard.wants, shard.is_partial = [0] * len(call.costs), call.is_each
+        if not is_leased:
+            self._ask(state, time)
+            return [NEEDED]
+        limits = state.limits if state.layout == call.policy else self._no_credits()
+        usable = [item.credit if now < item.until else 0 for item in limits]
+        outcomes, lacks = self._check(call, usable, answered)
+        if lacks and outcomes[-1] in (RAN, ""):
+            shard.wants = [max(0, -units) for units in usable]
+            self._ask(state, time)
+            return [NEEDED]
+        passed = outcomes.count(RAN)
+        if not call.is_each:
+            outcomes = outcomes[-1:]
+            passed *= outcomes[0] == RAN
+        for place, cost in enumerate(call.costs):
+            if passed and cost:
+                # Units whose life is over are not used, but may still be stored.
+                limits[place].credit -= cost * passed
+                shard.uses += [(place, now)] * (cost * passed)
+                state.last = now
+        return outcomes
 
-    def overused(self, now: int) -> str:
+    def _check(
+        self, call: Call, usable: list[int], answered: Sequence[bool]
+    ) -> tuple[list[str], bool]:
+        """Take the units of each command; return the outcomes, and whether units are missing.
+
+        The outcomes end with the first denial if it denies all.
+        """
+        outcomes: list[str] = []
+        lacks = False
+        sizes = [call.count] if call.is_run else [1] * call.count
+        while sizes:
+            size, denial = sizes.pop(), ""
+            for place, limit in enumerate(self.policies[call.policy].limits):
+                if usable[place] >= call.costs[place] * size or not call.costs[place]:
+                    continue
+                if answered[place]:
+                    denial = f"{REFUSED[limit.slot.kind]} {limit.slot.name}"
+                    break
+                lacks = True
+            if denial and size > 1:
+                sizes = [1] * size
+            elif denial and not call.is_each:
+                return [*outcomes, denial], lacks
+            elif denial:
+                outcomes.append(denial)
+            else:
+                outcomes += [RAN] * size
+                for place, cost in enumerate(call.costs):
+                    usable[place] -= cost * size
+        return outcomes, lacks
+
+    def overused(self) -> str:
         """Return the name of a limit of which too many units are used; empty if there is none."""
-        for place, (slot, count) in enumerate(zip(self.slots, self.home.counts, strict=True)):
-            is_budget = slot.kind is SlotKind.BUDGET
-            begin = count.ends - slot.period_us if is_budget else now - slot.period_us
+        for place, (limit, count) in enumerate(
+            zip(self.policies[0].limits, self.home.counts, strict=True)
+        ):
+            slot = limit.slot
+            most = max(policy.limits[place].slot.limit for policy in self.policies)
             uses = [use for shard in self.shards.values() for use in shard.uses]
-            if sum(use == place and begin < time for use, time in uses) > slot.limit:
+            times = sorted(time for of, time in uses if of == place)
+            if slot.kind is SlotKind.BUDGET:
+                is_over = sum(count.ends - slot.period_us < time for time in times) > most
+            elif slot.kind is SlotKind.RING:
+                is_over = any(
+                    later - time < slot.period_us
+                    for time, later in zip(times, times[most:], strict=False)
+                )
+            else:
+                burst = limit.full_us // slot.interval_us
+                is_over = any(
+                    len(times) - number > burst + (times[-1] - time) // slot.interval_us
+                    for number, time in enumerate(times)
+                )
+            if is_over:
                 return slot.name
         return ""
 
-    def request(self, tag: str, costs: Sequence[int], now: int) -> Request:
+    def request(self, tag: str, policy: int) -> Request:
         """Return the request with which a shard answers a call that lacks something."""
         shard = self.shards[tag]
-        state, lease = shard.state, shard.lease
+        state = shard.state
         assert state is not None
-        if lease is None or not lease.is_valid(state, now):
-            costs = [0] * len(costs)
-        limits = [
-            LimitRequest(
-                max(0, cost - (item.credit if now < item.until else 0)), item.window, item.have
-            )
-            for item, cost in zip(state.limits, costs, strict=True)
-        ]
-        return Request(tag, state.seq, state.asked, limits=tuple(limits))
+        known = state.limits if state.layout == policy else self._no_credits()
+        limits = tuple(
+            LimitRequest(want, item.window, item.have)
+            for item, want in zip(known, shard.wants, strict=True)
+        )
+        return Request(tag, state.seq, state.asked, shard.is_partial, limits)
+
+    def _no_credits(self) -> list[Credit]:
+        return [Credit() for _ in self.policies[0].limits]
 
     def _ask(self, state: State, now: int) -> None:
-        if not state.asked or now - state.asked >= REFRESH_US:
+        if not (0 < state.asked <= now and now - state.asked < REFRESH_US):
             state.asked = now
 
-    def _take(self, shard: Shard, state: State, voucher: Voucher, now: int) -> list[bool]:
-        answered = [False] * len(state.limits)
-        if voucher.epoch < state.min_epoch or voucher.asked_us < state.born:
+    def _take(
+        self, shard: Shard, state: State, policy: int, voucher: Voucher, now: int
+    ) -> list[bool]:
+        limits = self.policies[policy].limits
+        answered = [False] * len(limits)
+        if voucher.stamp != self.policies[policy].stamp or voucher.epoch < state.min_epoch:
+            return answered
+        if not state.born <= voucher.asked_us <= now + CLOCK_BACK_US:
             return answered
         until = voucher.asked_us + voucher.token_life_us
         until -= until % 1000
         if until > now:
-            shard.lease = Lease(until, voucher.epoch, voucher.asked_us)
+            shard.lease = Lease(until, voucher.epoch, voucher.asked_us, voucher.stamp)
         if (voucher.seq, voucher.asked_us) != (state.seq, state.asked):
             return answered
-        for place, (slot, item, granted) in enumerate(
-            zip(self.slots, state.limits, voucher.limits, strict=True)
+        if state.layout != policy:
+            state.layout, state.limits = policy, self._no_credits()
+        for place, (limit, item, granted) in enumerate(
+            zip(limits, state.limits, voucher.limits, strict=True)
         ):
             until = voucher.asked_us + granted.life_us
-            answered[place] = granted.life_us > 0
+            answered[place] = granted.life_us > 0 and now < until
             if not granted.life_us:
                 continue
-            if slot.kind is SlotKind.BUDGET:
+            if limit.slot.kind is SlotKind.BUDGET:
                 if granted.window_us != item.window:
                     item.credit, item.have, item.window = 0, 0, granted.window_us
                 item.have += granted.amount
                 item.credit, item.until = item.credit + granted.amount, until
-            elif not (item.credit > 0 and now < item.until):
+                continue
+            if not (item.credit > 0 and now < item.until):
                 item.credit, item.until = granted.amount, until
             elif granted.amount:
                 item.credit, item.until = item.credit + granted.amount, min(item.until, until)
         state.seq, state.asked, state.ends = state.seq + 1, 0, None
         return answered
 
-    def grant(self, request: Request, now: int) -> tuple[str, tuple[LimitVoucher, ...], int]:
+    def grant(
+        self, request: Request, policy: int, now: int
+    ) -> tuple[str, tuple[LimitVoucher, ...], int]:
         """Ask the home; return the denial or an empty text, the units, and the token's life."""
-        home = self.home
+        home, stamp = self.home, self.policies[policy].stamp
+        if policy != self.active:
+            return STALE, (), 0
         if home.is_revoked:
             return "TOKEN_REVOKED", (), 0
         entry = home.entries.get(request.tag)
         known = len(home.entries) + (entry is None)
-        is_same = entry is not None and entry.answers(request, home.epoch)
+        is_same = entry is not None and entry.answers(request, stamp, home.epoch)
         if entry and request.seq < entry.seq and request.asked_us <= entry.asked:
             return "LEASE_REFUSED", (), 0
-        nothing = [[0] * len(self.slots) for _ in range(4)]
-        entry = deepcopy(entry) or Entry(0, -1, 0, 0, *nothing)
+        limits = self.policies[policy].limits
+        nothing = [[0] * len(limits) for _ in range(4)]
+        entry = deepcopy(entry) or Entry(0, 0, -1, 0, 0, *nothing)
         counts, granted = deepcopy(home.counts), []
-        for place, (slot, count) in enumerate(zip(self.slots, counts, strict=True)):
-            budget = slot.kind is SlotKind.BUDGET
-            step = self._grant_budget if budget else self._grant_ring
-            denial, amount, life = step(place, slot, count, entry, request, known, now)
+        for place, (limit, count) in enumerate(zip(limits, counts, strict=True)):
+            grant = Grant(place, limit, count, entry, request, known, now, is_same)
+            denial, amount, life = GRANTS[limit.slot.kind](grant)
             if denial:
-                return f"{denial} {slot.name}", (), 0
+                return f"{denial} {limit.slot.name}", (), 0
             entry.amounts[place] = amount
             entry.lasts[place] = amount or entry.lasts[place]
             granted.append(LimitVoucher(amount, life, entry.windows[place]))
         if is_same:
             entry.asked = max(entry.asked, request.asked_us)
         else:
-            entry.epoch, entry.seq = home.epoch, request.seq
+            entry.stamp, entry.epoch, entry.seq = stamp, home.epoch, request.seq
             entry.asked, entry.granted = request.asked_us, now
             home.counts = counts
         home.entries[request.tag] = entry
         return "", tuple(granted), DEFAULT_LEASE_US
 
-    def _grant_budget(
-        self,
-        place: int,
-        slot: Slot,
-        count: Count,
-        entry: Entry,
-        request: Request,
-        known: int,
-        now: int,
-    ) -> tuple[str, int, int]:
-        if now >= count.ends:
-            period = PERIOD_US[Period(slot.calendar.split()[0])]
-            count.used, count.ends = 0, now - now % period + period
+
+@dataclass(frozen=True)
+class Grant:
+    """A grant of one limit that is being found; count and entry are changed."""
+
+    place: int
+    limit: LimitPlan
+    count: Count
+    entry: Entry
+    request: Request
+    known: int
+    now: int
+    is_same: bool
+
+    @property
+    def want(self) -> int:
+        return self.request.limits[self.place].want
+
+    @property
+    def is_denied(self) -> bool:
+        """Return whether a call is denied that does not get all."""
+        return not self.request.partial
+
+    def budget(self) -> tuple[str, int, int]:
+        """Return a denial, or the amount and its life."""
+        count, entry, place, limit = self.count, self.entry, self.place, self.limit.slot.limit
+        if self.now >= count.ends:
+            period = PERIOD_US[Period(self.limit.slot.calendar.split()[0])]
+            count.used, count.ends = 0, self.now - self.now % period + period
         if entry.windows[place] != count.ends:
             entry.amounts[place], entry.haves[place] = 0, 0
             entry.windows[place] = count.ends
-        asked, amount = request.limits[place], entry.amounts[place]
-        if entry.answers(request, self.home.epoch):
-            return "", amount, count.ends - now if amount else 0
-        is_ahead = request.seq > entry.seq and asked.window_us == count.ends
+        asked, amount = self.request.limits[place], entry.amounts[place]
+        life = count.ends - self.now
+        if self.is_same:
+            return "", amount, life if amount else 0
+        is_ahead = self.request.seq > entry.seq and asked.window_us == count.ends
         if is_ahead and asked.have > entry.haves[place]:
-            count.used = min(slot.limit, count.used + asked.have - entry.haves[place])
+            count.used = min(limit, count.used + asked.have - entry.haves[place])
             entry.haves[place] = asked.have
-        rest = slot.limit - count.used
-        if asked.want > rest:
+        rest = limit - count.used
+        if self.want > rest and self.is_denied:
             return "BUDGET_EXHAUSTED", 0, 0
-        if not asked.want:
+        if not self.want:
             return "", 0, 0
         last = entry.lasts[place]
         amount = grant_amount(
-            rest, asked.want, slot.limit, shares=BUDGET_SHARES, shards=known, last=last
+            rest, self.want, limit, shares=BUDGET_SHARES, shards=self.known, last=last
         )
+        amount = max(0, amount)
         count.used += amount
         entry.haves[place] += amount
-        return "", amount, count.ends - now
-
-    def _grant_ring(
-        self,
-        place: int,
-        slot: Slot,
-        count: Count,
-        entry: Entry,
-        request: Request,
-        known: int,
-        now: int,
-    ) -> tuple[str, int, int]:
-        life, want = rate_life_us(slot.period_us), request.limits[place].want
-        if entry.answers(request, self.home.epoch):
-            left = min(life, life - (now - entry.granted))
-            return (
-                ("", entry.amounts[place], left)
-                if entry.amounts[place] and left > 0
-                else ("", 0, 0)
-            )
-        if not want:
-            return "", 0, 0
-        share = max(1, slot.limit // (RATE_SHARES * known))
-        most = min(slot.limit, max(want, min(share, GROWTH * entry.lasts[place] or FIRST_AMOUNT)))
-        taken = sum(end + slot.period_us > now for end in count.places)
-        amount = min(most, slot.limit - taken)
-        if amount < want:
-            return "RATE_LIMITED", 0, 0
-        count.places = [*count.places, *[now + life] * amount][-slot.limit :]
         return "", amount, life
+
+    def ring(self) -> tuple[str, int, int]:
+        """Return a denial, or the amount and its life."""
+        if self.is_same or not self.want:
+            return self._again()
+        slot, places = self.limit.slot, self.count.places
+        free = slot.capacity - len(places)
+        for end in places:
+            if end + slot.period_us > self.now:
+                break
+            free += 1
+        amount = min(free, slot.capacity, self._most)
+        if amount < self.want and self.is_denied:
+            return "RATE_LIMITED", 0, 0
+        life = self.limit.life_us
+        if not amount:
+            return "", 0, places[0] + slot.period_us - self.now
+        self.count.places = [*places, *[self.now + life] * amount][-slot.capacity :]
+        return "", amount, life
+
+    def gcra(self) -> tuple[str, int, int]:
+        """Return a denial, or the amount and its life."""
+        if self.is_same or not self.want:
+            return self._again()
+        limit, count, now = self.limit, self.count, self.now
+        life, interval = limit.life_us, limit.slot.interval_us
+        tolerance = limit.tolerance_us - life
+        early = count.tat - tolerance
+        amount = 0
+        if early <= now:
+            free = (now + tolerance - max(count.tat, now)) // interval + 1
+            amount = max(1, min(self._most, free))
+        if amount < self.want and self.is_denied:
+            return "RATE_LIMITED", 0, 0
+        if not amount:
+            return "", 0, max(1, early - now)
+        count.tat = max(count.tat, now) + amount * interval
+        return "", amount, life
+
+    @property
+    def _most(self) -> int:
+        share = max(1, self.limit.slot.limit // (RATE_SHARES * self.known))
+        last = self.entry.lasts[self.place]
+        return max(self.want, min(share, GROWTH * last or FIRST_AMOUNT))
+
+    def _again(self) -> tuple[str, int, int]:
+        """Return the units that were granted, for what is left of their life."""
+        amount, life = self.entry.amounts[self.place], self.limit.life_us
+        left = min(life, life - (self.now - self.entry.granted))
+        return ("", amount, left) if self.is_same and amount and left > 0 else ("", 0, 0)
+
+
+GRANTS = {
+    SlotKind.BUDGET: Grant.budget,
+    SlotKind.RING: Grant.ring,
+    SlotKind.GCRA: Grant.gcra,
+}
