@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Modules are compiled when they are first imported, which most never are.
+PIP := --quiet --disable-pip-version-check --no-compile
 
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
@@ -124,11 +126,11 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,server]'
+	$(BIN)/python -m pip install $(PIP) --editable '.[cli,server]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install $(PIP) --editable '.[dev]'
 	@touch $(VENV)/.run $@
 
 # An environment that has what $(VENV) has, but for what is installed over it.
@@ -136,7 +138,7 @@ define over-dev
 	$(PYTHON) -m venv $(VENV)/$(1)
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> "$$($(VENV)/$(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dev.pth"
-	$(VENV)/$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
+	$(VENV)/$(1)/bin/python -m pip install $(PIP) $(2)
 	@touch $@
 endef
 
@@ -148,20 +150,20 @@ $(VENV)/.compat: $(VENV)/.dev
 	$(call over-dev,compat,--no-build-isolation --editable '.[compat]')
 
 $(VENV)/.bench: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install $(PIP) --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m pip install $(PIP) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m pip install $(PIP) --editable '.[fuzz]'
 	@touch $@
 
 # In an environment of its own: the tool's own dependencies are not to be audited.
 $(VENV)/.audit: $(VENV)/.python
 	$(PYTHON) -m venv $(VENV)/audit
-	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3'
+	$(VENV)/audit/bin/python -m pip install $(PIP) 'pip-audit>=2.9,<3'
 	echo '.[cli,parquet,server,testing]' > $(VENV)/audit/requirements.txt
 	@touch $@
