@@ -7,7 +7,7 @@ call('ECHO', '')
 local failed
 local seen, listed = 0, 0
 local run = redis.pcall
---% if plans or lengthening
+--% if weighing
 local ran, changed = asks, false
 --% else
 local ran = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, KeyChange
 from keyleash.audit.undo.values import read_keys
 from keyleash.compiler.emit import MAX_EVENT_BYTES, MAX_IMAGES
 from keyleash.policy import Counter
+from keyleash.policy.scripts import MARK
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
@@ -288,6 +290,31 @@ def test_grant_says_how_much_is_kept_of_its_keys(leash: Leash) -> None:
         recorded[identity] = [change.key for change in event.changes]
 
     assert recorded == {"some": [b"doc:whole:1"], "most": [b"doc:whole:1", b"doc:1"]}
+
+
+@pytest.mark.parametrize(
+    "words", ["INCRBY 1", "HINCRBY f 1", "LPUSH x", "SETEX 9 x", "DEL", "SET x"]
+)
+def test_single_command_with_images_runs_in_batches_and_scripts(leash: Leash, words: str) -> None:
+    """Images are counted as work where nothing else of the identity is."""
+    name, *arguments = words.split()
+    text = f"return redis.call('{name}', KEYS[1], unpack(ARGV))"
+    allowed = {**grant("read", "write", "delete", keys="doc:*"), "only": [name], "scripts": ["it"]}
+    document = {
+        "version": 1,
+        "scripts": {"it": {"file": "it.lua"}},
+        "identities": {"one": {"kind": "machine", "grants": [allowed], "audit": IMAGES}},
+    }
+    leash.load("\n".join([json.dumps(document), MARK + json.dumps(["it.lua", text])]))
+    token = leash.issue("one").token
+    pool = keyleash.pool(f"redis://localhost:{leash.server.port}", token=token)
+    redis.Redis(connection_pool=pool).eval(text, 1, "doc:1", *arguments)
+    with leash.client(token).pipeline(transaction=False) as pipe:
+        for _ in range(3):
+            pipe.execute_command(name, "doc:1", *arguments)
+        pipe.execute()
+
+    assert [item.op for item in trail(leash)] == [name] * 4
 
 
 def test_event_of_very_many_keys_keeps_no_images(leash: Leash) -> None:

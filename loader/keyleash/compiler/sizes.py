@@ -35,19 +35,23 @@ def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
     works = {spec.name: spec.work for spec in specs if spec.work is not None}
     if batch:
         works |= {name: READS[name] for name in reading}
+    plans = plans_of(works)
+    lengthening = _lines(
+        (spec.name, f"{spec.lengthens.how}{spec.lengthens.place}")
+        for spec in specs
+        if spec.lengthens is not None
+    )
     least = min((DEFAULT_VALUE_BYTES, *(bound.max_bytes for bound in guard.value_bounds)))
     return {
-        "plans": plans_of(works),
+        "plans": plans,
+        # Before-images are work too, although a call alone has room for them.
+        "weighing": bool(plans or lengthening or (batch and guard.images)),
         "bounds": frozenset(work.bound for work in works.values()),
         "reading": f",{','.join(reading)}," if reading else "",
         "returning": f",{','.join(sorted(RETURNS))},",
         "most_image_bytes": max((plan.max_bytes for plan in guard.images), default=0),
         "work_limit": guard.identity.work,
-        "lengthening": _lines(
-            (spec.name, f"{spec.lengthens.how}{spec.lengthens.place}")
-            for spec in specs
-            if spec.lengthens is not None
-        ),
+        "lengthening": lengthening,
         "lengths": guard.value_bounds,
         "least_bytes": least,
         "sizes": _SIZE_COMMANDS,

@@ -14,7 +14,7 @@ if command ~= argv[name_at] then
   names[n] = command
 end
 passed = passed + {{ taken }}
---% if plans or lengthening
+--% if weighing
 spent = spent + work
 if work > 0 then
   works = works or {}

@@ -32,7 +32,7 @@ local fields = header
 -- usual about some of them, in tables that are made for the first: how the reply is restored, and
 -- their full name.
 local replies, unheard, mends, names = {}, {}
---% if plans or lengthening
+--% if weighing
 -- Work so far, and that of asking for sizes; by the commands' numbers, their work, and the keys
 -- of those whose work was estimated.
 local spent, asks, works, weighed = 0, 0

@@ -27,6 +27,8 @@ local changes_first, changes_rest
 --% endif
 --% if plans or lengthening
 local weighs, lengthens
+--% endif
+--% if weighing
 local work = 0
 --% endif
 --% if waiting

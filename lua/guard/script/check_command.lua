@@ -9,7 +9,7 @@
 local befores, imaged_to, failed, seen, listed, raised = {}, 0, nil, 0, 0, {}
 entry, header, fields = { 'XADD', {{ names.audit }}, '*', 'of', '' }, 5, 5
 local run = redis.pcall
---% if plans or lengthening
+--% if weighing
 local ran, changed = asks, false
 --% else
 local ran = 0
