@@ -3,14 +3,17 @@
 All texts ever signed may arrive at any time, any number of times, or never; so the crashes,
 retries and malice of clients are in it. A shard may fall back to any earlier state, with what was
 used since (a failover), or lose its state alone. The home may fall back too. Time passes in ticks.
+Operators may collect units, and reset the limit, which begins a new epoch.
 
-In every window, the units used of the history that survives are within the limit, plus what the
-home forgot when it fell back.
+With limits per token, there is a state for each token at each shard, and a count for each token.
+
+In every window, the units used of the history that survives, and since the limit was reset, are
+within the limit, plus what the home forgot when it fell back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
@@ -47,10 +50,16 @@ class Broken(Enum):
     """Units return also if the shard was granted others since they were collected."""
     BEHIND = auto()
     """Units return before the replicas of the shard know that they were collected."""
+    TOKEN = auto()
+    """A voucher counts for every token."""
+    BIRTH = auto()
+    """A reset leaves the units of shards."""
+    EPOCH = auto()
+    """The home repeats a grant from before a reset."""
 
 
 class Shard(NamedTuple):
-    """The state of a shard; `used` is not part of it, but the units used in the window."""
+    """The state of a shard, or of a token there; `used` is beside it: units used in the window."""
 
     seq: int = 0
     asked: int = 0
@@ -70,14 +79,16 @@ class Entry(NamedTuple):
     window: int = 0
     have: int = 0
     returned: int = 0
+    epoch: int = 0
 
 
 class Home(NamedTuple):
-    """The state of the home."""
+    """The state of the home; `charged` is by token."""
 
     window: int
-    charged: int
+    charged: tuple[int, ...]
     entries: tuple[Entry, ...]
+    epoch: int = 0
 
 
 class Asked(NamedTuple):
@@ -140,7 +151,7 @@ class World(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """A small cluster with one budget.
+    """A small cluster with one budget, or one for each token.
 
     Attributes:
         limit: The units of each window.
@@ -149,6 +160,8 @@ class Budgets:
         falls: The most falls of shards back to earlier states, and losses of states.
         losses: Whether a shard may lose its state.
         collects: The most collections of units.
+        resets: The most resets of the limit.
+        tokens: The tokens, for a budget per token; `shards` are then the states of tokens.
         lossless: Whether it is checked that no unit is lost: without falls and within a window.
     """
 
@@ -162,24 +175,27 @@ class Budgets:
     home_falls: int = 0
     losses: bool = False
     collects: int = 0
+    resets: int = 0
+    tokens: int = 1
     lossless: bool = False
     broken: Broken | None = None
 
     def start(self) -> World:
         none: frozenset[Shard] = frozenset()
-        home = Home(self.window, 0, (Entry(),) * self.shards)
+        home = Home(self.window, (0,) * self.tokens, (Entry(),) * self.shards)
         shards = (Shard(),) * self.shards
         pasts = (none,) * self.shards
         return World(0, 0, home, shards, frozenset(), frozenset(), pasts, frozenset())
 
     def violation(self, world: World) -> str:
-        used = sum(shard.used for shard in world.shards)
-        if used > self.limit + world.forgotten:
-            return f"{used} units of {self.limit} are used"
-        if self.lossless and world.home.charged != used + sum(
-            map(_granted, world.shards, world.home.entries)
-        ):
-            return "units are lost"
+        for token, charged in enumerate(world.home.charged):
+            shards = world.shards[token :: self.tokens]
+            used = sum(shard.used for shard in shards)
+            if used > self.limit + world.forgotten:
+                return f"{used} units of {self.limit} are used"
+            entries = world.home.entries[token :: self.tokens]
+            if self.lossless and charged != used + sum(map(_granted, shards, entries)):
+                return "units are lost"
         return ""
 
     def steps(self, world: World) -> Iterator[tuple[Step, World]]:
@@ -195,13 +211,19 @@ class Budgets:
                 following = world._replace(home=home, vouchers=vouchers, home_pasts=pasts)
                 yield Step("grant", voucher), following
         for voucher in world.vouchers:
-            after = self._take(world.shards[voucher.shard], voucher, world.now)
-            if after:
-                yield Step("take", voucher), self._put(world, voucher.shard, after)
+            for place in self._places(voucher):
+                after = self._take(world.shards[place], voucher, world.now)
+                if after:
+                    yield Step("take", voucher), self._put(world, place, after)
         for reply in world.collected:
             home = self._return(world.home, reply)
             if home != world.home:
                 yield Step("return", reply), world._replace(home=home)
+        yield from self._common_steps(world)
+
+    def _common_steps(self, world: World) -> Iterator[tuple[Step, World]]:
+        if world.home.epoch < self.resets:
+            yield Step("reset"), self._reset(world)
         if world.now + 1 < self.ticks:
             yield Step("tick"), self._tick(world)
         if world.home_falls < self.home_falls:
@@ -216,7 +238,7 @@ class Budgets:
             yield Step("use", place), self._put(world, place, after)
         is_refund = self.broken is Broken.REFUND
         if (not is_usable or is_refund) and world.askings < self.askings:
-            number = world.now * ASKINGS_A_TICK + world.askings + 1
+            number = world.now * ASKINGS_A_TICK + self._askings(world, place) + 1
             after = shard._replace(asked=number)
             following = self._put(world, place, after)._replace(askings=world.askings + 1)
             returned = shard.credit if is_refund else 0
@@ -236,6 +258,33 @@ class Budgets:
                 following = self._put(world, place, Shard(seq, used=shard.used))
                 yield Step("lose", place), following._replace(falls=falls)
 
+    def _askings(self, world: World, place: int) -> int:
+        """Return the number of askings of a token: two tokens may ask at the same time."""
+        if self.tokens == 1:
+            return world.askings
+        token = place % self.tokens
+        return len({item.asked for item in world.requests if item.shard % self.tokens == token})
+
+    def _places(self, voucher: Granted) -> Iterable[int]:
+        """Return the states that may take a voucher: its own, or all at that shard."""
+        if self.broken is not Broken.TOKEN:
+            return (voucher.shard,)
+        first = voucher.shard - voucher.shard % self.tokens
+        return range(first, first + self.tokens)
+
+    def _reset(self, world: World) -> World:
+        """Clear all counts, and drop the units of shards; each of them is reached."""
+        home = world.home._replace(charged=(0,) * self.tokens, epoch=world.home.epoch + 1)
+        none: frozenset[Shard] = frozenset()
+        shards = tuple(
+            shard._replace(
+                asked=0, credit=shard.credit if self.broken is Broken.BIRTH else 0, used=0
+            )
+            for shard in world.shards
+        )
+        pasts = (none,) * self.shards
+        return world._replace(home=home, shards=shards, pasts=pasts, home_pasts=frozenset())
+
     def _collect(self, world: World, place: int) -> tuple[Step, World]:
         shard = world.shards[place]
         reply = Collected(place, shard.seq, shard.window, shard.credit)
@@ -253,14 +302,15 @@ class Budgets:
         entry = home.entries[reply.shard]
         if entry.seq >= reply.seq and self.broken is not Broken.RETURN_SEQ:
             return home
-        returned = 0
+        returned, token = 0, reply.shard % self.tokens
         if reply.window == home.window == entry.window:
-            returned = min(reply.credit, entry.have, home.charged)
+            returned = min(reply.credit, entry.have, home.charged[token])
         entries = list(home.entries)
         entries[reply.shard] = entry._replace(
             seq=max(entry.seq, reply.seq), amount=0, have=entry.have - returned
         )
-        return Home(home.window, home.charged - returned, tuple(entries))
+        charged = _with(home.charged, token, home.charged[token] - returned)
+        return home._replace(charged=charged, entries=tuple(entries))
 
     def _put(self, world: World, place: int, shard: Shard) -> World:
         shards, pasts = list(world.shards), list(world.pasts)
@@ -271,12 +321,15 @@ class Budgets:
 
     def _grant(self, home: Home, request: Asked, now: int) -> tuple[Home, Granted | None]:
         entry = home.entries[request.shard]
-        window = self._window(now)
-        charged = home.charged if home.window == window else 0
+        window, token = self._window(now), request.shard % self.tokens
+        counts = home.charged if home.window == window else (0,) * self.tokens
+        charged = counts[token]
         amount, have, returned = entry.amount, entry.have, entry.returned
         if entry.window != window and self.broken is not Broken.SAME_WINDOW:
             amount, have = 0, 0
         is_same = request.seq == entry.seq
+        if self.broken is not Broken.EPOCH:
+            is_same = is_same and entry.epoch == home.epoch
         if is_same and self.broken is not Broken.REPEAT:
             asked = max(entry.asked, request.asked)
         elif request.seq <= entry.seq and request.asked <= entry.asked:
@@ -290,7 +343,8 @@ class Budgets:
                     have = request.have
                 returned = request.returned
                 charged, have = charged - returned, have - returned
-            known = sum(item.seq >= 0 for item in home.entries) + (entry.seq < 0)
+            others = home.entries[token :: self.tokens]
+            known = sum(item.seq >= 0 for item in others) + (entry.seq < 0)
             amount = grant_amount(
                 self.limit - charged,
                 request.want,
@@ -303,11 +357,14 @@ class Budgets:
                 return home, None
             charged, have = charged + amount, have + amount
         entries = list(home.entries)
-        entries[request.shard] = Entry(request.seq, asked, amount, window, have, returned)
+        entries[request.shard] = Entry(
+            request.seq, asked, amount, window, have, returned, home.epoch
+        )
         voucher = Granted(
             request.shard, request.seq, request.asked, amount, window - now, window, returned
         )
-        return Home(window, charged, tuple(entries)), voucher
+        after = Home(window, _with(counts, token, charged), tuple(entries), home.epoch)
+        return after, voucher
 
     def _take(self, shard: Shard, voucher: Granted, now: int) -> Shard | None:
         if self.broken is not Broken.SEQ and voucher.seq != shard.seq:
@@ -348,6 +405,10 @@ class Budgets:
         return world._replace(
             home=past, home_falls=world.home_falls + 1, forgotten=world.forgotten + forgotten
         )
+
+
+def _with(numbers: tuple[int, ...], place: int, number: int) -> tuple[int, ...]:
+    return (*numbers[:place], number, *numbers[place + 1 :])
 
 
 def _granted(shard: Shard, entry: Entry) -> int:

@@ -21,6 +21,9 @@ SMALL: dict[str, Model[Any]] = {
     "home-falls-back": Budgets(wants=(2,), askings=3, home_falls=1),
     "units-are-collected": Budgets(wants=(2,), askings=3, collects=1),
     "collected-and-falls-back": Budgets(wants=(2,), shards=1, askings=3, falls=1, collects=2),
+    "limit-is-reset": Budgets(wants=(2,), shards=1, askings=3, resets=1),
+    "tokens": Budgets(wants=(2,), tokens=2, askings=4, lossless=True),
+    "tokens-fall-back": Budgets(wants=(2,), tokens=2, askings=3, falls=1, losses=True),
     "rate": Rates(shards=1, ticks=4, askings=2),
     "burst": Rates(has_burst=True, ticks=4, askings=2),
     "authority": Authority(shards=2, ticks=2, life=1, events=3),
@@ -46,6 +49,12 @@ LARGE: dict[str, Model[Any]] = {
     "collected-and-both-fall-back": Budgets(
         wants=(2,), askings=3, falls=1, home_falls=1, collects=1
     ),
+    "limit-is-reset": Budgets(wants=(2,), askings=4, falls=1, resets=1),
+    "tokens": Budgets(wants=(2,), shards=4, tokens=2, askings=4),
+    "tokens-fall-back": Budgets(wants=(2,), tokens=2, askings=4, falls=1, losses=True),
+    "tokens-and-all-faults": Budgets(
+        wants=(2,), tokens=2, askings=4, falls=1, collects=1, resets=1
+    ),
     "rate": Rates(),
     "rate-falls-back": Rates(life=2, wants=(1, 2), askings=2, falls=1),
     "burst": Rates(has_burst=True, life=2, ticks=5, shards=1, wants=(1, 2)),
@@ -63,6 +72,9 @@ BROKEN: list[Model[Any]] = [
     Budgets(broken=budgets.Broken.REFUND, wants=(1, 2), askings=3),
     Budgets(broken=budgets.Broken.RETURN_SEQ, wants=(2,), collects=1),
     Budgets(broken=budgets.Broken.BEHIND, wants=(2,), falls=1, collects=1),
+    Budgets(broken=budgets.Broken.TOKEN, tokens=2, wants=(1, 2)),
+    Budgets(broken=budgets.Broken.BIRTH, shards=1, resets=1),
+    Budgets(broken=budgets.Broken.EPOCH, shards=1, wants=(2,), askings=5, resets=1),
     Rates(broken=rates.Broken.SEQ, limit=1, shards=1),
     Rates(broken=rates.Broken.LIFE, limit=1, life=2, ticks=5, shards=1, askings=2),
     Rates(broken=rates.Broken.REPEATED_LIFE, limit=1, life=2, ticks=5, shards=1),
