@@ -16,15 +16,12 @@ local names = {}
 for i = 4, #argv do names[#names + 1] = argv[i] end
 if not names[1] then names = call('HKEYS', layouts_key) end
 local time = call('TIME')
+--% include "operator/include/raise_epoch.lua"
 local reply = { string.format('%.0f', time[1] * 1000000 + time[2]) }
 for _, name in ipairs(names) do
   local key, tags = leases_prefix .. name, {}
-  local epoch = redis.pcall('HINCRBY', key, epoch_field, 1)
-  -- A fenced agent may write any text there, and any number of fields.
-  if type(epoch) ~= 'number' or epoch < 1 or epoch >= 2 ^ 53 then
-    epoch = time[1] * 1000000 + time[2]
-    call('HSET', key, epoch_field, string.format('%.0f', epoch))
-  end
+  local epoch = raise_epoch(key)
+  -- A fenced agent may write any number of fields there.
   if call('HLEN', key) > max_shards + 1 then
     call('UNLINK', key)
     call('HSET', key, epoch_field, string.format('%.0f', epoch))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 
 import keyleash
+from keyleash.operator import credit
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.shards import run_at_shards
 from support.clusters import RealCluster
 from support.command_line import Cli
 from support.errors import raises_code
@@ -87,6 +90,25 @@ def test_budget_is_exact_after_a_collection(op: keyleash.Operator, agent: Cluste
 
     assert first["OK"] + rest["OK"] + 3 == 300
     assert rest["BUDGET_EXHAUSTED"] == 3 * 80 - rest["OK"] > 0
+
+
+def test_units_that_were_taken_before_a_reset_do_not_return(
+    op: keyleash.Operator, agent: ClusterAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were charged to the counts that it cleared."""
+
+    def run_then_reset(*arguments: Any, **options: Any) -> Any:
+        replies = run_at_shards(*arguments, **options)
+        op.limits.reset("agent", reason="x")
+        write(agent)
+        return replies
+
+    monkeypatch.setattr(credit, "run_at_shards", run_then_reset)
+
+    done = op.limits.collect()
+
+    assert not done.returned
+    assert (used(op)["budget.writes"] or 0) >= 3
 
 
 def test_voucher_of_before_a_collection_is_void(

@@ -48,6 +48,8 @@ class Broken(Enum):
     """Requests give back the units that are left, and vouchers confirm it."""
     RETURN_SEQ = auto()
     """Units return also if the shard was granted others since they were collected."""
+    RETURN_EPOCH = auto()
+    """Units return that were collected before a reset."""
     BEHIND = auto()
     """Units return before the replicas of the shard know that they were collected."""
     TOKEN = auto()
@@ -122,6 +124,7 @@ class Collected(NamedTuple):
     seq: int
     window: int
     credit: int
+    epoch: int
 
 
 class World(NamedTuple):
@@ -287,7 +290,7 @@ class Budgets:
 
     def _collect(self, world: World, place: int) -> tuple[Step, World]:
         shard = world.shards[place]
-        reply = Collected(place, shard.seq, shard.window, shard.credit)
+        reply = Collected(place, shard.seq, shard.window, shard.credit, world.home.epoch)
         after = shard._replace(seq=shard.seq + 1, asked=0, credit=0, have=shard.have - shard.credit)
         following = self._put(world, place, after)
         if self.broken is not Broken.BEHIND:
@@ -300,6 +303,8 @@ class Budgets:
 
     def _return(self, home: Home, reply: Collected) -> Home:
         entry = home.entries[reply.shard]
+        if home.epoch != reply.epoch and self.broken is not Broken.RETURN_EPOCH:
+            return home
         if entry.seq >= reply.seq and self.broken is not Broken.RETURN_SEQ:
             return home
         returned, token = 0, reply.shard % self.tokens

@@ -23,7 +23,6 @@ SMALL: dict[str, Model[Any]] = {
     "collected-and-falls-back": Budgets(wants=(2,), shards=1, askings=3, falls=1, collects=2),
     "limit-is-reset": Budgets(wants=(2,), shards=1, askings=3, resets=1),
     "tokens": Budgets(wants=(2,), tokens=2, askings=4, lossless=True),
-    "tokens-fall-back": Budgets(wants=(2,), tokens=2, askings=3, falls=1, losses=True),
     "rate": Rates(shards=1, ticks=4, askings=2),
     "burst": Rates(has_burst=True, ticks=4, askings=2),
     "authority": Authority(shards=2, ticks=2, life=1, events=3),
@@ -46,6 +45,7 @@ LARGE: dict[str, Model[Any]] = {
     "collected-between-windows": Budgets(
         wants=(2,), shards=1, askings=3, collects=1, ticks=3, window=1
     ),
+    "collected-and-reset": Budgets(wants=(2,), askings=4, collects=1, resets=1),
     "collected-and-both-fall-back": Budgets(
         wants=(2,), askings=3, falls=1, home_falls=1, collects=1
     ),
@@ -71,6 +71,7 @@ BROKEN: list[Model[Any]] = [
     Budgets(broken=budgets.Broken.REPEAT, lossless=True),
     Budgets(broken=budgets.Broken.REFUND, wants=(1, 2), askings=3),
     Budgets(broken=budgets.Broken.RETURN_SEQ, wants=(2,), collects=1),
+    Budgets(broken=budgets.Broken.RETURN_EPOCH, wants=(2,), askings=3, collects=1, resets=1),
     Budgets(broken=budgets.Broken.BEHIND, wants=(2,), falls=1, collects=1),
     Budgets(broken=budgets.Broken.TOKEN, tokens=2, wants=(1, 2)),
     Budgets(broken=budgets.Broken.BIRTH, shards=1, resets=1),

@@ -19,7 +19,7 @@ from keyleash.store.keyspace import account as account_name
 from keyleash.store.leases import leased_layout
 from keyleash.store.placement import is_shard_tag
 from keyleash.store.scripts import COLLECT_CREDIT, RETURN_CREDIT
-from keyleash.store.shards import ShardReply, read_tags, run_at_shards
+from keyleash.store.shards import ShardReply, read_epochs, read_tags, run_at_shards
 from keyleash.store.state import Layout, token_layout
 from keyleash.store.states import counter_key, read_packed_layout, state_key
 from keyleash.store.store import Store
@@ -114,6 +114,7 @@ def collect_credit(store: Store, identity: str | None = None) -> CreditCollectio
             help="nothing needs to be collected",
         )
     accounts = {name: item for name, item in _read_accounts(store, identity) if item.budgets}
+    epochs = read_epochs(store, [*{item.identity for item in accounts.values()}])
     shards = [
         (name, tag)
         for name, tags in read_tags(store, accounts).items()
@@ -128,7 +129,9 @@ def collect_credit(store: Store, identity: str | None = None) -> CreditCollectio
     returned: Counter[tuple[str, str]] = Counter()
     for name, words in taken.items():
         of = accounts[name]
-        for budget, units in zip(of.budgets, _return(store, name, of, words), strict=False):
+        for budget, units in zip(
+            of.budgets, _return(store, name, of, epochs[of.identity], words), strict=False
+        ):
             returned[of.identity, budget.name] += units
     found_units = tuple(ReturnedCredit(*key, units) for key, units in returned.items())
     return CreditCollection(found_units, nodes=_effects(replies))
@@ -173,12 +176,12 @@ def _words(name: str, account: _Account) -> tuple[str | int | bytes, ...]:
 
 
 def _return(
-    store: Store, name: str, account: _Account, words: Sequence[bytes | str]
+    store: Store, name: str, account: _Account, epoch: bytes, words: Sequence[bytes | str]
 ) -> Sequence[int]:
-    """Return units to the home; none if another policy was activated meanwhile."""
+    """Return units to the home; none if a policy was activated or limits reset meanwhile."""
     budgets = account.budgets
     places = b"".join(struct.pack("<II", budget.place, budget.offset) for budget in budgets)
-    about = (store.actor, account.identity, name, account.packed_layout, places)
+    about = (store.actor, account.identity, name, account.packed_layout, epoch, places)
     reply = store.run(RETURN_CREDIT, *about, *(budget.key for budget in budgets), *words)
     if reply == 0:
         return []

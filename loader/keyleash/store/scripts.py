@@ -152,8 +152,8 @@ NEXT_EPOCH = OperatorScript("next_epoch", ("layouts",), ("leases",), (EPOCH_FIEL
 READ_VALUE = OperatorScript(
     "read_value", (), ("undo_prefix",), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)
 )
-RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, _STATES)
-RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, (*_IN_FORCE, "leases"))
+RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, (*_STATES, "leases"), (EPOCH_FIELD,))
+RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, (*_IN_FORCE, "leases"), (EPOCH_FIELD,))
 REVOKE = OperatorScript(
     "revoke", ("layouts", "control"), ("tokens", "token_root", "leases"), (REVOKED_OFFSET,)
 )

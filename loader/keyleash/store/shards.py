@@ -77,6 +77,17 @@ def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
     }
 
 
+def read_epochs(store: Store, identities: Sequence[str]) -> dict[str, bytes]:
+    """Return the epochs of identities at the home, as stored; empty for one without."""
+    with store.client.pipeline(transaction=False) as pipe:
+        for name in identities:
+            pipe.hget(store.keys.leases(name), EPOCH_FIELD)
+        return {
+            name: found or b""
+            for name, found in zip(identities, pipe.execute() if identities else (), strict=True)
+        }
+
+
 def name_shards(store: Store, owner: str, tags: Iterable[str]) -> None:
     """Write down that there will be streams of an owner other than identities at some shards."""
     if store.nodes is not None:
