@@ -727,6 +727,29 @@ def test_command_with_keys_of_both_nodes_waits_for_the_slot(some_agents: Agents)
     assert found == [["1", "1"]]
 
 
+def test_no_call_is_lost_when_slots_are_read_again(embedded_cluster: RealCluster) -> None:
+    """One task reads them after an error of its own; others use connections meanwhile."""
+    with lent(embedded_cluster, "async") as agents:
+
+        async def run() -> None:
+            client: Any
+            async with agents.connect_async() as client:
+
+                async def count() -> None:
+                    for key in KEYS:
+                        await client.incr(key)
+
+                counting = [asyncio.create_task(count()) for _ in range(10)]
+                while not all(task.done() for task in counting):
+                    await asyncio.sleep(0.01)
+                    await client.nodes_manager.initialize()
+                await asyncio.gather(*counting)
+
+        asyncio.run(run())
+
+        assert agents.used() == 10 * len(KEYS)
+
+
 def test_lost_reply_is_raised_and_the_call_not_sent_again(some_agents: Agents) -> None:
     """It may have run."""
     client = some_agents.connect()

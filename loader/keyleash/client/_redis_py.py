@@ -277,10 +277,31 @@ def guard_nodes(cluster: Any, guard: Callable[[type], type]) -> None:
     cluster.response_callbacks = cluster.cluster_response_callbacks = callbacks
 
 
+class LastingNodes(redis.asyncio.cluster.NodesManager):
+    """The nodes of redis-py 7, which stay when the slots are read again.
+
+    redis-py 7 makes new ones, and closes the connections of the old, also those in use.
+    """
+
+    __slots__ = ()
+
+    def set_nodes(self, old: Any, new: Any, remove_old: bool = False) -> None:
+        """Add new nodes; of known ones take the type."""
+        for name in new.keys() & old.keys():
+            old[name].server_type = new[name].server_type
+            new[name] = old[name]
+        super().set_nodes(old, new, remove_old)
+        # Many slots have the same list.
+        for nodes in {id(nodes): nodes for nodes in self.slots_cache.values()}.values():
+            nodes[:] = [old.get(node.name, node) for node in nodes]
+
+
 def aguard_nodes(cluster: Any, guard: Callable[[type], type]) -> None:
     """Do the same for an asyncio client."""
     cluster.commands_parser = Parser()
     manager = cluster.nodes_manager
+    if not hasattr(manager, "move_slot"):  # redis-py 7
+        manager.__class__ = LastingNodes
     options = manager.connection_kwargs
     options["connection_class"] = guard(options["connection_class"])
     for node in manager.startup_nodes.values():
