@@ -8,7 +8,7 @@ PIP := --quiet --disable-pip-version-check --no-compile
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow model servers lowest proxy compat compat-quick bench fuzz runs hostile audit format sync \
+.PHONY: demo test check unit slow model servers lowest lowest-cluster proxy compat compat-quick bench fuzz runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -40,13 +40,19 @@ model: $(VENV)/.dev
 servers: $(VENV)/.dev
 	KEYLEASH_SERVERS=all $(BIN)/pytest -n auto -m ''
 
-# The client, with the lowest redis-py that pyproject.toml allows: about a minute.
+# The client, with the lowest redis-py that pyproject.toml allows: about a minute; with all tests of
+# clients of clusters (lowest-cluster) two more.
 LOWEST := $(shell sed -n 's/.*"redis\[hiredis\]>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 lowest: $(VENV)/.lowest
 	$(VENV)/lowest/bin/python -m pytest -n auto tests/client/test_asyncio.py tests/client/test_connection.py \
 		tests/client/test_subscriptions.py \
 		tests/client/test_connection_kinds.py tests/client/test_pipeline.py tests/client/test_recovery.py \
-		tests/client/test_shortcuts.py tests/client/test_sync.py tests/client/test_locks.py -k "not redis-8 and not valkey-8"
+		tests/client/test_shortcuts.py tests/client/test_sync.py tests/client/test_locks.py \
+		$(addprefix tests/cluster/test_client.py::test_,calls_go_to_the_nodes_of_their_keys \
+		no_call_is_lost_when_slots_are_read_again) -k "not redis-8 and not valkey-8"
+
+lowest-cluster: $(VENV)/.lowest
+	$(VENV)/lowest/bin/python -m pytest -n auto tests/cluster/test_client.py -k "not redis-8 and not valkey-8"
 
 # Guarded connections behind a proxy that loses, delays, cuts and fakes replies, with a new seed,
 # which it prints: about five minutes. KEYLEASH_SEED repeats a run.

@@ -46,6 +46,19 @@ def test_streams_are_merged_by_time_oldest_first(client: Any) -> None:
     assert ids(newest(backwards, 2)) == ["10-2", "10-10"]
 
 
+def test_entries_of_two_streams_with_the_same_id_are_reversed_backwards(client: Any) -> None:
+    """Shards of a cluster, and identities, have ids of their own."""
+    for owner in ("a", "b", "a"):
+        add(client, owner, f"1-{client.xlen(KEYS.audit(owner))}")
+
+    def owners(*, newest_first: bool) -> list[str]:
+        read = read_events(Store(client, KEYS), ["a", "b"], newest_first=newest_first)
+        return [event.identity for event in read]
+
+    assert owners(newest_first=False) == ["a", "b", "a"]
+    assert owners(newest_first=True) == ["a", "b", "a"]
+
+
 @pytest.mark.parametrize("page", [1, 2, 3, 500])
 def test_follow_up_on_the_next_page_is_merged(
     client: Any, monkeypatch: pytest.MonkeyPatch, page: int

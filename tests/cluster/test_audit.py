@@ -16,7 +16,7 @@ from keyleash.store.keyspace import HOME_TAG, Keyspace
 from support.clusters import RealCluster
 from support.command_line import Cli
 from support.errors import raises_code
-from support.leases import HOME, ClusterAgent, tag_of, write_lease
+from support.leases import HOME, tag_of, write_lease
 
 POLICY = """
 version: 1
@@ -36,12 +36,12 @@ def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
 
 
 @pytest.fixture
-def agent(cluster: RealCluster, op: keyleash.Operator) -> ClusterAgent:
+def agent(cluster: RealCluster, op: keyleash.Operator) -> keyleash.RedisCluster:
     """An agent that has written the same key of each node three times, in turn."""
-    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    agent = cluster.agent(op.tokens.issue("agent").token)
     for number in range(3):
         for node in cluster.primaries:
-            agent.call(node, "SET", node.key("jobs:"), str(number))
+            agent.set(node.key("jobs:"), str(number))
     return agent
 
 
@@ -58,7 +58,7 @@ def add_event(cluster: RealCluster, tag: str, entry_id: str, **fields: int | str
 
 
 def test_log_merges_the_events_of_all_shards(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """By time, and in both directions; each event names its shard, whose numbers are its own."""
     tags = [tag_of(node) for node in cluster.primaries]
@@ -76,16 +76,16 @@ def test_log_merges_the_events_of_all_shards(
 
 
 def test_denials_of_shards_and_of_the_home_are_read(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """A guard denies a key; the home denies a lease."""
     node = cluster.primaries[1]
     for _ in range(2):
         with pytest.raises(redis.ResponseError, match="KEY_NOT_GRANTED"):
-            agent.call(node, "SET", node.key("other:"), "v")
+            agent.set(node.key("other:"), "v")
     op.tokens.revoke(identity="agent")
     with pytest.raises(redis.ResponseError, match="TOKEN_REVOKED"):
-        agent.call(node, "SET", node.key("jobs:"), "v")
+        agent.set(node.key("jobs:"), "v")
 
     found = {(denial.code, denial.shard, denial.repeats) for denial in op.audit.denials()}
     assert found == {("KEY_NOT_GRANTED", tag_of(node), 2), ("TOKEN_REVOKED", HOME_TAG, 1)}
@@ -96,19 +96,19 @@ def test_follow_yields_events_of_all_shards_and_of_new_ones(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:
     """A shard begins with the first call at its node."""
-    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    agent = cluster.agent(op.tokens.issue("agent").token)
     first, *others = cluster.primaries
-    agent.call(first, "SET", first.key("jobs:"), "before")
+    agent.set(first.key("jobs:"), "before")
     followed = op.audit.follow("agent", since="1h")
     assert next(followed).shard == tag_of(first)
     for node in others:
-        agent.call(node, "SET", node.key("jobs:"), "after")
+        agent.set(node.key("jobs:"), "after")
         event = next(followed)
         assert (event.shard, event.seq) == (tag_of(node), 1)
 
 
 def test_gap_names_its_shard(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """Each shard has numbers of its own, so an event is missed at one of them."""
     tag = tag_of(cluster.primaries[0])
@@ -122,12 +122,12 @@ def test_gap_names_its_shard(
 
 
 def test_shard_that_lost_its_state_begins_again_without_a_gap(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent, tmp_path: Path
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster, tmp_path: Path
 ) -> None:
     """Its numbers restart at 1, which the log and an archive note."""
     node = cluster.primaries[2]
     node.admin.delete(Keyspace().at_shard(tag_of(node)).state("agent"))
-    agent.call(node, "SET", node.key("jobs:"), "v")
+    agent.set(node.key("jobs:"), "v")
 
     events = list(op.audit.events())
     mine = [item for item in events if item.shard == tag_of(node)]
@@ -168,7 +168,7 @@ def test_id_that_two_shards_have_is_ambiguous_until_one_is_named(
 
 
 def test_timeline_and_past_values_are_found_at_the_node_of_the_key(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """Before-images are in the stream beside the key."""
     for node in cluster.primaries:
@@ -182,7 +182,7 @@ def test_timeline_and_past_values_are_found_at_the_node_of_the_key(
 
 
 def test_report_covers_all_nodes(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """With the values of keys from their nodes."""
     page = op.audit.report(since="1h").html
@@ -190,7 +190,7 @@ def test_report_covers_all_nodes(
 
 
 def test_streams_are_found_after_their_slot_has_moved(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """The tag stays the same; another node serves its slot."""
     before = list(op.audit.events())
@@ -203,7 +203,7 @@ def test_streams_are_found_after_their_slot_has_moved(
 
 
 def test_node_out_of_reach_is_named(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """Its events are missing, so no command shows the others as the whole."""
     victim = cluster.other(cluster.owner(HOME.policy))
@@ -220,7 +220,7 @@ def test_node_out_of_reach_is_named(
 
 
 def test_archive_has_a_folder_for_each_shard_and_continues(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent, tmp_path: Path
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster, tmp_path: Path
 ) -> None:
     """Each stream has its own cursor and chain; an event has a follow-up, by its before-image."""
     tags = [tag_of(node) for node in cluster.primaries]
@@ -230,7 +230,7 @@ def test_archive_has_a_folder_for_each_shard_and_continues(
     assert added == {"control": 2, **{f"audit/agent@{tag}": 6 for tag in tags}}
 
     node = cluster.primaries[1]
-    agent.call(node, "SET", node.key("jobs:"), "v")
+    agent.set(node.key("jobs:"), "v")
     again = op.audit.export(target)
     added = {item.stream: item.file.count for item in again.exported if item.file}
     assert added == {"control": 1, f"audit/agent@{tag_of(node)}": 2}
@@ -248,14 +248,14 @@ def test_archive_has_a_folder_for_each_shard_and_continues(
 
 
 def test_export_continues_after_the_slot_of_a_shard_has_moved(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent, tmp_path: Path
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster, tmp_path: Path
 ) -> None:
     """The cursor is part of the stream, and moves with it."""
     source = cluster.other(cluster.owner(HOME.policy))
     tag = tag_of(source)
     op.audit.export(tmp_path)
     cluster.move_slot(key_slot(tag.encode()), cluster.other(source))
-    agent.call(source, "SET", source.key("jobs:"), "v")
+    agent.set(source.key("jobs:"), "v")
 
     again = op.audit.export(tmp_path)
 
@@ -273,9 +273,9 @@ def test_export_trims_the_streams_of_all_shards(
     """Guards do not, if events are stored until they are exported."""
     retain = POLICY + "    audit: {retain: {until: exported, hard_max: 1000}}\n"
     op.load(keyleash.Policy(retain), allow_widening=True)
-    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    agent = cluster.agent(op.tokens.issue("agent").token)
     for node in cluster.primaries:
-        agent.call(node, "SET", node.key("jobs:"), "v")
+        agent.set(node.key("jobs:"), "v")
 
     op.audit.export(tmp_path)
 

@@ -11,8 +11,6 @@ import redis
 import keyleash
 from keyleash.fence import AclStepKind
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.wire import BatchMode
-from support.cluster_agent import ClusterAgent
 from support.clusters import ClusterNode, RealCluster
 from support.errors import raises_code
 from support.leases import HOME, tag_of
@@ -46,9 +44,8 @@ class Fenced:
     def user(self, identity: str = "agent") -> dict[str, str]:
         return {"username": identity, "password": self.passwords[identity]}
 
-    def agent(self, identity: str = "agent") -> ClusterAgent:
-        token = self.op.tokens.issue(identity).token
-        return ClusterAgent(self.cluster, identity, token, **self.user(identity))
+    def agent(self, identity: str = "agent") -> keyleash.RedisCluster:
+        return self.cluster.agent(self.op.tokens.issue(identity).token, **self.user(identity))
 
     def refuses(self, node: ClusterNode, *words: Any) -> bool:
         """Return whether a node denies the user `agent` a command, by its rules."""
@@ -95,24 +92,30 @@ def test_guard_works_with_the_rights_of_its_user(fenced: Fenced) -> None:
     agent = fenced.agent()
     for node in fenced.cluster.primaries:
         key = node.key("jobs:")
-        assert agent.call("SET", key, "1")
-        assert agent.call("INCR", key) == 2
-        assert agent.call("SET", key, "3")
-        both = agent.batch(BatchMode.ALL, ("GET", key), ("INCR", key))
-        assert both == [b"3", 4]
+        assert agent.set(key, "1")
+        assert agent.incr(key) == 2
+        assert agent.set(key, "3")
+        with agent.batch() as batch:
+            batch.get(key)
+            batch.incr(key)
+        assert batch.results == [b"3", 4]
         shard = Keyspace().at_shard(tag_of(node))
         assert node.admin.xlen(shard.audit("agent")) >= 4
-        assert agent.outcome("SET", node.key("theirs:"), "1").startswith("LEASH KEY_NOT_GRANTED")
+        with pytest.raises(keyleash.KeyNotGrantedError):
+            agent.set(node.key("theirs:"), "1")
         assert node.admin.xlen(shard.denied("agent")) == 1
 
 
 def test_denials_suspend_on_their_node(fenced: Fenced) -> None:
     """The circuit breaker counts and suspends by the rights of the user."""
     agent, node = fenced.agent(), fenced.cluster.primaries[0]
-    assert agent.call("SET", node.key("jobs:"), "1")
-    outcomes = [agent.outcome("SET", node.key("theirs:"), "1") for _ in range(4)]
-    assert outcomes[-1].startswith("LEASH SUSPENDED")
-    assert agent.call("SET", fenced.cluster.primaries[1].key("jobs:"), "1")
+    assert agent.set(node.key("jobs:"), "1")
+    for _ in range(3):
+        with pytest.raises(keyleash.KeyNotGrantedError):
+            agent.set(node.key("theirs:"), "1")
+    with pytest.raises(keyleash.SuspendedError):
+        agent.set(node.key("theirs:"), "1")
+    assert agent.set(fenced.cluster.primaries[1].key("jobs:"), "1")
 
 
 def test_refused_lease_is_recorded_at_the_home(fenced: Fenced) -> None:
@@ -120,7 +123,8 @@ def test_refused_lease_is_recorded_at_the_home(fenced: Fenced) -> None:
     agent = fenced.agent()
     fenced.op.tokens.revoke(identity="agent")
     key = fenced.cluster.primaries[0].key("jobs:")
-    assert agent.outcome("GET", key).startswith("LEASH TOKEN_REVOKED")
+    with pytest.raises(keyleash.TokenRevokedError):
+        agent.get(key)
     assert fenced.cluster.owner(HOME.policy).admin.xlen(HOME.denied("agent")) == 1
 
 
@@ -154,18 +158,19 @@ def test_user_may_do_nothing_else_on_any_node(fenced: Fenced) -> None:
                 ("HGETALL", keys.source("agent")), ("XRANGE", keys.audit("agent"), "-", "+"),
             ):  # fmt: skip
                 assert fenced.refuses(node, *words), words
-    assert agent.call("SET", fenced.cluster.primaries[0].key("jobs:"), "1")
+    assert agent.set(fenced.cluster.primaries[0].key("jobs:"), "1")
 
 
 def test_load_changes_users_of_all_nodes(fenced: Fenced) -> None:
     """An agent calls the new guard everywhere, with what the new policy grants."""
     agent = fenced.agent()
     keys = [node.key("more:") for node in fenced.cluster.primaries]
-    assert agent.outcome("SET", keys[0], "1").startswith("LEASH KEY_NOT_GRANTED")
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        agent.set(keys[0], "1")
     wider = POLICY.replace('"jobs:{id}"', '"jobs:{id}", "more:{id}"')
     fenced.op.load(keyleash.Policy(wider), allow_widening=True)
     for key in keys:
-        assert agent.call("SET", key, "1")
+        assert agent.set(key, "1")
     assert not fenced.op.fence.plan().changes
 
 
@@ -198,21 +203,18 @@ def test_epoch_that_an_agent_wrote_stops_no_operator(fenced: Fenced, epoch: str)
     home.client(**fenced.user()).hset(HOME.leases("agent"), "epoch", epoch)
     other = fenced.agent("other")
     key = fenced.cluster.primaries[0].key("theirs:")
-    assert other.call("SET", key, "1")
+    assert other.set(key, "1")
     result = fenced.op.freeze("agent", "other", reason="x")
     assert result.not_reached == ()
-    assert other.outcome("SET", key, "1").startswith("LEASH SUSPENDED")
+    with pytest.raises(keyleash.SuspendedError):
+        other.set(key, "1")
 
 
-def test_fenced_agent_calls_guards_by_the_client_of_clusters(fenced: Fenced) -> None:
-    """Its user may do all that the client sends, on every node."""
-    token = fenced.op.tokens.issue("agent").token
+def test_fenced_agent_sends_pipelines_to_all_nodes(fenced: Fenced) -> None:
+    """Its user may do all that the client sends."""
+    client = fenced.agent()
     keys = [f"jobs:{number}" for number in range(20)]
-    with keyleash.RedisCluster.from_url(fenced.cluster.url, token=token, **fenced.user()) as client:
-        assert [client.set(key, 1) for key in keys] == [True] * len(keys)
-        pipe = client.pipeline()
-        for key in keys:
-            pipe.incr(key)
-        assert pipe.execute() == [2] * len(keys)
-        with pytest.raises(keyleash.KeyNotGrantedError):
-            client.get("theirs:1")
+    pipe = client.pipeline()
+    for key in keys:
+        pipe.incr(key)
+    assert pipe.execute() == [1] * len(keys)

@@ -31,16 +31,16 @@ def op(embedded_cluster: RealCluster) -> Iterator[keyleash.Operator]:
 
 
 @pytest.fixture
-def agent(embedded_cluster: RealCluster, op: keyleash.Operator) -> ClusterAgent:
+def agent(embedded_cluster: RealCluster, op: keyleash.Operator) -> keyleash.RedisCluster:
     """An agent that has written one key at each node."""
-    agent = ClusterAgent(embedded_cluster, op.tokens.issue("agent").token)
+    agent = embedded_cluster.agent(op.tokens.issue("agent").token)
     for node in embedded_cluster.primaries:
-        agent.call(node, "SET", node.key("jobs:"), "v")
+        agent.set(node.key("jobs:"), "v")
     return agent
 
 
 def test_status_shows_leases_of_all_shards(
-    embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    embedded_cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """The home charges what it grants; of that, shards have the rest of what they did not use."""
     (status,) = op.status().identities
@@ -57,12 +57,12 @@ def test_status_shows_leases_of_all_shards(
 
 
 def test_status_counts_the_events_and_denials_of_all_shards(
-    embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    embedded_cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """The home has none of them."""
     for node in embedded_cluster.primaries[:2]:
         with pytest.raises(redis.ResponseError, match="KEY_NOT_GRANTED"):
-            agent.call(node, "SET", node.key("other:"), "v")
+            agent.set(node.key("other:"), "v")
 
     (status,) = op.status().identities
 
@@ -73,12 +73,13 @@ def test_status_counts_the_events_and_denials_of_all_shards(
 
 
 def test_grant_that_no_shard_received_is_stranded(
-    embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    embedded_cluster: RealCluster, op: keyleash.Operator
 ) -> None:
     """A client that dies with a voucher, and a shard whose state is lost."""
     node = embedded_cluster.primaries[0]
-    names = Keyspace().at_shard(tag_of(node))
-    node.admin.delete(names.state("agent"))
+    agent = ClusterAgent(embedded_cluster, op.tokens.issue("agent").token)
+    agent.call(node, "SET", node.key("jobs:"), "v")
+    node.admin.delete(Keyspace().at_shard(tag_of(node)).state("agent"))
     with pytest.raises(redis.ResponseError) as error:
         agent.attempt(node, "", "SET", node.key("jobs:"), "v")
     agent.fetch(str(error.value).rpartition("request=")[2])
@@ -90,7 +91,7 @@ def test_grant_that_no_shard_received_is_stranded(
 
 
 def test_shards_of_a_node_out_of_reach_are_shown_as_unread(
-    embedded_cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    embedded_cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """Status shows the rest; numbers that are not known are not 0."""
     victim = embedded_cluster.other(embedded_cluster.owner(HOME.policy))
@@ -105,7 +106,7 @@ def test_shards_of_a_node_out_of_reach_are_shown_as_unread(
 
 
 def test_command_line_and_metrics_show_leases(
-    embedded_cluster: RealCluster, agent: ClusterAgent
+    embedded_cluster: RealCluster, agent: keyleash.RedisCluster
 ) -> None:
     """Text, JSON, and the format of Prometheus."""
     cli = Cli(embedded_cluster.url)

@@ -13,7 +13,7 @@ from keyleash.store.keyspace import OPERATORS
 from support.clusters import RealCluster
 from support.command_line import Cli
 from support.errors import raises_code
-from support.leases import ClusterAgent, tag_of
+from support.leases import tag_of
 
 POLICY = """
 version: 1
@@ -33,16 +33,16 @@ def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
 
 
 @pytest.fixture
-def agent(cluster: RealCluster, op: keyleash.Operator) -> ClusterAgent:
+def agent(cluster: RealCluster, op: keyleash.Operator) -> keyleash.RedisCluster:
     """An agent that has changed keys of every type at each node, also in several slots."""
-    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    agent = cluster.agent(op.tokens.issue("agent").token, correlation="c")
     for node in cluster.primaries:
         first, second, third = keys_of(cluster, node.port)
         node.admin.set(first, "old", px=600_000)
         node.admin.hset(second, "field", "old")
-        agent.call(node, "SET", first, "new")
-        agent.call(node, "HSET", second, "field", "new", "other", "new")
-        agent.call(node, "SET", third, "new")
+        agent.set(first, "new")
+        agent.hset(second, mapping={"field": "new", "other": "new"})
+        agent.set(third, "new")
     return agent
 
 
@@ -60,7 +60,7 @@ def values(cluster: RealCluster) -> list[bytes]:
 
 
 def test_undo_restores_the_keys_of_all_nodes(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """The plan and the result name the nodes; the undo can be undone."""
     new = values(cluster)
@@ -96,7 +96,7 @@ def test_undo_restores_the_keys_of_all_nodes(
 
 
 def test_command_says_that_each_node_is_a_step_of_its_own(
-    cluster: RealCluster, agent: ClusterAgent
+    cluster: RealCluster, agent: keyleash.RedisCluster
 ) -> None:
     """With the plan, before it asks, and with the result."""
     shown = Cli(cluster.url).run("undo", "--correlation", "c", "--yes")
@@ -106,7 +106,7 @@ def test_command_says_that_each_node_is_a_step_of_its_own(
 
 
 def test_conflict_at_one_node_leaves_all_nodes_as_they_are(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """The plan has the keys of all nodes."""
     node = cluster.primaries[1]
@@ -118,7 +118,7 @@ def test_conflict_at_one_node_leaves_all_nodes_as_they_are(
 
 
 def test_change_after_the_plan_ends_the_undo_at_that_node(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """Its keys stay; those of the nodes before are undone, recorded, and reported."""
     plan = op.undo.plan(correlation="c")
@@ -141,7 +141,7 @@ def test_change_after_the_plan_ends_the_undo_at_that_node(
 
 
 def test_first_node_that_fails_leaves_all_nodes_as_they_are(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """The error is that of one server."""
     plan = op.undo.plan(correlation="c")
@@ -155,7 +155,7 @@ def test_first_node_that_fails_leaves_all_nodes_as_they_are(
 
 
 def test_undo_while_a_slot_moves_changes_no_key_of_its_node(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
 ) -> None:
     """Key by key, the source can take no new key; afterwards the undo works."""
     source = cluster.primaries[0]
@@ -173,7 +173,7 @@ def test_undo_while_a_slot_moves_changes_no_key_of_its_node(
 
 
 def test_streams_of_undos_are_exported(
-    cluster: RealCluster, op: keyleash.Operator, agent: ClusterAgent, tmp_path: Path
+    cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster, tmp_path: Path
 ) -> None:
     """They are beside the keys, one at each node that an undo changed."""
     op.undo.apply(op.undo.plan(correlation="c"))

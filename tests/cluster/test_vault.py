@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,10 +14,9 @@ import keyleash
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.placement import control_tag
 from keyleash.store.prefixes import read_seal
-from support.cluster_agent import ClusterAgent
 from support.clusters import RealCluster
 from support.errors import raises_code
-from support.leases import tag_of
+from support.leases import ClusterAgent, tag_of
 from support.replication import wait_until
 
 POLICY = """
@@ -40,11 +40,12 @@ class Sealing:
     def __init__(self, cluster: RealCluster, op: keyleash.Operator) -> None:
         self.cluster, self.op = cluster, op
         op.load(keyleash.Policy(POLICY))
-        self.agent = ClusterAgent(cluster, "agent", op.tokens.issue("agent").token)
+        self.token = op.tokens.issue("agent").token
+        self.agent = cluster.agent(self.token)
         self.plain = [node.key("jobs:") for node in cluster.primaries]
         self.tagged = [f"jobs:{{{node.key('t')}}}:x" for node in cluster.primaries]
         for key in (*self.plain, *self.tagged):
-            assert self.agent.call("SET", key, key)
+            assert self.agent.set(key, key)
 
     @property
     def keys(self) -> Keyspace:
@@ -58,7 +59,7 @@ class Sealing:
     def read_all(self) -> None:
         """Assert that the agent finds its keys."""
         for key in (*self.plain, *self.tagged):
-            assert self.agent.call("GET", key) == key.encode()
+            assert self.agent.get(key) == key.encode()
 
     def lengths(self) -> list[int]:
         """Return the length of the audit stream of each shard."""
@@ -98,11 +99,11 @@ def test_seal_rotate_and_unseal_move_all_keys(sealing: Sealing) -> None:
     assert rotated.vault != sealed.vault
     sealing.read_all()
     # The event, and what the key holds after it.
-    assert sealing.agent.call("SET", sealing.plain[0], sealing.plain[0])
+    assert sealing.agent.set(sealing.plain[0], sealing.plain[0])
     left = [name for name in sealing.names() if name.startswith(sealed.vault.encode())]
     assert left == []
     assert sum(sealing.lengths()) == sum(events) + 2
-    assert sealing.agent.call("SCAN", "0", "MATCH", "jobs:*", "COUNT", "1000")[1]
+    assert len([*sealing.agent.scan_iter("jobs:*")]) == len(sealing.plain) + len(sealing.tagged)
 
     sealing.op.vault.unseal()
     assert sealing.keys == OPEN
@@ -115,11 +116,12 @@ def test_seal_rotate_and_unseal_move_all_keys(sealing: Sealing) -> None:
 
 def test_old_guards_stop_with_the_change(sealing: Sealing) -> None:
     """An agent that still calls the old script is sent to the new one, at every node."""
-    old = sealing.agent.record()
+    old = ClusterAgent(sealing.cluster, sealing.token)
+    assert old.record
     sealing.op.vault.seal(adopt=["jobs:*"])
     for key in sealing.plain:
         with pytest.raises(redis.ResponseError, match="POLICY_STALE"):
-            sealing.agent.call_by(old, "GET", key)
+            old.call(sealing.cluster.owner(key), "GET", key)
         assert not sealing.cluster.owner(key).admin.exists(key)
     sealing.read_all()
 
@@ -134,7 +136,8 @@ def test_agents_are_suspended_until_an_unfinished_change_is_continued(
         with pytest.raises(KeyboardInterrupt):
             sealing.op.vault.seal(adopt=["jobs:*"])
     for key in sealing.plain:
-        assert sealing.agent.outcome("GET", key).startswith("LEASH SUSPENDED")
+        with pytest.raises(keyleash.SuspendedError):
+            sealing.agent.get(key)
     with raises_code("vault-changing"):
         sealing.op.freeze("agent", reason="x")
     sealing.op.vault.seal()
@@ -154,12 +157,13 @@ def test_fenced_agent_of_a_sealed_cluster_reaches_its_keys_by_the_guard(sealing:
     sealing.op.vault.seal(adopt=["jobs:*"])
     assert not sealing.op.fence.plan().changes
     token = sealing.op.tokens.issue("agent").token
-    agent = ClusterAgent(sealing.cluster, "agent", token, **user)
+    agent = sealing.cluster.agent(token, **user)
     for key in (*sealing.plain, *sealing.tagged):
-        assert agent.call("GET", key) == key.encode()
-        assert agent.call("SET", key, key)
-        assert agent.outcome("SET", f"no{key}", "1").startswith("LEASH KEY_NOT_GRANTED")
-        bare = agent.at(sealing.cluster.owner(key))
+        assert agent.get(key) == key.encode()
+        assert agent.set(key, key)
+        with pytest.raises(keyleash.KeyNotGrantedError):
+            agent.set(f"no{key}", "1")
+        bare = sealing.cluster.owner(key).client(**user)
         for name in (key.encode(), sealing.keys.physical(b"no" + key.encode())):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 bare.get(name)
@@ -168,7 +172,7 @@ def test_fenced_agent_of_a_sealed_cluster_reaches_its_keys_by_the_guard(sealing:
 def test_adopt_and_release_reach_all_nodes(sealing: Sealing) -> None:
     """Each key moves within its slot."""
     sealing.op.vault.seal()
-    assert sealing.agent.call("GET", sealing.plain[0]) is None
+    assert sealing.agent.get(sealing.plain[0]) is None
     assert sealing.op.vault.adopt("jobs:*") == 6
     sealing.read_all()
     assert sealing.op.vault.release("jobs:*") == 6
@@ -181,14 +185,14 @@ def test_undo_of_a_sealed_cluster_can_be_undone_after_a_rotation(sealing: Sealin
     sealing.op.vault.seal(adopt=["jobs:*"])
     changed = [*sealing.plain, *sealing.tagged]
     for key in changed:
-        sealing.agent.call("SET", key, "changed")
+        sealing.agent.set(key, "changed")
     undone = sealing.op.undo.apply(sealing.op.undo.plan(identity="agent", since="1h"))
     for key in changed:
-        assert sealing.agent.call("GET", key) is None
+        assert sealing.agent.get(key) is None
     sealing.op.vault.rotate()
     sealing.op.undo.apply(sealing.op.undo.plan(correlation=undone.correlation))
     for key in changed:
-        assert sealing.agent.call("GET", key) == b"changed"
+        assert sealing.agent.get(key) == b"changed"
 
 
 @pytest.mark.parametrize("is_tagged", [False, True], ids=["plain", "tagged"])
@@ -203,12 +207,18 @@ def test_no_write_is_lost_while_a_slot_moves_key_by_key(sealing: Sealing, is_tag
         if key_slot(key.encode()) in source.slots and _is_data(cluster, key)
     )
     name = sealing.keys.physical(key.encode())
-    assert agent.call("INCR", key) == 1
-    passed, stop = [1], threading.Event()
+    assert agent.incr(key) == 1
+    passed, waits, stop = [1], [0], threading.Event()
+
+    def sleep(seconds: float) -> None:
+        waits[0] += 1
+        time.sleep(seconds)
+
+    vars(agent)["sleep"] = sleep
 
     def load() -> None:
         while not stop.is_set():
-            agent.call("INCR", key)
+            agent.incr(key)
             passed[0] += 1
 
     thread = threading.Thread(target=load, daemon=True)
@@ -217,8 +227,8 @@ def test_no_write_is_lost_while_a_slot_moves_key_by_key(sealing: Sealing, is_tag
     try:
         _wait_for(lambda: passed[0] > 20, thread)
         with cluster.moving(key_slot(key.encode()), target):
-            waited = agent.waits
-            _wait_for(lambda: agent.waits > waited + 3, thread)
+            waited = waits[0]
+            _wait_for(lambda: waits[0] > waited + 3, thread)
             assert not target.admin.cluster("COUNTKEYSINSLOT", key_slot(key.encode()))
         after = passed[0]
         _wait_for(lambda: passed[0] > after + 10, thread)

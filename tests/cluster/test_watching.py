@@ -15,7 +15,7 @@ from keyleash.watch import Watcher
 from keyleash.watch.events import WatchEventKind
 from support.clusters import ClusterNode, RealCluster
 from support.command_line import Cli
-from support.leases import HOME, ClusterAgent
+from support.leases import HOME
 
 POLICY = """
 version: 1
@@ -107,11 +107,11 @@ def test_breaker_of_one_node_freezes_the_identity_everywhere(
 ) -> None:
     """A node counts only its own denials; the operator's `thaw` resumes all nodes."""
     node = embedded_cluster.primaries[0]
-    agent = ClusterAgent(embedded_cluster, op.tokens.issue("agent").token)
-    agent.call(node, "SET", node.key("jobs:"), "v")
+    agent = embedded_cluster.agent(op.tokens.issue("agent").token)
+    agent.set(node.key("jobs:"), "v")
     for number in range(4):
         with pytest.raises(Exception, match=r"KEY_NOT_GRANTED|SUSPENDED"):
-            agent.call(node, "SET", node.key(f"other{number}:"), "v")
+            agent.set(node.key(f"other{number}:"), "v")
 
     events = list(watcher.look())
 
@@ -121,17 +121,17 @@ def test_breaker_of_one_node_freezes_the_identity_everywhere(
     op.thaw("agent")
     assert list(watcher.look()) == []
     assert not op.status().identities[0].suspended
-    assert agent.call(node, "SET", node.key("jobs:"), "v") == b"OK"
+    assert agent.set(node.key("jobs:"), "v")
 
 
 @pytest.fixture
 def tripped(embedded_cluster: RealCluster, op: keyleash.Operator) -> ClusterNode:
     """A node whose circuit breaker has suspended the agent."""
     node = embedded_cluster.primaries[0]
-    agent = ClusterAgent(embedded_cluster, op.tokens.issue("agent").token)
+    agent = embedded_cluster.agent(op.tokens.issue("agent").token)
     for number in range(4):
         with pytest.raises(redis.ResponseError, match=r"KEY_NOT_GRANTED|SUSPENDED"):
-            agent.call(node, "SET", node.key(f"other{number}:"), "v")
+            agent.set(node.key(f"other{number}:"), "v")
     return node
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
+import keyleash
 from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from support.replication import PATIENCE_S, Node, wait_until
 from support.servers import find_server_binaries
@@ -170,6 +171,13 @@ class RealCluster:
         client = redis.RedisCluster.from_url(self.url, **options)
         self._clients.append(client)
         return client
+
+    def agent(self, token: str, **options: Any) -> keyleash.RedisCluster:
+        """Return a client of an agent, closed after the test."""
+        client: Any = keyleash.RedisCluster.from_url(self.url, token=token, **options)
+        self._clients.append(client)
+        agent: keyleash.RedisCluster = client
+        return agent
 
     def owner(self, place: int | str | bytes) -> ClusterNode:
         """Return the primary that serves a slot, or the slot of a key."""

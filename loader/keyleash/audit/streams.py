@@ -28,8 +28,12 @@ Found = TypeVar("Found", bound=HasId)
 
 
 def merged(streams: Iterable[Iterable[Found]], *, newest_first: bool = False) -> Iterator[Found]:
-    """Merge streams that are each in order."""
-    return heapq.merge(*streams, key=sort_key, reverse=newest_first)
+    """Merge streams that are each in order.
+
+    Entries of several streams may have the same id; backwards, their order is reversed as well.
+    """
+    ordered = [*streams][::-1] if newest_first else streams
+    return heapq.merge(*ordered, key=sort_key, reverse=newest_first)
 
 
 def newest(entries: Iterable[Found], limit: int) -> list[Found]:
