@@ -26,23 +26,11 @@ from keyleash.client.calls import longest_wait
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.pools import guarded_class
 from keyleash.client.roles import upper
-from keyleash.client.routing import (
-    HOME_SLOT,
-    Route,
-    Shards,
-    Step,
-    keys_of,
-    slot_of,
-)
-from keyleash.client.shards import (
-    ClusterSession,
-)
+from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
+from keyleash.client.shards import ClusterSession
 from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import (
-    monitoring,
-    reject_options,
-)
+from keyleash.client.unsupported import monitoring, reject_options
 from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.placement import key_slot
