@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -93,20 +94,50 @@ def test_dead_node_is_unreachable_and_its_slots_are_not_served(
         assert "unreachable" not in codes(op.doctor())
 
 
+CHECKED = (
+    "ERR Script attempted to access keys that were not declared",
+    "ERR bad lua script for redis cluster, all the keys that the script uses should be passed using"
+    " the KEYS array",
+)
+"""Errors of managed services."""
+
+
+@pytest.mark.parametrize("reply", CHECKED)
 def test_server_that_checks_keys_of_scripts_is_named_by_load_and_doctor(
+    cluster: RealCluster,
+    op: keyleash.Operator,
+    monkeypatch: pytest.MonkeyPatch,
+    reply: str,
+) -> None:
+    """A managed service denies a script without declared keys that uses some."""
+    original = redis.Redis.eval
+
+    def checked(client: redis.Redis, script: str, numkeys: int, *words: Any) -> Any:
+        if numkeys == 0 and "redis.call" in script:
+            raise redis.ResponseError(reply)
+        return original(client, script, numkeys, *words)
+
+    monkeypatch.setattr(redis.Redis, "eval", checked)
+    with raises_code("undeclared-keys", reply):
+        op.load(keyleash.Policy(POLICY))
+    found = codes(op.doctor())["undeclared-keys"]
+    assert found == set(map(name, cluster.nodes))
+
+
+def test_user_without_rights_on_keys_of_scripts_is_no_server_that_checks_them(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:
-    """Here a user without rights on these keys, elsewhere a managed service."""
+    """Neither `load` nor `doctor` blames the server."""
     for node in cluster.nodes:
         node.admin.acl_setuser(
-            "checked", enabled=True, nopass=True, commands=["+@all"], channels="*",
+            "limited", enabled=True, nopass=True, commands=["+@all"], channels="*",
             keys=["keyleash:{kl}:*"],
         )  # fmt: skip
-    url = cluster.url.replace("redis://", "redis://checked:x@")
-    with keyleash.Operator.from_url(url) as checked:
-        with raises_code("undeclared-keys"):
-            checked.load(keyleash.Policy(POLICY))
-        assert codes(checked.doctor())["undeclared-keys"] == set(map(name, cluster.nodes))
+    url = cluster.url.replace("redis://", "redis://limited:x@")
+    with keyleash.Operator.from_url(url) as limited:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            limited.load(keyleash.Policy(POLICY))
+        assert "undeclared-keys" not in codes(limited.doctor())
 
 
 def test_moving_slot_is_tried_only_if_requested(

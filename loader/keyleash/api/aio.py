@@ -420,7 +420,7 @@ class AsyncOperator:
 
     async def server(self) -> ServerSummary:
         """Return facts that tell this server from another; also if its keys are being moved."""
-        return await self._run.run(summarize_server, self._run.sync.client)
+        return await self._run.run(summarize_server, self._run.sync.client, self._run.sync.open)
 
     async def doctor(
         self,

@@ -419,7 +419,7 @@ class Operator:
 
     def server(self) -> ServerSummary:
         """Return facts that tell this server from another; also if its keys are being moved."""
-        return self._run.run(summarize_server, self._run.sync.client)
+        return self._run.run(summarize_server, self._run.sync.client, self._run.sync.open)
 
     def doctor(
         self,

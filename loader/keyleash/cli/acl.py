@@ -8,7 +8,7 @@ from click.types import StringParamType
 from keyleash.cli.options import example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.operator.roles import ROLES
 from keyleash.store.wire import Transport
 
@@ -50,6 +50,8 @@ def acl(settings: Settings, role: str | None, user: str | None, transport: str) 
             print_json(found)
         else:
             click.echo(found.command)
+            if found.nodes:
+                print_note(f"note: each node of the cluster needs it: {', '.join(found.nodes)}")
     elif settings.json:
         print_json(list(ROLES.values()))
     else:

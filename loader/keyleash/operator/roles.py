@@ -36,12 +36,14 @@ class Right(NamedTuple):
         is_joint: Whether one call names keys of several kinds, so that one selector must allow
             all of them.
         transport: The transport that needs the right; None for both.
+        is_of_cluster: Whether only the operators of clusters need the right.
     """
 
     commands: str
     keys: tuple[str, ...] = ()
     is_joint: bool = False
     transport: Transport | None = None
+    is_of_cluster: bool = False
 
 
 def _each(commands: str, *keys: str) -> Right:
@@ -52,7 +54,22 @@ def _joint(commands: str, *keys: str) -> Right:
     return Right(commands, keys, is_joint=True)
 
 
-_CONNECT = (_each("info client|setinfo"), _each("hgetall", "%R~sealed"))
+def _cluster(commands: str, *keys: str) -> Right:
+    return Right(commands, keys, is_of_cluster=True)
+
+
+_AT_SHARDS = frozenset(
+    ("audit", "denied", "none", "operators", "operators_seq", "refused", "repeats", "state",
+     "suspension", "token", "undo_prefix")
+)  # fmt: skip
+"""The names of `Keyspace` that the shards of a cluster have as well, each with its own tag."""
+_BESIDE_DATA = frozenset(("limit_prefix",))
+"""The names of `Keyspace` without the tag of a cluster: their keys have hash tags of data."""
+
+_CONNECT = (
+    _each("info client|setinfo"), _each("hgetall", "%R~sealed"),
+    _cluster("cluster|slots cluster|shards"),
+)  # fmt: skip
 """The rights of every operation: the client's handshake, and the prefixes of a sealed server."""
 
 _CLOCK = _each("time")
@@ -61,6 +78,18 @@ _IDENTITIES = _each("hkeys", "%R~layouts")
 _IN_FORCE = _each("hmget", "%R~sealed")
 _LOG_ACTION = _each("xadd", "%W~control")
 _HISTORY = (_each("zrevrange", "%R~history"), _each("hgetall", "%R~stored_policy"))
+
+_TAGS = _cluster("hkeys", "%R~leases")
+_SHARDS = (
+    _cluster("hgetall", "%R~leases"), _cluster("get", "%R~state"),
+    _cluster("xlen", "%R~audit", "%R~denied"),
+)  # fmt: skip
+_EXPIRE = (
+    # The epoch, and each shard's own; when leases end that no operator reaches.
+    _cluster("eval", "~layouts"), _cluster("hincrby hset hlen hkeys unlink", "~leases"),
+    _cluster("eval"), _cluster("get setrange persist", "~state"),
+    _cluster("zrevrange", "%R~history"), _cluster("hgetall", "%R~stored_policy"),
+)  # fmt: skip
 
 _NEW_TOKEN = (
     _ACTIVE, _CLOCK, _IN_FORCE, _LOG_ACTION,
@@ -78,13 +107,18 @@ _CHANGE_STATES = (
     _ACTIVE, _CLOCK, _IDENTITIES, _IN_FORCE, _LOG_ACTION,
     _joint("eval", "~sealed", "~layouts", "~control"),
     _joint("exists", "%R~guard", "%R~state"), _each("strlen getrange", "%R~state"),
-    _each("setrange", "%W~state"),
+    _each("setrange", "%W~state"), *_EXPIRE,
+)  # fmt: skip
+
+_FREEZE = (
+    *_CHANGE_STATES, _each("hset del", "%W~suspension"), _each("hget", "%R~suspension"),
 )  # fmt: skip
 
 _PLAN = (
     _ACTIVE, _CLOCK, _each("command dbsize"),
     _each("hgetall", "%R~layouts", "%R~guard"), _each("getrange strlen", "%R~state"),
     _each("hkeys", "%R~source"),
+    _cluster("eval"), _cluster("exists", "%R~none"), _cluster("get", "%R~mac_key"),
 )  # fmt: skip
 _LOAD = (
     *_PLAN, _IN_FORCE, _LOG_ACTION,
@@ -107,11 +141,12 @@ _LOAD = (
     _joint("del", "%W~guard", "%W~state"), _each("del", "%W~stored_policy"),
     _each("persist", "%W~policy", "%W~stored_policy", "%W~layouts"),
     _each("zadd zrem", "%W~history"),
+    _cluster("set", "%W~mac_key"), *_EXPIRE,
 )  # fmt: skip
 
 _EVENTS = (
     _ACTIVE, _CLOCK, _IDENTITIES, _REPEATS,
-    _each("xrange xrevrange", "%R~audit", "%R~denied", "%R~control"),
+    _each("xrange xrevrange", "%R~audit", "%R~denied", "%R~control"), _TAGS,
 )  # fmt: skip
 _READ_DATA = (
     "type pexpiretime memory|usage dump strlen get getrange llen lrange scard smembers sscan hlen"
@@ -129,7 +164,7 @@ _STATUS = (
     _ACTIVE, _CLOCK, _REPEATS,
     _each("hgetall", "%R~tokens", "%R~fence", "%R~suspension", "%R~layouts"),
     _each("mget", "%R~token"), _each("get", "%R~state"),
-    _each("xrange xrevrange", "%R~denied"), _each("xlen", "%R~audit", "%R~denied"),
+    _each("xrange xrevrange", "%R~denied"), _each("xlen", "%R~audit", "%R~denied"), _TAGS, *_SHARDS,
 )  # fmt: skip
 _DECISION = (
     *_TOKENS, _each("command|info command"), _each("hget", "%R~layouts", "%R~suspension"),
@@ -143,12 +178,14 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
     "token list": _TOKENS,
     "token show": (*_TOKENS, _REPEATS, _each("xrange", "%R~audit", "%R~denied")),
     "token rotate": (
+        *_EXPIRE,
         # HDEL is for `token list`, which deletes details of expired tokens if it may.
         *_NEW_TOKEN, _each("hdel", "%W~tokens"),
         _each("hgetall hget", "%R~tokens"), _each("get", "%R~token"),
         _each("setrange pexpireat", "%W~token"),
     ),
     "token revoke": (
+        *_EXPIRE,
         _CLOCK, _ACTIVE, _IDENTITIES, _LOG_ACTION,
         _joint("eval", "~layouts", "~control"), _each("hgetall", "%R~tokens"),
         _each("getrange", "%R~token"), _each("setrange", "%W~token"),
@@ -173,13 +210,20 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         _each("get", "%R~operators_seq"), _each("set", "%W~operators_seq"),
         _each("xadd xdel", "%W~operators"),
     ),
-    "freeze": (
-        *_CHANGE_STATES, _each("hset del", "%W~suspension"), _each("hget", "%R~suspension"),
+    "freeze": _FREEZE,
+    "thaw": (
+        *_CHANGE_STATES, _joint("del", "%W~suspension", "%W~refused"),
+        _cluster("exists", "%R~guard"),
     ),
-    "thaw": (*_CHANGE_STATES, _joint("del", "%W~suspension", "%W~refused")),
     "limits reset": (
         *_CHANGE_STATES, _each("scan"), _each("hget", "%R~layouts"),
-        _each("del", "%W~limit_prefix"),
+        _each("del", "%W~limit_prefix"), _cluster("unlink", "%W~limit_prefix"),
+    ),
+    "budget collect": (
+        _ACTIVE, _LOG_ACTION, *_SHARDS, _each("hget", "%R~layouts"),
+        _cluster("eval wait"), _cluster("get setrange", "~state"),
+        _joint("eval", "~sealed", "~layouts", "~control"), _IN_FORCE,
+        _cluster("get strlen getrange setrange", "~state"), _cluster("hget hset", "~leases"),
     ),
     "audit export": (
         _ACTIVE, _CLOCK, _IDENTITIES, _LOG_ACTION,
@@ -187,7 +231,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
               "%R~audit", "%R~denied", "%R~control"),
         _each("xgroup|create xgroup|createconsumer xgroup|destroy xack",
               "%W~audit", "%W~denied", "%W~control"),
-        _each("xtrim", "%W~audit"),
+        _each("xtrim", "%W~audit"), _TAGS,
     ),
     "audit verify --recorded": (_each("xrange", "%R~control"),),
     "explain": _DECISION,
@@ -199,6 +243,9 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         Right("function|load", transport=Transport.FUNCTION),
         _each("hmget", "%R~policy"), _each("hgetall", "%R~guard", "%R~source"),
         _each("hget", "%R~source"),
+        # Of identities that the circuit breaker of a node suspended.
+        _cluster("hgetall", "%R~fence", "%R~layouts"), _cluster("hget", "%R~leases"),
+        *(right._replace(is_of_cluster=True) for right in (*_FREEZE, *_SHARDS)),
     ),
 }  # fmt: skip
 """The rights of each operation, by its command of `keyleash`, besides those to connect."""
@@ -212,12 +259,13 @@ class Role(Result):
     summary: str
     operations: tuple[str, ...]
 
-    def rights(self, transport: Transport = Transport.EVALSHA) -> Iterator[Right]:
+    def rights(
+        self, transport: Transport = Transport.EVALSHA, *, on_cluster: bool = False
+    ) -> Iterator[Right]:
         """Yield the rights of all operations, some of them several times."""
-        yield from _CONNECT
         for operation in self.operations:
-            for right in OPERATIONS[operation]:
-                if right.transport in (None, transport):
+            for right in (*_CONNECT, *OPERATIONS[operation]):
+                if right.transport in (None, transport) and right.is_of_cluster <= on_cluster:
                     yield right
 
     @property
@@ -236,7 +284,8 @@ ROLES: Mapping[str, Role] = {
         Role(
             "issuer",
             "issues, lists, rotates and revokes tokens",
-            ("token issue", "token list", "token rotate", "token revoke", "policy show"),
+            ("token issue", "token list", "token rotate", "token revoke", "policy show",
+             "policy history"),
         ),
         Role(
             "loader",
@@ -254,10 +303,10 @@ ROLES: Mapping[str, Role] = {
         Role(
             "incident-responder",
             "freezes and thaws identities, resets limits, revokes tokens, undoes changes",
-            ("freeze", "thaw", "limits reset", "token revoke", "undo", "undo --dry-run",
-             "audit log", "audit show", "audit timeline", "audit stats", "audit follow",
-             "audit as-of", "audit report", "audit verify --recorded", "policy show",
-             "policy history", "token list", "token show", "status", "metrics",
+            ("freeze", "thaw", "limits reset", "budget collect", "token revoke", "undo",
+             "undo --dry-run", "audit log", "audit show", "audit timeline", "audit stats",
+             "audit follow", "audit as-of", "audit report", "audit verify --recorded",
+             "policy show", "policy history", "token list", "token show", "status", "metrics",
              "explain", "can-i"),
         ),
         Role(
@@ -298,11 +347,13 @@ class RoleUser(Result):
         role: The role.
         user: The name of the user.
         rules: The words behind `ACL SETUSER NAME`, which replace all rules but no password.
+        nodes: The nodes of a cluster, each of which needs the user; empty on one server.
     """
 
     role: Role
     user: str
     rules: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -316,6 +367,7 @@ class RoleUser(Result):
             **shown,
             **json_object(self.role, "operations"),
             **json_object(self, "rules", "command"),
+            **(json_object(self, "nodes") if self.nodes else {}),
         }
 
 
@@ -344,7 +396,8 @@ def role_user(
         )
     rules = read_role_rules(store, chosen, transport)
     words = ("on", "resetkeys", "resetchannels", "clearselectors", "-@all", *rules.words)
-    return RoleUser(chosen, name, words)
+    nodes = () if store.nodes is None else tuple(map(str, store.nodes.all))
+    return RoleUser(chosen, name, words, nodes)
 
 
 def read_role_rules(store: Store, role: Role, transport: Transport = Transport.EVALSHA) -> Rules:
@@ -403,7 +456,7 @@ def role_rules(
     root = dict.fromkeys([f"select|{database}"] if database else [])
     by_key: dict[str, dict[str, None]] = {}
     by_keys: dict[tuple[str, ...], dict[str, None]] = {}
-    for right in role.rights(transport):
+    for right in role.rights(transport, on_cluster=bool(keyspace.tag)):
         commands = dict.fromkeys(right.commands.split())
         rules = tuple(rule for key in right.keys for rule in _key_rules(key, keyspace, data))
         if right.is_joint and rules:
@@ -437,6 +490,10 @@ def _key_rules(key: str, keyspace: Keyspace, data: Iterable[str]) -> tuple[str, 
 
 
 def _glob(keyspace: Keyspace, name: str) -> str:
+    if keyspace.tag and name in _AT_SHARDS:
+        keyspace = keyspace.at_shard("*")
+    elif name in _BESIDE_DATA:
+        keyspace = keyspace.at_shard("")
     if name == "operators":
         return keyspace.audit(OPERATORS)
     member = getattr(keyspace, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +53,12 @@ class ServerSummary(Result):
         return f"{self.product.capitalize()} {self.version}"
 
 
-def summarize_server(client: Client) -> ServerSummary:
+def summarize_server(client: Client, open: Callable[[], Store] | None = None) -> ServerSummary:
     """Read the summary of a server.
+
+    Args:
+        client: A client of the server.
+        open: Opens the store with the active policy, which another node of a cluster may have.
 
     Raises:
         redis.RedisError: The server does not answer.
@@ -67,7 +71,7 @@ def summarize_server(client: Client) -> ServerSummary:
         keys = count_keys(client)
     # An interrupted change of prefixes is no reason not to finish it.
     with suppress(ResponseError, KeyleashError):
-        active = read_active(Store.open(client))
+        active = read_active(Store.open(client) if open is None else open())
         generation = active.generation if active else 0
     return ServerSummary(
         *release_of(info),

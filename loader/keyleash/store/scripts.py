@@ -163,6 +163,7 @@ ROTATE_TOKEN = OperatorScript(
 STAGE = OperatorScript("stage", (), ("state_root", "staged_prefix"), (STAGED_KEEP_MS, MOST))
 SWITCH_PREFIXES = OperatorScript("switch_prefixes")
 THAW = OperatorScript("thaw", _RECORDS, (*_STATES, "suspension", "refused"))
+TRY_KEYS = OperatorScript("try_keys", (), ("none",))
 UNDO = OperatorScript(
     "undo",
     ("operators", "operators_seq", "control"),

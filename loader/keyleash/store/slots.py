@@ -7,16 +7,16 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from keyleash.store.keyspace import PUBLIC_PREFIX
+from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.live_table import reply_text
 from keyleash.store.nodes import Node
 from keyleash.store.placement import SLOTS, control_slots, tag_of
+from keyleash.store.scripts import TRY_KEYS
 from keyleash.store.server_check import Client
 
 _MOVING = re.compile(r"\[(\d+)-([<>])-")
-_TWO_KEYS = "redis.call('EXISTS', ARGV[1]) return redis.call('EXISTS', ARGV[2])"
 _WRITE_BETWEEN_SLOTS = (
     "redis.call('SET', ARGV[1], '1', 'PX', 1000) return redis.call('GET', KEYS[1])"
 )
@@ -38,15 +38,21 @@ def unserved_slots(client: Client) -> int:
     return SLOTS - int(facts["cluster_slots_ok"])
 
 
-def undeclared_keys_error(client: Client, node: Node) -> str:
+def undeclared_keys_error(client: Client, node: Node, keyspace: Keyspace) -> str:
     """Return why a node denies keys that a script does not declare; empty if it does not.
 
     Guards use such keys, of several slots of their node. Only names of no key are asked for.
+
+    Raises:
+        NoPermissionError: The user lacks rights that it takes to try it.
     """
     slots = [slot for slot, _ in zip(control_slots(node.slots), range(2), strict=False)]
-    names = [f"{PUBLIC_PREFIX}{{{tag_of(slot)}}}:none" for slot in slots]
+    first, *others = (keyspace.at_shard(tag_of(slot)) for slot in slots)
+    second = others[0] if others else first
     try:
-        client.eval(_TWO_KEYS, 0, names[0], names[-1])
+        client.eval(TRY_KEYS.text, *TRY_KEYS.arguments(first, second.none))
+    except NoPermissionError:
+        raise
     except ResponseError as error:
         return str(error)
     return ""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
@@ -24,7 +24,7 @@ from keyleash.store.states import read_states
 from keyleash.store.store import Store
 from keyleash.store.users import save_users, set_user
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
-from keyleash.watch.topology import WatchedNode
+from keyleash.watch.topology import WatchedNode, drift_of
 
 ACTOR = "watch"
 
@@ -70,11 +70,21 @@ class ClusterTopology:
         return self._store
 
     def repair(self) -> Iterator[WatchEvent]:
-        """Add ACL users that nodes lack, and freeze identities that a node suspended."""
-        with suppress(RedisError, OperationError):
-            # The node of the home is a drift by itself.
-            yield from self._add_users(self.store())
-            yield from self._freeze(self.store())
+        """Add ACL users that nodes lack, and freeze identities that a node suspended.
+
+        Yields:
+            What was done, and drifts where the user lacks a right.
+        """
+        for task, repair in (("ACL users", self._add_users), ("breakers", self._freeze)):
+            try:
+                yield from repair(self.store())
+            except NoPermissionError as error:
+                node = str(self._cluster.find(HOME_TAG))
+                kind, why = drift_of(error)
+                yield WatchEvent(node, kind, f"cannot look after {task}: {why}", task)
+            except (RedisError, OperationError):
+                # Nodes that do not answer are drifts by themselves.
+                continue
 
     def _add_users(self, store: Store) -> Iterator[WatchEvent]:
         """Copy the users of agents from the home to nodes that lack them."""

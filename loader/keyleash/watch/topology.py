@@ -132,13 +132,14 @@ class WatchedNode:
             do()
         except (redis_errors.RedisError, OSError, KeyleashError, LookupError, ValueError) as error:
             # A corrupt record must not end the watch over other servers.
-            self._add(*_drift_of(error))
+            self._add(*drift_of(error))
 
     def _add(self, kind: WatchEventKind, message: str, subject: str | None = None) -> None:
         self.drifts.append(WatchEvent(str(self.address), kind, message, subject))
 
 
-def _drift_of(error: Exception) -> tuple[WatchEventKind, str]:
+def drift_of(error: Exception) -> tuple[WatchEventKind, str]:
+    """Return what the error of a server is, and a sentence about it."""
     match error:
         case redis_errors.BusyLoadingError():
             return WatchEventKind.NOT_SERVING, "it is still loading its data"

@@ -125,7 +125,11 @@ class Watcher:
         if self._cluster is None:
             drifts += _several_primaries(nodes)
         else:
-            yield from self._cluster.repair()
+            for event in self._cluster.repair():
+                if event.state is WatchState.DONE:
+                    yield event
+                else:
+                    drifts.append(event)
         before, self._drifts = self._drifts, {}
         for drift in drifts:
             self._drifts.setdefault(drift.key, drift)

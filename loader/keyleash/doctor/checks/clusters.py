@@ -34,8 +34,8 @@ def check_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]
 
 def check_scripts_of_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
     """Try a script with keys that it does not declare, in several slots."""
-    node = _node_of(deployment, server)
-    if node is not None and (reason := undeclared_keys_error(server.client, node)):
+    node, keys = _node_of(deployment, server), deployment.keyspace
+    if node is not None and (reason := undeclared_keys_error(server.client, node, keys)):
         yield finding("undeclared-keys", server.name, reason=reason)
 
 

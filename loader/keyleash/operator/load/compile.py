@@ -141,7 +141,7 @@ def _shards(store: Store, policy: Policy, mac_key: bytes | None) -> Shards:
     if problems := in_order(cluster_problems(policy)):
         raise PolicyError(problems)
     home = None if store.nodes is None else store.nodes.find(HOME_TAG)
-    if home is not None and (reason := undeclared_keys_error(store.client, home)):
+    if home is not None and (reason := undeclared_keys_error(store.client, home, store.keys)):
         raise OperationError(
             "undeclared-keys",
             f"the cluster denies keys that a script does not declare: {reason}",

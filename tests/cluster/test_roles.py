@@ -1,0 +1,90 @@
+"""`keyleash acl` on clusters: users with the rights of a role on all nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.test_acl import DENIES, FOLLOWED, KEY, MISSING, POLICY, TRIED, UNDENIED, Stage
+from keyleash.operator.roles import OPERATIONS, ROLES, roles_with
+from support.clusters import RealCluster
+from support.command_line import Cli
+from support.sealed import assert_hidden
+
+# The key's hash tag is the segment that a budget counts.
+CLUSTER_POLICY = POLICY.replace("{{job_id}}:state", "{{{{{{job_id}}}}}}:state")
+CLUSTER_KEY = KEY.replace("1", "{1}")
+
+
+def prepared(cluster: RealCluster, folder: Path, *, is_sealed: bool = False) -> Stage:
+    """Return a cluster with leases, events and denials at several shards."""
+    stage = Stage(Cli(cluster.url), cluster, folder, CLUSTER_POLICY, CLUSTER_KEY)
+    stage.admin.ok("load", stage.file(500, "gone"), "--yes")
+    if is_sealed:
+        stage.admin.ok("vault", "seal", "--yes")
+    stage.admin.ok("load", stage.file(600), "--yes", "--allow-widening", "--allow-removal")
+    stage.act()
+    stage.admin.ok("audit", "export", "--to", folder / "exported")
+    return stage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["open", "sealed"])
+@pytest.mark.parametrize("role", ROLES)
+def test_user_of_a_role_can_do_its_operations_and_no_other(
+    embedded_cluster: RealCluster, tmp_path: Path, role: str, is_sealed: bool
+) -> None:
+    """As on one server: the rules name the keys of the home and of all shards."""
+    stage = prepared(embedded_cluster, tmp_path, is_sealed=is_sealed)
+    user = stage.user(role)
+
+    for operation in sorted(set(ROLES[role].operations) - FOLLOWED, reverse=True):
+        result = stage.call(user, operation)
+        assert result.exit_code == (operation in DENIES), (operation, result.output)
+    assert stage.denied() <= TRIED
+
+    # To collect, a shard that denies it is one that was not reached.
+    others = set(OPERATIONS) - set(ROLES[role].operations) - UNDENIED
+    if role == "watcher":
+        # It freezes identities that the circuit breaker of a node suspended.
+        others -= {"freeze", "policy show", "policy history"}
+    for operation in sorted(others):
+        result = stage.call(user, operation)
+        assert result.exit_code == 77, (operation, result.output)
+        assert MISSING.search(result.output), result.output
+        assert f"`keyleash acl {roles_with(operation)[0]}`" in result.output
+        assert_hidden(result.output)
+
+
+def test_watcher_freezes_what_a_breaker_suspended(
+    embedded_cluster: RealCluster, tmp_path: Path
+) -> None:
+    """With the rights of its role, also on the nodes beside the home."""
+    stage = prepared(embedded_cluster, tmp_path)
+    document = stage.admin.json("acl", "watcher")
+    assert len(document["nodes"]) == len(embedded_cluster.nodes)
+    assert "keyleash:{*}:state:*" in document["command"]
+    token = stage.admin.token("writer")
+    for number in range(12):
+        # One slot, and so one node.
+        stage.admin.run("exec", "GET", f"{{1}}:{number}", KEYLEASH_TOKEN=token)
+
+    (*_, event) = stage.user("watcher").lines("watch", "--once")
+
+    assert event["kind"] == "frozen"
+    assert stage.admin.json("status")["identities"][0]["suspended"]
+    assert stage.denied() == set()
+
+
+def test_watcher_without_rights_on_users_reports_it(
+    embedded_cluster: RealCluster, tmp_path: Path
+) -> None:
+    """No role may manage ACL users: a node that joins would lack those of agents."""
+    stage = prepared(embedded_cluster, tmp_path)
+    stage.admin.ok("fence", "apply", "--mint", "--yes")
+
+    result = stage.user("watcher").run("watch", "--once")
+
+    assert result.exit_code == 1
+    assert "cannot look after ACL users: access denied: the user lacks " in result.output
