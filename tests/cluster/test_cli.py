@@ -94,7 +94,7 @@ def test_wait_waits_until_the_change_is_effective(
 
 
 def test_active_policy_of_any_node_is_that_of_the_home(loaded: RealCluster) -> None:
-    """`load` and `fence` show it before they ask, whichever node the URL names."""
+    """`fence` and `vault` show it before they ask, whichever node the URL names."""
     for node in loaded.primaries:
         with keyleash.Operator.from_url(f"redis://127.0.0.1:{node.port}") as op:
             assert op.server().generation == 1
