@@ -217,7 +217,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         _cluster("exists", "%R~guard"),
     ),
     "limits reset": (
-        *_CHANGE_STATES, _each("scan"), _each("hget", "%R~layouts"),
+        *_CHANGE_STATES, _each("scan"), _each("hget", "%R~layouts"), _each("exists", "%R~leases"),
         _each("del", "%W~limit_prefix"), _cluster("unlink", "%W~limit_prefix"),
     ),
     "budget collect": (
