@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import astuple, dataclass
+from itertools import chain
 from pathlib import Path
-from struct import pack
+from struct import pack, unpack
 from typing import Any
 
 import pytest
@@ -20,15 +21,39 @@ from hypothesis.stateful import (
 )
 
 from keyleash.compiler import CompiledGuard
+from keyleash.compiler.ir import LimitPlan
+from keyleash.doubles import DOUBLE
 from keyleash.limits import SlotKind
 from keyleash.servers import EmbeddedServer
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.leases import EPOCH_FIELD, Request, Voucher, leased_layout
+from keyleash.store.keyspace import Keyspace, account
+from keyleash.store.leases import (
+    EPOCH_FIELD,
+    LeaseEntry,
+    Request,
+    ShardState,
+    Voucher,
+    leased_layout,
+    unpack_entry,
+    unpack_shard,
+)
 from keyleash.store.scripts import EXPIRE_LEASES
-from keyleash.store.state import unpack_state
+from keyleash.store.state import Layout, token_layout, unpack_state
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, REVOKED_OFFSET, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode
-from model.twin import NEEDED, RAN, Call, Count, Credit, Home, Policy, Shard, State, Twin
+from model.twin import (
+    NEEDED,
+    RAN,
+    Account,
+    Book,
+    Call,
+    Count,
+    Credit,
+    Home,
+    Policy,
+    Shard,
+    State,
+    Twin,
+)
 from support.clocks import MovableClock
 from support.leash import grant
 from support.replication import wait_until
@@ -39,19 +64,28 @@ from support.thorough import thorough
 POLICIES: list[dict[str, Any]] = [
     {
         "grants": [grant("read", "write", "delete", keys="doc:*")],
-        "budget": {"deletes": f"{deletes}/minute", "writes": f"{writes}/hour"},
-        "rate": {"reads": "30/minute", "deletes": {"limit": "30/minute", "burst": 10}},
+        "budget": {
+            "deletes": f"{deletes}/minute",
+            "writes": f"{writes}/hour",
+            "reads": {"limit": f"{writes}/hour", "per": "token"},
+        },
+        "rate": {
+            "reads": "30/minute",
+            "writes": {"limit": "12/minute", "per": "token"},
+            "deletes": {"limit": "30/minute", "burst": 10},
+        },
     }
     for deletes, writes in ((60, 20), (120, 40), (20, 7))
 ]
 """Policies whose counts have the same places, so that those of one go on in the next."""
 TAGS = ("a", "b1")
+TOKENS = tuple(f"kl_agent_{digit * 32}" for digit in "01")
 Command = tuple[str, ...]
 COMMANDS = {
     ("PING",): (),
-    ("GET", "doc:a"): ("rate.reads",),
-    ("SET", "doc:a", "x"): ("budget.writes",),
-    ("SET", "doc:a", "x", "GET"): ("rate.reads", "budget.writes"),
+    ("GET", "doc:a"): ("rate.reads", "budget.reads"),
+    ("SET", "doc:a", "x"): ("budget.writes", "rate.writes"),
+    ("SET", "doc:a", "x", "GET"): ("rate.reads", "budget.reads", "budget.writes", "rate.writes"),
     ("DEL", "doc:a"): ("budget.deletes", "rate.deletes"),
 }
 """Commands, and the limits to which they count."""
@@ -71,6 +105,7 @@ backs = st.integers(0, 9)
 class Made:
     """A call as a client makes it: of the guard of one policy, alone or as a batch."""
 
+    token: str
     command: Command
     count: int
     mode: BatchMode
@@ -78,8 +113,29 @@ class Made:
 
 
 calls = st.builds(
-    Made, st.sampled_from(list(COMMANDS)), st.sampled_from([1, 1, 1, 2, 5, 12]), modes, policies
+    Made,
+    st.sampled_from(TOKENS),
+    st.sampled_from(list(COMMANDS)),
+    st.sampled_from([1, 1, 1, 2, 5, 12]),
+    modes,
+    policies,
 )
+
+
+def new_book(limits: int) -> Book:
+    return Book([Count() for _ in range(limits)])
+
+
+def leased(guard: CompiledGuard, subject: str) -> list[LimitPlan]:
+    return [limit for limit in guard.plan.limits if limit.subject == subject]
+
+
+def lease_key(tag: str, token: str) -> str:
+    return Keyspace().at_shard(tag).token("agent", token_digest(token))
+
+
+def units_key(tag: str, token: str) -> str:
+    return Keyspace().at_shard(tag).state(account("agent", token[-12:]))
 
 
 class Machine(RuleBasedStateMachine):
@@ -103,15 +159,20 @@ class Machine(RuleBasedStateMachine):
         self.pass_time(HOUR_S - self._now() // 1_000_000 % HOUR_S)
         self.client.set(HOME.state("agent"), self.state)
         self.client.hset(HOME.leases("agent"), EPOCH_FIELD, 1)
-        record = TokenRecord(self.real.token[-12:], self._now() // 1000 * 1000 + TOKEN_LIFE_US, 0)
-        self.token = token_digest(self.real.token)
-        self.client.set(HOME.token("agent", self.token), record.pack())
-        kept_ms = record.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS
-        self.client.pexpireat(HOME.token("agent", self.token), kept_ms)
-        plans = [Policy(guard.stamp, guard.plan.limits) for guard in self.guards]
-        home = Home([Count() for _ in plans[0].limits])
+        for token in TOKENS:
+            record = TokenRecord(token[-12:], self._now() // 1000 * 1000 + TOKEN_LIFE_US, 0)
+            name = HOME.token("agent", token_digest(token))
+            self.client.set(name, record.pack())
+            self.client.pexpireat(name, record.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS)
+        own, of_token = map(len, map(leased, [self.guards[0]] * 2, ["identity", "token"]))
+        plans = [
+            Policy(guard.stamp, [*leased(guard, "identity"), *leased(guard, "token")])
+            for guard in self.guards
+        ]
+        books = {token_digest(token): new_book(of_token) for token in TOKENS}
+        home = Home(new_book(own), books)
         self.reached: set[str] = set()
-        self.requests: list[str] = []
+        self.requests: list[tuple[str, str]] = []
         self.vouchers: list[str] = []
         self.pasts: list[tuple[str, list[tuple[Any, int]], Shard]] = []
         self.twin = Twin(plans, home, {tag: Shard() for tag in TAGS})
@@ -122,7 +183,7 @@ class Machine(RuleBasedStateMachine):
         for _ in range(times):
             request = self._call(tag, made, "")
             for _ in range(3):
-                voucher = request and self._grant(request, made.policy)
+                voucher = request and self._grant(request, made.token, made.policy)
                 if voucher:
                     request = self._call(tag, made, voucher)
 
@@ -133,7 +194,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(back=backs, policy=policies)
     def carry_request(self, back: int, policy: int | None) -> None:
-        self._grant(self.requests[-1 - back % len(self.requests)], policy)
+        self._grant(*self.requests[-1 - back % len(self.requests)], policy)
 
     @precondition(lambda self: self.vouchers)
     @rule(back=backs, made=calls)
@@ -165,10 +226,15 @@ class Machine(RuleBasedStateMachine):
         self.client.delete(self._names(tag)[0])
         self.twin.shards[tag].state = None
 
-    @rule(tag=tags)
-    def lose_lease(self, tag: str) -> None:
-        self.client.delete(self._names(tag)[1])
-        self.twin.shards[tag].lease = None
+    @rule(tag=tags, token=st.sampled_from(TOKENS))
+    def lose_lease(self, tag: str, token: str) -> None:
+        self.client.delete(lease_key(tag, token))
+        self.twin.shards[tag].leases.pop(token_digest(token), None)
+
+    @rule(tag=tags, token=st.sampled_from(TOKENS))
+    def lose_units(self, tag: str, token: str) -> None:
+        self.client.delete(units_key(tag, token))
+        self.twin.shards[tag].tokens.pop(token_digest(token), None)
 
     @rule(tag=tags)
     def replicate(self, tag: str) -> None:
@@ -189,35 +255,40 @@ class Machine(RuleBasedStateMachine):
         self.twin.shards[tag] = deepcopy(shard)
         self._expire()
 
-    @rule(tag=tags)
-    def expire_leases(self, tag: str) -> None:
+    @rule(tag=tags, tokens=st.sampled_from(["", "", "1"]))
+    def expire_leases(self, tag: str, tokens: str) -> None:
+        """End the leases at a shard, and with *tokens* also the units of all tokens."""
         epoch = int(self.client.hincrby(HOME.leases("agent"), EPOCH_FIELD, 1))
         self.twin.home.epoch = epoch
         keys = Keyspace().at_shard(tag)
         before = self._now()
-        words = EXPIRE_LEASES.arguments(keys, "", b"", "", "agent", epoch)
+        words = EXPIRE_LEASES.arguments(keys, "", b"", tokens, "agent", epoch)
         self.client.execute_command("EVAL", EXPIRE_LEASES.text, *words)
         state = self.twin.shards[tag].state
         if state is None or (state.ends is not None and before >= state.ends):
             found = self.real.shard(tag)
-            limits = [Credit() for _ in self.guards[0].plan.limits]
+            limits = [Credit() for _ in range(self.twin.own)]
             state = State(found.born_us, found.seq, limits, last=found.last_us)
             self.twin.shards[tag].state = state
         state.min_epoch, state.ends = epoch, None
+        if tokens:
+            state.asked, state.born = 0, self.real.shard(tag).born_us
         if self.twin.home.is_revoked:
             self.reached.add(tag)
 
     @rule(is_revoked=st.sampled_from([False] * 5 + [True]))
     def revoke(self, is_revoked: bool) -> None:
-        name = HOME.token("agent", self.token)
-        self.client.setrange(name, REVOKED_OFFSET, bytes([is_revoked]))
+        for token in TOKENS:
+            name = HOME.token("agent", token_digest(token))
+            self.client.setrange(name, REVOKED_OFFSET, bytes([is_revoked]))
         self.twin.home.is_revoked = is_revoked
         self.reached.clear()
 
     def _call(self, tag: str, made: Made, voucher: str) -> str:
         """Call the guard; return the request if it needs a lease, or an empty text."""
         call = self._twin_call(made)
-        self.real.guard = self.guards[call.policy]
+        self.real.guard, self.real.token = self.guards[call.policy], made.token
+        digest = token_digest(made.token)
         before, twin = self._now() - ROUND_US, self.twin
         actual = self._outcomes(tag, made, voucher)
         after = self._now() + ROUND_US
@@ -226,7 +297,7 @@ class Machine(RuleBasedStateMachine):
         expected: list[list[str]] = []
         for now in (before, after):
             self.twin = deepcopy(twin)
-            expected.append(self.twin.call(tag, call, parsed, now))
+            expected.append(self.twin.call(tag, digest, call, parsed, now))
             twins.append(self.twin)
             if _agree(actual, expected[-1]):
                 found = self.twin
@@ -235,18 +306,19 @@ class Machine(RuleBasedStateMachine):
         assert not self.twin.overused()
         assert RAN not in actual or tag not in self.reached
         self._adopt_shard(tag, twins[0], twins[1], after)
+        self._adopt_units(tag, made.token, twins[0], twins[1], after)
         if NEEDED not in actual[0]:
             return ""
         request = actual[0].partition("request=")[2]
-        assert Request.verify(request, self.real.key) == self.twin.request(tag, call.policy)
-        self.requests.append(request)
+        assert Request.verify(request, self.real.key) == self.twin.request(tag, digest, call.policy)
+        self.requests.append((request, made.token))
         return request
 
     def _twin_call(self, made: Made) -> Call:
         counted = COMMANDS[made.command]
         return Call(
             self.twin.active if made.policy is None else made.policy,
-            [limit.slot.name in counted for limit in self.guards[0].plan.limits],
+            [limit.slot.name in counted for limit in self.twin.policies[0].limits],
             made.count,
             is_each=made.count > 1 and made.mode is BatchMode.EACH,
             # A run is a run of keys.
@@ -268,10 +340,11 @@ class Machine(RuleBasedStateMachine):
         ]
         return outcomes if made.mode is BatchMode.EACH else outcomes[:1]
 
-    def _grant(self, request: str, policy: int | None) -> str:
+    def _grant(self, request: str, token: str, policy: int | None) -> str:
         """Call the home; return the voucher, or an empty text if it denies."""
         policy = self.twin.active if policy is None else policy
-        self.real.guard = self.guards[policy]
+        self.real.guard, self.real.token = self.guards[policy], token
+        digest = token_digest(token)
         before, twin = self._now() - ROUND_US, self.twin
         try:
             reply, denial = self.real.grant(request), ""
@@ -283,7 +356,7 @@ class Machine(RuleBasedStateMachine):
         outcomes = []
         for now in (before, after):
             self.twin = deepcopy(twin)
-            outcomes.append((self.twin, *self.twin.grant(asked, policy, now)))
+            outcomes.append((self.twin, *self.twin.grant(asked, digest, policy, now)))
         (low, *_), (high, *_) = outcomes
         found = [
             item
@@ -298,12 +371,22 @@ class Machine(RuleBasedStateMachine):
         voucher = Voucher.verify(reply, self.real.key)
         place = (asked.tag, asked.seq, asked.asked_us)
         assert (voucher.tag, voucher.seq, voucher.asked_us) == place
-        assert (voucher.epoch, voucher.token_digest) == (self.twin.home.epoch, self.token)
+        assert (voucher.epoch, voucher.token_digest) == (self.twin.home.epoch, digest)
+        assert voucher.token == asked.token
         assert voucher.token_life_us == life
         for ours, theirs in zip(units, voucher.limits, strict=True):
             assert ours.window_us == theirs.window_us
             assert abs(ours.life_us - theirs.life_us) <= after - before
-        self._adopt_home(asked.tag, low, high, after - before)
+        entry = self.real.entry(asked.tag)
+        self._adopt_entry(asked.tag, entry, *(twin.home.own for twin in (self.twin, low, high)))
+        self._adopt_counts(after - before)
+        assert asked.token is not None
+        if asked.token.seq:
+            packed = self.client.hget(HOME.leases(account("agent", token[-12:])), asked.tag)
+            assert isinstance(packed, bytes)
+            books = (twin.home.tokens[digest] for twin in (self.twin, low, high))
+            self._adopt_entry(asked.tag, unpack_entry(packed), *books)
+            self._adopt_token_counts(token)
         self.vouchers.append(reply)
         return reply
 
@@ -320,8 +403,32 @@ class Machine(RuleBasedStateMachine):
         assert state.min_epoch == ours.min_epoch
         assert state.last_us == ours.last or lows.last <= state.last_us <= highs.last
         ours.last = state.last_us
-        layouts = [leased_layout(guard.layout) for guard in self.guards]
-        assert state.layout == (0 if ours.layout is None else layouts[ours.layout])
+        self._compare_units(ours, state, [guard.layout for guard in self.guards], after)
+
+    def _adopt_units(self, tag: str, token: str, low: Twin, high: Twin, after: int) -> None:
+        """Compare what a token has at a shard, and take over its times."""
+        ours, lows, highs = (
+            twin.shards[tag].tokens.get(token_digest(token)) for twin in (self.twin, low, high)
+        )
+        packed = self.client.get(units_key(tag, token))
+        if packed is None or ours is None or lows is None or highs is None:
+            assert packed is None or ours is not None
+            assert ours is None or ours.is_over(after) or packed is not None
+            return
+        assert isinstance(packed, bytes)
+        state = unpack_shard(packed)
+        for name, value in (("seq", state.seq), ("asked", state.asked_us)):
+            assert getattr(lows, name) <= value <= getattr(highs, name), name
+            setattr(ours, name, value)
+        ours.born, ours.ends = state.born_us, self.client.pexpiretime(units_key(tag, token)) * 1000
+        layouts = [token_layout(guard.plan.identity.limits) for guard in self.guards]
+        self._compare_units(ours, state, layouts, after)
+
+    def _compare_units(
+        self, ours: Account, state: ShardState, layouts: Sequence[Layout], after: int
+    ) -> None:
+        numbers = list(map(leased_layout, layouts))
+        assert state.layout == (0 if ours.layout is None else numbers[ours.layout])
         if state.layout:
             for item, stored in zip(ours.limits, state.limits, strict=True):
                 # Some calls write that they are over.
@@ -329,19 +436,22 @@ class Machine(RuleBasedStateMachine):
                     item.credit = 0
             assert list(map(astuple, state.limits)) == list(map(astuple, ours.limits))
 
-    def _adopt_home(self, tag: str, low: Twin, high: Twin, spread: int) -> None:
+    def _adopt_entry(self, tag: str, entry: LeaseEntry, book: Book, low: Book, high: Book) -> None:
         """Compare what the home has of a shard, and take over its times."""
-        entry, ours = self.real.entry(tag), self.twin.home.entries[tag]
+        ours = book.entries[tag]
         assert (entry.seq, entry.asked_us) == (ours.seq, ours.asked)
-        assert low.home.entries[tag].granted <= entry.granted_us <= high.home.entries[tag].granted
+        assert low.entries[tag].granted <= entry.granted_us <= high.entries[tag].granted
         ours.granted = entry.granted_us
         for place, item in enumerate(entry.limits):
             numbers = (ours.amounts, ours.windows, ours.haves, ours.lasts)
             assert astuple(item) == tuple(values[place] for values in numbers)
+
+    def _adopt_counts(self, spread: int) -> None:
+        """Compare the counts of the identity, and take over their times."""
         data = self.client.get(HOME.state("agent"))
         assert isinstance(data, bytes)
         state = unpack_state(data, self.real.guard.layout)
-        for count, limit in zip(self.twin.home.counts, state.limits, strict=True):
+        for count, limit in zip(self.twin.home.own.counts, state.limits, strict=True):
             match limit.slot.kind:
                 case SlotKind.BUDGET:
                     assert (count.ends, count.used) == (limit.ends_us, limit.used)
@@ -356,18 +466,39 @@ class Machine(RuleBasedStateMachine):
         """Let the keys of shards expire whose time has come."""
         now = self._now()
         for tag in TAGS:
-            shard, (state, lease) = self.twin.shards[tag], self._names(tag)
-            if shard.state and not self.client.exists(state):
+            shard = self.twin.shards[tag]
+            if shard.state and not self.client.exists(self._names(tag)[0]):
                 assert shard.state.ends is not None
                 assert shard.state.ends <= now + ROUND_US
                 shard.state = None
-            if shard.lease and not self.client.exists(lease):
-                assert shard.lease.until <= now
-                shard.lease = None
+            for token in TOKENS:
+                digest = token_digest(token)
+                if digest in shard.leases and not self.client.exists(lease_key(tag, token)):
+                    assert shard.leases.pop(digest).until <= now
+                if digest in shard.tokens and not self.client.exists(units_key(tag, token)):
+                    assert shard.tokens.pop(digest).is_over(now + ROUND_US)
 
-    def _names(self, tag: str) -> tuple[str, str]:
-        keys = Keyspace().at_shard(tag)
-        return keys.state("agent"), keys.token("agent", self.token)
+    def _adopt_token_counts(self, token: str) -> None:
+        """Compare the counts of a token, and take over their times."""
+        book = self.twin.home.tokens[token_digest(token)]
+        limits = self.twin.policies[0].limits[self.twin.own :]
+        for limit, count in zip(limits, book.counts, strict=True):
+            data = self.client.get(f"{limit.key_prefix}{token[-12:]}")
+            numbers: tuple[float, ...] = ()
+            if isinstance(data, bytes):
+                numbers = unpack(f"<{len(data) // DOUBLE}d", data)
+            if limit.slot.kind is SlotKind.RING:
+                places = [int(number) for number in numbers[3:]]
+                head = int(numbers[0]) if numbers else 0
+                assert len(count.places) == len(places)
+                count.places = places[head:] + places[:head]
+            else:
+                assert (count.ends, count.used) == (numbers[:2] or (0, 0))
+
+    def _names(self, tag: str) -> list[str]:
+        """Return the keys of a shard: its state, and the leases and units of tokens."""
+        keys = [(lease_key(tag, token), units_key(tag, token)) for token in TOKENS]
+        return [Keyspace().at_shard(tag).state("agent"), *chain.from_iterable(keys)]
 
     def _now(self) -> int:
         seconds, micros = self.client.time()

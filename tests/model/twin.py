@@ -20,6 +20,7 @@ from keyleash.store.leases import (
     LimitRequest,
     LimitVoucher,
     Request,
+    TokenAsking,
     Voucher,
     grant_amount,
 )
@@ -38,10 +39,19 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Policy:
-    """The leased limits of a policy, and the stamp of its guards."""
+    """The leased limits of a policy, and the stamp of its guards.
+
+    Attributes:
+        limits: Those of the identity, then those per token.
+    """
 
     stamp: int
     limits: Sequence[LimitPlan]
+
+    @property
+    def order(self) -> list[int]:
+        """The places of the limits in the order in which guards check them."""
+        return sorted(range(len(self.limits)), key=lambda place: self.limits[place].number)
 
 
 @dataclass(frozen=True)
@@ -74,27 +84,47 @@ class Credit:
 
 
 @dataclass
-class State:
-    """The state of a shard; it ends at `ends` unless units were granted.
+class Account:
+    """The units of the identity, or of one token, at a shard; they end at `ends`.
 
     Attributes:
         layout: The place of the policy that the units are of; None if there were none.
-        last: The time of the newest call that was charged.
     """
 
     born: int
     seq: int
     limits: list[Credit]
-    min_epoch: int = 0
     asked: int = 0
     ends: int | None = None
     layout: int | None = None
+
+    def is_over(self, now: int) -> bool:
+        return self.ends is not None and now >= self.ends
+
+    def ask(self, now: int) -> None:
+        if not (0 < self.asked <= now and now - self.asked < REFRESH_US):
+            self.asked = now
+
+    def known(self, policy: int) -> list[Credit]:
+        """Return the units as the guards of a policy see them."""
+        return self.limits if self.layout == policy else _none(self.limits)
+
+
+@dataclass
+class State(Account):
+    """The state of a shard; it does not end once units were granted.
+
+    Attributes:
+        last: The time of the newest call that was charged.
+    """
+
+    min_epoch: int = 0
     last: int = 0
 
 
 @dataclass
 class Lease:
-    """The lease of the token at a shard."""
+    """The lease of a token at a shard."""
 
     until: int
     epoch: int
@@ -116,15 +146,19 @@ class Shard:
     """A node's records of the identity.
 
     Attributes:
-        uses: The limits and times of the units used there.
+        leases, tokens: The leases and the units of tokens.
+        uses: The limits, tokens and times of the units used there.
         wants: The units of each limit that the newest call lacked.
+        is_leased: Whether it had a lease of its token.
         is_partial: Whether that call can use less.
     """
 
     state: State | None = None
-    lease: Lease | None = None
-    uses: list[tuple[int, int]] = field(default_factory=list)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    tokens: dict[str, Account] = field(default_factory=dict)
+    uses: list[tuple[int, str, int]] = field(default_factory=list)
     wants: list[int] = field(default_factory=list)
+    is_leased: bool = False
     is_partial: bool = False
 
 
@@ -142,9 +176,9 @@ class Entry:
     haves: list[int]
     lasts: list[int]
 
-    def answers(self, request: Request, stamp: int, epoch: int) -> bool:
+    def answers(self, seq: int, stamp: int, epoch: int) -> bool:
         """Return whether it is the grant that the shard asks for."""
-        return (self.seq, self.stamp, self.epoch) == (request.seq, stamp, epoch)
+        return (self.seq, self.stamp, self.epoch) == (seq, stamp, epoch)
 
 
 @dataclass
@@ -164,13 +198,21 @@ class Count:
 
 
 @dataclass
+class Book:
+    """The counts and grants of the home, for the identity or for one token."""
+
+    counts: list[Count]
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+
+@dataclass
 class Home:
     """The state of the home."""
 
-    counts: list[Count]
+    own: Book
+    tokens: dict[str, Book]
     epoch: int = 1
     is_revoked: bool = False
-    entries: dict[str, Entry] = field(default_factory=dict)
 
 
 @dataclass
@@ -187,16 +229,26 @@ class Twin:
     shards: dict[str, Shard]
     active: int = 0
 
-    def call(self, tag: str, call: Call, voucher: Voucher | None, now: int) -> list[str]:
+    @property
+    def own(self) -> int:
+        """The number of limits of the identity; those per token follow."""
+        return len(self.home.own.counts)
+
+    def call(
+        self, tag: str, token: str, call: Call, voucher: Voucher | None, now: int
+    ) -> list[str]:
         """Make a call; return its outcome, or one for each command of a batch that ran."""
         shard, policy = self.shards[tag], self.policies[call.policy]
         state = shard.state
-        if state is None or (state.ends is not None and now >= state.ends):
-            state = shard.state = State(now, now, self._no_credits(), ends=now + NEW_STATE_US)
-        answered = [False] * len(call.costs)
-        if voucher is not None:
-            answered = self._take(shard, state, call.policy, voucher, now)
-        lease = shard.lease
+        if state is None or state.is_over(now):
+            none = _none(self.home.own.counts)
+            state = shard.state = State(now, now, none, ends=now + NEW_STATE_US)
+        answered, is_of_token = [False] * len(call.costs), False
+        if voucher is not None and self._is_current(state, call.policy, voucher, now):
+            is_of_token = self._lease(shard, token, voucher, now)
+            asking = (voucher.seq, voucher.asked_us)
+            answered[: self.own] = self._take(state, call.policy, 0, asking, voucher, now)
+        lease = shard.leases.get(token)
         is_leased = lease is not None and lease.is_valid(state, policy.stamp, now)
         time = now
         if state.last - CLOCK_BACK_US <= now < state.last:
@@ -205,15 +257,21 @@ class Twin:
             state.layout, state.asked, state.born, state.last = None, 0, now, now
             is_leased = False
         shard.wants, shard.is_partial = [0] * len(call.costs), call.is_each
+        shard.is_leased = is_leased
         if not is_leased:
-            self._ask(state, time)
+            state.ask(time)
             return [NEEDED]
-        limits = state.limits if state.layout == call.policy else self._no_credits()
+        account = self._account(shard, state, token, time)
+        if is_of_token and voucher is not None and voucher.token is not None:
+            asking = (voucher.token.seq, voucher.token.asked_us)
+            answered[self.own :] = self._take(account, call.policy, self.own, asking, voucher, now)
+        limits = [*state.known(call.policy), *account.known(call.policy)]
         usable = [item.credit if now < item.until else 0 for item in limits]
         outcomes, lacks = self._check(call, usable, answered)
         if lacks and outcomes[-1] in (RAN, ""):
             shard.wants = [max(0, -units) for units in usable]
-            self._ask(state, time)
+            state.ask(time)
+            account.ask(time)
             return [NEEDED]
         passed = outcomes.count(RAN)
         if not call.is_each:
@@ -223,7 +281,7 @@ class Twin:
             if passed and cost:
                 # Units whose life is over are not used, but may still be stored.
                 limits[place].credit -= cost * passed
-                shard.uses += [(place, now)] * (cost * passed)
+                shard.uses += [(place, token, now)] * (cost * passed)
                 state.last = now
         return outcomes
 
@@ -239,7 +297,9 @@ class Twin:
         sizes = [call.count] if call.is_run else [1] * call.count
         while sizes:
             size, denial = sizes.pop(), ""
-            for place, limit in enumerate(self.policies[call.policy].limits):
+            policy = self.policies[call.policy]
+            for place in policy.order:
+                limit = policy.limits[place]
                 if usable[place] >= call.costs[place] * size or not call.costs[place]:
                     continue
                 if answered[place]:
@@ -260,13 +320,20 @@ class Twin:
 
     def overused(self) -> str:
         """Return the name of a limit of which too many units are used; empty if there is none."""
-        for place, (limit, count) in enumerate(
-            zip(self.policies[0].limits, self.home.counts, strict=True)
-        ):
-            slot = limit.slot
+        limits = self.policies[0].limits
+        of_all = [
+            (limit, "", count) for limit, count in zip(limits, self.home.own.counts, strict=False)
+        ]
+        for token, book in self.home.tokens.items():
+            of_all += [
+                (limit, token, count)
+                for limit, count in zip(limits[self.own :], book.counts, strict=True)
+            ]
+        uses = [use for shard in self.shards.values() for use in shard.uses]
+        for limit, token, count in of_all:
+            slot, place = limit.slot, limits.index(limit)
             most = max(policy.limits[place].slot.limit for policy in self.policies)
-            uses = [use for shard in self.shards.values() for use in shard.uses]
-            times = sorted(time for of, time in uses if of == place)
+            times = sorted(time for of, user, time in uses if of == place and token in ("", user))
             if slot.kind is SlotKind.BUDGET:
                 is_over = sum(count.ends - slot.period_us < time for time in times) > most
             elif slot.kind is SlotKind.RING:
@@ -284,46 +351,71 @@ class Twin:
                 return slot.name
         return ""
 
-    def request(self, tag: str, policy: int) -> Request:
+    def request(self, tag: str, token: str, policy: int) -> Request:
         """Return the request with which a shard answers a call that lacks something."""
         shard = self.shards[tag]
         state = shard.state
         assert state is not None
-        known = state.limits if state.layout == policy else self._no_credits()
+        known, account = state.known(policy), shard.tokens.get(token)
+        if account is None or not shard.is_leased:
+            known, asking = [*known, *_none(self.home.tokens[token].counts)], TokenAsking(0, 0)
+        else:
+            known = [*known, *account.known(policy)]
+            asking = TokenAsking(account.seq, account.asked)
         limits = tuple(
             LimitRequest(want, item.window, item.have)
             for item, want in zip(known, shard.wants, strict=True)
         )
-        return Request(tag, state.seq, state.asked, shard.is_partial, limits)
+        return Request(tag, state.seq, state.asked, shard.is_partial, limits, asking)
 
-    def _no_credits(self) -> list[Credit]:
-        return [Credit() for _ in self.policies[0].limits]
+    def _account(self, shard: Shard, state: State, token: str, now: int) -> Account:
+        """Return what a token has; nothing if the state has begun again since."""
+        account = shard.tokens.get(token)
+        is_there = account is not None and not account.is_over(now)
+        if account is None or not is_there or account.born != state.born:
+            seq = account.seq if account and is_there else now
+            none = _none(self.home.tokens[token].counts)
+            account = Account(state.born, seq, none, ends=now + NEW_STATE_US)
+            shard.tokens[token] = account
+        return account
 
-    def _ask(self, state: State, now: int) -> None:
-        if not (0 < state.asked <= now and now - state.asked < REFRESH_US):
-            state.asked = now
+    def _is_current(self, state: State, policy: int, voucher: Voucher, now: int) -> bool:
+        return (
+            voucher.stamp == self.policies[policy].stamp
+            and voucher.epoch >= state.min_epoch
+            and state.born <= voucher.asked_us <= now + CLOCK_BACK_US
+        )
 
-    def _take(
-        self, shard: Shard, state: State, policy: int, voucher: Voucher, now: int
-    ) -> list[bool]:
-        limits = self.policies[policy].limits
-        answered = [False] * len(limits)
-        if voucher.stamp != self.policies[policy].stamp or voucher.epoch < state.min_epoch:
-            return answered
-        if not state.born <= voucher.asked_us <= now + CLOCK_BACK_US:
-            return answered
+    def _lease(self, shard: Shard, token: str, voucher: Voucher, now: int) -> bool:
+        """Take the lease of a token; return whether the voucher is for it."""
         until = voucher.asked_us + voucher.token_life_us
         until -= until % 1000
-        if until > now:
-            shard.lease = Lease(until, voucher.epoch, voucher.asked_us, voucher.stamp)
-        if (voucher.seq, voucher.asked_us) != (state.seq, state.asked):
+        if voucher.token_digest != token or until <= now:
+            return False
+        shard.leases[token] = Lease(until, voucher.epoch, voucher.asked_us, voucher.stamp)
+        return True
+
+    def _take(
+        self,
+        account: Account,
+        policy: int,
+        first: int,
+        asking: tuple[int, int],
+        voucher: Voucher,
+        now: int,
+    ) -> list[bool]:
+        """Take the units of a voucher for an account, whose limits begin at a place."""
+        answered = [False] * len(account.limits)
+        if asking != (account.seq, account.asked):
             return answered
-        if state.layout != policy:
-            state.layout, state.limits = policy, self._no_credits()
+        if account.layout != policy:
+            account.layout, account.limits = policy, _none(account.limits)
+        limits = self.policies[policy].limits[first : first + len(answered)]
+        units = voucher.limits[first : first + len(answered)]
         for place, (limit, item, granted) in enumerate(
-            zip(limits, state.limits, voucher.limits, strict=True)
+            zip(limits, account.limits, units, strict=True)
         ):
-            until = voucher.asked_us + granted.life_us
+            until = asking[1] + granted.life_us
             answered[place] = granted.life_us > 0 and now < until
             if not granted.life_us:
                 continue
@@ -337,43 +429,90 @@ class Twin:
                 item.credit, item.until = granted.amount, until
             elif granted.amount:
                 item.credit, item.until = item.credit + granted.amount, min(item.until, until)
-        state.seq, state.asked, state.ends = state.seq + 1, 0, None
+        account.seq, account.asked, account.ends = account.seq + 1, 0, None
+        if not isinstance(account, State):
+            account.ends = max(now + NEW_STATE_US, *(item.until for item in account.limits))
         return answered
 
     def grant(
-        self, request: Request, policy: int, now: int
+        self, request: Request, token: str, policy: int, now: int
     ) -> tuple[str, tuple[LimitVoucher, ...], int]:
         """Ask the home; return the denial or an empty text, the units, and the token's life."""
-        home, stamp = self.home, self.policies[policy].stamp
+        home, asking = self.home, request.token
+        assert asking is not None
         if policy != self.active:
             return STALE, (), 0
         if home.is_revoked:
             return "TOKEN_REVOKED", (), 0
-        entry = home.entries.get(request.tag)
-        known = len(home.entries) + (entry is None)
-        is_same = entry is not None and entry.answers(request, stamp, home.epoch)
-        if entry and request.seq < entry.seq and request.asked_us <= entry.asked:
-            return "LEASE_REFUSED", (), 0
-        limits = self.policies[policy].limits
-        nothing = [[0] * len(limits) for _ in range(4)]
+        parts = [
+            Asked(home.own, 0, request.seq, request.asked_us),
+            Asked(home.tokens[token], self.own, asking.seq, asking.asked_us),
+        ]
+        for part in parts:
+            entry = part.book.entries.get(request.tag)
+            if part.seq and entry and part.seq < entry.seq and part.asked <= entry.asked:
+                return "LEASE_REFUSED", (), 0
+        granted: list[LimitVoucher] = []
+        changed = []
+        for part in parts:
+            denial, units, after = self._propose(part, request, policy, now)
+            if denial:
+                return denial, (), 0
+            granted += units
+            if part.seq:
+                changed.append((part.book, after))
+        for book, after in changed:
+            book.entries = after.entries
+            # The home stores no window of a token that nothing was charged to.
+            book.counts = [
+                old if book is not home.own and count.ends and not count.used else count
+                for old, count in zip(book.counts, after.counts, strict=True)
+            ]
+        return "", tuple(granted), DEFAULT_LEASE_US
+
+    def _propose(
+        self, part: Asked, request: Request, policy: int, now: int
+    ) -> tuple[str, list[LimitVoucher], Book]:
+        """Return the denial or an empty text, the units, and the book after the grant."""
+        stamp, epoch = self.policies[policy].stamp, self.home.epoch
+        entry = part.book.entries.get(request.tag) if part.seq else None
+        known = len(part.book.entries) + (entry is None)
+        is_same = entry is not None and entry.answers(part.seq, stamp, epoch)
+        counts, granted = deepcopy(part.book.counts), []
+        nothing = [[0] * len(counts) for _ in range(4)]
         entry = deepcopy(entry) or Entry(0, 0, -1, 0, 0, *nothing)
-        counts, granted = deepcopy(home.counts), []
-        for place, (limit, count) in enumerate(zip(limits, counts, strict=True)):
-            grant = Grant(place, limit, count, entry, request, known, now, is_same)
+        for place, count in enumerate(counts):
+            limit = self.policies[policy].limits[part.first + place]
+            asked = request.limits[part.first + place]
+            grant = Grant(
+                place, limit, count, entry, asked, part.seq, request.partial, known, now, is_same
+            )
             denial, amount, life = GRANTS[limit.slot.kind](grant)
             if denial:
-                return f"{denial} {limit.slot.name}", (), 0
+                return f"{denial} {limit.slot.name}", [], part.book
             entry.amounts[place] = amount
             entry.lasts[place] = amount or entry.lasts[place]
             granted.append(LimitVoucher(amount, life, entry.windows[place]))
         if is_same:
-            entry.asked = max(entry.asked, request.asked_us)
+            entry.asked, counts = max(entry.asked, part.asked), part.book.counts
         else:
-            entry.stamp, entry.epoch, entry.seq = stamp, home.epoch, request.seq
-            entry.asked, entry.granted = request.asked_us, now
-            home.counts = counts
-        home.entries[request.tag] = entry
-        return "", tuple(granted), DEFAULT_LEASE_US
+            entry.stamp, entry.epoch, entry.seq = stamp, epoch, part.seq
+            entry.asked, entry.granted = part.asked, now
+        return "", granted, Book(counts, {**part.book.entries, request.tag: entry})
+
+
+def _none(limits: Sequence[object]) -> list[Credit]:
+    return [Credit() for _ in limits]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The asking of a request for one book, whose limits begin at the place `first`."""
+
+    book: Book
+    first: int
+    seq: int
+    asked: int
 
 
 @dataclass(frozen=True)
@@ -384,19 +523,21 @@ class Grant:
     limit: LimitPlan
     count: Count
     entry: Entry
-    request: Request
+    asked: LimitRequest
+    seq: int
+    partial: bool
     known: int
     now: int
     is_same: bool
 
     @property
     def want(self) -> int:
-        return self.request.limits[self.place].want
+        return self.asked.want
 
     @property
     def is_denied(self) -> bool:
         """Return whether a call is denied that does not get all."""
-        return not self.request.partial
+        return not self.partial
 
     def budget(self) -> tuple[str, int, int]:
         """Return a denial, or the amount and its life."""
@@ -407,11 +548,11 @@ class Grant:
         if entry.windows[place] != count.ends:
             entry.amounts[place], entry.haves[place] = 0, 0
             entry.windows[place] = count.ends
-        asked, amount = self.request.limits[place], entry.amounts[place]
+        asked, amount = self.asked, entry.amounts[place]
         life = count.ends - self.now
         if self.is_same:
             return "", amount, life if amount else 0
-        is_ahead = self.request.seq > entry.seq and asked.window_us == count.ends
+        is_ahead = self.seq > entry.seq and asked.window_us == count.ends
         if is_ahead and asked.have > entry.haves[place]:
             count.used = min(limit, count.used + asked.have - entry.haves[place])
             entry.haves[place] = asked.have
