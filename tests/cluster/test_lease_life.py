@@ -70,6 +70,7 @@ def lasts_s(op: keyleash.Operator, *identities: str) -> float:
     return (effect.latest_us - result.effective_us) / 1_000_000
 
 
+@pytest.mark.slow
 def test_end_of_leases_of_a_node_out_of_reach_follows_the_policy(
     embedded_cluster: RealCluster, op: keyleash.Operator
 ) -> None:

@@ -77,6 +77,7 @@ def test_watcher_freezes_what_a_breaker_suspended(
     assert stage.denied() == set()
 
 
+@pytest.mark.slow
 def test_watcher_without_rights_on_users_reports_it(
     embedded_cluster: RealCluster, tmp_path: Path
 ) -> None:
