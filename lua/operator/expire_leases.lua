@@ -40,7 +40,9 @@ for i = 7, #argv, 2 do
   -- Before its first grant a state ends by itself, and its epoch with it.
   call('PERSIST', key)
   -- Of a slot that moves, only keys that are still here can be deleted: nothing else may fail then.
-  if resumes then call('DEL', suspension_prefix .. name, refused_prefix .. name) end
+  if resumes then call('DEL', suspension_prefix .. name, refused_prefix .. name)
+  -- Without a suspension, what was counted is forgotten as far as it is here.
+  elseif resume == '1' then redis.pcall('DEL', refused_prefix .. name) end
   for at = 1, #limits, 4 do
     local place = {{ shard_bytes }} + 8 * unpack_struct('<I', limits, at)
     if state and #state >= place + 8 then call('SETRANGE', key, place, pack('<d', 0)) end

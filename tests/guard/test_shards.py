@@ -198,11 +198,25 @@ def test_shard_that_lost_its_state_believes_no_earlier_voucher(embedded: RealSer
     assert not any(limit.credit for limit in shards.shard("a").limits)
 
 
-def expire(shards: Sharded, tag: str) -> None:
+def expire(shards: Sharded, tag: str, resume: str = "") -> None:
     """Raise the epoch at the home and at a shard."""
     epoch = shards.client.hincrby(HOME.leases("agent"), EPOCH_FIELD, 1)
-    words: Any = EXPIRE_LEASES.arguments(Keyspace().at_shard(tag), "", b"", "", "agent", epoch)
+    words: Any = EXPIRE_LEASES.arguments(Keyspace().at_shard(tag), resume, b"", "", "agent", epoch)
     shards.client.eval(EXPIRE_LEASES.text, *words)
+
+
+def test_thaw_forgets_the_denials_that_a_shard_counted(embedded: RealServer) -> None:
+    """Also of an identity that is not suspended yet, as on one server."""
+    breaker: dict[str, Any] = {"on_denials": {"threshold": "3/minute", "suspend": "10m"}}
+    shards = Sharded(embedded.client(), **ALL, **breaker)
+    denied = ("GET", "other")
+    outcomes = [shards.outcome("a", *denied) for _ in range(2)]
+
+    expire(shards, "a", "1")
+
+    outcomes += [shards.outcome("a", *denied) for _ in range(3)]
+    assert [line.split()[1] for line in outcomes] == ["KEY_NOT_GRANTED"] * 5
+    assert "SUSPENDED" in shards.outcome("a", *denied)
 
 
 def test_shard_that_lost_its_state_accepts_no_earlier_lease(embedded: RealServer) -> None:
