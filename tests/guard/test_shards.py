@@ -341,6 +341,25 @@ def test_atomic_batch_beyond_the_budget_runs_nothing(embedded: RealServer) -> No
     assert shards.used() == 0
 
 
+def test_larger_call_of_the_same_asking_is_asked_for_again(embedded: RealServer) -> None:
+    """Its voucher repeats the grant to the smaller call, but more units are left."""
+    shards = sharded(embedded, "1000/day")
+    shards.call("a", "GET", "doc:0")
+    for _ in range(3):
+        shards.call("a", "GET", "doc:0")
+    smaller = shards.request("a", "GET", "doc:0")
+    batch = [("GET", f"doc:{n}") for n in range(30)]
+    with pytest.raises(redis.ResponseError, match=NEEDED) as error:
+        shards.batch("a", "", BatchMode.ALL, *batch)
+    larger = str(error.value).removeprefix(NEEDED)
+    shards.grant(smaller)
+    voucher = shards.grant(larger)
+
+    with pytest.raises(redis.ResponseError, match=NEEDED):
+        shards.batch("a", voucher, BatchMode.ALL, *batch)
+    assert shards.leased(shards.batch, "a", BatchMode.ALL, *batch) == [None] * 30
+
+
 def test_denied_command_of_a_batch_is_recorded_once(embedded: RealServer) -> None:
     """The batch comes twice, since the first time a lease is needed."""
     shards = sharded(embedded)

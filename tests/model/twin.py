@@ -416,7 +416,7 @@ class Twin:
             zip(limits, account.limits, units, strict=True)
         ):
             until = asking[1] + granted.life_us
-            answered[place] = granted.life_us > 0 and now < until
+            answered[place] = not granted.amount and granted.life_us > 0 and now < until
             if not granted.life_us:
                 continue
             if limit.slot.kind is SlotKind.BUDGET:

@@ -16,8 +16,9 @@ if tonumber(words[{{ account.voucher_at }}]) == seq_A and asked_A == asked_us_A 
   local window_N, have_N = 0, 0
   if is_same_A then window_N, have_N = struct.unpack('<dd', state_A, {{ account.windows_at + 1 + pair_bytes * loop.index0 }}) end
   local amount_N, life_N, open_N = tonumber(words[{{ word }}]), tonumber(words[{{ word + 1 }}]), tonumber(words[{{ word + 2 }}])
-  -- Without a life it is of a limit that was not asked for; what expired on its way is no answer.
-  is_answered[{{ limit.number }}] = life_N > 0 and now_us < asked_A + life_N
+  -- Without a life it is of a limit that was not asked for; what expired on its way is no answer, and
+  -- units that are too few may have been granted to a smaller call of the same asking.
+  is_answered[{{ limit.number }}] = amount_N == 0 and life_N > 0 and now_us < asked_A + life_N
 --% if limit.runs
   if life_N > 0 then
     if open_N ~= window_N then credit_N, have_N, window_N = 0, 0, open_N end

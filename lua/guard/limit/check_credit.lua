@@ -1,5 +1,5 @@
--- check_credit: find whether a shard has the units that a call takes of a limit. After the voucher
--- of this call, what is missing is not to be had.
+-- check_credit: find whether a shard has the units that a call takes of a limit. After a voucher
+-- with no unit, none is to be had.
 -- in:  credit_N, until_N, is_answered
 -- out: at_us, code, detail, lacks, value
 if not (credit_N >= {{ taken }}) then
