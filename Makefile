@@ -8,7 +8,7 @@ PIP := --quiet --disable-pip-version-check --no-compile
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow model servers lowest lowest-cluster proxy compat compat-quick bench fuzz runs hostile audit format sync \
+.PHONY: demo test check unit slow cluster model servers lowest lowest-cluster proxy compat compat-quick bench fuzz runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -31,6 +31,13 @@ unit: $(VENV)/.dev
 # Tests that take long and rarely fail.
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m slow
+
+# The guard's tests on clusters in place of servers: of one node and of three, where each grant has
+# one unit, or 100. Prints what was left out, and why.
+cluster: $(VENV)/.dev
+	for nodes in 1 3; do for lease in 1 100; do \
+		KEYLEASH_CLUSTER=$$nodes KEYLEASH_LEASE=$$lease $(BIN)/pytest -n auto tests/guard || exit 1; \
+	done; done
 
 # All worlds of the model of leases, and many random walks: a few minutes.
 model: $(VENV)/.dev

@@ -60,7 +60,7 @@ def validate(leash: FencedLeash, setting: str) -> None:
 
 
 def validates_always(leash: FencedLeash) -> bool:
-    return leash.server.label == embedded_label()
+    return bool(leash.server.label == embedded_label())
 
 
 def forge(leash: FencedLeash) -> str:

@@ -52,10 +52,10 @@ def test_read_leaves_no_event(leash: Leash) -> None:
 def test_call_with_several_keys_is_one_event_that_lists_them(leash: Leash) -> None:
     """As netstrings, so that any byte may stand in a key."""
     leash.load(one=ALL)
-    leash.agent("one").mset({"doc:1": "x", "doc:,2:": "y"})
+    leash.agent("one").mset({"doc:{d}1": "x", "doc:{d},2:": "y"})
 
     (event,) = leash.events("one")
-    assert command_of(event) == ("MSET:2", "5:doc:1,7:doc:,2:,")
+    assert command_of(event) == ("MSET:2", "8:doc:{d}1,10:doc:{d},2:,")
 
 
 def test_call_that_lacks_its_second_key_names_its_first(leash: Leash) -> None:
@@ -74,18 +74,18 @@ def test_command_that_fails_is_corrected_in_the_trail(leash: Leash) -> None:
     """The event came first; a second one says that it did not come about."""
     leash.load(one=ALL)
     agent = leash.agent("one")
-    agent.set("doc:1", "text")
+    agent.set("doc:{d}1", "text")
     with pytest.raises(redis.ResponseError):
-        agent.lpush("doc:1", "x")
+        agent.lpush("doc:{d}1", "x")
     with pytest.raises(redis.ResponseError):
         agent.execute_command("SET")
 
-    stream = leash.admin.xrange(NAMES.audit("one"))
+    stream = leash.admin.xrange(leash.audit_name("one"))
     ids = [event_id.decode() for event_id, _ in stream]
     events = leash.events("one")
     assert [command_of(events[at]) for at in (0, 1, 3)] == [
-        ("SET", "doc:1"),
-        ("LPUSH", "doc:1"),
+        ("SET", "doc:{d}1"),
+        ("LPUSH", "doc:{d}1"),
         ("SET", ""),
     ]
     assert events[2] == {
@@ -98,17 +98,17 @@ def test_command_that_fails_is_corrected_in_the_trail(leash: Leash) -> None:
 def test_commands_of_a_batch_that_fail_are_corrected_by_one_entry(leash: Leash) -> None:
     """Each with its place among the commands that the event lists, which leaves reads out."""
     leash.load(one=ALL)
-    leash.agent("one").set("doc:1", "text")
+    leash.agent("one").set("doc:{d}1", "text")
     token = leash.issue("one").token
     leash.batch(
         "one",
         token,
         "each",
-        ("LPUSH", "doc:1", "x"),
-        ("GET", "doc:1"),
-        ("SET", "other", "x"),
-        ("SET", "doc:2", "x"),
-        ("SADD", "doc:1", "x"),
+        ("LPUSH", "doc:{d}1", "x"),
+        ("GET", "doc:{d}1"),
+        ("SET", "{d}other", "x"),
+        ("SET", "doc:{d}2", "x"),
+        ("SADD", "doc:{d}1", "x"),
     )
 
     assert len(leash.events("one")) == 3
@@ -188,7 +188,7 @@ def test_old_events_go_when_the_policy_says_so(leash: Leash) -> None:
     for _ in range(1500):
         agent.set("doc:1", "x")
 
-    assert 200 <= leash.admin.xlen(NAMES.audit("one")) < 1200
+    assert 200 <= leash.admin.xlen(leash.audit_name("one")) < 1200
 
 
 @pytest.mark.parametrize("length", [256, 257, 1_000_000])

@@ -27,16 +27,16 @@ def test_replies_stand_in_the_order_of_the_commands(leash: Leash) -> None:
         "one",
         token,
         "each",
-        ("SET", "doc:1", "x"),
-        ("GET", "doc:none"),
-        ("GET", "other"),
-        ("LPUSH", "doc:1", "y"),
-        ("GET", "doc:1"),
-        ("NOSUCH", "doc:1"),
+        ("SET", "doc:{d}1", "x"),
+        ("GET", "doc:{d}none"),
+        ("GET", "{d}other"),
+        ("LPUSH", "doc:{d}1", "y"),
+        ("GET", "doc:{d}1"),
+        ("NOSUCH", "doc:{d}1"),
     ) == [
         b"OK",
         None,
-        "LEASH KEY_NOT_GRANTED key=other",
+        "LEASH KEY_NOT_GRANTED key=%7Bd%7Dother",
         "WRONGTYPE Operation against a key holding the wrong kind of value",
         b"x",
         "LEASH COMMAND_REFUSED command=NOSUCH",
@@ -50,25 +50,25 @@ def test_replies_have_the_shapes_of_resp2_whatever_the_caller_speaks(
     """Doubles are text, maps flat lists in their order, and a null ends no array."""
     leash.load(one=ALL)
     token = leash.issue("one").token
-    leash.admin.xgroup_create("doc:x", "g", mkstream=True)
+    leash.admin.xgroup_create("doc:{d}x", "g", mkstream=True)
     fields = [name for number in range(9) for name in (f"f{number}", "v")]
 
     assert leash.batch(
         "one",
         token,
         "all",
-        ("ZADD", "doc:z", 1.5, "m"),
-        ("ZSCORE", "doc:z", "m"),
-        ("ZMSCORE", "doc:z", "none", "m", "none"),
-        ("SADD", "doc:s", "a"),
-        ("SMEMBERS", "doc:s"),
-        ("HSET", "doc:h", *fields),
-        ("HGETALL", "doc:h"),
-        ("MGET", "doc:none", "doc:none", "doc:none"),
-        ("GEOPOS", "doc:z", "none"),
-        ("BITFIELD", "doc:b", "OVERFLOW", "FAIL", "SET", "u8", "0", "300"),
-        ("XPENDING", "doc:x", "g"),
-        ("ZSCORE", "doc:z", "none"),
+        ("ZADD", "doc:{d}z", 1.5, "m"),
+        ("ZSCORE", "doc:{d}z", "m"),
+        ("ZMSCORE", "doc:{d}z", "none", "m", "none"),
+        ("SADD", "doc:{d}s", "a"),
+        ("SMEMBERS", "doc:{d}s"),
+        ("HSET", "doc:{d}h", *fields),
+        ("HGETALL", "doc:{d}h"),
+        ("MGET", "doc:{d}none", "doc:{d}none", "doc:{d}none"),
+        ("GEOPOS", "doc:{d}z", "none"),
+        ("BITFIELD", "doc:{d}b", "OVERFLOW", "FAIL", "SET", "u8", "0", "300"),
+        ("XPENDING", "doc:{d}x", "g"),
+        ("ZSCORE", "doc:{d}z", "none"),
         protocol=protocol,
     ) == [
         *(1, b"1.5", [None, b"1.5", None], 1, [b"a"], 9, [name.encode() for name in fields]),
@@ -79,9 +79,9 @@ def test_replies_have_the_shapes_of_resp2_whatever_the_caller_speaks(
 @pytest.mark.parametrize(
     ("command", "refusal"),
     [
-        (("GET", "other"), "KEY_NOT_GRANTED key=other"),
+        (("GET", "{d}other"), "KEY_NOT_GRANTED key=%7Bd%7Dother"),
         (("FLUSHALL",), "COMMAND_REFUSED command=FLUSHALL"),
-        (("INCR", "doc:n"), "BUDGET_EXHAUSTED limit=budget.writes"),
+        (("INCR", "doc:{d}n"), "BUDGET_EXHAUSTED limit=budget.writes"),
     ],
 )
 def test_refusal_in_a_batch_of_all_refuses_the_whole(
@@ -90,15 +90,15 @@ def test_refusal_in_a_batch_of_all_refuses_the_whole(
     """Nothing runs, nothing is counted, and the refusal names the item."""
     leash.load(one={**ALL, "budget": {"writes": "2/month"}})
     token = leash.issue("one").token
-    before = leash.state("one")
+    before = leash.spent("one")
 
     answer = leash.batch(
-        "one", token, "all", ("SET", "doc:1", "x"), ("SET", "doc:2", "x"), command, ("PING",)
+        "one", token, "all", ("SET", "doc:{d}1", "x"), ("SET", "doc:{d}2", "x"), command, ("PING",)
     )
 
     assert answer.startswith(f"LEASH {refusal}")
     assert answer.endswith(" item=3")
-    assert leash.state("one") == before
+    assert leash.spent("one") == before
     assert leash.admin.keys("doc:*") == []
     assert leash.events("one") == []
     (denial,) = leash.denials("one")
@@ -123,11 +123,11 @@ def test_each_command_of_a_batch_counts(leash: Leash, limit: dict[str, Any]) -> 
     token = leash.issue("one").token
 
     def passed(count: int) -> int:
-        writes = [("SET", "doc:1", "x")] * count
+        writes = [("SET", "doc:{d}1", "x")] * count
         replies: list[Any] = leash.batch("one", token, "each", *writes)
         return replies.count(b"OK")
 
-    assert leash.call("one", token, "SET", "doc:1", "x") == b"OK"
+    assert leash.call("one", token, "SET", "doc:{d}1", "x") == b"OK"
     assert passed(1) == 1
     assert passed(5) == 1
     assert passed(5) == 0
@@ -172,21 +172,21 @@ def test_batch_is_one_event_that_lists_what_changes(leash: Leash) -> None:
         "one",
         issued.token,
         "each",
-        ("SET", "doc:1", "x"),
-        ("GET", "doc:1"),
-        ("SET", "other", "x"),
-        ("MSET", "doc:2", "x", "doc:,3", "y"),
-        ("LPUSH", "doc:1", "x"),
-        ("XGROUP", "create", "doc:s", "g", "$", "MKSTREAM"),
+        ("SET", "doc:{d}1", "x"),
+        ("GET", "doc:{d}1"),
+        ("SET", "{d}other", "x"),
+        ("MSET", "doc:{d}2", "x", "doc:{d},3", "y"),
+        ("LPUSH", "doc:{d}1", "x"),
+        ("XGROUP", "create", "doc:{d}s", "g", "$", "MKSTREAM"),
     )
 
-    assert leash.admin.xlen(NAMES.audit("one")) == 2
+    assert leash.admin.xlen(leash.audit_name("one")) == 2
     events = list(read_events(leash.store, ["one"]))
     assert [(event.op, event.keys, event.item) for event in events] == [
-        ("SET", (b"doc:1",), 1),
-        ("MSET", (b"doc:2", b"doc:,3"), 2),
-        ("LPUSH", (b"doc:1",), 3),
-        ("XGROUP CREATE", (b"doc:s",), 4),
+        ("SET", (b"doc:{d}1",), 1),
+        ("MSET", (b"doc:{d}2", b"doc:{d},3"), 2),
+        ("LPUSH", (b"doc:{d}1",), 3),
+        ("XGROUP CREATE", (b"doc:{d}s",), 4),
     ]
     assert {event.id for event in events} == {events[0].id}
     assert {event.token for event in events} == {issued.id}
@@ -226,7 +226,7 @@ def test_batch_over_its_bounds_is_refused_whole(leash: Leash, mode: str) -> None
     ("items", "refusal"),
     [
         (["x", "PING"], "COMMAND_REFUSED size=x item=1"),
-        (["1", "PING", "3", "GET", "doc:1"], "COMMAND_REFUSED size=3 item=2"),
+        (["1", "PING", "3", "GET", "doc:{d}1"], "COMMAND_REFUSED size=3 item=2"),
         (["0", "PING"], "COMMAND_REFUSED size=0 item=1"),
         (["-1", "PING"], "COMMAND_REFUSED size=-1 item=1"),
         (["1.5", "PING", "x"], "COMMAND_REFUSED size=1.5 item=1"),
@@ -260,15 +260,17 @@ def test_keys_of_a_batch_must_be_declared_in_order(leash: Leash) -> None:
         found = leash.raw("one", keys, token, "c", mode, *items, digest=record.batch_digest)
         return [str(item) for item in found] if isinstance(found, list) else found
 
-    two = ("2", "GET", "doc:1", "2", "GET", "doc:2")
-    assert answer("each", ["doc:1", "doc:2"], *two) == ["None", "None"]
-    assert answer("each", ["doc:2", "doc:1"], *two) == ["None", "LEASH KEYS_MISMATCH"]
-    assert answer("each", ["doc:1"], *two) == ["None", "LEASH KEYS_MISMATCH"]
-    assert answer("each", ["doc:2"], *two) == ["LEASH KEYS_MISMATCH", "None"]
-    assert answer("all", ["doc:1"], *two) == "LEASH KEYS_MISMATCH item=2"
-    assert answer("all", ["doc:1", "doc:2", "doc:3"], *two) == "LEASH KEYS_MISMATCH"
+    two = ("2", "GET", "doc:{d}1", "2", "GET", "doc:{d}2")
+    assert answer("each", ["doc:{d}1", "doc:{d}2"], *two) == ["None", "None"]
+    assert answer("each", ["doc:{d}2", "doc:{d}1"], *two) == ["None", "LEASH KEYS_MISMATCH"]
+    assert answer("each", ["doc:{d}1"], *two) == ["None", "LEASH KEYS_MISMATCH"]
+    assert answer("each", ["doc:{d}2"], *two) == ["LEASH KEYS_MISMATCH", "None"]
+    assert answer("all", ["doc:{d}1"], *two) == "LEASH KEYS_MISMATCH item=2"
+    assert answer("all", ["doc:{d}1", "doc:{d}2", "doc:{d}3"], *two) == "LEASH KEYS_MISMATCH"
     # A caller that does not know what is refused declares its keys too.
-    assert answer("each", ["other", "doc:2"], "2", "NOSUCH", "other", "2", "GET", "doc:2") == [
+    assert answer(
+        "each", ["{d}other", "doc:{d}2"], "2", "NOSUCH", "{d}other", "2", "GET", "doc:{d}2"
+    ) == [
         "LEASH COMMAND_REFUSED command=NOSUCH",
         "None",
     ]
@@ -282,8 +284,8 @@ def test_keys_of_no_command_are_not_searched_again_and_again(leash: Leash) -> No
     assert record is not None
 
     def answer(needless: int) -> Any:
-        keys = ["other"] * needless + ["doc:1"]
-        items = ("2", "GET", "doc:1")
+        keys = ["{d}other"] * needless + ["doc:{d}1"]
+        items = ("2", "GET", "doc:{d}1")
         return leash.raw("one", keys, token, "c", "each", *items, digest=record.batch_digest)
 
     assert answer(MAX_ARGUMENTS) == [None]
@@ -315,15 +317,15 @@ def test_batch_script_of_an_earlier_policy_is_stale(leash: Leash) -> None:
 def test_big_integer_in_a_batch_is_exact(leash: Leash) -> None:
     """As text, which the client makes a number again."""
     leash.load(one=ALL)
-    leash.admin.set("doc:n", 2**53)
-    leash.admin.hset("doc:h", "f", -(2**60))
+    leash.admin.set("doc:{d}n", 2**53)
+    leash.admin.hset("doc:{d}h", "f", -(2**60))
 
     assert leash.batch(
         "one",
         leash.issue("one").token,
         "each",
-        ("INCR", "doc:n"),
-        ("HINCRBY", "doc:h", "f", "-1"),
+        ("INCR", "doc:{d}n"),
+        ("HINCRBY", "doc:{d}h", "f", "-1"),
     ) == [b"%d" % (2**53 + 1), b"%d" % (-(2**60) - 1)]
 
 

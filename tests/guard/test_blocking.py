@@ -16,16 +16,16 @@ ALL: dict[str, Any] = {
 }
 
 WAITING = [
-    ("BLPOP", "q:1", "q:2", "0"),
-    ("BRPOP", "q:1", "0"),
-    ("BLMPOP", "0", "2", "q:1", "q:2", "LEFT"),
-    ("BLMOVE", "q:1", "q:9", "LEFT", "RIGHT", "0"),
-    ("BRPOPLPUSH", "q:1", "q:9", "0"),
+    ("BLPOP", "q:{d}1", "q:{d}2", "0"),
+    ("BRPOP", "q:{d}1", "0"),
+    ("BLMPOP", "0", "2", "q:{d}1", "q:{d}2", "LEFT"),
+    ("BLMOVE", "q:{d}1", "q:{d}9", "LEFT", "RIGHT", "0"),
+    ("BRPOPLPUSH", "q:{d}1", "q:{d}9", "0"),
 ]
 SORTED = [
-    ("BZPOPMIN", "q:1", "0"),
-    ("BZPOPMAX", "q:2", "q:1", "0"),
-    ("BZMPOP", "0", "1", "q:1", "MIN"),
+    ("BZPOPMIN", "q:{d}1", "0"),
+    ("BZPOPMAX", "q:{d}2", "q:{d}1", "0"),
+    ("BZMPOP", "0", "1", "q:{d}1", "MIN"),
 ]
 
 
@@ -40,10 +40,10 @@ def test_poll_that_finds_nothing_is_neither_counted_nor_audited(
     """A waiting agent may ask as often as it likes."""
     leash.load(one=ALL)
     token = leash.issue("one").token
-    before = leash.state("one")
+    before = leash.spent("one")
 
     assert calls(leash, token, *command, times=10) == [None] * 10
-    assert leash.state("one") == before
+    assert leash.spent("one") == before
     assert leash.events("one") == []
 
 
@@ -54,7 +54,7 @@ def test_poll_that_finds_something_is_counted_and_audited(
     """It is a call like any other then, and the fourth of them is over the budget."""
     leash.load(one=ALL)
     token = leash.issue("one").token
-    leash.admin.rpush("q:1", *range(9))
+    leash.admin.rpush("q:{d}1", *range(9))
 
     answers = calls(leash, token, *command, times=4)
 
@@ -68,7 +68,7 @@ def test_poll_of_a_sorted_set_is_counted_likewise(leash: Leash, command: tuple[s
     """Whatever the type of the key."""
     leash.load(one=ALL)
     token = leash.issue("one").token
-    leash.admin.zadd("q:1", dict.fromkeys("abcdef", 1))
+    leash.admin.zadd("q:{d}1", dict.fromkeys("abcdef", 1))
 
     assert "BUDGET_EXHAUSTED" in calls(leash, token, *command, times=4)[3]
     assert len(leash.events("one")) == 3
@@ -78,9 +78,9 @@ def test_poll_of_a_key_of_another_type_fails_as_without_a_guard(leash: Leash) ->
     """The key exists, so the call is counted, audited, and returns its error."""
     leash.load(one=ALL)
     token = leash.issue("one").token
-    leash.admin.set("q:2", "text")
+    leash.admin.set("q:{d}2", "text")
 
-    assert "WRONGTYPE" in leash.call("one", token, "BLPOP", "q:1", "q:2", "0")
+    assert "WRONGTYPE" in leash.call("one", token, "BLPOP", "q:{d}1", "q:{d}2", "0")
     assert len(leash.events("one")) == 2
 
 
@@ -180,6 +180,6 @@ def test_poll_is_refused_before_it_is_asked_whether_it_would_find_something(leas
     leash.load(one=ALL)
     token = leash.issue("one").token
 
-    assert "KEY_NOT_GRANTED" in leash.call("one", token, "BLPOP", "q:1", "other", "0")
-    calls(leash, token, "EXISTS", "q:1", times=3)
-    assert "BUDGET_EXHAUSTED" in leash.call("one", token, "BLPOP", "q:1", "0")
+    assert "KEY_NOT_GRANTED" in leash.call("one", token, "BLPOP", "q:{d}1", "{d}other", "0")
+    calls(leash, token, "EXISTS", "q:{d}1", times=3)
+    assert "BUDGET_EXHAUSTED" in leash.call("one", token, "BLPOP", "q:{d}1", "0")

@@ -37,23 +37,23 @@ def test_agent_in_a_refusal_loop_suspends_itself(leash: Leash) -> None:
     leash.load(one={**ALL, **BREAKER}, two=ALL)
     agent, two = leash.agent("one"), leash.agent("two")
 
-    assert be_refused(lambda: agent.get("other"), 3) == ["KEY_NOT_GRANTED"] * 3
+    assert be_refused(lambda: agent.get("{d}other"), 3) == ["KEY_NOT_GRANTED"] * 3
     assert be_refused(agent.flushall, 1) == ["COMMAND_REFUSED"]
-    assert agent.get("doc:1") is None
+    assert agent.get("doc:{d}1") is None
     before_us = now_us(leash) // 1000 * 1000
-    assert be_refused(lambda: agent.delete("doc:1"), 1) == ["CLASS_NOT_GRANTED"]
+    assert be_refused(lambda: agent.delete("doc:{d}1"), 1) == ["CLASS_NOT_GRANTED"]
 
     with pytest.raises(keyleash.SuspendedError) as refusal:
-        agent.get("doc:1")
+        agent.get("doc:{d}1")
     assert refusal.value.reason == REASON
     until_us = suspended(leash, "one")
     assert before_us <= until_us - 600_000_000 <= now_us(leash)
     assert refusal.value.until_ms == -(-until_us // 1000)
-    assert be_refused(lambda: two.get("other"), 9) == ["KEY_NOT_GRANTED"] * 9
+    assert be_refused(lambda: two.get("{d}other"), 9) == ["KEY_NOT_GRANTED"] * 9
     write_suspended(leash, "one", now_us(leash) - 1_000)
-    assert agent.get("doc:1") is None
-    assert be_refused(lambda: agent.get("other"), 4) == ["KEY_NOT_GRANTED"] * 4
-    assert agent.get("doc:1") is None
+    assert agent.get("doc:{d}1") is None
+    assert be_refused(lambda: agent.get("{d}other"), 4) == ["KEY_NOT_GRANTED"] * 4
+    assert agent.get("doc:{d}1") is None
 
 
 def test_breaker_is_off_unless_the_policy_has_one(leash: Leash) -> None:
@@ -93,7 +93,7 @@ def test_refused_commands_of_a_batch_count_one_by_one(leash: Leash) -> None:
     """Each, where each has its own answer; once, where one refuses the whole."""
     leash.load(one={**ALL, **BREAKER})
     token = leash.issue("one").token
-    bad, good = ("GET", "other"), ("SET", "doc:1", "x")
+    bad, good = ("GET", "{d}other"), ("SET", "doc:{d}1", "x")
 
     for _ in range(2):
         refusal = leash.batch("one", token, "all", bad, bad, bad)
@@ -125,8 +125,8 @@ def test_threshold_is_of_any_stretch_of_the_period(leash: Leash) -> None:
     old = struct.pack("<d", now_us(leash) - 61_000_000)
     leash.admin.rpush(NAMES.refused("one"), old, old, old, old)
 
-    assert be_refused(lambda: agent.get("other"), 5) == ["KEY_NOT_GRANTED"] * 5
-    assert be_refused(lambda: agent.get("doc:1"), 1) == ["SUSPENDED"]
+    assert be_refused(lambda: agent.get("{d}other"), 5) == ["KEY_NOT_GRANTED"] * 5
+    assert be_refused(lambda: agent.get("doc:{d}1"), 1) == ["SUSPENDED"]
 
 
 def test_another_threshold_holds_from_the_next_refusal_on(leash: Leash) -> None:

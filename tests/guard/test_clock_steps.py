@@ -272,7 +272,7 @@ def test_reset_of_what_is_not_there_changes_nothing(leash: Leash) -> None:
         reset_limits(leash.store, "one", reason="why")
     leash.load(one=limited(), free={**ALL})
     passed(leash.agent("one"))
-    before = leash.state("one")
+    before = leash.spent("one")
 
     with raises_code("unknown-identity") as unknown:
         reset_limits(leash.store, "onee", reason="why")
@@ -287,7 +287,7 @@ def test_reset_of_what_is_not_there_changes_nothing(leash: Leash) -> None:
     for reason in ("", " ", "ä" * 65):
         with pytest.raises(ValueError, match="reason"):
             reset_limits(leash.store, "one", reason=reason)
-    assert leash.state("one") == before
+    assert leash.spent("one") == before
     assert "reset-limits" not in {event.event for event in read_control(leash.store)}
 
 

@@ -288,14 +288,14 @@ def test_server_that_takes_no_writes_refuses_a_call_before_it_begins(
     leash.load(one={**ALL, **COUNTED})
     token = leash.issue("one").token
     leash.call("one", token, "SET", "t:a", "x")
-    before, events = leash.state("one"), leash.events("one")
+    before, events = leash.spent("one"), leash.events("one")
     leash.admin.config_set(setting, 1)
     try:
         replies = [
             leash.call("one", token, *item) for item in (("SET", "t:a", "y"), ("GET", "t:a"))
         ]
         replies.append(leash.batch("one", token, "each", ("GET", "t:a")))
-        assert (leash.state("one"), leash.events("one")) == (before, events)
+        assert (leash.spent("one"), leash.events("one")) == (before, events)
     finally:
         leash.admin.config_set(setting, 0)
 

@@ -69,14 +69,14 @@ def test_limit_on_writes_counts_writes_alone(
 @pytest.mark.parametrize(
     ("command", "counters"),
     [
-        (("SET", "doc:1", "x"), {"requests", "writes"}),
-        (("GET", "doc:1"), {"requests", "reads"}),
-        (("INCR", "doc:n"), {"requests", "reads", "writes"}),
-        (("SET", "doc:1", "x", "GET"), {"requests", "reads", "writes"}),
-        (("LPOP", "doc:l"), {"requests", "reads", "deletes"}),
-        (("COPY", "doc:1", "doc:2"), {"requests", "reads", "writes"}),
-        (("MSET", "doc:1", "x", "doc:2", "y"), {"requests", "writes"}),
-        (("EXISTS", "doc:1"), {"requests"}),
+        (("SET", "doc:{d}1", "x"), {"requests", "writes"}),
+        (("GET", "doc:{d}1"), {"requests", "reads"}),
+        (("INCR", "doc:{d}n"), {"requests", "reads", "writes"}),
+        (("SET", "doc:{d}1", "x", "GET"), {"requests", "reads", "writes"}),
+        (("LPOP", "doc:{d}l"), {"requests", "reads", "deletes"}),
+        (("COPY", "doc:{d}1", "doc:{d}2"), {"requests", "reads", "writes"}),
+        (("MSET", "doc:{d}1", "x", "doc:{d}2", "y"), {"requests", "writes"}),
+        (("EXISTS", "doc:{d}1"), {"requests"}),
         (("PING",), {"requests"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
@@ -89,17 +89,9 @@ def test_call_counts_once_for_each_class_it_needs(
     leash.load(one={**ALL, "budget": dict.fromkeys(names, "100/month")})
 
     leash.agent("one").execute_command(*command)
-    used = unpack(leash, "one")
+    used = leash.used("one")
     assert {name for name in names if used[f"budget.{name}"] == 1} == counters
     assert set(used.values()) <= {0, 1}
-
-
-def unpack(leash: Leash, identity: str) -> dict[str, int]:
-    from keyleash.store.state import Layout, unpack_state
-
-    layout = Layout.from_json(leash.admin.hget(NAMES.layouts, identity))
-    state = unpack_state(leash.state(identity), layout)
-    return {limit.slot.name: limit.used for limit in state.limits}
 
 
 def test_refused_call_consumes_nothing(leash: Leash) -> None:
@@ -113,12 +105,12 @@ def test_refused_call_consumes_nothing(leash: Leash) -> None:
     )
     agent = leash.agent("one")
     passed(agent, 2, "SET", "doc:1", "x")
-    before = leash.state("one")
+    before = leash.spent("one")
 
     for command in [("SET", "other", "x"), ("NOSUCH",), ("SET", "doc:1", "x")]:
         with pytest.raises(keyleash.LeashError):
             agent.execute_command(*command)
-    assert leash.state("one") == before
+    assert leash.spent("one") == before
     assert passed(agent, 9, "GET", "doc:1") == 3
 
 

@@ -40,17 +40,17 @@ def test_events_are_numbered_through_loads_and_errors(leash: Leash) -> None:
     """Consecutive numbers show that nothing is missing; denials and reads take none."""
     leash.load(one=ALL)
     agent = leash.agent("one")
-    agent.set("doc:1", "x")
-    agent.get("doc:1")
+    agent.set("doc:{d}1", "x")
+    agent.get("doc:{d}1")
     with pytest.raises(keyleash.KeyNotGrantedError):
-        agent.set("other", "x")
+        agent.set("{d}other", "x")
     with pytest.raises(redis.ResponseError):
-        agent.lpush("doc:1", "x")
+        agent.lpush("doc:{d}1", "x")
     with agent.batch() as batch:
-        batch.set("doc:1", "y")
-        batch.set("doc:2", "y")
+        batch.set("doc:{d}1", "y")
+        batch.set("doc:{d}2", "y")
     leash.load(one={**ALL, "rate": {"writes": "9/day"}, "budget": {"requests": "9/day"}})
-    agent.set("doc:1", "z")
+    agent.set("doc:{d}1", "z")
 
     assert [(item.op, item.seq) for item in trail(leash)] == [
         ("SET", 1), ("LPUSH", 2), ("SET", 3), ("SET", 3), ("SET", 4),
@@ -61,14 +61,14 @@ def test_cost_is_what_the_call_took_of_each_counter(leash: Leash) -> None:
     """A batch's is of all of its commands that passed, those that leave no event among them."""
     leash.load(one=ALL)
     agent = leash.agent("one")
-    agent.set("doc:1", "x")
-    agent.incr("doc:n")
-    agent.rename("doc:1", "doc:2")
+    agent.set("doc:{d}1", "x")
+    agent.incr("doc:{d}n")
+    agent.rename("doc:{d}1", "doc:{d}2")
     with agent.pipeline(transaction=False) as pipe:
-        pipe.get("doc:1")
-        pipe.set("doc:1", "x")
-        pipe.delete("doc:1")
-        pipe.set("other", "x")
+        pipe.get("doc:{d}1")
+        pipe.set("doc:{d}1", "x")
+        pipe.delete("doc:{d}1")
+        pipe.set("{d}other", "x")
         pipe.execute(raise_on_error=False)
 
     requests, reads, writes, deletes = Counter
@@ -88,17 +88,17 @@ def test_reads_are_recorded_where_the_policy_says_so(leash: Leash) -> None:
     leash.load(one=audited(reads=True))
     agent = leash.agent("one")
     agent.ping()
-    agent.get("doc:1")
-    agent.exists("doc:1", "doc:2")
+    agent.get("doc:{d}1")
+    agent.exists("doc:{d}1", "doc:{d}2")
     with agent.pipeline(transaction=False) as pipe:
-        pipe.get("doc:1")
+        pipe.get("doc:{d}1")
         pipe.ping()
         pipe.execute()
 
     assert [(item.op, item.keys, item.item) for item in trail(leash)] == [
-        ("GET", (b"doc:1",), 0),
-        ("EXISTS", (b"doc:1", b"doc:2"), 0),
-        ("GET", (b"doc:1",), 0),
+        ("GET", (b"doc:{d}1",), 0),
+        ("EXISTS", (b"doc:{d}1", b"doc:{d}2"), 0),
+        ("GET", (b"doc:{d}1",), 0),
     ]
 
 
@@ -116,9 +116,9 @@ def test_arguments_are_told_as_the_policy_says(leash: Leash, batched: bool) -> N
         agent = leash.agent(identity)
         if batched:
             with agent.batch() as batch:
-                batch.mset({"doc:1": "x\xe9", "doc:2": ""})
+                batch.mset({"doc:{d}1": "x\xe9", "doc:{d}2": ""})
         else:
-            agent.mset({"doc:1": "x\xe9", "doc:2": ""})
+            agent.mset({"doc:{d}1": "x\xe9", "doc:{d}2": ""})
         (event,) = trail(leash, identity)
         logged[identity] = (event.lengths, event.args_sha1, event.args)
 
@@ -154,17 +154,17 @@ def test_masked_key_is_recorded_as_prefix_and_digest(leash: Leash) -> None:
         }
     )
     agent = leash.agent("one")
-    agent.set("doc:secret:a", "x")
-    agent.mset({"doc:1": "y", "doc:7:pin": "1234"})
+    agent.set("doc:secret:{d}a", "x")
+    agent.mset({"doc:{d}1": "y", "doc:{d}7:pin": "1234"})
     with pytest.raises(keyleash.KeyDeniedError):
         agent.get("doc:secret:no")
 
     alone, among = trail(leash)
-    assert alone.keys == (f"doc:secret:#{sha1('doc:secret:a')}".encode(),)
-    assert among.keys == (b"doc:1", f"doc:#{sha1('doc:7:pin')}".encode())
+    assert alone.keys == (f"doc:secret:#{sha1('doc:secret:{d}a')}".encode(),)
+    assert among.keys == (b"doc:{d}1", f"doc:#{sha1('doc:{d}7:pin')}".encode())
     assert (alone.args, alone.lengths, among.lengths) == (None, (1,), (1, 4))
     # No before-image reveals a masked key.
-    assert [change.key for change in (*alone.changes, *among.changes)] == [b"doc:1"]
+    assert [change.key for change in (*alone.changes, *among.changes)] == [b"doc:{d}1"]
     (denial,) = leash.denials("one")
     assert denial["key"] == f"doc:secret:#{sha1('doc:secret:no')}"
     assert denial["reason"] == "doc:secret:no"
@@ -178,17 +178,17 @@ def test_error_that_names_a_masked_key_is_recorded_by_its_code(leash: Leash, bat
     leash.load(one=audited(mask_keys=["doc:secret:*"]))
     issued = leash.issue("one")
     read = ("XREADGROUP", "GROUP", "g", "c", "STREAMS")
-    commands = [(*read, "doc:secret:a", ">"), (*read, "doc:1", ">")]
+    commands = [(*read, "doc:secret:{d}a", ">"), (*read, "doc:{d}1", ">")]
     if batched:
         replies = leash.batch("one", issued.token, "each", *commands)
     else:
         replies = [leash.call("one", issued.token, *command) for command in commands]
 
-    assert "doc:secret:a" in replies[0]
+    assert "doc:secret:{d}a" in replies[0]
     masked, plain = (event.error for event in trail(leash))
     assert masked == "NOGROUP"
     assert plain is not None
-    assert "'doc:1'" in plain
+    assert "'doc:{d}1'" in plain
 
 
 @pytest.mark.parametrize("values", ["digest", "full"])
@@ -211,21 +211,21 @@ def test_image_of_what_stood_there_is_kept_and_a_digest_of_what_came(
 ) -> None:
     """Once for each key that changes; a key that was not there is known to have been absent."""
     leash.load(one=audited(**IMAGES))
-    leash.admin.set("doc:1", "old", pxat=4_000_000_000_000)
+    leash.admin.set("doc:{d}1", "old", pxat=4_000_000_000_000)
     agent = leash.agent("one")
     if batched:
         with agent.batch() as batch:
-            batch.rename("doc:1", "doc:2")
-            batch.append("doc:2", "!")
+            batch.rename("doc:{d}1", "doc:{d}2")
+            batch.append("doc:{d}2", "!")
     else:
-        agent.rename("doc:1", "doc:2")
-        leash.admin.append("doc:2", "!")
+        agent.rename("doc:{d}1", "doc:{d}2")
+        leash.admin.append("doc:{d}2", "!")
 
     first = trail(leash)[0]
     after = "old!" if batched else "old"
     assert first.changes == (
-        KeyChange(b"doc:1", BeforeImage(("value", b"old"), 4_000_000_000_000), 0, ABSENT),
-        KeyChange(b"doc:2", BeforeImage(), 0, sha1(after), 4_000_000_000_000),
+        KeyChange(b"doc:{d}1", BeforeImage(("value", b"old"), 4_000_000_000_000), 0, ABSENT),
+        KeyChange(b"doc:{d}2", BeforeImage(), 0, sha1(after), 4_000_000_000_000),
     )
 
 
@@ -246,14 +246,14 @@ def test_image_of_another_type_is_what_dump_says(leash: Leash) -> None:
 def test_key_that_is_only_read_has_no_image(leash: Leash) -> None:
     """COPY changes its target alone, and a stored SORT likewise."""
     leash.load(one=audited(**IMAGES))
-    leash.admin.rpush("doc:1", "2", "1")
+    leash.admin.rpush("doc:{d}1", "2", "1")
     agent = leash.agent("one")
-    agent.copy("doc:1", "doc:2")
-    agent.sort("doc:1", store="doc:3")
-    agent.get("doc:4")
+    agent.copy("doc:{d}1", "doc:{d}2")
+    agent.sort("doc:{d}1", store="doc:{d}3")
+    agent.get("doc:{d}4")
 
     assert [[change.key for change in item.changes] for item in trail(leash)] == [
-        [b"doc:2"], [b"doc:3"],
+        [b"doc:{d}2"], [b"doc:{d}3"],
     ]  # fmt: skip
 
 
@@ -285,11 +285,11 @@ def test_grant_says_how_much_is_kept_of_its_keys(leash: Leash) -> None:
     recorded = {}
     for identity in ("some", "most"):
         agent = leash.agent(identity)
-        agent.mset({"doc:whole:1": "x", "doc:off:1": "x", "doc:1": "x"})
+        agent.mset({"doc:whole:{d}1": "x", "doc:off:{d}1": "x", "doc:{d}1": "x"})
         (event,) = trail(leash, identity)
         recorded[identity] = [change.key for change in event.changes]
 
-    assert recorded == {"some": [b"doc:whole:1"], "most": [b"doc:whole:1", b"doc:1"]}
+    assert recorded == {"some": [b"doc:whole:{d}1"], "most": [b"doc:whole:{d}1", b"doc:{d}1"]}
 
 
 @pytest.mark.parametrize(
@@ -321,8 +321,8 @@ def test_event_of_very_many_keys_keeps_no_images(leash: Leash) -> None:
     """Lua can append a limited number of fields in one call; the event itself is complete."""
     leash.load(one=audited(**IMAGES))
     agent = leash.agent("one")
-    agent.mset({f"doc:{n}": "x" for n in range(MAX_IMAGES)})
-    agent.mset({f"doc:{n}": "x" for n in range(MAX_IMAGES + 1)})
+    agent.mset({f"doc:{{d}}{n}": "x" for n in range(MAX_IMAGES)})
+    agent.mset({f"doc:{{d}}{n}": "x" for n in range(MAX_IMAGES + 1)})
 
     many, more = trail(leash)
     assert (len(many.changes), len(more.changes)) == (MAX_IMAGES, 0)
@@ -333,7 +333,7 @@ def test_images_of_an_event_have_a_bound_together(leash: Leash) -> None:
     """Images beyond the bound are recorded as too large, the others whole."""
     leash.load(one=audited(before_images={"max_bytes": "16mb"}))
     size = MAX_EVENT_BYTES // 5 + 1
-    keys = [f"doc:{n}" for n in range(6)]
+    keys = [f"doc:{{d}}{n}" for n in range(6)]
     for key in keys[:5]:
         leash.admin.set(key, b"x" * size)
     leash.admin.set(keys[5], b"x" * (16 * 1024 * 1024 + 1))
@@ -349,11 +349,11 @@ def test_largest_batch_with_images_fits(leash: Leash) -> None:
     agent = leash.agent("one")
     with agent.batch() as batch:
         for n in range(1000):
-            batch.set(f"doc:{n % MAX_IMAGES}", "x")
+            batch.set(f"doc:{{d}}{n % MAX_IMAGES}", "x")
 
     events = trail(leash)
     assert len(events) == 1000
-    assert events[0].changes == (KeyChange(b"doc:0", BeforeImage(), 0, sha1("x")),)
+    assert events[0].changes == (KeyChange(b"doc:{d}0", BeforeImage(), 0, sha1("x")),)
 
 
 def fill(leash: Leash, key: str, kind: str) -> None:

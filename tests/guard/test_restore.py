@@ -75,21 +75,21 @@ def test_agent_whose_grants_do_not_name_restore_cannot_store_a_payload(
     """Neither a class nor a category gives RESTORE, alone or in a batch; the server stays up."""
     leash = Leash(server)
     leash.load(one={"grants": grants})
-    leash.admin.hset("doc:1", mapping={"field": "v"})
-    payload = corrupted(leash.admin.dump("doc:1"))
+    leash.admin.hset("doc:{d}1", mapping={"field": "v"})
+    payload = corrupted(leash.admin.dump("doc:{d}1"))
     agent = leash.agent("one")
 
     for name in ("RESTORE", "restore", "RESTORE-ASKING"):
         with pytest.raises((keyleash.CommandRefusedError, keyleash.ClassNotGrantedError)):
-            agent.execute_command(name, "doc:2", 0, payload, "REPLACE")
+            agent.execute_command(name, "doc:{d}2", 0, payload, "REPLACE")
     batch = agent.pipeline(transaction=True)
-    batch.hset("doc:3", mapping={"field": "v"})
-    batch.restore("doc:2", 0, payload)
+    batch.hset("doc:{d}3", mapping={"field": "v"})
+    batch.restore("doc:{d}2", 0, payload)
     with pytest.raises(keyleash.LeashError):
         batch.execute()
 
-    assert leash.admin.keys("doc:*") == [b"doc:1"]
-    assert agent.hset("doc:1", "other", "v") == 1
+    assert leash.admin.keys("doc:*") == [b"doc:{d}1"]
+    assert agent.hset("doc:{d}1", "{d}other", "v") == 1
 
 
 def test_agent_whose_grant_names_restore_can_store_a_payload(server: RealServer) -> None:

@@ -35,19 +35,19 @@ def send(leash: Leash, token: str, keys: list[str], mode: str, *items: Any) -> A
 
 def test_equal_replies_of_a_run_are_one_reply(leash: Leash, token: str) -> None:
     """Of SETs, of numbers and of nulls; others are an array."""
-    keys = ["doc:a", "doc:b", "doc:c"]
+    keys = ["doc:{d}a", "doc:{d}b", "doc:{d}c"]
 
     assert send(leash, token, keys, "all", "3*3", "SET", 1, "x", "y", "z") == [b"OK"]
     assert send(leash, token, keys, "all", "2*3", "GET", 1) == [[b"x", b"y", b"z"]]
     assert send(leash, token, keys[:2], "all", "2*2", "EXISTS", 1) == [1]
-    assert send(leash, token, ["doc:n", "doc:n"], "all", "2*2", "INCR", 1) == [[1, 2]]
-    assert send(leash, token, ["doc:d", "doc:e"], "each", "2*2", "GET", 1) == [[None, None]]
+    assert send(leash, token, ["doc:{d}n", "doc:{d}n"], "all", "2*2", "INCR", 1) == [[1, 2]]
+    assert send(leash, token, ["doc:{d}d", "doc:{d}e"], "each", "2*2", "GET", 1) == [[None, None]]
 
 
 def test_error_within_a_run_takes_the_place_of_its_reply(leash: Leash, token: str) -> None:
     """The commands behind it run, and the event is corrected."""
-    leash.admin.rpush("doc:list", "x")
-    keys = ["doc:a", "doc:list", "doc:b"]
+    leash.admin.rpush("doc:{d}list", "x")
+    keys = ["doc:{d}a", "doc:{d}list", "doc:{d}b"]
 
     (replies,) = send(leash, token, keys, "all", "2*3", "INCR", 1)
 
@@ -66,9 +66,9 @@ def test_run_of_sets_without_mset_is_run_command_by_command(leash: Leash) -> Non
     token = leash.issue("one").token
     before = leash.admin.info("commandstats").get("cmdstat_mset", {"calls": 0})["calls"]
 
-    assert send(leash, token, ["doc:a", "doc:b"], "all", "3*2", "SET", 1, "1", "2") == [b"OK"]
+    assert send(leash, token, ["doc:{d}a", "doc:{d}b"], "all", "3*2", "SET", 1, "1", "2") == [b"OK"]
 
-    assert leash.admin.mget("doc:a", "doc:b") == [b"1", b"2"]
+    assert leash.admin.mget("doc:{d}a", "doc:{d}b") == [b"1", b"2"]
     after = leash.admin.info("commandstats").get("cmdstat_mset", {"calls": 0})["calls"]
     assert after == before
 
@@ -97,7 +97,7 @@ def test_set_without_a_value_ends(leash: Leash, token: str) -> None:
         ("3*2", "SET", 1.5, "x", "y"),
         ("3*2", "SET", "nan", "x", "y"),
         ("3*2", "SET", "inf", "x", "y"),
-        ("3*2", "SET", "doc:a", "x", "y"),
+        ("3*2", "SET", "doc:{d}a", "x", "y"),
         ("3*1", "SET", 1, "x"),
         ("3*0", "SET", 1),
         ("1*2", "PING", 1),
@@ -119,14 +119,15 @@ def test_malformed_run_denies_the_batch(
     leash: Leash, token: str, items: tuple[Any, ...], behind: tuple[Any, ...], mode: str
 ) -> None:
     """Nothing runs, also of what comes before it; it never breaks the script."""
-    reply = send(leash, token, ["doc:a", "doc:b"], mode, 1, "PING", *items, *behind)
+    reply = send(leash, token, ["doc:{d}a", "doc:{d}b"], mode, 1, "PING", *items, *behind)
 
     assert re.fullmatch(r"LEASH COMMAND_REFUSED size=\S* item=[24]", reply), reply
     assert leash.admin.keys("doc:*") == []
 
 
 @pytest.mark.parametrize(
-    ("keys", "first"), [(["doc:a", "doc:b", "doc:c"], 2), (["doc:a", "doc:b", "other"], 1)]
+    ("keys", "first"),
+    [(["doc:{d}a", "doc:{d}b", "doc:{d}c"], 2), (["doc:{d}a", "doc:{d}b", "{d}other"], 1)],
 )
 def test_key_that_no_command_of_a_batch_uses_denies_it(
     leash: Leash, token: str, keys: list[str], first: int
@@ -144,7 +145,7 @@ def test_malformed_command_far_before_the_end_is_denied_with_its_number(
     """Where runs are written out, the words behind it are not copied."""
     words = ("3*2", "SET", 1, "x", "y", *["z"] * 100_000)
 
-    reply = send(leash, token, ["doc:a", "other"], "each", *words)
+    reply = send(leash, token, ["doc:{d}a", "{d}other"], "each", *words)
 
     assert reply == "LEASH COMMAND_REFUSED size=z item=3"
     assert leash.admin.keys("doc:*") == []
@@ -154,7 +155,7 @@ def test_two_runs_with_the_same_keys_do_not_share_their_declaration(
     leash: Leash, token: str
 ) -> None:
     """Each command declares its keys."""
-    keys = ["doc:a", "doc:b"]
+    keys = ["doc:{d}a", "doc:{d}b"]
     runs = ("3*2", "SET", 1, "x", "y", "2*2", "GET", 1)
 
     assert send(leash, token, keys, "all", *runs).startswith("LEASH KEYS_MISMATCH item=3")
@@ -164,12 +165,12 @@ def test_two_runs_with_the_same_keys_do_not_share_their_declaration(
 
 def test_denied_command_in_a_run_is_named_by_its_number(leash: Leash, token: str) -> None:
     """Commands are counted, not runs."""
-    keys = ["doc:a", "doc:b", "doc:a", "other"]
+    keys = ["doc:{d}a", "doc:{d}b", "doc:{d}a", "{d}other"]
     runs = ("3*2", "SET", 1, "x", "y", "2*2", "GET", 3)
 
-    assert send(leash, token, keys, "all", *runs) == "LEASH KEY_NOT_GRANTED key=other item=4"
+    assert send(leash, token, keys, "all", *runs) == "LEASH KEY_NOT_GRANTED key=%7Bd%7Dother item=4"
     set_, (got, denied) = send(leash, token, keys, "each", *runs)
-    assert (set_, got, str(denied)) == (b"OK", b"x", "LEASH KEY_NOT_GRANTED key=other")
+    assert (set_, got, str(denied)) == (b"OK", b"x", "LEASH KEY_NOT_GRANTED key=%7Bd%7Dother")
 
 
 @pytest.mark.parametrize("count", [MAX_BATCH_COMMANDS, MAX_BATCH_COMMANDS + 1])
@@ -188,12 +189,12 @@ def test_run_has_the_bound_of_a_batch(leash: Leash, token: str, count: int) -> N
 def test_runs_together_have_the_bound_of_a_batch(leash: Leash, token: str) -> None:
     """Also if they are written out: a short request must not become a long one."""
     size = MAX_ARGUMENTS // 999
-    keys = ["other", *["doc:a"] * 999, *["doc:a"] * 999]
+    keys = ["{d}other", *["doc:{d}a"] * 999, *["doc:{d}a"] * 999]
     words = ["f"] * (size - 2) * 999
 
     reply = send(
         leash, token, keys, "each",
-        2, "GET", "other", f"{size}*999", "SADD", 2, *words, f"{size}*999", "SADD", 1001, *words,
+        2, "GET", "{d}other", f"{size}*999", "SADD", 2, *words, f"{size}*999", "SADD", 1001, *words,
     )  # fmt: skip
 
     assert reply.startswith("LEASH ARGS_TOO_MANY ")
@@ -203,7 +204,7 @@ def test_limit_ends_within_a_run(leash: Leash) -> None:
     """As many commands run as it allows; in mode all none."""
     leash.load(one={**ALL, "budget": {"writes": "5/month"}})
     token = leash.issue("one").token
-    keys = ["doc:a"] * 3
+    keys = ["doc:{d}a"] * 3
 
     assert send(leash, token, keys, "each", "3*3", "SET", 1, "1", "2", "3") == [b"OK"]
     reply = send(leash, token, keys, "all", "3*3", "SET", 1, "4", "5", "6")
@@ -212,14 +213,14 @@ def test_limit_ends_within_a_run(leash: Leash) -> None:
     ((*ran, denied),) = send(leash, token, keys, "each", "3*3", "SET", 1, "4", "5", "6")
     assert ran == [b"OK", b"OK"]
     assert str(denied).startswith("LEASH BUDGET_EXHAUSTED")
-    assert leash.admin.get("doc:a") == b"5"
+    assert leash.admin.get("doc:{d}a") == b"5"
 
 
 def test_options_of_one_set_are_not_those_of_the_next(leash: Leash) -> None:
     """SET with GET needs another class than SET."""
     leash.load(one={"grants": [grant("write", keys="doc:*")]})
     token = leash.issue("one").token
-    keys = ["doc:a", "doc:b"]
+    keys = ["doc:{d}a", "doc:{d}b"]
 
     plain, denied = send(leash, token, keys, "each", "4*2", "SET", 1, "1", "KEEPTTL", "2", "GET")[0]
     assert plain == b"OK"

@@ -72,7 +72,7 @@ def test_large_integers_are_numbers_in_a_script(server: RealServer) -> None:
     client = scripted(leash, text)
     for number in (2**53 + 1, -(2**53) - 3, 2**62 + 12345):
         raw = leash.admin.eval(text, 2, f"raw:{number}", f"raw:h{number}", number)
-        assert client.eval(text, 2, f"app:{number}", f"app:h{number}", number) == raw
+        assert client.eval(text, 2, f"app:{{d}}{number}", f"app:{{d}}h{number}", number) == raw
 
 
 def test_read_only_script_cannot_write(leash: ScriptLeash) -> None:
@@ -171,10 +171,10 @@ def test_replies_that_a_script_holds_are_work(server: RealServer, read: str, rea
     leash = Leash(server)
     client = scripted(leash, text, audit={"reads": reads})
     part = "x" * 20_000
-    leash.admin.rpush("app:l", *[part] * 10)
-    leash.admin.hset("app:h", mapping={str(n): part for n in range(10)})
-    leash.admin.set("app:s", part * 10)
-    keys = ("app:l", "app:h", "app:s")
+    leash.admin.rpush("app:{d}l", *[part] * 10)
+    leash.admin.hset("app:{d}h", mapping={str(n): part for n in range(10)})
+    leash.admin.set("app:{d}s", part * 10)
+    keys = ("app:{d}l", "app:{d}h", "app:{d}s")
     assert client.eval(text, 3, *keys, 40) == 40
     with pytest.raises(keyleash.WorkTooLargeError):
         client.eval(text, 3, *keys, 60)

@@ -151,14 +151,14 @@ def test_token_is_issued_for_a_policy_that_names_a_module_command(leash: Leash) 
 
 
 LEARNT: dict[str, tuple[tuple[Any, ...], ...]] = {
-    "HGET": (("HGET", "doc:h", "f"),),
-    "ZUNION": (("ZUNION", 2, "doc:z", "doc:none"), ("ZUNION", 2, "doc:z", "other")),
-    "SORT": (("SORT", "doc:l", "STORE", "doc:s"), ("SORT", "doc:l", "STORE", "other")),
+    "HGET": (("HGET", "doc:{d}h", "f"),),
+    "ZUNION": (("ZUNION", 2, "doc:{d}z", "doc:{d}none"), ("ZUNION", 2, "doc:{d}z", "{d}other")),
+    "SORT": (("SORT", "doc:{d}l", "STORE", "doc:{d}s"), ("SORT", "doc:{d}l", "STORE", "{d}other")),
     "XREAD": (
-        ("XREAD", "COUNT", 1, "STREAMS", "doc:x", 0),
-        ("XREAD", "COUNT", 1, "STREAMS", "doc:x", "other", 0, 0),
+        ("XREAD", "COUNT", 1, "STREAMS", "doc:{d}x", 0),
+        ("XREAD", "COUNT", 1, "STREAMS", "doc:{d}x", "{d}other", 0, 0),
     ),
-    "OBJECT ENCODING": (("OBJECT", "ENCODING", "doc:l"), ("OBJECT", "ENCODING", "other")),
+    "OBJECT ENCODING": (("OBJECT", "ENCODING", "doc:{d}l"), ("OBJECT", "ENCODING", "{d}other")),
 }
 
 
@@ -178,10 +178,10 @@ def test_wrapper_learns_the_keys_of_a_command_that_it_does_not_know(
 ) -> None:
     """From the guard record, whichever way the keys are found; a refusal names the key."""
     shipped_without.append(name)
-    leash.admin.hset("doc:h", "f", "v")
-    leash.admin.rpush("doc:l", 2, 1)
-    leash.admin.zadd("doc:z", {"m": 1})
-    leash.admin.xadd("doc:x", {"f": "v"})
+    leash.admin.hset("doc:{d}h", "f", "v")
+    leash.admin.rpush("doc:{d}l", 2, 1)
+    leash.admin.zadd("doc:{d}z", {"m": 1})
+    leash.admin.xadd("doc:{d}x", {"f": "v"})
     leash.load(one=ALL)
     agent = leash.agent("one")
     allowed, *refused = LEARNT[name]
@@ -193,7 +193,7 @@ def test_wrapper_learns_the_keys_of_a_command_that_it_does_not_know(
     for call in refused:
         with pytest.raises(keyleash.KeyNotGrantedError) as refusal:
             agent.execute_command(*call)
-        assert refusal.value.details["key"] == "other"
+        assert refusal.value.details["key"] == "{d}other"
 
 
 def test_wrapper_forgets_with_the_next_policy(leash: Leash, shipped_without: list[str]) -> None:

@@ -223,9 +223,8 @@ def test_every_call_is_counted_once_while_loads_follow_each_other(leash: Leash) 
         thread.join()
 
     assert len(passed) == len(threads)
-    assert (
-        used(leash) == sum(passed) == leash.admin.xinfo_stream(NAMES.audit("one"))["entries-added"]
-    )
+    events = leash.admin.xinfo_stream(leash.audit_name("one"))["entries-added"]
+    assert used(leash) == sum(passed) == events
 
 
 @pytest.mark.slow

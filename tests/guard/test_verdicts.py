@@ -88,10 +88,10 @@ def test_deny_rule_wins_over_a_grant(leash: Leash) -> None:
     leash.load(one={"grants": [grant("read", keys="doc:*")], "deny": [{"keys": ["doc:{id}:lock"]}]})
     agent = leash.agent("one")
 
-    assert agent.get("doc:1:text") is None
+    assert agent.get("doc:{d}1:text") is None
     with pytest.raises(keyleash.KeyDeniedError) as refusal:
-        agent.mget("doc:1:text", "doc:1:lock")
-    assert refusal.value.details["key"] == "doc:1:lock"
+        agent.mget("doc:{d}1:text", "doc:{d}1:lock")
+    assert refusal.value.details["key"] == "doc:{d}1:lock"
 
 
 @pytest.mark.parametrize("option", ["GET", "get", "gEt", b"GET\0whatever"])
@@ -120,14 +120,14 @@ def test_set_with_get_needs_read_on_the_same_key(leash: Leash) -> None:
 def test_copy_needs_read_on_the_source_and_write_on_the_target(leash: Leash) -> None:
     """Classes are per key, from Redis's own key specs."""
     leash.load(one={"grants": [grant("read", keys="in:*"), grant("write", keys="out:*")]})
-    leash.admin.set("in:1", "x")
+    leash.admin.set("in:{d}1", "x")
     agent = leash.agent("one")
 
-    assert agent.copy("in:1", "out:1") is True
+    assert agent.copy("in:{d}1", "out:{d}1") is True
     with pytest.raises(keyleash.ClassNotGrantedError):
-        agent.copy("out:1", "in:1")
+        agent.copy("out:{d}1", "in:{d}1")
     with pytest.raises(keyleash.KeyNotGrantedError):
-        agent.copy("in:1", "elsewhere")
+        agent.copy("in:{d}1", "elsewhere")
 
 
 @pytest.mark.parametrize("option", ["DB", "db", b"dB\0x"])
@@ -268,7 +268,7 @@ def test_ping_echo_and_time_pass(leash: Leash) -> None:
 
 @pytest.mark.parametrize(
     "claimed",
-    [[], ["doc:2"], ["doc:1", "doc:2"], ["doc:1", ""]],
+    [[], ["doc:{d}2"], ["doc:{d}1", "doc:{d}2"], ["doc:{d}1", ""]],
     ids=["none", "another", "one-more", "an-empty-one-more"],
 )
 def test_claimed_keys_that_are_not_the_commands_are_refused(
@@ -278,22 +278,22 @@ def test_claimed_keys_that_are_not_the_commands_are_refused(
     leash.load(one=READ_WRITE)
     token = leash.issue("one").token
 
-    assert leash.raw("one", claimed, token, "c", "GET", "doc:1") == "LEASH KEYS_MISMATCH"
+    assert leash.raw("one", claimed, token, "c", "GET", "doc:{d}1") == "LEASH KEYS_MISMATCH"
 
 
 def test_seven_thousand_arguments_pass_and_one_more_is_refused_uncounted(leash: Leash) -> None:
     """Lua's unpack ends at 7,999 values; the guard refuses before anything is taken."""
     leash.load(one={**READ_WRITE, "budget": {"requests": "2/day"}})
     agent = leash.agent("one")
-    keys = [f"doc:{i}" for i in range(6999)]
+    keys = [f"doc:{{d}}{i}" for i in range(6999)]
 
     with pytest.raises(keyleash.ArgsTooManyError) as refusal:
-        agent.mget([*keys, "doc:x"])
+        agent.mget([*keys, "doc:{d}x"])
     assert refusal.value.details["arguments"] == "7001"
     assert agent.mget(keys) == [None] * 6999
-    assert agent.get("doc:1") is None
+    assert agent.get("doc:{d}1") is None
     with pytest.raises(keyleash.BudgetExhaustedError):
-        agent.get("doc:1")
+        agent.get("doc:{d}1")
 
 
 def test_own_errors_of_a_command_come_back_as_they_are(leash: Leash) -> None:

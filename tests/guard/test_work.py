@@ -133,24 +133,24 @@ def test_denied_work_is_not_charged_and_leaves_no_event(server: RealServer) -> N
     """The denial comes before the limits and the event; the client's error has the numbers."""
     leash = Leash(server)
     leash.load(one=BUDGETED)
-    fill(leash.admin, "SADD", "doc:set", MEMBERS)
+    fill(leash.admin, "SADD", "doc:{d}set", MEMBERS)
     agent: Any = leash.agent("one")
     agent.ping()
-    before = leash.state("one")
+    before = leash.spent("one")
 
     with pytest.raises(keyleash.WorkTooLargeError) as denied:
-        agent.sunionstore("doc:new", "doc:set")
+        agent.sunionstore("doc:{d}new", "doc:{d}set")
     with pytest.raises(keyleash.ValueTooLargeError) as too_long:
-        agent.setrange("doc:string", 64 * 1024 * 1024, "x")
+        agent.setrange("doc:{d}string", 64 * 1024 * 1024, "x")
 
     assert denied.value.work > denied.value.limit == 250_000
     assert denied.value.details["command"] == "SUNIONSTORE"
     assert too_long.value.bytes == 64 * 1024 * 1024 + 1
     assert too_long.value.limit == 64 * 1024 * 1024
-    assert too_long.value.details["key"] == "doc:string"
-    assert leash.state("one") == before
+    assert too_long.value.details["key"] == "doc:{d}string"
+    assert leash.spent("one") == before
     assert leash.events("one") == []
-    assert not leash.admin.exists("doc:new", "doc:string")
+    assert not leash.admin.exists("doc:{d}new", "doc:{d}string")
 
 
 def test_policy_sets_how_much_work_a_call_may_be(server: RealServer) -> None:
@@ -197,9 +197,9 @@ def test_merges_into_a_sparse_sketch_share_the_bound_of_a_batch(server: RealServ
     leash = Leash(server)
     leash.load(one=ALL)
     token = leash.issue("one").token
-    leash.admin.pfadd("doc:sparse", *range(100))
+    leash.admin.pfadd("doc:{d}sparse", *range(100))
 
-    replies = leash.batch("one", token, "each", *[("PFMERGE", "doc:to", "doc:sparse")] * 100)
+    replies = leash.batch("one", token, "each", *[("PFMERGE", "doc:{d}to", "doc:{d}sparse")] * 100)
 
     denied = [str(reply).startswith("LEASH WORK_TOO_LARGE") for reply in replies]
     assert denied.index(True) in range(12, 16)
@@ -224,19 +224,19 @@ def test_batch_that_makes_keys_large_is_stopped_in_place(server: RealServer) -> 
     """Commands that ran have effect, the remaining replies are denials, and the event agrees."""
     leash = Leash(server)
     leash.load(one=ALL)
-    fill(leash.admin, "SADD", "doc:set", 30_000)
+    fill(leash.admin, "SADD", "doc:{d}set", 30_000)
     token = leash.issue("one").token
-    grow = ("RENAME", "doc:set", "doc:moved")
-    read = ("SMEMBERS", "doc:moved")
+    grow = ("RENAME", "doc:{d}set", "doc:{d}moved")
+    read = ("SMEMBERS", "doc:{d}moved")
 
-    replies = leash.batch("one", token, "all", grow, *[read] * 4, ("SET", "doc:late", "v"))
+    replies = leash.batch("one", token, "all", grow, *[read] * 4, ("SET", "doc:{d}late", "v"))
 
     assert replies[0] in (True, b"OK")
     assert len(replies[1]) == 30_000
     assert all(str(reply).startswith("LEASH WORK_TOO_LARGE") for reply in replies[3:5]), replies
-    assert leash.admin.exists("doc:moved")
+    assert leash.admin.exists("doc:{d}moved")
     # A write of an atomic batch is not left out because of the replies of others.
-    assert leash.admin.exists("doc:late")
+    assert leash.admin.exists("doc:{d}late")
 
 
 def test_long_strings_are_read_until_the_bound(server: RealServer) -> None:
@@ -262,34 +262,34 @@ def test_long_strings_are_read_until_the_bound(server: RealServer) -> None:
 BOUND = 4096
 LONG = "x" * (BOUND + 1)
 LENGTHENING: dict[str, tuple[Any, ...]] = {
-    "SET": ("SET", "doc:s", LONG),
-    "SETEX": ("SETEX", "doc:s", "10", LONG),
-    "PSETEX": ("PSETEX", "doc:s", "10", LONG),
-    "GETSET": ("GETSET", "doc:s", LONG),
-    "SETNX": ("SETNX", "doc:s", LONG),
-    "MSET": ("MSET", "doc:a", "v", "doc:s", LONG),
-    "MSETNX": ("MSETNX", "doc:a", "v", "doc:s", LONG),
-    "MSETEX": ("MSETEX", "2", "doc:a", "v", "doc:s", LONG),
-    "APPEND": ("APPEND", "doc:full", "x"),
-    "SETRANGE": ("SETRANGE", "doc:s", str(BOUND), "x"),
-    "SETBIT": ("SETBIT", "doc:s", str(8 * BOUND), "1"),
-    "BITFIELD": ("BITFIELD", "doc:s", "GET", "u8", "0", "SET", "u8", f"#{BOUND}", "1"),
-    "BITOP": ("BITOP", "NOT", "doc:s", "doc:longer"),
-    "COPY": ("COPY", "doc:longer", "doc:s"),
+    "SET": ("SET", "doc:{d}s", LONG),
+    "SETEX": ("SETEX", "doc:{d}s", "10", LONG),
+    "PSETEX": ("PSETEX", "doc:{d}s", "10", LONG),
+    "GETSET": ("GETSET", "doc:{d}s", LONG),
+    "SETNX": ("SETNX", "doc:{d}s", LONG),
+    "MSET": ("MSET", "doc:{d}a", "v", "doc:{d}s", LONG),
+    "MSETNX": ("MSETNX", "doc:{d}a", "v", "doc:{d}s", LONG),
+    "MSETEX": ("MSETEX", "2", "doc:{d}a", "v", "doc:{d}s", LONG),
+    "APPEND": ("APPEND", "doc:{d}full", "x"),
+    "SETRANGE": ("SETRANGE", "doc:{d}s", str(BOUND), "x"),
+    "SETBIT": ("SETBIT", "doc:{d}s", str(8 * BOUND), "1"),
+    "BITFIELD": ("BITFIELD", "doc:{d}s", "GET", "u8", "0", "SET", "u8", f"#{BOUND}", "1"),
+    "BITOP": ("BITOP", "NOT", "doc:{d}s", "doc:{d}longer"),
+    "COPY": ("COPY", "doc:{d}longer", "doc:{d}s"),
 }
 AS_LONG: dict[str, tuple[Any, ...]] = {
-    "SET": ("SET", "doc:s", LONG[1:]),
-    "APPEND": ("APPEND", "doc:full", ""),
-    "SETRANGE": ("SETRANGE", "doc:s", str(BOUND - 1), "x"),
-    "SETBIT": ("SETBIT", "doc:s", str(8 * BOUND - 1), "1"),
-    "BITFIELD": ("BITFIELD", "doc:s", "SET", "u8", f"#{BOUND - 1}", "1"),
-    "BITOP": ("BITOP", "NOT", "doc:s", "doc:full"),
-    "COPY": ("COPY", "doc:full", "doc:other"),
+    "SET": ("SET", "doc:{d}s", LONG[1:]),
+    "APPEND": ("APPEND", "doc:{d}full", ""),
+    "SETRANGE": ("SETRANGE", "doc:{d}s", str(BOUND - 1), "x"),
+    "SETBIT": ("SETBIT", "doc:{d}s", str(8 * BOUND - 1), "1"),
+    "BITFIELD": ("BITFIELD", "doc:{d}s", "SET", "u8", f"#{BOUND - 1}", "1"),
+    "BITOP": ("BITOP", "NOT", "doc:{d}s", "doc:{d}full"),
+    "COPY": ("COPY", "doc:{d}full", "doc:{d}other"),
 }
 BOUNDED: dict[str, Any] = {
     "grants": [
         {**grant("read", "write", "delete", keys="doc:*"), "values": {"max_bytes": "1mb"}},
-        {**grant("read", keys=["doc:s", "doc:full"]), "values": {"max_bytes": "4kb"}},
+        {**grant("read", keys=["doc:{{d}}s", "doc:{{d}}full"]), "values": {"max_bytes": "4kb"}},
         grant("write", keys="doc:*", only=["RESTORE"]),
     ],
     "budget": {"requests": "1000/day"},
@@ -303,11 +303,11 @@ def test_string_that_a_call_makes_too_long_is_denied(server: RealServer, fenced:
     leash.load(one=BOUNDED)
     if fenced:
         leash.fence()
-    leash.admin.set("doc:full", "x" * BOUND)
-    leash.admin.set("doc:longer", LONG)
+    leash.admin.set("doc:{d}full", "x" * BOUND)
+    leash.admin.set("doc:{d}longer", LONG)
     agent: Any = leash.agent("one")
     agent.ping()
-    before = leash.state("one")
+    before = leash.spent("one")
 
     for name, argv in LENGTHENING.items():
         if name not in server.table.commands:
@@ -316,8 +316,8 @@ def test_string_that_a_call_makes_too_long_is_denied(server: RealServer, fenced:
             agent.execute_command(*argv)
         assert (denied.value.bytes, denied.value.limit) == (BOUND + 1, BOUND), name
     with pytest.raises(keyleash.ValueTooLargeError):
-        agent.restore("doc:s", 0, LONG)
-    assert leash.state("one") == before
+        agent.restore("doc:{d}s", 0, LONG)
+    assert leash.spent("one") == before
     assert leash.events("one") == []
 
     for name, argv in AS_LONG.items():
@@ -325,10 +325,10 @@ def test_string_that_a_call_makes_too_long_is_denied(server: RealServer, fenced:
             # No ACL user has it, since it could write into another database.
             continue
         agent.execute_command(*argv)
-        assert leash.admin.strlen("doc:s") <= BOUND, name
-    agent.set("doc:wide", LONG)
+        assert leash.admin.strlen("doc:{d}s") <= BOUND, name
+    agent.set("doc:{d}wide", LONG)
     batch = agent.pipeline(transaction=False)
-    batch.set("doc:s", LONG).set("doc:wide", LONG)
+    batch.set("doc:{d}s", LONG).set("doc:{d}wide", LONG)
     replies = batch.execute(raise_on_error=False)
     assert isinstance(replies[0], keyleash.ValueTooLargeError)
     assert replies[1] is True
@@ -390,23 +390,25 @@ def test_sealed_server_measures_the_keys_behind_its_prefix(server: RealServer) -
     """Sizes are those of the stored keys, and no denial shows where these are."""
     leash = Leash(server, SEALED)
     leash.load(one={**ALL, "limits": {"work": 20_000}})
-    fill(leash.admin, "SADD", f"{SEALED.vault}doc:set", 50_000)
+    fill(leash.admin, "SADD", leash.keyspace.physical(b"doc:{d}set").decode(), 50_000)
     agent: Any = leash.agent("one")
-    agent.sadd("doc:few", *range(100))
+    agent.sadd("doc:{d}few", *range(100))
 
-    assert len(agent.sunion("doc:few", "doc:few")) == 100
+    assert len(agent.sunion("doc:{d}few", "doc:{d}few")) == 100
     denials: list[Any] = []
     for argv in (
-        ("SMEMBERS", "doc:set"),
-        ("SETRANGE", "doc:string", 64 * 1024 * 1024, "x"),
-        ("COPY", "doc:set", "doc:new"),
+        ("SMEMBERS", "doc:{d}set"),
+        ("SETRANGE", "doc:{d}string", 64 * 1024 * 1024, "x"),
+        ("COPY", "doc:{d}set", "doc:{d}new"),
     ):
         with pytest.raises((keyleash.WorkTooLargeError, keyleash.ValueTooLargeError)) as denied:
             agent.execute_command(*argv)
         denials.append(denied.value)
     assert_hidden(*denials)
     batch = agent.pipeline(transaction=False)
-    batch.rename("doc:set", "doc:moved").sinter("doc:moved", "doc:moved").scard("doc:moved")
+    batch.rename("doc:{d}set", "doc:{d}moved").sinter("doc:{d}moved", "doc:{d}moved").scard(
+        "doc:{d}moved"
+    )
     replies = batch.execute(raise_on_error=False)
     assert replies[0] is True
     assert isinstance(replies[1], keyleash.WorkTooLargeError)
@@ -419,9 +421,16 @@ def test_batch_whose_commands_lack_arguments_answers_each_with_its_own_error(
     leash = Leash(server)
     leash.load(one={"grants": [*ALL["grants"], grant("write", keys="doc:*", only=["RESTORE"])]})
     token = leash.issue("one").token
-    short = [("RESTORE", "doc:new", "0"), ("SET", "doc:a"), ("LRANGE", "doc:l", "0"), ("APPEND",)]
+    short = [
+        ("RESTORE", "doc:{d}new", "0"),
+        ("SET", "doc:{d}a"),
+        ("LRANGE", "doc:{d}l", "0"),
+        ("APPEND",),
+    ]
 
-    replies = leash.batch("one", token, "each", ("SET", "doc:b", "x"), *short, ("GET", "doc:b"))
+    replies = leash.batch(
+        "one", token, "each", ("SET", "doc:{d}b", "x"), *short, ("GET", "doc:{d}b")
+    )
 
     assert replies[0] == b"OK"
     assert all("wrong number of arguments" in reply for reply in replies[1:-1]), replies

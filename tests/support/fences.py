@@ -19,6 +19,7 @@ from keyleash.fence import (
 from keyleash.operator import prepare_policy
 from keyleash.store.records import read_active
 from keyleash.store.wire import call_head
+from support.clustered import ClusterServer
 from support.leash import Leash
 
 
@@ -47,7 +48,11 @@ class FencedLeash(Leash):
 
     def fenced_servers(self, *others: redis.Redis) -> FencedServers:
         """Return the server and others, with the records of users."""
-        nodes = [FenceNode("one", self.admin), *(FenceNode("other", client) for client in others)]
+        if isinstance(self.server, ClusterServer):
+            nodes = [FenceNode(str(node.port), node.admin) for node in self.server.nodes]
+        else:
+            nodes = [FenceNode("one", self.admin)]
+        nodes += [FenceNode("other", client) for client in others]
         return FencedServers.read(self.store, nodes)
 
     def credentials(self, identity: str) -> dict[str, str]:
@@ -65,4 +70,5 @@ class FencedLeash(Leash):
 
     def direct(self, identity: str, **options: Any) -> redis.Redis:
         """A bare connection with the agent's own user."""
-        return self.server.client(**self.credentials(identity), **options)
+        client: redis.Redis = self.server.client(**self.credentials(identity), **options)
+        return client

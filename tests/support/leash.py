@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +15,19 @@ from keyleash.commands import load_table
 from keyleash.operator import LoadResult, load_policy
 from keyleash.operator.tokens import IssuedToken, issue_token
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import guard_record
+from keyleash.store.leases import unpack_shard
+from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.server_check import Client
+from keyleash.store.shards import read_tags
+from keyleash.store.state import Layout, unpack_state
 from keyleash.store.store import Store
+from keyleash.store.streams import AuditStream, audit_streams, denied_streams
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, Transport, call_head, guard_call, replies_of, runs_call
+from support.clustered import NODES, ClusterServer
 from support.sealed import record
-from support.servers import RealServer
 
-NAMES = Keyspace()
+NAMES = Keyspace().at_home() if NODES else Keyspace()
 
 
 def policy(**identities: dict[str, Any]) -> str:
@@ -56,27 +60,32 @@ class Leash:
     """An operator's hands on a server, and agents' clients made by name.
 
     Attributes:
+        server: A `RealServer`, or a `ClusterServer` in its place.
         transport: How the guards of the policies that are loaded are called.
     """
 
-    server: RealServer
+    server: Any
     keyspace: Keyspace = NAMES
     admin: Client = field(init=False)
     transport: Transport = Transport.EVALSHA
 
     def __post_init__(self) -> None:
         self.admin = self.server.client()
+        if NODES:
+            self.keyspace = self.keyspace.at_home()
         if self.keyspace.vault:
             record(self.admin, self.keyspace)
 
     def follow(self) -> Keyspace:
         """Look where keys are from now on, and say it."""
-        self.keyspace = server_keyspace(self.admin)
+        self.keyspace = self.store.keys
         return self.keyspace
 
     @property
     def store(self) -> Store:
         """The server's store, for the operator `ops`."""
+        if isinstance(self.server, ClusterServer):
+            return self.server.store("ops")
         return Store.open(self.admin, actor="ops")
 
     @property
@@ -107,17 +116,32 @@ class Leash:
         return self.client(self.issue(identity).token, **options)
 
     def client(self, token: str, **options: Any) -> keyleash.Redis:
-        return keyleash.Redis(port=self.server.port, token=token, **options)
+        """A guarded client; on a cluster a `keyleash.RedisCluster`."""
+        client: keyleash.Redis = self.server.guarded(token, **options)
+        return client
+
+    def audit_name(self, identity: str) -> str:
+        """Return the name of the identity's audit stream; on a cluster of the first shard's."""
+        names = [stream.key for stream in audit_streams(self.store, [identity])]
+        return next(name for name in (*names[1:], names[0]))
 
     def digest(self, identity: str) -> str:
+        return self.record(identity).digest
+
+    def record(self, identity: str) -> GuardRecord:
+        """Return the guard record of an identity."""
         record = guard_record(self.admin.hgetall(NAMES.guard(identity)))
         assert record is not None
-        return record.digest
+        if isinstance(self.server, ClusterServer):
+            self.server.learn(record)
+        return record
 
     def raw(self, identity: str, keys: list[Any], *argv: Any, digest: str | None = None) -> Any:
         """A bare call of the identity's guard; an error comes back as its text."""
         head = call_head(self.transport, digest or self.digest(identity))
         try:
+            if isinstance(self.server, ClusterServer):
+                return self.server.call_guard(identity, (*head, len(keys), *keys, *argv))
             return self.admin.execute_command(*head, len(keys), *keys, *argv)
         except redis.ResponseError as error:
             return str(error)
@@ -134,8 +158,7 @@ class Leash:
         self, identity: str, token: str, mode: str, *commands: tuple[Any, ...], **options: Any
     ) -> Any:
         """A batch call as a wrapper would build it; errors, also those in it, as text."""
-        record = guard_record(self.admin.hgetall(NAMES.guard(identity)))
-        assert record is not None
+        record = self.record(identity)
         call, shape = runs_call(
             load_table(),
             record.batch_digest,
@@ -146,9 +169,8 @@ class Leash:
             self.transport,
             takes_runs=record.takes_runs,
         )
-        client = self.server.client(**options)
         try:
-            replies = client.execute_command(*call)
+            replies = self.server.call_guard(identity, call, **options)
         except redis.ResponseError as error:
             return str(error)
         return [
@@ -157,7 +179,7 @@ class Leash:
         ]
 
     def events(self, identity: str) -> list[dict[str, str]]:
-        return self._stream(self.keyspace.audit(identity))
+        return self._fields(audit_streams(self.store, [identity]))
 
     def refusals(self, identity: str) -> int:
         """Return the number of denied calls, also of denials without an entry."""
@@ -165,14 +187,32 @@ class Leash:
         return sum(denial.repeats for denial in denials)
 
     def denials(self, identity: str) -> list[dict[str, str]]:
-        return self._stream(self.keyspace.denied(identity))
+        return self._fields(denied_streams(self.store, [identity]))
 
-    def _stream(self, name: str) -> list[dict[str, str]]:
+    def _fields(self, streams: Iterable[AuditStream]) -> list[dict[str, str]]:
+        """Return the fields of the entries of all streams, by their time."""
+        entries = [entry for stream in streams for entry in self.admin.xrange(stream.key)]
         return [
             {key.decode(): value.decode("utf-8", "replace") for key, value in fields.items()}
-            for _, fields in self.admin.xrange(name)
+            for _, fields in sorted(entries, key=lambda entry: [*map(int, entry[0].split(b"-"))])
         ]
 
     def state(self, identity: str) -> bytes:
+        """Return the state of an identity, on a cluster that of the home."""
         state: bytes = self.admin.get(self.keyspace.state(identity))
         return state
+
+    def spent(self, identity: str) -> Any:
+        """Return what a call changes that counts: the state, on a cluster the use of budgets."""
+        return self.used(identity) if NODES else self.state(identity)
+
+    def used(self, identity: str) -> dict[str, int]:
+        """Return the used units of budgets; on a cluster without those that shards have."""
+        layout = Layout.from_json(self.admin.hget(self.keyspace.layouts, identity))
+        state = unpack_state(self.admin.get(self.keyspace.state(identity)), layout)
+        used = {item.slot.name: item.used for item in state.limits}
+        for tag in read_tags(self.store, [identity])[identity][1:] if NODES else ():
+            shard = unpack_shard(self.admin.get(self.keyspace.at_shard(tag).state(identity)))
+            for item, credit in zip(state.limits, shard.limits, strict=False):
+                used[item.slot.name] -= credit.credit
+        return {name: used[name] for name in used if name.startswith("budget.")}

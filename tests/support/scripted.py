@@ -15,6 +15,7 @@ from client.alike import Awaited
 from keyleash.audit import read_events
 from keyleash.policy.scripts import MARK
 from keyleash.store.wire import Transport
+from support.clustered import ClusterServer
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash
 from support.sealed import SEALED
@@ -67,6 +68,8 @@ class ScriptLeash(FencedLeash):
     def redis(self, runner: asyncio.Runner | None = None, **options: Any) -> Any:
         url = f"redis://localhost:{self.server.port}"
         options |= {"token": self.issue("one").token, **self.credentials("one")}
+        if isinstance(self.server, ClusterServer):
+            return self.server.guarded(**options)
         if runner is None:
             return redis.Redis(connection_pool=keyleash.pool(url, **options))
         pool = keyleash.asyncio.pool(url, **options)

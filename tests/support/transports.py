@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from keyleash.store.wire import Transport
-from support.servers import embedded_label, find_server_binaries
+from support.clustered import LABELS
+from support.servers import embedded_label
 
 EITHER_TRANSPORT = pytest.mark.parametrize(
     "leash",
     [
-        *((label, Transport.EVALSHA) for label in find_server_binaries()),
+        *((label, Transport.EVALSHA) for label in LABELS),
         # What a function does differently is seen on every server in test_transports.py.
         (embedded_label(), Transport.FUNCTION),
     ],
@@ -21,7 +22,7 @@ EITHER_TRANSPORT = pytest.mark.parametrize(
 
 FUNCTIONS = pytest.mark.parametrize(
     "leash",
-    [(label, Transport.FUNCTION) for label in find_server_binaries()],
+    [(label, Transport.FUNCTION) for label in LABELS],
     ids="-".join,
     indirect=True,
 )
