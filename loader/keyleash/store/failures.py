@@ -163,6 +163,9 @@ def cluster_failure(error: redis_errors.RedisError) -> OperationError:
             f"the cluster serves no keys: {printable(server_message(error))}",
             help="see `CLUSTER INFO` and `CLUSTER NODES`",
         )
+    if isinstance(error, redis_errors.ClusterCrossSlotError):
+        # No move of a slot causes this.
+        return OperationError("server-error", f"the server replied: {printable(str(error))}")
     return OperationError(
         "slot-moving",
         "a slot with control keys is being moved to another node of the cluster, and the operation"

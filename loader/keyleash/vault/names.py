@@ -83,10 +83,10 @@ def changed_names(change: PrefixChange, patterns: Sequence[Pattern]) -> NewName:
     def new_name(key: bytes) -> bytes | None:
         if key.startswith(stays):
             return None
-        if old.tag and key.startswith(prefix + b"{") and not key.startswith(root):
-            # Keys of shards: see `store.shards.move_shards`.
-            return None
         if key.startswith(prefix):
+            if not key.startswith(root):
+                # Keys of shards (see `store.shards.move_shards`), or control keys of one server.
+                return None
             return new.prefix.encode() + key.removeprefix(prefix)
         if vault and key.startswith(vault):
             logical = old.logical(key)
