@@ -11,7 +11,7 @@
 --- ARGV[6]  tokens      string  "1" to drop the credit of all tokens; else ""
 --- ARGV[7…] for each identity: its name and its epoch
 ---
---- Replies  OK
+--- Replies  for each identity whose state knows a later epoch: its name, and that epoch
 ---
 --- Credit stays otherwise: it was charged at the home. A shard without a state gets one, because a
 --- voucher on its way must not find a shard that knows no epoch.
@@ -20,6 +20,7 @@ local resume, limits, tokens = ARGV[4], ARGV[5], ARGV[6]
 local call, argv, pack, unpack_struct = redis.call, ARGV, struct.pack, struct.unpack
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
+local later = {}
 for i = 7, #argv, 2 do
   local name, epoch = argv[i], tonumber(argv[i + 1])
   local key = state_prefix .. name
@@ -35,7 +36,11 @@ for i = 7, #argv, 2 do
   -- The credit of a token is of one life of the state.
   if tokens == '1' then born_us = now_us end
   -- A fenced agent may write any number there.
-  if not (min_epoch > epoch and min_epoch < 2 ^ 53) then min_epoch = epoch end
+  if min_epoch > epoch and min_epoch < 2 ^ 53 then
+    later[#later + 1], later[#later + 2] = name, string.format('%.0f', min_epoch)
+  else
+    min_epoch = epoch
+  end
   call('SETRANGE', key, 0, pack('<ddddddc16', layout, suspended, min_epoch, seq, asked_us, born_us, rest))
   -- Before its first grant a state ends by itself, and its epoch with it.
   call('PERSIST', key)
@@ -48,4 +53,4 @@ for i = 7, #argv, 2 do
     if state and #state >= place + 8 then call('SETRANGE', key, place, pack('<d', 0)) end
   end
 end
-return redis.status_reply('OK')
+return later

@@ -349,6 +349,7 @@ def test_call_is_not_repeated_for_ever(session: ClusterSession) -> None:
     )
 
     assert isinstance(result, LeaseNeededError)
+    assert "keyleash load" in str(result)
 
 
 def test_watched_call_ends_its_watch_and_leaves_the_voucher(session: ClusterSession) -> None:

@@ -140,6 +140,16 @@ def test_user_without_rights_on_keys_of_scripts_is_no_server_that_checks_them(
         assert "undeclared-keys" not in codes(limited.doctor())
 
 
+def test_cluster_that_is_down_is_no_server_that_checks_keys(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """It answers no script, whatever keys that declares."""
+    cluster.lose_slot(0)
+    examination = op.doctor()
+    assert set(codes(examination)) == {"slots-not-served"}
+    assert "the cluster is down" in {item.reason for item in examination.skipped}
+
+
 def test_moving_slot_is_tried_only_if_requested(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:

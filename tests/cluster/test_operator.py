@@ -15,7 +15,7 @@ from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.leases import DEFAULT_LEASE_US
 from support.clusters import RealCluster
 from support.errors import raises_code
-from support.leases import HOME, read_epoch, read_shard, write_lease
+from support.leases import HOME, ClusterAgent, read_epoch, read_shard, write_lease
 
 POLICY = """
 version: 1
@@ -195,6 +195,29 @@ def test_repeated_load_expires_again(cluster: RealCluster, op: keyleash.Operator
     before = read_epoch(cluster)
     assert not op.load(keyleash.Policy(POLICY)).changed
     assert read_epoch(cluster) == before + 1
+
+
+@pytest.mark.parametrize("loss", ["data", "epochs"])
+def test_shards_take_leases_of_a_home_that_lost_epochs(
+    cluster: RealCluster, op: keyleash.Operator, loss: str
+) -> None:
+    """A policy that is loaded again, or the next change, exceeds the epochs that shards know."""
+    home = cluster.owner(HOME.policy)
+    shards = [node for node in cluster.primaries if node is not home]
+    tags = write_lease(cluster, *shards)
+    for _ in range(3):
+        op.freeze("agent", reason="x")
+        op.thaw("agent")
+    if loss == "data":
+        home.admin.flushall()
+    else:
+        home.admin.hincrby(HOME.leases("agent"), "epoch", -100)
+    op.load(keyleash.Policy(POLICY))
+
+    agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
+    assert [agent.call(node, "SET", node.key("jobs:"), "1") for node in shards] == [b"OK"] * 2
+    op.freeze("agent", reason="x")
+    assert [read_shard(cluster, tag).min_epoch for tag in tags] == [read_epoch(cluster)] * 2
 
 
 def test_identities_that_are_not_concerned_keep_their_leases(

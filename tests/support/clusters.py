@@ -222,6 +222,14 @@ class RealCluster:
         source.admin.cluster("MIGRATESLOTS", *spans, "NODE", target.identifier)
         wait_until(lambda: target.slots.issuperset(slots) and not source.slots & set(slots))
 
+    def lose_slot(self, slot: int) -> None:
+        """Take a slot from its node, after which the cluster is down."""
+        self.is_changed = True
+        for node in self.nodes:
+            node.admin.cluster("DELSLOTS", slot)
+        ask = [node.admin.cluster for node in self.nodes]
+        wait_until(lambda: all(node("INFO")["cluster_state"] == "fail" for node in ask))
+
     def add_node(self) -> ClusterNode:
         """Add a primary without slots, and wait until all nodes know it."""
         self.is_changed = True

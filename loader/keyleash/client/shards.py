@@ -21,6 +21,10 @@ from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_clu
 
 MAX_REPETITIONS = 30
 """Of one call. Each lease may be used up by other clients before the call uses it."""
+NO_LEASE_HELP = (
+    "the node takes none of the leases that the home grants: if the home lost data, an operator has"
+    " to `keyleash load` the policy again; else see `keyleash doctor`"
+)
 TOPOLOGY = frozenset({"INFO", "KEYSLOT", "MYID", "MYSHARDID", "NODES", "SHARDS", "SLOTS"})
 """The sub-commands of CLUSTER that need no guard; CLUSTER GETKEYSINSLOT would list names."""
 
@@ -123,6 +127,8 @@ class ShardCaller(Caller):
                 if not any(isinstance(item, LeaseNeededError) for item in (error, new)):
                     raise
                 error = new
+        if isinstance(error, LeaseNeededError):
+            error.help = NO_LEASE_HELP
         raise error
 
 

@@ -34,7 +34,7 @@ from keyleash.store.records import read_active
 from keyleash.store.server import Address, ping, read_role
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
-from keyleash.store.wire import is_of_a_cluster
+from keyleash.store.wire import is_down, is_of_a_cluster
 from keyleash.text import counted, json_object
 from keyleash.watch.sentinels import node_connector
 from keyleash.watch.topology import Topology, WatchedNode
@@ -242,7 +242,8 @@ def _results_of_one_generation(
             raise
         # Keys that are not there are not distinct from those that have moved.
         deployment = Deployment(servers, SealRecord(Keyspace(tag=tag)), None, {}, nodes)
-        skipped = Skipped("policy, guards, scripts and users", "the slot of the home is moving")
+        reason = "the cluster is down" if is_down(error) else "the slot of the home is moving"
+        skipped = Skipped("policy, guards, scripts and users", reason)
         return [*_check_servers(deployment), skipped]
     for _ in range(LOOKS):
         before = _generation(servers[0], tag)

@@ -114,7 +114,7 @@ def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
         # an epoch of before the last step.
         _require_records(store, names)
         nodes = expire_leases(store, names or None, resume=True)
-        raise_epochs(store, names)
+        raise_epochs(store, dict.fromkeys(names, 0))
     return replace(_run(store, THAW, names, fields=2), nodes=nodes)
 
 

@@ -188,22 +188,44 @@ def expire_leases(
         return None
     if identities is not None and not identities:
         return ()
-    now_us, epochs = raise_epochs(store, identities or ())
+    now_us, epochs = raise_epochs(store, dict.fromkeys(identities or (), 0))
     places = b"".join(struct.pack("<I", place) for place in limits)
     head = ("1" if resume else "", places, "1" if tokens else "")
-    calls = [
-        (tag, (*head, *chain.from_iterable(piece)))
-        for tag, pairs in sorted(epochs.items())
-        for piece in batches(pairs, PIECE)
-    ]
     reasons: dict[str, str] = {}
-    for found in run_at_shards(store, EXPIRE_LEASES, calls):
-        reasons[found.node] = reasons.get(found.node) or found.reason
+    later = _expire_at(store, head, epochs, reasons)
+    if later:
+        # The home has lost epochs, and these shards would take no lease of it.
+        _expire_at(store, head, raise_epochs(store, later)[1], reasons)
     latest_us = latest_end_us(store, identities, now_us) if any(reasons.values()) else None
     return tuple(
         NodeEffect(node, latest_us if reason else None, reason)
         for node, reason in sorted(reasons.items())
     )
+
+
+def _expire_at(
+    store: Store, head: Sequence[str | bytes], epochs: _Epochs, reasons: dict[str, str]
+) -> dict[str, int]:
+    """Expire leases at shards; return the identities whose epoch a shard exceeds, and the next one.
+
+    Args:
+        store: The home.
+        head: The arguments of the script before the identities.
+        epochs: The epochs of identities, for each shard.
+        reasons: Gets all nodes, and why one was not reached.
+    """
+    calls = [
+        (tag, (*head, *chain.from_iterable(piece)))
+        for tag, pairs in sorted(epochs.items())
+        for piece in batches(pairs, PIECE)
+    ]
+    later: dict[str, int] = {}
+    for found in run_at_shards(store, EXPIRE_LEASES, calls):
+        reasons[found.node] = reasons.get(found.node) or found.reason
+        with reading_reply("EVAL"):
+            for name, epoch in zip(*[iter(found.reply or ())] * 2, strict=True):
+                later[name.decode()] = max(later.get(name.decode(), 0), int(epoch) + 1)
+    return later
 
 
 def move_shards(store: Store, new: Keyspace, shards: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -225,15 +247,21 @@ def move_shards(store: Store, new: Keyspace, shards: Mapping[str, Sequence[str]]
     return {found.node: found.reason for found in replies if found.reason}
 
 
-def raise_epochs(store: Store, identities: Collection[str]) -> tuple[int, _Epochs]:
-    """Raise the epoch of identities at the home; of all that ever were active if there are none.
+def raise_epochs(store: Store, identities: Mapping[str, int]) -> tuple[int, _Epochs]:
+    """Raise the epoch of identities at the home.
+
+    Args:
+        store: The home.
+        identities: The least epoch that each gets; none for all that ever were active.
 
     Returns:
         The home's time, and for each shard the identities with their new epochs.
     """
     shards: _Epochs = defaultdict(list)
     now_us = 0
-    for reply in store.run_all(NEXT_EPOCH, batches(identities, PIECE) if identities else [()]):
+    pieces = batches(identities.items(), PIECE) if identities else [()]
+    calls = [[word for pair in piece for word in pair] for piece in pieces]
+    for reply in store.run_all(NEXT_EPOCH, calls):
         with reading_reply("EVAL"):
             now_us = int(reply[0])
             for name, epoch, tags in zip(*[iter(reply[1:])] * 3, strict=True):

@@ -338,12 +338,18 @@ _OF_A_CLUSTER = (
     redis_errors.ClusterDownError,
     redis_errors.TryAgainError,
 )
+_DOWN = re.compile(r"to access a slot not served|execute a .*command .*while the cluster is down")
+"""In the errors of scripts while the cluster is down, of Valkey and of Redis."""
 _SCRIPT_IN_A_CLUSTER = (
     "Script attempted to access a non local key in a cluster node",
     "Attempted to access a non local key in a cluster node",
     "Script attempted to access keys that do not hash to the same slot",
-    "Script attempted to access a slot not served",
 )
+
+
+def is_down(error: Exception) -> bool:
+    """Return whether a node replies that the cluster, or the slot of a key, is not served."""
+    return isinstance(error, redis_errors.ClusterDownError) or _DOWN.search(str(error)) is not None
 
 
 def is_of_a_cluster(error: Exception) -> bool:
@@ -351,7 +357,8 @@ def is_of_a_cluster(error: Exception) -> bool:
     if isinstance(error, redis_errors.MasterDownError):
         # A replica without its primary, with or without a cluster.
         return False
-    return isinstance(error, _OF_A_CLUSTER) or str(error).startswith(_SCRIPT_IN_A_CLUSTER)
+    is_one = isinstance(error, _OF_A_CLUSTER) or str(error).startswith(_SCRIPT_IN_A_CLUSTER)
+    return is_one or is_down(error)
 
 
 WRONG = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
