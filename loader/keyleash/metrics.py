@@ -1,7 +1,7 @@
 """Prometheus metrics of a deployment.
 
-Labels are identities, limits and codes, which a policy bounds; never a key, a token or a digest.
-docs/reference/metrics.md lists all metrics, and a test compares.
+Labels are identities, limits and codes, which a policy bounds, and nodes; never a key, a token or a
+digest. docs/reference/metrics.md lists all metrics, and a test compares.
 """
 
 from __future__ import annotations
@@ -142,6 +142,12 @@ def _cluster(snapshot: Snapshot, cluster: ClusterStatus) -> Iterator[Metric]:
                 family.add_metric([identity.name, name], number)
     yield from (shards, unread, granted, unspent, stranded)
     yield _plain("keyleash_cluster_nodes", "Nodes of the cluster.", cluster.nodes)
+    nodes = GaugeMetricFamily(
+        "keyleash_node_up", "1 if the node of the cluster answers, else 0.", labels=["node"]
+    )
+    for node, reason in cluster.reasons.items():
+        nodes.add_metric([node], not reason)
+    yield nodes
     yield _plain(
         "keyleash_home_operations",
         "Commands per second of the node of the home, of all clients.",

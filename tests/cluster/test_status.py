@@ -124,3 +124,35 @@ def test_command_line_and_metrics_show_leases(
     assert 'keyleash_shards{identity="agent"} 3.0' in metrics
     assert 'keyleash_leased_unspent{identity="agent",limit="budget.writes"}' in metrics
     assert 'keyleash_events_total{identity="agent"} 3.0' in metrics
+
+
+def test_node_that_does_not_answer_is_named(
+    embedded_cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """In the header, by the exit code, and by a metric of each node."""
+    home = embedded_cluster.owner(HOME.policy)
+    victim = embedded_cluster.other(home, embedded_cluster.nodes[0])
+    victim.kill()
+    cli = Cli(embedded_cluster.url)
+
+    shown = cli.run("status")
+    assert shown.exit_code == 1
+    assert f"down       127.0.0.1:{victim.port}: " in shown.stdout
+    assert cli.json("status", exit_code=1)["cluster"]["down"] == [f"127.0.0.1:{victim.port}"]
+    metrics = cli.ok("metrics")
+    assert f'keyleash_node_up{{node="127.0.0.1:{victim.port}"}} 0.0' in metrics
+    assert f'keyleash_node_up{{node="127.0.0.1:{home.port}"}} 1.0' in metrics
+
+
+def test_cluster_that_is_down_names_the_node_that_does_not_answer(
+    embedded_cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """And the URL, since there may be several clusters."""
+    victim = embedded_cluster.other(embedded_cluster.owner(HOME.policy), embedded_cluster.nodes[0])
+    slot = min(embedded_cluster.other(victim).slots)
+    victim.kill()
+    embedded_cluster.lose_slot(slot)
+    for words in (["status"], ["freeze", "agent", "--reason", "x"]):
+        shown = Cli(embedded_cluster.url).run(*words)
+        assert f"`{embedded_cluster.url}` serves no keys" in shown.stderr
+        assert f"no answer from `127.0.0.1:{victim.port}`" in shown.stderr

@@ -225,9 +225,9 @@ class RealCluster:
     def lose_slot(self, slot: int) -> None:
         """Take a slot from its node, after which the cluster is down."""
         self.is_changed = True
-        for node in self.nodes:
+        for node in self.running:
             node.admin.cluster("DELSLOTS", slot)
-        ask = [node.admin.cluster for node in self.nodes]
+        ask = [node.admin.cluster for node in self.running]
         wait_until(lambda: all(node("INFO")["cluster_state"] == "fail" for node in ask))
 
     def add_node(self) -> ClusterNode:

@@ -20,7 +20,7 @@ from keyleash.store.nodes import ClusterNodes
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
-from keyleash.store.wire import is_of_a_cluster
+from keyleash.store.wire import is_down, is_of_a_cluster
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,7 +129,9 @@ class Runner:
             yield
         except RedisError as error:
             if self._nodes is not None and is_of_a_cluster(error):
-                raise cluster_failure(error) from error
+                reasons = self._nodes.reasons() if is_down(error) else {}
+                dead = [str(node) for node, reason in reasons.items() if reason]
+                raise cluster_failure(error, server_name(self.client), dead) from error
             if not isinstance(error, KeyleashError) and not hasattr(error, "__notes__"):
                 failure = server_failure(error, server_name(self.client))
                 error.add_note(failure.message)

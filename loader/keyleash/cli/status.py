@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from keyleash.cli.failures import failure_of
+from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.render.status import snapshot_parts
 from keyleash.cli.render.table import console, show
@@ -44,7 +44,7 @@ from keyleash.text import clock_time
 )
 @json_option
 @pass_settings
-def status(settings: Settings, watch: bool, interval_s: int) -> None:
+def status(settings: Settings, watch: bool, interval_s: int) -> int:
     """Show identities, tokens, limits and recent denials.
 
     The use of a budget is the calls in its open window, of a rate those in the last period, and of
@@ -53,20 +53,24 @@ def status(settings: Settings, watch: bool, interval_s: int) -> None:
     after a `+`, denials counted without an entry of their own. `recent` counts the calls denied in
     the last five minutes.
 
+    Exit code 1 if a node of a cluster does not answer.
+
     When output is not a terminal, --watch appends snapshots; with --json, one object per line.
     """
     if watch:
         watch_status(settings, interval_s)
-        return
+        return 0
     snapshot = settings.operator.status()
+    code = FAILED if snapshot.cluster is not None and snapshot.cluster.down else 0
     if settings.json:
         print_json({"server": settings.shown_url, **snapshot.to_dict()})
-        return
+        return code
 
     show(*snapshot_parts(settings, snapshot))
     if snapshot.active is None:
         print_note("no policy is active")
         print_note("help: load one with `keyleash load FILE`")
+    return code
 
 
 PASSING = (redis_errors.RedisError, OSError, KeyleashError)

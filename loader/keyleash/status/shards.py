@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -118,12 +118,23 @@ class ClusterStatus(Result):
         nodes: The number of its nodes.
         primaries: The number of those that serve slots.
         home_operations: Commands per second of the node of the home, of all clients.
+        reasons: Why each node does not answer, by its name; empty for those that do.
     """
 
     home: str
     nodes: int
     primaries: int
     home_operations: int
+    reasons: Mapping[str, str]
+
+    @property
+    def down(self) -> tuple[str, ...]:
+        """The names of the nodes that do not answer."""
+        return tuple(name for name, reason in self.reasons.items() if reason)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the cluster as `keyleash status --json` prints it."""
+        return json_object(self, "home", "nodes", "primaries", "home_operations", "down")
 
 
 def read_cluster(store: Store) -> ClusterStatus | None:
@@ -137,4 +148,5 @@ def read_cluster(store: Store) -> ClusterStatus | None:
         nodes=len(nodes),
         primaries=sum(bool(node.slots) for node in nodes),
         home_operations=int(stats.get("instantaneous_ops_per_sec", 0)),
+        reasons={str(node): reason for node, reason in store.nodes.reasons().items()},
     )

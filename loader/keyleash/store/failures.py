@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from redis import exceptions as redis_errors
@@ -155,14 +156,24 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
     return ServerFailure("server-error", FAILED, f"the server replied: {message}")
 
 
-def cluster_failure(error: redis_errors.RedisError) -> OperationError:
-    """Return the error of an operation whose slot a node does not serve, or not wholly."""
-    if isinstance(error, redis_errors.ClusterDownError):
-        return OperationError(
-            "cluster-down",
-            f"the cluster serves no keys: {printable(server_message(error))}",
-            help="see `CLUSTER INFO` and `CLUSTER NODES`",
-        )
+def cluster_failure(
+    error: redis_errors.RedisError, server: str = "", dead: Collection[str] = ()
+) -> OperationError:
+    """Return the error of an operation whose slot a node does not serve, or not wholly.
+
+    Args:
+        error: An error of redis-py.
+        server: The URL or address of a node without secrets.
+        dead: The names of nodes that do not answer.
+    """
+    if wire.is_down(error):
+        cluster = f"the cluster of `{server}`" if server else "the cluster"
+        reason = printable(server_message(error))
+        help_ = "see `CLUSTER INFO` and `CLUSTER NODES`"
+        if dead:
+            reason = f"no answer from {', '.join(f'`{name}`' for name in dead)}"
+            help_ = "start the node, or let a replica take over; " + help_
+        return OperationError("cluster-down", f"{cluster} serves no keys: {reason}", help=help_)
     if isinstance(error, redis_errors.ClusterCrossSlotError):
         # No move of a slot causes this.
         return OperationError("server-error", f"the server replied: {printable(str(error))}")

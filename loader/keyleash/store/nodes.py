@@ -11,15 +11,16 @@ from typing import Any, TypeVar
 from redis.connection import SSLConnection
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.errors import OperationError
 from keyleash.store.connect import NODE_TIMEOUT_S, address_of, node_client
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.live_table import reply_mapping, reply_text
-from keyleash.store.server import Address
+from keyleash.store.server import Address, ping
 from keyleash.store.server_check import Client
-from keyleash.store.wire import reading_reply
+from keyleash.store.wire import reading_reply, reason_of
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -98,6 +99,21 @@ class ClusterNodes:
         options = self._first.connection_pool.connection_kwargs
         timeout_s = min(options.get("socket_timeout") or NODE_TIMEOUT_S, NODE_TIMEOUT_S)
         return self.client(node, timeout_s)
+
+    def reasons(self) -> dict[Node, str]:
+        """Return why each node does not answer a PING; empty for those that do."""
+
+        def reason(node: Node) -> str:
+            try:
+                ping(self.quick_client(node))
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                return reason_of(error)
+            except ResponseError:
+                # It answers, if only that it denies this user PING.
+                pass
+            return ""
+
+        return dict(zip(self.all, each_at_once(reason, self.all), strict=True))
 
     def client(self, node: Node, timeout_s: float | None = None) -> Client:
         """Return a client of a node.

@@ -32,6 +32,8 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
             f"cluster    {counted(cluster.nodes, 'node')}, {cluster.primaries} with slots; home"
             f" {cluster.home}, {cluster.home_operations} commands a second"
         )
+        for node in cluster.down:
+            yield Text(f"down       {node}: {printable(cluster.reasons[node])}", style="red")
     for identity in snapshot.identities:
         if identity.suspension is not None:
             text = _suspension_text(identity.suspension, snapshot.now_ms)
