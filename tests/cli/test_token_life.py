@@ -141,12 +141,12 @@ def test_stale_token_fails_a_pipeline_until_it_is_rotated(cli: Cli, tmp_path: Pa
 
 
 def test_revoke_prints_its_time_and_the_calls_before(loaded: Cli) -> None:
-    """Calls are counted per token; `--wait` counts denials."""
+    """Calls are counted per token; `--count-denials` counts denials."""
     busy, idle = (loaded.json("token", "issue", "agent-runner") for _ in range(2))
     for _ in range(3):
         loaded.ok(*SET, KEYLEASH_TOKEN=busy["token"])
 
-    result = loaded.run("token", "revoke", "--identity", "agent-runner", "--wait", "1s")
+    result = loaded.run("token", "revoke", "--identity", "agent-runner", "--count-denials", "1s")
 
     assert re.search(rf"{busy['id']} +agent-runner +3\n", result.stdout)
     assert re.search(rf"{idle['id']} +agent-runner +0\n", result.stdout)
@@ -159,7 +159,7 @@ def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
     issued = loaded.json("token", "issue", "agent-runner")
     loaded.ok(*SET, KEYLEASH_TOKEN=issued["token"])
 
-    shown = loaded.json("token", "revoke", issued["id"], "--wait", "1s")
+    shown = loaded.json("token", "revoke", issued["id"], "--count-denials", "1s")
 
     assert shown.pop("bound_at").endswith("Z")
     assert shown == {

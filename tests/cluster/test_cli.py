@@ -10,7 +10,7 @@ import keyleash
 from keyleash.store.keyspace import Keyspace
 from support.clusters import RealCluster
 from support.command_line import Cli
-from support.leases import write_lease
+from support.leases import HOME, ClusterAgent, write_lease
 
 POLICY = """
 version: 1
@@ -111,3 +111,49 @@ def test_load_reports_all_nodes(embedded_cluster: RealCluster, policy: Path) -> 
         "effective_at_latest": None,
         "reason": "",
     }
+
+
+def test_log_timeline_and_stats_show_what_nodes_that_answer_have(
+    loaded: RealCluster, tmp_path: Path
+) -> None:
+    """The missing node is named, and the exit code shows that the output is not complete."""
+    home = loaded.owner(HOME.policy)
+    victim = loaded.other(home, loaded.nodes[0])
+    with keyleash.Operator.from_url(loaded.url) as op:
+        agent = ClusterAgent(loaded, op.tokens.issue("agent").token)
+    for node in loaded.primaries:
+        agent.call(node, "SET", node.key("jobs:"), "v")
+    key = home.key("jobs:")
+    victim.kill()
+    for words in (("log",), ("timeline", key), ("stats",)):
+        shown = Cli(loaded.url).run("audit", *words)
+        assert shown.exit_code == 1
+        assert f"without the events of node 127.0.0.1:{victim.port}: " in shown.stderr
+        assert shown.stderr.count("warning") == 1
+        assert "SET" in shown.stdout
+    exported = Cli(loaded.url).run("audit", "export", "--to", str(tmp_path / "archive"))
+    assert f"cannot reach the node `127.0.0.1:{victim.port}`" in exported.stderr
+
+
+def test_collect_recommends_no_option_that_it_lacks(loaded: RealCluster) -> None:
+    """It is repeated when all nodes answer."""
+    loaded.other(loaded.owner(HOME.policy), loaded.nodes[0]).kill()
+    shown = Cli(loaded.url).run("budget", "collect")
+    assert shown.exit_code == 1
+    assert "run it again" in shown.stderr
+    assert "--wait" not in shown.stderr
+
+
+def test_seal_names_the_active_policy(loaded: RealCluster) -> None:
+    """By the home, from whichever node."""
+    for node in loaded.primaries:
+        shown = Cli(f"redis://127.0.0.1:{node.port}").run("vault", "unseal", "--yes")
+        assert "active     generation 1" in shown.stderr
+
+
+def test_doctor_prints_findings_of_several_nodes_once(loaded: RealCluster) -> None:
+    """With the names of these nodes."""
+    shown = Cli(loaded.url).run("doctor").stdout
+    assert shown.count("[open-default-user]") == 1
+    (line,) = (line for line in shown.splitlines() if "[open-default-user]" in line)
+    assert all(f"127.0.0.1:{node.port}" in line for node in loaded.nodes)

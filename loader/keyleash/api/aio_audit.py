@@ -55,6 +55,7 @@ class AsyncAuditOperations:
         token_id: str | None = None,
         op: str | None = None,
         newest_first: bool = False,
+        on_missing: Callable[[str, str], None] | None = None,
     ) -> AsyncIterator[AuditEvent]:
         """Yield audit events by time, those of a batch command by command.
 
@@ -68,11 +69,14 @@ class AsyncAuditOperations:
             token_id: The calling token.
             op: The command.
             newest_first: Whether to begin with the newest.
+            on_missing: Called with each node of a cluster that does not answer, and why; its events
+                are left out. If None, such a node is an error.
 
         Raises:
             OperationError (unknown-identity): there never was such an identity.
+            OperationError (node-unreachable): a node of a cluster does not answer.
         """
-        selection = Selection(since, until, key, correlation, token_id, op)
+        selection = Selection(since, until, key, correlation, token_id, op, on_missing=on_missing)
         return self._run.iterate(
             calls.select_events, identities, selection, newest_first=newest_first
         )
@@ -88,13 +92,14 @@ class AsyncAuditOperations:
         op: str | None = None,
         code: str | None = None,
         newest_first: bool = False,
+        on_missing: Callable[[str, str], None] | None = None,
     ) -> AsyncIterator[Denial]:
         """Yield denials by time, with the number of repetitions of each; see `events`.
 
         Args:
             code: The reply code, such as `RATE_LIMITED`.
         """
-        selection = Selection(since, until, key, correlation, token_id, op, code)
+        selection = Selection(since, until, key, correlation, token_id, op, code, on_missing)
         return self._run.iterate(
             calls.select_denials, identities, selection, newest_first=newest_first
         )
@@ -187,6 +192,7 @@ class AsyncAuditOperations:
         since: Moment | None = None,
         until: Moment | None = None,
         limit: int | None = None,
+        on_missing: Callable[[str, str], None] | None = None,
     ) -> Timeline:
         """Return the events and denials that concern *key*, oldest first.
 
@@ -196,10 +202,10 @@ class AsyncAuditOperations:
                 aware `datetime`; unlimited if None.
             until: The latest time, in the same form.
             limit: The maximum number of entries, the newest; all if None.
+            on_missing: See `events`.
         """
-        return await self._run.call(
-            calls.timeline, key, Selection(since, until), positive("limit", limit)
-        )
+        selection = Selection(since, until, on_missing=on_missing)
+        return await self._run.call(calls.timeline, key, selection, positive("limit", limit))
 
     async def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
         """Return the value of *key* at a past time, from before-images.
@@ -219,6 +225,7 @@ class AsyncAuditOperations:
         since: Moment | None = None,
         until: Moment | None = None,
         segments: int = 2,
+        on_missing: Callable[[str, str], None] | None = None,
     ) -> Stats:
         """Count events and denials by identity, command, key prefix and reply code; find gaps.
 
@@ -228,9 +235,11 @@ class AsyncAuditOperations:
                 aware `datetime`; unlimited if None.
             until: The latest time, in the same form.
             segments: The number of segments in a key prefix.
+            on_missing: See `events`.
         """
+        selection = Selection(since, until, on_missing=on_missing)
         return await self._run.call(
-            calls.stats, identities, Selection(since, until), positive("segments", segments)
+            calls.stats, identities, selection, positive("segments", segments)
         )
 
     async def export(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,11 @@ class Selection:
     token_id: str | None = None
     op: str | None = None
     code: str | None = None
+    on_missing: Callable[[str, str], None] | None = None
+
+    def of(self, store: Store) -> Store:
+        """Return the store that leaves out nodes which do not answer, if that is wanted."""
+        return replace(store, on_missing=self.on_missing)
 
     def query(self, store: Store) -> Query:
         """Return the query in server time.
@@ -89,7 +94,9 @@ def select_events(
 ) -> Iterator[AuditEvent]:
     """Return the selected events, those that no guard may have written marked as untrusted."""
     names = stream_names(store, identities)
-    found = read_events(store, names, selection.query(store), newest_first=newest_first)
+    found = read_events(
+        selection.of(store), names, selection.query(store), newest_first=newest_first
+    )
     return Trust.of(store).marked(found)
 
 
@@ -98,7 +105,9 @@ def select_denials(
 ) -> Iterator[Denial]:
     """Return the selected denials."""
     names = stream_names(store, identities, operators=False)
-    return read_denials(store, names, selection.query(store), newest_first=newest_first)
+    return read_denials(
+        selection.of(store), names, selection.query(store), newest_first=newest_first
+    )
 
 
 def select_control(
@@ -139,7 +148,7 @@ def timeline(
     store: Store, key: str | bytes, selection: Selection, limit: int | None
 ) -> audit.Timeline:
     """Return the trusted events and the denials that concern a key, oldest first."""
-    return audit.read_timeline(store, key, selection.query(store), limit)
+    return audit.read_timeline(selection.of(store), key, selection.query(store), limit)
 
 
 def value_at(store: Store, key: str | bytes, time: Moment) -> ValueThen:
@@ -154,7 +163,8 @@ def stats(
     store: Store, identities: Sequence[str], selection: Selection, segments: int
 ) -> audit.Stats:
     """Return the tallies of a time range."""
-    return read_stats(store, stream_names(store, identities), selection.query(store), segments)
+    names = stream_names(store, identities)
+    return read_stats(selection.of(store), names, selection.query(store), segments)
 
 
 def verify(store: Store, directory: Path, recorded: bool) -> ArchiveReport:

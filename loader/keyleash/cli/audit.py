@@ -22,6 +22,7 @@ from keyleash.cli.audit_selection import (
     selection_options,
     time_range,
 )
+from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import (
     Group,
     Moment,
@@ -75,15 +76,17 @@ NOTHING = {
     help="Which end to begin at.  [default: the newest entries, printed oldest first]",
 )
 @json_lines_option
-def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool | None) -> None:
+def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool | None) -> int:
     """Show the events of IDENTITY, or of all identities, by time.
 
     A batch is shown command by command. Gaps in the sequence numbers are reported on standard
-    error. Exit code 1 if the options select no entry.
+    error. Exit code 1 if the options select no entry, or a node of a cluster does not answer, whose
+    events are left out.
     """
     if "op" in selection.filters and selection.kind is EntryKind.DENIALS and not settings.json:
         print_note("note: `--op` misses denials counted in an entry of another command (`×N`)")
-    found = selection.read(settings, newest_first=not oldest_first)
+    missing = MissingNodes()
+    found = selection.read(settings, missing, newest_first=not oldest_first)
     chosen = islice(found, limit)
     shown = show_entries(
         settings,
@@ -97,6 +100,7 @@ def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool
         raise selection.times.nothing_found(settings, f"such {selection.kind}")
     if not shown and not settings.json:
         print_note(NOTHING[selection.kind])
+    return missing.exit_code
 
 
 @click.command(epilog=example("keyleash audit follow --denied --json | jq .code"))
@@ -158,15 +162,18 @@ def show(settings: Settings, event: str) -> None:
 @pass_settings
 def timeline(
     settings: Settings, key: str, since: Moment | None, until: Moment | None, limit: int | None
-) -> None:
+) -> int:
     """Show the history of KEY: the events and denials of all identities, and undos.
 
     KEY is literal, or escaped as in the output. The oldest entry comes first. Entries in which the
     key is masked are found as well; untrusted events are left out, and counted at the end. Exit
-    code 1 if there are none.
+    code 1 if there are none, or a node of a cluster does not answer, whose events are left out.
     """
     times = time_range(settings, since, until)
-    found = settings.operator.audit.timeline(key, limit=limit, **times.arguments)
+    missing = MissingNodes()
+    found = settings.operator.audit.timeline(
+        key, limit=limit, on_missing=missing.note, **times.arguments
+    )
     show_entries(settings, found.entries)
     if settings.json:
         for row in found.untrusted_rows():
@@ -178,6 +185,7 @@ def timeline(
         raise times.nothing_found(settings, what, is_of_key=True)
     if found.is_more:
         print_note(f"there is more: these are the newest {limit}")
+    return missing.exit_code
 
 
 @click.command("as-of", epilog=example("keyleash audit as-of 10m agents:jobs:42:state"))
@@ -230,20 +238,24 @@ def stats(
     until: Moment | None,
     segments: int,
     top: int,
-) -> None:
+) -> int:
     """Count events and denials by identity, operation, key prefix and reply code.
 
     Reads whole audit streams; trimmed entries are not counted. JSON has every row. Exit code 1 if
-    there is nothing between --since and --until.
+    there is nothing between --since and --until, or a node of a cluster does not answer, whose
+    events are left out.
     """
     times = time_range(settings, since, until)
-    found = settings.operator.audit.stats(*named, *identities, segments=segments, **times.arguments)
+    missing = MissingNodes()
+    found = settings.operator.audit.stats(
+        *named, *identities, segments=segments, on_missing=missing.note, **times.arguments
+    )
     if found.first_ms is None and times.arguments:
         raise times.nothing_found(settings, "event or denial")
     if settings.json:
         for row in found.rows():
             print_json_line(row)
-        return
+        return missing.exit_code
     if found.first_ms is None:
         print_note("no events and no denials")
     else:
@@ -252,6 +264,7 @@ def stats(
             _print_tallies(kind, tallies, top)
     for gap in found.gaps:
         print_note(str(gap))
+    return missing.exit_code
 
 
 def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int) -> None:

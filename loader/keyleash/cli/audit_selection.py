@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from keyleash.audit import Query, nothing_found
+from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import IDENTITY, Moment, since_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
@@ -144,12 +146,14 @@ class Selection:
         """Return whether a missing sequence number is a gap: no entry is filtered out."""
         return not self.filters and self.kind is not EntryKind.CONTROL
 
-    def read(self, settings: Settings, *, newest_first: bool) -> Iterator[AnyEntry]:
-        """Yield the selected entries."""
+    def read(
+        self, settings: Settings, missing: MissingNodes, *, newest_first: bool
+    ) -> Iterator[AnyEntry]:
+        """Yield the selected entries; nodes that do not answer are noted in *missing*."""
         audit = settings.operator.audit
         read: dict[EntryKind, Callable[..., Iterator[AnyEntry]]] = {
-            EntryKind.EVENTS: audit.events,
-            EntryKind.DENIALS: audit.denials,
+            EntryKind.EVENTS: partial(audit.events, on_missing=missing.note),
+            EntryKind.DENIALS: partial(audit.denials, on_missing=missing.note),
             EntryKind.CONTROL: audit.control,
         }
         return read[self.kind](

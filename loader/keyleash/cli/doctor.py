@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -17,8 +20,9 @@ from keyleash.text import printable
 
 if TYPE_CHECKING:
     from keyleash.doctor import Examination
-    from keyleash.doctor.findings import CheckResult
+    from keyleash.doctor.findings import DoctorFinding, Skipped
 
+R = TypeVar("R", "DoctorFinding", "Skipped")
 COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
 
 
@@ -71,16 +75,22 @@ def doctor(
 
 
 def _print(examination: Examination) -> None:
-    for item in examination.accepted:
-        click.echo(f"{_where(item)}accepted: {printable(item.message)} [{item.code}]")
-    for finding in examination.findings:
+    for where, item in _grouped(examination.accepted):
+        click.echo(f"{where}accepted: {printable(item.message)} [{item.code}]")
+    for where, finding in _grouped(examination.findings):
         severity = click.style(finding.severity, fg=COLOURS[finding.severity], bold=True)
-        click.echo(f"{_where(finding)}{severity}: {printable(finding.message)} [{finding.code}]")
+        click.echo(f"{where}{severity}: {printable(finding.message)} [{finding.code}]")
         click.echo(f"  help: {printable(finding.help)}")
-    for skipped in examination.skipped:
-        click.echo(f"{_where(skipped)}not checked: {skipped.check}: {printable(skipped.reason)}")
+    for where, skipped in _grouped(examination.skipped):
+        click.echo(f"{where}not checked: {skipped.check}: {printable(skipped.reason)}")
     print_note(examination.summary)
 
 
-def _where(result: CheckResult) -> str:
-    return f"{result.node}: " if result.node else ""
+def _grouped(results: Sequence[R]) -> Iterator[tuple[str, R]]:
+    """Yield the names of all servers with an equal result, and that result."""
+    servers: dict[R, list[str]] = defaultdict(list)
+    for result in results:
+        servers[replace(result, node=None)].append(result.node or "")
+    for result, names in servers.items():
+        where = ", ".join(filter(None, names))
+        yield (f"{where}: " if where else ""), result

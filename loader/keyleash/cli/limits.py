@@ -100,4 +100,4 @@ def collect(settings: Settings, identity: str | None) -> int:
             [Column("identity", fold=True), Column("budget"), Column("returned", "right")],
             ([item.identity, item.limit, str(item.units)] for item in done.returned),
         )
-    return show_nodes(settings, done, wait=False)
+    return show_nodes(settings, done, wait=None)

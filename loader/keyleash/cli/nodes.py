@@ -15,7 +15,7 @@ from keyleash.errors import UsageError
 from keyleash.results import Change
 from keyleash.store.connect import has_password
 from keyleash.store.failures import FAILED
-from keyleash.text import clock_time, counted
+from keyleash.text import clock_time, counted, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +63,24 @@ def note_unlisted_replicas(replicas: int, named: int) -> None:
         )
 
 
+class MissingNodes:
+    """The nodes of a cluster that did not answer, and whose events are not shown."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def note(self, node: str, reason: str) -> None:
+        """Print a warning about a node, once."""
+        if node not in self._names:
+            self._names.add(node)
+            print_note(f"warning: without the events of node {node}: {printable(reason)}")
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code: `FAILED` if there is one."""
+        return FAILED if self._names else 0
+
+
 wait_option = click.option(
     "--wait",
     is_flag=True,
@@ -70,8 +88,13 @@ wait_option = click.option(
 )
 
 
-def show_nodes(settings: Settings, change: Change, *, wait: bool) -> int:
+def show_nodes(settings: Settings, change: Change, *, wait: bool | None) -> int:
     """Print when a change is effective at each node of a cluster, and wait for it if requested.
+
+    Args:
+        settings: The run.
+        change: The result of the command.
+        wait: Its `--wait`; None if it has none.
 
     Returns:
         The exit code: `FAILED` if a node was not reached, unless *wait*.
@@ -91,5 +114,6 @@ def show_nodes(settings: Settings, change: Change, *, wait: bool) -> int:
     if not settings.json:
         count = counted(len(change.not_reached), "node")
         print_note(f"error: {count} not reached")
-        print_note("help: run it again when all nodes answer; `--wait` waits until it is effective")
+        waiting = "" if wait is None else "; `--wait` waits until it is effective"
+        print_note(f"help: run it again when all nodes answer{waiting}")
     return FAILED

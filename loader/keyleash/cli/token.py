@@ -147,17 +147,17 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
     return shown(min(info.used_ms, info.read_ms), info.read_ms)
 
 
-@click.command(epilog=example("keyleash token revoke --identity agent-runner --wait 5s"))
+@click.command(epilog=example("keyleash token revoke --identity agent-runner"))
 @click.argument("token_id", metavar="[ID]", required=False)
 @click.option("--identity", metavar="NAME", type=IDENTITY, help="Every token of this identity.")
 @click.option("--all", "everything", is_flag=True, help="Every token; asks for confirmation.")
 @click.option(
-    "--wait",
+    "--count-denials",
     metavar="DURATION",
     callback=as_duration,
-    help="Wait for this time, then print the number of calls denied meanwhile. On a cluster, wait"
-    " at least until the revocation is effective at nodes that are out of reach.",
+    help="After this time, print the number of calls denied meanwhile.",
 )
+@wait_option
 @yes_option
 @json_option
 @pass_settings
@@ -166,14 +166,15 @@ def revoke(
     token_id: str | None,
     identity: str | None,
     everything: bool,
-    wait: timedelta | None,
+    count_denials: timedelta | None,
+    wait: bool,
     yes: bool,
 ) -> int:
     """Revoke tokens, effective on the next call.
 
     Specify a token ID, an identity or --all. Prints the number of calls that each token made in
-    the minute before, from the audit log. --wait, or later `token show ID`, prints the number of
-    calls denied since.
+    the minute before, from the audit log. --count-denials, or later `token show ID`, prints the
+    number of calls denied since.
     """
     if (token_id is not None) + (identity is not None) + everything != 1:
         raise UsageError("specify exactly one of ID, `--identity` and `--all`")
@@ -186,7 +187,7 @@ def revoke(
     with settings.changing("look at `keyleash token list`"):
         done = settings.operator.tokens.revoke(token_id, identity=identity, all=everything)
     if settings.json or done.tokens:
-        _report(settings, done, wait)
+        _report(settings, done, count_denials)
     elif done.unreadable:
         print_note("nothing was revoked")
     elif token_id is not None:
@@ -198,11 +199,11 @@ def revoke(
         count = counted(len(done.unreadable), "token")
         print_note(f"error: {count} of {listing(names)} not revoked: the record is corrupt")
         print_note(f"help: suspend the identity: `keyleash freeze {' '.join(names)} --reason TEXT`")
-    code = show_nodes(settings, done, wait=wait is not None)
+    code = show_nodes(settings, done, wait=wait)
     return FAILED if done.unreadable else code
 
 
-def _report(settings: Settings, done: Revocation, wait: timedelta | None) -> None:
+def _report(settings: Settings, done: Revocation, count_denials: timedelta | None) -> None:
     if not settings.json:
         # Before the counts, which take time.
         count = counted(len(done.tokens), "token")
@@ -224,15 +225,14 @@ def _report(settings: Settings, done: Revocation, wait: timedelta | None) -> Non
             ],
             [[item.id, item.identity, _calls_before(item)] for item in done.tokens],
         )
-    if wait is not None:
-        time.sleep(wait.total_seconds())
+    if count_denials is not None:
+        time.sleep(count_denials.total_seconds())
         done = settings.operator.tokens.with_denials(done)
     if settings.json:
         print_json(done)
-    elif wait is not None and (denied := done.denied_since) is not None:
-        print_note(
-            f"{counted(denied, 'call')} denied in the {span(int(wait.total_seconds()))} since"
-        )
+    elif count_denials is not None and (denied := done.denied_since) is not None:
+        seconds = int(count_denials.total_seconds())
+        print_note(f"{counted(denied, 'call')} denied in the {span(seconds)} since")
 
 
 def _calls_before(item: RevokedToken) -> str:

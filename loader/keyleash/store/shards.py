@@ -88,6 +88,22 @@ def read_epochs(store: Store, identities: Sequence[str]) -> dict[str, bytes]:
         }
 
 
+def missing_shards(store: Store, tags: Iterable[str]) -> set[str]:
+    """Report the nodes that do not answer to `on_missing` of the store; return their shards' tags.
+
+    Without `on_missing` none is missing: reading a shard there is an error.
+    """
+    if store.nodes is None or store.on_missing is None:
+        return set()
+    reasons, missing = store.nodes.reasons(), set()
+    for tag in tags:
+        node = store.nodes.find(tag)
+        if reason := reasons[node] if node else "no node serves it":
+            missing.add(tag)
+            store.on_missing(_named(node, tag), reason)
+    return missing
+
+
 def name_shards(store: Store, owner: str, tags: Iterable[str]) -> None:
     """Write down that there will be streams of an owner other than identities at some shards."""
     if store.nodes is not None:

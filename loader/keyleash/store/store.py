@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -50,12 +50,15 @@ class Store:
         keys: The names of the control keys.
         actor: The operator's name, for the control stream.
         nodes: The nodes of the cluster; None on one server.
+        on_missing: Called with a node whose streams are left out, and why it does not answer; if
+            None, such a node is an error.
     """
 
     client: Client
     keys: Keyspace = field(default_factory=Keyspace)
     actor: str = "unknown"
     nodes: ClusterNodes | None = None
+    on_missing: Callable[[str, str], None] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.actor, str):

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.store.keyspace import OPERATORS, Keyspace
-from keyleash.store.shards import at_shard, read_tags
+from keyleash.store.shards import at_shard, missing_shards, read_tags
 from keyleash.store.store import Store
 
 Words = list[bytes]
@@ -93,12 +93,14 @@ def streams_of(
     *kinds: StreamKind,
 ) -> list[AuditStream]:
     """Return the streams of identities of some kinds, by default of events and of denials."""
-    return [
+    found = [
         AuditStream(kind, name, _key(store.keys.at_shard(tag), kind, name), tag)
         for name, tags in read_tags(store, identities).items()
         for tag in tags
         for kind in kinds or (StreamKind.AUDIT, StreamKind.DENIED)
     ]
+    missing = missing_shards(store, {stream.shard for stream in found})
+    return [stream for stream in found if stream.shard not in missing]
 
 
 def _key(keys: Keyspace, kind: StreamKind, identity: str) -> str:
