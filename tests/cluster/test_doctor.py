@@ -150,6 +150,15 @@ def test_cluster_that_is_down_is_no_server_that_checks_keys(
     assert "the cluster is down" in {item.reason for item in examination.skipped}
 
 
+def test_control_keys_of_one_server_are_found(cluster: RealCluster, op: keyleash.Operator) -> None:
+    """They came with its data."""
+    left = ("keyleash:history", "keyleash:tokens:agent")
+    for key in left:
+        cluster.owner(key).admin.sadd(key, "x")
+    found = codes(op.doctor())
+    assert found == {"keys-of-one-server": {name(cluster.owner(key)) for key in left}}
+
+
 def test_moving_slot_is_tried_only_if_requested(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:

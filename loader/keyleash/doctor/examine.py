@@ -56,6 +56,7 @@ SERVER_CHECKS: dict[str, Check] = {
 
 NODE_CHECKS: dict[str, Check] = {
     "slots": clusters.check_slots,
+    "keys of one server": clusters.check_keys_of_one_server,
     "keys of scripts": clusters.check_scripts_of_slots,
 }
 """Further checks of every node of a cluster, by name."""

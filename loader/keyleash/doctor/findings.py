@@ -134,6 +134,12 @@ FINDINGS = {
         "the node denies keys that a script does not declare: {reason}; guards cannot run",
         "use a server that does not check the keys of scripts: managed services may do",
     ),
+    "keys-of-one-server": FindingKind(
+        _WARNING,
+        "control keys of one server are on the cluster, which does not use them: {names}",
+        "if no server needs them, delete them on each primary: `redis-cli -h HOST -p PORT --scan"
+        " --pattern 'keyleash:[^{{]*' | xargs -d '\\n' -n 1 redis-cli -h HOST -p PORT UNLINK`",
+    ),
     "moving-slot-missed": FindingKind(
         _ADVICE,
         "scripts on this server miss keys of a moving slot behind a command on another slot; guards"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, Skipped, finding
-from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.nodes import ClusterNodes, Node
 from keyleash.store.placement import key_slot
 from keyleash.store.slots import (
@@ -30,6 +30,24 @@ def check_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]
             effect = "; calls of agents wait for these slots, because the cluster is sealed"
         slots = ", ".join(map(str, moving[:5])) + (" and more" if len(moving) > 5 else "")
         yield finding("slot-moving", server.name, slots=slots, effect=effect)
+
+
+def check_keys_of_one_server(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+    """Look for control keys that came with data from one server."""
+    node = _node_of(deployment, server)
+    if node is None:
+        return
+    names, identities = Keyspace(), [identity.name for identity in deployment.policy.identities]
+    keys = [names.sealed, names.policy, names.history, names.layouts, names.control, names.fence]
+    for name in identities:
+        keys += [names.guard(name), names.state(name), names.tokens(name)]
+    own = [key for key in keys if node.serves(key_slot(key.encode()))]
+    with server.client.pipeline(transaction=False) as pipe:
+        for key in own:
+            pipe.exists(key)
+        found = [key for key, is_there in zip(own, pipe.execute(), strict=True) if is_there]
+    if found:
+        yield finding("keys-of-one-server", server.name, names=found)
 
 
 def check_scripts_of_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
