@@ -8,8 +8,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import click
-from redis import ConnectionPool
-from redis.connection import SSLConnection
 from redis.exceptions import RedisClusterException, ResponseError
 
 import keyleash
@@ -31,7 +29,7 @@ from keyleash.errors import (
     OperationError,
     UsageError,
 )
-from keyleash.store.connect import connection_pool
+from keyleash.store.connect import cluster_options, connection_pool
 from keyleash.store.failures import server_failure
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import reading_reply
@@ -120,7 +118,7 @@ def _call(settings: Settings, token: str, correlation: str | None, words: tuple[
                 return _reply(agent, call)
         except ClusterError:
             # Nothing ran.
-            with _cluster(pool, token) as agent:
+            with _cluster(cluster_options(pool), token) as agent:
                 return _reply(agent, call)
 
 
@@ -130,18 +128,14 @@ def _reply(agent: Any, call: Words) -> Any:
     return agent.execute_command(*call)
 
 
-def _cluster(pool: ConnectionPool, token: str) -> Any:
-    """Return a client of the cluster to which the server of a pool belongs.
+def _cluster(options: dict[str, Any], token: str) -> Any:
+    """Return a client of a cluster.
 
     Raises:
         OperationError (cluster-incomplete): It has slots that no node serves.
     """
-    options = pool.connection_kwargs
-    given: dict[str, Any] = {name: options[name] for name in options.keys() - _OWN}
-    if issubclass(pool.connection_class, SSLConnection):
-        given["ssl"] = True
     try:
-        return keyleash.RedisCluster(token=token, **given)
+        return keyleash.RedisCluster(token=token, **options)
     except RedisClusterException as error:
         raise OperationError(
             "cluster-incomplete",
@@ -150,8 +144,6 @@ def _cluster(pool: ConnectionPool, token: str) -> Any:
         ) from error
 
 
-_OWN = {"db", "retry", "event_dispatcher", "himport_registry"}
-"""Options of a connection to one server that a client of a cluster sets itself."""
 _ESCAPES = {0x22: '\\"', 0x5C: "\\\\", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 7: "\\a", 8: "\\b"}
 
 

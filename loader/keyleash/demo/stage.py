@@ -94,7 +94,7 @@ class DemoStage:
 
     def __init__(self, url: str, client: type[AgentClient] = keyleash.Redis) -> None:
         self.url = url
-        self._client: Any = client
+        self._agent_class: Any = client
         self.operator = keyleash.Operator.from_url(url, actor="demo")
         self.outcomes: list[DemoOutcome] = []
         self.writes: Counter[str] = Counter()
@@ -123,7 +123,7 @@ class DemoStage:
         token = self.operator.tokens.issue(identity, ttl=ttl, note="demo")
         if identity in self._agents:
             self._agents[identity].close()
-        self._agents[identity] = self._client.from_url(
+        self._agents[identity] = self._agent_class.from_url(
             self.url, token=token.token, decode_responses=True
         )
         self.tokens[identity] = token

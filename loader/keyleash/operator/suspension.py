@@ -13,6 +13,7 @@ from keyleash.results import Change, Instant, Result
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
 from keyleash.store.shards import expire_leases, raise_epochs
 from keyleash.store.state import MAX_REASON_BYTES, IdentityState
+from keyleash.store.states import read_packed_state
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import reading_reply
@@ -121,7 +122,7 @@ def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
 def _require_records(store: Store, identities: Sequence[str]) -> None:
     """Raise the error of `thaw` for an identity without records, before anything is changed."""
     for name in identities:
-        if store.client.exists(store.keys.guard(name), store.keys.state(name)) == 0:
+        if read_packed_state(store, name) is None:
             raise _no_records(store, name)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
-from redis.connection import Connection, parse_url
+from redis.connection import Connection, SSLConnection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -37,6 +37,8 @@ TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
 CREDENTIALS = ("username", "password")
 OWN = frozenset({"decode_responses", "event_dispatcher", "himport_registry"})
 """Connection options that no other client gets."""
+_OF_ONE_SERVER = OWN - {"decode_responses"} | {"db", "retry"}
+"""Connection options that a client of a cluster sets itself."""
 OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_error"})
 """Options that a URL cannot set: every reply is read as bytes, in RESP2."""
 
@@ -126,6 +128,14 @@ def node_client(first: Client, node: Client, timeout_s: float | None = None) -> 
         connection = Connection if options.pop("path", None) else connection
         options |= {"host": host, "port": port}
     return _client(ConnectionPool(connection_class=connection, **options))
+
+
+def cluster_options(pool: ConnectionPool) -> dict[str, Any]:
+    """Return the options with which a client of the cluster of a pool's server is made."""
+    given = pool.connection_kwargs
+    options = {name: given[name] for name in given.keys() - _OF_ONE_SERVER}
+    is_encrypted = issubclass(pool.connection_class, SSLConnection)
+    return options | {"ssl": True} if is_encrypted else options
 
 
 def separate_client(first: Client, node: Client) -> Client:
