@@ -156,6 +156,7 @@ ELSEWHERE = {
     "slot-moving",
     "undeclared-keys",
     "moving-slot-missed",
+    "keys-of-one-server",
 }
 
 
