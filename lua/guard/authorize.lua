@@ -5,7 +5,7 @@
 --      weighs, awaited
 --% cached_include "authorize/find_rule.lua" with name_at, dispatch, rare, containers
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
---% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, sealed, cluster, least_bytes, repeating
+--% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, sealed, cluster, least_bytes, repeating, remembering
 if code then break end
 --% if batch and reading
 if passed_reads + {{ taken }} > {{ unasked_reads }} and find({{ reading }}, ',' .. command .. ',', 1, true) then weighs = true end
@@ -41,8 +41,8 @@ for at = first, last, step do
 --% endif
 end
 if code then break end
---% if plans or lengthening
-if weighs or lengthens then
+--% if weighing
+if {{ sized }} then
 --% include "authorize/check_size.lua"
   if code then break end
 end

@@ -1,5 +1,5 @@
 -- reply: run one command and restore its reply.
--- in:  argv, name_at, stop, mend, tried
+-- in:  argv, name_at, stop, mend, tried, expiring, event
 -- out: reply
 --% filter offset(name_at)
 --% if vault
@@ -21,6 +21,11 @@ elseif stop == name_at + 2 then
 else
   reply = redis.pcall(unpack(argv, name_at))
 end
+--% if rules_of_values.ttl
+if expiring and event then
+--% include "reply/set_expiry.lua"
+end
+--% endif
 --% include "reply/restore_reply.lua"
 --% if images
 if imaged then

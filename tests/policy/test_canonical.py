@@ -114,8 +114,8 @@ CHANGES = {
             {"channels": (parse_pattern("a:*"),)},
             {"keys": (), "channels": GRANT.keys},
             {"image_bytes": 0},
-            {"value_bytes": 1024},
-            {"value_bytes": 64 * 1024 * 1024},
+            {"values": ValueRules(max_bytes=1024)},
+            {"values": ValueRules(max_bytes=64 * 1024 * 1024)},
             {"image_bytes": 1024},
         )
     ],

@@ -24,6 +24,7 @@ BY_COMMAND = frozenset(
         ReplyCode.KEY_NOT_GRANTED,
         ReplyCode.KEY_DENIED,
         ReplyCode.VALUE_TOO_LARGE,
+        ReplyCode.VALUE_REFUSED,
         ReplyCode.WORK_TOO_LARGE,
     }
 )

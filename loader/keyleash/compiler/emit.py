@@ -117,7 +117,7 @@ def _unstamped(
     policy = guard.policy_digest[:POLICY_DIGITS]
     variables = {field.name: getattr(guard, field.name) for field in fields(guard)}
     variables |= _CONSTANTS | _identity_values(guard.identity)
-    variables |= sizes_of(guard, batch=batch or sandbox)
+    variables |= sizes_of(guard, batch=batch or sandbox, sandbox=sandbox)
     variables |= {"names": _names(guard), "numbers_at": 2 * DOUBLE, "between": False}
     variables |= {"token_account": None}
     if guard.shards:
@@ -221,7 +221,7 @@ def _declared(guard: Guard) -> tuple[Check, ...]:
 
 
 def _names(guard: Guard) -> dict[str, str]:
-    names = ("state", "token_prefix", "audit", "denied", "repeats", "suspension", "refused")
+    names = ("state", "token_prefix", "audit", "denied", "repeats", "suspension", "refused", "scratch")
     return {name: getattr(guard.keyspace, name)(guard.identity.name) for name in names}
 
 

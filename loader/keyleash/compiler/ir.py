@@ -6,10 +6,13 @@ decides nothing. All values are hashable, so that parts that guards have in comm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.spec import KeySearch, Subscribes, Waits
+from keyleash.commands.values import Writes, written_by
 from keyleash.limits import Counter, Slot, SlotKind
 from keyleash.limits.calendar import Run
 from keyleash.policy.model import Identity, Values
@@ -122,6 +125,8 @@ class Rule:
         lengthens: The calls whose new length of a string is checked: `always`, or if the
             `argument` or one of `pairs` is long; empty for none.
         length_at: The place of that argument.
+        governs: The calls whose values are checked: `always`, or to know in a `batch` which keys
+            are gone; empty for none.
     """
 
     id: int = 0
@@ -154,6 +159,7 @@ class Rule:
     weigh_over: int = 0
     lengthens: str = ""
     length_at: int = 0
+    governs: str = ""
 
     @property
     def repeats(self) -> bool:
@@ -165,6 +171,7 @@ class Rule:
             and self.missing is None
             and self.weigh in ("", "words")
             and self.lengthens in ("", "argument")
+            and not self.governs
             and not (self.keys or self.restore or self.wide_integers or self.refused_if)
             and not (self.channel or self.subscribes or self.scan or self.waits)
         )
@@ -238,6 +245,54 @@ class ByteBound:
 
     matchers: tuple[Matcher, ...]
     max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePlan:
+    """The rules for values under the matched keys; None for no rule.
+
+    Attributes:
+        max_bytes: Of elements; `ByteBound` has that of strings.
+        default_ms: The expiry of a key for which a call sets none.
+        max_ms: The longest expiry.
+        is_absent: Whether only absent keys may be written.
+    """
+
+    matchers: tuple[Matcher, ...]
+    max_bytes: int | None
+    max_elements: int | None
+    default_ms: int | None
+    max_ms: int | None
+    is_absent: bool
+
+
+class Governing(NamedTuple):
+    """The kinds of rules for values that a guard has."""
+
+    bytes: bool = False
+    elements: bool = False
+    ttl: bool = False
+    absent: bool = False
+
+    @classmethod
+    def of(cls, plans: Sequence[ValuePlan]) -> Governing:
+        """Return the kinds of rules that some plan has."""
+        return cls(
+            any(plan.max_bytes is not None for plan in plans),
+            any(plan.max_elements is not None for plan in plans),
+            any(plan.default_ms is not None for plan in plans),
+            any(plan.is_absent for plan in plans),
+        )
+
+    def governs(self, spec: CommandSpec) -> str:
+        """Return the calls of a command whose values are checked, as `Rule.governs` has it."""
+        written = written_by(spec)
+        if written is None or not any(self):
+            return ""
+        if written.how is Writes.DELETED:
+            return "batch" if self.elements or self.absent else ""
+        is_every = self.ttl or self.absent
+        return "always" if is_every or written.how is not Writes.NOTHING else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +388,7 @@ class Guard:
     images: tuple[ByteBound, ...] = ()
     masks: tuple[Matcher, ...] = ()
     value_bounds: tuple[ByteBound, ...] = ()
+    value_plans: tuple[ValuePlan, ...] = ()
     patterns: tuple[PatternPlan, ...] = ()
 
     @property

@@ -124,6 +124,7 @@ def shard_values(guard: Guard) -> dict[str, object]:
             "audit": named(keys.audit(identity)),
             "denied": named(keys.denied(identity)),
             "repeats": named(keys.repeats(identity)),
+            "scratch": named(keys.scratch(identity)),
             "suspension": named(keys.suspension(identity)),
             "refused": named(keys.refused(identity)),
         },

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
+from keyleash.commands import CommandSpec
 from keyleash.commands.spec import Bound, Work
+from keyleash.commands.values import (
+    EXPIRIES,
+    EXPIRY_OPTIONS,
+    FLOAT_BYTES,
+    FLOAT_MORE_BYTES,
+    NUMBER_BYTES,
+    READ_FORMS,
+    SKETCH_BYTES,
+    written_by,
+)
 from keyleash.commands.work import ANY_SIZE, DEFAULT_VALUE_BYTES, READS, RETURNS, SIZE_BY_TYPE, WORK
-from keyleash.compiler.ir import Guard
+from keyleash.compiler.ir import Governing, Guard
+from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
 
 _SIZES = {
@@ -28,8 +40,22 @@ _SIZE_COMMANDS = "".join(f" {of}={name}" for of, name in {**_COMMANDS, **SIZE_BY
 """The command for each letter and for each reply of TYPE."""
 
 
-def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
-    """Return the template variables about sizes, for a guard's script or its batch script."""
+_BYTES = {
+    "number_bytes": NUMBER_BYTES,
+    "float_bytes": FLOAT_BYTES,
+    "float_more_bytes": FLOAT_MORE_BYTES,
+    "sketch_bytes": SKETCH_BYTES,
+}
+
+
+def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, object]:
+    """Return the template variables about sizes.
+
+    Args:
+        guard: The guard.
+        batch: For a script that runs several commands.
+        sandbox: For approved scripts, of which each command runs before the next is checked.
+    """
     specs = [usage.spec for usage in guard.usages if usage.missing is None]
     reading = sorted(spec.name for spec in specs if spec.name in READS)
     works = {spec.name: spec.work for spec in specs if spec.work is not None}
@@ -53,8 +79,43 @@ def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
         "work_limit": guard.identity.work,
         "lengthening": lengthening,
         "lengths": guard.value_bounds,
+        **_values_of(guard, specs, sizing=bool(works), remembering=batch and not sandbox),
         "least_bytes": least,
         "sizes": _SIZE_COMMANDS,
+    }
+
+
+def _values_of(
+    guard: Guard, specs: Sequence[CommandSpec], *, sizing: bool, remembering: bool
+) -> dict[str, object]:
+    """Return the template variables about rules for values."""
+    kinds = Governing.of(guard.value_plans)
+    remembering = remembering and (kinds.elements or kinds.absent)
+    checked = ("always", "batch") if remembering else ("always",)
+    governed = [spec for spec in specs if kinds.governs(spec) in checked]
+    written = {spec.name: item for spec in governed if (item := written_by(spec))}
+    hows = frozenset(item.how.value for item in written.values())
+    expiries = {name: EXPIRIES[name] for name in written if name in EXPIRIES}
+    return {
+        "governing": _lines(
+            (name, f"{item.target}{item.how}{item.place}") for name, item in written.items()
+        ),
+        "sizing": sizing or bool(written) or any(spec.lengthens for spec in specs),
+        "sized": Text("weighs or lengthens" + (" or governs" if written else "")),
+        "remembering": remembering,
+        "hows": hows,
+        # The ways to write that are checked by reading what other keys, or a payload, hold.
+        "reads_values": not hows.isdisjoint("aro"),
+        "reads_wholes": not hows.isdisjoint("ar"),
+        "writes_numbers": not hows.isdisjoint("nfdy"),
+        "unless_expiring": Text(" and not expiring" if kinds.ttl else ""),
+        **_BYTES,
+        "expiries": _lines((name, f"{how}{place}") for name, (how, place) in expiries.items()),
+        "expiry_words": "".join(f" {word}={how}" for word, how in EXPIRY_OPTIONS.items()),
+        "rules_of_values": kinds,
+        "read_forms": "".join(
+            f" {name}={form} " for name, form in READ_FORMS.items() if name in written
+        ),
     }
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "TokenExpiredError",
     "TokenRevokedError",
     "TokenUnknownError",
+    "ValueRefusedError",
     "ValueTooLargeError",
     "WorkTooLargeError",
 ]
@@ -277,6 +278,27 @@ class ValueTooLargeError(LeashError):
     def limit(self) -> int:
         """The permitted length."""
         return int(self.details["limit"])
+
+
+class ValueRefusedError(LeashError):
+    """The call would leave a value that a grant does not allow (`details["key"]`)."""
+
+    code = ReplyCode.VALUE_REFUSED
+
+    @property
+    def rule(self) -> str:
+        """The rule: `max_elements`, `ttl` or `only`."""
+        return self.details["rule"]
+
+    @property
+    def limit(self) -> str:
+        """The permitted number of elements, the expiry in milliseconds, or `absent`."""
+        return self.details["limit"]
+
+    @property
+    def was(self) -> str:
+        """The number or expiry that the call would leave: `none`, `present` or `unknown`."""
+        return self.details["was"]
 
 
 DENIALS: dict[str, type[LeashError]] = {cls.code: cls for cls in LeashError.__subclasses__()}

@@ -32,6 +32,7 @@ class ReplyCode(StrEnum):
     COUNTER_CORRUPT = "COUNTER_CORRUPT"
     WORK_TOO_LARGE = "WORK_TOO_LARGE"
     VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
+    VALUE_REFUSED = "VALUE_REFUSED"
     LEASE_NEEDED = "LEASE_NEEDED"
     LEASE_REFUSED = "LEASE_REFUSED"
 
@@ -108,6 +109,10 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.VALUE_TOO_LARGE: (
         "the string `{key}` would have {bytes} bytes, and the limit is {limit}",
         "write shorter values, or raise `values: {{max_bytes: …}}` of a grant",
+    ),
+    ReplyCode.VALUE_REFUSED: (
+        "the rule `{rule}` of `{key}` allows {limit}, and the call is {was}",
+        "write what `values: {{{rule}: …}}` of the grants on the key allow",
     ),
     ReplyCode.LEASE_NEEDED: (
         "the node of the cluster needs a lease",

@@ -60,16 +60,16 @@ def bounding_grant(identity: Identity, key: bytes) -> Grant | None:
     bounding = (
         grant
         for grant in identity.grants
-        if grant.value_bytes is not None and any(matches(item, key) for item in grant.keys)
+        if grant.values.max_bytes is not None and any(matches(item, key) for item in grant.keys)
     )
     return min(bounding, key=value_bound, default=None)
 
 
 def value_bound(grant: Grant | None) -> int:
     """Return the length in bytes that one call may give a string, as *grant* bounds it."""
-    if grant is None or grant.value_bytes is None:
+    if grant is None or grant.values.max_bytes is None:
         return DEFAULT_VALUE_BYTES
-    return grant.value_bytes
+    return grant.values.max_bytes
 
 
 def _shown(number: float) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from keyleash.evaluate import Decision
 from keyleash.evaluate.abilities import AllowedCommands, allowed_commands
 from keyleash.evaluate.size import value_bound
+from keyleash.policy.canonical import plain
 from keyleash.evaluate.trace import StandingStep, TokenStep
 from keyleash.operator.decisions import DecisionContext, context_of_server, grant_json, place_json
 from keyleash.results import Result
@@ -40,6 +41,7 @@ class Abilities(Result):
                 {
                     **grant_json(grant),
                     "value_bytes": value_bound(grant),
+                    "values": plain(grant.values),
                     "commands": list(names),
                     "place": place_json(grant.span, context.lines),
                 }

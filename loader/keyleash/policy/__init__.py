@@ -24,6 +24,7 @@ from keyleash.policy.model import (
     PatternPart,
     Policy,
     TokenRules,
+    ValueRules,
     Values,
 )
 from keyleash.policy.patterns import match, parse_pattern
@@ -57,6 +58,7 @@ __all__ = [
     "Subject",
     "SubjectKind",
     "TokenRules",
+    "ValueRules",
     "Values",
     "canonical",
     "covers",

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import Deny, Grant, Identity
+from keyleash.policy.model import Deny, Grant, Identity, KeyState, TtlRule, ValueRules
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
-from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_size
+from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_duration, parse_size
 from keyleash.policy.schema_errors import check_distinct, check_not_empty, schema
 from keyleash.policy.scripts import ScriptReader
 from keyleash.policy.sections import read_image_bytes
@@ -114,6 +114,7 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
     return subs if row is None else [*subs, row]
 
 
+MAX_ELEMENTS = 1_000_000_000
 CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 """The classes whose commands change keys."""
 
@@ -178,17 +179,75 @@ def _read_grant(
         # No limit counts by the captures of a channel pattern.
         channels=read_patterns("channels", entry.get("channels"), problems, captures_count=False),
         image_bytes=read_image_bytes(entry.get("before_images"), problems),
-        value_bytes=_read_value_bytes(entry.get("values"), problems),
+        values=_read_values(entry.get("values"), problems),
         scripts=scripts.grant(entry.get("scripts")),
         span=entry.span,
     )
 
 
-def _read_value_bytes(node: YamlNode | None, problems: Problems) -> int | None:
-    size = node.get("max_bytes") if node else None
-    if size is None:
+def _read_values(node: YamlNode | None, problems: Problems) -> ValueRules:
+    if node is None:
+        return ValueRules()
+    size, count, only = node.get("max_bytes"), node.get("max_elements"), node.get("only")
+    max_bytes = max_elements = None
+    if size is not None:
+        max_bytes = problems.attempt(
+            lambda: parse_size(size.source, size.span, MAX_VALUE_BYTES, "")
+        )
+    if count is not None:
+        max_elements = int(count.source)
+        if not 1 <= max_elements <= MAX_ELEMENTS:
+            problems.add(
+                "max-elements-out-of-range",
+                f"{quote(count.source)} is not between 1 and {MAX_ELEMENTS}",
+                count.span,
+                "write a number in that range, such as `max_elements: 1000`",
+            )
+    known = [*KeyState]
+    if only is not None and only.source not in known:
+        problems.add(
+            "unknown-only",
+            f"unknown `only` {quote(only.source)}",
+            only.span,
+            did_you_mean(only.source, known, f"write {listing(known)}"),
+        )
+        only = None
+    return ValueRules(
+        max_bytes,
+        max_elements,
+        _read_ttl(node.get("ttl"), problems),
+        None if only is None else KeyState(only.source),
+    )
+
+
+def _read_ttl(node: YamlNode | None, problems: Problems) -> TtlRule | None:
+    if node is None:
         return None
-    return problems.attempt(lambda: parse_size(size.source, size.span, MAX_VALUE_BYTES, ""))
+
+    def seconds(field: YamlNode | None) -> int | None:
+        if field is None:
+            return None
+        return problems.attempt(
+            lambda: parse_duration(field.source, field.span, because="keys that live on need no rule")
+        )
+
+    default, most = node.get("default"), node.get("max")
+    rule = TtlRule(seconds(default), seconds(most))
+    if not (default or most):
+        problems.add(
+            "missing-field",
+            "`ttl` has neither `default` nor `max`",
+            node.label,
+            "add one, such as `ttl: {max: 7d}`",
+        )
+    elif default and rule.default_s and rule.max_s and rule.default_s > rule.max_s:
+        problems.add(
+            "default-over-max",
+            f"`default` {quote(default.source)} is longer than `max`",
+            default.span,
+            "shorten `default` or lengthen `max`",
+        )
+    return rule
 
 
 def _read_classes(node: YamlNode | None, problems: Problems) -> tuple[OperationClass, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyleash.commands import CommandSpec, OperationClass, load_table
-from keyleash.commands.work import DEFAULT_WORK
+from keyleash.commands.work import DEFAULT_VALUE_BYTES, DEFAULT_WORK
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
 from keyleash.policy.lua import Sandboxed
+from keyleash.policy.quantities import format_duration
 from keyleash.policy.settings import SettingKind, setting
 
 MAX_LEASE_S = 300
@@ -76,6 +78,77 @@ class Script:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
+class KeyState(StrEnum):
+    """The only state of a key in which it may be written."""
+
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class TtlRule:
+    """The expiry of keys, in seconds; None if only the other bound is set.
+
+    Attributes:
+        default_s: The expiry that a key without one gets when it is written.
+        max_s: The longest expiry.
+    """
+
+    default_s: int | None = None
+    max_s: int | None = None
+
+    @property
+    def forced_s(self) -> int:
+        """The expiry of a key for which a call sets none."""
+        return self.default_s or self.max_s or 0
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRules:
+    """
+    The rules for values that a call may leave under the keys of a grant.
+
+    Of several grants that match a key, the strictest value of each rule applies.
+
+    Attributes:
+        max_bytes: The longest string, and the longest element; None for the default, which
+            applies to strings only.
+        max_elements: The most elements of a collection.
+        ttl: The expiry that every written key has.
+        only: The only state in which a key may be written.
+    """
+
+    max_bytes: int | None = None
+    max_elements: int | None = None
+    ttl: TtlRule | None = None
+    only: KeyState | None = None
+
+    def allows_more_than(self, other: ValueRules) -> bool:
+        """Return whether some rule allows values that the same rule of *other* denies."""
+        pairs = zip(self._bounds, other._bounds, strict=True)
+        return any(own > theirs for own, theirs in pairs)
+
+    def describe(self) -> Iterator[str]:
+        """Yield each rule but `max_bytes` in words, such as `at most 1000 elements`."""
+        if self.max_elements is not None:
+            yield f"at most {self.max_elements} elements"
+        if self.ttl is not None:
+            most = "" if self.ttl.max_s is None else f", at most {format_duration(self.ttl.max_s)}"
+            yield f"expiry {format_duration(self.ttl.forced_s)}{most}"
+        if self.only is not None:
+            yield f"only {self.only} keys are written"
+
+    @property
+    def _bounds(self) -> tuple[float, ...]:
+        ttl = self.ttl or TtlRule()
+        return (
+            self.max_bytes or DEFAULT_VALUE_BYTES,
+            self.max_elements or math.inf,
+            ttl.forced_s or math.inf,
+            ttl.max_s or math.inf,
+            self.only is None,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Allows operation classes on keys, and `publish` and `subscribe` on channels.
@@ -89,8 +162,7 @@ class Grant:
         except_: Commands that the grant does not apply to.
         channels: Empty if the grant allows no class of channels.
         image_bytes: `AuditRules.image_bytes` for the grant's keys; None for the identity's.
-        value_bytes: The longest string that a call may make under the grant's keys; None for
-            the default. If several grants match a key, the smallest bound applies.
+        values: The rules for values under the grant's keys.
         scripts: The approved scripts.
     """
 
@@ -100,7 +172,7 @@ class Grant:
     except_: tuple[str, ...] = ()
     channels: tuple[Pattern, ...] = ()
     image_bytes: int | None = None
-    value_bytes: int | None = None
+    values: ValueRules = ValueRules()
     scripts: tuple[Script, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 

@@ -237,11 +237,25 @@ else:
     Budgets = _limits("Budgets", BudgetEntry)
 
 
+class Ttl(_Shape):
+    default: Duration = _optional(
+        "1d", "Expiry of a written key that has none; without it, `max`."
+    )
+    max: Duration = _optional("7d", "Longest expiry.")
+
+
 class Values(_Shape):
     max_bytes: Size = _optional(
         "64kb",
-        "The longest string that a call may make.",
+        "The longest string or element that a call may make.",
         default=format_size(DEFAULT_VALUE_BYTES),
+    )
+    max_elements: int = _optional(
+        "1000", "The most elements of a collection.", minimum=1, maximum=1_000_000_000
+    )
+    ttl: Ttl = _optional("{default: 1d, max: 7d}", "The expiry of every written key.")
+    only: str = _optional(
+        "absent", "The only state of a key in which it may be written.", enum=[*model.KeyState]
     )
 
 
@@ -286,8 +300,7 @@ class Grant(_Shape):
     before_images: BeforeImagesValue = _optional(
         "{max_bytes: 64kb}", "`audit.before_images` for the keys of this grant."
     )
-    values: Values = _optional("{max_bytes: 64kb}", "Bounds of values under these keys.")
-
+    values: Values = _optional("{max_bytes: 64kb}", "Rules for values under these keys.")
     scripts: Annotated[list[str], Expected("a list of scripts")] = _optional(
         "[redis-py-lock]", "Approved scripts that the identity may run.", minItems=1
     )

@@ -39,6 +39,7 @@ CODES = (
     ReplyCode.SUSPENDED,
     ReplyCode.WORK_TOO_LARGE,
     ReplyCode.VALUE_TOO_LARGE,
+    ReplyCode.VALUE_REFUSED,
 )
 """Codes that depend on the policy; the others depend on tokens, servers and clients."""
 
@@ -71,6 +72,8 @@ DETAILS = {
     "arguments": "arguments: 7001",
     "bytes": "bytes: 65537",
     "work": "work: 700000",
+    "rule": "rule: max_elements",
+    "was": "was: 1001",
     "retry_after_ms": "retry_after_ms: 100",
     "resets_at": 'resets_at: "2026-01-02T00:00:00Z"',
     "reason": 'reason: "on_denials: 50/minute"',

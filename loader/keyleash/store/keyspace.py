@@ -227,6 +227,10 @@ class Keyspace:
         """Hash: the reason, start, end and actor of the identity's suspension."""
         return f"{self.root}suspension:{identity}"
 
+    def scratch(self, identity: str) -> str:
+        """Key: the payload of a RESTORE while a guard measures it."""
+        return f"{self.root}scratch:{identity}"
+
     def leases(self, identity: str) -> str:
         """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`).
 

@@ -2,8 +2,8 @@
 -- event.
 -- in:  n, mend, command, argv, name_at, work, reads, writes, deletes, recorded, masked,
 --      first, last, step, walked, told_as, told, subjects_N, counted_N, kept_N, times, taken, from,
---      run_end, keys, sequence, token_id, correlation
--- out: argv, count, entry, fields, mends, n, names, passed, passed_deletes, passed_reads,
+--      run_end, keys, sequence, token_id, correlation, gone
+-- out: after, argv, count, entry, fields, mends, n, names, passed, passed_deletes, passed_reads,
 --      passed_writes, runs, spent, stop, unheard, works
 if mend then
   mends = mends or {}
@@ -19,6 +19,12 @@ spent = spent + work
 if work > 0 then
   works = works or {}
   works[n] = work
+end
+--% endif
+--% if remembering
+if gone and gone[n] then
+  after = after or {}
+  for i = 1, #gone[n] do after[gone[n][i]] = { 0, nil, false } end
 end
 --% endif
 if reads then passed_reads = passed_reads + {{ taken }} end

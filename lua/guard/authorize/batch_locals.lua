@@ -1,7 +1,7 @@
 -- batch_locals: declare what the phases find out about all commands of a batch.
 -- in:  none
--- out: asks, count, counted_N, entry, event, fields, grouped, header, hidden, imaged,
---      imaged_bound, is_full, lengths, mends, n, names, passed, passed_deletes, passed_over,
+-- out: after, asks, count, counted_N, entry, event, expiring, fields, gone, grouped, header, hidden,
+--      imaged, imaged_bound, is_full, lengths, mends, n, names, passed, passed_deletes, passed_over,
 --      passed_reads, passed_writes, replies, runs, spelled, spent, stop, taken_N, unheard, weighed,
 --      works
 --% for limit in limits
@@ -39,6 +39,12 @@ local spent, asks, works, weighed = 0, 0
 --% if lengthening
 -- The lengths of strings that commands so far have made.
 local lengths
+--% endif
+--% if governing
+-- By the keys that commands so far write: their elements at most, their type, and whether they have
+-- none but those of now and of commands of the batch. By the commands' numbers: the keys that are
+-- gone behind them, and those with an expiry.
+local after, gone, expiring
 --% endif
 --% if plans
 --% include "authorize/estimate_work.lua"

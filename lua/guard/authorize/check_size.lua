@@ -1,5 +1,6 @@
--- check_size: deny a call that needs too much work, or that makes a string too long.
--- in:  weighs, lengthens, walked, first, last, step, argv, command, name_at, stop
+-- check_size: deny a call that needs too much work, that makes a string too long, or that leaves
+-- other values than a grant allows.
+-- in:  weighs, lengthens, governs, walked, first, last, step, argv, command, name_at, stop
 -- out: code, detail, value, amount, key, reason   set if the call is denied
 --      work, weighed, spent, asks
 local names = {}
@@ -58,6 +59,14 @@ call('ECHO', '');
 --% else
     work = work + more + asked
 --% endif
+  end
+--% endif
+--% if governing
+  if governs and work <= left then
+    (function()
+--% include "authorize/check_values.lua"
+    end)()
+    if code then return end
   end
 --% endif
   -- Written this way, NaN is too much.

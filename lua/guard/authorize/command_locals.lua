@@ -1,7 +1,7 @@
 -- command_locals: declare what the phases find out about one command.
 -- in:  argv, name_at
--- out: changes_first, changes_rest, check, claim_at, deletes, first, group_at, kept_N, last,
---      lengthens, mend, place_N, places, reads, recorded, repeats, rest, rule, step, subjects_N,
+-- out: changes_first, changes_rest, check, claim_at, deletes, expiring, first, governs, group_at,
+--      kept_N, last, lengthens, mend, place_N, places, reads, recorded, repeats, rest, rule, step, subjects_N,
 --      waits, walked, weighs, work, writes
 --
 -- The name of the command stands at name_at and its last argument at stop; in a batch others
@@ -25,11 +25,18 @@ local rest
 --% if images
 local changes_first, changes_rest
 --% endif
---% if plans or lengthening
+--% if weighing
 local weighs, lengthens
 --% endif
 --% if weighing
 local work = 0
+--% if governing
+local governs
+--% if not batch
+-- For the keys with an expiry: name, expiry by default, longest expiry, in milliseconds.
+local expiring
+--% endif
+--% endif
 --% endif
 --% if waiting
 local waits, group_at, claim_at

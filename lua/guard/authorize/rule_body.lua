@@ -1,7 +1,7 @@
 -- rule_body: apply the facts of one rule: where keys are, what is counted, how the reply is shaped.
 -- in:  name_at, stop, argv, command, size, run_end
--- out: changes_first, changes_rest, check, code, deletes, detail, first, last, lengthens, mend,
---      reads, recorded, repeats, rest, step, value, waits, weighs, writes
+-- out: changes_first, changes_rest, check, code, deletes, detail, first, governs, last, lengthens,
+--      mend, reads, recorded, repeats, rest, step, value, waits, weighs, writes
 --% if rule.missing is not none
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
 --% else
@@ -90,6 +90,9 @@ for at = name_at + {{ rule.length_at }}, stop, 2 do
 end
 --% elif rule.lengthens
 lengthens = true
+--% endif
+--% if rule.governs == "always" or rule.governs and remembering
+governs = true
 --% endif
 --% if waiting and rule.waits is not none and rule.waits != "block"
 waits = {{ rule.waits }}

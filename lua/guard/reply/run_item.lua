@@ -1,5 +1,5 @@
 -- run_item: run a command of a batch if the commands before it left enough of the allowed work.
--- in:  odd, works, i, weighed, argv, name_at, stop, weigh, names, run, unheard
+-- in:  odd, expiring, works, i, weighed, argv, name_at, stop, weigh, names, run, unheard
 -- out: changed, held, odd, ran, reply, sizes, took, usages
 --
 -- `ran` is the work of the commands before, as their replies and sizes show it; `changed` says
@@ -41,6 +41,12 @@ elseif not (ran + took <= {{ work_limit }}) and (unheard[i] or held or find({{ r
   reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, {{ work_limit }}) }
 else
   reply = run(unpack(argv, name_at, stop))
+--% if rules_of_values.ttl
+  if expiring and expiring[i] then
+    local expiring = expiring[i]
+--% include "reply/set_expiry.lua"
+  end
+--% endif
 --% if plans
   if held and type(reply) == 'number' and reply > 0 and (find(argv[name_at], '^GEO') or find(argv[name_at], 'ESTORE$')) then
     -- No reply shows how long the members are that were stored.

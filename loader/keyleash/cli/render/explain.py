@@ -10,7 +10,7 @@ from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.facts import VECTOR_SETS
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.evaluate.describe import denial_text
-from keyleash.policy import Grant, Pattern, SubjectKind
+from keyleash.policy import Grant, Pattern, SubjectKind, ValueRules
 from keyleash.text import printable, size
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def listing_lines(found: Abilities) -> Iterator[str]:
     for grant, names in zip(identity.grants, commands.by_grant, strict=True):
         yield _line("grant", ", ".join(grant.allow))
         yield from (_line("", line) for line in _grant_lines(grant, names, table))
-    if len(identity.grants) > 1 and any(grant.value_bytes for grant in identity.grants):
+    if len(identity.grants) > 1 and any(grant.values != ValueRules() for grant in identity.grants):
         yield _line("values", "the smallest bound of all grants that match a key applies;")
         yield _line("", "the default applies only if none of them has a bound")
     if commands.together:
@@ -60,10 +60,13 @@ def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Ite
     for topic, narrowed in (("only", grant.only or ()), ("except", grant.except_)):
         if narrowed:
             yield f"{topic:<10}{', '.join(map(printable, narrowed))}"
-    if grant.value_bytes is not None:
-        yield f"{'values':<10}strings of up to {size(grant.value_bytes)}"
+    if grant.values.max_bytes is not None:
+        text = f"strings and elements of up to {size(grant.values.max_bytes)}"
+        yield f"{'values':<10}{text}"
     elif OperationClass.WRITE in grant.allow:
         yield f"{'values':<10}strings of up to {size(DEFAULT_VALUE_BYTES)} by default"
+    for rule in grant.values.describe():
+        yield f"{'values':<10}{rule}"
     if grant.scripts:
         yield f"{'scripts':<10}{', '.join(dict.fromkeys(item.name for item in grant.scripts))}"
     yield f"{'commands':<10}{_commands(names, table)}"

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.spec import Bound, Needs, OptionKey, Subscribes
-from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanPlan, Usage
+from keyleash.compiler.ir import (
+    Check,
+    Governing,
+    Guard,
+    Matcher,
+    Requirement,
+    Rule,
+    ScanPlan,
+    Usage,
+)
 from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
@@ -42,10 +51,11 @@ class _Grant:
 
 
 class _Kind(NamedTuple):
-    """Features of a guard that change its rules: before-images, and keys in a vault."""
+    """Features of a guard that change its rules: before-images, keys in a vault, value rules."""
 
     images: bool
     sealed: bool
+    values: Governing
 
 
 class _Formed(NamedTuple):
@@ -62,7 +72,9 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
         for grant, matchers in zip(guard.identity.grants, guard.matchers, strict=True)
     )
     formed = _formed(
-        guard.usages, grants, images=bool(guard.images), sealed=bool(guard.keyspace.vault)
+        guard.usages,
+        grants,
+        _Kind(bool(guard.images), bool(guard.keyspace.vault), Governing.of(guard.value_plans)),
     )
     return replace(
         guard,
@@ -93,10 +105,9 @@ def _grant(grant: Grant, matchers: tuple[Matcher, ...], placeholders: _Placehold
 # Identities mostly differ in their names and keys alone.
 @lru_cache(KEPT)
 def _formed(
-    usages: tuple[Usage, ...], grants: tuple[_Grant, ...], *, images: bool, sealed: bool
+    usages: tuple[Usage, ...], grants: tuple[_Grant, ...], kind: _Kind
 ) -> _Formed:
     checks = _Checks(grants)
-    kind = _Kind(images, sealed)
     rules: dict[Rule, int] = {}
     assigned = []
     for usage in usages:
@@ -182,6 +193,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         else (),
         scan=_scan(effective) if spec.scans else None,
         waits=spec.waits,
+        governs=kind.values.governs(spec),
         **_sizing(spec),
     )
 

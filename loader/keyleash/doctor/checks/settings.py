@@ -87,7 +87,7 @@ def check_clients(deployment: Deployment, server: Server) -> Iterator[DoctorFind
 
 def _longest_value(policy: Policy) -> int:
     """Return the longest string in bytes that the guards of a policy allow."""
-    bounds = (grant.value_bytes for identity in policy.identities for grant in identity.grants)
+    bounds = (grant.values.max_bytes for identity in policy.identities for grant in identity.grants)
     return max((DEFAULT_VALUE_BYTES, *(bound for bound in bounds if bound is not None)))
 
 

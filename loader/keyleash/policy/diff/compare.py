@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
-from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.policy.canonical import canonical
 from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange, PolicyDiff
 from keyleash.policy.diff.limits import breaker_changes, limit_changes, setting_changes
 from keyleash.policy.diff.permissions import Access, Gains, gains_of
-from keyleash.policy.model import AnySuffix, Grant, Identity, Literal, Pattern, Policy
+from keyleash.policy.model import (
+    AnySuffix,
+    Grant,
+    Identity,
+    Literal,
+    Pattern,
+    Policy,
+    ValueRules,
+)
 
 _MATCHES: tuple[Callable[[Grant], object], ...] = (
     lambda grant: grant,
@@ -40,8 +47,8 @@ def grant_changes(
             )
     for place, grant in enumerate(before.grants):
         if place not in partners.values():
-            # Its bound on values is removed as well, and other grants may match the same keys.
-            widens = grant.value_bytes is not None and bool(after.grants)
+            # Its rules for values are removed as well, and other grants may match the same keys.
+            widens = grant.values != ValueRules() and bool(after.grants)
             narrows = losses.by_grant(before, place)
             yield PolicyChange(Part.GRANT, before=grant, widens=widens, narrows=narrows)
 
@@ -61,7 +68,7 @@ def deny_changes(
 
 
 def _allows_more(item: Grant | None, other: Grant | None) -> bool:
-    """Return whether one grant allows longer strings or other scripts than another.
+    """Return whether one grant allows other values or scripts than another.
 
     A script needs the grants of its commands, but limits count it once.
     """
@@ -71,11 +78,7 @@ def _allows_more(item: Grant | None, other: Grant | None) -> bool:
     if other is None:
         return bool(scripts)
     others = {script.digest for script in other.scripts}
-    return _value_bytes(item) > _value_bytes(other) or not scripts <= others
-
-
-def _value_bytes(grant: Grant) -> int:
-    return DEFAULT_VALUE_BYTES if grant.value_bytes is None else grant.value_bytes
+    return item.values.allows_more_than(other.values) or not scripts <= others
 
 
 def _partners(befores: Sequence[Grant], afters: Sequence[Grant]) -> dict[int, int]:

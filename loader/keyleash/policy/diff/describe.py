@@ -205,8 +205,9 @@ def _grant(grant: Grant) -> str:
         text += f"; except {', '.join(grant.except_)}"
     if grant.image_bytes is not None:
         text += f"; before-images {format_size(grant.image_bytes) if grant.image_bytes else 'off'}"
-    if grant.value_bytes is not None:
-        text += f"; values up to {format_size(grant.value_bytes)}"
+    if grant.values.max_bytes is not None:
+        text += f"; values up to {format_size(grant.values.max_bytes)}"
+    text += "".join(f"; {rule}" for rule in grant.values.describe())
     if grant.scripts:
         text += f"; scripts {', '.join(_scripts(grant.scripts))}"
     return text

@@ -13,7 +13,15 @@ from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.keysets import KeySet, Segment, Shape, covers, segments_of, shape_of
 from keyleash.policy.lint.findings import Finding
 from keyleash.policy.lua import RESP3
-from keyleash.policy.model import AnySuffix, Grant, Identity, IdentityKind, Pattern, Policy
+from keyleash.policy.model import (
+    AnySuffix,
+    Grant,
+    Identity,
+    IdentityKind,
+    Pattern,
+    Policy,
+    ValueRules,
+)
 from keyleash.policy.problems import listing, quote, some
 
 
@@ -89,7 +97,7 @@ def covered_grant(identity: Identity) -> Iterator[Finding]:
     removed: set[int] = set()
     # From the end, without those already found: of two identical grants, the first one stays.
     for number, grant in reversed([*enumerate(identity.grants)]):
-        if grant.image_bytes is not None or grant.value_bytes is not None or grant.scripts:
+        if grant.image_bytes is not None or grant.values != ValueRules() or grant.scripts:
             # Its bounds hold on its keys whichever grant allows a call; scripts are the identity's.
             continue
 

@@ -1,0 +1,169 @@
+"""What commands write: the elements and the expiry that a guard checks under rules for values.
+
+The values of `Writes` are their letters in the Lua sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from keyleash.commands.spec import CommandSpec, OperationClass
+
+
+class Writes(StrEnum):
+    """The values that a call leaves under the keys that it writes."""
+
+    NOTHING = "-"  # a string, whose length is checked elsewhere, or no new value
+    NUMBER = "n"  # an integer
+    FLOAT = "f"  # a floating-point number
+    SKETCH = "y"  # a HyperLogLog
+    WORDS = "w"  # words in the place of others
+    LIST = "l"  # a list's elements
+    SET = "s"  # a set's members
+    PAIRS = "h"  # fields and values
+    FIELDS = "e"  # the same behind FIELDS and their number
+    FIELD_NUMBER = "c"  # a field with an integer
+    FIELD_FLOAT = "d"  # a field with a floating-point number
+    SCORES = "z"  # options, then scores and members
+    PLACES = "g"  # options, then longitudes, latitudes and members
+    MEMBER = "q"  # a member of a sorted set
+    ENTRY = "t"  # an entry of a stream
+    VECTOR = "v"  # an element of a vector set
+    MOVED = "m"  # an element from the end of another list
+    RESULT = "o"  # the elements that a command returns that only reads
+    WHOLE = "a"  # all that another key holds
+    PAYLOAD = "r"  # what a payload of DUMP holds
+    DELETED = "x"  # nothing: the keys are gone
+    UNKNOWN = "?"
+
+
+class Target(StrEnum):
+    """The keys that a call writes."""
+
+    FIRST = "1"
+    SECOND = "2"  # if it has one
+    ALL = "a"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a call writes: the values, the place of the first one, and the keys."""
+
+    how: Writes
+    place: int = 0
+    target: Target = Target.FIRST
+
+
+def _each(names: str, written: Written) -> dict[str, Written]:
+    return dict.fromkeys(names.split(), written)
+
+
+_SECOND, _ALL = Target.SECOND, Target.ALL
+
+WRITTEN: Mapping[str, Written] = {
+    **_each(
+        "APPEND BITFIELD BITOP EXPIRE EXPIREAT GETEX GETSET HEXPIRE HEXPIREAT HGETEX HPERSIST"
+        " HPEXPIRE HPEXPIREAT PERSIST PEXPIRE PEXPIREAT PSETEX SET SETBIT SETEX SETNX SETRANGE"
+        " VREM XACK XAUTOCLAIM XCLAIM XSETID",
+        Written(Writes.NOTHING),
+    ),
+    **dict.fromkeys(
+        ("XGROUP CREATE", "XGROUP CREATECONSUMER", "XGROUP SETID"), Written(Writes.NOTHING)
+    ),
+    **_each("MSET MSETEX MSETNX", Written(Writes.NOTHING, target=_ALL)),
+    **_each("INCR INCRBY DECR DECRBY", Written(Writes.NUMBER)),
+    "INCRBYFLOAT": Written(Writes.FLOAT, 2),
+    **_each("PFADD PFMERGE", Written(Writes.SKETCH)),
+    **_each("LSET VSETATTR", Written(Writes.WORDS, 3)),
+    **_each("LPUSH RPUSH LPUSHX RPUSHX", Written(Writes.LIST, 2)),
+    "LINSERT": Written(Writes.LIST, 4),
+    "SADD": Written(Writes.SET, 2),
+    "SMOVE": Written(Writes.SET, 3, _SECOND),
+    **_each("HSET HMSET HSETNX", Written(Writes.PAIRS, 2)),
+    "HSETEX": Written(Writes.FIELDS, 2),
+    "HINCRBY": Written(Writes.FIELD_NUMBER, 2),
+    "HINCRBYFLOAT": Written(Writes.FIELD_FLOAT, 2),
+    "ZADD": Written(Writes.SCORES, 2),
+    "GEOADD": Written(Writes.PLACES, 2),
+    "ZINCRBY": Written(Writes.MEMBER, 3),
+    "XADD": Written(Writes.ENTRY, 2),
+    "VADD": Written(Writes.VECTOR, 2),
+    **_each("LMOVE BLMOVE", Written(Writes.MOVED, 3, _SECOND)),
+    **_each("RPOPLPUSH BRPOPLPUSH", Written(Writes.MOVED, 0, _SECOND)),
+    **_each(
+        "SDIFFSTORE SINTERSTORE SUNIONSTORE ZDIFFSTORE ZINTERSTORE ZUNIONSTORE ZRANGESTORE"
+        " GEOSEARCHSTORE",
+        Written(Writes.RESULT),
+    ),
+    **_each("SORT GEORADIUS GEORADIUSBYMEMBER", Written(Writes.RESULT, 2, _SECOND)),
+    **_each("COPY RENAME RENAMENX", Written(Writes.WHOLE, target=_SECOND)),
+    "RESTORE": Written(Writes.PAYLOAD, 3),
+    **_each("DEL UNLINK", Written(Writes.DELETED, target=_ALL)),
+}
+"""What each command writes."""
+
+READ_FORMS: Mapping[str, str] = {
+    name: name.removesuffix("STORE")
+    if name.endswith("STORE")
+    else f"{name}_RO"
+    for name, written in WRITTEN.items()
+    if written.how is Writes.RESULT
+}
+"""For commands that store a result, the command that returns it."""
+
+NUMBER_BYTES = 20
+"""The longest text of an integer."""
+FLOAT_BYTES = 5_120
+"""The longest text of a floating-point number: `1e4931` is written out."""
+FLOAT_MORE_BYTES = 20
+"""The bytes by which a sum may be longer than the longer of two numbers without an exponent."""
+SKETCH_BYTES = 12_304
+"""The bytes of a HyperLogLog that is no longer sparse."""
+
+
+class Expiry(StrEnum):
+    """The way in which a call names an expiry."""
+
+    SECONDS = "s"
+    MILLISECONDS = "m"
+    AT_SECONDS = "S"  # a Unix time
+    AT_MILLISECONDS = "M"
+    OPTIONS = "o"  # one of the words of `EXPIRY_OPTIONS`, with a number, or PERSIST
+    BEHIND_PAIRS = "p"  # the same behind pairs of keys and values
+    PAYLOAD = "r"  # milliseconds, or with ABSTTL a Unix time; 0 for none
+    NONE = "-"  # the expiry is removed
+
+
+EXPIRIES: Mapping[str, tuple[Expiry, int]] = {
+    "EXPIRE": (Expiry.SECONDS, 2),
+    "PEXPIRE": (Expiry.MILLISECONDS, 2),
+    "EXPIREAT": (Expiry.AT_SECONDS, 2),
+    "PEXPIREAT": (Expiry.AT_MILLISECONDS, 2),
+    "SETEX": (Expiry.SECONDS, 2),
+    "PSETEX": (Expiry.MILLISECONDS, 2),
+    "SET": (Expiry.OPTIONS, 3),
+    "GETEX": (Expiry.OPTIONS, 2),
+    "MSETEX": (Expiry.BEHIND_PAIRS, 2),
+    "RESTORE": (Expiry.PAYLOAD, 2),
+    "PERSIST": (Expiry.NONE, 0),
+}
+"""The expiry that commands set, and its place."""
+
+EXPIRY_OPTIONS: Mapping[str, Expiry] = {
+    "EX": Expiry.SECONDS,
+    "PX": Expiry.MILLISECONDS,
+    "EXAT": Expiry.AT_SECONDS,
+    "PXAT": Expiry.AT_MILLISECONDS,
+}
+
+
+def written_by(spec: CommandSpec) -> Written | None:
+    """Return what a command writes; None if it writes and deletes no whole key."""
+    known = WRITTEN.get(spec.name)
+    needed = {cls for search in spec.keys for cls in search.needs}
+    if OperationClass.WRITE in needed:
+        # A command of a module, or of a later server.
+        return known or Written(Writes.UNKNOWN, target=_ALL)
+    return known if known and known.how is Writes.DELETED else None

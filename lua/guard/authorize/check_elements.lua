@@ -1,0 +1,112 @@
+-- check_elements: find how many elements a call leaves in a key, and check the bytes of each.
+-- in:  name, held, how, command, target, bytes, elements, size, kind, is_same, is_fresh, by, from,
+--      final, width, shift, nothing, most, argv, names, base, place
+-- out: is_replaced, was
+--
+-- Elements that come from a key whose own bound is no larger are not read.
+if how == '-' then
+--% if "?" in hows
+elseif how == '?' then
+  -- A command of a module, or of a later server: its elements are not known.
+  if elements < huge then return deny(name, 'max_elements', elements, 'unknown') end
+  for at = base + 1, stop do check_bytes(name, #argv[at], bytes) end
+--% endif
+--% if writes_numbers
+elseif how == 'n' then
+  check_bytes(name, {{ number_bytes }}, bytes)
+elseif how == 'y' then
+  check_bytes(name, {{ sketch_bytes }}, bytes)
+elseif how == 'f' or how == 'd' then
+  if was and how == 'd' then
+    was = size + 1
+    if was > elements and is_same and redis.pcall(by, held, argv[from] or '') == 1 then was = size end
+  end
+  if bytes < {{ float_bytes }} then
+    local text, number = argv[how == 'f' and from or from + 1] or '', ''
+    local length = how == 'f' and redis.pcall('STRLEN', held) or how == 'd' and redis.pcall('HSTRLEN', held, argv[from] or '')
+    if type(length) == 'number' and length <= 64 then number = how == 'f' and redis.pcall('GET', held) or how == 'd' and redis.pcall('HGET', held, argv[from] or '') or '' end
+    local is_plain = is_fresh and type(length) == 'number' and length <= 64 and type(number) == 'string' and not find(text .. number, '[^%d.+-]')
+    check_bytes(name, is_plain and math.max(#text, #number) + {{ float_more_bytes }} or {{ float_bytes }}, bytes)
+  end
+--% endif
+--% if "m" in hows
+elseif how == 'm' then
+  if names[1] ~= names[2] then
+    if was then was = size + 1 end
+    local bound = (rules_of(walked[first]))
+    if bytes < bound then
+      local element = is_fresh and redis.pcall('LINDEX', names[1], place ~= '0' and word(base + place) == 'LEFT' and 0 or -1)
+      if not is_fresh then
+        check_bytes(name, bound, bytes)
+      elseif type(element) == 'string' then
+        check_bytes(name, #element, bytes)
+      elseif element and not find(element.err, '^WRONGTYPE') then
+        check_bytes(name, huge, bytes)
+      end
+    end
+  end
+--% endif
+--% if "a" in hows
+elseif how == 'a' then
+  if names[1] ~= names[2] then
+    local theirs, their_kind = state_of(names[1])
+    is_replaced = true
+    if was then was = theirs end
+    if their_kind == 'string' then check_whole(name, names[1], 0, 'string', bytes) end
+    local bound = (rules_of(walked[first]))
+    if bytes < bound and their_kind ~= 'string' and is_fresh then
+      check_whole(name, names[1], theirs, their_kind, bytes)
+    elseif bytes < bound and not is_fresh then
+      check_bytes(name, bound, bytes)
+    end
+--% if batch and lengthening and not sandbox
+    if lengths and lengths[names[1]] then
+      check_bytes(name, lengths[names[1]], bytes)
+      lengths[names[2]] = math.max(lengths[names[2]] or 0, lengths[names[1]])
+    end
+--% endif
+  end
+--% endif
+--% if "r" in hows
+elseif how == 'r' then
+  is_replaced = true
+  if was or bytes < huge then
+    -- A payload is compressed, so it is stored where no one reads it, and measured there.
+    local made = redis.pcall('RESTORE', {{ names.scratch }}, '0', argv[from] or '', 'REPLACE')
+    if made.ok then
+      local theirs, their_kind = state_of({{ names.scratch }})
+      if was then was = theirs end
+      if bytes < huge and (not was or was <= elements) then check_whole(name, {{ names.scratch }}, theirs, their_kind, bytes) end
+      redis.pcall('DEL', {{ names.scratch }})
+    elseif not find(made.err, '^ERR Bad data format') and not find(made.err, '^ERR DUMP payload') then
+      deny(name, was and elements < huge and 'max_elements' or 'max_bytes', was and elements < huge and elements or bytes, 'unknown')
+    end
+  end
+--% endif
+--% if "o" in hows
+elseif how == 'o' then
+--% include "authorize/check_result.lua"
+--% endif
+else
+  local count = how == 't' or how == 'v'
+  local grown = count and 1 or how == 'w' and 0 or math.max(0, math.floor((final - from) / width) + 1)
+  if was then
+    was = min(size + grown, most)
+    if was > elements and by then
+      local seen, new = {}, 0
+      for at = from + shift, nothing and 0 or final, width do
+        local id = argv[at]
+        if not seen[id] then
+          seen[id] = true
+          local there = is_same and redis.pcall(by, held, id)
+          if there ~= 1 and type(there) ~= 'string' then new = new + 1 end
+        end
+      end
+      was = size + new
+    end
+  end
+  if bytes < huge then
+    for at = from + shift, final, shift > 0 and width or 1 do check_bytes(name, #argv[at], bytes) end
+    if how == 'c' then check_bytes(name, {{ number_bytes }}, bytes) end
+  end
+end
