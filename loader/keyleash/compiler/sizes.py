@@ -81,6 +81,8 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         "lengths": guard.value_bounds,
         **_values_of(guard, specs, sizing=bool(works), remembering=batch and not sandbox),
         "least_bytes": least,
+        # Within a batch, later commands may add to a short string.
+        "asked_bytes": 0 if batch and not sandbox and guard.value_bounds else least,
         "sizes": _SIZE_COMMANDS,
     }
 

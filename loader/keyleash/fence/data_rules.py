@@ -15,7 +15,8 @@ from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import SUBSCRIPTIONS, UNFLAGGED_NEEDS
 from keyleash.commands.spec import Bound, Waits
 from keyleash.commands.work import ANY_SIZE, READS, SIZE_BY_TYPE, WORK
-from keyleash.compiler.ir import Guard
+from keyleash.commands.values import READ_FORMS, Writes, written_by
+from keyleash.compiler.ir import Governing, Guard
 from keyleash.fence.acl import Selector, channel_rules, key_rules
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import Grant, Pattern
@@ -107,6 +108,28 @@ INSPECT: Mapping[str, tuple[str, ...]] = {
 }
 """Commands that it runs on readable keys if the size is not sufficient."""
 
+MEASURE_VALUES: Mapping[Writes, tuple[str, ...]] = {
+    Writes.FLOAT: ("STRLEN",),
+    Writes.SET: ("SISMEMBER",),
+    **dict.fromkeys((Writes.PAIRS, Writes.FIELDS, Writes.FIELD_NUMBER), ("HEXISTS",)),
+    Writes.FIELD_FLOAT: ("HEXISTS", "HSTRLEN"),
+    **dict.fromkeys((Writes.RESULT, Writes.WHOLE, Writes.PAYLOAD), ("MEMORY USAGE",)),
+}
+"""Commands with which it checks values, by what the command of the agent writes."""
+
+READ_VALUES: Mapping[Writes, tuple[str, ...]] = {
+    Writes.FLOAT: ("GET",),
+    Writes.FIELD_FLOAT: ("HGET",),
+    **dict.fromkeys((Writes.SCORES, Writes.PLACES, Writes.MEMBER), ("ZSCORE",)),
+    Writes.MOVED: ("LINDEX",),
+    Writes.RESULT: tuple(READ_FORMS.values()),
+    Writes.WHOLE: ("LRANGE", "SMEMBERS", "HGETALL", "ZRANGE", "XRANGE"),
+}
+"""Commands that it runs on readable keys for the same; without them, it counts all as new."""
+
+SIZE_OF_VALUE = tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
+"""Commands with which it reads the size of a key under rules for values."""
+
 UNSUBSCRIBE: Mapping[str, str] = {
     name: name.replace("SUBSCRIBE", "UNSUBSCRIBE") for name in SUBSCRIPTIONS
 }
@@ -119,6 +142,10 @@ HELPERS = frozenset(
         *READ_SIZES.values(),
         *COUNTS.values(),
         *INSPECT.values(),
+        *MEASURE_VALUES.values(),
+        *READ_VALUES.values(),
+        SIZE_OF_VALUE,
+        ("PTTL", "PEXPIRE"),
         UNSUBSCRIBE.values(),
     )
 )
@@ -166,6 +193,7 @@ def _granted(
     """Return every command of the user and its reach, the most specific first."""
     usages = list(_usages(guard, left_out))
     needed = [item for spec, grants in usages for item in _helpers_of(spec, grants)]
+    needed += [item for spec, grants in usages for item in _helpers_of_values(guard, spec, grants)]
     if imaged := imaged_patterns(guard):
         needed += [(name, Reach(read=imaged)) for name in READ_IMAGES]
     found = [(spec.name, _reach(spec, grants)) for spec, grants in usages]
@@ -209,6 +237,23 @@ def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[st
     for helper in (*READ_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ()), *measuring):
         # The user thereby learns the size of keys that it may write and not read.
         yield helper, Reach(read=patterns_for(grants, {READ, *WRITING}))
+
+
+def _helpers_of_values(
+    guard: Guard, spec: CommandSpec, grants: Sequence[Grant]
+) -> Iterator[tuple[str, Reach]]:
+    """Yield the commands that a guard runs to check rules for values."""
+    kinds, written = Governing.of(guard.value_plans), written_by(spec)
+    if written is None or not kinds.governs(spec):
+        return
+    measured = Reach(read=patterns_for(grants, {READ, *WRITING}))
+    for helper in (*SIZE_OF_VALUE, *MEASURE_VALUES.get(written.how, ())):
+        yield helper, measured
+    for helper in READ_VALUES.get(written.how, ()):
+        yield helper, Reach(read=patterns_for(grants, {READ}))
+    if kinds.ttl:
+        yield "PTTL", measured
+        yield "PEXPIRE", Reach(write=patterns_for(grants, WRITING))
 
 
 def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:

@@ -44,6 +44,12 @@ BREAKER = ("rpush", "lpop", "del")
 """On the list of denials that count towards the circuit breaker."""
 
 
+SCRATCH = (
+    "restore", "del", "type", "strlen", "llen", "scard", "zcard", "hlen", "xlen", "memory|usage",
+    "lrange", "smembers", "zrange", "hgetall", "xrange",
+)  # fmt: skip
+"""On the key with which payloads of RESTORE are measured."""
+
 ANY_TAG = "\0"
 """Stands for the tag of any shard, or that of the home: no name has such a byte.
 
@@ -90,6 +96,8 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         if home.vault:
             # Names that never exist; see `await` in vault_names.lua.
             yield Selector(("exists",), (f"%R~{home.vault}!*",))
+    if guard.value_plans and any(usage.spec.name == "RESTORE" for usage in guard.usages):
+        yield Selector(SCRATCH, (f"~{_literal(names.scratch(name))}",))
     subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
     if subjects:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))

@@ -1,7 +1,7 @@
 -- check_elements: find how many elements a call leaves in a key, and check the bytes of each.
--- in:  name, held, how, command, target, bytes, elements, size, kind, is_same, is_fresh, by, from,
---      final, width, shift, nothing, most, argv, names, base, place
--- out: is_replaced, was
+-- in:  name, held, how, command, bytes, elements, size, is_same, is_fresh, by, from, final, width,
+--      shift, nothing, most, argv, names, base, stop, place, lengths
+-- out: is_replaced, lengths, was
 --
 -- Elements that come from a key whose own bound is no larger are not read.
 if how == '-' then
@@ -21,6 +21,7 @@ elseif how == 'f' or how == 'd' then
     was = size + 1
     if was > elements and is_same and redis.pcall(by, held, argv[from] or '') == 1 then was = size end
   end
+  if how == 'd' then check_bytes(name, #(argv[from] or ''), bytes) end
   if bytes < {{ float_bytes }} then
     local text, number = argv[how == 'f' and from or from + 1] or '', ''
     local length = how == 'f' and redis.pcall('STRLEN', held) or how == 'd' and redis.pcall('HSTRLEN', held, argv[from] or '')

@@ -8,7 +8,7 @@ local function check(bytes)
   local name = walked[at]
   -- In a batch, the next command is in the place of a missing key.
   if not name or not names[1] then return end
---% if batch
+--% if batch and not lengths
   if how ~= 'p' then
     lengths = lengths or {}
     lengths[names[how == 'c' and #names or 1]] = bytes
@@ -41,6 +41,19 @@ local function length_of(name)
   -- A key of another type is the command's own error, and copied by another rule.
   return find(length.err, '^WRONGTYPE') and 0 or math.huge
 end
+--% if batch and not sandbox and lengths
+local check_bound = check
+local function check(bytes)
+  if walked[at] and names[1] then
+    -- At most: a call may be denied, or do nothing, and bytes within a string do not shorten it.
+    local held = names[how == 'c' and #names or how == 'p' and (at - first) / step + 1 or 1]
+    local most = math.max(bytes, length_of(held))
+    lengths = lengths or {}
+    lengths[held] = most
+  end
+  check_bound(bytes)
+end
+--% endif
 local bytes = #(argv[place] or '')
 if how == 'p' then
   -- A string behind each key.

@@ -80,13 +80,13 @@ weighs = stop > name_at + {{ rule.weigh_at + 1 }} or not (find(argv[name_at + {{
 --% if rule.id in repeating and rule.lengthens
 -- A step of 0 would never end.
 for at = name_at + {{ rule.length_at }}, run_end or name_at + {{ rule.length_at }}, size > 2 and size - 2 or 1 do
-  if #(argv[at] or '') > {{ least_bytes }} then lengthens = true end
+  if #(argv[at] or '') > {{ asked_bytes }} then lengthens = true end
 end
 --% elif rule.lengthens == "argument"
-lengthens = #(argv[name_at + {{ rule.length_at }}] or '') > {{ least_bytes }}
+lengthens = #(argv[name_at + {{ rule.length_at }}] or '') > {{ asked_bytes }}
 --% elif rule.lengthens == "pairs"
 for at = name_at + {{ rule.length_at }}, stop, 2 do
-  if #argv[at] > {{ least_bytes }} then lengthens = true end
+  if #argv[at] > {{ asked_bytes }} then lengthens = true end
 end
 --% elif rule.lengthens
 lengthens = true

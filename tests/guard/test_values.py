@@ -1,0 +1,158 @@
+"""Rules for values: bytes and elements of keys, their expiry, and keys that must be absent."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import redis
+
+import keyleash
+
+from keyleash.commands import OperationClass
+from keyleash.commands.keys import keys_of
+from support.fences import FencedLeash
+from support.leash import Leash
+from support.servers import RealServer
+from support.written import MAX_MS, Writer, grants, payloads, violations
+
+IDENTITY: dict[str, Any] = {"grants": grants(), "limits": {"work": 1_000_000}}
+
+
+def writer(leash: Leash, seed: int) -> Writer:
+    return Writer(random.Random(seed), leash.admin.time()[0], payloads(leash.admin))
+
+
+def write(leash: Leash, count: int, seed: int = 1) -> tuple[int, set[str]]:
+    """Write at random, alone and in batches; return the number of allowed calls and their names."""
+    leash.load(one=IDENTITY)
+    token = leash.issue("one").token
+    draws = writer(leash, seed)
+    allowed, names, written = 0, set(), 0
+    while written < count:
+        size = draws.random.choice((1, 1, 1, 2, 5, 12))
+        calls = [
+            call for call in (draws.call() for _ in range(size))
+            if call[0] in leash.server.table.commands
+        ]  # fmt: skip
+        written += size
+        mode = draws.random.choice(("each", "each", "all"))
+        if len(calls) == 1:
+            replies: Any = [leash.call("one", token, *calls[0])]
+        else:
+            replies = leash.batch("one", token, mode, *calls)
+        found = [*violations(leash.admin)]
+        assert found == [], [*zip(calls, replies, strict=False)]
+        if isinstance(replies, str):
+            continue
+        for call, reply in zip(calls, replies, strict=True):
+            if not isinstance(reply, str) or not reply.startswith("LEASH"):
+                allowed += 1
+                names.add(call[0])
+            else:
+                assert "VALUE_" in reply or "WORK_" in reply, (call, reply)
+    return allowed, names
+
+
+def test_random_writes_leave_no_value_that_a_rule_forbids(server: RealServer) -> None:
+    """All commands that write, alone and in batches; a scan after each call."""
+    allowed, names = write(Leash(server), 400)
+
+    assert allowed > 100
+    assert len(names) > 40
+
+
+@pytest.mark.slow
+def test_ten_thousand_writes_leave_no_value_that_a_rule_forbids(server: RealServer) -> None:
+    """The same, for longer."""
+    write(Leash(server), 10_000, seed=random.randrange(10**9))
+
+
+UNSURE = {"PFADD", "PFMERGE", "INCRBYFLOAT", "HINCRBYFLOAT", "LPUSHX", "RPUSHX", "LINSERT", "INCR", "RESTORE"}
+"""Commands that are denied where only the server knows what they would leave."""
+
+
+def breaks(leash: Leash, trial: Any, call: tuple[Any, ...]) -> bool | None:
+    """Return whether a call of an unguarded client breaks a rule; None if it fails."""
+    trial.flushdb()
+    for key in leash.admin.scan_iter(b"[vwfo]:*"):
+        leash.admin.copy(key, key, destination_db=1)
+    present = {*trial.keys("o:*")}
+    had = {key: trial.pttl(key) for key in trial.scan_iter("v:*")}
+    try:
+        reply = trial.execute_command(*call)
+        if not reply:
+            # It did nothing, such as SETNX of a key that exists; a guard judges what it would do.
+            return None
+    except redis.ResponseError:
+        return None
+    spec = leash.server.table.find([str(call[0]).encode(), str(call[1]).encode()])
+    assert spec is not None
+    uses = keys_of(spec, [str(word).encode("latin-1") if not isinstance(word, bytes) else word for word in call])
+    written = {use.key for use in uses if OperationClass.WRITE in use.needs}
+    removes = call[0] == "PERSIST" or call[2:] == ("PERSIST",)
+    return bool(
+        [*violations(trial, expiry=False)]
+        or written & present
+        or (removes and any(key in written for key in had))
+        or any(word.startswith(b"v:") for word in written) and asks_too_long(leash, call)
+    )
+
+
+def asks_too_long(leash: Leash, call: tuple[Any, ...]) -> bool:
+    """Return whether a call that does nothing asks for an expiry that is too long."""
+    words = [str(word) for word in call if not isinstance(word, bytes)]
+    if call[0] == "RESTORE":
+        return int(words[2]) > MAX_MS
+    if call[0] in ("EXPIRE", "SETEX"):
+        return int(words[2]) * 1000 > MAX_MS
+    return "EX" in words and int(words[words.index("EX") + 1]) * 1000 > MAX_MS
+
+
+@pytest.mark.parametrize("count", [pytest.param(300), pytest.param(6000, marks=pytest.mark.slow)])
+def test_write_is_denied_if_and_only_if_it_would_break_a_rule(
+    embedded: RealServer, count: int
+) -> None:
+    """Each call is first made by an operator in another database, on copies of the keys."""
+    leash = Leash(embedded)
+    leash.load(one=IDENTITY)
+    token = leash.issue("one").token
+    draws = writer(leash, 7)
+    trial = embedded.client(db=1)
+    denied = 0
+    for _ in range(count):
+        call = draws.call()
+        if call[0] not in embedded.table.commands:
+            continue
+        expected = breaks(leash, trial, call)
+        reply = leash.call("one", token, *call)
+        is_denied = isinstance(reply, str) and reply.startswith("LEASH")
+        denied += is_denied
+        if expected is not None and call[0] not in UNSURE:
+            assert is_denied == expected, (call, reply)
+    assert denied > 30
+
+
+def test_fenced_agent_is_checked_like_another(server: RealServer) -> None:
+    """Its guard runs further commands with the rights of the agent."""
+    leash = FencedLeash(server)
+    leash.load(one=IDENTITY)
+    leash.fence()
+    agent: Any = leash.agent("one")
+    draws = writer(leash, 3)
+    counts = {"denied": 0, "allowed": 0}
+
+    for _ in range(150):
+        call = draws.call()
+        if call[0] not in server.table.commands or call[0] == "COPY" or "GET" in call[2:]:
+            continue
+        try:
+            agent.execute_command(*call)
+            counts["allowed"] += 1
+        except (keyleash.ValueRefusedError, keyleash.ValueTooLargeError):
+            counts["denied"] += 1
+        except redis.ResponseError as error:
+            assert "NOPERM" not in str(error), call
+        assert [*violations(leash.admin)] == [], call
+    assert min(counts.values()) > 20

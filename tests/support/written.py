@@ -1,0 +1,199 @@
+"""Random writes, and a look at what they left under rules for values."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BYTES, ELEMENTS, DEFAULT_MS, MAX_MS = 24, 5, 3_600_000, 86_400_000
+RULES: Mapping[str, dict[str, Any]] = {
+    "v": {
+        "max_bytes": f"{BYTES}b",
+        "max_elements": ELEMENTS,
+        "ttl": {"default": f"{DEFAULT_MS // 1000}s", "max": f"{MAX_MS // 1000}s"},
+    },
+    "w": {"max_bytes": f"{3 * BYTES}b", "max_elements": 2 * ELEMENTS},
+    "f": {},
+    "o": {"only": "absent"},
+}
+"""The rules of keys, by how their names begin."""
+
+
+def grants() -> list[dict[str, Any]]:
+    """Return grants with the rules."""
+    allowed = [
+        {"allow": ["read", "write", "delete"], "keys": [f"{name}:*"], "values": rules}
+        for name, rules in RULES.items()
+    ]
+    return [*allowed, {"allow": ["write"], "keys": ["*"], "only": ["RESTORE"]}]
+
+
+def sized(client: Any, key: bytes) -> tuple[str, int, int]:
+    """Return the type of a key, its number of elements, and the bytes of its longest one."""
+    kind = client.type(key).decode()
+    words: list[bytes] = []
+    match kind:
+        case "string":
+            return kind, 0, client.strlen(key)
+        case "list":
+            words = client.lrange(key, 0, -1)
+        case "set":
+            words = [*client.smembers(key)]
+        case "zset":
+            words = client.zrange(key, 0, -1)
+        case "hash":
+            words = [word for pair in client.hgetall(key).items() for word in pair]
+            return kind, len(words) // 2, max(map(len, words))
+        case "stream":
+            entries = client.xrange(key)
+            fields = [word for _, pairs in entries for pair in pairs.items() for word in pair]
+            return kind, client.xlen(key), max(map(len, fields), default=0)
+        case _:
+            return kind, 0, 0
+    return kind, len(words), max(map(len, words), default=0)
+
+
+def violations(client: Any, *, expiry: bool = True) -> Iterator[str]:
+    """Yield what no write may have left, by key."""
+    for key in client.scan_iter(b"[vw]:*"):
+        rules = 1 if key.startswith(b"v") else 2
+        kind, count, longest = sized(client, key)
+        if count > rules * ELEMENTS:
+            yield f"{key!r}: {kind} of {count} elements"
+        if longest > (BYTES if rules == 1 else 3 * BYTES):
+            yield f"{key!r}: {kind} with {longest} bytes"
+        left_ms = client.pttl(key)
+        if rules == 1 and (left_ms > MAX_MS or (expiry and left_ms == -1)):
+            yield f"{key!r}: lives for {left_ms} ms"
+
+
+@dataclass
+class Writer:
+    """
+    Draws calls of all commands that write.
+
+    Attributes:
+        now_s: The server's time.
+        payloads: Some for RESTORE.
+    """
+
+    random: random.Random
+    now_s: int
+    payloads: list[bytes]
+
+    def key(self) -> str:
+        name = self.random.choice("vvvwwfo")
+        return f"{name}:{self.random.randrange(40 if name == 'o' else 4)}"
+
+    def word(self) -> str:
+        length = self.random.choice((1, 1, 1, 2, BYTES, BYTES + 1, 3 * BYTES, 3 * BYTES + 1))
+        return self.random.choice("abcdefgh") * length
+
+    def words(self, most: int = 4) -> list[str]:
+        return [self.word() for _ in range(self.random.randint(1, most))]
+
+    def number(self) -> str:
+        return self.random.choice(("0", "1", "2", "-1", "7", "1.5", "1e30", "1e400"))
+
+    def seconds(self) -> int:
+        return self.random.choice((600, 3600, MAX_MS // 1000, MAX_MS // 1000 + 1, 10**7))
+
+    def pairs(self) -> list[str]:
+        return [word for name in dict.fromkeys(self.words()) for word in (name, self.word())]
+
+    def scored(self) -> list[str]:
+        return [word for name in self.words() for word in (self.random.choice("123"), name)]
+
+    def call(self) -> tuple[Any, ...]:
+        """Return a call."""
+        draw, key, other, word = self.random.choice, self.key(), self.key(), self.word()
+        third = self.key()
+        now = self.now_s
+        makers: tuple[Any, ...] = (
+            lambda: ("SET", key, word, *draw(((), ("EX", self.seconds()), ("KEEPTTL",), ("NX",)))),
+            lambda: ("SET", key, word, "PXAT", (now + self.seconds()) * 1000),
+            lambda: ("SETEX", key, self.seconds(), word),
+            lambda: ("PSETEX", key, self.seconds() * 1000, word),
+            lambda: ("SETNX", key, word),
+            lambda: ("GETSET", key, word),
+            lambda: ("GETEX", key, *draw(((), ("PERSIST",), ("EX", self.seconds())))),
+            lambda: ("MSET", key, word, other, self.word()),
+            lambda: ("MSETNX", key, word, other, self.word()),
+            lambda: ("APPEND", key, word),
+            lambda: ("SETRANGE", key, draw((0, 20, 30)), word),
+            lambda: ("SETBIT", key, draw((7, 8 * BYTES, 1000)), 1),
+            lambda: ("BITFIELD", key, "SET", "u8", draw(("#1", "#30", 300)), 7),
+            lambda: ("BITOP", draw(("OR", "XOR")), key, other, third),
+            lambda: (draw(("INCR", "DECR")), key),
+            lambda: ("INCRBY", key, draw((1, 10**18))),
+            lambda: ("INCRBYFLOAT", key, self.number()),
+            lambda: ("EXPIRE", key, self.seconds()),
+            lambda: ("PEXPIRE", key, self.seconds() * 1000),
+            lambda: ("EXPIREAT", key, now + self.seconds()),
+            lambda: ("PERSIST", key),
+            lambda: ("PFADD", key, word),
+            lambda: ("PFMERGE", key, other),
+            lambda: (draw(("LPUSH", "RPUSH", "LPUSHX", "RPUSHX")), key, *self.words()),
+            lambda: ("LINSERT", key, "BEFORE", draw("abcdefgh"), word),
+            lambda: ("LSET", key, draw((0, -1)), word),
+            lambda: ("LMOVE", key, other, draw(("LEFT", "RIGHT")), draw(("LEFT", "RIGHT"))),
+            lambda: ("RPOPLPUSH", key, other),
+            lambda: (draw(("LPOP", "RPOP", "SPOP", "ZPOPMIN")), key),
+            lambda: ("SADD", key, *self.words()),
+            lambda: ("SREM", key, *self.words()),
+            lambda: ("SMOVE", key, other, word),
+            lambda: (draw(("SUNIONSTORE", "SINTERSTORE", "SDIFFSTORE")), key, other, third),
+            lambda: ("HSET", key, *self.pairs()),
+            lambda: ("HMSET", key, *self.pairs()),
+            lambda: ("HSETNX", key, *self.pairs()[:2]),
+            lambda: ("HSETEX", key, "EX", 100, "FIELDS", 1, *self.pairs()[:2]),
+            lambda: ("HINCRBY", key, word, draw((1, 10**18))),
+            lambda: ("HINCRBYFLOAT", key, word, self.number()),
+            lambda: ("HDEL", key, *self.words()),
+            lambda: ("ZADD", key, *draw(((), ("XX",), ("NX", "CH"), ("GT",))), *self.scored()),
+            lambda: ("ZADD", key, "INCR", "1", word),
+            lambda: ("ZINCRBY", key, 1, word),
+            lambda: ("ZREM", key, *self.words()),
+            lambda: ("GEOADD", key, *[w for name in self.words() for w in ("1", "2", name)]),
+            lambda: (
+                draw(("ZUNIONSTORE", "ZINTERSTORE", "ZDIFFSTORE")), key, 2, other, third,
+            ),
+            lambda: ("ZUNIONSTORE", key, 2, other, third, "WEIGHTS", 1, 2, "AGGREGATE", "MAX"),
+            lambda: ("ZRANGESTORE", key, other, 0, draw((2, -1))),
+            lambda: ("ZRANGESTORE", key, other, "-inf", "+inf", "BYSCORE", "LIMIT", 0, 3),
+            lambda: (
+                "GEOSEARCHSTORE", key, other, "FROMLONLAT", 1, 2, "BYRADIUS", 9, "km",
+                *draw(((), ("COUNT", 3), ("STOREDIST",))),
+            ),
+            lambda: ("GEORADIUS", other, 1, 2, 9, "km", draw(("STORE", "STOREDIST")), key),
+            lambda: ("GEORADIUSBYMEMBER", other, word, 9, "km", "STORE", key),
+            lambda: ("SORT", other, *draw(((), ("LIMIT", 0, 3))), "ALPHA", "STORE", key),
+            lambda: ("SORT", other, "ALPHA", "GET", "f:*", "GET", "#", "STORE", key),
+            lambda: ("SORT", other, "ALPHA"),
+            lambda: ("XADD", key, *draw(((), ("MAXLEN", ELEMENTS), ("NOMKSTREAM",))), "*",
+                     *self.pairs()),
+            lambda: ("XADD", key, "MAXLEN", "=", draw((1, 100)), "*", *self.pairs()[:2]),
+            lambda: ("XGROUP", "CREATE", key, "g", "$", "MKSTREAM"),
+            lambda: ("XTRIM", key, "MAXLEN", 2),
+            lambda: ("COPY", other, key, *draw(((), ("REPLACE",)))),
+            lambda: ("RENAME", other, key),
+            lambda: ("RENAMENX", other, key),
+            lambda: ("RESTORE", key, draw((0, 1000, 10**9, 10**12)), draw(self.payloads), "REPLACE"),
+            lambda: (draw(("DEL", "UNLINK")), key, other),
+            lambda: ("GETDEL", key),
+        )  # fmt: skip
+        return tuple(draw(makers)())
+
+
+def payloads(client: Any) -> list[bytes]:
+    """Return payloads of small and large values; a long string is compressed."""
+    client.set("p", "x" * 5000)
+    client.rpush("q", *"abc")
+    client.rpush("r", *"abcdefgh")
+    client.sadd("s", "a" * 30)
+    client.hset("t", mapping={"a": "b", "c": "d" * 80})
+    found = [client.dump(key) for key in "pqrst"]
+    client.delete(*"pqrst")
+    return found
