@@ -9,11 +9,15 @@ import pytest
 import redis
 
 import keyleash
-
 from keyleash.commands import OperationClass
 from keyleash.commands.keys import keys_of
+from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.operator.load.compile import ServerSizes
+from keyleash.policy import parse_policy
+from keyleash.store.store import Store
+from keyleash.store.wire import declared_keys, refusal
 from support.fences import FencedLeash
-from support.leash import Leash
+from support.leash import NAMES, Leash, policy
 from support.servers import RealServer
 from support.written import MAX_MS, Writer, grants, payloads, violations
 
@@ -91,9 +95,11 @@ def breaks(leash: Leash, trial: Any, call: tuple[Any, ...]) -> bool | None:
     assert spec is not None
     uses = keys_of(spec, [str(word).encode("latin-1") if not isinstance(word, bytes) else word for word in call])
     written = {use.key for use in uses if OperationClass.WRITE in use.needs}
+    # A longer expiry that a key brings along is shortened.
+    carries = call[0] in ("COPY", "RENAME", "RENAMENX")
     removes = call[0] == "PERSIST" or call[2:] == ("PERSIST",)
     return bool(
-        [*violations(trial, expiry=False)]
+        [item for item in violations(trial, expiry=False) if not (carries and "lives" in item)]
         or written & present
         or (removes and any(key in written for key in had))
         or any(word.startswith(b"v:") for word in written) and asks_too_long(leash, call)
@@ -110,7 +116,23 @@ def asks_too_long(leash: Leash, call: tuple[Any, ...]) -> bool:
     return "EX" in words and int(words[words.index("EX") + 1]) * 1000 > MAX_MS
 
 
-@pytest.mark.parametrize("count", [pytest.param(300), pytest.param(6000, marks=pytest.mark.slow)])
+def assert_alike(decided: Decision, reply: Any, call: tuple[Any, ...]) -> None:
+    """Assert that the evaluator and the guard decide alike, up to the moment of an expiry."""
+    is_denied = isinstance(reply, str) and reply.startswith("LEASH")
+    assert decided.allowed is not is_denied, (call, decided, reply)
+    if is_denied:
+        denial = refusal(reply)
+        assert denial is not None
+        expected = dict(decided.details)
+        if denial.details.get("rule") == "ttl":
+            assert expected.pop("was", "none") and denial.details.pop("was")
+        if call[0].startswith("MSET"):
+            # Of several values that are too long, any is named.
+            expected = denial.details
+        assert (decided.code, expected) == (denial.code, denial.details), (call, reply)
+
+
+@pytest.mark.parametrize("count", [pytest.param(250), pytest.param(6000, marks=pytest.mark.slow)])
 def test_write_is_denied_if_and_only_if_it_would_break_a_rule(
     embedded: RealServer, count: int
 ) -> None:
@@ -118,6 +140,7 @@ def test_write_is_denied_if_and_only_if_it_would_break_a_rule(
     leash = Leash(embedded)
     leash.load(one=IDENTITY)
     token = leash.issue("one").token
+    identity = parse_policy(policy(one=IDENTITY), file="p", commands=embedded.table).identities[0]
     draws = writer(leash, 7)
     trial = embedded.client(db=1)
     denied = 0
@@ -126,9 +149,16 @@ def test_write_is_denied_if_and_only_if_it_would_break_a_rule(
         if call[0] not in embedded.table.commands:
             continue
         expected = breaks(leash, trial, call)
+        state = ModelState(sizes=ServerSizes(Store(leash.admin, NAMES)))
+        words = [word if isinstance(word, bytes) else str(word).encode() for word in call]
+        declared = declared_keys(embedded.table, words)
+        now_us = leash.store.now_us()
+        decided = decide(identity, embedded.table, words, declared, state, now_us)
         reply = leash.call("one", token, *call)
         is_denied = isinstance(reply, str) and reply.startswith("LEASH")
         denied += is_denied
+        if call[0] != "RESTORE":
+            assert_alike(decided, reply, call)
         if expected is not None and call[0] not in UNSURE:
             assert is_denied == expected, (call, reply)
     assert denied > 30

@@ -23,6 +23,7 @@ from keyleash.evaluate.trace import (
     StandingStep,
     Step,
     TokenStep,
+    ValueStep,
 )
 from keyleash.policy import Deny
 from keyleash.text import clock_time, printable, without_tokens
@@ -50,6 +51,9 @@ def _step_text(step: Step) -> tuple[str, str]:
             return topic, f"DENIED: {step.code}"
         case SizeStep():
             return "size", _size_text(step)
+        case ValueStep():
+            where = f"{step.rule} of {printable(step.key)}"
+            return "value", f"DENIED: {where} is {step.limit}, and the call leaves {step.was}"
         case ArgumentsStep():
             return "arguments", f"DENIED: {step.arguments} are too many for a script"
         case CommandStep():

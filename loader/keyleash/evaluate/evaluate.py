@@ -31,6 +31,7 @@ from keyleash.evaluate.trace import (
     Trace,
     refused,
 )
+from keyleash.evaluate.values import judge_values
 from keyleash.limits import SECOND_US
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Identity, Limit, SubjectKind, match
@@ -231,5 +232,6 @@ def _checks(
     yield judge_patterns(identity, command, spec, argv, trace)
     needs, keys = needs_of_call(spec, argv), [use.key for use in uses]
     yield judge_size(identity, spec, argv, keys, state.sizes, trace)
+    yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
     yield judge_room(identity, spec, needs, keys, state, trace)
     yield take_limits(identity, needs, keys, state, now_us, token_id, trace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
@@ -19,6 +19,15 @@ class Sizes(Protocol):
 
     def length(self, key: bytes) -> int:
         """Return the length of a string in bytes; 0 for a key of another type."""
+
+    def ask(self, head: Sequence[str], keys: Sequence[bytes], words: Sequence[bytes]) -> Any:
+        """Return the reply to a command that only reads; None after an error.
+
+        Args:
+            head: Its name, and the words before its keys.
+            keys: Its keys.
+            words: The words behind them.
+        """
 
     def work(
         self, spec: CommandSpec, argv: Sequence[bytes], keys: Sequence[bytes], left: float

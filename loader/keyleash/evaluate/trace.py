@@ -152,6 +152,24 @@ class SizeStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class ValueStep(_Step):
+    """
+    A rule for values; recorded only if the call breaks it.
+
+    Attributes:
+        rule: Its name in `values` of a grant.
+        limit: What it allows.
+        was: What the call would leave.
+        key: The key of the value.
+    """
+
+    rule: str
+    limit: str
+    was: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RoomStep(_Step):
     """The audit stream, if it has no room for the event."""
 
@@ -180,6 +198,7 @@ Step = (
     | TokenStep
     | ArgumentsStep
     | SizeStep
+    | ValueStep
     | CommandStep
     | ConnectionStep
     | ScriptStep

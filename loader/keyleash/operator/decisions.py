@@ -29,6 +29,7 @@ from keyleash.evaluate.trace import (
     StandingStep,
     Step,
     TokenStep,
+    ValueStep,
 )
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens import TokenState, list_tokens, require_token_id
@@ -325,6 +326,7 @@ def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
 STEP_FIELDS: dict[type[Step], tuple[str, ...]] = {
     ArgumentsStep: ("arguments",),
     SizeStep: ("unit", "amount", "limit"),
+    ValueStep: ("rule", "limit", "was"),
     CommandStep: ("command",),
     ConnectionStep: ("note",),
     ScriptStep: ("digest", "names"),
@@ -340,7 +342,7 @@ def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
     names = STEP_FIELDS.get(type(step))
     fields = json_object(step, *names) if names else {}
     match step:
-        case SizeStep(key=key) if key:
+        case (SizeStep(key=key) | ValueStep(key=key)) if key:
             fields["key"] = json_bytes(key)
         case CommandStep() | ClassStep():
             fields["grants"] = [place_json(grant.span, lines) for grant in step.grants]

@@ -101,6 +101,27 @@ def run_on_keys(store: Store, script: str, keys: Sequence[bytes], *words: Any) -
     return store.client.eval(script, len(named), *named, *words)
 
 
+_ASK = """
+local head, call = tonumber(ARGV[1]), {}
+for at = 2, head + 1 do call[#call + 1] = ARGV[at] end
+for at = 1, #KEYS do call[#call + 1] = KEYS[at] end
+for at = head + 2, #ARGV do call[#call + 1] = ARGV[at] end
+local reply = redis.call(unpack(call))
+return type(reply) == 'table' and reply.ok or reply
+"""
+"""Replies as servers give them, which a client would reshape."""
+
+
+def ask_about_keys(
+    store: Store, head: Sequence[str], keys: Sequence[bytes], words: Sequence[bytes]
+) -> Any:
+    """Return the reply to a command on keys of agents that only reads; None after an error."""
+    try:
+        return run_on_keys(store, _ASK, keys, len(head), *head, *words)
+    except ResponseError:
+        return None
+
+
 def key_exists(store: Store, key: bytes) -> bool:
     """Return whether a key of agents exists."""
     name = store.keys.physical(key)

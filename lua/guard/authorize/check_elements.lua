@@ -25,7 +25,9 @@ elseif how == 'f' or how == 'd' then
   if bytes < {{ float_bytes }} then
     local text, number = argv[how == 'f' and from or from + 1] or '', ''
     local length = how == 'f' and redis.pcall('STRLEN', held) or how == 'd' and redis.pcall('HSTRLEN', held, argv[from] or '')
-    if type(length) == 'number' and length <= 64 then number = how == 'f' and redis.pcall('GET', held) or how == 'd' and redis.pcall('HGET', held, argv[from] or '') or '' end
+    -- A key of another type is the command's own error.
+    if type(length) == 'table' and find(length.err, '^WRONGTYPE') then length = 0 end
+    if type(length) == 'number' and length > 0 and length <= 64 then number = how == 'f' and redis.pcall('GET', held) or how == 'd' and redis.pcall('HGET', held, argv[from] or '') or '' end
     local is_plain = is_fresh and type(length) == 'number' and length <= 64 and type(number) == 'string' and not find(text .. number, '[^%d.+-]')
     check_bytes(name, is_plain and math.max(#text, #number) + {{ float_more_bytes }} or {{ float_bytes }}, bytes)
   end

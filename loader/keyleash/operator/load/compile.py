@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.compiler import CompiledGuard, Shards, compile_policy
@@ -26,7 +27,7 @@ from keyleash.store.shards import new_mac_key, read_mac_key
 from keyleash.store.slots import undeclared_keys_error
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
-from keyleash.store.values import read_length, run_on_keys
+from keyleash.store.values import ask_about_keys, read_length, run_on_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,10 @@ class ServerSizes:
     def length(self, key: bytes) -> int:
         """Return the length of a string in bytes; 0 for a key of another type."""
         return read_length(self._store, key)
+
+    def ask(self, head: Sequence[str], keys: Sequence[bytes], words: Sequence[bytes]) -> Any:
+        """Return the reply to a command that only reads; None after an error."""
+        return ask_about_keys(self._store, head, keys, words)
 
     def work(
         self, spec: CommandSpec, argv: Sequence[bytes], keys: Sequence[bytes], left: float
