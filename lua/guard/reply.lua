@@ -1,5 +1,5 @@
 -- reply: run one command and restore its reply.
--- in:  argv, name_at, stop, mend, tried, expiring, event
+-- in:  argv, name_at, stop, mend, tried, expiring, event, reads
 -- out: reply
 --% filter offset(name_at)
 --% if vault
@@ -27,6 +27,14 @@ if expiring and event then
 end
 --% endif
 --% include "reply/restore_reply.lua"
+--% if reply_limits
+if reads then
+--% with written_limits = reply_limits
+--% include "limit/take_reply.lua"
+--% include "limit/write_bytes.lua"
+--% endwith
+end
+--% endif
 --% if images
 if imaged then
   if type(imaged) == 'string' then

@@ -45,6 +45,11 @@ while i <= n do
 --% include "reply/run_item.lua"
 --% include "reply/restore_reply.lua"
 --% include "reply/measure_reply.lua"
+--% if reply_limits
+      if readers[i] and type(reply) ~= 'number' then
+--% include "limit/take_reply.lua"
+      end
+--% endif
 --% if running
       if left > 0 then
         answers[times - left + 1] = reply
@@ -59,6 +64,13 @@ while i <= n do
     i = i + 1
   end
 end
+--% if reply_limits
+if next(readers) then
+--% with written_limits = reply_limits
+--% include "limit/write_bytes.lua"
+--% endwith
+end
+--% endif
 if failed then call(unpack(failed)) end
 --% if images
 --% include "record/log_after_images.lua"

@@ -58,7 +58,9 @@ repeat
 --% include "script/check_script.lua"
   if code then break end
   repeat
+--% with limits = call_limits
 --% include "limit.lua"
+--% endwith
   until true
   if code then break end
 --% if cluster

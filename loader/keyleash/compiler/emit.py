@@ -60,7 +60,7 @@ _CONSTANTS = {
     # Codes of errors on which a client repeats a call.
     "nothing_ran": " NOSCRIPT READONLY LOADING MASTERDOWN CLUSTERDOWN TRYAGAIN MOVED ASK BUSY ",
     # The Lua condition under which a call counts; every call is a request.
-    "counted": {**{counter: counter.value for counter in Counter}, Counter.REQUESTS: "true"},
+    "counted": {**{item: item.calls.value for item in Counter}, Counter.REQUESTS: "true"},
 }
 """Template variables that are the same for all guards."""
 
@@ -151,6 +151,10 @@ def _unstamped(
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=numbers,
         charging=_charging(guard, batch=batch, cluster=cluster),
+        byte_limits=tuple(plan for plan in guard.limits if plan.counter.is_bytes),
+        call_limits=tuple(plan for plan in guard.limits if not plan.counter.is_bytes),
+        # Counted behind the command.
+        reply_limits=tuple(plan for plan in guard.limits if plan.counter is Counter.BYTES_READ),
         # The sequence number comes first.
         numbers_format=f"<{'d' * (1 + len(numbers))}",
         stamp=_STAMP,
@@ -187,7 +191,7 @@ _SLOT_NAMES = {
 def _charging(guard: Guard, *, batch: bool, cluster: bool) -> tuple[Text, ...]:
     """Return the conditions on which a call changes the state; none if every call does."""
     counters = {
-        plan.counter
+        plan.counter.calls
         for plan in guard.limits
         if plan.subject == "identity" or (cluster and plan.is_leased)
     }

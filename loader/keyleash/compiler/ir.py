@@ -202,7 +202,8 @@ class LimitPlan:
         counter: What it counts.
         slot: Its kind and numbers; for a subject other than the identity only the kind
             and the quantities matter.
-        tolerance_us: GCRA's burst tolerance.
+        tolerance_us: GCRA's burst tolerance; of bytes, what the whole burst takes.
+        at_once: The most bytes at one moment, of a counter of bytes.
         runs: A budget's windows.
         subject: `identity`, `token` or `capture`.
         key_prefix: Of the counter's key, for the latter two.
@@ -213,6 +214,7 @@ class LimitPlan:
     counter: Counter
     slot: Slot
     tolerance_us: int = 0
+    at_once: int = 0
     runs: tuple[Run, ...] = ()
     subject: str = "identity"
     key_prefix: str = ""
@@ -221,7 +223,7 @@ class LimitPlan:
     @property
     def full_us(self) -> int:
         """The distance of GCRA's TAT from now when all of the burst is used."""
-        return self.tolerance_us + self.slot.interval_us
+        return int(self.tolerance_us + self.slot.interval_us)
 
     @property
     def is_leased(self) -> bool:
@@ -398,7 +400,9 @@ class Guard:
         Not where something is noted, changed or counted for each of its commands.
         """
         is_counted_at_once = all(
-            plan.subject == "identity" and plan.slot.kind is not SlotKind.RING
+            plan.subject == "identity"
+            and plan.slot.kind is not SlotKind.RING
+            and not plan.counter.is_bytes
             for plan in self.limits
         )
         is_noted = self.images or self.masks or self.identity.audit.values is not Values.NONE

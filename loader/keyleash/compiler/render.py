@@ -15,6 +15,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from keyleash.commands import work
+from keyleash.compiler.ir import LimitPlan
 from keyleash.compiler.match_tree import grouped
 from keyleash.compiler.quoting import (
     RULE_DIGITS,
@@ -103,6 +104,7 @@ def environment() -> Environment:
     )
     env.filters.update(expand=expand, suffix=suffix, of_account=of_account, offset=offset)
     env.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
+    env.globals.update(used_with=_used_with, least_pace=_least_pace, part_of_pace=_part_of_pace)
     env.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
     env.globals.update(rule_digits=RULE_DIGITS)
     # The units of work; then bounds on numbers in keys that an agent may write.
@@ -121,6 +123,21 @@ def environment() -> Environment:
         counter_keep_ms=COUNTER_KEEP_MS,
     )
     return env
+
+
+def _used_with(limit: LimitPlan, taken: object) -> Text:
+    """Return what a budget has used, with all but one of the bytes that a call takes."""
+    return Text(f"used_N + {taken} - 1" if limit.counter.is_bytes else "used_N")
+
+
+def _least_pace(limit: LimitPlan) -> int:
+    """Return the shortest interval of a rate; that of a byte may be less than 1 µs."""
+    return 0 if limit.counter.is_bytes else MIN_EMISSION_US
+
+
+def _part_of_pace(limit: LimitPlan) -> Text:
+    """Return the part of an interval that must be 0."""
+    return Text("pace_us * 0" if limit.counter.is_bytes else "pace_us % 1")
 
 
 def render(template: str, **context: object) -> str:

@@ -29,10 +29,11 @@ from keyleash.evaluate.trace import (
     RoomStep,
     StandingStep,
     Trace,
+    ValueStep,
     refused,
 )
 from keyleash.evaluate.values import judge_values
-from keyleash.limits import SECOND_US
+from keyleash.limits import SECOND_US, Counter
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Identity, Limit, SubjectKind, match
 from keyleash.store.state import UNTIL_RESUMED
@@ -109,15 +110,22 @@ def take_limits(
     now_us: int,
     token_id: str,
     trace: Trace,
+    argv: Argv = (),
 ) -> Decision:
-    """Check each limit, then charge all or none."""
+    """Check each limit, then charge all or none; the bytes of replies are not known here."""
     looked_at = []
+    written = sum(map(len, argv[1:]))
     for limit in identity.limits:
         if not limit.counter.counts(needs):
             continue
+        amount = written if limit.counter is Counter.BYTES_WRITTEN else 1
+        if limit.counter is Counter.BYTES_WRITTEN and amount > limit.at_once:
+            code, key = ReplyCode.VALUE_REFUSED, keys[-1] if keys else b""
+            trace.append(ValueStep(limit.name, str(limit.at_once), str(amount), key, code=code))
+            return refused(code, key=key, rule=limit.name, limit=limit.at_once, was=amount)
         for subject in subjects(identity, limit, keys, token_id):
             count = state.count(limit, subject, now_us)
-            free_us = count.free_us(now_us)
+            free_us = count.free_us(now_us, amount)
             over = ALLOWED
             if count.is_corrupt:
                 over = refused(ReplyCode.COUNTER_CORRUPT, limit=limit.name)
@@ -128,9 +136,9 @@ def take_limits(
             trace.append(LimitStep(limit, subject, left, free_us, resets_us, code=over.code))
             if not over.allowed:
                 return over
-            looked_at.append(count)
-    for count in looked_at:
-        count.take(now_us)
+            looked_at.append((count, 0 if limit.counter is Counter.BYTES_READ else amount))
+    for count, amount in looked_at:
+        count.take(now_us, amount)
     return ALLOWED
 
 
@@ -234,4 +242,4 @@ def _checks(
     yield judge_size(identity, spec, argv, keys, state.sizes, trace)
     yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
     yield judge_room(identity, spec, needs, keys, state, trace)
-    yield take_limits(identity, needs, keys, state, now_us, token_id, trace)
+    yield take_limits(identity, needs, keys, state, now_us, token_id, trace, argv)

@@ -86,7 +86,7 @@ class Budget(BaseLimit):
 
     def describe(self) -> str:
         zone = "" if self.timezone == UTC else f", {self.timezone}"
-        return a_period(self.period, self.limit) + zone
+        return a_period(self.period, self.counter.shown(self.limit)) + zone
 
     def slot(self, index: int = 0) -> Slot:
         calendar = f"{self.period} {self.timezone}"
@@ -134,8 +134,8 @@ class BudgetCount(BaseCount):
     def is_corrupt(self) -> bool:
         return self.ends_us >= MOST
 
-    def free_us(self, now_us: int) -> int:
-        if now_us >= self.ends_us or self.count < self.limit.limit:
+    def free_us(self, now_us: int, amount: int = 1) -> int:
+        if now_us >= self.ends_us or self.count + amount <= self.limit.limit:
             return now_us
         return self.ends_us
 
@@ -146,11 +146,11 @@ class BudgetCount(BaseCount):
     def resets_us(self, now_us: int) -> int | None:
         return self.ends_us if self.count and now_us < self.ends_us < MOST else None
 
-    def take(self, now_us: int) -> None:
+    def take(self, now_us: int, amount: int = 1) -> None:
         if now_us >= self.ends_us:
             self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
             self.count = 0
-        self.count += 1
+        self.count += amount
         self._extend_life(now_us, self.ends_us)
 
     def carry(self, old: BudgetCount, now_us: int) -> None:

@@ -24,17 +24,42 @@ wrong date, or any wrong time zone, is ahead.
 
 
 class Counter(StrEnum):
-    """The calls that a limit counts: all of them, or those that need a class on some key."""
+    """What a limit counts: calls, or those that need a class on some key, or bytes of these."""
 
     REQUESTS = "requests"
     READS = "reads"
     WRITES = "writes"
     DELETES = "deletes"
+    BYTES_READ = "bytes_read"
+    BYTES_WRITTEN = "bytes_written"
+
+    @property
+    def is_bytes(self) -> bool:
+        """Return whether it counts bytes: of the replies of reads, or the arguments of writes."""
+        return self in (Counter.BYTES_READ, Counter.BYTES_WRITTEN)
+
+    @property
+    def calls(self) -> Counter:
+        """The counter of the calls whose bytes it counts; itself if it counts calls."""
+        return {
+            Counter.BYTES_READ: Counter.READS,
+            Counter.BYTES_WRITTEN: Counter.WRITES,
+        }.get(self, self)
 
     def counts(self, needs: Collection[OperationClass]) -> bool:
         """Return whether a call that needs these classes counts."""
-        return self is Counter.REQUESTS or any(COUNTED.get(cls) is self for cls in needs)
+        return self is Counter.REQUESTS or any(COUNTED.get(cls) is self.calls for cls in needs)
 
+    def shown(self, amount: int) -> str:
+        """Return an amount as a policy has it, such as `600` or `1gb`."""
+        if not self.is_bytes:
+            return str(amount)
+        unit = next(unit for unit in reversed(BYTES) if amount % BYTES[unit] == 0)
+        return f"{amount // BYTES[unit]}{unit}"
+
+
+BYTES = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
+"""The units of amounts of bytes."""
 
 COUNTED = {
     OperationClass.READ: Counter.READS,
@@ -126,17 +151,19 @@ class Slot:
         return -(-self.period_us // 1000)
 
     @property
-    def interval_us(self) -> int:
-        """GCRA's emission interval."""
+    def interval_us(self) -> float:
+        """GCRA's emission interval: whole µs for a call; for a byte it may be less than one."""
+        if Counter(self.name.rpartition(".")[2]).is_bytes:
+            return self.period_us / self.limit
         return emission_interval_us(self.limit, self.period_us)
 
     @property
-    def pace_us(self) -> int:
+    def pace_us(self) -> float:
         """The value that decides how a rate's number is read: GCRA's interval, a ring's period."""
         return self.interval_us if self.kind is SlotKind.GCRA else self.period_us
 
     @property
-    def record_form(self) -> tuple[int, int]:
+    def record_form(self) -> tuple[int, float]:
         """The values in the record of a token or segment that decide how its number is read."""
         return self.capacity, self.pace_us
 
@@ -315,6 +342,9 @@ class BaseCount(ABC):
 
     def exhaust(self, now_us: int) -> None:
         """Count the most calls that the limit allows at *now_us*."""
+        if self.limit.counter.is_bytes:
+            self.take(now_us, self.limit.at_once)
+            return
         for _ in range(self.limit.at_once):
             self.take(now_us)
 
@@ -327,8 +357,13 @@ class BaseCount(ABC):
         """Return whether it holds numbers that no guard writes, so that no call is allowed."""
 
     @abstractmethod
-    def free_us(self, now_us: int) -> int:
-        """Return when the next call is allowed; not after *now_us* if it is allowed now."""
+    def free_us(self, now_us: int, amount: int = 1) -> int:
+        """Return when the next call is allowed; not after *now_us* if it is allowed now.
+
+        Args:
+            now_us: The time.
+            amount: The bytes that it counts, for a counter of bytes.
+        """
 
     @abstractmethod
     def left(self, now_us: int) -> int:
@@ -339,8 +374,8 @@ class BaseCount(ABC):
         """Return when all of it is free again; None if it is, or if only a reset frees it."""
 
     @abstractmethod
-    def take(self, now_us: int) -> None:
-        """Count one call."""
+    def take(self, now_us: int, amount: int = 1) -> None:
+        """Count one call, or *amount* bytes."""
 
     @abstractmethod
     def carry(self, old: Any, now_us: int) -> None:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from keyleash.doubles import DOUBLE, MOST, is_time, whole_us
 from keyleash.errors import ReplyCode, Span
@@ -72,7 +72,10 @@ class Rate(BaseLimit):
 
     def problems(self) -> Iterator[LimitProblem]:
         period = PERIOD_NAMES[self.period_us]
-        written = f"{self.limit}/{period}"
+        written = f"{self.counter.shown(self.limit)}/{period}"
+        if self.counter.is_bytes:
+            yield from self._problems_of_bytes(written)
+            return
         if self.burst is None:
             if self.limit > MAX_RING_SLOTS:
                 yield LimitProblem(
@@ -106,6 +109,24 @@ class Rate(BaseLimit):
                 "write a lower limit, or a longer period",
             )
 
+    def _problems_of_bytes(self, written: str) -> Iterator[LimitProblem]:
+        if self.burst is None:
+            yield LimitProblem(
+                "missing-burst",
+                "limit",
+                f"the rate `{written}` has no `burst`, and a rate of bytes needs one",
+                f"write the most bytes at once, as in `{{limit: {written}, burst: 1mb}}`",
+            )
+        elif self.burst * self.period_us > MAX_BURST_US * self.limit:
+            most = self.counter.shown(MAX_BURST_US * self.limit // self.period_us)
+            yield LimitProblem(
+                "burst-out-of-range",
+                "burst",
+                f"the burst `{self.counter.shown(self.burst)}` takes longer than 366 days to earn"
+                " back",
+                f"write `burst: {most}` or less",
+            )
+
     @property
     def kind(self) -> SlotKind:
         """The way in which it counts."""
@@ -116,18 +137,24 @@ class Rate(BaseLimit):
         return self.limit if self.burst is None else self.burst
 
     @property
-    def interval_us(self) -> int:
+    def interval_us(self) -> float:
         """GCRA's emission interval."""
-        return emission_interval_us(self.limit, self.period_us)
+        return self.slot().interval_us
 
     @property
     def tolerance_us(self) -> int:
-        """GCRA's burst tolerance; 0 of an exact rate."""
-        return ((self.burst or 1) - 1) * self.interval_us
+        """GCRA's burst tolerance; 0 of an exact rate. For bytes, what the whole burst takes."""
+        if self.counter.is_bytes:
+            return self.cost_us(self.burst or 1)
+        return int(((self.burst or 1) - 1) * self.interval_us)
+
+    def cost_us(self, amount: int) -> int:
+        """Return by how much *amount* calls or bytes move GCRA's theoretical arrival time."""
+        return math.ceil(amount * self.interval_us)
 
     def describe(self) -> str:
-        burst = "" if self.burst is None else f", {self.burst} at once"
-        return a_period(PERIOD_NAMES[self.period_us], self.limit) + burst
+        burst = "" if self.burst is None else f", {self.counter.shown(self.burst)} at once"
+        return a_period(PERIOD_NAMES[self.period_us], self.counter.shown(self.limit)) + burst
 
     def slot(self, index: int = 0) -> Slot:
         capacity = self.limit if self.burst is None else 0
@@ -145,7 +172,7 @@ class Rate(BaseLimit):
             count.exhaust(now_us)
             return count
         if (second, pace_us) != self.slot().record_form and not _is_rate_record(
-            number, second, pace_us, len(ring)
+            number, second, pace_us, len(ring), is_bytes=self.counter.is_bytes
         ):
             return None
         if isinstance(count, GcraCount):
@@ -153,7 +180,8 @@ class Rate(BaseLimit):
                 return None
             if pace_us != self.interval_us:
                 # A rate of one call in each interval; only its interval matters.
-                count = GcraCount(replace(self, limit=1, period_us=int(pace_us), burst=1))
+                period: Any = pace_us if self.counter.is_bytes else int(pace_us)
+                count = GcraCount(replace(self, limit=1, period_us=period, burst=1))
             count.tat_us = whole_us(number)
             return count
         calls_us = ordered_calls(number, ring, int(second))
@@ -206,7 +234,7 @@ class RingCount(BaseCount):
         is_full = len(self.calls_us) == self.limit.limit
         return is_full and self.calls_us[0] + self.limit.period_us >= MOST
 
-    def free_us(self, now_us: int) -> int:
+    def free_us(self, now_us: int, amount: int = 1) -> int:
         if len(self.calls_us) < self.limit.limit:
             return now_us
         return self.calls_us[0] + self.limit.period_us
@@ -223,7 +251,7 @@ class RingCount(BaseCount):
         ends_us = self.calls_us[-1] + self.limit.period_us if self.calls_us else 0
         return ends_us if now_us < ends_us < MOST else None
 
-    def take(self, now_us: int) -> None:
+    def take(self, now_us: int, amount: int = 1) -> None:
         self.calls_us.append(now_us)
         self._extend_life(now_us, now_us + self.limit.period_us)
 
@@ -268,18 +296,22 @@ class GcraCount(BaseCount):
     def is_corrupt(self) -> bool:
         return self.tat_us >= MOST
 
-    def free_us(self, now_us: int) -> int:
-        return max(self.tat_us, now_us) - self.limit.tolerance_us
+    def free_us(self, now_us: int, amount: int = 1) -> int:
+        cost_us = self.limit.cost_us(amount) if self.limit.counter.is_bytes else 0
+        return max(self.tat_us, now_us) + cost_us - self.limit.tolerance_us
 
     def left(self, now_us: int) -> int:
+        if self.limit.counter.is_bytes:
+            ahead_us = now_us - self.free_us(now_us, 0)
+            return int(max(0, ahead_us) // self.limit.interval_us)
         ahead_us = now_us - self.free_us(now_us)
-        return ahead_us // self.limit.interval_us + 1 if ahead_us >= 0 else 0
+        return int(ahead_us // self.limit.interval_us) + 1 if ahead_us >= 0 else 0
 
     def resets_us(self, now_us: int) -> int | None:
         return self.tat_us if now_us < self.tat_us < MOST else None
 
-    def take(self, now_us: int) -> None:
-        self.tat_us = max(self.tat_us, now_us) + self.limit.interval_us
+    def take(self, now_us: int, amount: int = 1) -> None:
+        self.tat_us = max(self.tat_us, now_us) + self.limit.cost_us(amount)
         self._extend_life(now_us, self.tat_us)
 
     def carry(self, old: GcraCount, now_us: int) -> None:
@@ -311,7 +343,7 @@ class GcraCount(BaseCount):
     @staticmethod
     def used(state: LimitState, now_us: int) -> tuple[int, int | None]:
         """Return the calls that are not free again."""
-        return -(-max(0, state.tat_us - now_us) // state.slot.interval_us), None
+        return int(-(-max(0, state.tat_us - now_us) // state.slot.interval_us)), None
 
 
 def ordered_calls(head: float, ring: bytes, capacity: int) -> tuple[int, ...] | None:
@@ -339,10 +371,14 @@ def ordered_calls(head: float, ring: bytes, capacity: int) -> tuple[int, ...] | 
     return tuple(map(whole_us, calls[used:]))
 
 
-def _is_rate_record(number: float, capacity: float, pace_us: float, ring_bytes: int) -> bool:
+def _is_rate_record(
+    number: float, capacity: float, pace_us: float, ring_bytes: int, *, is_bytes: bool
+) -> bool:
     """Return whether the guard of some policy can have written a record of a rate."""
     if not (0 <= number < MOST and number.is_integer()):
         return False
+    if is_bytes:
+        return capacity == 0 and 0 < pace_us <= MAX_EMISSION_US
     if capacity == 0:
         is_interval = MIN_EMISSION_US <= pace_us <= MAX_EMISSION_US
         return is_interval and pace_us.is_integer()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keyleash.errors import Problem
-from keyleash.limits import Limit
+from keyleash.limits import Counter, Limit, Rate
 from keyleash.policy.model import Capture, Identity, Literal, Pattern, Policy
 from keyleash.policy.patterns import NOWHERE
 
@@ -22,6 +22,16 @@ def cluster_problems(policy: Policy) -> Iterator[Problem]:
 
 def _problems_of(identity: Identity, limit: Limit) -> Iterator[Problem]:
     span = limit.span or NOWHERE
+    # A script cannot wait for units in the middle.
+    is_uncounted = isinstance(limit, Rate) or identity.scripts
+    if limit.counter is Counter.BYTES_READ or (limit.counter.is_bytes and is_uncounted):
+        yield Problem(
+            "cluster-bytes",
+            f"`{limit.name}` of `{identity.name}` counts bytes, which a cluster counts for"
+            " `budget: {bytes_written: …}` only, and not with scripts",
+            span,
+            "leave it out, or count calls",
+        )
     capture = limit.subject.capture
     patterns = {
         pattern.source: pattern

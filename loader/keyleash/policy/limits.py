@@ -7,10 +7,16 @@ from typing import TypeVar
 
 from keyleash.limits import Budget, Counter, Rate, Subject, SubjectKind
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
-from keyleash.policy.quantities import parse_count_per_period
+from keyleash.policy.quantities import (
+    UNITS_BYTES,
+    parse_count_per_period,
+    parse_size,
+    parse_size_per_period,
+)
 from keyleash.policy.yaml import YamlNode
 
 LimitT = TypeVar("LimitT", Rate, Budget)
+MAX_BURST_BYTES = 1024**2 * UNITS_BYTES["mb"]
 Captures = frozenset[str] | None
 """The names of captures in the identity's granted patterns; None if a pattern had a problem."""
 
@@ -36,13 +42,24 @@ def _read_limit(
     node = entry.get("limit") if isinstance(entry.value, dict) else entry
     if node is None:
         return None
-    quantity = problems.attempt(
-        lambda: parse_count_per_period(node.source, kind.PERIODS, node.span)
-    )
+    parse = parse_size_per_period if counter.is_bytes else parse_count_per_period
+    quantity = problems.attempt(lambda: parse(node.source, kind.PERIODS, node.span))
     if quantity is None:
         return None
     nodes = {name: found for name in kind.OPTIONS if (found := entry.get(name)) is not None}
     options = {name: found.source for name, found in nodes.items()}
+    if counter.is_bytes and (burst := nodes.get("burst")) is not None:
+        size = problems.attempt(lambda: parse_size(burst.source, burst.span, MAX_BURST_BYTES, ""))
+        if size is None:
+            return None
+        options["burst"] = str(size)
+    if counter is Counter.BYTES_READ and subject.kind is SubjectKind.CAPTURE:
+        problems.add(
+            "bytes-per-capture",
+            "`bytes_read` cannot count per captured segment",
+            entry.label,
+            "leave `per` out, or write `per: token`",
+        )
     limit = kind.read(counter, *quantity, options, subject, entry.label)
     for problem in limit.problems():
         found = nodes.get(problem.field, node)

@@ -7,12 +7,14 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 from keyleash.errors import PolicyError, Span
+from keyleash.limits.counters import BYTES
 from keyleash.policy.problems import did_you_mean, fail, listing, quote
 
 UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 MAX_DAYS = 366
 MAX_DURATION_S = MAX_DAYS * UNITS_S["d"]
 UNITS_BYTES = {"b": 1, "kb": 1024, "mb": 1024**2}
+"""The units of sizes; those of amounts per period are `limits.counters.BYTES`."""
 MAX_SIZE_BYTES = 16 * UNITS_BYTES["mb"]
 MAX_VALUE_BYTES = 512 * UNITS_BYTES["mb"]
 """The longest string of a server whose `proto-max-bulk-len` is not changed."""
@@ -201,6 +203,26 @@ def parse_size(
             f"write {largest} or less" if size > 0 else f"write `1b` or more{instead_of_none}",
         )
     return size
+
+
+def parse_size_per_period(text: str, periods: Collection[str], span: Span) -> tuple[int, str]:
+    """
+    Read an amount of bytes per period such as `1gb/day`, like `parse_count_per_period`.
+
+    Raises:
+        PolicyError: It is not an amount of bytes per period, or the period is unknown.
+    """
+    amount, _, period = text.partition("/")
+    found = re.fullmatch(rf"({_NUMBER})({'|'.join(BYTES)})", amount)
+    if found is None:
+        raise fail(
+            "bad-quantity",
+            f"{quote(text)} is not an amount of bytes per period",
+            span,
+            "write digits, a unit, a slash and a period, such as `64kb/minute` or `1gb/day`",
+        )
+    count, period = parse_count_per_period(f"{found[1]}/{period}", periods, span)
+    return count * BYTES[found[2]], period
 
 
 def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> tuple[int, str]:

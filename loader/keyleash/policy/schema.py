@@ -86,6 +86,15 @@ RateQuantity = Annotated[Quantity, Expected("a count per period"), _counts_per(R
 BudgetQuantity = Annotated[
     Quantity, Expected("a count per period"), _counts_per(BudgetLimit.PERIODS)
 ]
+_BYTES = "(?=0*[1-9])[0-9]+(b|kb|mb|gb|tb)"
+ByteRateQuantity = Annotated[
+    str, Expected("an amount of bytes per period"), _text(f"{_BYTES}/({'|'.join(RATE_PERIODS_US)})")
+]
+ByteBudgetQuantity = Annotated[
+    str,
+    Expected("an amount of bytes per period"),
+    _text(f"{_BYTES}/({'|'.join(BudgetLimit.PERIODS)})"),
+]
 KeyPatterns = Annotated[list[str], Expected("a list of key patterns")]
 Commands = Annotated[list[str], Expected("a list of commands and categories")]
 
@@ -166,12 +175,17 @@ def _section(name: str, section: type) -> Any:
     return create_model(name, __base__=_Shape, **definitions)
 
 
-def _limits(name: str, entry: Any) -> Any:
+def _limits(name: str, entry: Any, bytes_entry: Any, bytes_example: str) -> Any:
     """Return the shape of a mapping from counters to limits."""
     calls = {counter: f"calls that {counter.removesuffix('s')}" for counter in Counter}
     calls[Counter.REQUESTS] = "every call"
+    calls[Counter.BYTES_READ] = "bytes in the replies of calls that read"
+    calls[Counter.BYTES_WRITTEN] = "bytes in the arguments of calls that write"
     definitions: dict[str, Any] = {
-        counter.value: (entry, _optional("3000/hour", f"Limits {some}."))
+        counter.value: (
+            bytes_entry if counter.is_bytes else entry,
+            _optional(bytes_example if counter.is_bytes else "3000/hour", f"Limits {some}."),
+        )
         for counter, some in calls.items()
     }
     return create_model(name, __base__=_Shape, **definitions)
@@ -201,6 +215,18 @@ class Budget(_Shape):
     per: str = _optional('"{workspace_id}"', _SUBJECT, default="identity")
 
 
+class ByteRate(_Shape):
+    limit: ByteRateQuantity = _needed("1mb/minute", "Bytes per sliding period.")
+    burst: Size = _needed("4mb", "Most bytes at once.")
+    per: str = _optional("token", _SUBJECT, default="identity")
+
+
+class ByteBudget(_Shape):
+    limit: ByteBudgetQuantity = _needed("1gb/day", "Bytes per calendar period.")
+    timezone: str = _optional("Europe/Berlin", "IANA time zone of the calendar.", default="UTC")
+    per: str = _optional("token", _SUBJECT, default="identity")
+
+
 RateEntry = Annotated[
     Rate,
     BeforeValidator(_scalar_as_limit, json_schema_input_type=RateQuantity | Rate),
@@ -209,6 +235,13 @@ RateEntry = Annotated[
 BudgetEntry = Annotated[
     Budget,
     BeforeValidator(_scalar_as_limit, json_schema_input_type=BudgetQuantity | Budget),
+    Expected("a limit"),
+]
+
+ByteRateEntry = Annotated[ByteRate, Expected("a limit with `burst`")]
+ByteBudgetEntry = Annotated[
+    ByteBudget,
+    BeforeValidator(_scalar_as_limit, json_schema_input_type=ByteBudgetQuantity | ByteBudget),
     Expected("a limit"),
 ]
 
@@ -233,8 +266,8 @@ else:
     Durability = _section("Durability", model.Durability)
     Cluster = _section("Cluster", model.ClusterRules)
     Limits = _section("Limits", model.Identity)
-    Rates = _limits("Rates", RateEntry)
-    Budgets = _limits("Budgets", BudgetEntry)
+    Rates = _limits("Rates", RateEntry, ByteRateEntry, "{limit: 1mb/minute, burst: 4mb}")
+    Budgets = _limits("Budgets", BudgetEntry, ByteBudgetEntry, "1gb/day")
 
 
 class Ttl(_Shape):

@@ -4,7 +4,7 @@
 --      first, last, step, walked, told_as, told, subjects_N, counted_N, kept_N, times, taken, from,
 --      run_end, keys, sequence, token_id, correlation, gone
 -- out: after, argv, count, entry, fields, mends, n, names, passed, passed_deletes, passed_reads,
---      passed_writes, runs, spent, stop, unheard, works
+--      passed_writes, readers, runs, spent, stop, unheard, works
 if mend then
   mends = mends or {}
   mends[n] = mend
@@ -26,6 +26,9 @@ if gone and gone[n] then
   after = after or {}
   for i = 1, #gone[n] do after[gone[n][i]] = { 0, nil, false } end
 end
+--% endif
+--% if reply_limits
+if reads then readers[n] = true end
 --% endif
 if reads then passed_reads = passed_reads + {{ taken }} end
 if writes then passed_writes = passed_writes + {{ taken }} end

@@ -2,7 +2,7 @@
 -- in:  none
 -- out: after, asks, count, counted_N, entry, event, expiring, fields, gone, grouped, header, hidden,
 --      imaged, imaged_bound, is_full, lengths, mends, n, names, passed, passed_deletes, passed_over,
---      passed_reads, passed_writes, replies, runs, spelled, spent, stop, taken_N, unheard, weighed,
+--      passed_reads, passed_writes, readers, replies, runs, spelled, spent, stop, taken_N, unheard, weighed,
 --      works
 --% for limit in limits
 --% filter suffix(limit.number)
@@ -49,6 +49,10 @@ local after, gone, expiring
 --% if plans
 --% include "authorize/estimate_work.lua"
 --% endif
+--% endif
+--% if reply_limits
+-- By the commands' numbers: whether the bytes of their replies count.
+local readers = {}
 --% endif
 local count, passed_over, n, stop = 0, 0, 0, 3
 --% if not sandbox

@@ -4,7 +4,7 @@
 --
 -- A fenced agent may write any bytes in its counters: what no budget can have counted is denied as
 -- a corrupt counter.
-if not (used_N >= 0 and used_N < {{ limit.slot.limit }} and ends_N < {{ latest_us }}) then
+if not (used_N >= 0 and {{ used_with(limit, taken) }} < {{ limit.slot.limit }} and ends_N < {{ latest_us }}) then
   if not (used_N >= 0 and used_N < {{ latest_us }} and ends_N < {{ latest_us }}) then
     code, detail, value = 'COUNTER_CORRUPT', 'limit', {{ limit.slot.name }}
   elseif now_us < ends_N then

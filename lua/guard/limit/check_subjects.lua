@@ -56,7 +56,9 @@ for i = 1, #subjects_N do
 --% endif
 --% include "limit/check_" ~ limit.slot.kind ~ ".lua"
   if code then break end
+--% with taken = 0 if limit.counter == "bytes_read" else taken
 --% include "limit/take_" ~ limit.slot.kind ~ ".lua"
+--% endwith
 --% endwith
 --% if limit.slot.kind == "budget"
   kept_N[i] = { ends_N, used_N }

@@ -22,7 +22,7 @@ if header ~= '' then
     if capacity and capacity > 0 then
       tat_N = now_us + {{ limit.full_us }}
     elseif not (capacity == 0 and tat_N >= 0 and tat_N < {{ latest_us }} and tat_N % 1 == 0
-      and pace_us >= {{ min_interval_us }} and pace_us <= {{ max_interval_us }} and pace_us % 1 == 0) then
+      and pace_us >= {{ least_pace(limit) }} and pace_us <= {{ max_interval_us }} and {{ part_of_pace(limit) }} == 0) then
       tat_N = {{ latest_us }}
     elseif tat_N > now_us then
       -- As many calls are still owed; each now costs the new interval.

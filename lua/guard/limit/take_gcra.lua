@@ -3,7 +3,9 @@
 -- in:  now_us
 -- out: tat_N
 if tat_N < now_us then tat_N = now_us end
---% if running
+--% if limit.counter.is_bytes
+tat_N = tat_N + math.ceil({{ taken }} * {{ limit.slot.interval_us }})
+--% elif running
 tat_N = tat_N + taken * {{ limit.slot.interval_us }}
 --% else
 tat_N = tat_N + {{ limit.slot.interval_us }}

@@ -29,7 +29,22 @@ elseif held and ran > {{ work_limit / 2 }} and ran <= {{ work_limit }} then
   took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * {{ string_work }})
 end
 --% endif
+--% if reply_limits and not sandbox
+if readers[i] then
+--% include "limit/check_replies.lua"
+end
+--% endif
 if false then
+--% if reply_limits and not sandbox
+elseif readers[i] and code and (unheard[i] or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
+  took = 0
+  reply = { err = 'LEASH ' .. code .. ' limit=' .. value }
+  if code == 'RATE_LIMITED' then
+    reply.err = reply.err .. string.format(' retry_after_ms=%.0f', math.ceil((at_us - now_us) / 1000))
+  elseif code == 'BUDGET_EXHAUSTED' then
+    reply.err = reply.err .. string.format(' resets_at_ms=%.0f', math.ceil(at_us / 1000))
+  end
+--% endif
 --% if running
 elseif odd then
   -- A command of a run, which was carried out.

@@ -22,13 +22,16 @@ local function perform(argv)
 --% endif
   n = n + 1
   local i = n
---% with batch = true, limits = [], waiting = false
+--% with batch = true, limits = byte_limits, waiting = false
   repeat
     if n > {{ max_batch_commands }} then code, detail, value, amount = 'ARGS_TOO_MANY', 'commands', n .. '', ' limit={{ max_batch_commands }}' break end
     if stop > {{ max_arguments }} then code, detail, value, amount = 'ARGS_TOO_MANY', 'arguments', stop .. '', ' limit={{ max_arguments }}' break end
 --% include "authorize/command_locals.lua"
     repeat
 --% include "authorize.lua"
+--% if byte_limits
+--% include "limit/count_call.lua"
+--% endif
     until true
     if code then break end
 --% if vault and cluster
@@ -56,6 +59,11 @@ local function perform(argv)
 --% include "reply/run_item.lua"
 --% include "reply/restore_reply.lua"
 --% include "reply/measure_reply.lua"
+--% if reply_limits
+    if reads then
+--% include "limit/take_reply.lua"
+    end
+--% endif
     outcome = reply
   until true
   if code then

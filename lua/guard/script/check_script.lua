@@ -2,7 +2,7 @@
 -- in:  digest, keys, argv
 -- out: code, detail, value, key   set if the call is denied
 --      script, reads, writes, deletes, recorded, only_reads, walked, first, last, stop
---% with batch = true, limits = []
+--% with batch = true, limits = byte_limits
 --% include "authorize/batch_locals.lua"
 --% endwith
 local name_at, script = 3

@@ -24,7 +24,8 @@ def plan_limits(guard: Guard, _table: CommandTable) -> Guard:
 def _plan(guard: Guard, number: int, limit: Limit) -> LimitPlan:
     placed = {slot.name: slot for slot in guard.layout.slots}
     slot = placed.get(limit.name) or limit.slot()
-    plan = LimitPlan(number, limit.counter, slot)
+    at_once = limit.at_once if limit.counter.is_bytes else 0
+    plan = LimitPlan(number, limit.counter, slot, at_once=at_once)
     match limit:
         case Budget():
             plan = replace(

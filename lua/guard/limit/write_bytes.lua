@@ -1,0 +1,21 @@
+-- write_bytes: write the counters of bytes that were counted behind commands.
+-- in:  used_N, ends_N, tat_N, subjects_N, kept_N, counted_N, now_us
+-- out: none
+--% for limit in written_limits
+--% filter suffix(limit.number)
+--% if limit.has_counters and batch
+for subject, kept in pairs(counted_N) do
+--% include "limit/write_subject.lua"
+end
+--% elif limit.has_counters
+do
+  local subject, kept = subjects_N[1], kept_N[1]
+--% include "limit/write_subject.lua"
+end
+--% elif limit.slot.kind == "gcra"
+call('SETRANGE', {{ names.state }}, {{ limit.slot.index * 8 }}, struct.pack('<d', tat_N))
+--% elif limit.slot.kind == "budget"
+call('SETRANGE', {{ names.state }}, {{ limit.slot.index * 8 }}, struct.pack('<dd', ends_N, used_N))
+--% endif
+--% endfilter
+--% endfor
