@@ -23,7 +23,7 @@ FILLED = {
     "protect_control_keys": ("denied",),
     "postpone_denial": ("denied_last",),
     "plan_audit": ("images", "masks"),
-    "bound_values": ("value_bounds",),
+    "bound_values": ("value_bounds", "value_plans"),
     "plan_patterns": ("patterns",),
     "form_rules": ("checks", "rules", "assigned"),
     "order_dispatch": ("dispatch", "rare", "containers", "rules"),

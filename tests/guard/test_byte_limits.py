@@ -30,7 +30,9 @@ def test_budget_of_bytes_written_allows_that_many_bytes(server: RealServer, per:
     """Arguments count with the keys, of writes alone; a call that does not fit takes nothing."""
     leash = Leash(server)
     grants = [grant("read", "write", keys="doc:{id}")]
-    leash.load(one={"grants": grants, "budget": {"bytes_written": {"limit": "1kb/day", "per": per}}})
+    leash.load(
+        one={"grants": grants, "budget": {"bytes_written": {"limit": "1kb/day", "per": per}}}
+    )
     agent: Any = leash.agent("one")
 
     for _ in range(10):

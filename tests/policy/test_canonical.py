@@ -29,6 +29,7 @@ from keyleash.policy import (
     Subject,
     SubjectKind,
     TokenRules,
+    ValueRules,
     Values,
     canonical,
     identity_digest,

@@ -195,7 +195,7 @@ def test_rate_of_another_kind_denies_until_its_first_call_is_free(
 
     rate = rate_in({"rate": {"writes": news}})
     assert passes(server, 1) == 0
-    wait_us = rate.interval_us if gains_burst else rate.period_us
+    wait_us = int(rate.interval_us) if gains_burst else rate.period_us
     server.now_us += wait_us - 1
     assert passes(server, 1) == 0
     server.now_us += 1

@@ -180,7 +180,9 @@ class Writer:
             lambda: ("COPY", other, key, *draw(((), ("REPLACE",)))),
             lambda: ("RENAME", other, key),
             lambda: ("RENAMENX", other, key),
-            lambda: ("RESTORE", key, draw((0, 1000, 10**9, 10**12)), draw(self.payloads), "REPLACE"),
+            lambda: (
+                "RESTORE", key, draw((0, 1000, 10**9, 10**12)), draw(self.payloads), "REPLACE",
+            ),
             lambda: (draw(("DEL", "UNLINK")), key, other),
             lambda: ("GETDEL", key),
         )  # fmt: skip

@@ -105,9 +105,7 @@ WRITTEN: Mapping[str, Written] = {
 """What each command writes."""
 
 READ_FORMS: Mapping[str, str] = {
-    name: name.removesuffix("STORE")
-    if name.endswith("STORE")
-    else f"{name}_RO"
+    name: name.removesuffix("STORE") if name.endswith("STORE") else f"{name}_RO"
     for name, written in WRITTEN.items()
     if written.how is Writes.RESULT
 }

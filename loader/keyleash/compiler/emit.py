@@ -225,7 +225,16 @@ def _declared(guard: Guard) -> tuple[Check, ...]:
 
 
 def _names(guard: Guard) -> dict[str, str]:
-    names = ("state", "token_prefix", "audit", "denied", "repeats", "suspension", "refused", "scratch")
+    names = (
+        "state",
+        "token_prefix",
+        "audit",
+        "denied",
+        "repeats",
+        "suspension",
+        "refused",
+        "scratch",
+    )
     return {name: getattr(guard.keyspace, name)(guard.identity.name) for name in names}
 
 

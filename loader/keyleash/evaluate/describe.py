@@ -49,11 +49,8 @@ def _step_text(step: Step) -> tuple[str, str]:
         case StandingStep() | TokenStep():
             topic = "token" if isinstance(step, TokenStep) else "identity"
             return topic, f"DENIED: {step.code}"
-        case SizeStep():
-            return "size", _size_text(step)
-        case ValueStep():
-            where = f"{step.rule} of {printable(step.key)}"
-            return "value", f"DENIED: {where} is {step.limit}, and the call leaves {step.was}"
+        case SizeStep() | ValueStep():
+            return ("size", _size_text(step)) if isinstance(step, SizeStep) else _value_text(step)
         case ArgumentsStep():
             return "arguments", f"DENIED: {step.arguments} are too many for a script"
         case CommandStep():
@@ -86,6 +83,11 @@ def _size_text(step: SizeStep) -> str:
     whose = f" for {printable(step.key)}" if step.key else ""
     unit = "units of work" if step.unit == "work" else step.unit
     return f"DENIED: {step.amount:.0f} {unit}{whose}, and the limit is {step.limit}"
+
+
+def _value_text(step: ValueStep) -> tuple[str, str]:
+    where = f"{step.rule} of {printable(step.key)}"
+    return "value", f"DENIED: {where} is {step.limit}, and the call leaves {step.was}"
 
 
 def _argument_text(step: ArgumentStep) -> str:

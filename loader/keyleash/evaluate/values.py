@@ -53,7 +53,7 @@ _UNREAD_BYTES = 10**15
 class _Rules:
     """The strictest rules of the grants that match a key; without a rule, infinite."""
 
-    bytes: float
+    length: float
     elements: float
     default_ms: float
     max_ms: float
@@ -111,7 +111,9 @@ class _Call:
         """Return the words that name the elements which the call adds, and all that it stores."""
         at, width = self.place, _WIDTHS.get(self.how, 1)
         if self.how is Writes.FIELDS:
-            at = next((i for i in range(at, len(self.argv)) if is_option(self.argv[i], "FIELDS")), 0)
+            at = next(
+                (i for i in range(at, len(self.argv)) if is_option(self.argv[i], "FIELDS")), 0
+            )
             at += 2
         elif self.how in (Writes.SCORES, Writes.PLACES):
             while at < len(self.argv) and self._is_any(at, "NX", "XX", "GT", "LT", "CH", "INCR"):
@@ -228,9 +230,7 @@ def judge_values(
     written = written_by(spec)
     if written is None or written.how is Writes.DELETED:
         return ALLOWED
-    call = _Call(
-        identity, written.how, written.place, written.target, spec, argv, keys, sizes
-    )
+    call = _Call(identity, written.how, written.place, written.target, spec, argv, keys, sizes)
     targets = {Target.FIRST: keys[:1], Target.SECOND: keys[1:2], Target.ALL: keys}
     for key in targets[written.target]:
         for rule, limit, was in _broken(call, key, _Rules.of(identity, key), now_us):
@@ -259,8 +259,8 @@ def _broken(
         was = "unknown" if call.how is Writes.UNKNOWN else _whole(count)
         yield "max_elements", _whole(rules.elements), was
     for length in words:
-        if length > rules.bytes:
-            yield "max_bytes", _whole(rules.bytes), _whole(length)
+        if length > rules.length:
+            yield "max_bytes", _whole(rules.length), _whole(length)
 
 
 def _left(call: _Call, key: bytes, rules: _Rules) -> tuple[float, Iterator[float]]:
@@ -290,7 +290,7 @@ def _left(call: _Call, key: bytes, rules: _Rules) -> tuple[float, Iterator[float
 
 
 def _moved(call: _Call, rules: _Rules) -> Iterator[float]:
-    if rules.bytes < _Rules.of(call.identity, call.keys[0]).bytes:
+    if rules.length < _Rules.of(call.identity, call.keys[0]).length:
         is_left = call.place and is_option(call.argv[call.place], "LEFT")
         yield len(call.ask(("LINDEX",), call.keys[:1], [b"0" if is_left else b"-1"]) or b"")
 
@@ -299,8 +299,10 @@ def _whole_of(call: _Call, source: bytes, key: bytes, rules: _Rules) -> Iterator
     kind = call.kind(source)
     if kind == "string" and source != key:
         yield call.sizes.length(source) if call.sizes else 0
-    elif kind in _READ_WHOLE and source != key and (
-        rules.bytes < _Rules.of(call.identity, source).bytes
+    elif (
+        kind in _READ_WHOLE
+        and source != key
+        and (rules.length < _Rules.of(call.identity, source).length)
     ):
         head, *words = _READ_WHOLE[kind]
         yield from _lengths(call.ask((head,), [source], [word.encode() for word in words]))
@@ -308,8 +310,8 @@ def _whole_of(call: _Call, source: bytes, key: bytes, rules: _Rules) -> Iterator
 
 def _result(call: _Call, rules: _Rules) -> tuple[float, Iterator[float]]:
     most, read, is_named = call.result()
-    is_looser = is_named and rules.bytes < inf or any(
-        rules.bytes < _Rules.of(call.identity, key).bytes for key in call.sources()
+    is_looser = (is_named and rules.length < inf) or any(
+        rules.length < _Rules.of(call.identity, key).length for key in call.sources()
     )
     if most == 0 or not (most > rules.elements or is_looser):
         return most, iter(())
@@ -348,10 +350,11 @@ def _expiry(call: _Call, now_us: int) -> float | None:
     while at < len(argv):
         if is_option(argv[at], "PERSIST"):
             return inf
-        unit = next((unit for word, unit in EXPIRY_OPTIONS.items() if is_option(argv[at], word)), None)
-        if unit is not None:
+        named = (unit for word, unit in EXPIRY_OPTIONS.items() if is_option(argv[at], word))
+        option = next(named, None)
+        if option is not None:
             at += 1
-            found = _milliseconds(unit, argv[at : at + 1], now_us)
+            found = _milliseconds(option, argv[at : at + 1], now_us)
             longest = max((item for item in (longest, found) if item is not None), default=None)
         at += 1
     return longest

@@ -25,7 +25,6 @@ from keyleash.limits.counters import (
     SlotKind,
     Subject,
     a_period,
-    emission_interval_us,
     keep_numbers,
 )
 
@@ -215,7 +214,7 @@ class Rate(BaseLimit):
         """Return the most calls in a closed interval of *length_us*."""
         if self.burst is None:
             return self.limit * (length_us // self.period_us + 1)
-        return self.burst + length_us // self.interval_us
+        return self.burst + int(length_us // self.interval_us)
 
 
 class RingCount(BaseCount):

@@ -8,9 +8,9 @@ from typing import Any
 from keyleash.evaluate import Decision
 from keyleash.evaluate.abilities import AllowedCommands, allowed_commands
 from keyleash.evaluate.size import value_bound
-from keyleash.policy.canonical import plain
 from keyleash.evaluate.trace import StandingStep, TokenStep
 from keyleash.operator.decisions import DecisionContext, context_of_server, grant_json, place_json
+from keyleash.policy.canonical import plain
 from keyleash.results import Result
 from keyleash.store.store import Store
 from keyleash.text import json_object

@@ -342,7 +342,7 @@ def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
     names = STEP_FIELDS.get(type(step))
     fields = json_object(step, *names) if names else {}
     match step:
-        case (SizeStep(key=key) | ValueStep(key=key)) if key:
+        case SizeStep(key=key) | ValueStep(key=key) if key:
             fields["key"] = json_bytes(key)
         case CommandStep() | ClassStep():
             fields["grants"] = [place_json(grant.span, lines) for grant in step.grants]

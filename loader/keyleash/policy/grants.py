@@ -228,7 +228,9 @@ def _read_ttl(node: YamlNode | None, problems: Problems) -> TtlRule | None:
         if field is None:
             return None
         return problems.attempt(
-            lambda: parse_duration(field.source, field.span, because="keys that live on need no rule")
+            lambda: parse_duration(
+                field.source, field.span, because="keys that live on need no rule"
+            )
         )
 
     default, most = node.get("default"), node.get("max")

@@ -271,9 +271,7 @@ else:
 
 
 class Ttl(_Shape):
-    default: Duration = _optional(
-        "1d", "Expiry of a written key that has none; without it, `max`."
-    )
+    default: Duration = _optional("1d", "Expiry of a written key that has none; without it, `max`.")
     max: Duration = _optional("7d", "Longest expiry.")
 
 

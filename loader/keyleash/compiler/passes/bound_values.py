@@ -37,7 +37,7 @@ def _plan(matchers: tuple[Matcher, ...], rules: ValueRules) -> ValuePlan:
         matchers,
         rules.max_bytes,
         rules.max_elements,
-        default_ms=ttl and ttl.forced_s * 1000,
-        max_ms=ttl and ttl.max_s and ttl.max_s * 1000,
+        default_ms=ttl.forced_s * 1000 if ttl else None,
+        max_ms=ttl.max_s * 1000 if ttl and ttl.max_s else None,
         is_absent=rules.only is KeyState.ABSENT,
     )

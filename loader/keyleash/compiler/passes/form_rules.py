@@ -104,9 +104,7 @@ def _grant(grant: Grant, matchers: tuple[Matcher, ...], placeholders: _Placehold
 
 # Identities mostly differ in their names and keys alone.
 @lru_cache(KEPT)
-def _formed(
-    usages: tuple[Usage, ...], grants: tuple[_Grant, ...], kind: _Kind
-) -> _Formed:
+def _formed(usages: tuple[Usage, ...], grants: tuple[_Grant, ...], kind: _Kind) -> _Formed:
     checks = _Checks(grants)
     rules: dict[Rule, int] = {}
     assigned = []
