@@ -131,6 +131,12 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
         lambda leash: fresh(leash, grants=[grant("write", keys="t:*")]).setrange("t:a", 2**26, "x"),
         {"key", "bytes", "limit"},
     ),
+    ReplyCode.VALUE_REFUSED: (
+        lambda leash: fresh(
+            leash, grants=[{**grant("write", keys="t:*"), "values": {"max_elements": 1}}]
+        ).sadd("t:s", "a", "b"),
+        {"key", "rule", "limit", "was"},
+    ),
     ReplyCode.NOT_ACTIVE: (flushed, set()),
     ReplyCode.RATE_LIMITED: (limited, {"limit", "retry_after_ms"}),
     ReplyCode.BUDGET_EXHAUSTED: (spent, {"limit", "resets_at_ms"}),

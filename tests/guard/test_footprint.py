@@ -62,6 +62,7 @@ REFUSED: dict[str, dict[str, Any]] = {
         "grants": [{**ALL["grants"][0], "values": {"max_bytes": "64b"}}],
         "limits": {"work": 1000},
     },
+    "ruled": {"grants": [{**ALL["grants"][0], "values": {"max_elements": 1}}]},
     "breaking": {**ALL, "on_denials": {"threshold": "1000/day", "suspend": "1h"}},
     **dict.fromkeys(("expired", "revoked", "suspended", "gone", "stale"), ALL),
 }
@@ -222,6 +223,7 @@ def refusals(server: Footprints, stale_digest: str) -> Iterator[Case]:
         "corrupt counter": server.call("corrupt", *SET),
         "work": server.call("small", "PFCOUNT", *["doc:a:1"] * 21),
         "value": server.call("small", "SET", "doc:a:1", "x" * 65),
+        "elements": server.call("ruled", "RPUSH", "doc:a:list", "a", "b"),
     }
     for title, call in calls.items():
         # The first of a minute is an entry of its own.

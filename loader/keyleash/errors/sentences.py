@@ -112,7 +112,7 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.VALUE_REFUSED: (
         "the rule `{rule}` of `{key}` allows {limit}, and the call is {was}",
-        "write what `values: {{{rule}: …}}` of the grants on the key allow",
+        "write what the rule `{rule}` of the policy allows, or change that",
     ),
     ReplyCode.LEASE_NEEDED: (
         "the node of the cluster needs a lease",
