@@ -9,15 +9,18 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.commands import OperationClass
+from keyleash.commands import OperationClass, load_table
 from keyleash.commands.keys import keys_of
+from keyleash.commands.values import Writes, written_by
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys, refusal
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, policy
+from support.sealed import SEALED
 from support.servers import RealServer
 from support.written import MAX_MS, Writer, grants, payloads, violations
 
@@ -201,3 +204,107 @@ def test_fenced_agent_is_checked_like_another(server: RealServer) -> None:
         assert [*violations(leash.admin)] == [], call
     assert missing == 0
     assert min(counts.values()) > 20
+
+
+RULED: dict[str, Any] = {
+    "grants": [
+        {
+            "allow": ["read", "write", "delete"],
+            "keys": ["doc:*"],
+            "values": {"max_elements": 3, "ttl": {"default": "1h", "max": "1d"}},
+            "before_images": {"max_bytes": "64kb"},
+            "scripts": ["redis-py-lock"],
+        },
+        {"allow": ["read", "write", "delete"], "keys": ["one:*"], "values": {"only": "absent"}},
+    ]
+}
+
+
+@pytest.mark.parametrize("keyspace", [NAMES, SEALED], ids=["plain", "sealed"])
+def test_batch_is_checked_with_what_its_commands_leave(
+    server: RealServer, keyspace: Keyspace
+) -> None:
+    """Sizes add up, deleted keys are empty, and one that was written is there."""
+    leash = Leash(server, keyspace=keyspace)
+    leash.load(one=RULED)
+    agent: Any = leash.agent("one")
+    agent.rpush("doc:l", "a", "b", "c")
+
+    def codes(*calls: tuple[Any, ...], transaction: bool = False) -> list[str]:
+        pipe = agent.pipeline(transaction=transaction)
+        for call in calls:
+            pipe.execute_command(*call)
+        replies = pipe.execute(raise_on_error=False)
+        return [reply.code if isinstance(reply, keyleash.LeashError) else "" for reply in replies]
+
+    refused = "VALUE_REFUSED"
+    assert codes(("DEL", "doc:l"), ("RPUSH", "doc:l", 1, 2, 3), ("RPUSH", "doc:l", 4)) == [
+        "", "", refused,
+    ]  # fmt: skip
+    assert codes(("SADD", "doc:s", 1, 2), ("SADD", "doc:s", 2, 3), ("SADD", "doc:s", 3, 4)) == [
+        "", refused, refused,
+    ]  # fmt: skip
+    assert codes(("SADD", "doc:s", 1, 2), ("SADD", "doc:s", 3), ("SREM", "doc:s", 1)) == ["", "", ""]
+    assert codes(("RENAME", "doc:l", "doc:m"), ("RPUSH", "doc:m", 4), ("RPUSH", "doc:l", 4)) == [
+        "", refused, "",
+    ]  # fmt: skip
+    assert codes(("SET", "one:a", 1), ("SET", "one:a", 2), ("DEL", "one:a"), ("SET", "one:a", 3)) == [
+        "", refused, "", "",
+    ]  # fmt: skip
+    assert codes(("SET", "doc:x", 1), ("SET", "doc:y", 1), ("SET", "doc:z", 1)) == ["", "", ""]
+    agent.set("one:b", 1)
+    with pytest.raises(keyleash.ValueRefusedError):
+        agent.rename("one:b", "one:a")
+    names = [leash.keyspace.physical(b"doc:" + name) for name in (b"x", b"y", b"z", b"m", b"s")]
+    assert all(3_500_000 < leash.admin.pttl(name) <= 3_600_000 for name in names)
+    with pytest.raises(keyleash.ValueRefusedError) as denied:
+        codes(("SET", "doc:x", 1), ("EXPIRE", "doc:x", 86_401), transaction=True)
+    assert denied.value.details == {
+        "key": "doc:x", "rule": "ttl", "limit": "86400000", "was": "86401000", "item": "2",
+    }  # fmt: skip
+
+
+def test_expiry_belongs_to_the_event_and_is_undone_with_it(server: RealServer) -> None:
+    """The after-image has the expiry that the guard set, so that an undo finds no conflict."""
+    leash = Leash(server)
+    leash.load(one=RULED)
+    agent: Any = leash.agent("one")
+    leash.admin.set("doc:a", "old")
+    with keyleash.correlation("job"):
+        agent.set("doc:a", "new")
+        agent.rpush("doc:l", "x")
+        agent.pipeline(transaction=False).set("doc:b", "1").execute()
+    assert leash.admin.pttl("doc:a") > 0
+
+    operator = keyleash.Operator(leash.admin, actor="ops")
+    plan = operator.undo.plan(correlation="job")
+    assert plan.blocked == ()
+    operator.undo.apply(plan)
+
+    assert (leash.admin.get("doc:a"), leash.admin.pttl("doc:a")) == (b"old", -1)
+    assert leash.admin.exists("doc:l", "doc:b") == 0
+
+
+def test_script_is_checked_command_by_command(server: RealServer) -> None:
+    """A lock gets the longest expiry that the rule allows, and no longer one."""
+    leash = Leash(server)
+    leash.load(one=RULED)
+    agent: Any = leash.agent("one")
+    lock = agent.lock("doc:lock", timeout=60)
+    assert lock.acquire()
+    assert lock.extend(600)
+
+    with pytest.raises(keyleash.ValueRefusedError):
+        lock.extend(100_000)
+
+
+def test_every_command_that_writes_is_known() -> None:
+    """Others are denied on keys with a bound on elements, so a new one needs an entry."""
+    unknown = {
+        spec.name
+        for spec in load_table()
+        if spec.refused is None
+        and (found := written_by(spec)) is not None
+        and found.how is Writes.UNKNOWN
+    }
+    assert unknown == set()

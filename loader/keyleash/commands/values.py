@@ -159,6 +159,9 @@ EXPIRY_OPTIONS: Mapping[str, Expiry] = {
 
 def written_by(spec: CommandSpec) -> Written | None:
     """Return what a command writes; None if it writes and deletes no whole key."""
+    if "readonly" in spec.flags:
+        # The server invents the key specs of a module.
+        return None
     known = WRITTEN.get(spec.name)
     needed = {cls for search in spec.keys for cls in search.needs}
     if OperationClass.WRITE in needed:
