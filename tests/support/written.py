@@ -30,41 +30,40 @@ def grants() -> list[dict[str, Any]]:
     return [*allowed, {"allow": ["write"], "keys": ["*"], "only": ["RESTORE"]}]
 
 
-def sized(client: Any, key: bytes) -> tuple[str, int, int]:
-    """Return the type of a key, its number of elements, and the bytes of its longest one."""
-    kind = client.type(key).decode()
-    words: list[bytes] = []
-    match kind:
-        case "string":
-            return kind, 0, client.strlen(key)
-        case "list":
-            words = client.lrange(key, 0, -1)
-        case "set":
-            words = [*client.smembers(key)]
-        case "zset":
-            words = client.zrange(key, 0, -1)
-        case "hash":
-            words = [word for pair in client.hgetall(key).items() for word in pair]
-            return kind, len(words) // 2, max(map(len, words))
-        case "stream":
-            entries = client.xrange(key)
-            fields = [word for _, pairs in entries for pair in pairs.items() for word in pair]
-            return kind, client.xlen(key), max(map(len, fields), default=0)
-        case _:
-            return kind, 0, 0
-    return kind, len(words), max(map(len, words), default=0)
+_SIZES = """
+local found = {}
+for _, key in ipairs(redis.call('KEYS', '[vw]:*')) do
+  local kind = redis.call('TYPE', key).ok
+  local words, width = {}, 1
+  if kind == 'string' then words, width = { redis.call('GET', key) }, 0 end
+  if kind == 'list' then words = redis.call('LRANGE', key, 0, -1) end
+  if kind == 'set' then words = redis.call('SMEMBERS', key) end
+  if kind == 'zset' then words = redis.call('ZRANGE', key, 0, -1) end
+  if kind == 'hash' then words, width = redis.call('HGETALL', key), 2 end
+  if kind == 'stream' then
+    for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do
+      for _, word in ipairs(entry[2]) do words[#words + 1] = word end
+    end
+  end
+  local longest = 0
+  for _, word in ipairs(words) do longest = math.max(longest, #word) end
+  local count = width == 0 and 0 or #words / width
+  if kind == 'stream' then count = redis.call('XLEN', key) end
+  found[#found + 1] = { key, kind, count, longest, redis.call('PTTL', key) }
+end
+return found
+"""
+"""Each key with its type, its number of elements, the bytes of the longest one, and its expiry."""
 
 
 def violations(client: Any, *, expiry: bool = True) -> Iterator[str]:
     """Yield what no write may have left, by key."""
-    for key in client.scan_iter(b"[vw]:*"):
-        rules = 1 if key.startswith(b"v") else 2
-        kind, count, longest = sized(client, key)
-        if count > rules * ELEMENTS:
+    for key, kind, count, longest, left_ms in client.eval(_SIZES, 0):
+        rules = 1 if key.startswith(b"v") else 3
+        if count > (ELEMENTS if rules == 1 else 2 * ELEMENTS):
             yield f"{key!r}: {kind} of {count} elements"
-        if longest > (BYTES if rules == 1 else 3 * BYTES):
+        if longest > rules * BYTES:
             yield f"{key!r}: {kind} with {longest} bytes"
-        left_ms = client.pttl(key)
         if rules == 1 and (left_ms > MAX_MS or (expiry and left_ms == -1)):
             yield f"{key!r}: lives for {left_ms} ms"
 
