@@ -766,3 +766,40 @@ def test_lost_reply_is_raised_and_the_call_not_sent_again(some_agents: Agents) -
 
     wait_until(lambda: node.admin.get("t:1") == b"1")
     assert client.incr("t:1") == 2
+
+
+def test_rules_for_values_and_bytes_hold_on_every_node(some_agents: Agents) -> None:
+    """Sizes are those of the node; units of bytes are leased like calls."""
+    values = {"max_elements": 3, "max_bytes": "1kb", "ttl": {"max": "1h"}}
+    grants = [
+        {**grant("read", "write", "delete", keys="t:*"), "values": values},
+        {"allow": ["write"], "keys": ["t:*"], "only": ["RESTORE"]},
+    ]
+    budget = {"bytes_written": "3000b/day"}
+    document = keyleash.Policy(policy(agent={"grants": grants, "budget": budget}))
+    some_agents.op.load(document, allow_widening=True, allow_unvalidated_restore=True)
+    client = some_agents.connect()
+
+    client.rpush("t:1", "a", "b", "c")
+    payload = some_agents.cluster.owner("t:1").admin.dump("t:1")
+    for key in KEYS[:9]:
+        with pytest.raises(keyleash.ValueRefusedError):
+            client.sadd(key, "a", "b", "c", "d")
+        client.restore(key, 0, payload, replace=True)
+        assert 0 < client.pttl(key) <= 3_600_000
+    written = 0
+    with pytest.raises(keyleash.BudgetExhaustedError):
+        for number in range(100):
+            client.set(f"t:{number % 9}", "x" * 95, keepttl=True)
+            written += 100
+    assert 1500 <= written <= 3000
+
+
+def test_limit_of_bytes_that_a_cluster_cannot_count_is_a_located_error(
+    some_agents: Agents,
+) -> None:
+    """Replies are known behind the command, when the unit of a lease is spent."""
+    limits = {"budget": {"bytes_read": "1gb/day"}}
+    with pytest.raises(keyleash.PolicyError) as error:
+        some_agents.load(**limits)
+    assert [problem.code for problem in error.value.problems] == ["cluster-bytes"]
