@@ -41,7 +41,7 @@ for at = first, last, step do
 --% endif
 end
 if code then break end
---% if weighing
+--% if plans or lengthening or governing
 if {{ sized }} then
 --% include "authorize/check_size.lua"
   if code then break end

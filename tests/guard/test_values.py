@@ -247,7 +247,11 @@ def test_batch_is_checked_with_what_its_commands_leave(
     assert codes(("SADD", "doc:s", 1, 2), ("SADD", "doc:s", 2, 3), ("SADD", "doc:s", 3, 4)) == [
         "", refused, refused,
     ]  # fmt: skip
-    assert codes(("SADD", "doc:s", 1, 2), ("SADD", "doc:s", 3), ("SREM", "doc:s", 1)) == ["", "", ""]
+    assert codes(("SADD", "doc:s", 1, 2), ("SADD", "doc:s", 3), ("SREM", "doc:s", 1)) == [
+        "",
+        "",
+        "",
+    ]
     assert codes(("RENAME", "doc:l", "doc:m"), ("RPUSH", "doc:m", 4), ("RPUSH", "doc:l", 4)) == [
         "", refused, "",
     ]  # fmt: skip

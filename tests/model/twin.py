@@ -594,7 +594,7 @@ class Grant:
         if self.is_same or not self.want:
             return self._again()
         limit, count, now = self.limit, self.count, self.now
-        life, interval = limit.life_us, limit.slot.interval_us
+        life, interval = limit.life_us, int(limit.slot.interval_us)
         tolerance = limit.tolerance_us - life
         early = count.tat - tolerance
         amount = 0

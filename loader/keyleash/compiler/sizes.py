@@ -71,7 +71,6 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
     return {
         "plans": plans,
         # Before-images are work too, although a call alone has room for them.
-        "weighing": bool(plans or lengthening or (batch and guard.images)),
         "bounds": frozenset(work.bound for work in works.values()),
         "reading": f",{','.join(reading)}," if reading else "",
         "returning": f",{','.join(sorted(RETURNS))},",
@@ -79,7 +78,12 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         "work_limit": guard.identity.work,
         "lengthening": lengthening,
         "lengths": guard.value_bounds,
-        **_values_of(guard, specs, sizing=bool(works), remembering=batch and not sandbox),
+        **_values_of(
+            guard,
+            specs,
+            weighing=bool(plans or lengthening or (batch and guard.images)),
+            remembering=batch and not sandbox,
+        ),
         "least_bytes": least,
         # Within a batch, later commands may add to a short string.
         "asked_bytes": 0 if batch and not sandbox and guard.value_bounds else least,
@@ -88,7 +92,7 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
 
 
 def _values_of(
-    guard: Guard, specs: Sequence[CommandSpec], *, sizing: bool, remembering: bool
+    guard: Guard, specs: Sequence[CommandSpec], *, weighing: bool, remembering: bool
 ) -> dict[str, object]:
     """Return the template variables about rules for values."""
     kinds = Governing.of(guard.value_plans)
@@ -102,7 +106,7 @@ def _values_of(
         "governing": _lines(
             (name, f"{item.target}{item.how}{item.place}") for name, item in written.items()
         ),
-        "sizing": sizing or bool(written) or any(spec.lengthens for spec in specs),
+        "weighing": weighing or bool(written),
         "sized": Text("weighs or lengthens" + (" or governs" if written else "")),
         "remembering": remembering,
         "hows": hows,
