@@ -317,7 +317,7 @@ def test_list_shows_the_bound_of_a_grant_that_does_not_write(offline: Cli, polic
 
     assert denied.stdout == "no VALUE_TOO_LARGE key=z:1 bytes=13 limit=10\n"
     assert [line.strip() for line in lines if "values " in line] == [
-        "values    strings of up to 10 bytes",
+        "values    strings and elements of up to 10 bytes",
         "values    strings of up to 64 MiB by default",
         "values    the smallest bound of all grants that match a key applies;",
     ]

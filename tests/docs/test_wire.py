@@ -42,6 +42,7 @@ def leash(server: RealServer) -> Leash:
                 *broad["grants"],
                 grant("read", keys="r:*"),
                 grant("scan", keys="t:*"),
+                {**grant("write", keys="v:*"), "values": {"max_elements": 1}},
                 {"allow": ["publish"], "channels": ["c:*"]},
             ],
             "deny": [{"keys": ["t:lock"]}],
@@ -146,6 +147,7 @@ def denied_commands(leash: Leash, token: str) -> Iterator[Any]:
         ("MGET", *["t:a"] * MAX_ARGUMENTS),
         ("SETRANGE", "t:a", "67108864", "x"),
         ("PFCOUNT", *["t:a"] * 6000),
+        ("RPUSH", "v:a", "x", "y"),
     ]:
         yield leash.call("one", token, *command)
     yield leash.raw("one", ["t:b"], token, "id", "GET", "t:a")

@@ -183,7 +183,7 @@ def test_fence_allows_every_command_that_guards_run() -> None:
             found |= {("HGETALL", ""), ("SMEMBERS", "")}
     granted = {
         *map(str.upper, (*rules.STATE, *rules.LIMIT, *rules.REPEATS, *rules.SUSPENSION)),
-        *map(str.upper, rules.BREAKER),
+        *map(str.upper, (*rules.BREAKER, *rules.SCRATCH)),
         *map(str.upper, COMMON_COMMANDS),
         *data_rules.HELPERS, "XADD", "XTRIM", "XLEN",
     }  # fmt: skip

@@ -135,8 +135,8 @@ def asks_too_long(leash: Leash, call: tuple[Any, ...]) -> bool:
     return "EX" in words and int(words[words.index("EX") + 1]) * 1000 > MAX_MS
 
 
-def assert_alike(decided: Decision, reply: Any, call: tuple[Any, ...]) -> None:
-    """Assert that the evaluator and the guard decide alike, up to the moment of an expiry."""
+def assert_equal_decisions(decided: Decision, reply: Any, call: tuple[Any, ...]) -> None:
+    """Assert that evaluator and guard decide equally, up to the moment of an expiry."""
     is_denied = isinstance(reply, str) and reply.startswith("LEASH")
     assert decided.allowed is not is_denied, (call, decided, reply)
     if is_denied:
@@ -177,7 +177,7 @@ def test_write_is_denied_if_and_only_if_it_would_break_a_rule(
         is_denied = isinstance(reply, str) and reply.startswith("LEASH")
         denied += is_denied
         if call[0] != "RESTORE":
-            assert_alike(decided, reply, call)
+            assert_equal_decisions(decided, reply, call)
         if expected is not None and call[0] not in UNSURE:
             assert is_denied == expected, (call, reply)
     assert denied > 30
@@ -247,17 +247,13 @@ def test_batch_is_checked_with_what_its_commands_leave(
     assert codes(("SADD", "doc:s", 1, 2), ("SADD", "doc:s", 2, 3), ("SADD", "doc:s", 3, 4)) == [
         "", refused, refused,
     ]  # fmt: skip
-    assert codes(("SADD", "doc:s", 1, 2), ("SADD", "doc:s", 3), ("SREM", "doc:s", 1)) == [
-        "",
-        "",
-        "",
-    ]
+    adding = ("SADD", "doc:s", 1, 2), ("SADD", "doc:s", 3), ("SREM", "doc:s", 1)
+    assert codes(*adding) == ["", "", ""]
     assert codes(("RENAME", "doc:l", "doc:m"), ("RPUSH", "doc:m", 4), ("RPUSH", "doc:l", 4)) == [
         "", refused, "",
     ]  # fmt: skip
-    assert codes(("SET", "one:a", 1), ("SET", "one:a", 2), ("DEL", "one:a"), ("SET", "one:a", 3)) == [
-        "", refused, "", "",
-    ]  # fmt: skip
+    twice = ("SET", "one:a", 1), ("SET", "one:a", 2), ("DEL", "one:a"), ("SET", "one:a", 3)
+    assert codes(*twice) == ["", refused, "", ""]
     assert codes(("SET", "doc:x", 1), ("SET", "doc:y", 1), ("SET", "doc:z", 1)) == ["", "", ""]
     agent.set("one:b", 1)
     with pytest.raises(keyleash.ValueRefusedError):

@@ -1,4 +1,4 @@
-"""What commands write: the elements and the expiry that a guard checks under rules for values.
+"""The values that commands write: elements and expiry, which a guard checks under rules.
 
 The values of `Writes` are their letters in the Lua sources.
 """
@@ -49,7 +49,7 @@ class Target(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a call writes: the values, the place of the first one, and the keys."""
+    """The effect of a call: the values, the place of the first one, and the keys."""
 
     how: Writes
     place: int = 0
@@ -102,7 +102,7 @@ WRITTEN: Mapping[str, Written] = {
     "RESTORE": Written(Writes.PAYLOAD, 3),
     **_each("DEL UNLINK", Written(Writes.DELETED, target=_ALL)),
 }
-"""What each command writes."""
+"""The effect of each command on values."""
 
 READ_FORMS: Mapping[str, str] = {
     name: name.removesuffix("STORE") if name.endswith("STORE") else f"{name}_RO"

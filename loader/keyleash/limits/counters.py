@@ -24,7 +24,7 @@ wrong date, or any wrong time zone, is ahead.
 
 
 class Counter(StrEnum):
-    """What a limit counts: calls, or those that need a class on some key, or bytes of these."""
+    """The unit of a limit: all calls, those that need a class on some key, or bytes of these."""
 
     REQUESTS = "requests"
     READS = "reads"
