@@ -16,26 +16,26 @@ local read = (function(reply)
 end)(reply)
 --% for limit in reply_limits
 --% filter suffix(limit.number)
---% with taken = name("read"), kept = name("{ ends_N, used_N }" if limit.slot.kind == "budget" else "tat_N")
+--% with taken = name("read"), numbers = name("{ ends_N, used_N }" if limit.slot.kind == "budget" else "tat_N")
 do
 --% if limit.subject == "token"
 --% if batch
-  local kept = counted_N[{{ limit.key_prefix }} .. token_id]
+  local counts = counted_N[{{ limit.key_prefix }} .. token_id]
 --% else
-  local kept = kept_N[1]
+  local counts = kept_N[1]
 --% endif
 --% if limit.slot.kind == "budget"
-  local ends_N, used_N = kept[1], kept[2]
+  local ends_N, used_N = counts[1], counts[2]
 --% else
-  local tat_N = kept
+  local tat_N = counts
 --% endif
 --% endif
 --% include "limit/take_" ~ limit.slot.kind ~ ".lua"
 --% if limit.subject == "token"
 --% if batch
-  counted_N[{{ limit.key_prefix }} .. token_id] = {{ kept }}
+  counted_N[{{ limit.key_prefix }} .. token_id] = {{ numbers }}
 --% else
-  kept_N[1] = {{ kept }}
+  kept_N[1] = {{ numbers }}
 --% endif
 --% endif
 end
