@@ -36,6 +36,7 @@ from keyleash.policy import (
     parse_pattern,
     policy_digest,
 )
+from keyleash.policy.model import KeyState, TtlRule
 
 Parse = Callable[[str], Policy]
 
@@ -117,6 +118,10 @@ CHANGES = {
             {"image_bytes": 0},
             {"values": ValueRules(max_bytes=1024)},
             {"values": ValueRules(max_bytes=64 * 1024 * 1024)},
+            {"values": ValueRules(max_elements=1024)},
+            {"values": ValueRules(ttl=TtlRule(1024))},
+            {"values": ValueRules(ttl=TtlRule(max_s=1024))},
+            {"values": ValueRules(only=KeyState.ABSENT)},
             {"image_bytes": 1024},
         )
     ],
@@ -272,3 +277,19 @@ def test_canonical_text_is_one_line_of_json_without_places(parse: Parse) -> None
     assert "\n" not in text
     assert "p.yaml" not in text
     assert json.loads(text)["grants"] == [{"allow": ["read"], "keys": ["agents:context:*"]}]
+
+
+def test_rules_for_values_allow_more_if_one_of_them_is_looser() -> None:
+    """`plan` reports such a change as one that widens."""
+    strict = ValueRules(64, 10, TtlRule(60, 600), KeyState.ABSENT)
+    looser = (
+        replace(strict, max_bytes=65),
+        replace(strict, max_elements=None),
+        replace(strict, ttl=TtlRule(60, 601)),
+        replace(strict, ttl=TtlRule(61, 600)),
+        replace(strict, ttl=None),
+        replace(strict, only=None),
+    )
+    assert all(rules.allows_more_than(strict) for rules in looser)
+    assert not any(strict.allows_more_than(rules) for rules in looser)
+    assert not strict.allows_more_than(strict)
