@@ -18,6 +18,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client.actions import AtHome, Flow, Pause, Send
 from keyleash.client.calls import Call
@@ -29,8 +30,10 @@ from keyleash.client.routing import (
     Route,
     Shards,
     Step,
+    is_answer,
     is_redirect,
     one_slot,
+    retry_pauses,
     slot_of,
 )
 from keyleash.client.shards import ClusterSession, FetchLease, ShardCaller, fetch_lease
@@ -40,6 +43,7 @@ from keyleash.errors import (
     CrossSlotError,
     GuardLostError,
     LeaseNeededError,
+    SlotNotServedError,
     TokenRevokedError,
 )
 from keyleash.store.keyspace import script_digest
@@ -161,14 +165,50 @@ def test_other_errors_are_raised(error: Exception) -> None:
     assert caught.value is error
 
 
-def test_nodes_that_refer_to_each_other_end_in_an_error() -> None:
-    """A call is not made for ever."""
+@pytest.mark.parametrize("error", [MOVED, ASK, NON_LOCAL])
+def test_nodes_that_refer_to_each_other_end_in_an_error_that_explains(error: Exception) -> None:
+    """A call is not made for ever: at first without pauses, then with them."""
     route = Route(shards_of(A, B))
-    for _ in range(MAX_REDIRECTS):
-        route.after(MOVED, A, is_asking=False)
 
-    with pytest.raises(MovedError):
-        route.after(MOVED, A, is_asking=False)
+    steps = [route.after(error, A, is_asking=False) for _ in range(MAX_REDIRECTS)]
+    paused = [route.after(error, A, is_asking=False) for _ in PAUSES_S]
+    final: Any = route.after(error, A, is_asking=False).final
+
+    assert [step.pause_s for step in (*steps, *paused)] == [*[0] * MAX_REDIRECTS, *PAUSES_S]
+    assert isinstance(final, SlotNotServedError)
+    assert str(error) in final.reason
+    assert "keyleash doctor" in str(final)
+
+
+@pytest.mark.parametrize(
+    "error", [MOVED, TryAgainError("x"), ClusterDownError("x"), RedisTimeoutError("x")]
+)
+def test_home_out_of_reach_is_explained_and_not_tried_again_by_the_call(error: Exception) -> None:
+    """The call that needs a lease would otherwise fetch it as often as it is tried itself."""
+    route = Route(shards_of(A, B), is_home=True, pauses=iter(()))
+    for _ in range(MAX_REDIRECTS * isinstance(error, MovedError)):
+        route.after(error, A, is_asking=False)
+    final = route.after(error, A, is_asking=False).final
+
+    assert isinstance(final, SlotNotServedError)
+    assert "home" in str(final)
+    with pytest.raises(SlotNotServedError):
+        after(final)
+    assert is_answer(final)
+
+
+def test_attempts_that_take_long_use_up_the_pauses() -> None:
+    """Nodes that never answer cost the time for waiting, not a timeout for each pause."""
+    now_s = [0.0]
+    pauses = retry_pauses(lambda: now_s[0])
+    route = Route(shards_of(A, B), pauses=pauses)
+    steps: list[Step] = []
+
+    while not steps or steps[-1].final is None:
+        steps.append(route.after(RedisTimeoutError("x"), A, is_asking=False))
+        now_s[0] += 1 + steps[-1].pause_s
+
+    assert len(steps) == 5
 
 
 @pytest.mark.parametrize(
@@ -340,15 +380,27 @@ def test_voucher_that_did_not_help_is_fetched_again(session: ClusterSession) -> 
     assert result == b"OK"
 
 
-def test_call_is_not_repeated_for_ever(session: ClusterSession) -> None:
-    """A server that never takes a voucher must not keep a client busy."""
-    need = ResponseError("LEASH LEASE_NEEDED request=abc:1:mac")
+@pytest.mark.parametrize(
+    ("voucher", "is_same", "reason"),
+    [
+        ("v", True, "accepts no voucher"),
+        ("v", False, "other calls used up each lease"),
+        ("", True, "outdated"),
+    ],
+)
+def test_call_is_not_repeated_for_ever(
+    session: ClusterSession, voucher: str, is_same: bool, reason: str
+) -> None:
+    """A server that never takes a voucher must not keep a client busy; the error says why."""
+    outcomes: list[Any] = [None]
+    for number in range(99):
+        request = f"abc:{1 if is_same else number}:mac"
+        outcomes += [ResponseError(f"LEASH LEASE_NEEDED request={request}"), voucher, None]
 
-    _, result = run(
-        caller_of(session).reply_to(Call([("GET", "k")])), [None, need, *["v", None, need] * 99]
-    )
+    _, result = run(caller_of(session).reply_to(Call([("GET", "k")])), outcomes)
 
     assert isinstance(result, LeaseNeededError)
+    assert reason in str(result)
     assert "keyleash load" in str(result)
 
 

@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 import keyleash
 from client.alike import Awaited
 from client.test_errors import assert_unseen
+from keyleash.client.routing import PAUSES_S
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from support.clusters import RealCluster
 from support.leash import grant, policy
@@ -528,6 +529,108 @@ def test_tasks_of_one_client_fetch_a_lease_together(embedded_cluster: RealCluste
         assert len(fetched) < 20
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_calls_that_wait_for_a_lease_share_the_failure_to_fetch_it(
+    embedded_cluster: RealCluster, kind: str
+) -> None:
+    """The home is tried once for all of them; a later call tries it again."""
+    with lent(embedded_cluster, kind) as agents:
+        found = _calls_without_home(agents) if kind == "sync" else _tasks_without_home(agents)
+
+        assert found == (1, [keyleash.SlotNotServedError] * 6, True)
+
+
+class Waiting:
+    """A lock that counts its users in `counted`, which then know the last failure."""
+
+    def __init__(self, lock: Any, counted: list[int]) -> None:
+        self._lock, self._counted = lock, counted
+
+    def __enter__(self) -> None:
+        self._counted.append(1)
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    async def __aenter__(self) -> None:
+        self._counted.append(1)
+        await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _count_waiting(client: Any) -> list[int]:
+    """Return a list that grows with each call that waits for a lease."""
+    waiting: list[int] = []
+    flight = client.flight
+
+    def counted(request: str) -> Any:
+        found = flight(request)
+        if not isinstance(found.lock, Waiting):
+            found.lock = Waiting(found.lock, waiting)
+        return found
+
+    client.flight = counted
+    return waiting
+
+
+def _calls_without_home(agents: Agents) -> Any:
+    client = agents.connect()
+    client.get("t:0")
+    agents.op.freeze("agent", reason="ends all leases")
+    agents.op.thaw("agent")
+    run_at_home = client.run_at_home
+    waiting = _count_waiting(client)
+    made: list[Any] = []
+
+    def unreachable(action: Any) -> Any:
+        made.append(action)
+        wait_until(lambda: len(waiting) == 6)
+        raise keyleash.SlotNotServedError("its home", "TimeoutError")
+
+    client.run_at_home = unreachable
+    found: list[Any] = []
+
+    def call(*_: Any) -> None:
+        try:
+            found.append(client.get("t:0"))
+        except Exception as error:
+            found.append(type(error))
+
+    with _threads(*[(call, client, number) for number in range(6)]):
+        pass
+    client.run_at_home = run_at_home
+    return len(made), found, client.set("t:0", 1)
+
+
+def _tasks_without_home(agents: Agents) -> Any:
+    async def run() -> Any:
+        client: Any
+        async with agents.connect_async() as client:
+            await client.get("t:0")
+            agents.op.freeze("agent", reason="ends all leases")
+            agents.op.thaw("agent")
+            run_at_home = client.run_at_home
+            waiting = _count_waiting(client)
+            made: list[Any] = []
+
+            async def unreachable(action: Any) -> Any:
+                made.append(action)
+                while len(waiting) < 6:
+                    await asyncio.sleep(0.01)
+                raise keyleash.SlotNotServedError("its home", "TimeoutError")
+
+            client.run_at_home = unreachable
+            calls = (client.get("t:0") for _ in range(6))
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            client.run_at_home = run_at_home
+            return len(made), [type(error) for error in found], await client.set("t:0", 1)
+
+    return asyncio.run(run())
+
+
 def test_commands_of_tasks_are_coalesced_for_each_node(embedded_cluster: RealCluster) -> None:
     """Their replies are those of each command."""
     with lent(embedded_cluster, "async") as agents:
@@ -749,6 +852,48 @@ def test_no_call_is_lost_when_slots_are_read_again(embedded_cluster: RealCluster
         asyncio.run(run())
 
         assert agents.used() == 5 * len(KEYS)
+
+
+def test_commands_of_a_pipeline_share_the_pauses_while_a_node_serves_no_slot(
+    some_agents: Agents,
+) -> None:
+    """They end after the time that one call waits, each with its error."""
+    node = some_agents.cluster.owner(KEYS[0])
+    keys = [key for key in KEYS if some_agents.cluster.owner(key) is node][:5]
+    slots = sorted({key_slot(key.encode()) for key in keys})
+    client = some_agents.connect()
+    client.mset_nonatomic(dict.fromkeys(keys, 1))
+    pauses: list[float] = []
+    if some_agents.kind == "sync":
+        client.sleep = pauses.append
+    else:
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+
+        client.sleep = sleep
+
+    def reads() -> int:
+        stats = [node.admin.info("commandstats") for node in some_agents.cluster.nodes]
+        return sum(found.get("cmdstat_cluster|slots", {"calls": 0})["calls"] for found in stats)
+
+    before = reads()
+    node.admin.cluster("DELSLOTS", *slots)
+    try:
+        pipe = client.pipeline()
+        for key in keys:
+            pipe.incr(key)
+        results = pipe.execute(raise_on_error=False)
+        slots_read = reads() - before
+    finally:
+        node.admin.cluster("ADDSLOTS", *slots)
+        some_agents.cluster.wait_until_served()
+
+    assert [type(error) for error in results] == [redis.exceptions.ClusterDownError] * len(keys)
+    assert len(slots) > 1
+    assert pauses == sorted(pauses)
+    assert len(pauses) <= len(PAUSES_S)
+    assert slots_read <= len(pauses) + 1
 
 
 def test_lost_reply_is_raised_and_the_call_not_sent_again(some_agents: Agents) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -23,7 +23,7 @@ from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.batches import chunks
 from keyleash.client.calls import Call, RateWait
 from keyleash.client.roles import Role, role_of
-from keyleash.client.routing import HOME_SLOT, is_answer, is_redirect, one_slot
+from keyleash.client.routing import HOME_SLOT, is_answer, is_redirect, one_slot, retry_pauses
 from keyleash.client.unsupported import subscription_in_pipeline, transaction_in_pipeline
 from keyleash.errors import RateLimitedError
 from keyleash.store.wire import BatchMode
@@ -96,7 +96,7 @@ class AsyncSpread:
         return HOME_SLOT if slot is None else slot
 
     async def _run_batch(self, places: Sequence[int]) -> None:
-        """Send a batch for each slot, those of a node in one packet."""
+        """Send a batch for each slot, those of a node in one packet; repeat what did not run."""
         slots: dict[int, list[int]] = {}
         for place in places:
             slots.setdefault(self._slot_of(self._commands[place]), []).append(place)
@@ -107,35 +107,47 @@ class AsyncSpread:
             calls = packets.setdefault(node.name, (node, {}))[1]
             for chunk in chunks(self._commands, some):
                 calls[self._call(chunk)] = chunk
+        failures: dict[str, tuple[Any, Exception]] = {}
         run: Any = self._run_packet
-        await agathered(run(node, calls) for node, calls in packets.values())
+        await agathered(run(node, calls, failures) for node, calls in packets.values())
+        # All together wait as long as one call may; lost nodes, which use that up, are the last.
+        pauses = retry_pauses()
+        for name in sorted(packets, key=failures.__contains__):
+            await self._repeat(*packets[name], failures.get(name), pauses)
 
     def _call(self, places: Sequence[int]) -> Call:
         commands = [self._commands[place] for place in places]
         return Call(commands, BatchMode.EACH if len(commands) > 1 else None)
 
-    async def _run_packet(self, node: Any, calls: dict[Call, list[int]]) -> None:
-        """Make calls on one node; make commands that did not run there again, one by one."""
-        failed = None
+    async def _run_packet(
+        self, node: Any, calls: dict[Call, list[int]], failures: dict[str, tuple[Any, Exception]]
+    ) -> None:
         try:
             await self._exchange(node, False, calls)
         except Exception as error:
             if not is_answer(error):
                 raise
-            failed = node, error
-        final = None
+            failures[node.name] = node, error
+
+    async def _repeat(
+        self, node: Any, calls: dict[Call, list[int]], failed: Any, pauses: Iterator[float]
+    ) -> None:
+        """Make the commands of a packet that did not run again, one by one."""
+        final = redirect = None
+        # The others end like the first.
         for place in chain.from_iterable(calls.values()):
             reply = self.replies[place]
             if reply is not None:
-                if is_redirect(reply.error):
-                    await self._run_again(place, (node, reply.error))
+                if is_redirect(reply.error) and type(reply.error) is not type(redirect):
+                    redirect = await self._run_again(place, (node, reply.error), pauses)
             elif final is None:
-                final, failed = await self._run_again(place, failed), None
+                final, failed = await self._run_again(place, failed, pauses), None
             else:
-                # The others would end like the first.
                 self.replies[place] = BufferedReply(copy_error(final))
 
-    async def _run_again(self, place: int, failed: Any) -> Exception | None:
+    async def _run_again(
+        self, place: int, failed: Any, pauses: Iterator[float]
+    ) -> Exception | None:
         """Make a call for one command; return the error that it ends with, if no reply has it."""
 
         async def attempt(node: Any, is_asking: bool) -> None:
@@ -144,8 +156,9 @@ class AsyncSpread:
             if is_redirect(error):
                 raise error
 
+        slot = self._slot_of(self._commands[place])
         try:
-            await self._cluster.routed(self._slot_of(self._commands[place]), attempt, failed)
+            await self._cluster.routed(slot, attempt, failed, pauses=pauses)
         except Exception as final:
             if not is_answer(final):
                 raise

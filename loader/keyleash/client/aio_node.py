@@ -8,13 +8,13 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.client._redis_py import acheckin_node, acheckout_node, pack
+from keyleash.client._redis_py import acheckin_node, acheckout_node, copy_error, pack
 from keyleash.client.actions import AtHome, Receive
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import Call
 from keyleash.client.guarding import AsyncLock
 from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease, fetch_records
-from keyleash.errors import NotReplicatedError
+from keyleash.errors import LeashError, NotReplicatedError
 
 
 class AsyncFlight:
@@ -24,12 +24,14 @@ class AsyncFlight:
         request: What the node asks for.
         lock: Held by the task that fetches it.
         voucher: The voucher; None before it is fetched.
+        failure: The error of the last attempt to fetch it, except denials.
     """
 
     def __init__(self, request: str) -> None:
         self.request = request
         self.lock = AsyncLock()
         self.voucher: str | None = None
+        self.failure: Exception | None = None
 
 
 class AsyncSharded(AsyncGuarded):
@@ -71,14 +73,24 @@ class AsyncSharded(AsyncGuarded):
         return await super()._carry_out(action, options, check_health)
 
     async def _fetch_lease(self, need: FetchLease) -> str:
-        flight = self.cluster.flight(need.request)
+        flight: AsyncFlight = self.cluster.flight(need.request)
+        known = flight.failure
         async with flight.lock:
             if flight.voucher is None or flight.voucher == need.used:
+                if flight.failure is not None and flight.failure is not known:
+                    # The home was tried for as long while this call waited.
+                    raise copy_error(flight.failure)
                 session: Any = self.session
-                reply: bytes = await self._drive(fetch_lease(session, need), {})
+                try:
+                    reply: bytes = await self._drive(fetch_lease(session, need), {})
+                except LeashError:
+                    # The home records a denial of each call.
+                    raise
+                except Exception as error:
+                    flight.failure = error
+                    raise
                 flight.voucher = reply.decode("latin-1")
-            voucher: str = flight.voucher
-        return voucher
+            return flight.voucher
 
     async def fetch_records(self) -> Any:
         """Return the records of the token, as a batch in mode `whoami` on one server."""

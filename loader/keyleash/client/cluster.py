@@ -223,8 +223,7 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         place: Any,
         attempt: Callable[..., Any],
         failed: tuple[Any, Exception] | None = None,
-        *,
-        is_home: bool = False,
+        **options: Any,
     ) -> Any:
         """Make a call where its keys are, also while they move.
 
@@ -232,9 +231,9 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             place: The slot of its keys, or a node.
             attempt: Makes the call on a node; its second argument is whether to send ASKING.
             failed: The node and the error of an attempt that was made before.
-            is_home: As of `Route`.
+            options: Those of `Route`.
         """
-        route, asked = Route(self.shards, is_home=is_home), None
+        route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
         while True:
             if error is not None:

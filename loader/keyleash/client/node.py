@@ -9,13 +9,13 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.client._redis_py import checkin_node, checkout_node, pack
+from keyleash.client._redis_py import checkin_node, checkout_node, copy_error, pack
 from keyleash.client.actions import AtHome, Receive
 from keyleash.client.calls import Call
 from keyleash.client.connection import Guarded
 from keyleash.client.guarding import Lock
 from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease, fetch_records
-from keyleash.errors import NotReplicatedError
+from keyleash.errors import LeashError, NotReplicatedError
 
 
 class Flight:
@@ -25,12 +25,14 @@ class Flight:
         request: What the node asks for.
         lock: Held by the task that fetches it.
         voucher: The voucher; None before it is fetched.
+        failure: The error of the last attempt to fetch it, except denials.
     """
 
     def __init__(self, request: str) -> None:
         self.request = request
         self.lock = Lock()
         self.voucher: str | None = None
+        self.failure: Exception | None = None
 
 
 class Sharded(Guarded):
@@ -72,14 +74,24 @@ class Sharded(Guarded):
         return super()._carry_out(action, options, check_health)
 
     def _fetch_lease(self, need: FetchLease) -> str:
-        flight = self.cluster.flight(need.request)
+        flight: Flight = self.cluster.flight(need.request)
+        known = flight.failure
         with flight.lock:
             if flight.voucher is None or flight.voucher == need.used:
+                if flight.failure is not None and flight.failure is not known:
+                    # The home was tried for as long while this call waited.
+                    raise copy_error(flight.failure)
                 session: Any = self.session
-                reply: bytes = self._drive(fetch_lease(session, need), {})
+                try:
+                    reply: bytes = self._drive(fetch_lease(session, need), {})
+                except LeashError:
+                    # The home records a denial of each call.
+                    raise
+                except Exception as error:
+                    flight.failure = error
+                    raise
                 flight.voucher = reply.decode("latin-1")
-            voucher: str = flight.voucher
-        return voucher
+            return flight.voucher
 
     def fetch_records(self) -> Any:
         """Return the records of the token, as a batch in mode `whoami` on one server."""

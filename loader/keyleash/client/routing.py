@@ -6,8 +6,9 @@ its node can recover from: a lost script, an outdated policy, a missing lease (`
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +25,18 @@ from redis.exceptions import (
 )
 
 from keyleash.client.actions import Words
-from keyleash.client.retries import is_lost
+from keyleash.client.retries import is_lost, mark_run
 from keyleash.client.scripts import script_call_of
 from keyleash.commands import CommandTable
 from keyleash.commands.facts import SCRIPT_CALLS
-from keyleash.errors import CrossSlotError, LeaseNeededError
+from keyleash.errors import CrossSlotError, LeaseNeededError, SlotNotServedError
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.placement import SLOTS, control_slots, key_slot, tag_of
 from keyleash.store.wire import declared_keys, split_name
 
 HOME_SLOT = key_slot(HOME_TAG.encode())
 MAX_REDIRECTS = 16
+"""Of one call, without a pause."""
 PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.3, *(0.5,) * 6)
 """3.6 s: a failover takes longer only if nodes may be silent for long."""
 
@@ -49,6 +51,19 @@ _NOT_SERVED = (
 _NON_LOCAL = ("ttempted to access a non local key", "accessed during rehashing of the slot")
 
 
+def retry_pauses(clock: Callable[[], float] = time.monotonic) -> Iterator[float]:
+    """Yield the pauses between attempts, as long as pauses and attempts take no longer together.
+
+    Args:
+        clock: Returns the seconds of a clock that never goes back.
+    """
+    end_s = clock() + sum(PAUSES_S)
+    for pause_s in PAUSES_S:
+        if clock() > end_s:
+            return
+        yield pause_s
+
+
 def is_redirect(error: Exception | None) -> bool:
     """Return whether an error reply says that a call is to be made again, elsewhere or later."""
     if isinstance(error, (AskError, LeaseNeededError, TryAgainError, *_NOT_SERVED)):
@@ -58,7 +73,8 @@ def is_redirect(error: Exception | None) -> bool:
 
 def is_answer(error: Exception) -> bool:
     """Return whether an error is the outcome of a call, and none of the client or its caller."""
-    return isinstance(error, ResponseError) or is_redirect(error) or is_lost(error)
+    is_reply = isinstance(error, (ResponseError, SlotNotServedError))
+    return is_reply or is_redirect(error) or is_lost(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +156,15 @@ class Route:
     Args:
         is_home: Whether the call changes the home, where ASK is never followed: behind it missing
             keys look empty while the slot moves.
+        pauses: The pauses that are left, if other calls share them.
     """
 
-    def __init__(self, shards: Shards, *, is_home: bool = False) -> None:
+    def __init__(
+        self, shards: Shards, *, is_home: bool = False, pauses: Iterator[float] | None = None
+    ) -> None:
         self._shards = shards
         self._is_home = is_home
-        self._pauses = iter(PAUSES_S)
+        self._pauses = retry_pauses() if pauses is None else pauses
         self._redirects = 0
         self._was_non_local = False
 
@@ -162,11 +181,9 @@ class Route:
         name = node and node.name
         match error:
             case MovedError():
-                self._count(error)
-                return Step(moved=error)
+                return self._redirected(error, moved=error)
             case AskError() if not self._is_home:
-                self._count(error)
-                return Step(asked=error)
+                return self._redirected(error, asked=error)
             case AskError() | TryAgainError() | LeaseNeededError():
                 return self._paused(error)
             case _ if isinstance(error, _NOT_SERVED):
@@ -175,25 +192,36 @@ class Route:
                 # The slot is moving key by key, and a key of it has not arrived.
                 return self._paused(error)
             case ResponseError() if is_redirect(error):
-                self._count(error)
                 if self._was_non_local and name is not None:
                     self._shards.skip(name)
                 self._was_non_local = True
-                return Step(refreshes=True)
+                return self._redirected(error, refreshes=True)
             case _ if is_lost(error) and getattr(error, "has_run", False):
-                return Step(refreshes=True, failed=name, final=error)
+                return Step(refreshes=True, failed=name, final=self._explained(error))
             case _ if is_lost(error):
                 return self._paused(error, refreshes=True, failed=name)
         raise error
 
-    def _count(self, error: Exception) -> None:
+    def _redirected(self, error: Exception, **step: Any) -> Step:
         self._redirects += 1
-        if self._redirects > MAX_REDIRECTS:
-            raise error
+        return Step(**step) if self._redirects <= MAX_REDIRECTS else self._paused(error, **step)
 
     def _paused(self, error: Exception, **step: Any) -> Step:
         seconds = next(self._pauses, None)
-        return Step(**step, final=error) if seconds is None else Step(**step, pause_s=seconds)
+        if seconds is None:
+            return Step(**step, final=self._explained(error))
+        return Step(**step, pause_s=seconds)
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return the error with which a call ends."""
+        is_unsettled = isinstance(error, AskError) or any(text in str(error) for text in _NON_LOCAL)
+        if not (self._is_home or is_unsettled):
+            return error
+        what = "its home" if self._is_home else "the slot of the call"
+        final = SlotNotServedError(what, f"{type(error).__name__}: {error}")
+        final.__cause__ = error
+        mark_run(final)
+        return final
 
 
 def keys_of(table: CommandTable, words: Words) -> Sequence[Any]:

@@ -22,8 +22,8 @@ from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_clu
 MAX_REPETITIONS = 30
 """Of one call. Each lease may be used up by other clients before the call uses it."""
 NO_LEASE_HELP = (
-    "the node takes none of the leases that the home grants: if the home lost data, an operator has"
-    " to `keyleash load` the policy again; else see `keyleash doctor`"
+    "nothing ran, so make the call again; if it persists, an operator has to `keyleash load` the"
+    " policy again, which ends all leases; see also `keyleash doctor`"
 )
 TOPOLOGY = frozenset({"INFO", "KEYSLOT", "MYID", "MYSHARDID", "NODES", "SHARDS", "SLOTS"})
 """The sub-commands of CLUSTER that need no guard; CLUSTER GETKEYSINSLOT would list names."""
@@ -127,9 +127,17 @@ class ShardCaller(Caller):
                 if not any(isinstance(item, LeaseNeededError) for item in (error, new)):
                     raise
                 error = new
-        if isinstance(error, LeaseNeededError):
-            error.help = NO_LEASE_HELP
-        raise error
+        raise self._unleased(error, need) if isinstance(error, LeaseNeededError) else error
+
+    def _unleased(self, error: LeaseNeededError, last: Any) -> LeaseNeededError:
+        """Return the error of a node that asks for a lease after all repetitions of a call."""
+        if not self._used:
+            reason = "the home refuses the requests of the node as outdated"
+        elif last.request == error.request:
+            reason = "the node accepts no voucher, as if the home had lost changes in a failover"
+        else:
+            reason = "other calls used up each lease before this one"
+        return LeaseNeededError({**error.details, "reason": reason}, help=NO_LEASE_HELP)
 
 
 def fetch_lease(session: ClusterSession, need: FetchLease) -> Flow:

@@ -12,6 +12,7 @@ from redis.exceptions import (
     NoScriptError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keyleash.errors.base import KeyleashError, Span
 from keyleash.text import counted, json_object, without_tokens
@@ -39,6 +40,7 @@ __all__ = [
     "RotationUnfinishedError",
     "RulesRejectedError",
     "SecretInTextError",
+    "SlotNotServedError",
     "UndoTooLargeError",
     "UnexpectedReplyError",
     "UnknownDenialError",
@@ -172,6 +174,25 @@ class CrossSlotError(KeyleashError, ClusterCrossSlotError):
             "the keys of a transaction are in several slots of the cluster",
             help="give them one hash tag, as in `{job:7}:state`, or send them alone",
         )
+
+
+class SlotNotServedError(KeyleashError, RedisConnectionError):
+    """No node of a cluster served a slot in time; nothing ran.
+
+    Attributes:
+        reason: The last answer or error of a node.
+    """
+
+    code = "slot-not-served"
+    exit_code = 69
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(
+            f"no node of the cluster served {what} in time: {reason}",
+            help="nothing ran, so make the call again; if it persists, run `keyleash doctor`, which"
+            " shows nodes that cannot be reached and slots that move",
+        )
+        self.reason = reason
 
 
 class MissingExtraError(OperationError, AttributeError):

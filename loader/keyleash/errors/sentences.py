@@ -115,7 +115,7 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "write what the rule `{rule}` of the policy allows, or change that",
     ),
     ReplyCode.LEASE_NEEDED: (
-        "the node of the cluster needs a lease",
+        "the node of the cluster needs a lease: {reason}",
         "use `keyleash.RedisCluster`, which fetches leases",
     ),
     ReplyCode.LEASE_REFUSED: (
