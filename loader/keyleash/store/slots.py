@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.live_table import reply_text
 from keyleash.store.nodes import Node
-from keyleash.store.placement import SLOTS, control_slots, tag_of
+from keyleash.store.placement import SLOTS, control_slots, key_slot, tag_of
 from keyleash.store.scripts import TRY_KEYS
 from keyleash.store.server_check import Client
 from keyleash.store.wire import is_down
@@ -58,6 +58,19 @@ def undeclared_keys_error(client: Client, node: Node, keyspace: Keyspace) -> str
         # A cluster that is down denies all keys.
         return "" if is_down(error) else str(error)
     return ""
+
+
+def keys_of_one_server(client: Client, node: Node, identities: Iterable[str]) -> list[str]:
+    """Return the control keys of one server that are at a node, among those with known names."""
+    names = Keyspace()
+    keys = [names.sealed, names.policy, names.history, names.layouts, names.control, names.fence]
+    for name in identities:
+        keys += [names.guard(name), names.state(name), names.tokens(name)]
+    own = [key for key in keys if node.serves(key_slot(key.encode()))]
+    with client.pipeline(transaction=False) as pipe:
+        for key in own:
+            pipe.exists(key)
+        return [key for key, is_there in zip(own, pipe.execute(), strict=True) if is_there]
 
 
 def misses_keys_of_moving_slots(source: Client, target: Client, node: Node) -> bool | None:

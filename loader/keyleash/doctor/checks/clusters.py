@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, Skipped, finding
-from keyleash.store.keyspace import HOME_TAG, Keyspace
+from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.nodes import ClusterNodes, Node
 from keyleash.store.placement import key_slot
 from keyleash.store.slots import (
+    keys_of_one_server,
     misses_keys_of_moving_slots,
     moving_slots,
     undeclared_keys_error,
@@ -37,15 +38,8 @@ def check_keys_of_one_server(deployment: Deployment, server: Server) -> Iterator
     node = _node_of(deployment, server)
     if node is None:
         return
-    names, identities = Keyspace(), [identity.name for identity in deployment.policy.identities]
-    keys = [names.sealed, names.policy, names.history, names.layouts, names.control, names.fence]
-    for name in identities:
-        keys += [names.guard(name), names.state(name), names.tokens(name)]
-    own = [key for key in keys if node.serves(key_slot(key.encode()))]
-    with server.client.pipeline(transaction=False) as pipe:
-        for key in own:
-            pipe.exists(key)
-        found = [key for key, is_there in zip(own, pipe.execute(), strict=True) if is_there]
+    identities = [identity.name for identity in deployment.policy.identities]
+    found = keys_of_one_server(server.client, node, identities)
     if found:
         yield finding("keys-of-one-server", server.name, names=found)
 
