@@ -56,9 +56,9 @@ def test_numbers_of_a_script_are_written_as_by_a_raw_one(leash: ScriptLeash) -> 
     """In the server's own format, fenced and sealed as well."""
     text = f"{WRITE_NUMBERS} redis.call('SET', 1.5, 0.1)"
     client = scripted(leash, text, keys=["app:*", "1.5"])
-    leash.admin.eval(text, 1, "raw")
-    client.eval(text, 1, "app:guarded")
-    assert client.lrange("app:guarded", 0, -1) == leash.admin.lrange("raw", 0, -1)
+    leash.admin.eval(text, 1, "{1.5}raw")
+    client.eval(text, 1, "app:{1.5}guarded")
+    assert client.lrange("app:{1.5}guarded", 0, -1) == leash.admin.lrange("{1.5}raw", 0, -1)
     assert client.get("1.5") == b"0.1"
 
 
@@ -71,7 +71,7 @@ def test_large_integers_are_numbers_in_a_script(server: RealServer) -> None:
     leash = Leash(server)
     client = scripted(leash, text)
     for number in (2**53 + 1, -(2**53) - 3, 2**62 + 12345):
-        raw = leash.admin.eval(text, 2, f"raw:{number}", f"raw:h{number}", number)
+        raw = leash.admin.eval(text, 2, f"{{d}}raw:{number}", f"{{d}}raw:h{number}", number)
         assert client.eval(text, 2, f"app:{{d}}{number}", f"app:{{d}}h{number}", number) == raw
 
 
@@ -93,7 +93,7 @@ def test_script_with_the_flag_no_writes_cannot_write(leash: ScriptLeash) -> None
         for caller in (leash.admin, client):
             with pytest.raises(redis.ResponseError, match="Write commands are not allowed from"):
                 caller.eval(line + COUNT, 1, "app:n")
-        assert leash.admin.get(f"{leash.keyspace.vault}app:n") is None
+        assert leash.admin.get(leash.keyspace.physical(b"app:n")) is None
         client = scripted(leash, line + PEEK)
         assert client.eval(line + PEEK, 1, "app:n") is None
     client = scripted(leash, "#!lua flags=no-cluster\n" + COUNT)
@@ -199,13 +199,13 @@ def test_bounds_of_a_script_are_named_with_their_limit(one_leash: ScriptLeash) -
     write = "for n = 1, ARGV[1] do redis.call('SET', KEYS[1] .. n, n) end"
     client = scripted(one_leash, write, audit={"before_images": {"max_bytes": "1kb"}})
     with pytest.raises(keyleash.ArgsTooManyError) as denied:
-        client.eval(write, 1, "app:", 501)
+        client.eval(write, 1, "app:{d}", 501)
     assert {"keys": "501", "limit": "500"}.items() <= denied.value.details.items()
     assert "fewer keys" in (denied.value.help or "")
     touch = "for n = 1, ARGV[1] do redis.call('EXISTS', KEYS[1]) end"
     client = scripted(one_leash, touch)
     with pytest.raises(keyleash.ArgsTooManyError) as denied:
-        client.eval(touch, 1, "app:", 1001)
+        client.eval(touch, 1, "app:{d}", 1001)
     assert {"commands": "1001", "limit": "1000"}.items() <= denied.value.details.items()
     assert "fewer commands" in (denied.value.help or "")
 
@@ -260,18 +260,18 @@ def test_error_of_a_script_has_the_line_of_its_text(leash: ScriptLeash, text: st
 
 def test_denial_in_a_script_names_the_script_and_its_line(leash: ScriptLeash) -> None:
     """And that what the script wrote before stands."""
-    text = "redis.call('SET', KEYS[1], 1)\nlocal n = redis.call('SET', 'other:x', 1)\nreturn n"
+    text = "redis.call('SET', KEYS[1], 1)\nlocal n = redis.call('SET', 'other:{d}x', 1)\nreturn n"
     client = scripted(leash, text)
     with pytest.raises(keyleash.KeyNotGrantedError) as denied:
-        client.eval(text, 1, "app:n")
-    assert denied.value.details == {"key": "other:x", "at": "s:2"}
+        client.eval(text, 1, "app:{d}n")
+    assert denied.value.details == {"key": "other:{d}x", "at": "s:2"}
     assert explain(denied.value)[0].endswith(", at `s:2` of a script; what it wrote before stands")
-    assert client.get("app:n") == b"1"
-    text = "return redis.pcall('SET', 'other:x', 1)"
+    assert client.get("app:{d}n") == b"1"
+    text = "return redis.pcall('SET', 'other:{d}x', 1)"
     client = scripted(leash, text)
     with pytest.raises(keyleash.KeyNotGrantedError) as denied:
-        client.eval(text, 1, "app:n")
-    assert denied.value.details == {"key": "other:x", "at": "s"}
+        client.eval(text, 1, "app:{d}n")
+    assert denied.value.details == {"key": "other:{d}x", "at": "s"}
 
 
 def test_error_table_of_a_script_keeps_its_code(leash: ScriptLeash) -> None:

@@ -89,6 +89,11 @@ class Leash:
         return Store.open(self.admin, actor="ops")
 
     @property
+    def node(self) -> Any:
+        """A client of one node, which sends what it gets: redis-py routes by the words."""
+        return self.server.home if isinstance(self.server, ClusterServer) else self.admin
+
+    @property
     def stale(self) -> str:
         """Return the reply of an earlier policy's guard, whose function a load deletes."""
         by_script = self.transport is Transport.EVALSHA

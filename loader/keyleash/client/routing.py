@@ -200,7 +200,8 @@ class Route:
                 return Step(refreshes=True, failed=name, final=self._explained(error))
             case _ if is_lost(error):
                 return self._paused(error, refreshes=True, failed=name)
-        raise error
+        # Without the errors of earlier attempts.
+        raise error from error.__cause__
 
     def _redirected(self, error: Exception, **step: Any) -> Step:
         self._redirects += 1
