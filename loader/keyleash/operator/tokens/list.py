@@ -1,0 +1,240 @@
+"""List tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from redis import exceptions as redis_errors
+
+from keyleash.errors import OperationError, UsageError
+from keyleash.policy import TokenRules
+from keyleash.results import Instant, Result
+from keyleash.store.identities import active_records, known_identities, require_known
+from keyleash.store.store import Store, batches
+from keyleash.store.token import TOKEN_START, TokenRecord, use_noted_us
+from keyleash.store.token_entries import (
+    delete_token_entries,
+    read_token_entries,
+    read_token_records,
+)
+from keyleash.store.wire import reading_reply
+from keyleash.text import json_object, without_tokens
+
+
+class TokenState(StrEnum):
+    """The states of a token."""
+
+    LIVE = "live"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo(Result):
+    """A token, without its secret; times are server time, Unix milliseconds.
+
+    Attributes:
+        state: Also expired if it was idle for longer than the active policy allows.
+        expires_ms: When it expires, also if it was rotated.
+        used_ms: When it was last used: exact to a minute, or to a second if the policy has an idle
+            time; None if never.
+        due_ms: When it is due for rotation; None if never, or if it was rotated.
+        replaced_by: The id of the token that replaced it; empty if none.
+        read_ms: The server's clock when it was read.
+        issued_at, expires_at, used_at, due_at: The times as `datetime`.
+    """
+
+    id: str
+    identity: str
+    state: TokenState
+    issued_ms: int
+    expires_ms: int
+    by: str
+    note: str
+    used_ms: int | None = None
+    due_ms: int | None = None
+    replaced_by: str = ""
+    read_ms: int = field(default=0, compare=False)
+    issued_at = Instant[datetime]()
+    expires_at = Instant[datetime]()
+    used_at = Instant["datetime | None"]()
+    due_at = Instant["datetime | None"]()
+
+    @property
+    def is_stale(self) -> bool:
+        """Return whether it was overdue for rotation when it was read."""
+        return self.is_due(self.read_ms)
+
+    def is_due(self, now_ms: int) -> bool:
+        """Return whether it is overdue for rotation."""
+        return self.state is TokenState.LIVE and self.due_ms is not None and self.due_ms <= now_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the token as `--json` prints it."""
+        return {
+            **json_object(self, "id", "identity", "state", "issued_ms", "expires_ms"),
+            **json_object(self, "last_used_at=used_ms", "rotate_at=due_ms", "is_stale"),
+            "replaced_by": self.replaced_by or None,
+            "by": self.by,
+            "note": without_tokens(self.note),
+        }
+
+
+def list_tokens(store: Store, identity: str | None = None) -> list[TokenInfo]:
+    """Return the tokens of one identity, or of all, newest first.
+
+    Deletes the entries of tokens that expired more than a week ago, if the user may write.
+
+    Raises:
+        OperationError (no-policy): No policy was ever loaded.
+        OperationError (unknown-identity): There never was such an identity.
+        OperationError (unreadable): An entry is corrupt.
+    """
+    return _tokens_of(store, require_known(store, identity))
+
+
+def _tokens_of(store: Store, names: Sequence[str]) -> list[TokenInfo]:
+    records = active_records(store, names)
+    rules = {
+        name: None
+        if (record := records.get(name)) is None
+        else TokenRules(
+            ttl_s=record.ttl_s,
+            max_ttl_s=record.max_ttl_s,
+            rotate_after_s=record.rotate_after_s or None,
+            idle_s=record.idle_s or None,
+        )
+        for name in names
+    }
+    found: list[TokenInfo] = []
+    for name, infos, expired in read_tokens(store, rules, store.now_us()):
+        found += infos
+        if expired:
+            # Read-only users and replicas cannot clean up.
+            with suppress(redis_errors.ResponseError):
+                delete_token_entries(store, name, expired)
+    return sorted(found, key=lambda info: info.issued_ms, reverse=True)
+
+
+def read_tokens(
+    store: Store, rules: Mapping[str, TokenRules | None], now_us: int
+) -> Iterator[tuple[str, list[TokenInfo], list[str]]]:
+    """
+    Yield identities with their tokens, and the ids of entries whose records have expired.
+
+    Args:
+        rules: The token rules of each identity to read; None if it is not in the active policy.
+        now_us: Server time.
+
+    Raises:
+        OperationError (unreadable): An entry is corrupt.
+    """
+    for names in batches(rules):
+        entries = {
+            name: parsed(name, raw)
+            for name, raw in zip(names, read_token_entries(store, names), strict=True)
+            if raw
+        }
+        digests = {
+            name: [item["digest"] for item in known.values()] for name, known in entries.items()
+        }
+        replies = read_token_records(store, digests)
+        for (name, known), records in zip(entries.items(), replies, strict=True):
+            with reading_reply("MGET"):
+                tokens = list(zip(known.items(), records, strict=True))
+            yield (
+                name,
+                [
+                    _token_info(id_, name, entry, TokenRecord.unpack(packed), rules[name], now_us)
+                    for (id_, entry), packed in tokens
+                    if packed is not None
+                ],
+                [id_ for (id_, _), packed in tokens if packed is None],
+            )
+
+
+def require_token(store: Store, token_id: str) -> TokenInfo:
+    """Return the token with an id.
+
+    Raises:
+        UsageError: *token_id* is a token.
+        OperationError (unknown-token-id): No token has it.
+    """
+    require_token_id(token_id)
+    for info in _tokens_of(store, known_identities(store)):
+        if info.id == token_id:
+            return info
+    raise OperationError(
+        "unknown-token-id",
+        f"no token has the id `{token_id}`",
+        help="see `keyleash token list` or `op.tokens.list()`",
+    )
+
+
+def require_token_id(token_id: str) -> None:
+    """Raise UsageError if an id is a token; the error does not contain it."""
+    if token_id.startswith(TOKEN_START):
+        raise UsageError(
+            "this is a token, not a token id",
+            help="see `keyleash token list` or `op.tokens.list()`",
+        )
+
+
+def parsed(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:
+    """Parse the entries of `Keyspace.tokens`, by token id."""
+    known = {}
+    for token_id, text in recorded.items():
+        try:
+            facts = json.loads(text)
+            str.encode(facts["digest"])
+            int(facts["issued_ms"])
+        except (ValueError, LookupError, TypeError):
+            raise OperationError(
+                "unreadable",
+                f"the entry of a token of `{identity}` is corrupt",
+                help="find out what wrote to the control keys; `keyleash doctor` checks them",
+            ) from None
+        known[token_id.decode("utf-8", "backslashreplace")] = facts
+    return known
+
+
+def _token_info(
+    token_id: str,
+    identity: str,
+    known: Mapping[str, Any],
+    record: TokenRecord,
+    rules: TokenRules | None,
+    now_us: int,
+) -> TokenInfo:
+    issued_ms, used_ms = int(known["issued_ms"]), record.used_us // 1000
+    replaced_by = known.get("replaced_by", "")
+    rotate_after_s = rules.rotate_after_s if rules and not replaced_by else None
+    return TokenInfo(
+        id=token_id,
+        identity=identity,
+        state=_state(record, rules.idle_s if rules else None, now_us),
+        issued_ms=issued_ms,
+        expires_ms=record.expires_us // 1000,
+        by=known["by"],
+        note=known["note"],
+        # Until its first use, `used_us` of a new record lies before the issue.
+        used_ms=used_ms if used_ms > issued_ms else None,
+        due_ms=None if rotate_after_s is None else issued_ms + rotate_after_s * 1000,
+        replaced_by=replaced_by,
+        read_ms=now_us // 1000,
+    )
+
+
+def _state(record: TokenRecord, idle_s: int | None, now_us: int) -> TokenState:
+    """Return the state of a token as a guard determines it."""
+    if record.revoked:
+        return TokenState.REVOKED
+    allowed_us = None if idle_s is None else idle_s * 1_000_000 + use_noted_us(idle_s)
+    is_idle = allowed_us is not None and now_us - record.used_us > allowed_us
+    return TokenState.EXPIRED if is_idle or record.expires_us <= now_us else TokenState.LIVE

@@ -1,0 +1,123 @@
+"""Revoke tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from keyleash.errors import OperationError
+from keyleash.operator.tokens.list import require_token, require_token_id
+from keyleash.results import Change, Instant, Result
+from keyleash.store.identities import require_known
+from keyleash.store.scripts import REVOKE
+from keyleash.store.shards import expire_leases
+from keyleash.store.store import Store
+from keyleash.store.wire import reading_reply
+from keyleash.text import json_object
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedToken(Result):
+    """A newly revoked token.
+
+    Attributes:
+        calls_before: Its commands in the audit log of the minute before; None if they were not
+            counted, or the user may not read the audit log.
+        is_partial: Whether only the newest events of that minute were counted.
+        denied_since: The calls that were denied since; None as for `calls_before`.
+    """
+
+    identity: str
+    id: str
+    calls_before: int | None = None
+    is_partial: bool = False
+    denied_since: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the token as `--json` prints it."""
+        names = ["id", "identity", "recorded_in_the_minute_before=calls_before"]
+        if self.denied_since is not None:
+            names.append("denied_since")
+        return json_object(self, *names)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation(Change):
+    """
+    The result of a revocation.
+
+    Attributes:
+        effective_us: Server time of the revocation, Unix µs: all later calls are denied.
+        tokens: The newly revoked tokens, including expired ones that still have a record.
+        unreadable: The identity of each token that could not be revoked, because its entry is
+            corrupt.
+        effective_at: `effective_us` as a `datetime`.
+    """
+
+    effective_us: int
+    tokens: tuple[RevokedToken, ...]
+    unreadable: tuple[str, ...] = ()
+    effective_at = Instant[datetime]("effective_us")
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Return the identities of the tokens, sorted."""
+        return tuple(sorted({token.identity for token in self.tokens}))
+
+    @property
+    def denied_since(self) -> int | None:
+        """Return the calls of all tokens that were denied since; None if they were not counted."""
+        counts = [token.denied_since for token in self.tokens if token.denied_since is not None]
+        return sum(counts) if len(counts) == len(self.tokens) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the revocation as `--json` prints it."""
+        shown = json_object(self, "bound_at=effective_us", "revoked=tokens", "unreadable")
+        return self.with_nodes(shown)
+
+
+def revoke(
+    store: Store,
+    *,
+    token_id: str | None = None,
+    identity: str | None = None,
+    everything: bool = False,
+) -> Revocation:
+    """Revoke one token, all tokens of an identity, or all tokens.
+
+    Raises:
+        TypeError: Not exactly one of them is selected.
+        UsageError: *token_id* is a token.
+        OperationError (unknown-token-id): No token has *token_id*.
+        OperationError (unknown-identity): There never was such an identity.
+        OperationError (no-policy): No policy was ever loaded.
+    """
+    if (token_id is not None) + (identity is not None) + everything != 1:
+        raise TypeError("give exactly one of `token_id`, `identity` and `all=True`")
+    if token_id is None:
+        require_known(store, identity)
+    else:
+        require_token_id(token_id)
+    # The script reads an empty id as all: an unset variable must not revoke everything.
+    if token_id == "":
+        raise OperationError(
+            "unknown-token-id",
+            "no token has the id ``",
+            help="see `keyleash token list` or `op.tokens.list()`",
+        )
+    reply = store.run(REVOKE, store.actor, identity or "", token_id or "")
+    with reading_reply("EVAL"):
+        effective_us = int(reply[0])
+        words = [item.decode() for item in reply[1:]]
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+    concerned = None if identity is None else [identity]
+    if token_id is not None:
+        # Leases are expired also for a token that was revoked before, perhaps not at all nodes.
+        concerned = [name for name, _ in pairs] or [require_token(store, token_id).identity]
+    return Revocation(
+        effective_us,
+        tokens=tuple(RevokedToken(name, id_) for name, id_ in pairs if id_),
+        unreadable=tuple(name for name, id_ in pairs if not id_),
+        nodes=expire_leases(store, concerned),
+    )

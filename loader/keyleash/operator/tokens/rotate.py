@@ -1,0 +1,121 @@
+"""Rotate tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from keyleash.errors import OperationError
+from keyleash.operator.tokens.issue import IssuedToken, check_request, not_active, require_int
+from keyleash.operator.tokens.list import parsed, require_token, require_token_id
+from keyleash.results import Change, Instant, Result
+from keyleash.store.identities import active_records
+from keyleash.store.scripts import ROTATE_TOKEN
+from keyleash.store.shards import expire_leases
+from keyleash.store.store import Store
+from keyleash.store.token import new_token, new_token_id, token_digest
+from keyleash.store.token_entries import read_token_entries
+from keyleash.store.wire import reading_reply
+from keyleash.text import json_object
+
+GRACE_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedToken(Result):
+    """A token that another replaced, and when it expires: server time, Unix milliseconds."""
+
+    id: str
+    expires_ms: int
+    expires_at = Instant[datetime]()
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation(Change):
+    """
+    The result of a rotation.
+
+    Attributes:
+        issued: The new token.
+        replaced: The tokens that it replaces.
+    """
+
+    issued: IssuedToken
+    replaced: tuple[ReplacedToken, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the new token, with its secret, and the replaced ones as `--json` prints them."""
+        return self.with_nodes({**self.issued.to_dict(), **json_object(self, "replaced")})
+
+
+def rotate_token(
+    store: Store,
+    which: str | None = None,
+    *,
+    identity: str | None = None,
+    token_id: str | None = None,
+    grace_s: int = GRACE_S,
+    ttl_s: int | None = None,
+    note: str | None = None,
+) -> Rotation:
+    """
+    Replace one token, or all live tokens of an identity, by a new one.
+
+    Args:
+        which: The name of an identity, or a token id. A name has precedence.
+        identity: The identity whose live tokens, if any, are replaced.
+        token_id: The token that is replaced.
+        grace_s: The seconds for which replaced tokens remain valid, at most until they expire.
+        note: As for `issue_token`; if None, the note of the replaced token.
+
+    Raises:
+        TypeError: Not exactly one of *which*, *identity* and *token_id* is given.
+        UsageError: *which* or *token_id* is a token.
+        OperationError (unknown-token-id): No token has the id.
+        OperationError (unreadable): A token entry is corrupt.
+        OperationError (token-not-live): The token is expired or revoked; nothing was issued.
+        ValueError: The grace is negative. Otherwise as `issue_token`.
+    """
+    require_int("grace", grace_s)
+    if grace_s < 0:
+        raise ValueError("`grace` must not be negative")
+    if (which, identity, token_id).count(None) != 2:
+        raise TypeError("give either a token id or an identity")
+    if which is not None:
+        require_token_id(which)
+        # No token id has a hyphen.
+        is_identity = "-" in which or bool(active_records(store, [which]))
+        identity, token_id = (which, None) if is_identity else (None, which)
+    if token_id is not None:
+        old = require_token(store, token_id)
+        identity, note = old.identity, old.note if note is None else note
+    assert identity is not None  # noqa: S101 - one of them was given
+    check_request(identity, ttl_s, note or "")
+    # The script does not validate the entries.
+    parsed(identity, *read_token_entries(store, [identity]))
+    token, new_id = new_token(identity), new_token_id()
+    reply = store.run(
+        ROTATE_TOKEN,
+        store.actor,
+        identity,
+        "" if ttl_s is None else ttl_s,
+        note or "",
+        token_id or "",
+        grace_s * 1000,
+        new_id,
+        token_digest(token),
+    )
+    if reply == 0:
+        raise not_active(store, identity)
+    if isinstance(reply, int):
+        raise OperationError(
+            "token-not-live",
+            f"the token `{token_id}` is expired or revoked; nothing was issued",
+            help=f"issue one with `keyleash token issue {identity}`",
+        )
+    with reading_reply("EVAL"):
+        issued = IssuedToken(token, new_id, identity, int(reply[0]), bool(reply[1]))
+        pairs = zip(reply[2::2], reply[3::2], strict=True)
+        replaced = tuple(ReplacedToken(id_.decode(), int(ends)) for id_, ends in pairs)
+    return Rotation(issued, replaced, nodes=expire_leases(store, [identity]))
