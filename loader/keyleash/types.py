@@ -48,6 +48,7 @@ from keyleash.status.shards import ClusterStatus, LeasedLimit, ShardStatus
 from keyleash.status.snapshot import Snapshot
 from keyleash.store.fences import GeneratedPassword
 from keyleash.store.records import ActivePolicy
+from keyleash.store.restrictions import Restrictions
 from keyleash.vault.change import ChangeResult
 from keyleash.watch.events import WatchEvent
 
@@ -96,6 +97,7 @@ __all__ = [
     "RecentDenials",
     "ReplacedToken",
     "Restart",
+    "Restrictions",
     "ReturnedCredit",
     "Revocation",
     "RevokedToken",

@@ -2,7 +2,12 @@
 -- in:  token
 -- out: code, detail, value, at_us         set if the call is denied
 --      now_us, token_id, token_key, record, used_us, sequence, STATE_NUMBERS
+--      mask, bindings, narrow, bindings_at   of a bound token, see read_bound
+--      caps, caps_at, cap_count, life_us  of a token with caps
 local token_key, record, used_us, sequence
+--% if bound_tokens
+local mask, bindings, narrow, bindings_at, caps, caps_at, cap_count, life_us
+--% endif
 --% if numbers
 --% filter expand("STATE_NUMBERS", numbers)
 local STATE_NUMBERS
@@ -35,5 +40,10 @@ repeat
   if not record or #record < {{ record_bytes }} then code = 'TOKEN_UNKNOWN' break end
   local expires_us, revoked
   expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
+--% if bound_tokens
+  if revoked == {{ bound_flag }} then
+--% include "authenticate/read_bound.lua"
+  end
+--% endif
 --% include "authenticate/check_token.lua"
 until true

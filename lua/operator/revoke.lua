@@ -31,10 +31,11 @@ for _, identity in ipairs(identities) do
     local is_read, facts = pcall(cjson.decode, known[i + 1])
     local digest = is_read and type(facts) == 'table' and facts.digest
     local record = token_prefix .. identity .. ':' .. tostring(digest)
+    local flags = wanted and string.byte(call('GETRANGE', record, revoked_offset, revoked_offset)) or 1
     if wanted and type(digest) ~= 'string' then
       revoked[#revoked + 1], revoked[#revoked + 2] = identity, ''
-    elseif wanted and call('GETRANGE', record, revoked_offset, revoked_offset) == '\0' then
-      call('SETRANGE', record, revoked_offset, '\1')
+    elseif flags % 2 == 0 then
+      call('SETRANGE', record, revoked_offset, string.char(flags + 1))
       call('UNLINK', leases_prefix .. identity .. ':' .. known[i])
       call('XADD', control_key, '*', 'event', 'revoke', 'actor', ARGV[5],
         'identity', identity, 'token', known[i])

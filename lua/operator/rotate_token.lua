@@ -11,15 +11,17 @@
 --- ARGV[6]   noted_us  number  minimum interval between updates of a token's last use
 --- ARGV[7]   idle_us   number  the same for a token with an idle timeout
 --- ARGV[8]   keep_ms   number  time for which a record outlives its token
---- ARGV[9]   bytes     number  length of a token record
---- ARGV[10]  actor     string
---- ARGV[11]  identity  string
---- ARGV[12]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
---- ARGV[13]  note      string  of the new token
---- ARGV[14]  old       string  id of the token that is replaced; "" for all live ones of the identity
---- ARGV[15]  grace_ms  string  how long it is still good, if it does not expire before
---- ARGV[16]  id        string  of the new token
---- ARGV[17]  digest    string  its SHA-1
+--- ARGV[9]   bound     number  the flag of a bound token in a record
+--- ARGV[10]  bytes     number  length of a token record without restrictions
+--- ARGV[11]  actor     string
+--- ARGV[12]  identity  string
+--- ARGV[13]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
+--- ARGV[14]  note      string  of the new token
+--- ARGV[15]  old       string  id of the token that is replaced; "" for all live ones of the identity
+---                             that are not bound
+--- ARGV[16]  grace_ms  string  how long it is still good, if it does not expire before
+--- ARGV[17]  id        string  of the new token
+--- ARGV[18]  digest    string  its SHA-1
 ---
 --- Replies  when the new one expires (Unix ms), 1 if max_ttl shortened its life or 0, then for each
 ---          token that is replaced: its id, and when it expires (Unix ms)
@@ -31,18 +33,19 @@
 local sealed_key, control_key, prefix, public_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local guard_prefix, tokens_prefix, token_prefix = ARGV[3], ARGV[4], ARGV[5]
 local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[6], ARGV[7], ARGV[8]
-local record_bytes = tonumber(ARGV[9])
+local bound_flag, record_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
 local call, argv = redis.call, ARGV
 --% include "operator/include/issue.lua"
 --% include "operator/include/require_in_force.lua"
-local identity, old, grace_ms, id = argv[11], argv[14], argv[15] + 0, argv[16]
+local identity, old, grace_ms, id = argv[12], argv[15], argv[16] + 0, argv[17]
 local tokens, record_prefix = tokens_prefix .. identity, token_prefix .. identity .. ':'
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 -- A whole millisecond that is not to come, so that a grace of 0 binds the very next call.
 local ends_us = now_us - now_us % 1000 + grace_ms * 1000
 
-local ending = {}
+-- The labels and the restrictions of a single token, with what its caps have counted.
+local ending, meta, tail = {}, '', ''
 local known = old == '' and call('HGETALL', tokens) or { old, call('HGET', tokens, old) }
 for i = 1, #known, 2 do
   local facts = known[i + 1] and cjson.decode(known[i + 1])
@@ -50,8 +53,12 @@ for i = 1, #known, 2 do
   local record = key and call('GET', key)
   -- A fenced agent may write any bytes there: what is shorter is no record.
   if record and #record >= record_bytes then
-    local expires_us, _, revoked = struct.unpack('<ddBc12', record)
-    if revoked == 0 and expires_us > now_us then
+    local expires_us, _, flags = struct.unpack('<ddBc12', record)
+    if (flags == 0 or flags == bound_flag and old ~= '') and expires_us > now_us then
+      if old ~= '' then
+        if flags == bound_flag then tail = string.sub(record, record_bytes + 1) end
+        if type(facts.meta) == 'table' then meta = cjson.encode(facts.meta) end
+      end
       expires_us = math.min(expires_us, ends_us)
       ending[#ending + 1] = { id = known[i], key = key, facts = facts, expires_us = expires_us }
     end
@@ -60,7 +67,7 @@ end
 if old ~= '' and not ending[1] then return 1 end
 
 -- First the one write that a full server rejects: a script does not roll back.
-local new_expires_ms, capped = issue(identity, argv[10], argv[13], argv[12], now_us, { id, argv[17] }, 1, 2)
+local new_expires_ms, capped = issue(identity, argv[11], argv[14], meta, tail, argv[13], now_us, { id, argv[18] }, 1, 2)
 if not new_expires_ms then return 0 end
 local reply = { string.format('%.0f', new_expires_ms), capped }
 for _, token in ipairs(ending) do
@@ -70,7 +77,7 @@ for _, token in ipairs(ending) do
   call('PEXPIREAT', token.key, string.format('%.0f', expires_ms + keep_record_ms))
   token.facts.replaced_by = id
   call('HSET', tokens, token.id, cjson.encode(token.facts))
-  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[10], 'identity', identity,
+  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[11], 'identity', identity,
     'token', token.id, 'replaced_by', id, 'expires_ms', string.format('%.0f', expires_ms))
   reply[#reply + 1], reply[#reply + 2] = token.id, string.format('%.0f', expires_ms)
 end

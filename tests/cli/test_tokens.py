@@ -147,6 +147,8 @@ def test_list_as_json_can_be_of_one_identity(loaded: Cli) -> None:
         "replaced_by": None,
         "by": "tester",
         "note": "ci",
+        "meta": {},
+        "restrictions": None,
     }
 
 

@@ -16,6 +16,7 @@ from keyleash.commands import keys_of, load_table
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.operator import freeze
+from keyleash.operator.tokens import Scope
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
@@ -43,11 +44,11 @@ def leash(server: RealServer) -> Leash:
                 grant("read", keys="r:*"),
                 grant("scan", keys="t:*"),
                 {**grant("write", keys="v:*"), "values": {"max_elements": 1}},
-                {"allow": ["publish"], "channels": ["c:*"]},
+                {"allow": ["publish"], "channels": ["c:{x}"]},
             ],
             "deny": [{"keys": ["t:lock"]}],
             "rate": {"writes": "100/minute"},
-            "token": {"idle": "1h"},
+            "token": {"idle": "1h", "bound": True},
         },
         hasty={**broad, "rate": {"requests": "1/minute"}},
         spent={**broad, "budget": {"requests": "1/day"}},
@@ -124,6 +125,7 @@ def test_details_of_every_denial_are_those_of_the_page(leash: Leash, token: str)
         *denied_batches(leash, token),
         *used_up_limits(leash),
         *denied_tokens(leash),
+        *denied_restrictions(leash),
         *identities_out_of_service(leash, token),
     ]:
         code, details = details_of(line)
@@ -131,6 +133,17 @@ def test_details_of_every_denial_are_those_of_the_page(leash: Leash, token: str)
 
     of_clusters = {"LEASE_NEEDED": {"request"}, "LEASE_REFUSED": {"reason"}}
     assert seen | of_clusters == documented_details()
+
+
+def denied_restrictions(leash: Leash) -> list[Any]:
+    """Denials of tokens that may do less than their identity."""
+    reader = leash.issue("one", scope=Scope(allow=["read"], keys=["t:a"])).token
+    bound = leash.issue("one", scope=Scope(bind={"x": "1"})).token
+    return [
+        leash.call("one", reader, "GET", "t:b"),
+        leash.call("one", reader, "SET", "t:a", "1"),
+        leash.call("one", bound, "PUBLISH", "c:2", "x"),
+    ]
 
 
 def denied_commands(leash: Leash, token: str) -> Iterator[Any]:

@@ -29,7 +29,7 @@ def age(leash: Leash, identity: str, token: str, **changes: int) -> None:
     """Rewrite times in a token's record, as if they had come."""
     name = NAMES.token(identity, token_digest(token))
     record = TokenRecord.unpack(leash.admin.get(name))
-    fields = {"expires_us": record.expires_us, "used_us": record.used_us} | changes
+    fields: dict[str, Any] = {"expires_us": record.expires_us, "used_us": record.used_us} | changes
     aged = TokenRecord(record.id, revoked=record.revoked, **fields)
     leash.put_token(identity, token, aged)
 

@@ -22,6 +22,8 @@ from support.command_line import Cli
 from support.leash import grant, policy
 
 WORKER, CLERK = "worker", "clerk"
+BOUND = "bound"
+"""The name of a token of the worker that is for one run only."""
 OWN, OTHER, NOBODYS = "jobs:1", "books:1", "ledger"
 OWN_SECRET, OTHER_SECRET, NOBODYS_SECRET = "own-a8Yw3", "other-q5Zt9", "nobodys-p2Lk7"
 OPERATOR, OPERATOR_PASSWORD = "operator", "operators-only"
@@ -31,7 +33,8 @@ READS = "rate.reads"
 
 DOCUMENT = policy(
     worker={
-        "grants": [grant(*ALL, keys="jobs:*")],
+        "grants": [grant(*ALL, keys=["jobs:*", "runs:{run}:*"])],
+        "token": {"bound": True},
         "deny": [{"keys": ["jobs:locked"]}],
         "budget": {"requests": "100000/day"},
         "rate": {
@@ -201,6 +204,7 @@ def staged(
         for name, secret in ((OWN, OWN_SECRET), (OTHER, OTHER_SECRET), (NOBODYS, NOBODYS_SECRET)):
             operator.set(name, secret)
         tokens = {name: cli.token(name) for name in (WORKER, CLERK)}
+        tokens[BOUND] = cli.token(WORKER, "--bind", "run=7", "--allow", "read,write")
         users = _bind(cli, file, tier)
         if users:
             operator.acl_setuser("default", enabled=False)

@@ -91,7 +91,10 @@ class Footprints:
         """Change `expires_us` or `used_us` of the token, as if that time had come."""
         name = NAMES.token(identity, token_digest(self.tokens[identity]))
         record = TokenRecord.unpack(self.admin.get(name))
-        times = {"expires_us": record.expires_us, "used_us": record.used_us} | times_us
+        times: dict[str, Any] = {
+            "expires_us": record.expires_us,
+            "used_us": record.used_us,
+        } | times_us
         rewritten = TokenRecord(record.id, revoked=record.revoked, **times)
         put_token(self.admin, identity, self.tokens[identity], rewritten)
 

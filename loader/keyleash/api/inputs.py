@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -88,3 +89,8 @@ def positive(name: str, value: N) -> N:
     if value is not None and value <= 0:
         raise ValueError(f"`{name}` must be over 0")
     return value
+
+
+def names_of(names: str | Collection[str] | None) -> Collection[str] | None:
+    """Return one name or several as several; None for None."""
+    return [names] if isinstance(names, str) else names

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from keyleash.api.arguments import checked
-from keyleash.api.inputs import Duration, seconds_of
+from keyleash.api.inputs import Duration, names_of, seconds_of
 from keyleash.api.run import Runner
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
 from keyleash.operator import tokens
@@ -21,26 +23,64 @@ class TokenOperations:
     def __init__(self, run: Runner) -> None:
         self._run = run
 
-    def issue(self, identity: str, *, ttl: Duration | None = None, note: str = "") -> IssuedToken:
+    def issue(
+        self,
+        identity: str,
+        *,
+        ttl: Duration | None = None,
+        note: str = "",
+        bind: Mapping[str, str | int] | None = None,
+        allow: Collection[str] | None = None,
+        keys: str | Collection[str] | None = None,
+        budget: Mapping[str, str | int] | None = None,
+        meta: Mapping[str, str] | None = None,
+    ) -> IssuedToken:
         """Issue a token.
+
+        *bind*, *allow*, *keys* and *budget* restrict it further than its identity. They need
+        `token: {bound: true}` in the policy.
 
         Args:
             identity: A name in the active policy.
             ttl: The lifetime, as text (`2h`) or `timedelta`, capped by the policy's `max_ttl`; the
                 policy's `ttl` if None.
             note: A note for `list`: up to 200 characters, without a token.
+            bind: The values of captures, such as `{"job_id": "42"}`. Only patterns with all of
+                these captures are granted, for these values.
+            allow: The only operation classes that are allowed.
+            keys: The only keys that are allowed: names, or prefixes with `*`.
+            budget: The most calls by counter: `200` for the token's life, or `50/hour`, `/day`, …
+                in UTC.
+            meta: Up to 16 labels for `list`, the audit log and reports, without a token.
 
         Raises:
             OperationError (no-policy): no policy is active.
             OperationError (unknown-identity): the active policy has no such identity.
-            SecretInTextError: *note* contains a token.
+            OperationError (not-bound): the policy does not let tokens of the identity be bound.
+            OperationError (bad-restriction): a restriction is malformed, or not within the grants
+                of the identity.
+            OperationError (bad-label): a label is malformed.
+            SecretInTextError: *note* or *meta* contains a token.
             TypeError, ValueError: an argument has a wrong type or value; nothing was issued.
         """
         seconds = seconds_of("ttl", ttl)
-        return self._run.call(tokens.issue_token, identity, ttl_s=seconds, note=note)
+        scope = tokens.Scope(bind or {}, allow, names_of(keys), budget or {})
+        return self._run.call(
+            tokens.issue_token, identity, ttl_s=seconds, note=note, scope=scope, meta=meta
+        )
 
     def issue_many(
-        self, identity: str, count: int, *, ttl: Duration | None = None, note: str = ""
+        self,
+        identity: str,
+        count: int,
+        *,
+        ttl: Duration | None = None,
+        note: str = "",
+        bind: Mapping[str, str | int] | None = None,
+        allow: Collection[str] | None = None,
+        keys: str | Collection[str] | None = None,
+        budget: Mapping[str, str | int] | None = None,
+        meta: Mapping[str, str] | None = None,
     ) -> list[IssuedToken]:
         """Issue *count* tokens, a hundred in each step; see `issue`.
 
@@ -51,10 +91,19 @@ class TokenOperations:
             ValueError: *count* is not positive; nothing was issued.
         """
         seconds = seconds_of("ttl", ttl)
-        return self._run.call(tokens.issue_tokens, identity, count, ttl_s=seconds, note=note)
+        scope = tokens.Scope(bind or {}, allow, names_of(keys), budget or {})
+        return self._run.call(
+            tokens.issue_tokens, identity, count, ttl_s=seconds, note=note, scope=scope, meta=meta
+        )
 
-    def list(self, identity: str | None = None) -> list[TokenInfo]:
+    def list(
+        self, identity: str | None = None, *, meta: Mapping[str, str] | None = None
+    ) -> list[TokenInfo]:
         """Return the tokens of an identity, or of all, without their secrets, newest first.
+
+        Args:
+            identity: The name of an identity; all of them if None.
+            meta: The labels that the tokens have; any if None.
 
         A token is listed until a week after it expired. Details of those that expired before are
         deleted, if the user may write.
@@ -63,7 +112,7 @@ class TokenOperations:
             OperationError (no-policy): no policy was ever loaded.
             OperationError (unknown-identity): there never was such an identity.
         """
-        return self._run.call(tokens.list_tokens, identity)
+        return self._run.call(tokens.list_tokens, identity, meta)
 
     def inspect(self, token: str) -> TokenHolder:
         """Return the identity, expiry, grants and remaining limits of a token.

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -32,6 +32,8 @@ from keyleash.text import clock_time, counted, distance, iso_time, printable, sp
 if TYPE_CHECKING:
     from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, Rotation, TokenInfo
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 ttl_option = click.option(
     "--ttl",
     metavar="DURATION",
@@ -43,6 +45,32 @@ ttl_option = click.option(
 def _require_note(note: str) -> None:
     if len(note) > MAX_NOTE:
         raise UsageError(f"a note has at most {MAX_NOTE} characters, this one {len(note)}")
+
+
+def _pairs(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Read options such as `job_id=42`."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"`{printable(value)}` is not a name, `=` and a value")
+        if name in found:
+            raise click.BadParameter(f"`{printable(name)}` is given twice")
+        found[name] = text
+    return found
+
+
+def _words(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> list[str] | None:
+    """Read an option such as `read,write`, which may be repeated."""
+    return [word for value in values for word in value.split(",")] if values else None
+
+
+def _meta_option(help: str) -> Callable[[F], F]:
+    return click.option("--meta", metavar="NAME=VALUE", multiple=True, callback=_pairs, help=help)
 
 
 def _note_issued(settings: Settings, issued: IssuedToken, now_ms: int) -> None:
@@ -58,17 +86,67 @@ def _note_issued(settings: Settings, issued: IssuedToken, now_ms: int) -> None:
 @click.argument("identity", type=IDENTITY)
 @ttl_option
 @click.option("--note", default="", help="Purpose, shown by `token list`; must not hold a secret.")
+@click.option(
+    "--bind",
+    metavar="CAPTURE=VALUE",
+    multiple=True,
+    callback=_pairs,
+    help="Grant only patterns with this capture, and only for this value. Repeatable.",
+)
+@click.option(
+    "--allow",
+    metavar="CLASS,…",
+    multiple=True,
+    callback=_words,
+    help="Allow only these operation classes.",
+)
+@click.option(
+    "--keys",
+    metavar="KEY",
+    multiple=True,
+    help="Allow only this key, or all keys that begin so with `*` at the end. Repeatable.",
+)
+@click.option(
+    "--budget",
+    metavar="COUNTER=LIMIT",
+    multiple=True,
+    callback=_pairs,
+    help="Most calls: `requests=200` for the token's life, or `writes=50/hour`. Repeatable.",
+)
+@_meta_option("Label, shown by `token list` and in the audit log; not a secret. Repeatable.")
 @json_option
 @pass_settings
-def issue(settings: Settings, identity: str, ttl: timedelta | None, note: str) -> None:
+def issue(
+    settings: Settings,
+    identity: str,
+    ttl: timedelta | None,
+    note: str,
+    bind: dict[str, str],
+    allow: list[str] | None,
+    keys: tuple[str, ...],
+    budget: dict[str, str],
+    meta: dict[str, str],
+) -> None:
     """Issue a token for IDENTITY and print it once.
 
     The token alone goes to standard output; its id and expiry go to standard error. Redis
     stores only a hash, so a lost token cannot be shown again: revoke it by its id.
+
+    --bind, --allow, --keys and --budget restrict the token further than its identity. They need
+    `token: {bound: true}` in the policy.
     """
     _require_note(note)
     with settings.changing(f"look at `keyleash token list {identity}`"):
-        issued = settings.operator.tokens.issue(identity, ttl=ttl, note=note)
+        issued = settings.operator.tokens.issue(
+            identity,
+            ttl=ttl,
+            note=note,
+            bind=bind,
+            allow=allow,
+            keys=keys or None,
+            budget=budget,
+            meta=meta,
+        )
     # The token first, so that no later error loses it.
     if settings.json:
         print_json(issued)
@@ -84,15 +162,17 @@ def issue(settings: Settings, identity: str, ttl: timedelta | None, note: str) -
     is_flag=True,
     help="Only tokens older than the policy's `rotate_after`; exit 1 if there are any.",
 )
+@_meta_option("Only tokens with this label. Repeatable.")
 @json_option
 @pass_settings
-def list_(settings: Settings, identity: str | None, stale: bool) -> int:
+def list_(settings: Settings, identity: str | None, stale: bool, meta: dict[str, str]) -> int:
     """List the tokens of IDENTITY, or of all, newest first.
 
     A token is listed until a week after it expired. The tokens themselves are not stored.
-    `rotate` is the time until the policy's `rotate_after`, or the id of the new token.
+    `rotate` is the time until the policy's `rotate_after`, or the id of the new token. `restricted`
+    has the restrictions of bound tokens, and `meta` the labels.
     """
-    found = settings.operator.tokens.list(identity)
+    found = settings.operator.tokens.list(identity, meta=meta)
     due = [info for info in found if info.is_stale]
     if stale:
         found = due
@@ -109,10 +189,13 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
 
 
 def _print_tokens(found: list[TokenInfo]) -> None:
-    folded = ("identity", "by", "note")
-    names = ("id", "identity", "state", "age", "rotate", "expires", "used", "by", "note")
+    folded = ("identity", "by", "note", "restricted", "meta")
+    names = ["id", "identity", "state", "age", "rotate", "expires", "used", "by", "note"]
+    extra = {"restricted": _restricted, "meta": _labels}
+    # Most tokens have neither.
+    extra = {name: text for name, text in extra.items() if any(map(text, found))}
     print_table(
-        [Column(name, fold=name in folded) for name in names],
+        [Column(name, fold=name in folded) for name in (*names, *extra)],
         (
             [
                 info.id,
@@ -124,10 +207,19 @@ def _print_tokens(found: list[TokenInfo]) -> None:
                 _last_use(info, distance),
                 printable(info.by),
                 without_tokens(printable(info.note)),
+                *(text(info) for text in extra.values()),
             ]
             for info in found
         ),
     )
+
+
+def _restricted(info: TokenInfo) -> str:
+    return "; ".join(text for _, text in info.restrictions.lines()) if info.restrictions else ""
+
+
+def _labels(info: TokenInfo) -> str:
+    return " ".join(f"{name}={printable(value)}" for name, value in info.meta.items())
 
 
 def _rotation(info: TokenInfo) -> str:
@@ -328,6 +420,8 @@ def show(settings: Settings, token_id: str) -> None:
         ("state", str(info.state)),
         ("issued", f"{moment(info.issued_ms)} by {printable(info.by)}"),
         ("note", without_tokens(printable(info.note))),
+        ("meta", _labels(info)),
+        *(info.restrictions.lines() if info.restrictions else ()),
         ("expires", moment(info.expires_ms)),
         ("rotated to", info.replaced_by),
         ("rotate", "" if info.due_ms is None else moment(info.due_ms)),

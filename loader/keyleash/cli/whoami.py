@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import click
@@ -49,6 +50,8 @@ def _show(found: TokenHolder) -> None:
         click.echo(f"          {distance(idle_ms, found.now_ms)} if it is not used before")
     if found.stopped is not None:
         click.echo(f"stopped   every call is denied: {_stop_text(found, found.stopped)}")
+    for name, text in found.restrictions.lines() if found.restrictions else ():
+        click.echo(f"{name:<10}{text}")
     _show_rules("may", [_grant_line(grant) for grant in found.identity.grants])
     _show_rules(
         "may not", [" ".join(key.source for key in deny.keys) for deny in found.identity.deny]
@@ -56,7 +59,8 @@ def _show(found: TokenHolder) -> None:
     if found.limits:
         click.echo()
         columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]
-        pairs = zip(found.identity.limits, found.limits, strict=True)
+        # The token's own caps come behind the limits of the identity.
+        pairs = zip_longest(found.identity.limits, found.limits)
         rows = (_limit_row(*pair, found.now_ms) for pair in pairs)
         print_table([*columns, Column("resets")], rows)
 
@@ -83,8 +87,8 @@ def _grant_line(grant: Grant) -> str:
     return f"{', '.join(grant.allow)}: {' '.join([*keys, *channels])}{narrowed}"
 
 
-def _limit_row(limit: Limit, item: RemainingLimit, now_ms: int) -> list[str]:
+def _limit_row(limit: Limit | None, item: RemainingLimit, now_ms: int) -> list[str]:
     resets = item.resets_at and distance(round(item.resets_at.timestamp() * 1000), now_ms)
-    each = f", each {limit.subject} apart" if limit.subject.capture else ""
+    each = f", each {limit.subject} apart" if limit and limit.subject.capture else ""
     left = "?" if item.left is None else str(item.left)
     return [item.name, left, item.allows + each, resets or ""]

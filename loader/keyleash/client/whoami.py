@@ -13,6 +13,7 @@ from keyleash.text import json_object, moment
 
 if TYPE_CHECKING:
     from keyleash.limits import BaseCount, Limit
+    from keyleash.store.restrictions import Restrictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class WhoAmI:
         now: The time at which the guard replied.
         expires_at: When the token expires.
         idle_ends_at: When it expires if it is not used before; None without an idle timeout.
-        limits: In the order in which the guard checks them.
+        limits: In the order in which the guard checks them; caps of the token come last.
+        restrictions: What the token may do of what the identity may do; None if all of that.
     """
 
     identity: str
@@ -59,6 +61,7 @@ class WhoAmI:
     expires_at: datetime
     idle_ends_at: datetime | None
     limits: tuple[RemainingLimit, ...]
+    restrictions: Restrictions | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as an object for JSON, with times in ISO 8601."""
@@ -73,6 +76,7 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
     """
     # Here, since limits need time zones, which slow down the import of the client.
     from keyleash.limits import SubjectKind, unpack_limits  # noqa: PLC0415
+    from keyleash.store.restrictions import restrictions_of  # noqa: PLC0415
     from keyleash.store.state import layout_of, unpack_state  # noqa: PLC0415
 
     with reading_reply("whoami"):
@@ -93,6 +97,9 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
                 if count.limit != limit:
                     count = count.migrated(limit, now_us)
             left.append(remaining_limit(limit, count, now_us))
+        restrictions = restrictions_of(token)
+        caps = restrictions.counts if restrictions else ()
+        left += [remaining_limit(count.limit, count, now_us) for count in caps]
         idle_us = token.used_us + use_noted_us(guard.idle_s) + guard.idle_s * 1_000_000
         return WhoAmI(
             identity=identity,
@@ -101,6 +108,7 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
             expires_at=moment(token.expires_us // 1000),
             idle_ends_at=moment(idle_us // 1000) if guard.idle_s else None,
             limits=tuple(left),
+            restrictions=restrictions,
         )
 
 

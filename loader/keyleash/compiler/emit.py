@@ -16,6 +16,8 @@ from keyleash.compiler.render import render
 from keyleash.compiler.sizes import sizes_of
 from keyleash.doubles import DOUBLE
 from keyleash.limits import COUNTS, SECOND_US, Counter
+from keyleash.limits.budget import UTC
+from keyleash.limits.calendar import PERIOD_US, Period, window_runs
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.lua import LIBRARIES
 from keyleash.policy.model import Identity, Values
@@ -118,6 +120,9 @@ def _unstamped(
     variables = {field.name: getattr(guard, field.name) for field in fields(guard)}
     variables |= _CONSTANTS | _identity_values(guard.identity)
     variables |= sizes_of(guard, batch=batch or sandbox, sandbox=sandbox)
+    if guard.identity.token.bound:
+        month = window_runs(Period.MONTH, UTC, guard.calendar_year)
+        variables["month"] = {"period_us": PERIOD_US[Period.MONTH], "runs": month}
     variables |= {"names": _names(guard), "numbers_at": 2 * DOUBLE, "between": False}
     variables |= {"token_account": None}
     if guard.shards:
@@ -242,6 +247,7 @@ def _identity_values(identity: Identity) -> dict[str, object]:
     """Return the template variables about tokens, the audit stream and the circuit breaker."""
     audit, breaker, idle_s = identity.audit, identity.on_denials, identity.token.idle_s
     return {
+        "bound_tokens": identity.token.bound,
         "idle_us": None if idle_s is None else idle_s * SECOND_US,
         "use_noted_us": use_noted_us(idle_s),
         "retain": audit.retain,

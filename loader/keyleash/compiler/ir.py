@@ -37,18 +37,34 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Captured:
+    """The captures of a pattern, which the bindings of a token are compared with.
+
+    Attributes:
+        segments: The name of each capture, and an anchored Lua pattern that captures its segment.
+        start: The literal text before a final `*` or up to it, with each name between two bytes
+            0xFF, which no pattern and no binding has.
+    """
+
+    segments: tuple[tuple[str, bytes], ...]
+    start: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Matcher:
     """A key pattern as Lua.
 
     Exactly one of `text` (the key equals it) and `pattern` (an anchored Lua pattern
     that finds it) is set, or neither: then every key matches. `beginning` is the literal text
     with which every key that a pattern finds begins; `source` is the pattern as the policy has it.
+    `captured` is set for patterns with captures if tokens of the identity may be bound.
     """
 
     text: bytes | None = None
     pattern: bytes | None = None
     beginning: bytes = b""
     source: str = field(default="", compare=False)
+    captured: Captured | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from keyleash.compiler.ir import Branch, Matcher
+from keyleash.compiler.ir import Branch, Captured, Matcher
 from keyleash.limits.calendar import Run
 
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
@@ -118,3 +118,24 @@ def runs_of(runs: Sequence[Run]) -> str:
 def met(matcher: Matcher, named: bool) -> str | bool:
     """Return the value for `matched`: the pattern, if a denial names it."""
     return matcher.source if named else True
+
+
+def holds(captured: Captured, starts: bool = False) -> Text:
+    """Return the Lua condition that a pattern has every binding of the token, and `key` fits them.
+
+    Args:
+        starts: Whether `key` is compared with the text before the first capture without a binding.
+    """
+    if starts:
+        fits = [f"bind[{lua_literal(name)}]" for name, _ in captured.segments]
+    else:
+        fits = [
+            f"find(record, {lua_literal(f':{name}=')} .. (match(key, {lua_literal(pattern)})"
+            ' or ":") .. ":", bindings_at, true)'
+            for name, pattern in captured.segments
+        ]
+    if len(fits) == 1:
+        condition = f"bindings == 1 and {fits[0]}"
+    else:
+        condition = " + ".join(f"({fit} and 1 or 0)" for fit in fits) + " == bindings"
+    return Text(f"{condition} and begins({lua_literal(captured.start)})" if starts else condition)

@@ -14,13 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
-from keyleash.commands import work
+from keyleash.commands import OperationClass, work
 from keyleash.compiler.ir import LimitPlan
 from keyleash.compiler.match_tree import grouped
 from keyleash.compiler.quoting import (
     RULE_DIGITS,
     Text,
     expand,
+    holds,
     lua_literal,
     met,
     of_account,
@@ -37,7 +38,14 @@ from keyleash.limits.rate import MAX_EMISSION_US, MAX_RING_SLOTS, MIN_EMISSION_U
 from keyleash.policy.sections import MAX_THRESHOLD
 from keyleash.store.scripts import lua_root, shipped
 from keyleash.store.state import MAX_REASON_BYTES
-from keyleash.store.token import RECORD_BYTES
+from keyleash.store.token import (
+    CAP_BYTES,
+    CAP_FORMAT,
+    FLAG_BOUND,
+    MOST_TAIL_BYTES,
+    RECORD_BYTES,
+    TAIL_HEADER_BYTES,
+)
 
 CACHED_TEXTS = 1024
 """Enough for the partials of hundreds of identities that differ."""
@@ -105,7 +113,18 @@ def environment() -> Environment:
     env.filters.update(expand=expand, suffix=suffix, of_account=of_account, offset=offset)
     env.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
     env.globals.update(used_with=_used_with, least_pace=_least_pace, part_of_pace=_part_of_pace)
-    env.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
+    env.globals.update(
+        met=met,
+        named=False,
+        holds=holds,
+        binding=False,
+        starts=False,
+        whole=False,
+        any_grant=False,
+        counts_caps=True,
+        records_of=records_of,
+        runs_of=runs_of,
+    )
     env.globals.update(rule_digits=RULE_DIGITS)
     # The units of work; then bounds on numbers in keys that an agent may write.
     env.globals.update(
@@ -121,6 +140,12 @@ def environment() -> Environment:
         max_interval_us=MAX_EMISSION_US,
         budget_periods_us=tuple(PERIOD_US.values()),
         counter_keep_ms=COUNTER_KEEP_MS,
+        most_record_bytes=RECORD_BYTES + MOST_TAIL_BYTES,
+        cap_format=CAP_FORMAT,
+        cap_bytes=CAP_BYTES,
+        tail_at=RECORD_BYTES + TAIL_HEADER_BYTES + 1,
+        all_classes=2 ** len(OperationClass) - 1,
+        bound_flag=FLAG_BOUND,
     )
     return env
 

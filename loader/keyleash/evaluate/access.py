@@ -12,6 +12,11 @@ from keyleash.commands.facts import NOT_NAMED
 from keyleash.commands.keys import KeyUse, behind_option, is_option, patterns_of
 from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
 from keyleash.errors import ReplyCode
+from keyleash.evaluate.restricted import (
+    judge_restricted_arguments,
+    judge_restricted_pattern,
+    literal_start,
+)
 from keyleash.evaluate.trace import (
     ALLOWED,
     ArgumentStep,
@@ -28,6 +33,7 @@ from keyleash.evaluate.trace import (
 from keyleash.policy import Grant, Identity, Literal, Pattern, match, overlaps
 from keyleash.policy.patterns import beginning, ending, is_open, keys_under, may_start_with
 from keyleash.store.keyspace import PUBLIC_PREFIX
+from keyleash.store.restrictions import Restrictions
 
 Argv = Sequence[bytes]
 CONTROL_PREFIX = PUBLIC_PREFIX.encode()
@@ -167,7 +173,13 @@ def matches(pattern: Pattern, key: bytes) -> bool:
     return match(pattern, key) is not None
 
 
-def judge_arguments(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: Trace) -> Decision:
+def judge_arguments(
+    command: RuledCommand,
+    spec: CommandSpec,
+    argv: Argv,
+    trace: Trace,
+    restrictions: Restrictions | None = None,
+) -> Decision:
     """Check the arguments that are not keys."""
     refusal = refused_argument(spec, argv)
     if refusal is not None:
@@ -179,14 +191,29 @@ def judge_arguments(command: RuledCommand, spec: CommandSpec, argv: Argv, trace:
         granted = tuple(grants_of_glob(command.grants, glob))
         verdict = ALLOWED if granted else refused(ReplyCode.KEY_NOT_GRANTED, key=glob)
         trace.append(ArgumentStep(Aspect.GLOB, glob, granted, code=verdict.code))
-        return verdict
+        return _narrowed(verdict, restrictions, command, spec, glob, trace)
     if spec.channel is not None and len(argv) > spec.channel:
         channel = argv[spec.channel]
         granted = tuple(grants_of_channel(command.grants, spec, channel))
         verdict = ALLOWED if granted else refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
         trace.append(ArgumentStep(Aspect.CHANNEL, channel, granted, code=verdict.code))
-        return verdict
+        return _narrowed(verdict, restrictions, command, spec, channel, trace)
     return ALLOWED
+
+
+def _narrowed(
+    verdict: Decision,
+    restrictions: Restrictions | None,
+    command: RuledCommand,
+    spec: CommandSpec,
+    argument: bytes,
+    trace: Trace,
+) -> Decision:
+    if not verdict.allowed:
+        return verdict
+    return judge_restricted_arguments(
+        restrictions, command.grants, command.name, spec, argument, trace
+    )
 
 
 def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | None:
@@ -229,7 +256,7 @@ def glob_of(argv: Argv) -> bytes:
 
 def grants_of_glob(grants: Sequence[Grant], glob: bytes) -> Iterator[Match[Grant]]:
     """Yield the patterns granted for scanning that allow a glob."""
-    start = _literal_start(glob)
+    start = literal_start(glob)
     for grant in grants:
         for pattern in grant.keys if OperationClass.SCAN in grant.allow else ():
             prefix = beginning(pattern)
@@ -242,17 +269,13 @@ def grants_of_channel(
     grants: Sequence[Grant], spec: CommandSpec, channel: bytes
 ) -> Iterator[Match[Grant]]:
     """Yield the channel patterns that allow a channel, or a pattern of PSUBSCRIBE."""
-    start = _literal_start(channel) if spec.subscribes is Subscribes.PATTERN else channel
+    start = literal_start(channel) if spec.subscribes is Subscribes.PATTERN else channel
     for grant in grants:
         for pattern in grant.channels if spec.channel_class in grant.allow else ():
             # With its end open it matches whatever a wildcard stands for.
             covers = start == channel or is_open(pattern)
             if covers and matches(pattern, start):
                 yield Match(grant, pattern)
-
-
-def _literal_start(glob: bytes) -> bytes:
-    return re.split(rb"[*?\[\\]", glob, maxsplit=1)[0]
 
 
 def wide_integer(argv: Argv) -> bytes | None:
@@ -289,7 +312,12 @@ def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Tra
 
 
 def judge_patterns(
-    identity: Identity, command: RuledCommand, spec: CommandSpec, argv: Argv, trace: Trace
+    identity: Identity,
+    command: RuledCommand,
+    spec: CommandSpec,
+    argv: Argv,
+    trace: Trace,
+    restrictions: Restrictions | None = None,
 ) -> Decision:
     """Check that a granted pattern covers each pattern of the call, and that no denied one may."""
     for pattern in patterns_of(spec, argv):
@@ -305,6 +333,8 @@ def judge_patterns(
         elif any(_may_meet(item, before, suffix) for item in _excluded(identity)):
             verdict = refused(ReplyCode.KEY_DENIED, key=pattern)
         trace.append(ArgumentStep(Aspect.PATTERN, pattern, granted, code=verdict.code))
+        if verdict.allowed:
+            verdict = judge_restricted_pattern(restrictions, command.grants, pattern, before, trace)
         if not verdict.allowed:
             return verdict
     return ALLOWED

@@ -14,6 +14,7 @@ from keyleash.commands.spec import OptionKey
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, RuledCommand, judge_key
 from keyleash.evaluate.evaluate import decide, judge_standing, note_refusal, take_limits
+from keyleash.evaluate.restricted import judge_restricted_key
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import (
     ALLOWED,
@@ -197,7 +198,11 @@ def _script_checks(
         yield refused(ReplyCode.ARGS_TOO_MANY, arguments=most)
     any_grant = RuledCommand(b"EVALSHA", None, identity.grants)
     for key in call.keys:
-        yield judge_key(identity, any_grant, KeyUse(key, ()), trace)
+        use = KeyUse(key, ())
+        yield judge_key(identity, any_grant, use, trace)
+        yield judge_restricted_key(
+            state.restrictions, identity.grants, any_grant.name, (), use, trace
+        )
     specs = list(_called(identity, table, call.scripts))
     needs = {cls for spec in specs for cls in _classes(spec)}
     changing = {OperationClass.WRITE, OperationClass.DELETE}

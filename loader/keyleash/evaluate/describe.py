@@ -17,6 +17,7 @@ from keyleash.evaluate.trace import (
     KeyStep,
     LimitStep,
     Match,
+    RestrictionStep,
     RoomStep,
     ScriptStep,
     SizeStep,
@@ -46,9 +47,10 @@ def step_lines(decision: Decision, lines: Sequence[str]) -> Iterator[str]:
 
 def _step_text(step: Step) -> tuple[str, str]:
     match step:
-        case StandingStep() | TokenStep():
-            topic = "token" if isinstance(step, TokenStep) else "identity"
-            return topic, f"DENIED: {step.code}"
+        case StandingStep() | TokenStep() | RestrictionStep():
+            topic = "identity" if isinstance(step, StandingStep) else "token"
+            why = " by its restrictions" if isinstance(step, RestrictionStep) else ""
+            return topic, f"DENIED: {step.code}{why}"
         case SizeStep() | ValueStep():
             return ("size", _size_text(step)) if isinstance(step, SizeStep) else _value_text(step)
         case ArgumentsStep():

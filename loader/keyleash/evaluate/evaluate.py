@@ -18,6 +18,7 @@ from keyleash.evaluate.access import (
     look_up,
     needs_of_call,
 )
+from keyleash.evaluate.restricted import judge_restricted_key
 from keyleash.evaluate.size import judge_size
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import (
@@ -33,7 +34,7 @@ from keyleash.evaluate.trace import (
     refused,
 )
 from keyleash.evaluate.values import judge_values
-from keyleash.limits import SECOND_US, Counter
+from keyleash.limits import SECOND_US, BaseCount, Counter
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Identity, Limit, SubjectKind, match
 from keyleash.store.state import UNTIL_RESUMED
@@ -125,21 +126,33 @@ def take_limits(
             return refused(code, key=key, rule=limit.name, limit=limit.at_once, was=amount)
         for subject in subjects(identity, limit, keys, token_id):
             count = state.count(limit, subject, now_us)
-            free_us = count.free_us(now_us, amount)
-            over = ALLOWED
-            if count.is_corrupt:
-                over = refused(ReplyCode.COUNTER_CORRUPT, limit=limit.name)
-            elif free_us > now_us:
-                code, detail, value_ms = limit.denial(free_us, now_us)
-                over = refused(code, limit=limit.name, **{detail: value_ms})
-            left, resets_us = count.left(now_us), count.resets_us(now_us)
-            trace.append(LimitStep(limit, subject, left, free_us, resets_us, code=over.code))
-            if not over.allowed:
-                return over
+            verdict = _judge_count(subject, count, now_us, trace, amount)
+            if not verdict.allowed:
+                return verdict
             looked_at.append((count, 0 if limit.counter is Counter.BYTES_READ else amount))
+    for cap in state.restrictions.counts if state.restrictions else ():
+        if cap.limit.counter.counts(needs):
+            verdict = _judge_count(b"", cap, now_us, trace)
+            if not verdict.allowed:
+                return verdict
+            looked_at.append((cap, 1))
     for count, amount in looked_at:
         count.take(now_us, amount)
     return ALLOWED
+
+
+def _judge_count(
+    subject: bytes, count: BaseCount, now_us: int, trace: Trace, amount: int = 1
+) -> Decision:
+    limit, free_us, over = count.limit, count.free_us(now_us, amount), ALLOWED
+    if count.is_corrupt:
+        over = refused(ReplyCode.COUNTER_CORRUPT, limit=limit.name)
+    elif free_us > now_us:
+        code, detail, value_ms = limit.denial(free_us, now_us)
+        over = refused(code, limit=limit.name, **{detail: value_ms})
+    left, resets_us = count.left(now_us), count.resets_us(now_us)
+    trace.append(LimitStep(limit, subject, left, free_us, resets_us, code=over.code))
+    return over
 
 
 def subjects(
@@ -230,15 +243,17 @@ def _checks(
     if spec is None:
         return
     yield judge_classes(command, spec, argv, trace)
-    yield judge_arguments(command, spec, argv, trace)
+    restrictions, needs = state.restrictions, needs_of_call(spec, argv)
+    yield judge_arguments(command, spec, argv, trace, restrictions)
     uses = keys_of(spec, argv)
     if [use.key for use in uses] != list(declared):
         trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))
         yield refused(ReplyCode.KEYS_MISMATCH)
     for use in uses:
         yield judge_key(identity, command, use, trace)
-    yield judge_patterns(identity, command, spec, argv, trace)
-    needs, keys = needs_of_call(spec, argv), [use.key for use in uses]
+        yield judge_restricted_key(restrictions, command.grants, command.name, needs, use, trace)
+    yield judge_patterns(identity, command, spec, argv, trace, restrictions)
+    keys = [use.key for use in uses]
     yield judge_size(identity, spec, argv, keys, state.sizes, trace)
     yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
     yield judge_room(identity, spec, needs, keys, state, trace)

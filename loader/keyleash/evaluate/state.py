@@ -11,6 +11,7 @@ from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
 from keyleash.limits import BaseCount
 from keyleash.policy import Identity, Limit, SubjectKind
+from keyleash.store.restrictions import Restrictions
 from keyleash.store.state import Layout, unpack_state
 
 
@@ -49,6 +50,7 @@ class ModelState:
         reason: The reason of the suspension, as denials repeat it.
         refused_us: The times of the newest denials that count towards its circuit breaker.
         sizes: The server whose keys a call is about; None if there is none to ask.
+        restrictions: Those of the token, with the counts of its caps; None for a token without.
         is_full: Whether the audit stream has no room because events wait for their export.
     """
 
@@ -59,6 +61,7 @@ class ModelState:
     refused_us: list[int] = field(default_factory=list)
     is_full: bool = False
     sizes: Sizes | None = None
+    restrictions: Restrictions | None = None
 
     def count(self, limit: Limit, subject: bytes, now_us: int) -> BaseCount:
         found = self.counts.get((limit.name, subject))

@@ -127,6 +127,11 @@ class KeyStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class RestrictionStep(_Step):
+    """The restrictions of the token; recorded only if they deny what its identity may do."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeclaredStep(_Step):
     """The keys that the caller declares; recorded only if they are not those of the call."""
 
@@ -206,6 +211,7 @@ Step = (
     | ArgumentStep
     | DeclaredStep
     | KeyStep
+    | RestrictionStep
     | RoomStep
     | LimitStep
 )

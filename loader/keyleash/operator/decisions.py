@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from keyleash.evaluate.trace import (
     ValueStep,
 )
 from keyleash.operator.load.compile import ServerSizes
-from keyleash.operator.tokens import TokenState, list_tokens, require_token_id
+from keyleash.operator.tokens import TokenInfo, TokenState, list_tokens, require_token_id
 from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
@@ -146,6 +146,11 @@ class DecisionContext:
         """True for the server's active policy."""
         return self.file == ACTIVE
 
+    def restriction_lines(self) -> Iterator[tuple[str, str]]:
+        """Yield the restrictions of the calling token."""
+        restrictions = self.state.restrictions
+        yield from restrictions.lines() if restrictions else ()
+
     def policy_json(self) -> dict[str, Any]:
         """Return the policy for JSON; its file is null for the server's."""
         return {"file": None if self.is_live else self.file, "digest": self.digest}
@@ -200,33 +205,41 @@ def context_of_server(
         # The guards too were then compiled for the shipped table.
         table = load_table()
     now_us = store.now_ms() * 1000
+    state = stored_counts(store, identity, table, words, token_id or "", now_us)
+    token = _token_of(store, name, token_id) if token_id else None
+    if token is not None:
+        state.restrictions = token.restrictions
     return DecisionContext(
         identity=identity,
         table=table,
         file=ACTIVE,
         lines=tuple(active.document.splitlines()),
         digest=active.digest,
-        state=stored_counts(store, identity, table, words, token_id or "", now_us),
+        state=state,
         now_us=now_us,
         token_id=token_id or "",
-        denial=_token_denial(store, name, token_id) if token_id else None,
+        denial=None if token is None else _token_denial(identity, token),
     )
 
 
-def _token_denial(store: Store, name: str, token_id: str) -> Decision | None:
+def _token_of(store: Store, name: str, token_id: str) -> TokenInfo:
     require_token_id(token_id)
-    tokens = list_tokens(store, name)
-    info = next((token for token in tokens if token.id == token_id), None)
+    info = next((token for token in list_tokens(store, name) if token.id == token_id), None)
     if info is None:
         raise OperationError(
             "unknown-token-id",
             f"`{name}` has no token with the id `{printable(token_id)}`",
             help=f"see `keyleash token list {name}`",
         )
-    if info.state is TokenState.LIVE:
+    return info
+
+
+def _token_denial(identity: Identity, token: TokenInfo) -> Decision | None:
+    code = ReplyCode.TOKEN_EXPIRED
+    if token.state is TokenState.REVOKED or (token.restrictions and not identity.token.bound):
+        code = ReplyCode.TOKEN_REVOKED
+    elif token.state is TokenState.LIVE:
         return None
-    is_revoked = info.state is TokenState.REVOKED
-    code = ReplyCode.TOKEN_REVOKED if is_revoked else ReplyCode.TOKEN_EXPIRED
     return Decision(code, {}, (TokenStep(code=code),))
 
 
@@ -266,6 +279,7 @@ class Explanation(Result):
         lines = [
             f"policy    {context.file}, digest {short_digest(context.digest)}, {limits}",
             f"call      {context.identity.name}: {without_tokens(call)}",
+            *(f"{name:<10}{text}" for name, text in context.restriction_lines()),
             *map(without_tokens, step_lines(self.decision, context.lines)),
             "allowed" if self.allowed else f"denied    {denial_text(self.decision)}",
         ]
@@ -280,6 +294,7 @@ class Explanation(Result):
             "policy": context.policy_json(),
             "at": iso_time(context.now_us // 1000) if context.is_live else None,
             "token_id": context.token_id or None,
+            "restrictions": context.state.restrictions and context.state.restrictions.to_dict(),
             **decision_json(self.decision, context.lines),
         }
 

@@ -21,6 +21,7 @@ from keyleash.operator.decisions import grant_json, identity_counts, read_subjec
 from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
 from keyleash.store.records import read_active, read_issue, read_token
+from keyleash.store.restrictions import Restrictions, restrictions_of
 from keyleash.store.store import Store
 from keyleash.store.token import TokenRecord, hint_of, identity_of, use_noted_us
 from keyleash.text import json_object
@@ -35,7 +36,8 @@ class TokenHolder(Result):
         issued_ms: When it was issued, server time, Unix milliseconds; None if that is not recorded.
         now_ms: The server's time.
         stopped: The denial of every call, if any.
-        limits: What is left of the identity's limits, in their order.
+        limits: What is left of the identity's limits, in their order, and of the token's caps.
+        restrictions: What the token may do of what the identity may do; None if all of that.
     """
 
     identity: Identity
@@ -44,6 +46,7 @@ class TokenHolder(Result):
     now_ms: int
     stopped: Decision | None
     limits: tuple[RemainingLimit, ...]
+    restrictions: Restrictions | None = None
 
     issued_at = Instant[datetime | None]()
     expires_at = Instant[datetime]()
@@ -85,6 +88,7 @@ class TokenHolder(Result):
             "grants": [grant_json(grant) for grant in self.identity.grants],
             "deny": [[pattern.source for pattern in item.keys] for item in self.identity.deny],
             "limits": [limit.to_dict() for limit in self.limits],
+            "restrictions": self.restrictions and self.restrictions.to_dict(),
         }
 
 
@@ -114,6 +118,7 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
         raise NotActiveError
     _require_live(identity, record, now_us)
     state = identity_counts(store, identity)
+    restrictions = _restrictions(record)
     issue = read_issue(store, name, record.id)
     standing = judge_standing(state, now_us, [])
     return TokenHolder(
@@ -122,10 +127,23 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
         issued_ms=None if issue is None else int(issue["issued_ms"]),
         now_ms=now_us // 1000,
         stopped=None if standing.allowed else standing,
-        limits=tuple(
-            _left(store, identity, limit, state, record.id, now_us) for limit in identity.limits
+        limits=(
+            *(_left(store, identity, limit, state, record.id, now_us) for limit in identity.limits),
+            *(
+                remaining_limit(count.limit, count, now_us)
+                for count in (restrictions.counts if restrictions else ())
+            ),
         ),
+        restrictions=restrictions,
     )
+
+
+def _restrictions(record: TokenRecord) -> Restrictions | None:
+    try:
+        return restrictions_of(record)
+    except ValueError:
+        # Its guard accepts it no more than an unknown one.
+        raise TokenUnknownError from None
 
 
 def _require_live(identity: Identity, record: TokenRecord, now_us: int) -> None:

@@ -1,4 +1,4 @@
-"""The limits that a cluster cannot keep."""
+"""The rules that a cluster cannot keep."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from keyleash.policy.patterns import NOWHERE
 
 
 def cluster_problems(policy: Policy) -> Iterator[Problem]:
-    """Yield the limits that no guard of a cluster can count exactly.
+    """Yield the limits that no guard of a cluster can count exactly, and bound tokens.
 
     A counter per segment is in the slot of the key, so the segment must be the key's hash tag.
     """
     for identity in policy.identities:
+        if identity.token.bound:
+            yield Problem(
+                "cluster-bound",
+                f"tokens of `{identity.name}` may be bound, which a cluster does not support",
+                identity.token.spans.get("bound") or identity.span or NOWHERE,
+                "leave `bound` out of `token`",
+            )
         for limit in identity.limits:
             yield from _problems_of(identity, limit)
 

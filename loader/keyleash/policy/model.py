@@ -241,6 +241,13 @@ class TokenRules:
         help="Time without a call after which a token expires.",
         widens=True,
     )
+    bound: bool = setting(
+        False,
+        SettingKind.FLAG,
+        "bound",
+        example="true",
+        help="Whether tokens may have restrictions of their own, such as a binding to one job.",
+    )
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
 

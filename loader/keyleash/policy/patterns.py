@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from keyleash.errors import PolicyError, Problem, Span
 from keyleash.policy.keysets import Segment, overlaps, segments_of
@@ -138,6 +138,22 @@ def ending(pattern: Pattern) -> bytes:
 def is_open(pattern: Pattern) -> bool:
     """Return whether a pattern ends with `*`: then it matches all that extends a matched key."""
     return isinstance(pattern.parts[-1], AnySuffix)
+
+
+def bound_pattern(pattern: Pattern, bind: Mapping[str, bytes]) -> Pattern | None:
+    """Return a pattern with values in place of captures; None if it lacks one of these."""
+    if not bind.keys() <= {*pattern.captures}:
+        return None
+    parts: list[PatternPart] = []
+    for part in pattern.parts:
+        value = bind.get(part.name) if isinstance(part, Capture) else None
+        new = part if value is None else Literal(value)
+        last = parts[-1] if parts else None
+        if isinstance(new, Literal) and isinstance(last, Literal):
+            parts[-1] = Literal(last.text + new.text)
+        else:
+            parts.append(new)
+    return Pattern(pattern.source, tuple(parts), pattern.span)
 
 
 def keys_under(prefix: bytes) -> Pattern:

@@ -13,6 +13,7 @@ from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
 from keyleash.store.leases import EPOCH_FIELD, MAX_SHARDS, PLACES
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
+    FLAG_BOUND,
     KEEP_AFTER_EXPIRY_MS,
     RECORD_BYTES,
     REVOKED_OFFSET,
@@ -142,7 +143,9 @@ FREEZE = OperatorScript(
     (*_STATES, "suspension", "leases"),
     constants=(MOST, MAX_REASON_BYTES, EPOCH_FIELD),
 )
-ISSUE_TOKENS = OperatorScript("issue_tokens", ("sealed", "control"), _TOKENS, _TOKEN_TIMES)
+ISSUE_TOKENS = OperatorScript(
+    "issue_tokens", ("sealed", "control"), _TOKENS, (*_TOKEN_TIMES, FLAG_BOUND)
+)
 MOVE_SHARD = OperatorScript(
     "move_shard",
     (),
@@ -158,7 +161,7 @@ REVOKE = OperatorScript(
     "revoke", ("layouts", "control"), ("tokens", "token_root", "leases"), (REVOKED_OFFSET,)
 )
 ROTATE_TOKEN = OperatorScript(
-    "rotate_token", ("sealed", "control"), _TOKENS, (*_TOKEN_TIMES, RECORD_BYTES)
+    "rotate_token", ("sealed", "control"), _TOKENS, (*_TOKEN_TIMES, FLAG_BOUND, RECORD_BYTES)
 )
 STAGE = OperatorScript("stage", (), ("state_root", "staged_prefix"), (STAGED_KEEP_MS, MOST))
 SWITCH_PREFIXES = OperatorScript("switch_prefixes")

@@ -18,9 +18,19 @@ from keyleash.errors import SecretInTextError, TokenUnknownError
 from keyleash.text import without_tokens
 
 RECORD_FORMAT = "<ddB12s"
-"""expires_us, used_us, revoked, id."""
+"""expires_us, used_us, flags, id."""
 RECORD_BYTES = struct.calcsize(RECORD_FORMAT)
 REVOKED_OFFSET = 16
+FLAG_REVOKED, FLAG_BOUND = 1, 2
+TAIL_HEADER = "<BBBBH"
+"""The restrictions of a bound token: classes as bits, the numbers of bindings, keys and caps, and
+the place of the bindings in the record, from 1."""
+TAIL_HEADER_BYTES = struct.calcsize(TAIL_HEADER)
+CAP_FORMAT = "<Bdddd"
+"""A cap of a bound token: the number of its counter, limit, period_us, used, ends_us."""
+CAP_BYTES = struct.calcsize(CAP_FORMAT)
+MOST_TAIL_BYTES = 4096
+"""The most bytes of the restrictions behind the record of a bound token."""
 KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
 """Time for which the record of an expired token stays; a guard computes the time from it."""
 USE_NOTED_US = 60_000_000
@@ -42,18 +52,24 @@ class TokenRecord:
     """The record of a token for guards; times in server µs, `expires_us` a whole millisecond.
 
     Its key expires `KEEP_AFTER_EXPIRY_MS` after `expires_us`: guards compute the time from that.
+
+    Attributes:
+        tail: The packed `Restrictions` of a bound token; None for any other.
     """
 
     id: str
     expires_us: int
     used_us: int
     revoked: bool = False
+    tail: bytes | None = None
 
     def pack(self) -> bytes:
         """Return the record as stored in Redis."""
-        return struct.pack(
-            RECORD_FORMAT, self.expires_us, self.used_us, self.revoked, self.id.encode("ascii")
+        flags = FLAG_REVOKED * self.revoked + FLAG_BOUND * (self.tail is not None)
+        record = struct.pack(
+            RECORD_FORMAT, self.expires_us, self.used_us, flags, self.id.encode("ascii")
         )
+        return record + (self.tail or b"")
 
     @classmethod
     def unpack(cls, data: bytes) -> TokenRecord:
@@ -63,9 +79,13 @@ class TokenRecord:
         read as expired.
         """
         data = data.ljust(RECORD_BYTES, b"\0")
-        expires_us, used_us, revoked, token_id = struct.unpack_from(RECORD_FORMAT, data)
+        expires_us, used_us, flags, token_id = struct.unpack_from(RECORD_FORMAT, data)
         id_text = token_id.decode("ascii", "backslashreplace")
-        return cls(id_text, whole(expires_us), whole(used_us), bool(revoked))
+        is_bound = flags & ~FLAG_REVOKED == FLAG_BOUND
+        # With other flags a guard takes it for revoked.
+        revoked = bool(flags) and flags != FLAG_BOUND
+        tail = data[RECORD_BYTES:] if is_bound else None
+        return cls(id_text, whole(expires_us), whole(used_us), revoked, tail)
 
 
 def use_noted_us(idle_s: int | None) -> int:

@@ -1,7 +1,7 @@
 -- check_channel: deny a channel that is not granted. Channels are not declared and no deny rule
 -- applies to them.
--- in:  name_at, stop, argv, command
--- out: argv, code, detail, key, value
+-- in:  name_at, stop, argv, command, bindings
+-- out: amount, argv, code, detail, key, value
 if name_at + {{ rule.channel }} <= stop then
   key = argv[name_at + {{ rule.channel }}]
   local matched = false
@@ -32,4 +32,9 @@ if name_at + {{ rule.channel }} < stop then
 end
 -- A script cannot subscribe: the client does, when it has this reply.
 argv[name_at] = 'ECHO'
+--% endif
+--% if bound_tokens
+if bindings and not code and name_at + {{ rule.channel }} <= stop then
+--% include "authorize/check_bound_channel.lua"
+end
 --% endif

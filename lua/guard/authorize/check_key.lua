@@ -28,6 +28,11 @@ elseif {{ one_check }} or check == {{ check.id }} then
 --% endfor
 --% endfor
 end
+--% if bound_tokens
+if bindings and not code then
+--% include "authorize/check_bound.lua"
+end
+--% endif
 --% if denied_last
 -- No granted key meets a deny rule here, so it is asked only to name the reason.
 if code then

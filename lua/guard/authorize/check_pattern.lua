@@ -30,3 +30,8 @@ end
 if meets({{ item.beginning }}, {{ item.ending }}) then return 0, 0, 'KEY_DENIED', argv[at], {{ item.source }} end
 --% endfor
 --% endif
+--% if bound_tokens
+if bindings then
+--% include "authorize/check_bound_pattern.lua"
+end
+--% endif

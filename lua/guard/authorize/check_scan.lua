@@ -1,6 +1,6 @@
 -- check_scan: deny a SCAN whose last MATCH may list keys that are not granted.
--- in:  name_at, stop, argv, command
--- out: code, detail, glob, key, matched, places, value
+-- in:  name_at, stop, argv, command, bindings
+-- out: amount, code, detail, glob, key, matched, places, value
 --
 -- The text before the first special character of the glob must lie where keys are granted. Keys
 -- that are found beyond that are removed from the reply, see filter_scan.
@@ -28,4 +28,9 @@ if not matched then code, detail, value = 'KEY_NOT_GRANTED', 'key', glob end
 --% if sealed and cluster
 -- Names in the vault may have a brace behind the key.
 if not code and glob ~= '*' and not find(glob, '[^\\]%*$') then code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' MATCH' end
+--% endif
+--% if bound_tokens
+if bindings and not code then
+--% include "authorize/check_bound_scan.lua"
+end
 --% endif

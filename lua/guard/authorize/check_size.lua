@@ -42,7 +42,12 @@ call('ECHO', '');
 --% include "authorize/estimate_work.lua"
 --% endif
 --% if patterns
+--% if bound_tokens
+    local more, asked, denial, named, why, by = weigh(command, argv, base, stop, names, left - work)
+    amount = by
+--% else
     local more, asked, denial, named, why = weigh(command, argv, base, stop, names, left - work)
+--% endif
     if denial then
       code, detail, value, key, reason = denial, 'key', named, named, why
       if denial == 'COMMAND_REFUSED' then detail, key = 'command', nil end

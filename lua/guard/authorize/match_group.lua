@@ -4,7 +4,9 @@
 --% if grouping.singly or not grouping.position
 if false then
 --% for matcher in grouping.singly
---% if matcher.text is not none
+--% if binding
+elseif {{ holds(matcher.captured, starts) }} then matched = true
+--% elif matcher.text is not none
 elseif key == {{ matcher.text }} then matched = {{ met(matcher, named) }}
 --% elif matcher.pattern is not none
 elseif find(key, {{ matcher.pattern }}) then matched = {{ met(matcher, named) }}

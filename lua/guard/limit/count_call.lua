@@ -20,6 +20,11 @@ if COUNTS_CALL then
   if code then break end
 end
 --% endfor
+--% if bound_tokens and counts_caps
+if caps then
+--% include "limit/check_caps.lua"
+end
+--% endif
 --% for limit in limits if not limit.has_counters
 --% filter expand("COUNTS_CALL", [counted[limit.counter]])
 if COUNTS_CALL then

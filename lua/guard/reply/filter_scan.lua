@@ -5,6 +5,9 @@ local found, listed = reply[2], {}
 for i = 1, #found do
   local code, detail, value
   local key, check = found[i], {{ scan_check }}
+--% if bound_tokens
+  local amount
+--% endif
 --% if vault
   -- Without a MATCH, keys of others are found too.
   if string.sub(key, 1, {{ vault_bytes }}) ~= {{ vault }} then code = 'KEY_NOT_GRANTED' end

@@ -22,7 +22,7 @@ local function perform(argv)
 --% endif
   n = n + 1
   local i = n
---% with batch = true, limits = byte_limits, waiting = false
+--% with batch = true, limits = byte_limits, waiting = false, counts_caps = false
   repeat
     if n > {{ max_batch_commands }} then code, detail, value, amount = 'ARGS_TOO_MANY', 'commands', n .. '', ' limit={{ max_batch_commands }}' break end
     if stop > {{ max_arguments }} then code, detail, value, amount = 'ARGS_TOO_MANY', 'arguments', stop .. '', ' limit={{ max_arguments }}' break end

@@ -27,7 +27,7 @@ if stop > {{ max_arguments + 3 }} or last > {{ max_arguments }} then
 end
 for at = 1, last do
   key = keys[at]
---% with checks = declared, one_check = true, denied_last = false
+--% with checks = declared, one_check = true, denied_last = false, any_grant = true
 --% include "authorize/check_key.lua"
 --% endwith
   if code then break end

@@ -6,7 +6,7 @@ from functools import partial
 
 from keyleash.store.keyspace import Keyspace
 from redteam.attempt import Outcome, attempt
-from redteam.stage import CLERK, NOBODYS, OTHER, OWN, WORKER, Stage
+from redteam.stage import BOUND, CLERK, NOBODYS, OTHER, OWN, WORKER, Stage
 
 entered = partial(attempt, "Guards and tokens", by_guard=True)
 ACL, GUARD, NOTHING, POSSIBLE = Outcome.ACL, Outcome.GUARD, Outcome.NOTHING, Outcome.POSSIBLE
@@ -26,6 +26,19 @@ def others_token(stage: Stage) -> None:
     """call its own guard with the token of another identity"""
     stage.intruder.call("GET", OTHER, token=stage.tokens[CLERK])
     stage.intruder.call("GET", OWN, token=stage.tokens[CLERK])
+
+
+@guarded()
+def another_run(stage: Stage) -> None:
+    """read, write or delete what its token is not bound to, alone and in a batch"""
+    token = stage.tokens[BOUND]
+    for key in ("runs:8:a", OWN, "runs:77:a", "runs:7", "runs::a", OTHER):
+        stage.intruder.call("GET", key, token=token)
+        stage.intruder.call("SET", key, "changed", token=token)
+    stage.intruder.call("DEL", "runs:7:a", token=token)
+    stage.intruder.call("COPY", "runs:7:a", OWN, keys=["runs:7:a", OWN], token=token)
+    stage.intruder.call("MSET", "runs:7:a", "x", OWN, "x", keys=["runs:7:a", OWN], token=token)
+    stage.intruder.call("SORT", "runs:7:a", "BY", "nosort", "GET", "jobs:*", token=token)
 
 
 @guarded()

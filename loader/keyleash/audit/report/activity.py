@@ -217,7 +217,9 @@ def read_context(
             issued_ms=info.issued_ms,
             issued_by=info.by,
             expires_ms=info.expires_ms,
-            note=info.note,
+            note=" ".join(
+                filter(None, [info.note, *(f"{name}={value}" for name, value in info.meta.items())])
+            ),
         )
         for info in list_tokens(store)
         if identities is None or info.identity in identities

@@ -21,7 +21,7 @@ from keyleash.compiler.ir import (
 )
 from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
-from keyleash.compiler.passes.translate_patterns import anything_under, matcher
+from keyleash.compiler.passes.translate_patterns import anything_under, captured, matcher
 from keyleash.compiler.replies import names_widths, restoration_of
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
@@ -68,7 +68,7 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `checks`, `rules` and `assigned`; numbers follow first use, by command name."""
     placeholders = _Placeholders()
     grants = tuple(
-        _grant(grant, matchers, placeholders)
+        _grant(grant, matchers, placeholders, bound=guard.identity.token.bound)
         for grant, matchers in zip(guard.identity.grants, guard.matchers, strict=True)
     )
     formed = _formed(
@@ -84,7 +84,9 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
     )
 
 
-def _grant(grant: Grant, matchers: tuple[Matcher, ...], placeholders: _Placeholders) -> _Grant:
+def _grant(
+    grant: Grant, matchers: tuple[Matcher, ...], placeholders: _Placeholders, *, bound: bool
+) -> _Grant:
     scanned = grant.keys if _SCAN in grant.allow else ()
     wholes = [
         item for item in scanned if len(item.parts) == 1 and isinstance(item.parts[0], Literal)
@@ -93,12 +95,20 @@ def _grant(grant: Grant, matchers: tuple[Matcher, ...], placeholders: _Placehold
     return _Grant(
         allow=grant.allow,
         keys=placeholders.of(matchers),
-        channels=placeholders.of(map(matcher, grant.channels)),
+        channels=placeholders.of(matcher(item, bound=bound) for item in grant.channels),
         open_channels=placeholders.of(
-            matcher(item) for item in grant.channels if isinstance(item.parts[-1], AnySuffix)
+            matcher(item, bound=bound)
+            for item in grant.channels
+            if isinstance(item.parts[-1], AnySuffix)
         ),
         wholes=placeholders.of(map(matcher, wholes)),
-        beginnings=placeholders.of(anything_under(beginning(other)) for other in others),
+        beginnings=placeholders.of(
+            replace(
+                anything_under(beginning(other)),
+                captured=captured(other) if bound and other.captures else None,
+            )
+            for other in others
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
-from keyleash.compiler.ir import Guard, Matcher
+from keyleash.compiler.ir import Captured, Guard, Matcher
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
 from keyleash.policy.patterns import beginning, keys_under
 
@@ -19,15 +19,24 @@ _MAGIC = frozenset(b"^$()%.[]*+-?")
 def translate_patterns(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `matchers` (one tuple per grant, in policy order) and `denied`."""
     identity = guard.identity
+    bound = identity.token.bound
     return replace(
         guard,
-        matchers=tuple(tuple(matcher(key) for key in grant.keys) for grant in identity.grants),
+        matchers=tuple(
+            tuple(matcher(key, bound=bound) for key in grant.keys) for grant in identity.grants
+        ),
         denied=tuple(matcher(key) for deny in identity.deny for key in deny.keys),
     )
 
 
-def matcher(pattern: Pattern) -> Matcher:
-    """Return the cheapest Lua for *pattern*."""
+def matcher(pattern: Pattern, *, bound: bool = False) -> Matcher:
+    """Return the cheapest Lua for *pattern*.
+
+    Args:
+        bound: Whether its captures are compared with the bindings of tokens.
+    """
+    if bound and pattern.captures:
+        return replace(matcher(pattern), captured=captured(pattern))
     match pattern.parts:
         case (AnySuffix(),):
             return Matcher(source=pattern.source)
@@ -35,6 +44,16 @@ def matcher(pattern: Pattern) -> Matcher:
             return Matcher(text=text, source=pattern.source)
         case _:
             return Matcher(None, lua_pattern(pattern), beginning(pattern), pattern.source)
+
+
+def captured(pattern: Pattern) -> Captured:
+    """Return the captures of *pattern*."""
+    start = b"".join(
+        part.text if isinstance(part, Literal) else b"\xff%s\xff" % part.name.encode()
+        for part in pattern.parts
+        if not isinstance(part, AnySuffix)
+    )
+    return Captured(tuple((name, lua_pattern(pattern, name)) for name in pattern.captures), start)
 
 
 def anything_under(prefix: bytes) -> Matcher:

@@ -20,6 +20,7 @@ from keyleash.operator.tokens.list import (
     require_token,
     require_token_id,
 )
+from keyleash.operator.tokens.restrict import Scope
 from keyleash.operator.tokens.revoke import Revocation, RevokedToken, revoke
 from keyleash.operator.tokens.rotate import ReplacedToken, Rotation, rotate_token
 
@@ -30,6 +31,7 @@ __all__ = [
     "Revocation",
     "RevokedToken",
     "Rotation",
+    "Scope",
     "TokenInfo",
     "TokenState",
     "active_identity",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from typing import Any
 
 from keyleash.errors import OperationError
+from keyleash.operator.tokens.restrict import Scope, checked_labels, restrict
 from keyleash.policy import Identity, parse_policy
 from keyleash.policy.problems import which_identity
 from keyleash.results import Instant, Result
@@ -45,8 +47,17 @@ class IssuedToken(Result):
         return json_object(self, "token", "id", "identity", "expires_ms")
 
 
+NO_SCOPE = Scope()
+
+
 def issue_token(
-    store: Store, identity: str, *, ttl_s: int | None = None, note: str = ""
+    store: Store,
+    identity: str,
+    *,
+    ttl_s: int | None = None,
+    note: str = "",
+    scope: Scope = NO_SCOPE,
+    meta: Mapping[str, str] | None = None,
 ) -> IssuedToken:
     """Issue a token for an identity of the active policy.
 
@@ -54,21 +65,32 @@ def issue_token(
         identity: Its name.
         ttl_s: The life in seconds, capped by the policy's `max_ttl`; the policy's `ttl` if None.
         note: A note for `list_tokens`: up to 200 characters, without a token.
+        scope: The restrictions of the token.
+        meta: Up to 16 labels: names of up to 32 characters, and values of up to 64 bytes.
 
     Raises:
         OperationError (no-policy): No policy is active.
         OperationError (unknown-identity): The active policy has no such identity.
         OperationError (vault-changing): The key prefixes were changed meanwhile; nothing was
             issued.
-        SecretInTextError: *note* or *actor* contains a token; nothing was issued.
+        OperationError (not-bound, bad-restriction): As `restrict`; nothing was issued.
+        OperationError (bad-label): A label is malformed; nothing was issued.
+        SecretInTextError: *note*, *meta* or *actor* contains a token; nothing was issued.
         ValueError: The lifetime is not positive, or *note* is too long.
         TypeError: An argument has a wrong type; a bool is not a number.
     """
-    return issue_tokens(store, identity, 1, ttl_s=ttl_s, note=note)[0]
+    return issue_tokens(store, identity, 1, ttl_s=ttl_s, note=note, scope=scope, meta=meta)[0]
 
 
 def issue_tokens(
-    store: Store, identity: str, count: int, *, ttl_s: int | None = None, note: str = ""
+    store: Store,
+    identity: str,
+    count: int,
+    *,
+    ttl_s: int | None = None,
+    note: str = "",
+    scope: Scope = NO_SCOPE,
+    meta: Mapping[str, str] | None = None,
 ) -> list[IssuedToken]:
     """Issue *count* tokens, a hundred in each script call; each hundred atomically.
 
@@ -86,11 +108,23 @@ def issue_tokens(
     if count < 1:
         raise ValueError(f"`count` must be at least 1, not {count}")
     check_request(identity, ttl_s, note)
+    labels = checked_labels(meta or {})
+    # The active policy is read only for a token with restrictions.
+    restrictions = None if scope.is_empty else restrict(active_identity(store, identity), scope)
+    tail = b"" if restrictions is None else restrictions.pack()
     made: dict[str, str] = {}
     while len(made) < count:
         made[new_token_id()] = new_token(identity)
     calls = [
-        (store.actor, identity, "" if ttl_s is None else ttl_s, note, *chain.from_iterable(piece))
+        (
+            store.actor,
+            identity,
+            "" if ttl_s is None else ttl_s,
+            note,
+            labels,
+            tail,
+            *chain.from_iterable(piece),
+        )
         for piece in batches(((id_, token_digest(token)) for id_, token in made.items()), PIECE)
     ]
     issued = []

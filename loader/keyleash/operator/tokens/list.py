@@ -13,9 +13,11 @@ from typing import Any
 from redis import exceptions as redis_errors
 
 from keyleash.errors import OperationError, UsageError
+from keyleash.operator.tokens.restrict import labels_json
 from keyleash.policy import TokenRules
 from keyleash.results import Instant, Result
 from keyleash.store.identities import active_records, known_identities, require_known
+from keyleash.store.restrictions import Restrictions, restrictions_of
 from keyleash.store.store import Store, batches
 from keyleash.store.token import TOKEN_START, TokenRecord, use_noted_us
 from keyleash.store.token_entries import (
@@ -46,6 +48,9 @@ class TokenInfo(Result):
             time; None if never.
         due_ms: When it is due for rotation; None if never, or if it was rotated.
         replaced_by: The id of the token that replaced it; empty if none.
+        meta: Its labels.
+        restrictions: What it may do of what its identity may do; None if all of that, or if its
+            record is corrupt.
         read_ms: The server's clock when it was read.
         issued_at, expires_at, used_at, due_at: The times as `datetime`.
     """
@@ -60,6 +65,8 @@ class TokenInfo(Result):
     used_ms: int | None = None
     due_ms: int | None = None
     replaced_by: str = ""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    restrictions: Restrictions | None = None
     read_ms: int = field(default=0, compare=False)
     issued_at = Instant[datetime]()
     expires_at = Instant[datetime]()
@@ -83,11 +90,15 @@ class TokenInfo(Result):
             "replaced_by": self.replaced_by or None,
             "by": self.by,
             "note": without_tokens(self.note),
+            "meta": dict(self.meta),
+            "restrictions": self.restrictions and self.restrictions.to_dict(),
         }
 
 
-def list_tokens(store: Store, identity: str | None = None) -> list[TokenInfo]:
-    """Return the tokens of one identity, or of all, newest first.
+def list_tokens(
+    store: Store, identity: str | None = None, meta: Mapping[str, str] | None = None
+) -> list[TokenInfo]:
+    """Return the tokens of one identity, or of all, newest first; with *meta* those that have it.
 
     Deletes the entries of tokens that expired more than a week ago, if the user may write.
 
@@ -96,7 +107,9 @@ def list_tokens(store: Store, identity: str | None = None) -> list[TokenInfo]:
         OperationError (unknown-identity): There never was such an identity.
         OperationError (unreadable): An entry is corrupt.
     """
-    return _tokens_of(store, require_known(store, identity))
+    found = _tokens_of(store, require_known(store, identity))
+    wanted = (meta or {}).items()
+    return [info for info in found if wanted <= info.meta.items()]
 
 
 def _tokens_of(store: Store, names: Sequence[str]) -> list[TokenInfo]:
@@ -227,8 +240,17 @@ def _token_info(
         used_ms=used_ms if used_ms > issued_ms else None,
         due_ms=None if rotate_after_s is None else issued_ms + rotate_after_s * 1000,
         replaced_by=replaced_by,
+        meta=labels_json(known.get("meta")),
+        restrictions=_restrictions(record),
         read_ms=now_us // 1000,
     )
+
+
+def _restrictions(record: TokenRecord) -> Restrictions | None:
+    try:
+        return restrictions_of(record)
+    except ValueError:
+        return None
 
 
 def _state(record: TokenRecord, idle_s: int | None, now_us: int) -> TokenState:

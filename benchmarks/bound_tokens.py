@@ -1,0 +1,96 @@
+"""Server CPU per call of bound tokens: by their number, and by their restrictions.
+
+    .venv/bin/python -m benchmarks.bound_tokens --server redis-server [--quick]
+
+One identity has 1, 1,000 and 100,000 tokens, bound to the same job, which call in turn. Then one
+token of each kind calls, and its ratio to a token without restrictions is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from benchmarks.growth.curves import Curve
+from benchmarks.growth.loading import document, guarded_set, load, runner
+from benchmarks.growth.sampling import CONNECTIONS, Case, Yard, curves_of
+from benchmarks.support.bars import ratios
+from benchmarks.support.load import Generator
+from benchmarks.support.policy import Target, operator_of
+from benchmarks.support.servers import choose_cores, choose_servers
+from benchmarks.support.variants import CALLS_PER_CONNECTION
+
+JOB, KEY = "42", "agents:jobs:42:state"
+CALLING = CONNECTIONS * CALLS_PER_CONNECTION
+SIZES, QUICK_SIZES = (1, 1_000, 100_000), (1, 1_000)
+BIND = {"job_id": JOB}
+SCOPES: dict[str, dict[str, Any]] = {
+    "no restriction": {},
+    "bind, allow": {"bind": BIND, "allow": ["read", "write"]},
+    "bind, keys": {"bind": BIND, "keys": [f"agents:jobs:{JOB}:*"]},
+    "bind, a cap": {"bind": BIND, "budget": {"requests": 10**12}},
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print both comparisons."""
+    parser = argparse.ArgumentParser(prog="bound_tokens", description=__doc__)
+    parser.add_argument("--server", default="redis-server", help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and tokens")
+    options = parser.parse_args(argv)
+    cores = choose_cores()
+    with Generator(cores.client) as generator:
+        yard = Yard(choose_servers([options.server])[0], cores, generator, options.quick)
+        (growth,) = by_number(yard)
+        for point in growth.points:
+            print(f"{point.size:>7,} bound tokens: {ratios(point.values, growth.points[0].values)}")
+        kinds = by_restriction(yard)
+        for curve in kinds:
+            values = curve.points[0].values
+            print(f"{curve.name:>20}: {ratios(values, kinds[0].points[0].values)}")
+    return 0
+
+
+def policy() -> str:
+    """Return the measured policy, whose tokens may be bound."""
+    return document([runner("agent") + "    token: {bound: true}\n"])
+
+
+def by_number(yard: Yard) -> tuple[Curve, ...]:
+    """Measure each number of tokens on a server of its own."""
+    cases = []
+    with ExitStack() as stack:
+        for size in yard.sizes(SIZES, QUICK_SIZES):
+            bench = stack.enter_context(yard.server())
+            (first,) = load(bench, policy()).targets
+            tokens = operator_of(bench.admin).tokens.issue_many("agent", size, bind=BIND)
+            step = max(1, size // CALLING)
+            targets = tuple(
+                Target(first.guard, item.token) for item in islice(tokens, 0, CALLING * step, step)
+            )
+            variant = guarded_set("bound tokens call in turn", KEY)
+            cases.append(Case(variant.name, size, bench, variant, targets, yard.plan.requests))
+        return curves_of(cases)[0]
+
+
+def by_restriction(yard: Yard) -> tuple[Curve, ...]:
+    """Measure tokens with various restrictions on one server."""
+    with yard.server() as bench:
+        (first,) = load(bench, policy()).targets
+        issue = operator_of(bench.admin).tokens.issue
+        cases = [
+            Case(
+                name, 1, bench, replace(guarded_set("one"), command=("SET", KEY, "v" * 64)),
+                (Target(first.guard, issue("agent", **scope).token),), yard.plan.requests,
+            )
+            for name, scope in SCOPES.items()
+        ]  # fmt: skip
+        return curves_of(cases)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Decide whether the restrictions of a bound token allow a call that its identity may make.
+
+The token's permissions are those of an identity whose patterns have values in place of captures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands.keys import KeyUse
+from keyleash.commands.spec import Subscribes
+from keyleash.errors import ReplyCode
+from keyleash.evaluate.trace import ALLOWED, Decision, RestrictionStep, Trace, refused
+from keyleash.policy import Grant, Pattern, match
+from keyleash.policy.patterns import beginning, bound_pattern, is_open
+from keyleash.store.restrictions import Restrictions
+
+
+def judge_restricted_key(
+    restrictions: Restrictions | None,
+    grants: Sequence[Grant],
+    command: bytes,
+    needs: Sequence[OperationClass],
+    use: KeyUse,
+    trace: Trace,
+) -> Decision:
+    """Check a key of a call, and the classes of the call.
+
+    Args:
+        restrictions: Those of the token; None if it has none.
+        grants: The grants that apply to the command.
+        command: Its name in denials.
+        needs: The classes that the call needs on one key or another.
+        use: The key, with the classes that the call needs on it.
+        trace: Receives the step of a denial.
+    """
+    if restrictions is None:
+        return ALLOWED
+    lacking = next((cls for cls in needs if cls not in restrictions.allow), None)
+    if lacking is not None:
+        return _denied(
+            trace, ReplyCode.CLASS_NOT_GRANTED, class_=lacking, command=command, key=use.key
+        )
+    keys = restrictions.keys
+    is_within = keys is None or any(match(key, use.key) is not None for key in keys)
+    for cls in use.needs or (None,):
+        giving = [grant for grant in grants if cls is None or cls in grant.allow]
+        found = any(match(pattern, use.key) is not None for pattern in _keys(giving, restrictions))
+        is_within = is_within and found
+    return ALLOWED if is_within else _denied(trace, ReplyCode.KEY_NOT_GRANTED, key=use.key)
+
+
+def judge_restricted_arguments(
+    restrictions: Restrictions | None,
+    grants: Sequence[Grant],
+    command: bytes,
+    spec: CommandSpec,
+    argument: bytes,
+    trace: Trace,
+) -> Decision:
+    """Check the glob of a SCAN, or the channel of a call."""
+    if restrictions is None:
+        return ALLOWED
+    needed = spec.needs[0]
+    giving = [grant for grant in grants if needed in grant.allow]
+    if needed not in restrictions.allow:
+        return _denied(
+            trace, ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=command, key=argument
+        )
+    if spec.scans:
+        start = literal_start(argument)
+        keys = restrictions.keys
+        is_within = keys is None or any(
+            start.startswith(beginning(key)) if is_open(key) else argument == beginning(key)
+            for key in keys
+        )
+        if is_within and _may_begin(giving, restrictions, start):
+            return ALLOWED
+        return _denied(trace, ReplyCode.KEY_NOT_GRANTED, key=argument)
+    is_pattern = spec.subscribes is Subscribes.PATTERN
+    start = literal_start(argument) if is_pattern else argument
+    for grant in giving:
+        for channel in grant.channels:
+            bound = bound_pattern(channel, restrictions.bind)
+            if bound is None or match(bound, start) is None:
+                continue
+            if start == argument or is_open(bound):
+                return ALLOWED
+    return _denied(trace, ReplyCode.CHANNEL_NOT_GRANTED, channel=argument)
+
+
+def judge_restricted_pattern(
+    restrictions: Restrictions | None,
+    grants: Sequence[Grant],
+    pattern: bytes,
+    before: bytes,
+    trace: Trace,
+) -> Decision:
+    """Check a pattern of SORT that begins with *before*."""
+    if restrictions is None:
+        return ALLOWED
+    reading = [grant for grant in grants if OperationClass.READ in grant.allow]
+    keys = restrictions.keys
+    is_within = keys is None or any(
+        is_open(key) and before.startswith(beginning(key)) for key in keys
+    )
+    if is_within and any(
+        is_open(item) and match(item, before) is not None for item in _keys(reading, restrictions)
+    ):
+        return ALLOWED
+    return _denied(trace, ReplyCode.KEY_NOT_GRANTED, key=pattern)
+
+
+def _keys(grants: Sequence[Grant], restrictions: Restrictions) -> Iterator[Pattern]:
+    """Yield the patterns of keys that have all bound captures, with their values."""
+    for grant in grants:
+        for pattern in grant.keys:
+            bound = bound_pattern(pattern, restrictions.bind)
+            if bound is not None:
+                yield bound
+
+
+def _may_begin(grants: Sequence[Grant], restrictions: Restrictions, start: bytes) -> bool:
+    """Return whether a glob that begins with *start* lies where keys are bound."""
+    return not restrictions.bind or any(
+        start.startswith(beginning(pattern)) for pattern in _keys(grants, restrictions)
+    )
+
+
+def literal_start(glob: bytes) -> bytes:
+    """Return the text of a glob before its first special character."""
+    return re.split(rb"[*?\[\\]", glob, maxsplit=1)[0]
+
+
+def _denied(trace: Trace, code: ReplyCode, **details: bytes | str) -> Decision:
+    trace.append(RestrictionStep(code=code))
+    return refused(code, **details, by="token")

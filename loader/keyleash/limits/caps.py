@@ -1,0 +1,36 @@
+"""Caps: budgets that a token has of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from keyleash.limits.budget import Budget
+from keyleash.limits.calendar import PERIOD_US
+from keyleash.limits.counters import Subject, SubjectKind
+
+_TOKEN = Subject(SubjectKind.TOKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Cap(Budget):
+    """A quota of a token: per calendar window in UTC, or for its life.
+
+    Attributes:
+        is_for_life: Whether the window ends with the token, whatever the period.
+    """
+
+    FIELD: ClassVar = "token"
+
+    subject: Subject = _TOKEN
+    is_for_life: bool = False
+
+    @property
+    def period_us(self) -> int:
+        """The usual length of its window; 0 for the life of the token."""
+        return 0 if self.is_for_life else PERIOD_US[self.period]
+
+    def describe(self) -> str:
+        if self.is_for_life:
+            return f"{self.limit} for the life of the token"
+        return Budget.describe(self)

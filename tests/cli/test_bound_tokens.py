@@ -1,0 +1,106 @@
+"""Bound tokens on the command line: `token issue --bind`, `token show`, `whoami`, `explain`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import keyleash
+from keyleash import Policy
+from keyleash.policy.clusters import cluster_problems
+from keyleash.policy.parse import parse_policy
+from support.command_line import Cli
+from support.leash import grant, policy
+from support.servers import RealServer
+
+DOCUMENT = policy(
+    runner={"token": {"bound": True}, "grants": [grant("read", "write", keys="jobs:{job_id}:*")]},
+    other={"grants": [grant("read", keys="docs:{doc}")]},
+)
+OPTIONS = (
+    *("--bind", "job_id=42", "--allow", "read,write", "--keys", "jobs:42:*"),
+    *("--budget", "requests=200", "--budget", "writes=50/hour", "--meta", "run=r-17"),
+)
+
+
+@pytest.fixture
+def cli(embedded: RealServer, tmp_path: Path) -> Cli:
+    file = tmp_path / "policy.json"
+    file.write_text(DOCUMENT)
+    cli = Cli(embedded.url)
+    cli.ok("load", file, "--yes")
+    return cli
+
+
+def test_restrictions_are_shown_wherever_a_token_is(cli: Cli, embedded: RealServer) -> None:
+    """By its id to operators, and by the token to its holder."""
+    issued = cli.json("token", "issue", "runner", *OPTIONS)
+    client = keyleash.Redis.from_url(embedded.url, token=issued["token"])
+    client.set("jobs:42:a", "x")
+
+    shown = cli.ok("token", "show", issued["id"])
+    for text in ("bound to", "job_id=42", "jobs:42:*", "200 for the life of the token", "run=r-17"):
+        assert text in shown
+    (listed,) = cli.json("token", "list", "--meta", "run=r-17")["tokens"]
+    assert listed["meta"] == {"run": "r-17"}
+    assert listed["restrictions"]["bind"] == {"job_id": "42"}
+    held = cli.ok("whoami", KEYLEASH_TOKEN=issued["token"])
+    assert "job_id=42" in held
+    assert "token.requests" in held
+    limits = {limit.name: limit.left for limit in client.whoami().limits}
+    assert limits == {"token.requests": 199, "token.writes": 49}
+    assert "r-17" in cli.ok("audit", "log", "--control")
+
+
+def test_explain_says_that_the_token_denies_the_call(cli: Cli) -> None:
+    """The identity alone may make it."""
+    issued = cli.json("token", "issue", "runner", *OPTIONS)
+    call = ("--token-id", issued["id"], "--", "GET", "jobs:43:a")
+
+    denied = cli.run("explain", "runner", *call)
+    assert denied.exit_code == 1
+    assert "job_id=42" in denied.stdout
+    assert "token     DENIED: KEY_NOT_GRANTED by its restrictions" in denied.stdout
+    assert "by=token" in denied.stdout
+    assert cli.run("explain", "runner", "--", "GET", "jobs:43:a").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("runner", "--bind", "jobid=42"), "no pattern of `runner` has the capture `{jobid}`"),
+        (("runner", "--bind", "job_id"), "is not a name, `=` and a value"),
+        (("runner", "--meta", "a=1", "--meta", "a=2"), "`a` is given twice"),
+        (("other", "--bind", "doc=1"), "add `token: {bound: true}` to the identity"),
+    ],
+)
+def test_bad_option_is_an_error_that_names_it(
+    cli: Cli, options: tuple[str, ...], text: str
+) -> None:
+    """And no token is issued."""
+    result = cli.run("token", "issue", *options)
+
+    assert result.exit_code != 0
+    assert text in result.stderr
+    assert cli.json("token", "list")["tokens"] == []
+
+
+def test_cluster_refuses_bound_tokens_with_the_place_in_the_file() -> None:
+    """Its guards do not know restrictions."""
+    (problem,) = cluster_problems(parse_policy(DOCUMENT, file="policy.json", commands=None))
+
+    assert problem.code == "cluster-bound"
+    assert problem.span.file == "policy.json"
+    assert problem.span.line == 1
+
+
+def test_change_of_bound_is_part_of_the_difference_and_widens_nothing() -> None:
+    """It gives no token more rights."""
+    document = json.loads(DOCUMENT)
+    document["identities"]["runner"]["token"]["bound"] = False
+    diff = Policy(json.dumps(document)).diff(Policy(DOCUMENT))
+
+    assert "bound" in str(diff)
+    assert not diff.widens

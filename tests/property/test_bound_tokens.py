@@ -1,0 +1,197 @@
+"""Generated policies, restrictions and calls: a bound token reaches exactly the intersection."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from keyleash.commands import OperationClass
+from keyleash.errors import ReplyCode
+from keyleash.evaluate import ModelState, decide
+from keyleash.evaluate.access import named
+from keyleash.limits import Counter, Period
+from keyleash.limits.caps import Cap
+from keyleash.policy import Identity, Pattern
+from keyleash.policy.keysets import Region, find_key
+from keyleash.policy.patterns import bound_pattern, exactly, keys_under
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.restrictions import Restrictions
+from keyleash.store.store import batches
+from keyleash.store.token import TokenRecord, token_digest
+from keyleash.store.wire import BatchMode, declared_keys
+from property.test_verdicts import (
+    COMMANDS,
+    KEYSPACES,
+    SKETCHES,
+    TABLE,
+    Call,
+    Sketch,
+    Twins,
+    assert_alike,
+    drawn,
+    has_pattern,
+    parsed,
+    policies,
+    policies_on,
+    pool,
+)
+from support.decisions import decision_in
+from support.sealed import assert_hidden
+from support.servers import RealServer
+from support.thorough import thorough
+
+COUNTERS = [counter for counter in Counter if not counter.is_bytes]
+VALUES = st.sampled_from([b"a", b"42", b"%", b"\xff\x00", b"]]", b"\n", b"ab"])
+
+
+@st.composite
+def restrictions(draw: st.DrawFn, identity: Identity) -> Restrictions:
+    """Bindings of captures that the policy has, and some that no pattern has together."""
+    names = sorted(
+        {
+            name
+            for grant in identity.grants
+            for pattern in (*grant.keys, *grant.channels)
+            for name in pattern.captures
+        }
+    )
+    bound = draw(st.lists(st.sampled_from(names), max_size=2, unique=True)) if names else []
+    classes = draw(
+        st.sampled_from([[*OperationClass], [*OperationClass], ["read", "scan"], ["write"]])
+    )
+    candidates = [key for key in pool(identity)[:40] if 0 < len(key) < 200]
+    keys: list[Pattern] = []
+    for key in draw(st.sampled_from([[], [], candidates[:3], candidates])):
+        keys.append(keys_under(key[: len(key) // 2]) if draw(st.booleans()) else exactly(key))
+    caps = [
+        Cap(counter, draw(st.integers(1, 20)), Period.MINUTE, is_for_life=True).new_count()
+        for counter in draw(st.lists(st.sampled_from(COUNTERS), max_size=2, unique=True))
+    ]
+    return Restrictions(
+        {name: draw(VALUES) for name in bound},
+        tuple(OperationClass(cls) for cls in classes),
+        tuple(keys[:16]) or None,
+        tuple(caps),
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[str, Identity, Restrictions] | None:
+    """A policy whose tokens may be bound, and the restrictions of one."""
+    document = json.loads(draw(policies()))
+    document["identities"]["one"]["token"] = {"bound": True}
+    made = parsed(json.dumps(document))
+    return made and (*made, draw(restrictions(made[1])))
+
+
+def bind(twins: Twins, found: Restrictions) -> ModelState:
+    """Put restrictions on the token, and return the state of the model."""
+    name = twins.keyspace.token("one", token_digest(twins.token.decode()))
+    packed: Any = twins.admin.get(name)
+    record = TokenRecord.unpack(packed)
+    twins.admin.set(name, replace(record, tail=found.pack()).pack(), keepttl=True)
+    for count in found.counts:
+        count.ends_us = record.expires_us
+    return ModelState(restrictions=found)
+
+
+def test_bound_token_is_judged_as_the_model_says(embedded: RealServer) -> None:
+    """Any policy, restrictions, command and arguments; caps are counted in the same way."""
+    judge_calls(embedded, Keyspace(), 6)
+
+
+@pytest.mark.slow
+@KEYSPACES
+def test_bound_token_is_judged_so_everywhere(server: RealServer, keyspace: Keyspace) -> None:
+    """The same for many policies, on every server, and with keys in a vault."""
+    judge_calls(server, keyspace, policies_on(server, keyspace))
+
+
+def judge_calls(server: RealServer, keyspace: Keyspace, examples: int) -> None:
+    twins, codes = Twins(server, keyspace), set()
+
+    @settings(thorough(examples), phases=[Phase.generate])
+    @given(cases().filter(bool), st.lists(SKETCHES, min_size=COMMANDS, max_size=COMMANDS))
+    def compare(case: tuple[str, Identity, Restrictions], sketches: list[Sketch]) -> None:
+        document, identity, found = case
+        twins.begin(document)
+        state, keys = bind(twins, found), pool(identity)
+        for sketch in sketches:
+            call = drawn(sketch, keys)
+            spec = named(TABLE, call.argv)
+            # The model counts a call that would block; it knows nothing of patterns in a vault.
+            if (spec and spec.waits) or (keyspace.vault and has_pattern(call.argv)):
+                continue
+            expected = decide(identity, TABLE, call.argv, call.declared, state, 0, twins.token_id)
+            reply = twins.call(call)
+            assert "user_script" not in str(reply)
+            assert_hidden(reply)
+            assert decision_in(reply) == expected, (call, found)
+            codes.add((expected.code, expected.details.get("by")))
+
+    compare()
+    assert {(ReplyCode.KEY_NOT_GRANTED, "token"), (ReplyCode.CLASS_NOT_GRANTED, "token")} <= codes
+
+
+@pytest.mark.slow
+def test_batch_of_a_bound_token_is_judged_as_the_model_says(embedded: RealServer) -> None:
+    """Each command of a batch is judged as alone, and caps count them one by one."""
+    twins = Twins(embedded, Keyspace())
+
+    @settings(thorough(30), phases=[Phase.generate])
+    @given(cases().filter(bool), st.lists(SKETCHES, min_size=COMMANDS, max_size=COMMANDS))
+    def compare(case: tuple[str, Identity, Restrictions], sketches: list[Sketch]) -> None:
+        document, identity, found = case
+        twins.begin(document)
+        state, keys = bind(twins, found), pool(identity)
+        for some in batches(sketches, 6):
+            argvs = [drawn(sketch, keys).argv for sketch in some]
+            argvs = [argv for argv in argvs if argv[0].isalpha() and argv[0].isupper()]
+            argvs = [argv for argv in argvs if not (spec := named(TABLE, argv)) or not spec.waits]
+            replies = twins.batch(BatchMode.EACH, argvs) if argvs else []
+            for argv, reply in zip(argvs, replies, strict=True):
+                declared = declared_keys(TABLE, argv)
+                expected = decide(identity, TABLE, argv, declared, state, 0, twins.token_id)
+                assert_alike(decision_in(reply), expected)
+
+    compare()
+
+
+def test_keys_of_a_bound_token_are_exactly_the_intersection(embedded: RealServer) -> None:
+    """Searches for a key that the identity may read and the token may not, and for one of both."""
+    twins, tried = Twins(embedded, Keyspace()), [0, 0]
+
+    @settings(thorough(10), phases=[Phase.generate])
+    @given(cases().filter(bool))
+    def compare(case: tuple[str, Identity, Restrictions]) -> None:
+        document, identity, found = case
+        found = replace(found, allow=tuple(OperationClass), counts=())
+        twins.begin(document)
+        bind(twins, found)
+        spec = TABLE.commands["GET"]
+        reading = [
+            pattern
+            for grant in identity.grants
+            if grant.applies_to(spec) and OperationClass.READ in grant.allow
+            for pattern in grant.keys
+        ]
+        excluded = tuple(key for deny in identity.deny for key in deny.keys)
+        excluded = (*excluded, keys_under(b"keyleash:"))
+        whole = Region((tuple(reading),), excluded)
+        bound = (bound_pattern(pattern, found.bind) for pattern in reading)
+        narrow = whole.within(pattern for pattern in bound if pattern is not None)
+        if found.keys is not None:
+            narrow = narrow.within(found.keys)
+        for place, key in enumerate((find_key(whole, narrow), find_key(narrow))):
+            if key is not None:
+                reply = twins.call(Call([b"GET", key], [key]))
+                assert (decision_in(reply).code is None) is bool(place), (key, found)
+                tried[place] += 1
+
+    compare()
+    assert min(tried) >= 3
