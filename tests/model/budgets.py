@@ -407,6 +407,13 @@ class Budgets:
             max(0, _have(now, window) - _have(before, window))
             for now, before in zip(world.home.entries, past.entries, strict=True)
         )
+        # Units whose return it forgot may return again, and be granted again.
+        forgotten += sum(
+            reply.credit
+            for reply in world.collected
+            if reply.window == window
+            and past.entries[reply.shard].seq < reply.seq <= world.home.entries[reply.shard].seq
+        )
         return world._replace(
             home=past, home_falls=world.home_falls + 1, forgotten=world.forgotten + forgotten
         )
