@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -64,11 +65,12 @@ def test_denial_is_that_of_a_real_server(
 def test_burst_is_counted_exactly(agent: Agents) -> None:
     """Packed states work in the fake's Lua as in the server's."""
     runner = agent("agent-runner")
-    passed = 0
+    passed, began = 0, time.monotonic()
     with contextlib.suppress(keyleash.RateLimitedError):
         while runner.set("agents:jobs:1:state", "x"):
             passed += 1
-    assert 60 <= passed < 100
+    since_s = time.monotonic() - began
+    assert 60 <= passed <= 61 + 10 * since_s
 
 
 def test_revoke_and_suspend_take_effect_on_the_next_call(admin, agent: Agents) -> None:  # type: ignore[no-untyped-def]
