@@ -20,8 +20,14 @@ end
 if ready then
 --% endif
 if recorded then sequence = sequence + 1 end
+--% if cluster
+-- The event first: where the audit stream has moved to another node already, its error uses nothing.
+--% include "record/append_event.lua"
+--% include "limit/commit_limits.lua"
+--% else
 --% include "limit/commit_limits.lua"
 --% include "record/append_event.lua"
+--% endif
 --% if waiting
 end
 --% endif

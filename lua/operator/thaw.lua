@@ -12,7 +12,8 @@
 --- ARGV[5]   suspension  string  prefix of records of suspensions
 --- ARGV[6]   refused     string  prefix of the lists of a circuit breaker
 --- ARGV[7]  actor  string
---- ARGV[8…] identities  none for all that are active
+--- ARGV[8]  at_shards  string  names, separated by commas, that shards of a cluster had suspended
+--- ARGV[9…] identities  none for all that are active
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, and 1 if it was
 ---          suspended, else 0 | the name of one that is not active: nothing was changed
@@ -24,7 +25,8 @@ local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
 --% include "operator/include/require_in_force.lua"
 local wanted = {}
-for i = 8, #argv do wanted[#wanted + 1] = argv[i] end
+for i = 9, #argv do wanted[#wanted + 1] = argv[i] end
+local at_shards = ',' .. argv[8] .. ','
 local states, unknown = named_states(wanted)
 if not states then return unknown end
 local time = call('TIME')
@@ -35,6 +37,7 @@ for i = 1, #states, 2 do
   local name, state = states[i], states[i + 1]
   local before = struct.unpack('<d', call('GETRANGE', state, 8, 15))
   local was_suspended = before ~= 0 and not (before > 1 and before <= now_us)
+    or string.find(at_shards, ',' .. name .. ',', 1, true)
   if before ~= 0 then call('SETRANGE', state, 8, struct.pack('<d', 0)) end
   call('DEL', suspension_prefix .. name, refused_prefix .. name)
   if was_suspended then changed[#changed + 1] = name end

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 import keyleash
 from cluster.test_client import DAY, HOME, HOME_SLOT, KEYS, Agents, lent
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.leases import BUDGET_SHARES
 from support.clusters import RealCluster
 from support.replication import wait_until
@@ -90,6 +91,40 @@ def exhaust(client: Any) -> int:
         except keyleash.BudgetExhaustedError:
             denied += 1
     return passed
+
+
+@pytest.mark.parametrize("in_batch", [False, True], ids=["alone", "in a batch"])
+def test_call_whose_event_cannot_be_written_uses_no_unit(
+    cluster: RealCluster, in_batch: bool
+) -> None:
+    """The audit stream has moved, the state and the key have not; the call waits until they have.
+
+    The key is in the slot of the shard: of other slots, servers look the state up in the wrong one.
+    """
+    with lent(cluster, "sync") as agents:
+        client = agents.connect()
+        client.incr(KEY)
+        (shard,) = [item for item in agents.op.status().identities[0].shards or () if item.events]
+        key, names = f"t:{{{shard.tag}}}", Keyspace().at_shard(shard.tag)
+        client.incr(key)
+        slot = key_slot(key.encode())
+        source = cluster.owner(slot)
+        state = source.admin.get(names.state("agent"))
+
+        def count() -> None:
+            caller = client.batch() if in_batch else client
+            caller.incr(key)
+            if in_batch:
+                caller.execute()
+
+        thread = threading.Thread(target=count)
+        with cluster.moving(slot, cluster.other(source)) as move:
+            move.move(names.audit("agent"))
+            thread.start()
+            time.sleep(0.3)
+            assert source.admin.get(names.state("agent")) == state
+        thread.join()
+        assert agents.raw(key) == b"2"
 
 
 def test_home_that_forgets_grants_overspends_by_those_at_most(cluster: RealCluster) -> None:

@@ -172,10 +172,14 @@ def test_thaw_ends_suspensions_by_circuit_breakers_of_shards(
     node.admin.set(names.state("agent"), struct.pack("<8d", 0, 1, 0, 7, 0, 3, 0, 9))
     node.admin.hset(names.suspension("agent"), "reason", "x")
 
-    op.thaw("agent")
+    thawed = op.thaw("agent")
 
     assert read_shard(cluster, tag).suspended == 0
     assert not node.admin.exists(names.suspension("agent"))
+    assert [(item.identity, item.changed) for item in thawed.identities] == [("agent", True)]
+    *_, event = op.audit.control()
+    assert (event.id, event.event, event.identities) == (thawed.event, "thaw", frozenset({"agent"}))
+    assert not op.thaw("agent").identities[0].changed
 
 
 def test_repeated_revocation_expires_again(cluster: RealCluster, op: keyleash.Operator) -> None:

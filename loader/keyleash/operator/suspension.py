@@ -10,9 +10,10 @@ from typing import Any
 from keyleash.errors import OperationError
 from keyleash.operator.tokens import active_identity
 from keyleash.results import Change, Instant, Result
+from keyleash.store.identities import known_identities
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
-from keyleash.store.shards import expire_leases, raise_epochs
-from keyleash.store.state import MAX_REASON_BYTES, IdentityState
+from keyleash.store.shards import expire_leases, raise_epochs, read_shards
+from keyleash.store.state import MAX_REASON_BYTES, IdentityState, is_in_effect
 from keyleash.store.states import read_packed_state
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -109,14 +110,23 @@ def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
         OperationError (vault-changing): Prefixes are being changed; nothing was changed.
     """
     names = [*dict.fromkeys(identities)]
-    nodes = None
+    nodes, at_shards = None, ""
     if store.nodes is not None:
         # Shards first: `watch` freezes the home for a shard that is still suspended, but not with
         # an epoch of before the last step.
         _require_records(store, names)
+        at_shards = ",".join(_suspended_at_shards(store, names))
         nodes = expire_leases(store, names or None, resume=True)
         raise_epochs(store, dict.fromkeys(names, 0))
-    return replace(_run(store, THAW, names, fields=2), nodes=nodes)
+    return replace(_run(store, THAW, [at_shards, *names], fields=2), nodes=nodes)
+
+
+def _suspended_at_shards(store: Store, identities: Sequence[str]) -> set[str]:
+    """Return the identities, by default of all, that circuit breakers of shards suspended."""
+    names = identities or known_identities(store)
+    now_us = store.now_us()
+    found = ((item.identity, item.state) for item in read_shards(store, names))
+    return {name for name, state in found if state and is_in_effect(state.suspended, now_us)}
 
 
 def _require_records(store: Store, identities: Sequence[str]) -> None:

@@ -96,6 +96,11 @@ def token_layout(limits: Iterable[Limit]) -> Layout:
     )
 
 
+def is_in_effect(suspended: int, now_us: int) -> bool:
+    """Return whether the number of a suspension denies calls at *now_us*, server time."""
+    return suspended != 0 and not UNTIL_RESUMED < suspended <= now_us
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityState:
     """An unpacked state."""
@@ -107,7 +112,7 @@ class IdentityState:
 
     def is_suspended(self, now_us: int) -> bool:
         """Return whether the identity is suspended at *now_us*, server time."""
-        return self.suspended != 0 and not UNTIL_RESUMED < self.suspended <= now_us
+        return is_in_effect(self.suspended, now_us)
 
     @property
     def suspended_until_ms(self) -> int | None:

@@ -19,7 +19,7 @@ from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_active
 from keyleash.store.server import Address
 from keyleash.store.shards import read_shards
-from keyleash.store.state import UNTIL_RESUMED
+from keyleash.store.state import UNTIL_RESUMED, is_in_effect
 from keyleash.store.states import read_states
 from keyleash.store.store import Store
 from keyleash.store.users import save_users, set_user
@@ -110,7 +110,7 @@ class ClusterTopology:
         for found in read_shards(store, names):
             state, at_home = found.state, home[found.identity]
             until_us = 0 if state is None else state.suspended
-            is_tripped = until_us != 0 and not UNTIL_RESUMED < until_us <= now_us
+            is_tripped = is_in_effect(until_us, now_us)
             if is_tripped and at_home is not None and not at_home.is_suspended(now_us):
                 left_s = math.ceil((until_us - now_us) / 1_000_000)
                 reason = f"circuit breaker at {found.node}"
