@@ -60,6 +60,9 @@ def watch(
     prints a line for each change: servers that do not answer or change their role, replicas with
     another policy, scripts whose text is missing or wrong. Runs until Ctrl-C or SIGTERM. User and
     password default to those of --url.
+
+    On a cluster it also adds ACL users of agents that a node lacks. An identity that its circuit
+    breaker suspended at one node is frozen at all nodes.
     """
     try:
         watcher = settings.unconnected(NODE_TIMEOUT_S).watcher(

@@ -138,7 +138,8 @@ FINDINGS = {
         _WARNING,
         "control keys of one server are on the cluster, which does not use them: {names}",
         "if no server needs them, delete them on each primary: `redis-cli -h HOST -p PORT --scan"
-        " --pattern 'keyleash:[^{{]*' | xargs -d '\\n' -n 1 redis-cli -h HOST -p PORT UNLINK`",
+        " --pattern 'keyleash:*' | grep -v '{{' | xargs -r -d '\\n' -n 1 redis-cli -h HOST -p PORT"
+        " UNLINK`",
     ),
     "moving-slot-missed": FindingKind(
         _ADVICE,
