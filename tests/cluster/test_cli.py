@@ -151,6 +151,18 @@ def test_seal_names_the_active_policy(loaded: RealCluster) -> None:
         assert "active     generation 1" in shown.stderr
 
 
+def test_change_names_the_cluster_and_counts_the_keys_of_all_nodes(loaded: RealCluster) -> None:
+    """From whichever node; with a node out of reach the number is not known."""
+    home = loaded.owner(HOME.policy)
+    count = sum(node.admin.dbsize() for node in loaded.primaries)
+    described = f"cluster of 3 nodes, home 127.0.0.1:{home.port}"
+    for node in loaded.primaries:
+        shown = Cli(f"redis://127.0.0.1:{node.port}").run("vault", "unseal", "--yes")
+        assert f"{described}, {count} keys)" in shown.stderr
+    loaded.other(home, loaded.nodes[0]).kill()
+    assert f"{described})" in Cli(loaded.url).run("vault", "unseal", "--yes").stderr
+
+
 def test_doctor_prints_findings_of_several_nodes_once(loaded: RealCluster) -> None:
     """With the names of these nodes."""
     shown = Cli(loaded.url).run("doctor").stdout

@@ -123,3 +123,42 @@ def test_missing_right_names_the_keys_of_the_node(
     ):
         client.set(node.key("jobs:"), "v")
     assert Keyspace().at_home().leases("agent") in missing.value.keys
+
+
+def test_exec_with_keys_of_several_slots_asks_for_one_hash_tag(
+    embedded_cluster: RealCluster, token: str
+) -> None:
+    """Not for a client of clusters, which it uses already."""
+    keys = [node.key("jobs:") for node in embedded_cluster.primaries]
+
+    shown = Cli(embedded_cluster.url, {"KEYLEASH_TOKEN": token}).run("exec", "MGET", *keys)
+
+    assert shown.exit_code == 1
+    assert "the keys are in several slots" in shown.stderr
+    assert "hash tag" in shown.stderr
+
+
+@pytest.mark.parametrize("command", ["MGET", "EXISTS"])
+def test_question_about_keys_of_several_slots_is_answered(
+    embedded_cluster: RealCluster, op: keyleash.Operator, command: str
+) -> None:
+    """No node runs such a call; one that no grant allows is denied for that."""
+    keys = [node.key("jobs:") for node in embedded_cluster.primaries]
+
+    shown = Cli(embedded_cluster.url).run("can-i", "agent", command, *keys)
+
+    assert shown.exit_code == 1
+    assert "the keys are in several slots" in shown.stderr
+    with pytest.raises(keyleash.CrossSlotError):
+        op.can_i("agent", command, *keys)
+    assert not op.can_i("agent", command, *keys, "other")
+
+
+def test_question_about_keys_of_any_node_is_answered(
+    embedded_cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """Their sizes are read at the node that has them."""
+    for node in embedded_cluster.primaries:
+        key = node.key("jobs:")
+        assert op.can_i("agent", "MGET", key, key)
+        assert op.can_i("agent", "APPEND", key, "x")

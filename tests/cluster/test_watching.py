@@ -117,6 +117,9 @@ def test_breaker_of_one_node_freezes_the_identity_everywhere(
 
     assert [event.kind for event in events] == [WatchEventKind.FROZEN]
     assert op.status().identities[0].suspended
+    for item in embedded_cluster.primaries:
+        with pytest.raises(redis.ResponseError, match=r"reason='on_denials: 3/minute'"):
+            agent.set(item.key("jobs:"), "v")
     assert list(watcher.look()) == []
     op.thaw("agent")
     assert list(watcher.look()) == []

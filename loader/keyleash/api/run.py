@@ -127,6 +127,9 @@ class Runner:
         """Add a note to an error of the server: what it means, and what to do."""
         try:
             yield
+        except CrossSlotError:
+            # Its keys are in the call, not control keys.
+            raise
         except RedisError as error:
             if self._nodes is not None and is_of_a_cluster(error):
                 reasons = self._nodes.reasons() if is_down(error) else {}

@@ -360,6 +360,7 @@ class Operator:
             OperationError (no-policy): no policy is active.
             OperationError (unknown-identity): the active policy has no such identity.
             OperationError (unknown-token-id): the identity has no such token.
+            CrossSlotError: it is not denied, but its keys are in several slots of the cluster.
         """
         return self._run.call(explain, identity, command, token_id)
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import click
-from redis.exceptions import RedisClusterException, ResponseError
+from redis.exceptions import ClusterCrossSlotError, RedisClusterException, ResponseError
 
 import keyleash
 from keyleash.cli.options import (
@@ -24,6 +24,7 @@ from keyleash.client.actions import Words
 from keyleash.client.roles import Role, role_of
 from keyleash.errors import (
     ClusterError,
+    CrossSlotError,
     KeyleashError,
     NotReplicatedError,
     OperationError,
@@ -119,7 +120,10 @@ def _call(settings: Settings, token: str, correlation: str | None, words: tuple[
         except ClusterError:
             # Nothing ran.
             with _cluster(cluster_options(pool), token) as agent:
-                return _reply(agent, call)
+                try:
+                    return _reply(agent, call)
+                except ClusterCrossSlotError as error:
+                    raise CrossSlotError from error
 
 
 def _reply(agent: Any, call: Words) -> Any:

@@ -13,7 +13,7 @@ from keyleash.cli.options import FILE, IDENTITY, example, json_option
 from keyleash.cli.render.explain import listing_lines
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, read_text
-from keyleash.errors import OperationError, UsageError
+from keyleash.errors import CrossSlotError, OperationError, UsageError
 from keyleash.evaluate.describe import denial_text, reasons
 
 if TYPE_CHECKING:
@@ -171,6 +171,10 @@ def _evaluating(settings: Settings) -> Iterator[None]:
     settings.failed = USAGE
     try:
         yield
+    except CrossSlotError:
+        # It is a "no": no node runs the call.
+        settings.failed = FAILED
+        raise
     except OperationError as error:
         if error.code == "no-policy":
             error.help = f"{error.help}, or use `--policy FILE`, which needs no active policy"

@@ -12,11 +12,18 @@ NOT_NAMED = "neither `--url` nor KEYLEASH_URL is set, and `keyleash serve` did n
 
 
 def describe_target(settings: Settings, summary: ServerSummary | None = None) -> str:
-    """Return the address, product, version, database and number of keys of the server."""
+    """Return the address, product, version and number of keys of the server, and its database.
+
+    Of a cluster, the number of nodes and the home take the place of the database.
+    """
     summary = summary or settings.operator.server()
     release = f"{summary.release}, " if summary.version else ""
     keys = "" if summary.keys is None else f", {counted(summary.keys, 'key')}"
-    return f"{settings.shown_url} ({release}database {summary.database}{keys})"
+    what = f"database {summary.database}"
+    if summary.nodes:
+        home = f", home {summary.home}" if summary.home else ""
+        what = f"cluster of {counted(summary.nodes, 'node')}{home}"
+    return f"{settings.shown_url} ({release}{what}{keys})"
 
 
 def require_target(settings: Settings, *, yes: bool) -> tuple[str, ServerSummary]:

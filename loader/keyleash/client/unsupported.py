@@ -34,7 +34,7 @@ def reject_options(options: Mapping[str, Any]) -> None:
         TypeError: `coalesce` is one of them.
     """
     if "coalesce" in options:
-        raise TypeError("`coalesce` is an option of `keyleash.asyncio.Redis` alone")
+        raise TypeError("`coalesce` is an option of the clients of `keyleash.asyncio` alone")
     caches = [options.get("cache"), options.get("cache_config")]
     caches.append(getattr(options.get("connection_pool"), "cache", None))
     if any(cache is not None for cache in caches):

@@ -136,7 +136,7 @@ FINDINGS = {
     ),
     "keys-of-one-server": FindingKind(
         _WARNING,
-        "control keys of one server are on the cluster, which does not use them: {names}",
+        "control keys of one server are on the cluster, which does not use them, such as {names}",
         "if no server needs them, delete them on each primary: `redis-cli -h HOST -p PORT --scan"
         " --pattern 'keyleash:*' | grep -v '{{' | xargs -r -d '\\n' -n 1 redis-cli -h HOST -p PORT"
         " UNLINK`",

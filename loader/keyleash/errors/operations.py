@@ -165,14 +165,14 @@ class ClusterError(KeyleashError, ResponseError):
 
 
 class CrossSlotError(KeyleashError, ClusterCrossSlotError):
-    """A transaction, batch or watch has keys in several slots of a cluster; nothing was sent."""
+    """A call, transaction, batch or watch has keys in several slots of a cluster; nothing ran."""
 
     code = "cross-slot"
 
     def __init__(self) -> None:
         super().__init__(
-            "the keys of a transaction are in several slots of the cluster",
-            help="give them one hash tag, as in `{job:7}:state`, or send them alone",
+            "the keys are in several slots of the cluster",
+            help="give them one hash tag, as in `{job:7}:state`, or make a call for each slot",
         )
 
 

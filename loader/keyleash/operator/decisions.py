@@ -47,6 +47,7 @@ from keyleash.store.states import (
 )
 from keyleash.store.store import Store
 from keyleash.store.streams import audit_streams, stream_length
+from keyleash.store.values import require_one_slot
 from keyleash.text import (
     clock_time,
     iso_time,
@@ -308,6 +309,7 @@ def explain(
         OperationError (no-policy): No policy is active.
         OperationError (unknown-identity): The active policy has no such identity.
         OperationError (unknown-token-id): The identity has no token of that id.
+        CrossSlotError: The call is not denied, but its keys are in several slots of the cluster.
         UsageError: *token_id* is a token.
         ValueError: *words* is empty.
     """
@@ -315,7 +317,11 @@ def explain(
         raise ValueError("no command is given")
     call = tuple(words)
     context = context_of_server(store, identity, call, token_id)
-    return Explanation(context, call, context.decision(call))
+    explanation = Explanation(context, call, context.decision(call))
+    if explanation.allowed:
+        touched = client_call(context.identity, as_sent(call)).touched(context.table)
+        require_one_slot(store, touched)
+    return explanation
 
 
 HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)

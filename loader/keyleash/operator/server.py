@@ -7,13 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from keyleash.errors import KeyleashError
 from keyleash.results import Result
+from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.nodes import ClusterNodes, each_at_once
 from keyleash.store.records import database_of, read_active
 from keyleash.store.server import count_keys, info_section
-from keyleash.store.server_check import Client, is_cluster, release_of
+from keyleash.store.server_check import Client, is_cluster, operator_client, release_of
 from keyleash.store.store import Store
 
 SERVE_ZONE = "keyleash-serve"
@@ -31,12 +33,15 @@ class ServerSummary(Result):
         product: `redis` or `valkey`.
         version: Its version; empty if the user may not run INFO.
         database: The number of the database.
-        keys: The number of keys in it; None if the user may not run DBSIZE.
+        keys: The number of keys in it, of a cluster in all nodes; None if the user may not run
+            DBSIZE, or a node does not answer.
         generation: The generation of the active policy; 0 if there is none, None if it cannot be
             read.
         replicas: The number of connected replicas, whose users are not known; 0 on a cluster, all
             of whose nodes are known, and if the user may not run INFO.
         is_from_serve: Whether `keyleash serve` started it.
+        nodes: The number of nodes of the cluster; 0 for one server.
+        home: The node of the cluster that serves the home; empty if there is none.
     """
 
     product: str
@@ -46,6 +51,8 @@ class ServerSummary(Result):
     generation: int | None
     is_from_serve: bool
     replicas: int = 0
+    nodes: int = 0
+    home: str = ""
 
     @property
     def release(self) -> str:
@@ -64,11 +71,10 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
         redis.RedisError: The server does not answer.
     """
     info: Mapping[str, Any] = {}
-    keys = generation = None
+    generation = None
     with suppress(ResponseError):
         info = {**info_section(client, "server"), **info_section(client, "replication")}
-    with suppress(ResponseError):
-        keys = count_keys(client)
+    cluster = _read_nodes(client) if is_cluster(info) else None
     # An interrupted change of prefixes is no reason not to finish it.
     with suppress(ResponseError, KeyleashError):
         active = read_active(Store.open(client) if open is None else open())
@@ -76,8 +82,32 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
     return ServerSummary(
         *release_of(info),
         database=database_of(client),
-        keys=keys,
+        keys=_count_keys(client, cluster),
         generation=generation,
         is_from_serve=info.get("availability_zone") == SERVE_ZONE,
         replicas=0 if is_cluster(info) else int(info.get("connected_slaves", 0)),
+        nodes=len(cluster.all) if cluster else 0,
+        home=str(cluster.find(HOME_TAG) or "") if cluster else "",
     )
+
+
+def _read_nodes(client: Client) -> ClusterNodes:
+    nodes = ClusterNodes(operator_client(client))
+    with suppress(ResponseError, KeyleashError):
+        nodes.read()
+    return nodes
+
+
+def _count_keys(client: Client, cluster: ClusterNodes | None) -> int | None:
+    """Return the number of keys of a server, or of all primaries of a cluster; None if unknown."""
+    if cluster is None:
+        with suppress(ResponseError):
+            return count_keys(client)
+        return None
+    primaries = [cluster.quick_client(node) for node in cluster.all if node.slots]
+    try:
+        return sum(each_at_once(count_keys, primaries)) if primaries else None
+    except RedisError:
+        return None
+    finally:
+        cluster.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
+from keyleash.errors import CrossSlotError
 from keyleash.store.keyspace import script_digest
 from keyleash.store.nodes import Node
 from keyleash.store.placement import tag_of
@@ -88,7 +89,8 @@ def _pieces(sources: Sequence[tuple[str, bytes]]) -> Iterator[list[tuple[str, by
 def read_length(store: Store, key: bytes) -> int:
     """Return the length of a string of agents in bytes; 0 for a key of another type."""
     try:
-        return int(store.client.strlen(store.keys.physical(key)))
+        name = store.keys.physical(key)
+        return int(at_slot(store, slot_of(store, key), lambda node: node.client.strlen(name)))
     except ResponseError as error:
         if str(error).startswith("WRONGTYPE"):
             return 0
@@ -96,9 +98,24 @@ def read_length(store: Store, key: bytes) -> int:
 
 
 def run_on_keys(store: Store, script: str, keys: Sequence[bytes], *words: Any) -> Any:
-    """Run a script that only reads, with keys of agents as its KEYS; return its reply."""
+    """Run a script that only reads, with keys of agents as its KEYS; return its reply.
+
+    Raises:
+        CrossSlotError: The keys are in several slots of a cluster.
+    """
+    require_one_slot(store, keys)
     named = [store.keys.physical(key) for key in keys]
-    return store.client.eval(script, len(named), *named, *words)
+
+    def run(node: Store) -> Any:
+        return node.client.eval(script, len(named), *named, *words)
+
+    return at_slot(store, slot_of(store, keys[0]), run) if keys else run(store)
+
+
+def require_one_slot(store: Store, keys: Iterable[bytes]) -> None:
+    """Raise `CrossSlotError` for keys of agents in several slots of a cluster."""
+    if store.nodes is not None and len({slot_of(store, key) for key in keys}) > 1:
+        raise CrossSlotError
 
 
 _ASK = """
@@ -118,6 +135,8 @@ def ask_about_keys(
     """Return the reply to a command on keys of agents that only reads; None after an error."""
     try:
         return run_on_keys(store, _ASK, keys, len(head), *head, *words)
+    except CrossSlotError:
+        raise
     except ResponseError:
         return None
 

@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
 from keyleash.operator.suspension import freeze
-from keyleash.policy import Policy, parse_policy
+from keyleash.policy import Breaker, Policy, parse_policy
 from keyleash.store.fences import read_records
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.nodes import ClusterNodes, each_at_once
@@ -105,7 +105,8 @@ class ClusterTopology:
     def _freeze(self, store: Store) -> Iterator[WatchEvent]:
         """Freeze at the home what the circuit breaker of one node suspended there."""
         now_us = store.now_us()
-        names = self._with_breakers(store)
+        breakers = self._breakers(store)
+        names = list(breakers)
         home = dict(zip(names, read_states(store, names), strict=True))
         for found in read_shards(store, names):
             state, at_home = found.state, home[found.identity]
@@ -113,7 +114,7 @@ class ClusterTopology:
             is_tripped = is_in_effect(until_us, now_us)
             if is_tripped and at_home is not None and not at_home.is_suspended(now_us):
                 left_s = math.ceil((until_us - now_us) / 1_000_000)
-                reason = f"circuit breaker at {found.node}"
+                reason = breakers[found.identity].reason
                 for_s = left_s if until_us > UNTIL_RESUMED else None
                 # Not behind an operator who resumes the identity meanwhile.
                 names = [found.identity]
@@ -124,13 +125,14 @@ class ClusterTopology:
                 message = f"its circuit breaker suspended `{found.identity}`"
                 yield _done(found.node, WatchEventKind.FROZEN, message)
 
-    def _with_breakers(self, store: Store) -> list[str]:
+    def _breakers(self, store: Store) -> dict[str, Breaker]:
         active = read_active(store)
         document = "" if active is None else active.document
         if document != self._policy[0]:
             policy = parse_policy(document, file="<active policy>", commands=None)
             self._policy = document, policy
-        return [item.name for item in self._policy[1].identities if item.on_denials is not None]
+        identities = self._policy[1].identities
+        return {item.name: item.on_denials for item in identities if item.on_denials is not None}
 
     def close(self) -> None:
         """Close the connections."""
