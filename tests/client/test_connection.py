@@ -632,9 +632,10 @@ def test_coalesce_of_a_pool_or_of_the_sync_client_is_a_type_error_at_once() -> N
         lambda: keyleash.asyncio.pool(url, token, coalesce=True),
         lambda: keyleash.Redis(token=token, coalesce=True),
         lambda: keyleash.Redis.from_url(url, token=token, coalesce=True),
+        lambda: keyleash.RedisCluster.from_url(url, token=token, coalesce=True),
     ]
     for make in makers:
-        with pytest.raises(TypeError, match="`coalesce` is an option of"):
+        with pytest.raises(TypeError, match=r"of the clients of `keyleash\.asyncio`"):
             make()
 
 

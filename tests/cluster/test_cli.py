@@ -144,6 +144,13 @@ def test_collect_recommends_no_option_that_it_lacks(loaded: RealCluster) -> None
     assert "--wait" not in shown.stderr
 
 
+def test_url_with_a_database_names_that_of_clusters(embedded_cluster: RealCluster) -> None:
+    """They have only one."""
+    shown = Cli(f"{embedded_cluster.url}/1").run("status")
+    assert shown.exit_code == 1
+    assert "a cluster has only database 0" in shown.stderr
+
+
 def test_seal_names_the_active_policy(loaded: RealCluster) -> None:
     """By the home, from whichever node."""
     for node in loaded.primaries:

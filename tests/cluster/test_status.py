@@ -9,6 +9,7 @@ import redis
 
 import keyleash
 from keyleash.store.keyspace import Keyspace
+from keyleash.watch.events import WatchEventKind
 from support.clusters import RealCluster
 from support.command_line import Cli
 from support.leases import HOME, ClusterAgent, tag_of
@@ -156,3 +157,30 @@ def test_cluster_that_is_down_names_the_node_that_does_not_answer(
         shown = Cli(embedded_cluster.url).run(*words)
         assert f"`{embedded_cluster.url}` serves no keys" in shown.stderr
         assert f"no answer from `127.0.0.1:{victim.port}`" in shown.stderr
+
+
+def test_node_that_the_cluster_gave_up_is_down_until_it_is_forgotten(
+    replicated_cluster: RealCluster,
+) -> None:
+    """A replica has its slots, and CLUSTER SLOTS no longer lists it."""
+    victim = replicated_cluster.other(replicated_cluster.owner(HOME.policy))
+    name = f"127.0.0.1:{victim.port}"
+    with keyleash.Operator.from_url(replicated_cluster.url) as op:
+        op.load(keyleash.Policy(POLICY))
+    victim.kill()
+    replicated_cluster.wait_until_served()
+    cli = Cli(replicated_cluster.url)
+
+    assert cli.json("status", exit_code=1)["cluster"]["down"] == [name]
+    assert f'keyleash_node_up{{node="{name}"}} 0.0' in cli.ok("metrics")
+    with keyleash.Operator.from_url(replicated_cluster.url) as op:
+        findings = op.doctor().findings
+        assert "unreachable" in {item.code for item in findings if item.node == name}
+        with op.watcher() as watcher:
+            assert WatchEventKind.UNREACHABLE in {
+                event.kind for event in watcher.look() if event.node == name
+            }
+
+    for node in replicated_cluster.running:
+        node.admin.cluster("FORGET", victim.identifier)
+    assert cli.json("status")["cluster"]["down"] == []

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from redis.exceptions import RedisError
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import CrossSlotError, KeyleashError
 from keyleash.store.clients import recipe_of, synchronous
 from keyleash.store.connect import server_name
 from keyleash.store.failures import cluster_failure, server_failure

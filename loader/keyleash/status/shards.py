@@ -115,10 +115,10 @@ class ClusterStatus(Result):
 
     Attributes:
         home: The node that serves the home.
-        nodes: The number of its nodes.
+        nodes: The number of its nodes, also failed ones that it has not forgotten.
         primaries: The number of those that serve slots.
         home_operations: Commands per second of the node of the home, of all clients.
-        reasons: Why each node does not answer, by its name; empty for those that do.
+        reasons: Why each node is down, by its name; empty for those that answer.
     """
 
     home: str
@@ -129,7 +129,7 @@ class ClusterStatus(Result):
 
     @property
     def down(self) -> tuple[str, ...]:
-        """The names of the nodes that do not answer."""
+        """The names of the nodes that are down."""
         return tuple(name for name, reason in self.reasons.items() if reason)
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,12 +141,12 @@ def read_cluster(store: Store) -> ClusterStatus | None:
     """Return the status of the cluster; None on one server."""
     if store.nodes is None:
         return None
-    nodes = store.nodes.all
+    reasons = store.nodes.reasons()
     stats = info_section(store.client, "stats")
     return ClusterStatus(
         home=str(store.nodes.find(HOME_TAG)),
-        nodes=len(nodes),
-        primaries=sum(bool(node.slots) for node in nodes),
+        nodes=len(reasons),
+        primaries=sum(bool(node.slots) for node in reasons),
         home_operations=int(stats.get("instantaneous_ops_per_sec", 0)),
-        reasons={str(node): reason for node, reason in store.nodes.reasons().items()},
+        reasons={str(node): reason for node, reason in reasons.items()},
     )

@@ -18,6 +18,8 @@ from keyleash.text import printable
 FAILED, UNREACHABLE, NOT_PERMITTED = 1, 69, 77
 """Exit codes of the CLI; the latter two are of sysexits.h."""
 
+_NO_DATABASE = ("DB index is out of range", "SELECT is not allowed in cluster mode")
+
 
 @dataclass(frozen=True, slots=True)
 class ServerFailure:
@@ -152,6 +154,13 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
             NOT_PERMITTED,
             f"the server does not permit this to the user of the URL{_missing(error, message)}",
             "use a user with that right; `ACL LOG` on the server shows what was denied",
+        )
+    if message.startswith(_NO_DATABASE):
+        return ServerFailure(
+            "server-error",
+            FAILED,
+            f"the server has no database of the number in the URL: {message}",
+            "a cluster has only database 0; `CONFIG GET databases` shows the number of others",
         )
     return ServerFailure("server-error", FAILED, f"the server replied: {message}")
 

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 MOST_AT_ONCE = 32
 """Nodes that are called at the same time."""
+FAILED = "the cluster counts it as failed"
+"""The reason why a node is down that answers."""
 UNKNOWN_HOSTS = frozenset(("", "?"))
 """The hosts that a node reports if it does not know its own."""
 
@@ -59,6 +61,7 @@ class ClusterNodes:
 
     Attributes:
         all: The nodes, as they were last read.
+        failed: Those without slots that the cluster counts as failed, until CLUSTER FORGET.
     """
 
     def __init__(self, first: Client) -> None:
@@ -66,6 +69,7 @@ class ClusterNodes:
         self._clients: dict[tuple[Address, float | None], Client] = {}
         self._lock = Lock()
         self.all: tuple[Node, ...] = ()
+        self.failed: tuple[Node, ...] = ()
 
     def read(self, *clients: Client) -> None:
         """Read the slot map from a node that answers.
@@ -79,7 +83,7 @@ class ClusterNodes:
         clients = clients or (self._first, *map(self.client, self.all))
         for client in clients:
             try:
-                self.all = _nodes(client)
+                self.all, self.failed = _nodes(client)
             except (RedisConnectionError, RedisTimeoutError):
                 if client is clients[-1]:
                     raise
@@ -101,7 +105,7 @@ class ClusterNodes:
         return self.client(node, timeout_s)
 
     def reasons(self) -> dict[Node, str]:
-        """Return why each node does not answer a PING; empty for those that do."""
+        """Return why each node is down, also failed ones; empty for those that answer a PING."""
 
         def reason(node: Node) -> str:
             try:
@@ -111,9 +115,10 @@ class ClusterNodes:
             except ResponseError:
                 # It answers, if only that it denies this user PING.
                 pass
-            return ""
+            return FAILED if node in self.failed else ""
 
-        return dict(zip(self.all, each_at_once(reason, self.all), strict=True))
+        nodes = self.all + self.failed
+        return dict(zip(nodes, each_at_once(reason, nodes), strict=True))
 
     def client(self, node: Node, timeout_s: float | None = None) -> Client:
         """Return a client of a node.
@@ -156,8 +161,8 @@ def each_at_once(function: Callable[[S], T], items: Iterable[S]) -> list[T]:
         return list(pool.map(function, items))
 
 
-def _nodes(client: Client) -> tuple[Node, ...]:
-    """Return all nodes but failed ones without slots: primaries first."""
+def _nodes(client: Client) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+    """Return all nodes but failed ones without slots, primaries first; and these failed ones."""
     with client.pipeline(transaction=False) as pipe:
         pipe.execute_command("CLUSTER", "SLOTS")
         pipe.execute_command("CLUSTER", "SHARDS")
@@ -166,6 +171,7 @@ def _nodes(client: Client) -> tuple[Node, ...]:
     is_tls = issubclass(client.connection_pool.connection_class, SSLConnection)
     addresses: dict[str, Address] = {}
     slots: dict[str, list[tuple[int, int]]] = {}
+    failed: set[Address] = set()
     with reading_reply("CLUSTER SLOTS"):
         for first, last, (host, port, identifier, *_), *_replicas in by_slot:
             name = reply_text(identifier)
@@ -176,11 +182,17 @@ def _nodes(client: Client) -> tuple[Node, ...]:
         for node in (item for shard in shards for item in reply_mapping(shard)["nodes"]):
             facts = reply_mapping(node)
             port = facts.get("tls-port" if is_tls else "port")
-            if reply_text(facts["health"]) != "fail" and port is not None:
-                address = _address(facts["endpoint"], port, asked)
+            if port is None:
+                continue
+            address = _address(facts["endpoint"], port, asked)
+            if reply_text(facts["health"]) == "fail":
+                failed.add(address)
+            else:
                 addresses.setdefault(reply_text(facts["id"]), address)
     found = (Node(at, tuple(slots.get(name, ()))) for name, at in addresses.items())
-    return tuple(sorted(found, key=lambda node: (not node.slots, node.slots, node.address)))
+    given_up = map(Node, sorted(failed - set(addresses.values())))
+    by_slots = sorted(found, key=lambda node: (not node.slots, node.slots, node.address))
+    return tuple(by_slots), tuple(given_up)
 
 
 def _address(host: Any, port: Any, asked: str) -> Address:

@@ -53,7 +53,7 @@ class ClusterTopology:
         self.nodes = {
             item.address: before.get(item.address)
             or WatchedNode(item.address, self._cluster.quick_client(item), self.store)
-            for item in self._cluster.all
+            for item in self._cluster.all + self._cluster.failed
         }
         each_at_once(WatchedNode.read_role, self.nodes.values())
 
