@@ -218,8 +218,7 @@ def _servers_of(nodes: ClusterNodes) -> tuple[Server, ...]:
     # One that serves the home is required, as the first server is elsewhere.
     nodes.home().ping()
     home = nodes.find(HOME_TAG)
-    every = nodes.all + nodes.failed
-    return tuple(each_at_once(server, sorted(every, key=lambda node: node != home)))
+    return tuple(each_at_once(server, sorted(nodes.all, key=lambda node: node != home)))
 
 
 def _try_moving(servers: tuple[Server, ...], nodes: ClusterNodes) -> list[CheckResult]:

@@ -156,12 +156,7 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
             "use a user with that right; `ACL LOG` on the server shows what was denied",
         )
     if message.startswith(_NO_DATABASE):
-        return ServerFailure(
-            "server-error",
-            FAILED,
-            f"the server has no database of the number in the URL: {message}",
-            "a cluster has only database 0; `CONFIG GET databases` shows the number of others",
-        )
+        message += "; the URL names this database, and a cluster has only database 0"
     return ServerFailure("server-error", FAILED, f"the server replied: {message}")
 
 
