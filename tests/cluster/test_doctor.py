@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -157,6 +159,22 @@ def test_control_keys_of_one_server_are_found(cluster: RealCluster, op: keyleash
         cluster.owner(key).admin.sadd(key, "x")
     found = codes(op.doctor())
     assert found == {"keys-of-one-server": {name(cluster.owner(key)) for key in left}}
+
+
+@pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not installed")
+def test_help_deletes_control_keys_of_one_server_and_no_counters_of_the_cluster(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """The tag of a counter per segment comes last, so its name begins as one of one server."""
+    left, counter = "keyleash:history", "keyleash:limit:agent:rate.writes:{1}"
+    for key in (left, counter):
+        cluster.owner(key).admin.set(key, "x")
+    (found,) = (item for item in op.doctor().findings if item.code == "keys-of-one-server")
+    for node in {cluster.owner(key) for key in (left, counter)}:
+        command = (found.help or "").split("`")[1].replace("HOST", "127.0.0.1")
+        subprocess.run(["bash", "-c", command.replace("PORT", str(node.port))], check=True)
+    assert [cluster.owner(key).admin.exists(key) for key in (left, counter)] == [0, 1]
+    assert cluster.owner(f"{{{HOME_TAG}}}").admin.exists("keyleash:{kl}:policy")
 
 
 def test_moving_slot_is_tried_only_if_requested(
