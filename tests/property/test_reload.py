@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -35,7 +36,8 @@ from support.servers import RealServer
 from support.thorough import thorough
 
 HERE = {"kind": "machine", "grants": GRANTS}
-PLACES = st.tuples(st.sampled_from(["rate", "rate", "budget"]), st.sampled_from(Counter), SUBJECTS)
+CALLS = [counter for counter in Counter if not counter.is_bytes]
+PLACES = st.tuples(st.sampled_from(["rate", "rate", "budget"]), st.sampled_from(CALLS), SUBJECTS)
 ELSEWHERE = json.dumps({"version": 1, "identities": {"b": HERE}})
 """A policy that identity `a` is not in."""
 
@@ -195,7 +197,8 @@ def test_rate_of_another_kind_denies_until_its_first_call_is_free(
 
     rate = rate_in({"rate": {"writes": news}})
     assert passes(server, 1) == 0
-    wait_us = int(rate.interval_us) if gains_burst else rate.period_us
+    # The guard's clock has whole milliseconds.
+    wait_us = math.ceil(rate.interval_us / 1000) * 1000 if gains_burst else rate.period_us
     server.now_us += wait_us - 1
     assert passes(server, 1) == 0
     server.now_us += 1

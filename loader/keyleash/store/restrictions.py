@@ -15,6 +15,7 @@ from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.caps import Cap
 from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import beginning, exactly, is_open, keys_under
+from keyleash.results import Result
 from keyleash.store.token import (
     CAP_BYTES,
     CAP_FORMAT,
@@ -34,7 +35,7 @@ _CLASSES = tuple(OperationClass)
 
 
 @dataclass(frozen=True, slots=True)
-class Restrictions:
+class Restrictions(Result):
     """The part of its identity's permissions that a token has, and its caps.
 
     Attributes:
