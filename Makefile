@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Modules are compiled when they are first imported, which most never are.
 PIP := --quiet --disable-pip-version-check --no-compile
 
+# One more than there are processors, since many tests wait for servers.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -25,7 +28,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m tools.async_to_sync --check
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n $(WORKERS)
 	$(BIN)/keyleash test examples/agents.test.yaml --min-coverage 100
 
 # Tests that take long and rarely fail.

@@ -703,6 +703,7 @@ PARSERS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", PARSERS, ids=str)
 def test_recorded_call_reads_the_same_coalesced_as_raw(
     embedded: RealServer, options: dict[str, Any]

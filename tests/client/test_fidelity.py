@@ -71,6 +71,7 @@ def test_recorded_call_reads_the_same_guarded_as_raw(
     assert differences(Twin(embedded, **options), with_data=False) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", MADE, ids=named)
 @pytest.mark.parametrize("transaction", [False, True], ids=["each", "transaction"])
 def test_recorded_call_gives_and_leaves_the_same_in_a_pipeline(
@@ -86,6 +87,7 @@ def test_recorded_call_gives_and_leaves_the_same_in_a_pipeline(
     assert differences(twin, with_data=True) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", parsers(), ids=named)
 def test_recorded_call_reads_the_same_with_the_async_client(
     embedded: RealServer, options: dict[str, Any]

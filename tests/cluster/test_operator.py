@@ -238,6 +238,7 @@ def test_identities_that_are_not_concerned_keep_their_leases(
     assert read_epoch(cluster, "other") == before
 
 
+@pytest.mark.slow
 def test_node_out_of_reach_is_named_with_the_end_of_its_leases(
     cluster: RealCluster, op: keyleash.Operator
 ) -> None:

@@ -125,6 +125,7 @@ def in_words(reply: Any) -> str:
     return f"{type(reply).__name__}: {reply}" if isinstance(reply, Exception) else repr(reply)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", IDENTITIES)
 def test_fenced_agent_gets_the_replies_of_an_unfenced_one(
     leash: FencedLeash, identity: str
