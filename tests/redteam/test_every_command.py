@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -72,10 +73,12 @@ def reachable(stage: Stage, name: bytes) -> bool:
 
 
 STAGES = [
-    pytest.param((label, tier), id=f"{label}-{tier}")
-    for label in find_server_binaries()
-    for tier in BOUND
+    pytest.param(
+        (label, tier), id=f"{label}-{tier}", marks=[pytest.mark.slow] if number % 3 else []
+    )
+    for number, (label, tier) in enumerate(itertools.product(find_server_binaries(), BOUND))
 ]
+"""Each server with one of the tiers, and with the others by `make slow`."""
 
 
 @pytest.mark.parametrize("stage", STAGES, indirect=True)
