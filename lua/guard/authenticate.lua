@@ -42,6 +42,7 @@ repeat
   expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 --% if bound_tokens
   if revoked == {{ bound_flag }} then
+    revoked = 0
 --% include "authenticate/read_bound.lua"
   end
 --% endif

@@ -6,7 +6,12 @@
 --      asked_us, born_us, is_answered, is_same, last_us, layout, min_epoch, now_us, record, seq,
 --      sequence, state, suspended, token_id, token_key, CREDITS, credit_N
 --      token_asked_us, token_is_same, token_seq, token_state, token_state_key
+--      mask, bindings, narrow, bindings_at, caps, caps_at, cap_count, life_us   of a bound token, see
+--                                         read_bound
 local token_key, record, is_answered
+--% if bound_tokens
+local mask, bindings, narrow, bindings_at, caps, caps_at, cap_count, life_us
+--% endif
 --% if token_account
 local token_state_key, token_state, token_is_same, vouched
 local token_seq, token_asked_us = 0, 0
@@ -59,6 +64,13 @@ repeat
     -- went back. With another stamp it was granted to the guards of another policy; from before the
     -- birth of the state, its epoch may be one that the state has lost.
     lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and stamp == {{ stamp }} and granted_us >= born_us and granted_us <= now_us + {{ skew_us }})
+--% if bound_tokens
+    if not lacks and #record > {{ lease_record_bytes }} then
+      -- The restrictions, behind as many bytes as at the home: places in them are counted from there.
+      record = string.sub(record, {{ lease_record_bytes - record_bytes + 1 }})
+--% include "authenticate/read_bound.lua"
+    end
+--% endif
   end
   if lacks then
     local time = call('TIME')

@@ -9,8 +9,6 @@ import pytest
 
 import keyleash
 from keyleash import Policy
-from keyleash.policy.clusters import cluster_problems
-from keyleash.policy.parse import parse_policy
 from support.command_line import Cli
 from support.leash import grant, policy
 from support.servers import RealServer
@@ -85,15 +83,6 @@ def test_bad_option_is_an_error_that_names_it(
     assert result.exit_code != 0
     assert text in result.stderr
     assert cli.json("token", "list")["tokens"] == []
-
-
-def test_cluster_refuses_bound_tokens_with_the_place_in_the_file() -> None:
-    """Its guards do not know restrictions."""
-    (problem,) = cluster_problems(parse_policy(DOCUMENT, file="policy.json", commands=None))
-
-    assert problem.code == "cluster-bound"
-    assert problem.span.file == "policy.json"
-    assert problem.span.line == 1
 
 
 def test_change_of_bound_is_part_of_the_difference_and_widens_nothing() -> None:

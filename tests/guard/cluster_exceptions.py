@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "is about clusters already, or about the cost of one server": (
         "test_shards",
+        "test_bound_shards",
         "test_shard_tokens",
         "test_sealed_shards",
         "test_footprint",
@@ -46,6 +47,14 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "test_hostile_records::test_counter_of_hostile_bytes_is_denied_at_the_cost_of_a_call",
         "test_limits::test_call_over_several_segments_counts_once_for_each_or_for_none",
         "test_limits::test_limit_per_captured_segment_counts_each_value_apart",
+    ),
+    "a token has no budget of its own": (
+        "test_bound_tokens::test_approved_script_*",
+        "test_bound_tokens::test_cap_*",
+        "test_bound_tokens::test_caps_*",
+        "test_bound_tokens::test_corrupt_*",
+        "test_bound_tokens::test_functions_*",
+        "test_bound_tokens::test_rotation_*",
     ),
     "the keys of one call are in one slot": (
         "test_values::test_random_writes_leave_no_value_that_a_rule_forbids",

@@ -62,7 +62,8 @@ def test_bound_token_reaches_the_keys_of_its_binding_alone(leash: Leash) -> None
     # What the identity may not do is denied as without a binding.
     assert denied(bound.get, "else") == {"code": "KEY_NOT_GRANTED", "key": "else"}
     assert bound.get("jobs:42:state") == b"x"
-    assert denied(bound.mget, "jobs:42:state", "shared:a") == {**by, "key": "shared:a"}
+    some = ("jobs:42:{t}state", "shared:{t}a")
+    assert denied(bound.mget, *some) == {**by, "key": "shared:{t}a"}
 
 
 def test_two_bindings_need_a_pattern_that_has_both(leash: Leash) -> None:
@@ -111,22 +112,22 @@ def test_scan_lists_and_sort_reads_keys_of_the_binding_alone(leash: Leash) -> No
     """A glob must begin where the token has keys; found keys are filtered in any case."""
     leash.load(runner={**RUNNER, "grants": [*RUNNER["grants"], grant("read", "scan", keys="*")]})
     for job in (42, 43):
-        leash.admin.set(f"jobs:{job}:state", job)
-        leash.admin.rpush(f"jobs:{job}:list", "state")
+        leash.admin.set(f"jobs:{job}:{{t}}state", job)
+        leash.admin.rpush(f"jobs:{job}:{{t}}list", "state")
     bound = agent(leash, bind={"job_id": "42"})
-    few = agent(leash, keys=["jobs:42:st*", "jobs:43:list"])
+    few = agent(leash, keys=["jobs:42:{{t}}st*", "jobs:43:{{t}}list"])
 
-    assert set(bound.scan_iter("jobs:42:*")) == {b"jobs:42:state", b"jobs:42:list"}
+    assert set(bound.scan_iter("jobs:42:*")) == {b"jobs:42:{t}state", b"jobs:42:{t}list"}
     assert denied(lambda: list(bound.scan_iter("jobs:4*"))) == {
         "code": "KEY_NOT_GRANTED", "key": "jobs:4*", "by": "token",
     }  # fmt: skip
     assert denied(lambda: list(bound.scan_iter()))["by"] == "token"
-    assert list(few.scan_iter("jobs:42:sta*")) == [b"jobs:42:state"]
-    assert list(few.scan_iter("jobs:43:list")) == [b"jobs:43:list"]
-    assert denied(lambda: list(few.scan_iter("jobs:43:lis*")))["by"] == "token"
-    assert bound.sort("jobs:42:list", get=["jobs:42:*"], alpha=True) == [b"42"]
-    assert denied(bound.sort, "jobs:42:list", None, None, None, "jobs:43:*") == {
-        "code": "KEY_NOT_GRANTED", "key": "jobs:43:*", "by": "token",
+    assert list(few.scan_iter("jobs:42:{t}sta*")) == [b"jobs:42:{t}state"]
+    assert list(few.scan_iter("jobs:43:{t}list")) == [b"jobs:43:{t}list"]
+    assert denied(lambda: list(few.scan_iter("jobs:43:{t}lis*")))["by"] == "token"
+    assert bound.sort("jobs:42:{t}list", get=["jobs:42:{t}*"], alpha=True) == [b"42"]
+    assert denied(bound.sort, "jobs:42:{t}list", None, None, None, "jobs:43:{t}*") == {
+        "code": "KEY_NOT_GRANTED", "key": "jobs:43:{t}*", "by": "token",
     }  # fmt: skip
 
 
@@ -138,18 +139,18 @@ def test_batches_transactions_and_blocking_commands_follow_the_restrictions(leas
 
     replies = leash.batch(
         "runner", token, "each",
-        ("SET", "jobs:42:a", "1"), ("SET", "jobs:43:a", "1"), ("INCR", "jobs:42:a"),
+        ("SET", "jobs:42:{t}", "1"), ("SET", "jobs:43:{t}", "1"), ("INCR", "jobs:42:{t}"),
     )  # fmt: skip
-    assert replies == [b"OK", "LEASH KEY_NOT_GRANTED key=jobs:43:a by=token", 2]
-    run = [("SET", f"jobs:42:{n}", "1") for n in range(20)]
+    assert replies == [b"OK", "LEASH KEY_NOT_GRANTED key=jobs:43:%7Bt%7D by=token", 2]
+    run = [("SET", f"jobs:42:{{t}}{n}", "1") for n in range(20)]
     assert leash.batch("runner", token, "each", *run) == [b"OK"] * 20
-    mixed = leash.batch("runner", token, "each", *run, ("SET", "jobs:1:x", "1"))
-    assert mixed == [b"OK"] * 20 + ["LEASH KEY_NOT_GRANTED key=jobs:1:x by=token"]
-    with bound.pipeline() as pipe:
-        pipe.set("jobs:42:b", 1)
-        pipe.set("jobs:43:b", 1)
+    mixed = leash.batch("runner", token, "each", *run, ("SET", "jobs:1:{t}", "1"))
+    assert mixed == [b"OK"] * 20 + ["LEASH KEY_NOT_GRANTED key=jobs:1:%7Bt%7D by=token"]
+    with bound.pipeline(transaction=True) as pipe:
+        pipe.set("jobs:42:{t}b", 1)
+        pipe.set("jobs:43:{t}b", 1)
         assert denied(pipe.execute)["by"] == "token"
-    assert leash.admin.exists("jobs:42:b") == 0
+    assert leash.admin.exists("jobs:42:{t}b") == 0
     leash.admin.rpush("jobs:42:list", "x")
     assert bound.blpop("jobs:42:list", timeout=1) == (b"jobs:42:list", b"x")
     assert denied(bound.blpop, "jobs:43:list", 1)["by"] == "token"
@@ -296,6 +297,7 @@ def test_corrupt_restrictions_deny_every_call(leash: Leash) -> None:
     tails += [b"\xff" * 300, b"\0" * 5000, b"\x3f\xff\xff\xff\xff\xff"]
     for tail in tails:
         leash.admin.set(name, packed[:RECORD_BYTES] + tail, keepttl=True)
+        leash.forget_leases("runner")
         # A byte may also be a valid restriction of another kind.
         code = denied(client.set, "jobs:42:a", 1)["code"]
         assert code in ("TOKEN_UNKNOWN", "KEY_NOT_GRANTED", "CLASS_NOT_GRANTED", "COUNTER_CORRUPT")
@@ -304,6 +306,7 @@ def test_corrupt_restrictions_deny_every_call(leash: Leash) -> None:
         at = RECORD_BYTES + 6 + 17
         corrupt = packed[:at] + struct.pack("<d", used) + packed[at + 8 :]
         leash.admin.set(name, corrupt, keepttl=True)
+        leash.forget_leases("runner")
         assert denied(client.set, "jobs:42:a", 1)["code"] == "COUNTER_CORRUPT"
     assert len(list_tokens(leash.store)) == 1
 

@@ -14,7 +14,7 @@ from keyleash.audit import read_denials
 from keyleash.commands import load_table
 from keyleash.operator import LoadResult, load_policy
 from keyleash.operator.tokens import IssuedToken, issue_token
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace, account
 from keyleash.store.leases import unpack_shard
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.server_check import Client
@@ -111,6 +111,14 @@ class Leash:
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:
         return issue_token(self.store, identity, **options)
+
+    def forget_leases(self, identity: str) -> None:
+        """Delete what shards have of tokens; one server has nothing of the kind."""
+        for tag in read_tags(self.store, [identity])[identity][1:] if NODES else ():
+            shard = self.keyspace.at_shard(tag)
+            for name in (shard.token_prefix(identity), shard.state(account(identity, ""))):
+                for key in self.admin.keys(f"{name}*"):
+                    self.admin.delete(key)
 
     def put_token(self, identity: str, token: str, record: TokenRecord) -> None:
         """Write a token's record as `issue_token` does, with its expiry."""

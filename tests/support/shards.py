@@ -23,6 +23,7 @@ from keyleash.store.leases import (
     unpack_entry,
     unpack_shard,
 )
+from keyleash.store.restrictions import Restrictions
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, guard_call, replies_of, runs_call, to_shard
 from support.leash import policy
@@ -76,10 +77,11 @@ class Sharded:
         state = struct.pack(f"<{numbers}d", self.guard.stamp, *[0.0] * (numbers - 1))
         self.client.set(self.home.state("agent"), state)
 
-    def put_token(self, token: str) -> None:
+    def put_token(self, token: str, restrictions: Restrictions | None = None) -> None:
         """Write the record of a token that expires in an hour."""
         now_ms = int(self.client.time()[0]) * 1000
-        record = TokenRecord(token[-12:], (now_ms + HOUR_MS) * 1000, now_ms * 1000)
+        tail = None if restrictions is None else restrictions.pack()
+        record = TokenRecord(token[-12:], (now_ms + HOUR_MS) * 1000, now_ms * 1000, tail=tail)
         name = self.home.token("agent", token_digest(token))
         self.client.set(name, record.pack(), pxat=now_ms + HOUR_MS + KEEP_AFTER_EXPIRY_MS)
 

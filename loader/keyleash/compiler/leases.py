@@ -10,6 +10,7 @@ from keyleash.store import leases
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import PLACES
 from keyleash.store.state import Layout, token_layout
+from keyleash.store.token import MOST_TAIL_BYTES
 
 MAX_VOUCHER_BYTES = 2048
 """More than a request or a voucher has for the most limits that an identity may have."""
@@ -24,7 +25,6 @@ RECORD_BYTES = 4 * DOUBLE + 12
 _CONSTANTS = {
     **PLACES,
     "home_tag": HOME_TAG,
-    "max_voucher_bytes": MAX_VOUCHER_BYTES,
     "max_rate_units": MAX_RATE_UNITS,
     "new_state_ms": NEW_STATE_MS,
     "lease_record_bytes": RECORD_BYTES,
@@ -50,6 +50,8 @@ def lease_values(guard: Guard) -> dict[str, object]:
     own = [plan for plan in guard.limits if plan.is_leased and plan.subject == "identity"]
     of_token = [plan for plan in guard.limits if plan.is_leased and plan.subject == "token"]
     own_account = _account("", own, guard.layout, 0, has_token=bool(of_token))
+    limit_words = 2 * bool(of_token) + 3 * len([*own, *of_token])
+    is_bound = guard.identity.token.bound
     token_account = _account("token_", of_token, token_layout(guard.identity.limits), len(own))
     return {
         **_CONSTANTS,
@@ -60,7 +62,10 @@ def lease_values(guard: Guard) -> dict[str, object]:
         "leased": [*own, *of_token],
         "mac_inner": inner,
         "mac_outer": outer,
-        "request_words": 4 + 2 * bool(of_token) + 3 * len([*own, *of_token]),
+        "request_words": 4 + limit_words,
+        # With the restrictions of a bound token, as the last word.
+        "voucher_words": 9 + limit_words,
+        "max_voucher_bytes": MAX_VOUCHER_BYTES + 2 * MOST_TAIL_BYTES * is_bound,
         "leases_key": keys.leases(identity),
         "lease_us": guard.shards.lease_us,
     }

@@ -11,18 +11,11 @@ from keyleash.policy.patterns import NOWHERE
 
 
 def cluster_problems(policy: Policy) -> Iterator[Problem]:
-    """Yield the limits that no guard of a cluster can count exactly, and bound tokens.
+    """Yield the limits that no guard of a cluster can count exactly.
 
     A counter per segment is in the slot of the key, so the segment must be the key's hash tag.
     """
     for identity in policy.identities:
-        if identity.token.bound:
-            yield Problem(
-                "cluster-bound",
-                f"tokens of `{identity.name}` may be bound, which a cluster does not support",
-                identity.token.spans.get("bound") or identity.span or NOWHERE,
-                "leave `bound` out of `token`",
-            )
         for limit in identity.limits:
             yield from _problems_of(identity, limit)
 

@@ -5,13 +5,14 @@ and the *voucher* that the home returns back to the shard. Both are fields of te
 
     request   tag:seq:asked_us:partial[:token_seq:token_asked_us] {:want:window:have} :mac
     voucher   tag:seq:asked_us:stamp:epoch:token_sha1:token_id:token_life_us
-              [:token_seq:token_asked_us] {:amount:life_us:window} :mac
+              [:token_seq:token_asked_us] {:amount:life_us:window} [:-restrictions] :mac
 
 The part in braces is there for each leased limit: those of the identity itself, then those per
 token, in the order of the policy. The part in brackets is there if some are per token: their units
-have a number of grants and an asking for each token. Times in vouchers are durations from
-`asked_us`, or `token_asked_us`, by the clock of the shard. The constants of this module are
-compiled into the scripts.
+have a number of grants and an asking for each token. Restrictions, in hexadecimal digits, are there
+if tokens of the identity may be bound, and are empty for a token that is not. Times in vouchers are
+durations from `asked_us`, or `token_asked_us`, by the clock of the shard. The constants of this
+module are compiled into the scripts.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ EPOCH_FIELD: Final = "epoch"
 REQUEST_START: Final = "r:"
 VOUCHER_START: Final = "v:"
 """The text that is signed begins with one of these, so that neither passes for the other."""
+_RESTRICTIONS_START = ":-"
 _BLOCK_BYTES = 64
 _REQUEST_FIELDS, _VOUCHER_FIELDS, _TOKEN_FIELDS, _LIMIT_FIELDS = 4, 8, 2, 3
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -262,6 +264,8 @@ class Voucher:
         token_life_us: The time for which the shard may accept the token.
         limits: The leased limits.
         token: The asking for the token, as requested.
+        restrictions: The packed restrictions of the token, empty if it has none; None if tokens of
+            the identity are never bound.
     """
 
     tag: str
@@ -274,13 +278,14 @@ class Voucher:
     token_life_us: int
     limits: tuple[LimitVoucher, ...] = ()
     token: TokenAsking | None = None
+    restrictions: bytes | None = None
 
     def write(self, key: bytes) -> str:
         """Return the text, signed."""
         limits = ((item.amount, item.life_us, item.window_us) for item in self.limits)
         place = (self.tag, self.seq, self.asked_us, self.stamp, self.epoch)
         token = (self.token_digest, self.token_id, self.token_life_us)
-        return _sign(VOUCHER_START, key, (*place, *token), self.token, limits)
+        return _sign(VOUCHER_START, key, (*place, *token), self.token, limits, self.restrictions)
 
     @classmethod
     def parse(cls, text: str) -> Voucher:
@@ -289,6 +294,11 @@ class Voucher:
         Raises:
             ValueError: *text* is not a voucher.
         """
+        before, mark, digits = text.partition(_RESTRICTIONS_START)
+        restrictions = None
+        if mark:
+            packed, _, signature = digits.rpartition(":")
+            text, restrictions = f"{before}:{signature}", bytes.fromhex(packed)
         fields, asking, limits = _split(text, _VOUCHER_FIELDS)
         tag, seq, asked_us, stamp, epoch, digest, token_id, life_us = fields
         return cls(
@@ -302,6 +312,7 @@ class Voucher:
             _number(life_us),
             tuple(LimitVoucher(*item) for item in limits),
             asking,
+            restrictions,
         )
 
     @classmethod
@@ -321,10 +332,13 @@ def _sign(
     fields: Iterable[str | int],
     token: TokenAsking | None,
     limits: Iterable[Sequence[int]],
+    restrictions: bytes | None = None,
 ) -> str:
     asking = () if token is None else (token.seq, token.asked_us)
     words = (*fields, *asking, *(number for item in limits for number in item))
     text = ":".join(map(str, words))
+    if restrictions is not None:
+        text += _RESTRICTIONS_START + restrictions.hex()
     return f"{text}:{mac(key, start + text)}"
 
 

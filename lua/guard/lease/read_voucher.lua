@@ -23,6 +23,9 @@ if words[4] == '{{ stamp }}' and epoch >= min_epoch and asked >= born_us and ask
   expires_us = expires_us - expires_us % 1000
   if words[6] == digest and expires_us > now_us then
     record = struct.pack('<ddddc12', expires_us, epoch, asked, {{ stamp }}, words[7])
+--% if bound_tokens
+    record = record .. string.gsub(string.sub(words[{{ voucher_words }}], 2), '..', function(digits) return string.char(tonumber(digits, 16)) end)
+--% endif
     call('SET', token_key, record, 'PXAT', string.format('%.0f', (expires_us + {{ keep_record_us }}) / 1000))
 --% if token_account
     vouched = words

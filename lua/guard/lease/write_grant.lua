@@ -1,6 +1,6 @@
 -- write_grant: charge the limits, write down the grant, and write the voucher.
 -- in:  shard, seq, asked_us, is_same, entry_asked_us, granted_us, epoch, token, token_id, record,
---      token_key, used_us, sequence, now_us, amount_N, life_N, window_N, STATE_NUMBERS,
+--      token_key, used_us, sequence, now_us, bindings, amount_N, life_N, window_N, STATE_NUMBERS,
 --      head_N, subject_N, token_seq, token_asked_us, token_leases
 -- out: entry_asked_us, granted_us, voucher
 if is_same then
@@ -43,3 +43,7 @@ voucher = voucher .. string.format(':%.0f:%.0f', token_seq, token_asked_us)
 voucher = voucher .. string.format(':%.0f:%.0f:%.0f', amount_N, life_N, window_N)
 --% endfilter
 --% endfor
+--% if bound_tokens
+-- Not a number, so that its place is known without the policy.
+voucher = voucher .. ':-' .. string.gsub(bindings and string.sub(record, {{ record_bytes + 1 }}) or '', '.', function(byte) return string.format('%02x', string.byte(byte)) end)
+--% endif

@@ -53,7 +53,7 @@ if place_N then call('SETRANGE', {{ names.state }}, place_N, struct.pack('<d', n
 --% endif
 --% endfilter
 --% endfor
---% if bound_tokens
+--% if bound_tokens and not cluster
 if caps and caps_at == 1 then call('SETRANGE', token_key, {{ text(tail_at - 1) }}, caps) end
 --% endif
 --% if not cluster

@@ -20,7 +20,7 @@ if COUNTS_CALL then
   if code then break end
 end
 --% endfor
---% if bound_tokens and counts_caps
+--% if bound_tokens and counts_caps and not cluster
 if caps then
 --% include "limit/check_caps.lua"
 end
