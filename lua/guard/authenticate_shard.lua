@@ -69,6 +69,11 @@ repeat
       -- The restrictions, behind as many bytes as at the home: places in them are counted from there.
       record = string.sub(record, {{ lease_record_bytes - record_bytes + 1 }})
 --% include "authenticate/read_bound.lua"
+      -- The home counts; here it is known which counters have a cap.
+      if caps then
+        caps = {}
+        for at = caps_at, caps_at + (cap_count - 1) * {{ cap_bytes }}, {{ cap_bytes }} do caps[string.byte(record, at)] = true end
+      end
     end
 --% endif
   end
@@ -80,7 +85,7 @@ repeat
 --% include "lease/move_clock.lua"
   end
 --% if token_account
-  if not lacks then
+  if {{ has_units }} then
 --% with account = token_account
 --% filter of_account(account.of)
 --% include "lease/read_credit.lua"

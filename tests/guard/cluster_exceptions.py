@@ -48,14 +48,6 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "test_limits::test_call_over_several_segments_counts_once_for_each_or_for_none",
         "test_limits::test_limit_per_captured_segment_counts_each_value_apart",
     ),
-    "a token has no budget of its own": (
-        "test_bound_tokens::test_approved_script_*",
-        "test_bound_tokens::test_cap_*",
-        "test_bound_tokens::test_caps_*",
-        "test_bound_tokens::test_corrupt_*",
-        "test_bound_tokens::test_functions_*",
-        "test_bound_tokens::test_rotation_*",
-    ),
     "the keys of one call are in one slot": (
         "test_values::test_random_writes_leave_no_value_that_a_rule_forbids",
         "test_verdicts::test_claimed_keys_that_are_not_the_commands_are_refused",

@@ -1,18 +1,29 @@
-"""Bound tokens on shards: vouchers bring the restrictions, and no client can change them."""
+"""Bound tokens on shards: vouchers bring the restrictions, and units of caps are leased."""
 
 from __future__ import annotations
 
+import contextlib
 import random
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 
 from keyleash.commands import OperationClass
+from keyleash.compiler import leases
 from keyleash.compiler.leases import RECORD_BYTES
-from keyleash.store.leases import Voucher
-from keyleash.store.restrictions import Restrictions
-from keyleash.store.token import token_digest
+from keyleash.limits import Counter
+from keyleash.limits.budget import BudgetCount
+from keyleash.limits.calendar import Period
+from keyleash.limits.caps import Cap
+from keyleash.store.keyspace import account
+from keyleash.store.leases import Voucher, unpack_shard
+from keyleash.store.restrictions import Restrictions, restrictions_of
+from keyleash.store.token import CAP_BYTES, TAIL_HEADER_BYTES, TokenRecord, token_digest
+from keyleash.store.wire import BatchMode
 from support.leash import grant
 from support.servers import RealServer
 from support.shards import HOME, NEEDED, Sharded
@@ -23,6 +34,10 @@ BODY: dict[str, Any] = {
 }
 BOUND = f"kl_agent_{'1' * 32}"
 SET = ("SET", "doc:7:a", "x")
+GET = ("GET", "doc:7:a")
+TAGS = ("a", "b1", "c2")
+PLACES = {name: place for place, name in enumerate(("requests", "reads", "writes", "deletes"))}
+HOME_RECORD = HOME.token("agent", token_digest(BOUND))
 OTHER = ("SET", "doc:8:a", "x")
 DENIED = "LEASH KEY_NOT_GRANTED key=doc:8:a by=token"
 
@@ -33,6 +48,41 @@ def sharded(server: RealServer, restrictions: Restrictions, **more: Any) -> Shar
     shards.put_token(BOUND, restrictions)
     shards.token = BOUND
     return shards
+
+
+def caps(**limits: int | str) -> Restrictions:
+    """Return caps: `97` for the life of the token, or `97/hour`."""
+    counts = []
+    for name, text in limits.items():
+        limit, _, period = str(text).partition("/")
+        cap = replace(Cap.of(Counter(name)), limit=int(limit))
+        if period:
+            cap = replace(cap, period=Period(period), is_for_life=False)
+        counts.append(cap.new_count())
+    return Restrictions(counts=tuple(counts))
+
+
+def counts(shards: Sharded) -> tuple[BudgetCount, ...]:
+    """Return what the home has charged to the caps."""
+    record = shards.client.get(HOME_RECORD)
+    assert isinstance(record, bytes)
+    restrictions = restrictions_of(TokenRecord.unpack(record))
+    assert restrictions is not None
+    return restrictions.counts
+
+
+def unspent(shards: Sharded, counter: str) -> int:
+    """Return the units of a cap that all shards have."""
+    names = [HOME.at_shard(tag).state(account("agent", BOUND[-12:])) for tag in TAGS]
+    found = map(shards.client.get, names)
+    states = [unpack_shard(item) for item in found if isinstance(item, bytes)]
+    return sum(state.limits[PLACES[counter]].credit for state in states if state.limits)
+
+
+def run_somewhere(shards: Sharded, times: int, seed: int, words: tuple[str, ...] = SET) -> int:
+    """Make calls at any shards; return how many ran."""
+    own = random.Random(seed)
+    return [shards.outcome(own.choice(TAGS), *words) for _ in range(times)].count("ran")
 
 
 def denial(shards: Sharded, voucher: str, *words: str) -> str:
@@ -109,3 +159,129 @@ def test_any_bytes_in_the_record_of_a_shard_give_a_reply_or_a_denial(embedded: R
     for tail in tails[: len(good) - RECORD_BYTES - 1]:
         shards.client.set(name, good[:RECORD_BYTES] + tail, keepttl=True)
         assert shards.outcome("a", *SET).startswith("LEASH ")
+
+
+@pytest.mark.parametrize("units", [None, 1, 100])
+@pytest.mark.parametrize("cap", [97, "97/day"])
+def test_cap_over_three_shards_and_eight_threads_is_exact(
+    embedded: RealServer, monkeypatch: pytest.MonkeyPatch, units: int | None, cap: int | str
+) -> None:
+    """Each unit is granted once, and those that a shard has left are few."""
+    if units:
+        always: Any = leases._CONSTANTS
+        values = {"first_amount": units, "growth": 1, "budget_shares": 1e-9 if units > 1 else 1e9}
+        for name, value in values.items():
+            monkeypatch.setitem(always, name, value)
+    shards = sharded(embedded, caps(writes=cap, requests=200))
+
+    with ThreadPoolExecutor(8) as pool:
+        passed = sum(pool.map(lambda seed: run_somewhere(shards, 30, seed), range(8)))
+
+    charged = next(count.count for count in counts(shards) if count.limit.name == "token.writes")
+    assert passed + unspent(shards, "writes") == charged == 97
+    # What is unused at one shard can be used there.
+    for tag in TAGS:
+        while shards.outcome(tag, *SET) == "ran":
+            passed += 1
+    assert passed == 97
+    assert shards.outcome("a", *SET).startswith("LEASH BUDGET_EXHAUSTED limit=token.writes")
+    assert shards.outcome("a", *GET) == "ran"
+
+
+def test_cap_is_charged_with_all_other_limits_or_none(embedded: RealServer) -> None:
+    """Limits of the identity and of each token, and caps, hold together."""
+    limits = {"writes": {"limit": "60/day", "per": "token"}, "requests": "50/day"}
+    shards = sharded(embedded, caps(writes=20, reads=10, requests=25), budget=limits)
+
+    assert run_somewhere(shards, 40, 1) == 20
+    assert run_somewhere(shards, 40, 2, GET) == 5
+    assert shards.outcome("a", "PING").startswith("LEASH BUDGET_EXHAUSTED limit=token.requests")
+    assert [count.count for count in counts(shards)][::2] == [20, 25]
+    assert unspent(shards, "writes") == unspent(shards, "requests") == 0
+    shards.token = f"kl_agent_{'0' * 32}"
+    assert run_somewhere(shards, 40, 3) == 25
+
+
+def test_nothing_that_was_sent_credits_a_cap_again(embedded: RealServer) -> None:
+    """Requests and vouchers may be repeated, in any order."""
+    shards = sharded(embedded, caps(writes=40))
+    passed = run_somewhere(shards, 30, 4)
+    before = counts(shards)[0].count, unspent(shards, "writes")
+    sent = list(shards.sent)
+    own = random.Random(5)
+    for _ in range(300):
+        text = own.choice(sent)
+        with contextlib.suppress(redis.ResponseError):
+            if sent.index(text) % 2:
+                shards.single(text.partition(":")[0], text, "PING")
+            else:
+                shards.grant(text)
+
+    assert (counts(shards)[0].count, unspent(shards, "writes")) == before
+    assert passed + run_somewhere(shards, 60, 6) + unspent(shards, "writes") == 40
+
+
+def test_token_without_caps_costs_no_units_and_no_further_calls(embedded: RealServer) -> None:
+    """Its account is not read, neither at the shard nor at the home."""
+    shards = sharded(embedded, Restrictions({"id": b"7"}))
+
+    assert [shards.outcome(tag, *SET) for tag in TAGS for _ in range(5)] == ["ran"] * 15
+    assert shards.homes == 3
+    of_token = account("agent", BOUND[-12:])
+    assert not shards.client.exists(HOME.leases(of_token))
+    assert not shards.client.exists(HOME.at_shard("a").state(of_token))
+
+
+def test_cap_for_life_goes_on_when_the_life_of_the_token_changes(embedded: RealServer) -> None:
+    """Its window is the same, so units that shards have stay usable and charged once."""
+    shards = sharded(embedded, caps(writes=1000))
+    passed = run_somewhere(shards, 90, 7)
+    left = unspent(shards, "writes")
+    assert left > 0
+    record = shards.client.get(HOME_RECORD)
+    assert isinstance(record, bytes)
+    expires_us = TokenRecord.unpack(record).expires_us + 1e9
+    shards.client.setrange(HOME_RECORD, 0, struct.pack("<d", expires_us))
+    shards.client.pexpire(HOME_RECORD, 7 * 86_400_000 + 4_600_000)
+
+    for seed in range(8, 40):
+        passed += run_somewhere(shards, 50, seed)
+    for tag in TAGS:
+        while shards.outcome(tag, *SET) == "ran":
+            passed += 1
+    assert passed == 1000
+
+
+def test_batch_runs_as_far_as_its_cap_goes(embedded: RealServer) -> None:
+    """The home grants the rest to a batch that can use a part, and the others are denied."""
+    shards = sharded(embedded, caps(writes=10))
+    commands = [("SET", f"doc:7:{number}", "x") for number in range(16)]
+
+    replies = shards.leased(shards.batch, "a", BatchMode.EACH, *commands)
+
+    assert replies[:10] == [b"OK"] * 10
+    assert all("limit=token.writes" in str(reply) for reply in replies[10:])
+
+
+def test_any_bytes_in_caps_at_the_home_give_a_reply_or_a_denial(embedded: RealServer) -> None:
+    """A fenced agent may write them: no Lua error, and nothing beyond its identity."""
+    shards = sharded(embedded, caps(writes=9, requests="9/month", reads="9/minute"))
+    good = shards.client.get(HOME_RECORD)
+    assert isinstance(good, bytes)
+    odd = (float("nan"), float("inf"), -float("inf"), -1.0, 0.5, 2.0**60, 0.0, 60e6)
+    own = random.Random(22)
+    at = len(TokenRecord(BOUND[-12:], 0, 0).pack()) + TAIL_HEADER_BYTES
+    for number in range(300):
+        record = bytearray(good)
+        for _ in range(own.randrange(1, 4)):
+            cap, field = own.randrange(3), own.randrange(5)
+            place = at + cap * CAP_BYTES + (1 + 8 * (field - 1) if field else 0)
+            packed = struct.pack("<d", own.choice(odd)) if field else own.randbytes(1)
+            record[place : place + len(packed)] = packed
+        shards.client.set(HOME_RECORD, bytes(record), keepttl=True)
+        for tag in TAGS:
+            for name in shards.client.keys(f"{HOME.at_shard(tag).root}*:agent:*"):
+                shards.client.delete(name)
+        outcome = shards.outcome(TAGS[number % 3], *own.choice((SET, GET)))
+        assert outcome in ("ran", NEEDED) or outcome.startswith("LEASH ")
+        assert "user_script" not in outcome

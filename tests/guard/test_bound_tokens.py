@@ -227,7 +227,7 @@ def test_caps_count_by_counter_and_window_and_a_denied_call_charges_none(leash: 
     life = denied(client.ping)
     assert (life["limit"], life["resets_at_ms"]) == ("token.requests", str(issued.expires_ms))
     token = leash.issue("runner", scope=Scope(budget={"writes": "25"})).token
-    run = [("SET", f"shared:{n}", "1") for n in range(20)]
+    run = [("SET", f"shared:{{t}}{n}", "1") for n in range(20)]
     assert leash.batch("runner", token, "each", *run) == [b"OK"] * 20
     second = leash.batch("runner", token, "each", *run)
     assert second.count(b"OK") == 5

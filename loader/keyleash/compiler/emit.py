@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from keyleash.commands.facts import MAY_REPLICATE
-from keyleash.compiler.ir import Check, Guard, Requirement
+from keyleash.compiler.ir import Check, Guard, LimitPlan, Requirement
 from keyleash.compiler.leases import lease_values, shard_values
 from keyleash.compiler.passes.place_on_shards import place_on_shards
 from keyleash.compiler.quoting import Text, lua_literal
@@ -18,6 +18,7 @@ from keyleash.doubles import DOUBLE
 from keyleash.limits import COUNTS, SECOND_US, Counter
 from keyleash.limits.budget import UTC
 from keyleash.limits.calendar import PERIOD_US, Period, window_runs
+from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.lua import LIBRARIES
 from keyleash.policy.model import Identity, Values
@@ -61,8 +62,7 @@ _CONSTANTS = {
     "word_units": 12,
     # Codes of errors on which a client repeats a call.
     "nothing_ran": " NOSCRIPT READONLY LOADING MASTERDOWN CLUSTERDOWN TRYAGAIN MOVED ASK BUSY ",
-    # The Lua condition under which a call counts; every call is a request.
-    "counted": {**{item: item.calls.value for item in Counter}, Counter.REQUESTS: "true"},
+    "cap_number": lambda counter: CAP_COUNTERS.index(counter) + 1,
 }
 """Template variables that are the same for all guards."""
 
@@ -124,7 +124,7 @@ def _unstamped(
         month = window_runs(Period.MONTH, UTC, guard.calendar_year)
         variables["month"] = {"period_us": PERIOD_US[Period.MONTH], "runs": month}
     variables |= {"names": _names(guard), "numbers_at": 2 * DOUBLE, "between": False}
-    variables |= {"token_account": None}
+    variables |= {"token_account": None, "cap_plans": (), "counts": _counts}
     if guard.shards:
         variables |= lease_values(guard)
     if cluster:
@@ -173,6 +173,14 @@ def _unstamped(
     )
 
 
+def _counts(plan: LimitPlan) -> str:
+    """Return the Lua condition on which a call counts towards a limit."""
+    calls = "true" if plan.counter is Counter.REQUESTS else plan.counter.calls.value
+    if plan.subject == "cap":
+        return f"caps and caps[{CAP_COUNTERS.index(plan.counter) + 1}] and {calls}"
+    return calls
+
+
 def _vault_names(vault: str) -> dict[str, object]:
     """Return the functions of templates that name keys in the vault of one server, and back."""
     prefix = lua_literal(vault)
@@ -202,9 +210,10 @@ def _charging(guard: Guard, *, batch: bool, cluster: bool) -> tuple[Text, ...]:
     }
     if Counter.REQUESTS in counters:
         return ()
-    return tuple(
-        Text(f"passed_{counter} > 0" if batch else str(counter)) for counter in sorted(counters)
-    )
+    conditions = [f"passed_{counter} > 0" if batch else counter for counter in sorted(counters)]
+    if cluster and guard.identity.token.bound:
+        conditions.append("caps")
+    return tuple(map(Text, conditions))
 
 
 def _repeating(guard: Guard) -> frozenset[int]:
@@ -272,7 +281,7 @@ def _numbers(guard: Guard, *, cluster: bool) -> list[str]:
         leased = [plan for plan in guard.limits if plan.is_leased]
         own = [f"credit_{plan.number}" for plan in leased if plan.subject == "identity"]
         # The time of the newest call, if there are units that end.
-        return ["now_us", *own] if leased else []
+        return ["now_us", *own] if leased or guard.identity.token.bound else []
     by_name = {plan.slot.name: plan.number for plan in guard.limits}
     return [
         f"{number}_{by_name[slot.name]}"

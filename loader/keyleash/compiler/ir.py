@@ -221,8 +221,8 @@ class LimitPlan:
         tolerance_us: GCRA's burst tolerance; of bytes, what the whole burst takes.
         at_once: The most bytes at one moment, of a counter of bytes.
         runs: A budget's windows.
-        subject: `identity`, `token` or `capture`.
-        key_prefix: Of the counter's key, for the latter two.
+        subject: `identity`, `token`, `capture`, or `cap` for what a token has of its own.
+        key_prefix: Of the counter's key, for tokens and captures.
         captures: Lua patterns that capture the subject, in policy order.
     """
 

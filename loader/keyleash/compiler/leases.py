@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from keyleash.compiler.ir import Guard, LimitPlan
+from keyleash.compiler.passes.place_on_shards import leased
 from keyleash.compiler.quoting import Text, lua_literal
 from keyleash.doubles import DOUBLE
+from keyleash.limits.budget import UTC
+from keyleash.limits.calendar import Period, window_runs
+from keyleash.limits.caps import CAP_COUNTERS, Cap
 from keyleash.limits.rate import RATE_SHARES
 from keyleash.store import leases
 from keyleash.store.keyspace import HOME_TAG
@@ -49,9 +53,10 @@ def lease_values(guard: Guard) -> dict[str, object]:
     inner, outer = leases.mac_pads(leases.identity_key(guard.shards.master_key, identity))
     own = [plan for plan in guard.limits if plan.is_leased and plan.subject == "identity"]
     of_token = [plan for plan in guard.limits if plan.is_leased and plan.subject == "token"]
+    caps = cap_plans(guard)
+    of_token += caps
     own_account = _account("", own, guard.layout, 0, has_token=bool(of_token))
     limit_words = 2 * bool(of_token) + 3 * len([*own, *of_token])
-    is_bound = guard.identity.token.bound
     token_account = _account("token_", of_token, token_layout(guard.identity.limits), len(own))
     return {
         **_CONSTANTS,
@@ -65,10 +70,23 @@ def lease_values(guard: Guard) -> dict[str, object]:
         "request_words": 4 + limit_words,
         # With the restrictions of a bound token, as the last word.
         "voucher_words": 9 + limit_words,
-        "max_voucher_bytes": MAX_VOUCHER_BYTES + 2 * MOST_TAIL_BYTES * is_bound,
+        "max_voucher_bytes": MAX_VOUCHER_BYTES + (2 * MOST_TAIL_BYTES if caps else 0),
+        "cap_plans": caps,
         "leases_key": keys.leases(identity),
         "lease_us": guard.shards.lease_us,
     }
+
+
+def cap_plans(guard: Guard) -> tuple[LimitPlan, ...]:
+    """Return a plan for each cap that a token may have; its limit is in the token's record."""
+    if not guard.identity.token.bound:
+        return ()
+    runs = window_runs(Period.MONTH, UTC, guard.calendar_year)
+    first = len(guard.limits) + 1
+    return tuple(
+        LimitPlan(number, counter, Cap.of(counter).slot(), runs=runs, subject="cap")
+        for number, counter in enumerate(CAP_COUNTERS, first)
+    )
 
 
 def _account(
@@ -119,8 +137,12 @@ def shard_values(guard: Guard) -> dict[str, object]:
         parts = (beginning, name.removeprefix(beginning + mark))
         return Text(" .. tag .. ".join(map(lua_literal, parts)))
 
+    limits_tokens = any(plan.subject == "token" for plan in guard.limits)
     return {
         "between": guard.shards.between,
+        "cap_plans": tuple(map(leased, cap_plans(guard))),
+        # The units of a token are read only if something counts them.
+        "has_units": Text("not lacks" if limits_tokens else "not lacks and caps"),
         "shard_state": named(keys.state(identity)),
         "shard_token": named(keys.token_prefix(identity)),
         "no_name": named(keys.none),

@@ -41,6 +41,7 @@ from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
     CAP_BYTES,
     CAP_FORMAT,
+    CAP_USED_OFFSET,
     FLAG_BOUND,
     MOST_TAIL_BYTES,
     RECORD_BYTES,
@@ -143,6 +144,7 @@ def environment() -> Environment:
         most_record_bytes=RECORD_BYTES + MOST_TAIL_BYTES,
         cap_format=CAP_FORMAT,
         cap_bytes=CAP_BYTES,
+        cap_used_at=CAP_USED_OFFSET - 1,
         tail_at=RECORD_BYTES + TAIL_HEADER_BYTES + 1,
         all_classes=2 ** len(OperationClass) - 1,
         bound_flag=FLAG_BOUND,

@@ -65,7 +65,9 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         names = names.at_shard(ANY_TAG)
     state = [f"~{_literal(names.state(name))}", f"~{_under(names.token_prefix(name))}"]
     # On a cluster, each token has units and grants of limits per token.
-    by_token = guard.shards and any(limit.subject == "token" for limit in guard.limits)
+    by_token = guard.shards and (
+        guard.identity.token.bound or any(limit.subject == "token" for limit in guard.limits)
+    )
     if by_token:
         state.append(f"~{_under(names.state(account(name, '')))}")
     if guard.shards:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from keyleash.limits.budget import Budget
-from keyleash.limits.calendar import PERIOD_US
-from keyleash.limits.counters import Subject, SubjectKind
+from keyleash.limits.calendar import PERIOD_US, Period
+from keyleash.limits.counters import Counter, Subject, SubjectKind
+
+CAP_COUNTERS = tuple(counter for counter in Counter if not counter.is_bytes)
+"""The counters of caps. In records a counter is its place here, from 1."""
 
 _TOKEN = Subject(SubjectKind.TOKEN)
 
@@ -24,6 +27,11 @@ class Cap(Budget):
 
     subject: Subject = _TOKEN
     is_for_life: bool = False
+
+    @classmethod
+    def of(cls, counter: Counter) -> Cap:
+        """Return a cap of a counter that allows nothing."""
+        return cls(counter, 0, Period.MONTH, is_for_life=True)
 
     @property
     def period_us(self) -> int:

@@ -9,10 +9,9 @@ from typing import Any
 
 from keyleash.commands import OperationClass
 from keyleash.doubles import whole
-from keyleash.limits import Counter
 from keyleash.limits.budget import BudgetCount
 from keyleash.limits.calendar import PERIOD_US
-from keyleash.limits.caps import Cap
+from keyleash.limits.caps import CAP_COUNTERS, Cap
 from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import beginning, exactly, is_open, keys_under
 from keyleash.results import Result
@@ -30,7 +29,6 @@ from keyleash.text import printable
 MAX_TEXT_BYTES = 255
 """The length of a text is one byte."""
 
-_COUNTERS = tuple(Counter)
 _CLASSES = tuple(OperationClass)
 
 
@@ -59,7 +57,7 @@ class Restrictions(Result):
         caps = b"".join(
             struct.pack(
                 CAP_FORMAT,
-                1 + _COUNTERS.index(count.limit.counter),
+                1 + CAP_COUNTERS.index(count.limit.counter),
                 count.limit.limit,
                 count.limit.period_us,
                 count.count,
@@ -159,7 +157,7 @@ def _count(
     period = next(item for item, length in PERIOD_US.items() if length == period_us or is_for_life)
     if counter < 1:
         raise IndexError
-    cap = Cap(_COUNTERS[counter - 1], whole(limit), period, is_for_life=is_for_life)
+    cap = Cap(CAP_COUNTERS[counter - 1], whole(limit), period, is_for_life=is_for_life)
     numbers = (expires_us if is_for_life else ends_us, used)
     count = cap.count_of(BudgetCount.unpack(cap.slot(), numbers, b""))
     assert isinstance(count, BudgetCount)  # noqa: S101 - a cap is a budget

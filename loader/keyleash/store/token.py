@@ -29,6 +29,7 @@ TAIL_HEADER_BYTES = struct.calcsize(TAIL_HEADER)
 CAP_FORMAT = "<Bdddd"
 """A cap of a bound token: the number of its counter, limit, period_us, used, ends_us."""
 CAP_BYTES = struct.calcsize(CAP_FORMAT)
+CAP_USED_OFFSET = struct.calcsize("<Bdd")
 MOST_TAIL_BYTES = 4096
 """The most bytes of the restrictions behind the record of a bound token."""
 KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000

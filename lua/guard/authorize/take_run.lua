@@ -7,7 +7,7 @@
 -- same reason as outside of a run.
 local fits = repeats and first == last and from == count + 1 and not lengthens and not weighs
 --% for limit in limits
---% filter expand("COUNTS_CALL", [counted[limit.counter]])
+--% filter expand("COUNTS_CALL", [counts(limit)])
 if COUNTS_CALL then
 --% endfilter
 --% filter suffix(limit.number)

@@ -8,7 +8,7 @@
 --% filter of_account(account.of)
 --% for limit in account.leased
 --% filter suffix(limit.number)
---% with word = account.request_limits_at + 3 * loop.index0, is_subject = limit.subject == "token"
+--% with word = account.request_limits_at + 3 * loop.index0, is_subject = limit.subject == "token", is_cap = limit.subject == "cap"
 -- The newest amount that was not 0 says how fast the shard uses units.
 local amount_N, window_N, have_N, last_N, life_N = 0, 0, 0, 0, 0
 if entry_A and #entry_A == {{ account.entry_size }} then amount_N, window_N, have_N, last_N = struct.unpack('<dddd', entry_A, {{ entry_bytes + 1 + leased_bytes * loop.index0 }}) end
@@ -19,11 +19,19 @@ do
   local subject = subject_N
 --% include "limit/open_subject_" ~ ("budget" if limit.runs else "rate") ~ ".lua"
 end
+--% elif is_cap
+--% include "lease/read_cap.lua"
 --% endif
 do
   local want, their_window, had = tonumber(words[{{ word }}]), tonumber(words[{{ word + 1 }}]), tonumber(words[{{ word + 2 }}])
---% with offset = subject_ring_offset if is_subject else limit.slot.offset, ring = name("subject_N") if is_subject else names.state
+--% with offset = subject_ring_offset if is_subject else limit.slot.offset, ring = name("subject_N") if is_subject else names.state, units = name("most_N") if is_cap else limit.slot.limit, window_id = name("window_id_N") if is_cap else name("ends_N")
+--% if is_cap
+  if most_N then
+--% endif
 --% include "lease/grant_" ~ limit.slot.kind ~ ".lua"
+--% if is_cap
+  end
+--% endif
 --% endwith
 end
 if code then break end

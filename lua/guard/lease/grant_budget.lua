@@ -9,18 +9,18 @@ else
     used_N = 0
 --% include "limit/find_window_end.lua"
   end
-  if window_N ~= ends_N then amount_N, have_N, window_N = 0, 0, ends_N end
+  if window_N ~= {{ window_id }} then amount_N, have_N, window_N = 0, 0, {{ window_id }} end
   if not is_same_A then
     amount_N = 0
     -- A shard that has had more than is known: this home forgot grants in a failover.
-    if their_window == ends_N and seq_A > entry_seq_A and had > have_N then
-      used_N, have_N = math.min({{ limit.slot.limit }}, used_N + had - have_N), had
+    if their_window == {{ window_id }} and seq_A > entry_seq_A and had > have_N then
+      used_N, have_N = math.min({{ units }}, used_N + had - have_N), had
     end
-    local rest = {{ limit.slot.limit }} - used_N
+    local rest = {{ units }} - used_N
     if want > rest and not is_partial then
       code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', {{ limit.slot.name }}, ends_N
     elseif want > 0 then
-      local most = math.max(1, math.floor({{ limit.slot.limit }} / ({{ budget_shares }} * shards_A)))
+      local most = math.max(1, math.floor({{ units }} / ({{ budget_shares }} * shards_A)))
       local share = math.max(1, math.floor(rest / ({{ rest_shares }} * shards_A)))
       amount_N = math.max(0, math.min(rest, math.max(want, math.min(most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))))
       used_N, have_N = used_N + amount_N, have_N + amount_N

@@ -8,6 +8,9 @@ else
   token_entry_asked_us, token_granted_us = token_asked_us, now_us
 --% for limit in token_account.leased
 --% filter suffix(limit.number)
+--% if limit.subject == "cap"
+  if most_N then call('SETRANGE', token_key, cap_at_N + {{ cap_used_at }}, struct.pack('<dd', used_N, ends_N)) end
+--% else
 --% with batch = true
   do
     local subject = subject_N
@@ -24,6 +27,7 @@ else
     end
   end
 --% endwith
+--% endif
 --% endfilter
 --% endfor
 end

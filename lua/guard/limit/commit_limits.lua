@@ -16,9 +16,15 @@ then
 call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pack({{ numbers_format }}, sequence, STATE_NUMBERS))
 --% endfilter
 --% if token_account
+--% if cap_plans
+if token_state_key then
+--% endif
 --% filter expand("CREDITS", token_account.credits)
 call('SETRANGE', token_state_key, {{ shard_bytes }}, struct.pack({{ token_account.credits_format }}, CREDITS))
 --% endfilter
+--% if cap_plans
+end
+--% endif
 --% endif
 --% if charging
 end

@@ -10,8 +10,8 @@ if writes then
 end
 --% endfilter
 --% endif
---% for limit in limits
---% filter expand("COUNTS_CALL", [counted[limit.counter]])
+--% for limit in limits + (cap_plans if counts_caps else ())
+--% filter expand("COUNTS_CALL", [counts(limit)])
 if COUNTS_CALL then
 --% endfilter
 --% with ring = names.state if limit.slot.kind == "ring" else none, taken = name("bytes") if limit.counter == "bytes_written" else 1 if limit.counter == "bytes_read" else taken
@@ -25,8 +25,8 @@ if caps then
 --% include "limit/check_caps.lua"
 end
 --% endif
---% for limit in limits if not limit.has_counters
---% filter expand("COUNTS_CALL", [counted[limit.counter]])
+--% for limit in limits + (cap_plans if counts_caps else ()) if not limit.has_counters
+--% filter expand("COUNTS_CALL", [counts(limit)])
 if COUNTS_CALL then
 --% endfilter
 --% with taken = name("bytes") if limit.counter == "bytes_written" else 0 if limit.counter == "bytes_read" else taken

@@ -109,12 +109,6 @@ def issue_tokens(
         raise ValueError(f"`count` must be at least 1, not {count}")
     check_request(identity, ttl_s, note)
     labels = checked_labels(meta or {})
-    if store.nodes is not None and scope.budget:
-        raise OperationError(
-            "bad-restriction",
-            "a token has no budget of its own on a cluster",
-            help=f"leave it out, or give `{identity}` a budget `per: token` in the policy",
-        )
     # The active policy is read only for a token with restrictions.
     restrictions = None if scope.is_empty else restrict(active_identity(store, identity), scope)
     tail = b"" if restrictions is None else restrictions.pack()

@@ -12,7 +12,7 @@ from keyleash.commands import CHANNEL_CLASSES, OperationClass
 from keyleash.errors import OperationError, PolicyError, Span
 from keyleash.limits import Budget, Counter, Period
 from keyleash.limits.budget import MAX_BUDGET, BudgetCount
-from keyleash.limits.caps import Cap
+from keyleash.limits.caps import CAP_COUNTERS, Cap
 from keyleash.policy import Identity, Pattern, overlaps, parse_pattern
 from keyleash.policy.patterns import bound_pattern
 from keyleash.policy.problems import did_you_mean, listing, quote
@@ -191,12 +191,12 @@ def _require_some(
 
 
 def _cap(name: str, given: str | int) -> BudgetCount:
-    known = [str(counter) for counter in Counter if not counter.is_bytes]
+    known = list(map(str, CAP_COUNTERS))
     if name not in known:
         help = f"the counters are {listing(known)}"
         _fail(f"unknown counter {quote(name)}", did_you_mean(name, known, help))
     text = str(given)
-    cap = Cap(Counter(name), 0, Period.MONTH, is_for_life=True)
+    cap = Cap.of(Counter(name))
     if text.isascii() and text.isdecimal():
         cap = replace(cap, limit=int(text[:20]))
     else:
