@@ -1,0 +1,95 @@
+"""Bound tokens on a cluster: restricted at every node, and capped over all nodes together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import keyleash
+from keyleash.errors import LeashError
+from support.clusters import RealCluster
+
+POLICY = """
+version: 1
+identities:
+  agent:
+    kind: machine
+    token: {bound: true}
+    grants: [{allow: [read, write], keys: ["jobs:{job_id}:*"]}]
+"""
+
+
+@pytest.fixture
+def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
+    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
+        op.load(keyleash.Policy(POLICY))
+        yield op
+
+
+def write(cluster: RealCluster, token: str, times: int, job: int = 42, **options: Any) -> Any:
+    """Write keys at all nodes by a client; count the codes of denials, and `ran`."""
+    found: Counter[str] = Counter()
+    with keyleash.RedisCluster.from_url(cluster.url, token=token, **options) as client:
+        for number in range(times):
+            try:
+                client.set(f"jobs:{job}:{number}", "v")
+                found["ran"] += 1
+            except LeashError as error:
+                found[str(error.code)] += 1
+    return found
+
+
+def test_cap_of_eight_clients_over_three_nodes_is_exact(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """Also for the token that it is rotated to."""
+    issued = op.tokens.issue("agent", bind={"job_id": 42}, budget={"writes": 97})
+
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(write, cluster, issued.token, 20) for _ in range(8)]
+        found = sum((call.result() for call in calls), Counter[str]())
+    found += write(cluster, issued.token, 20)
+
+    assert found.keys() == {"ran", "BUDGET_EXHAUSTED"}
+    assert found["ran"] == 97
+    rotated = op.tokens.rotate(issued.id).issued
+    assert write(cluster, rotated.token, 5) == {"BUDGET_EXHAUSTED": 5}
+
+
+def test_operators_and_agents_see_restrictions_and_caps(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """All of it is at the home; units that nodes have count as used."""
+    issued = op.tokens.issue(
+        "agent", bind={"job_id": 42}, budget={"writes": "90/hour"}, meta={"run": "r-17"}
+    )
+    assert write(cluster, issued.token, 9) == {"ran": 9}
+    assert write(cluster, issued.token, 3, job=43) == {"KEY_NOT_GRANTED": 3}
+
+    (listed,) = op.tokens.list("agent", meta={"run": "r-17"})
+    assert listed.restrictions is not None
+    assert listed.restrictions.bind == {"job_id": b"42"}
+    with keyleash.RedisCluster.from_url(cluster.url, token=issued.token) as client:
+        held = client.whoami()
+        assert held.restrictions == listed.restrictions
+        for limits in (held.limits, op.tokens.inspect(issued.token).limits):
+            (left,) = [limit.left for limit in limits if limit.name == "token.writes"]
+            assert 90 - 9 - 3 <= (left or 0) <= 90 - 9
+    op.tokens.revoke(issued.id)
+    assert write(cluster, issued.token, 9) == {"TOKEN_REVOKED": 9}
+
+
+def test_fenced_user_may_use_caps(cluster: RealCluster, op: keyleash.Operator) -> None:
+    """Its rights include the records of its tokens' units, at the home and at nodes."""
+    outcome = op.fence.apply(op.fence.plan(generate=True))
+    (user,) = outcome.passwords
+    token = op.tokens.issue("agent", bind={"job_id": 42}, budget={"requests": 20}).token
+
+    found = write(cluster, token, 40, username="agent", password=user.password)
+
+    assert found.keys() == {"ran", "BUDGET_EXHAUSTED"}
+    assert found["ran"] == 20
