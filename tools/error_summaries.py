@@ -20,6 +20,7 @@ SUMMARIES = {
     "cluster-down": "A cluster serves no keys.",
     "cluster-incomplete": "No node of a cluster serves a slot that is needed.",
     "declined": "The operator did not confirm; nothing was changed.",
+    "delegated": "A token made the token, so it cannot be rotated; nothing was issued.",
     "digest-mismatch": "The digest of a script is not the one that was recorded or computed.",
     "fence-not-verified": "After `fence apply` an ACL user is not as it was set.",
     "file": "A file cannot be read or written.",

@@ -13,6 +13,7 @@ from keyleash.audit.stats import Stats, Tally
 from keyleash.audit.token_use import TokenUse
 from keyleash.audit.undo.apply import UndoResult
 from keyleash.audit.undo.plan import UndoPlan
+from keyleash.client.delegation import DelegatedToken
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.examine import Examination
 from keyleash.doctor.findings import DoctorFinding, Skipped
@@ -65,6 +66,7 @@ __all__ = [
     "CompiledGuard",
     "ControlEvent",
     "CreditCollection",
+    "DelegatedToken",
     "Denial",
     "DoctorFinding",
     "EventDetails",

@@ -4,9 +4,13 @@
 --      now_us, token_id, token_key, record, used_us, sequence, STATE_NUMBERS
 --      mask, bindings, narrow, bindings_at   of a bound token, see read_bound
 --      caps, caps_at, cap_count, life_us  of a token with caps
+--      chain_at, ancestors, is_rotated    where tokens delegate, see read_flags and check_chain
 local token_key, record, used_us, sequence
 --% if bound_tokens
 local mask, bindings, narrow, bindings_at, caps, caps_at, cap_count, life_us
+--% endif
+--% if delegate
+local chain_at, ancestors, is_rotated
 --% endif
 --% if numbers
 --% filter expand("STATE_NUMBERS", numbers)
@@ -40,11 +44,20 @@ repeat
   if not record or #record < {{ record_bytes }} then code = 'TOKEN_UNKNOWN' break end
   local expires_us, revoked
   expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
---% if bound_tokens
+--% if delegate
+  if revoked ~= 0 then
+--% include "authenticate/read_flags.lua"
+  end
+--% elif bound_tokens
   if revoked == {{ bound_flag }} then
     revoked = 0
 --% include "authenticate/read_bound.lua"
   end
 --% endif
 --% include "authenticate/check_token.lua"
+--% if delegate
+  if chain_at and not code then
+--% include "authenticate/check_chain.lua"
+  end
+--% endif
 until true

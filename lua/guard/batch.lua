@@ -7,14 +7,18 @@
 --- ARGV[3]   mode         string  "each": a denial takes its command's place
 ---                                "all": one denial denies the whole batch, and nothing runs
 ---                                "whoami": no command; the reply describes the token
+---                                "delegate": no command; the token makes a child
 --- ARGV[4…]  for each command: how many arguments it has with its name, its name in upper
 ---           case, its arguments; or for a run of commands with the same name and number of
 ---           arguments, whose only key is the first one: `<number of arguments>*<commands>`, the
 ---           name, the place of the first key in KEYS, and the other arguments of all
 ---           on a cluster at the end one more: the tag of the shard, or a voucher
+---           for a delegation: the digest of the child, its life in seconds or "", and the kind and
+---           text of each restriction or label: `bind`, `job_id=42`
 ---
 --- Replies   an array of the commands' own replies, or denials | LEASH <CODE> key=value …
 ---           For a run an array of its replies; if these are equal and no arrays, one of them.
+---           delegate: when the child expires (Unix ms), its id
 ---           whoami: the time, the token's record, the state, and the record of each limit per token
 ---
 --- Token, clock, state and limits are read and written once. All commands are checked before
@@ -48,10 +52,22 @@ repeat
 --% include "reply/describe_token.lua"
     end
 --% endif
+--% if delegate
+    if mode ~= 'delegate' then
+--% endif
     code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
     break
+--% if delegate
+    end
+--% endif
   end
 --% include "authorize/batch_locals.lua"
+--% if delegate
+  if mode == 'delegate' then
+--% include "delegate/delegate.lua"
+    break
+  end
+--% endif
 --% if cluster
   local postponed = {}
   is_partial = mode == 'each'

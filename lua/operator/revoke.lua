@@ -7,26 +7,30 @@
 --- ARGV[1]  tokens    string  prefix of the hashes of an identity's tokens
 --- ARGV[2]  token     string  prefix of token records
 --- ARGV[3]  leases    string  prefix of the hashes of an identity's leases
---- ARGV[4]  offset    number  place of the byte that revokes a record
---- ARGV[5]  actor     string
---- ARGV[6]  identity  string  "" for every identity that ever had a state
---- ARGV[7]  id        string  a token id, or "" for all tokens of the identity
+--- ARGV[4]  delegated string  prefix of the hashes of an identity's child tokens
+--- ARGV[5]  offset    number  place of the byte that revokes a record
+--- ARGV[6]  actor     string
+--- ARGV[7]  identity  string  "" for every identity that ever had a state
+--- ARGV[8]  id        string  a token id, or "" for all issued tokens of the identity
 ---
 --- Replies  now_us, then identity, id, … of the tokens that this call revoked; "" for the id of one
 ---          whose record is corrupt, which could not be revoked
 ---
 --- The script looks up the tokens, so that one issued a moment ago is revoked too.
 local layouts_key, control_key, tokens_prefix, token_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-local leases_prefix, revoked_offset = ARGV[3], ARGV[4]
+local leases_prefix, delegated_prefix, revoked_offset = ARGV[3], ARGV[4], ARGV[5]
 local call = redis.call
 local time = call('TIME')
 local revoked = { string.format('%.0f', time[1] * 1000000 + time[2]) }
-local identities = { ARGV[6] }
-if ARGV[6] == '' then identities = call('HKEYS', layouts_key) end
+local identities = { ARGV[7] }
+if ARGV[7] == '' then identities = call('HKEYS', layouts_key) end
 for _, identity in ipairs(identities) do
   local known = call('HGETALL', tokens_prefix .. identity)
+  -- With its issued tokens, all their children are over. A fenced agent may write any key there.
+  local child = ARGV[8] ~= '' and redis.pcall('HGET', delegated_prefix .. identity, ARGV[8])
+  if type(child) == 'string' then known[#known + 1], known[#known + 2] = ARGV[8], child end
   for i = 1, #known, 2 do
-    local wanted = ARGV[7] == '' or ARGV[7] == known[i]
+    local wanted = ARGV[8] == '' or ARGV[8] == known[i]
     -- A corrupt record must not prevent the revocation of others.
     local is_read, facts = pcall(cjson.decode, known[i + 1])
     local digest = is_read and type(facts) == 'table' and facts.digest
@@ -37,7 +41,7 @@ for _, identity in ipairs(identities) do
     elseif flags % 2 == 0 then
       call('SETRANGE', record, revoked_offset, string.char(flags + 1))
       call('UNLINK', leases_prefix .. identity .. ':' .. known[i])
-      call('XADD', control_key, '*', 'event', 'revoke', 'actor', ARGV[5],
+      call('XADD', control_key, '*', 'event', 'revoke', 'actor', ARGV[6],
         'identity', identity, 'token', known[i])
       revoked[#revoked + 1], revoked[#revoked + 2] = identity, known[i]
     end

@@ -13,15 +13,17 @@
 --- ARGV[8]   keep_ms   number  time for which a record outlives its token
 --- ARGV[9]   bound     number  the flag of a bound token in a record
 --- ARGV[10]  bytes     number  length of a token record without restrictions
---- ARGV[11]  actor     string
---- ARGV[12]  identity  string
---- ARGV[13]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
---- ARGV[14]  note      string  of the new token
---- ARGV[15]  old       string  id of the token that is replaced; "" for all live ones of the identity
+--- ARGV[11]  rotated   number  the flag of a rotated token, where tokens delegate
+--- ARGV[12]  offset    number  place of the flags in a record
+--- ARGV[13]  actor     string
+--- ARGV[14]  identity  string
+--- ARGV[15]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
+--- ARGV[16]  note      string  of the new token
+--- ARGV[17]  old       string  id of the token that is replaced; "" for all live ones of the identity
 ---                             that are not bound
---- ARGV[16]  grace_ms  string  how long it is still good, if it does not expire before
---- ARGV[17]  id        string  of the new token
---- ARGV[18]  digest    string  its SHA-1
+--- ARGV[18]  grace_ms  string  how long it is still good, if it does not expire before
+--- ARGV[19]  id        string  of the new token
+--- ARGV[20]  digest    string  its SHA-1
 ---
 --- Replies  when the new one expires (Unix ms), 1 if max_ttl shortened its life or 0, then for each
 ---          token that is replaced: its id, and when it expires (Unix ms)
@@ -34,10 +36,11 @@ local sealed_key, control_key, prefix, public_prefix = KEYS[1], KEYS[2], ARGV[1]
 local guard_prefix, tokens_prefix, token_prefix = ARGV[3], ARGV[4], ARGV[5]
 local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[6], ARGV[7], ARGV[8]
 local bound_flag, record_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
+local rotated_flag, flags_offset = tonumber(ARGV[11]), ARGV[12]
 local call, argv = redis.call, ARGV
 --% include "operator/include/issue.lua"
 --% include "operator/include/require_in_force.lua"
-local identity, old, grace_ms, id = argv[12], argv[15], argv[16] + 0, argv[17]
+local identity, old, grace_ms, id = argv[14], argv[17], argv[18] + 0, argv[19]
 local tokens, record_prefix = tokens_prefix .. identity, token_prefix .. identity .. ':'
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -54,30 +57,34 @@ for i = 1, #known, 2 do
   -- A fenced agent may write any bytes there: what is shorter is no record.
   if record and #record >= record_bytes then
     local expires_us, _, flags = struct.unpack('<ddBc12', record)
+    if flags >= rotated_flag then flags = flags - rotated_flag end
     if (flags == 0 or flags == bound_flag and old ~= '') and expires_us > now_us then
       if old ~= '' then
         if flags == bound_flag then tail = string.sub(record, record_bytes + 1) end
         if type(facts.meta) == 'table' then meta = cjson.encode(facts.meta) end
       end
       expires_us = math.min(expires_us, ends_us)
-      ending[#ending + 1] = { id = known[i], key = key, facts = facts, expires_us = expires_us }
+      ending[#ending + 1] = { id = known[i], key = key, facts = facts, flags = flags, expires_us = expires_us }
     end
   end
 end
 if old ~= '' and not ending[1] then return 1 end
 
+-- Other guards do not know the flag, by which the children of a token are over at once.
+local delegates = call('HGET', guard_prefix .. identity, 'delegates') == '1'
 -- First the one write that a full server rejects: a script does not roll back.
-local new_expires_ms, capped = issue(identity, argv[11], argv[14], meta, tail, argv[13], now_us, { id, argv[18] }, 1, 2)
+local new_expires_ms, capped = issue(identity, argv[13], argv[16], meta, tail, argv[15], now_us, { id, argv[20] }, 1, 2)
 if not new_expires_ms then return 0 end
 local reply = { string.format('%.0f', new_expires_ms), capped }
 for _, token in ipairs(ending) do
   local expires_ms = token.expires_us / 1000
   call('SETRANGE', token.key, 0, struct.pack('<d', token.expires_us))
+  if delegates then call('SETRANGE', token.key, flags_offset, string.char(token.flags + rotated_flag)) end
   -- The guard reads the time from the life of the record, so both move together.
   call('PEXPIREAT', token.key, string.format('%.0f', expires_ms + keep_record_ms))
   token.facts.replaced_by = id
   call('HSET', tokens, token.id, cjson.encode(token.facts))
-  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[11], 'identity', identity,
+  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[13], 'identity', identity,
     'token', token.id, 'replaced_by', id, 'expires_ms', string.format('%.0f', expires_ms))
   reply[#reply + 1], reply[#reply + 2] = token.id, string.format('%.0f', expires_ms)
 end

@@ -104,6 +104,11 @@ def corrupt(leash: Leash) -> None:
     client.get("t:a")
 
 
+def over_delegated(leash: Leash) -> None:
+    rules = {"token": {"bound": True}, "delegate": {"depth": 1}}
+    fresh(leash, **rules).delegate(allow=["write"])
+
+
 CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ReplyCode.SUSPENDED: (suspended, set()),
     ReplyCode.POLICY_STALE: (stale, set()),
@@ -137,6 +142,7 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
         ).sadd("t:s", "a", "b"),
         {"key", "rule", "limit", "was"},
     ),
+    ReplyCode.DELEGATION_REFUSED: (over_delegated, {"reason", "restriction"}),
     ReplyCode.NOT_ACTIVE: (flushed, set()),
     ReplyCode.RATE_LIMITED: (limited, {"limit", "retry_after_ms"}),
     ReplyCode.BUDGET_EXHAUSTED: (spent, {"limit", "resets_at_ms"}),

@@ -21,8 +21,8 @@ def test_page_on_bound_tokens_works_as_written(
     embedded: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each job reaches its own keys, and the tokens of a run are revoked by their label."""
-    (policy,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)
-    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    policy, _ = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)
+    program, _ = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
     (command,) = re.findall(r"^    (keyleash token issue .*?)\n\n", PAGE, re.M | re.S)
     (tmp_path / "agents.yaml").write_text(policy)
     cli = Cli(embedded.url)
@@ -48,3 +48,23 @@ def test_page_on_bound_tokens_works_as_written(
     listed = cli.ok("token", "list")
     assert "job_id=42" in listed
     assert "job=43" in listed
+
+
+def test_delegation_on_the_page_works_as_written(
+    embedded: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child reads its job, and is denied what its parent may do."""
+    _, policy = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)
+    _, program = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    (tmp_path / "agents.yaml").write_text(policy)
+    cli = Cli(embedded.url)
+    cli.ok("load", tmp_path / "agents.yaml", "--yes")
+    monkeypatch.setenv("KEYLEASH_URL", embedded.url)
+    monkeypatch.setenv("KEYLEASH_TOKEN", cli.ok("token", "issue", "agent-runner").strip())
+
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(compile(program, "one-token-per-job.md", "exec"), {"__name__": "example"})  # noqa: S102
+
+    assert output.getvalue().splitlines() == ["None", "write denied by token", "bind job_id=43"]
+    child = cli.json("token", "list", "--meta", "step=summary")["tokens"][0]
+    assert len(child["chain"]) == 1

@@ -16,7 +16,7 @@ from keyleash.commands import keys_of, load_table
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.operator import freeze
-from keyleash.operator.tokens import Scope
+from keyleash.operator.tokens import Scope, revoke
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
@@ -49,6 +49,7 @@ def leash(server: RealServer) -> Leash:
             "deny": [{"keys": ["t:lock"]}],
             "rate": {"writes": "100/minute"},
             "token": {"idle": "1h", "bound": True},
+            "delegate": {"depth": 1},
         },
         hasty={**broad, "rate": {"requests": "1/minute"}},
         spent={**broad, "budget": {"requests": "1/day"}},
@@ -139,7 +140,19 @@ def denied_restrictions(leash: Leash) -> list[Any]:
     """Denials of tokens that may do less than their identity."""
     reader = leash.issue("one", scope=Scope(allow=["read"], keys=["t:a"])).token
     bound = leash.issue("one", scope=Scope(bind={"x": "1"})).token
+    parent = leash.issue("one", scope=Scope(budget={"requests": 3}))
+    # A delegation counts as a request.
+    child, other = (leash.client(parent.token).delegate(ttl=ttl) for ttl in ("1m", None))
+    leash.call("one", child.token, "GET", "t:a")
+    words = [parent.token, "id", "delegate", "f" * 40, "", "allow", "delete"]
+    digest = leash.record("one").batch_digest
+    spent = leash.call("one", other.token, "GET", "t:a")
+    refused = leash.raw("one", [], *words, digest=digest)
+    revoke(leash.store, token_id=parent.id)
     return [
+        spent,
+        refused,
+        leash.call("one", child.token, "GET", "t:a"),
         leash.call("one", reader, "GET", "t:b"),
         leash.call("one", reader, "SET", "t:a", "1"),
         leash.call("one", bound, "PUBLISH", "c:2", "x"),

@@ -185,6 +185,8 @@ def test_fence_allows_every_command_that_guards_run() -> None:
     granted = {
         *map(str.upper, (*rules.STATE, *rules.LIMIT, *rules.REPEATS, *rules.SUSPENSION)),
         *map(str.upper, (*rules.BREAKER, *rules.SCRATCH)),
+        *map(str.upper, (*rules.CHILD_RECORDS, *rules.CHILD_ENTRIES)),
+        *map(str.upper, (*rules.DELEGATIONS, *rules.CHILDREN)),
         *map(str.upper, COMMON_COMMANDS),
         *data_rules.HELPERS, "XADD", "XTRIM", "XLEN",
     }  # fmt: skip

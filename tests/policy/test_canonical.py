@@ -36,7 +36,7 @@ from keyleash.policy import (
     parse_pattern,
     policy_digest,
 )
-from keyleash.policy.model import KeyState, TtlRule
+from keyleash.policy.model import Delegation, KeyState, TtlRule
 
 Parse = Callable[[str], Policy]
 
@@ -150,6 +150,10 @@ CHANGES = {
         replace(IDENTITY, token=replace(IDENTITY.token, **dict[str, Any]({field.name: 9})))
         for field in fields(TokenRules)
         if field.compare
+    ],
+    "delegate": [
+        replace(IDENTITY, delegate=replace(IDENTITY.delegate, **dict[str, Any]({field.name: 9})))
+        for field in fields(Delegation)
     ],
     "audit": [
         replace(IDENTITY, audit=replace(IDENTITY.audit, **change))

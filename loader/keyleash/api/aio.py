@@ -14,7 +14,7 @@ from keyleash.api.aio_servers import AsyncFenceOperations, AsyncVaultOperations
 from keyleash.api.aio_tokens import AsyncLimitOperations, AsyncTokenOperations
 from keyleash.api.arguments import checked, choice
 from keyleash.api.calls import all_identities, server_time
-from keyleash.api.inputs import Duration, positive, seconds_of
+from keyleash.api.inputs import Duration, positive
 from keyleash.api.policy import Policy
 from keyleash.api.run import AsyncRunner
 from keyleash.doctor import Examination, examine_nodes
@@ -32,6 +32,7 @@ from keyleash.operator.load.consent import (
 )
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
+from keyleash.policy.quantities import seconds_of
 from keyleash.results import Progress
 from keyleash.status import Snapshot, read_snapshot
 from keyleash.store.clients import AnyClient

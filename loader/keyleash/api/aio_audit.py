@@ -8,7 +8,7 @@ from pathlib import Path
 from keyleash.api import calls
 from keyleash.api.arguments import checked, choice
 from keyleash.api.calls import Selection
-from keyleash.api.inputs import Duration, Moment, positive, seconds_of
+from keyleash.api.inputs import Duration, Moment, positive
 from keyleash.api.run import AsyncRunner
 from keyleash.audit import (
     AuditEvent,
@@ -30,6 +30,7 @@ from keyleash.audit.export import (
 from keyleash.audit.point_in_time import ValueThen
 from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
+from keyleash.policy.quantities import seconds_of
 from keyleash.results import Progress
 
 

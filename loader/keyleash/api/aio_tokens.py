@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from keyleash.api.arguments import checked
-from keyleash.api.inputs import Duration, names_of, seconds_of
+from keyleash.api.inputs import Duration, names_of
 from keyleash.api.run import AsyncRunner
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
 from keyleash.operator import tokens
@@ -13,6 +13,7 @@ from keyleash.operator.credit import CreditCollection, collect_credit
 from keyleash.operator.holder import TokenHolder, inspect_token
 from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
+from keyleash.policy.quantities import seconds_of
 
 
 @checked

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from keyleash.errors import PolicyError, Span
-from keyleash.policy.quantities import MAX_DAYS, MAX_DURATION_S, parse_duration, parse_moment
+from keyleash.policy.quantities import parse_moment
 
 Duration = str | timedelta
 """A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
@@ -16,39 +15,6 @@ N = TypeVar("N", int, float, int | None, float | None)
 
 Moment = str | timedelta | datetime
 """A time: an aware `datetime`, ISO 8601, or how long before now: `10m` or a `timedelta`."""
-
-
-def seconds_of(name: str, value: Duration | None, *, least: int = 1) -> int | None:
-    """Return a duration in whole seconds; None for None.
-
-    Args:
-        name: The parameter, for errors.
-        value: The duration.
-        least: The shortest that is allowed: a second, or 0 as `timedelta(0)`.
-
-    Raises:
-        TypeError: it has another type.
-        ValueError: it is too short or too long, not in whole seconds or not a duration.
-    """
-    if value is None:
-        return None
-    if isinstance(value, timedelta):
-        seconds = value.total_seconds()
-        if seconds != int(seconds):
-            raise ValueError(f"`{name}` must be a number of whole seconds, not {value}")
-    elif isinstance(value, str):
-        try:
-            seconds = parse_duration(value, Span("", 1, 1))
-        except PolicyError as error:
-            problem = error.problems[0]
-            raise ValueError(f"`{name}`: {problem.message}; {problem.help}") from None
-    else:
-        raise TypeError(f"`{name}` must be a str or a timedelta, not {type(value).__name__}")
-    if seconds < least:
-        raise ValueError(f"`{name}` must be longer than 0 seconds")
-    if seconds > MAX_DURATION_S:
-        raise ValueError(f"`{name}` must be at most {MAX_DAYS} days")
-    return int(seconds)
 
 
 def time_ms_of(name: str, value: Moment | None, now_ms: int) -> int | None:

@@ -90,11 +90,13 @@ class Caller:
         call.guard = guard
         call.replicas = None
         if guard.wait_replicas:
-            may_write = call.script or any(map(session.may_write, call.commands))
+            may_write = call.script or call.delegation or any(map(session.may_write, call.commands))
             call.replicas = guard if may_write else None
         call.correlation = call.correlation or next_correlation(session.correlation)
         if call.script is not None:
             return session.script_request(*call.script, call.correlation)
+        if call.delegation is not None:
+            return session.delegate_request(call.delegation, call.correlation)
         if call.mode is None:
             return session.request(guard, call.commands[0], call.correlation)
         words, call.shape = session.batch_request(call.mode, call.commands, call.correlation)

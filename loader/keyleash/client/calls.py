@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client.actions import Flow, Pause, Words
+from keyleash.client.delegation import Delegation
 from keyleash.client.scripts import ScriptCall
 from keyleash.errors import NotReplicatedError, RateLimitedError
 from keyleash.store.records import GuardRecord
@@ -89,6 +90,7 @@ class Call:
             EXEC ends the watch: its reply is null, redis-py raises WatchError, and callers that
             repeat a transaction read its keys again.
         script: The script to call instead of commands.
+        delegation: The child token to make instead of commands.
         is_transaction: Whether redis-py reads its reply as one of EXEC.
         guard: The guard that was called last.
         shape: Of a batch with runs, how many commands each reply is for; see `wire.replies_of`.
@@ -103,6 +105,7 @@ class Call:
     is_plain: bool = False
     is_watched: bool = False
     script: ScriptCall | None = None
+    delegation: Delegation | None = None
     is_transaction: bool = False
     guard: GuardRecord | None = None
     shape: Sequence[int] = ()

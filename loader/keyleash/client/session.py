@@ -17,6 +17,7 @@ from redis.exceptions import (
 
 from keyleash.client.actions import AtHome, Plain
 from keyleash.client.correlation import CorrelationSource, check_source
+from keyleash.client.delegation import Delegation
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
@@ -49,6 +50,7 @@ from keyleash.store.wire import (
     BatchMode,
     Transport,
     call_head,
+    delegate_call,
     guard_call,
     is_of_a_cluster,
     library_code,
@@ -184,6 +186,19 @@ class Session:
         header = guard.approved_digest, self._token, correlation
         mode = READ_ONLY if is_read_only else ""
         return script_call(*header, script + mode, keys, arguments, guard.transport)
+
+    def delegate_request(self, child: Delegation, correlation: str) -> tuple[Argument, ...]:
+        """Return the call of the guard that makes a child of the token."""
+        guard = self._called
+        return delegate_call(
+            guard.batch_digest,
+            self._token,
+            correlation,
+            child.digest_for(self.identity),
+            child.ttl_s,
+            child.words,
+            guard.transport,
+        )
 
     @property
     def _called(self) -> GuardRecord:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 import redis
@@ -25,6 +26,7 @@ from keyleash.client._redis_py import (
 from keyleash.client.calls import Call
 from keyleash.client.connection import Guarded
 from keyleash.client.correlation import CorrelationSource
+from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.pools import guarded_class, guarded_pool
 from keyleash.client.session import Session
 from keyleash.client.shortcuts import with_shortcuts
@@ -374,6 +376,43 @@ class Redis(redis.Redis):
         """
         with self._connected() as connection:
             return self._session.whoami(connection.call(Call([], BatchMode.WHOAMI)))
+
+    def delegate(
+        self,
+        *,
+        bind: Mapping[str, str | int] | None = None,
+        allow: Collection[str] = (),
+        keys: Collection[str] = (),
+        budget: Mapping[str, str | int] | None = None,
+        ttl: str | timedelta | None = None,
+        meta: Mapping[str, str] | None = None,
+    ) -> DelegatedToken:
+        """Make a child token, which may do no more than this client's token; return it.
+
+        A delegation counts as a write. The child is over when one of its ancestors is revoked,
+        rotated or expired, and caps of ancestors count its calls too. Its secret never travels.
+
+        Args:
+            bind: The values of captures.
+            allow: The operation classes; by default those of the token.
+            keys: Keys, or prefixes with `*`; by default those of the token.
+            budget: The most calls by counter: `200` for the child's life, or `50/hour`.
+            ttl: The life, as text (`10m`) or `timedelta`; by default as long as the policy and
+                the token allow.
+            meta: Labels; unlike those of an operator, ASCII only.
+
+        Raises:
+            DelegationRefusedError: The child would have more than the token, or the policy does
+                not allow it; the reason names which.
+            CommandRefusedError: The policy does not let tokens delegate.
+            LeashError: As of every call.
+        """
+        call = Call([], BatchMode.DELEGATE)
+        call.delegation = Delegation(
+            bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta
+        )
+        with self._connected() as connection:
+            return call.delegation.made(connection.call(call))
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:

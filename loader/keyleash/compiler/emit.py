@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from keyleash.commands.facts import MAY_REPLICATE
+from keyleash.compiler.delegation import delegation_values
 from keyleash.compiler.ir import Check, Guard, LimitPlan, Requirement
 from keyleash.compiler.leases import lease_values, shard_values
 from keyleash.compiler.passes.place_on_shards import place_on_shards
@@ -118,7 +119,7 @@ def _unstamped(
     running = batch and guard.takes_runs
     policy = guard.policy_digest[:POLICY_DIGITS]
     variables = {field.name: getattr(guard, field.name) for field in fields(guard)}
-    variables |= _CONSTANTS | _identity_values(guard.identity)
+    variables |= _CONSTANTS | _identity_values(guard.identity) | delegation_values(guard)
     variables |= sizes_of(guard, batch=batch or sandbox, sandbox=sandbox)
     if guard.identity.token.bound:
         month = window_runs(Period.MONTH, UTC, guard.calendar_year)
@@ -248,6 +249,9 @@ def _names(guard: Guard) -> dict[str, str]:
         "suspension",
         "refused",
         "scratch",
+        "delegated",
+        "delegations",
+        "children_prefix",
     )
     return {name: getattr(guard.keyspace, name)(guard.identity.name) for name in names}
 

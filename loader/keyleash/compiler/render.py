@@ -33,8 +33,10 @@ from keyleash.compiler.quoting import (
 )
 from keyleash.doubles import MOST
 from keyleash.limits.calendar import PERIOD_US
+from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.limits.counters import COUNTER_KEEP_MS
 from keyleash.limits.rate import MAX_EMISSION_US, MAX_RING_SLOTS, MIN_EMISSION_US
+from keyleash.policy.model import MAX_DEPTH
 from keyleash.policy.sections import MAX_THRESHOLD
 from keyleash.store.scripts import lua_root, shipped
 from keyleash.store.state import MAX_REASON_BYTES
@@ -42,7 +44,11 @@ from keyleash.store.token import (
     CAP_BYTES,
     CAP_FORMAT,
     CAP_USED_OFFSET,
+    CHAIN_BYTES,
     FLAG_BOUND,
+    FLAG_CHILD,
+    FLAG_ROTATED,
+    ID_CHARS,
     MOST_TAIL_BYTES,
     RECORD_BYTES,
     TAIL_HEADER_BYTES,
@@ -148,6 +154,12 @@ def environment() -> Environment:
         tail_at=RECORD_BYTES + TAIL_HEADER_BYTES + 1,
         all_classes=2 ** len(OperationClass) - 1,
         bound_flag=FLAG_BOUND,
+        child_flag=FLAG_CHILD,
+        rotated_flag=FLAG_ROTATED,
+        chain_bytes=CHAIN_BYTES,
+        id_chars=ID_CHARS,
+        max_caps=len(CAP_COUNTERS),
+        max_depth=MAX_DEPTH,
     )
     return env
 

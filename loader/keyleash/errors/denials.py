@@ -20,6 +20,7 @@ __all__ = [
     "ClassNotGrantedError",
     "CommandRefusedError",
     "CounterCorruptError",
+    "DelegationRefusedError",
     "KeyDeniedError",
     "KeyNotGrantedError",
     "KeysMismatchError",
@@ -243,6 +244,24 @@ class BudgetExhaustedError(LeashError):
     def resets_at_ms(self) -> int:
         """Server time, Unix milliseconds, at which the budget's next window begins."""
         return int(self.details["resets_at_ms"])
+
+
+class DelegationRefusedError(LeashError):
+    """The token may not make such a child token; nothing was stored."""
+
+    code = ReplyCode.DELEGATION_REFUSED
+
+    @property
+    def reason(self) -> str:
+        """The reason: `bind`, `allow`, `keys`, `budget`, `meta`, `ttl`, `outlives`, `depth`,
+        `children`, `rotated`, `size`, `digest` or `word`.
+        """
+        return self.details.get("reason", "")
+
+    @property
+    def restriction(self) -> str:
+        """The word of the delegation that was refused; may be empty."""
+        return self.details.get("restriction", "")
 
 
 class WorkTooLargeError(LeashError):

@@ -33,6 +33,7 @@ class ReplyCode(StrEnum):
     WORK_TOO_LARGE = "WORK_TOO_LARGE"
     VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
     VALUE_REFUSED = "VALUE_REFUSED"
+    DELEGATION_REFUSED = "DELEGATION_REFUSED"
     LEASE_NEEDED = "LEASE_NEEDED"
     LEASE_REFUSED = "LEASE_REFUSED"
 
@@ -114,6 +115,10 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "the rule `{rule}` of `{key}` allows {limit}, and the call is {was}",
         "write what the rule `{rule}` of the policy allows, or change that",
     ),
+    ReplyCode.DELEGATION_REFUSED: (
+        "no child token is made: {reason}",
+        "ask for less than the token has, as `delegate` of the policy allows",
+    ),
     ReplyCode.LEASE_NEEDED: (
         "the node of the cluster needs a lease: {reason}",
         "use `keyleash.RedisCluster`, which fetches leases",
@@ -155,6 +160,24 @@ _TOO_MANY = {
 """The sentences about what else ARGS_TOO_MANY counts, by the detail."""
 
 
+_NOT_DELEGATED = {
+    "bind": "the token or its identity has no such binding: `{restriction}`",
+    "allow": "the token does not have the class `{restriction}`",
+    "keys": "the token does not have the key `{restriction}`",
+    "budget": "`{restriction}` is no budget: write `requests=200` or `writes=50/hour`",
+    "meta": "a label is malformed, has a token, or there are too many",
+    "ttl": "a life of `{restriction}` seconds is not between 1 and `max_ttl` of the policy",
+    "outlives": "after `{restriction}` seconds it would outlive the token",
+    "depth": "the policy allows no deeper delegation",
+    "children": "the token has as many live children as the policy allows",
+    "rotated": "another token has replaced the token",
+    "size": "the restrictions have too many bytes: use fewer or shorter ones",
+    "digest": "the digest of the child is malformed or taken",
+    "word": "`{restriction}` is no kind of restriction, or has no text",
+}
+"""What DELEGATION_REFUSED says, by its reason."""
+
+
 def _sentence(error: Any) -> tuple[str, str | None]:
     if error.code is ReplyCode.WORK_TOO_LARGE and error.details.get("command", "")[:4] == "EVAL":
         help = "do less in one call of the script, or raise `limits: {{work: …}}` in the policy"
@@ -163,6 +186,12 @@ def _sentence(error: Any) -> tuple[str, str | None]:
         for counted, sentence in _TOO_MANY.items():
             if counted in error.details:
                 return sentence
+    if error.code is ReplyCode.DELEGATION_REFUSED and error.reason in _NOT_DELEGATED:
+        found, remedy = SENTENCES[error.code]
+        return found.replace("{reason}", _NOT_DELEGATED[error.reason]), remedy
+    if error.code is ReplyCode.TOKEN_REVOKED and "ancestor" in error.details:
+        help = "ask the holder of a live token for another one"
+        return "the token `{ancestor}`, from which this one was delegated, is over", help
     return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
 
 

@@ -32,6 +32,14 @@ STATE = ("get", "getrange", "setrange", "pttl")
 """On the state and on token records."""
 SHARD_STATE = (*STATE, "set", "exists")
 """On the same, at the home and the shards of a cluster."""
+CHILD_RECORDS = ("mget", "set")
+"""On records of tokens that make child tokens."""
+CHILD_ENTRIES = ("hset", "hdel")
+"""On the hash of child tokens."""
+DELEGATIONS = ("zadd", "zrangebyscore", "zrem")
+"""On the set of expiries of child tokens."""
+CHILDREN = ("zadd", "zcount", "zremrangebyscore", "pexpireat")
+"""On the sets of children of tokens."""
 LEASES = ("exists", "hmget", "hlen", "hset")
 """On the hash of leases, at the home of a cluster."""
 LIMIT = ("getrange", "set", "setrange", "pexpire")
@@ -98,11 +106,23 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         if home.vault:
             # Names that never exist; see `await` in vault_names.lua.
             yield Selector(("exists",), (f"%R~{home.vault}!*",))
+    yield from _delegation_selectors(guard)
     if guard.value_plans and any(usage.spec.name == "RESTORE" for usage in guard.usages):
         yield Selector(SCRATCH, (f"~{_literal(names.scratch(name))}",))
     subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
     if subjects:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))
+
+
+def _delegation_selectors(guard: Guard) -> Iterator[Selector]:
+    """Yield what a guard needs to store child tokens."""
+    if not guard.identity.delegate.depth:
+        return
+    names, name = guard.keyspace, guard.identity.name
+    yield Selector(CHILD_RECORDS, (f"~{_under(names.token_prefix(name))}",))
+    yield Selector(CHILD_ENTRIES, (f"~{_literal(names.delegated(name))}",))
+    yield Selector(DELEGATIONS, (f"~{_literal(names.delegations(name))}",))
+    yield Selector(CHILDREN, (f"~{_under(names.children_prefix(name))}",))
 
 
 def _literal(name: str) -> str:

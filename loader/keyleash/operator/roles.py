@@ -94,12 +94,12 @@ _EXPIRE = (
 _NEW_TOKEN = (
     _ACTIVE, _CLOCK, _IN_FORCE, _LOG_ACTION,
     _joint("eval", "~sealed", "~control"),
-    _each("hmget", "%R~guard"), _each("hlen", "%R~tokens"), _each("xlen", "%R~control"),
+    _each("hmget hget", "%R~guard"), _each("hlen", "%R~tokens"), _each("xlen", "%R~control"),
     _each("hset", "%W~tokens"), _each("set", "%W~token"),
 )  # fmt: skip
 _TOKENS = (
     _CLOCK, _IDENTITIES, _ACTIVE,
-    _each("hgetall", "%R~guard", "%R~tokens"), _each("mget", "%R~token"),
+    _each("hgetall", "%R~guard", "%R~tokens", "%R~delegated"), _each("mget", "%R~token"),
 )  # fmt: skip
 _REPEATS = _each("hscan", "%R~repeats")
 
@@ -162,7 +162,7 @@ _VALUES = (
 )  # fmt: skip
 _STATUS = (
     _ACTIVE, _CLOCK, _REPEATS,
-    _each("hgetall", "%R~tokens", "%R~fence", "%R~suspension", "%R~layouts"),
+    _each("hgetall", "%R~tokens", "%R~delegated", "%R~fence", "%R~suspension", "%R~layouts"),
     _each("mget", "%R~token"), _each("get", "%R~state"),
     _each("xrange xrevrange", "%R~denied"), _each("xlen", "%R~audit", "%R~denied"), _TAGS, *_SHARDS,
 )  # fmt: skip
@@ -188,7 +188,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         *_EXPIRE,
         _CLOCK, _ACTIVE, _IDENTITIES, _LOG_ACTION,
         _joint("eval", "~layouts", "~control"), _each("hgetall", "%R~tokens"),
-        _each("getrange", "%R~token"), _each("setrange", "%W~token"),
+        _each("hget", "%R~delegated"), _each("getrange", "%R~token"), _each("setrange", "%W~token"),
         _each("unlink", "%W~leases"),
     ),
     "policy show": (_ACTIVE,),

@@ -366,6 +366,42 @@ class ClusterRules:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
+MAX_DEPTH = 8
+"""The most delegations from an issued token to the last child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """The child tokens that tokens of an identity may make."""
+
+    depth: int = setting(
+        0,
+        SettingKind.COUNT,
+        "depth",
+        example="2",
+        help="Most delegations from an issued token to the last child; 0 allows none.",
+        bounds=(0, MAX_DEPTH),
+        widens=True,
+    )
+    children: int = setting(
+        20,
+        SettingKind.COUNT,
+        "children",
+        example="20",
+        help="Most children of one token that have not expired.",
+        bounds=(1, 1000),
+        widens=True,
+    )
+    max_ttl_s: int = setting(
+        3600,
+        SettingKind.DURATION,
+        "max_ttl",
+        example="1h",
+        help="Longest lifetime of a child; it never outlives its parent.",
+        widens=True,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Breaker:
     """
@@ -422,6 +458,7 @@ class Identity:
     audit: AuditRules = AuditRules()
     durability: Durability = Durability()
     cluster: ClusterRules = ClusterRules()
+    delegate: Delegation = Delegation()
     on_denials: Breaker | None = None
     work: int = setting(
         DEFAULT_WORK,

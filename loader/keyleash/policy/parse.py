@@ -94,6 +94,7 @@ class _Reader:
         return replace(
             read_section(below("limits"), base, self._problems),
             token=read_section(below("token"), base.token, self._problems),
+            delegate=read_section(below("delegate"), base.delegate, self._problems),
             audit=read_section(below("audit"), base.audit, self._problems),
             durability=read_section(below("durability"), base.durability, self._problems),
             cluster=read_cluster(below("cluster"), base.cluster, self._problems),
@@ -139,6 +140,14 @@ class _Reader:
         rules, token = self._rules(node, self._defaults), node.get("token")
         if self._is_token_valid and self._is_valid(token):
             rules = replace(rules, token=check_token(rules.token, token, self._token, problems))
+        if rules.delegate.depth and not rules.token.bound:
+            place = node.get("delegate") or node.get("token")
+            problems.add(
+                "delegate-unbound",
+                f"tokens of {quote(name)} may delegate, and may not be bound",
+                place.span if place else node.label,
+                "add `token: {bound: true}`: a child is a bound token",
+            )
         identity = replace(
             rules,
             name=name,

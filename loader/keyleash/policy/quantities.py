@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from keyleash.errors import PolicyError, Span
 from keyleash.limits.counters import BYTES
@@ -259,3 +259,36 @@ def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> t
             "write `1` or more; to allow nothing, grant nothing",
         )
     return count, period
+
+
+def seconds_of(name: str, value: str | timedelta | None, *, least: int = 1) -> int | None:
+    """Return a duration in whole seconds; None for None.
+
+    Args:
+        name: The parameter, for errors.
+        value: The duration.
+        least: The shortest that is allowed: a second, or 0 as `timedelta(0)`.
+
+    Raises:
+        TypeError: it has another type.
+        ValueError: it is too short or too long, not in whole seconds or not a duration.
+    """
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+        if seconds != int(seconds):
+            raise ValueError(f"`{name}` must be a number of whole seconds, not {value}")
+    elif isinstance(value, str):
+        try:
+            seconds = parse_duration(value, Span("", 1, 1))
+        except PolicyError as error:
+            problem = error.problems[0]
+            raise ValueError(f"`{name}`: {problem.message}; {problem.help}") from None
+    else:
+        raise TypeError(f"`{name}` must be a str or a timedelta, not {type(value).__name__}")
+    if seconds < least:
+        raise ValueError(f"`{name}` must be longer than 0 seconds")
+    if seconds > MAX_DURATION_S:
+        raise ValueError(f"`{name}` must be at most {MAX_DAYS} days")
+    return int(seconds)

@@ -249,6 +249,8 @@ if TYPE_CHECKING:
 
     class Token(_Shape): ...
 
+    class Delegate(_Shape): ...
+
     class Audit(_Shape): ...
 
     class Durability(_Shape): ...
@@ -262,6 +264,7 @@ if TYPE_CHECKING:
     class Budgets(_Shape): ...
 else:
     Token = _section("Token", model.TokenRules)
+    Delegate = _section("Delegate", model.Delegation)
     Audit = _section("Audit", model.AuditRules)
     Durability = _section("Durability", model.Durability)
     Cluster = _section("Cluster", model.ClusterRules)
@@ -292,6 +295,9 @@ class Values(_Shape):
 
 class Defaults(_Shape):
     token: Token = _optional("{ttl: 12h, max_ttl: 3d}", "Lifetimes of tokens.")
+    delegate: Delegate = _optional(
+        "{depth: 2, children: 20, max_ttl: 1h}", "Child tokens that tokens may make."
+    )
     audit: Audit = _optional("{retain: 100000}", "What to record, and for how long.")
     durability: Durability = _optional(
         "{wait_replicas: 1, timeout: 50ms}", "Replicas that must acknowledge a write."

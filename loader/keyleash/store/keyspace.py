@@ -189,6 +189,21 @@ class Keyspace:
         """Hash: token id → details of the token; guards never read it."""
         return f"{self.root}tokens:{identity}"
 
+    def delegated(self, identity: str) -> str:
+        """Hash: id of a child token → its digest, issue and labels; written by guards."""
+        return f"{self.root}delegated:{identity}"
+
+    def delegations(self, identity: str) -> str:
+        """Sorted set: id of a child token → when it expires, Unix milliseconds."""
+        return f"{self.root}delegations:{identity}"
+
+    def children_prefix(self, identity: str) -> str:
+        """The prefix of the sets of children of an identity's tokens; the parent's id follows.
+
+        Each is a sorted set: id of a child → when it expires, Unix milliseconds.
+        """
+        return f"{self.root}children:{identity}:"
+
     def limit_prefix(self, identity: str, limit: str) -> str:
         """The prefix of counters per token or per capture; the subject follows."""
         return f"{self.root}limit:{identity}:{limit}:"

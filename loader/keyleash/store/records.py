@@ -81,6 +81,7 @@ class GuardRecord:
         approved: The digests of approved scripts, separated by spaces.
         is_sealed: Whether its keys have secret prefixes, so that agents do not know their names.
         takes_runs: Whether its batches may have runs.
+        delegates: Whether its tokens may make child tokens.
         lease: The script by which the home of a cluster grants leases; empty on one server, where
             records lack this field.
     """
@@ -100,6 +101,7 @@ class GuardRecord:
     limits: str = ""
     is_sealed: bool = False
     takes_runs: bool = False
+    delegates: bool = False
     approved_digest: str = ""
     approved: str = ""
     lease: str = ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from keyleash.commands import OperationClass
 from keyleash.doubles import whole
@@ -18,6 +18,8 @@ from keyleash.results import Result
 from keyleash.store.token import (
     CAP_BYTES,
     CAP_FORMAT,
+    CHAIN_BYTES,
+    ID_CHARS,
     MOST_TAIL_BYTES,
     RECORD_BYTES,
     TAIL_HEADER,
@@ -29,7 +31,18 @@ from keyleash.text import printable
 MAX_TEXT_BYTES = 255
 """The length of a text is one byte."""
 
+MAX_ITEMS = 16
+"""The most bindings, keys or labels of a token."""
+MAX_LABEL_NAME, MAX_LABEL_BYTES = 32, 64
+
 _CLASSES = tuple(OperationClass)
+
+
+class Ancestor(NamedTuple):
+    """A token that made another one, or made one of its ancestors."""
+
+    id: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +54,15 @@ class Restrictions(Result):
         allow: The allowed classes.
         keys: Keys, or prefixes with `*`; None for all keys.
         counts: What each cap has counted; its limit is the `Cap`.
+        chain: The ancestors of a child token, from the issued token on; their caps count its
+            calls too.
     """
 
     bind: Mapping[str, bytes] = field(default_factory=dict)
     allow: tuple[OperationClass, ...] = _CLASSES
     keys: tuple[Pattern, ...] | None = None
     counts: tuple[BudgetCount, ...] = field(default=(), compare=False)
+    chain: tuple[Ancestor, ...] = ()
 
     def pack(self) -> bytes:
         """Return the restrictions as stored in Redis.
@@ -72,6 +88,8 @@ class Restrictions(Result):
         place = RECORD_BYTES + TAIL_HEADER_BYTES + len(caps) + len(keys) + 1
         parts = (struct.pack(TAIL_HEADER, *numbers, place), caps, keys, b":%s:" % bindings)
         packed = b"".join(parts)
+        if self.chain:
+            packed += "".join(map("".join, self.chain)).encode() + bytes([len(self.chain)])
         if len(packed) > MOST_TAIL_BYTES:
             raise ValueError(f"the restrictions are over {MOST_TAIL_BYTES} bytes")
         return packed
@@ -124,9 +142,23 @@ def restrictions_of(record: TokenRecord) -> Restrictions | None:
     if len(record.tail) > MOST_TAIL_BYTES:
         raise ValueError("the restrictions of a token are corrupt")
     try:
-        return _unpacked(record.tail, record.expires_us)
+        tail, chain = _chain(record.tail) if record.is_child else (record.tail, ())
+        return replace(_unpacked(tail, record.expires_us), chain=chain)
     except (ValueError, IndexError, struct.error, StopIteration):
         raise ValueError("the restrictions of a token are corrupt") from None
+
+
+def _chain(tail: bytes) -> tuple[bytes, tuple[Ancestor, ...]]:
+    """Return the tail of a child without its ancestors, and these."""
+    end = len(tail) - 1
+    start = end - tail[end] * CHAIN_BYTES
+    if not TAIL_HEADER_BYTES < start < end:
+        raise IndexError
+    text = tail.decode("ascii", "replace")
+    ids = range(start, end, CHAIN_BYTES)
+    return tail[:start], tuple(
+        Ancestor(text[at : at + ID_CHARS], text[at + ID_CHARS : at + CHAIN_BYTES]) for at in ids
+    )
 
 
 def _unpacked(tail: bytes, expires_us: int) -> Restrictions:

@@ -14,6 +14,7 @@ from keyleash.store.leases import EPOCH_FIELD, MAX_SHARDS, PLACES
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
     FLAG_BOUND,
+    FLAG_ROTATED,
     KEEP_AFTER_EXPIRY_MS,
     RECORD_BYTES,
     REVOKED_OFFSET,
@@ -158,10 +159,16 @@ READ_VALUE = OperatorScript(
 RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, (*_STATES, "leases"), (EPOCH_FIELD,))
 RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, (*_IN_FORCE, "leases"), (EPOCH_FIELD,))
 REVOKE = OperatorScript(
-    "revoke", ("layouts", "control"), ("tokens", "token_root", "leases"), (REVOKED_OFFSET,)
+    "revoke",
+    ("layouts", "control"),
+    ("tokens", "token_root", "leases", "delegated"),
+    (REVOKED_OFFSET,),
 )
 ROTATE_TOKEN = OperatorScript(
-    "rotate_token", ("sealed", "control"), _TOKENS, (*_TOKEN_TIMES, FLAG_BOUND, RECORD_BYTES)
+    "rotate_token",
+    ("sealed", "control"),
+    _TOKENS,
+    (*_TOKEN_TIMES, FLAG_BOUND, RECORD_BYTES, FLAG_ROTATED, REVOKED_OFFSET),
 )
 STAGE = OperatorScript("stage", (), ("state_root", "staged_prefix"), (STAGED_KEEP_MS, MOST))
 SWITCH_PREFIXES = OperatorScript("switch_prefixes")

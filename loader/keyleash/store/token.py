@@ -21,7 +21,11 @@ RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, flags, id."""
 RECORD_BYTES = struct.calcsize(RECORD_FORMAT)
 REVOKED_OFFSET = 16
-FLAG_REVOKED, FLAG_BOUND = 1, 2
+FLAG_REVOKED, FLAG_BOUND, FLAG_CHILD, FLAG_ROTATED = 1, 2, 4, 8
+"""A child is bound too. A rotated token works until its grace ends, and its children do not."""
+ID_CHARS = 12
+CHAIN_BYTES = ID_CHARS + 40
+"""An ancestor of a child token: its id, and its digest in hex."""
 TAIL_HEADER = "<BBBBH"
 """The restrictions of a bound token: classes as bits, the numbers of bindings, keys and caps, and
 the place of the bindings in the record, from 1."""
@@ -41,10 +45,9 @@ USE_NOTED_IDLE_US = 1_000_000
 MAX_TOKEN_BYTES = 160
 """The longest real token has 100 bytes; longer input is not even hashed."""
 
-_ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without 0, o, 1, l
+ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without 0, o, 1, l
 TOKEN_START = "kl_"
-_ID_CHARS = 12
-_ID_SHAPE = re.compile(rf"[{_ID_ALPHABET}]{{{_ID_CHARS}}}")
+ID_SHAPE = re.compile(rf"[{ID_ALPHABET}]{{{ID_CHARS}}}")
 _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
 
 
@@ -56,6 +59,8 @@ class TokenRecord:
 
     Attributes:
         tail: The packed `Restrictions` of a bound token; None for any other.
+        is_child: Whether another token made it; its ancestors are at the end of the tail.
+        is_rotated: Whether another token replaced it, so that its children are over.
     """
 
     id: str
@@ -63,10 +68,13 @@ class TokenRecord:
     used_us: int
     revoked: bool = False
     tail: bytes | None = None
+    is_child: bool = False
+    is_rotated: bool = False
 
     def pack(self) -> bytes:
         """Return the record as stored in Redis."""
         flags = FLAG_REVOKED * self.revoked + FLAG_BOUND * (self.tail is not None)
+        flags += FLAG_CHILD * self.is_child + FLAG_ROTATED * self.is_rotated
         record = struct.pack(
             RECORD_FORMAT, self.expires_us, self.used_us, flags, self.id.encode("ascii")
         )
@@ -82,11 +90,18 @@ class TokenRecord:
         data = data.ljust(RECORD_BYTES, b"\0")
         expires_us, used_us, flags, token_id = struct.unpack_from(RECORD_FORMAT, data)
         id_text = token_id.decode("ascii", "backslashreplace")
-        is_bound = flags & ~FLAG_REVOKED == FLAG_BOUND
+        is_child, is_bound = bool(flags & FLAG_CHILD), bool(flags & FLAG_BOUND)
         # With other flags a guard takes it for revoked.
-        revoked = bool(flags) and flags != FLAG_BOUND
-        tail = data[RECORD_BYTES:] if is_bound else None
-        return cls(id_text, whole(expires_us), whole(used_us), revoked, tail)
+        is_corrupt = flags >= 2 * FLAG_ROTATED or (is_child and not is_bound)
+        return cls(
+            id_text,
+            whole(expires_us),
+            whole(used_us),
+            revoked=bool(flags & FLAG_REVOKED) or is_corrupt,
+            tail=data[RECORD_BYTES:] if is_bound and not is_corrupt else None,
+            is_child=is_child and not is_corrupt,
+            is_rotated=bool(flags & FLAG_ROTATED) and not is_corrupt,
+        )
 
 
 def use_noted_us(idle_s: int | None) -> int:
@@ -101,7 +116,15 @@ def new_token(identity: str) -> str:
 
 def new_token_id() -> str:
     """Generate a public token id: 12 characters, 60 bits, unique per identity."""
-    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARS))
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_CHARS))
+
+
+def child_id(digest: str) -> str:
+    """Return the id of a child token, which follows from its digest so that no agent chooses it."""
+    return "".join(
+        ID_ALPHABET[int(digest[at : at + 2], 16) % len(ID_ALPHABET)]
+        for at in range(0, 2 * ID_CHARS, 2)
+    )
 
 
 def token_digest(token: str) -> str:
@@ -130,7 +153,7 @@ def hint_of(token: str) -> str | None:
     """Return what to do about a text that is no token, if it shows what it is."""
     if not token:
         return "the token is empty; set it, or issue one with `keyleash token issue`"
-    if _ID_SHAPE.fullmatch(token):
+    if ID_SHAPE.fullmatch(token):
         return "this is a token id, which only names a token; pass the token itself"
     if token != token.strip():
         return "white space is around the token: strip it, or use `keyleash.TokenFile`"

@@ -6,9 +6,15 @@ guards check it at every call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from keyleash.store.store import Store
+from keyleash.store.token import ID_SHAPE
+
+_DIGEST = re.compile(r"[0-9a-f]{40}")
 
 
 def read_token_entries(store: Store, identities: Sequence[str]) -> list[dict[bytes, bytes]]:
@@ -18,6 +24,32 @@ def read_token_entries(store: Store, identities: Sequence[str]) -> list[dict[byt
             pipe.hgetall(store.keys.tokens(name))
         found: list[dict[bytes, bytes]] = pipe.execute() if identities else []
     return found
+
+
+def read_child_entries(
+    store: Store, identities: Sequence[str]
+) -> list[dict[str, Mapping[str, Any]]]:
+    """Return the entries of the child tokens of each identity, by token id.
+
+    Guards write them, so a fenced agent may have written others: what is malformed is left out.
+    """
+    with store.client.pipeline(transaction=False) as pipe:
+        for name in identities:
+            pipe.hgetall(store.keys.delegated(name))
+        found = pipe.execute(raise_on_error=False) if identities else []
+    return [dict(_children(raw)) if isinstance(raw, dict) else {} for raw in found]
+
+
+def _children(raw: Mapping[bytes, bytes]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, text in raw.items():
+        id_ = name.decode("ascii", "replace")
+        try:
+            facts = json.loads(text)
+            digest, issued_ms = facts["digest"], int(facts["issued_ms"])
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            continue
+        if ID_SHAPE.fullmatch(id_) and isinstance(digest, str) and _DIGEST.fullmatch(digest):
+            yield id_, {"digest": digest, "issued_ms": issued_ms, "meta": facts.get("meta")}
 
 
 def read_token_records(

@@ -123,6 +123,8 @@ class BatchMode(StrEnum):
     """All commands are checked before any runs; one denial denies the batch."""
     WHOAMI = "whoami"
     """No command: the reply has the records of the token and of its limits."""
+    DELEGATE = "delegate"
+    """No command: the token makes a child token."""
 
 
 def guard_call(
@@ -158,6 +160,26 @@ def batch_call(
         items += words
     head = call_head(transport, digest)
     return (*head, str(len(keys)), *keys, token, correlation, mode.value, *items)
+
+
+def delegate_call(
+    digest: str,
+    token: str,
+    correlation: str,
+    child: str,
+    ttl_s: int | None,
+    words: Sequence[Argument],
+    transport: Transport = Transport.EVALSHA,
+) -> tuple[Argument, ...]:
+    """Return the call of the batch script by which a token makes a child.
+
+    Args:
+        child: The digest of the child.
+        words: The kind and the text of each restriction and label.
+    """
+    head = call_head(transport, digest)
+    life = "" if ttl_s is None else str(ttl_s)
+    return (*head, "0", token, correlation, BatchMode.DELEGATE.value, child, life, *words)
 
 
 def runs_call(

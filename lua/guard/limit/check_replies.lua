@@ -8,7 +8,7 @@ repeat
 --% with taken = 1
 do
 --% if limit.subject == "token"
-  local kept = counted_N[{{ limit.key_prefix }} .. token_id]
+  local kept = counted_N[{{ limit.key_prefix }} .. {{ root_of("token_id") }}]
 --% if limit.slot.kind == "budget"
   local ends_N, used_N = kept[1], kept[2]
 --% else

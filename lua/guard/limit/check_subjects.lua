@@ -5,7 +5,7 @@
 -- One command may touch several segments: each is checked here and counted in commit_limits.
 subjects_N, kept_N = {}, {}
 --% if limit.subject == "token"
-subjects_N[1] = {{ limit.key_prefix }} .. token_id
+subjects_N[1] = {{ limit.key_prefix }} .. {{ root_of("token_id") }}
 --% else
 local seen = {}
 for at = first, last, step do

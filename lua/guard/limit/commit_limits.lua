@@ -62,6 +62,13 @@ if place_N then call('SETRANGE', {{ names.state }}, place_N, struct.pack('<d', n
 --% if bound_tokens and not cluster
 if caps and caps_at == 1 then call('SETRANGE', token_key, {{ text(tail_at - 1) }}, caps) end
 --% endif
+--% if delegate
+if ancestors then
+  for i = 1, #ancestors do
+    if ancestors[i][2] == 1 then call('SETRANGE', ancestors[i][5], {{ text(tail_at - 1) }}, ancestors[i][1]) end
+  end
+end
+--% endif
 --% if not cluster
 --% if batch
 if passed > 0 then

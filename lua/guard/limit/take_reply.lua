@@ -20,7 +20,7 @@ end)(reply)
 do
 --% if limit.subject == "token"
 --% if batch
-  local counts = counted_N[{{ limit.key_prefix }} .. token_id]
+  local counts = counted_N[{{ limit.key_prefix }} .. {{ root_of("token_id") }}]
 --% else
   local counts = kept_N[1]
 --% endif
@@ -33,7 +33,7 @@ do
 --% include "limit/take_" ~ limit.slot.kind ~ ".lua"
 --% if limit.subject == "token"
 --% if batch
-  counted_N[{{ limit.key_prefix }} .. token_id] = {{ numbers }}
+  counted_N[{{ limit.key_prefix }} .. {{ root_of("token_id") }}] = {{ numbers }}
 --% else
   kept_N[1] = {{ numbers }}
 --% endif

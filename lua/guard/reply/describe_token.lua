@@ -5,6 +5,6 @@
 -- The guard record lists the limits, from which a client computes what is left. Nothing is written.
 local found = { string.format('%.0f', now_us), record, call('GET', {{ names.state }}) }
 --% for limit in limits if limit.subject == "token"
-found[#found + 1] = call('GETRANGE', {{ limit.key_prefix }} .. token_id, 0, -1)
+found[#found + 1] = call('GETRANGE', {{ limit.key_prefix }} .. {{ root_of("token_id") }}, 0, -1)
 --% endfor
 return found

@@ -59,6 +59,7 @@ def record_of(
         limits=pack_limits(identity.limits),
         is_sealed=bool(guard.plan.keyspace.vault),
         takes_runs=guard.plan.takes_runs,
+        delegates=identity.delegate.depth > 0,
         approved_digest=guard.approved_digest,
         approved=" ".join(script.digest for script in identity.scripts),
         lease=guard.lease_digest,

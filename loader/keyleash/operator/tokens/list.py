@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +22,7 @@ from keyleash.store.store import Store, batches
 from keyleash.store.token import TOKEN_START, TokenRecord, use_noted_us
 from keyleash.store.token_entries import (
     delete_token_entries,
+    read_child_entries,
     read_token_entries,
     read_token_records,
 )
@@ -49,6 +50,8 @@ class TokenInfo(Result):
         due_ms: When it is due for rotation; None if never, or if it was rotated.
         replaced_by: The id of the token that replaced it; empty if none.
         meta: Its labels.
+        chain: The ids of its ancestors, from the issued token on, if a token made it; `by` is then
+            its parent. If one of these is over, it is revoked.
         restrictions: What it may do of what its identity may do; None if all of that, or if its
             record is corrupt.
         read_ms: The server's clock when it was read.
@@ -66,6 +69,7 @@ class TokenInfo(Result):
     due_ms: int | None = None
     replaced_by: str = ""
     meta: Mapping[str, str] = field(default_factory=dict)
+    chain: tuple[str, ...] = ()
     restrictions: Restrictions | None = None
     read_ms: int = field(default=0, compare=False)
     issued_at = Instant[datetime]()
@@ -91,6 +95,7 @@ class TokenInfo(Result):
             "by": self.by,
             "note": without_tokens(self.note),
             "meta": dict(self.meta),
+            "chain": list(self.chain),
             "restrictions": self.restrictions and self.restrictions.to_dict(),
         }
 
@@ -149,10 +154,13 @@ def read_tokens(
         OperationError (unreadable): An entry is corrupt.
     """
     for names in batches(rules):
+        pairs = zip(names, read_token_entries(store, names), strict=True)
+        issued = {name: parsed(name, raw) for name, raw in pairs}
+        children = dict(zip(names, read_child_entries(store, names), strict=True))
         entries = {
-            name: parsed(name, raw)
-            for name, raw in zip(names, read_token_entries(store, names), strict=True)
-            if raw
+            name: {**children[name], **issued[name]}
+            for name in names
+            if children[name] or issued[name]
         }
         digests = {
             name: [item["digest"] for item in known.values()] for name, known in entries.items()
@@ -160,15 +168,25 @@ def read_tokens(
         replies = read_token_records(store, digests)
         for (name, known), records in zip(entries.items(), replies, strict=True):
             with reading_reply("MGET"):
-                tokens = list(zip(known.items(), records, strict=True))
+                found = {
+                    id_: packed and TokenRecord.unpack(packed)
+                    for id_, packed in zip(known, records, strict=True)
+                }
+            # Their own rights end a chain; an idle timeout counts each token alone.
+            live = {
+                entry["digest"]
+                for id_, entry in known.items()
+                if (record := found[id_])
+                and not (record.revoked or record.is_rotated or record.expires_us <= now_us)
+            }
             yield (
                 name,
                 [
-                    _token_info(id_, name, entry, TokenRecord.unpack(packed), rules[name], now_us)
-                    for (id_, entry), packed in tokens
-                    if packed is not None
+                    _token_info(id_, name, known[id_], record, rules[name], now_us, live)
+                    for id_, record in found.items()
+                    if record
                 ],
-                [id_ for (id_, _), packed in tokens if packed is None],
+                [id_ for id_ in issued[name] if found[id_] is None],
             )
 
 
@@ -224,24 +242,31 @@ def _token_info(
     record: TokenRecord,
     rules: TokenRules | None,
     now_us: int,
+    live: Collection[str],
 ) -> TokenInfo:
+    restrictions = _restrictions(record)
+    chain = restrictions.chain if restrictions else ()
+    state = _state(record, rules.idle_s if rules else None, now_us)
+    if state is TokenState.LIVE and not all(item.digest in live for item in chain):
+        state = TokenState.REVOKED
     issued_ms, used_ms = int(known["issued_ms"]), record.used_us // 1000
     replaced_by = known.get("replaced_by", "")
     rotate_after_s = rules.rotate_after_s if rules and not replaced_by else None
     return TokenInfo(
         id=token_id,
         identity=identity,
-        state=_state(record, rules.idle_s if rules else None, now_us),
+        state=state,
         issued_ms=issued_ms,
         expires_ms=record.expires_us // 1000,
-        by=known["by"],
-        note=known["note"],
+        by=chain[-1].id if chain else known.get("by", ""),
+        note=known.get("note", ""),
         # Until its first use, `used_us` of a new record lies before the issue.
         used_ms=used_ms if used_ms > issued_ms else None,
         due_ms=None if rotate_after_s is None else issued_ms + rotate_after_s * 1000,
         replaced_by=replaced_by,
         meta=labels_json(known.get("meta")),
-        restrictions=_restrictions(record),
+        chain=tuple(item.id for item in chain),
+        restrictions=restrictions,
         read_ms=now_us // 1000,
     )
 

@@ -17,12 +17,14 @@ from keyleash.policy import Identity, Pattern, overlaps, parse_pattern
 from keyleash.policy.patterns import bound_pattern
 from keyleash.policy.problems import did_you_mean, listing, quote
 from keyleash.policy.quantities import parse_count_per_period
-from keyleash.store.restrictions import MAX_TEXT_BYTES, Restrictions
+from keyleash.store.restrictions import (
+    MAX_ITEMS,
+    MAX_LABEL_BYTES,
+    MAX_LABEL_NAME,
+    MAX_TEXT_BYTES,
+    Restrictions,
+)
 from keyleash.store.token import reject_tokens
-
-MAX_ITEMS = 16
-"""The most bindings, keys or labels of a token."""
-MAX_LABEL_NAME, MAX_LABEL_BYTES = 32, 64
 
 _NOWHERE = Span("", 1, 1)
 _LABEL_NAME = re.compile(r"[a-z][a-z0-9_.-]*")

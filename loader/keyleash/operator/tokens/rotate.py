@@ -74,6 +74,7 @@ def rotate_token(
         UsageError: *which* or *token_id* is a token.
         OperationError (unknown-token-id): No token has the id.
         OperationError (unreadable): A token entry is corrupt.
+        OperationError (delegated): A token made the token; nothing was issued.
         OperationError (token-not-live): The token is expired or revoked; nothing was issued.
         ValueError: The grace is negative. Otherwise as `issue_token`.
     """
@@ -89,6 +90,12 @@ def rotate_token(
         identity, token_id = (which, None) if is_identity else (None, which)
     if token_id is not None:
         old = require_token(store, token_id)
+        if old.chain:
+            raise OperationError(
+                "delegated",
+                f"the token `{token_id}` was made by the token `{old.by}`; nothing was issued",
+                help="revoke it, and let its parent make another one",
+            )
         identity, note = old.identity, old.note if note is None else note
     assert identity is not None  # noqa: S101 - one of them was given
     check_request(identity, ttl_s, note or "")

@@ -24,6 +24,7 @@ class Part(StrEnum):
     RATE = "rate"
     BUDGET = "budget"
     TOKEN = "token"
+    DELEGATE = "delegate"
     AUDIT = "audit"
     DURABILITY = "durability"
     CLUSTER = "cluster"

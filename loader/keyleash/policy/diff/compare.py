@@ -180,7 +180,7 @@ def _changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
     if before.kind != after.kind:
         yield PolicyChange(Part.KIND, "", before.kind, after.kind)
     yield from limit_changes(before, after)
-    for part in (Part.TOKEN, Part.AUDIT, Part.DURABILITY, Part.CLUSTER):
+    for part in (Part.TOKEN, Part.DELEGATE, Part.AUDIT, Part.DURABILITY, Part.CLUSTER):
         yield from setting_changes(part, getattr(before, part), getattr(after, part))
     yield from breaker_changes(before.on_denials, after.on_denials)
     yield from setting_changes(Part.LIMITS, before, after)

@@ -1,0 +1,78 @@
+"""The template variables of guards whose tokens may make child tokens."""
+
+from __future__ import annotations
+
+from keyleash.commands import CHANNEL_CLASSES, OperationClass
+from keyleash.compiler.ir import Guard
+from keyleash.compiler.quoting import Text
+from keyleash.limits import Budget
+from keyleash.limits.budget import MAX_BUDGET
+from keyleash.limits.calendar import PERIOD_US, Period
+from keyleash.limits.caps import CAP_COUNTERS
+from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
+from keyleash.store.restrictions import (
+    MAX_ITEMS,
+    MAX_LABEL_BYTES,
+    MAX_LABEL_NAME,
+    MAX_TEXT_BYTES,
+)
+from keyleash.store.token import ID_ALPHABET, ID_CHARS, TAIL_HEADER, TOKEN_START
+
+_CLASS_BITS = tuple((str(cls), 1 << place) for place, cls in enumerate(OperationClass))
+_CONSTANTS = {
+    "class_bits": _CLASS_BITS,
+    "key_classes": sum(bits for name, bits in _CLASS_BITS if name not in CHANNEL_CLASSES),
+    "cap_counters": tuple(map(str, CAP_COUNTERS)),
+    "cap_periods": tuple((f"/{name}", PERIOD_US[Period(name)]) for name in Budget.PERIODS),
+    "max_cap": MAX_BUDGET,
+    "max_items": MAX_ITEMS,
+    "max_label_name": MAX_LABEL_NAME,
+    "max_label_bytes": MAX_LABEL_BYTES,
+    "max_text_bytes": MAX_TEXT_BYTES,
+    "id_alphabet": ID_ALPHABET,
+    "tail_header": TAIL_HEADER,
+    "token_start": TOKEN_START,
+}
+
+
+def delegation_values(guard: Guard) -> dict[str, object]:
+    """Return the variables about delegation; `delegate` is None if tokens make no children."""
+    if not guard.identity.delegate.depth:
+        return {"delegate": None, "root_of": Text}
+    return {
+        **_CONSTANTS,
+        "delegate": guard.identity.delegate,
+        "root_of": _root_of,
+        "delegable": tuple(_delegable(guard)),
+    }
+
+
+def _root_of(path: str) -> Text:
+    """Return the id with which a path of token ids begins: it counts for all of its tree."""
+    return Text(f"string.sub({path}, 1, {ID_CHARS})")
+
+
+def _delegable(guard: Guard) -> dict[tuple[int, bytes], None]:
+    """Return the granted patterns, each with its classes as bits."""
+    bits = dict(_CLASS_BITS)
+    found: dict[tuple[int, bytes], None] = {}
+    for grant in guard.identity.grants:
+        of_channels = sum(bits[cls] for cls in grant.allow if cls in CHANNEL_CLASSES)
+        of_keys = sum(bits[cls] for cls in grant.allow) - of_channels
+        for classes, patterns in ((of_keys, grant.keys), (of_channels, grant.channels)):
+            found |= {(classes, _written(item)): None for item in patterns if classes}
+    return found
+
+
+def _written(pattern: Pattern) -> bytes:
+    """Return a pattern with its captures between bytes 0xFF, which no literal has."""
+    text = b""
+    for part in pattern.parts:
+        match part:
+            case Literal(literal):
+                text += literal
+            case Capture(name):
+                text += b"\xff%s\xff" % name.encode()
+            case AnySuffix():
+                text += b"*"
+    return text

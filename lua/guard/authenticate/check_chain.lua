@@ -1,0 +1,35 @@
+-- check_chain: deny a child token if one of its ancestors is over; read the caps of these.
+-- in:  record, chain_at, now_us, token_id
+-- out: ancestors, code, detail, token_id, value
+--
+-- Behind it `token_id` is the path of ids from the issued token on. A fenced agent may write any
+-- bytes into records: an ancestor that no guard and no operator wrote is over.
+local names, path = {}, ''
+for at = chain_at, #record - 1, {{ chain_bytes }} do
+  path = path .. string.sub(record, at, at + {{ id_chars - 1 }}) .. '.'
+  names[#names + 1] = {{ names.token_prefix }} .. string.sub(record, at + {{ id_chars }}, at + {{ chain_bytes - 1 }})
+end
+token_id = path .. token_id
+local found = call('MGET', unpack(names))
+for i = 1, #names do
+  local ancestor, of_caps = found[i] or '', 0
+  local ends_us, is_live = 0, false
+  if #ancestor >= {{ record_bytes }} and #ancestor <= {{ most_record_bytes }} then
+    local _, flags
+    ends_us, _, flags = struct.unpack('<ddB', ancestor)
+    if flags == 0 then
+      is_live = i == 1
+    elseif #ancestor >= {{ tail_at - 1 }} then
+      is_live = i == 1 and flags == {{ bound_flag }} or i > 1 and flags == {{ bound_flag + child_flag }}
+      of_caps = string.byte(ancestor, {{ record_bytes + 4 }})
+    end
+  end
+  if not (is_live and ends_us > now_us and ends_us < {{ latest_us }} and of_caps <= {{ max_caps }} and {{ record_bytes }} + of_caps * {{ cap_bytes }} <= #ancestor) then
+    code, detail, value = 'TOKEN_REVOKED', 'ancestor', string.sub(path, i * {{ id_chars + 1 }} - {{ id_chars }}, i * {{ id_chars + 1 }} - 1)
+    break
+  end
+  if of_caps > 0 then
+    ancestors = ancestors or {}
+    ancestors[#ancestors + 1] = { ancestor, {{ tail_at }}, of_caps, ends_us, names[i] }
+  end
+end

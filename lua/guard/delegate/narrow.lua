@@ -1,0 +1,128 @@
+-- narrow: join the restrictions of the parent and of the words, and refuse those that widen.
+-- in:  words, record, bindings, bindings_at, chain_at, mask, narrow, cap_count
+-- out: tail
+--
+-- The child has the bindings of both, the classes and keys of the words or else of the parent, and
+-- the caps of the words: those of its ancestors count its calls too. `granted` has the class bits of
+-- each pattern, and the pattern with the names of captures between two bytes 0xFF.
+local sub, match, band = string.sub, string.match, bit.band
+local granted = {
+--% for bits, pattern in delegable
+  {{ bits }}, {{ pattern }},
+--% endfor
+}
+local bind, names, bound, given = {}, {}, {}, 0
+for name, value in string.gmatch(bindings and sub(record, bindings_at, (chain_at or 0) - 1) or '', '([^:=]+)=([^:]*)') do
+  bind[name], names[#names + 1] = value, name
+end
+for i = 1, #words.bind do
+  local name, value = match(words.bind[i], '^([a-z_][a-z0-9_]*)=([^:]+)$')
+  if not name or #value > {{ max_text_bytes }} or #names >= {{ max_items }} or (bind[name] or value) ~= value then return 'bind', words.bind[i] end
+  if not bind[name] then bind[name], names[#names + 1] = value, name end
+end
+for i = 1, #granted, 2 do
+  local has_all = true
+  for n = 1, #names do
+    has_all = has_all and find(granted[i + 1], '\255' .. names[n] .. '\255', 1, true)
+  end
+  if has_all then
+    bound[#bound + 1], bound[#bound + 2] = granted[i], granted[i + 1]
+    given = bit.bor(given, granted[i])
+  end
+end
+if not bound[1] then return 'bind', words.bind[1] end
+
+local classes = mask or {{ all_classes }}
+if words.allow[1] then
+  local bits, wanted = {
+--% for name, bits in class_bits
+    {{ name }}, {{ bits }},
+--% endfor
+  }, 0
+  for i = 1, #words.allow do
+    local class
+    for n = 1, #bits, 2 do
+      if bits[n] == words.allow[i] then class = bits[n + 1] end
+    end
+    if not class or band(given, classes, class) == 0 then return 'allow', words.allow[i] end
+    wanted = bit.bor(wanted, class)
+  end
+  classes = wanted
+end
+
+-- Whether a key, or one that begins so, matches a pattern with the values of its bindings.
+local function meets(text, is_open, pattern)
+  local is_open_pattern, from, at = sub(pattern, -1) == '*', 1, 1
+  if is_open_pattern then pattern = sub(pattern, 1, -2) end
+  while true do
+    local stop = find(pattern, ':', from, true)
+    local segment = sub(pattern, from, (stop or 0) - 1)
+    if is_open_pattern and not stop then
+      local rest = sub(text, at)
+      return sub(rest, 1, #segment) == segment or is_open and sub(segment, 1, #rest) == rest
+    end
+    local colon = find(text, ':', at, true)
+    local piece = sub(text, at, (colon or 0) - 1)
+    local before, name, after = match(segment, '^([^\255]*)\255([^\255]*)\255(.*)$')
+    if name and bind[name] then segment, name = before .. bind[name] .. after, nil end
+    if is_open and not colon then
+      -- The segment may go on.
+      if name then segment, piece = before, sub(piece, 1, #before) end
+      return sub(segment, 1, #piece) == piece
+    end
+    if name then
+      if not (#piece > #before + #after and sub(piece, 1, #before) == before and sub(piece, #piece - #after + 1) == after) then return false end
+    elseif piece ~= segment then
+      return false
+    end
+    if not stop or not colon then return not stop and not colon end
+    from, at = stop + 1, colon + 1
+  end
+end
+local keys_at = {{ tail_at }} + (cap_count or 0) * {{ cap_bytes }}
+local packed, key_count = narrow and sub(record, keys_at, bindings_at - 1) or '', narrow or 0
+if words.keys[1] then
+  packed = ''
+  for i = 1, #words.keys do
+    local text, is_open = words.keys[i], sub(words.keys[i], -1) == '*'
+    if is_open then text = sub(text, 1, -2) end
+    local bare = string.gsub(string.gsub(text, '[{][{]', ''), '[}][}]', '')
+    if find(bare, '[{}*]') or text == '' and not is_open then return 'keys', words.keys[i] end
+    text = string.gsub(string.gsub(text, '[{][{]', '{'), '[}][}]', '}')
+    if #text > {{ max_text_bytes }} then return 'keys', words.keys[i] end
+    local is_within, at = key_count == 0, keys_at
+    for _ = 1, key_count do
+      local is_prefix, length = string.byte(record, at, at + 1)
+      if not length or is_within then break end
+      local of_parent = sub(record, at + 2, at + 1 + length)
+      is_within = is_prefix == 1 and sub(text, 1, length) == of_parent or is_prefix ~= 1 and not is_open and text == of_parent
+      at = at + 2 + length
+    end
+    local is_granted = false
+    for n = 1, #bound, 2 do
+      is_granted = is_granted or band(bound[n], classes, {{ key_classes }}) > 0 and meets(text, is_open, bound[n + 1])
+    end
+    if not (is_within and is_granted) then return 'keys', words.keys[i] end
+    packed = packed .. string.char(is_open and 1 or 0, #text) .. text
+  end
+  key_count = #words.keys
+end
+
+local caps, counted = '', {}
+for i = 1, #words.budget do
+  local name, limit, period = match(words.budget[i], '^(%l+)=(%d+)(.*)$')
+  local counter, period_us
+--% for item in cap_counters
+  if name == {{ item }} then counter = {{ loop.index }} end
+--% endfor
+  if period == '' then period_us = 0 end
+--% for item, length_us in cap_periods
+  if period == {{ item }} then period_us = {{ length_us }} end
+--% endfor
+  if not counter or not period_us or counted[counter] or #limit > 16 or tonumber(limit) < 1 or tonumber(limit) > {{ max_cap }} then return 'budget', words.budget[i] end
+  counted[counter] = true
+  caps = caps .. struct.pack({{ cap_format }}, counter, tonumber(limit), period_us, 0, 0)
+end
+for n = 1, #names do names[n] = names[n] .. '=' .. bind[names[n]] end
+local tail = struct.pack({{ tail_header }}, classes, #names, key_count, #words.budget, {{ tail_at }} + #caps + #packed)
+  .. caps .. packed .. ':' .. table.concat(names, ':') .. ':'
