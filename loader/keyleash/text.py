@@ -63,6 +63,10 @@ def json_bytes(value: bytes) -> JsonValue:
 _TOKEN = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
 
 
+TOKEN_IN_LUA = "kl_[a-z0-9-]+_" + 16 * "[a-z0-9_-]"
+"""The same as a Lua pattern, for text in lower case."""
+
+
 def without_tokens(text: str) -> str:
     """Return *text* without the secret part of anything that looks like a token."""
     return _TOKEN.sub(r"\1_…", text)

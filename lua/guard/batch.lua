@@ -12,6 +12,7 @@
 ---           case, its arguments; or for a run of commands with the same name and number of
 ---           arguments, whose only key is the first one: `<number of arguments>*<commands>`, the
 ---           name, the place of the first key in KEYS, and the other arguments of all
+---           before the mode perhaps `once` and an idempotency id
 ---           on a cluster at the end one more: the tag of the shard, or a voucher
 ---           for a delegation: the digest of the child, its life in seconds or "", and the kind and
 ---           text of each restriction or label: `bind`, `job_id=42`
@@ -31,6 +32,9 @@ local keys, argv = KEYS, ARGV
 --% if vault
 --% include "reply/vault_names.lua"
 --% endif
+--% endif
+--% if idempotency
+--% include "authenticate/take_id.lua"
 --% endif
 local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
 local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
@@ -61,6 +65,10 @@ repeat
     end
 --% endif
   end
+--% if idempotency
+--% include "authenticate/find_reply.lua"
+  local mutates, changes
+--% endif
 --% include "authorize/batch_locals.lua"
 --% if delegate
   if mode == 'delegate' then
@@ -80,6 +88,9 @@ repeat
 --% include "authorize/command_locals.lua"
       repeat
 --% include "authorize.lua"
+--% if idempotency
+        mutates = recorded
+--% endif
 --% include "limit.lua"
       until true
 --% if running
@@ -90,6 +101,9 @@ repeat
 --% endif
       if code then break end
 --% include "authorize/accept_item.lua"
+--% if idempotency
+      changes = changes or mutates
+--% endif
     until true
     if code then
       if mode == 'all' then item = n break end
@@ -110,6 +124,13 @@ repeat
 --% endif
   if mode == 'all' and not code and (keys[count + 1] or passed_over > 0) then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
   if code then break end
+--% if idempotency
+  if once then
+    command, key = 'BATCH', nil
+--% include "record/check_id.lua"
+    if code then break end
+  end
+--% endif
 --% if cluster
   for i = 1, #postponed do
     local of
@@ -121,7 +142,14 @@ repeat
 --% endif
 
 --% include "record_batch.lua"
+--% if idempotency
+--% include "record/remember_call.lua"
+--% endif
 --% include "reply_batch.lua"
+--% if idempotency
+  local reply = replies
+--% include "reply/remember_reply.lua"
+--% endif
   return replies
 until true
 --% include "reply/deny.lua"

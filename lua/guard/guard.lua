@@ -7,6 +7,7 @@
 --- ARGV[3]   command      string  in upper case
 --- ARGV[4…]  its arguments
 ---
+---           before the command perhaps `once` and an idempotency id
 ---           on a cluster one more: the tag of the shard, or a voucher
 ---
 --- Replies   the command's own reply | LEASH <CODE> key=value …
@@ -23,6 +24,9 @@ local keys, argv = KEYS, ARGV
 --% include "reply/vault_names.lua"
 --% endif
 --% endif
+--% if idempotency
+--% include "authenticate/take_id.lua"
+--% endif
 local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
 local stop = #argv
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
@@ -34,6 +38,9 @@ repeat
 --% include "authenticate.lua"
 --% endif
   if code then break end
+--% if idempotency
+--% include "authenticate/find_reply.lua"
+--% endif
   -- unpack fails past 7,999 values, and by then the limits are counted.
   if stop > {{ max_arguments + 2 }} then
     code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 2 .. ''
@@ -49,6 +56,13 @@ repeat
     if lacks then break end
 --% endif
 --% include "authorize.lua"
+--% if idempotency
+    if once then
+      local changes = recorded
+--% include "record/check_id.lua"
+      if code then break end
+    end
+--% endif
 --% include "limit.lua"
   until true
   if code then break end
@@ -59,7 +73,15 @@ repeat
 --% endif
 
 --% include "record.lua"
+--% if idempotency
+  -- A call that would block did not run.
+  if not event then once_key = nil end
+--% include "record/remember_call.lua"
+--% endif
 --% include "reply.lua"
+--% if idempotency
+--% include "reply/remember_reply.lua"
+--% endif
   return reply
 until true
 --% include "reply/deny.lua"

@@ -109,6 +109,15 @@ def over_delegated(leash: Leash) -> None:
     fresh(leash, **rules).delegate(allow=["write"])
 
 
+def sent_again(leash: Leash, *, last: str, max_reply: str) -> None:
+    grants = [grant("read", "write", keys="t:*")]
+    fresh(leash, grants=grants, idempotency={"keep": "1h", "max_reply": max_reply})
+    token = leash.issue("one").token
+    for value in ("first", last):
+        answered = leash.raw("one", ["t:a"], token, "", "once", "id", "SET", "t:a", value)
+    raise refusal(answered) or AssertionError(answered)
+
+
 CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ReplyCode.SUSPENDED: (suspended, set()),
     ReplyCode.POLICY_STALE: (stale, set()),
@@ -143,6 +152,11 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
         {"key", "rule", "limit", "was"},
     ),
     ReplyCode.DELEGATION_REFUSED: (over_delegated, {"reason", "restriction"}),
+    ReplyCode.IDEMPOTENCY_CONFLICT: (
+        lambda leash: sent_again(leash, last="other", max_reply="1kb"),
+        {"once"},
+    ),
+    ReplyCode.REPLAYED: (lambda leash: sent_again(leash, last="first", max_reply="1b"), set()),
     ReplyCode.NOT_ACTIVE: (flushed, set()),
     ReplyCode.RATE_LIMITED: (limited, {"limit", "retry_after_ms"}),
     ReplyCode.BUDGET_EXHAUSTED: (spent, {"limit", "resets_at_ms"}),

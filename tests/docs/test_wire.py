@@ -51,6 +51,7 @@ def leash(server: RealServer) -> Leash:
             "token": {"idle": "1h", "bound": True},
             "delegate": {"depth": 1},
         },
+        repeating={**broad, "idempotency": {"keep": "1h", "max_reply": "1b"}},
         hasty={**broad, "rate": {"requests": "1/minute"}},
         spent={**broad, "budget": {"requests": "1/day"}},
         unexported={**broad, "audit": {"retain": {"until": "exported", "hard_max": 1}}},
@@ -127,6 +128,7 @@ def test_details_of_every_denial_are_those_of_the_page(leash: Leash, token: str)
         *used_up_limits(leash),
         *denied_tokens(leash),
         *denied_restrictions(leash),
+        *denied_ids(leash),
         *identities_out_of_service(leash, token),
     ]:
         code, details = details_of(line)
@@ -157,6 +159,15 @@ def denied_restrictions(leash: Leash) -> list[Any]:
         leash.call("one", reader, "SET", "t:a", "1"),
         leash.call("one", bound, "PUBLISH", "c:2", "x"),
     ]
+
+
+def denied_ids(leash: Leash) -> Iterator[Any]:
+    """Denials of calls with an idempotency id, the last of one that was done."""
+    token = leash.issue("repeating").token
+    for id, value in [("i d", "x"), ("i d", "y"), ("\n", "x"), ("i d", "x")]:
+        reply = leash.raw("repeating", ["t:a"], token, "", "once", id, "SET", "t:a", value)
+        if reply != b"OK":
+            yield reply
 
 
 def denied_commands(leash: Leash, token: str) -> Iterator[Any]:

@@ -21,6 +21,7 @@ from keyleash.policy import (
     Counter,
     Deny,
     Grant,
+    Idempotency,
     Identity,
     IdentityKind,
     Period,
@@ -174,6 +175,10 @@ CHANGES = {
         for change in ({"wait_replicas": 1}, {"timeout_ms": 100})
     ],
     "cluster": [replace(IDENTITY, cluster=ClusterRules(lease_s)) for lease_s in (1, 9, 11, 300)],
+    "idempotency": [
+        replace(IDENTITY, idempotency=Idempotency(*numbers))
+        for numbers in ((3600,), (60,), (3600, 100))
+    ],
     "on_denials": [
         replace(IDENTITY, on_denials=Breaker(*numbers))
         for numbers in (

@@ -23,9 +23,11 @@ from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.lua import LIBRARIES
 from keyleash.policy.model import Identity, Values
+from keyleash.policy.quantities import MAX_REPLY_BYTES
 from keyleash.store.state import STAMP_BYTES
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_noted_us
-from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, MAX_ID_BYTES
+from keyleash.text import TOKEN_IN_LUA
 
 NAME_AT = 3
 """The place of the command's name in a guard's arguments; in a batch it varies."""
@@ -55,6 +57,9 @@ _CONSTANTS = {
     "max_arguments": MAX_ARGUMENTS,
     "max_batch_commands": MAX_BATCH_COMMANDS,
     "max_token_bytes": MAX_TOKEN_BYTES,
+    "max_id_bytes": MAX_ID_BYTES,
+    "most_reply_bytes": MAX_REPLY_BYTES,
+    "token_pattern": TOKEN_IN_LUA,
     # The tokens whose keys a function keeps in the memory of the server's Lua.
     "remembered_tokens": 1000,
     # What each command of a script is, besides its own work.
@@ -252,13 +257,15 @@ def _names(guard: Guard) -> dict[str, str]:
         "delegated",
         "delegations",
         "children_prefix",
+        "once_prefix",
     )
     return {name: getattr(guard.keyspace, name)(guard.identity.name) for name in names}
 
 
 def _identity_values(identity: Identity) -> dict[str, object]:
-    """Return the template variables about tokens, the audit stream and the circuit breaker."""
+    """Return the template variables about tokens, audit, circuit breaker and idempotency."""
     audit, breaker, idle_s = identity.audit, identity.on_denials, identity.token.idle_s
+    once = identity.idempotency
     return {
         "bound_tokens": identity.token.bound,
         "idle_us": None if idle_s is None else idle_s * SECOND_US,
@@ -268,6 +275,9 @@ def _identity_values(identity: Identity) -> dict[str, object]:
         "hard_max": audit.hard_max,
         "records_reads": audit.reads,
         "values": audit.values.value,
+        "idempotency": once is not None,
+        "once_keep_ms": once and once.keep_s * 1000,
+        "once_reply_bytes": once and once.max_reply_bytes,
         "logs_arguments": audit.values is not Values.NONE,
         "breaker": breaker
         and {

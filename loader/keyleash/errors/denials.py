@@ -21,6 +21,7 @@ __all__ = [
     "CommandRefusedError",
     "CounterCorruptError",
     "DelegationRefusedError",
+    "IdempotencyConflictError",
     "KeyDeniedError",
     "KeyNotGrantedError",
     "KeysMismatchError",
@@ -30,6 +31,7 @@ __all__ = [
     "NotActiveError",
     "PolicyStaleError",
     "RateLimitedError",
+    "ReplayedError",
     "ReplyCode",
     "SuspendedError",
     "TokenExpiredError",
@@ -216,6 +218,21 @@ class CounterCorruptError(LeashError):
     """
 
     code = ReplyCode.COUNTER_CORRUPT
+
+
+class IdempotencyConflictError(LeashError):
+    """The idempotency id was used for a call with another command (`details["once"]`)."""
+
+    code = ReplyCode.IDEMPOTENCY_CONFLICT
+
+
+class ReplayedError(LeashError):
+    """The call with this idempotency id was done before, and its reply is not stored.
+
+    Nothing ran now. The reply was longer than `idempotency: {max_reply: …}` allows.
+    """
+
+    code = ReplyCode.REPLAYED
 
 
 class LeaseNeededError(LeashError):

@@ -34,6 +34,8 @@ class ReplyCode(StrEnum):
     VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
     VALUE_REFUSED = "VALUE_REFUSED"
     DELEGATION_REFUSED = "DELEGATION_REFUSED"
+    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
+    REPLAYED = "REPLAYED"
     LEASE_NEEDED = "LEASE_NEEDED"
     LEASE_REFUSED = "LEASE_REFUSED"
 
@@ -118,6 +120,14 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.DELEGATION_REFUSED: (
         "no child token is made: {reason}",
         "ask for less than the token has, as `delegate` of the policy allows",
+    ),
+    ReplyCode.IDEMPOTENCY_CONFLICT: (
+        "the idempotency id `{once}` belongs to another call",
+        "give each call an id of its own, and repeat a call with the same arguments",
+    ),
+    ReplyCode.REPLAYED: (
+        "the call was done before, and its reply is not stored, as it was too long",
+        "do not repeat it: read what it wrote, or raise `max_reply` of `idempotency` in the policy",
     ),
     ReplyCode.LEASE_NEEDED: (
         "the node of the cluster needs a lease: {reason}",

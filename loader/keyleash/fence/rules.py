@@ -52,6 +52,9 @@ BREAKER = ("rpush", "lpop", "del")
 """On the list of denials that count towards the circuit breaker."""
 
 
+ONCE = ("get", "set")
+"""On remembered calls with an idempotency id."""
+
 SCRATCH = (
     "restore", "del", "type", "strlen", "llen", "scard", "zcard", "hlen", "xlen", "memory|usage",
     "lrange", "smembers", "zrange", "hgetall", "xrange",
@@ -109,6 +112,8 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
     yield from _delegation_selectors(guard)
     if guard.value_plans and any(usage.spec.name == "RESTORE" for usage in guard.usages):
         yield Selector(SCRATCH, (f"~{_literal(names.scratch(name))}",))
+    if guard.identity.idempotency is not None:
+        yield Selector(ONCE, (f"~{_under(names.once_prefix(name))}",))
     subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
     if subjects:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))

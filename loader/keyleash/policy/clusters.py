@@ -11,7 +11,7 @@ from keyleash.policy.patterns import NOWHERE
 
 
 def cluster_problems(policy: Policy) -> Iterator[Problem]:
-    """Yield the limits that no guard of a cluster can count exactly.
+    """Yield what guards of a cluster cannot do: idempotency ids, and exact counts of some limits.
 
     A counter per segment is in the slot of the key, so the segment must be the key's hash tag.
     """
@@ -22,6 +22,13 @@ def cluster_problems(policy: Policy) -> Iterator[Problem]:
                 f"tokens of `{identity.name}` may delegate, which a cluster does not support",
                 identity.span or NOWHERE,
                 "leave out `delegate`",
+            )
+        if identity.idempotency is not None:
+            yield Problem(
+                "cluster-idempotency",
+                f"`{identity.name}` has `idempotency`, which a cluster does not support",
+                identity.idempotency.span or identity.span or NOWHERE,
+                "leave `idempotency` out",
             )
         for limit in identity.limits:
             yield from _problems_of(identity, limit)

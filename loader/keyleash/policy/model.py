@@ -423,6 +423,25 @@ class Breaker:
         return f"on_denials: {self.threshold}/{self.period}"
 
 
+DEFAULT_MAX_REPLY_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """
+    The memory of calls with an idempotency id.
+
+    Attributes:
+        keep_s: The time for which a call and its reply are remembered.
+        max_reply_bytes: The longest reply that is stored, in bytes of MessagePack.
+        span: The place of the field; None if the defaults set it.
+    """
+
+    keep_s: int
+    max_reply_bytes: int = DEFAULT_MAX_REPLY_BYTES
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """A lint finding, by its code, that was reviewed and accepted."""
@@ -460,6 +479,7 @@ class Identity:
     cluster: ClusterRules = ClusterRules()
     delegate: Delegation = Delegation()
     on_denials: Breaker | None = None
+    idempotency: Idempotency | None = None
     work: int = setting(
         DEFAULT_WORK,
         SettingKind.COUNT,

@@ -23,6 +23,7 @@ from keyleash.policy.sections import (
     read_acceptances,
     read_breaker,
     read_cluster,
+    read_idempotency,
     read_section,
 )
 from keyleash.policy.yaml import YamlNode, read_document
@@ -99,6 +100,7 @@ class _Reader:
             durability=read_section(below("durability"), base.durability, self._problems),
             cluster=read_cluster(below("cluster"), base.cluster, self._problems),
             on_denials=read_breaker(below("on_denials"), base.on_denials, self._problems),
+            idempotency=read_idempotency(below("idempotency"), base.idempotency, self._problems),
         )
 
     def policy(self) -> Policy:

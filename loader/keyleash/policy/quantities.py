@@ -18,6 +18,8 @@ UNITS_BYTES = {"b": 1, "kb": 1024, "mb": 1024**2}
 MAX_SIZE_BYTES = 16 * UNITS_BYTES["mb"]
 MAX_VALUE_BYTES = 512 * UNITS_BYTES["mb"]
 """The longest string of a server whose `proto-max-bulk-len` is not changed."""
+MAX_REPLY_BYTES = 64 * UNITS_BYTES["kb"]
+"""The longest reply that a guard stores with an idempotency id."""
 UNITS_MS = {"ms": 1, "s": 1000}
 MAX_WAIT_MS = 60_000
 

@@ -203,6 +203,22 @@ OnDenialsValue = Annotated[
 ]
 
 
+class Idempotency(_Shape):
+    keep: Duration = _needed("24h", "Time for which calls with an id are remembered.")
+    max_reply: Size = _optional(
+        "4kb",
+        "The longest reply that is stored.",
+        default=format_size(model.DEFAULT_MAX_REPLY_BYTES),
+    )
+
+
+IdempotencyValue = Annotated[
+    Idempotency,
+    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | Idempotency),
+    Expected("a mapping or `off`"),
+]
+
+
 class Rate(_Shape):
     limit: RateQuantity = _needed("600/minute", "Calls per sliding period.")
     burst: int = _optional("60", "Most calls back to back.", minimum=1)
@@ -306,6 +322,11 @@ class Defaults(_Shape):
     on_denials: OnDenialsValue = _optional(
         "{threshold: 50/minute, suspend: 10m}",
         "When denials suspend the identity.",
+        default="off",
+    )
+    idempotency: IdempotencyValue = _optional(
+        "{keep: 24h, max_reply: 4kb}",
+        "The memory of calls with an idempotency id, which may be sent again.",
         default="off",
     )
     limits: Limits = _optional("{work: 250000}", "Limits of a single call.")

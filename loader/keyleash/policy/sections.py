@@ -1,4 +1,4 @@
-"""Read the sections of an identity: token, audit, durability, on_denials, limits, accept."""
+"""Read the sections of an identity: token, audit, on_denials, idempotency and the others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy.model import Acceptance, AuditRules, Breaker, ClusterRules, TokenRules
+from keyleash.policy.model import (
+    DEFAULT_MAX_REPLY_BYTES,
+    Acceptance,
+    AuditRules,
+    Breaker,
+    ClusterRules,
+    Idempotency,
+    TokenRules,
+)
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
-from keyleash.policy.problems import Problems, did_you_mean, listing, quote
+from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote
 from keyleash.policy.quantities import (
     MAX_DURATION_S,
+    MAX_REPLY_BYTES,
     UNITS_S,
     format_duration,
+    format_size,
     is_duration,
     parse_count_per_period,
     parse_duration,
@@ -29,6 +39,7 @@ MAX_RETAIN_S = 3660 * UNITS_S["d"]
 MAX_THRESHOLD = 1000
 """The state of an identity stores the time of each denial up to the threshold."""
 MAX_SUSPEND_S = 30 * UNITS_S["d"]
+MAX_KEEP_S = 30 * UNITS_S["d"]
 
 Section = TypeVar("Section")
 
@@ -249,6 +260,41 @@ def _read_threshold(node: YamlNode, problems: Problems) -> tuple[int, str] | Non
             "write fewer denials, in a shorter period",
         )
     return quantity
+
+
+def read_idempotency(
+    node: YamlNode | None, base: Idempotency | None, problems: Problems
+) -> Idempotency | None:
+    """Read `idempotency`; return *base* without it, None if it is off or has problems."""
+    if node is None:
+        return base
+    if not isinstance(node.value, dict):
+        _is_off("idempotency", node, "{keep: 24h, max_reply: 4kb}", problems)
+        return None
+    keep, size = node.get("keep"), node.get("max_reply")
+    because = "every id takes memory as long"
+    keep_s = None
+    if keep is not None:
+        keep_s = problems.attempt(
+            lambda: parse_duration(keep.source, keep.span, MAX_KEEP_S, because)
+        )
+    reply: int | None = DEFAULT_MAX_REPLY_BYTES
+    if size is not None:
+        reply = problems.attempt(lambda: _read_max_reply(size))
+    return None if keep_s is None or reply is None else Idempotency(keep_s, reply, node.label)
+
+
+def _read_max_reply(node: YamlNode) -> int:
+    size = parse_size(node.source, node.span, instead_of_none="")
+    if size > MAX_REPLY_BYTES:
+        largest = format_size(MAX_REPLY_BYTES)
+        raise fail(
+            "size-out-of-range",
+            f"{quote(node.source)} is not between `1b` and `{largest}`",
+            node.span,
+            f"write `{largest}` or less; a longer reply is not stored, but its call is remembered",
+        )
+    return size
 
 
 def read_acceptances(node: YamlNode | None, problems: Problems) -> tuple[Acceptance, ...]:

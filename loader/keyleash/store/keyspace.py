@@ -204,6 +204,13 @@ class Keyspace:
         """
         return f"{self.root}children:{identity}:"
 
+    def once_prefix(self, identity: str) -> str:
+        """The prefix of remembered calls; the token id, `:` and the SHA-1 of the id follow.
+
+        Strings that expire: the SHA-1 of the call, and its reply if that is short enough.
+        """
+        return f"{self.root}once:{identity}:"
+
     def limit_prefix(self, identity: str, limit: str) -> str:
         """The prefix of counters per token or per capture; the subject follows."""
         return f"{self.root}limit:{identity}:{limit}:"
@@ -286,7 +293,7 @@ class Keyspace:
             return (*names, self.leases(identity))
         # Counters of a cluster have the hash tags of data.
         counters = f"{replace(self, tag='').limit_prefix(identity, '*')}*"
-        return (*names, *((self.none,) if self.tag else ()), counters)
+        return (*names, self.none if self.tag else f"{self.once_prefix(identity)}*", counters)
 
     @property
     def source_root(self) -> str:

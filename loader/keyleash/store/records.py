@@ -82,6 +82,7 @@ class GuardRecord:
         is_sealed: Whether its keys have secret prefixes, so that agents do not know their names.
         takes_runs: Whether its batches may have runs.
         delegates: Whether its tokens may make child tokens.
+        takes_ids: Whether its calls may have idempotency ids.
         lease: The script by which the home of a cluster grants leases; empty on one server, where
             records lack this field.
     """
@@ -102,6 +103,7 @@ class GuardRecord:
     is_sealed: bool = False
     takes_runs: bool = False
     delegates: bool = False
+    takes_ids: bool = False
     approved_digest: str = ""
     approved: str = ""
     lease: str = ""

@@ -93,8 +93,8 @@ def library_code(identity: str, digest: str, script: str) -> str:
 #         {<argc> <command> <args…>}…
 # EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <script digest> <args…>
 #
-# On a cluster with one more word, see `to_shard`. For functions it begins with
-# `FCALL leash_<digest>`. All numbers are text: signal handlers run while hiredis encodes a number,
+# Before the command or mode perhaps `once` and an idempotency id. On a cluster with one more word,
+# see `to_shard`. For functions it begins with `FCALL leash_<digest>`. All numbers are text: signal handlers run while hiredis encodes a number,
 # and it crashes if one raises, for example KeyboardInterrupt.
 
 RUNS = frozenset(
@@ -106,6 +106,9 @@ RUNS = frozenset(
 
 MAX_ARGUMENTS = 7_000
 """Arguments of one command, with its name: Lua's `unpack` fails past 7,999 values."""
+
+MAX_ID_BYTES = 200
+"""The longest idempotency id."""
 
 MAX_BATCH_COMMANDS = 1_000
 """Commands of one batch; `MAX_ARGUMENTS` bounds their arguments in all."""

@@ -19,3 +19,6 @@ end
 if repeats[1] then redis.pcall('XADD', {{ names.denied }}, '*', unpack(repeats)) end
 redis.pcall('DEL', {{ names.repeats }})
 redis.pcall('HSET', {{ names.repeats }}, 'seq', seq, 'folded', (tonumber(counts.folded) or 0) + more, kind, 1)
+--% if idempotency
+if counts.replays then redis.pcall('HSET', {{ names.repeats }}, 'replays', tonumber(counts.replays) or 0) end
+--% endif

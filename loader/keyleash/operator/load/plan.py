@@ -60,6 +60,7 @@ def record_of(
         is_sealed=bool(guard.plan.keyspace.vault),
         takes_runs=guard.plan.takes_runs,
         delegates=identity.delegate.depth > 0,
+        takes_ids=identity.idempotency is not None,
         approved_digest=guard.approved_digest,
         approved=" ".join(script.digest for script in identity.scripts),
         lease=guard.lease_digest,

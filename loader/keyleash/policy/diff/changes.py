@@ -29,6 +29,7 @@ class Part(StrEnum):
     DURABILITY = "durability"
     CLUSTER = "cluster"
     ON_DENIALS = "on_denials"
+    IDEMPOTENCY = "idempotency"
     LIMITS = "limits"
     ORDER = "order"
 

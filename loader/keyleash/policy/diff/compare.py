@@ -183,6 +183,9 @@ def _changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
     for part in (Part.TOKEN, Part.DELEGATE, Part.AUDIT, Part.DURABILITY, Part.CLUSTER):
         yield from setting_changes(part, getattr(before, part), getattr(after, part))
     yield from breaker_changes(before.on_denials, after.on_denials)
+    if before.idempotency != after.idempotency:
+        # It changes what happens to a call that comes again, not which calls are allowed.
+        yield PolicyChange(Part.IDEMPOTENCY, "", before.idempotency, after.idempotency)
     yield from setting_changes(Part.LIMITS, before, after)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from keyleash.commands import OperationClass
 from keyleash.limits import BaseLimit, SubjectKind
-from keyleash.policy.model import Breaker, Grant, Pattern, Script
+from keyleash.policy.model import Breaker, Grant, Idempotency, Pattern, Script
 from keyleash.policy.problems import SHOWN_IDENTITIES
 from keyleash.policy.quantities import format_duration, format_size
 from keyleash.text import counted, printable
@@ -185,6 +185,9 @@ def _rule(change: PolicyChange, value: object) -> str:
         case Breaker():
             suspend = format_duration(value.suspend_s)
             return f"{value.threshold}/{value.period}, suspend {suspend}"
+        case Idempotency():
+            longest = format_size(value.max_reply_bytes)
+            return f"{format_duration(value.keep_s)}, replies up to {longest}"
         case bool():
             return "true" if value else "false"
         case tuple():

@@ -1,0 +1,27 @@
+-- find_reply: reply to a call whose id and words are remembered; nothing runs.
+-- in:  once, argv, keys, token_id
+-- out: argv, code, detail, value, once_key, once_digest, is_taken
+--
+-- The token was checked. The words are compared before anything changes them, and with the keys,
+-- which those of a run do not repeat. A fenced agent may write any bytes there: what no guard wrote
+-- is an id of another call, an error of `unpack`, or a reply of the agent's own.
+local once_key, once_digest, is_taken
+if once then
+  if once == '' or #once > {{ max_id_bytes }} or find(once, '[^ -~]') then
+    code, detail, value = 'COMMAND_REFUSED', 'once', once
+  end
+  if find(string.lower(string.sub(once, 1, {{ 2 * max_id_bytes }})), {{ token_pattern }}) then
+    code, detail, value = 'COMMAND_REFUSED', 'once', 'token'
+  end
+  if code then break end
+  once_key = {{ names.once_prefix }} .. token_id .. ':' .. redis.sha1hex(once)
+  argv[1], argv[2] = '', ''
+  once_digest = redis.sha1hex(cmsgpack.pack(keys, argv))
+  local found = call('GET', once_key)
+  if found and string.sub(found, 1, 40) == once_digest then
+    redis.pcall('HINCRBY', {{ names.repeats }}, 'replays', 1)
+    if #found == 40 or #found > {{ 40 + most_reply_bytes }} then return { err = 'LEASH REPLAYED' } end
+    return (cmsgpack.unpack(string.sub(found, 41)))
+  end
+  is_taken = found
+end

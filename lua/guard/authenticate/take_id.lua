@@ -1,0 +1,11 @@
+-- take_id: take the idempotency id out of the arguments.
+-- in:  argv
+-- out: argv, once
+--
+-- Guards without `idempotency` refuse the word before it as a command, mode or script. More words
+-- are moved than any call may have; those behind are not read.
+local once
+if argv[3] == 'once' then
+  once = argv[4] or ''
+  for at = 3, math.min(#argv, {{ max_arguments + max_batch_commands + 9 }}) do argv[at] = argv[at + 2] end
+end
