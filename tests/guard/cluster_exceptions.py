@@ -17,6 +17,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "test_footprint",
         "test_under_load",
     ),
+    "clusters do not remember calls with an idempotency id": ("test_idempotency",),
     "of a rate a part is at hand, with a burst about half of it, and the home names no item": (
         "test_batch::test_refusal_in_a_batch_of_all_refuses_the_whole[[]command2*",
         "test_limits::test_limit_on_writes_counts_writes_alone[[]*gcra]",
