@@ -12,12 +12,10 @@ import redis
 
 from keyleash.operator import freeze, thaw
 from keyleash.operator.tokens import revoke
-from keyleash.policy import parse_policy
-from keyleash.policy.clusters import cluster_problems
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.wire import Transport
 from support.distress import full_memory
-from support.leash import Leash, grant, policy
+from support.leash import Leash, grant
 from support.transports import EITHER_TRANSPORT
 
 pytestmark = EITHER_TRANSPORT
@@ -365,12 +363,3 @@ def test_hostile_record_stops_nothing(leash: Leash, token: str, stored: bytes) -
         assert leash.admin.get("doc:n") == b"1"
     leash.admin.set(name, written)
     assert once(leash, token, "a", "INCR", "doc:n") == 1
-
-
-def test_cluster_refuses_idempotency_with_its_place_in_the_file() -> None:
-    """No record of a call can be in the slot of every key yet."""
-    document = policy(one=ALL)
-    (problem,) = cluster_problems(parse_policy(document, file="policy.json", commands=None))
-
-    assert (problem.code, problem.span.file) == ("cluster-idempotency", "policy.json")
-    assert document[problem.span.column - 1 :].startswith('"idempotency"')

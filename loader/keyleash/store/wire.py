@@ -94,8 +94,9 @@ def library_code(identity: str, digest: str, script: str) -> str:
 # EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <script digest> <args…>
 #
 # Before the command or mode perhaps `once` and an idempotency id. On a cluster with one more word,
-# see `to_shard`. For functions it begins with `FCALL leash_<digest>`. All numbers are text: signal handlers run
-# while hiredis encodes a number, and it crashes if one raises, for example KeyboardInterrupt.
+# see `to_shard`. For functions it begins with `FCALL leash_<digest>`. All numbers are text: signal
+# handlers run while hiredis encodes a number, and it crashes if one raises, for example
+# KeyboardInterrupt.
 
 RUNS = frozenset(
     ("DECR", "DECRBY", "DEL", "EXISTS", "EXPIRE", "GET", "HDEL", "HGET", "HINCRBY", "HSET", "INCR",
