@@ -50,6 +50,12 @@ repeat
 --% include "authenticate.lua"
 --% endif
   if code then break end
+--% if idempotency
+  if once and mode ~= 'each' and mode ~= 'all' then
+    code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
+    break
+  end
+--% endif
   if mode ~= 'each' and mode ~= 'all' then
 --% if not cluster
     if mode == 'whoami' then

@@ -251,12 +251,13 @@ def test_longest_id_is_accepted(leash: Leash, token: str) -> None:
 
 
 def test_call_that_ends_behind_its_id_is_denied(leash: Leash, token: str) -> None:
-    """Without a command or an id."""
+    """Without a command or an id; so is a mode without commands."""
     assert leash.raw("one", [], token, "", "once", "a") == "LEASH COMMAND_REFUSED command="
     assert leash.raw("one", [], token, "", "once") == "LEASH COMMAND_REFUSED once="
     digest = leash.record("one").batch_digest
-    found = leash.raw("one", [], token, "", "once", "a", digest=digest)
-    assert found == "LEASH COMMAND_REFUSED mode="
+    for modes in ([], ["whoami"], ["delegate"]):
+        found = leash.raw("one", [], token, "", "once", "a", *modes, digest=digest)
+        assert found == f"LEASH COMMAND_REFUSED mode={''.join(modes)}"
 
 
 def test_identity_without_idempotency_refuses_an_id(leash: Leash) -> None:
