@@ -145,7 +145,7 @@ def test_message_is_published_once(leash: Leash, token: str) -> None:
 
 
 def test_ids_of_tokens_are_apart(leash: Leash, token: str) -> None:
-    """A rotated token starts anew: its ids are others."""
+    """A rotated token has other ids."""
     other = leash.issue("one").token
 
     assert once(leash, token, "a", "INCR", "doc:n") == 1
