@@ -14,6 +14,7 @@ from keyleash.audit.token_use import TokenUse
 from keyleash.audit.undo.apply import UndoResult
 from keyleash.audit.undo.plan import UndoPlan
 from keyleash.client.delegation import DelegatedToken
+from keyleash.client.renewal import Renewal
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.examine import Examination
 from keyleash.doctor.findings import DoctorFinding, Skipped
@@ -97,6 +98,7 @@ __all__ = [
     "PolicyCheck",
     "PolicyDiff",
     "RecentDenials",
+    "Renewal",
     "ReplacedToken",
     "Restart",
     "Restrictions",

@@ -8,6 +8,7 @@
 ---                                "all": one denial denies the whole batch, and nothing runs
 ---                                "whoami": no command; the reply describes the token
 ---                                "delegate": no command; the token makes a child
+---                                "renew": one item, RENEW, and a life in seconds or ""
 --- ARGV[4…]  for each command: how many arguments it has with its name, its name in upper
 ---           case, its arguments; or for a run of commands with the same name and number of
 ---           arguments, whose only key is the first one: `<number of arguments>*<commands>`, the
@@ -20,7 +21,10 @@
 --- Replies   an array of the commands' own replies, or denials | LEASH <CODE> key=value …
 ---           For a run an array of its replies; if these are equal and no arrays, one of them.
 ---           delegate: when the child expires (Unix ms), its id
----           whoami: the time, the token's record, the state, and the record of each limit per token
+---           whoami: the time, the token's record, the state, the record of each limit per token, and
+---           if the token may be renewed, until when it may live, and the life it was issued with
+---           renew: the time, the token's id, when it expires (Unix ms), 1 if max_ttl shortened its
+---           life or 0
 ---
 --- Token, clock, state and limits are read and written once. All commands are checked before
 --- the first one runs, and one event lists those that change something.
@@ -55,6 +59,11 @@ repeat
     code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
     break
   end
+--% endif
+--% if renews
+  -- As a batch that runs whole or not at all, so that it is charged and recorded as one.
+  local is_renewal, is_capped, renewed_us = mode == 'renew' and argv[4] ~= nil
+  if is_renewal then mode = 'all' end
 --% endif
   if mode ~= 'each' and mode ~= 'all' then
 --% if not cluster
@@ -93,7 +102,15 @@ repeat
     repeat
 --% include "authorize/command_locals.lua"
       repeat
+--% if renews
+        if is_renewal then
+--% include "authorize/check_renewal.lua"
+        else
+--% endif
 --% include "authorize.lua"
+--% if renews
+        end
+--% endif
 --% if idempotency
         mutates = recorded
 --% endif
@@ -112,6 +129,9 @@ repeat
 --% endif
     until true
     if code then
+--% if renews
+      if is_renewal then break end
+--% endif
       if mode == 'all' then item = n break end
 --% if cluster
       -- Recorded when it is known that no lease is needed, since the call then comes again.
@@ -148,6 +168,11 @@ repeat
 --% endif
 
 --% include "record_batch.lua"
+--% if renews
+  if is_renewal then
+--% include "reply/renew_token.lua"
+  end
+--% endif
 --% if idempotency
 --% include "record/remember_call.lua"
 --% endif

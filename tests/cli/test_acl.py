@@ -84,6 +84,7 @@ class Stage:
         given: dict[str, list[str | Path]] = {
             "token issue": ["writer", "--note", "ci"],
             "token show": [token],
+            "token renew": [token, "--ttl", "1d"],
             "token rotate": [token],
             "token revoke": ["--identity", "writer"],
             "plan": [self.file(600)],

@@ -48,7 +48,7 @@ def leash(server: RealServer) -> Leash:
             ],
             "deny": [{"keys": ["t:lock"]}],
             "rate": {"writes": "100/minute"},
-            "token": {"idle": "1h", "bound": True},
+            "token": {"idle": "1h", "bound": True, "renew": True},
             "delegate": {"depth": 1},
         },
         repeating={**broad, "idempotency": {"keep": "1h", "max_reply": "1b"}},
@@ -194,6 +194,8 @@ def denied_batches(leash: Leash, token: str) -> Iterator[Any]:
     yield batch(leash, token, [], "some", 1, "PING")
     yield batch(leash, token, [], "each", 2, "PING")
     yield batch(leash, token, [], "each", *[1, "PING"] * (MAX_BATCH_COMMANDS + 1))
+    batch(leash, token, [], "renew", 2, "RENEW", 366 * 86_400)
+    yield batch(leash, token, [], "renew", 2, "RENEW", 366 * 86_400)
     yield batch(leash, token, [], "each", MAX_ARGUMENTS, *["PING"] * MAX_ARGUMENTS, 1, "PING")
 
 

@@ -15,6 +15,7 @@ from keyleash.operator.tokens import (
     Rotation,
     TokenState,
     list_tokens,
+    renew_token,
     require_token,
     revoke,
     rotate_token,
@@ -265,3 +266,24 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
         with pytest.raises(keyleash.TokenRevokedError):
             agent.get("doc:1")
     assert count_revoked_denials(leash.store, ["one"], bound_ms) == {issued.id: 7}
+
+
+def test_operator_renews_a_token_and_the_control_stream_has_it(leash: Leash) -> None:
+    """The event names actor, token and the new expiry; guards see the renewal at once."""
+    leash.load(one={**ALL, "token": {"ttl": "1h", "max_ttl": "4h"}})
+    issued = leash.issue("one", ttl_s=1)
+    renewal = renew_token(leash.store, issued.id, ttl_s=9 * 3600)
+
+    assert renewal.capped
+    assert renewal.expires_ms == issued.expires_ms - 1000 + 4 * 3_600_000
+    assert record_of(leash, issued.token).expires_us == renewal.expires_ms * 1000
+    key = NAMES.token("one", token_digest(issued.token))
+    assert leash.admin.pexpiretime(key) == renewal.expires_ms + KEEP_AFTER_EXPIRY_MS
+    *_, action = read_control(leash.store)
+    assert (action.event, action.actor) == ("renew", "ops")
+    assert action.details == {
+        "identity": "one", "token": issued.id, "expires_ms": str(renewal.expires_ms),
+    }  # fmt: skip
+    assert leash.client(issued.token).whoami().expires_at == renewal.expires_at
+    with raises_code("unknown-token-id"):
+        renew_token(leash.store, "x")

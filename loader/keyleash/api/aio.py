@@ -61,7 +61,7 @@ class AsyncOperator:
 
     Attributes:
         policies: Earlier policies.
-        tokens: Issue, list, rotate and revoke tokens.
+        tokens: Issue, list, renew, rotate and revoke tokens.
         limits: Reset what limits have counted.
         audit: Read, follow, export and report audit events.
         undo: Restore keys to their values before some events.

@@ -9,6 +9,7 @@ from keyleash.api.arguments import checked
 from keyleash.api.inputs import Duration, names_of
 from keyleash.api.run import Runner
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
+from keyleash.client.renewal import Renewal
 from keyleash.operator import tokens
 from keyleash.operator.credit import CreditCollection, collect_credit
 from keyleash.operator.holder import TokenHolder, inspect_token
@@ -137,6 +138,25 @@ class TokenOperations:
             UsageError: *token_id* is a token.
         """
         return self._run.call(token_use, token_id)
+
+    def renew(self, token_id: str, *, ttl: Duration | None = None) -> Renewal:
+        """Let a token live longer, at most until the policy's `max_ttl` after its issue.
+
+        A renewal never shortens a life, and an idle timeout is not affected.
+
+        Args:
+            token_id: The id of the token.
+            ttl: The lifetime from now on; that of its issue if None.
+
+        Raises:
+            OperationError (unknown-token-id): there is no such token.
+            OperationError (token-not-live): the token is expired or revoked.
+            OperationError (token-replaced): another token replaces it.
+            OperationError (token-too-old): it lives as long as the policy's `max_ttl` allows.
+            OperationError (token-delegated): another token made it.
+            UsageError: *token_id* is a token.
+        """
+        return self._run.call(tokens.renew_token, token_id, ttl_s=seconds_of("ttl", ttl))
 
     def rotate(
         self,

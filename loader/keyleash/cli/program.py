@@ -41,7 +41,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "compile": ("compile:compile_", "Compile a policy file into Lua scripts."),
     },
     "Tokens": {
-        "token": ("token:token", "Issue, rotate, list, show and revoke tokens."),
+        "token": ("token:token", "Issue, renew, rotate, list, show and revoke tokens."),
         "whoami": ("whoami:whoami", "Show the identity, grants and limits of a token."),
         "exec": ("exec:exec_", "Run a command with a token."),
         "freeze": ("freeze:freeze_", "Suspend one or more identities."),

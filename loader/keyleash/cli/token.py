@@ -1,4 +1,4 @@
-"""`keyleash token`: issue, list, rotate, show and revoke tokens."""
+"""`keyleash token`: issue, list, renew, rotate, show and revoke tokens."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from keyleash.policy.problems import listing
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
+    from keyleash.client.renewal import Renewal
     from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, Rotation, TokenInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +74,7 @@ def _meta_option(help: str) -> Callable[[F], F]:
     return click.option("--meta", metavar="NAME=VALUE", multiple=True, callback=_pairs, help=help)
 
 
-def _note_issued(settings: Settings, issued: IssuedToken, now_ms: int) -> None:
+def _note_issued(settings: Settings, issued: IssuedToken | Renewal, now_ms: int) -> None:
     life = span(round((issued.expires_ms - now_ms) / 1000))
     if issued.capped:
         print_note(f"note: shortened to {life}, the policy's `max_ttl`")
@@ -394,6 +395,29 @@ def _show_replaced(done: Rotation, now_ms: int) -> None:
         print_note("there was no live token to replace")
 
 
+@click.command(epilog=example("keyleash token renew 7k2mq9xw4tbn --ttl 10m"))
+@click.argument("token_id", metavar="ID")
+@click.option(
+    "--ttl",
+    metavar="DURATION",
+    callback=as_duration,
+    help="Lifetime from now on, such as `90m`.  [default: that of its issue]",
+)
+@json_option
+@pass_settings
+def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
+    """Let the token ID live longer, up to the policy's `max_ttl` after its issue.
+
+    The token itself does not change. A renewal never shortens a life, and does not affect an idle
+    timeout. Revoked, expired and replaced tokens are not renewed.
+    """
+    with settings.changing(f"look at `keyleash token show {token_id}`"):
+        done = settings.operator.tokens.renew(token_id, ttl=ttl)
+    if settings.json:
+        print_json(done)
+    _note_issued(settings, done, settings.now_ms())
+
+
 @click.command(epilog=example("keyleash token show 7k2mq9xw4tbn"))
 @click.argument("token_id", metavar="ID")
 @json_option
@@ -436,8 +460,8 @@ def show(settings: Settings, token_id: str) -> None:
 
 @click.group(cls=Group, epilog=example("keyleash token issue agent-runner --ttl 2h"))
 def token() -> None:
-    """Issue, rotate, list, show and revoke tokens."""
+    """Issue, renew, rotate, list, show and revoke tokens."""
 
 
-for command in (issue, rotate, list_, show, revoke):
+for command in (issue, renew, rotate, list_, show, revoke):
     token.add_command(command)

@@ -27,6 +27,7 @@ from keyleash.client.calls import Call
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.pools import guarded_class, guarded_pool
+from keyleash.client.renewal import Renewal, life_word
 from keyleash.client.session import Session
 from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
@@ -412,6 +413,26 @@ class Redis(redis.asyncio.Redis):
         )
         async with self._connected() as connection:
             return call.delegation.made(await connection.call(call))
+
+    async def renew(self, ttl: str | timedelta | None = None) -> Renewal:
+        """Renew the token, if the policy has `token: {renew: true}`: it then expires later.
+
+        It is charged and recorded as a write. A token whose source is a callable is renewed by
+        itself, by the calls that are made anyway.
+
+        Args:
+            ttl: The life from now on, as text (`10m`) or `timedelta`; by default the life that the
+                token was issued with. It never becomes shorter, and ends at the latest `max_ttl`
+                after the issue.
+
+        Raises:
+            RenewalRefusedError: the token is as old as `max_ttl` allows, or was rotated.
+            CommandRefusedError: the policy does not allow it.
+            LeashError: As of every call.
+            TypeError, ValueError: *ttl* is no duration.
+        """
+        async with self._connected() as connection:
+            return self._session.renewal(await connection.renew(life_word(ttl)))
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:

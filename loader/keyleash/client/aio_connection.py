@@ -320,6 +320,10 @@ class AsyncGuarded(Guarding):
         """
         return await self._drive_alone(self._dialogue.caller.reply_to(call))
 
+    async def renew(self, life: str) -> Any:
+        """Renew the token; otherwise like `call`, and like `Caller.renew`."""
+        return await self._drive_alone(self._dialogue.caller.renew(life))
+
     async def exchange(
         self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]
     ) -> None:

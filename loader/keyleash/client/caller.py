@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.correlation import next_correlation
 from keyleash.client.reasons import as_command, described
 from keyleash.client.recovery import fetch_guard, recover
+from keyleash.client.renewal import RENEW
 from keyleash.client.resp3 import as_resp3, shape_of
 from keyleash.client.retries import mark_run
 from keyleash.client.roles import Role, role_of
@@ -24,6 +26,7 @@ from keyleash.client.session import Session, counts
 from keyleash.client.unsupported import watching_sealed
 from keyleash.errors import (
     GuardLostError,
+    KeyleashError,
     LeashError,
     NotReplicatedError,
     RateLimitedError,
@@ -107,6 +110,33 @@ class Caller:
         yield from self.guard()
         yield Send([call])
         return (yield from self._reply(call, undecoded=True))
+
+    def looks_after_token(self) -> bool:
+        """Return whether the token is looked after before the next call."""
+        schedule = self.session.schedule
+        return schedule is not None and schedule.is_due(self.clock())
+
+    def look_after_token(self) -> Flow:
+        """Renew the token if that is due, when nothing else is on the wire.
+
+        What fails is tried again later: the call that is made anyway reports what is wrong.
+        """
+        schedule = self.session.schedule
+        if schedule is not None and schedule.is_due(self.clock()):
+            with suppress(KeyleashError, ResponseError, *LOST):
+                yield from schedule.renewing(self.clock, self.describe(), self.renew(""))
+
+    def describe(self) -> Flow:
+        """Return the reply to a batch in mode `whoami`."""
+        return (yield from self.reply_to(Call([], BatchMode.WHOAMI)))
+
+    def renew(self, life: str) -> Flow:
+        """Return the reply to a batch in mode `renew`.
+
+        Args:
+            life: Of `renewal.life_word`.
+        """
+        return (yield from self.reply_to(Call([(RENEW, life)], BatchMode.RENEW)))
 
     def run(self, words: Words) -> Flow:
         """Make a call for one command; return its reply, undecoded."""

@@ -321,6 +321,10 @@ class Guarded(Guarding):
         """
         return self._drive_alone(self._dialogue.caller.reply_to(call))
 
+    def renew(self, life: str) -> Any:
+        """Renew the token; otherwise like `call`, and like `Caller.renew`."""
+        return self._drive_alone(self._dialogue.caller.renew(life))
+
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> None:
         """Make calls in one packet; otherwise like `Caller.exchange`."""
         if self._encodes:

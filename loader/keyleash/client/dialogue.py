@@ -89,6 +89,7 @@ class Dialogue:
             or guard is None
             or self.caller.wait_s
             or guard.wait_replicas
+            or (guard.renew and self.caller.looks_after_token())
         ):
             return None
         for words in commands:
@@ -122,6 +123,9 @@ class Dialogue:
         """Send commands, or hold them back until EXEC; a reply to each becomes due."""
         is_pipeline = getattr(commands, "is_pipeline", False)
         batch: list[Words] = []
+        guard = self.session.guard
+        if guard is not None and guard.renew and self.is_idle and not self.subscriptions.active:
+            yield from self.caller.look_after_token()
         for words in commands:
             role = role_of(words[0])
             if self.session.guard is None and takes_lock(words):

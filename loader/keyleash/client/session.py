@@ -18,6 +18,7 @@ from redis.exceptions import (
 from keyleash.client.actions import AtHome, Plain
 from keyleash.client.correlation import CorrelationSource, check_source
 from keyleash.client.delegation import Delegation
+from keyleash.client.renewal import Renewal, Schedule, not_allowed, read_renewal
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
@@ -86,6 +87,7 @@ class Session:
         token, correlation: As given.
         recoverable: The errors after which a call is repeated: nothing ran.
         at_home: The action that sends a command to where the records are.
+        schedule: When the token is renewed; None if it is no callable's, whose caller renews it.
 
     Raises:
         TokenUnknownError: the token has not the shape of one.
@@ -110,6 +112,7 @@ class Session:
         self.table = load_table()
         self._keyspace = Keyspace()
         self._knows_functions = False
+        self.schedule = Schedule() if callable(token) else None
         if not callable(token):
             self.accept_token(token)
             return
@@ -146,6 +149,8 @@ class Session:
             )
         self._token = token
         self.identity = identity
+        if self.schedule is not None:
+            self.schedule.reset()
 
     # Requests; the guard must be known.
 
@@ -213,7 +218,8 @@ class Session:
         if denial is None:
             return self._server_error(error)
         if isinstance(denial, CommandRefusedError):
-            denial = _with_reason(denial, self.table)
+            is_renewal = denial.details.get("mode") == BatchMode.RENEW
+            denial = not_allowed(denial) if is_renewal else _with_reason(denial, self.table)
         denial.identity = self.identity
         return denial
 
@@ -280,6 +286,16 @@ class Session:
         """
         guard = self._called
         return read_whoami(self.identity, guard, reply)
+
+    def renewal(self, reply: Any) -> Renewal:
+        """Return what the reply to a batch in mode `renew` says.
+
+        Raises:
+            UnexpectedReplyError: it is malformed.
+        """
+        if self.schedule is not None:
+            self.schedule.reset()
+        return read_renewal(self.identity, reply)
 
     @staticmethod
     def final_response(command: str | bytes, response: Any) -> Any:

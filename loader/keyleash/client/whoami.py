@@ -53,6 +53,7 @@ class WhoAmI:
         idle_ends_at: When it expires if it is not used before; None without an idle timeout.
         limits: In the order in which the guard checks them; caps of the token come last.
         restrictions: What the token may do of what the identity may do; None if all of that.
+        renewable_until: The latest time until which the client may renew it; None if it may not.
     """
 
     identity: str
@@ -62,6 +63,7 @@ class WhoAmI:
     idle_ends_at: datetime | None
     limits: tuple[RemainingLimit, ...]
     restrictions: Restrictions | None = None
+    renewable_until: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as an object for JSON, with times in ISO 8601."""
@@ -81,6 +83,7 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
 
     with reading_reply("whoami"):
         now_text, packed, state, *records = reply
+        latest_ms = int(records[-2]) if guard.renew else 0
         now_us = int(now_text)
         token = TokenRecord.unpack(packed)
         limits = unpack_limits(guard.limits)
@@ -109,6 +112,7 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
             idle_ends_at=moment(idle_us // 1000) if guard.idle_s else None,
             limits=tuple(left),
             restrictions=restrictions,
+            renewable_until=moment(latest_ms) if latest_ms else None,
         )
 
 

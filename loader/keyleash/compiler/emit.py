@@ -25,7 +25,12 @@ from keyleash.policy.lua import LIBRARIES
 from keyleash.policy.model import Identity, Values
 from keyleash.policy.quantities import MAX_REPLY_BYTES
 from keyleash.store.state import STAMP_BYTES
-from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_noted_us
+from keyleash.store.token import (
+    KEEP_AFTER_EXPIRY_MS,
+    MAX_TOKEN_BYTES,
+    REVOKED_OFFSET,
+    use_noted_us,
+)
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, MAX_ID_BYTES
 from keyleash.text import TOKEN_IN_LUA
 
@@ -54,6 +59,8 @@ _CONSTANTS = {
     "max_event_bytes": MAX_EVENT_BYTES,
     "subject_ring_offset": 3 * DOUBLE,
     "keep_record_us": KEEP_AFTER_EXPIRY_MS * 1000,
+    # The place in a record behind expiry and last use, from 1.
+    "flags_at": REVOKED_OFFSET + 1,
     "max_arguments": MAX_ARGUMENTS,
     "max_batch_commands": MAX_BATCH_COMMANDS,
     "max_token_bytes": MAX_TOKEN_BYTES,
@@ -155,6 +162,8 @@ def _unstamped(
         writing=_writing(guard) if sandbox else "",
         members={name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
         cluster=cluster,
+        # Shards have no records of tokens.
+        renews=guard.identity.token.renew and not cluster,
         vault=vault,
         vault_bytes=len(vault),
         **(_SLOT_NAMES if cluster else _vault_names(vault)),
@@ -258,6 +267,7 @@ def _names(guard: Guard) -> dict[str, str]:
         "delegations",
         "children_prefix",
         "once_prefix",
+        "tokens",
     )
     return {name: getattr(guard.keyspace, name)(guard.identity.name) for name in names}
 
@@ -268,6 +278,7 @@ def _identity_values(identity: Identity) -> dict[str, object]:
     once = identity.idempotency
     return {
         "bound_tokens": identity.token.bound,
+        "max_ttl_us": identity.token.max_ttl_s * SECOND_US,
         "idle_us": None if idle_s is None else idle_s * SECOND_US,
         "use_noted_us": use_noted_us(idle_s),
         "retain": audit.retain,

@@ -31,6 +31,7 @@ __all__ = [
     "NotActiveError",
     "PolicyStaleError",
     "RateLimitedError",
+    "RenewalRefusedError",
     "ReplayedError",
     "ReplyCode",
     "SuspendedError",
@@ -335,6 +336,17 @@ class ValueRefusedError(LeashError):
     def was(self) -> str:
         """The number or expiry that the call would leave: `none`, `present` or `unknown`."""
         return self.details["was"]
+
+
+class RenewalRefusedError(LeashError):
+    """The token is not renewed: it is as old as `max_ttl` allows, was replaced, or delegated."""
+
+    code = ReplyCode.RENEWAL_REFUSED
+
+    @property
+    def reason(self) -> str:
+        """The reason: `max_ttl`, `replaced`, `delegated`, or `unknown` if it is not listed."""
+        return self.details.get("reason", "")
 
 
 DENIALS: dict[str, type[LeashError]] = {cls.code: cls for cls in LeashError.__subclasses__()}

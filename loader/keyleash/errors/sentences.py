@@ -38,6 +38,7 @@ class ReplyCode(StrEnum):
     REPLAYED = "REPLAYED"
     LEASE_NEEDED = "LEASE_NEEDED"
     LEASE_REFUSED = "LEASE_REFUSED"
+    RENEWAL_REFUSED = "RENEWAL_REFUSED"
 
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
@@ -136,6 +137,10 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.LEASE_REFUSED: (
         "the cluster refuses the lease: {reason}",
         "find out what changed requests or vouchers; clients pass them on as they are",
+    ),
+    ReplyCode.RENEWAL_REFUSED: (
+        "the token is not renewed: {reason}",
+        "issue a new one with `keyleash token issue IDENTITY`",
     ),
 }
 

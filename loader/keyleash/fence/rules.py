@@ -42,6 +42,10 @@ CHILDREN = ("zadd", "zcount", "zremrangebyscore", "pexpireat")
 """On the sets of children of tokens."""
 LEASES = ("exists", "hmget", "hlen", "hset")
 """On the hash of leases, at the home of a cluster."""
+RENEW = ("get", "set")
+"""On token records, if tokens may be renewed."""
+ISSUES = ("hget",)
+"""On the hash of the identity's tokens, if they may be renewed."""
 LIMIT = ("getrange", "set", "setrange", "pexpire")
 """On counters per token or per capture."""
 REPEATS = ("hincrby", "hset", "hmget", "hgetall", "hlen", "hdel", "del")
@@ -109,7 +113,7 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         if home.vault:
             # Names that never exist; see `await` in vault_names.lua.
             yield Selector(("exists",), (f"%R~{home.vault}!*",))
-    yield from _delegation_selectors(guard)
+    yield from _selectors_of_tokens(guard)
     if guard.value_plans and any(usage.spec.name == "RESTORE" for usage in guard.usages):
         yield Selector(SCRATCH, (f"~{_literal(names.scratch(name))}",))
     if guard.identity.idempotency is not None:
@@ -119,11 +123,14 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))
 
 
-def _delegation_selectors(guard: Guard) -> Iterator[Selector]:
-    """Yield what a guard needs to store child tokens."""
+def _selectors_of_tokens(guard: Guard) -> Iterator[Selector]:
+    """Yield what a guard needs to renew tokens, and to store child tokens."""
+    names, name = guard.keyspace, guard.identity.name
+    if guard.identity.token.renew:
+        yield Selector(RENEW, (f"~{_under(names.token_prefix(name))}",))
+        yield Selector(ISSUES, (f"%R~{_literal(names.tokens(name))}",))
     if not guard.identity.delegate.depth:
         return
-    names, name = guard.keyspace, guard.identity.name
     yield Selector(CHILD_RECORDS, (f"~{_under(names.token_prefix(name))}",))
     yield Selector(CHILD_ENTRIES, (f"~{_literal(names.delegated(name))}",))
     yield Selector(DELEGATIONS, (f"~{_literal(names.delegations(name))}",))

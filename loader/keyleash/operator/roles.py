@@ -184,6 +184,13 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         _each("hgetall hget", "%R~tokens"), _each("get", "%R~token"),
         _each("setrange pexpireat", "%W~token"),
     ),
+    "token renew": (
+        *_TOKENS, _IN_FORCE, _LOG_ACTION,
+        _joint("eval", "~sealed", "~control"), _each("xlen", "%R~control"),
+        _each("hget", "%R~guard", "%R~tokens"), _each("hdel", "%W~tokens"),
+        _each("get", "%R~token"), _each("set", "%W~token"),
+        _each("pexpireat", "%W~children_prefix"),
+    ),
     "token revoke": (
         *_EXPIRE,
         _CLOCK, _ACTIVE, _IDENTITIES, _LOG_ACTION,
@@ -284,9 +291,9 @@ ROLES: Mapping[str, Role] = {
     for role in (
         Role(
             "issuer",
-            "issues, lists, rotates and revokes tokens",
-            ("token issue", "token list", "token rotate", "token revoke", "policy show",
-             "policy history"),
+            "issues, lists, renews, rotates and revokes tokens",
+            ("token issue", "token list", "token renew", "token rotate", "token revoke",
+             "policy show", "policy history"),
         ),
         Role(
             "loader",

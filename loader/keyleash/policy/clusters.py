@@ -11,7 +11,7 @@ from keyleash.policy.patterns import NOWHERE
 
 
 def cluster_problems(policy: Policy) -> Iterator[Problem]:
-    """Yield what guards of a cluster cannot do: idempotency ids, and exact counts of some limits.
+    """Yield what guards of a cluster cannot do: some ways to use tokens, and some exact counts.
 
     A counter per segment is in the slot of the key, so the segment must be the key's hash tag.
     """
@@ -29,6 +29,13 @@ def cluster_problems(policy: Policy) -> Iterator[Problem]:
                 f"`{identity.name}` has `idempotency`, which a cluster does not support",
                 identity.idempotency.span or identity.span or NOWHERE,
                 "leave `idempotency` out",
+            )
+        if identity.token.renew:
+            yield Problem(
+                "cluster-renew",
+                f"agents of `{identity.name}` may renew tokens, which a cluster does not support",
+                identity.token.spans.get("renew") or identity.span or NOWHERE,
+                "leave `renew` out of `token`; operators may renew tokens",
             )
         for limit in identity.limits:
             yield from _problems_of(identity, limit)

@@ -248,6 +248,14 @@ class TokenRules:
         example="true",
         help="Whether tokens may have restrictions of their own, such as a binding to one job.",
     )
+    renew: bool = setting(
+        False,
+        SettingKind.FLAG,
+        "renew",
+        example="true",
+        help="Whether agents may renew their tokens, up to `max_ttl` after the issue.",
+        widens=True,
+    )
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
 

@@ -10,6 +10,9 @@ from keyleash.errors import PolicyError, Span
 from keyleash.limits.counters import BYTES
 from keyleash.policy.problems import did_you_mean, fail, listing, quote
 
+Duration = str | timedelta
+"""A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
+
 UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 MAX_DAYS = 366
 MAX_DURATION_S = MAX_DAYS * UNITS_S["d"]

@@ -186,7 +186,7 @@ class Keyspace:
         return f"{self.token_prefix(identity)}{digest}"
 
     def tokens(self, identity: str) -> str:
-        """Hash: token id → details of the token; guards never read it."""
+        """Hash: token id → details of the token. Guards read it to renew tokens."""
         return f"{self.root}tokens:{identity}"
 
     def delegated(self, identity: str) -> str:
@@ -197,12 +197,17 @@ class Keyspace:
         """Sorted set: id of a child token → when it expires, Unix milliseconds."""
         return f"{self.root}delegations:{identity}"
 
+    @property
+    def children_root(self) -> str:
+        """The prefix of all sets of children of tokens."""
+        return f"{self.root}children:"
+
     def children_prefix(self, identity: str) -> str:
         """The prefix of the sets of children of an identity's tokens; the parent's id follows.
 
         Each is a sorted set: id of a child → when it expires, Unix milliseconds.
         """
-        return f"{self.root}children:{identity}:"
+        return f"{self.children_root}{identity}:"
 
     def once_prefix(self, identity: str) -> str:
         """The prefix of remembered calls; the token id, `:` and the SHA-1 of the id follow.

@@ -85,6 +85,7 @@ class GuardRecord:
         takes_ids: Whether its calls may have idempotency ids.
         lease: The script by which the home of a cluster grants leases; empty on one server, where
             records lack this field.
+        renew: Whether tokens may renew themselves; records of others lack this field.
     """
 
     digest: str
@@ -107,6 +108,7 @@ class GuardRecord:
     approved_digest: str = ""
     approved: str = ""
     lease: str = ""
+    renew: bool = False
 
     def may_run(self, script: str) -> bool:
         """Return whether the script with this SHA-1 is approved."""
@@ -166,8 +168,8 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
 
 def _record(cls: type[_R], raw: dict[bytes, bytes], what: str, errors: str = "strict") -> _R:
     with reading_record(what):
-        # On one server guard records lack it.
-        raw = {b"lease": b"", **raw}
+        # Most guard records lack these.
+        raw = {b"lease": b"", b"renew": b"0", **raw}
         texts = ((item, raw[item.name.encode()].decode("utf-8", errors)) for item in fields(cls))
         return cls(**{item.name: _READERS[str(item.type)](text) for item, text in texts})
 

@@ -158,6 +158,12 @@ READ_VALUE = OperatorScript(
 )
 RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, (*_STATES, "leases"), (EPOCH_FIELD,))
 RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, (*_IN_FORCE, "leases"), (EPOCH_FIELD,))
+RENEW_TOKEN = OperatorScript(
+    "renew_token",
+    ("sealed", "control"),
+    (*_TOKENS, "children_root"),
+    (KEEP_AFTER_EXPIRY_MS, FLAG_BOUND, RECORD_BYTES),
+)
 REVOKE = OperatorScript(
     "revoke",
     ("layouts", "control"),

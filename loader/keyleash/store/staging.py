@@ -174,9 +174,9 @@ def _pieces(moves: Sequence[StateMove]) -> Iterator[Sequence[StateMove]]:
 
 
 def _fields(record: GuardRecord) -> dict[str, str | int]:
-    """Return a record as Redis stores it: without truth values, and the field of clusters."""
+    """Return a record as Redis stores it: without truth values, and fields of few identities."""
     return {
         name: int(value) if isinstance(value, bool) else value
         for name, value in asdict(record).items()
-        if value or name != "lease"
+        if value or name not in ("lease", "renew")
     }

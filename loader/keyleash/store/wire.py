@@ -129,6 +129,8 @@ class BatchMode(StrEnum):
     """No command: the reply has the records of the token and of its limits."""
     DELEGATE = "delegate"
     """No command: the token makes a child token."""
+    RENEW = "renew"
+    """The item `RENEW` and a life in seconds, or "" for the life that the token was issued with."""
 
 
 def guard_call(

@@ -64,6 +64,7 @@ def record_of(
         approved_digest=guard.approved_digest,
         approved=" ".join(script.digest for script in identity.scripts),
         lease=guard.lease_digest,
+        renew=token.renew,
     )
 
 

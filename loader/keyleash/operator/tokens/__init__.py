@@ -1,4 +1,4 @@
-"""Issue, list, rotate and revoke tokens.
+"""Issue, list, renew, rotate and revoke tokens.
 
 Each token has a *record*, which guards read (`TokenRecord`, at the digest of the token), and an
 *entry* for operators: a JSON object in the hash `Keyspace.tokens`, by token id. The record expires
@@ -20,6 +20,7 @@ from keyleash.operator.tokens.list import (
     require_token,
     require_token_id,
 )
+from keyleash.operator.tokens.renew import renew_token
 from keyleash.operator.tokens.restrict import Scope
 from keyleash.operator.tokens.revoke import Revocation, RevokedToken, revoke
 from keyleash.operator.tokens.rotate import ReplacedToken, Rotation, rotate_token
@@ -39,6 +40,7 @@ __all__ = [
     "issue_tokens",
     "list_tokens",
     "read_tokens",
+    "renew_token",
     "require_token",
     "require_token_id",
     "revoke",

@@ -78,13 +78,18 @@ class TokenInfo(Result):
     due_at = Instant["datetime | None"]()
 
     @property
+    def is_live(self) -> bool:
+        """Return whether it was live when it was read."""
+        return self.state is TokenState.LIVE
+
+    @property
     def is_stale(self) -> bool:
         """Return whether it was overdue for rotation when it was read."""
         return self.is_due(self.read_ms)
 
     def is_due(self, now_ms: int) -> bool:
         """Return whether it is overdue for rotation."""
-        return self.state is TokenState.LIVE and self.due_ms is not None and self.due_ms <= now_ms
+        return self.is_live and self.due_ms is not None and self.due_ms <= now_ms
 
     def to_dict(self) -> dict[str, Any]:
         """Return the token as `--json` prints it."""

@@ -1,0 +1,71 @@
+"""Renew tokens."""
+
+from __future__ import annotations
+
+from keyleash.client.renewal import Renewal
+from keyleash.errors import OperationError
+from keyleash.operator.tokens.issue import check_request, not_active
+from keyleash.operator.tokens.list import require_token
+from keyleash.store.scripts import RENEW_TOKEN
+from keyleash.store.store import Store
+from keyleash.store.wire import reading_reply
+
+
+def renew_token(store: Store, token_id: str, *, ttl_s: int | None = None) -> Renewal:
+    """Let a token live longer, at most until the policy's `max_ttl` after its issue.
+
+    A renewal never shortens a life, and an idle timeout is not affected.
+
+    Args:
+        token_id: The id of the token.
+        ttl_s: The seconds that it lives from now on; those of its issue if None.
+
+    Raises:
+        UsageError: *token_id* is a token.
+        OperationError (unknown-token-id): No token has the id.
+        OperationError (token-not-live): The token is expired or revoked.
+        OperationError (token-replaced): Another token replaces it, by `rotate_token`.
+        OperationError (token-too-old): It lives as long as the policy's `max_ttl` allows.
+        OperationError (token-delegated): Another token made it.
+        OperationError (no-policy, unknown-identity): No active policy has its identity.
+        ValueError: The lifetime is not positive.
+    """
+    info = require_token(store, token_id)
+    check_request(info.identity, ttl_s, "")
+    if info.chain:
+        raise OperationError(
+            "token-delegated",
+            f"the token `{token_id}` was made by another, so it is not renewed",
+            help=f"make another by `{info.chain[-1]}`, which may be renewed if it was issued",
+        )
+    reply: object = 1
+    if info.is_live:
+        words = store.actor, info.identity, token_id, "" if ttl_s is None else ttl_s
+        reply = store.run(RENEW_TOKEN, *words)
+    if reply == 0:
+        raise not_active(store, info.identity)
+    if isinstance(reply, int):
+        raise _refused(token_id, info.identity, reply)
+    with reading_reply("EVAL"):
+        assert isinstance(reply, list)  # noqa: S101 - for mypy
+        return Renewal(token_id, info.identity, int(reply[0]), bool(reply[1]))
+
+
+def _refused(token_id: str, identity: str, reply: int) -> OperationError:
+    """Return the error that a reply of the script stands for."""
+    help = f"issue one with `keyleash token issue {identity}`"
+    if reply == 2:
+        return OperationError(
+            "token-replaced", f"the token `{token_id}` was replaced by another", help=help
+        )
+    if reply == 3:
+        return OperationError(
+            "token-too-old",
+            f"the token `{token_id}` lives as long as the policy's `max_ttl` allows",
+            help=help,
+        )
+    return OperationError(
+        "token-not-live",
+        f"the token `{token_id}` is expired or revoked; it was not renewed",
+        help=help,
+    )

@@ -1,0 +1,69 @@
+"""`keyleash token renew`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyleash import Policy
+from keyleash.policy.clusters import cluster_problems
+from keyleash.policy.parse import parse_policy
+from support.command_line import Cli
+from support.leash import grant, policy
+from support.servers import RealServer
+
+RUNNER: dict[str, Any] = {
+    "token": {"ttl": "1h", "max_ttl": "4h"},
+    "grants": [grant("read", keys="doc:*")],
+}
+
+
+@pytest.fixture
+def cli(embedded: RealServer, tmp_path: Path) -> Cli:
+    file = tmp_path / "policy.json"
+    file.write_text(policy(runner=RUNNER))
+    cli = Cli(embedded.url)
+    cli.ok("load", file, "--yes")
+    return cli
+
+
+def test_token_is_renewed_by_its_id_and_shown_with_its_new_life(cli: Cli) -> None:
+    """As text and as JSON; a life that was shortened is reported."""
+    issued = cli.json("token", "issue", "runner")
+
+    done = cli.run("token", "renew", issued["id"], "--ttl", "2h")
+    assert done.stdout == ""
+    assert f"token {issued['id']} of `runner` expires in 2h" in done.stderr
+    shown = cli.run("--json", "token", "renew", issued["id"], "--ttl", "9h")
+    assert "shortened to 4h, the policy's `max_ttl`" in shown.stderr
+    renewed = cli.json("token", "renew", issued["id"], "--ttl", "3h")
+    assert set(renewed) == {"id", "identity", "expires_at", "capped"}
+    assert cli.json("token", "show", issued["id"])["expires_at"] == renewed["expires_at"]
+    assert "renew" in cli.ok("audit", "log", "--control")
+
+
+def test_token_that_cannot_be_renewed_is_an_error_with_its_reason(cli: Cli) -> None:
+    """And says how to get another."""
+    issued = cli.json("token", "issue", "runner", "--ttl", "4h")
+    error = cli.json("token", "renew", issued["id"], "--ttl", "9h", exit_code=1)["error"]
+    assert error["code"] == "token-too-old"
+    assert "keyleash token issue runner" in error["help"]
+    cli.ok("token", "revoke", issued["id"])
+    error = cli.json("token", "renew", issued["id"], exit_code=1)["error"]
+    assert error["code"] == "token-not-live"
+    assert cli.run("token", "renew", issued["token"]).exit_code == 2
+
+
+def test_permission_to_renew_widens_and_is_an_error_on_clusters() -> None:
+    """`plan` shows it; agents on clusters cannot renew, operators can."""
+    before = parse_policy(policy(runner=RUNNER), file="a", commands=None)
+    text = policy(runner={**RUNNER, "token": {**RUNNER["token"], "renew": True}})
+    after = parse_policy(text, file="b", commands=None)
+    assert [problem.code for problem in cluster_problems(after)] == ["cluster-renew"]
+    assert not list(cluster_problems(before))
+    old, new = (Policy(item) for item in (policy(runner=RUNNER), text))
+    diff = old.diff(new)
+    assert diff.identities[0].widens
+    assert "renew" in str(diff)
