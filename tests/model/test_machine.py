@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from struct import pack, unpack
+from struct import pack, unpack, unpack_from
 from typing import Any
 
 import pytest
@@ -22,8 +22,11 @@ from hypothesis.stateful import (
 
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.ir import LimitPlan
+from keyleash.compiler.leases import cap_plans
 from keyleash.doubles import DOUBLE
-from keyleash.limits import SlotKind
+from keyleash.limits import Counter, SlotKind
+from keyleash.limits.calendar import Period
+from keyleash.limits.caps import Cap
 from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace, account
 from keyleash.store.leases import (
@@ -36,9 +39,20 @@ from keyleash.store.leases import (
     unpack_entry,
     unpack_shard,
 )
+from keyleash.store.restrictions import Restrictions
 from keyleash.store.scripts import EXPIRE_LEASES
 from keyleash.store.state import Layout, token_layout, unpack_state
-from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, REVOKED_OFFSET, TokenRecord, token_digest
+from keyleash.store.token import (
+    CAP_BYTES,
+    CAP_FORMAT,
+    FLAG_BOUND,
+    KEEP_AFTER_EXPIRY_MS,
+    RECORD_BYTES,
+    REVOKED_OFFSET,
+    TAIL_HEADER_BYTES,
+    TokenRecord,
+    token_digest,
+)
 from keyleash.store.wire import BatchMode
 from model.twin import (
     NEEDED,
@@ -63,6 +77,7 @@ from support.thorough import thorough
 
 POLICIES: list[dict[str, Any]] = [
     {
+        "token": {"bound": True},
         "grants": [grant("read", "write", "delete", keys="doc:*")],
         "budget": {
             "deletes": f"{deletes}/minute",
@@ -78,15 +93,23 @@ POLICIES: list[dict[str, Any]] = [
     for deletes, writes in ((60, 20), (120, 40), (20, 7))
 ]
 """Policies whose counts have the same places, so that those of one go on in the next."""
+CAPS = (
+    Cap(Counter.WRITES, 15, Period.HOUR),
+    replace(Cap.of(Counter.DELETES), limit=40),
+)
+"""Those of every token."""
+RESTRICTIONS = Restrictions(counts=tuple(cap.new_count() for cap in CAPS))
 TAGS = ("a", "b1")
 TOKENS = tuple(f"kl_agent_{digit * 32}" for digit in "01")
 Command = tuple[str, ...]
 COMMANDS = {
     ("PING",): (),
     ("GET", "doc:a"): ("rate.reads", "budget.reads"),
-    ("SET", "doc:a", "x"): ("budget.writes", "rate.writes"),
-    ("SET", "doc:a", "x", "GET"): ("rate.reads", "budget.reads", "budget.writes", "rate.writes"),
-    ("DEL", "doc:a"): ("budget.deletes", "rate.deletes"),
+    ("SET", "doc:a", "x"): ("budget.writes", "rate.writes", "token.writes"),
+    ("SET", "doc:a", "x", "GET"): (
+        *("rate.reads", "budget.reads", "budget.writes", "rate.writes", "token.writes"),
+    ),
+    ("DEL", "doc:a"): ("budget.deletes", "rate.deletes", "token.deletes"),
 }
 """Commands, and the limits to which they count."""
 HOUR_S = 3600
@@ -122,12 +145,20 @@ calls = st.builds(
 )
 
 
-def new_book(limits: int) -> Book:
-    return Book([Count() for _ in range(limits)])
+def new_book(limits: Sequence[LimitPlan], expires_us: int = 0) -> Book:
+    return Book([Count(0 if limit.slot.period_us else expires_us) for limit in limits])
 
 
-def leased(guard: CompiledGuard, subject: str) -> list[LimitPlan]:
-    return [limit for limit in guard.plan.limits if limit.subject == subject]
+def of_identity(guard: CompiledGuard) -> list[LimitPlan]:
+    return [limit for limit in guard.plan.limits if limit.subject == "identity"]
+
+
+def of_token(guard: CompiledGuard) -> list[LimitPlan]:
+    """Return the limits per token, and a plan for each cap that a token may have."""
+    slots = {cap.counter: cap.slot() for cap in CAPS}
+    limits = [limit for limit in guard.plan.limits if limit.subject == "token"]
+    caps = cap_plans(guard.plan)
+    return limits + [replace(plan, slot=slots.get(plan.counter, plan.slot)) for plan in caps]
 
 
 def lease_key(tag: str, token: str) -> str:
@@ -159,18 +190,18 @@ class Machine(RuleBasedStateMachine):
         self.pass_time(HOUR_S - self._now() // 1_000_000 % HOUR_S)
         self.client.set(HOME.state("agent"), self.state)
         self.client.hset(HOME.leases("agent"), EPOCH_FIELD, 1)
+        books = {}
         for token in TOKENS:
-            record = TokenRecord(token[-12:], self._now() // 1000 * 1000 + TOKEN_LIFE_US, 0)
+            expires_us = self._now() // 1000 * 1000 + TOKEN_LIFE_US
+            record = TokenRecord(token[-12:], expires_us, 0, tail=RESTRICTIONS.pack())
             name = HOME.token("agent", token_digest(token))
             self.client.set(name, record.pack())
             self.client.pexpireat(name, record.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS)
-        own, of_token = map(len, map(leased, [self.guards[0]] * 2, ["identity", "token"]))
+            books[token_digest(token)] = new_book(of_token(self.guards[0]), expires_us)
         plans = [
-            Policy(guard.stamp, [*leased(guard, "identity"), *leased(guard, "token")])
-            for guard in self.guards
+            Policy(guard.stamp, [*of_identity(guard), *of_token(guard)]) for guard in self.guards
         ]
-        books = {token_digest(token): new_book(of_token) for token in TOKENS}
-        home = Home(new_book(own), books)
+        home = Home(new_book(of_identity(self.guards[0])), books)
         self.reached: set[str] = set()
         self.requests: list[tuple[str, str]] = []
         self.vouchers: list[str] = []
@@ -280,7 +311,7 @@ class Machine(RuleBasedStateMachine):
     def revoke(self, is_revoked: bool) -> None:
         for token in TOKENS:
             name = HOME.token("agent", token_digest(token))
-            self.client.setrange(name, REVOKED_OFFSET, bytes([is_revoked]))
+            self.client.setrange(name, REVOKED_OFFSET, bytes([FLAG_BOUND + is_revoked]))
         self.twin.home.is_revoked = is_revoked
         self.reached.clear()
 
@@ -483,7 +514,16 @@ class Machine(RuleBasedStateMachine):
         """Compare the counts of a token, and take over their times."""
         book = self.twin.home.tokens[token_digest(token)]
         limits = self.twin.policies[0].limits[self.twin.own :]
+        record = self.client.get(HOME.token("agent", token_digest(token)))
+        assert isinstance(record, bytes)
+        at = RECORD_BYTES + TAIL_HEADER_BYTES
         for limit, count in zip(limits, book.counts, strict=True):
+            if limit.subject == "cap":
+                if limit.slot.limit:
+                    *_, used, ends = unpack_from(CAP_FORMAT, record, at)
+                    assert (count.ends, count.used) == (ends, used)
+                    at += CAP_BYTES
+                continue
             data = self.client.get(f"{limit.key_prefix}{token[-12:]}")
             numbers: tuple[float, ...] = ()
             if isinstance(data, bytes):

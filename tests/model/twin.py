@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from keyleash.compiler.ir import LimitPlan
 from keyleash.limits import SlotKind
-from keyleash.limits.calendar import PERIOD_US, Period
 from keyleash.limits.rate import RATE_SHARES
 from keyleash.store.leases import (
     BUDGET_SHARES,
@@ -42,7 +41,8 @@ class Policy:
     """The leased limits of a policy, and the stamp of its guards.
 
     Attributes:
-        limits: Those of the identity, then those per token.
+        limits: Those of the identity, then those per token, then caps of all tokens; a cap that no
+            token has is 0.
     """
 
     stamp: int
@@ -335,7 +335,8 @@ class Twin:
             most = max(policy.limits[place].slot.limit for policy in self.policies)
             times = sorted(time for of, user, time in uses if of == place and token in ("", user))
             if slot.kind is SlotKind.BUDGET:
-                is_over = sum(count.ends - slot.period_us < time for time in times) > most
+                began = count.ends - slot.period_us if slot.period_us else 0
+                is_over = sum(began < time for time in times) > most
             elif slot.kind is SlotKind.RING:
                 is_over = any(
                     later - time < slot.period_us
@@ -464,9 +465,10 @@ class Twin:
         for book, after in changed:
             book.entries = after.entries
             # The home stores no window of a token that nothing was charged to.
+            limits = self.policies[policy].limits[self.own if book is not home.own else 0 :]
             book.counts = [
-                old if book is not home.own and count.ends and not count.used else count
-                for old, count in zip(book.counts, after.counts, strict=True)
+                old if limit.subject == "token" and count.ends and not count.used else count
+                for limit, old, count in zip(limits, book.counts, after.counts, strict=False)
             ]
         return "", tuple(granted), DEFAULT_LEASE_US
 
@@ -542,17 +544,20 @@ class Grant:
     def budget(self) -> tuple[str, int, int]:
         """Return a denial, or the amount and its life."""
         count, entry, place, limit = self.count, self.entry, self.place, self.limit.slot.limit
+        period = self.limit.slot.period_us
+        if not limit:
+            return "", 0, 0
         if self.now >= count.ends:
-            period = PERIOD_US[Period(self.limit.slot.calendar.split()[0])]
             count.used, count.ends = 0, self.now - self.now % period + period
-        if entry.windows[place] != count.ends:
+        window = count.ends if period else 1
+        if entry.windows[place] != window:
             entry.amounts[place], entry.haves[place] = 0, 0
-            entry.windows[place] = count.ends
+            entry.windows[place] = window
         asked, amount = self.asked, entry.amounts[place]
         life = count.ends - self.now
         if self.is_same:
             return "", amount, life if amount else 0
-        is_ahead = self.seq > entry.seq and asked.window_us == count.ends
+        is_ahead = self.seq > entry.seq and asked.window_us == window
         if is_ahead and asked.have > entry.haves[place]:
             count.used = min(limit, count.used + asked.have - entry.haves[place])
             entry.haves[place] = asked.have
