@@ -11,6 +11,7 @@ import redis
 
 from keyleash.commands import load_table
 from keyleash.store.keyspace import HOME_TAG, Keyspace
+from keyleash.store.leases import Voucher
 from keyleash.store.placement import control_tag, key_slot, tag_of
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.wire import guard_call, to_shard
@@ -133,7 +134,7 @@ class ClusterIntruder:
             assert reply.startswith(NEEDED), reply
             request = reply.removeprefix(NEEDED)
             last = self.fetch(record, request)
-            if int(last.split(":")[8]):
+            if Voucher.parse(last).limits[0].amount:
                 return request, last
         raise AssertionError(last)
 

@@ -35,7 +35,11 @@ WORKER, CLERK = "worker", "clerk"
 UNITS = 800
 SECRET = "books-q5Zt9"
 DOCUMENT = policy(
-    worker={"grants": [grant("read", "write", keys="jobs:*")], "budget": {"requests": "800/day"}},
+    worker={
+        "token": {"bound": True},
+        "grants": [grant("read", "write", keys="jobs:*")],
+        "budget": {"requests": "800/day"},
+    },
     clerk={"grants": [grant("read", "write", keys="books:*")], "budget": {"requests": "9/day"}},
 )
 SET = ("SET", "jobs:{own}", "x")
@@ -242,6 +246,27 @@ def test_lease_of_one_token_lets_no_other_token_act(scene: Scene) -> None:
             assert by.fetch(record, reply.removeprefix(NEEDED), token).startswith("LEASH TOKEN")
 
     assert b"jobs:{own}" not in scene.data()
+
+
+def test_bound_token_gets_no_key_and_no_call_beyond_its_restrictions(scene: Scene) -> None:
+    """With vouchers of a wider token, its own, and changed ones, at every node."""
+    by, record = scene.intruder(), scene.intruder().record
+    foreign = [node.key("jobs:x") for node in scene.cluster.primaries]
+    own = [node.key("jobs:own") for node in scene.cluster.primaries]
+    wide = [by.lease(record, "SET", key, "x")[1] for key in foreign]
+    scene.tokens[WORKER] = scene.op.tokens.issue(
+        WORKER, keys=["jobs:own*"], budget={"writes": 9}
+    ).token
+    bound = scene.intruder()
+    narrow = [bound.lease(record, "SET", key, "x")[1] for key in own]
+    changed = [text for voucher in narrow for text in forgeries(voucher, wide)]
+
+    for key, text in itertools.product(foreign, [*wide, *narrow, *changed]):
+        assert bound.call(record, text, "SET", key, "x") != "OK", text
+    assert not any(key.startswith(b"jobs:x") for key in scene.data())
+    texts = itertools.product(own, [*narrow, *changed, *wide, *narrow])
+    ran = [bound.call(record, text, "SET", key, "x") for key, text in texts].count("OK")
+    assert ran + len(use_up(scene.agent(), "own")) == 9
 
 
 def test_vouchers_from_before_a_revocation_are_outdated(scene: Scene) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from keyleash.commands.facts import MAY_REPLICATE
 from keyleash.compiler.delegation import delegation_values
 from keyleash.compiler.ir import Check, Guard, LimitPlan, Requirement
-from keyleash.compiler.leases import lease_values, shard_values
+from keyleash.compiler.leases import cap_plans, lease_values, shard_values
 from keyleash.compiler.passes.place_on_shards import place_on_shards
 from keyleash.compiler.quoting import Text, lua_literal
 from keyleash.compiler.render import render
@@ -190,10 +190,19 @@ def _unstamped(
 
 def _counts(plan: LimitPlan) -> str:
     """Return the Lua condition on which a call counts towards a limit."""
-    calls = "true" if plan.counter is Counter.REQUESTS else plan.counter.calls.value
-    if plan.subject == "cap":
-        return f"caps and caps[{CAP_COUNTERS.index(plan.counter) + 1}] and {calls}"
-    return calls
+    calls = _called_for(plan.counter.calls)
+    return _with_cap(plan, calls) if plan.subject == "cap" else calls
+
+
+def _called_for(counter: Counter, *, batch: bool = False) -> str:
+    """Return the Lua condition on which a call, or one of a batch, counts; all are requests."""
+    if counter is Counter.REQUESTS:
+        return "passed > 0" if batch else "true"
+    return f"passed_{counter} > 0" if batch else counter.value
+
+
+def _with_cap(plan: LimitPlan, condition: str) -> str:
+    return f"caps and caps[{CAP_COUNTERS.index(plan.counter) + 1}] and {condition}"
 
 
 def _vault_names(vault: str) -> dict[str, object]:
@@ -225,9 +234,9 @@ def _charging(guard: Guard, *, batch: bool, cluster: bool) -> tuple[Text, ...]:
     }
     if Counter.REQUESTS in counters:
         return ()
-    conditions = [f"passed_{counter} > 0" if batch else counter for counter in sorted(counters)]
-    if cluster and guard.identity.token.bound:
-        conditions.append("caps")
+    conditions = [_called_for(counter, batch=batch) for counter in sorted(counters)]
+    for plan in cap_plans(guard) if cluster else ():
+        conditions.append(_with_cap(plan, _called_for(plan.counter, batch=batch)))
     return tuple(map(Text, conditions))
 
 
