@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guard.cluster_exceptions import exception_of
+from keyleash.servers import EmbeddedCluster
 from keyleash.store.wire import Transport
-from support.clustered import LABELS, LEASE, NODES, ClusterServer, grant_units
-from support.clusters import RealClusters
+from support.clustered import LABELS, LEASE, NODES, ClusterServer, grant_units, lend_server
+from support.clusters import RealCluster, RealClusters
 from support.leash import Leash
+from support.modules import server_with_module
 from support.servers import RealServer, RealServers, embedded_label
 
 
@@ -57,7 +60,8 @@ def server(
     request: pytest.FixtureRequest, real_servers: RealServers, lent_cluster: ClusterServer | None
 ) -> Iterator[RealServer | ClusterServer]:
     """Every available server in turn, clean; or a cluster."""
-    yield from _server(request.param, real_servers, lent_cluster)
+    with lend_server(request.param, real_servers, lent_cluster) as server:
+        yield server
 
 
 @pytest.fixture
@@ -65,18 +69,34 @@ def embedded(
     real_servers: RealServers, lent_cluster: ClusterServer | None
 ) -> Iterator[RealServer | ClusterServer]:
     """The embedded Valkey, clean; or a cluster of it."""
-    yield from _server(embedded_label(), real_servers, lent_cluster)
+    with lend_server(embedded_label(), real_servers, lent_cluster) as server:
+        yield server
 
 
-def _server(
-    label: str, servers: RealServers, cluster: ClusterServer | None
+@pytest.fixture(scope="session")
+def module_cluster(module: Path) -> Iterator[ClusterServer | None]:
+    """A cluster with the test module loaded, if tests run on one."""
+    if not NODES:
+        yield None
+        return
+    with EmbeddedCluster(NODES, settings={"loadmodule": str(module)}) as process:
+        yield ClusterServer(RealCluster(embedded_label(), process))
+
+
+@pytest.fixture(params=LABELS)
+def module_server(
+    request: pytest.FixtureRequest,
+    module: Path,
+    tmp_path: Path,
+    module_cluster: ClusterServer | None,
 ) -> Iterator[RealServer | ClusterServer]:
-    if cluster is not None:
-        cluster.clean()
-        yield cluster
-    else:
-        with servers.lend(label) as server:
-            yield server
+    """Every available server in turn, or a cluster, with the test module loaded."""
+    if module_cluster is not None:
+        module_cluster.clean()
+        yield module_cluster
+        return
+    with server_with_module(request.param, module, tmp_path) as server:
+        yield server
 
 
 @pytest.fixture(params=[(label, Transport.EVALSHA) for label in LABELS], ids=LABELS)
@@ -84,5 +104,5 @@ def leash(
     request: pytest.FixtureRequest, real_servers: RealServers, lent_cluster: ClusterServer | None
 ) -> Iterator[Leash]:
     label, transport = request.param
-    for server in _server(label, real_servers, lent_cluster):
+    with lend_server(label, real_servers, lent_cluster) as server:
         yield Leash(server, transport=transport)

@@ -298,7 +298,7 @@ def test_server_that_names_a_script_otherwise_activates_nothing(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A digest is an identity: it is compared, never overwritten."""
-    monkeypatch.setattr(type(leash.admin), "script_load", lambda *_: "0" * 40)
+    monkeypatch.setattr(redis.Redis, "script_load", lambda *_: "0" * 40)
 
     with raises_code("digest-mismatch"):
         leash.load(one=ALL)
@@ -313,7 +313,7 @@ def test_old_scripts_are_forgotten_in_the_source_record(leash: Leash) -> None:
     record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
     assert record is not None
     kept = {digest.decode() for digest in leash.admin.hkeys(NAMES.source("one"))}
-    assert kept == {record.digest, record.batch_digest}
+    assert kept == {*record.digests}
     leash.load(two=OTHER)
     assert leash.admin.exists(NAMES.source("one")) == 0
 

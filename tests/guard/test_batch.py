@@ -207,7 +207,7 @@ def test_batch_over_its_bounds_is_refused_whole(leash: Leash, mode: str) -> None
     leash.load(one=ALL)
     token = leash.issue("one").token
     pings = [("PING",)] * MAX_BATCH_COMMANDS
-    wide = ("MGET", *["doc:1"] * (MAX_ARGUMENTS - 2))
+    wide = ("MGET", *["doc:{kl}1"] * (MAX_ARGUMENTS - 2))
 
     assert len(leash.batch("one", token, mode, *pings)) == MAX_BATCH_COMMANDS
     assert leash.batch("one", token, mode, *pings, ("PING",)) == (
@@ -246,7 +246,14 @@ def test_malformed_batch_is_refused_whole(leash: Leash, items: list[str], refusa
         assert answer == f"LEASH {refusal}"
     unknown = leash.raw("one", [], token, "c", "some", *items, digest=record.batch_digest)
     assert unknown == "LEASH COMMAND_REFUSED mode=some"
-    assert leash.raw("one", [], digest=record.batch_digest) == "LEASH TOKEN_UNKNOWN"
+
+
+def test_batch_without_a_token_is_refused(leash: Leash) -> None:
+    """A call without any word, too."""
+    leash.load(one=ALL)
+
+    digest = leash.record("one").batch_digest
+    assert leash.raw("one", [], digest=digest) == "LEASH TOKEN_UNKNOWN"
 
 
 def test_keys_of_a_batch_must_be_declared_in_order(leash: Leash) -> None:
@@ -306,8 +313,7 @@ def test_batch_script_of_an_earlier_policy_is_stale(leash: Leash) -> None:
     """It goes with its guard."""
     leash.load(one=ALL)
     token = leash.issue("one").token
-    record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
-    assert record is not None
+    record = leash.record("one")
     leash.load(one={"grants": [grant("read", keys="doc:*")]})
 
     answer = leash.raw("one", [], token, "c", "each", "1", "PING", digest=record.batch_digest)

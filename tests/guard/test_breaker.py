@@ -15,6 +15,8 @@ from keyleash.audit import count_entries, read_denials
 from keyleash.errors import LeashError
 from keyleash.operator import freeze, thaw
 from keyleash.operator.tokens import revoke
+from keyleash.store.leases import unpack_shard
+from support.clustered import NODES
 from support.distress import full_memory
 from support.leash import NAMES, Leash, grant
 
@@ -32,28 +34,35 @@ def be_refused(call: Callable[[], object], times: int) -> list[str]:
     return codes
 
 
+def suspended_at(leash: Leash) -> int:
+    """Return the suspension at the node of `{kl}`, which breakers write; see `suspended`."""
+    if not NODES:
+        return suspended(leash, "one")
+    return unpack_shard(leash.admin.get(leash.names_at("{kl}").state("one"))).suspended
+
+
 def test_agent_in_a_refusal_loop_suspends_itself(leash: Leash) -> None:
     """Exactly at the threshold, for exactly so long, whatever the refusals were about."""
     leash.load(one={**ALL, **BREAKER}, two=ALL)
     agent, two = leash.agent("one"), leash.agent("two")
 
-    assert be_refused(lambda: agent.get("{d}other"), 3) == ["KEY_NOT_GRANTED"] * 3
+    assert be_refused(lambda: agent.get("{kl}other"), 3) == ["KEY_NOT_GRANTED"] * 3
     assert be_refused(agent.flushall, 1) == ["COMMAND_REFUSED"]
-    assert agent.get("doc:{d}1") is None
+    assert agent.get("doc:{kl}1") is None
     before_us = now_us(leash) // 1000 * 1000
-    assert be_refused(lambda: agent.delete("doc:{d}1"), 1) == ["CLASS_NOT_GRANTED"]
+    assert be_refused(lambda: agent.delete("doc:{kl}1"), 1) == ["CLASS_NOT_GRANTED"]
 
     with pytest.raises(keyleash.SuspendedError) as refusal:
-        agent.get("doc:{d}1")
+        agent.get("doc:{kl}1")
     assert refusal.value.reason == REASON
-    until_us = suspended(leash, "one")
+    until_us = suspended_at(leash)
     assert before_us <= until_us - 600_000_000 <= now_us(leash)
     assert refusal.value.until_ms == -(-until_us // 1000)
-    assert be_refused(lambda: two.get("{d}other"), 9) == ["KEY_NOT_GRANTED"] * 9
-    write_suspended(leash, "one", now_us(leash) - 1_000)
-    assert agent.get("doc:{d}1") is None
-    assert be_refused(lambda: agent.get("{d}other"), 4) == ["KEY_NOT_GRANTED"] * 4
-    assert agent.get("doc:{d}1") is None
+    assert be_refused(lambda: two.get("{kl}other"), 9) == ["KEY_NOT_GRANTED"] * 9
+    write_suspended(leash, "one", now_us(leash) - 1_000, leash.names_at("{kl}"))
+    assert agent.get("doc:{kl}1") is None
+    assert be_refused(lambda: agent.get("{kl}other"), 4) == ["KEY_NOT_GRANTED"] * 4
+    assert agent.get("doc:{kl}1") is None
 
 
 def test_breaker_is_off_unless_the_policy_has_one(leash: Leash) -> None:
@@ -144,12 +153,12 @@ def test_suspending_itself_is_on_record_and_is_no_refusal(leash: Leash) -> None:
     leash.load(one={**ALL, **BREAKER})
     issued = leash.issue("one")
     agent = leash.client(issued.token)
-    be_refused(lambda: agent.get("other"), 5)
+    be_refused(lambda: agent.get("{kl}other"), 5)
 
     *_, tripped = read_denials(leash.store, ["one"])
     assert (tripped.code, tripped.reason, tripped.token) == ("SUSPENDED", REASON, issued.id)
     assert (tripped.op, tripped.repeats) == ("GET", 0)
-    assert tripped.until_ms == -(-suspended(leash, "one") // 1000)
+    assert tripped.until_ms == -(-suspended_at(leash) // 1000)
     assert leash.refusals("one") == 5
     assert (
         sum(
@@ -158,7 +167,7 @@ def test_suspending_itself_is_on_record_and_is_no_refusal(leash: Leash) -> None:
         )
         == 5
     )
-    record = leash.admin.hgetall(NAMES.suspension("one"))
+    record = leash.admin.hgetall(leash.names_at("{kl}").suspension("one"))
     assert (record[b"by"], record[b"reason"]) == (b"itself", REASON.encode())
 
 
@@ -191,7 +200,10 @@ def test_full_memory_leaves_refusals_as_they_are(leash: Leash) -> None:
     """Denials are not counted then, and still deny."""
     leash.load(one={**ALL, **BREAKER})
     token = leash.issue("one").token
+    # On a cluster, the first call needs a lease.
+    leash.call("one", token, "GET", "doc:{d}1")
 
     with full_memory(leash.server):
         for _ in range(9):
-            assert leash.call("one", token, "GET", "other") == "LEASH KEY_NOT_GRANTED key=other"
+            denial = leash.call("one", token, "GET", "{d}other")
+            assert denial == "LEASH KEY_NOT_GRANTED key=%7Bd%7Dother"

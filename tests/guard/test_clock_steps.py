@@ -26,7 +26,7 @@ from support.replication import wait_until
 from support.servers import RealServer, find_server_binaries
 
 ALL: dict[str, Any] = {
-    "grants": [grant("read", "write", keys="doc:{kind}")],
+    "grants": [grant("read", "write", keys="doc:{{{kind}}}")],
     "token": {"ttl": "3d", "max_ttl": "3d"},
 }
 HOUR_S, DAY_S = 3600, 86_400
@@ -61,7 +61,7 @@ def is_ahead(admin: Client, ahead_s: int) -> bool:
     return abs(int(admin.pttl("probe")) - 1_000_000) < 60_000
 
 
-def passed(agent: keyleash.Redis, attempts: int = 10, key: str = "doc:a") -> int:
+def passed(agent: keyleash.Redis, attempts: int = 10, key: str = "doc:{a}") -> int:
     """Return the number of writes that were allowed."""
     done = 0
     for _ in range(attempts):
@@ -74,7 +74,7 @@ def passed(agent: keyleash.Redis, attempts: int = 10, key: str = "doc:a") -> int
 
 
 def counters(leash: Leash) -> dict[bytes, bytes]:
-    return {key: leash.admin.get(key) for key in leash.admin.keys("keyleash:limit:*")}
+    return {key: leash.admin.get(key) for key in leash.counters()}
 
 
 @pytest.mark.parametrize("per", ["token", "{kind}"])
@@ -106,7 +106,7 @@ def test_clock_a_day_ahead_and_back_refills_no_counter_of_a_subject(
     move(0)
 
     assert passed(agent) == 0
-    assert passed(leash.agent("one"), key="doc:b") == 3
+    assert passed(leash.agent("one"), key="doc:{b}") == 3
 
 
 @pytest.mark.parametrize("per", ["identity", "token", "{kind}"])
@@ -131,7 +131,7 @@ def test_calls_during_a_step_count_and_a_reset_ends_the_denials(
     move(0)
     assert passed(agent) == passed(other) == 0
     with pytest.raises(OVER) as denial:
-        agent.set("doc:a", "x")
+        agent.set("doc:{a}", "x")
     if isinstance(denial.value, keyleash.RateLimitedError):
         assert denial.value.retry_after_ms > (ahead_s - 60) * 1000
     done = reset_limits(leash.store, "one", reason="the clock was ahead")
@@ -160,8 +160,8 @@ def test_reset_of_one_limit_leaves_the_others(leash: Leash, name: str) -> None:
     leash.load(one=limited(), two=limited())
     for agent in (leash.agent("one"), leash.agent("two")):
         for kind in ("a", "b"):
-            agent.set(f"doc:{kind}", "x")
-    leash.agent("one").get("doc:a")
+            agent.set(f"doc:{{{kind}}}", "x")
+    leash.agent("one").get("doc:{a}")
     state, before = leash.state("one"), counters(leash)
     theirs = leash.state("two")
 
@@ -203,13 +203,13 @@ def test_reset_clears_corrupt_counters(leash: Leash, stored: bytes) -> None:
     """Of the identity, a token and a captured segment, whatever bytes they hold."""
     leash.load(one=limited())
     agent = leash.agent("one")
-    agent.set("doc:a", "x")
+    agent.set("doc:{a}", "x")
     for place in range(24, len(leash.state("one")), 8):
         leash.admin.setrange(NAMES.state("one"), place, stored)
     for key in counters(leash):
         leash.admin.set(key, stored[:5])
     with pytest.raises(keyleash.CounterCorruptError):
-        agent.set("doc:a", "x")
+        agent.set("doc:{a}", "x")
 
     reset_limits(leash.store, "one", reason="the counter was overwritten")
 
@@ -258,7 +258,7 @@ def test_reset_deletes_many_counters_in_pieces(
     leash.load(one=limited(rate={"writes": {"limit": "9/minute", "per": "{kind}"}}, budget={}))
     agent = leash.agent("one")
     for kind in range(8):
-        agent.set(f"doc:{kind}", "x")
+        agent.set(f"doc:{{{kind}}}", "x")
 
     done = reset_limits(leash.store, "one", reason="why")
 

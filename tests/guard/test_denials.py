@@ -85,7 +85,7 @@ def begin_minute(leash: Leash) -> None:
 
 def end_minute(leash: Leash) -> None:
     """Date what this minute has counted a minute back."""
-    name = leash.keyspace.repeats("one")
+    name = leash.names_at("{kl}").repeats("one")
     held = leash.admin.hgetall(name)
     (minute,) = (field for field in held if len(field) == 4)
     before = struct.pack("<I", struct.unpack("<I", minute)[0] - 1)
@@ -135,11 +135,11 @@ def every_denial(number: int) -> Iterator[tuple[str, ...]]:
     for name, spec in load_table().commands.items():
         if spec.keys and " " not in name:
             rest = ("x",) * max(0, abs(spec.arity) - 2)
-            yield (name, f"other:{number}", *rest)
-            yield (name, f"doc:{number % PATTERNS}:x", *rest)
-            yield (name, "doc:x", *rest)
+            yield (name, f"{{d}}other:{number}", *rest)
+            yield (name, f"doc:{number % PATTERNS}:{{d}}x", *rest)
+            yield (name, "doc:{d}x", *rest)
     for pattern in range(PATTERNS):
-        yield "GET", f"doc:{pattern}:{number}"
+        yield "GET", f"doc:{pattern}:{{d}}{number}"
     for made_up in range(200):
         yield (f"NOSUCH{made_up}",)
 
@@ -157,7 +157,7 @@ def test_token_makes_a_bounded_number_of_entries_a_minute(leash: Leash) -> None:
     assert all(count < WORST_MINUTE for count in minutes.values())
     assert sum(item.repeats for item in found) == len(found) + folded(leash) > 1500
     assert {item.folded for item in found} == {"", "commands", "tokens"}
-    assert leash.admin.hlen(NAMES.repeats("one")) <= 4 * MAX_KINDS
+    assert leash.admin.hlen(leash.names_at("{d}").repeats("one")) <= 4 * MAX_KINDS
     assert DENIED_RETAIN // WORST_MINUTE > 180
 
 
@@ -168,13 +168,13 @@ def test_noise_of_one_token_hides_no_denial_of_another(leash: Leash) -> None:
     loud, other = leash.issue("one").token, leash.issue("one")
 
     batches(leash, loud, list(every_denial(1)))
-    leash.call("one", other.token, "GET", "doc:7:secret")
-    leash.call("one", other.token, "GET", "elsewhere")
+    leash.call("one", other.token, "GET", "doc:7:{d}secret")
+    leash.call("one", other.token, "GET", "{d}elsewhere")
 
     (denied, outside) = (denial for denial in denials(leash) if denial.token == other.id)
     assert (denied.code, denied.reason) == ("KEY_DENIED", "doc:7:*")
-    assert denied.keys == (b"doc:7:secret",)
-    assert (outside.code, outside.keys) == ("KEY_NOT_GRANTED", (b"elsewhere",))
+    assert denied.keys == (b"doc:7:{d}secret",)
+    assert (outside.code, outside.keys) == ("KEY_NOT_GRANTED", (b"{d}elsewhere",))
 
 
 def test_tokens_together_make_a_bounded_number_of_entries_a_minute(leash: Leash) -> None:
@@ -226,8 +226,8 @@ def test_numbers_of_repeats_are_written_down_when_their_minute_is_over(leash: Le
     issued = leash.issue("one")
     begin_minute(leash)
     storm(leash, [(issued.token, "NOSUCH")] * 7 + [("x", "NOSUCH")] * 3)
-    leash.call("one", issued.token, "GET", "other")
-    ids = [entry_id for entry_id, _ in leash.admin.xrange(NAMES.denied("one"))]
+    leash.call("one", issued.token, "GET", "{kl}other")
+    ids = [entry_id for entry_id, _ in leash.admin.xrange(leash.names_at("{kl}").denied("one"))]
     end_minute(leash)
     storm(leash, [(issued.token, "NOSUCH")])
 
@@ -247,17 +247,18 @@ def test_hash_that_no_guard_made_is_not_read(leash: Leash) -> None:
     end_minute(leash)
     forged = {f"id:{number}": "9-9" for number in range(5000)}
     counts = {str(number): 2 for number in range(5000)}
-    leash.admin.hset(NAMES.repeats("one"), mapping=forged | counts)
+    name = leash.names_at("{kl}").repeats("one")
+    leash.admin.hset(name, mapping=forged | counts)
 
     assert leash.call("one", token, "NOSUCH") == "LEASH COMMAND_REFUSED command=NOSUCH"
 
     assert [denial.repeats for denial in denials(leash)] == [1, 1]
-    assert leash.admin.hlen(NAMES.repeats("one")) < 10
+    assert leash.admin.hlen(name) < 10
 
 
 def raw_entries(leash: Leash) -> list[tuple[bytes, list[bytes]]]:
-    entries: list[tuple[bytes, list[bytes]]] = leash.admin.execute_command(
-        b"XRANGE", NAMES.denied("one"), "-", "+"
+    entries: list[tuple[bytes, list[bytes]]] = leash.node.execute_command(
+        b"XRANGE", leash.names_at("{kl}").denied("one"), "-", "+"
     )
     return entries
 

@@ -17,6 +17,7 @@ from keyleash.servers import EmbeddedServer
 from keyleash.store.records import guard_record
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, batch_call, guard_call
+from support.clustered import NODES
 from support.distress import (
     DISTRESSES,
     FULL_DISK,
@@ -29,7 +30,7 @@ from support.keyspaces import whole_keyspace
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer, find_server_binaries
 
-GRANTS = [grant("read", "write", "delete", keys=["k:*", "{w}:of"])]
+GRANTS = [grant("read", "write", "delete", keys=["k:*", "{{{w}}}:of"])]
 IDENTITIES: dict[str, dict[str, Any]] = {
     "counted": {
         "grants": GRANTS,
@@ -52,18 +53,18 @@ IDENTITIES: dict[str, dict[str, Any]] = {
 UNCOUNTED = ("free", "idling", "writing")
 """Identities whose reads are not counted."""
 
-READ = ("GET", "k:a")
-OWN_READ = ("GET", "w1:of")
+READ = ("GET", "k:{w1}a")
+OWN_READ = ("GET", "{w1}:of")
 CHANGES: list[tuple[str, ...]] = [
-    ("SET", "k:a", "new"),
-    ("SET", "w1:of", "new"),
-    ("DEL", "k:a"),
-    ("EXPIRE", "k:a", "100"),
-    ("LMOVE", "k:list", "k:a2", "LEFT", "RIGHT"),
-    ("BLPOP", "k:list", "0"),
-    ("XREADGROUP", "GROUP", "g", "c", "BLOCK", "0", "STREAMS", "k:stream", ">"),
+    ("SET", "k:{w1}a", "new"),
+    ("SET", "{w1}:of", "new"),
+    ("DEL", "k:{w1}a"),
+    ("EXPIRE", "k:{w1}a", "100"),
+    ("LMOVE", "k:{w1}list", "k:{w1}a2", "LEFT", "RIGHT"),
+    ("BLPOP", "k:{w1}list", "0"),
+    ("XREADGROUP", "GROUP", "g", "c", "BLOCK", "0", "STREAMS", "k:{w1}stream", ">"),
 ]
-REFUSED = ("GET", "elsewhere")
+REFUSED = ("GET", "{w1}elsewhere")
 
 
 class Agents:
@@ -82,10 +83,13 @@ class Agents:
             for name, record in records.items()
             if record is not None
         }
-        leash.admin.mset({"k:a": "1", "w1:of": "1"})
-        leash.admin.rpush("k:list", "1", "2")
-        leash.admin.xgroup_create("k:stream", "g", mkstream=True)
-        leash.admin.xadd("k:stream", {"f": "v"})
+        leash.admin.mset({"k:{w1}a": "1", "{w1}:of": "1"})
+        leash.admin.rpush("k:{w1}list", "1", "2")
+        leash.admin.xgroup_create("k:{w1}stream", "g", mkstream=True)
+        leash.admin.xadd("k:{w1}stream", {"f": "v"})
+        for name in self if NODES else ():
+            # A token is known to a shard from its first call on.
+            self.call(name, READ)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tokens)
@@ -101,15 +105,16 @@ class Agents:
         """One call of the guard, on the agents' own server or on another; an error is returned."""
         digest, _ = self._digests[name]
         call = guard_call(load_table(), digest, self.tokens[name], "c", command)
-        return self._send(call, where)
+        return self._send(name, call, where)
 
     def batch(self, name: str, mode: BatchMode, *commands: Sequence[str]) -> Any:
         _, digest = self._digests[name]
-        return self._send(batch_call(load_table(), digest, self.tokens[name], "c", mode, commands))
+        call = batch_call(load_table(), digest, self.tokens[name], "c", mode, commands)
+        return self._send(name, call)
 
-    def _send(self, call: Sequence[Any], where: redis.Redis | None = None) -> Any:
+    def _send(self, name: str, call: Sequence[Any], where: redis.Redis | None = None) -> Any:
         try:
-            return (where or self.leash.admin).execute_command(*call)
+            return self.leash.send(name, call) if where is None else where.execute_command(*call)
         except redis.RedisError as error:
             return error
 
@@ -174,7 +179,7 @@ def test_reads_that_count_towards_nothing_work_where_the_server_reads(
             if distress.reads:
                 assert read == b"1"
                 assert some[0] == some[2] == b"1"
-                assert str(some[1]) == "LEASH KEY_NOT_GRANTED key=elsewhere"
+                assert str(some[1]) == "LEASH KEY_NOT_GRANTED key=%7Bw1%7Delsewhere"
             else:
                 assert code_of(read) == code_of(some) == distress.code
 
@@ -189,8 +194,8 @@ def test_refusal_of_the_guard_stays_one(agents: Agents, distress: Distress) -> N
             refused = agents.call(name, REFUSED)
             all_or_none = agents.batch(name, BatchMode.ALL, READ, REFUSED)
             if distress.reads:
-                assert str(refused) == "LEASH KEY_NOT_GRANTED key=elsewhere"
-                assert str(all_or_none) == "LEASH KEY_NOT_GRANTED key=elsewhere item=2"
+                assert str(refused) == "LEASH KEY_NOT_GRANTED key=%7Bw1%7Delsewhere"
+                assert str(all_or_none) == "LEASH KEY_NOT_GRANTED key=%7Bw1%7Delsewhere item=2"
             else:
                 assert code_of(refused) == code_of(all_or_none) == distress.code
 
@@ -207,34 +212,40 @@ def test_agent_goes_on_when_the_distress_is_over(agents: Agents, distress: Distr
     assert [event["seq"] for event in agents.leash.events("counted")] == ["1", "2"]
 
 
-def test_wrapper_raises_the_servers_own_error(leash: Leash) -> None:
+@pytest.mark.parametrize(
+    ("begin", "error"),
+    [
+        (full_memory, redis.exceptions.OutOfMemoryError),
+        (read_only_replica, redis.exceptions.ReadOnlyError),
+    ],
+    ids=["full-memory", "read-only-replica"],
+)
+def test_wrapper_raises_the_servers_own_error(leash: Leash, begin: Any, error: Any) -> None:
     """Code that catches redis-py's errors keeps working."""
     leash.load(one=IDENTITIES["counted"])
     agent = leash.agent("one")
-    agent.set("k:a", "1")
+    agent.set("k:{w1}a", "1")
 
-    with full_memory(leash.server), pytest.raises(redis.exceptions.OutOfMemoryError):
-        agent.set("k:a", "2")
-    with read_only_replica(leash.server), pytest.raises(redis.exceptions.ReadOnlyError):
-        agent.set("k:a", "2")
-    assert agent.get("k:a") == b"1"
+    with begin(leash.server), pytest.raises(error):
+        agent.set("k:{w1}a", "2")
+    assert agent.get("k:{w1}a") == b"1"
 
 
 def test_call_in_which_memory_becomes_full_is_made_whole(agents: Agents) -> None:
     """The server looks at its memory when a script begins, and never between its commands."""
     admin, name = agents.leash.admin, "counted"
-    grows = [("SETRANGE", "k:1", "1000000", "x"), ("SETRANGE", "k:2", "1000000", "x")]
+    grows = [("SETRANGE", "k:{w1}1", "1000000", "x"), ("SETRANGE", "k:{w1}2", "1000000", "x")]
     admin.config_set("maxmemory", admin.info("memory")["used_memory"] + 500_000)
     try:
-        replies = agents.batch(name, BatchMode.EACH, *grows, ("SET", "k:3", "x"))
+        replies = agents.batch(name, BatchMode.EACH, *grows, ("SET", "k:{w1}3", "x"))
         assert admin.info("memory")["used_memory"] > admin.info("memory")["maxmemory"]
-        refused = agents.call(name, ("SET", "k:4", "x"))
+        refused = agents.call(name, ("SET", "k:{w1}4", "x"))
     finally:
         admin.config_set("maxmemory", 0)
 
     assert replies == [1_000_001, 1_000_001, b"OK"]
     assert code_of(refused) == "OOM"
-    assert admin.exists("k:1", "k:2", "k:3", "k:4") == 3
+    assert admin.exists("k:{w1}1", "k:{w1}2", "k:{w1}3", "k:{w1}4") == 3
     [event] = agents.leash.events(name)
     assert event["policy"].endswith(" 3,3w")
 
@@ -259,7 +270,7 @@ def test_server_that_is_loading_refuses_and_then_has_what_it_loaded(leash: Leash
     with EmbeddedServer(binary=binary) as process:
         primary = RealServer(leash.server.label, process)
         agents = Agents(Leash(primary))
-        agents.leash.admin.mset({f"k:{number}": randbytes(200) for number in range(1_000)})
+        agents.leash.admin.mset({f"k:{{w1}}{number}": randbytes(200) for number in range(1_000)})
         before = whole_keyspace(agents.leash.admin)
         with loading(leash.server, primary):
             replies = [

@@ -14,11 +14,13 @@ import keyleash
 from keyleash.operator import load_policy
 from keyleash.operator.load import activate
 from keyleash.operator.load.plan import diff_with_server
-from keyleash.store.functions import retire_functions
+from keyleash.store.guards import retire_functions
 from keyleash.store.records import guard_record, read_active
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport, function_name
+from support.clustered import NODES
 from support.leash import NAMES, Leash, grant, policy
+from support.servers import RealServer
 from support.transports import FUNCTIONS
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
@@ -29,12 +31,16 @@ pytestmark = FUNCTIONS
 
 
 def libraries(leash: Leash) -> set[str]:
-    return {item[b"library_name"].decode() for item in listed(leash)}
+    """The names of the libraries, which all nodes of a cluster have."""
+    first, *others = (
+        {item[b"library_name"].decode() for item in listed(node)} for node in leash.server.nodes
+    )
+    assert others == [first] * len(others)
+    return first
 
 
-def listed(leash: Leash, **options: Any) -> Iterator[dict[bytes, Any]]:
-    client = leash.server.client(protocol=2)
-    for item in client.function_list(**options):
+def listed(node: RealServer) -> Iterator[dict[bytes, Any]]:
+    for item in node.client(protocol=2).function_list():
         yield dict(zip(item[::2], item[1::2], strict=True))
 
 
@@ -45,7 +51,7 @@ def names_of(leash: Leash, *identities: str) -> set[str]:
         function_name(digest)
         for record in records
         if record is not None
-        for digest in (record.digest, record.batch_digest)
+        for digest in record.digests
     }
 
 
@@ -62,7 +68,8 @@ def test_policy_by_functions_is_called_by_fcall_alone(leash: Leash) -> None:
     assert client.pipeline(transaction=False).incr("t:a").get("t:a").execute() == [2, b"2"]
 
     assert libraries(leash) == names_of(leash, "one", "two")
-    assert calls_of(leash, "fcall") == 2
+    # A cluster's first call asks for a lease, gets it from the home, and is made again.
+    assert calls_of(leash, "fcall") == (4 if NODES else 2)
     assert leash.admin.script_exists(leash.digest("one")) == [False]
     active = read_active(leash.store)
     assert active is not None
@@ -73,7 +80,8 @@ def test_function_tells_people_whose_guard_it_is(leash: Leash) -> None:
     """Its name is a digest, and FUNCTION LIST is all that they may have at hand."""
     leash.load(one=ALL, two=ALL)
 
-    descriptions = {item[b"functions"][0][3] for item in listed(leash)}
+    (node, *_) = leash.server.nodes
+    descriptions = {item[b"functions"][0][3] for item in listed(node)}
     assert descriptions == {b"guard of one", b"guard of two"}
 
 
@@ -83,13 +91,14 @@ def test_same_policy_loaded_twice_changes_nothing(leash: Leash) -> None:
     loads = calls_of(leash, "function|load")
 
     assert leash.load(one=ALL).changed is False
-    assert calls_of(leash, "function|load") == loads == 2
+    assert calls_of(leash, "function|load") == loads == (3 * NODES or 2)
 
 
 def test_new_policy_takes_the_old_functions_away(leash: Leash) -> None:
     """Functions persist, so a load deletes its old ones; other libraries stay."""
     other = "#!lua name=other\nredis.register_function('leash_x', function() end)\n"
-    leash.admin.function_load(other)
+    for node in leash.nodes:
+        node.function_load(other)
     leash.load(one=ALL, two=ALL)
     leash.load(one=OTHER)
 
@@ -144,7 +153,7 @@ def test_interrupted_load_leaves_the_old_policy_whole(
     with pytest.raises(KeyboardInterrupt):
         leash.load(one=OTHER)
     monkeypatch.undo()
-    assert len(libraries(leash)) == 4
+    assert len(libraries(leash)) == 2 * len(before)
     assert client.set("t:x", 1) is True
     assert names_of(leash, "one") == before
 
@@ -161,8 +170,9 @@ def test_functions_that_another_load_deletes_are_there_in_the_end(
     look = diff_with_server
 
     def meanwhile(*args: Any) -> Any:
-        for name in old:
-            leash.admin.function_delete(name)
+        for node in leash.nodes:
+            for name in old:
+                node.function_delete(name)
         return look(*args)
 
     monkeypatch.setattr(activate, "retire_functions", lambda *_: None)
@@ -208,7 +218,8 @@ def test_library_with_another_text_is_replaced(leash: Leash) -> None:
 def test_lost_functions_come_back_with_the_same_policy(leash: Leash) -> None:
     """Agents with users of their own cannot bring them back."""
     leash.load(one=ALL)
-    leash.admin.function_flush()
+    for node in leash.nodes:
+        node.function_flush()
 
     assert leash.load(one=ALL).changed is False
     assert libraries(leash) == names_of(leash, "one")
@@ -218,13 +229,14 @@ def test_operator_who_may_not_load_functions_activates_nothing(leash: Leash) -> 
     """The policy before stays, by the transport that it has."""
     leash.transport = Transport.EVALSHA
     leash.load(one=ALL)
-    leash.admin.execute_command("ACL", "SETUSER", "ops", "on", ">pw", "~*", "+@all", "-function")
-    ops = leash.server.client(username="ops", password="pw")
+    for node in leash.nodes:
+        node.execute_command("ACL", "SETUSER", "ops", "on", ">pw", "~*", "+@all", "-function")
+    ops = leash.store_of(username="ops", password="pw")
 
     with pytest.raises(redis.exceptions.NoPermissionError):
-        load_policy(Store.open(ops), policy(one=OTHER), transport=Transport.FUNCTION)
+        load_policy(ops, policy(one=OTHER), transport=Transport.FUNCTION)
     assert leash.agent("one").set("t:x", 1) is True
-    assert load_policy(Store.open(ops), policy(one=OTHER)).changed is True
+    assert load_policy(ops, policy(one=OTHER)).changed is True
 
 
 def test_transport_is_changed_both_ways_by_loading_the_same_policy(leash: Leash) -> None:

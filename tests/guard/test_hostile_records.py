@@ -20,8 +20,8 @@ from keyleash.vault import seal
 from support.leash import NAMES, Leash, grant
 from support.thorough import thorough
 
-ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:{kind}")]}
-SET = ("SET", "doc:a", "x")
+ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:{{{kind}}}")]}
+SET = ("SET", "doc:{a}", "x")
 NAN, INFINITY, FOREVER = float("nan"), float("inf"), 2.0**53
 MINUTE_US = 60_000_000.0
 LIMITS: dict[str, dict[str, Any]] = {
@@ -114,7 +114,7 @@ def test_counter_of_hostile_bytes_is_denied_at_the_cost_of_a_call(
     leash.load(one={**ALL, group: {"writes": {**written, "per": per}}})
     token = leash.issue("one").token
     assert leash.call("one", token, *SET) == b"OK"
-    (key,) = leash.admin.keys("keyleash:limit:*")
+    (key,) = leash.counters()
     meter = Meter(leash)
 
     for name, record in RECORDS.items():
@@ -158,12 +158,12 @@ def test_corrupt_counter_is_named_by_the_denial(
     written = limit if isinstance(limit, dict) else {"limit": limit}
     leash.load(one={**ALL, group: {"writes": {**written, "per": per}}})
     agent = leash.agent("one")
-    agent.set("doc:a", "x")
-    (key,) = leash.admin.keys("keyleash:limit:*")
+    agent.set("doc:{a}", "x")
+    (key,) = leash.counters()
 
     leash.admin.set(key, record)
     with pytest.raises(keyleash.CounterCorruptError) as denial:
-        agent.set("doc:a", "x")
+        agent.set("doc:{a}", "x")
 
     assert denial.value.details == {"limit": "budget.writes" if kind == "budget" else "rate.writes"}
     assert leash.denials("one")[-1]["reason"] == denial.value.details["limit"]
@@ -241,12 +241,12 @@ def test_suspension_until_no_time_has_no_end(leash: Leash, number: float) -> Non
     leash.admin.setrange(NAMES.state("one"), 8, numbers(number))
 
     with pytest.raises(keyleash.SuspendedError) as denial:
-        agent.get("doc:a")
+        agent.get("doc:{a}")
     assert denial.value.details == {}
     (frozen,) = freeze(leash.store, ["one"], reason="why", for_s=60).identities
     assert (frozen.changed, frozen.until_ms) == (False, None)
     assert thaw(leash.store, ["one"]).identities[0].changed
-    assert agent.get("doc:a") is None
+    assert agent.get("doc:{a}") is None
 
 
 def test_reason_of_hostile_bytes_is_cut_and_stops_no_operator(leash: Leash) -> None:
@@ -296,9 +296,9 @@ def test_suspension_of_hostile_numbers_holds_while_prefixes_change(
 
     leash.follow()
     with pytest.raises(keyleash.SuspendedError):
-        leash.client(token).get("doc:a")
+        leash.client(token).get("doc:{a}")
     assert thaw(leash.store, ["one"]).identities[0].changed
-    assert leash.client(token).get("doc:a") is None
+    assert leash.client(token).get("doc:{a}") is None
 
 
 @pytest.mark.parametrize("size", [1, 8, 15])
@@ -310,7 +310,7 @@ def test_short_state_stops_no_change_of_prefixes(leash: Leash, size: int) -> Non
 
     seal(leash.store)
 
-    assert agent.get("doc:a") is None
+    assert agent.get("doc:{a}") is None
 
 
 @pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
@@ -326,14 +326,14 @@ def test_short_state_stops_no_load_and_is_denied(
     retained = {"audit": {"retain": 1000}}
     leash.load(one={**ALL, **limit, **retained}, two={**ALL, **retained})
 
-    assert second.set("doc:a", "x")
+    assert second.set("doc:{a}", "x")
     with pytest.raises((keyleash.SuspendedError, keyleash.CounterCorruptError)):
-        first.set("doc:a", "x")
+        first.set("doc:{a}", "x")
     thaw(leash.store, ["one"])
     with pytest.raises(keyleash.CounterCorruptError):
-        first.set("doc:a", "x")
+        first.set("doc:{a}", "x")
     reset_limits(leash.store, "one", reason="the counter was overwritten")
-    assert first.set("doc:a", "x")
+    assert first.set("doc:{a}", "x")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_list_of_denials_of_hostile_bytes_suspends(leash: Leash, entries: list[b
 
     leash.call("one", token, "GET", "nowhere")
 
-    assert str(leash.call("one", token, "GET", "doc:a")).startswith("LEASH SUSPENDED")
+    assert str(leash.call("one", token, "GET", "doc:{a}")).startswith("LEASH SUSPENDED")
     pops = leash.admin.info("commandstats").get("cmdstat_lpop", {"calls": 0})
     assert pops["calls"] <= 1000
 
@@ -384,13 +384,13 @@ def test_any_bytes_are_answered(leash: Leash, record: bytes, doubles: list[float
     token = leash.issue("one").token
     for value in (record, numbers(*doubles), numbers(*doubles) + record):
         leash.admin.delete(NAMES.repeats("one"))
-        for key in leash.admin.keys("keyleash:limit:one:*"):
+        for key in leash.counters("one"):
             leash.admin.set(key, value or b"\0")
         assert is_answer(leash.call("one", token, *SET))
         if value:
             leash.admin.setrange(NAMES.state("one"), 8, value[:64])
         assert is_answer(leash.call("one", token, *SET))
-        assert is_answer(leash.call("one", token, "SET", "doc:b", "x"))
+        assert is_answer(leash.call("one", token, "SET", "doc:{b}", "x"))
         leash.admin.setrange(NAMES.state("one"), 8, b"\0" * 64)
 
 

@@ -8,9 +8,10 @@ import pytest
 
 import keyleash
 from keyleash.errors import PolicyError
+from support.clustered import ClusterServer, lend_server
 from support.leash import Leash, grant
 from support.sealed import SEALED
-from support.servers import RealServer
+from support.servers import RealServer, RealServers
 
 BROAD: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
 
@@ -90,13 +91,13 @@ def test_name_that_neither_keyleash_nor_the_server_knows_is_a_problem(leash: Lea
 
 
 def test_loading_a_module_changes_no_guard_that_does_not_name_it(
-    leash: Leash, real_servers: Any
+    leash: Leash, real_servers: RealServers, lent_cluster: ClusterServer | None
 ) -> None:
     """An agent's script is the same on a server without the module."""
     leash.load(one=BROAD)
     digest = leash.digest("one")
 
-    with real_servers.lend(leash.server.label) as bare:
+    with lend_server(leash.server.label, real_servers, lent_cluster) as bare:
         other = Leash(bare)
         other.load(one=BROAD)
         assert other.digest("one") == digest

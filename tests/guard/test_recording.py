@@ -18,6 +18,7 @@ from keyleash.audit.undo.values import read_keys
 from keyleash.compiler.emit import MAX_EVENT_BYTES, MAX_IMAGES
 from keyleash.policy import Counter
 from keyleash.policy.scripts import MARK
+from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
@@ -307,8 +308,11 @@ def test_single_command_with_images_runs_in_batches_and_scripts(leash: Leash, wo
     }
     leash.load("\n".join([json.dumps(document), MARK + json.dumps(["it.lua", text])]))
     token = leash.issue("one").token
-    pool = keyleash.pool(f"redis://localhost:{leash.server.port}", token=token)
-    redis.Redis(connection_pool=pool).eval(text, 1, "doc:1", *arguments)
+    client: Any = leash.client(token)
+    if not NODES:
+        pool = keyleash.pool(f"redis://localhost:{leash.server.port}", token=token)
+        client = redis.Redis(connection_pool=pool)
+    client.eval(text, 1, "doc:1", *arguments)
     with leash.client(token).pipeline(transaction=False) as pipe:
         for _ in range(3):
             pipe.execute_command(name, "doc:1", *arguments)
@@ -488,15 +492,14 @@ def test_events_older_than_retain_says_are_trimmed(leash: Leash) -> None:
     issued = leash.issue("one")
     with leash.admin.pipeline(transaction=False) as pipe:
         for n in range(1, 1001):
-            pipe.xadd(NAMES.audit("one"), {"seq": n}, id=f"{n}-0")
+            pipe.xadd(leash.names_at("doc:1").audit("one"), {"seq": n}, id=f"{n}-0")
         pipe.execute()
     agent = leash.client(issued.token)
     for _ in range(300):
         agent.set("doc:1", "x")
 
-    ids = [
-        int(entry_id.partition(b"-")[0]) for entry_id, _ in leash.admin.xrange(NAMES.audit("one"))
-    ]
+    entries = leash.admin.xrange(leash.names_at("doc:1").audit("one"))
+    ids = [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries]
     assert len(ids) < 600
     assert len([item for item in ids if item > 1_000_000]) == 300
 
@@ -517,10 +520,10 @@ def test_trail_that_waits_for_its_export_is_never_trimmed(leash: Leash, mode: st
     refused = leash.batch("one", issued.token, mode, ("GET", "doc:1"), ("SET", "doc:1", "y"))
     expected = "LEASH AUDIT_FULL events=200"
     assert refused == ([b"x", expected] if mode == "each" else f"{expected} item=2")
-    assert leash.admin.xlen(NAMES.audit("one")) == 200
-    leash.admin.xtrim(NAMES.audit("one"), 100, approximate=False)
+    assert leash.admin.xlen(leash.names_at("doc:1").audit("one")) == 200
+    leash.admin.xtrim(leash.names_at("doc:1").audit("one"), 100, approximate=False)
     agent.set("doc:1", "z")
-    assert leash.admin.xlen(NAMES.audit("one")) == 101
+    assert leash.admin.xlen(leash.names_at("doc:1").audit("one")) == 101
 
 
 def test_policy_without_images_has_no_trace_of_them(leash: Leash) -> None:

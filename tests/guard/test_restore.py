@@ -132,12 +132,12 @@ def test_acl_user_has_restore_only_if_a_grant_names_it(server: RealServer) -> No
     leash = FencedLeash(server)
     leash.load(one=WIDE, two=NAMED)
     leash.fence()
-    leash.admin.hset("doc:1", mapping={"field": "v"})
-    good = leash.admin.dump("doc:1")
+    leash.admin.hset("doc:{d}1", mapping={"field": "v"})
+    good = leash.admin.dump("doc:{d}1")
 
     with pytest.raises(redis.exceptions.NoPermissionError):
-        leash.direct("one").restore("doc:2", 0, corrupted(good))
-    assert leash.direct("two").restore("doc:2", 0, good) == b"OK"
+        leash.direct("one").restore("doc:{d}2", 0, corrupted(good))
+    assert leash.direct("two").restore("doc:{d}2", 0, good) == b"OK"
     with pytest.raises(redis.exceptions.NoPermissionError):
-        leash.direct("two").execute_command("RESTORE-ASKING", "doc:3", 0, good)
-    assert "restore" not in str(leash.admin.acl_getuser("one"))
+        leash.direct("two").execute_command("RESTORE-ASKING", "doc:{d}3", 0, good)
+    assert "restore" not in str(leash.node.acl_getuser("one"))

@@ -246,10 +246,10 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
     issued, other = leash.issue("one"), leash.issue("one")
     agent = leash.client(issued.token)
     for n in range(3):
-        agent.set(f"doc:{n}", "x")
-    agent.get("doc:1")
-    leash.client(other.token).set("doc:1", "y")
-    leash.batch("one", issued.token, "each", ("SET", "doc:1", "x"), ("SET", "doc:2", "x"))
+        agent.set(f"doc:{{d}}{n}", "x")
+    agent.get("doc:{d}1")
+    leash.client(other.token).set("doc:{d}1", "y")
+    leash.batch("one", issued.token, "each", ("SET", "doc:{d}1", "x"), ("SET", "doc:{d}2", "x"))
 
     assert count_token_calls(leash.store, "one", issued.id) == 5
     done = revoke(leash.store, token_id=issued.id)
@@ -264,7 +264,7 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
     assert recent_calls(leash.store, ["one"], stretch, 2)[1] == {"one"}
     for _ in range(7):
         with pytest.raises(keyleash.TokenRevokedError):
-            agent.get("doc:1")
+            agent.get("doc:{d}1")
     assert count_revoked_denials(leash.store, ["one"], bound_ms) == {issued.id: 7}
 
 

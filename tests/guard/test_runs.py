@@ -12,6 +12,7 @@ from keyleash.operator import freeze
 from keyleash.operator.tokens import issue_tokens, revoke
 from keyleash.store.records import guard_record
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, Transport
+from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
 from support.transports import EITHER_TRANSPORT
 
@@ -248,6 +249,8 @@ def test_functions_remember_no_more_tokens_than_a_bound(leash: Leash, token: str
     tokens = [issued.token for issued in issue_tokens(leash.store, "one", 1100)]
     for known in tokens:
         assert leash.call("one", known, "PING") == b"PONG"
-        assert leash.call("one", f"{known}x", "PING") == "LEASH TOKEN_UNKNOWN"
+        # Each costs a cluster three round trips more.
+        if not NODES or known in tokens[::20]:
+            assert leash.call("one", f"{known}x", "PING") == "LEASH TOKEN_UNKNOWN"
     for known in tokens:
         assert leash.call("one", known, "PING") == b"PONG"

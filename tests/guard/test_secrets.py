@@ -15,6 +15,7 @@ from keyleash.operator.tokens import issue_token, revoke
 from support.leash import Leash, grant
 
 QUIET_S = 0.3
+END = "the_end_of_it"
 
 
 def work(leash: Leash) -> bytes:
@@ -29,14 +30,14 @@ def work(leash: Leash) -> bytes:
     )
     issued = issue_token(leash.store, "one", note="for a test")
     token = issued.token
-    leash.call("one", token, "SET", "k:a", "v")
-    leash.call("one", token, "GET", "k:a")
-    leash.call("one", token, "GET", "elsewhere")
-    leash.call("one", token, "LPUSH", "k:a", "v")
-    leash.batch("one", token, "each", ("SET", "k:b", "v"), ("GET", "elsewhere"))
-    leash.raw("one", ["k:a"], token[:-1], "c", "GET", "k:a")
+    leash.call("one", token, "SET", "k:{d}a", "v")
+    leash.call("one", token, "GET", "k:{d}a")
+    leash.call("one", token, "GET", "{d}elsewhere")
+    leash.call("one", token, "LPUSH", "k:{d}a", "v")
+    leash.batch("one", token, "each", ("SET", "k:{d}b", "v"), ("GET", "{d}elsewhere"))
+    leash.raw("one", ["k:{d}a"], token[:-1], "c", "GET", "k:{d}a")
     revoke(leash.store, token_id=issued.id)
-    leash.call("one", token, "GET", "k:a")
+    leash.call("one", token, "GET", "k:{d}a")
     return token.encode()
 
 
@@ -46,46 +47,60 @@ def secret_of(token: bytes) -> bytes:
 
 @contextlib.contextmanager
 def listening(leash: Leash, *words: str) -> Iterator[bytearray]:
-    """Collect the bytes sent to a client that sent *words*, until the block ends."""
+    """Collect what each node sends to a client that sent *words*, until the block ends."""
     heard = bytearray()
-    with socket.create_connection(("127.0.0.1", leash.server.port)) as connection:
-        connection.sendall(" ".join(words).encode() + b"\r\n")
-        heard += connection.recv(1 << 16)
-        connection.settimeout(QUIET_S)
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for node in leash.server.nodes:
+            address = ("127.0.0.1", node.port)
+            connections.append(stack.enter_context(socket.create_connection(address)))
+            connections[-1].sendall(" ".join(words).encode() + b"\r\n")
+            heard += connections[-1].recv(1 << 16)
+            connections[-1].settimeout(QUIET_S)
         yield heard
-        leash.admin.set("the-end", "of-it")
-        while b"the-end" not in heard:
-            heard += connection.recv(1 << 16)
+        for node, connection in zip(leash.nodes, connections, strict=True):
+            # Every node has it replicated, and none needs a key of its own slots.
+            node.function_load(f"#!lua name=end\nredis.register_function('{END}', function() end)")
+            part = bytearray()
+            while END not in part.decode("latin-1"):
+                part += connection.recv(1 << 16)
+            heard += part
 
 
 @pytest.fixture
-def directory(leash: Leash) -> Iterator[Path]:
-    """Where the server writes; with an append-only file, and nothing compressed."""
-    admin = leash.admin
-    admin.config_set("rdbcompression", "no")
-    admin.config_set("appendonly", "yes")
-    while admin.info("persistence")["aof_rewrite_in_progress"]:
-        time.sleep(0.01)
+def directories(leash: Leash) -> Iterator[list[Path]]:
+    """Where the nodes write; with an append-only file, and nothing compressed."""
+    for node in leash.nodes:
+        node.config_set("rdbcompression", "no")
+        node.config_set("appendonly", "yes")
+    await_rewrites(leash)
     try:
-        yield Path(str(admin.config_get("dir")["dir"]))
+        yield [Path(str(node.config_get("dir")["dir"])) for node in leash.nodes]
     finally:
-        admin.config_set("appendonly", "no")
-        admin.config_set("rdbcompression", "yes")
+        for node in leash.nodes:
+            node.config_set("appendonly", "no")
+            node.config_set("rdbcompression", "yes")
 
 
-def test_files_of_the_server_never_hold_a_token(leash: Leash, directory: Path) -> None:
+def await_rewrites(leash: Leash) -> None:
+    while any(node.info("persistence")["aof_rewrite_in_progress"] for node in leash.nodes):
+        time.sleep(0.01)
+
+
+def test_files_of_the_server_never_hold_a_token(leash: Leash, directories: list[Path]) -> None:
     """Backups are read by others than those who may act."""
     token = work(leash)
-    leash.admin.bgrewriteaof()
-    while leash.admin.info("persistence")["aof_rewrite_in_progress"]:
-        time.sleep(0.01)
+    for node in leash.nodes:
+        node.bgrewriteaof()
+    await_rewrites(leash)
     again = work(leash)
-    leash.admin.save()
+    for node in leash.nodes:
+        node.save()
 
-    files = [file for file in directory.rglob("*") if file.is_file()]
-    written = {file.name: file.read_bytes() for file in files}
+    files = [file for folder in directories for file in folder.rglob("*") if file.is_file()]
+    written = {str(file): file.read_bytes() for file in files}
     assert any(name.endswith(".rdb") for name in written)
-    assert any(b"elsewhere" in content for content in written.values())
+    assert any(b"{d}elsewhere" in content for content in written.values())
     for name, content in written.items():
         assert secret_of(token) not in content, name
         assert secret_of(again) not in content, name
@@ -96,7 +111,7 @@ def test_replicas_never_see_a_token(leash: Leash) -> None:
     with listening(leash, "SYNC") as heard:
         token = work(leash)
 
-    assert b"k:a" in heard
+    assert b"k:{d}a" in heard
     assert secret_of(token) not in heard
 
 
@@ -112,20 +127,25 @@ def test_only_the_calls_themselves_carry_a_token(leash: Leash) -> None:
 
 def test_logs_of_the_server_are_as_the_docs_say(leash: Leash) -> None:
     """A slow call stands in the slow log with its token; clients and refusals by ACL do not."""
-    leash.admin.config_set("slowlog-log-slower-than", 0)
-    leash.admin.slowlog_reset()
+    for node in leash.nodes:
+        node.config_set("slowlog-log-slower-than", 0)
+        node.slowlog_reset()
     try:
         token = secret_of(work(leash))
-        leash.admin.acl_setuser("weak", enabled=True, nopass=True, commands=["+evalsha"], keys="*")
+        node = leash.server.node_of("k:{d}a")
+        admin = node.client()
+        admin.acl_setuser("weak", enabled=True, nopass=True, commands=["+evalsha"], keys="*")
         with pytest.raises(redis.ResponseError) as caught:
-            leash.server.client(username="weak", password="x").execute_command(
-                "EVALSHA", leash.digest("one"), 1, "k:a", token, "c", "GET", "k:a"
+            node.client(username="weak", password="x").execute_command(
+                "EVALSHA", leash.digest("one"), 1, "k:{d}a", token, "c", "GET", "k:{d}a"
             )
-        slow = b"\n".join(entry["command"] for entry in leash.admin.slowlog_get(100))
+        entries = [entry for node in leash.nodes for entry in node.slowlog_get(100)]
+        slow = b"\n".join(entry["command"] for entry in entries)
     finally:
-        leash.admin.config_set("slowlog-log-slower-than", 10_000)
-        leash.admin.slowlog_reset()
+        for node in leash.nodes:
+            node.config_set("slowlog-log-slower-than", 10_000)
+            node.slowlog_reset()
 
     assert token in slow
-    for shown in (leash.admin.client_list(), leash.admin.acl_log(), caught.value):
+    for shown in (admin.client_list(), admin.acl_log(), caught.value):
         assert token.decode() not in str(shown)

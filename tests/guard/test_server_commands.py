@@ -17,7 +17,6 @@ from keyleash.operator.tokens import issue_token
 from keyleash.store import records
 from keyleash.store.live_table import read_table
 from keyleash.store.records import guard_record
-from keyleash.store.store import Store
 from support.leash import NAMES, Leash, grant, policy
 
 NARROW = """\
@@ -42,7 +41,7 @@ def without(table: CommandTable, *names: str) -> CommandTable:
 
 def with_module(leash: Leash) -> CommandTable:
     """The server's table with a module's command that reads one key."""
-    table = read_table(leash.admin)
+    table = read_table(leash.node)
     flags = ("module", "readonly")
     spec = replace(table.commands["GET"], name="DOC.GET", flags=flags, named_only=True)
     return table.extended({spec.name: spec})
@@ -77,7 +76,7 @@ def test_vector_sets_work_where_the_server_has_them(leash: Leash) -> None:
 
 def test_policy_with_absent_commands_alone_still_loads(leash: Leash) -> None:
     """It allows nothing there, which is what it says."""
-    table = without(read_table(leash.admin), "HGET", "HSET")
+    table = without(read_table(leash.node), "HGET", "HSET")
     document = policy(one={"grants": [grant("read", "write", keys="*", only=["HGET", "HSET"])]})
     result = load_policy(leash.store, document, table=table)
 
@@ -94,14 +93,14 @@ def test_second_load_changes_nothing_whatever_the_client_speaks(leash: Leash) ->
     before = leash.digest("one")
 
     for options in [{"protocol": 2}, {"protocol": 3}]:
-        again = load_policy(Store.open(leash.server.client(**options)), policy(one=ALL))
+        again = load_policy(leash.store_of(**options), policy(one=ALL))
         assert (again.changed, again.generation) == (False, first.generation)
     assert leash.digest("one") == before
 
 
 def test_server_that_got_other_commands_gets_other_guards(leash: Leash) -> None:
     """The same policy, after an upgrade: it is loaded again, and wrappers notice."""
-    now = read_table(leash.admin)
+    now = read_table(leash.node)
     old = load_policy(leash.store, policy(one=ALL), table=without(now, "HGET"))
     agent = leash.agent("one")
     with pytest.raises(keyleash.CommandRefusedError):
@@ -116,9 +115,10 @@ def test_server_that_got_other_commands_gets_other_guards(leash: Leash) -> None:
 
 def test_user_without_command_loads_for_all_servers_and_is_warned(leash: Leash) -> None:
     """Guards of the shipped table are safe anywhere, so an emergency load is not refused."""
-    leash.admin.execute_command("ACL", "SETUSER", "loader", "on", ">pw", "~*", "+@all", "-command")
-    client = leash.server.client(username="loader", password="pw")
-    result = load_policy(Store.open(client), NARROW.format(name="VADD"), file="p.yaml")
+    for node in leash.nodes:
+        node.execute_command("ACL", "SETUSER", "loader", "on", ">pw", "~*", "+@all", "-command")
+    store = leash.store_of(username="loader", password="pw")
+    result = load_policy(store, NARROW.format(name="VADD"), file="p.yaml")
 
     (warning,) = result.warnings
     assert (str(warning.span), warning.code) == ("p.yaml:1:1", "unreadable-commands")

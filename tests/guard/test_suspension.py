@@ -10,6 +10,7 @@ import pytest
 import keyleash
 from keyleash.audit import read_control
 from keyleash.operator import freeze, thaw
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.scripts import END_SWITCH
 from keyleash.store.state import Layout, unpack_state
 from keyleash.vault import seal
@@ -24,8 +25,10 @@ def now_us(leash: Leash) -> int:
     return int(seconds) * 1_000_000 + int(micros)
 
 
-def write_suspended(leash: Leash, identity: str, number: float) -> None:
-    leash.admin.setrange(NAMES.state(identity), 8, struct.pack("<d", number))
+def write_suspended(leash: Leash, identity: str, number: float, names: Keyspace = NAMES) -> None:
+    """Write the number of a suspension, on a cluster at the home; tokens are looked up again."""
+    leash.admin.setrange(names.state(identity), 8, struct.pack("<d", number))
+    leash.end_leases()
 
 
 def suspended(leash: Leash, identity: str) -> int:

@@ -49,7 +49,7 @@ def write(leash: Leash, count: int, seed: int = 1) -> tuple[int, set[str]]:
             replies: Any = [leash.call("one", token, *calls[0])]
         else:
             replies = leash.batch("one", token, mode, *calls)
-        found = [*violations(leash.admin)]
+        found = [*violations(leash.at("{d}"))]
         assert found == [], [*zip(calls, replies, strict=False)]
         if isinstance(replies, str):
             continue
@@ -204,7 +204,7 @@ def test_fenced_agent_is_checked_like_another(server: RealServer) -> None:
             counts["denied"] += 1
         except redis.ResponseError as error:
             missing += "NOPERM" in str(error)
-        assert [*violations(leash.admin)] == [], call
+        assert [*violations(leash.at("{d}"))] == [], call
     assert missing == 0
     assert min(counts.values()) > 20
 

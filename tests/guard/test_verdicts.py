@@ -127,23 +127,24 @@ def test_copy_needs_read_on_the_source_and_write_on_the_target(leash: Leash) -> 
     with pytest.raises(keyleash.ClassNotGrantedError):
         agent.copy("out:{d}1", "in:{d}1")
     with pytest.raises(keyleash.KeyNotGrantedError):
-        agent.copy("in:{d}1", "elsewhere")
+        agent.copy("in:{d}1", "{d}elsewhere")
 
 
 @pytest.mark.parametrize("option", ["DB", "db", b"dB\0x"])
 def test_copy_into_another_database_is_refused(leash: Leash, option: str | bytes) -> None:
     """A grant is for the keys of the database that the guard is in; MOVE is refused as a whole."""
     leash.load(one={"grants": [grant("read", "write", "delete", keys="*")]})
-    leash.admin.set("a", "x")
+    leash.admin.set("a{DB}", "x")
     agent = leash.agent("one")
 
-    assert agent.execute_command("COPY", "a", "DB") == 1
-    for command in [("COPY", "a", "b", option, "1"), ("COPY", "a", "b", "REPLACE", option, "1")]:
+    assert agent.execute_command("COPY", "a{DB}", "DB") == 1
+    copy = ("COPY", "a{DB}", "b{DB}")
+    for command in [(*copy, option, "1"), (*copy, "REPLACE", option, "1")]:
         with pytest.raises(keyleash.CommandRefusedError) as refusal:
             agent.execute_command(*command)
         assert refusal.value.details["command"] == "COPY DB"
     with pytest.raises(keyleash.CommandRefusedError):
-        agent.move("a", 1)
+        agent.move("a{DB}", 1)
 
 
 def test_increment_needs_read_and_write(leash: Leash) -> None:
@@ -309,7 +310,7 @@ def test_own_errors_of_a_command_come_back_as_they_are(leash: Leash) -> None:
         ("SET", "doc:1", "x", "BAD"),
     ]:
         with pytest.raises(redis.ResponseError) as raw:
-            leash.admin.execute_command(*command)
+            leash.at("doc:1").execute_command(*command)
         with pytest.raises(redis.ResponseError) as guarded:
             agent.execute_command(*command)
         assert str(guarded.value) == str(raw.value)

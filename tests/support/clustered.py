@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -24,7 +24,7 @@ from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import LIBRARIES, call_head, to_shard
 from support.clusters import ClusterNode, RealCluster
-from support.servers import embedded_label, find_server_binaries
+from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
 NODES = int(os.environ.get("KEYLEASH_CLUSTER", "0"))
 """The number of nodes; 0 for one server."""
@@ -68,10 +68,29 @@ class Admin(redis.RedisCluster):
         """Return the functions of the home."""
         return self.home.function_list(*arguments, **options)
 
-    def script_load(self, *arguments: Any) -> Any:
-        """Load a script at all nodes."""
-        digests = [node.script_load(*arguments) for node in self.nodes]
-        return digests[0]
+    def info(self, section: str | None = None, *_: Any, **__: Any) -> Any:
+        """Return the facts of the home; of commands the number of calls at all nodes."""
+        if section != "commandstats":
+            return self.home.info(section)
+        found: Any = {}
+        for node in self.nodes:
+            for name, stats in node.info(section).items():
+                found.setdefault(name, {"calls": 0})["calls"] += stats["calls"]
+        return found
+
+
+def _at_all_nodes(name: str) -> Any:
+    """Return a method that has its effect at all nodes, and the reply of the first."""
+
+    def method(self: Admin, *arguments: Any, **options: Any) -> Any:
+        replies = [getattr(node, name)(*arguments, **options) for node in self.nodes]
+        return replies[0]
+
+    return method
+
+
+for _name in ("script_load", "config_set", "config_resetstat", "acl_setuser", "bgrewriteaof"):
+    setattr(Admin, _name, _at_all_nodes(_name))
 
 
 class ClusterServer:
@@ -84,7 +103,7 @@ class ClusterServer:
         self.slots = {node.port: node.slots for node in self.nodes}
         self.url = self.nodes[0].url
         self.port = self.nodes[0].port
-        home = self.node_of(HOME_TAG.encode())
+        home = self.node_of(HOME_TAG)
         self.pid = home.pid
         self.home = home.admin
         self._nodes = ClusterNodes(self.nodes[0].admin)
@@ -98,9 +117,9 @@ class ClusterServer:
         """Its commands."""
         return self.nodes[0].table
 
-    def node_of(self, key: bytes) -> ClusterNode:
+    def node_of(self, key: Any) -> ClusterNode:
         """Return the node that serves a key."""
-        slot = key_slot(key)
+        slot = key_slot(_bytes(key))
         return next(node for node in self.nodes if slot in self.slots[node.port])
 
     def tag_of(self, node: ClusterNode) -> str:
@@ -121,9 +140,10 @@ class ClusterServer:
         self.home.set(Keyspace().at_home().mac_key, MASTER_KEY)
         self._leases.clear()
 
-    def store(self, actor: str) -> Store:
-        """Return the store of an operator."""
-        return Store.open_cluster(self._nodes, actor=actor)
+    def store(self, actor: str, **options: Any) -> Store:
+        """Return the store of an operator; options as for `redis.Redis`."""
+        nodes = ClusterNodes(self.nodes[0].client(**options)) if options else self._nodes
+        return Store.open_cluster(nodes, actor=actor)
 
     def guarded(self, token: str, **options: Any) -> Any:
         """Return a client of an agent."""
@@ -133,7 +153,7 @@ class ClusterServer:
         """Make a call of a guard at the node of its first key, and fetch leases for it."""
         count = int(call[2])
         # Any node serves a call without a key.
-        node = self.node_of(_bytes(call[3])) if count else self.node_of(HOME_TAG.encode())
+        node = self.node_of(call[3]) if count else self.node_of(HOME_TAG)
         client = node.client(**options) if options else node.admin
         voucher = ""
         for _ in range(20):
@@ -182,6 +202,19 @@ class ClusterServer:
                 raise
             return ""
         return voucher.decode()
+
+
+@contextlib.contextmanager
+def lend_server(
+    label: str, servers: RealServers, cluster: ClusterServer | None
+) -> Iterator[RealServer | ClusterServer]:
+    """Give one test a clean server, or *cluster* in its place."""
+    if cluster is not None:
+        cluster.clean()
+        yield cluster
+        return
+    with servers.lend(label) as server:
+        yield server
 
 
 def _bytes(key: Any) -> bytes:

@@ -7,6 +7,7 @@ tests share are usable afterwards.
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from support.servers import RealServer
 NOBODY = ("127.0.0.1", "1")
 FULL_DISK = Path("/dev/full")
 WAIT_S = 20.0
+
+Begin = Callable[[RealServer], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,28 @@ class Distress:
 
     name: str
     code: str
-    begin: Callable[[RealServer], contextlib.AbstractContextManager[None]]
+    begin: Begin
     reads: bool
 
     def __str__(self) -> str:
         return self.name
 
 
+def at_all_nodes(begin: Begin) -> Begin:
+    """Bring about the same at each node, if the server is a cluster."""
+
+    @functools.wraps(begin)
+    @contextlib.contextmanager
+    def begin_at_all(server: RealServer) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for node in server.nodes:
+                stack.enter_context(begin(node))
+            yield
+
+    return begin_at_all
+
+
+@at_all_nodes
 @contextlib.contextmanager
 def full_memory(server: RealServer) -> Iterator[None]:
     """More is used than `maxmemory`, and nothing may be evicted."""
@@ -51,6 +69,7 @@ def full_memory(server: RealServer) -> Iterator[None]:
         yield
 
 
+@at_all_nodes
 @contextlib.contextmanager
 def too_few_replicas(server: RealServer) -> Iterator[None]:
     """A replica is wanted for each write, and there is none."""
@@ -76,6 +95,7 @@ def primary_down(server: RealServer) -> Iterator[None]:
         yield
 
 
+@at_all_nodes
 @contextlib.contextmanager
 def failed_snapshot(server: RealServer) -> Iterator[None]:
     """The last BGSAVE could not put its file in place."""
@@ -96,10 +116,11 @@ def failed_snapshot(server: RealServer) -> Iterator[None]:
         shutil.rmtree(in_the_way, ignore_errors=True)
 
 
+@at_all_nodes
 @contextlib.contextmanager
 def full_disk(server: RealServer) -> Iterator[None]:
     """The append-only file grows no more: what it is written to is a device that is full."""
-    admin = server.client(decode_responses=True)
+    admin, key = server.client(decode_responses=True), server.key("distress:")
     folder = _directory(admin) / _setting(admin, "appenddirname")
     folder.mkdir(exist_ok=True)
     # The name under which the server reopens the file when it is switched on.
@@ -110,16 +131,16 @@ def full_disk(server: RealServer) -> Iterator[None]:
 
             def has_failed() -> bool:
                 with contextlib.suppress(redis.ResponseError):
-                    admin.delete("not-there")
-                    admin.set("distress", "1")
-                    admin.delete("distress")
+                    admin.delete(key)
+                    admin.set(key, "1")
+                    admin.delete(key)
                 return bool(admin.info("persistence")["aof_last_write_status"] == "err")
 
             _await(has_failed)
             yield
     finally:
         opened.unlink(missing_ok=True)
-        admin.delete("distress")
+        admin.delete(key)
 
 
 @contextlib.contextmanager

@@ -69,6 +69,8 @@ class FencedLeash(Leash):
         return super().agent(identity, **options)
 
     def direct(self, identity: str, **options: Any) -> redis.Redis:
-        """A bare connection with the agent's own user."""
-        client: redis.Redis = self.server.client(**self.credentials(identity), **options)
+        """A bare connection with the agent's own user; on a cluster to the node of `{d}`."""
+        is_cluster = isinstance(self.server, ClusterServer)
+        node = self.server.node_of("{d}") if is_cluster else self.server
+        client: redis.Redis = node.client(**self.credentials(identity), **options)
         return client

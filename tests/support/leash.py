@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,38 @@ class Leash:
         return self.server.home if isinstance(self.server, ClusterServer) else self.admin
 
     @property
+    def nodes(self) -> Sequence[Any]:
+        """Clients of all nodes with slots, or of the one server."""
+        if not isinstance(self.server, ClusterServer):
+            return [self.admin]
+        return [node.admin for node in self.server.nodes]
+
+    def names_at(self, key: str) -> Keyspace:
+        """Return the names of the control keys that the calls of a key use."""
+        if not isinstance(self.server, ClusterServer):
+            return self.keyspace
+        return self.keyspace.at_shard(self.server.tag_of(self.server.node_of(key)))
+
+    def end_leases(self) -> None:
+        """Forget the tokens that shards know, as if their leases had ended."""
+        if isinstance(self.server, ClusterServer):
+            for node in self.server.nodes:
+                names = self.keyspace.at_shard(self.server.tag_of(node)).token_prefix("*")
+                for name in node.admin.keys(f"{names}*"):
+                    node.admin.delete(name)
+
+    def store_of(self, **options: Any) -> Store:
+        """Return the store of an operator with a client of its own."""
+        if isinstance(self.server, ClusterServer):
+            return self.server.store("ops", **options)
+        return Store.open(self.server.client(**options), actor="ops")
+
+    def at(self, key: str | bytes) -> Any:
+        """Return a client of the node that has a key."""
+        is_cluster = isinstance(self.server, ClusterServer)
+        return self.server.node_of(key).admin if is_cluster else self.admin
+
+    @property
     def stale(self) -> str:
         """Return the reply of an earlier policy's guard, whose function a load deletes."""
         by_script = self.transport is Transport.EVALSHA
@@ -153,11 +185,15 @@ class Leash:
         """A bare call of the identity's guard; an error comes back as its text."""
         head = call_head(self.transport, digest or self.digest(identity))
         try:
-            if isinstance(self.server, ClusterServer):
-                return self.server.call_guard(identity, (*head, len(keys), *keys, *argv))
-            return self.admin.execute_command(*head, len(keys), *keys, *argv)
+            return self.send(identity, (*head, len(keys), *keys, *argv))
         except redis.ResponseError as error:
             return str(error)
+
+    def send(self, identity: str, call: Sequence[Any]) -> Any:
+        """Make a call of a guard, as its words are; on a cluster with the leases that it needs."""
+        if isinstance(self.server, ClusterServer):
+            return self.server.call_guard(identity, call)
+        return self.admin.execute_command(*call)
 
     def call(self, identity: str, token: str, *command: Any) -> Any:
         """A guard call as a wrapper would build it, its error as text."""
@@ -209,6 +245,13 @@ class Leash:
             {key.decode(): value.decode("utf-8", "replace") for key, value in fields.items()}
             for _, fields in sorted(entries, key=lambda entry: [*map(int, entry[0].split(b"-"))])
         ]
+
+    def counters(self, identity: str = "*", limit: str = "*") -> list[bytes]:
+        """Return the names of the counters of tokens and captured segments."""
+        # Those of tokens have the tag of the home in front.
+        name = Keyspace().limit_prefix(identity, limit).replace("limit:", "*limit:")
+        found: list[bytes] = self.admin.keys(f"{name}*")
+        return found
 
     def state(self, identity: str) -> bytes:
         """Return the state of an identity, on a cluster that of the home."""

@@ -56,6 +56,19 @@ class RealServer:
         self._clients.append(client)
         return client
 
+    @property
+    def nodes(self) -> list[RealServer]:
+        """Itself; a cluster has several."""
+        return [self]
+
+    def node_of(self, key: str | bytes) -> RealServer:
+        """Return itself; of a cluster the node that has a key."""
+        return self
+
+    def key(self, prefix: str = "key:") -> str:
+        """Return a key that the server has or may have; of a cluster's node one of its slots."""
+        return f"{prefix}0"
+
     def guarded(self, token: str, **options: Any) -> keyleash.Redis:
         """Return a client of an agent."""
         return keyleash.Redis(port=self.port, token=token, **options)

@@ -84,7 +84,8 @@ class Writer:
 
     def key(self) -> str:
         name = self.random.choice("vvvwwfo")
-        return f"{name}:{self.random.randrange(40 if name == 'o' else 4)}"
+        # In one slot, as a cluster wants the keys of a call.
+        return f"{name}:{{d}}{self.random.randrange(40 if name == 'o' else 4)}"
 
     def word(self) -> str:
         length = self.random.choice((1, 1, 1, 2, BYTES, BYTES + 1, 3 * BYTES, 3 * BYTES + 1))
@@ -169,7 +170,7 @@ class Writer:
             lambda: ("GEORADIUS", other, 1, 2, 9, "km", draw(("STORE", "STOREDIST")), key),
             lambda: ("GEORADIUSBYMEMBER", other, word, 9, "km", "STORE", key),
             lambda: ("SORT", other, *draw(((), ("LIMIT", 0, 3))), "ALPHA", "STORE", key),
-            lambda: ("SORT", other, "ALPHA", "GET", "f:*", "GET", "#", "STORE", key),
+            lambda: ("SORT", other, "ALPHA", "GET", "f:{d}*", "GET", "#", "STORE", key),
             lambda: ("SORT", other, "ALPHA"),
             lambda: ("XADD", key, *draw(((), ("MAXLEN", ELEMENTS), ("NOMKSTREAM",))), "*",
                      *self.pairs()),
@@ -190,11 +191,12 @@ class Writer:
 
 def payloads(client: Any) -> list[bytes]:
     """Return payloads of small and large values; a long string is compressed."""
-    client.set("p", "x" * 5000)
-    client.rpush("q", *"abc")
-    client.rpush("r", *"abcdefgh")
-    client.sadd("s", "a" * 30)
-    client.hset("t", mapping={"a": "b", "c": "d" * 80})
-    found = [client.dump(key) for key in "pqrst"]
-    client.delete(*"pqrst")
+    names = [f"{{d}}{name}" for name in "pqrst"]
+    client.set(names[0], "x" * 5000)
+    client.rpush(names[1], *"abc")
+    client.rpush(names[2], *"abcdefgh")
+    client.sadd(names[3], "a" * 30)
+    client.hset(names[4], mapping={"a": "b", "c": "d" * 80})
+    found = [client.dump(name) for name in names]
+    client.delete(*names)
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -100,13 +100,13 @@ def load_functions(
             report(int(loaded / of_a_guard), len(guards))
 
 
-def retire_functions(
-    store: Store, guards: Sequence[GuardScripts], transport: Transport, generation: int
-) -> None:
-    """Delete the functions that no guard record names, once *generation* is active.
+def unused_functions(
+    store: Store, guards: Sequence[GuardScripts], transport: Transport
+) -> set[str]:
+    """Return the functions that no guard record names; empty if the user may not list functions.
 
-    This includes the functions of interrupted loads. It stops if another policy becomes active. All
-    databases share the functions: those that the policies of others name remain.
+    This includes the functions of interrupted loads. All databases share the functions: those that
+    the policies of others name are in use. Functions of *guards* that are missing are loaded.
     """
     by_function = guards if transport is Transport.FUNCTION else ()
     kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
@@ -116,10 +116,15 @@ def retire_functions(
         unused -= _named_elsewhere(store, {held[name] for name in unused})
     except NoPermissionError:
         # A user that may only load scripts. Stale functions are harmless: they grant nothing new.
-        return
+        return set()
     if not held.keys() >= kept:
         # Another load deleted them before the activation.
         load_functions(store, by_function)
+    return unused
+
+
+def delete_functions(store: Store, unused: Iterable[str], generation: int) -> None:
+    """Delete functions until another policy than *generation* is active."""
     for names in batches(sorted(unused), FEW):
         with store.client.pipeline(transaction=True) as pipe:
             pipe.watch(store.keys.policy)
@@ -171,7 +176,8 @@ def _identity(library: dict[bytes, Any]) -> str:
 def _named_elsewhere(store: Store, identities: set[str]) -> set[str]:
     """Return the functions that the guard records of *identities* name in other databases."""
     names: set[str] = set()
-    if not identities:
+    # A cluster has database 0 alone.
+    if not identities or store.nodes is not None:
         return names
     client = store.client
     own = database_of(client)

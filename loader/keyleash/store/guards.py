@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError, ResponseError
@@ -11,15 +12,18 @@ from redis.exceptions import RedisError, ResponseError
 from keyleash.errors import OperationError
 from keyleash.results import Progress
 from keyleash.store.functions import (
+    FEW,
     GuardScripts,
     compiling,
+    delete_functions,
     held_functions,
     load_functions,
+    unused_functions,
 )
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import HOME_TAG, script_digest
 from keyleash.store.nodes import Node, each_at_once
-from keyleash.store.records import guard_record
+from keyleash.store.records import guard_record, read_head
 from keyleash.store.scripts import COLLECT
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
@@ -118,6 +122,42 @@ def load_on_nodes(
 
     reasons = zip(others, each_at_once(load_into, others), strict=True)
     return {str(node): reason for node, reason in reasons if reason}
+
+
+def retire_functions(
+    store: Store, guards: Sequence[GuardScripts], transport: Transport, generation: int
+) -> None:
+    """Delete the functions that no guard record names, once *generation* is active.
+
+    It stops if another policy becomes active. Nodes of a cluster that do not answer keep theirs,
+    which grant nothing; the next load deletes them.
+    """
+    delete_functions(store, unused_functions(store, guards, transport), generation)
+    if store.nodes is None:
+        return
+    nodes, home = store.nodes, store.nodes.find(HOME_TAG)
+
+    def retire_at(node: Node) -> None:
+        client = nodes.quick_client(node)
+        with suppress(RedisError):
+            unused = unused_functions(store.on(client), guards, transport)
+            for names in batches(sorted(unused), FEW):
+                if _generation(store) != generation:
+                    break
+                with client.pipeline(transaction=False) as pipe:
+                    for name in names:
+                        pipe.function_delete(name)
+                    pipe.execute(raise_on_error=False)
+            if unused and _generation(store) != generation:
+                # No transaction spans two nodes: the other load may have found them here.
+                load_missing(store, read_recorded(store), Transport.FUNCTION, client)
+
+    each_at_once(retire_at, [node for node in nodes.all if node.slots and node != home])
+
+
+def _generation(store: Store) -> int:
+    head = read_head(store)
+    return head.generation if head else 0
 
 
 def record_sources(store: Store, guards: Sequence[GuardScripts]) -> None:
@@ -243,3 +283,11 @@ def load_recorded(
     else:
         client.script_load(text)
     return True
+
+
+def load_missing(store: Store, recorded: Recorded, transport: Transport, into: Client) -> int:
+    """Load the recorded scripts that a server lacks; return their number."""
+    missing = list(not_loaded(store.on(into), recorded.owners, transport))
+    return sum(
+        load_recorded(store, recorded.owners[digest], digest, transport, into) for digest in missing
+    )

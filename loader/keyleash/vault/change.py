@@ -32,8 +32,8 @@ from keyleash.operator.load.plan import record_of
 from keyleash.policy import Pattern
 from keyleash.results import Progress, Result
 from keyleash.store.fences import mark_forgeable, read_records
-from keyleash.store.functions import load_functions, retire_functions
-from keyleash.store.guards import load_on_nodes, load_scripts, record_sources
+from keyleash.store.functions import load_functions
+from keyleash.store.guards import load_on_nodes, load_scripts, record_sources, retire_functions
 from keyleash.store.identities import known_identities, require_active
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.moves import (

@@ -9,7 +9,7 @@ from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError
 from keyleash.store.denied import missing_right
-from keyleash.store.guards import Recorded, load_recorded, not_loaded, read_recorded
+from keyleash.store.guards import Recorded, load_missing, read_recorded
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_head
 from keyleash.store.server import Address, Role, read_role
@@ -123,9 +123,7 @@ class WatchedNode:
         if head.transport is Transport.FUNCTION and self.role and self.role.primary:
             # A replica gets functions from its primary only.
             return
-        for digest in list(not_loaded(store.on(self.client), recorded.owners, head.transport)):
-            owner = recorded.owners[digest]
-            self.loaded += load_recorded(store, owner, digest, head.transport, self.client)
+        self.loaded = load_missing(store, recorded, head.transport, self.client)
 
     def _attempt(self, do: Callable[[], None]) -> None:
         try:

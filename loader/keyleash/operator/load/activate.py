@@ -30,13 +30,14 @@ from keyleash.operator.load.plan import (
 )
 from keyleash.policy.scripts import with_texts
 from keyleash.results import Change, NodeEffect, Progress
-from keyleash.store.functions import load_functions, retire_functions
+from keyleash.store.functions import load_functions
 from keyleash.store.guards import (
     MANY,
     load_on_nodes,
     load_scripts,
     not_loaded,
     record_sources,
+    retire_functions,
     retire_sources,
     step_lua_gc,
 )
