@@ -219,6 +219,31 @@ def test_thaw_forgets_the_denials_that_a_shard_counted(embedded: RealServer) -> 
     assert "SUSPENDED" in shards.outcome("a", *denied)
 
 
+@pytest.mark.parametrize("mode", ["alone", "each"])
+def test_calls_of_a_suspended_identity_do_not_lengthen_its_suspension(
+    embedded: RealServer, mode: str
+) -> None:
+    """An agent that goes on calling would never act again; a shard knows its token by then."""
+    breaker: dict[str, Any] = {"on_denials": {"threshold": "3/minute", "suspend": "10m"}}
+    shards = Sharded(embedded.client(), **ALL, **breaker)
+    shards.call("a", *SET)
+    for _ in range(3):
+        shards.outcome("a", "GET", "other")
+    until_us = shards.shard("a").suspended
+    assert until_us > 0
+
+    for _ in range(5):
+        if mode == "alone":
+            assert "SUSPENDED" in shards.outcome("a", *SET)
+        else:
+            with pytest.raises(redis.ResponseError, match="SUSPENDED"):
+                shards.batch("a", "", BatchMode.EACH, SET)
+
+    assert shards.shard("a").suspended == until_us
+    refused = Keyspace().at_shard("a").refused("agent")
+    assert shards.client.llen(refused) == 0
+
+
 def test_shard_that_lost_its_state_accepts_no_earlier_lease(embedded: RealServer) -> None:
     """It has lost the epoch that ended the lease of a revoked token."""
     shards = Sharded(embedded.client(), **ALL)
