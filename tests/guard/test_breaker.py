@@ -44,10 +44,11 @@ def suspended_at(leash: Leash) -> int:
 def test_agent_in_a_refusal_loop_suspends_itself(leash: Leash) -> None:
     """Exactly at the threshold, for exactly so long, whatever the refusals were about."""
     leash.load(one={**ALL, **BREAKER}, two=ALL)
-    agent, two = leash.agent("one"), leash.agent("two")
+    token, two = leash.issue("one").token, leash.agent("two")
+    agent = leash.client(token)
 
     assert be_refused(lambda: agent.get("{kl}other"), 3) == ["KEY_NOT_GRANTED"] * 3
-    assert be_refused(agent.flushall, 1) == ["COMMAND_REFUSED"]
+    assert leash.call("one", token, "FLUSHALL") == "LEASH COMMAND_REFUSED command=FLUSHALL"
     assert agent.get("doc:{kl}1") is None
     before_us = now_us(leash) // 1000 * 1000
     assert be_refused(lambda: agent.delete("doc:{kl}1"), 1) == ["CLASS_NOT_GRANTED"]

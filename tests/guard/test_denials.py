@@ -134,7 +134,7 @@ def every_denial(number: int) -> Iterator[tuple[str, ...]]:
     """Of every command a denial for its class, its key, and each pattern."""
     for name, spec in load_table().commands.items():
         if spec.keys and " " not in name:
-            rest = ("x",) * max(0, abs(spec.arity) - 2)
+            rest = ("{d}x",) * max(0, abs(spec.arity) - 2)
             yield (name, f"{{d}}other:{number}", *rest)
             yield (name, f"doc:{number % PATTERNS}:{{d}}x", *rest)
             yield (name, "doc:{d}x", *rest)
@@ -148,6 +148,7 @@ def test_token_makes_a_bounded_number_of_entries_a_minute(leash: Leash) -> None:
     """With whatever it is denied: it would need hours to push an entry out of the stream."""
     leash.load(one=DENYING)
     token = leash.issue("one").token
+    begin_minute(leash)
 
     batches(leash, token, list(every_denial(1)))
     batches(leash, token, list(every_denial(2)))

@@ -17,6 +17,7 @@ import keyleash
 from keyleash.operator import freeze, reset_limits, thaw
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.vault import seal
+from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
 from support.thorough import thorough
 
@@ -197,8 +198,12 @@ def test_event_number_that_is_none_begins_again(leash: Leash) -> None:
     leash.load(one=ALL)
     token = leash.issue("one").token
 
+    # The place of the number, of a shard's state or of that of one server.
+    name, place = leash.names_at("doc:{a}").state("one"), 48 if NODES else 16
+    leash.call("one", token, *SET)
+
     for number in (NAN, INFINITY, 1e300, 0.5):
-        leash.admin.setrange(NAMES.state("one"), 16, numbers(number))
+        leash.admin.setrange(name, place, numbers(number))
         assert leash.call("one", token, *SET) == b"OK"
         assert leash.events("one")[-1]["seq"] == "1"
         assert leash.batch("one", token, "all", SET) == [b"OK"]
@@ -346,10 +351,10 @@ def test_list_of_denials_of_hostile_bytes_suspends(leash: Leash, entries: list[b
     breaker = {"on_denials": {"threshold": "2/minute", "suspend": "1h"}}
     leash.load(one={**ALL, **breaker})
     token = leash.issue("one").token
-    leash.admin.rpush(NAMES.refused("one"), *entries)
+    leash.admin.rpush(leash.names_at("{a}").refused("one"), *entries)
     leash.admin.config_resetstat()
 
-    leash.call("one", token, "GET", "nowhere")
+    leash.call("one", token, "GET", "{a}nowhere")
 
     assert str(leash.call("one", token, "GET", "doc:{a}")).startswith("LEASH SUSPENDED")
     pops = leash.admin.info("commandstats").get("cmdstat_lpop", {"calls": 0})
