@@ -25,8 +25,9 @@
 --- ARGV[19]  id        string  of the new token
 --- ARGV[20]  digest    string  its SHA-1
 ---
---- Replies  when the new one expires (Unix ms), 1 if max_ttl shortened its life or 0, then for each
----          token that is replaced: its id, and when it expires (Unix ms)
+--- Replies  when the new one expires (Unix ms), 1 if max_ttl shortened its life or 0, the number of
+---          bound tokens that stay valid, then for each token that is replaced: its id, and when it
+---          expires (Unix ms)
 ---        | 0 no active policy has the identity: nothing was changed
 ---        | 1 the token that was to be replaced is not live: nothing was changed
 ---        | nil the prefixes have changed: nothing was changed
@@ -48,7 +49,7 @@ local now_us = time[1] * 1000000 + time[2]
 local ends_us = now_us - now_us % 1000 + grace_ms * 1000
 
 -- The labels and the restrictions of a single token, with what its caps have counted.
-local ending, meta, tail = {}, '', ''
+local ending, meta, tail, bound = {}, '', '', 0
 local known = old == '' and call('HGETALL', tokens) or { old, call('HGET', tokens, old) }
 for i = 1, #known, 2 do
   local facts = known[i + 1] and cjson.decode(known[i + 1])
@@ -58,6 +59,7 @@ for i = 1, #known, 2 do
   if record and #record >= record_bytes then
     local expires_us, _, flags = struct.unpack('<ddBc12', record)
     if flags >= rotated_flag then flags = flags - rotated_flag end
+    if flags == bound_flag and old == '' and expires_us > now_us then bound = bound + 1 end
     if (flags == 0 or flags == bound_flag and old ~= '') and expires_us > now_us then
       if old ~= '' then
         if flags == bound_flag then tail = string.sub(record, record_bytes + 1) end
@@ -75,7 +77,7 @@ local delegates = call('HGET', guard_prefix .. identity, 'delegates') == '1'
 -- First the one write that a full server rejects: a script does not roll back.
 local new_expires_ms, capped = issue(identity, argv[13], argv[16], meta, tail, argv[15], now_us, { id, argv[20] }, 1, 2)
 if not new_expires_ms then return 0 end
-local reply = { string.format('%.0f', new_expires_ms), capped }
+local reply = { string.format('%.0f', new_expires_ms), capped, bound }
 for _, token in ipairs(ending) do
   local expires_ms = token.expires_us / 1000
   call('SETRANGE', token.key, 0, struct.pack('<d', token.expires_us))

@@ -65,6 +65,20 @@ def test_explain_says_that_the_token_denies_the_call(cli: Cli) -> None:
     assert cli.run("explain", "runner", "--", "GET", "jobs:43:a").exit_code == 0
 
 
+def test_rotation_of_an_identity_says_how_many_bound_tokens_it_leaves(cli: Cli) -> None:
+    """And where to find them; expired and revoked ones do not count."""
+    cli.ok("token", "issue", "runner")
+    bound = [cli.json("token", "issue", "runner", *OPTIONS)["id"] for _ in range(3)]
+    cli.ok("token", "revoke", bound[0])
+
+    done = cli.run("token", "rotate", "runner")
+    assert "note: 2 bound tokens of `runner` stay valid" in done.stderr
+    assert "keyleash token list runner" in done.stderr
+    assert cli.json("token", "rotate", "runner")["bound"] == 2
+    rotated = cli.run("token", "rotate", bound[1])
+    assert "stay valid" not in rotated.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -39,14 +39,16 @@ class Rotation(Change):
     Attributes:
         issued: The new token.
         replaced: The tokens that it replaces.
+        bound: The number of bound tokens of the identity, which stay valid.
     """
 
     issued: IssuedToken
     replaced: tuple[ReplacedToken, ...]
+    bound: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the new token, with its secret, and the replaced ones as `--json` prints them."""
-        return self.with_nodes({**self.issued.to_dict(), **json_object(self, "replaced")})
+        return self.with_nodes({**self.issued.to_dict(), **json_object(self, "replaced", "bound")})
 
 
 def rotate_token(
@@ -123,6 +125,7 @@ def rotate_token(
         )
     with reading_reply("EVAL"):
         issued = IssuedToken(token, new_id, identity, int(reply[0]), bool(reply[1]))
-        pairs = zip(reply[2::2], reply[3::2], strict=True)
+        pairs = zip(reply[3::2], reply[4::2], strict=True)
+        bound = int(reply[2])
         replaced = tuple(ReplacedToken(id_.decode(), int(ends)) for id_, ends in pairs)
-    return Rotation(issued, replaced, nodes=expire_leases(store, [identity]))
+    return Rotation(issued, replaced, bound, nodes=expire_leases(store, [identity]))
