@@ -22,7 +22,7 @@ from keyleash.policy import parse_policy
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.store import Store
 from keyleash.store.wire import MAX_ARGUMENTS
-from support.errors import OF_CLUSTERS
+from support.errors import OF_CLUSTERS, OF_FEATURES
 from support.footprint import Footprint, Footprints
 from support.golden import GOLDEN, assert_golden
 from support.leash import NAMES, Leash, grant, policy
@@ -132,7 +132,8 @@ def test_call_runs_the_commands_that_are_recorded(leash: Leash) -> None:
     ]
     refused = list(refusals(server, stale_digest))
 
-    assert {footprint.outcome for _, footprint in refused} == set(ReplyCode) - OF_CLUSTERS
+    known = set(ReplyCode) - OF_CLUSTERS - OF_FEATURES
+    assert {footprint.outcome for _, footprint in refused} == known
     assert_golden(GOLDEN / "footprint" / "calls.txt", table([*cases, *refused]))
 
 

@@ -337,6 +337,37 @@ def test_string_that_a_call_makes_too_long_is_denied(server: RealServer, fenced:
     assert replies[1] is True
 
 
+MB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        ("SET", "doc:{d}s", "x"),
+        ("MSET", "doc:{d}o", "", "doc:{d}s", "x"),
+        ("GETSET", "doc:{d}s", "x"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_commands_of_a_batch_make_no_string_longer_than_the_default(
+    server: RealServer, first: tuple[str, ...]
+) -> None:
+    """All are checked before the first one runs, so those before count as well."""
+    leash = Leash(server)
+    leash.load(one=ALL)
+    agent: Any = leash.agent("one")
+    half = "x" * (33 * MB)
+
+    batch = agent.pipeline()
+    batch.execute_command(*first[:-1], half)
+    batch.append("doc:{d}s", half)
+    with pytest.raises(keyleash.ValueTooLargeError) as denied:
+        batch.execute()
+
+    assert (denied.value.bytes, denied.value.limit) == (66 * MB, 64 * MB)
+    assert not leash.admin.exists("doc:{d}s")
+
+
 BY_CLASS: dict[str, tuple[list[tuple[str, ...]], list[tuple[str, ...]]]] = {
     "read": (
         [("LRANGE", "doc:list", "0", "9"), ("ZCARD", "doc:zset"), ("HGETALL", "doc:small"),

@@ -8,6 +8,13 @@ from keyleash.errors import KeyleashError, ReplyCode
 
 OF_CLUSTERS = {ReplyCode.LEASE_NEEDED, ReplyCode.LEASE_REFUSED}
 """The codes that only guards of clusters reply with."""
+OF_FEATURES = {
+    ReplyCode.DELEGATION_REFUSED,
+    ReplyCode.IDEMPOTENCY_CONFLICT,
+    ReplyCode.RENEWAL_REFUSED,
+    ReplyCode.REPLAYED,
+}
+"""The codes of what few identities may do."""
 
 
 def raises_code(code: str, match: str | None = None) -> pytest.RaisesExc[KeyleashError]:

@@ -368,8 +368,8 @@ def rotate(
     """Replace every live token of IDENTITY, or the token ID, by a new one.
 
     Prints the new token once, as `token issue` does. Replaced tokens expire after the grace, or at
-    their own expiry if that is earlier. Bound tokens of IDENTITY stay valid; their number is printed.
-    Limits of the identity are not reset; a limit `per: token` starts at 0.
+    their own expiry if that is earlier. Bound tokens of IDENTITY stay valid; their number is
+    printed. Limits of the identity are not reset; a limit `per: token` starts at 0.
     """
     _require_note(note or "")
     with settings.changing("look at `keyleash token list`"):
@@ -396,8 +396,8 @@ def _show_replaced(done: Rotation, now_ms: int) -> None:
     if done.bound:
         name = done.issued.identity
         print_note(
-            f"note: {counted(done.bound, 'bound token')} of `{name}` stay valid, as each is for one job:"
-            f" see `keyleash token list {name}`, and revoke those that may have leaked"
+            f"note: {counted(done.bound, 'bound token')} of `{name}` stay valid, each for its own"
+            f" job: see `keyleash token list {name}`, and revoke those that may have leaked"
         )
 
 

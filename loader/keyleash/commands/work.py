@@ -64,6 +64,9 @@ UNASKED_KEYS = 2
 DEFAULT_VALUE_BYTES = 64 * 1024 * 1024
 """Default bound on the length that a call may give a string."""
 
+UNNOTED_BYTES = 64 * 1024
+"""Length up to which a batch under the default bound does not note the string that it writes."""
+
 IMAGE_WORK = 0.45
 """Work of a byte of a before-image or of an after-digest; of a string a sixth of it."""
 

@@ -17,7 +17,15 @@ from keyleash.commands.values import (
     SKETCH_BYTES,
     written_by,
 )
-from keyleash.commands.work import ANY_SIZE, DEFAULT_VALUE_BYTES, READS, RETURNS, SIZE_BY_TYPE, WORK
+from keyleash.commands.work import (
+    ANY_SIZE,
+    DEFAULT_VALUE_BYTES,
+    READS,
+    RETURNS,
+    SIZE_BY_TYPE,
+    UNNOTED_BYTES,
+    WORK,
+)
 from keyleash.compiler.ir import Governing, Guard
 from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
@@ -85,10 +93,18 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
             remembering=batch and not sandbox,
         ),
         "least_bytes": least,
-        # Within a batch, later commands may add to a short string.
-        "asked_bytes": 0 if batch and not sandbox and guard.value_bounds else least,
+        "asked_bytes": _asked_bytes(guard, least) if batch and not sandbox else least,
         "sizes": _SIZE_COMMANDS,
     }
+
+
+def _asked_bytes(guard: Guard, least: int) -> int:
+    """Return the length of a value up to which a batch does not note it.
+
+    Later commands may add to a short string. With the default bound alone a few bytes more do not
+    matter, and to note each value would cost runs.
+    """
+    return 0 if guard.value_bounds else min(least, UNNOTED_BYTES)
 
 
 def _values_of(

@@ -9,10 +9,8 @@ local function check(bytes)
   -- In a batch, the next command is in the place of a missing key.
   if not name or not names[1] then return end
 --% if batch and not lengths
-  if how ~= 'p' then
-    lengths = lengths or {}
-    lengths[names[how == 'c' and #names or 1]] = bytes
-  end
+  lengths = lengths or {}
+  lengths[names[how == 'c' and #names or how == 'p' and (at - first) / step + 1 or 1]] = bytes
 --% endif
   if bytes <= {{ least_bytes }} then return end
   local bound, matched = {{ default_value_bytes }}, false

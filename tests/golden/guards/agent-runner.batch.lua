@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 154756736252957 then code = 'POLICY_STALE' break end
+if stamp ~= 113088988808547 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -522,7 +522,7 @@ writes = true
 recorded = true
 repeats = size == 3
 for at = name_at + 2, run_end or name_at + 2, size > 2 and size - 2 or 1 do
-if #(argv[at] or '') > 67108864 then lengthens = true end
+if #(argv[at] or '') > 65536 then lengthens = true end
 end
 elseif rule == 13 then
 reads = true
@@ -564,14 +564,14 @@ step = 2
 writes = true
 recorded = true
 for at = name_at + 2, stop, 2 do
-if #argv[at] > 67108864 then lengthens = true end
+if #argv[at] > 65536 then lengthens = true end
 end
 elseif rule == 37 then
 writes = true
 recorded = true
 repeats = true
 for at = name_at + 3, run_end or name_at + 3, size > 2 and size - 2 or 1 do
-if #(argv[at] or '') > 67108864 then lengthens = true end
+if #(argv[at] or '') > 65536 then lengthens = true end
 end
 elseif rule == 18 then
 repeats = true
@@ -685,7 +685,7 @@ elseif rule == 35 then
 reads = true
 writes = true
 recorded = true
-lengthens = #(argv[name_at + 2] or '') > 67108864
+lengthens = #(argv[name_at + 2] or '') > 65536
 elseif rule == 17 then
 reads = true
 writes = true
@@ -965,10 +965,8 @@ place = base + place
 local function check(bytes)
 local name = walked[at]
 if not name or not names[1] then return end
-if how ~= 'p' then
 lengths = lengths or {}
-lengths[names[how == 'c' and #names or 1]] = bytes
-end
+lengths[names[how == 'c' and #names or how == 'p' and (at - first) / step + 1 or 1]] = bytes
 if bytes <= 67108864 then return end
 local bound, matched = 67108864, false
 do
