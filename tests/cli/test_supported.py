@@ -200,8 +200,8 @@ def test_call_of_a_guard_that_a_cluster_answers_is_a_cluster_error(reply: bytes)
     fields = ["digest", "1" * 40, "batch_digest", "2" * 40, "policy_digest", "3", "generation", "1"]
     fields += ["commands", "", "transport", "evalsha", "wait_replicas", "0", "wait_ms", "0"]
     fields += ["ttl_s", "0", "max_ttl_s", "0", "idle_s", "0", "rotate_after_s", "0", "limits", ""]
-    fields += ["is_sealed", "0", "takes_runs", "0", "delegates", "0", "approved_digest", ""]
-    fields += ["approved", ""]
+    fields += ["is_sealed", "0", "takes_runs", "0", "delegates", "0", "takes_ids", "0"]
+    fields += ["approved_digest", "", "approved", ""]
     record = b"*%d\r\n" % len(fields) + b"".join(map(bulk, fields))
     with fake_resp(
         lambda words: {b"EVALSHA": reply, b"HGETALL": record}.get(words[0], b"+OK\r\n")

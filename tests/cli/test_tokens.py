@@ -148,6 +148,7 @@ def test_list_as_json_can_be_of_one_identity(loaded: Cli) -> None:
         "by": "tester",
         "note": "ci",
         "meta": {},
+        "chain": [],
         "restrictions": None,
     }
 

@@ -109,6 +109,10 @@ def over_delegated(leash: Leash) -> None:
     fresh(leash, **rules).delegate(allow=["write"])
 
 
+def renewed(leash: Leash) -> None:
+    fresh(leash, token={"ttl": "1h", "max_ttl": "1h", "renew": True}).renew("2h")
+
+
 def sent_again(leash: Leash, *, last: str, max_reply: str) -> None:
     grants = [grant("read", "write", keys="t:*")]
     fresh(leash, grants=grants, idempotency={"keep": "1h", "max_reply": max_reply})
@@ -152,6 +156,7 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
         {"key", "rule", "limit", "was"},
     ),
     ReplyCode.DELEGATION_REFUSED: (over_delegated, {"reason", "restriction"}),
+    ReplyCode.RENEWAL_REFUSED: (renewed, {"reason"}),
     ReplyCode.IDEMPOTENCY_CONFLICT: (
         lambda leash: sent_again(leash, last="other", max_reply="1kb"),
         {"once"},
