@@ -39,6 +39,7 @@ from keyleash.operator.tokens import (
     RevokedToken,
     Rotation,
     TokenInfo,
+    TokenTree,
 )
 from keyleash.policy.diff.changes import PolicyDiff
 from keyleash.policy.lint import LintReport
@@ -119,6 +120,7 @@ __all__ = [
     "TokenCount",
     "TokenHolder",
     "TokenInfo",
+    "TokenTree",
     "TokenUse",
     "UndoPlan",
     "UndoResult",

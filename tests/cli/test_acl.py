@@ -85,6 +85,7 @@ class Stage:
             "token issue": ["writer", "--note", "ci"],
             "token show": [token],
             "token renew": [token, "--ttl", "1d"],
+            "token tree": [token],
             "token rotate": [token],
             "token revoke": ["--identity", "writer"],
             "plan": [self.file(600)],

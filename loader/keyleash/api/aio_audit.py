@@ -54,6 +54,7 @@ class AsyncAuditOperations:
         key: str | bytes | None = None,
         correlation: str | None = None,
         token_id: str | None = None,
+        delegated_from: str | None = None,
         op: str | None = None,
         newest_first: bool = False,
         on_missing: Callable[[str, str], None] | None = None,
@@ -68,6 +69,7 @@ class AsyncAuditOperations:
             key: A key, or a pattern as in policies.
             correlation: The correlation id.
             token_id: The calling token.
+            delegated_from: An ancestor of the calling token, by its id.
             op: The command.
             newest_first: Whether to begin with the newest.
             on_missing: Called with each node of a cluster that does not answer, and why; its events
@@ -77,7 +79,9 @@ class AsyncAuditOperations:
             OperationError (unknown-identity): there never was such an identity.
             OperationError (node-unreachable): a node of a cluster does not answer.
         """
-        selection = Selection(since, until, key, correlation, token_id, op, on_missing=on_missing)
+        selection = Selection(
+            since, until, key, correlation, token_id, op, None, on_missing, delegated_from
+        )
         return self._run.iterate(
             calls.select_events, identities, selection, newest_first=newest_first
         )
@@ -90,6 +94,7 @@ class AsyncAuditOperations:
         key: str | bytes | None = None,
         correlation: str | None = None,
         token_id: str | None = None,
+        delegated_from: str | None = None,
         op: str | None = None,
         code: str | None = None,
         newest_first: bool = False,
@@ -100,7 +105,9 @@ class AsyncAuditOperations:
         Args:
             code: The reply code, such as `RATE_LIMITED`.
         """
-        selection = Selection(since, until, key, correlation, token_id, op, code, on_missing)
+        selection = Selection(
+            since, until, key, correlation, token_id, op, code, on_missing, delegated_from
+        )
         return self._run.iterate(
             calls.select_denials, identities, selection, newest_first=newest_first
         )
@@ -131,6 +138,7 @@ class AsyncAuditOperations:
         key: str | bytes | None = None,
         correlation: str | None = None,
         token_id: str | None = None,
+        delegated_from: str | None = None,
         op: str | None = None,
     ) -> AsyncIterator[AuditEvent]:
         """Yield events as they are recorded, without end.
@@ -144,9 +152,12 @@ class AsyncAuditOperations:
             key: See `events`.
             correlation: See `events`.
             token_id: See `events`.
+            delegated_from: See `events`.
             op: See `events`.
         """
-        selection = Selection(since, None, key, correlation, token_id, op)
+        selection = Selection(
+            since, None, key, correlation, token_id, op, delegated_from=delegated_from
+        )
         return self._run.iterate(calls.follow_events, identities, selection)
 
     def follow_denials(
@@ -156,6 +167,7 @@ class AsyncAuditOperations:
         key: str | bytes | None = None,
         correlation: str | None = None,
         token_id: str | None = None,
+        delegated_from: str | None = None,
         op: str | None = None,
         code: str | None = None,
     ) -> AsyncIterator[Denial]:
@@ -163,7 +175,9 @@ class AsyncAuditOperations:
 
         A repeated denial is yielded again, with its count, at the end of its minute.
         """
-        selection = Selection(since, None, key, correlation, token_id, op, code)
+        selection = Selection(
+            since, None, key, correlation, token_id, op, code, delegated_from=delegated_from
+        )
         return self._run.iterate(calls.follow_denials, identities, selection)
 
     def follow_control(

@@ -59,6 +59,7 @@ class Selection:
     op: str | None = None
     code: str | None = None
     on_missing: Callable[[str, str], None] | None = None
+    delegated_from: str | None = None
 
     def of(self, store: Store) -> Store:
         """Return the store that leaves out nodes which do not answer, if that is wanted."""
@@ -77,6 +78,7 @@ class Selection:
             raise ValueError("`since` is after `until`")
         return Query(
             token=self.token_id,
+            delegated_from=self.delegated_from,
             key=self.key if isinstance(self.key, bytes) else None,
             pattern=parse_pattern(self.key) if isinstance(self.key, str) else None,
             correlation=None

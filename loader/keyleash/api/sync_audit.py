@@ -55,6 +55,7 @@ class AuditOperations:
         key: str | bytes | None = None,
         correlation: str | None = None,
         token_id: str | None = None,
+        delegated_from: str | None = None,
         op: str | None = None,
         newest_first: bool = False,
         on_missing: Callable[[str, str], None] | None = None,
@@ -69,6 +70,7 @@ class AuditOperations:
             key: A key, or a pattern as in policies.
             correlation: The correlation id.
             token_id: The calling token.
+            delegated_from: An ancestor of the calling token, by its id.
             op: The command.
             newest_first: Whether to begin with the newest.
             on_missing: Called with each node of a cluster that does not answer, and why; its events
@@ -78,7 +80,9 @@ class AuditOperations:
             OperationError (unknown-identity): there never was such an identity.
             OperationError (node-unreachable): a node of a cluster does not answer.
         """
-        selection = Selection(since, until, key, correlation, token_id, op, on_missing=on_missing)
+        selection = Selection(
+            since, until, key, correlation, token_id, op, None, on_missing, delegated_from
+        )
         return self._run.iterate(
             calls.select_events, identities, selection, newest_first=newest_first
         )
@@ -91,6 +95,7 @@ class AuditOperations:
         key: str | bytes | None = None,
         correlation: str | None = None,
         token_id: str | None = None,
+        delegated_from: str | None = None,
         op: str | None = None,
         code: str | None = None,
         newest_first: bool = False,
@@ -101,7 +106,9 @@ class AuditOperations:
         Args:
             code: The reply code, such as `RATE_LIMITED`.
         """
-        selection = Selection(since, until, key, correlation, token_id, op, code, on_missing)
+        selection = Selection(
+            since, until, key, correlation, token_id, op, code, on_missing, delegated_from
+        )
         return self._run.iterate(
             calls.select_denials, identities, selection, newest_first=newest_first
         )
@@ -132,6 +139,7 @@ class AuditOperations:
         key: str | bytes | None = None,
         correlation: str | None = None,
         token_id: str | None = None,
+        delegated_from: str | None = None,
         op: str | None = None,
     ) -> Iterator[AuditEvent]:
         """Yield events as they are recorded, without end.
@@ -145,9 +153,12 @@ class AuditOperations:
             key: See `events`.
             correlation: See `events`.
             token_id: See `events`.
+            delegated_from: See `events`.
             op: See `events`.
         """
-        selection = Selection(since, None, key, correlation, token_id, op)
+        selection = Selection(
+            since, None, key, correlation, token_id, op, delegated_from=delegated_from
+        )
         return self._run.iterate(calls.follow_events, identities, selection)
 
     def follow_denials(
@@ -157,6 +168,7 @@ class AuditOperations:
         key: str | bytes | None = None,
         correlation: str | None = None,
         token_id: str | None = None,
+        delegated_from: str | None = None,
         op: str | None = None,
         code: str | None = None,
     ) -> Iterator[Denial]:
@@ -164,7 +176,9 @@ class AuditOperations:
 
         A repeated denial is yielded again, with its count, at the end of its minute.
         """
-        selection = Selection(since, None, key, correlation, token_id, op, code)
+        selection = Selection(
+            since, None, key, correlation, token_id, op, code, delegated_from=delegated_from
+        )
         return self._run.iterate(calls.follow_denials, identities, selection)
 
     def follow_control(

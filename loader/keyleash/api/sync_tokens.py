@@ -14,7 +14,7 @@ from keyleash.operator import tokens
 from keyleash.operator.credit import CreditCollection, collect_credit
 from keyleash.operator.holder import TokenHolder, inspect_token
 from keyleash.operator.limit_reset import LimitReset, reset_limits
-from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo
+from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo, TokenTree
 from keyleash.policy.quantities import seconds_of
 
 
@@ -157,6 +157,15 @@ class TokenOperations:
             UsageError: *token_id* is a token.
         """
         return self._run.call(tokens.renew_token, token_id, ttl_s=seconds_of("ttl", ttl))
+
+    def tree(self, token_id: str) -> TokenTree:
+        """Return a token with all tokens that were delegated from it.
+
+        Raises:
+            OperationError (unknown-token-id): there is no such token.
+            UsageError: *token_id* is a token.
+        """
+        return self._run.call(tokens.token_tree, token_id)
 
     def rotate(
         self,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain, pairwise, repeat
+from itertools import chain as joined
+from itertools import pairwise, repeat
 from typing import Any, ClassVar
 
 from keyleash.errors import ReplyCode
@@ -50,6 +51,7 @@ class AuditEntry(Result):
         policy: The first digits of the digest of the identity's rules.
         seq: Its sequence number in its stream; 0 if it has none.
         shard: On a cluster, the tag of the shard that recorded it; on one server empty.
+        chain: The ids of the token's ancestors, from the issued token on, if a token made it.
     """
 
     kind: ClassVar[str] = "entry"
@@ -63,6 +65,7 @@ class AuditEntry(Result):
     policy: str
     seq: int = 0
     shard: str = ""
+    chain: tuple[str, ...] = ()
 
     time = Instant[datetime]("time_ms")
 
@@ -75,6 +78,7 @@ class AuditEntry(Result):
         """Return the entry as `audit log --json` prints it."""
         return {
             **json_object(self, "kind", "id", "time_ms", "identity", "seq", "token"),
+            **({"chain": list(self.chain)} if self.chain else {}),
             "op": without_tokens(self.op),
             **json_object(self, "keys", "correlation", "policy"),
             **shard_json(self.shard),
@@ -257,7 +261,7 @@ def audit_events(
     script = text_of(fields.get(b"script", b""))
     if script:
         # Its commands are known when it has ended.
-        pairs = [*pairs, *chain.from_iterable(later)]
+        pairs = [*pairs, *joined.from_iterable(later)]
         fields = dict(pairs) | fields
     errors = {item: error for pairs_ in later for item, error in _errors(pairs_)}
     # A batch of one command numbers it.
@@ -339,11 +343,13 @@ def text_of(data: bytes) -> str:
 
 
 def _common(identity: str, entry_id: bytes, fields: Fields) -> dict[str, Any]:
+    *chain, token = text_of(fields.get(b"token", b"")).split(".")
     return {
         "id": entry_id.decode(),
         "time_ms": time_of(entry_id),
         "identity": identity,
-        "token": text_of(fields.get(b"token", b"")),
+        "token": token,
+        "chain": tuple(chain),
         "correlation": text_of(fields.get(b"correlation", b"")),
         "seq": number_of(fields.get(b"seq", b"")),
     }
@@ -404,7 +410,7 @@ def _changes(pairs: Pairs, follow_ups: Sequence[Pairs]) -> Iterator[KeyChange]:
             recorded[-1][name] = value
     afters = ([value for name, value in later if name == b"after"] for later in follow_ups)
     for fields, after in zip(
-        recorded, chain(next(filter(None, afters), ()), repeat(b"")), strict=False
+        recorded, joined(next(filter(None, afters), ()), repeat(b"")), strict=False
     ):
         digest, _, after_expires = after.partition(b":")
         kind = "value" if b"value" in fields else "image"

@@ -50,6 +50,7 @@ class Query:
 
     Attributes:
         token: The token's id.
+        delegated_from: The id of an ancestor of the token.
         key: A key that the entry names, also if it is masked there.
         pattern: A pattern that a key of the entry matches, or may match if it is masked.
         correlation: The correlation id, as in `AuditEntry`.
@@ -60,6 +61,7 @@ class Query:
     """
 
     token: str | None = None
+    delegated_from: str | None = None
     key: bytes | None = None
     pattern: Pattern | None = None
     correlation: str | None = None
@@ -98,13 +100,17 @@ class EventMatcher:
         self._query = query
         self._key_tests = [is_key(query.key)] if query.key is not None else []
         self._key_tests += [key_test(query.pattern)] if query.pattern is not None else []
-        texts = {b"token": query.token, b"correlation": query.correlation, b"code": query.code}
+        texts = {b"correlation": query.correlation, b"code": query.code}
         # A backslash may stand for a byte that was not UTF-8.
         self._word_tests: list[tuple[bytes, KeyTest]] = [
             (name, text.encode("utf-8", "surrogateescape").__eq__)
             for name, text in texts.items()
             if text is not None and "\\" not in text
         ]
+        # The field has the path of ids from the issued token on.
+        for text in (query.token, query.delegated_from):
+            if text is not None and "\\" not in text:
+                self._word_tests.append((b"token", _names_token(text)))
         self._op_tests: list[KeyTest] = []
         if query.op is not None:
             op = query.op.encode("utf-8", "surrogateescape") + b" "
@@ -134,11 +140,18 @@ class EventMatcher:
             (query.since_ms is None or entry.time_ms >= query.since_ms)
             and (query.until_ms is None or entry.time_ms <= query.until_ms)
             and (query.token is None or entry.token == query.token)
+            and (query.delegated_from is None or query.delegated_from in entry.chain)
             and (query.op is None or (entry.op + " ").startswith(query.op + " "))
             and (query.correlation is None or entry.correlation == query.correlation)
             and (query.code is None or (isinstance(entry, Denial) and entry.code == query.code))
             and all(any(map(test, entry.keys)) for test in self._key_tests)
         )
+
+
+def _names_token(token_id: str) -> KeyTest:
+    """Return a test of whether a path of token ids has an id."""
+    wanted = token_id.encode("utf-8", "surrogateescape")
+    return lambda path: wanted in path.split(b".")
 
 
 def _field(words: Words, name: bytes) -> bytes | None:

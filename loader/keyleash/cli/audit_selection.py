@@ -179,6 +179,12 @@ def selection_options(function: F) -> F:
     @click.option(
         "--token", "token_id", metavar="ID", callback=_token_id, help="The id of a token."
     )
+    @click.option(
+        "--delegated-from",
+        metavar="ID",
+        callback=_token_id,
+        help="The id of a token: calls of its children, and of theirs.",
+    )
     @key_option
     @correlation_option
     @click.option(
@@ -208,7 +214,7 @@ def selection_options(function: F) -> F:
         until: Moment | None = None,
         **others: Any,
     ) -> Any:
-        names = ("token_id", "key", "correlation", "op", "code")
+        names = ("token_id", "delegated_from", "key", "correlation", "op", "code")
         given = {name: value for name in names if (value := others.pop(name)) is not None}
         kind = EntryKind.DENIALS if denied or "code" in given else EntryKind.EVENTS
         if control:
@@ -217,7 +223,7 @@ def selection_options(function: F) -> F:
             kind = EntryKind.CONTROL
             if unknown := given.keys() - {"token_id"}:
                 option = next(name for name in names if name in unknown)
-                raise UsageError(f"operator actions have no `--{option}`")
+                raise UsageError(f"operator actions have no `--{option.replace('_', '-')}`")
         times = time_range(settings, since, until)
         selection = Selection(kind, (*named, *identities), given, times)
         return function(settings, selection=selection, **others)

@@ -216,7 +216,9 @@ def _print_tokens(found: list[TokenInfo]) -> None:
 
 
 def _restricted(info: TokenInfo) -> str:
-    return "; ".join(text for _, text in info.restrictions.lines()) if info.restrictions else ""
+    lines = info.restrictions.lines() if info.restrictions else ()
+    # The parent of a child is in another column.
+    return "; ".join(text for name, text in lines if name != "child of")
 
 
 def _labels(info: TokenInfo) -> str:
@@ -424,6 +426,36 @@ def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
     _note_issued(settings, done, settings.now_ms())
 
 
+@click.command(epilog=example("keyleash token tree 7k2mq9xw4tbn"))
+@click.argument("token_id", metavar="ID")
+@json_option
+@pass_settings
+def tree(settings: Settings, token_id: str) -> None:
+    """Show the token ID and all tokens that were delegated from it.
+
+    A child is revoked if one of its ancestors is over.
+    """
+    found = settings.operator.tokens.tree(token_id)
+    if settings.json:
+        print_json(found)
+        return
+    extra = {"restricted": _restricted, "meta": _labels}
+    names = ("token", "state", "expires", "used", *extra)
+    print_table(
+        [Column(name, fold=name in extra) for name in names],
+        (
+            [
+                "  " * depth + info.id,
+                info.state,
+                distance(info.expires_ms, info.read_ms),
+                _last_use(info, distance),
+                *(text(info) for text in extra.values()),
+            ]
+            for depth, info in found.lines()
+        ),
+    )
+
+
 @click.command(epilog=example("keyleash token show 7k2mq9xw4tbn"))
 @click.argument("token_id", metavar="ID")
 @json_option
@@ -469,5 +501,5 @@ def token() -> None:
     """Issue, renew, rotate, list, show and revoke tokens."""
 
 
-for command in (issue, renew, rotate, list_, show, revoke):
+for command in (issue, renew, rotate, list_, show, tree, revoke):
     token.add_command(command)

@@ -60,11 +60,11 @@ def _delegable(guard: Guard) -> dict[tuple[int, bytes], None]:
         of_channels = sum(bits[cls] for cls in grant.allow if cls in CHANNEL_CLASSES)
         of_keys = sum(bits[cls] for cls in grant.allow) - of_channels
         for classes, patterns in ((of_keys, grant.keys), (of_channels, grant.channels)):
-            found |= {(classes, _written(item)): None for item in patterns if classes}
+            found |= {(classes, written(item)): None for item in patterns if classes}
     return found
 
 
-def _written(pattern: Pattern) -> bytes:
+def written(pattern: Pattern) -> bytes:
     """Return a pattern with its captures between bytes 0xFF, which no literal has."""
     text = b""
     for part in pattern.parts:

@@ -176,6 +176,7 @@ _DECISION = (
 OPERATIONS: Mapping[str, tuple[Right, ...]] = {
     "token issue": _NEW_TOKEN,
     "token list": _TOKENS,
+    "token tree": _TOKENS,
     "token show": (*_TOKENS, _REPEATS, _each("xrange", "%R~audit", "%R~denied")),
     "token rotate": (
         *_EXPIRE,
@@ -292,8 +293,8 @@ ROLES: Mapping[str, Role] = {
         Role(
             "issuer",
             "issues, lists, renews, rotates and revokes tokens",
-            ("token issue", "token list", "token renew", "token rotate", "token revoke",
-             "policy show", "policy history"),
+            ("token issue", "token list", "token tree", "token renew", "token rotate",
+             "token revoke", "policy show", "policy history"),
         ),
         Role(
             "loader",
@@ -305,8 +306,8 @@ ROLES: Mapping[str, Role] = {
             "reads the audit log, and values for reports and undo plans",
             ("audit log", "audit show", "audit timeline", "audit stats", "audit follow",
              "audit as-of", "audit report", "audit verify --recorded", "undo --dry-run",
-             "policy show", "policy history", "token list", "token show", "status", "metrics",
-             "explain", "can-i"),
+             "policy show", "policy history", "token list", "token tree", "token show",
+             "status", "metrics", "explain", "can-i"),
         ),
         Role(
             "incident-responder",
@@ -314,8 +315,8 @@ ROLES: Mapping[str, Role] = {
             ("freeze", "thaw", "limits reset", "budget collect", "token revoke", "undo",
              "undo --dry-run", "audit log", "audit show", "audit timeline", "audit stats",
              "audit follow", "audit as-of", "audit report", "audit verify --recorded",
-             "policy show", "policy history", "token list", "token show", "status", "metrics",
-             "explain", "can-i"),
+             "policy show", "policy history", "token list", "token tree", "token show",
+             "status", "metrics", "explain", "can-i"),
         ),
         Role(
             "exporter",

@@ -105,6 +105,8 @@ class Restrictions(Result):
             yield "allow", ", ".join(self.allow)
         if self.keys is not None:
             yield "keys", " ".join(printable(key.source) for key in self.keys)
+        if self.chain:
+            yield "child of", " of ".join(item.id for item in reversed(self.chain))
         for count in self.counts:
             yield "cap", f"{count.limit.name}: {count.limit.describe()}"
 
@@ -122,6 +124,7 @@ class Restrictions(Result):
                 }
                 for count in self.counts
             ],
+            "chain": [item.id for item in self.chain],
         }
 
 

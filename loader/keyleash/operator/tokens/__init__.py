@@ -15,10 +15,12 @@ from keyleash.operator.tokens.issue import (
 from keyleash.operator.tokens.list import (
     TokenInfo,
     TokenState,
+    TokenTree,
     list_tokens,
     read_tokens,
     require_token,
     require_token_id,
+    token_tree,
 )
 from keyleash.operator.tokens.renew import renew_token
 from keyleash.operator.tokens.restrict import Scope
@@ -35,6 +37,7 @@ __all__ = [
     "Scope",
     "TokenInfo",
     "TokenState",
+    "TokenTree",
     "active_identity",
     "issue_token",
     "issue_tokens",
@@ -45,4 +48,5 @@ __all__ = [
     "require_token_id",
     "revoke",
     "rotate_token",
+    "token_tree",
 ]

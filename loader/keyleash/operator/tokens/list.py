@@ -105,6 +105,43 @@ class TokenInfo(Result):
         }
 
 
+@dataclass(frozen=True, slots=True)
+class TokenTree(Result):
+    """A token and the trees of its children, the first one first."""
+
+    token: TokenInfo
+    children: tuple[TokenTree, ...] = ()
+
+    def lines(self) -> Iterator[tuple[int, TokenInfo]]:
+        """Yield each token of the tree with its depth below the first."""
+        yield 0, self.token
+        for child in self.children:
+            yield from ((depth + 1, info) for depth, info in child.lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tree as `--json` prints it."""
+        children = [child.to_dict() for child in self.children]
+        return {**self.token.to_dict(), "children": children}
+
+
+def token_tree(store: Store, token_id: str) -> TokenTree:
+    """Return the token with an id, and all tokens that were delegated from it.
+
+    Raises:
+        UsageError: *token_id* is a token.
+        OperationError (unknown-token-id): No token has it.
+    """
+    root = require_token(store, token_id)
+    by_chain: dict[tuple[str, ...], list[TokenInfo]] = {}
+    for info in reversed(list_tokens(store, root.identity)):
+        by_chain.setdefault(info.chain, []).append(info)
+
+    def tree(info: TokenInfo) -> TokenTree:
+        return TokenTree(info, tuple(map(tree, by_chain.get((*info.chain, info.id), ()))))
+
+    return tree(root)
+
+
 def list_tokens(
     store: Store, identity: str | None = None, meta: Mapping[str, str] | None = None
 ) -> list[TokenInfo]:

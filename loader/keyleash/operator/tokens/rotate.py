@@ -76,7 +76,7 @@ def rotate_token(
         UsageError: *which* or *token_id* is a token.
         OperationError (unknown-token-id): No token has the id.
         OperationError (unreadable): A token entry is corrupt.
-        OperationError (delegated): A token made the token; nothing was issued.
+        OperationError (token-delegated): A token made the token; nothing was issued.
         OperationError (token-not-live): The token is expired or revoked; nothing was issued.
         ValueError: The grace is negative. Otherwise as `issue_token`.
     """
@@ -94,7 +94,7 @@ def rotate_token(
         old = require_token(store, token_id)
         if old.chain:
             raise OperationError(
-                "delegated",
+                "token-delegated",
                 f"the token `{token_id}` was made by the token `{old.by}`; nothing was issued",
                 help="revoke it, and let its parent make another one",
             )
