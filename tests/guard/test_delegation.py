@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import keyleash
-from guard.test_bound_tokens import RUNNER, agent, denied
+from guard.test_bound_tokens import RUNNER, agent, denied, record_of
+from keyleash.asyncio import Redis as AsyncRedis
+from keyleash.operator.decisions import explain
+from keyleash.operator.holder import inspect_token
 from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
-from keyleash.store.token import token_digest
+from keyleash.store.token import child_id, token_digest
+from keyleash.store.wire import Transport
 from support.leash import NAMES, Leash
+from support.sealed import SEALED
+from support.servers import RealServer
 
 AGENT: dict[str, Any] = {
     **RUNNER,
@@ -285,3 +293,166 @@ def test_list_names_children_with_their_parents(leash: Leash) -> None:
     revoke(leash.store, token_id=child.id)
     states = {info.id: str(info.state) for info in list_tokens(leash.store)}
     assert states == {issued.id: "live", child.id: "revoked", leaf.id: "revoked"}
+
+
+def test_corrupt_records_of_a_chain_deny_and_never_fail(leash: Leash) -> None:
+    """A fenced agent may write any bytes into records: none of them stops the guard."""
+    leash.load(runner=AGENT)
+    issued = leash.issue("runner", scope=Scope(budget={"requests": 10_000}))
+    root = leash.client(issued.token)
+    middle = root.delegate(bind={"job_id": 42}, budget={"requests": 9_000})
+    leaf = leash.client(middle.token).delegate(keys=["jobs:42:a"], budget={"requests": 8_000})
+    names = [record_of(leash, token) for token in (issued.token, middle.token, leaf.token)]
+    packed: list[bytes] = [leash.admin.get(name) for name in names]
+    codes = set()
+
+    def tried(place: int, record: bytes) -> None:
+        leash.admin.set(names[place], record, keepttl=True)
+        for key in ("jobs:42:a", "jobs:43:a", "else"):
+            reply = leash.call("runner", leaf.token, "GET", key)
+            # Its own record may give it what its identity may do, and never more.
+            is_granted = reply is None and (key == "jobs:42:a" or (place == 2 and key != "else"))
+            assert is_granted or str(reply).startswith("LEASH "), (place, record, reply)
+            codes.add(str(reply).split()[1] if reply else "")
+        leash.admin.set(names[place], packed[place], keepttl=True)
+
+    for place, record in enumerate(packed):
+        for end in range(0, len(record), 5):
+            tried(place, record[:end])
+        for at in (0, 7, 16, *range(29, 36), 40, 60, len(record) - 60, len(record) - 1):
+            for byte in (0, 1, 2, 4, 6, 8, 15, 127, 255):
+                tried(place, record[:at] + bytes([byte]) + record[at + 1 :])
+        tried(place, record + b"\xff" * 5000)
+    assert {"TOKEN_UNKNOWN", "TOKEN_REVOKED", "KEY_NOT_GRANTED", ""} <= codes
+    for name in (NAMES.delegated("runner"), NAMES.delegations("runner")):
+        leash.admin.set(name, "x")
+    assert leash.client(middle.token).delegate().id
+    assert len(list_tokens(leash.store)) == 1
+    leash.admin.set(NAMES.children_prefix("runner") + middle.id, "x")
+    assert refused(leash.client(middle.token))["reason"] == "children"
+
+
+def test_raw_call_is_checked_like_that_of_a_client(leash: Leash) -> None:
+    """Digests and words that no client sends; a digest is never used twice."""
+    leash.load(runner=AGENT)
+    issued = leash.issue("runner")
+    digest, taken = leash.record("runner").batch_digest, token_digest(issued.token)
+
+    def raw(*words: str, token: str = issued.token) -> Any:
+        return leash.raw("runner", [], token, "", "delegate", *words, digest=digest)
+
+    for words in ((), ("x" * 40, ""), ("A" * 40, ""), ("0" * 39, ""), (taken, "")):
+        assert raw(*words) == "LEASH DELEGATION_REFUSED reason=digest"
+    for ttl in ("-1", "0", "1.5", "nan", "9" * 11, "1e3"):
+        assert raw("0" * 40, ttl).endswith(" reason=ttl")
+    for odd in (["mask", "63"], ["bind"], ["", "x"], ["allow", "read", "keys"]):
+        assert raw("0" * 40, "", *odd).endswith(" reason=word")
+    assert raw("0" * 40, "", token="kl_runner_x") == "LEASH TOKEN_UNKNOWN"
+    expires_ms, id_ = raw("0" * 40, "60")
+    assert id_.decode() == child_id("0" * 40) == "a" * 12
+    assert issued.expires_ms - int(expires_ms) > 0
+    assert raw("0" * 40, "60") == "LEASH DELEGATION_REFUSED reason=digest"
+    assert raw("1" * 40, "", "meta", issued.token) == "LEASH DELEGATION_REFUSED reason=meta"
+    assert issued.token not in str(leash.denials("runner"))
+
+
+def test_entries_of_expired_children_are_removed_by_later_delegations(leash: Leash) -> None:
+    """What operators list does not add up, without a scan."""
+    leash.load(runner=AGENT)
+    root = leash.agent("runner")
+    for n in range(30):
+        leash.admin.hset(NAMES.delegated("runner"), f"old{n}", "{}")
+        leash.admin.zadd(NAMES.delegations("runner"), {f"old{n}": 1000 + n})
+
+    root.delegate()
+    assert leash.admin.hlen(NAMES.delegated("runner")) == 11
+    child = root.delegate()
+    assert leash.admin.hlen(NAMES.delegated("runner")) == 2
+    assert leash.admin.zscore(NAMES.delegations("runner"), child.id) == child.expires_ms
+    assert leash.admin.pttl(NAMES.children_prefix("runner") + root.whoami().token_id) > 0
+
+
+def test_full_audit_stream_and_used_up_limits_refuse_a_delegation(leash: Leash) -> None:
+    """It counts as a write and is recorded, or it does not happen."""
+    audit = {"retain": {"until": "exported", "hard_max": 2}}
+    leash.load(runner={**AGENT, "audit": audit}, other={**AGENT, "rate": {"writes": "1/minute"}})
+    root, other = leash.agent("runner"), leash.agent("other")
+
+    root.delegate()
+    root.delegate()
+    assert denied(root.delegate)["code"] == "AUDIT_FULL"
+    other.delegate()
+    assert denied(other.delegate)["limit"] == "rate.writes"
+    assert leash.admin.hlen(NAMES.delegated("runner")) == 2
+    assert leash.admin.hlen(NAMES.delegated("other")) == 1
+
+
+def test_async_client_delegates(leash: Leash) -> None:
+    """The same call, with a callable as the source of the parent's token."""
+    leash.load(runner=AGENT)
+    issued = leash.issue("runner")
+
+    async def work() -> Any:
+        async def source() -> str:
+            return issued.token
+
+        url = leash.server.url
+        async with AsyncRedis.from_url(url, token=source) as parent:
+            child = await parent.delegate(bind={"job_id": 42}, ttl=timedelta(minutes=1))
+        async with AsyncRedis.from_url(url, token=child.token) as found:
+            await found.set("jobs:42:a", 1)
+            return child, await found.whoami()
+
+    child, found = asyncio.run(work())
+    assert (found.token_id, found.restrictions.bind) == (child.id, {"job_id": b"42"})
+    assert "kl_" not in repr(child)
+    for wrong in ({"allow": "read"}, {"keys": "a"}, {"ttl": 5}):
+        with pytest.raises(TypeError):
+            leash.client(issued.token).delegate(**wrong)
+    with pytest.raises(ValueError, match="`ttl`"):
+        leash.client(issued.token).delegate(ttl="soon")
+
+
+def test_sealed_and_function_guards_delegate(embedded: RealServer) -> None:
+    """Names of keys are those that the agent uses; functions remember no child wrongly."""
+    sealed = Leash(embedded, SEALED)
+    sealed.load(runner=AGENT)
+    child = delegated(sealed, sealed.agent("runner"), keys=["jobs:42:a*"])
+    child.set("jobs:42:a", 1)
+    assert denied(child.get, "jobs:42:b")["by"] == "token"
+    embedded.client().flushall()
+    leash = Leash(embedded, transport=Transport.FUNCTION)
+    leash.load(runner=AGENT)
+    root = leash.agent("runner")
+    made = root.delegate(budget={"writes": 2})
+    client = leash.client(made.token)
+    client.set("shared:a", 1)
+    client.set("shared:a", 1)
+    assert denied(client.set, "shared:a", 1)["limit"] == "token.writes"
+    revoke(leash.store, token_id=root.whoami().token_id)
+    assert denied(client.get, "shared:a")["code"] == "TOKEN_REVOKED"
+
+
+def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
+    """`explain --token-id` decides as the guard does."""
+    leash.load(runner={**AGENT, "budget": {"reads": {"limit": "2/day", "per": "token"}}})
+    issued = leash.issue("runner", scope=Scope(budget={"writes": 2}))
+    child = leash.client(issued.token).delegate(bind={"job_id": 42})
+    client = leash.client(child.token)
+
+    def decided(*words: str) -> tuple[Any, Any]:
+        found = explain(leash.store, "runner", words, child.id).decision
+        return found.code, found.details.get("by")
+
+    client.get("jobs:42:a")
+    assert decided("SET", "jobs:42:a", "x") == (None, None)
+    assert decided("SET", "jobs:43:a", "x") == ("KEY_NOT_GRANTED", "token")
+    client.set("jobs:42:a", 1)
+    assert decided("SET", "jobs:42:a", "x") == ("BUDGET_EXHAUSTED", "ancestor")
+    leash.client(issued.token).get("shared:a")
+    assert decided("GET", "jobs:42:a") == ("BUDGET_EXHAUSTED", None)
+    assert inspect_token(leash.store, child.token).limits[0].left == 0
+    revoke(leash.store, token_id=issued.id)
+    assert decided("GET", "jobs:42:a")[0] == "TOKEN_REVOKED"
+    with pytest.raises(keyleash.TokenRevokedError):
+        inspect_token(leash.store, child.token)

@@ -102,6 +102,13 @@ class Intruder:
         header = (self.holds.token, "intruder", mode)
         return self.say(*self.head(self.record[b"batch_digest"]), len(keys), *keys, *header, *items)
 
+    def delegate(
+        self, *words: Word, token: str | None = None, child: Word = "0" * 40, ttl: Word = ""
+    ) -> Any:
+        """Ask its own guard for a child of a token."""
+        header = (self.holds.token if token is None else token, "intruder", "delegate")
+        return self.say(*self.head(self.record[b"batch_digest"]), 0, *header, child, ttl, *words)
+
     def head(self, digest: bytes | str, suffix: str = "") -> tuple[str, str]:
         """The words with which a call of a script begins, as the record has it."""
         sha1 = digest.decode() if isinstance(digest, bytes) else digest

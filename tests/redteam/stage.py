@@ -35,6 +35,7 @@ DOCUMENT = policy(
     worker={
         "grants": [grant(*ALL, keys=["jobs:*", "runs:{run}:*"])],
         "token": {"bound": True},
+        "delegate": {"depth": 1},
         "deny": [{"keys": ["jobs:locked"]}],
         "budget": {"requests": "100000/day"},
         "rate": {

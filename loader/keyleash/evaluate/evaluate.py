@@ -130,11 +130,13 @@ def take_limits(
             if not verdict.allowed:
                 return verdict
             looked_at.append((count, 0 if limit.counter is Counter.BYTES_READ else amount))
-    for cap in state.restrictions.counts if state.restrictions else ():
+    own = state.restrictions.counts if state.restrictions else ()
+    for place, cap in enumerate((*own, *state.ancestors)):
         if cap.limit.counter.counts(needs):
             verdict = _judge_count(b"", cap, now_us, trace)
             if not verdict.allowed:
-                return verdict
+                by = {} if place < len(own) else {"by": "ancestor"}
+                return replace(verdict, details={**verdict.details, **by})
             looked_at.append((cap, 1))
     for count, amount in looked_at:
         count.take(now_us, amount)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
 from keyleash.limits import BaseCount
+from keyleash.limits.budget import BudgetCount
 from keyleash.policy import Identity, Limit, SubjectKind
 from keyleash.store.restrictions import Restrictions
 from keyleash.store.state import Layout, unpack_state
@@ -51,6 +52,7 @@ class ModelState:
         refused_us: The times of the newest denials that count towards its circuit breaker.
         sizes: The server whose keys a call is about; None if there is none to ask.
         restrictions: Those of the token, with the counts of its caps; None for a token without.
+        ancestors: The counts of the caps of its ancestors, if a token made it.
         is_full: Whether the audit stream has no room because events wait for their export.
     """
 
@@ -62,6 +64,7 @@ class ModelState:
     is_full: bool = False
     sizes: Sizes | None = None
     restrictions: Restrictions | None = None
+    ancestors: tuple[BudgetCount, ...] = ()
 
     def count(self, limit: Limit, subject: bytes, now_us: int) -> BaseCount:
         found = self.counts.get((limit.name, subject))

@@ -128,7 +128,8 @@ class DecisionContext:
         lines: The lines of the document.
         state: The limit counts; none for a file.
         now_us: The server's time, or this machine's for a file.
-        token_id: The calling token, for limits per token; empty for an unused one.
+        token_id: The calling token; empty for an unused one.
+        counted_id: The token that limits per token count it as.
         denial: The denial of every call with that token, if it is revoked or expired.
     """
 
@@ -140,6 +141,7 @@ class DecisionContext:
     state: ModelState
     now_us: int
     token_id: str = ""
+    counted_id: str = ""
     denial: Decision | None = None
 
     @property
@@ -160,7 +162,7 @@ class DecisionContext:
         """Return the guard's decision on a call."""
         call = client_call(self.identity, as_sent(words))
         decision = decide_client_call(
-            self.identity, self.table, call, self.state, self.now_us, self.token_id
+            self.identity, self.table, call, self.state, self.now_us, self.counted_id
         )
         # The identity is checked before its token.
         is_stopped = any(isinstance(step, StandingStep) for step in decision.trace)
@@ -206,10 +208,14 @@ def context_of_server(
         # The guards too were then compiled for the shipped table.
         table = load_table()
     now_us = store.now_ms() * 1000
-    state = stored_counts(store, identity, table, words, token_id or "", now_us)
-    token = _token_of(store, name, token_id) if token_id else None
+    token, ancestors = _token_of(store, name, token_id) if token_id else (None, ())
+    # An issued token and all tokens that were delegated from it count as one.
+    counted_id = token.chain[0] if token and token.chain else token_id or ""
+    state = stored_counts(store, identity, table, words, counted_id, now_us)
     if token is not None:
         state.restrictions = token.restrictions
+        found = (item.restrictions for item in ancestors if item.restrictions)
+        state.ancestors = tuple(count for item in found for count in item.counts)
     return DecisionContext(
         identity=identity,
         table=table,
@@ -219,25 +225,31 @@ def context_of_server(
         state=state,
         now_us=now_us,
         token_id=token_id or "",
+        counted_id=counted_id,
         denial=None if token is None else _token_denial(identity, token),
     )
 
 
-def _token_of(store: Store, name: str, token_id: str) -> TokenInfo:
+def _token_of(store: Store, name: str, token_id: str) -> tuple[TokenInfo, list[TokenInfo]]:
+    """Return a token and its ancestors."""
     require_token_id(token_id)
-    info = next((token for token in list_tokens(store, name) if token.id == token_id), None)
+    known = {token.id: token for token in list_tokens(store, name)}
+    info = known.get(token_id)
     if info is None:
         raise OperationError(
             "unknown-token-id",
             f"`{name}` has no token with the id `{printable(token_id)}`",
             help=f"see `keyleash token list {name}`",
         )
-    return info
+    return info, [known[id_] for id_ in info.chain if id_ in known]
 
 
 def _token_denial(identity: Identity, token: TokenInfo) -> Decision | None:
     code = ReplyCode.TOKEN_EXPIRED
-    if token.state is TokenState.REVOKED or (token.restrictions and not identity.token.bound):
+    is_unknown = (token.restrictions and not identity.token.bound) or (
+        token.chain and not identity.delegate.depth
+    )
+    if token.state is TokenState.REVOKED or is_unknown:
         code = ReplyCode.TOKEN_REVOKED
     elif token.state is TokenState.LIVE:
         return None

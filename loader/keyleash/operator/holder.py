@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,9 +22,10 @@ from keyleash.operator.decisions import grant_json, identity_counts, read_subjec
 from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
 from keyleash.store.records import read_active, read_issue, read_token
-from keyleash.store.restrictions import Restrictions, restrictions_of
+from keyleash.store.restrictions import Ancestor, Restrictions, restrictions_of
 from keyleash.store.store import Store
 from keyleash.store.token import TokenRecord, hint_of, identity_of, use_noted_us
+from keyleash.store.token_entries import read_token_records
 from keyleash.text import json_object
 
 
@@ -116,9 +118,13 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
     identity = policy and policy.identity(name)
     if not identity:
         raise NotActiveError
-    _require_live(identity, record, now_us)
-    state = identity_counts(store, identity)
     restrictions = _restrictions(record)
+    _require_live(identity, record, now_us)
+    chain = restrictions.chain if restrictions else ()
+    _require_ancestors(store, identity, chain, now_us)
+    # An issued token and all tokens that were delegated from it count as one.
+    counted_id = chain[0].id if chain else record.id
+    state = identity_counts(store, identity)
     issue = read_issue(store, name, record.id)
     standing = judge_standing(state, now_us, [])
     return TokenHolder(
@@ -128,7 +134,10 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
         now_ms=now_us // 1000,
         stopped=None if standing.allowed else standing,
         limits=(
-            *(_left(store, identity, limit, state, record.id, now_us) for limit in identity.limits),
+            *(
+                _left(store, identity, limit, state, counted_id, now_us)
+                for limit in identity.limits
+            ),
             *(
                 remaining_limit(count.limit, count, now_us)
                 for count in (restrictions.counts if restrictions else ())
@@ -155,6 +164,21 @@ def _require_live(identity: Identity, record: TokenRecord, now_us: int) -> None:
     # One second more, as in guards, which write the time of use at most once a second.
     if idle_s is not None and now_us - record.used_us > (idle_s + 1) * SECOND_US:
         raise TokenExpiredError({"idle_since_ms": str(record.used_us // 1000)})
+
+
+def _require_ancestors(
+    store: Store, identity: Identity, chain: Sequence[Ancestor], now_us: int
+) -> None:
+    if not chain:
+        return
+    if not identity.delegate.depth:
+        raise TokenRevokedError
+    digests = [item.digest for item in chain]
+    (packed,) = read_token_records(store, {identity.name: digests})
+    for item, data in zip(chain, packed, strict=True):
+        found = data and TokenRecord.unpack(data)
+        if not found or found.revoked or found.is_rotated or found.expires_us <= now_us:
+            raise TokenRevokedError({"ancestor": item.id})
 
 
 def _left(

@@ -20,11 +20,12 @@ for i = 1, #names do
     if flags == 0 then
       is_live = i == 1
     elseif #ancestor >= {{ tail_at - 1 }} then
-      is_live = i == 1 and flags == {{ bound_flag }} or i > 1 and flags == {{ bound_flag + child_flag }}
       of_caps = string.byte(ancestor, {{ record_bytes + 4 }})
+      is_live = of_caps <= {{ max_caps }} and {{ tail_at - 1 }} + of_caps * {{ cap_bytes }} <= #ancestor
+      is_live = is_live and flags == (i == 1 and {{ bound_flag }} or {{ bound_flag + child_flag }})
     end
   end
-  if not (is_live and ends_us > now_us and ends_us < {{ latest_us }} and of_caps <= {{ max_caps }} and {{ record_bytes }} + of_caps * {{ cap_bytes }} <= #ancestor) then
+  if not (is_live and ends_us > now_us and ends_us < {{ latest_us }}) then
     code, detail, value = 'TOKEN_REVOKED', 'ancestor', string.sub(path, i * {{ id_chars + 1 }} - {{ id_chars }}, i * {{ id_chars + 1 }} - 1)
     break
   end

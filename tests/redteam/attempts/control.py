@@ -11,9 +11,15 @@ from keyleash.audit.undo import UndoSelection, plan_undo
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
-from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, RECORD_FORMAT, token_digest
+from keyleash.store.token import (
+    KEEP_AFTER_EXPIRY_MS,
+    RECORD_FORMAT,
+    TAIL_HEADER,
+    token_digest,
+)
 from redteam.attempt import Outcome, attempt
-from redteam.stage import CLERK, OTHER, OTHER_SECRET, OWN, OWN_SECRET, WORKER, Stage
+from redteam.intruder import flat
+from redteam.stage import CLERK, NOBODYS, OTHER, OTHER_SECRET, OWN, OWN_SECRET, WORKER, Stage
 
 entered = partial(attempt, "Counters, tokens and audit streams")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
@@ -105,23 +111,74 @@ def prolong_own_token(stage: Stage) -> None:
     stage.intruder.say("SETRANGE", name, 0, b"\0\0\0\0\0\0\x60\x43")
 
 
-@entered(cooperative=POSSIBLE, fenced=NOTHING, sealed=Outcome.GUARD, by_guard=True)
-def make_token(stage: Stage) -> bool:
-    """create a token, for itself or another identity, and call a guard with it"""
+def make_token(stage: Stage, identity: str, key: str) -> bool:
+    """Write the record of a token, and call a guard with it."""
     say, works = stage.intruder.say, False
     tomorrow_ms = int(stage.operator.time()[0]) * 1000 + DAY_MS
-    for identity, key in ((WORKER, OWN), (CLERK, OTHER)):
-        name = PUBLIC.token(identity, token_digest("kl_x"))
-        for expires_us in (tomorrow_ms * 1000, math.inf, math.nan):
-            record = struct.pack(RECORD_FORMAT, expires_us, 0, 0, b"made-by-self")
-            say("SETRANGE", name, 0, record)
-            say("SET", name, record)
-            say("RESTORE", name, "0", record)
-            say("PEXPIREAT", name, tomorrow_ms + KEEP_AFTER_EXPIRY_MS)
-            reply = stage.intruder.call("GET", key, token="kl_x", digest=stage.digest(identity))
-            works = works or reply in (OWN_SECRET.encode(), OTHER_SECRET.encode())
-        stage.operator.delete(name)
+    name = PUBLIC.token(identity, token_digest("kl_x"))
+    kept_ms = tomorrow_ms + KEEP_AFTER_EXPIRY_MS
+    for expires_us in (tomorrow_ms * 1000, math.inf, math.nan):
+        record = struct.pack(RECORD_FORMAT, expires_us, 0, 0, b"made-by-self")
+        say("SETRANGE", name, 0, record)
+        say("SET", name, record, "PXAT", kept_ms)
+        say("RESTORE", name, "0", record)
+        say("PEXPIREAT", name, kept_ms)
+        reply = stage.intruder.call("GET", key, token="kl_x", digest=stage.digest(identity))
+        works = works or reply in (OWN_SECRET.encode(), OTHER_SECRET.encode())
+    stage.operator.delete(name)
     return works
+
+
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=Outcome.GUARD, by_guard=True)
+def make_own_token(stage: Stage) -> bool:
+    """create a token of its own identity, if that has `delegate`, and call a guard with it"""
+    return make_token(stage, WORKER, OWN)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL, by_guard=True)
+def make_token_of_another(stage: Stage) -> bool:
+    """create a token of another identity, and call a guard with it"""
+    return make_token(stage, CLERK, OTHER)
+
+
+@entered(cooperative=NOTHING, fenced=NOTHING, sealed=Outcome.GUARD, by_guard=True)
+def forge_child(stage: Stage) -> bool:
+    """forge the record of a child token, to reach what its identity may not"""
+    say, digest = stage.intruder.say, token_digest(stage.tokens[WORKER])
+    now_ms = int(stage.operator.time()[0]) * 1000
+    other = token_digest(stage.tokens[CLERK])
+    name, works = PUBLIC.token(WORKER, token_digest("kl_x")), False
+    tail = struct.pack(TAIL_HEADER, 63, 0, 0, 0, 36) + b"::"
+    for chain in (
+        b"",
+        b"a" * 12 + digest.encode() + b"\1",
+        b"a" * 12 + other.encode() + b"\1",
+        b"\xff",
+        b"\0",
+        b":" * 52 + b"\1",
+        (b"a" * 12 + digest.encode()) * 8 + b"\x08",
+    ):
+        for flags in (6, 2, 14, 255):
+            record = struct.pack(RECORD_FORMAT, (now_ms + DAY_MS) * 1000, 0, flags, b"made-by-self")
+            record += tail + chain
+            say("SET", name, record, "PXAT", now_ms + DAY_MS + KEEP_AFTER_EXPIRY_MS)
+            for key in (OTHER, NOBODYS, "jobs:locked"):
+                reply = stage.intruder.call("GET", key, token="kl_x")
+                works = works or not flat(reply).startswith(b"LEASH ")
+    stage.operator.delete(name)
+    return works
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def hide_tokens(stage: Stage) -> None:
+    """delete, change or hide entries of the tokens that operators list"""
+    say = stage.intruder.say
+    for key in (PUBLIC.tokens(WORKER), PUBLIC.delegated(CLERK), PUBLIC.control):
+        say("HSET", key, "x", "{}")
+        say("HDEL", key, "x")
+        say("ZADD", key, "1", "x")
+        say("XADD", key, "*", "event", "delegate")
+        say("DEL", key)
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)

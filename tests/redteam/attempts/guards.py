@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.token import token_digest
 from redteam.attempt import Outcome, attempt
 from redteam.stage import BOUND, CLERK, NOBODYS, OTHER, OWN, WORKER, Stage
 
@@ -39,6 +41,31 @@ def another_run(stage: Stage) -> None:
     stage.intruder.call("COPY", "runs:7:a", OWN, keys=["runs:7:a", OWN], token=token)
     stage.intruder.call("MSET", "runs:7:a", "x", OWN, "x", keys=["runs:7:a", OWN], token=token)
     stage.intruder.call("SORT", "runs:7:a", "BY", "nosort", "GET", "jobs:*", token=token)
+
+
+@guarded()
+def wider_child(stage: Stage) -> None:
+    """make a child token that may do more than its token, outlives it, or has the digest of one"""
+    delegate = partial(stage.intruder.delegate, token=stage.tokens[BOUND])
+    for words in (("bind", "run=8"), ("bind", "run=7:8"), ("bind", "run=7\0"), ("bind", "x=7"),
+                  ("bind",), ("allow", "delete"), ("allow", "scan"), ("allow", ""), ("keys", OWN),
+                  ("keys", "runs:*:7"), ("keys", "books:*"), ("keys", "runs:8:*"),
+                  ("budget", "requests=-1"), ("budget", "requests=1e9"), ("meta", "a=" + "x" * 99),
+                  ("mask", "63"), ("allow", "read\0delete")):  # fmt: skip
+        delegate(*words)
+    for child in ("", "x" * 40, "0" * 39, "A" * 40, token_digest(stage.tokens[WORKER])):
+        delegate(child=child)
+    for ttl in ("99999999", "-1", "0", "1.5", "9" * 400, "nan"):
+        delegate(ttl=ttl)
+
+
+@entered(cooperative=GUARD, fenced=ACL, sealed=ACL)
+def child_of_another(stage: Stage) -> None:
+    """make a child token of another identity"""
+    record: Any = stage.operator.hgetall(stage.keyspace.guard(CLERK))
+    head = stage.intruder.head(record[b"batch_digest"])
+    for token in (stage.tokens[WORKER], stage.tokens[BOUND]):
+        stage.intruder.say(*head, 0, token, "", "delegate", "0" * 40, "")
 
 
 @guarded()
