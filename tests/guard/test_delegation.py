@@ -357,7 +357,7 @@ def test_raw_call_is_checked_like_that_of_a_client(leash: Leash) -> None:
 
 
 def test_entries_of_expired_children_are_removed_by_later_delegations(leash: Leash) -> None:
-    """What operators list does not add up, without a scan."""
+    """Expired children do not add up in what operators list, and nothing is scanned."""
     leash.load(runner=AGENT)
     root = leash.agent("runner")
     for n in range(30):
