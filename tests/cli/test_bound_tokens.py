@@ -10,7 +10,7 @@ import pytest
 import keyleash
 from keyleash import Policy
 from support.command_line import Cli
-from support.leash import grant, policy
+from support.leash import NAMES, grant, policy
 from support.servers import RealServer
 
 DOCUMENT = policy(
@@ -63,6 +63,31 @@ def test_explain_says_that_the_token_denies_the_call(cli: Cli) -> None:
     assert "token     DENIED: KEY_NOT_GRANTED by its restrictions" in denied.stdout
     assert "by=token" in denied.stdout
     assert cli.run("explain", "runner", "--", "GET", "jobs:43:a").exit_code == 0
+
+
+def test_audit_log_selects_the_events_and_denials_of_tokens_by_label(
+    cli: Cli, embedded: RealServer
+) -> None:
+    """Also operator actions, and tokens that are listed no more."""
+    ids = {}
+    for run in ("r-17", "r-18"):
+        issued = cli.json("token", "issue", "runner", *OPTIONS[:-1], f"run={run}")
+        client = keyleash.Redis.from_url(embedded.url, token=issued["token"])
+        client.set(f"jobs:42:{run}", "x")
+        with pytest.raises(keyleash.KeyNotGrantedError):
+            client.get(f"jobs:43:{run}")
+        ids[run] = issued["id"]
+    only = ("audit", "log", "--meta", "run=r-17")
+
+    assert [entry["keys"] for entry in cli.lines(*only)] == [["jobs:42:r-17"]]
+    assert [entry["keys"] for entry in cli.lines(*only, "--denied")] == [["jobs:43:r-17"]]
+    assert [entry["event"] for entry in cli.lines(*only, "--control")] == ["issue"]
+    embedded.client().hdel(NAMES.tokens("runner"), ids["r-17"])
+    assert [entry["token"] for entry in cli.lines(*only)] == [ids["r-17"]]
+    assert cli.run("audit", "log", "--meta", "run=r-19").exit_code == 1
+    with keyleash.Operator.from_url(embedded.url) as op:
+        events = op.audit.events(meta={"run": "r-18"})
+        assert [event.token for event in events] == [ids["r-18"]]
 
 
 def test_rotation_of_an_identity_says_how_many_bound_tokens_it_leaves(cli: Cli) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from keyleash.api import calls
@@ -56,6 +56,7 @@ class AsyncAuditOperations:
         token_id: str | None = None,
         delegated_from: str | None = None,
         op: str | None = None,
+        meta: Mapping[str, str] | None = None,
         newest_first: bool = False,
         on_missing: Callable[[str, str], None] | None = None,
     ) -> AsyncIterator[AuditEvent]:
@@ -71,6 +72,7 @@ class AsyncAuditOperations:
             token_id: The calling token.
             delegated_from: An ancestor of the calling token, by its id.
             op: The command.
+            meta: Labels of the calling token, such as `{"run": "r-17"}`.
             newest_first: Whether to begin with the newest.
             on_missing: Called with each node of a cluster that does not answer, and why; its events
                 are left out. If None, such a node is an error.
@@ -80,7 +82,7 @@ class AsyncAuditOperations:
             OperationError (node-unreachable): a node of a cluster does not answer.
         """
         selection = Selection(
-            since, until, key, correlation, token_id, op, None, on_missing, delegated_from
+            since, until, key, correlation, token_id, op, None, on_missing, delegated_from, meta
         )
         return self._run.iterate(
             calls.select_events, identities, selection, newest_first=newest_first
@@ -97,6 +99,7 @@ class AsyncAuditOperations:
         delegated_from: str | None = None,
         op: str | None = None,
         code: str | None = None,
+        meta: Mapping[str, str] | None = None,
         newest_first: bool = False,
         on_missing: Callable[[str, str], None] | None = None,
     ) -> AsyncIterator[Denial]:
@@ -106,7 +109,7 @@ class AsyncAuditOperations:
             code: The reply code, such as `RATE_LIMITED`.
         """
         selection = Selection(
-            since, until, key, correlation, token_id, op, code, on_missing, delegated_from
+            since, until, key, correlation, token_id, op, code, on_missing, delegated_from, meta
         )
         return self._run.iterate(
             calls.select_denials, identities, selection, newest_first=newest_first
@@ -118,6 +121,7 @@ class AsyncAuditOperations:
         since: Moment | None = None,
         until: Moment | None = None,
         token_id: str | None = None,
+        meta: Mapping[str, str] | None = None,
         newest_first: bool = False,
     ) -> AsyncIterator[ControlEvent]:
         """Yield operator actions by time; see `events`.
@@ -125,8 +129,9 @@ class AsyncAuditOperations:
         Args:
             identities: Only actions that concern one of them.
             token_id: Only actions on this token.
+            meta: Only actions on tokens with these labels.
         """
-        selection = Selection(since, until, token_id=token_id)
+        selection = Selection(since, until, token_id=token_id, meta=meta)
         return self._run.iterate(
             calls.select_control, identities, selection, newest_first=newest_first
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -27,6 +27,7 @@ from keyleash.audit.point_in_time import ValueThen, value_as_of
 from keyleash.audit.read import recorded_correlation
 from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
+from keyleash.audit.token_use import labelled_tokens
 from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
 from keyleash.policy.patterns import exactly, parse_pattern
 from keyleash.results import Progress
@@ -49,6 +50,7 @@ class Selection:
     Attributes:
         since, until: The time range.
         key: A pattern, or a literal key in bytes.
+        meta: Labels of the tokens.
     """
 
     since: Moment | None = None
@@ -60,6 +62,7 @@ class Selection:
     code: str | None = None
     on_missing: Callable[[str, str], None] | None = None
     delegated_from: str | None = None
+    meta: Mapping[str, str] | None = None
 
     def of(self, store: Store) -> Store:
         """Return the store that leaves out nodes which do not answer, if that is wanted."""
@@ -88,6 +91,7 @@ class Selection:
             code=self.code,
             since_ms=since_ms,
             until_ms=until_ms,
+            tokens=labelled_tokens(store, self.meta) if self.meta else None,
         )
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from keyleash.api import calls
@@ -57,6 +57,7 @@ class AuditOperations:
         token_id: str | None = None,
         delegated_from: str | None = None,
         op: str | None = None,
+        meta: Mapping[str, str] | None = None,
         newest_first: bool = False,
         on_missing: Callable[[str, str], None] | None = None,
     ) -> Iterator[AuditEvent]:
@@ -72,6 +73,7 @@ class AuditOperations:
             token_id: The calling token.
             delegated_from: An ancestor of the calling token, by its id.
             op: The command.
+            meta: Labels of the calling token, such as `{"run": "r-17"}`.
             newest_first: Whether to begin with the newest.
             on_missing: Called with each node of a cluster that does not answer, and why; its events
                 are left out. If None, such a node is an error.
@@ -81,7 +83,7 @@ class AuditOperations:
             OperationError (node-unreachable): a node of a cluster does not answer.
         """
         selection = Selection(
-            since, until, key, correlation, token_id, op, None, on_missing, delegated_from
+            since, until, key, correlation, token_id, op, None, on_missing, delegated_from, meta
         )
         return self._run.iterate(
             calls.select_events, identities, selection, newest_first=newest_first
@@ -98,6 +100,7 @@ class AuditOperations:
         delegated_from: str | None = None,
         op: str | None = None,
         code: str | None = None,
+        meta: Mapping[str, str] | None = None,
         newest_first: bool = False,
         on_missing: Callable[[str, str], None] | None = None,
     ) -> Iterator[Denial]:
@@ -107,7 +110,7 @@ class AuditOperations:
             code: The reply code, such as `RATE_LIMITED`.
         """
         selection = Selection(
-            since, until, key, correlation, token_id, op, code, on_missing, delegated_from
+            since, until, key, correlation, token_id, op, code, on_missing, delegated_from, meta
         )
         return self._run.iterate(
             calls.select_denials, identities, selection, newest_first=newest_first
@@ -119,6 +122,7 @@ class AuditOperations:
         since: Moment | None = None,
         until: Moment | None = None,
         token_id: str | None = None,
+        meta: Mapping[str, str] | None = None,
         newest_first: bool = False,
     ) -> Iterator[ControlEvent]:
         """Yield operator actions by time; see `events`.
@@ -126,8 +130,9 @@ class AuditOperations:
         Args:
             identities: Only actions that concern one of them.
             token_id: Only actions on this token.
+            meta: Only actions on tokens with these labels.
         """
-        selection = Selection(since, until, token_id=token_id)
+        selection = Selection(since, until, token_id=token_id, meta=meta)
         return self._run.iterate(
             calls.select_control, identities, selection, newest_first=newest_first
         )

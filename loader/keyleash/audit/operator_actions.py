@@ -101,7 +101,7 @@ def read_control(
 
     Args:
         identities: Only actions that concern one of them; None for all.
-        query: Its token and time range apply; the rest is ignored.
+        query: Its tokens and time range apply; the rest is ignored.
         newest_first: Read backwards.
     """
     accepts = control_filter(identities, query)
@@ -117,7 +117,7 @@ def control_filter(
     wanted = None if identities is None else frozenset(identities)
 
     def accepts(event: ControlEvent) -> bool:
-        is_token = query.token is None or event.details.get("token") == query.token
+        is_token = query.has_token(event.details.get("token", ""))
         return is_token and (wanted is None or bool(wanted & event.identities))
 
     return accepts

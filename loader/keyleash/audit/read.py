@@ -51,6 +51,7 @@ class Query:
     Attributes:
         token: The token's id.
         delegated_from: The id of an ancestor of the token.
+        tokens: The ids of tokens, of which the entry has one.
         key: A key that the entry names, also if it is masked there.
         pattern: A pattern that a key of the entry matches, or may match if it is masked.
         correlation: The correlation id, as in `AuditEntry`.
@@ -69,6 +70,12 @@ class Query:
     code: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    tokens: frozenset[str] | None = None
+
+    def has_token(self, token: str) -> bool:
+        """Return whether an entry of the token with this id matches."""
+        is_one = self.tokens is None or token in self.tokens
+        return is_one and (self.token is None or token == self.token)
 
     @property
     def is_time_only(self) -> bool:
@@ -111,6 +118,9 @@ class EventMatcher:
         for text in (query.token, query.delegated_from):
             if text is not None and "\\" not in text:
                 self._word_tests.append((b"token", _names_token(text)))
+        if query.tokens is not None:
+            ids = {text.encode("utf-8", "surrogateescape") for text in query.tokens}
+            self._word_tests.append((b"token", lambda token: token.rpartition(b".")[2] in ids))
         self._op_tests: list[KeyTest] = []
         if query.op is not None:
             op = query.op.encode("utf-8", "surrogateescape") + b" "
@@ -139,7 +149,7 @@ class EventMatcher:
         return (
             (query.since_ms is None or entry.time_ms >= query.since_ms)
             and (query.until_ms is None or entry.time_ms <= query.until_ms)
-            and (query.token is None or entry.token == query.token)
+            and query.has_token(entry.token)
             and (query.delegated_from is None or query.delegated_from in entry.chain)
             and (query.op is None or (entry.op + " ").startswith(query.op + " "))
             and (query.correlation is None or entry.correlation == query.correlation)

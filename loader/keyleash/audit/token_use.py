@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from redis.exceptions import NoPermissionError
 
+from keyleash.audit.operator_actions import read_control
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.errors import ReplyCode
-from keyleash.operator.tokens import Revocation, TokenInfo, require_token
+from keyleash.operator.tokens import Revocation, TokenInfo, list_tokens, require_token
 from keyleash.results import Result
 from keyleash.store.store import Store
 from keyleash.text import json_object
@@ -40,6 +42,23 @@ class TokenUse(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return the token and its calls as `--json` prints them."""
         return {**self.token.to_dict(), **json_object(self, "recorded_uses", "denied_as_revoked")}
+
+
+def labelled_tokens(store: Store, meta: Mapping[str, str]) -> frozenset[str]:
+    """Return the ids of all tokens that have labels, as far back as they are recorded.
+
+    Those that are listed no more are in the control stream.
+    """
+    found = {info.id for info in list_tokens(store, meta=meta)}
+    for action in read_control(store):
+        if action.event == "issue" and "meta" in action.details:
+            try:
+                labels = json.loads(action.details["meta"])
+            except ValueError:
+                continue
+            if isinstance(labels, dict) and meta.items() <= labels.items():
+                found.add(action.details.get("token", ""))
+    return frozenset(found)
 
 
 def token_use(store: Store, token_id: str) -> TokenUse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from keyleash.cli.options import (
     example,
     json_lines_option,
     json_option,
+    meta_option,
     moment,
     since_option,
     until_option,
@@ -62,6 +64,7 @@ NOTHING = {
 
 @click.command(epilog=example("keyleash audit log agent-runner --since 10m --key 'agents:jobs:*'"))
 @selection_options
+@meta_option("Only entries of tokens with this label, such as `run=r-17`. Repeatable.")
 @until_option
 @click.option(
     "--limit",
@@ -76,13 +79,21 @@ NOTHING = {
     help="Which end to begin at.  [default: the newest entries, printed oldest first]",
 )
 @json_lines_option
-def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool | None) -> int:
+def log(
+    settings: Settings,
+    selection: Selection,
+    meta: dict[str, str],
+    limit: int,
+    oldest_first: bool | None,
+) -> int:
     """Show the events of IDENTITY, or of all identities, by time.
 
     A batch is shown command by command. Gaps in the sequence numbers are reported on standard
     error. Exit code 1 if the options select no entry, or a node of a cluster does not answer, whose
     events are left out.
     """
+    if meta:
+        selection = replace(selection, filters={**selection.filters, "meta": meta})
     if "op" in selection.filters and selection.kind is EntryKind.DENIALS and not settings.json:
         print_note("note: `--op` misses denials counted in an entry of another command (`×N`)")
     missing = MissingNodes()

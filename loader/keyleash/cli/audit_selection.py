@@ -138,7 +138,7 @@ class Selection:
 
     kind: EntryKind
     identities: tuple[str, ...]
-    filters: dict[str, str]
+    filters: dict[str, Any]
     times: TimeRange
 
     @property

@@ -28,6 +28,7 @@ from keyleash.store.prefixes import server_keyspace
 from keyleash.store.store import Store
 from keyleash.store.token import TOKEN_START
 from keyleash.store.wire import Transport
+from keyleash.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -289,3 +290,23 @@ def _first_line(file: str) -> str:
         # Without the name, which may be a secret that was passed by mistake.
         reason = (getattr(error, "strerror", None) or "no such file or directory").lower()
         raise OperationError("file", f"cannot read the file of `--token`: {reason}") from None
+
+
+def pairs(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Read options such as `job_id=42`."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"`{printable(value)}` is not a name, `=` and a value")
+        if name in found:
+            raise click.BadParameter(f"`{printable(name)}` is given twice")
+        found[name] = text
+    return found
+
+
+def meta_option(help: str) -> Callable[[F], F]:
+    """Return the option `--meta`, which may be repeated."""
+    return click.option("--meta", metavar="NAME=VALUE", multiple=True, callback=pairs, help=help)

@@ -18,6 +18,8 @@ from keyleash.cli.options import (
     as_duration,
     example,
     json_option,
+    meta_option,
+    pairs,
     require_consent,
     yes_option,
 )
@@ -48,30 +50,11 @@ def _require_note(note: str) -> None:
         raise UsageError(f"a note has at most {MAX_NOTE} characters, this one {len(note)}")
 
 
-def _pairs(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    """Read options such as `job_id=42`."""
-    found: dict[str, str] = {}
-    for value in values:
-        name, equals, text = value.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"`{printable(value)}` is not a name, `=` and a value")
-        if name in found:
-            raise click.BadParameter(f"`{printable(name)}` is given twice")
-        found[name] = text
-    return found
-
-
 def _words(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> list[str] | None:
     """Read an option such as `read,write`, which may be repeated."""
     return [word for value in values for word in value.split(",")] if values else None
-
-
-def _meta_option(help: str) -> Callable[[F], F]:
-    return click.option("--meta", metavar="NAME=VALUE", multiple=True, callback=_pairs, help=help)
 
 
 def _note_issued(settings: Settings, issued: IssuedToken | Renewal, now_ms: int) -> None:
@@ -91,7 +74,7 @@ def _note_issued(settings: Settings, issued: IssuedToken | Renewal, now_ms: int)
     "--bind",
     metavar="CAPTURE=VALUE",
     multiple=True,
-    callback=_pairs,
+    callback=pairs,
     help="Grant only patterns with this capture, and only for this value. Repeatable.",
 )
 @click.option(
@@ -111,10 +94,10 @@ def _note_issued(settings: Settings, issued: IssuedToken | Renewal, now_ms: int)
     "--budget",
     metavar="COUNTER=LIMIT",
     multiple=True,
-    callback=_pairs,
+    callback=pairs,
     help="Most calls: `requests=200` for the token's life, or `writes=50/hour`. Repeatable.",
 )
-@_meta_option("Label, shown by `token list` and in the audit log; not a secret. Repeatable.")
+@meta_option("Label, shown by `token list` and in the audit log; not a secret. Repeatable.")
 @json_option
 @pass_settings
 def issue(
@@ -163,7 +146,7 @@ def issue(
     is_flag=True,
     help="Only tokens older than the policy's `rotate_after`; exit 1 if there are any.",
 )
-@_meta_option("Only tokens with this label. Repeatable.")
+@meta_option("Only tokens with this label. Repeatable.")
 @json_option
 @pass_settings
 def list_(settings: Settings, identity: str | None, stale: bool, meta: dict[str, str]) -> int:
