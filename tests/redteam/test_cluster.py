@@ -87,16 +87,20 @@ class Scene:
         return status.limits[0].used or 0
 
     def undelivered(self) -> int:
-        """Return the units of grants that their shards still wait for."""
+        """Return the units that are not collected from shards which still wait for a grant.
+
+        Those are the units of the grant, and what the shard has.
+        """
         leases: Any = self.cluster.owner(PUBLIC.policy).admin.hgetall(self.keys.leases(WORKER))
         count = 0
         for tag, packed in leases.items():
             name = self.keys.at_shard(tag.decode()).state(WORKER)
             if tag != EPOCH_FIELD.encode():
-                state: Any = self.cluster.owner(name).admin.get(name)
+                shard = unpack_shard(self.cluster.owner(name).admin.get(name))
                 entry = unpack_entry(packed)
-                if unpack_shard(state).seq == entry.seq:
+                if shard.seq == entry.seq:
                     count += entry.limits[0].amount
+                    count += sum(limit.credit for limit in shard.limits)
         return count
 
     def collected(self) -> int:
