@@ -278,3 +278,22 @@ def test_watch_on_a_terminal_redraws(loaded: Cli) -> None:
 
     assert "\x1b[1A" in output, "the cursor goes up"
     assert "end with Ctrl-C" in output
+
+
+def test_limits_of_bytes_are_shown_with_their_unit(cli: Cli, tmp_path: Path) -> None:
+    """By `status`, `whoami` and the report; programs get whole numbers and the unit."""
+    file = tmp_path / "bytes.yaml"
+    file.write_text(POLICY.replace("requests: 1000/day", "bytes_written: 1mb/day"))
+    cli.ok("load", file, "--yes")
+    token = cli.token("one")
+    for _ in range(3):
+        cli.ok("exec", "SET", "k:a", "x" * 509, KEYLEASH_TOKEN=token)
+
+    assert "1.5kb/1mb" in cli.ok("status")
+    limit = limits_of(cli.json("status"), "one")["budget.bytes_written"]
+    assert (limit["used"], limit["of"], limit["unit"]) == (1536, 1 << 20, "bytes")
+    assert limits_of(cli.json("status"), "one")["rate.writes"]["unit"] == "calls"
+    assert "1022.5kb" in cli.ok("whoami", KEYLEASH_TOKEN=token)
+    page = tmp_path / "report.html"
+    cli.ok("audit", "report", "--since", "1h", "-o", page)
+    assert '<td class="n">1.5kb</td><td class="n">1mb</td>' in page.read_text()

@@ -11,6 +11,7 @@ from keyleash.cli.options import example, json_option, require_token, token_opti
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
+from keyleash.limits.counters import counter_of
 from keyleash.text import clock_time, distance, printable, span, without_tokens
 
 if TYPE_CHECKING:
@@ -90,5 +91,5 @@ def _grant_line(grant: Grant) -> str:
 def _limit_row(limit: Limit | None, item: RemainingLimit, now_ms: int) -> list[str]:
     resets = item.resets_at and distance(round(item.resets_at.timestamp() * 1000), now_ms)
     each = f", each {limit.subject} apart" if limit and limit.subject.capture else ""
-    left = "?" if item.left is None else str(item.left)
+    left = "?" if item.left is None else counter_of(item.name).rounded(item.left)
     return [item.name, left, item.allows + each, resets or ""]

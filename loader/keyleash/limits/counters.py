@@ -57,9 +57,22 @@ class Counter(StrEnum):
         unit = next(unit for unit in reversed(BYTES) if amount % BYTES[unit] == 0)
         return f"{amount // BYTES[unit]}{unit}"
 
+    def rounded(self, amount: int) -> str:
+        """Return an amount for a table, such as `600` or `1.5gb`."""
+        if not self.is_bytes:
+            return str(amount)
+        unit = next((unit for unit in reversed(BYTES) if amount >= BYTES[unit]), "b")
+        return f"{round(amount / BYTES[unit], 1):g}{unit}"
+
 
 BYTES = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
 """The units of amounts of bytes."""
+
+
+def counter_of(name: str) -> Counter:
+    """Return the counter of a limit by the limit's name, such as `budget.writes`."""
+    return Counter(name.rpartition(".")[2])
+
 
 COUNTED = {
     OperationClass.READ: Counter.READS,
@@ -153,7 +166,7 @@ class Slot:
     @property
     def interval_us(self) -> float:
         """GCRA's emission interval: whole µs for a call; for a byte it may be less than one."""
-        if Counter(self.name.rpartition(".")[2]).is_bytes:
+        if counter_of(self.name).is_bytes:
             return self.period_us / self.limit
         return emission_interval_us(self.limit, self.period_us)
 

@@ -12,6 +12,7 @@ from typing import Any
 from keyleash.audit import read_denials
 from keyleash.audit.read import Query, read_folded
 from keyleash.limits import COUNTS, LimitState, SlotKind
+from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens import TokenInfo, TokenState, read_tokens
 from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
@@ -35,8 +36,8 @@ class LimitUse(Result):
     Attributes:
         name: Its name in denials.
         allows: Its description: `600 a minute, at most 60 at once`.
-        used: Calls counted in the open window; of a rate with a burst, the part of the burst that
-            is in use. None if tokens or captured segments are counted separately.
+        used: Calls or bytes counted in the open window; of a rate with a burst, the part of the
+            burst that is in use. None if tokens or captured segments are counted separately.
         of: The maximum of `used`.
         resets_ms: The end of the open window of a budget, if it has counted a call.
         per: The subject of a counter: `identity`, `token` or `{capture}`.
@@ -54,7 +55,12 @@ class LimitUse(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the use as `keyleash status --json` prints it."""
-        return json_object(self, "name", "kind", "allows", "used", "of", "per", "resets_ms")
+        return json_object(self, "name", "kind", "allows", "unit", "used", "of", "per", "resets_ms")
+
+    @property
+    def unit(self) -> str:
+        """The unit of `used` and `of`: `calls` or `bytes`."""
+        return "bytes" if counter_of(self.name).is_bytes else "calls"
 
     @property
     def share(self) -> float | None:

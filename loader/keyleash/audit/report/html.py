@@ -32,6 +32,7 @@ from keyleash.audit.undo import UndoPlan, UndoSelection, plan_undo, untrusted_te
 from keyleash.audit.undo.plan import action_text, conflict_label, conflict_reason
 from keyleash.audit.undo.values import UNVALIDATED
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
+from keyleash.limits.counters import counter_of
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
 from keyleash.text import clock_time, distance, iso_time, json_object, printable, short_digest
@@ -252,6 +253,7 @@ def _environment() -> Environment:
         "before": before_text,
         "after": after_text,
         "number": "{:,}".format,
+        "amount": _amount,
         "shown": shown,
         "folded_text": folded_text,
         "clock": clock_time,
@@ -321,3 +323,8 @@ def now_text(item: BeforeAndAfter, now_ms: int) -> str:
         return short_value(item.now, now_ms)
     had_value = item.history.last.after_state.digest not in {None, ABSENT}
     return "expired since" if item.now.is_absent and had_value else "unchanged since"
+
+
+def _amount(value: int, limit: str) -> str:
+    counter = counter_of(limit)
+    return counter.rounded(value) if counter.is_bytes else f"{value:,}"

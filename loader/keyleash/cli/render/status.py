@@ -9,6 +9,7 @@ from rich.text import Text
 
 from keyleash.cli.render.table import Column, table
 from keyleash.cli.settings import Settings
+from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension
 from keyleash.status import IdentityStatus, LeasedLimit, LimitUse, ShardStatus, Snapshot
 from keyleash.status.identities import RECENT_S
@@ -134,7 +135,8 @@ def _limits(snapshot: Snapshot) -> RenderableType:
 def _limit(identity: str, use: LimitUse, now_ms: int) -> Sequence[str | Text]:
     per = "" if use.per == "identity" else f", each {use.per} apart"
     resets = distance(use.resets_ms, now_ms) if use.resets_ms is not None else ""
-    used = "-" if use.used is None else f"{use.used}/{use.of}"
+    shown = counter_of(use.name).rounded
+    used = "-" if use.used is None else f"{shown(use.used)}/{shown(use.of)}"
     return [identity, use.name, bar(use.share), used, use.allows + per, resets]
 
 
@@ -175,7 +177,8 @@ def _lease(shard: ShardStatus, limit: LeasedLimit | None, now_ms: int) -> Sequen
     units = ["-"] * 4
     if limit is not None:
         numbers = (limit.granted, limit.unspent, limit.stranded)
-        units = [limit.name, *("-" if number is None else str(number) for number in numbers)]
+        shown = counter_of(limit.name).rounded
+        units = [limit.name, *("-" if number is None else shown(number) for number in numbers)]
     when = distance(shard.granted_ms, now_ms) if shard.granted_ms else "-"
     return [shard.tag, node, *units, when]
 
