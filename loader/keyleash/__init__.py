@@ -20,6 +20,7 @@ from keyleash.client import (
     WhoAmI,
     connection_class,
     correlation,
+    once,
     pool,
 )
 from keyleash.errors import *  # noqa: F403 - its `__all__` is the list
@@ -42,6 +43,7 @@ __all__ = [
     "asyncio",
     "connection_class",
     "correlation",
+    "once",
     "pool",
 ]
 if not TYPE_CHECKING:  # Type checkers read literal lists only.

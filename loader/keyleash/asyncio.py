@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from keyleash.client.aio import Batch, Pipeline, connection_class, pool
 from keyleash.client.asyncio import Redis, RedisCluster
 from keyleash.client.correlation import correlation
+from keyleash.client.once import once
 
 if TYPE_CHECKING:
     from keyleash.api.aio import AsyncOperator as Operator
@@ -18,6 +19,7 @@ __all__ = [
     "RedisCluster",
     "connection_class",
     "correlation",
+    "once",
     "pool",
 ]
 

@@ -16,6 +16,7 @@ from keyleash.client.actions import Flow, Pause, Plain, Receive, Send, Words
 from keyleash.client.blocking import pauses
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.correlation import next_correlation
+from keyleash.client.once import Ids, current_block, without_ids
 from keyleash.client.reasons import as_command, described
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.renewal import RENEW
@@ -32,7 +33,7 @@ from keyleash.errors import (
     RateLimitedError,
     UnknownDenialError,
 )
-from keyleash.store.wire import BatchMode, replies_of
+from keyleash.store.wire import BatchMode, replies_of, with_id
 
 LOST = (RedisConnectionError, RedisTimeoutError)
 
@@ -55,6 +56,7 @@ class Caller:
 
     Attributes:
         session, wait_s, encoder, clock: As given.
+        ids: The idempotency ids of its calls.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Caller:
         self.wait_s = wait_s
         self.encoder = encoder
         self.clock = clock
+        self.ids = Ids()
         self._is_resp3 = is_resp3
 
     def new_call(self, commands: Sequence[Words], mode: BatchMode | None = None) -> Call:
@@ -96,14 +99,39 @@ class Caller:
             may_write = call.script or call.delegation or any(map(session.may_write, call.commands))
             call.replicas = guard if may_write else None
         call.correlation = call.correlation or next_correlation(session.correlation)
+        if call.once is None or not guard.takes_ids:
+            call.once = self._id_of(call)
+        self.ids.note(has_id=bool(call.once))
         if call.script is not None:
             return session.script_request(*call.script, call.correlation)
         if call.delegation is not None:
             return session.delegate_request(call.delegation, call.correlation)
         if call.mode is None:
-            return session.request(guard, call.commands[0], call.correlation)
-        words, call.shape = session.batch_request(call.mode, call.commands, call.correlation)
-        return words
+            words = session.request(guard, call.commands[0], call.correlation)
+        else:
+            words, call.shape = session.batch_request(call.mode, call.commands, call.correlation)
+        return with_id(words, call.once) if call.once else words
+
+    def _id_of(self, call: Call) -> str:
+        """Return the idempotency id of a call; empty for none.
+
+        Raises:
+            CommandRefusedError: the identity has no `idempotency`.
+        """
+        block = current_block()
+        if block is None or call.is_watched or call.script is not None:
+            return ""
+        changes = (
+            words
+            for words in call.commands
+            if role_of(words[0]) is not Role.SUBSCRIPTION and self.session.may_write(words)
+        )
+        first = next(changes, None)
+        if first is None:
+            return ""
+        if call.guard is not None and not call.guard.takes_ids:
+            raise without_ids(block.first, first, self.session.identity)
+        return self.ids.take(block)
 
     def reply_to(self, call: Call) -> Flow:
         """Make a call when nothing else is on the wire; return its reply, undecoded."""

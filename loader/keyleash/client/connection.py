@@ -44,21 +44,28 @@ from keyleash.store.wire import BatchMode
 
 
 class SafeRetry(RetryWrapper):
-    """A Retry that repeats nothing that was sent."""
+    """A Retry that repeats nothing that was sent, but calls with idempotency ids."""
 
     def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
-        """Like redis-py's, but raise at once what came after a call was sent."""
+        """Like redis-py's, but raise at once what came after a call without an id was sent."""
+        # Not to connect, which is part of another call.
+        is_outer = self.ids.begin()
 
-        def once() -> Any:
+        def attempt() -> Any:
+            if is_outer:
+                self.ids.begin_attempt()
             try:
                 return do()
             except Exception as error:
                 raise self._wrapped(error) from None
 
         try:
-            return self.policy.call_with_retry(once, fail, *args, **options)
+            return self.policy.call_with_retry(attempt, fail, *args, **options)
         except FinalError as carrier:
             error = carrier.args[0]
+        finally:
+            if is_outer:
+                self.ids.end()
         if not is_lost(error):
             raise error
         try:

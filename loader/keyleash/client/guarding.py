@@ -86,14 +86,15 @@ class Guarding:
 
     @property
     def retry(self) -> Any:
-        """The retry policy, which never repeats a call that was sent."""
+        """The retry policy, which repeats only sent calls with idempotency ids."""
         return self._retry
 
     @retry.setter
     def retry(self, retry: Any) -> None:
         # Each connection has its own, since it has the state of the last call.
         is_wrapped = isinstance(retry, self.retry_class)
-        self._retry = self.retry_class(retry.policy if is_wrapped else retry)
+        policy = retry.policy if is_wrapped else retry
+        self._retry = self.retry_class(policy, self._dialogue.caller.ids)
 
     def pack_command(self, *args: Any) -> Packed:
         """Return a command for `send_packed_command`."""

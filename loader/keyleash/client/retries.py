@@ -8,6 +8,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.exceptions import WatchError
 
+from keyleash.client.once import Ids
+
 
 def mark_run(error: Any) -> Any:
     """Return an error, marked as one after which nothing must be sent again."""
@@ -42,7 +44,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 class RetryWrapper:
-    """A redis-py Retry that repeats nothing that was sent.
+    """A redis-py Retry that repeats nothing that was sent, but calls with idempotency ids.
 
     redis-py calls `connection.retry.call_with_retry(send and read)`. What may have run is raised
     past it; what says that nothing ran (READONLY, LOADING), and what failed before it was sent,
@@ -50,14 +52,16 @@ class RetryWrapper:
 
     Attributes:
         policy: The Retry.
+        ids: The ids of the calls on the connection.
         is_answered: Whether a call was answered since commands were last sent: then an error is one
             of a response callback.
     """
 
     is_answered = False
 
-    def __init__(self, retry: Any) -> None:
+    def __init__(self, retry: Any, ids: Ids) -> None:
         self.policy = retry
+        self.ids = ids
 
     def __getattr__(self, name: str) -> Any:
         if name == "policy":  # not set yet: it is being copied
@@ -65,6 +69,8 @@ class RetryWrapper:
         return getattr(self.policy, name)
 
     def _wrapped(self, error: Exception) -> BaseException:
+        if is_lost(error) and self.ids.may_repeat:
+            return error
         # redis-py would repeat a transaction whose watch is lost without the watch.
         is_final = getattr(error, "has_run", self.is_answered) or isinstance(error, WatchError)
         return FinalError(error) if is_final else error

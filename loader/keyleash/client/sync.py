@@ -27,6 +27,7 @@ from keyleash.client.calls import Call
 from keyleash.client.connection import Guarded
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.delegation import DelegatedToken, Delegation
+from keyleash.client.once import current_block, maybe_once
 from keyleash.client.pools import guarded_class, guarded_pool
 from keyleash.client.renewal import Renewal, life_word
 from keyleash.client.session import Session
@@ -111,7 +112,13 @@ def pool(
 @with_batches
 @with_shortcuts
 class Pipeline(redis.client.Pipeline):
-    """Made by `keyleash.Redis.pipeline`; redis-py's, over guarded connections."""
+    """Made by `keyleash.Redis.pipeline`; redis-py's, over guarded connections.
+
+    Attributes:
+        once: The idempotency id of what it executes; None for none, or that of a block.
+    """
+
+    once: str | None = None
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the queued commands; return one result for each, in order."""
@@ -119,7 +126,8 @@ class Pipeline(redis.client.Pipeline):
         if commands and self.connection is None:
             self.connection = checkout(self.connection_pool)
         try:
-            results: list[Any] = super().execute(raise_on_error)
+            with maybe_once(self.once):
+                results: list[Any] = super().execute(raise_on_error)
         except NotReplicatedError as short:
             found = self._called_back(commands, short.reply, BatchMode.ALL)
             raise short.about(found) from short.__cause__
@@ -197,7 +205,7 @@ class Redis(redis.Redis):
     Every command goes through the guard of the token's identity. A denial is raised
     as a `LeashError`; every other reply and error is as in redis-py. A command that was sent is
     never sent again, whatever the retry policy, since it may have run, unless its reply says that
-    nothing ran.
+    nothing ran, or it has an idempotency id (`keyleash.once`).
 
     Args:
         token: The agent's token, which never appears in a repr, log or exception; or a callable
@@ -349,23 +357,32 @@ class Redis(redis.Redis):
         """Raise CommandRefusedError: MONITOR shows the commands of all clients."""
         raise monitoring()
 
-    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+    def pipeline(
+        self, transaction: bool = True, shard_hint: Any = None, *, once: str | None = None
+    ) -> Pipeline:
         """Return a pipeline like redis-py's, whose calls go through the guard.
 
         With *transaction* it is one batch: all commands are allowed, or none runs. Without, each
         command is checked on its own, up to 128 commands or 1 MiB in one call; a rate-limited
         command that waits may be overtaken by others of the same call. As in EXEC, the error of a
         command takes the place of its result; unlike EXEC, so does a wrong number of arguments.
+        *once* is the idempotency id of what it executes, see `keyleash.once`.
         """
-        return Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pool, callbacks = self.connection_pool, self.response_callbacks
+        pipeline = Pipeline(pool, callbacks, transaction, shard_hint)
+        pipeline.once = once
+        return pipeline
 
-    def batch(self) -> Batch:
+    def batch(self, *, once: str | None = None) -> Batch:
         """Queue commands in a `with` block; leaving it runs all of them, or none.
 
         The results are in `results` after the block. A denial is raised, with the number of its
         command in the details as `item`. An exception in the block discards the commands.
+        *once* is the idempotency id of the batch, see `keyleash.once`.
         """
-        return Batch(self.connection_pool, self.response_callbacks, True, None)
+        batch = Batch(self.connection_pool, self.response_callbacks, True, None)
+        batch.once = once
+        return batch
 
     def whoami(self) -> WhoAmI:
         """Return the identity, the expiry and what is left of each limit, as its guard reports it.
@@ -450,9 +467,22 @@ class Redis(redis.Redis):
             self.connection_pool.release(connection)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command through the guard; return its reply, or raise the typed denial."""
+        """Send a command through the guard; return its reply, or raise the typed denial.
+
+        Args:
+            args: The command.
+            options: As of redis-py; besides, `once` is its idempotency id, see `keyleash.once`.
+        """
+        if "once" in options:
+            with maybe_once(options.pop("once")):
+                return self.execute_command(*args, **options)
         pool = self.connection_pool
-        is_usual = not self._is_single and redis.Redis.execute_command is _EXECUTE
+        is_usual = (
+            not self._is_single
+            and redis.Redis.execute_command is _EXECUTE
+            # redis-py repeats calls with ids.
+            and current_block() is None
+        )
         connection: Any = checkout(pool) if is_usual else None
         try:
             if connection is None:

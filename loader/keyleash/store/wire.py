@@ -108,6 +108,9 @@ RUNS = frozenset(
 MAX_ARGUMENTS = 7_000
 """Arguments of one command, with its name: Lua's `unpack` fails past 7,999 values."""
 
+ONCE = "once"
+"""The word before an idempotency id. No command, mode or digest is like it."""
+
 MAX_ID_BYTES = 200
 """The longest idempotency id."""
 
@@ -259,6 +262,12 @@ def replies_of(reply: Any, shape: Sequence[int]) -> list[Any]:
         else:
             replies += [some] * times
     return replies
+
+
+def with_id(call: Sequence[Argument], idempotency_id: str) -> tuple[Argument, ...]:
+    """Return the call of a guard, or of a batch, with an idempotency id."""
+    at = 5 + int(call[2])
+    return (*call[:at], ONCE, idempotency_id, *call[at:])
 
 
 def to_shard(call: Sequence[Argument], tag: str, voucher: str = "") -> tuple[Argument, ...]:
