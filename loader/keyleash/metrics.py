@@ -62,6 +62,11 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
         "Denials that share the entry of another denial.",
         labels=["identity"],
     )
+    replays = CounterMetricFamily(
+        "keyleash_replays",
+        "Calls that got the remembered reply of their idempotency id.",
+        labels=["identity"],
+    )
     events = CounterMetricFamily("keyleash_events", "Recorded events.", labels=["identity"])
     for identity in identities:
         active.add_metric([identity.name], identity.active)
@@ -70,9 +75,10 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
         audited.add_metric([identity.name], identity.audit_length)
         denied.add_metric([identity.name], identity.denied_length)
         folded.add_metric([identity.name], identity.folded)
+        replays.add_metric([identity.name], identity.replays)
         if identity.active:
             events.add_metric([identity.name], identity.events)
-    yield from (active, suspended, fenced, audited, denied, folded, events)
+    yield from (active, suspended, fenced, audited, denied, folded, replays, events)
 
 
 def _tokens(snapshot: Snapshot) -> Iterator[Metric]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import Denial, read_denials
-from keyleash.audit.read import read_folded
+from keyleash.audit.read import read_unlisted
 from keyleash.commands import load_table
 from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS, TOKEN_KINDS
 from keyleash.errors import ReplyCode
@@ -73,7 +73,7 @@ def denials(leash: Leash) -> list[Denial]:
 
 
 def folded(leash: Leash) -> int:
-    return read_folded(leash.store, ["one"])["one"]
+    return read_unlisted(leash.store, ["one"])["one"].folded
 
 
 def begin_minute(leash: Leash) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
+from typing import NamedTuple
 
 from keyleash.audit.entries import (
     AuditEntry,
@@ -242,17 +243,29 @@ class RepeatCounts:
         return denial if count <= 1 else replace(denial, repeats=count)
 
 
-def read_folded(store: Store, identities: Sequence[str]) -> dict[str, int]:
-    """Count the denials of each identity that have no separate entry.
+class Unlisted(NamedTuple):
+    """Calls of an identity without an entry; both restart at 0 if its hash of counts is lost.
 
-    They are counted with the first denial of their kind in their minute. The count restarts at 0
-    if the identity's hash of counts is lost.
+    Attributes:
+        folded: Denials that are counted with the first of their kind in their minute.
+        replays: Calls whose idempotency id was remembered.
     """
-    found = dict.fromkeys(identities, 0)
+
+    folded: int = 0
+    replays: int = 0
+
+
+def read_unlisted(store: Store, identities: Sequence[str]) -> dict[str, Unlisted]:
+    """Return the counts of each identity, on a cluster the sums of all shards."""
+    found = dict.fromkeys(identities, Unlisted())
     streams = denied_streams(store, identities)
     for stream, fields in zip(streams, read_first_repeats(store, streams), strict=True):
         this_minute = sum(max(0, count - 1) for count in _counts_by_id(fields).values())
-        found[stream.identity] += number_of(fields.get(b"folded", b"")) + this_minute
+        folded, replays = found[stream.identity]
+        found[stream.identity] = Unlisted(
+            folded + number_of(fields.get(b"folded", b"")) + this_minute,
+            replays + number_of(fields.get(b"replays", b"")),
+        )
     return found
 
 

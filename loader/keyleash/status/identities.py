@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from keyleash.audit import read_denials
-from keyleash.audit.read import Query, read_folded
+from keyleash.audit.read import Query, Unlisted, read_unlisted
 from keyleash.limits import COUNTS, LimitState, SlotKind
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension, suspension_of
@@ -183,6 +183,7 @@ class IdentityStatus(Result):
         suspension: The suspension in effect.
         folded: Denials without an entry of their own: they are counted with the first of their
             kind.
+        replays: Calls that got a remembered reply by their idempotency id.
         shards: Its leases on a cluster, where events and lengths are those of all shards; None on
             one server.
     """
@@ -200,6 +201,7 @@ class IdentityStatus(Result):
     denials: Mapping[str, RecentDenials] = field(default_factory=dict)
     suspension: Suspension | None = None
     folded: int = 0
+    replays: int = 0
     shards: tuple[ShardStatus, ...] | None = None
 
     @property
@@ -228,6 +230,7 @@ class IdentityStatus(Result):
             "oldest_token": oldest
             and {**json_object(oldest, "id", "issued_ms"), "due": self.oldest_is_due},
             **json_object(self, "events", "audit_length", "denied_length", "denials_folded=folded"),
+            **json_object(self, "replays"),
             "denials": [
                 {"code": code, **of_code.to_dict()}
                 for code, of_code in sorted(self.denials.items())
@@ -258,7 +261,7 @@ def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[I
     states = read_states(store, names)
     found = []
     for some in batches(identities):
-        folded = read_folded(store, [item.name for item in some if item.name in readable])
+        counts = read_unlisted(store, [item.name for item in some if item.name in readable])
         activity = read_activity(store, [item.name for item in some])
         for item, activity_of in zip(some, activity, strict=True):
             name, state = item.name, next(states)
@@ -279,7 +282,7 @@ def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[I
                     limits=limit_uses(item, state, now_ms * 1000),
                     denials=denials.get(name, {}),
                     suspension=suspension_of(state, activity_of.suspension, now_ms),
-                    folded=folded.get(name, 0),
+                    **counts.get(name, Unlisted())._asdict(),
                     shards=None if store.nodes is None else leases,
                 )
             )
