@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from redis.backoff import NoBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 import keyleash
@@ -278,3 +279,36 @@ def test_crash_during_loads_leaves_one_whole_policy(process: KillableServer, lea
         assert leash.load(active.document).changed is False
         (budget,) = state_of(leash, "one").limits
         assert budget.used == written == len(leash.events("one"))
+
+
+def test_crashes_between_calls_with_ids_run_none_twice(
+    process: KillableServer, leash: Leash
+) -> None:
+    """Change and record are both on the disk, or neither: each id counts once."""
+    once = {"idempotency": {"keep": "1h"}, "budget": {"writes": "100000/day"}}
+    leash.load(one={**ALL, **once})
+    token = leash.issue("one").token
+    done: list[int] = []
+    is_over = threading.Event()
+
+    def work(worker: int) -> None:
+        agent = leash.client(token, retry=Retry(ConstantBackoff(0.05), 200))
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            with keyleash.once(f"{worker}/{number}"):
+                done.append(agent.incr("t:n"))
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        working = [threads.submit(work, worker) for worker in range(THREADS)]
+        for _ in range(ROUNDS // 2):
+            time.sleep(random.uniform(0.05, 0.2))
+            process.crash()
+        is_over.set()
+        for future in working:
+            future.result(PATIENCE_S)
+
+    assert sorted(done) == list(range(1, len(done) + 1))
+    assert int(leash.admin.get("t:n")) == len(done)
+    assert leash.used("one") == {"budget.writes": len(done)}
+    assert len(leash.events("one")) == len(done)

@@ -196,3 +196,20 @@ def test_integer_beyond_a_double_is_exact(sealed: Leash, command: tuple[Any, ...
     expected = -big - 1 if command[0] == "DECR" else big + (5 if len(command) > 2 else 1)
 
     assert sealed.agent("one").execute_command(*command) == expected
+
+
+def test_call_with_an_id_is_remembered_with_the_names_of_the_agent(sealed: Leash) -> None:
+    """A replayed reply names keys without the prefix of the vault."""
+    sealed.load(one={**ALL, "idempotency": {"keep": "1h"}})
+    agent = sealed.agent("one")
+    agent.rpush("a:l", "1", "2")
+
+    for _ in range(2):
+        with keyleash.once("a"):
+            assert agent.blpop("a:l", timeout=1) == (b"a:l", b"1")
+            assert agent.set("a:k", "v") is True
+        with agent.batch(once="b") as batch:
+            batch.lpop("a:l")
+            batch.set("a:k", "w")
+        assert batch.results == [b"2", True]
+    assert len(sealed.admin.keys(f"{sealed.keyspace.once_prefix('one')}*")) == 3
