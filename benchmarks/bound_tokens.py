@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.bound_tokens --server redis-server [--quick]
 
 One identity has 1, 1,000 and 100,000 tokens, bound to the same job, which call in turn. Then one
-token of each kind calls, and its ratio to a token without restrictions is printed.
+token of each kind and two children call, and the ratio to a token without restrictions is printed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from benchmarks.support.policy import Target, operator_of
 from benchmarks.support.servers import choose_cores, choose_servers
 from benchmarks.support.variants import CALLS_PER_CONNECTION
 
+import keyleash
+
 JOB, KEY = "42", "agents:jobs:42:state"
 CALLING = CONNECTIONS * CALLS_PER_CONNECTION
 SIZES, QUICK_SIZES = (1, 1_000, 100_000), (1, 1_000)
 BIND = {"job_id": JOB}
+BOUND = "bind, allow"
 SCOPES: dict[str, dict[str, Any]] = {
     "no restriction": {},
-    "bind, allow": {"bind": BIND, "allow": ["read", "write"]},
+    BOUND: {"bind": BIND, "allow": ["read", "write"]},
     "bind, keys": {"bind": BIND, "keys": [f"agents:jobs:{JOB}:*"]},
     "bind, a cap": {"bind": BIND, "budget": {"requests": 10**12}},
 }
@@ -55,9 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def policy() -> str:
+def policy(more: str = "") -> str:
     """Return the measured policy, whose tokens may be bound."""
-    return document([runner("agent") + "    token: {bound: true}\n"])
+    return document([f"{runner('agent')}    token: {{bound: true}}\n{more}"])
 
 
 def by_number(yard: Yard) -> tuple[Curve, ...]:
@@ -78,16 +81,22 @@ def by_number(yard: Yard) -> tuple[Curve, ...]:
 
 
 def by_restriction(yard: Yard) -> tuple[Curve, ...]:
-    """Measure tokens with various restrictions on one server."""
+    """Measure tokens with various restrictions, and children, on one server."""
     with yard.server() as bench:
-        (first,) = load(bench, policy()).targets
+        (first,) = load(bench, policy("    delegate: {depth: 2}\n")).targets
         issue = operator_of(bench.admin).tokens.issue
+        tokens = {name: issue("agent", **scope).token for name, scope in SCOPES.items()}
+        made = tokens[BOUND]
+        for name in ("a child", "a grandchild"):
+            pool = bench.admin.connection_pool
+            made = keyleash.Redis(connection_pool=pool, token=made).delegate().token
+            tokens[f"{BOUND}: {name}"] = made
         cases = [
             Case(
                 name, 1, bench, replace(guarded_set("one"), command=("SET", KEY, "v" * 64)),
-                (Target(first.guard, issue("agent", **scope).token),), yard.plan.requests,
+                (Target(first.guard, token),), yard.plan.requests,
             )
-            for name, scope in SCOPES.items()
+            for name, token in tokens.items()
         ]  # fmt: skip
         return curves_of(cases)[0]
 

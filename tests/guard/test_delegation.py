@@ -369,6 +369,9 @@ def test_entries_of_expired_children_are_removed_by_later_delegations(leash: Lea
     child = root.delegate()
     assert leash.admin.hlen(NAMES.delegated("runner")) == 2
     assert leash.admin.zscore(NAMES.delegations("runner"), child.id) == child.expires_ms
+    for name in (NAMES.delegated("runner"), NAMES.delegations("runner")):
+        # A week longer than any child of now.
+        assert leash.admin.pttl(name) > 7 * 86_400_000
     assert leash.admin.pttl(NAMES.children_prefix("runner") + root.whoami().token_id) > 0
 
 

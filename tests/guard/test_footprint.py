@@ -73,6 +73,7 @@ POLICY = policy(
     **REFUSED,
     idle={**ALL, "token": {"idle": "1h"}},
     bound={**ALL, "token": {"bound": True}},
+    family={**ALL, "token": {"bound": True}, "delegate": {"depth": 2}},
     trimmed={**ALL, "audit": {"retain": RETAIN}},
     imaged={**ALL, "audit": {"before_images": {"max_bytes": "64kb"}}},
     logged={**ALL, "audit": {"reads": True, "values": "full", "mask_keys": ["doc:m:*"]}},
@@ -127,6 +128,7 @@ def test_call_runs_the_commands_that_are_recorded(leash: Leash) -> None:
         *limits(server),
         *recorded(server),
         *bound(server),
+        *delegated(server),
         *trims(server),
         *batches(server),
     ]
@@ -186,6 +188,17 @@ def bound(server: Footprints) -> Iterator[Case]:
         time.sleep(0.005)
         server.of(server.call("bound", *GET, token=token))
         yield f"SET, {title}", server.of(server.call("bound", *SET, token=token))
+
+
+def delegated(server: Footprints) -> Iterator[Case]:
+    """Yield calls of an identity whose tokens delegate: only a child reads its ancestors."""
+    token = server.leash.issue("family", scope=Scope(budget={"requests": 1000})).token
+    for title in ("delegating", "child", "grandchild"):
+        # The clock of a guard has milliseconds: within the same one the first use is not noted.
+        time.sleep(0.005)
+        server.of(server.call("family", *GET, token=token))
+        yield f"SET, {title}", server.of(server.call("family", *SET, token=token))
+        token = server.leash.client(token).delegate().token if title != "grandchild" else token
 
 
 def trims(server: Footprints) -> Iterator[Case]:

@@ -26,7 +26,7 @@ from support.decisions import decision_in
 from support.servers import RealServer
 from support.thorough import thorough
 
-LIMITS = st.sampled_from([b"requests=9", b"writes=5/hour", b"reads=0", b"bytes_read=1", b"x"])
+LIMITS = st.sampled_from([b"requests=900", b"writes=500/hour", b"reads=0", b"bytes_read=1", b"x"])
 ENDS = st.sampled_from([b"", b"*", b"*"])
 
 
@@ -107,7 +107,7 @@ def narrowed(identity: Identity, parent: Restrictions, wanted: Wishes) -> Restri
         if key is None or not is_within or not any(overlaps(key, item) for item in patterns):
             return "keys"
     for text in wanted.budget:
-        if text not in (b"requests=9", b"writes=5/hour"):
+        if text not in (b"requests=900", b"writes=500/hour"):
             return "budget"
     found = tuple(key for key in keys if key is not None)
     return Restrictions(bind, allow, found or parent.keys)

@@ -97,6 +97,8 @@ def _head(entry: Entry) -> Iterator[Line]:
     if isinstance(entry, AuditEvent) and entry.actor:
         yield "actor", printable(entry.actor)
     yield "token", printable(entry.token)
+    if entry.chain:
+        yield "child of", printable(" of ".join(reversed(entry.chain)))
     yield "correlation", printable(entry.correlation)
     yield "policy", printable(entry.policy)
     if isinstance(entry, AuditEvent) and entry.cost:

@@ -12,6 +12,10 @@ redis.pcall('ZADD', {{ names.delegations }}, ends, id)
 redis.pcall('ZREMRANGEBYSCORE', children_key, '-inf', now)
 redis.pcall('ZADD', children_key, ends, id)
 redis.pcall('PEXPIREAT', children_key, string.format('%.0f', struct.unpack('<d', record) / 1000))
+-- No child of now lives longer; so these do not stay when nothing is delegated any more.
+local longest = string.format('%.0f', now_us / 1000 + {{ delegate.max_ttl_s * 1000 + keep_record_us / 1000 }})
+redis.pcall('PEXPIREAT', {{ names.delegated }}, longest)
+redis.pcall('PEXPIREAT', {{ names.delegations }}, longest)
 -- Each delegation removes more than one entry whose record is gone, so they never add up.
 local over = redis.pcall('ZRANGEBYSCORE', {{ names.delegations }}, '-inf', over_ms, 'LIMIT', '0', '20')
 if over[1] then
