@@ -68,7 +68,8 @@ _BESIDE_DATA = frozenset(("limit_prefix",))
 
 _CONNECT = (
     _each("info client|setinfo"), _each("hgetall", "%R~sealed"),
-    _cluster("cluster|slots cluster|shards"),
+    # PING finds the nodes that are down.
+    _cluster("cluster|slots cluster|shards ping"),
 )  # fmt: skip
 """The rights of every operation: the client's handshake, and the prefixes of a sealed server."""
 
