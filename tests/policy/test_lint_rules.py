@@ -357,6 +357,9 @@ def test_key_and_channel_patterns_are_not_compared(parse: Parse) -> None:
             True,
         ),
         ("rate: {reads: 1/day}, budget: {reads: {limit: 9/day, per: token}}", True),
+        # Calls do not bound bytes.
+        ("rate: {requests: 1/day}, budget: {bytes_read: 9mb/day}", False),
+        ("rate: {bytes_read: {limit: 1mb/day, burst: 1mb}}, budget: {bytes_read: 9mb/day}", True),
     ],
 )
 def test_budget_is_unreachable_if_a_rate_stops_all_of_its_calls_before(

@@ -77,8 +77,9 @@ def unreachable_budget(identity: Identity) -> Iterator[Finding]:
         ]
         if lower:
             most, rate = min(lower, key=lambda item: item[0])
+            unit = "bytes" if budget.counter.is_bytes else "calls"
             yield Finding(
-                f"`{budget.name}` allows {budget.limit} calls per {budget.period}, and"
+                f"`{budget.name}` allows {budget.limit} {unit} per {budget.period}, and"
                 f" `{rate.name}` allows at most {most} in that time",
                 budget.span,
                 "lower the budget to what the job needs, or leave it out",
@@ -87,7 +88,9 @@ def unreachable_budget(identity: Identity) -> Iterator[Finding]:
 
 def _counts_all_of(rate: Rate, budget: Budget) -> bool:
     """Return whether a rate has one counter for all calls that one counter of the budget has."""
-    if rate.counter not in (Counter.REQUESTS, budget.counter):
+    # Calls do not bound bytes.
+    of_calls = not budget.counter.is_bytes and rate.counter is Counter.REQUESTS
+    if rate.counter is not budget.counter and not of_calls:
         return False
     return rate.subject.kind is SubjectKind.IDENTITY or rate.subject == budget.subject
 
