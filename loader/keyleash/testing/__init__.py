@@ -13,7 +13,7 @@ Known differences from a real server:
 - `struct` has `pack` and `unpack` with the formats that guards use.
 - `bit`, `cmsgpack`, `redis.acl_check_cmd`, `redis.REDIS_VERSION`, `redis.set_repl`,
   `redis.replicate_commands` and `redis.breakpoint` do not exist; a script that starts
-  with `#!lua` does not compile.
+  with `#!lua` does not compile. Calls with an idempotency id are errors, and run nothing.
 - The text of an uncaught error differs: no `script: <digest>, on
   @user_script:1.`; a Lua error has fakeredis's prefix, and `error({err = …})` loses its
   message. So does the text of `redis.pcall` for an unknown command or wrong arguments.
