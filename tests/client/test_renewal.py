@@ -255,6 +255,23 @@ def test_pipelines_and_batches_renew_and_watched_transactions_do_not(
     assert ops(one_leash) == ["SET"] * 4 + ["RENEW"] + ["SET"] * 2
 
 
+@ONE_EITHER
+def test_renewal_takes_no_idempotency_id_of_a_block(one_leash: Leash, clock: Clock) -> None:
+    """So the calls of a block that is run again have the same ids."""
+    one_leash.load(one={**BROAD, "token": RULES, "idempotency": {"keep": "1h"}})
+    issued = one_leash.issue("one")
+    client = client_of(one_leash, source_of(issued))
+    client.get("t:n")
+    client.get("t:n")
+    for hours in (0.7, 0.7):
+        clock.step(one_leash, issued, hours)
+        with keyleash.once("step"):
+            assert client.incr("t:n") == 1
+            client.renew("3h")
+            assert client.incr("t:n") == 2
+    assert ops(one_leash) == ["RENEW", "INCRBY", "RENEW", "INCRBY", "RENEW"]
+
+
 def test_explicit_renewal_moves_the_next_one(one_leash: Leash, clock: Clock) -> None:
     """A client that renewed its token by itself does not renew it again."""
     load(one_leash)

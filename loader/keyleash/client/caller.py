@@ -119,7 +119,8 @@ class Caller:
             CommandRefusedError: the identity has no `idempotency`.
         """
         block = current_block()
-        if block is None or call.is_watched or call.script is not None:
+        has_none = call.is_watched or call.script is not None or call.mode is BatchMode.RENEW
+        if block is None or has_none:
             return ""
         changes = (
             words
