@@ -178,6 +178,15 @@ def test_ids_of_a_block_are_numbered(leash: Leash) -> None:
     assert agent.incr("t:n") == 3
 
 
+def test_lock_of_redis_py_within_a_block_has_no_id(leash: Leash) -> None:
+    """It is taken and released each time that the block runs, and takes no number."""
+    agent = leash.agent("one")
+    for _ in range(2):
+        with keyleash.once("a"), agent.lock("t:lock", timeout=5):
+            assert agent.incr("t:n") == 1
+    assert leash.admin.exists("t:lock") == 0
+
+
 def test_inner_block_has_its_own_ids(leash: Leash) -> None:
     """And the outer one goes on behind it."""
     agent = leash.agent("one")

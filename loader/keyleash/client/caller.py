@@ -24,7 +24,7 @@ from keyleash.client.resp3 import as_resp3, shape_of
 from keyleash.client.retries import mark_run
 from keyleash.client.roles import Role, role_of
 from keyleash.client.session import Session, counts
-from keyleash.client.unsupported import watching_sealed
+from keyleash.client.unsupported import takes_lock, watching_sealed
 from keyleash.errors import (
     GuardLostError,
     KeyleashError,
@@ -125,7 +125,10 @@ class Caller:
         changes = (
             words
             for words in call.commands
-            if role_of(words[0]) is not Role.SUBSCRIPTION and self.session.may_write(words)
+            if role_of(words[0]) is not Role.SUBSCRIPTION
+            and self.session.may_write(words)
+            # A lock is taken with another token each time.
+            and not takes_lock(words)
         )
         first = next(changes, None)
         if first is None:
