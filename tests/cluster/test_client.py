@@ -773,7 +773,9 @@ def test_killed_primary_loses_only_the_calls_that_were_sent(
             replicated_cluster.wait_until_served()
             load.errors, lost = [], load.errors
 
-        assert all(isinstance(error, RedisConnectionError) for error in (*lost, *load.errors))
+        # On a busy machine the failover may take longer than calls wait for it.
+        expected = (RedisConnectionError, redis.exceptions.ClusterDownError)
+        assert all(isinstance(error, expected) for error in (*lost, *load.errors))
         assert agents.used() <= load.acknowledged + len(lost) + len(load.errors)
         # A primary replies before its replica has the write, so the last reply to each of the two
         # callers and to the pipeline may be about writes that died with it.
