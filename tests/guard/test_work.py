@@ -358,7 +358,7 @@ def test_commands_of_a_batch_make_no_string_longer_than_the_default(
     agent: Any = leash.agent("one")
     half = "x" * (33 * MB)
 
-    batch = agent.pipeline()
+    batch = agent.pipeline(transaction=True)
     batch.execute_command(*first[:-1], half)
     batch.append("doc:{d}s", half)
     with pytest.raises(keyleash.ValueTooLargeError) as denied:
