@@ -416,6 +416,34 @@ def test_async_client_delegates(leash: Leash) -> None:
         leash.client(issued.token).delegate(ttl="soon")
 
 
+def test_guard_with_every_feature_delegates(embedded: RealServer) -> None:
+    """A script may have no more than 200 locals."""
+    leash = Leash(embedded)
+    counters = ("requests", "reads", "writes", "deletes")
+    values = {"max_bytes": "64kb", "max_elements": 100, "ttl": {"max": "7d"}}
+    images = {"before_images": {"max_bytes": "64kb"}}
+    bytes_ = {
+        f"bytes_{name}": {"limit": "1mb/minute", "burst": "4mb"} for name in ("read", "written")
+    }
+    leash.load(
+        runner={
+            **AGENT,
+            "token": {"bound": True, "idle": "1h", "renew": True},
+            "grants": [{**RUNNER["grants"][0], "values": values, **images}],
+            "rate": {name: {"limit": "99/minute", "per": "token"} for name in counters} | bytes_,
+            "budget": {name: {"limit": "99/day", "per": "{job_id}"} for name in counters},
+            "on_denials": {"threshold": "50/minute", "suspend": "10m"},
+            "audit": {"reads": True, "values": "full", "mask_keys": ["jobs:m:*"]},
+            "idempotency": {"keep": "1h"},
+        }
+    )
+    child = delegated(leash, leash.agent("runner"), bind={"job_id": 42}, budget={"writes": 5})
+
+    child.set("jobs:42:a", "x")
+    assert child.get("jobs:42:a") == b"x"
+    assert denied(child.get, "jobs:43:a")["by"] == "token"
+
+
 def test_sealed_and_function_guards_delegate(embedded: RealServer) -> None:
     """Names of keys are those that the agent uses; functions remember no child wrongly."""
     sealed = Leash(embedded, SEALED)
