@@ -65,9 +65,16 @@ repeat
     -- birth of the state, its epoch may be one that the state has lost.
     lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and stamp == {{ stamp }} and granted_us >= born_us and granted_us <= now_us + {{ skew_us }})
 --% if bound_tokens
-    if not lacks and #record > {{ lease_record_bytes }} then
-      -- The restrictions, behind as many bytes as at the home: places in them are counted from there.
-      record = string.sub(record, {{ lease_record_bytes - record_bytes + 1 }})
+    local restrictions_at = {{ lease_record_bytes + 1 }}
+--% if has_paths
+    -- The ids of the ancestors of a child.
+    local length = string.byte(record, restrictions_at) or 0
+    token_id = string.sub(record, restrictions_at + 1, restrictions_at + length) .. token_id
+    restrictions_at = restrictions_at + 1 + length
+--% endif
+    if not lacks and #record >= restrictions_at then
+      -- Behind as many bytes as at the home: places in them are counted from there.
+      record = string.sub(record, restrictions_at - {{ record_bytes }})
 --% include "authenticate/read_bound.lua"
       -- The home counts; here it is known which counters have a cap.
       if caps then

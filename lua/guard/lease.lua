@@ -10,6 +10,7 @@
 ---
 --- Replies   the voucher, signed | LEASH <CODE> key=value …
 ---           for "": the time, the token's record, the state
+---           for "delegate", with the words of batch.lua from ARGV[4] on: a child token, as there
 ---
 --- The state is that of the guard on one server. A request that is repeated gets the same grant
 --- again; a voucher counts only at the shard, and for the asking, that it answers. So whatever is
@@ -30,6 +31,18 @@ repeat
   if request == '' then
 --% include "reply/describe_token.lua"
   end
+--% if delegate
+  if request == 'delegate' then
+    -- A batch of no command, that is counted and recorded here.
+    local keys = {}
+    command, key = 'DELEGATE', nil
+--% with batch = true, cap_plans = (), token_account = none, name_at = none, masks = false, images = false, plans = false, weighing = false, lengthening = false, governing = false, reply_limits = ()
+--% include "authorize/batch_locals.lua"
+--% include "delegate/delegate.lua"
+--% endwith
+    break
+  end
+--% endif
 --% include "lease/read_request.lua"
   if code then break end
 --% include "lease/grant.lua"

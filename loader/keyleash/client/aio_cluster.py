@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from keyleash.client.aio_cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.aio_node import AsyncFlight, AsyncNodePool, AsyncSharded
 from keyleash.client.calls import longest_wait
 from keyleash.client.correlation import CorrelationSource
+from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.pools import guarded_class
 from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
@@ -194,8 +196,30 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
         """
         await astarted(self)
         async with AsyncNodePool(self, self.node_of(HOME_SLOT)) as connection:
-            found: WhoAmI = self._kind.session.whoami(await connection.fetch_records())
+            found: WhoAmI = self._kind.session.whoami(await connection.call_home())
         return found
+
+    async def delegate(
+        self,
+        *,
+        bind: Mapping[str, str | int] | None = None,
+        allow: Collection[str] = (),
+        keys: Collection[str] = (),
+        budget: Mapping[str, str | int] | None = None,
+        ttl: str | timedelta | None = None,
+        meta: Mapping[str, str] | None = None,
+    ) -> DelegatedToken:
+        """Make a child token at the home, as `keyleash.asyncio.Redis.delegate` does; return it.
+
+        Raises:
+            DelegationRefusedError: The child would have more than the token, or the policy does
+                not allow it; the reason names which.
+            LeashError: As of every call.
+        """
+        await astarted(self)
+        child = Delegation(bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta)
+        async with AsyncNodePool(self, self.node_of(HOME_SLOT)) as connection:
+            return child.made(await connection.call_home(child))
 
     # Pipelines.
 

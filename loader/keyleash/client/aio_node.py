@@ -12,8 +12,9 @@ from keyleash.client._redis_py import acheckin_node, acheckout_node, copy_error,
 from keyleash.client.actions import AtHome, Receive
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import Call
+from keyleash.client.delegation import Delegation
 from keyleash.client.guarding import AsyncLock
-from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease, fetch_records
+from keyleash.client.shards import FetchLease, ShardCaller, call_home, fetch_lease
 from keyleash.errors import LeashError, NotReplicatedError
 
 
@@ -92,10 +93,10 @@ class AsyncSharded(AsyncGuarded):
                 flight.voucher = reply.decode("latin-1")
             return flight.voucher
 
-    async def fetch_records(self) -> Any:
-        """Return the records of the token, as a batch in mode `whoami` on one server."""
+    async def call_home(self, child: Delegation | None = None) -> Any:
+        """Return the home's reply to a batch in mode `whoami`, or `delegate` for a child."""
         caller: Any = self._dialogue.caller
-        return await self._drive_alone(fetch_records(caller))
+        return await self._drive_alone(call_home(caller, child))
 
     async def run_plain(self, action: AtHome) -> Any:
         """Send a command without the guard; return its reply, undecoded.

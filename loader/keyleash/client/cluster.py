@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from keyleash.client.actions import AtHome, Words
 from keyleash.client.calls import longest_wait
 from keyleash.client.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.correlation import CorrelationSource
+from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.node import Flight, NodePool, Sharded
 from keyleash.client.pools import guarded_class
 from keyleash.client.roles import upper
@@ -195,8 +197,30 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         """
         started(self)
         with NodePool(self, self.node_of(HOME_SLOT)) as connection:
-            found: WhoAmI = self._kind.session.whoami(connection.fetch_records())
+            found: WhoAmI = self._kind.session.whoami(connection.call_home())
         return found
+
+    def delegate(
+        self,
+        *,
+        bind: Mapping[str, str | int] | None = None,
+        allow: Collection[str] = (),
+        keys: Collection[str] = (),
+        budget: Mapping[str, str | int] | None = None,
+        ttl: str | timedelta | None = None,
+        meta: Mapping[str, str] | None = None,
+    ) -> DelegatedToken:
+        """Make a child token at the home, as `keyleash.Redis.delegate` does; return it.
+
+        Raises:
+            DelegationRefusedError: The child would have more than the token, or the policy does
+                not allow it; the reason names which.
+            LeashError: As of every call.
+        """
+        started(self)
+        child = Delegation(bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta)
+        with NodePool(self, self.node_of(HOME_SLOT)) as connection:
+            return child.made(connection.call_home(child))
 
     # Pipelines.
 

@@ -13,8 +13,9 @@ from keyleash.client._redis_py import checkin_node, checkout_node, copy_error, p
 from keyleash.client.actions import AtHome, Receive
 from keyleash.client.calls import Call
 from keyleash.client.connection import Guarded
+from keyleash.client.delegation import Delegation
 from keyleash.client.guarding import Lock
-from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease, fetch_records
+from keyleash.client.shards import FetchLease, ShardCaller, call_home, fetch_lease
 from keyleash.errors import LeashError, NotReplicatedError
 
 
@@ -93,10 +94,10 @@ class Sharded(Guarded):
                 flight.voucher = reply.decode("latin-1")
             return flight.voucher
 
-    def fetch_records(self) -> Any:
-        """Return the records of the token, as a batch in mode `whoami` on one server."""
+    def call_home(self, child: Delegation | None = None) -> Any:
+        """Return the home's reply to a batch in mode `whoami`, or `delegate` for a child."""
         caller: Any = self._dialogue.caller
-        return self._drive_alone(fetch_records(caller))
+        return self._drive_alone(call_home(caller, child))
 
     def run_plain(self, action: AtHome) -> Any:
         """Send a command without the guard; return its reply, undecoded.

@@ -13,11 +13,20 @@ from keyleash.client.actions import AtHome, Flow, Pause, Send, Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.correlation import next_correlation
+from keyleash.client.delegation import Delegation
 from keyleash.client.recovery import PAUSES_S, recover
 from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
 from keyleash.errors import LeaseNeededError, LeaseRefusedError, RightMissingError
-from keyleash.store.wire import BatchMode, call_head, declared_keys, is_of_a_cluster, to_shard
+from keyleash.store.records import GuardRecord
+from keyleash.store.wire import (
+    BatchMode,
+    call_head,
+    declared_keys,
+    delegation_words,
+    is_of_a_cluster,
+    to_shard,
+)
 
 MAX_REPETITIONS = 30
 """Of one call. Each lease may be used up by other clients before the call uses it."""
@@ -25,6 +34,7 @@ NO_LEASE_HELP = (
     "nothing ran, so make the call again; if it persists, an operator has to `keyleash load` the"
     " policy again, which ends all leases; see also `keyleash doctor`"
 )
+NO_DELEGATION = ResponseError("LEASH COMMAND_REFUSED mode=delegate")
 TOPOLOGY = frozenset({"INFO", "KEYSLOT", "MYID", "MYSHARDID", "NODES", "SHARDS", "SLOTS"})
 """The sub-commands of CLUSTER that need no guard; CLUSTER GETKEYSINSLOT would list names."""
 
@@ -70,19 +80,17 @@ class ClusterSession(Session):
 
     def lease_request(self, request: str, call: Call) -> Words:
         """Return the call of the home's script that grants leases. It contains the token."""
-        guard = self._called
+        guard, child = self._called, call.delegation
+        if child is not None:
+            asked = delegation_words(child.digest_for(self.identity), child.ttl_s, child.words)
+            return (*self._home_head(guard, call), *asked)
         words = split_words(call.commands[0]) if call.commands else ("WHOAMI",)
         keys = call.script.keys if call.script else declared_keys(self.table, words)
-        return (
-            *call_head(guard.transport, guard.lease),
-            "1",
-            self._keyspace.guard(self.identity),
-            self._token,
-            call.correlation,
-            request,
-            words[0],
-            keys[0] if keys else "",
-        )
+        return (*self._home_head(guard, call), request, words[0], keys[0] if keys else "")
+
+    def _home_head(self, guard: GuardRecord, call: Call) -> Words:
+        head = call_head(guard.transport, guard.lease)
+        return (*head, "1", self._keyspace.guard(self.identity), self._token, call.correlation)
 
 
 class ShardCaller(Caller):
@@ -163,16 +171,21 @@ def _granted(session: ClusterSession, need: FetchLease) -> Flow:
         return (yield AtHome(make, need.call.replicas))
     except ResponseError as error:
         found = session.call_error(error)
-        if isinstance(found, LeaseRefusedError) and found.details.get("reason") == "stale":
+        reason = found.details.get("reason") if isinstance(found, LeaseRefusedError) else None
+        if reason == "stale":
             return b""
+        if reason == "request" and need.call.delegation is not None:
+            # The word is no request to an identity whose tokens do not delegate.
+            raise session.call_error(NO_DELEGATION) from None
         raise found from None
 
 
-def fetch_records(caller: ShardCaller) -> Flow:
-    """Return the records of the token at the home, as a batch in mode `whoami` on one server."""
+def call_home(caller: ShardCaller, child: Delegation | None = None) -> Flow:
+    """Return the home's reply to a batch in mode `whoami`, or `delegate` for a child."""
     session = caller.session
     yield from caller.guard()
-    call = caller.new_call([], BatchMode.WHOAMI)
+    call = caller.new_call([], BatchMode.WHOAMI if child is None else BatchMode.DELEGATE)
+    call.delegation = child
     call.correlation = next_correlation(session.correlation)
     again = partial(fetch_lease, session, FetchLease("", call, None))
     try:

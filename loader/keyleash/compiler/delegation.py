@@ -38,11 +38,12 @@ _CONSTANTS = {
 def delegation_values(guard: Guard) -> dict[str, object]:
     """Return the variables about delegation; `delegate` is None if tokens make no children."""
     if not guard.identity.delegate.depth:
-        return {"delegate": None, "root_of": Text}
+        return {"delegate": None, "root_of": Text, "leaf_of": Text}
     return {
         **_CONSTANTS,
         "delegate": guard.identity.delegate,
         "root_of": _root_of,
+        "leaf_of": _leaf_of,
         "delegable": tuple(_delegable(guard)),
     }
 
@@ -50,6 +51,11 @@ def delegation_values(guard: Guard) -> dict[str, object]:
 def _root_of(path: str) -> Text:
     """Return the id with which a path of token ids begins: it counts for all of its tree."""
     return Text(f"string.sub({path}, 1, {ID_CHARS})")
+
+
+def _leaf_of(path: str) -> Text:
+    """Return the id with which a path of token ids ends."""
+    return Text(f"string.sub({path}, -{ID_CHARS})")
 
 
 def _delegable(guard: Guard) -> dict[tuple[int, bytes], None]:

@@ -140,6 +140,9 @@ def shard_values(guard: Guard) -> dict[str, object]:
     limits_tokens = any(plan.subject == "token" for plan in guard.limits)
     return {
         "between": guard.shards.between,
+        # Tokens delegate at the home; a shard knows the ids of the ancestors of a child.
+        "delegate": None,
+        "has_paths": bool(guard.identity.delegate.depth),
         "cap_plans": tuple(map(leased, cap_plans(guard))),
         # The units of a token are read only if something counts them.
         "has_units": Text("not lacks" if limits_tokens else "not lacks and caps"),

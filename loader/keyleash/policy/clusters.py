@@ -16,13 +16,6 @@ def cluster_problems(policy: Policy) -> Iterator[Problem]:
     A counter per segment is in the slot of the key, so the segment must be the key's hash tag.
     """
     for identity in policy.identities:
-        if identity.delegate.depth:
-            yield Problem(
-                "cluster-delegate",
-                f"tokens of `{identity.name}` may delegate, which a cluster does not support",
-                identity.span or NOWHERE,
-                "leave out `delegate`",
-            )
         if identity.idempotency is not None:
             yield Problem(
                 "cluster-idempotency",

@@ -65,7 +65,7 @@ _BLOCK_BYTES = 64
 _REQUEST_FIELDS, _VOUCHER_FIELDS, _TOKEN_FIELDS, _LIMIT_FIELDS = 4, 8, 2, 3
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _DIGEST = re.compile(r"[0-9a-f]{40}")
-_TOKEN_ID = re.compile(r"[0-9a-z]{12}")
+_TOKEN_ID = re.compile(r"[0-9a-z]{12}(\.[0-9a-z]{12})*")
 
 _SHARD_NUMBERS, _ENTRY_NUMBERS, _PAIR = 8, 5, 2
 
@@ -260,7 +260,7 @@ class Voucher:
         stamp: The stamp of the state at the home, which names the policy's guards.
         epoch: The identity's epoch at the home.
         token_digest: The SHA-1 of the token, hex.
-        token_id: The token's id.
+        token_id: The token's id, behind those of its ancestors.
         token_life_us: The time for which the shard may accept the token.
         limits: The leased limits.
         token: The asking for the token, as requested.

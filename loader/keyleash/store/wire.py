@@ -187,8 +187,14 @@ def delegate_call(
         words: The kind and the text of each restriction and label.
     """
     head = call_head(transport, digest)
-    life = "" if ttl_s is None else str(ttl_s)
-    return (*head, "0", token, correlation, BatchMode.DELEGATE.value, child, life, *words)
+    return (*head, "0", token, correlation, *delegation_words(child, ttl_s, words))
+
+
+def delegation_words(
+    child: str, ttl_s: int | None, words: Sequence[Argument]
+) -> tuple[Argument, ...]:
+    """Return the words behind token and correlation id, as for `delegate_call`."""
+    return (BatchMode.DELEGATE.value, child, "" if ttl_s is None else str(ttl_s), *words)
 
 
 def runs_call(

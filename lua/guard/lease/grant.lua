@@ -4,6 +4,13 @@
 -- out: code, detail, value, at_us   set if a limit has too few
 --      amount_N, life_N, window_N, have_N, last_N
 --      subject_N, ends_N, used_N, head_N, tat_N   of limits per token
+--% if cap_plans
+local holders = {}
+if caps then holders[1] = { caps, caps_at, cap_count, life_us, token_key } end
+--% if delegate
+for i = 1, ancestors and #ancestors or 0 do holders[#holders + 1] = ancestors[i] end
+--% endif
+--% endif
 --% for account in accounts
 --% filter of_account(account.of)
 --% for limit in account.leased
@@ -13,7 +20,7 @@
 local amount_N, window_N, have_N, last_N, life_N = 0, 0, 0, 0, 0
 if entry_A and #entry_A == {{ account.entry_size }} then amount_N, window_N, have_N, last_N = struct.unpack('<dddd', entry_A, {{ entry_bytes + 1 + leased_bytes * loop.index0 }}) end
 --% if is_subject
-local subject_N = {{ limit.key_prefix }} .. token_id
+local subject_N = {{ limit.key_prefix }} .. {{ root_of("token_id") }}
 --% include "limit/subject_locals.lua"
 do
   local subject = subject_N
@@ -30,6 +37,10 @@ do
 --% endif
 --% include "lease/grant_" ~ limit.slot.kind ~ ".lua"
 --% if is_cap
+    if code == 'BUDGET_EXHAUSTED' then
+      at_us = caps_N.ends_us
+      if caps_N.is_inherited then amount = ' by=ancestor' end
+    end
   end
 --% endif
 --% endwith

@@ -1,18 +1,28 @@
--- read_cap: find a cap in the token's record.
--- in:  caps, caps_at, cap_count, life_us, now_us
--- out: cap_at_N, code, detail, ends_N, most_N, used_N, value, window_id_N
+-- read_cap: find the caps of one counter that the token and its ancestors have.
+-- in:  holders, token_key, now_us
+-- out: caps_N, code, detail, ends_N, most_N, used_N, value, window_id_N
 --
--- The window of one for the token's life is the same when that changes.
-local most_N, cap_at_N, window_id_N
-local used_N, ends_N = 0, 0
-for i = 1, caps and cap_count or 0 do
-  local at = caps_at + (i - 1) * {{ cap_bytes }}
-  local counter, limit, period_us, used, ends_us = struct.unpack({{ cap_format }}, caps, at)
-  if counter == {{ cap_number(limit.counter) }} and not code then
-    most_N, cap_at_N, used_N, ends_N = limit, at, used, ends_us
+-- Each counts what is granted; the one with the least rest decides, and the first that ends. The
+-- window of a cap for a token's life is the same when that changes.
+local caps_N, most_N, used_N, ends_N, window_id_N = {}, nil, 0, 0, 1
+for i = 1, #holders do
+  local caps, at, cap_count, life_us, of_key = unpack(holders[i], 1, 5)
+  for _ = 1, cap_count do
+    local counter, limit, period_us, used_N, ends_N, last = struct.unpack({{ cap_format }}, caps, at)
+    if counter == {{ cap_number(limit.counter) }} and not code then
 --% include "limit/open_cap.lua"
-    window_id_N = period_us == 0 and 1 or ends_N
-    if code then detail, value = 'limit', {{ limit.slot.name }} end
+      if code then detail, value = 'limit', {{ limit.slot.name }} end
+      caps_N[#caps_N + 1] = { of_key, at, limit, used_N, ends_N, period_us }
+    end
+    at = last
   end
 end
 if code then break end
+for i = 1, #caps_N do
+  local of_key, _, limit, used, ends_us, period_us = unpack(caps_N[i], 1, 6)
+  if not most_N or limit - used < most_N - used_N then
+    most_N, used_N, caps_N.used, caps_N.ends_us, caps_N.is_inherited = limit, used, used, ends_us, of_key ~= token_key
+  end
+  if i == 1 or ends_us < ends_N then ends_N = ends_us end
+  if period_us > 0 and (window_id_N == 1 or ends_us < window_id_N) then window_id_N = ends_us end
+end

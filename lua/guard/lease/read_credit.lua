@@ -6,7 +6,7 @@
 --
 -- They have a record in the form of the state, with its own number of grants. It is of one life of
 -- the state: where that begins again, the units of all tokens are dropped.
-state_key_A = state_key .. ':' .. token_id
+state_key_A = state_key .. ':' .. {{ leaf_of("token_id") }}
 state_A = call('GET', state_key_A)
 local layout_A, suspended, min_epoch, began_us
 if state_A and #state_A >= {{ shard_bytes }} then

@@ -26,7 +26,7 @@ local shards = call('HLEN', {{ leases_key }}) - 1
 --% endfilter
 --% if token_account
 local token_seq, token_asked_us = tonumber(words[5]), tonumber(words[6])
-local token_leases = {{ leases_key }} .. ':' .. token_id
+local token_leases = {{ leases_key }} .. ':' .. {{ leaf_of("token_id") }}
 -- A shard without a lease of the token asks for no units of it.
 local token_entry, token_shards = token_seq > 0 and call('HMGET', token_leases, shard)[1], call('HLEN', token_leases)
 --% with account = token_account

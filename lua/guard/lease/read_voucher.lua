@@ -22,7 +22,11 @@ if words[4] == '{{ stamp }}' and epoch >= min_epoch and asked >= born_us and ask
   -- Whole milliseconds, since the clock is computed from the expiry of the key.
   expires_us = expires_us - expires_us % 1000
   if words[6] == digest and expires_us > now_us then
-    record = struct.pack('<ddddc12', expires_us, epoch, asked, {{ stamp }}, words[7])
+    record = struct.pack('<ddddc12', expires_us, epoch, asked, {{ stamp }}, {{ leaf_of("words[7]") }})
+--% if has_paths
+    local path = string.sub(words[7], 1, {{ -1 - id_chars }})
+    record = record .. string.char(#path) .. path
+--% endif
 --% if bound_tokens
     record = record .. string.gsub(string.sub(words[{{ voucher_words }}], 2), '..', function(digits) return string.char(tonumber(digits, 16)) end)
 --% endif

@@ -44,6 +44,5 @@ voucher = voucher .. string.format(':%.0f:%.0f:%.0f', amount_N, life_N, window_N
 --% endfilter
 --% endfor
 --% if bound_tokens
--- Not a number, so that its place is known without the policy.
-voucher = voucher .. ':-' .. string.gsub(bindings and string.sub(record, {{ record_bytes + 1 }}) or '', '.', function(byte) return string.format('%02x', string.byte(byte)) end)
+--% include "lease/write_restrictions.lua"
 --% endif

@@ -9,7 +9,10 @@ else
 --% for limit in token_account.leased
 --% filter suffix(limit.number)
 --% if limit.subject == "cap"
-  if most_N then call('SETRANGE', token_key, cap_at_N + {{ cap_used_at }}, struct.pack('<dd', used_N, ends_N)) end
+  for i = 1, #caps_N do
+    local of_key, at, _, used, ends_us = unpack(caps_N[i], 1, 5)
+    call('SETRANGE', of_key, at + {{ cap_used_at }}, struct.pack('<dd', used + used_N - caps_N.used, ends_us))
+  end
 --% else
 --% with batch = true
   do
