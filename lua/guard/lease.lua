@@ -7,10 +7,11 @@
 --- ARGV[3]   request      string  of a shard, signed; "" replies with the records of the token
 --- ARGV[4]   command      string  that the shard was asked for, copied into denials
 --- ARGV[5]   key          string  its first key, copied into denials
+--- ARGV[6…]  behind "delegate" as the request the words are those of batch.lua, from ARGV[4] on
 ---
 --- Replies   the voucher, signed | LEASH <CODE> key=value …
 ---           for "": the time, the token's record, the state
----           for "delegate", with the words of batch.lua from ARGV[4] on: a child token, as there
+---           for "delegate": as batch.lua for a delegation
 ---
 --- The state is that of the guard on one server. A request that is repeated gets the same grant
 --- again; a voucher counts only at the shard, and for the asking, that it answers. So whatever is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 import keyleash
+import keyleash.asyncio
 from keyleash.errors import LeashError
+from keyleash.types import DelegatedToken
 from support.clusters import RealCluster
 
 POLICY = """
@@ -21,6 +24,11 @@ identities:
     token: {bound: true}
     delegate: {depth: 2, children: 20, max_ttl: 1h}
     grants: [{allow: [read, write], keys: ["jobs:{job_id}:*"]}]
+    rate:
+      writes: 60000/minute
+      requests: {limit: 600000/minute, burst: 60000}
+      reads: {limit: 60000/minute, per: token}
+    budget: {requests: 1000000/day, writes: {limit: 100000/day, per: token}}
 """
 
 
@@ -126,12 +134,17 @@ def test_children_and_their_parent_share_its_cap_over_all_nodes(
         assert write(cluster, token, 9, **user) == {"TOKEN_REVOKED": 9}
 
 
-async def test_asyncio_client_delegates(cluster: RealCluster, op: keyleash.Operator) -> None:
+def test_asyncio_client_delegates(cluster: RealCluster, op: keyleash.Operator) -> None:
     """At the home, and events of the child name its ancestors."""
     issued = op.tokens.issue("agent")
-    client: Any = keyleash.asyncio.RedisCluster.from_url(cluster.url, token=issued.token)
-    async with client:
-        child = await client.delegate(bind={"job_id": 42}, meta={"run": "r-17"})
+
+    async def delegated() -> DelegatedToken:
+        client: Any = keyleash.asyncio.RedisCluster.from_url(cluster.url, token=issued.token)
+        async with client:
+            child: DelegatedToken = await client.delegate(bind={"job_id": 42}, meta={"run": "r-17"})
+            return child
+
+    child = asyncio.run(delegated())
     assert write(cluster, child.token, 9) == {"ran": 9}
 
     events = list(op.audit.events("agent"))

@@ -1,7 +1,7 @@
 -- grant: find how many units of each limit the shard gets; for the same asking as many as before.
 -- in:  words, entry_A, shards_A, is_same_A, is_partial, seq_A, entry_seq_A, granted_us_A, now_us,
---      token_id
--- out: code, detail, value, at_us   set if a limit has too few
+--      token_id, holders, ancestors
+-- out: code, detail, value, at_us, amount   set if a limit has too few
 --      amount_N, life_N, window_N, have_N, last_N
 --      subject_N, ends_N, used_N, head_N, tat_N   of limits per token
 --% if cap_plans
