@@ -285,3 +285,59 @@ def test_any_bytes_in_caps_at_the_home_give_a_reply_or_a_denial(embedded: RealSe
         outcome = shards.outcome(TAGS[number % 3], *own.choice((SET, GET)))
         assert outcome in ("ran", NEEDED) or outcome.startswith("LEASH ")
         assert "user_script" not in outcome
+
+
+def delegated(shards: Sharded, *words: str) -> Any:
+    """Let the home make a child of the token, with a digest and words."""
+    name = shards.home.guard("agent")
+    return shards.client.evalsha(
+        shards.guard.lease_digest, 1, name, shards.token, "c", "delegate", *words
+    )
+
+
+def test_raw_delegation_at_the_home_is_checked(embedded: RealServer) -> None:
+    """Like that of a client; nothing is stored if it is refused."""
+    shards = sharded(embedded, Restrictions({"id": b"7"}), delegate={"depth": 1})
+    digest = token_digest(f"kl_agent_{'8' * 32}")
+    bad = [
+        (("",), "digest"),
+        ((digest[:-1], ""), "digest"),
+        ((digest, "x"), "ttl"),
+        ((digest, "", "bind", "id=8"), "bind"),
+        ((digest, "", "allow", "delete"), "allow"),
+        ((digest, "", "nothing"), "word"),
+    ]
+    for words, reason in bad:
+        with pytest.raises(redis.ResponseError, match=f"DELEGATION_REFUSED .*reason={reason}"):
+            delegated(shards, *words)
+    assert not shards.client.exists(HOME.token("agent", digest))
+    assert len(delegated(shards, digest, "")) == 2
+    with pytest.raises(redis.ResponseError, match="DELEGATION_REFUSED reason=digest"):
+        delegated(shards, digest, "")
+    without = sharded(embedded, Restrictions({"id": b"7"}))
+    with pytest.raises(redis.ResponseError, match="LEASE_REFUSED reason=request"):
+        delegated(without, digest, "")
+
+
+def test_any_bytes_in_the_lease_of_a_child_give_a_reply_or_a_denial(embedded: RealServer) -> None:
+    """A fenced agent may write them: no Lua error, and nothing beyond its identity."""
+    shards = sharded(embedded, caps(writes=500), delegate={"depth": 2})
+    child = f"kl_agent_{'8' * 32}"
+    delegated(shards, token_digest(child), "", "bind", "id=7", "budget", "reads=500")
+    shards.token = child
+    assert shards.outcome("a", *SET) == "ran"
+    assert shards.outcome("a", *OTHER) == DENIED
+    name = HOME.at_shard("a").token("agent", token_digest(child))
+    good = shards.client.get(name)
+    assert isinstance(good, bytes)
+    own = random.Random(23)
+    for _ in range(300):
+        record = bytearray(good)
+        for place in own.sample(range(RECORD_BYTES, len(good)), own.randrange(1, 4)):
+            record[place] = own.randrange(256)
+        end = own.choice((len(good), own.randrange(RECORD_BYTES, len(good))))
+        shards.client.set(name, bytes(record[:end]), keepttl=True)
+        outcome = shards.outcome("a", *own.choice((SET, GET)))
+        assert outcome == "ran" or outcome.startswith("LEASH ")
+        assert "user_script" not in outcome
+        assert shards.outcome("a", "SET", "else", "x").startswith("LEASH ")
