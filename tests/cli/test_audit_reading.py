@@ -130,7 +130,7 @@ def test_log_counts_denials_without_an_entry(loaded: Cli, streams: Streams) -> N
     assert "COMMAND_REFUSED ×12000 (any command)" in shown.stdout
     assert "KEY_NOT_GRANTED ×3 (any command)" in shown.stdout
     assert "KEY_NOT_GRANTED (any token, command and reason)" in shown.stdout
-    assert "12001 denials have no entry" in shown.stderr
+    assert "12001 repeated denials are counted by `×`, not listed" in shown.stderr
     lines = loaded.lines("audit", "log", "--denied")
     assert [(line["repeats"], line["folded"]) for line in lines] == [
         (12_000, None),

@@ -407,7 +407,8 @@ class Redis(redis.asyncio.Redis):
         """Make a child token, which may do no more than this client's token; return it.
 
         A delegation counts as a write. The child is over when one of its ancestors is revoked,
-        rotated or expired, and caps of ancestors count its calls too. Its secret never travels.
+        rotated or expired, and caps of ancestors count its calls too. Of its secret, this call sends
+        only the SHA-1.
 
         Args:
             bind: The values of captures.

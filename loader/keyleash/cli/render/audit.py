@@ -174,7 +174,7 @@ def show_entries(
         print_note(str(gap))
     if folded := sum(item.folded_count for item in shown if isinstance(item, Denial)):
         print_note(
-            f"{counted(folded, 'denial')} {'has' if folded == 1 else 'have'} no entry:"
-            " `×` counts them with the first of their kind"
+            f"{counted(folded, 'repeated denial')} {'is' if folded == 1 else 'are'} counted by `×`,"
+            " not listed"
         )
     return count
