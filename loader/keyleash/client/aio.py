@@ -407,8 +407,8 @@ class Redis(redis.asyncio.Redis):
         """Make a child token, which may do no more than this client's token; return it.
 
         A delegation counts as a write. The child is over when one of its ancestors is revoked,
-        rotated or expired, and caps of ancestors count its calls too. Of its secret, this call sends
-        only the SHA-1.
+        rotated or expired, and caps of ancestors count its calls too. This call sends only
+        the SHA-1 of the child's secret.
 
         Args:
             bind: The values of captures.
