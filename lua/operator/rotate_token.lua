@@ -30,6 +30,7 @@
 ---          expires (Unix ms)
 ---        | 0 no active policy has the identity: nothing was changed
 ---        | 1 the token that was to be replaced is not live: nothing was changed
+---        | 2 all live tokens of the identity are bound: nothing was changed
 ---        | nil the prefixes have changed: nothing was changed
 ---
 --- One script, so that the old token is never revoked before the new one is valid.
@@ -71,6 +72,8 @@ for i = 1, #known, 2 do
   end
 end
 if old ~= '' and not ending[1] then return 1 end
+-- The new token would not be bound.
+if bound > 0 and not ending[1] then return 2 end
 
 -- Other guards do not know the flag, by which the children of a token are over at once.
 local delegates = call('HGET', guard_prefix .. identity, 'delegates') == '1'

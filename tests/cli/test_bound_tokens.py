@@ -104,6 +104,37 @@ def test_rotation_of_an_identity_says_how_many_bound_tokens_it_leaves(cli: Cli) 
     assert "stay valid" not in rotated.stderr
 
 
+def test_rotation_of_an_identity_with_bound_tokens_alone_issues_nothing(cli: Cli) -> None:
+    """The new token would have no restrictions."""
+    bound = cli.json("token", "issue", "runner", *OPTIONS)["id"]
+
+    error = cli.json("token", "rotate", "runner", exit_code=1)["error"]
+    assert error["code"] == "token-not-live"
+    assert "all live tokens of `runner` are bound; nothing was issued" in error["message"]
+    assert [item["id"] for item in cli.json("token", "list")["tokens"]] == [bound]
+    cli.ok("token", "revoke", bound)
+    assert cli.json("token", "rotate", "runner")["replaced"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--budget", "requests=0"), "such as `requests=200`, or leave out the class with"),
+        (("--allow", "read write"), "separate the classes with commas: `read,write`"),
+        (("--bind", "{job_id}=42"), "write `job_id=…`"),
+        (("--bind", "job_id=42", "--keys", "x:*"), "leave out the binding or this key"),
+    ],
+)
+def test_bad_restriction_has_a_help_that_names_the_way_out(
+    cli: Cli, options: tuple[str, ...], text: str
+) -> None:
+    """In the words of the option."""
+    result = cli.run("token", "issue", "runner", *options)
+
+    assert result.exit_code == 1
+    assert text in result.stderr.partition("help: ")[2]
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

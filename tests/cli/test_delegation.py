@@ -43,9 +43,24 @@ def test_tree_shows_descendants_and_list_names_parents(embedded: RealServer) -> 
     assert listed[leaf.id]["by"] == child.id
     shown = cli.ok("whoami", KEYLEASH_TOKEN=leaf.token)
     assert f"child of  {child.id} of {root.id}" in shown
+    assert "identity may  read, write" in shown
     with_client = keyleash.Redis.from_url(embedded.url, token=leaf.token).whoami()
     assert with_client.restrictions is not None
     assert [item.id for item in with_client.restrictions.chain] == [root.id, child.id]
+
+
+def test_whoami_shows_the_caps_of_ancestors(embedded: RealServer) -> None:
+    """They count the calls of the child too, so they may end it first."""
+    leash = Leash(embedded)
+    leash.load(runner=AGENT)
+    child = leash.agent("runner").delegate(budget={"requests": 5})
+    leaf = leash.client(child.token).delegate(budget={"writes": 2})
+    cli = Cli(embedded.url)
+
+    limits = cli.json("whoami", KEYLEASH_TOKEN=leaf.token)["limits"]
+    found = [(item["name"], item["per"], item["left"]) for item in limits]
+    assert found == [("token.writes", "token", 2), ("token.requests", "ancestor", 4)]
+    assert "of an ancestor" in cli.ok("whoami", KEYLEASH_TOKEN=leaf.token)
 
 
 def test_audit_log_selects_calls_by_ancestor(embedded: RealServer) -> None:
@@ -60,6 +75,7 @@ def test_audit_log_selects_calls_by_ancestor(embedded: RealServer) -> None:
         (child.id, "SET", [root.id]),
         (leaf.id, "SET", [root.id, child.id]),
     ]
+    assert f"renew `{root.id}`" in cli.run("token", "renew", leaf.id).stderr
     made = cli.lines("audit", "log", "--op", "DELEGATE", "--token", root.id)
     assert [item["args"][0] for item in made] == [child.id]
     assert "chain" not in made[0]

@@ -37,7 +37,7 @@ def test_token_is_renewed_by_its_id_and_shown_with_its_new_life(cli: Cli) -> Non
     assert done.stdout == ""
     assert f"token {issued['id']} of `runner` expires in 2h" in done.stderr
     shown = cli.run("--json", "token", "renew", issued["id"], "--ttl", "9h")
-    assert "shortened to 4h, the policy's `max_ttl`" in shown.stderr
+    assert "shortened to 4h: the policy's `max_ttl` counts from the issue" in shown.stderr
     renewed = cli.json("token", "renew", issued["id"], "--ttl", "3h")
     assert set(renewed) == {"id", "identity", "expires_at", "capped"}
     assert cli.json("token", "show", issued["id"])["expires_at"] == renewed["expires_at"]
@@ -54,6 +54,9 @@ def test_token_that_cannot_be_renewed_is_an_error_with_its_reason(cli: Cli) -> N
     error = cli.json("token", "renew", issued["id"], exit_code=1)["error"]
     assert error["code"] == "token-not-live"
     assert cli.run("token", "renew", issued["token"]).exit_code == 2
+    named = cli.run("token", "renew", "runner")
+    assert "the name of an identity" in named.stderr
+    assert "`keyleash token list runner`" in named.stderr
 
 
 def test_permission_to_renew_widens_and_is_an_error_on_clusters() -> None:

@@ -20,7 +20,7 @@ from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
 from keyleash.errors.sentences import explain
 from keyleash.operator import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens import Scope, revoke
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import refusal
 from support.errors import OF_CLUSTERS
@@ -483,3 +483,97 @@ def test_denial_has_the_help_that_the_command_line_shows(leash: Leash, code: Rep
     assert caught.value.help == explain(caught.value)[1]
     assert caught.value.help
     assert "{" not in caught.value.help.replace("{work: …}", "").replace("{max_bytes: …}", "")
+
+
+# What denials say to people.
+
+
+def explained(caught: pytest.ExceptionInfo[LeashError]) -> str:
+    """Return the message and the help as the command line prints them."""
+    message, help = explain(caught.value)
+    return f"{message}\n{help}"
+
+
+def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash) -> None:
+    """The identity has the grant, so a wider policy would change nothing."""
+    rules = {"token": {"bound": True}}
+    grants = [
+        grant("read", "write", "scan", keys="t:*"),
+        {"allow": ["publish"], "channels": ["c:*"]},
+    ]
+    fresh(leash, grants=grants, **rules)
+    scope = Scope(allow=["read", "publish"], keys=["t:a*"])
+    client = leash.client(leash.issue("one", scope=scope).token)
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: client.get("t:b"), "the token is restricted and may not use the key `t:b`"),
+        (lambda: client.set("t:a", 1), "the token is restricted and may not use `write`"),
+    ]
+
+    for call, message in calls:
+        with pytest.raises(LeashError) as caught:
+            call()
+        assert message in explained(caught)
+        assert "grants" not in explained(caught)
+        assert "`keyleash whoami`" in explained(caught)
+
+
+def test_delegation_that_the_policy_does_not_have_names_the_field(leash: Leash) -> None:
+    """It is no unknown command."""
+    with pytest.raises(keyleash.CommandRefusedError) as caught:
+        fresh(leash).delegate()
+
+    assert "the policy does not let tokens delegate" in explained(caught)
+    assert "`delegate: {depth: 1}`" in explained(caught)
+
+
+@pytest.mark.parametrize(
+    ("details", "texts"),
+    [
+        ({"reason": "outlives", "restriction": "1200"}, ("a life of 20m", "leave it out")),
+        ({"reason": "ttl", "restriction": "3660"}, ("a life of 1h1m", "shorter `ttl`")),
+        ({"reason": "children"}, ("`delegate.children`", "wait until some of them expire")),
+        ({"reason": "depth"}, ("no deeper", "`delegate: {depth: …}`")),
+        ({"reason": "rotated"}, ("another token", "the new token")),
+        ({"reason": "meta"}, ("a label", "ASCII")),
+        ({"reason": "bind", "restriction": "user=a"}, ("`user=a`", "capture")),
+        ({"reason": "budget", "restriction": "requests=0"}, ("`requests=0`", "`requests=200`")),
+    ],
+)
+def test_refused_delegation_has_the_help_of_its_reason(
+    details: dict[str, str], texts: tuple[str, str]
+) -> None:
+    """Most reasons are other ones than asking for too much."""
+    message, help = explain(keyleash.DelegationRefusedError(details))
+
+    assert texts[0] in message
+    assert help is not None
+    assert texts[1] in help
+
+
+@pytest.mark.parametrize(
+    ("rule", "limit", "was", "text"),
+    [
+        ("ttl", "604800000", "999999000", "may expire in 7d at most, and the call asks for 11d13h"),
+        ("ttl", "604800000", "none", "`k` must expire, and the call removes its expiry"),
+        ("only", "absent", "present", "only keys that do not exist may be written, and `k` exists"),
+        ("max_elements", "5", "6", "may have 5 elements at most, and the call may leave 6"),
+        ("budget.bytes_written", "5", "6", "`budget.bytes_written` of `k` allows 5"),
+    ],
+)
+def test_refused_value_is_described_in_units(rule: str, limit: str, was: str, text: str) -> None:
+    """Details are milliseconds and single words, for programs."""
+    details = {"key": "k", "rule": rule, "limit": limit, "was": was}
+    message, help = explain(keyleash.ValueRefusedError(details))
+
+    assert text in message
+    assert help is not None
+
+
+def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
+    """The token itself may have no cap."""
+    details = {"limit": "token.requests", "resets_at_ms": "0", "by": "ancestor"}
+
+    assert (
+        "the cap `token.requests` of an ancestor"
+        in explain(keyleash.BudgetExhaustedError(details))[0]
+    )

@@ -57,10 +57,15 @@ def _words(
     return [word for value in values for word in value.split(",")] if values else None
 
 
-def _note_issued(settings: Settings, issued: IssuedToken | Renewal, now_ms: int) -> None:
+def _note_issued(
+    settings: Settings,
+    issued: IssuedToken | Renewal,
+    now_ms: int,
+    why: str = ", the policy's `max_ttl`",
+) -> None:
     life = span(round((issued.expires_ms - now_ms) / 1000))
     if issued.capped:
-        print_note(f"note: shortened to {life}, the policy's `max_ttl`")
+        print_note(f"note: shortened to {life}{why}")
     if not settings.json:
         at = clock_time(issued.expires_ms)
         print_note(f"token {issued.id} of `{issued.identity}` expires in {life}, at {at}")
@@ -406,7 +411,8 @@ def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
         done = settings.operator.tokens.renew(token_id, ttl=ttl)
     if settings.json:
         print_json(done)
-    _note_issued(settings, done, settings.now_ms())
+    why = ": the policy's `max_ttl` counts from the issue"
+    _note_issued(settings, done, settings.now_ms(), why)
 
 
 @click.command(epilog=example("keyleash token tree 7k2mq9xw4tbn"))

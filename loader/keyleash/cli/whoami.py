@@ -53,9 +53,11 @@ def _show(found: TokenHolder) -> None:
         click.echo(f"stopped   every call is denied: {_stop_text(found, found.stopped)}")
     for name, text in found.restrictions.lines() if found.restrictions else ():
         click.echo(f"{name:<10}{text}")
-    _show_rules("may", [_grant_line(grant) for grant in found.identity.grants])
+    # The restrictions above narrow the grants of the identity.
+    who = "identity " if found.restrictions else ""
+    _show_rules(f"{who}may", [_grant_line(grant) for grant in found.identity.grants])
     _show_rules(
-        "may not", [" ".join(key.source for key in deny.keys) for deny in found.identity.deny]
+        f"{who}may not", [" ".join(key.source for key in deny.keys) for deny in found.identity.deny]
     )
     if found.limits:
         click.echo()
@@ -76,8 +78,9 @@ def _stop_text(found: TokenHolder, stopped: Decision) -> str:
 
 
 def _show_rules(label: str, rules: list[str]) -> None:
+    width = max(10, len(label) + 2)
     for number, rule in enumerate(rules):
-        click.echo(f"{'' if number else label:<10}{rule}")
+        click.echo(f"{'' if number else label:<{width}}{rule}")
 
 
 def _grant_line(grant: Grant) -> str:
@@ -91,5 +94,6 @@ def _grant_line(grant: Grant) -> str:
 def _limit_row(limit: Limit | None, item: RemainingLimit, now_ms: int) -> list[str]:
     resets = item.resets_at and distance(round(item.resets_at.timestamp() * 1000), now_ms)
     each = f", each {limit.subject} apart" if limit and limit.subject.capture else ""
+    each += ", of an ancestor" if item.per == "ancestor" else ""
     left = "?" if item.left is None else counter_of(item.name).rounded(item.left)
     return [item.name, left, item.allows + each, resets or ""]

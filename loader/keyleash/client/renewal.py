@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from keyleash.client.actions import Flow
-from keyleash.errors import CommandRefusedError
 from keyleash.results import Instant, Result
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import reading_reply
@@ -63,16 +62,6 @@ def read_renewal(identity: str, reply: Any) -> Renewal:
     with reading_reply("renew"):
         _, token_id, expires_ms, capped = reply
         return Renewal(token_id.decode(), identity, int(expires_ms), bool(capped))
-
-
-def not_allowed(denial: CommandRefusedError) -> CommandRefusedError:
-    """Return the denial of a renewal with its reason, and what to do."""
-    reason = "the policy does not let agents renew their tokens"
-    help = (
-        "add `token: {renew: true}` to the identity, or have an operator renew it with `keyleash"
-        " token renew ID`"
-    )
-    return CommandRefusedError({**denial.details, "command": RENEW, "reason": reason}, help=help)
 
 
 class Schedule:

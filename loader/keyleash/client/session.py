@@ -18,7 +18,7 @@ from redis.exceptions import (
 from keyleash.client.actions import AtHome, Plain
 from keyleash.client.correlation import CorrelationSource, check_source
 from keyleash.client.delegation import Delegation
-from keyleash.client.renewal import Renewal, Schedule, not_allowed, read_renewal
+from keyleash.client.renewal import RENEW, Renewal, Schedule, read_renewal
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import CommandTable, load_table
@@ -67,6 +67,20 @@ _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
 TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
 """The denials after which a callable is asked for another token."""
 NOT_ALLOWABLE = "no policy can allow it; docs/reference/commands.md lists the denied commands"
+_OF_MODES = {
+    BatchMode.RENEW: (
+        RENEW,
+        "the policy does not let agents renew their tokens",
+        "add `token: {renew: true}` to the identity, or have an operator renew it with `keyleash"
+        " token renew ID`",
+    ),
+    BatchMode.DELEGATE: (
+        "DELEGATE",
+        "the policy does not let tokens delegate",
+        "add `delegate: {depth: 1}` to the identity, which also needs `token: {bound: true}`",
+    ),
+}
+"""The command, the reason and the help of a batch in a mode that a guard does not have."""
 APPROVE = (
     "add its text to `scripts` of the policy, and its name to `scripts` of a grant; every byte"
     " counts, also a last newline, and a changed text needs `keyleash load`"
@@ -218,8 +232,7 @@ class Session:
         if denial is None:
             return self._server_error(error)
         if isinstance(denial, CommandRefusedError):
-            is_renewal = denial.details.get("mode") == BatchMode.RENEW
-            denial = not_allowed(denial) if is_renewal else _with_reason(denial, self.table)
+            denial = _of_mode(denial) or _with_reason(denial, self.table)
         denial.identity = self.identity
         return denial
 
@@ -378,6 +391,15 @@ def unapproved(script: str, denial: CommandRefusedError) -> CommandRefusedError:
     found = CommandRefusedError(details, help=APPROVE)
     found.identity = denial.identity
     return found
+
+
+def _of_mode(denial: CommandRefusedError) -> CommandRefusedError | None:
+    """Return the denial of a batch whose mode the policy does not give; None for others."""
+    mode = denial.details.get("mode")
+    if mode not in (BatchMode.RENEW, BatchMode.DELEGATE):
+        return None
+    command, reason, help = _OF_MODES[BatchMode(mode)]
+    return CommandRefusedError({**denial.details, "command": command, "reason": reason}, help=help)
 
 
 def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRefusedError:

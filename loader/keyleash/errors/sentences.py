@@ -120,7 +120,7 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.DELEGATION_REFUSED: (
         "no child token is made: {reason}",
-        "ask for less than the token has, as `delegate` of the policy allows",
+        "use keyleash's client, of the same version",
     ),
     ReplyCode.IDEMPOTENCY_CONFLICT: (
         "the idempotency id `{once}` belongs to another call",
@@ -176,21 +176,93 @@ _TOO_MANY = {
 
 
 _NOT_DELEGATED = {
-    "bind": "the token or its identity has no such binding: `{restriction}`",
-    "allow": "the token does not have the class `{restriction}`",
-    "keys": "the token does not have the key `{restriction}`",
-    "budget": "`{restriction}` is no budget: write `requests=200` or `writes=50/hour`",
-    "meta": "a label is malformed, has a token, or there are too many",
-    "ttl": "a life of `{restriction}` seconds is not between 1 and `max_ttl` of the policy",
-    "outlives": "after `{restriction}` seconds it would outlive the token",
-    "depth": "the policy allows no deeper delegation",
-    "children": "the token has as many live children as the policy allows",
-    "rotated": "another token has replaced the token",
-    "size": "the restrictions have too many bytes: use fewer or shorter ones",
-    "digest": "the digest of the child is malformed or taken",
-    "word": "`{restriction}` is no kind of restriction, or has no text",
+    "bind": (
+        "the token or its identity has no such binding: `{restriction}`",
+        "bind a capture of the identity's patterns, to the value that the token has if it has one",
+    ),
+    "allow": (
+        "the token does not have the class `{restriction}`",
+        "name only classes that the token has; by default the child has all of these",
+    ),
+    "keys": (
+        "the token does not have the key `{restriction}`",
+        "name keys, or prefixes with `*`, within those of the token",
+    ),
+    "budget": (
+        "the cap `{restriction}` is malformed, or there are two of its counter",
+        "write `requests=200`, or `writes=50/hour`, once for each counter",
+    ),
+    "meta": (
+        "a label is malformed, has a token, or there are too many",
+        "labels are printable ASCII, with lower-case names, and have no tokens",
+    ),
+    "ttl": (
+        "a life of {life} is not between 1s and `delegate.max_ttl` of the policy",
+        "use a shorter `ttl`, or leave it out",
+    ),
+    "outlives": (
+        "with a life of {life} it would outlive the token",
+        "use a shorter `ttl`, or leave it out: the child then lives no longer than the token",
+    ),
+    "depth": (
+        "the policy allows no deeper delegation",
+        "use the token itself, or raise `delegate: {{depth: …}}` in the policy",
+    ),
+    "children": (
+        "the token has as many children as `delegate.children` allows",
+        "wait until some of them expire; revoked ones count until then",
+    ),
+    "rotated": ("another token has replaced the token", "delegate from the new token"),
+    "size": (
+        "the restrictions have too many bytes",
+        "use fewer or shorter ones; those of the token count too",
+    ),
+    "digest": (
+        "the digest of the child is malformed or taken",
+        "use keyleash's client, of the same version",
+    ),
+    "word": (
+        "`{restriction}` is no kind of restriction, or has no text",
+        "the kinds are `bind`, `allow`, `keys`, `budget` and `meta`",
+    ),
 }
-"""What DELEGATION_REFUSED says, by its reason."""
+"""The sentences of DELEGATION_REFUSED, by its reason."""
+
+_OF_TOKENS = {
+    ReplyCode.CLASS_NOT_GRANTED: (
+        "the token is restricted and may not use `{class}`, which `{command}` needs"
+    ),
+    ReplyCode.KEY_NOT_GRANTED: "the token is restricted and may not use the key `{key}`",
+    ReplyCode.CHANNEL_NOT_GRANTED: (
+        "the token is restricted and may not use the channel `{channel}`"
+    ),
+}
+"""The messages of denials that the identity alone would not get."""
+_OTHER_TOKEN = (
+    "the identity may: see `keyleash whoami`, or use a token with other restrictions (`--bind`,"
+    " `--allow`, `--keys`)"
+)
+_ALL_KEYS = {"SCAN": "all keys of the pattern", "SORT": "all keys of the SORT pattern"}
+
+_OF_VALUES = {
+    "only": (
+        "only keys that do not exist may be written, and `{key}` exists",
+        "write to a new key, or change `only` of the grant's `values`",
+    ),
+    "ttl": (
+        "`{key}` may expire in {limit} at most, and the call asks for {was}",
+        "set an expiry of at most {limit}, or change `ttl` of the grant's `values`",
+    ),
+    "max_elements": (
+        "`{key}` may have {limit} elements at most, and the call may leave {was}",
+        "write fewer elements, or raise `max_elements` of the grant's `values`",
+    ),
+}
+"""The sentences of VALUE_REFUSED, by its rule."""
+_NOT_EXPIRING = (
+    "`{key}` must expire, and the call removes its expiry",
+    "leave its expiry, or set one, or change `ttl` of the grant's `values`",
+)
 
 
 def _sentence(error: Any) -> tuple[str, str | None]:
@@ -202,8 +274,16 @@ def _sentence(error: Any) -> tuple[str, str | None]:
             if counted in error.details:
                 return sentence
     if error.code is ReplyCode.DELEGATION_REFUSED and error.reason in _NOT_DELEGATED:
-        found, remedy = SENTENCES[error.code]
-        return found.replace("{reason}", _NOT_DELEGATED[error.reason]), remedy
+        found, remedy = _NOT_DELEGATED[error.reason]
+        return SENTENCES[error.code][0].replace("{reason}", found), remedy
+    if error.code is ReplyCode.VALUE_REFUSED and error.details.get("rule") in _OF_VALUES:
+        is_removed = error.rule == "ttl" and error.details.get("was") == "none"
+        return _NOT_EXPIRING if is_removed else _OF_VALUES[error.rule]
+    if error.details.get("by") == "token" and error.code in _OF_TOKENS:
+        found = _OF_TOKENS[error.code]
+        return found.replace("the key", _ALL_KEYS.get(error.pattern_of, "the key")), _OTHER_TOKEN
+    if error.code is ReplyCode.BUDGET_EXHAUSTED and error.details.get("by") == "ancestor":
+        return "the cap `{limit}` of an ancestor of the token is used up", SENTENCES[error.code][1]
     if error.code is ReplyCode.TOKEN_REVOKED and "ancestor" in error.details:
         help = "ask the holder of a live token for another one"
         return "the token `{ancestor}`, from which this one was delegated, is over", help
@@ -212,6 +292,11 @@ def _sentence(error: Any) -> tuple[str, str | None]:
 
 def explain(error: Any) -> tuple[str, str | None]:
     """Return the message, code first, and the help for a denial; neither contains a token."""
+    return f"{error.code}: {message_of(error)}", error.help
+
+
+def message_of(error: Any) -> str:
+    """Return the message for a denial, without its code; it contains no token."""
     message = _sentence(error)[0]
     if "reason" not in error.details:
         message = message.removesuffix(": {reason}")
@@ -223,7 +308,7 @@ def explain(error: Any) -> tuple[str, str | None]:
         message += f", on the channel `{words['channel']}`"
     if "at" in words:
         message += f", at `{words['at']}` of a script; what it wrote before stands"
-    return f"{error.code}: {message}", error.help
+    return message
 
 
 def help_of(error: Any) -> str | None:
@@ -244,6 +329,11 @@ def _words_of(error: Any) -> defaultdict[str, str]:
         words["retry_after"] = _wait_text(int(words["retry_after_ms"]))
     if "resets_at_ms" in words:
         words["resets_at"] = clock_time(int(words["resets_at_ms"]))
+    if error.code is ReplyCode.DELEGATION_REFUSED and words["restriction"].isdecimal():
+        words["life"] = span(int(words["restriction"]))
+    if error.code is ReplyCode.VALUE_REFUSED and words["rule"] == "ttl":
+        lives = {name: words[name] for name in ("limit", "was") if words[name].isdecimal()}
+        words.update({name: _wait_text(int(text)) for name, text in lives.items()})
     return words
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keyleash.errors import ReplyCode, Span
+from keyleash.errors import ReplyCode, Span, ValueRefusedError
+from keyleash.errors.sentences import message_of
 from keyleash.evaluate.trace import (
     ArgumentsStep,
     ArgumentStep,
@@ -88,8 +89,9 @@ def _size_text(step: SizeStep) -> str:
 
 
 def _value_text(step: ValueStep) -> tuple[str, str]:
-    where = f"{step.rule} of {printable(step.key)}"
-    return "value", f"DENIED: {where} is {step.limit}, and the call leaves {step.was}"
+    key = step.key.decode("utf-8", "surrogateescape")
+    details = {"key": key, "rule": step.rule, "limit": step.limit, "was": step.was}
+    return "value", f"DENIED: {message_of(ValueRefusedError(details))}"
 
 
 def _argument_text(step: ArgumentStep) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from keyleash.errors import (
 from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.evaluate import judge_standing
 from keyleash.limits import SECOND_US
+from keyleash.limits.budget import BudgetCount
 from keyleash.operator.decisions import grant_json, identity_counts, read_subject
 from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
@@ -38,7 +39,8 @@ class TokenHolder(Result):
         issued_ms: When it was issued, server time, Unix milliseconds; None if that is not recorded.
         now_ms: The server's time.
         stopped: The denial of every call, if any.
-        limits: What is left of the identity's limits, in their order, and of the token's caps.
+        limits: What is left of the identity's limits, in their order, then of the token's caps,
+            and of those of its ancestors.
         restrictions: What the token may do of what the identity may do; None if all of that.
     """
 
@@ -121,7 +123,7 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
     restrictions = _restrictions(record)
     _require_live(identity, record, now_us)
     chain = restrictions.chain if restrictions else ()
-    _require_ancestors(store, identity, chain, now_us)
+    inherited = _require_ancestors(store, identity, chain, now_us)
     # An issued token and all tokens that were delegated from it count as one.
     counted_id = chain[0].id if chain else record.id
     state = identity_counts(store, identity)
@@ -141,6 +143,10 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
             *(
                 remaining_limit(count.limit, count, now_us)
                 for count in (restrictions.counts if restrictions else ())
+            ),
+            *(
+                replace(remaining_limit(count.limit, count, now_us), per="ancestor")
+                for count in inherited
             ),
         ),
         restrictions=restrictions,
@@ -168,17 +174,22 @@ def _require_live(identity: Identity, record: TokenRecord, now_us: int) -> None:
 
 def _require_ancestors(
     store: Store, identity: Identity, chain: Sequence[Ancestor], now_us: int
-) -> None:
+) -> list[BudgetCount]:
+    """Return the caps of the ancestors of a token, which count its calls too."""
     if not chain:
-        return
+        return []
     if not identity.delegate.depth:
         raise TokenRevokedError
     digests = [item.digest for item in chain]
     (packed,) = read_token_records(store, {identity.name: digests})
+    counts: list[BudgetCount] = []
     for item, data in zip(chain, packed, strict=True):
-        found = data and TokenRecord.unpack(data)
+        found = TokenRecord.unpack(data) if data else None
         if not found or found.revoked or found.is_rotated or found.expires_us <= now_us:
             raise TokenRevokedError({"ancestor": item.id})
+        restrictions = _restrictions(found)
+        counts += restrictions.counts if restrictions else ()
+    return counts
 
 
 def _left(

@@ -243,10 +243,13 @@ def require_token(store: Store, token_id: str) -> TokenInfo:
     for info in _tokens_of(store, known_identities(store)):
         if info.id == token_id:
             return info
+    is_name = token_id in known_identities(store)
     raise OperationError(
         "unknown-token-id",
-        f"no token has the id `{token_id}`",
-        help="see `keyleash token list` or `op.tokens.list()`",
+        f"no token has the id `{token_id}`" + (", the name of an identity" if is_name else ""),
+        help=f"see its tokens and their ids: `keyleash token list {token_id}`"
+        if is_name
+        else "see `keyleash token list` or `op.tokens.list()`",
     )
 
 

@@ -36,7 +36,7 @@ def renew_token(store: Store, token_id: str, *, ttl_s: int | None = None) -> Ren
         raise OperationError(
             "token-delegated",
             f"the token `{token_id}` was made by another, so it is not renewed",
-            help=f"make another by `{info.chain[-1]}`, which may be renewed if it was issued",
+            help=f"renew `{info.chain[0]}`, which was issued, and let it delegate again",
         )
     reply: object = 1
     if info.is_live:

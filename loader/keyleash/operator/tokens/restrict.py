@@ -66,7 +66,8 @@ def restrict(identity: Identity, scope: Scope) -> Restrictions | None:
         raise OperationError(
             "not-bound",
             f"the policy does not let tokens of `{identity.name}` be bound",
-            help="add `token: {bound: true}` to the identity, and load the policy",
+            help="add `token: {bound: true}` to the identity, and load the policy; `keyleash policy"
+            " show` prints the active one",
             span=identity.span,
         )
     bind = dict(_bindings(identity, scope.bind))
@@ -96,14 +97,17 @@ def _bindings(identity: Identity, bind: Mapping[str, str | int]) -> Iterable[tup
     }
     for name, given in bind.items():
         value = str(given)
+        bare = name.strip("{}")
+        if name not in known and bare in known:
+            _fail(f"{quote(name)} is not the name of a capture", f"write `{bare}=…`")
         if name not in known:
             names = sorted(known)
             help = (
                 f"its captures are {listing(names)}" if names else "its patterns have no captures"
             )
             _fail(
-                f"no pattern of `{identity.name}` has the capture {quote(f'{{{name}}}')}",
-                did_you_mean(name, names, help),
+                f"no pattern of `{identity.name}` has the capture {quote(f'{{{bare}}}')}",
+                did_you_mean(bare, names, help),
             )
         if not value or ":" in value:
             _fail(
@@ -128,7 +132,11 @@ def _classes(allow: Collection[str] | None) -> tuple[OperationClass, ...]:
     for name in allow:
         if name not in known:
             help = f"the operation classes are {listing(known)}"
-            _fail(f"unknown operation class {quote(name)}", did_you_mean(name, known, help))
+            if name.split() and set(name.split()) <= set(known):
+                help = f"separate the classes with commas: `{','.join(name.split())}`"
+            else:
+                help = did_you_mean(name, known, help)
+            _fail(f"unknown operation class {quote(name)}", help)
     if not allow:
         _fail("`allow` has no operation class", f"the operation classes are {listing(known)}")
     return tuple(cls for cls in OperationClass if cls in allow)
@@ -188,7 +196,10 @@ def _require_some(
         ):
             _fail(
                 f"no grant of `{identity.name}` has the key {quote(key.source)}{where}",
-                f"see the grants: `keyleash explain {identity.name} -- GET KEY`",
+                f"use a key of a pattern with {listing(f'{{{name}}}' for name in bind)}, or leave"
+                " out the binding or this key"
+                if bind
+                else f"see the grants: `keyleash explain {identity.name} -- GET KEY`",
             )
 
 
@@ -206,10 +217,16 @@ def _cap(name: str, given: str | int) -> BudgetCount:
             limit, period = parse_count_per_period(text, Budget.PERIODS, _NOWHERE)
         except PolicyError as error:
             problem = error.problems[0]
-            _fail(f"the budget of `{name}`: {problem.message}", "write `200`, or `50/hour`")
+            _fail(
+                f"the budget of `{name}`: {problem.message}",
+                f"write `{name}=200`, or `{name}=50/hour`",
+            )
         cap = replace(cap, limit=limit, period=Period(period), is_for_life=False)
     if not 1 <= cap.limit <= MAX_BUDGET:
-        _fail(f"the budget of `{name}` is not between 1 and {MAX_BUDGET}", "write `200`")
+        _fail(
+            f"the budget of `{name}` is not between 1 and {MAX_BUDGET}",
+            f"write a number such as `{name}=200`, or leave out the class with `--allow`",
+        )
     return cap.new_count()
 
 

@@ -77,7 +77,8 @@ def rotate_token(
         OperationError (unknown-token-id): No token has the id.
         OperationError (unreadable): A token entry is corrupt.
         OperationError (token-delegated): A token made the token; nothing was issued.
-        OperationError (token-not-live): The token is expired or revoked; nothing was issued.
+        OperationError (token-not-live): The token is expired or revoked, or all live tokens of the
+            identity are bound; nothing was issued.
         ValueError: The grace is negative. Otherwise as `issue_token`.
     """
     require_int("grace", grace_s)
@@ -117,6 +118,13 @@ def rotate_token(
     )
     if reply == 0:
         raise not_active(store, identity)
+    if reply == 2:
+        raise OperationError(
+            "token-not-live",
+            f"all live tokens of `{identity}` are bound; nothing was issued",
+            help="rotate a bound token by its id; or issue one that is not bound with `keyleash"
+            f" token issue {identity}`",
+        )
     if isinstance(reply, int):
         raise OperationError(
             "token-not-live",
