@@ -34,6 +34,10 @@ def test_tree_shows_descendants_and_list_names_parents(embedded: RealServer) -> 
     assert "  " + child.id in lines[2]
     assert "job_id=42" in lines[2]
     assert "run=r-17" in lines[2]
+    assert "writes 5" in lines[3]
+    assert "token.writes: 5 for the life of the token, 4 left" in cli.ok("token", "show", leaf.id)
+    assert "renewable   until" in cli.ok("token", "show", root.id)
+    assert "renewable" not in cli.ok("token", "show", leaf.id)
     tree = cli.json("token", "tree", child.id)
     assert (tree["id"], [item["id"] for item in tree["children"]]) == (child.id, [leaf.id])
     assert f"by {child.id}" in cli.ok("token", "show", leaf.id)
@@ -47,6 +51,20 @@ def test_tree_shows_descendants_and_list_names_parents(embedded: RealServer) -> 
     with_client = keyleash.Redis.from_url(embedded.url, token=leaf.token).whoami()
     assert with_client.restrictions is not None
     assert [item.id for item in with_client.restrictions.chain] == [root.id, child.id]
+
+
+def test_tree_shows_a_rotated_token_whose_children_are_over(embedded: RealServer) -> None:
+    """It is live itself until its grace ends."""
+    root, child, leaf = family(Leash(embedded))
+    cli = Cli(embedded.url)
+
+    cli.ok("token", "rotate", root.id)
+    rows = [line.split() for line in cli.ok("token", "tree", root.id).splitlines()[1:]]
+    assert [row[:2] for row in rows] == [
+        [root.id, "rotated"],
+        [child.id, "revoked"],
+        [leaf.id, "revoked"],
+    ]
 
 
 def test_whoami_shows_the_caps_of_ancestors(embedded: RealServer) -> None:
@@ -79,6 +97,7 @@ def test_audit_log_selects_calls_by_ancestor(embedded: RealServer) -> None:
     made = cli.lines("audit", "log", "--op", "DELEGATE", "--token", root.id)
     assert [item["args"][0] for item in made] == [child.id]
     assert "chain" not in made[0]
+    assert f"ok (child {child.id})" in cli.ok("audit", "log", "--op", "DELEGATE")
     cli.ok("token", "revoke", child.id)
     assert leash.call("runner", leaf.token, "GET", "jobs:42:a").startswith("LEASH TOKEN_REVOKED")
     operator = keyleash.Operator.from_url(embedded.url)

@@ -137,6 +137,7 @@ def test_list_as_json_can_be_of_one_identity(loaded: Cli) -> None:
 
     assert only.pop("issued_at").endswith("Z")
     assert only.pop("rotate_at").endswith("Z")
+    assert only.pop("renewable_until") > only["expires_at"]
     assert only == {
         "id": issued["id"],
         "identity": "agent-runner",

@@ -17,6 +17,7 @@ from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
 from keyleash.policy.scripts import MARK
 from keyleash.store.token import RECORD_BYTES, TokenRecord, token_digest
 from keyleash.store.wire import Transport
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
 from support.sealed import SEALED
 from support.servers import RealServer
@@ -235,15 +236,16 @@ def test_caps_count_by_counter_and_window_and_a_denied_call_charges_none(leash: 
 
 
 def test_rotation_keeps_restrictions_counts_and_labels(leash: Leash) -> None:
-    """A rotated token is neither wider than the old one nor fresh; rotating an identity leaves
-    bound tokens alone."""
+    """A rotated token is neither wider than the old one nor fresh; rotating an identity with bound
+    tokens alone is an error."""
     leash.load(runner=RUNNER)
     scope = Scope(bind={"job_id": "42"}, budget={"writes": "2"})
     old = leash.issue("runner", scope=scope, meta={"run": "r-17"})
     leash.client(old.token).set("jobs:42:a", 1)
 
-    whole = rotate_token(leash.store, identity="runner")
-    assert whole.replaced == ()
+    with raises_code("token-not-live"):
+        rotate_token(leash.store, identity="runner")
+    assert [item.id for item in list_tokens(leash.store)] == [old.id]
     new = rotate_token(leash.store, token_id=old.id)
     client = leash.client(new.issued.token)
     client.set("jobs:42:a", 1)

@@ -150,3 +150,22 @@ def test_every_field_of_an_identity_is_compared() -> None:
     compared = {"name", "kind", "grants", "deny", "rates", "budgets", "token", "audit"}
     compared |= {"delegate", "durability", "cluster", "on_denials", "idempotency", "work"}
     assert {field.name for field in fields(Identity) if field.compare} == compared
+
+
+def test_first_delegation_widens_by_its_depth_alone() -> None:
+    """A shorter `max_ttl` than the default narrows nothing where no token delegated."""
+    head = "version: 1\nidentities: {a: {kind: machine, token: {bound: true},"
+    head += " grants: [{allow: [read], keys: [a]}]"
+    switched = ", delegate: {depth: 1, max_ttl: 10m, children: 900}"
+    off, on = read(f"{head}}}}}"), read(f"{head}{switched}}}}}")
+    longer = read(f"{head}{switched.replace('10m', '20m')}}}}}")
+
+    def marks(before: Policy, after: Policy) -> dict[str, tuple[bool, bool]]:
+        identity = diff_policies(before, after, TABLE).identities[0]
+        return {item.name: (item.widens, item.narrows) for item in identity.changes}
+
+    found = marks(off, on)
+    assert found.pop("depth") == (True, False)
+    assert set(found.values()) == {(False, False)}
+    assert set(marks(on, off).values()) == {(False, True), (False, False)}
+    assert marks(on, longer) == {"max_ttl_s": (True, False)}

@@ -417,6 +417,31 @@ def test_defaults_make_a_policy_one_for_clusters(parse: Parse) -> None:
     assert warning == ("long-lease", 2, "20s}}")
 
 
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("token: {ttl: 2h, max_ttl: 2h, renew: true}", "live for `max_ttl` already"),
+        ("token: {ttl: 1h, max_ttl: 2h, renew: true}", None),
+        ("token: {ttl: 2h, max_ttl: 2h, renew: false}", None),
+        (
+            "token: {ttl: 10m, max_ttl: 1h, bound: true}, delegate: {depth: 1, max_ttl: 2h}",
+            "`delegate.max_ttl` of `a` is longer than `1h`",
+        ),
+        ("token: {ttl: 10m, max_ttl: 1h, bound: true}, delegate: {depth: 1, max_ttl: 1h}", None),
+        ("token: {ttl: 10m, max_ttl: 10m, bound: true}, delegate: {depth: 1}", None),
+    ],
+)
+def test_life_is_unreachable_if_another_setting_ends_it_before(
+    parse: Parse, rules: str, message: str | None
+) -> None:
+    """Nothing happens by such a renewal; no child outlives its parent."""
+    report = lint(parse(document(f"a: grants: {READ}, {rules}")))
+    messages = [item.message for item in report.warnings if item.code == "unreachable-life"]
+
+    assert len(messages) == (message is not None)
+    assert all(str(message) in item for item in messages)
+
+
 def test_finding_is_accepted_in_its_identity_alone(parse: Parse) -> None:
     """A copy of the identity needs its own `accept`."""
     grants = '[{allow: [read], keys: ["*"]}]'
@@ -466,6 +491,7 @@ def test_codes_are_stable() -> None:
         "same-scope",
         "missing-delimiter",
         "unreachable-budget",
+        "unreachable-life",
         "long-lease",
         "small-rate",
         "needless-accept",

@@ -204,9 +204,12 @@ def _print_tokens(found: list[TokenInfo]) -> None:
 
 
 def _restricted(info: TokenInfo) -> str:
-    lines = info.restrictions.lines() if info.restrictions else ()
+    if info.restrictions is None:
+        return ""
     # The parent of a child is in another column.
-    return "; ".join(text for name, text in lines if name != "child of")
+    texts = [text for name, text in info.restrictions.lines() if name not in ("child of", "cap")]
+    caps = ", ".join(cap.short for cap in info.restrictions.caps)
+    return "; ".join([*texts, caps] if caps else texts)
 
 
 def _labels(info: TokenInfo) -> str:
@@ -359,7 +362,8 @@ def rotate(
 
     Prints the new token once, as `token issue` does. Replaced tokens expire after the grace, or at
     their own expiry if that is earlier. Bound tokens of IDENTITY stay valid; their number is
-    printed. Limits of the identity are not reset; a limit `per: token` starts at 0.
+    printed. If all live ones are bound, nothing is issued. Limits of the identity are not reset; a
+    limit `per: token` starts at 0.
     """
     _require_note(note or "")
     with settings.changing("look at `keyleash token list`"):
@@ -422,7 +426,7 @@ def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
 def tree(settings: Settings, token_id: str) -> None:
     """Show the token ID and all tokens that were delegated from it.
 
-    A child is revoked if one of its ancestors is over.
+    A child is revoked if one of its ancestors is over or rotated.
     """
     found = settings.operator.tokens.tree(token_id)
     if settings.json:
@@ -435,7 +439,8 @@ def tree(settings: Settings, token_id: str) -> None:
         (
             [
                 "  " * depth + info.id,
-                info.state,
+                # It is live for its grace, but its children are over.
+                "rotated" if info.is_live and info.replaced_by else info.state,
                 distance(info.expires_ms, info.read_ms),
                 _last_use(info, distance),
                 *(text(info) for text in extra.values()),
@@ -454,6 +459,7 @@ def show(settings: Settings, token_id: str) -> None:
 
     `last used` is exact to a minute, or to a second if the policy has an idle timeout. `uses` is
     the number of its calls in the audit log, which has reads only if the policy records them.
+    `renewable` is the time until which `token renew` may renew it.
     `denied` is the number of calls denied since its revocation.
     """
     found = settings.operator.tokens.show(token_id)
@@ -472,8 +478,9 @@ def show(settings: Settings, token_id: str) -> None:
         ("issued", f"{moment(info.issued_ms)} by {printable(info.by)}"),
         ("note", without_tokens(printable(info.note))),
         ("meta", _labels(info)),
-        *(info.restrictions.lines() if info.restrictions else ()),
+        *(info.restrictions.lines(info.read_ms * 1000) if info.restrictions else ()),
         ("expires", moment(info.expires_ms)),
+        ("renewable", "" if info.latest_ms is None else f"until {moment(info.latest_ms)}"),
         ("rotated to", info.replaced_by),
         ("rotate", "" if info.due_ms is None else moment(info.due_ms)),
         ("last used", _last_use(info, moment)),

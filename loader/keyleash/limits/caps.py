@@ -38,6 +38,11 @@ class Cap(Budget):
         """The usual length of its window; 0 for the life of the token."""
         return 0 if self.is_for_life else PERIOD_US[self.period]
 
+    @property
+    def short(self) -> str:
+        """The cap as it is given: `requests 200`, `writes 50/hour`."""
+        return f"{self.counter} {self.limit}" + ("" if self.is_for_life else f"/{self.period}")
+
     def describe(self) -> str:
         if self.is_for_life:
             return f"{self.limit} for the life of the token"

@@ -64,6 +64,11 @@ class Restrictions(Result):
     counts: tuple[BudgetCount, ...] = field(default=(), compare=False)
     chain: tuple[Ancestor, ...] = ()
 
+    @property
+    def caps(self) -> list[Cap]:
+        """The caps, without their counts."""
+        return [count.limit for count in self.counts if isinstance(count.limit, Cap)]
+
     def pack(self) -> bytes:
         """Return the restrictions as stored in Redis.
 
@@ -94,8 +99,12 @@ class Restrictions(Result):
             raise ValueError(f"the restrictions are over {MOST_TAIL_BYTES} bytes")
         return packed
 
-    def lines(self) -> Iterator[tuple[str, str]]:
-        """Yield the name and the text of each kind of restriction."""
+    def lines(self, now_us: int | None = None) -> Iterator[tuple[str, str]]:
+        """Yield the name and the text of each kind of restriction.
+
+        Args:
+            now_us: The time for which caps have what is left of them; None to leave that out.
+        """
         if self.bind:
             yield (
                 "bound to",
@@ -108,7 +117,8 @@ class Restrictions(Result):
         if self.chain:
             yield "child of", " of ".join(item.id for item in reversed(self.chain))
         for count in self.counts:
-            yield "cap", f"{count.limit.name}: {count.limit.describe()}"
+            left = "" if now_us is None else f", {count.left(now_us)} left"
+            yield "cap", f"{count.limit.name}: {count.limit.describe()}{left}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the restrictions as `--json` prints them."""

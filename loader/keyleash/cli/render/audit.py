@@ -135,6 +135,8 @@ def _result(entry: AuditEvent | Denial) -> str:
             return f"{printable(entry.code)}{times}{folded_text(entry, ' (any {})')}"
         case AuditEvent():
             result = "ok" if entry.error is None else printable(entry.error)
+            if entry.op == "DELEGATE" and entry.args:
+                result += f" (child {printable(entry.args[0])})"
             if entry.script:
                 result += f" (script {printable(entry.script)})"
             return f"{result} (untrusted)" if entry.is_untrusted else result

@@ -48,6 +48,7 @@ class TokenInfo(Result):
         used_ms: When it was last used: exact to a minute, or to a second if the policy has an idle
             time; None if never.
         due_ms: When it is due for rotation; None if never, or if it was rotated.
+        latest_ms: The latest time until which `renew_token` renews it; None if it does not.
         replaced_by: The id of the token that replaced it; empty if none.
         meta: Its labels.
         chain: The ids of its ancestors, from the issued token on, if a token made it; `by` is then
@@ -55,7 +56,7 @@ class TokenInfo(Result):
         restrictions: What it may do of what its identity may do; None if all of that, or if its
             record is corrupt.
         read_ms: The server's clock when it was read.
-        issued_at, expires_at, used_at, due_at: The times as `datetime`.
+        issued_at, expires_at, used_at, due_at, latest_at: The times as `datetime`.
     """
 
     id: str
@@ -67,6 +68,7 @@ class TokenInfo(Result):
     note: str
     used_ms: int | None = None
     due_ms: int | None = None
+    latest_ms: int | None = None
     replaced_by: str = ""
     meta: Mapping[str, str] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
@@ -76,6 +78,7 @@ class TokenInfo(Result):
     expires_at = Instant[datetime]()
     used_at = Instant["datetime | None"]()
     due_at = Instant["datetime | None"]()
+    latest_at = Instant["datetime | None"]()
 
     @property
     def is_live(self) -> bool:
@@ -96,6 +99,7 @@ class TokenInfo(Result):
         return {
             **json_object(self, "id", "identity", "state", "issued_ms", "expires_ms"),
             **json_object(self, "last_used_at=used_ms", "rotate_at=due_ms", "is_stale"),
+            **json_object(self, "renewable_until=latest_ms"),
             "replaced_by": self.replaced_by or None,
             "by": self.by,
             "note": without_tokens(self.note),
@@ -296,6 +300,7 @@ def _token_info(
         state = TokenState.REVOKED
     issued_ms, used_ms = int(known["issued_ms"]), record.used_us // 1000
     replaced_by = known.get("replaced_by", "")
+    may_renew = rules and state is TokenState.LIVE and not (replaced_by or chain)
     rotate_after_s = rules.rotate_after_s if rules and not replaced_by else None
     return TokenInfo(
         id=token_id,
@@ -308,6 +313,7 @@ def _token_info(
         # Until its first use, `used_us` of a new record lies before the issue.
         used_ms=used_ms if used_ms > issued_ms else None,
         due_ms=None if rotate_after_s is None else issued_ms + rotate_after_s * 1000,
+        latest_ms=issued_ms + rules.max_ttl_s * 1000 if rules and may_renew else None,
         replaced_by=replaced_by,
         meta=labels_json(known.get("meta")),
         chain=tuple(item.id for item in chain),

@@ -180,8 +180,13 @@ def _changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
     if before.kind != after.kind:
         yield PolicyChange(Part.KIND, "", before.kind, after.kind)
     yield from limit_changes(before, after)
+    delegates = before.delegate.depth and after.delegate.depth
     for part in (Part.TOKEN, Part.DELEGATE, Part.AUDIT, Part.DURABILITY, Part.CLUSTER):
-        yield from setting_changes(part, getattr(before, part), getattr(after, part))
+        changes = setting_changes(part, getattr(before, part), getattr(after, part))
+        if part is Part.DELEGATE and not delegates:
+            # The other fields have no effect on one side; `depth` says that it is switched.
+            changes = (item if item.name == "depth" else _unmarked(item) for item in changes)
+        yield from changes
     yield from breaker_changes(before.on_denials, after.on_denials)
     if before.idempotency != after.idempotency:
         # It changes what happens to a call that comes again, not which calls are allowed.

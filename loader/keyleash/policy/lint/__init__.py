@@ -49,6 +49,7 @@ RULES: dict[str, PolicyRule] = {
     "same-scope": grants.same_scope,
     "missing-delimiter": grants.missing_delimiter,
     "unreachable-budget": _each(limits.unreachable_budget),
+    "unreachable-life": _each(limits.unreachable_life),
     "long-lease": _each(_on_clusters(clusters.long_lease)),
     "small-rate": _each(_on_clusters(clusters.small_rate)),
 }

@@ -9,7 +9,7 @@ from keyleash.limits import SECOND_US, Budget, Counter, Limit, Period, Rate, Sub
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.counters import COUNTED
 from keyleash.policy.lint.findings import Finding
-from keyleash.policy.model import Identity, IdentityKind
+from keyleash.policy.model import Delegation, Identity, IdentityKind
 from keyleash.policy.problems import listing, quote
 from keyleash.policy.quantities import format_duration
 
@@ -103,6 +103,27 @@ def _most(rate: Rate, budget: Budget) -> int:
     if rate.burst is None:
         return rate.limit * -(-window_us // rate.period_us)
     return rate.burst + rate.limit * window_us // rate.period_us
+
+
+def unreachable_life(identity: Identity) -> Iterator[Finding]:
+    """Find settings of renewal and delegation that allow a life which no token reaches."""
+    rules, delegate = identity.token, identity.delegate
+    if rules.renew and rules.ttl_s >= rules.max_ttl_s:
+        yield Finding(
+            f"tokens of {quote(identity.name)} may be renewed, and live for `max_ttl` already"
+            " without it",
+            rules.spans.get("renew"),
+            "write a shorter `ttl` or a longer `max_ttl`, or leave out `renew`",
+        )
+    is_default = delegate.max_ttl_s == Delegation().max_ttl_s
+    if delegate.depth and not is_default and delegate.max_ttl_s > rules.max_ttl_s:
+        yield Finding(
+            f"`delegate.max_ttl` of {quote(identity.name)} is longer than"
+            f" `{format_duration(rules.max_ttl_s)}`, the longest life of a token, and no child"
+            " outlives its parent",
+            identity.span,
+            f"write `delegate: {{max_ttl: {format_duration(rules.max_ttl_s)}}}` or less",
+        )
 
 
 ASSUMED_PER_DAY = 10_000
