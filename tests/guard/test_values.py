@@ -274,6 +274,40 @@ def test_batch_is_checked_with_what_its_commands_leave(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "idle",
+    [
+        ("COPY", "doc:{d}none", "doc:{d}l", "REPLACE"),
+        ("COPY", "doc:{d}one", "doc:{d}l"),
+        ("RENAME", "doc:{d}none", "doc:{d}l"),
+        ("RENAMENX", "doc:{d}one", "doc:{d}l"),
+        ("SUNIONSTORE", "doc:{d}l", "doc:{d}one"),
+        ("ZUNIONSTORE", "doc:{d}l", 1, "doc:{d}one"),
+        ("ZRANGESTORE", "doc:{d}l", "doc:{d}one", 0, -1),
+        ("SORT", "doc:{d}text", "STORE", "doc:{d}l"),
+    ],
+    ids=lambda call: call[0],
+)
+def test_command_of_a_batch_that_does_nothing_leaves_no_room_for_the_next(
+    server: RealServer, idle: tuple[Any, ...]
+) -> None:
+    """The elements of its destination are then still there, and count for the next command."""
+    leash = Leash(server)
+    leash.load(one=RULED)
+    agent: Any = leash.agent("one")
+    agent.rpush("doc:{d}l", "a", "b", "c")
+    agent.rpush("doc:{d}one", "a")
+    agent.set("doc:{d}text", "x")
+
+    for _ in range(2):
+        pipe = agent.pipeline(transaction=False)
+        pipe.execute_command(*idle)
+        pipe.rpush("doc:{d}l", "d")
+        pipe.execute(raise_on_error=False)
+
+    assert leash.admin.llen("doc:{d}l") == 3
+
+
 def test_expiry_belongs_to_the_event_and_is_undone_with_it(server: RealServer) -> None:
     """The after-image has the expiry that the guard set, so that an undo finds no conflict."""
     leash = Leash(server)

@@ -164,7 +164,8 @@ for i = 1, #names do
 --% endif
     if code then return end
 --% if remembering
-    remember(held, was, kind or 'any', is_same and not is_replaced)
+    -- The command may fail, or do nothing: then the elements from before it are still there.
+    remember(held, math.max(size, was), kind or 'any', is_same and not is_replaced)
 --% endif
   end
 end
