@@ -14,6 +14,7 @@ from keyleash.operator import freeze, thaw
 from keyleash.operator.tokens import revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.wire import Transport
+from support.clustered import NODES
 from support.distress import full_memory
 from support.leash import Leash, grant
 from support.transports import EITHER_TRANSPORT
@@ -23,13 +24,13 @@ pytestmark = EITHER_TRANSPORT
 ONCE: dict[str, Any] = {"idempotency": {"keep": "1h", "max_reply": "1kb"}}
 ALL: dict[str, Any] = {
     "grants": [
-        grant("read", "write", "delete", keys="doc:*"),
+        grant("read", "write", "delete", keys="{{d}}:*"),
         {"allow": ["publish"], "channels": ["news"]},
     ],
     "budget": {"requests": "5000/day", "writes": "4000/day"},
     **ONCE,
 }
-RECORDS = f"{Keyspace().once_prefix('one')}*"
+RECORDS = f"{Keyspace(tag='*' if NODES else '').once_prefix('one')}*"
 
 
 @pytest.fixture
@@ -57,37 +58,37 @@ def batch(leash: Leash, token: str, id: str, mode: str, *commands: tuple[Any, ..
 
 def test_repeated_call_gets_the_first_reply_and_nothing_runs(leash: Leash, token: str) -> None:
     """No command, no charge, no event; another id runs."""
-    assert once(leash, token, "a", "INCR", "doc:n") == 1
+    assert once(leash, token, "a", "INCR", "{d}:n") == 1
     spent, events = leash.spent("one"), leash.events("one")
 
-    assert [once(leash, token, "a", "INCR", "doc:n") for _ in range(3)] == [1, 1, 1]
+    assert [once(leash, token, "a", "INCR", "{d}:n") for _ in range(3)] == [1, 1, 1]
 
     assert (leash.spent("one"), leash.events("one")) == (spent, events)
-    assert leash.admin.get("doc:n") == b"1"
-    assert leash.admin.hget(Keyspace().repeats("one"), "replays") == b"3"
-    assert once(leash, token, "b", "INCR", "doc:n") == 2
+    assert leash.admin.get("{d}:n") == b"1"
+    assert leash.admin.hget(leash.names_at("{d}:n").repeats("one"), "replays") == b"3"
+    assert once(leash, token, "b", "INCR", "{d}:n") == 2
     assert len(leash.events("one")) == 2
 
 
 def test_id_of_another_call_is_a_conflict(leash: Leash, token: str) -> None:
     """Of other arguments, another command, a batch; it is recorded, and nothing runs."""
-    once(leash, token, "a/1", "SET", "doc:k", "v")
+    once(leash, token, "a/1", "SET", "{d}:k", "v")
 
     found = "LEASH IDEMPOTENCY_CONFLICT once=a/1"
-    assert once(leash, token, "a/1", "SET", "doc:k", "w") == found
-    assert once(leash, token, "a/1", "SETNX", "doc:k", "v") == found
-    assert batch(leash, token, "a/1", "all", ("SET", "doc:k", "v"), ("INCR", "doc:n")) == found
-    assert leash.admin.get("doc:k") == b"v"
-    assert leash.admin.exists("doc:n") == 0
+    assert once(leash, token, "a/1", "SET", "{d}:k", "w") == found
+    assert once(leash, token, "a/1", "SETNX", "{d}:k", "v") == found
+    assert batch(leash, token, "a/1", "all", ("SET", "{d}:k", "v"), ("INCR", "{d}:n")) == found
+    assert leash.admin.get("{d}:k") == b"v"
+    assert leash.admin.exists("{d}:n") == 0
     assert leash.denials("one")[0]["code"] == "IDEMPOTENCY_CONFLICT"
     assert leash.refusals("one") == 3
-    assert once(leash, token, "a/1", "SET", "doc:k", "v") == b"OK"
+    assert once(leash, token, "a/1", "SET", "{d}:k", "v") == b"OK"
 
 
 @pytest.mark.parametrize("mode", ["all", "each"])
 def test_batch_runs_once(leash: Leash, token: str, mode: str) -> None:
     """All of it; runs are remembered like commands, and keys count."""
-    commands = [("INCR", "doc:n"), ("INCR", "doc:n"), ("SET", "doc:k", "v"), ("GET", "doc:k")]
+    commands = [("INCR", "{d}:n"), ("INCR", "{d}:n"), ("SET", "{d}:k", "v"), ("GET", "{d}:k")]
     first = batch(leash, token, "a", mode, *commands)
     spent = leash.spent("one")
 
@@ -95,50 +96,53 @@ def test_batch_runs_once(leash: Leash, token: str, mode: str) -> None:
     assert batch(leash, token, "a", mode, *commands) == first
     assert leash.spent("one") == spent
     assert len(leash.events("one")) == 1
-    other = [*commands[:-1], ("GET", "doc:n")]
+    other = [*commands[:-1], ("GET", "{d}:n")]
     assert batch(leash, token, "a", mode, *other) == "LEASH IDEMPOTENCY_CONFLICT once=a"
     digest = leash.record("one").batch_digest
     run = ("once", "run", mode, "2*2", "INCR", 1)
     for _ in range(2):
-        assert leash.raw("one", ["doc:n", "doc:m"], token, "", *run, digest=digest) == [[3, 1]]
-    swapped = leash.raw("one", ["doc:m", "doc:n"], token, "", *run, digest=digest)
+        assert leash.raw("one", ["{d}:n", "{d}:m"], token, "", *run, digest=digest) == [[3, 1]]
+    swapped = leash.raw("one", ["{d}:m", "{d}:n"], token, "", *run, digest=digest)
     assert swapped == "LEASH IDEMPOTENCY_CONFLICT once=run"
 
 
 def test_denied_command_of_a_batch_is_part_of_its_reply(leash: Leash, token: str) -> None:
     """In mode `each` the others have run; without any that ran, nothing is remembered."""
-    commands = [("INCR", "doc:n"), ("SET", "other", "v")]
+    commands = [("INCR", "{d}:n"), ("SET", "{d}other", "v")]
     first = batch(leash, token, "a", "each", *commands)
 
-    assert first == [1, "LEASH KEY_NOT_GRANTED key=other"]
+    assert first == [1, "LEASH KEY_NOT_GRANTED key=%7Bd%7Dother"]
     assert batch(leash, token, "a", "each", *commands) == first
-    assert leash.admin.get("doc:n") == b"1"
-    batch(leash, token, "b", "each", ("SET", "other", "v"), ("GET", "doc:n"))
-    assert batch(leash, token, "b", "each", ("INCR", "doc:n"), ("GET", "doc:n")) == [2, b"2"]
+    assert leash.admin.get("{d}:n") == b"1"
+    batch(leash, token, "b", "each", ("SET", "{d}other", "v"), ("GET", "{d}:n"))
+    assert batch(leash, token, "b", "each", ("INCR", "{d}:n"), ("GET", "{d}:n")) == [2, b"2"]
 
 
 def test_commands_that_only_read_ignore_the_id(leash: Leash, token: str) -> None:
     """Alone and in a batch, also with the id of another call, and where reads are recorded."""
     for reads in (False, True):
         leash.load(one={**ALL, "audit": {"reads": reads}})
-        leash.admin.delete("doc:n")
-        once(leash, token, f"a{reads}", "INCR", "doc:n")
-        assert once(leash, token, f"a{reads}", "GET", "doc:n") == b"1"
-        assert batch(leash, token, f"a{reads}", "all", ("GET", "doc:n"), ("GET", "doc:n"))
-        assert once(leash, token, f"b{reads}", "GET", "doc:n") == b"1"
-        leash.admin.set("doc:n", "2")
-        assert once(leash, token, f"b{reads}", "GET", "doc:n") == b"2"
-        assert once(leash, token, f"b{reads}", "INCR", "doc:n") == 3
+        leash.admin.delete("{d}:n")
+        once(leash, token, f"a{reads}", "INCR", "{d}:n")
+        assert once(leash, token, f"a{reads}", "GET", "{d}:n") == b"1"
+        assert batch(leash, token, f"a{reads}", "all", ("GET", "{d}:n"), ("GET", "{d}:n"))
+        assert once(leash, token, f"b{reads}", "GET", "{d}:n") == b"1"
+        leash.admin.set("{d}:n", "2")
+        assert once(leash, token, f"b{reads}", "GET", "{d}:n") == b"2"
+        assert once(leash, token, f"b{reads}", "INCR", "{d}:n") == 3
 
 
 def test_message_is_published_once(leash: Leash, token: str) -> None:
-    """A command without a key, which changes no data."""
+    """A command without a key, which changes no data; on a cluster it has no place for an id."""
     pubsub = leash.server.client().pubsub(ignore_subscribe_messages=True)
     pubsub.subscribe("news")
     pubsub.get_message(timeout=5)
 
     replies = [once(leash, token, "a", "PUBLISH", "news", "x", key=None) for _ in range(2)]
 
+    if NODES:
+        assert replies == ["LEASH COMMAND_REFUSED once=key"] * 2
+        return
     assert replies == [1, 1]
     assert pubsub.get_message(timeout=5)["data"] == b"x"
     assert pubsub.get_message(timeout=0.05) is None
@@ -148,79 +152,79 @@ def test_ids_of_tokens_are_apart(leash: Leash, token: str) -> None:
     """A rotated token has other ids."""
     other = leash.issue("one").token
 
-    assert once(leash, token, "a", "INCR", "doc:n") == 1
-    assert once(leash, other, "a", "INCR", "doc:n") == 2
-    assert once(leash, other, "a", "SET", "doc:k", "v").startswith("LEASH IDEMPOTENCY_CONFLICT")
+    assert once(leash, token, "a", "INCR", "{d}:n") == 1
+    assert once(leash, other, "a", "INCR", "{d}:n") == 2
+    assert once(leash, other, "a", "SET", "{d}:k", "v").startswith("LEASH IDEMPOTENCY_CONFLICT")
 
 
 def test_token_and_suspension_are_checked_before_a_replay(leash: Leash) -> None:
     """A remembered reply is none for a token that is over."""
     leash.load(one=ALL)
     issued = leash.issue("one")
-    once(leash, issued.token, "a", "INCR", "doc:n")
+    once(leash, issued.token, "a", "INCR", "{d}:n")
 
     freeze(leash.store, ["one"], reason="drill")
-    assert once(leash, issued.token, "a", "INCR", "doc:n").startswith("LEASH SUSPENDED")
+    assert once(leash, issued.token, "a", "INCR", "{d}:n").startswith("LEASH SUSPENDED")
     thaw(leash.store, ["one"])
-    assert once(leash, issued.token, "a", "INCR", "doc:n") == 1
+    assert once(leash, issued.token, "a", "INCR", "{d}:n") == 1
     revoke(leash.store, token_id=issued.id)
-    assert once(leash, issued.token, "a", "INCR", "doc:n") == "LEASH TOKEN_REVOKED"
+    assert once(leash, issued.token, "a", "INCR", "{d}:n") == "LEASH TOKEN_REVOKED"
 
 
 def test_denial_is_not_remembered(leash: Leash, token: str) -> None:
     """The same id may try again."""
     leash.load(one={**ALL, "budget": {"writes": "1/day"}})
-    once(leash, token, "first", "INCR", "doc:n")
+    once(leash, token, "first", "INCR", "{d}:n")
 
-    denied = once(leash, token, "a", "INCR", "doc:n")
+    denied = once(leash, token, "a", "INCR", "{d}:n")
     assert denied.startswith("LEASH BUDGET_EXHAUSTED")
     assert once(leash, token, "b", "INCR", "other").startswith("LEASH KEY_NOT_GRANTED")
-    assert once(leash, token, "first", "INCR", "doc:n") == 1
+    assert once(leash, token, "first", "INCR", "{d}:n") == 1
     leash.load(one=ALL)
-    assert once(leash, token, "a", "INCR", "doc:n") == 2
-    assert once(leash, token, "b", "SET", "doc:k", "v") == b"OK"
+    assert once(leash, token, "a", "INCR", "{d}:n") == 2
+    assert once(leash, token, "b", "SET", "{d}:k", "v") == b"OK"
 
 
 def test_error_of_the_command_is_remembered(leash: Leash, token: str) -> None:
     """It has run: the event stands, and so does the charge."""
-    leash.admin.rpush("doc:list", "x")
-    error = once(leash, token, "a", "INCR", "doc:list")
-    leash.admin.delete("doc:list")
+    leash.admin.rpush("{d}:list", "x")
+    error = once(leash, token, "a", "INCR", "{d}:list")
+    leash.admin.delete("{d}:list")
 
     assert error.startswith("WRONGTYPE ")
-    assert once(leash, token, "a", "INCR", "doc:list") == error
-    assert leash.admin.exists("doc:list") == 0
+    assert once(leash, token, "a", "INCR", "{d}:list") == error
+    assert leash.admin.exists("{d}:list") == 0
 
 
 def test_long_reply_is_remembered_as_done(leash: Leash, token: str) -> None:
     """A replay says so, whether the call was alone or a batch; a reply of the limit is stored."""
-    leash.admin.set("doc:k", 2000 * "x")
+    leash.admin.set("{d}:k", 2000 * "x")
 
-    assert once(leash, token, "a", "GETDEL", "doc:k") == 2000 * b"x"
-    assert once(leash, token, "a", "GETDEL", "doc:k") == "LEASH REPLAYED"
-    leash.admin.mset({"doc:k": 1021 * "x", "doc:l": 1022 * "x"})
-    assert batch(leash, token, "b", "all", ("GETDEL", "doc:k"), ("GETDEL", "doc:l"))
-    found = batch(leash, token, "b", "all", ("GETDEL", "doc:k"), ("GETDEL", "doc:l"))
+    assert once(leash, token, "a", "GETDEL", "{d}:k") == 2000 * b"x"
+    assert once(leash, token, "a", "GETDEL", "{d}:k") == "LEASH REPLAYED"
+    leash.admin.mset({"{d}:k": 1021 * "x", "{d}:l": 1022 * "x"})
+    assert batch(leash, token, "b", "all", ("GETDEL", "{d}:k"), ("GETDEL", "{d}:l"))
+    found = batch(leash, token, "b", "all", ("GETDEL", "{d}:k"), ("GETDEL", "{d}:l"))
     assert found == "LEASH REPLAYED"
     # 3 bytes are the length.
-    leash.admin.mset({"doc:k": 1021 * "x", "doc:l": 1022 * "x"})
-    for id, key in (("c", "doc:k"), ("d", "doc:l")):
+    leash.admin.mset({"{d}:k": 1021 * "x", "{d}:l": 1022 * "x"})
+    for id, key in (("c", "{d}:k"), ("d", "{d}:l")):
         once(leash, token, id, "GETDEL", key)
-    assert once(leash, token, "c", "GETDEL", "doc:k") == 1021 * b"x"
-    assert once(leash, token, "d", "GETDEL", "doc:l") == "LEASH REPLAYED"
+    assert once(leash, token, "c", "GETDEL", "{d}:k") == 1021 * b"x"
+    assert once(leash, token, "d", "GETDEL", "{d}:l") == "LEASH REPLAYED"
     assert not leash.refusals("one")
 
 
 def test_id_is_forgotten_after_the_time(leash: Leash, token: str) -> None:
     """By the expiry of its key alone."""
     leash.load(one={**ALL, "idempotency": {"keep": "1s"}})
-    once(leash, token, "a", "INCR", "doc:n")
+    once(leash, token, "a", "INCR", "{d}:n")
     (name,) = leash.admin.keys(RECORDS)
 
     assert 0 < leash.admin.pttl(name) <= 1000
     while leash.admin.exists(name):
         time.sleep(0.02)
-    assert once(leash, token, "a", "INCR", "doc:n") == 2
+    assert once(leash, token, "a", "INCR", "{d}:n") == 2
 
 
 @pytest.mark.parametrize(
@@ -238,8 +242,8 @@ def test_id_is_forgotten_after_the_time(leash: Leash, token: str) -> None:
 def test_malformed_id_is_denied(leash: Leash, token: str, id: str | bytes, shown: str) -> None:
     """Whatever the command; the denial names the id, unless it contains a token."""
     found = f"LEASH COMMAND_REFUSED once={shown}"
-    assert once(leash, token, id, "INCR", "doc:n") == found
-    assert once(leash, token, id, "GET", "doc:n") == found
+    assert once(leash, token, id, "INCR", "{d}:n") == found
+    assert once(leash, token, id, "GET", "{d}:n") == found
     assert leash.admin.keys(RECORDS) == []
 
 
@@ -247,7 +251,7 @@ def test_longest_id_is_accepted(leash: Leash, token: str) -> None:
     """Every printable byte counts."""
     ids = [f"{100 * '~'} {98 * '!'}{end}" for end in "ab"]
 
-    assert [once(leash, token, id, "INCR", "doc:n") for id in (*ids, *ids)] == [1, 2, 1, 2]
+    assert [once(leash, token, id, "INCR", "{d}:n") for id in (*ids, *ids)] == [1, 2, 1, 2]
 
 
 def test_call_that_ends_behind_its_id_is_denied(leash: Leash, token: str) -> None:
@@ -265,34 +269,34 @@ def test_identity_without_idempotency_refuses_an_id(leash: Leash) -> None:
     leash.load(one={**ALL, "idempotency": "off"})
     token = leash.issue("one").token
 
-    assert once(leash, token, "a", "INCR", "doc:n") == "LEASH COMMAND_REFUSED command=once"
-    found = batch(leash, token, "a", "all", ("INCR", "doc:n"), ("INCR", "doc:n"))
+    assert once(leash, token, "a", "INCR", "{d}:n") == "LEASH COMMAND_REFUSED command=once"
+    found = batch(leash, token, "a", "all", ("INCR", "{d}:n"), ("INCR", "{d}:n"))
     assert found == "LEASH COMMAND_REFUSED mode=once"
-    assert leash.admin.exists("doc:n") == 0
+    assert leash.admin.exists("{d}:n") == 0
     assert not leash.record("one").takes_ids
 
 
 def test_too_many_words_behind_an_id_are_denied(leash: Leash, token: str) -> None:
     """As without one, whatever their number."""
     for count in (7001, 9000, 40_000):
-        words = ["MSET", *(["doc:k", "v"] * count)][:count]
+        words = ["MSET", *(["{d}:k", "v"] * count)][:count]
         found = leash.raw("one", words[1::2], token, "", "once", "a", *words)
         assert found.startswith("LEASH ARGS_TOO_MANY arguments=")
-        items = [3, "SET", "doc:k", "v"] * count
+        items = [3, "SET", "{d}:k", "v"] * count
         digest = leash.record("one").batch_digest
-        keys = ["doc:k"] * count
+        keys = ["{d}:k"] * count
         found = leash.raw("one", keys, token, "", "once", "a", "all", *items, digest=digest)
         assert found.startswith("LEASH ARGS_TOO_MANY commands=1001")
-    words = ["MSET", *(["doc:k", "v"] * 3499), "doc:k"]
+    words = ["MSET", *(["{d}:k", "v"] * 3499), "{d}:k"]
     reply = leash.raw("one", words[1::2], token, "", "once", "a", *words)
     assert reply.startswith("wrong number")
 
 
 def test_many_clients_with_one_id_run_one_call(leash: Leash, token: str) -> None:
     """One event, one charge, equal replies."""
-    words = (token, "", "once", "a", "INCR", "doc:n")
+    words = (token, "", "once", "a", "INCR", "{d}:n")
     with ThreadPoolExecutor(50) as threads:
-        replies = list(threads.map(lambda _: leash.raw("one", ["doc:n"], *words), range(50)))
+        replies = list(threads.map(lambda _: leash.raw("one", ["{d}:n"], *words), range(50)))
 
     assert replies == [1] * 50
     assert len(leash.events("one")) == 1
@@ -301,42 +305,42 @@ def test_many_clients_with_one_id_run_one_call(leash: Leash, token: str) -> None
 
 def test_full_server_refuses_a_call_before_it_is_remembered(leash: Leash, token: str) -> None:
     """And still replies to a remembered one."""
-    once(leash, token, "a", "INCR", "doc:n")
+    once(leash, token, "a", "INCR", "{d}:n")
     with full_memory(leash.server):
-        assert "'maxmemory'" in once(leash, token, "b", "INCR", "doc:n")
-        assert "'maxmemory'" in once(leash, token, "b", "DEL", "doc:n")
+        assert "'maxmemory'" in once(leash, token, "b", "INCR", "{d}:n")
+        assert "'maxmemory'" in once(leash, token, "b", "DEL", "{d}:n")
         # A function with writes does not begin on a full server.
         if leash.transport is Transport.EVALSHA:
-            assert once(leash, token, "a", "INCR", "doc:n") == 1
+            assert once(leash, token, "a", "INCR", "{d}:n") == 1
 
     assert leash.used("one") == {"budget.requests": 1, "budget.writes": 1}
-    assert once(leash, token, "b", "INCR", "doc:n") == 2
+    assert once(leash, token, "b", "INCR", "{d}:n") == 2
 
 
 def test_id_stays_over_a_load(leash: Leash, token: str) -> None:
     """Also if the new policy stores shorter replies."""
-    once(leash, token, "a", "SET", "doc:k", "v")
+    once(leash, token, "a", "SET", "{d}:k", "v")
     leash.load(one={**ALL, "idempotency": {"keep": "1m", "max_reply": "1b"}, "rate": {}})
 
-    assert once(leash, token, "a", "SET", "doc:k", "v") == b"OK"
+    assert once(leash, token, "a", "SET", "{d}:k", "v") == b"OK"
 
 
 def test_absent_key_that_the_call_created_is_no_obstacle(leash: Leash, token: str) -> None:
     """Rules for values apply to the first call alone."""
-    grants = [{**grant("write", keys="doc:*"), "values": {"only": "absent"}}]
+    grants = [{**grant("write", keys="{{d}}:*"), "values": {"only": "absent"}}]
     leash.load(one={**ALL, "grants": grants})
 
-    assert [once(leash, token, "a", "SET", "doc:k", "v") for _ in range(2)] == [b"OK", b"OK"]
-    assert once(leash, token, "b", "SET", "doc:k", "v").startswith("LEASH VALUE_REFUSED")
+    assert [once(leash, token, "a", "SET", "{d}:k", "v") for _ in range(2)] == [b"OK", b"OK"]
+    assert once(leash, token, "b", "SET", "{d}:k", "v").startswith("LEASH VALUE_REFUSED")
 
 
 def test_blocking_command_is_remembered_when_it_has_a_result(leash: Leash, token: str) -> None:
     """An empty poll is none."""
-    assert once(leash, token, "a", "BLPOP", "doc:l", 1) is None
-    leash.admin.rpush("doc:l", "x", "y")
+    assert once(leash, token, "a", "BLPOP", "{d}:l", 1) is None
+    leash.admin.rpush("{d}:l", "x", "y")
     for _ in range(2):
-        assert once(leash, token, "a", "BLPOP", "doc:l", 1) == [b"doc:l", b"x"]
-    assert leash.admin.llen("doc:l") == 1
+        assert once(leash, token, "a", "BLPOP", "{d}:l", 1) == [b"{d}:l", b"x"]
+    assert leash.admin.llen("{d}:l") == 1
 
 
 @pytest.mark.parametrize(
@@ -354,13 +358,13 @@ def test_blocking_command_is_remembered_when_it_has_a_result(leash: Leash, token
 )
 def test_hostile_record_stops_nothing(leash: Leash, token: str, stored: bytes) -> None:
     """A fenced agent may write any bytes there: it gets them, or an error; nothing runs."""
-    once(leash, token, "a", "INCR", "doc:n")
+    once(leash, token, "a", "INCR", "{d}:n")
     (name,) = leash.admin.keys(RECORDS)
     written = leash.admin.get(name)
     for hostile in (written[:40] + stored, stored):
         leash.admin.set(name, hostile)
         with contextlib.suppress(redis.RedisError):
-            once(leash, token, "a", "INCR", "doc:n")
-        assert leash.admin.get("doc:n") == b"1"
+            once(leash, token, "a", "INCR", "{d}:n")
+        assert leash.admin.get("{d}:n") == b"1"
     leash.admin.set(name, written)
-    assert once(leash, token, "a", "INCR", "doc:n") == 1
+    assert once(leash, token, "a", "INCR", "{d}:n") == 1

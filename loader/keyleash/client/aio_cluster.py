@@ -26,6 +26,7 @@ from keyleash.client.aio_node import AsyncFlight, AsyncNodePool, AsyncSharded
 from keyleash.client.calls import longest_wait
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.delegation import DelegatedToken, Delegation
+from keyleash.client.once import attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
 from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
@@ -44,7 +45,8 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
 
     Every command goes through the guard of the token's identity, on the node that has its keys. A
     denial is raised as a `LeashError`. A command that was sent is never sent again, since it may
-    have run, unless its reply says that nothing ran, as those of moved slots do.
+    have run, unless its reply says that nothing ran, as those of moved slots do, or it has an
+    idempotency id (`keyleash.once`).
 
     Args:
         token, wait, correlation: As of `keyleash.asyncio.Redis`.
@@ -97,7 +99,15 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
         return client  # type: ignore[no-any-return]
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command through the guard; return its reply, or raise the typed denial."""
+        """Send a command through the guard; return its reply, or raise the typed denial.
+
+        Args:
+            args: The command.
+            options: As of redis-py; besides, `once` is its idempotency id, see `keyleash.once`.
+        """
+        if "once" in options:
+            with maybe_once(options.pop("once")):
+                return await self.execute_command(*args, **options)
         if self._kind is None:
             # redis-py asks for the keys of all commands while it makes a sync client.
             return {}
@@ -106,12 +116,20 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
         if slot is None or "target_nodes" in options:
             return await self._run_on_nodes(args, options)
         run = partial(self._run, words=args, options=options)
+        if current_block() is not None:
+            return await self.routed(slot, run)
         node = None
         try:
             node = self.node_of(slot)
             return await run(node)
         except Exception as error:
             return await self.routed(slot, run, (node, error))
+
+    @property
+    def session(self) -> ClusterSession:
+        """The session of the token."""
+        found: ClusterSession = self._kind.session
+        return found
 
     def slot_of(self, words: Words) -> int | None:
         """Return the slot of a call; None if it has no key."""
@@ -165,22 +183,31 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
             return [*given.values()]
         return [*given] if isinstance(given, list) else [given]
 
-    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> Any:
+    def pipeline(
+        self, transaction: Any = None, shard_hint: Any = None, *, once: str | None = None
+    ) -> Any:
         """Return a pipeline like redis-py's, whose calls go through the guard.
 
         With *transaction* it is one batch in one slot: all commands are allowed, or none runs.
         Without, the commands of each slot are one batch that checks each on its own; the batches
-        of a node are sent in one packet.
+        of a node are sent in one packet. *once* is the idempotency id of what it executes, see
+        `keyleash.once`.
         """
-        return ClusterPipeline(self, bool(transaction))
+        pipeline = ClusterPipeline(self, bool(transaction))
+        pipeline.once = once
+        return pipeline
 
-    def batch(self) -> ClusterBatch:
+    def batch(self, *, once: str | None = None) -> ClusterBatch:
         """Queue commands in an `async with` block; leaving it runs all of them, or none.
+
+        *once* is the idempotency id of the batch, see `keyleash.once`.
 
         Raises:
             CrossSlotError: on leaving it: their keys are in several slots of the cluster.
         """
-        return ClusterBatch(self, True)
+        batch = ClusterBatch(self, True)
+        batch.once = once
+        return batch
 
     def monitor(self, *_: Any, **__: Any) -> Any:
         """Raise CommandRefusedError: MONITOR shows the commands of all clients."""
@@ -246,6 +273,8 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
         place: Any,
         attempt: Callable[..., Any],
         failed: tuple[Any, Exception] | None = None,
+        *,
+        has_id: bool = False,
         **options: Any,
     ) -> Any:
         """Make a call where its keys are, also while they move.
@@ -254,23 +283,29 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
             place: The slot of its keys, or a node.
             attempt: Makes the call on a node; its second argument is whether to send ASKING.
             failed: The node and the error of an attempt that was made before.
+            has_id: Whether it has an idempotency id from the beginning.
             options: Those of `Route`.
         """
         route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
-        while True:
-            if error is not None:
-                step = route.after(error, node, is_asking=asked is not None)
-                await self._prepare(step)
-                asked = step.asked
-            try:
-                if asked is not None:
-                    node = await self._asked_node(asked)
-                else:
-                    node = self.node_of(place) if isinstance(place, int) else place
-                return await attempt(node, asked is not None)
-            except Exception as new:
-                error = new
+        with attempts() as ids:
+            while True:
+                if error is not None:
+                    may_repeat = has_id or (ids is not None and ids.may_repeat)
+                    is_asking = asked is not None
+                    step = route.after(error, node, is_asking=is_asking, has_id=may_repeat)
+                    await self._prepare(step)
+                    asked = step.asked
+                if ids is not None:
+                    ids.begin_attempt()
+                try:
+                    if asked is not None:
+                        node = await self._asked_node(asked)
+                    else:
+                        node = self.node_of(place) if isinstance(place, int) else place
+                    return await attempt(node, asked is not None)
+                except Exception as new:
+                    error = new
 
     async def _prepare(self, step: Step) -> None:
         """Do what comes before the next attempt."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from redis.client import NEVER_DECODE
@@ -21,7 +20,9 @@ from keyleash.client._redis_py import (
 from keyleash.client.actions import Words
 from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.batches import chunks
+from keyleash.client.caller import id_of
 from keyleash.client.calls import Call, RateWait
+from keyleash.client.once import Ids, current_block, maybe_once
 from keyleash.client.roles import Role, role_of
 from keyleash.client.routing import HOME_SLOT, is_answer, is_redirect, one_slot, retry_pauses
 from keyleash.client.unsupported import subscription_in_pipeline, transaction_in_pipeline
@@ -48,6 +49,7 @@ class AsyncSpread:
     async def run(self) -> list[BufferedReply]:
         """Make the calls; repeat those that wait for rate limits."""
         await astarted(self._cluster)
+        await self._learn()
         waiting = RateWait(self._cluster.wait_s)
         places: Sequence[int] = range(len(self._commands))
         while places:
@@ -61,6 +63,17 @@ class AsyncSpread:
                 break
             places = [*denials]
         return self.replies
+
+    async def _learn(self) -> None:
+        """Fetch the record of the guard if it is not known and calls may have ids."""
+        if current_block() is None or self._cluster.session.guard is not None:
+            return
+
+        async def attempt(node: Any, _: bool) -> None:
+            async with AsyncNodePool(self._cluster, node) as connection:
+                await connection.learn()
+
+        await self._cluster.routed(HOME_SLOT, attempt)
 
     async def _run_each(self, places: Iterable[int]) -> None:
         """Make calls: those of a slot in order, and plain ones in batches."""
@@ -115,9 +128,15 @@ class AsyncSpread:
         for name in sorted(packets, key=failures.__contains__):
             await self._repeat(*packets[name], failures.get(name), pauses)
 
-    def _call(self, places: Sequence[int]) -> Call:
+    def _call(self, places: Sequence[int], once: str | None = None) -> Call:
         commands = [self._commands[place] for place in places]
-        return Call(commands, BatchMode.EACH if len(commands) > 1 else None)
+        call = Call(commands, BatchMode.EACH if len(commands) > 1 else None)
+        block = current_block()
+        if once is None and block is not None:
+            # At once, so that ids depend neither on nodes nor on what comes first.
+            once = id_of(self._cluster.session, call, block, Ids())
+        call.once = once
+        return call
 
     async def _run_packet(
         self, node: Any, calls: dict[Call, list[int]], failures: dict[str, tuple[Any, Exception]]
@@ -132,41 +151,69 @@ class AsyncSpread:
     async def _repeat(
         self, node: Any, calls: dict[Call, list[int]], failed: Any, pauses: Iterator[float]
     ) -> None:
-        """Make the commands of a packet that did not run again, one by one."""
+        """Make the commands of a packet that did not run again, one by one.
+
+        A batch with an idempotency id is made again as it was, also if it may have run.
+        """
         final = redirect = None
+        lost = failed
         # The others end like the first.
-        for place in chain.from_iterable(calls.values()):
-            reply = self.replies[place]
-            if reply is not None:
-                if is_redirect(reply.error) and type(reply.error) is not type(redirect):
-                    redirect = await self._run_again(place, (node, reply.error), pauses)
-            elif final is None:
-                final, failed = await self._run_again(place, failed, pauses), None
-            else:
-                self.replies[place] = BufferedReply(copy_error(final))
+        for call, places in calls.items():
+            if call.once:
+                await self._repeat_with_id(call.once, places, node, failed, pauses)
+                continue
+            for place in places:
+                reply = self.replies[place]
+                if reply is not None:
+                    if is_redirect(reply.error) and type(reply.error) is not type(redirect):
+                        redirect = await self._run_again([place], (node, reply.error), pauses)
+                elif final is None:
+                    final, lost = await self._run_again([place], lost, pauses), None
+                else:
+                    self.replies[place] = BufferedReply(copy_error(final))
+
+    async def _repeat_with_id(
+        self, once: str, places: Sequence[int], node: Any, failed: Any, pauses: Iterator[float]
+    ) -> None:
+        if self.replies[places[0]] is None:
+            await self._run_again(places, failed, pauses, once)
+        elif (error := self._redirect(places)) is not None:
+            await self._run_again(places, (node, error), pauses, once)
+
+    def _redirect(self, places: Sequence[int]) -> Exception | None:
+        """Return the first error of a call if none of its commands ran."""
+        errors: list[Exception] = [self.replies[place].error for place in places]
+        return errors[0] if all(map(is_redirect, errors)) else None
 
     async def _run_again(
-        self, place: int, failed: Any, pauses: Iterator[float]
+        self,
+        places: Sequence[int],
+        failed: Any,
+        pauses: Iterator[float],
+        once: str | None = None,
     ) -> Exception | None:
-        """Make a call for one command; return the error that it ends with, if no reply has it."""
+        """Make a call again; return the error that it ends with, if no reply has it."""
 
         async def attempt(node: Any, is_asking: bool) -> None:
-            await self._exchange(node, is_asking, {self._call([place]): [place]})
-            error = self.replies[place].error
-            if is_redirect(error):
+            await self._exchange(node, is_asking, {self._call(places, once): places})
+            error = self._redirect(places)
+            if error is not None:
                 raise error
 
-        slot = self._slot_of(self._commands[place])
+        slot, has_id = self._slot_of(self._commands[places[0]]), bool(once)
         try:
-            await self._cluster.routed(slot, attempt, failed, pauses=pauses)
+            await self._cluster.routed(slot, attempt, failed, has_id=has_id, pauses=pauses)
         except Exception as final:
             if not is_answer(final):
                 raise
-            self.replies[place] = BufferedReply(copy_error(final))
+            for place in places:
+                self.replies[place] = BufferedReply(copy_error(final))
             return final
         return None
 
-    async def _exchange(self, node: Any, is_asking: bool, calls: dict[Call, list[int]]) -> None:
+    async def _exchange(
+        self, node: Any, is_asking: bool, calls: Mapping[Call, Sequence[int]]
+    ) -> None:
         def deliver(call: Call, found: Sequence[Any]) -> None:
             for place, reply in zip(calls[call], found, strict=True):
                 self.replies[place] = reply
@@ -244,6 +291,15 @@ class ClusterPipeline(aio.Pipeline):
         Raises:
             CrossSlotError: the keys of a transaction are in several slots; nothing was sent.
         """
+        # Around all attempts, so that they have the same ids.
+        once, self.once = self.once, None
+        try:
+            with maybe_once(once):
+                return await self._execute(raise_on_error)
+        finally:
+            self.once = once
+
+    async def _execute(self, raise_on_error: bool) -> list[Any]:
         commands: Any = self.command_stack
         execute: Any = partial(super().execute, raise_on_error)
         if not (self._is_atomic or self.explicit_transaction or self.watching):

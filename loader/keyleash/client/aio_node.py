@@ -93,6 +93,11 @@ class AsyncSharded(AsyncGuarded):
                 flight.voucher = reply.decode("latin-1")
             return flight.voucher
 
+    async def learn(self) -> None:
+        """Fetch the record of the guard if it is not known."""
+        caller: Any = self._dialogue.caller
+        await self._drive_alone(caller.guard())
+
     async def call_home(self, child: Delegation | None = None) -> Any:
         """Return the home's reply to a batch in mode `whoami`, or `delegate` for a child."""
         caller: Any = self._dialogue.caller

@@ -16,7 +16,7 @@ from keyleash.client.actions import Flow, Pause, Plain, Receive, Send, Words
 from keyleash.client.blocking import pauses
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.correlation import next_correlation
-from keyleash.client.once import Ids, current_block, without_ids
+from keyleash.client.once import Attempts, Block, Ids, current_block, without_ids
 from keyleash.client.reasons import as_command, described
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.renewal import RENEW
@@ -119,23 +119,12 @@ class Caller:
             CommandRefusedError: the identity has no `idempotency`.
         """
         block = current_block()
-        has_none = call.is_watched or call.script is not None or call.mode is BatchMode.RENEW
-        if block is None or has_none:
+        if block is None:
             return ""
-        changes = (
-            words
-            for words in call.commands
-            if role_of(words[0]) is not Role.SUBSCRIPTION
-            and self.session.may_write(words)
-            # A lock is taken with another token each time.
-            and not takes_lock(words)
-        )
-        first = next(changes, None)
-        if first is None:
-            return ""
-        if call.guard is not None and not call.guard.takes_ids:
-            raise without_ids(block.first, first, self.session.identity)
-        return self.ids.take(block)
+        found = id_of(self.session, call, block, self.ids)
+        if isinstance(block, Attempts):
+            block.ids.note(has_id=bool(found))
+        return found
 
     def reply_to(self, call: Call) -> Flow:
         """Make a call when nothing else is on the wire; return its reply, undecoded."""
@@ -444,3 +433,27 @@ def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:
     """Return the error of a whole call as the reply to what redis-py sent."""
     count = len(call.commands) if isinstance(call, Call) and call.mode is BatchMode.EACH else 1
     return [BufferedReply(copy_error(error)) for _ in range(count)]
+
+
+def id_of(session: Session, call: Call, block: Block, ids: Ids) -> str:
+    """Return the idempotency id of a call within a block; empty for none.
+
+    Raises:
+        CommandRefusedError: the identity has no `idempotency`.
+    """
+    if call.is_watched or call.script is not None or call.mode is BatchMode.RENEW:
+        return ""
+    changes = (
+        words
+        for words in call.commands
+        if role_of(words[0]) is not Role.SUBSCRIPTION
+        and session.may_write(words)
+        # A lock is taken with another token each time.
+        and not takes_lock(words)
+    )
+    first = next(changes, None)
+    if first is None:
+        return ""
+    if call.guard is not None and not call.guard.takes_ids:
+        raise without_ids(block.first, first, session.identity)
+    return ids.take(block)

@@ -27,6 +27,7 @@ from keyleash.client.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.node import Flight, NodePool, Sharded
+from keyleash.client.once import attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
 from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
@@ -45,7 +46,8 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
 
     Every command goes through the guard of the token's identity, on the node that has its keys. A
     denial is raised as a `LeashError`. A command that was sent is never sent again, since it may
-    have run, unless its reply says that nothing ran, as those of moved slots do.
+    have run, unless its reply says that nothing ran, as those of moved slots do, or it has an
+    idempotency id (`keyleash.once`).
 
     Args:
         token, wait, correlation: As of `keyleash.Redis`.
@@ -98,7 +100,15 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         return client  # type: ignore[no-any-return]
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command through the guard; return its reply, or raise the typed denial."""
+        """Send a command through the guard; return its reply, or raise the typed denial.
+
+        Args:
+            args: The command.
+            options: As of redis-py; besides, `once` is its idempotency id, see `keyleash.once`.
+        """
+        if "once" in options:
+            with maybe_once(options.pop("once")):
+                return self.execute_command(*args, **options)
         if self._kind is None:
             # redis-py asks for the keys of all commands while it makes a sync client.
             return {}
@@ -107,12 +117,20 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         if slot is None or "target_nodes" in options:
             return self._run_on_nodes(args, options)
         run = partial(self._run, words=args, options=options)
+        if current_block() is not None:
+            return self.routed(slot, run)
         node = None
         try:
             node = self.node_of(slot)
             return run(node)
         except Exception as error:
             return self.routed(slot, run, (node, error))
+
+    @property
+    def session(self) -> ClusterSession:
+        """The session of the token."""
+        found: ClusterSession = self._kind.session
+        return found
 
     def slot_of(self, words: Words) -> int | None:
         """Return the slot of a call; None if it has no key."""
@@ -166,22 +184,31 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             return [*given.values()]
         return [*given] if isinstance(given, list) else [given]
 
-    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> Any:
+    def pipeline(
+        self, transaction: Any = None, shard_hint: Any = None, *, once: str | None = None
+    ) -> Any:
         """Return a pipeline like redis-py's, whose calls go through the guard.
 
         With *transaction* it is one batch in one slot: all commands are allowed, or none runs.
         Without, the commands of each slot are one batch that checks each on its own; the batches
-        of a node are sent in one packet.
+        of a node are sent in one packet. *once* is the idempotency id of what it executes, see
+        `keyleash.once`.
         """
-        return ClusterPipeline(self, bool(transaction))
+        pipeline = ClusterPipeline(self, bool(transaction))
+        pipeline.once = once
+        return pipeline
 
-    def batch(self) -> ClusterBatch:
+    def batch(self, *, once: str | None = None) -> ClusterBatch:
         """Queue commands in a `with` block; leaving it runs all of them, or none.
+
+        *once* is the idempotency id of the batch, see `keyleash.once`.
 
         Raises:
             CrossSlotError: on leaving it: their keys are in several slots of the cluster.
         """
-        return ClusterBatch(self, True)
+        batch = ClusterBatch(self, True)
+        batch.once = once
+        return batch
 
     def monitor(self, *_: Any, **__: Any) -> Any:
         """Raise CommandRefusedError: MONITOR shows the commands of all clients."""
@@ -247,6 +274,8 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         place: Any,
         attempt: Callable[..., Any],
         failed: tuple[Any, Exception] | None = None,
+        *,
+        has_id: bool = False,
         **options: Any,
     ) -> Any:
         """Make a call where its keys are, also while they move.
@@ -255,23 +284,29 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             place: The slot of its keys, or a node.
             attempt: Makes the call on a node; its second argument is whether to send ASKING.
             failed: The node and the error of an attempt that was made before.
+            has_id: Whether it has an idempotency id from the beginning.
             options: Those of `Route`.
         """
         route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
-        while True:
-            if error is not None:
-                step = route.after(error, node, is_asking=asked is not None)
-                self._prepare(step)
-                asked = step.asked
-            try:
-                if asked is not None:
-                    node = self._asked_node(asked)
-                else:
-                    node = self.node_of(place) if isinstance(place, int) else place
-                return attempt(node, asked is not None)
-            except Exception as new:
-                error = new
+        with attempts() as ids:
+            while True:
+                if error is not None:
+                    may_repeat = has_id or (ids is not None and ids.may_repeat)
+                    is_asking = asked is not None
+                    step = route.after(error, node, is_asking=is_asking, has_id=may_repeat)
+                    self._prepare(step)
+                    asked = step.asked
+                if ids is not None:
+                    ids.begin_attempt()
+                try:
+                    if asked is not None:
+                        node = self._asked_node(asked)
+                    else:
+                        node = self.node_of(place) if isinstance(place, int) else place
+                    return attempt(node, asked is not None)
+                except Exception as new:
+                    error = new
 
     def _prepare(self, step: Step) -> None:
         """Do what comes before the next attempt."""

@@ -94,6 +94,11 @@ class Sharded(Guarded):
                 flight.voucher = reply.decode("latin-1")
             return flight.voucher
 
+    def learn(self) -> None:
+        """Fetch the record of the guard if it is not known."""
+        caller: Any = self._dialogue.caller
+        self._drive_alone(caller.guard())
+
     def call_home(self, child: Delegation | None = None) -> Any:
         """Return the home's reply to a batch in mode `whoami`, or `delegate` for a child."""
         caller: Any = self._dialogue.caller

@@ -139,3 +139,39 @@ class Ids:
             self._has_id = True
         else:
             self._lacks_id = True
+
+
+class Attempts(Block):
+    """A block around one call of a cluster, which has the same ids in each attempt at any node.
+
+    Args:
+        block: The block that the ids are of.
+
+    Attributes:
+        ids: The ids of the call.
+    """
+
+    def __init__(self, block: Block) -> None:
+        super().__init__(block.first)
+        self._block = block
+        self.ids = Ids()
+        self.ids.begin()
+
+    def next_id(self) -> str:
+        """Return the id of the next call of the attempt."""
+        return self.ids.take(self._block)
+
+
+@contextmanager
+def attempts() -> Iterator[Ids | None]:
+    """Begin a call that may be made several times; yield its ids, or None if no block is around."""
+    block = _current.get()
+    if block is None:
+        yield None
+        return
+    inner = Attempts(block)
+    before = _current.set(inner)
+    try:
+        yield inner.ids
+    finally:
+        _current.reset(before)

@@ -1,6 +1,7 @@
 """Where calls go on a cluster, and what follows from each answer, without I/O.
 
-Only answers that say that nothing ran are followed by another attempt. A connection repeats what
+Only answers that say that nothing ran are followed by another attempt, and lost connections if the
+call has an idempotency id. A connection repeats what
 its node can recover from: a lost script, an outdated policy, a missing lease (`client/shards.py`).
 """
 
@@ -168,12 +169,13 @@ class Route:
         self._redirects = 0
         self._was_non_local = False
 
-    def after(self, error: Exception, node: Any, *, is_asking: bool) -> Step:
+    def after(self, error: Exception, node: Any, *, is_asking: bool, has_id: bool = False) -> Step:
         """Return what follows from the error of an attempt.
 
         Args:
             node: The node of the attempt; None if none serves the slot.
             is_asking: Whether ASK had led to it.
+            has_id: Whether the call runs once however often it is made.
 
         Raises:
             Exception: *error*, if the call is not made again.
@@ -196,7 +198,7 @@ class Route:
                     self._shards.skip(name)
                 self._was_non_local = True
                 return self._redirected(error, refreshes=True)
-            case _ if is_lost(error) and getattr(error, "has_run", False):
+            case _ if is_lost(error) and getattr(error, "has_run", False) and not has_id:
                 return Step(refreshes=True, failed=name, final=self._explained(error))
             case _ if is_lost(error):
                 return self._paused(error, refreshes=True, failed=name)

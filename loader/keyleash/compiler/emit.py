@@ -137,7 +137,7 @@ def _unstamped(
         month = window_runs(Period.MONTH, UTC, guard.calendar_year)
         variables["month"] = {"period_us": PERIOD_US[Period.MONTH], "runs": month}
     variables |= {"names": _names(guard), "numbers_at": 2 * DOUBLE, "between": False}
-    variables |= {"token_account": None, "cap_plans": (), "counts": _counts}
+    variables |= {"has_id": Text("once"), "token_account": None, "cap_plans": (), "counts": _counts}
     if guard.shards:
         variables |= lease_values(guard)
     if cluster:

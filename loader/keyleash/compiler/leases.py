@@ -23,6 +23,9 @@ MAX_RATE_UNITS = 1000
 NEW_STATE_MS = 60_000
 """The life of a shard's state before its first grant."""
 
+MAX_PLACE_BYTES = 512
+"""The longest hash tag, or key without one, that the name of a remembered call may have."""
+
 RECORD_BYTES = 4 * DOUBLE + 12
 """The bytes of a token's record at a shard."""
 
@@ -31,6 +34,7 @@ _CONSTANTS = {
     "home_tag": HOME_TAG,
     "max_rate_units": MAX_RATE_UNITS,
     "new_state_ms": NEW_STATE_MS,
+    "max_place_bytes": MAX_PLACE_BYTES,
     "lease_record_bytes": RECORD_BYTES,
     "skew_us": leases.CLOCK_BACK_US,
     "refresh_us": leases.REFRESH_US,
@@ -133,9 +137,9 @@ def shard_values(guard: Guard) -> dict[str, object]:
     identity, keys = guard.identity.name, guard.keyspace.at_shard(mark)
     beginning = keys.root.partition(mark)[0]
 
-    def named(name: str) -> Text:
+    def named(name: str, tag: str = "tag") -> Text:
         parts = (beginning, name.removeprefix(beginning + mark))
-        return Text(" .. tag .. ".join(map(lua_literal, parts)))
+        return Text(f" .. {tag} .. ".join(map(lua_literal, parts)))
 
     limits_tokens = any(plan.subject == "token" for plan in guard.limits)
     return {
@@ -146,6 +150,8 @@ def shard_values(guard: Guard) -> dict[str, object]:
         "cap_plans": tuple(map(leased, cap_plans(guard))),
         # The units of a token are read only if something counts them.
         "has_units": Text("not lacks" if limits_tokens else "not lacks and caps"),
+        # Without a lease the call comes again.
+        "has_id": Text("once and not lacks"),
         "shard_state": named(keys.state(identity)),
         "shard_token": named(keys.token_prefix(identity)),
         "no_name": named(keys.none),
@@ -157,6 +163,8 @@ def shard_values(guard: Guard) -> dict[str, object]:
             "scratch": named(keys.scratch(identity)),
             "suspension": named(keys.suspension(identity)),
             "refused": named(keys.refused(identity)),
+            # Beside the first key of the call.
+            "once_prefix": named(keys.once_prefix(identity), "place"),
         },
         "keep_record_us": leases.KEEP_LEASED_TOKEN_MS * 1000,
         "numbers_at": PLACES["sequence_at"],

@@ -57,7 +57,7 @@ BREAKER = ("rpush", "lpop", "del")
 
 
 ONCE = ("get", "set")
-"""On remembered calls with an idempotency id."""
+"""On remembered calls with an idempotency id; on a cluster also `exists`."""
 
 SCRATCH = (
     "restore", "del", "type", "strlen", "llen", "scard", "zcard", "hlen", "xlen", "memory|usage",
@@ -117,7 +117,8 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
     if guard.value_plans and any(usage.spec.name == "RESTORE" for usage in guard.usages):
         yield Selector(SCRATCH, (f"~{_literal(names.scratch(name))}",))
     if guard.identity.idempotency is not None:
-        yield Selector(ONCE, (f"~{_under(names.once_prefix(name))}",))
+        commands = (*ONCE, "exists") if guard.shards else ONCE
+        yield Selector(commands, (f"~{_under(names.once_prefix(name))}",))
     subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
     if subjects:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))

@@ -16,13 +16,6 @@ def cluster_problems(policy: Policy) -> Iterator[Problem]:
     A counter per segment is in the slot of the key, so the segment must be the key's hash tag.
     """
     for identity in policy.identities:
-        if identity.idempotency is not None:
-            yield Problem(
-                "cluster-idempotency",
-                f"`{identity.name}` has `idempotency`, which a cluster does not support",
-                identity.idempotency.span or identity.span or NOWHERE,
-                "leave `idempotency` out",
-            )
         if identity.token.renew:
             yield Problem(
                 "cluster-renew",

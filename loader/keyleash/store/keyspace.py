@@ -212,7 +212,8 @@ class Keyspace:
     def once_prefix(self, identity: str) -> str:
         """The prefix of remembered calls; the token id, `:` and the SHA-1 of the id follow.
 
-        Strings that expire: the SHA-1 of the call, and its reply if that is short enough.
+        Strings that expire: the SHA-1 of the call, and its reply if that is short enough. On a
+        cluster the tag is that of the first key of the call, or the whole key if it has none.
         """
         return f"{self.root}once:{identity}:"
 
@@ -298,7 +299,8 @@ class Keyspace:
             return (*names, self.leases(identity))
         # Counters of a cluster have the hash tags of data.
         counters = f"{replace(self, tag='').limit_prefix(identity, '*')}*"
-        return (*names, self.none if self.tag else f"{self.once_prefix(identity)}*", counters)
+        calls = f"{replace(self, tag=self.tag and '*').once_prefix(identity)}*"
+        return (*names, *([self.none] if self.tag else ()), calls, counters)
 
     @property
     def source_root(self) -> str:

@@ -3,5 +3,10 @@
 -- out: none
 if once_key then
   local packed = cmsgpack.pack(reply)
-  if #packed <= {{ once_reply_bytes }} then call('SET', once_key, once_digest .. packed, 'KEEPTTL') end
+  if #packed <= {{ once_reply_bytes }} then
+--% if cluster and between
+    call('ECHO', '')
+--% endif
+    call('SET', once_key, once_digest .. packed, 'KEEPTTL')
+  end
 end
