@@ -156,11 +156,13 @@ class AsyncSpread:
         A batch with an idempotency id is made again as it was, also if it may have run.
         """
         final = redirect = None
-        lost = failed
+        lost = lost_with_id = failed
         # The others end like the first.
         for call, places in calls.items():
             if call.once:
-                await self._repeat_with_id(call.once, places, node, failed, pauses)
+                if await self._repeat_with_id(call.once, places, node, lost_with_id, pauses):
+                    # One pause is enough for all.
+                    lost_with_id = None
                 continue
             for place in places:
                 reply = self.replies[place]
@@ -174,11 +176,13 @@ class AsyncSpread:
 
     async def _repeat_with_id(
         self, once: str, places: Sequence[int], node: Any, failed: Any, pauses: Iterator[float]
-    ) -> None:
-        if self.replies[places[0]] is None:
-            await self._run_again(places, failed, pauses, once)
-        elif (error := self._redirect(places)) is not None:
-            await self._run_again(places, (node, error), pauses, once)
+    ) -> bool:
+        """Make a call with an id again if it is lost or did not run; return whether it is lost."""
+        is_lost = self.replies[places[0]] is None
+        error = None if is_lost else self._redirect(places)
+        if is_lost or error is not None:
+            await self._run_again(places, failed if is_lost else (node, error), pauses, once)
+        return is_lost
 
     def _redirect(self, places: Sequence[int]) -> Exception | None:
         """Return the first error of a call if none of its commands ran."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from keyleash.errors import OperationError, VaultConflictError
@@ -13,6 +14,8 @@ from keyleash.store.moves import NewName
 from keyleash.store.prefixes import PrefixChange
 
 SHOWN = 5
+_REMEMBERED = re.compile(rb"\{[^}]+\}:once:")
+"""The names of remembered calls of a cluster, which have the hash tags of data."""
 
 
 def conflict(keys: Sequence[bytes]) -> VaultConflictError:
@@ -84,7 +87,7 @@ def changed_names(change: PrefixChange, patterns: Sequence[Pattern]) -> NewName:
         if key.startswith(stays):
             return None
         if key.startswith(prefix):
-            if not key.startswith(root):
+            if not key.startswith(root) and not (old.tag and _REMEMBERED.match(key, len(prefix))):
                 # Keys of shards (see `store.shards.move_shards`), or control keys of one server.
                 return None
             return new.prefix.encode() + key.removeprefix(prefix)

@@ -1,0 +1,276 @@
+"""Idempotency ids on clusters: a remembered call moves with the slot of its first key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+import keyleash
+from client.test_once import CuttingProxy
+from cluster.test_client import Agents, lent
+from keyleash.commands import load_table
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.wire import guard_call, to_shard, with_id
+from support.clusters import ClusterNode, RealCluster
+from support.leases import NEEDED, ClusterAgent, tag_of
+from support.replication import wait_until
+
+ONCE: dict[str, Any] = {
+    "idempotency": {"keep": "1h", "max_reply": "64kb"},
+    "budget": {"writes": "100000/day"},
+}
+PREFIX = Keyspace(tag="*").once_prefix("agent")
+
+
+@pytest.fixture
+def agents(cluster: RealCluster) -> Iterator[Agents]:
+    with lent(cluster, "sync") as agents:
+        agents.load(**ONCE)
+        yield agents
+
+
+@pytest.fixture(params=["sync", "async"])
+def some_agents(embedded_cluster: RealCluster, request: pytest.FixtureRequest) -> Iterator[Agents]:
+    with lent(embedded_cluster, request.param) as agents:
+        agents.load(**ONCE)
+        yield agents
+
+
+class RawAgent(ClusterAgent):
+    """Calls with ids at chosen nodes, perhaps behind ASKING."""
+
+    def once(self, node: ClusterNode, id: str, *words: str, asks: bool = False) -> Any:
+        """Make a call at a node, with a lease; return its reply, or the text of its error."""
+        digest, voucher = self.record[b"digest"].decode(), ""
+        call = with_id(guard_call(load_table(), digest, self.token, "c", words), id)
+        for _ in range(5):
+            try:
+                with node.client().pipeline(transaction=False) as pipe:
+                    if asks:
+                        pipe.execute_command("ASKING")
+                    pipe.execute_command(*to_shard(call, tag_of(node), voucher))
+                    return pipe.execute()[-1]
+            except redis.ResponseError as error:
+                text = str(error)
+                _, needed, request = text.partition(NEEDED)
+                if not needed:
+                    return f"{type(error).__name__}: {text}"
+            voucher = self.fetch(request.partition(" ")[0])
+        raise AssertionError(request)
+
+
+@pytest.mark.parametrize("key", ["t:n", "t:{job}:n", "t:{a{b}:n", "t:{a", "t:é"])
+def test_call_that_is_repeated_behind_the_move_of_its_slot_does_not_run(
+    agents: Agents, key: str
+) -> None:
+    """The record is in the slot of the key, also of one with an odd hash tag."""
+    cluster, client = agents.cluster, agents.connect()
+    with keyleash.once("a"):
+        assert client.incr(key) == 1
+    slot = key_slot(key.encode())
+    cluster.move_slot(slot, cluster.other(cluster.owner(slot)))
+
+    with keyleash.once("a"):
+        assert client.incr(key) == 1
+    with keyleash.once("b"):
+        assert client.incr(key) == 2
+    with keyleash.once("a"), pytest.raises(keyleash.IdempotencyConflictError):
+        client.incrby(key, 5)
+    assert agents.raw(key) == b"2"
+
+
+@pytest.mark.parametrize("first", ["key", "record"])
+def test_call_does_not_run_twice_while_its_slot_moves(agents: Agents, first: str) -> None:
+    """With the key or the record at the other node it is an error, at either node."""
+    cluster, agent = agents.cluster, RawAgent(agents.cluster, agents.token)
+    key = "t:n"
+    slot = key_slot(key.encode())
+    source = cluster.owner(slot)
+    target = cluster.other(source)
+    assert agent.once(source, "a", "INCR", key) == 1
+    (record,) = source.admin.keys(f"{PREFIX}*")
+
+    with cluster.moving(slot, target) as move:
+        assert agent.once(source, "a", "INCR", key) == 1
+        move.move(key if first == "key" else record)
+        found = [
+            agent.once(source, "a", "INCR", key),
+            agent.once(target, "a", "INCR", key, asks=True),
+            agent.once(target, "new", "INCR", key, asks=True),
+            agent.once(source, "new", "INCR", key),
+        ]
+        replayed = [item for item in found if isinstance(item, int)]
+        assert replayed == ([] if first == "key" else [1])
+        assert all(item.startswith(("TryAgainError", "AskError")) for item in found if item != 1)
+        move.move(record if first == "key" else key)
+        assert agent.once(target, "a", "INCR", key, asks=True) == 1
+    assert agent.once(target, "a", "INCR", key) == 1
+    assert agent.once(target, "new", "INCR", key) == 2
+
+
+def test_client_waits_until_a_slot_has_moved(some_agents: Agents) -> None:
+    """Its pauses are those of other calls; the id stays the same."""
+    cluster, client = some_agents.cluster, some_agents.connect()
+    slot = key_slot(b"t:n")
+    with keyleash.once("a"):
+        assert client.incr("t:n") == 1
+    with cluster.moving(slot, cluster.other(cluster.owner(slot))) as move:
+        move.move("t:n")
+        pauses = []
+
+        def end(pause_s: float) -> Any:
+            pauses.append(pause_s)
+            if len(pauses) == 2:
+                move.move_all()
+                move.end()
+            return done() if some_agents.kind == "async" else None
+
+        async def done() -> None:
+            pass
+
+        client.sleep = end
+        with keyleash.once("a"):
+            assert client.incr("t:n") == 1
+        assert pauses
+    with keyleash.once("b"):
+        assert client.incr("t:n") == 2
+
+
+def test_calls_of_fenced_agents_run_once(embedded_cluster: RealCluster) -> None:
+    """Their users have the rights on remembered calls of their identity alone."""
+    with lent(embedded_cluster, "sync") as agents:
+        agents.load(**ONCE)
+        (item,) = agents.op.fence.apply(agents.op.fence.plan(generate=True)).passwords
+        user: Any = {"username": item.identity, "password": item.password}
+        client = agents.connect(**user)
+        for _ in range(2):
+            with keyleash.once("a"):
+                assert [client.incr("t:n"), client.incr("t:{m}n")] == [1, 1]
+        direct = embedded_cluster.owner("t:n").client(**user)
+        other = Keyspace(tag="t:n").once_prefix("other")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            direct.get(f"{other}x")
+
+
+def test_call_without_a_place_for_its_record_is_denied(agents: Agents) -> None:
+    """A key that no hash tag can repeat, one that is too long, and no key; reads pass."""
+    client = agents.connect()
+    for words in (("SET", "t:a}", "v"), ("SET", f"t:{600 * 'x'}", "v"), ("PUBLISH", "t:c", "v")):
+        with keyleash.once("a"), pytest.raises(keyleash.CommandRefusedError) as caught:
+            client.execute_command(*words)
+        assert caught.value.details["once"] == "key"
+    agent = RawAgent(agents.cluster, agents.token)
+    assert agent.once(agents.cluster.owner("t:a}"), "a", "GET", "t:a}") is None
+
+
+class LosingProxy(CuttingProxy):
+    """Loses a fifth of the replies to calls of a guard."""
+
+    def _fate(self, names: list[bytes]) -> str:
+        is_lost = b"EVALSHA" in names and self._random.random() < 0.2
+        return "drop the reply" if is_lost else "forward"
+
+
+class Cut:
+    """A proxy for each node, which a client uses in the place of the node."""
+
+    def __init__(self, agents: Agents) -> None:
+        ports = [node.port for node in agents.cluster.primaries]
+        self.proxies = {port: LosingProxy(port, seed) for seed, port in enumerate(ports)}
+        self.agents = agents
+
+    def connect(self) -> Any:
+        return self.agents.connect(address_remap=self._remap)
+
+    def _remap(self, address: tuple[str, int]) -> tuple[str, int]:
+        proxy = self.proxies.get(address[1])
+        return (address[0], proxy.port) if proxy else address
+
+    @property
+    def drops(self) -> int:
+        return sum(proxy.fates["drop the reply"] for proxy in self.proxies.values())
+
+    def stop(self) -> None:
+        for proxy in self.proxies.values():
+            proxy.stop()
+
+
+@pytest.fixture
+def cut(some_agents: Agents) -> Iterator[Cut]:
+    cut = Cut(some_agents)
+    yield cut
+    cut.stop()
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_cut_calls_with_ids_run_once(some_agents: Agents, cut: Cut, count: int) -> None:
+    """The client sends them again by itself; without an id it does not."""
+    client = cut.connect()
+    client.sleep = _no_sleep(some_agents)
+    for number in range(count):
+        with keyleash.once(f"n/{number}"):
+            assert client.incr(f"t:{number % 7}") == number // 7 + 1
+    assert cut.drops
+    (status,) = some_agents.op.status().identities
+    assert status.events == count
+    lost = 0
+    for _ in range(20):
+        try:
+            client.incr("t:other")
+        except RedisConnectionError:
+            lost += 1
+    assert lost
+    assert some_agents.raw("t:other") == b"20"
+
+
+def test_cut_pipelines_run_once(some_agents: Agents, cut: Cut) -> None:
+    """Each batch of a slot has an id; a program that runs again has the same ones."""
+    client = cut.connect()
+    client.sleep = _no_sleep(some_agents)
+    keys = [f"t:{number}" for number in range(30)]
+
+    def run(client: Any) -> list[Any]:
+        pipe = client.pipeline(once="p")
+        for key in (*keys, *keys):
+            pipe.incr(key)
+        pipe.get(keys[0])
+        found: list[Any] = pipe.execute()
+        return found
+
+    assert run(client) == run(client) == run(some_agents.connect())
+    assert {some_agents.raw(key) for key in keys} == {b"2"}
+    for _ in range(2):
+        pipe = client.pipeline(transaction=True, once="q")
+        assert pipe.incr("t:{q}n").incr("t:{q}n").execute() == [1, 2]
+    assert some_agents.raw("t:{q}n") == b"2"
+
+
+def _no_sleep(agents: Agents) -> Any:
+    async def done(_: float) -> None:
+        pass
+
+    return done if agents.kind == "async" else lambda _: None
+
+
+def test_replica_of_a_killed_primary_knows_the_call(replicated_cluster: RealCluster) -> None:
+    """The record is replicated with the change."""
+    with lent(replicated_cluster, "sync") as agents:
+        agents.load(**ONCE)
+        client = agents.connect()
+        node = replicated_cluster.owner("t:n")
+        with keyleash.once("a"):
+            assert client.incr("t:n") == 1
+        node.settle()
+        node.kill()
+        slot = key_slot(b"t:n")
+        wait_until(lambda: any(slot in item.slots for item in replicated_cluster.primaries))
+        replicated_cluster.wait_until_served()
+        for _ in range(2):
+            with keyleash.once("a"):
+                assert client.incr("t:n") == 1
+        assert agents.raw("t:n") == b"1"
