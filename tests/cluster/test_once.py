@@ -157,6 +157,29 @@ def test_calls_of_fenced_agents_run_once(embedded_cluster: RealCluster) -> None:
             direct.get(f"{other}x")
 
 
+def test_calls_are_remembered_across_a_seal(embedded_cluster: RealCluster) -> None:
+    """And when the prefixes are replaced: records are renamed with the data."""
+    with lent(embedded_cluster, "sync") as agents:
+        agents.load(**ONCE)
+        client = agents.connect()
+
+        def repeat() -> list[int]:
+            with keyleash.once("a"):
+                return [client.incr("t:n"), client.incr("t:{kl}n")]
+
+        assert repeat() == [1, 1]
+        agents.op.vault.seal(adopt=["t:*"])
+        assert repeat() == [1, 1]
+        agents.op.vault.rotate()
+        assert repeat() == [1, 1]
+        with keyleash.once("b"):
+            assert client.incr("t:n") == 2
+        agents.op.vault.unseal()
+        with keyleash.once("b"):
+            assert client.incr("t:n") == 2
+        assert repeat() == [1, 1]
+
+
 def test_call_without_a_place_for_its_record_is_denied(agents: Agents) -> None:
     """A key that no hash tag can repeat, one that is too long, and no key; reads pass."""
     client = agents.connect()
