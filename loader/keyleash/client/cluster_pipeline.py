@@ -186,7 +186,7 @@ class Spread:
         return is_lost
 
     def _redirect(self, places: Sequence[int]) -> Exception | None:
-        """Return the first error of a call if none of its commands ran."""
+        """Return the first error of a call that did not run, so that all its replies are errors."""
         errors: list[Exception] = [self.replies[place].error for place in places]
         return errors[0] if all(map(is_redirect, errors)) else None
 
