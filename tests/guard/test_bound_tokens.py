@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import threading
 from contextlib import suppress
@@ -233,6 +234,17 @@ def test_caps_count_by_counter_and_window_and_a_denied_call_charges_none(leash: 
     second = leash.batch("runner", token, "each", *run)
     assert second.count(b"OK") == 5
     assert second[5].startswith("LEASH BUDGET_EXHAUSTED limit=token.writes")
+
+
+def test_restrictions_show_what_caps_have_counted(leash: Leash) -> None:
+    """A program that prints `whoami` or a listed token sees numbers, not addresses of objects."""
+    leash.load(runner=RUNNER)
+    client = agent(leash, budget={"requests": "9"})
+    client.get("shared:a")
+    listed = list_tokens(leash.store)[0]
+
+    # Of a cluster's cap, these are the units that nodes have been granted.
+    assert re.search(r"<BudgetCount token\.requests: [1-9] of 9>", repr(listed.restrictions))
 
 
 def test_rotation_keeps_restrictions_counts_and_labels(leash: Leash) -> None:

@@ -100,7 +100,7 @@ def _note_issued(
     metavar="COUNTER=LIMIT",
     multiple=True,
     callback=pairs,
-    help="Most calls: `requests=200` for the token's life, or `writes=50/hour`. Repeatable.",
+    help="Cap on calls: `requests=200` for the token's life, or `writes=50/hour`. Repeatable.",
 )
 @meta_option("Label, shown by `token list` and in the audit log; not a secret. Repeatable.")
 @json_option

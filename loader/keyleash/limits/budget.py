@@ -130,6 +130,9 @@ class BudgetCount(BaseCount):
     ends_us = 0
     count = 0
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.limit.name}: {self.count} of {self.limit.limit}>"
+
     @property
     def is_corrupt(self) -> bool:
         return self.ends_us >= MOST
