@@ -113,6 +113,22 @@ def test_call_does_not_run_twice_while_its_slot_moves(agents: Agents, first: str
     assert agent.once(target, "new", "INCR", key) == 2
 
 
+def test_call_is_remembered_behind_a_move_in_one_step(agents: Agents) -> None:
+    """Of a sealed cluster too."""
+    cluster, client = agents.cluster, agents.connect()
+    if not cluster.moves_in_one_step:
+        pytest.skip("the servers have no CLUSTER MIGRATESLOTS")
+    slot = key_slot(b"t:n")
+    for number, seals in enumerate((False, True), start=1):
+        if seals:
+            agents.op.vault.seal(adopt=["t:*"])
+        with keyleash.once(f"{number}"):
+            assert client.incr("t:n") == number
+        cluster.move_in_one_step([slot], cluster.other(cluster.owner(slot)))
+        with keyleash.once(f"{number}"):
+            assert client.incr("t:n") == number
+
+
 def test_client_waits_until_a_slot_has_moved(some_agents: Agents) -> None:
     """Its pauses are those of other calls; the id stays the same."""
     cluster, client = some_agents.cluster, some_agents.connect()
