@@ -7,11 +7,11 @@
 --- ARGV[3]   request      string  of a shard, signed; "" replies with the records of the token
 --- ARGV[4]   command      string  that the shard was asked for, copied into denials
 --- ARGV[5]   key          string  its first key, copied into denials
---- ARGV[6…]  behind "delegate" as the request the words are those of batch.lua, from ARGV[4] on
+--- ARGV[4…]  behind "delegate" or "renew" as the request the words are those of batch.lua
 ---
 --- Replies   the voucher, signed | LEASH <CODE> key=value …
 ---           for "": the time, the token's record, the state
----           for "delegate": as batch.lua for a delegation
+---           for "delegate" and "renew": as batch.lua for these modes
 ---
 --- The state is that of the guard on one server. A request that is repeated gets the same grant
 --- again; a voucher counts only at the shard, and for the asking, that it answers. So whatever is
@@ -23,6 +23,10 @@ local token, correlation, request = argv[1] or '', argv[2] or '', argv[3] or ''
 local command, key = argv[4] or '', argv[5]
 local code, detail, value, amount, reason, at_us, token_id, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
+--% if delegate or renews
+-- There the words are no command and key.
+if request == 'delegate' or request == 'renew' then command, key = string.upper(request), nil end
+--% endif
 repeat
   -- An error while the slot of the home moves key by key, so that nothing is granted twice.
   local found = call('EXISTS', {{ names.state }}, {{ leases_key }})
@@ -36,10 +40,19 @@ repeat
   if request == 'delegate' then
     -- A batch of no command, that is counted and recorded here.
     local keys = {}
-    command, key = 'DELEGATE', nil
 --% with batch = true, cap_plans = (), token_account = none, name_at = none, masks = false, images = false, plans = false, weighing = false, lengthening = false, governing = false, reply_limits = ()
 --% include "authorize/batch_locals.lua"
 --% include "delegate/delegate.lua"
+--% endwith
+    break
+  end
+--% endif
+--% if renews
+  if request == 'renew' then
+    local keys = {}
+--% with batch = true, cap_plans = (), token_account = none, name_at = none, masks = false, images = false, plans = false, weighing = false, lengthening = false, governing = false, reply_limits = ()
+--% include "authorize/batch_locals.lua"
+--% include "lease/renew.lua"
 --% endwith
     break
   end

@@ -18,7 +18,6 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "test_footprint",
         "test_under_load",
     ),
-    "agents do not renew their tokens": ("test_renewal",),
     "its policy has features that clusters refuse": (
         "test_delegation::test_guard_with_every_feature_*",
     ),

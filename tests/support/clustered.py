@@ -22,7 +22,7 @@ from keyleash.store.nodes import ClusterNodes
 from keyleash.store.placement import control_tag, key_slot
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.store import Store
-from keyleash.store.wire import LIBRARIES, call_head, to_shard
+from keyleash.store.wire import LIBRARIES, BatchMode, call_head, to_shard
 from support.clusters import ClusterNode, RealCluster
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
@@ -35,6 +35,7 @@ LABELS = [embedded_label()] if NODES else list(find_server_binaries())
 """The servers, by label, of tests that run on one server or on a cluster in its place."""
 
 NEEDED = "LEASH LEASE_NEEDED request="
+NOT_RENEWED = "LEASH LEASE_REFUSED reason=request"
 STALE = "LEASH LEASE_REFUSED reason=stale"
 MASTER_KEY = bytes(range(MASTER_KEY_BYTES))
 """The same for all tests, so that guards are compiled once."""
@@ -152,6 +153,8 @@ class ClusterServer:
     def call_guard(self, identity: str, call: Sequence[Any], **options: Any) -> Any:
         """Make a call of a guard at the node of its first key, and fetch leases for it."""
         count = int(call[2])
+        if not count and [*call[5:6]] == [BatchMode.RENEW]:
+            return self._renew(identity, call)
         # Any node serves a call without a key.
         node = self.node_of(call[3]) if count else self.node_of(HOME_TAG)
         client = node.client(**options) if options else node.admin
@@ -166,6 +169,17 @@ class ClusterServer:
                 request = str(error).removeprefix(NEEDED)
                 voucher = self._fetch(identity, lease, request, call[3 + count :])
         raise redis.ResponseError(NEEDED)
+
+    def _renew(self, identity: str, call: Sequence[Any]) -> Any:
+        """Make a call in mode `renew` at the home, as clients do; return what they report."""
+        lease = self._lease_of(identity, str(call[1]).removeprefix(LIBRARIES))
+        name = Keyspace().at_home().guard(identity)
+        try:
+            return self.home.execute_command(*lease, 1, name, *call[3:])
+        except redis.ResponseError as error:
+            if str(error) != NOT_RENEWED:
+                raise
+            raise redis.ResponseError("LEASH COMMAND_REFUSED mode=renew") from None
 
     def call_denied(self, identity: str, calls: Iterable[Sequence[Any]]) -> None:
         """Make many calls of a guard, and ignore the replies."""

@@ -48,10 +48,12 @@ def grant(*classes: str, keys: str | list[str], **narrowed: list[str]) -> dict[s
     return {"allow": list(classes), "keys": [keys] if isinstance(keys, str) else keys, **narrowed}
 
 
-def put_token(admin: Client, identity: str, token: str, record: TokenRecord) -> None:
+def put_token(
+    admin: Client, identity: str, token: str, record: TokenRecord, names: Keyspace = NAMES
+) -> None:
     """See `Leash.put_token`."""
     kept_until_ms = record.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS
-    name = NAMES.token(identity, token_digest(token))
+    name = names.token(identity, token_digest(token))
     admin.set(name, record.pack(), pxat=kept_until_ms)
 
 

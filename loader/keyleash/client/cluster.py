@@ -29,6 +29,7 @@ from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.node import Flight, NodePool, Sharded
 from keyleash.client.once import attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
+from keyleash.client.renewal import Renewal, life_word
 from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
 from keyleash.client.shards import ClusterSession
@@ -248,6 +249,23 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         child = Delegation(bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta)
         with NodePool(self, self.node_of(HOME_SLOT)) as connection:
             return child.made(connection.call_home(child))
+
+    def renew(self, ttl: str | timedelta | None = None) -> Renewal:
+        """Renew the token at the home, as `keyleash.Redis.renew` does.
+
+        Nodes learn of the new expiry with their next lease of the token.
+
+        Raises:
+            RenewalRefusedError: the token is as old as `max_ttl` allows, or was rotated.
+            CommandRefusedError: the policy does not allow it.
+            LeashError: As of every call.
+            TypeError, ValueError: *ttl* is no duration.
+        """
+        started(self)
+        life = life_word(ttl)
+        with NodePool(self, self.node_of(HOME_SLOT)) as connection:
+            renewal: Renewal = self._kind.session.renewal(connection.renew(life))
+        return renewal
 
     # Pipelines.
 

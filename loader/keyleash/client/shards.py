@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from keyleash.client.calls import Call
 from keyleash.client.correlation import next_correlation
 from keyleash.client.delegation import Delegation
 from keyleash.client.recovery import PAUSES_S, recover
+from keyleash.client.renewal import RENEW
 from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
 from keyleash.errors import LeaseNeededError, LeaseRefusedError, RightMissingError
@@ -34,7 +35,6 @@ NO_LEASE_HELP = (
     "nothing ran, so make the call again; if it persists, an operator has to `keyleash load` the"
     " policy again, which ends all leases; see also `keyleash doctor`"
 )
-NO_DELEGATION = ResponseError("LEASH COMMAND_REFUSED mode=delegate")
 TOPOLOGY = frozenset({"INFO", "KEYSLOT", "MYID", "MYSHARDID", "NODES", "SHARDS", "SLOTS"})
 """The sub-commands of CLUSTER that need no guard; CLUSTER GETKEYSINSLOT would list names."""
 
@@ -84,6 +84,9 @@ class ClusterSession(Session):
         if child is not None:
             asked = delegation_words(child.digest_for(self.identity), child.ttl_s, child.words)
             return (*self._home_head(guard, call), *asked)
+        if call.mode is BatchMode.RENEW:
+            ((name, life),) = call.commands
+            return (*self._home_head(guard, call), call.mode.value, "2", name, life)
         words = split_words(call.commands[0]) if call.commands else ("WHOAMI",)
         keys = call.script.keys if call.script else declared_keys(self.table, words)
         return (*self._home_head(guard, call), request, words[0], keys[0] if keys else "")
@@ -111,6 +114,21 @@ class ShardCaller(Caller):
         voucher, self._voucher = self._voucher, ""
         self._called_tag = self.tag()
         return to_shard(super().request(call), self._called_tag, voucher)
+
+    def describe(self) -> Flow:
+        """Return the home's description of the token."""
+        return (yield from call_home(self))
+
+    def renew(self, life: str) -> Flow:
+        """Renew the token at the home; otherwise like that of one server."""
+        return (yield from call_home(self, life=life))
+
+    def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:
+        """Make the calls of a pipeline; before them the token is looked after."""
+        guard = self.session.guard
+        if guard is not None and guard.renew:
+            yield from self.look_after_token()
+        yield from super().exchange(calls, deliver)
 
     def _typed(self, call: Call, error: ResponseError) -> ResponseError:
         found: ResponseError = self.session.at_shard(super()._typed(call, error), self._called_tag)
@@ -174,17 +192,29 @@ def _granted(session: ClusterSession, need: FetchLease) -> Flow:
         reason = found.details.get("reason") if isinstance(found, LeaseRefusedError) else None
         if reason == "stale":
             return b""
-        if reason == "request" and need.call.delegation is not None:
-            # The word is no request to an identity whose tokens do not delegate.
-            raise session.call_error(NO_DELEGATION) from None
+        mode = need.call.mode
+        if reason == "request" and mode in (BatchMode.DELEGATE, BatchMode.RENEW):
+            # The word is no request to an identity whose policy does not allow it.
+            refused = ResponseError(f"LEASH COMMAND_REFUSED mode={mode}")
+            raise session.call_error(refused) from None
         raise found from None
 
 
-def call_home(caller: ShardCaller, child: Delegation | None = None) -> Flow:
-    """Return the home's reply to a batch in mode `whoami`, or `delegate` for a child."""
+def call_home(
+    caller: ShardCaller, child: Delegation | None = None, life: str | None = None
+) -> Flow:
+    """Return the home's reply to a batch in mode `whoami`.
+
+    Args:
+        child: Makes it one in mode `delegate`.
+        life: Makes it one in mode `renew`.
+    """
     session = caller.session
     yield from caller.guard()
-    call = caller.new_call([], BatchMode.WHOAMI if child is None else BatchMode.DELEGATE)
+    if life is not None:
+        call = caller.new_call([(RENEW, life)], BatchMode.RENEW)
+    else:
+        call = caller.new_call([], BatchMode.WHOAMI if child is None else BatchMode.DELEGATE)
     call.delegation = child
     call.correlation = next_correlation(session.correlation)
     again = partial(fetch_lease, session, FetchLease("", call, None))

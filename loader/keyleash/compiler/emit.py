@@ -162,7 +162,7 @@ def _unstamped(
         writing=_writing(guard) if sandbox else "",
         members={name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
         cluster=cluster,
-        # Shards have no records of tokens.
+        # On a cluster the home renews.
         renews=guard.identity.token.renew and not cluster,
         vault=vault,
         vault_bytes=len(vault),

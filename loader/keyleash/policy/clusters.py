@@ -11,18 +11,11 @@ from keyleash.policy.patterns import NOWHERE
 
 
 def cluster_problems(policy: Policy) -> Iterator[Problem]:
-    """Yield what guards of a cluster cannot do: some ways to use tokens, and some exact counts.
+    """Yield the counts that guards of a cluster cannot make exactly.
 
     A counter per segment is in the slot of the key, so the segment must be the key's hash tag.
     """
     for identity in policy.identities:
-        if identity.token.renew:
-            yield Problem(
-                "cluster-renew",
-                f"agents of `{identity.name}` may renew tokens, which a cluster does not support",
-                identity.token.spans.get("renew") or identity.span or NOWHERE,
-                "leave `renew` out of `token`; operators may renew tokens",
-            )
         for limit in identity.limits:
             yield from _problems_of(identity, limit)
 

@@ -90,10 +90,4 @@ end
 --% if vault
 --% include "reply/prefix_keys.lua"
 --% endif
---% for limit in limits if limit.has_counters
---% filter suffix(limit.number)
-if subjects_N then
-  for i = 1, #subjects_N do counted_N[subjects_N[i]] = kept_N[i] end
-end
---% endfilter
---% endfor
+--% include "limit/collect_counts.lua"

@@ -1,24 +1,13 @@
 -- delegate: make a child of the token, with the restrictions in the words of the call.
 -- in:  argv, sequence, now_us, correlation, counted_N, kept_N, subjects_N, is_full
--- out: code, detail, value, amount, reason, command, sequence, passed, passed_writes, counted_N
+-- out: code, detail, value, amount, reason, command, sequence, passed, passed_writes, recorded,
+--      writes, counted_N
 --
 -- It counts as a write, and is recorded before anything is stored.
 do
   command = 'DELEGATE'
-  local name_at, walked, first, last, step = #argv, keys, 1, 0, 1
-  local reads, writes, deletes, recorded = false, true, false, true
---% if running
-  local times, taken = nil, 1
---% endif
---% for limit in limits
---% filter suffix(limit.number)
---% if limit.has_counters
-  local subjects_N, kept_N
---% elif limit.slot.kind == "ring"
-  local place_N
---% endif
---% endfilter
---% endfor
+--% include "authorize/keyless_locals.lua"
+  writes, recorded = true, true
   repeat
 --% include "delegate/check_delegation.lua"
     if refused then
@@ -29,13 +18,7 @@ do
 --% include "limit.lua"
     if code then break end
     passed, passed_writes, sequence = 1, 1, sequence + 1
---% for limit in limits if limit.has_counters
---% filter suffix(limit.number)
-    if subjects_N then
-      for i = 1, #subjects_N do counted_N[subjects_N[i]] = kept_N[i] end
-    end
---% endfilter
---% endfor
+--% include "limit/collect_counts.lua"
 --% include "limit/commit_limits.lua"
     local told = #child_id .. ':' .. child_id .. ','
     for at = 6, #argv do told = told .. #argv[at] .. ':' .. argv[at] .. ',' end
