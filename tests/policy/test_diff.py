@@ -91,6 +91,31 @@ def test_change_of_one_rule_is_marked(old: str, new: str, widens: bool, narrows:
     assert (identity.widens, identity.narrows) == (widens, narrows)
 
 
+DELEGATE = "{depth: 2, children: 10, max_ttl: 30m}"
+
+
+@pytest.mark.parametrize(
+    ("after", "widens", "narrows"),
+    [
+        ("{depth: 0}", False, True),
+        ("{depth: 0, children: 30, max_ttl: 2h}", False, True),
+        ("{depth: 1, children: 10, max_ttl: 30m}", False, True),
+        ("{depth: 2, children: 20, max_ttl: 10m}", True, True),
+    ],
+)
+def test_bounds_of_children_are_compared_only_where_both_policies_delegate(
+    after: str, widens: bool, narrows: bool
+) -> None:
+    """Removing delegation narrows, and adding it widens, with any other fields."""
+    old, new = (
+        read(BASE.replace("idle: 10m}", f"idle: 10m, bound: true}}\n    delegate: {rules}"))
+        for rules in (DELEGATE, after)
+    )
+    for before, other, marks in ((old, new, (widens, narrows)), (new, old, (narrows, widens))):
+        (identity,) = diff_policies(before, other, TABLE, ("keyleash:",)).identities
+        assert (identity.widens, identity.narrows) == marks
+
+
 @pytest.mark.parametrize(
     ("before", "after", "widens", "narrows"),
     [
