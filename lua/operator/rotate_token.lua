@@ -8,22 +8,23 @@
 --- ARGV[3]   guard     string  prefix of guard records
 --- ARGV[4]   tokens    string  prefix of the hashes of an identity's tokens
 --- ARGV[5]   token     string  prefix of token records
---- ARGV[6]   noted_us  number  minimum interval between updates of a token's last use
---- ARGV[7]   idle_us   number  the same for a token with an idle timeout
---- ARGV[8]   keep_ms   number  time for which a record outlives its token
---- ARGV[9]   bound     number  the flag of a bound token in a record
---- ARGV[10]  bytes     number  length of a token record without restrictions
---- ARGV[11]  rotated   number  the flag of a rotated token, where tokens delegate
---- ARGV[12]  offset    number  place of the flags in a record
---- ARGV[13]  actor     string
---- ARGV[14]  identity  string
---- ARGV[15]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
---- ARGV[16]  note      string  of the new token
---- ARGV[17]  old       string  id of the token that is replaced; "" for all live ones of the identity
+--- ARGV[6]   children  string  prefix of the sets of children of tokens
+--- ARGV[7]   noted_us  number  minimum interval between updates of a token's last use
+--- ARGV[8]   idle_us   number  the same for a token with an idle timeout
+--- ARGV[9]   keep_ms   number  time for which a record outlives its token
+--- ARGV[10]  bound     number  the flag of a bound token in a record
+--- ARGV[11]  bytes     number  length of a token record without restrictions
+--- ARGV[12]  rotated   number  the flag of a rotated token, where tokens delegate
+--- ARGV[13]  offset    number  place of the flags in a record
+--- ARGV[14]  actor     string
+--- ARGV[15]  identity  string
+--- ARGV[16]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
+--- ARGV[17]  note      string  of the new token
+--- ARGV[18]  old       string  id of the token that is replaced; "" for all live ones of the identity
 ---                             that are not bound
---- ARGV[18]  grace_ms  string  how long it is still good, if it does not expire before
---- ARGV[19]  id        string  of the new token
---- ARGV[20]  digest    string  its SHA-1
+--- ARGV[19]  grace_ms  string  how long it is still good, if it does not expire before
+--- ARGV[20]  id        string  of the new token
+--- ARGV[21]  digest    string  its SHA-1
 ---
 --- Replies  when the new one expires (Unix ms), 1 if max_ttl shortened its life or 0, the number of
 ---          bound tokens that stay valid, then for each token that is replaced: its id, and when it
@@ -35,14 +36,14 @@
 ---
 --- One script, so that the old token is never revoked before the new one is valid.
 local sealed_key, control_key, prefix, public_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-local guard_prefix, tokens_prefix, token_prefix = ARGV[3], ARGV[4], ARGV[5]
-local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[6], ARGV[7], ARGV[8]
-local bound_flag, record_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
-local rotated_flag, flags_offset = tonumber(ARGV[11]), ARGV[12]
+local guard_prefix, tokens_prefix, token_prefix, children_prefix = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[7], ARGV[8], ARGV[9]
+local bound_flag, record_bytes = tonumber(ARGV[10]), tonumber(ARGV[11])
+local rotated_flag, flags_offset = tonumber(ARGV[12]), ARGV[13]
 local call, argv = redis.call, ARGV
 --% include "operator/include/issue.lua"
 --% include "operator/include/require_in_force.lua"
-local identity, old, grace_ms, id = argv[14], argv[17], argv[18] + 0, argv[19]
+local identity, old, grace_ms, id = argv[15], argv[18], argv[19] + 0, argv[20]
 local tokens, record_prefix = tokens_prefix .. identity, token_prefix .. identity .. ':'
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -75,21 +76,24 @@ if old ~= '' and not ending[1] then return 1 end
 -- The new token would not be bound.
 if bound > 0 and not ending[1] then return 2 end
 
--- Other guards do not know the flag, by which the children of a token are over at once.
+-- By the flag, the children of a token are over at once. Guards without delegation do not know it and
+-- deny the token; there it is set only if a later policy could bring children back.
 local delegates = call('HGET', guard_prefix .. identity, 'delegates') == '1'
 -- First the one write that a full server rejects: a script does not roll back.
-local new_expires_ms, capped = issue(identity, argv[13], argv[16], meta, tail, argv[15], now_us, { id, argv[20] }, 1, 2)
+local new_expires_ms, capped = issue(identity, argv[14], argv[17], meta, tail, argv[16], now_us, { id, argv[21] }, 1, 2)
 if not new_expires_ms then return 0 end
 local reply = { string.format('%.0f', new_expires_ms), capped, bound }
 for _, token in ipairs(ending) do
   local expires_ms = token.expires_us / 1000
   call('SETRANGE', token.key, 0, struct.pack('<d', token.expires_us))
-  if delegates then call('SETRANGE', token.key, flags_offset, string.char(token.flags + rotated_flag)) end
+  -- A fenced agent may write any key there: an error counts as children.
+  local children = redis.pcall('ZCOUNT', children_prefix .. identity .. ':' .. token.id, string.format('(%.0f', now_us / 1000), '+inf')
+  if delegates or children ~= 0 then call('SETRANGE', token.key, flags_offset, string.char(token.flags + rotated_flag)) end
   -- The guard reads the time from the life of the record, so both move together.
   call('PEXPIREAT', token.key, string.format('%.0f', expires_ms + keep_record_ms))
   token.facts.replaced_by = id
   call('HSET', tokens, token.id, cjson.encode(token.facts))
-  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[13], 'identity', identity,
+  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[14], 'identity', identity,
     'token', token.id, 'replaced_by', id, 'expires_ms', string.format('%.0f', expires_ms))
   reply[#reply + 1], reply[#reply + 2] = token.id, string.format('%.0f', expires_ms)
 end

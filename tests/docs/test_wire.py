@@ -18,7 +18,7 @@ from keyleash.errors import ReplyCode
 from keyleash.operator import freeze
 from keyleash.operator.tokens import Scope, revoke
 from keyleash.store.state import FIRST_NUMBER
-from keyleash.store.token import TokenRecord
+from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
@@ -150,9 +150,15 @@ def denied_restrictions(leash: Leash) -> list[Any]:
     digest = leash.record("one").batch_digest
     spent = leash.call("one", other.token, "GET", "t:a")
     refused = leash.raw("one", [], *words, digest=digest)
+    # As a policy with a greater depth would have made it.
+    name = NAMES.token("one", token_digest(other.token))
+    record = leash.admin.get(name)
+    leash.admin.set(name, record[:-1] + record[-53:-1] + b"\x02", keepttl=True)
+    too_deep = leash.call("one", other.token, "GET", "t:a")
     revoke(leash.store, token_id=parent.id)
     return [
         spent,
+        too_deep,
         refused,
         leash.call("one", child.token, "GET", "t:a"),
         leash.call("one", reader, "GET", "t:b"),

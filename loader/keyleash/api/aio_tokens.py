@@ -61,7 +61,7 @@ class AsyncTokenOperations:
             OperationError (bad-restriction): a restriction is malformed, or not within the grants
                 of the identity.
             OperationError (bad-label): a label is malformed.
-            SecretInTextError: *note* or *meta* contains a token.
+            SecretInTextError: *note*, *meta* or a restriction contains a token.
             TypeError, ValueError: an argument has a wrong type or value; nothing was issued.
         """
         seconds = seconds_of("ttl", ttl)

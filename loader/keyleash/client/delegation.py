@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from keyleash.results import Instant, Result
-from keyleash.store.token import child_id, new_token, token_digest
+from keyleash.store.token import child_id, new_token, reject_tokens, token_digest
 from keyleash.store.wire import reading_reply
 
 
@@ -37,6 +37,7 @@ class Delegation:
     Raises:
         TypeError: `allow` or `keys` is a text, or `ttl` neither a text nor a `timedelta`.
         ValueError: `ttl` is no duration.
+        SecretInTextError: A text contains a token; events repeat it.
     """
 
     __slots__ = ("_identity", "_token", "ttl_s", "words")
@@ -70,6 +71,8 @@ class Delegation:
             for text in texts
             for word in (kind, text)
         )
+        for kind, text in zip(self.words[::2], self.words[1::2], strict=True):
+            reject_tokens(**{kind: text})
 
     def digest_for(self, identity: str) -> str:
         """Return the digest of the child, the same at each call."""

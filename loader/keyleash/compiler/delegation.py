@@ -16,7 +16,7 @@ from keyleash.store.restrictions import (
     MAX_LABEL_NAME,
     MAX_TEXT_BYTES,
 )
-from keyleash.store.token import ID_ALPHABET, ID_CHARS, TAIL_HEADER, TOKEN_START
+from keyleash.store.token import ID_ALPHABET, ID_CHARS, TAIL_HEADER
 
 _CLASS_BITS = tuple((str(cls), 1 << place) for place, cls in enumerate(OperationClass))
 _CONSTANTS = {
@@ -31,7 +31,6 @@ _CONSTANTS = {
     "max_text_bytes": MAX_TEXT_BYTES,
     "id_alphabet": ID_ALPHABET,
     "tail_header": TAIL_HEADER,
-    "token_start": TOKEN_START,
 }
 
 

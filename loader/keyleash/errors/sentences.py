@@ -284,8 +284,10 @@ def _sentence(error: Any) -> tuple[str, str | None]:
         return found.replace("the key", _ALL_KEYS.get(error.pattern_of, "the key")), _OTHER_TOKEN
     if error.code is ReplyCode.BUDGET_EXHAUSTED and error.details.get("by") == "ancestor":
         return "the cap `{limit}` of an ancestor of the token is used up", SENTENCES[error.code][1]
+    help = "ask the holder of a live token for another one"
+    if error.code is ReplyCode.TOKEN_REVOKED and "depth" in error.details:
+        return "the policy no longer allows a token after {depth} delegations", help
     if error.code is ReplyCode.TOKEN_REVOKED and "ancestor" in error.details:
-        help = "ask the holder of a live token for another one"
         return "the token `{ancestor}`, from which this one was delegated, is over", help
     return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
 

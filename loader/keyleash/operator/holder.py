@@ -180,6 +180,8 @@ def _require_ancestors(
         return []
     if not identity.delegate.depth:
         raise TokenRevokedError
+    if len(chain) > identity.delegate.depth:
+        raise TokenRevokedError({"depth": str(len(chain))})
     digests = [item.digest for item in chain]
     (packed,) = read_token_records(store, {identity.name: digests})
     counts: list[BudgetCount] = []

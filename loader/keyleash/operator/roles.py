@@ -184,7 +184,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         # HDEL is for `token list`, which deletes details of expired tokens if it may.
         *_NEW_TOKEN, _each("hdel", "%W~tokens"),
         _each("hgetall hget", "%R~tokens"), _each("get", "%R~token"),
-        _each("setrange pexpireat", "%W~token"),
+        _each("setrange pexpireat", "%W~token"), _each("zcount", "%R~children_prefix"),
     ),
     "token renew": (
         *_TOKENS, _IN_FORCE, _LOG_ACTION,

@@ -173,7 +173,7 @@ REVOKE = OperatorScript(
 ROTATE_TOKEN = OperatorScript(
     "rotate_token",
     ("sealed", "control"),
-    _TOKENS,
+    (*_TOKENS, "children_root"),
     (*_TOKEN_TIMES, FLAG_BOUND, RECORD_BYTES, FLAG_ROTATED, REVOKED_OFFSET),
 )
 STAGE = OperatorScript("stage", (), ("state_root", "staged_prefix"), (STAGED_KEEP_MS, MOST))

@@ -1,4 +1,5 @@
--- check_chain: deny a child token if one of its ancestors is over; read the caps of these.
+-- check_chain: deny a child token if the policy allows fewer delegations, or if one of its ancestors
+-- is over; read the caps of these.
 -- in:  record, chain_at, now_us, token_id
 -- out: ancestors, code, detail, token_id, value
 --
@@ -10,6 +11,7 @@ for at = chain_at, #record - 1, {{ chain_bytes }} do
   names[#names + 1] = {{ names.token_prefix }} .. string.sub(record, at + {{ id_chars }}, at + {{ chain_bytes - 1 }})
 end
 token_id = path .. token_id
+if #names > {{ delegate.depth }} then code, detail, value = 'TOKEN_REVOKED', 'depth', tostring(#names) break end
 local found = call('MGET', unpack(names))
 for i = 1, #names do
   local ancestor, of_caps = found[i] or '', 0

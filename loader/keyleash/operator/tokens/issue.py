@@ -75,7 +75,7 @@ def issue_token(
             issued.
         OperationError (not-bound, bad-restriction): As `restrict`; nothing was issued.
         OperationError (bad-label): A label is malformed; nothing was issued.
-        SecretInTextError: *note*, *meta* or *actor* contains a token; nothing was issued.
+        SecretInTextError: *note*, *scope*, *meta* or *actor* contains a token; nothing was issued.
         ValueError: The lifetime is not positive, or *note* is too long.
         TypeError: An argument has a wrong type; a bool is not a number.
     """

@@ -59,9 +59,17 @@ def restrict(identity: Identity, scope: Scope) -> Restrictions | None:
         OperationError (not-bound): The policy does not let tokens of the identity be bound.
         OperationError (bad-restriction): A restriction is malformed, or leaves nothing that the
             identity may do; the message names it.
+        SecretInTextError: A restriction contains a token.
     """
     if scope.is_empty:
         return None
+    for pairs in (scope.bind, scope.budget):
+        for name, value in pairs.items():
+            reject_tokens(**{"bind" if pairs is scope.bind else "budget": f"{name}={value}"})
+    for text in scope.keys or ():
+        reject_tokens(keys=text)
+    for text in scope.allow or ():
+        reject_tokens(allow=text)
     if not identity.token.bound:
         raise OperationError(
             "not-bound",
