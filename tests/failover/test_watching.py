@@ -187,7 +187,7 @@ def test_text_changed_after_the_comparison_is_not_loaded(
         leash.admin.hset(NAMES.source("one"), digest, "return 1")
         return not_loaded(*args)
 
-    monkeypatch.setattr("keyleash.watch.topology.not_loaded", changed_meanwhile)
+    monkeypatch.setattr("keyleash.store.guards.not_loaded", changed_meanwhile)
     watcher = watcher_of(primary)
     events_of(watcher)
     assert loaded_on(primary, "one") == [False, True]

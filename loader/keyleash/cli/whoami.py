@@ -49,6 +49,8 @@ def _show(found: TokenHolder) -> None:
     idle_ms = found.idle_ends_ms
     if idle_ms is not None and idle_ms < found.expires_ms:
         click.echo(f"          {distance(idle_ms, found.now_ms)} if it is not used before")
+    if found.renewable_ms is not None:
+        click.echo(f"          renewable until {clock_time(found.renewable_ms)}")
     if found.stopped is not None:
         click.echo(f"stopped   every call is denied: {_stop_text(found, found.stopped)}")
     for name, text in found.restrictions.lines() if found.restrictions else ():

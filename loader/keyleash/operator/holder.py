@@ -42,6 +42,7 @@ class TokenHolder(Result):
         limits: What is left of the identity's limits, in their order, then of the token's caps,
             and of those of its ancestors.
         restrictions: What the token may do of what the identity may do; None if all of that.
+        renewable_ms: The latest time until which its client may renew it; None if it may not.
     """
 
     identity: Identity
@@ -51,10 +52,12 @@ class TokenHolder(Result):
     stopped: Decision | None
     limits: tuple[RemainingLimit, ...]
     restrictions: Restrictions | None = None
+    renewable_ms: int | None = None
 
     issued_at = Instant[datetime | None]()
     expires_at = Instant[datetime]()
     idle_ends_at = Instant[datetime | None]()
+    renewable_at = Instant[datetime | None]()
 
     @property
     def expires_ms(self) -> int:
@@ -87,6 +90,7 @@ class TokenHolder(Result):
             **json_object(self.identity, "identity=name", "kind"),
             "token_id": self.token.id,
             **json_object(self, "issued_ms", "expires_ms", "idle_ends_ms"),
+            **json_object(self, "renewable_until=renewable_ms"),
             "stopped": None if stopped is None else stopped.code,
             "suspension": suspension,
             "grants": [grant_json(grant) for grant in self.identity.grants],
@@ -150,7 +154,15 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
             ),
         ),
         restrictions=restrictions,
+        renewable_ms=_renewable_ms(identity, record, issue or {}),
     )
+
+
+def _renewable_ms(identity: Identity, record: TokenRecord, issue: dict[str, Any]) -> int | None:
+    """As `lua/guard/authorize/read_issue.lua`."""
+    if not identity.token.renew or record.is_child or issue.get("replaced_by"):
+        return None
+    return issue["issued_ms"] + identity.token.max_ttl_s * 1000 if "issued_ms" in issue else None
 
 
 def _restrictions(record: TokenRecord) -> Restrictions | None:

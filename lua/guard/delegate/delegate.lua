@@ -20,9 +20,9 @@ do
     passed, passed_writes, sequence = 1, 1, sequence + 1
 --% include "limit/collect_counts.lua"
 --% include "limit/commit_limits.lua"
-    local told = #child_id .. ':' .. child_id .. ','
-    for at = 6, #argv do told = told .. #argv[at] .. ':' .. argv[at] .. ',' end
-    call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', correlation, command, '', 'args', told)
+    local words_of_child = #child_id .. ':' .. child_id .. ','
+    for at = 6, #argv do words_of_child = words_of_child .. #argv[at] .. ':' .. argv[at] .. ',' end
+    call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', correlation, command, '', 'args', words_of_child)
 --% include "record/trim_audit.lua"
 --% include "delegate/make_child.lua"
     return { string.format('%.0f', ends_ms), child_id }
