@@ -172,4 +172,5 @@ def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
             }
         ],
         "unreadable": [],
+        "unlisted": 0,
     }

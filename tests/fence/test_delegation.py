@@ -9,6 +9,7 @@ import keyleash
 from guard.test_bound_tokens import denied
 from guard.test_delegation import AGENT
 from keyleash.operator.tokens import list_tokens, revoke
+from keyleash.store.token import token_digest
 from support.fences import FencedLeash
 from support.leash import NAMES
 
@@ -40,3 +41,23 @@ def test_fenced_agent_makes_children_and_reaches_nothing_else(leash: FencedLeash
     revoke(leash.store, token_id=root.whoami().token_id)
     with pytest.raises(keyleash.TokenRevokedError):
         leaf.get("jobs:42:a")
+
+
+def test_revocation_of_an_identity_ends_records_that_an_agent_wrote(leash: FencedLeash) -> None:
+    """They have no entry, so their ids are not known."""
+    leash.load(runner=AGENT)
+    leash.fence()
+    issued = leash.issue("runner")
+    forged = "kl_runner_" + "x" * 32
+    name = NAMES.token("runner", token_digest(issued.token))
+    direct, record = leash.direct("runner"), leash.admin.get(name)
+    written = NAMES.token("runner", token_digest(forged))
+    direct.execute_command("SET", written, record, "PXAT", leash.admin.pexpiretime(name))
+    agent = leash.client(forged, **leash.credentials("runner"))
+    agent.set("shared:a", 1)
+
+    assert revoke(leash.store, token_id=issued.id).unlisted == 0
+    agent.set("shared:a", 1)
+    assert revoke(leash.store, identity="runner").unlisted == 1
+    assert denied(agent.get, "shared:a")["code"] == "TOKEN_REVOKED"
+    assert revoke(leash.store, everything=True).unlisted == 0

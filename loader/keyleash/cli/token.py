@@ -274,6 +274,10 @@ def revoke(
         done = settings.operator.tokens.revoke(token_id, identity=identity, all=everything)
     if settings.json or done.tokens:
         _report(settings, done, count_denials)
+        if done.unlisted:
+            print_note(f"{counted(done.unlisted, 'record')} without an entry revoked, too")
+    elif done.unlisted:
+        print_note(f"{counted(done.unlisted, 'record')} without an entry revoked")
     elif done.unreadable:
         print_note("nothing was revoked")
     elif token_id is not None:

@@ -198,7 +198,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         _CLOCK, _ACTIVE, _IDENTITIES, _LOG_ACTION,
         _joint("eval", "~layouts", "~control"), _each("hgetall", "%R~tokens"),
         _each("hget", "%R~delegated"), _each("getrange", "%R~token"), _each("setrange", "%W~token"),
-        _each("unlink", "%W~leases"),
+        _each("unlink", "%W~leases"), _each("scan"), _each("hgetall", "%R~guard"),
     ),
     "policy show": (_ACTIVE,),
     "policy history": (_ACTIVE, *_HISTORY),

@@ -14,6 +14,7 @@ from typing import Any
 from keyleash.store.store import Store
 from keyleash.store.token import ID_SHAPE
 
+SCANNED = 1000
 _DIGEST = re.compile(r"[0-9a-f]{40}")
 
 
@@ -50,6 +51,16 @@ def _children(raw: Mapping[bytes, bytes]) -> Iterator[tuple[str, Mapping[str, An
             continue
         if ID_SHAPE.fullmatch(id_) and isinstance(digest, str) and _DIGEST.fullmatch(digest):
             yield id_, {"digest": digest, "issued_ms": issued_ms, "meta": facts.get("meta")}
+
+
+def record_names(store: Store, identity: str) -> set[str]:
+    """Return the names of all token records of an identity behind `token_root`.
+
+    A fenced agent whose guard writes records may have written some that no entry names.
+    """
+    pattern, start = f"{store.keys.token_prefix(identity)}*", len(store.keys.token_root)
+    found = store.client.scan_iter(pattern, count=SCANNED)
+    return {key[start:].decode("utf-8", "surrogateescape") for key in found}
 
 
 def read_token_records(

@@ -9,10 +9,11 @@ from typing import Any
 from keyleash.errors import OperationError
 from keyleash.operator.tokens.list import require_token, require_token_id
 from keyleash.results import Change, Instant, Result
-from keyleash.store.identities import require_known
+from keyleash.store.identities import active_records, known_identities, require_known
 from keyleash.store.scripts import REVOKE
 from keyleash.store.shards import expire_leases
 from keyleash.store.store import Store
+from keyleash.store.token_entries import record_names
 from keyleash.store.wire import reading_reply
 from keyleash.text import json_object
 
@@ -52,12 +53,14 @@ class Revocation(Change):
         tokens: The newly revoked tokens, including expired ones that still have a record.
         unreadable: The identity of each token that could not be revoked, because its entry is
             corrupt.
+        unlisted: The number of revoked records without an entry, which fenced agents wrote.
         effective_at: `effective_us` as a `datetime`.
     """
 
     effective_us: int
     tokens: tuple[RevokedToken, ...]
     unreadable: tuple[str, ...] = ()
+    unlisted: int = 0
     effective_at = Instant[datetime]("effective_us")
 
     @property
@@ -73,7 +76,9 @@ class Revocation(Change):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the revocation as `--json` prints it."""
-        shown = json_object(self, "bound_at=effective_us", "revoked=tokens", "unreadable")
+        shown = json_object(
+            self, "bound_at=effective_us", "revoked=tokens", "unreadable", "unlisted"
+        )
         return self.with_nodes(shown)
 
 
@@ -106,10 +111,16 @@ def revoke(
             "no token has the id ``",
             help="see `keyleash token list` or `op.tokens.list()`",
         )
-    reply = store.run(REVOKE, store.actor, identity or "", token_id or "")
+    names: list[str] = []
+    if token_id is None:
+        known = known_identities(store) if identity is None else [identity]
+        for name, record in active_records(store, known).items():
+            if record.delegates or record.renew:
+                names += record_names(store, name)
+    reply = store.run(REVOKE, store.actor, identity or "", token_id or "", *names)
     with reading_reply("EVAL"):
         effective_us = int(reply[0])
-        words = [item.decode() for item in reply[1:]]
+        words = [item.decode() for item in reply[2:]]
         pairs = list(zip(words[::2], words[1::2], strict=True))
     concerned = None if identity is None else [identity]
     if token_id is not None:
@@ -119,5 +130,6 @@ def revoke(
         effective_us,
         tokens=tuple(RevokedToken(name, id_) for name, id_ in pairs if id_),
         unreadable=tuple(name for name, id_ in pairs if not id_),
+        unlisted=int(reply[1]),
         nodes=expire_leases(store, concerned),
     )
