@@ -12,17 +12,16 @@
 --- ARGV[6]  actor     string
 --- ARGV[7]  identity  string  "" for every identity that ever had a state
 --- ARGV[8]  id        string  a token id, or "" for all issued tokens of the identity
---- ARGV[9…] names     string  identity, `:` and SHA-1 of records that may have no entry
 ---
---- Replies  now_us, the number of revoked records without an entry, then identity, id, … of the tokens that this call revoked; "" for the id of one
+--- Replies  now_us, then identity, id, … of the tokens that this call revoked; "" for the id of one
 ---          whose record is corrupt, which could not be revoked
 ---
 --- The script looks up the tokens, so that one issued a moment ago is revoked too.
 local layouts_key, control_key, tokens_prefix, token_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local leases_prefix, delegated_prefix, revoked_offset = ARGV[3], ARGV[4], ARGV[5]
-local call, argv = redis.call, ARGV
+local call = redis.call
 local time = call('TIME')
-local revoked = { string.format('%.0f', time[1] * 1000000 + time[2]), 0 }
+local revoked = { string.format('%.0f', time[1] * 1000000 + time[2]) }
 local identities = { ARGV[7] }
 if ARGV[7] == '' then identities = call('HKEYS', layouts_key) end
 for _, identity in ipairs(identities) do
@@ -46,16 +45,6 @@ for _, identity in ipairs(identities) do
         'identity', identity, 'token', known[i])
       revoked[#revoked + 1], revoked[#revoked + 2] = identity, known[i]
     end
-  end
-end
--- Those with an entry are revoked by now, and children end with their ancestors.
-for i = 9, #argv do
-  local record = token_prefix .. argv[i]
-  local flags = redis.pcall('GETRANGE', record, revoked_offset, revoked_offset)
-  flags = type(flags) == 'string' and string.byte(flags) or 1
-  if flags % 2 == 0 and flags % 8 < 4 then
-    call('SETRANGE', record, revoked_offset, string.char(flags + 1))
-    revoked[2] = revoked[2] + 1
   end
 end
 return revoked

@@ -9,6 +9,7 @@ import keyleash
 from guard.test_bound_tokens import denied
 from guard.test_delegation import AGENT
 from keyleash.operator.tokens import list_tokens, revoke
+from keyleash.operator.tokens.revoke import PIECE
 from keyleash.store.token import token_digest
 from support.fences import FencedLeash
 from support.leash import NAMES
@@ -52,12 +53,15 @@ def test_revocation_of_an_identity_ends_records_that_an_agent_wrote(leash: Fence
     name = NAMES.token("runner", token_digest(issued.token))
     direct, record = leash.direct("runner"), leash.admin.get(name)
     written = NAMES.token("runner", token_digest(forged))
-    direct.execute_command("SET", written, record, "PXAT", leash.admin.pexpiretime(name))
+    expires = leash.admin.pexpiretime(name)
+    direct.execute_command("SET", written, record, "PXAT", expires)
+    for number in range(PIECE):
+        direct.execute_command("SET", f"{written[:-3]}{number:03}", record, "PXAT", expires)
     agent = leash.client(forged, **leash.credentials("runner"))
     agent.set("shared:a", 1)
 
     assert revoke(leash.store, token_id=issued.id).unlisted == 0
     agent.set("shared:a", 1)
-    assert revoke(leash.store, identity="runner").unlisted == 1
+    assert revoke(leash.store, identity="runner").unlisted == PIECE + 1
     assert denied(agent.get, "shared:a")["code"] == "TOKEN_REVOKED"
     assert revoke(leash.store, everything=True).unlisted == 0

@@ -53,14 +53,14 @@ def _children(raw: Mapping[bytes, bytes]) -> Iterator[tuple[str, Mapping[str, An
             yield id_, {"digest": digest, "issued_ms": issued_ms, "meta": facts.get("meta")}
 
 
-def record_names(store: Store, identity: str) -> set[str]:
-    """Return the names of all token records of an identity behind `token_root`.
+def record_names(store: Store, identity: str) -> Iterator[str]:
+    """Yield the names of all token records of an identity behind `token_root`, some repeatedly.
 
     A fenced agent whose guard writes records may have written some that no entry names.
     """
     pattern, start = f"{store.keys.token_prefix(identity)}*", len(store.keys.token_root)
     found = store.client.scan_iter(pattern, count=SCANNED)
-    return {key[start:].decode("utf-8", "surrogateescape") for key in found}
+    return (key[start:].decode("utf-8", "surrogateescape") for key in found)
 
 
 def read_token_records(

@@ -10,12 +10,15 @@ from keyleash.errors import OperationError
 from keyleash.operator.tokens.list import require_token, require_token_id
 from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import active_records, known_identities, require_known
-from keyleash.store.scripts import REVOKE
+from keyleash.store.scripts import REVOKE, REVOKE_RECORDS
 from keyleash.store.shards import expire_leases
-from keyleash.store.store import Store
+from keyleash.store.store import Store, batches
 from keyleash.store.token_entries import record_names
 from keyleash.store.wire import reading_reply
 from keyleash.text import json_object
+
+PIECE = 500
+"""Records per script call: an agent may have written many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +114,10 @@ def revoke(
             "no token has the id ``",
             help="see `keyleash token list` or `op.tokens.list()`",
         )
-    names: list[str] = []
-    if token_id is None:
-        known = known_identities(store) if identity is None else [identity]
-        for name, record in active_records(store, known).items():
-            if record.delegates or record.renew:
-                names += record_names(store, name)
-    reply = store.run(REVOKE, store.actor, identity or "", token_id or "", *names)
+    reply = store.run(REVOKE, store.actor, identity or "", token_id or "")
     with reading_reply("EVAL"):
         effective_us = int(reply[0])
-        words = [item.decode() for item in reply[2:]]
+        words = [item.decode() for item in reply[1:]]
         pairs = list(zip(words[::2], words[1::2], strict=True))
     concerned = None if identity is None else [identity]
     if token_id is not None:
@@ -130,6 +127,17 @@ def revoke(
         effective_us,
         tokens=tuple(RevokedToken(name, id_) for name, id_ in pairs if id_),
         unreadable=tuple(name for name, id_ in pairs if not id_),
-        unlisted=int(reply[1]),
+        unlisted=0 if token_id is not None else _revoke_unlisted(store, identity),
         nodes=expire_leases(store, concerned),
+    )
+
+
+def _revoke_unlisted(store: Store, identity: str | None) -> int:
+    """Revoke records without an entry, of identities whose guards write records."""
+    known = known_identities(store) if identity is None else [identity]
+    return sum(
+        int(store.run(REVOKE_RECORDS, *names))
+        for name, record in active_records(store, known).items()
+        if record.delegates or record.renew
+        for names in batches(record_names(store, name), PIECE)
     )
