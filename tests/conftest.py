@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.clocks import clock_library
 from support.clusters import RealCluster, RealClusters
@@ -17,6 +18,11 @@ from support.servers import RealServer, RealServers, embedded_label, find_server
 
 # So that a golden file that differs shows where.
 pytest.register_assert_rewrite("support.golden")
+
+
+# An example takes long where the machine is busy, and that is no failure.
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -515,14 +515,13 @@ def check_only_policy_errors(text: str, parse: Parse) -> None:
 @example(text="[" * 2000)
 @example(text="? " * 500)
 @example(text="{" * 3 + "\t")
-@settings(deadline=None)
 def test_arbitrary_text_raises_nothing_but_policy_errors(text: str, parse: Parse) -> None:
     """For any text the result is a policy or a list of problems."""
     check_only_policy_errors(text, parse)
 
 
 @given(text=mutations())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_mutated_example_raises_nothing_but_policy_errors(text: str, parse: Parse) -> None:
     """Most mistakes are small changes to a valid file."""
     check_only_policy_errors(text, parse)

@@ -20,7 +20,6 @@ def thorough(examples: int) -> settings:
         max_examples=examples * FACTOR,
         derandomize=FACTOR == 1,
         database=None,
-        deadline=None,
         # Servers are shared by the examples of a test on purpose; each begins with a flush.
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
