@@ -17,6 +17,7 @@ PARTS = ("", "_audit", "_servers", "_tokens")
 SOURCES = {
     **{f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS},
     "client/aio_connection.py": "client/connection.py",
+    "client/aio_holder.py": "client/holder.py",
     "client/aio.py": "client/sync.py",
     "client/aio_node.py": "client/node.py",
     "client/aio_cluster_pipeline.py": "client/cluster_pipeline.py",
@@ -42,6 +43,7 @@ NAMES = {
     "aread_within": "read_within",
     "areadable": "readable",
     "aio_connection": "connection",
+    "aio_holder": "holder",
     "aio_cluster_pipeline": "cluster_pipeline",
     "aio_node": "node",
     "asyncio": "time",

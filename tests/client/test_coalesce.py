@@ -501,7 +501,7 @@ def test_commands_that_may_not_be_batched_go_their_own_way(
             agent.echo("e"),
             agent.execute_command("ping"),
             agent.blpop("t:list", 1),
-            agent.blpop("t:none", 0.01),
+            agent.blpop("t:none", 0.1),
         )
         assert found == [True, b"e", True, (b"t:list", b"x"), None]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 import redis.asyncio
@@ -23,22 +22,18 @@ from keyleash.client._redis_py import (
     with_batches,
 )
 from keyleash.client.aio_connection import AsyncGuarded
-from keyleash.client.calls import Call
+from keyleash.client.aio_holder import TokenHolder
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.once import current_block, maybe_once
 from keyleash.client.pools import guarded_class, guarded_pool
-from keyleash.client.renewal import Renewal, life_word
 from keyleash.client.session import Session
 from keyleash.client.shortcuts import with_shortcuts
-from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
+from keyleash.client.tokens import AsyncTokenSource, token_from_env
 from keyleash.client.unsupported import (
-    monitoring,
     push_handler,
     reject_options,
     require_kind,
 )
-from keyleash.client.whoami import WhoAmI
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
 
@@ -198,7 +193,7 @@ class Batch(Pipeline):
 
 
 @with_shortcuts
-class Redis(redis.asyncio.Redis):
+class Redis(TokenHolder, redis.asyncio.Redis):  # type: ignore[misc]
     """A drop-in `redis.asyncio.Redis` for the holder of a token.
 
     Every command goes through the guard of the token's identity. A denial is raised
@@ -269,22 +264,6 @@ class Redis(redis.asyncio.Redis):
         return cls(connection_pool=pool, token=token, wait=wait, correlation=correlation, **own)
 
     @classmethod
-    def from_env(cls, **options: Any) -> Self:
-        """Return a client of the server in `KEYLEASH_URL`.
-
-        Its token is in `KEYLEASH_TOKEN`, or in the file that `KEYLEASH_TOKEN_FILE` names, which is
-        read again when the token is over, see `TokenFile`.
-
-        Args:
-            options: Those of `from_url`, without the token.
-
-        Raises:
-            OperationError (bad-environment): A variable is missing, or both have a token.
-            OperationError (bad-url): The URL does not name a server.
-        """
-        return cls.from_url(url_from_env(), token=token_from_env(), **options)
-
-    @classmethod
     def from_pool(
         cls,
         connection_pool: redis.asyncio.ConnectionPool,
@@ -352,10 +331,6 @@ class Redis(redis.asyncio.Redis):
         pubsub: redis.asyncio.client.PubSub = above.pubsub(**options)
         return pubsub
 
-    def monitor(self) -> Any:
-        """Raise CommandRefusedError: MONITOR shows the commands of all clients."""
-        raise monitoring()
-
     def pipeline(
         self, transaction: bool = True, shard_hint: Any = None, *, once: str | None = None
     ) -> Pipeline:
@@ -382,75 +357,6 @@ class Redis(redis.asyncio.Redis):
         batch = Batch(self.connection_pool, self.response_callbacks, True, None)
         batch.once = once
         return batch
-
-    async def whoami(self) -> WhoAmI:
-        """Return the identity, the expiry and what is left of each limit, as its guard reports it.
-
-        Nothing is charged, recorded or written.
-
-        Raises:
-            LeashError: As of every call: the token is over, or the identity is suspended.
-        """
-        async with self._connected() as connection:
-            return self._session.whoami(await connection.call(Call([], BatchMode.WHOAMI)))
-
-    async def delegate(
-        self,
-        *,
-        bind: Mapping[str, str | int] | None = None,
-        allow: Collection[str] = (),
-        keys: Collection[str] = (),
-        budget: Mapping[str, str | int] | None = None,
-        ttl: str | timedelta | None = None,
-        meta: Mapping[str, str] | None = None,
-    ) -> DelegatedToken:
-        """Make a child token, which may do no more than this client's token; return it.
-
-        A delegation counts as a write. The child is over when one of its ancestors is revoked,
-        rotated or expired, and caps of ancestors count its calls too. This call sends only
-        the SHA-1 of the child's secret.
-
-        Args:
-            bind: The values of captures.
-            allow: The operation classes; by default those of the token.
-            keys: Keys, or prefixes with `*`; by default those of the token.
-            budget: The most calls by counter: `200` for the child's life, or `50/hour`.
-            ttl: The life, as text (`10m`) or `timedelta`; by default as long as the policy and
-                the token allow.
-            meta: Labels; unlike those of an operator, ASCII only.
-
-        Raises:
-            DelegationRefusedError: The child would have more than the token, or the policy does
-                not allow it; the reason names which.
-            CommandRefusedError: The policy does not let tokens delegate.
-            LeashError: As of every call.
-        """
-        call = Call([], BatchMode.DELEGATE)
-        call.delegation = Delegation(
-            bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta
-        )
-        async with self._connected() as connection:
-            return call.delegation.made(await connection.call(call))
-
-    async def renew(self, ttl: str | timedelta | None = None) -> Renewal:
-        """Renew the token, if the policy has `token: {renew: true}`: it then expires later.
-
-        It is charged and recorded as a write. A token whose source is a callable is renewed by
-        itself, by the calls that are made anyway.
-
-        Args:
-            ttl: The life from now on, as text (`10m`) or `timedelta`; by default the life that the
-                token was issued with. It never becomes shorter, and ends at the latest `max_ttl`
-                after the issue.
-
-        Raises:
-            RenewalRefusedError: the token is as old as `max_ttl` allows, or was rotated.
-            CommandRefusedError: the policy does not allow it.
-            LeashError: As of every call.
-            TypeError, ValueError: *ttl* is no duration.
-        """
-        async with self._connected() as connection:
-            return self._session.renewal(await connection.renew(life_word(ttl)))
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:

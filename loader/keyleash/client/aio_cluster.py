@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import redis.asyncio.cluster
 from redis.client import NEVER_DECODE
@@ -22,26 +21,24 @@ from keyleash.client._redis_py import (
 )
 from keyleash.client.actions import AtHome, Words
 from keyleash.client.aio_cluster_pipeline import ClusterBatch, ClusterPipeline
+from keyleash.client.aio_holder import TokenHolder
 from keyleash.client.aio_node import AsyncFlight, AsyncNodePool, AsyncSharded
 from keyleash.client.calls import longest_wait
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.once import attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
-from keyleash.client.renewal import Renewal, life_word
 from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
 from keyleash.client.shards import ClusterSession
 from keyleash.client.shortcuts import with_shortcuts
-from keyleash.client.tokens import AsyncTokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import monitoring, reject_options
-from keyleash.client.whoami import WhoAmI
+from keyleash.client.tokens import AsyncTokenSource
+from keyleash.client.unsupported import reject_options
 from keyleash.errors import NotReplicatedError
 from keyleash.store.placement import key_slot
 
 
 @with_shortcuts
-class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
+class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
     """A drop-in `redis.asyncio.RedisCluster` for the holder of a token.
 
     Every command goes through the guard of the token's identity, on the node that has its keys. A
@@ -86,18 +83,6 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
             return kind
 
         aguard_nodes(self, guard)
-
-    @classmethod
-    def from_env(cls, **options: Any) -> Self:
-        """Return a client of the cluster that the node in `KEYLEASH_URL` belongs to.
-
-        Its token is found as by `keyleash.asyncio.Redis.from_env`, which has the errors too.
-
-        Args:
-            options: Those of `from_url`, without the token.
-        """
-        client: Any = cls.from_url(url_from_env(), token=token_from_env(), **options)
-        return client  # type: ignore[no-any-return]
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial.
@@ -210,61 +195,12 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
         batch.once = once
         return batch
 
-    def monitor(self, *_: Any, **__: Any) -> Any:
-        """Raise CommandRefusedError: MONITOR shows the commands of all clients."""
-        raise monitoring()
-
-    async def whoami(self) -> WhoAmI:
-        """Return the identity, the expiry and what is left of each limit, as the home reports it.
-
-        What nodes have on lease counts as used.
-
-        Raises:
-            LeashError: As of every call: the token is over, or the identity is suspended.
-        """
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        """Check out a connection to the home."""
         await astarted(self)
         async with AsyncNodePool(self, self.node_of(HOME_SLOT)) as connection:
-            found: WhoAmI = self._kind.session.whoami(await connection.call_home())
-        return found
-
-    async def delegate(
-        self,
-        *,
-        bind: Mapping[str, str | int] | None = None,
-        allow: Collection[str] = (),
-        keys: Collection[str] = (),
-        budget: Mapping[str, str | int] | None = None,
-        ttl: str | timedelta | None = None,
-        meta: Mapping[str, str] | None = None,
-    ) -> DelegatedToken:
-        """Make a child token at the home, as `keyleash.asyncio.Redis.delegate` does; return it.
-
-        Raises:
-            DelegationRefusedError: The child would have more than the token, or the policy does
-                not allow it; the reason names which.
-            LeashError: As of every call.
-        """
-        await astarted(self)
-        child = Delegation(bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta)
-        async with AsyncNodePool(self, self.node_of(HOME_SLOT)) as connection:
-            return child.made(await connection.call_home(child))
-
-    async def renew(self, ttl: str | timedelta | None = None) -> Renewal:
-        """Renew the token at the home, as `keyleash.asyncio.Redis.renew` does.
-
-        Nodes learn of the new expiry with their next lease of the token.
-
-        Raises:
-            RenewalRefusedError: the token is as old as `max_ttl` allows, or was rotated.
-            CommandRefusedError: the policy does not allow it.
-            LeashError: As of every call.
-            TypeError, ValueError: *ttl* is no duration.
-        """
-        await astarted(self)
-        life = life_word(ttl)
-        async with AsyncNodePool(self, self.node_of(HOME_SLOT)) as connection:
-            renewal: Renewal = self._kind.session.renewal(await connection.renew(life))
-        return renewal
+            yield connection
 
     # Pipelines.
 

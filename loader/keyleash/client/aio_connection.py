@@ -320,16 +320,12 @@ class AsyncGuarded(Guarding):
                 subscriptions.note_check(guard)
 
     async def call(self, call: Call) -> Any:
-        """Make a call of a guard on a connection from which nothing is to be read.
+        """Make a call about the token on a connection from which nothing is to be read.
 
         Returns:
             The reply, undecoded.
         """
-        return await self._drive_alone(self._dialogue.caller.reply_to(call))
-
-    async def renew(self, life: str) -> Any:
-        """Renew the token; otherwise like `call`, and like `Caller.renew`."""
-        return await self._drive_alone(self._dialogue.caller.renew(life))
+        return await self._drive_alone(self._dialogue.caller.about_token(call))
 
     async def exchange(
         self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]

@@ -12,9 +12,8 @@ from keyleash.client._redis_py import acheckin_node, acheckout_node, copy_error,
 from keyleash.client.actions import AtHome, Receive
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import Call
-from keyleash.client.delegation import Delegation
 from keyleash.client.guarding import AsyncLock
-from keyleash.client.shards import FetchLease, ShardCaller, call_home, fetch_lease
+from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease
 from keyleash.errors import LeashError, NotReplicatedError
 
 
@@ -97,11 +96,6 @@ class AsyncSharded(AsyncGuarded):
         """Fetch the record of the guard if it is not known."""
         caller: Any = self._dialogue.caller
         await self._drive_alone(caller.guard())
-
-    async def call_home(self, child: Delegation | None = None) -> Any:
-        """Return the home's reply to a batch in mode `whoami`, or `delegate` for a child."""
-        caller: Any = self._dialogue.caller
-        return await self._drive_alone(call_home(caller, child))
 
     async def run_plain(self, action: AtHome) -> Any:
         """Send a command without the guard; return its reply, undecoded.

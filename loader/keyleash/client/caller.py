@@ -145,19 +145,13 @@ class Caller:
         schedule = self.session.schedule
         if schedule is not None and schedule.is_due(self.clock()):
             with suppress(KeyleashError, ResponseError, *LOST):
-                yield from schedule.renewing(self.clock, self.describe(), self.renew(""))
+                describe = self.about_token(Call([], BatchMode.WHOAMI))
+                renew = self.about_token(Call([(RENEW, "")], BatchMode.RENEW))
+                yield from schedule.renewing(self.clock, describe, renew)
 
-    def describe(self) -> Flow:
-        """Return the reply to a batch in mode `whoami`."""
-        return (yield from self.reply_to(Call([], BatchMode.WHOAMI)))
-
-    def renew(self, life: str) -> Flow:
-        """Return the reply to a batch in mode `renew`.
-
-        Args:
-            life: Of `renewal.life_word`.
-        """
-        return (yield from self.reply_to(Call([(RENEW, life)], BatchMode.RENEW)))
+    def about_token(self, call: Call) -> Flow:
+        """Make a call in mode `whoami`, `delegate` or `renew`; return its reply, undecoded."""
+        return (yield from self.reply_to(call))
 
     def run(self, words: Words) -> Flow:
         """Make a call for one command; return its reply, undecoded."""

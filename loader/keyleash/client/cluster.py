@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import redis.cluster
 from redis.client import NEVER_DECODE
@@ -25,24 +24,22 @@ from keyleash.client.actions import AtHome, Words
 from keyleash.client.calls import longest_wait
 from keyleash.client.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.delegation import DelegatedToken, Delegation
+from keyleash.client.holder import TokenHolder
 from keyleash.client.node import Flight, NodePool, Sharded
 from keyleash.client.once import attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
-from keyleash.client.renewal import Renewal, life_word
 from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
 from keyleash.client.shards import ClusterSession
 from keyleash.client.shortcuts import with_shortcuts
-from keyleash.client.tokens import TokenSource, token_from_env, url_from_env
-from keyleash.client.unsupported import monitoring, reject_options
-from keyleash.client.whoami import WhoAmI
+from keyleash.client.tokens import TokenSource
+from keyleash.client.unsupported import reject_options
 from keyleash.errors import NotReplicatedError
 from keyleash.store.placement import key_slot
 
 
 @with_shortcuts
-class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
+class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[misc]
     """A drop-in `redis.RedisCluster` for the holder of a token.
 
     Every command goes through the guard of the token's identity, on the node that has its keys. A
@@ -87,18 +84,6 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
             return kind
 
         guard_nodes(self, guard)
-
-    @classmethod
-    def from_env(cls, **options: Any) -> Self:
-        """Return a client of the cluster that the node in `KEYLEASH_URL` belongs to.
-
-        Its token is found as by `keyleash.Redis.from_env`, which has the errors too.
-
-        Args:
-            options: Those of `from_url`, without the token.
-        """
-        client: Any = cls.from_url(url_from_env(), token=token_from_env(), **options)
-        return client  # type: ignore[no-any-return]
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial.
@@ -211,61 +196,12 @@ class RedisCluster(redis.cluster.RedisCluster):  # type: ignore[misc]
         batch.once = once
         return batch
 
-    def monitor(self, *_: Any, **__: Any) -> Any:
-        """Raise CommandRefusedError: MONITOR shows the commands of all clients."""
-        raise monitoring()
-
-    def whoami(self) -> WhoAmI:
-        """Return the identity, the expiry and what is left of each limit, as the home reports it.
-
-        What nodes have on lease counts as used.
-
-        Raises:
-            LeashError: As of every call: the token is over, or the identity is suspended.
-        """
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """Check out a connection to the home."""
         started(self)
         with NodePool(self, self.node_of(HOME_SLOT)) as connection:
-            found: WhoAmI = self._kind.session.whoami(connection.call_home())
-        return found
-
-    def delegate(
-        self,
-        *,
-        bind: Mapping[str, str | int] | None = None,
-        allow: Collection[str] = (),
-        keys: Collection[str] = (),
-        budget: Mapping[str, str | int] | None = None,
-        ttl: str | timedelta | None = None,
-        meta: Mapping[str, str] | None = None,
-    ) -> DelegatedToken:
-        """Make a child token at the home, as `keyleash.Redis.delegate` does; return it.
-
-        Raises:
-            DelegationRefusedError: The child would have more than the token, or the policy does
-                not allow it; the reason names which.
-            LeashError: As of every call.
-        """
-        started(self)
-        child = Delegation(bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta)
-        with NodePool(self, self.node_of(HOME_SLOT)) as connection:
-            return child.made(connection.call_home(child))
-
-    def renew(self, ttl: str | timedelta | None = None) -> Renewal:
-        """Renew the token at the home, as `keyleash.Redis.renew` does.
-
-        Nodes learn of the new expiry with their next lease of the token.
-
-        Raises:
-            RenewalRefusedError: the token is as old as `max_ttl` allows, or was rotated.
-            CommandRefusedError: the policy does not allow it.
-            LeashError: As of every call.
-            TypeError, ValueError: *ttl* is no duration.
-        """
-        started(self)
-        life = life_word(ttl)
-        with NodePool(self, self.node_of(HOME_SLOT)) as connection:
-            renewal: Renewal = self._kind.session.renewal(connection.renew(life))
-        return renewal
+            yield connection
 
     # Pipelines.
 

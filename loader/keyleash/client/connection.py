@@ -321,16 +321,12 @@ class Guarded(Guarding):
                 subscriptions.note_check(guard)
 
     def call(self, call: Call) -> Any:
-        """Make a call of a guard on a connection from which nothing is to be read.
+        """Make a call about the token on a connection from which nothing is to be read.
 
         Returns:
             The reply, undecoded.
         """
-        return self._drive_alone(self._dialogue.caller.reply_to(call))
-
-    def renew(self, life: str) -> Any:
-        """Renew the token; otherwise like `call`, and like `Caller.renew`."""
-        return self._drive_alone(self._dialogue.caller.renew(life))
+        return self._drive_alone(self._dialogue.caller.about_token(call))
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> None:
         """Make calls in one packet; otherwise like `Caller.exchange`."""

@@ -13,9 +13,8 @@ from keyleash.client._redis_py import checkin_node, checkout_node, copy_error, p
 from keyleash.client.actions import AtHome, Receive
 from keyleash.client.calls import Call
 from keyleash.client.connection import Guarded
-from keyleash.client.delegation import Delegation
 from keyleash.client.guarding import Lock
-from keyleash.client.shards import FetchLease, ShardCaller, call_home, fetch_lease
+from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease
 from keyleash.errors import LeashError, NotReplicatedError
 
 
@@ -98,11 +97,6 @@ class Sharded(Guarded):
         """Fetch the record of the guard if it is not known."""
         caller: Any = self._dialogue.caller
         self._drive_alone(caller.guard())
-
-    def call_home(self, child: Delegation | None = None) -> Any:
-        """Return the home's reply to a batch in mode `whoami`, or `delegate` for a child."""
-        caller: Any = self._dialogue.caller
-        return self._drive_alone(call_home(caller, child))
 
     def run_plain(self, action: AtHome) -> Any:
         """Send a command without the guard; return its reply, undecoded.

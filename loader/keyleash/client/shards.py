@@ -13,9 +13,7 @@ from keyleash.client.actions import AtHome, Flow, Pause, Send, Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.correlation import next_correlation
-from keyleash.client.delegation import Delegation
 from keyleash.client.recovery import PAUSES_S, recover
-from keyleash.client.renewal import RENEW
 from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
 from keyleash.errors import LeaseNeededError, LeaseRefusedError, RightMissingError
@@ -115,13 +113,16 @@ class ShardCaller(Caller):
         self._called_tag = self.tag()
         return to_shard(super().request(call), self._called_tag, voucher)
 
-    def describe(self) -> Flow:
-        """Return the home's description of the token."""
-        return (yield from call_home(self))
-
-    def renew(self, life: str) -> Flow:
-        """Renew the token at the home; otherwise like that of one server."""
-        return (yield from call_home(self, life=life))
+    def about_token(self, call: Call) -> Flow:
+        """Make a call at the home; otherwise like that of one server."""
+        session = self.session
+        yield from self.guard()
+        call.correlation = next_correlation(session.correlation)
+        again = partial(fetch_lease, session, FetchLease("", call, None))
+        try:
+            return (yield from again())
+        except session.recoverable as error:
+            return (yield from recover(session, session.guard, error, "lease", again))
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:
         """Make the calls of a pipeline; before them the token is looked after."""
@@ -198,27 +199,3 @@ def _granted(session: ClusterSession, need: FetchLease) -> Flow:
             refused = ResponseError(f"LEASH COMMAND_REFUSED mode={mode}")
             raise session.call_error(refused) from None
         raise found from None
-
-
-def call_home(
-    caller: ShardCaller, child: Delegation | None = None, life: str | None = None
-) -> Flow:
-    """Return the home's reply to a batch in mode `whoami`.
-
-    Args:
-        child: Makes it one in mode `delegate`.
-        life: Makes it one in mode `renew`.
-    """
-    session = caller.session
-    yield from caller.guard()
-    if life is not None:
-        call = caller.new_call([(RENEW, life)], BatchMode.RENEW)
-    else:
-        call = caller.new_call([], BatchMode.WHOAMI if child is None else BatchMode.DELEGATE)
-    call.delegation = child
-    call.correlation = next_correlation(session.correlation)
-    again = partial(fetch_lease, session, FetchLease("", call, None))
-    try:
-        return (yield from again())
-    except session.recoverable as error:
-        return (yield from recover(session, session.guard, error, "lease", again))

@@ -1,0 +1,121 @@
+"""The methods of clients about their own token."""
+# Generated from client/aio_holder.py by `make sync`: edit that file.
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any, Self
+
+from keyleash.client.calls import Call
+from keyleash.client.delegation import DelegatedToken, Delegation
+from keyleash.client.renewal import RENEW, Renewal, life_word
+from keyleash.client.tokens import token_from_env, url_from_env
+from keyleash.client.unsupported import monitoring
+from keyleash.client.whoami import WhoAmI
+from keyleash.store.wire import BatchMode
+
+
+class TokenHolder:
+    """Mixed in before a client of redis-py, of one server or of a cluster."""
+
+    from_url: Any
+    _connected: Any
+    """Checks out a connection; to the home of a cluster."""
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Return a client of the server in `KEYLEASH_URL`, or of the cluster that it belongs to.
+
+        Its token is in `KEYLEASH_TOKEN`, or in the file that `KEYLEASH_TOKEN_FILE` names, which is
+        read again when the token is over, see `TokenFile`.
+
+        Args:
+            options: Those of `from_url`, without the token.
+
+        Raises:
+            OperationError (bad-environment): A variable is missing, or both have a token.
+            OperationError (bad-url): The URL does not name a server.
+        """
+        client: Self = cls.from_url(url_from_env(), token=token_from_env(), **options)
+        return client
+
+    def monitor(self, *_: Any, **__: Any) -> Any:
+        """Raise CommandRefusedError: MONITOR shows the commands of all clients."""
+        raise monitoring()
+
+    def whoami(self) -> WhoAmI:
+        """Return the identity, the expiry and what is left of each limit, as its guard reports it.
+
+        Nothing is charged, recorded or written. What nodes of a cluster have on lease counts as
+        used.
+
+        Raises:
+            LeashError: As of every call: the token is over, or the identity is suspended.
+        """
+        with self._connected() as connection:
+            reply = connection.call(Call([], BatchMode.WHOAMI))
+            found: WhoAmI = connection.session.whoami(reply)
+        return found
+
+    def delegate(
+        self,
+        *,
+        bind: Mapping[str, str | int] | None = None,
+        allow: Collection[str] = (),
+        keys: Collection[str] = (),
+        budget: Mapping[str, str | int] | None = None,
+        ttl: str | timedelta | None = None,
+        meta: Mapping[str, str] | None = None,
+    ) -> DelegatedToken:
+        """Make a child token, which may do no more than this client's token; return it.
+
+        A delegation counts as a write. The child is over when one of its ancestors is revoked,
+        rotated or expired, and caps of ancestors count its calls too. This call sends only
+        the SHA-1 of the child's secret.
+
+        Args:
+            bind: The values of captures.
+            allow: The operation classes; by default those of the token.
+            keys: Keys, or prefixes with `*`; by default those of the token.
+            budget: The most calls by counter: `200` for the child's life, or `50/hour`.
+            ttl: The life, as text (`10m`) or `timedelta`; by default as long as the policy and
+                the token allow.
+            meta: Labels; unlike those of an operator, ASCII only.
+
+        Raises:
+            DelegationRefusedError: The child would have more than the token, or the policy does
+                not allow it; the reason names which.
+            CommandRefusedError: The policy does not let tokens delegate.
+            LeashError: As of every call.
+        """
+        call = Call([], BatchMode.DELEGATE)
+        call.delegation = Delegation(
+            bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta
+        )
+        with self._connected() as connection:
+            return call.delegation.made(connection.call(call))
+
+    def renew(self, ttl: str | timedelta | None = None) -> Renewal:
+        """Renew the token, if the policy has `token: {renew: true}`: it then expires later.
+
+        It is charged and recorded as a write. A token whose source is a callable is renewed by
+        itself, by the calls that are made anyway. The nodes of a cluster learn of the new expiry
+        with their next lease of the token.
+
+        Args:
+            ttl: The life from now on, as text (`10m`) or `timedelta`; by default the life that the
+                token was issued with. It never becomes shorter, and ends at the latest `max_ttl`
+                after the issue.
+
+        Raises:
+            RenewalRefusedError: the token is as old as `max_ttl` allows, or was rotated.
+            CommandRefusedError: the policy does not allow it.
+            LeashError: As of every call.
+            TypeError, ValueError: *ttl* is no duration.
+        """
+        call = Call([(RENEW, life_word(ttl))], BatchMode.RENEW)
+        with self._connected() as connection:
+            reply = connection.call(call)
+            renewal: Renewal = connection.session.renewal(reply)
+        return renewal
