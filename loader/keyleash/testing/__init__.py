@@ -3,17 +3,17 @@
 `keyleash.testing.plugin` has the fixtures; they return a `LeashServer`, a `LeashCluster` or
 a `FakeLeash`.
 
-`fake_redis()` is fakeredis with what guards need in its Lua: `redis.sha1hex`, `struct`, the
-globals of Redis and no others, numbers formatted as in Redis, blocking commands that return at once
-in a script, and SCRIPT LOAD that compiles. fakeredis is not patched; other fakes in the process are
-unaffected.
+`fake_redis()` is fakeredis with what guards need in its Lua: `redis.sha1hex`, `struct`, `bit`,
+`cmsgpack`, the globals of Redis and no others, numbers formatted as in Redis, blocking commands
+that return at once in a script, and SCRIPT LOAD that compiles. fakeredis is not patched; other
+fakes in the process are unaffected.
 
 Known differences from a real server:
 
-- `struct` has `pack` and `unpack` with the formats that guards use.
-- `bit`, `cmsgpack`, `redis.acl_check_cmd`, `redis.REDIS_VERSION`, `redis.set_repl`,
-  `redis.replicate_commands` and `redis.breakpoint` do not exist; a script that starts
-  with `#!lua` does not compile. Calls with an idempotency id are errors, and run nothing.
+- `struct` and `cmsgpack` have `pack` and `unpack` alone; `struct` knows the formats that guards
+  use.
+- `redis.acl_check_cmd`, `redis.REDIS_VERSION`, `redis.set_repl`, `redis.replicate_commands` and
+  `redis.breakpoint` do not exist; a script that starts with `#!lua` does not compile.
 - The text of an uncaught error differs: no `script: <digest>, on
   @user_script:1.`; a Lua error has fakeredis's prefix, and `error({err = …})` loses its
   message. So does the text of `redis.pcall` for an unknown command or wrong arguments.

@@ -18,7 +18,7 @@ from fakeredis._helpers import SimpleError
 from fakeredis._socket import AsyncFakeSocket, FakeSocket
 from fakeredis.commands_mixins.scripting_mixin import LUA_MODULE
 
-from keyleash.testing import lua_struct
+from keyleash.testing import lua_bit, lua_msgpack, lua_struct
 
 __all__ = [
     "AsyncGuardConnection",
@@ -41,7 +41,7 @@ EVEN_WHEN_FULL = b"#!lua flags=allow-oom"
 # Runs once per server. `...` are the Python functions that cannot be written in Lua;
 # they return an error's text as their first value, or nil and their results.
 FINISH_RUNTIME = rb"""
-local sha1hex, pack, unpack_values = ...
+local sha1hex, libraries = ...
 local raw_error, raw_pcall, type, tostring = error, pcall, type, tostring
 
 local function raise_or_return(problem, ...)
@@ -50,10 +50,12 @@ local function raise_or_return(problem, ...)
 end
 
 redis.sha1hex = function(...) return raise_or_return(sha1hex(...)) end
-struct = {
-  pack = function(...) return raise_or_return(pack(...)) end,
-  unpack = function(...) return raise_or_return(unpack_values(...)) end,
-}
+for library, functions in pairs(libraries) do
+  _G[library] = {}
+  for name, run in pairs(functions) do
+    _G[library][name] = function(...) return raise_or_return(run(...)) end
+  end
+end
 
 -- In Redis, pcall returns the error of redis.call as text.
 local function with_error_text(ok, caught, ...)
@@ -99,13 +101,23 @@ class _GuardScripting(FakeSocket):
         is_new = not hasattr(server, "_lua_runtime")
         runtime = super()._get_server_runtime(server)
         if is_new:
-            runtime.compile(FINISH_RUNTIME)(
-                _for_lua(_sha1hex),
-                _for_lua(lua_struct.pack),
-                _for_lua(lua_struct.unpack),
-            )
+            libraries: dict[str, dict[str, Callable[..., Any]]] = {
+                "bit": lua_bit.FUNCTIONS,
+                "cmsgpack": {
+                    "pack": lua_msgpack.pack,
+                    "unpack": lua_msgpack.unpacker(runtime.table_from),
+                },
+                "struct": {"pack": lua_struct.pack, "unpack": lua_struct.unpack},
+            }
+            in_lua = {
+                name.encode(): runtime.table_from(
+                    {key.encode(): _for_lua(function) for key, function in functions.items()}
+                )
+                for name, functions in libraries.items()
+            }
+            runtime.compile(FINISH_RUNTIME)(_for_lua(_sha1hex), runtime.table_from(in_lua))
             # fakeredis rejects a script that leaves an unknown global.
-            server._lua_expected_globals.add(b"struct")
+            server._lua_expected_globals.update(in_lua)
         return runtime
 
     def _convert_lua_result(self, result: Any, nested: bool = True) -> Any:
@@ -234,7 +246,7 @@ def _for_lua(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
     def call(*arguments: Any) -> tuple[Any, ...]:
         try:
             value = function(*arguments)
-        except lua_struct.StructError as error:
+        except lua_struct.LibraryError as error:
             return (str(error).encode(),)
         values = value if isinstance(value, tuple) else (value,)
         return None, *(
@@ -248,7 +260,7 @@ def _for_lua(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
 
 def _sha1hex(*arguments: lua_struct.Value) -> bytes:
     if len(arguments) != 1:
-        raise lua_struct.StructError("ERR wrong number of arguments")
+        raise lua_struct.LibraryError("ERR wrong number of arguments")
     text = arguments[0]
     return _digest(text if isinstance(text, bytes) else number_text(text))
 

@@ -17,14 +17,14 @@ _MASKS = {b"B": 0xFF, b"H": 0xFFFF, b"I": 0xFFFFFFFF}
 _OPTION = re.compile(rb"([dBHIc])([0-9]*)")
 
 
-class StructError(Exception):
-    """An error that the Lua function raises."""
+class LibraryError(Exception):
+    """An error that a function of a Lua library raises."""
 
 
 @lru_cache
 def _layout(fmt: object) -> tuple[struct.Struct, list[bytes]]:
     if not isinstance(fmt, bytes) or not _FORMAT.fullmatch(fmt):
-        raise StructError(f"the fake server does not support the struct format {fmt!r}")
+        raise LibraryError(f"the fake server does not support the struct format {fmt!r}")
     options = _OPTION.findall(fmt)
     python_format = "<" + "".join(
         f"{size.decode()}s" if option == b"c" else option.decode() for option, size in options
@@ -48,7 +48,7 @@ def pack(fmt: Value | None = None, *values: Value) -> bytes:
             )
         )
     except (struct.error, ValueError, TypeError) as error:
-        raise StructError(f"bad argument to 'pack' ({error})") from None
+        raise LibraryError(f"bad argument to 'pack' ({error})") from None
 
 
 def unpack(
@@ -57,10 +57,10 @@ def unpack(
     """Implement `struct.unpack(fmt, data, position)`: the values, then the next position."""
     layout, _ = _layout(fmt)
     if not isinstance(data, bytes):
-        raise StructError("bad argument #2 to 'unpack' (string expected)")
+        raise LibraryError("bad argument #2 to 'unpack' (string expected)")
     start = int(position) - 1
     if start < 0:
-        raise StructError("bad argument #3 to 'unpack' (offset must be 1 or greater)")
+        raise LibraryError("bad argument #3 to 'unpack' (offset must be 1 or greater)")
     if start + layout.size > len(data):
-        raise StructError("bad argument #2 to 'unpack' (data string too short)")
+        raise LibraryError("bad argument #2 to 'unpack' (data string too short)")
     return *layout.unpack_from(data, start), start + layout.size + 1
