@@ -26,9 +26,9 @@ Known differences from a real server:
   `{set = …}`, `{big_number = …}` and `{verbatim_string = …}` are not understood.
 - A number beyond 2^63 is returned as that integer; in Redis it overflows.
 - FUNCTION and FCALL run in a separate interpreter without these corrections.
-- Commands are fakeredis's: OBJECT, MEMORY and CONFIG are unknown in scripts, `MAXLEN ~`
-  keeps a different number of entries, positions of GEO commands differ from the sixth
-  digit on.
+- Commands are fakeredis's: OBJECT and CONFIG are unknown in scripts, MEMORY USAGE exists there
+  alone and returns an estimate, `MAXLEN ~` keeps a different number of entries, positions of GEO
+  commands differ from the sixth digit on.
 - ACLs are checked for the call, but not for each `redis.call` inside a script, so a
   fence cannot be tested here. There is no eviction, no persistence and no memory limit.
 - A script is compiled at each EVALSHA, so timings are meaningless.

@@ -35,6 +35,9 @@ MAX_PLAIN_INTEGER = 2**62
 BLOCKING_POPS = {"BLPOP", "BRPOP", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX"}
 NO_SCRIPT = "s"
 
+# fakeredis does not know it, and guards need it.
+MEMORY_USAGE = [b"MEMORY", b"USAGE"]
+
 # The fake cannot parse this line, and does not need it: its memory is never full.
 EVEN_WHEN_FULL = b"#!lua flags=allow-oom"
 
@@ -128,12 +131,16 @@ class _GuardScripting(FakeSocket):
     def _lua_redis_call(
         self, lua_runtime: Any, expected_globals: set[Any], op: Any, *args: Any
     ) -> Any:
-        texts = (number_text(value) if type(value) in (int, float) else value for value in args)
+        texts = [number_text(value) if type(value) in (int, float) else value for value in args]
+        is_usage = [word.upper() for word in (op, *texts[:1])] == MEMORY_USAGE
+        if is_usage and len(texts) > 1:
+            op, texts = b"DUMP", texts[1:2]
         self._is_in_script = True
         try:
-            return super()._lua_redis_call(lua_runtime, expected_globals, op, *texts)
+            reply = super()._lua_redis_call(lua_runtime, expected_globals, op, *texts)
         finally:
             self._is_in_script = False
+        return len(reply) if is_usage and reply else reply
 
     def _lua_redis_pcall(
         self, lua_runtime: Any, expected_globals: set[Any], op: Any, *args: Any
