@@ -11,7 +11,7 @@ import keyleash
 from keyleash.audit import read_denials
 from keyleash.commands.locks import RELEASE
 from keyleash.errors.sentences import explain
-from keyleash.policy import lua
+from keyleash.policy.lua import reader
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import read_active
 from keyleash.store.wire import Transport
@@ -185,7 +185,7 @@ def test_script_that_a_server_does_not_compile_is_named(
     server: RealServer, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With its file, if `check` has not found it; nothing is activated."""
-    monkeypatch.setattr(lua, "MAX_VALUES", 1000)
+    monkeypatch.setattr(reader, "MAX_VALUES", 1000)
     leash = Leash(server, transport=transport)
     with raises_code("script-rejected") as caught:
         scripted(leash, f"return type({'1, ' * 300}1)")
