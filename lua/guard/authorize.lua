@@ -1,7 +1,7 @@
 -- authorize: find the rule of one command and check its keys, arguments and sizes.
 -- in:  command, argv, name_at, stop, keys, count
 -- out: code, detail, value, amount, reason, key   set if the command is denied
---      rule, walked, first, last, step, check, mend, reads, writes, deletes, recorded,
+--      rule, walked, first, last, step, check, restore, reads, writes, deletes, recorded,
 --      weighs, awaited
 --% cached_include "authorize/find_rule.lua" with name_at, dispatch, rare, containers
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end

@@ -1,5 +1,5 @@
 -- reply: run one command and restore its reply.
--- in:  argv, name_at, stop, mend, tried, expiring, event, reads
+-- in:  argv, name_at, stop, restore, tried, expiring, event, reads
 -- out: reply
 --% filter offset(name_at)
 --% if vault

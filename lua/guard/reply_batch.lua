@@ -1,5 +1,5 @@
 -- reply_batch: run the allowed commands of a batch and collect their replies.
--- in:  n, replies, mends, names, runs, grouped, unheard, event, asks
+-- in:  n, replies, restores, names, runs, grouped, unheard, event, asks
 -- out: replies, stop, ran, changed, failed, seen, listed
 --% if between
 call('ECHO', '')
@@ -35,7 +35,7 @@ while i <= n do
 --% endif
   if not is_done then
     if left > 0 or not replies[i] then
-      local mend = mends and mends[i]
+      local restore = restores and restores[i]
       local argv, name_at, stop = argv, name_at, stop
 --% if running
       if left > 0 then

@@ -22,7 +22,7 @@ if suspended > 1 and suspended <= now_us then
 else
   code, at_us = 'SUSPENDED', suspended
   -- pcall, since a fence of before may not let it be read; a hold has no reason of its own.
-  local said = suspended > 0 and redis.pcall('HGET', {{ names.suspension }}, 'reason')
+  local stored = suspended > 0 and redis.pcall('HGET', {{ names.suspension }}, 'reason')
   -- Cut, since an agent with a circuit breaker may write it, and denials repeat it.
-  if type(said) == 'string' and said ~= '' then detail, value = 'reason', string.sub(said, 1, {{ max_reason_bytes }}) end
+  if type(stored) == 'string' and stored ~= '' then detail, value = 'reason', string.sub(stored, 1, {{ max_reason_bytes }}) end
 end

@@ -1,13 +1,13 @@
 -- accept_item: remember what an allowed command of a batch needs when it runs, and add it to the
 -- event.
--- in:  n, mend, command, argv, name_at, work, reads, writes, deletes, recorded, masked,
---      first, last, step, walked, told_as, told, subjects_N, counted_N, kept_N, times, taken, from,
---      run_end, keys, sequence, token_id, correlation, gone
--- out: after, argv, count, entry, fields, mends, n, names, passed, passed_deletes, passed_reads,
---      passed_writes, readers, runs, spent, stop, unheard, works
-if mend then
-  mends = mends or {}
-  mends[n] = mend
+-- in:  n, restore, command, argv, name_at, work, reads, writes, deletes, recorded, masked, first,
+--      last, step, walked, args_field, args_value, subjects_N, counted_N, kept_N, times, taken,
+--      from, run_end, keys, sequence, token_id, correlation, gone
+-- out: after, argv, count, entry, fields, n, names, passed, passed_deletes, passed_reads,
+--      passed_writes, readers, restores, runs, spent, stop, unheard, works
+if restore then
+  restores = restores or {}
+  restores[n] = restore
 end
 if command ~= argv[name_at] then
   names = names or {}
@@ -64,7 +64,7 @@ if recorded then
   fields = fields + 2
 --% if logs_arguments
 --% include "record/log_arguments.lua"
-  entry[fields + 1], entry[fields + 2] = told_as, told
+  entry[fields + 1], entry[fields + 2] = args_field, args_value
   fields = fields + 2
 --% endif
 --% if masks

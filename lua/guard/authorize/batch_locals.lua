@@ -1,9 +1,9 @@
 -- batch_locals: declare what the phases find out about all commands of a batch.
 -- in:  none
--- out: after, asks, count, counted_N, entry, event, expiring, fields, gone, grouped, header, hidden,
---      imaged, imaged_bound, is_full, lengths, mends, n, names, passed, passed_deletes, passed_over,
---      passed_reads, passed_writes, readers, replies, runs, spelled, spent, stop, taken_N, unheard, weighed,
---      works
+-- out: after, asks, count, counted_N, entry, event, expiring, fields, gone, grouped, header,
+--      hidden, imaged, imaged_bound, is_full, lengths, n, names, passed, passed_deletes,
+--      passed_over, passed_reads, passed_writes, readers, replies, restores, runs, spelled, spent,
+--      stop, taken_N, unheard, weighed, works
 --% for limit in limits
 --% filter suffix(limit.number)
 --% if limit.has_counters
@@ -31,7 +31,7 @@ local fields = header
 -- By the commands' numbers: the replies, and which commands are in no event. Then what is not as
 -- usual about some of them, in tables that are made for the first: how the reply is restored, and
 -- their full name.
-local replies, unheard, mends, names = {}, {}
+local replies, unheard, restores, names = {}, {}
 --% if weighing
 -- Work so far, and that of asking for sizes; by the commands' numbers, their work, and the keys
 -- of those whose work was estimated.

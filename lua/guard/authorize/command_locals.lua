@@ -1,12 +1,12 @@
 -- command_locals: declare what the phases find out about one command.
 -- in:  argv, name_at
 -- out: changes_first, changes_rest, check, claim_at, deletes, expiring, first, governs, group_at,
---      kept_N, last, lengthens, mend, place_N, places, reads, recorded, repeats, rest, rule, step,
---      subjects_N, waits, walked, weighs, work, writes
+--      kept_N, last, lengthens, place_N, places, reads, recorded, repeats, rest, restore, rule,
+--      step, subjects_N, waits, walked, weighs, work, writes
 --
 -- The name of the command stands at name_at and its last argument at stop; in a batch others
 -- follow. Its keys are walked[first], walked[first + step] and so on, up to walked[last].
-local rule, check, mend
+local rule, check, restore
 -- The keys are walked[first], walked[first + step] and so on, up to walked[last].
 --% filter offset(name_at)
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1

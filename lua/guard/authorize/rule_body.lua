@@ -1,7 +1,7 @@
 -- rule_body: apply the facts of one rule: where keys are, what is counted, how the reply is shaped.
 -- in:  name_at, stop, argv, command, size, run_end
 -- out: changes_first, changes_rest, check, code, deletes, detail, first, governs, last, lengthens,
---      mend, reads, recorded, repeats, rest, step, value, waits, weighs, writes
+--      reads, recorded, repeats, rest, restore, step, value, waits, weighs, writes
 --% if rule.missing is not none
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
 --% else
@@ -98,7 +98,7 @@ governs = true
 waits = {{ rule.waits }}
 --% endif
 --% if rule.restore is not none
-mend = {{ rule.restore }}
+restore = {{ rule.restore }}
 --% endif
 --% if rule.wide_integers
 -- A wider integer comes back rounded, and cannot be read again: SET gives the old one.

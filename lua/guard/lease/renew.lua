@@ -24,7 +24,7 @@ do
 --% endif
       call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', correlation, command, ''
 --% if logs_arguments
-        , told_as, told
+        , args_field, args_value
 --% endif
       )
 --% include "record/trim_audit.lua"

@@ -26,17 +26,17 @@ if recorded then
 --% if masks
   is_hidden = is_masked
 --% endif
---% filter expand("LOG_FIELDS", ["told_as", "told"] if logs_arguments else [])
+--% filter expand("LOG_FIELDS", ["args_field", "args_value"] if logs_arguments else [])
 --% if images
   if first == last then
     local name = changes_first and walked[first]
     if name then
 --% include "record/before_image_bound.lua"
       if bound > 0 then
-        local expires, kept_as, kept
+        local expires, image_field, image
 --% include "record/before_image.lua"
         imaged, imaged_bound = name, bound
-        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched, LOG_FIELDS, 'before', name, 'expires', expires, kept_as, kept)
+        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched, LOG_FIELDS, 'before', name, 'expires', expires, image_field, image)
       end
     end
   else

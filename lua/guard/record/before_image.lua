@@ -1,7 +1,7 @@
 -- before_image: read what a key holds, up to a bound. A string is read as it is; DUMP would
 -- compress it.
 -- in:  name, bound
--- out: expires, kept_as, kept
+-- out: expires, image_field, image
 do
 --% if between
   call('ECHO', '')
@@ -11,18 +11,18 @@ do
 --% endif
   local kind = call('TYPE', name).ok
   if kind == 'string' then
-    kept_as, kept = 'value', call('GETRANGE', name, '0', bound)
-    if #kept > bound then expires, kept = 'large', call('STRLEN', name) end
+    image_field, image = 'value', call('GETRANGE', name, '0', bound)
+    if #image > bound then expires, image = 'large', call('STRLEN', name) end
   elseif kind == 'none' then
-    expires, kept_as, kept = 'absent', 'value', ''
+    expires, image_field, image = 'absent', 'value', ''
   else
-    kept_as, kept = 'image', call('MEMORY', 'USAGE', name)
-    if kept > bound then
+    image_field, image = 'image', call('MEMORY', 'USAGE', name)
+    if image > bound then
       expires = 'large'
     else
-      kept = call('DUMP', name)
+      image = call('DUMP', name)
       -- The size of a key was estimated from a few of its elements.
-      if #kept > bound then expires, kept = 'large', #kept end
+      if #image > bound then expires, image = 'large', #image end
     end
   end
   if not expires then

@@ -15,12 +15,12 @@ counts = counts and code ~= 'SUSPENDED'
 counts = counts and not suspends
 --% endif
 if counts then
-  local kept, oldest = redis.pcall('RPUSH', {{ names.refused }}, struct.pack('<d', now_us))
+  local total, oldest = redis.pcall('RPUSH', {{ names.refused }}, struct.pack('<d', now_us))
   -- A fenced agent may write any bytes there. A list longer than any policy's, or a time that is
   -- none, counts as enough refusals, and the list is not gone through.
-  if type(kept) == 'number' and kept > {{ max_threshold }} then oldest, kept = '', 0 end
-  while type(kept) == 'number' and kept >= {{ breaker.threshold }} do
-    oldest, kept = redis.pcall('LPOP', {{ names.refused }}), kept - 1
+  if type(total) == 'number' and total > {{ max_threshold }} then oldest, total = '', 0 end
+  while type(total) == 'number' and total >= {{ breaker.threshold }} do
+    oldest, total = redis.pcall('LPOP', {{ names.refused }}), total - 1
   end
   if type(oldest) == 'string' and not (#oldest == 8 and now_us - struct.unpack('<d', oldest) >= {{ breaker.period_us }}) then
     (function(now_us, token_id, op, correlation)

@@ -1,10 +1,10 @@
 -- log_arguments: collect the arguments that are not keys for the event; only their lengths if a key
 -- is masked.
 -- in:  argv, name_at, command, stop, walked, first, last, step, is_masked
--- out: told_as, told, is_masked
+-- out: args_field, args_value, is_masked
 --
 -- Keys that are found by options stand among the arguments, so all arguments are taken then.
-local told_as, told
+local args_field, args_value
 do
   local parts = {}
   -- The name of a sub-command is in the command's.
@@ -23,18 +23,18 @@ do
     end
   end
 --% if values == "length"
-  told_as, told = 'lengths', table.concat(parts, ',')
+  args_field, args_value = 'lengths', table.concat(parts, ',')
 --% else
   for i = 1, #parts do
     parts[i] = is_masked and #parts[i] or #parts[i] .. ':' .. parts[i] .. ','
   end
   if is_masked then
-    told_as, told = 'lengths', table.concat(parts, ',')
+    args_field, args_value = 'lengths', table.concat(parts, ',')
   else
 --% if values == "digest"
-    told_as, told = 'args_sha1', redis.sha1hex(table.concat(parts))
+    args_field, args_value = 'args_sha1', redis.sha1hex(table.concat(parts))
 --% else
-    told_as, told = 'args', table.concat(parts)
+    args_field, args_value = 'args', table.concat(parts)
 --% endif
   end
 --% endif

@@ -9,15 +9,15 @@ for i = {{ imaged_from }}, #imaged do
 --% include "record/before_image_bound.lua"
   imaged_bound[i] = bound
   if bound > 0 then
-    local expires, kept_as, kept
+    local expires, image_field, image
 --% include "record/before_image.lua"
     -- The bounds of all keys together may be more than one entry of a stream can take.
     if expires ~= 'large' then
-      held = held + #kept
-      if held > {{ max_event_bytes }} then expires, kept = 'large', #kept end
+      held = held + #image
+      if held > {{ max_event_bytes }} then expires, image = 'large', #image end
     end
     entry[#entry + 1], entry[#entry + 2] = 'before', name
     entry[#entry + 1], entry[#entry + 2] = 'expires', expires
-    entry[#entry + 1], entry[#entry + 2] = kept_as, kept
+    entry[#entry + 1], entry[#entry + 2] = image_field, image
   end
 end

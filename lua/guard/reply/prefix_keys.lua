@@ -1,11 +1,11 @@
 -- prefix_keys: put the vault prefix in front of keys in the arguments.
--- in:  places, first, last, mend, step
+-- in:  places, first, last, restore, step
 -- out: argv
 --
 -- Only its place distinguishes a key from an equal argument.
 --% if cluster
 -- A glob finds both forms of names, see vault_names.
-if mend == 'scan' then
+if restore == 'scan' then
   for i = 1, #places do argv[places[i]] = {{ vault }} .. '[:{]' .. argv[places[i]] end
 else
 --% endif

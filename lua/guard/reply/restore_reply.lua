@@ -1,8 +1,8 @@
 -- restore_reply: shape an error, an array or an integer as the server would reply to a direct call.
--- in:  mend, names, i, argv, name_at, hidden, unheard, event
+-- in:  restore, names, i, argv, name_at, hidden, unheard, event
 -- out: failed, listed, reply, seen
 if type(reply) == 'table' then
-  if reply.err or mend then
+  if reply.err or restore then
     reply = (function()
       if reply.err then
 --% if vault
@@ -19,13 +19,13 @@ if type(reply) == 'table' then
         elseif find(reply.err, '^ERR ACL failure in script: ') then
           reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
         end
-        local said = string.sub(reply.err, 1, 200)
+        local text = string.sub(reply.err, 1, 200)
 --% if masks
 --% if batch
         local is_hidden = hidden[i]
 --% endif
         -- Behind its code it may name the key.
-        if is_hidden then said = string.match(said, '^%S*') end
+        if is_hidden then text = string.match(text, '^%S*') end
 --% endif
 --% if batch
         if not unheard[i] then
@@ -36,15 +36,15 @@ if type(reply) == 'table' then
           -- One entry for all that failed: an entry for each could hold the server for 50 ms.
           failed = failed or { 'XADD', {{ names.audit }}, '*', 'of', event }
           local last = #failed
-          failed[last + 1], failed[last + 2], failed[last + 3], failed[last + 4] = 'item', listed, 'error', said
+          failed[last + 1], failed[last + 2], failed[last + 3], failed[last + 4] = 'item', listed, 'error', text
         end
 --% else
         if event then
-          call('XADD', {{ names.audit }}, '*', 'of', event, 'error', said)
+          call('XADD', {{ names.audit }}, '*', 'of', event, 'error', text)
         end
 --% endif
 --% if scan_check is not none
-      elseif mend == 'scan' then
+      elseif restore == 'scan' then
 --% include "reply/filter_scan.lua"
 --% endif
       end
@@ -55,7 +55,7 @@ if type(reply) == 'table' then
     end)()
   end
 --% if vault
-elseif type(reply) == 'string' and mend == 'anywhere' then
+elseif type(reply) == 'string' and restore == 'anywhere' then
   reply = {{ without_vault("reply") }}
 --% endif
 --% if not sandbox

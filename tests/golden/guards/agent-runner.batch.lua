@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 113088988808547 then code = 'POLICY_STALE' break end
+if stamp ~= 34290173978259 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -39,8 +39,8 @@ if suspended > 1 and suspended <= now_us then
 redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', 0))
 else
 code, at_us = 'SUSPENDED', suspended
-local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
-if type(said) == 'string' and said ~= '' then detail, value = 'reason', string.sub(said, 1, 128) end
+local stored = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
+if type(stored) == 'string' and stored ~= '' then detail, value = 'reason', string.sub(stored, 1, 128) end
 end
 if code then break end
 end
@@ -73,7 +73,7 @@ end
 local entry, event
 local header, passed, passed_reads, passed_writes, passed_deletes = 11, 0, 0, 0, 0
 local fields = header
-local replies, unheard, mends, names = {}, {}
+local replies, unheard, restores, names = {}, {}
 local spent, asks, works, weighed = 0, 0
 local lengths
 local usages, sizes
@@ -366,7 +366,7 @@ if times then argv[name_at + 1] = keys[from] end
 argv[size_at] = run_end or stop
 command = argv[name_at]
 repeat
-local rule, check, mend
+local rule, check, restore
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
 local reads, writes, deletes, recorded
 local repeats
@@ -1127,9 +1127,9 @@ end)(size_at, n, spelled)
 break
 end
 if code then break end
-if mend then
-mends = mends or {}
-mends[n] = mend
+if restore then
+restores = restores or {}
+restores[n] = restore
 end
 if command ~= argv[name_at] then
 names = names or {}
@@ -1250,10 +1250,10 @@ end
 local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
 counts = counts and not suspends
 if counts then
-local kept, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
-if type(kept) == 'number' and kept > 1000 then oldest, kept = '', 0 end
-while type(kept) == 'number' and kept >= 50 do
-oldest, kept = redis.pcall('LPOP', "keyleash:refused:agent-runner"), kept - 1
+local total, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
+if type(total) == 'number' and total > 1000 then oldest, total = '', 0 end
+while type(total) == 'number' and total >= 50 do
+oldest, total = redis.pcall('LPOP', "keyleash:refused:agent-runner"), total - 1
 end
 if type(oldest) == 'string' and not (#oldest == 8 and now_us - struct.unpack('<d', oldest) >= 60000000) then
 (function(now_us, token_id, op, correlation)
@@ -1341,7 +1341,7 @@ end
 local is_done = times and left == 0
 if not is_done then
 if left > 0 or not replies[i] then
-local mend = mends and mends[i]
+local restore = restores and restores[i]
 local argv, name_at, stop = argv, name_at, stop
 if left > 0 then
 argv, name_at, stop = { command, keys[from + times - left], unpack(argv, at, at + width - 1) }, 1, width + 2
@@ -1374,7 +1374,7 @@ end
 if not unheard[i] then usages, sizes, changed = nil, nil, true end
 end
 if type(reply) == 'table' then
-if reply.err or mend then
+if reply.err or restore then
 reply = (function()
 if reply.err then
 local command = names and names[i] or argv[name_at]
@@ -1385,7 +1385,7 @@ reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
 reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
-local said = string.sub(reply.err, 1, 200)
+local text = string.sub(reply.err, 1, 200)
 if not unheard[i] then
 for j = seen + 1, i do
 if not unheard[j] then listed = listed + 1 end
@@ -1393,7 +1393,7 @@ end
 seen = i
 failed = failed or { 'XADD', "keyleash:audit:agent-runner", '*', 'of', event }
 local last = #failed
-failed[last + 1], failed[last + 2], failed[last + 3], failed[last + 4] = 'item', listed, 'error', said
+failed[last + 1], failed[last + 2], failed[last + 3], failed[last + 4] = 'item', listed, 'error', text
 end
 end
 return reply
@@ -1523,10 +1523,10 @@ end
 local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
 counts = counts and not suspends
 if counts then
-local kept, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
-if type(kept) == 'number' and kept > 1000 then oldest, kept = '', 0 end
-while type(kept) == 'number' and kept >= 50 do
-oldest, kept = redis.pcall('LPOP', "keyleash:refused:agent-runner"), kept - 1
+local total, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
+if type(total) == 'number' and total > 1000 then oldest, total = '', 0 end
+while type(total) == 'number' and total >= 50 do
+oldest, total = redis.pcall('LPOP', "keyleash:refused:agent-runner"), total - 1
 end
 if type(oldest) == 'string' and not (#oldest == 8 and now_us - struct.unpack('<d', oldest) >= 60000000) then
 (function(now_us, token_id, op, correlation)

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 113088988808547 then code = 'POLICY_STALE' break end
+if stamp ~= 34290173978259 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -38,8 +38,8 @@ if suspended > 1 and suspended <= now_us then
 redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', 0))
 else
 code, at_us = 'SUSPENDED', suspended
-local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
-if type(said) == 'string' and said ~= '' then detail, value = 'reason', string.sub(said, 1, 128) end
+local stored = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
+if type(stored) == 'string' and stored ~= '' then detail, value = 'reason', string.sub(stored, 1, 128) end
 end
 if code then break end
 end
@@ -66,7 +66,7 @@ code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 2 .. ''
 break
 end
 local count = 0
-local rule, check, mend
+local rule, check, restore
 local walked, first, last, step = argv, 4, 4, 1
 local reads, writes, deletes, recorded
 local weighs, lengthens
@@ -1075,7 +1075,7 @@ else
 reply = redis.pcall(unpack(argv, 3))
 end
 if type(reply) == 'table' then
-if reply.err or mend then
+if reply.err or restore then
 reply = (function()
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
@@ -1085,9 +1085,9 @@ reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
 reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
-local said = string.sub(reply.err, 1, 200)
+local text = string.sub(reply.err, 1, 200)
 if event then
-call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'error', said)
+call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'error', text)
 end
 end
 return reply
@@ -1178,10 +1178,10 @@ end)(code, reason or '', op, key, token_id or '-', correlation, minute, kind)
 end
 local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
 if counts then
-local kept, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
-if type(kept) == 'number' and kept > 1000 then oldest, kept = '', 0 end
-while type(kept) == 'number' and kept >= 50 do
-oldest, kept = redis.pcall('LPOP', "keyleash:refused:agent-runner"), kept - 1
+local total, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
+if type(total) == 'number' and total > 1000 then oldest, total = '', 0 end
+while type(total) == 'number' and total >= 50 do
+oldest, total = redis.pcall('LPOP', "keyleash:refused:agent-runner"), total - 1
 end
 if type(oldest) == 'string' and not (#oldest == 8 and now_us - struct.unpack('<d', oldest) >= 60000000) then
 (function(now_us, token_id, op, correlation)
