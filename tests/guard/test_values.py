@@ -22,7 +22,7 @@ from support.fences import FencedLeash
 from support.leash import NAMES, Leash, policy
 from support.sealed import SEALED
 from support.servers import RealServer
-from support.written import MAX_MS, Writer, grants, payloads, violations
+from support.written import BYTES, MAX_MS, Writer, grants, payloads, violations
 
 IDENTITY: dict[str, Any] = {"grants": grants(), "limits": {"work": 1_000_000}}
 
@@ -306,6 +306,66 @@ def test_command_of_a_batch_that_does_nothing_leaves_no_room_for_the_next(
         pipe.execute(raise_on_error=False)
 
     assert leash.admin.llen("doc:{d}l") == 3
+
+
+SHORT: dict[str, Any] = {
+    "grants": [
+        {
+            "allow": ["read", "write", "delete"],
+            "keys": ["doc:*"],
+            "values": {"max_bytes": f"{BYTES}b"},
+        },
+        {"allow": ["read", "write", "delete"], "keys": ["free:*"]},
+        {"allow": ["write"], "keys": ["*"], "only": ["RESTORE"]},
+    ]
+}
+LONG = "x" * BYTES
+MANY = ("PFADD", "free:{d}b", *range(3000))
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [("INCRBY", "doc:{d}a", 10**18), ("APPEND", "doc:{d}a", LONG)],
+        [
+            ("INCR", "free:{d}b"),
+            ("BITOP", "OR", "doc:{d}a", "free:{d}b"),
+            ("APPEND", "doc:{d}a", LONG),
+        ],
+        [("RENAME", "doc:{d}full", "doc:{d}a"), ("APPEND", "doc:{d}a", LONG)],
+        [("RENAMENX", "doc:{d}full", "doc:{d}a"), ("APPEND", "doc:{d}a", LONG)],
+        [("RENAME", "free:{d}long", "free:{d}b"), ("BITOP", "NOT", "doc:{d}a", "free:{d}b")],
+        [MANY, ("BITOP", "NOT", "doc:{d}a", "free:{d}b")],
+        [("RESTORE", "doc:{d}a", 0, "short"), ("APPEND", "doc:{d}a", "x" * (BYTES // 2))],
+        [("RESTORE", "free:{d}b", 0, "long"), ("BITOP", "NOT", "doc:{d}a", "free:{d}b")],
+        [
+            ("INCRBYFLOAT", "free:{d}b", "1e30"),
+            ("BITOP", "OR", "doc:{d}a", "free:{d}b"),
+            ("APPEND", "doc:{d}a", "x" * 20),
+        ],
+    ],
+    ids=lambda calls: "-".join(call[0] for call in calls),
+)
+def test_string_that_a_batch_moves_or_counts_up_is_as_long_for_its_next_command(
+    server: RealServer, calls: list[tuple[Any, ...]]
+) -> None:
+    """No later command of the batch makes it longer than its rule allows."""
+    leash = Leash(server)
+    leash.load(one=SHORT)
+    token = leash.issue("one").token
+    dumps: dict[Any, bytes] = {}
+    for name, length in (("short", BYTES), ("long", 100 * BYTES)):
+        leash.admin.set("{d}", "x" * length)
+        dumps[name] = leash.admin.dump("{d}")
+    leash.admin.set("doc:{d}full", LONG)
+    leash.admin.set("free:{d}long", 100 * LONG)
+    calls = [tuple(dumps.get(word, word) for word in call) for call in calls]
+
+    *first, last = leash.batch("one", token, "each", *calls)
+
+    assert not any("LEASH" in str(reply) for reply in first[: len(calls) - 2])
+    assert "VALUE_TOO_LARGE" in str(last)
+    assert leash.admin.strlen("doc:{d}a") <= BYTES
 
 
 def test_expiry_belongs_to_the_event_and_is_undone_with_it(server: RealServer) -> None:

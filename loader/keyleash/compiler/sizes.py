@@ -86,6 +86,8 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         "work_limit": guard.identity.work,
         "lengthening": lengthening,
         "lengths": guard.value_bounds,
+        # Later commands may add to what earlier ones leave under any name.
+        "adding_bytes": batch and not sandbox and bool(guard.value_bounds and lengthening),
         **_values_of(
             guard,
             specs,

@@ -1,7 +1,7 @@
 -- check_elements: find how many elements a call leaves in a key, and check the bytes of each.
 -- in:  name, held, how, command, bytes, elements, size, is_same, is_fresh, by, from, final, width,
---      shift, nothing, most, argv, names, base, stop, place, lengths
--- out: is_replaced, lengths, was
+--      shift, nothing, most, argv, names, base, stop, place, lengthen, length_of
+-- out: is_replaced, was
 --
 -- Elements that come from a key whose own bound is no larger are not read.
 if how == '-' then
@@ -14,23 +14,34 @@ elseif how == '?' then
 --% if writes_numbers
 elseif how == 'n' then
   check_bytes(name, {{ number_bytes }}, bytes)
+--% if adding_bytes
+  lengthen(held, {{ number_bytes }})
+--% endif
 elseif how == 'y' then
   check_bytes(name, {{ sketch_bytes }}, bytes)
+--% if adding_bytes
+  lengthen(held, {{ sketch_bytes }})
+--% endif
 elseif how == 'f' or how == 'd' then
   if was and how == 'd' then
     was = size + 1
     if was > elements and is_same and redis.pcall(by, held, argv[from] or '') == 1 then was = size end
   end
   if how == 'd' then check_bytes(name, #(argv[from] or ''), bytes) end
-  if bytes < {{ float_bytes }} then
+  local longest = {{ float_bytes }}
+  if bytes < longest then
     local text, number = argv[how == 'f' and from or from + 1] or '', ''
     local length = how == 'f' and redis.pcall('STRLEN', held) or how == 'd' and redis.pcall('HSTRLEN', held, argv[from] or '')
     -- A key of another type is the command's own error.
     if type(length) == 'table' and find(length.err, '^WRONGTYPE') then length = 0 end
     if type(length) == 'number' and length > 0 and length <= 64 then number = how == 'f' and redis.pcall('GET', held) or how == 'd' and redis.pcall('HGET', held, argv[from] or '') or '' end
     local is_plain = is_fresh and type(length) == 'number' and length <= 64 and type(number) == 'string' and not find(text .. number, '[^%d.+-]')
-    check_bytes(name, is_plain and math.max(#text, #number) + {{ float_more_bytes }} or {{ float_bytes }}, bytes)
+    if is_plain then longest = math.max(#text, #number) + {{ float_more_bytes }} end
+    check_bytes(name, longest, bytes)
   end
+--% if adding_bytes
+  if how == 'f' then lengthen(held, longest) end
+--% endif
 --% endif
 --% if "m" in hows
 elseif how == 'm' then
@@ -62,26 +73,31 @@ elseif how == 'a' then
     elseif bytes < bound and not is_fresh then
       check_bytes(name, bound, bytes)
     end
---% if batch and lengthening and not sandbox
-    if lengths and lengths[names[1]] then
-      check_bytes(name, lengths[names[1]], bytes)
-      lengths[names[2]] = math.max(lengths[names[2]] or 0, lengths[names[1]])
-    end
+--% if adding_bytes
+    check_bytes(name, length_of(names[1]), bytes)
+    lengthen(held, length_of(names[1]))
 --% endif
   end
 --% endif
 --% if "r" in hows
 elseif how == 'r' then
   is_replaced = true
-  if was or bytes < huge then
+  local is_measured = was or bytes < huge
+--% if adding_bytes
+  is_measured = true
+--% endif
+  if is_measured then
     -- A payload is compressed, so it is stored where no one reads it, and measured there.
     local made = redis.pcall('RESTORE', {{ names.scratch }}, '0', argv[from] or '', 'REPLACE')
     if made.ok then
       local theirs, their_kind = state_of({{ names.scratch }})
       if was then was = theirs end
       if bytes < huge and (not was or was <= elements) then check_whole(name, {{ names.scratch }}, theirs, their_kind, bytes) end
+--% if adding_bytes
+      if their_kind == 'string' then lengthen(held, call('STRLEN', {{ names.scratch }})) end
+--% endif
       redis.pcall('DEL', {{ names.scratch }})
-    elseif not find(made.err, '^ERR Bad data format') and not find(made.err, '^ERR DUMP payload') then
+    elseif not find(made.err, '^ERR Bad data format') and not find(made.err, '^ERR DUMP payload') and (was and elements < huge or bytes < huge) then
       deny(name, was and elements < huge and 'max_elements' or 'max_bytes', was and elements < huge and elements or bytes, 'unknown')
     end
   end

@@ -1,7 +1,7 @@
 -- check_values: deny a call that leaves values which a grant of their key does not allow.
 -- in:  first, step, walked, names, command, base, argv, stop, now_us, fields, header, n, lengths,
 --      after, expiring, gone, amount_of, left, work
--- out: after, amount, code, detail, expiring, gone, key, reason, value, work
+-- out: after, amount, code, detail, expiring, gone, key, lengths, reason, value, work
 --
 -- An upper bound of the size comes from the key's present size and the arguments; only if it is too
 -- large, elements that are there already are left out. In a batch, commands before this one change
@@ -78,6 +78,20 @@ local function check_bytes(name, bytes, bound)
     key, code, detail, value, amount = name, 'VALUE_TOO_LARGE', 'key', name, amount_of('bytes', bytes, bound)
   end
 end
+--% if adding_bytes
+-- The bytes of a string at most, and those to which later commands of the batch may add.
+local function length_of(name)
+  local length = lengths and lengths[name] or redis.pcall('STRLEN', name)
+  -- A key of another type is the command's own error.
+  return type(length) == 'number' and length or find(length.err, '^WRONGTYPE') and 0 or huge
+end
+local function lengthen(name, bytes)
+  if code then return end
+  local most = math.max(bytes, length_of(name))
+  lengths = lengths or {}
+  lengths[name] = most
+end
+--% endif
 --% if reads_values
 -- Add the work of reading all of a key; return whether it may be read.
 local function may_read(name, size)
