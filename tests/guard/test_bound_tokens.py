@@ -78,6 +78,43 @@ def test_two_bindings_need_a_pattern_that_has_both(leash: Leash) -> None:
         assert denied(bound.get, key)["code"] == "KEY_NOT_GRANTED"
 
 
+def test_binding_holds_for_each_class_that_a_command_needs(leash: Leash) -> None:
+    """A pattern that grants reading does not pass a write, nor half of what GETSET needs."""
+    leash.load(
+        runner={
+            "token": {"bound": True},
+            "grants": [
+                grant("read", keys=["jobs:{job_id}:*", "days:{day}"]),
+                grant("write", keys=["jobs:{day}:*", "days:{job_id}"]),
+                grant("delete", keys="*"),
+            ],
+        }
+    )
+    bound = agent(leash, bind={"job_id": "42"})
+    both = agent(leash, allow=["read", "delete"])
+
+    assert bound.get("jobs:42:a") is None
+    bound.set("days:42", "x")
+    for name in ("set", "getset"):
+        assert denied(getattr(bound, name), "jobs:42:a", "x")["by"] == "token"
+        assert denied(getattr(bound, name), "jobs:43:a", "x")["by"] == "token"
+    for name in ("get", "getdel", "delete"):
+        assert denied(getattr(bound, name), "days:42")["by"] == "token"
+    assert denied(bound.getset, "days:42", "x")["by"] == "token"
+    assert both.delete("days:42") == 1
+    assert denied(both.set, "days:42", "x")["class"] == "write"
+
+
+def test_keys_do_not_allow_a_class_that_is_left_out(leash: Leash) -> None:
+    """The class is named, whether or not the key is one of the token."""
+    leash.load(runner=RUNNER)
+    few = agent(leash, keys=["shared:a"], allow=["write"])
+
+    few.set("shared:a", "x")
+    assert denied(few.get, "shared:a")["class"] == "read"
+    assert denied(few.get, "shared:b")["class"] == "read"
+
+
 def test_classes_keys_and_channels_are_narrowed(leash: Leash) -> None:
     """Each restriction holds for itself; keys do not narrow channels."""
     leash.load(runner=RUNNER)

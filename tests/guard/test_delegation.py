@@ -18,7 +18,7 @@ from keyleash.asyncio import Redis as AsyncRedis
 from keyleash.operator.decisions import explain
 from keyleash.operator.holder import inspect_token
 from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
-from keyleash.store.token import child_id, token_digest
+from keyleash.store.token import RECORD_BYTES, child_id, token_digest
 from keyleash.store.wire import Transport
 from support.clustered import NODES
 from support.leash import NAMES, Leash
@@ -63,6 +63,41 @@ def test_child_has_the_bindings_of_both_and_the_classes_and_keys_of_its_own(leas
     inherited = delegated(leash, few)
     assert denied(inherited.get, "jobs:42:x")["by"] == "token"
     assert inherited.get("jobs:42:state") == b"x"
+
+
+def test_child_may_repeat_the_binding_of_its_parent(leash: Leash) -> None:
+    """It is one binding then, so that the keys of the parent stay within reach."""
+    leash.load(runner=AGENT)
+    job = delegated(leash, leash.agent("runner"), bind={"job_id": 42})
+    made = job.delegate(bind={"job_id": 42})
+    same = leash.client(made.token)
+
+    same.set("jobs:42:state", "x")
+    assert leash.admin.get(record_of(leash, made.token))[RECORD_BYTES + 1] == 1
+    assert denied(same.get, "jobs:43:state")["by"] == "token"
+
+
+def test_classes_and_keys_of_a_child_are_those_of_patterns_with_all_its_bindings(
+    leash: Leash,
+) -> None:
+    """A pattern with the last of two captures grants nothing, nor one with the first."""
+    leash.load(
+        runner={
+            **AGENT,
+            "grants": [
+                {"allow": ["read"], "keys": ["logs:{day}:{job_id}"]},
+                {"allow": ["write"], "keys": ["jobs:{job_id}:*"]},
+                {"allow": ["delete"], "keys": ["days:{day}:*"]},
+            ],
+        }
+    )
+    root = leash.agent("runner")
+
+    for bind in ({"day": "monday", "job_id": "42"}, {"job_id": "42", "day": "monday"}):
+        assert delegated(leash, root, bind=bind, allow=["read"]).get("logs:monday:42") is None
+        for cls, key in (("write", "jobs:42:a"), ("delete", "days:monday:a")):
+            assert refused(root, bind=bind, allow=[cls])["reason"] == "allow"
+            assert refused(root, bind=bind, keys=[key])["reason"] == "keys"
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [

@@ -22,7 +22,17 @@ from support.fences import FencedLeash
 from support.leash import NAMES, Leash, policy
 from support.sealed import SEALED
 from support.servers import RealServer
-from support.written import BYTES, MAX_MS, Writer, grants, payloads, violations
+from support.written import (
+    BYTES,
+    MAX_MS,
+    RULES,
+    Rules,
+    Writer,
+    drawn_rules,
+    grants,
+    payloads,
+    violations,
+)
 
 IDENTITY: dict[str, Any] = {"grants": grants(), "limits": {"work": 1_000_000}}
 
@@ -31,9 +41,9 @@ def writer(leash: Leash, seed: int) -> Writer:
     return Writer(random.Random(seed), leash.admin.time()[0], payloads(leash.admin))
 
 
-def write(leash: Leash, count: int, seed: int = 1) -> tuple[int, set[str]]:
+def write(leash: Leash, count: int, seed: int = 1, rules: Rules = RULES) -> tuple[int, set[str]]:
     """Write at random, alone and in batches; return the number of allowed calls and their names."""
-    leash.load(one=IDENTITY)
+    leash.load(one={**IDENTITY, "grants": grants(rules)})
     token = leash.issue("one").token
     draws = writer(leash, seed)
     allowed, names, written = 0, set(), 0
@@ -49,8 +59,8 @@ def write(leash: Leash, count: int, seed: int = 1) -> tuple[int, set[str]]:
             replies: Any = [leash.call("one", token, *calls[0])]
         else:
             replies = leash.batch("one", token, mode, *calls)
-        found = [*violations(leash.at("{d}"))]
-        assert found == [], [*zip(calls, replies, strict=False)]
+        found = [*violations(leash.at("{d}"), rules)]
+        assert found == [], ([*zip(calls, replies, strict=False)], rules)
         if isinstance(replies, str):
             continue
         for call, reply in zip(calls, replies, strict=True):
@@ -68,6 +78,20 @@ def test_random_writes_leave_no_value_that_a_rule_forbids(server: RealServer) ->
 
     assert allowed > 100
     assert len(names) > 40
+
+
+@pytest.mark.parametrize(
+    ("rounds", "count"), [(3, 60), pytest.param(100, 400, marks=pytest.mark.slow)]
+)
+def test_random_writes_under_random_rules_break_none(
+    server: RealServer, rounds: int, count: int
+) -> None:
+    """The same for rules of each size, of which two may concern a key."""
+    leash = Leash(server)
+    for seed in range(rounds):
+        for key in leash.at("{d}").keys("[vwfo]:*"):
+            leash.at("{d}").delete(key)
+        write(leash, count, seed, drawn_rules(random.Random(seed)))
 
 
 @pytest.mark.slow

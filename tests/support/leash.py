@@ -23,7 +23,15 @@ from keyleash.store.state import Layout, unpack_state
 from keyleash.store.store import Store
 from keyleash.store.streams import AuditStream, audit_streams, denied_streams
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from keyleash.store.wire import BatchMode, Transport, call_head, guard_call, replies_of, runs_call
+from keyleash.store.wire import (
+    ONCE,
+    BatchMode,
+    Transport,
+    call_head,
+    guard_call,
+    replies_of,
+    runs_call,
+)
 from support.clustered import NODES, ClusterServer
 from support.sealed import record
 
@@ -206,7 +214,13 @@ class Leash:
         return self.raw(identity, keys, *rest[len(keys) :], digest=digest)
 
     def batch(
-        self, identity: str, token: str, mode: str, *commands: tuple[Any, ...], **options: Any
+        self,
+        identity: str,
+        token: str,
+        mode: str,
+        *commands: tuple[Any, ...],
+        once: str = "",
+        **options: Any,
     ) -> Any:
         """A batch call as a wrapper would build it; errors, also those in it, as text."""
         record = self.record(identity)
@@ -220,6 +234,9 @@ class Leash:
             self.transport,
             takes_runs=record.takes_runs,
         )
+        if once:
+            place = call.index(token) + 2
+            call = (*call[:place], ONCE, once, *call[place:])
         try:
             replies = self.server.call_guard(identity, call, **options)
         except redis.ResponseError as error:

@@ -3,36 +3,96 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import inf
 from typing import Any
 
 BYTES, ELEMENTS, DEFAULT_MS, MAX_MS = 24, 5, 3_600_000, 86_400_000
-RULES: Mapping[str, dict[str, Any]] = {
-    "v": {
+Rules = Mapping[str, Mapping[str, Any]]
+"""The rules of grants by the pattern of their keys."""
+
+RULES: Rules = {
+    "v:*": {
         "max_bytes": f"{BYTES}b",
         "max_elements": ELEMENTS,
         "ttl": {"default": f"{DEFAULT_MS // 1000}s", "max": f"{MAX_MS // 1000}s"},
     },
-    "w": {"max_bytes": f"{3 * BYTES}b", "max_elements": 2 * ELEMENTS},
-    "f": {},
-    "o": {"only": "absent"},
+    "w:*": {"max_bytes": f"{3 * BYTES}b", "max_elements": 2 * ELEMENTS},
+    "f:*": {},
+    "o:*": {"only": "absent"},
 }
-"""The rules of keys, by how their names begin."""
 
 
-def grants() -> list[dict[str, Any]]:
+def drawn_rules(draws: random.Random) -> Rules:
+    """Return rules of the keys that a `Writer` writes; two grants match some of them."""
+    patterns = ("v:{{d}}{n}", draws.choice(("w:*", "w:{{d}}{n}")), "f:*", "o:{{d}}{n}")
+    rules = {pattern: _drawn_rule(draws) for pattern in patterns}
+    if draws.random() < 0.5:
+        rules[f"{{p}}:{{{{d}}}}{draws.randrange(4)}"] = _drawn_rule(draws)
+    return rules
+
+
+def _drawn_rule(draws: random.Random) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if draws.random() < 0.5:
+        found["max_bytes"] = f"{draws.choice((2, BYTES, 3 * BYTES))}b"
+    if draws.random() < 0.5:
+        found["max_elements"] = draws.choice((1, ELEMENTS, 2 * ELEMENTS))
+    if draws.random() < 0.3:
+        longest = draws.choice((3600, MAX_MS // 1000))
+        ttls = {"default": f"{draws.choice((600, longest))}s", "max": f"{longest}s"}
+        for name in draws.choice(((), (), ("default",), ("max",))):
+            del ttls[name]
+        found["ttl"] = ttls
+    if draws.random() < 0.1:
+        found["only"] = "absent"
+    return found
+
+
+def grants(rules: Rules = RULES) -> list[dict[str, Any]]:
     """Return grants with the rules."""
     allowed = [
-        {"allow": ["read", "write", "delete"], "keys": [f"{name}:*"], "values": rules}
-        for name, rules in RULES.items()
+        {"allow": ["read", "write", "delete"], "keys": [pattern], "values": dict(found)}
+        for pattern, found in rules.items()
     ]
     return [*allowed, {"allow": ["write"], "keys": ["*"], "only": ["RESTORE"]}]
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What the strictest rules of a key allow; `life_ms` is None for a key that need not expire."""
+
+    length: float
+    elements: float
+    life_ms: float | None
+
+    @classmethod
+    def of(cls, key: bytes, rules: Rules) -> Bounds:
+        """Return the bounds of a key."""
+        found = [rule for pattern, rule in rules.items() if _matches(pattern, key.decode())]
+        ttls = [rule["ttl"] for rule in found if "ttl" in rule]
+        return cls(
+            min(
+                (int(rule["max_bytes"][:-1]) for rule in found if "max_bytes" in rule), default=inf
+            ),
+            min((rule["max_elements"] for rule in found if "max_elements" in rule), default=inf),
+            min(int(ttl["max"][:-1]) * 1000 if "max" in ttl else inf for ttl in ttls)
+            if ttls
+            else None,
+        )
+
+
+def _matches(pattern: str, key: str) -> bool:
+    glob = re.sub(r"(?<!\{)\{\w\}(?!\})", "*", pattern)
+    return fnmatchcase(key, glob.replace("{{", "{").replace("}}", "}"))
+
+
 _SIZES = """
 local found = {}
-for _, key in ipairs(redis.call('KEYS', '[vw]:*')) do
+for _, key in ipairs(redis.call('KEYS', '[vwfo]:*')) do
   local kind = redis.call('TYPE', key).ok
   local words, width = {}, 1
   if kind == 'string' then words, width = { redis.call('GET', key) }, 0 end
@@ -56,15 +116,16 @@ return found
 """Each key with its type, its number of elements, the bytes of the longest one, and its expiry."""
 
 
-def violations(client: Any, *, expiry: bool = True) -> Iterator[str]:
+def violations(client: Any, rules: Rules = RULES, *, expiry: bool = True) -> Iterator[str]:
     """Yield what no write may have left, by key."""
     for key, kind, count, longest, left_ms in client.eval(_SIZES, 0):
-        rules = 1 if key.startswith(b"v") else 3
-        if count > (ELEMENTS if rules == 1 else 2 * ELEMENTS):
+        bounds = Bounds.of(key, rules)
+        if count > bounds.elements:
             yield f"{key!r}: {kind} of {count} elements"
-        if longest > rules * BYTES:
+        if longest > bounds.length:
             yield f"{key!r}: {kind} with {longest} bytes"
-        if rules == 1 and (left_ms > MAX_MS or (expiry and left_ms == -1)):
+        life_ms = bounds.life_ms
+        if life_ms is not None and (left_ms > life_ms or (expiry and left_ms == -1)):
             yield f"{key!r}: lives for {left_ms} ms"
 
 
@@ -114,12 +175,14 @@ class Writer:
         makers: tuple[Any, ...] = (
             lambda: ("SET", key, word, *draw(((), ("EX", self.seconds()), ("KEEPTTL",), ("NX",)))),
             lambda: ("SET", key, word, "PXAT", (now + self.seconds()) * 1000),
+            lambda: ("SET", key, word, draw(("PX", "EXAT")), now + self.seconds()),
             lambda: ("SETEX", key, self.seconds(), word),
             lambda: ("PSETEX", key, self.seconds() * 1000, word),
             lambda: ("SETNX", key, word),
             lambda: ("GETSET", key, word),
             lambda: ("GETEX", key, *draw(((), ("PERSIST",), ("EX", self.seconds())))),
             lambda: ("MSET", key, word, other, self.word()),
+            lambda: ("MSETEX", 2, key, word, other, self.word(), "EX", self.seconds()),
             lambda: ("MSETNX", key, word, other, self.word()),
             lambda: ("APPEND", key, word),
             lambda: ("SETRANGE", key, draw((0, 20, 30)), word),
@@ -132,6 +195,9 @@ class Writer:
             lambda: ("EXPIRE", key, self.seconds()),
             lambda: ("PEXPIRE", key, self.seconds() * 1000),
             lambda: ("EXPIREAT", key, now + self.seconds()),
+            lambda: ("EXPIRE", key, self.seconds(), draw(("NX", "XX", "GT", "LT"))),
+            lambda: ("PEXPIREAT", key, (now + self.seconds()) * 1000),
+            lambda: ("GETEX", key, draw(("PX", "EXAT")), now + self.seconds()),
             lambda: ("PERSIST", key),
             lambda: ("PFADD", key, word),
             lambda: ("PFMERGE", key, other),
@@ -152,6 +218,10 @@ class Writer:
             lambda: ("HINCRBY", key, word, draw((1, 10**18))),
             lambda: ("HINCRBYFLOAT", key, word, self.number()),
             lambda: ("HDEL", key, *self.words()),
+            lambda: ("HSETEX", key, "FNX", "FIELDS", 2, word, word, draw("ab"), word),
+            lambda: ("HEXPIRE", key, self.seconds(), "FIELDS", 1, word),
+            lambda: ("HGETEX", key, "EX", self.seconds(), "FIELDS", 1, word),
+            lambda: ("HPERSIST", key, "FIELDS", 1, word),
             lambda: ("ZADD", key, *draw(((), ("XX",), ("NX", "CH"), ("GT",))), *self.scored()),
             lambda: ("ZADD", key, "INCR", "1", word),
             lambda: ("ZINCRBY", key, 1, word),
@@ -177,6 +247,10 @@ class Writer:
             lambda: ("XADD", key, "MAXLEN", "=", draw((1, 100)), "*", *self.pairs()[:2]),
             lambda: ("XGROUP", "CREATE", key, "g", "$", "MKSTREAM"),
             lambda: ("XTRIM", key, "MAXLEN", 2),
+            lambda: ("XADD", key, draw(("MAXLEN", "MINID")), "~", 1, "*", *self.pairs()[:2]),
+            lambda: (draw(("LTRIM", "ZREMRANGEBYRANK")), key, 0, draw((0, 1, -2))),
+            lambda: ("VADD", key, "VALUES", 2, 1, 2, word),
+            lambda: ("VSETATTR", key, word, "{}"),
             lambda: ("COPY", other, key, *draw(((), ("REPLACE",)))),
             lambda: ("RENAME", other, key),
             lambda: ("RENAMENX", other, key),
