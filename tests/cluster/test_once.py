@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +20,13 @@ import keyleash
 from client.test_once import CuttingProxy
 from cluster.test_client import Agents, lent
 from keyleash.commands import load_table
+from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.wire import guard_call, to_shard, with_id
 from support.clusters import ClusterNode, RealCluster
 from support.leases import NEEDED, ClusterAgent, tag_of
-from support.replication import wait_until
+from support.replication import PATIENCE_S, wait_until
+from support.thorough import FACTOR
 
 ONCE: dict[str, Any] = {
     "idempotency": {"keep": "1h", "max_reply": "64kb"},
@@ -313,3 +321,90 @@ def test_replica_of_a_killed_primary_knows_the_call(replicated_cluster: RealClus
             with keyleash.once("a"):
                 assert client.incr("t:n") == 1
         assert agents.raw("t:n") == b"1"
+
+
+def test_fifty_clients_with_one_id_run_it_once(agents: Agents) -> None:
+    """One event and one charge, and the same reply for all, on whatever node the key is."""
+    clients = [agents.connect() for _ in range(50)]
+    for key in ("t:a", "t:b", "t:c", "t:d"):
+        barrier = threading.Barrier(len(clients))
+
+        def call(client: Any, key: str = key, barrier: threading.Barrier = barrier) -> Any:
+            client.get(key)
+            barrier.wait(PATIENCE_S)
+            with keyleash.once(f"set/{key}"):
+                return client.incr(key)
+
+        with ThreadPoolExecutor(len(clients)) as threads:
+            assert {*threads.map(call, clients)} == {1}
+        assert agents.raw(key) == b"1"
+    (status,) = agents.op.status().identities
+    (limit,) = status.limits
+    leased = [shard.limits[0] for shard in status.shards or () if shard.limits]
+    assert status.events == 4
+    assert limit.used == 4 + sum((item.unspent or 0) + (item.stranded or 0) for item in leased)
+
+
+CRASHES = 30 * FACTOR
+
+
+@pytest.fixture
+def durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
+    """A cluster whose nodes have their data again behind a crash."""
+
+    def started(port: int, **options: Any) -> EmbeddedServer:
+        return EmbeddedServer(port, data=tmp_path / str(port), appendfsync="always", **options)
+
+    monkeypatch.setattr("keyleash.servers.cluster.EmbeddedServer", started)
+    # A node that starts again must not count as failed meanwhile.
+    cluster = RealCluster("durable", EmbeddedCluster(3, node_timeout_ms=60_000).start())
+    yield cluster
+    cluster.close_clients()
+    cluster.stop()
+
+
+@pytest.mark.slow
+def test_crashes_of_nodes_between_calls_with_ids_run_none_twice(durable: RealCluster) -> None:
+    """Change and record are both on the disk of the node, or neither; also of the home."""
+    keys = [f"t:{number}" for number in range(9)]
+    done: list[tuple[str, int]] = []
+    is_over = threading.Event()
+    with lent(durable, "sync") as agents:
+        agents.load(**ONCE)
+
+        def work(worker: int) -> None:
+            client = agents.connect()
+            for number in itertools.count():
+                if is_over.is_set():
+                    return
+                key = keys[number % len(keys)]
+                done.append((key, until_it_ran(client, f"{worker}/{number}", key)))
+
+        with ThreadPoolExecutor(4) as threads:
+            working = [threads.submit(work, worker) for worker in range(4)]
+            try:
+                for number in range(CRASHES):
+                    enough = len(done) + random.randint(3, 12)
+                    wait_until(lambda enough=enough: len(done) >= enough)
+                    process = durable.nodes[number % 3].process
+                    process.kill()
+                    process.start()
+            finally:
+                is_over.set()
+            for future in working:
+                future.result(PATIENCE_S)
+
+        for key in keys:
+            found = sorted(value for name, value in done if name == key)
+            assert found == [*range(1, len(found) + 1)]
+            assert int(agents.raw(key) or 0) == len(found)
+        (status,) = agents.op.status().identities
+        assert status.events == len(done)
+
+
+def until_it_ran(client: Any, id: str, key: str) -> int:
+    """Increment a key with an id, and again with it behind an error that says nothing of it."""
+    while True:
+        with contextlib.suppress(RedisConnectionError, redis.TimeoutError), keyleash.once(id):
+            value: int = client.incr(key)
+            return value

@@ -63,7 +63,7 @@ def grants(rules: Rules = RULES) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the strictest rules of a key allow; `life_ms` is None for a key that need not expire."""
+    """The bounds by the strictest rules of a key; `life_ms` is None if it need not expire."""
 
     length: float
     elements: float
