@@ -70,6 +70,17 @@ def test_repeated_call_gets_the_first_reply_and_nothing_runs(leash: Leash, token
     assert len(leash.events("one")) == 2
 
 
+def test_calls_without_an_id_run_each_time(leash: Leash, token: str) -> None:
+    """Alone and in a batch, beside one with an id; nothing is remembered of them."""
+    assert [leash.call("one", token, "INCR", "{d}:n") for _ in range(2)] == [1, 2]
+    incrs = [("INCR", "{d}:n"), ("SET", "{d}:k", "once")]
+    assert leash.batch("one", token, "all", *incrs) == [3, b"OK"]
+    assert leash.batch("one", token, "each", *incrs) == [4, b"OK"]
+    assert leash.admin.keys(RECORDS) == []
+    assert once(leash, token, "a", "INCR", "{d}:n") == 5
+    assert leash.call("one", token, "INCR", "{d}:n") == 6
+
+
 def test_id_of_another_call_is_a_conflict(leash: Leash, token: str) -> None:
     """Of other arguments, another command, a batch; it is recorded, and nothing runs."""
     once(leash, token, "a/1", "SET", "{d}:k", "v")

@@ -89,6 +89,9 @@ def test_renewal_never_shortens_a_life(leash: Leash) -> None:
     agent = leash.client(issued.token)
 
     assert agent.renew("1s").expires_ms == issued.expires_ms
+    before = record_of(leash, issued.token)
+    assert agent.renew("2s").expires_ms == issued.expires_ms
+    assert record_of(leash, issued.token) == before
     assert renew_token(leash.store, issued.id, ttl_s=1).expires_ms == issued.expires_ms
     assert list(read_events(leash.store, ["one"], EVERYTHING)) == []
     assert [action.event for action in read_control(leash.store)] == ["activate", "issue"]
@@ -263,6 +266,8 @@ def test_renewal_by_the_agent_is_a_use_and_by_an_operator_is_none(leash: Leash) 
         "7",
         "{}",
         '{"issued_ms": "1", "expires_ms": 2}',
+        '{"issued_ms": 1, "expires_ms": "x"}',
+        '{"issued_ms": 1}',
         '{"issued_ms": 1e999, "expires_ms": 2}',
         '{"issued_ms": 9e99, "expires_ms": 1}',
         "[1]",

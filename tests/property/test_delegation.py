@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+import keyleash
 from keyleash.commands import CHANNEL_CLASSES, OperationClass
 from keyleash.errors import PolicyError
 from keyleash.policy import Identity, Pattern, overlaps, parse_pattern
@@ -22,8 +24,9 @@ from keyleash.store.restrictions import Restrictions, restrictions_of
 from keyleash.store.token import TokenRecord, new_token, token_digest
 from property.test_bound_tokens import assert_reach, restrictions
 from property.test_verdicts import Twins, parsed, policies, pool, reply_to
+from support.leash import Leash, policy
 from support.servers import RealServer
-from support.thorough import thorough
+from support.thorough import FACTOR, thorough
 
 LIMITS = st.sampled_from([b"requests=900", b"writes=500/hour", b"reads=0", b"bytes_read=1", b"x"])
 ENDS = st.sampled_from([b"", b"*", b"*"])
@@ -148,6 +151,54 @@ def delegate(twins: Twins, words: list[bytes]) -> tuple[bytes, Any]:
     digest = token_digest(secret.decode()).encode()
     call = [twins.token, b"", b"delegate", digest, b"", *words]
     return secret, reply_to(twins.guarded, b"EVALSHA", twins.batch_digest, b"0", *call)
+
+
+SHAPES = (
+    "a:{x}:b", "a{x}b:*", "{x}", "{x}:a{y}:*", "a:b*", "a:b", "*", "{x}b:{y}", "ab:{y}a:b*",
+    "a:{x}:",
+)  # fmt: skip
+"""Patterns of one identity each."""
+
+
+def test_key_of_a_child_is_refused_if_and_only_if_no_pattern_meets_it(embedded: RealServer) -> None:
+    """Short keys and beginnings of keys, most of which almost match, with and without bindings."""
+    leash, draws = Leash(embedded), random.Random(FACTOR)
+    rules = {"token": {"bound": True}, "delegate": {"depth": 1, "children": 1000}}
+    leash.load(
+        policy(**{
+            f"i{number}": {**rules, "grants": [{"allow": ["read"], "keys": [shape]}]}
+            for number, shape in enumerate(SHAPES)
+        })
+    )  # fmt: skip
+    seen: Counter[str] = Counter()
+    for number, shape in enumerate(SHAPES):
+        agent: Any = leash.agent(f"i{number}")
+        pattern = parse_pattern(shape)
+        for _ in range(100):
+            bind = {name: draws.choice(("a", "b", "ab")) for name in pattern.captures}
+            bind = draws.choice(({}, bind))
+            key = almost(shape, draws) + draws.choice(("", "*"))
+            wanted = _pattern(key.encode())
+            bound = bound_pattern(pattern, {name: bind[name].encode() for name in bind})
+            assert wanted is not None
+            assert bound is not None
+            reason = ""
+            try:
+                agent.delegate(bind=bind, keys=[key])
+            except keyleash.DelegationRefusedError as refusal:
+                reason = str(refusal.details["reason"])
+            assert reason == ("" if overlaps(wanted, bound) else "keys"), (shape, bind, key)
+            seen[f"{shape} {reason}"] += 1
+    assert all(seen[f"{shape} "] > 5 for shape in SHAPES), seen
+
+
+def almost(shape: str, draws: random.Random) -> str:
+    """Return a key that a pattern matches, or one that is cut, changed or continued."""
+    text = re.sub(r"\{\w\}", lambda _: draws.choice(("a", "b", "ab")), shape.removesuffix("*"))
+    text += "".join(draws.choices("ab:", k=draws.choice((0, 0, 1, 3))))
+    place = draws.randrange(len(text) + 1)
+    changed = text[:place] + draws.choice("ab:") + text[place + 1 :]
+    return draws.choice((text, text, text[:place], changed)) or "a"
 
 
 def test_child_reaches_exactly_the_intersection(embedded: RealServer) -> None:
