@@ -29,7 +29,7 @@ check: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS)
-	$(BIN)/keyleash test examples/agents.test.yaml --min-coverage 100
+	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml --min-coverage 100
 
 # Tests that take long and rarely fail.
 slow: $(VENV)/.dev

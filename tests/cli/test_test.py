@@ -17,6 +17,7 @@ from support.command_line import Cli
 from support.servers import RealServer
 
 EXAMPLE = examples_root() / "agents.test.yaml"
+JOBS = examples_root() / "jobs.test.yaml"
 POLICY = """\
 version: 1
 identities:
@@ -43,15 +44,52 @@ def write(file: Path, *cases: str) -> Path:
     return file
 
 
-def test_tests_of_the_example_pass_and_cover_all_of_it(offline: Cli) -> None:
-    """The example runs on the model and on real guards."""
-    report = offline.json("test", EXAMPLE, "--min-coverage", "100")
+@pytest.mark.parametrize(("example", "count"), [(EXAMPLE, 14), (JOBS, 5)])
+def test_tests_of_an_example_pass_and_cover_all_of_it(
+    offline: Cli, example: Path, count: int
+) -> None:
+    """The examples run on the model and on real guards, that of jobs with bound tokens."""
+    report = offline.json("test", example, "--min-coverage", "100")
 
     assert (report["failed"], report["disagreed"]) == (0, 0)
-    assert report["passed"] == len(report["cases"]) >= 14
+    assert report["passed"] == len(report["cases"]) >= count
     assert report["coverage"]["percent"] == 100
     assert report["server"] == "an embedded server"
     assert all(case["guard"] is not None for case in report["cases"])
+
+
+def test_restrictions_that_the_policy_does_not_allow_are_reported(
+    offline: Cli, cases: Path
+) -> None:
+    """As `token issue` reports them, with their places; a secret is not repeated."""
+    policy = cases.with_name("policy.yaml")
+    secret = f"kl_one_{32 * 'A'}"
+    tokens = [
+        '{bind: {job: "1"}}',
+        '{bind: {part: "a:b"}}',
+        '{keys: ["other"]}',
+        "{allow: [scan]}",
+        "{budget: {writes: 0}}",
+        f"{{bind: {{part: {secret}}}}}",
+    ]
+    write(cases, *(f"token: {token}, command: PING, expect: allow" for token in tokens))
+
+    output = offline.run("test", cases, "--no-server").stderr
+    assert output.count("the policy does not let tokens of `one` be bound") == 5
+    policy.write_text(POLICY.replace("kind: machine", "kind: machine\n    token: {bound: true}"))
+    result = offline.run("test", cases, "--no-server")
+
+    assert result.exit_code == 65
+    assert secret not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith(str(cases))]
+    assert [line.removeprefix(f"{cases}:") for line in lines] == [
+        "3:28: no pattern of `one` has the capture `{job}`",
+        "4:28: `a:b` cannot be the value of `part`",
+        "5:28: no grant of `one` has the key `other`",
+        "6:28: no grant of `one` allows `scan`",
+        "7:28: the budget of `writes` is not between 1 and 1000000000000000",
+        "8:28: `bind` contains a token, and this text is stored and shown to others",
+    ]
 
 
 def test_failed_case_is_one_line(offline: Cli, cases: Path) -> None:

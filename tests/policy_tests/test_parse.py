@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.errors import PolicyError, ReplyCode
+from keyleash.operator.tokens import Scope
 from keyleash.policy_tests.model import Expected
 from keyleash.policy_tests.parse import instant_us, parse_cases
 
@@ -141,3 +142,29 @@ cases:
     ).cases
 
     assert [step.token for step in case.steps] == ["one", "two"]
+
+
+def test_restrictions_name_the_token() -> None:
+    """Equal ones are one token, so that its caps count all of its calls."""
+    (case,) = parse_cases(
+        """\
+policy: agents.yaml
+cases:
+  - identity: a
+    token: {bind: {job_id: 42}, allow: [read], keys: ["k:*"], budget: {reads: 5, writes: 2/hour}}
+    steps:
+      - {command: PING, expect: allow}
+      - {command: PING, expect: allow, token: two}
+      - {command: PING, expect: allow, token: {bind: {job_id: "43"}}}
+      - {command: PING, expect: allow, token: {bind: {job_id: 43}}}
+""",
+        "t.yaml",
+    ).cases
+
+    first, second, *others = [step.token for step in case.steps]
+    assert second == "two"
+    assert len({first, *others}) == 2
+    assert [token.scope for token in case.bound.values()] == [
+        Scope({"job_id": "42"}, ["read"], ["k:*"], {"reads": "5", "writes": "2/hour"}),
+        Scope({"job_id": "43"}),
+    ]

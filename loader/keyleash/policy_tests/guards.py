@@ -80,12 +80,14 @@ class Guards:
         assert record is not None  # noqa: S101 - `load` wrote it
         digest = record.digest
         tokens = {step.token: new_token(name) for step in case.steps}
+        tails = {key: item.pack() for key, item in case.restrictions(identity).items()}
         calls = [
             TrialCall(
                 tokens[step.token],
                 step.at_us,
                 guard_call(self.table, digest, tokens[step.token], "test", argv),
                 step.times,
+                tails.get(step.token),
             )
             for step in case.steps
             for argv in client_call(identity, step.argv).calls

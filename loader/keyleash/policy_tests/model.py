@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from keyleash.errors import ReplyCode, Span
+from keyleash.operator.tokens.restrict import Scope, restrict
+from keyleash.policy import Identity
+from keyleash.store.restrictions import Restrictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,33 @@ class TestStep:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundToken:
+    """The restrictions of a token, and their place in the file."""
+
+    scope: Scope
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """Steps of one identity, whose counters start at 0."""
+    """
+    Steps of one identity, whose counters start at 0.
+
+    Attributes:
+        bound: The bound tokens by their names in the steps.
+    """
 
     name: str
     identity: str
     steps: tuple[TestStep, ...]
     span: Span
     identity_span: Span
+    bound: Mapping[str, BoundToken] = field(default_factory=dict)
+
+    def restrictions(self, identity: Identity) -> dict[str, Restrictions]:
+        """Return the restrictions of its bound tokens by their names, with unused caps."""
+        found = {name: restrict(identity, token.scope) for name, token in self.bound.items()}
+        return {name: item for name, item in found.items() if item is not None}
 
 
 @dataclass(frozen=True, slots=True)

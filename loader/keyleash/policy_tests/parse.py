@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from keyleash.commands import CommandTable
-from keyleash.errors import BadCasesError, PolicyError, Problem, ReplyCode
+from keyleash.errors import (
+    BadCasesError,
+    OperationError,
+    PolicyError,
+    Problem,
+    ReplyCode,
+    SecretInTextError,
+)
 from keyleash.evaluate.access import as_sent
-from keyleash.policy import SECOND_US, Policy, parse_policy
+from keyleash.operator.tokens.restrict import Scope, restrict
+from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
 from keyleash.policy.files import ReadText
 from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote, which_identity
 from keyleash.policy.quantities import parse_duration
 from keyleash.policy.yaml import Broken, YamlNode, read_document
-from keyleash.policy_tests.model import Case, CaseFile, Expected, TestStep
+from keyleash.policy_tests.model import BoundToken, Case, CaseFile, Expected, TestStep
 
 MILLISECOND_US = 1000
 YEARS_AHEAD = 5
@@ -62,6 +70,12 @@ CASE = {
     **STEP,
     "steps": "steps: [{command: …, expect: …}]",
 }
+TOKEN = {
+    "bind": 'bind: {job_id: "42"}',
+    "allow": "allow: [read]",
+    "keys": 'keys: ["agents:jobs:42:*"]',
+    "budget": "budget: {writes: 50/hour}",
+}
 DETAILS = {
     "code": "code: KEY_DENIED",
     "class": "class: delete",
@@ -69,6 +83,7 @@ DETAILS = {
     "key": 'key: "agents:jobs:42:lock"',
     "channel": 'channel: "agents:events"',
     "limit": "limit: rate.writes",
+    "by": "by: token",
     "arguments": "arguments: 7001",
     "bytes": "bytes: 65537",
     "work": "work: 700000",
@@ -130,6 +145,28 @@ class _Mapping:
             help = f"write one entry: `{example}`"
             self._problems.add("empty-list", f"`{name}` is empty", node.span, help)
         return node.entries
+
+    def texts(self, name: str) -> list[str] | None:
+        """Return the texts of a list; None without the field."""
+        found = [
+            _read_text(entry, name, self._examples[name], self._problems)
+            for entry in self.entries(name)
+        ]
+        return None if name not in self.fields else [text for text in found if text is not None]
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """Return the texts of a mapping by their names, which are not known here."""
+        node, example = self.fields.get(name), self._examples[name]
+        if node is None:
+            return {}
+        if not isinstance(node.value, dict | Broken):
+            help = f"write it like `{example}`"
+            self._problems.add("wrong-type", f"`{name}` must be a mapping", node.span, help)
+        found = {
+            key: _read_text(value, key, example, self._problems)
+            for key, value in node.fields.items()
+        }
+        return {key: text for key, text in found.items() if text is not None}
 
 
 def _read_text(node: YamlNode | None, name: str, example: str, problems: Problems) -> str | None:
@@ -294,14 +331,38 @@ def _read_times(node: YamlNode | None, earlier: int, problems: Problems) -> int:
     return node.value
 
 
-def _read_steps(case: _Mapping, starts_us: int, problems: Problems) -> tuple[TestStep, ...]:
-    """Return the steps of a case, or its only one, under a clock that moves with them."""
+def _read_token(
+    node: YamlNode | None, bound: dict[str, BoundToken], problems: Problems
+) -> str | None:
+    """Return the name of a token; restrictions are its name, and are added to *bound*."""
+    if node is None or not isinstance(node.value, dict):
+        return _read_text(node, "token", STEP["token"], problems)
+    fields = _Mapping(node, "`token`", TOKEN, problems)
+    scope = Scope(
+        fields.pairs("bind"), fields.texts("allow"), fields.texts("keys"), fields.pairs("budget")
+    )
+    if not (node.fields or node.partial):
+        help = f"write it like `token: {{{TOKEN['bind']}}}`, or give the token a name"
+        problems.add("missing-field", "`token` has no restriction", node.span, help)
+    bound.setdefault(str(scope), BoundToken(scope, node.span))
+    return str(scope)
+
+
+def _read_steps(
+    case: _Mapping, bound: dict[str, BoundToken], starts_us: int, problems: Problems
+) -> tuple[TestStep, ...]:
+    """
+    Return the steps of a case, or its only one, under a clock that moves with them.
+
+    Args:
+        bound: The bound tokens that steps use are added here.
+    """
     listed = case.get("steps")
     mappings = [case]
     if listed is not None:
         entries = case.entries("steps")
         mappings = [_Mapping(entry, "a step", STEP, problems) for entry in entries]
-    token = case.text("token") or FIRST_TOKEN
+    token = _read_token(case.get("token"), bound, problems) or FIRST_TOKEN
     is_reported = case.node.partial or not case.node.fields or not mappings
     steps: list[TestStep] = []
     now_us, calls = starts_us, 0
@@ -319,8 +380,8 @@ def _read_steps(case: _Mapping, starts_us: int, problems: Problems) -> tuple[Tes
         if expected is None or not argv:
             is_reported = True
             continue
-        step_token = mapping.text("token") or token
-        steps.append(TestStep(now_us, step_token, argv, times, expected, mapping.node.span))
+        own = None if mapping is case else _read_token(mapping.get("token"), bound, problems)
+        steps.append(TestStep(now_us, own or token, argv, times, expected, mapping.node.span))
     if not (steps or is_reported):
         help = f"add a step with `{STEP['command']}`"
         problems.add("no-call", "the case makes no call", case.node.span, help)
@@ -334,12 +395,14 @@ def _read_case(node: YamlNode, starts_us: int, problems: Problems) -> Case:
     if own and "steps" in fields.fields:
         message, help = "a case with `steps` has a field of a step", "move it into a step"
         problems.add("surplus-field", message, own[0].label, help)
+    bound: dict[str, BoundToken] = {}
     return Case(
         name=fields.text("name") or "",
         identity=fields.text("identity") or "",
-        steps=_read_steps(fields, starts_us, problems),
+        steps=_read_steps(fields, bound, starts_us, problems),
         span=node.span,
         identity_span=node.span if identity is None else identity.span,
+        bound=bound,
     )
 
 
@@ -388,6 +451,15 @@ class Suite:
     policy_file: str
 
 
+def _bad_tokens(case: Case, identity: Identity) -> Iterator[Problem]:
+    """Yield the problems of bound tokens that the policy does not allow."""
+    for token in case.bound.values():
+        try:
+            restrict(identity, token.scope)
+        except (OperationError, SecretInTextError) as error:
+            yield Problem(error.code, error.message, token.span, error.help or "")
+
+
 def read_suites(files: Sequence[str], table: CommandTable, read: ReadText) -> list[Suite]:
     """
     Read test files and their policies, each policy once.
@@ -416,16 +488,19 @@ def read_suites(files: Sequence[str], table: CommandTable, read: ReadText) -> li
             policies[path] = parse_policy(text, file=path, commands=table), text
         policy, text = policies[path]
         names = [identity.name for identity in policy.identities]
-        problems += (
-            Problem(
-                "unknown-identity",
-                f"the policy has no identity {quote(case.identity)}",
-                case.identity_span,
-                which_identity(case.identity, names),
+        for case in cases.cases:
+            identity = policy.identity(case.identity)
+            if identity is not None:
+                problems += _bad_tokens(case, identity)
+                continue
+            problems.append(
+                Problem(
+                    "unknown-identity",
+                    f"the policy has no identity {quote(case.identity)}",
+                    case.identity_span,
+                    which_identity(case.identity, names),
+                )
             )
-            for case in cases.cases
-            if case.identity not in names
-        )
         suites.append(Suite(cases, policy, text, path))
     if problems:
         raise BadCasesError(problems)

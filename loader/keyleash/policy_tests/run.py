@@ -11,12 +11,14 @@ from keyleash.commands import CommandTable, OperationClass
 from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.client_calls import client_call, decide_client_call
 from keyleash.evaluate.trace import ArgumentStep, KeyStep, Match
+from keyleash.limits.caps import Cap
 from keyleash.operator.decisions import decision_json, place_json
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy
 from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.model import Case, Expected, TestStep
 from keyleash.policy_tests.parse import Suite
 from keyleash.results import Result
+from keyleash.store.trial import LIFE_MS
 from keyleash.text import iso_time, json_bytes, json_object
 
 
@@ -56,9 +58,14 @@ class CaseOutcome:
 
 def model_decisions(case: Case, identity: Identity, table: CommandTable) -> Iterator[Decision]:
     """Yield the model's decision about each call of a case; counters start at 0."""
-    state = ModelState()
+    state, restrictions = ModelState(), case.restrictions(identity)
     for step in case.steps:
         call = client_call(identity, step.argv)
+        # With the counts of its caps; those for its life end with it.
+        state.restrictions = restrictions.get(step.token)
+        for count in state.restrictions.counts if state.restrictions else ():
+            if isinstance(count.limit, Cap) and count.limit.is_for_life:
+                count.ends_us = step.at_us + LIFE_MS * 1000
         for _ in range(step.times):
             yield decide_client_call(identity, table, call, state, step.at_us, step.token)
 

@@ -20,7 +20,13 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import GuardRecord, guard_record, read_active
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
-from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, new_token_id, token_digest
+from keyleash.store.token import (
+    KEEP_AFTER_EXPIRY_MS,
+    RECORD_BYTES,
+    TokenRecord,
+    new_token_id,
+    token_digest,
+)
 from keyleash.text import counted
 
 LIFE_MS = 3_600_000
@@ -38,12 +44,14 @@ class TrialCall:
         at_us: The moment, Unix microseconds.
         words: The words of EVALSHA or FCALL.
         times: How often it is made.
+        tail: The packed restrictions of the token at its first call; None for an unbound one.
     """
 
     token: str
     at_us: int
     words: Sequence[Any]
     times: int = 1
+    tail: bytes | None = None
 
 
 class TrialDatabase:
@@ -101,14 +109,15 @@ class TrialDatabase:
         pipe.delete(keys.refused(name))
         places: list[int] = []
         for call in calls:
+            token_key = keys.token(name, token_digest(call.token))
+            is_new = call.token not in ids
             token_id = ids.setdefault(call.token, new_token_id())
             # The life of the token's record sets the clock of the guard.
             expires_us = call.at_us + LIFE_MS * 1000
-            pipe.set(
-                keys.token(name, token_digest(call.token)),
-                TokenRecord(token_id, expires_us=expires_us, used_us=call.at_us).pack(),
-                px=LIFE_MS + KEEP_AFTER_EXPIRY_MS,
-            )
+            record = TokenRecord(token_id, expires_us, call.at_us, tail=call.tail).pack()
+            # Behind the fields of every token the guard counts the calls of its caps.
+            pipe.setrange(token_key, 0, record if is_new else record[:RECORD_BYTES])
+            pipe.pexpire(token_key, LIFE_MS + KEEP_AFTER_EXPIRY_MS)
             for _ in range(call.times):
                 if is_exported:
                     pipe.delete(keys.audit(name))
