@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from doctor.targets import NAMES, POLICY, DoctorTarget
+import keyleash
+from doctor.targets import NAMES, OPS, POLICY, DoctorTarget
 from keyleash.doctor import CODES
 from keyleash.doctor.checks import records
 from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, PrefixChange, change_fields
+from keyleash.store.token import token_digest
 from keyleash.store.wire import function_name
 from support.command_line import Cli
 from support.replication import wait_until
@@ -100,6 +102,22 @@ def future_call(target: DoctorTarget) -> None:
     target.admin.append(NAMES.state("one"), ahead)
 
 
+def issue(target: DoctorTarget, *options: str) -> dict[str, Any]:
+    """Issue a token of an identity that may delegate; its record is that of no other identity."""
+    bound = "kind: machine\n    delegate: {depth: 2, children: 9}\n    token: {bound: true}"
+    target.with_policy(POLICY.replace("kind: machine", bound, 1), "--allow-widening")
+    found: dict[str, Any] = target.cli.json("token", "issue", "one", *options)
+    return found
+
+
+def forged_record(target: DoctorTarget) -> None:
+    """Write what a fenced agent can: its token under another digest."""
+    token = issue(target)["token"]
+    name = NAMES.token("one", token_digest(token))
+    written = NAMES.token("one", 40 * "a")
+    target.admin.execute_command("COPY", name, written)
+
+
 PROBLEMS: dict[str, Problem] = {
     "eviction": lambda item: item.admin.config_set("maxmemory-policy", "allkeys-lru"),
     "memory-full": lambda item: item.admin.config_set("maxmemory", 1024),
@@ -125,6 +143,7 @@ PROBLEMS: dict[str, Problem] = {
         NAMES.source("one"), digest(item), "return 1"
     ),
     "function-changed": replaced_function,
+    "tokens-without-entry": forged_record,
     "fence-differs": widened_user,
     "fence-foreign": foreign_user,
     "not-fenced": missing_user,
@@ -199,6 +218,29 @@ def test_problem_has_one_finding_with_help(
 
     assert [item["code"] for item in found] == [code]
     assert found[0]["help"]
+
+
+def test_tokens_without_an_entry_are_counted_until_they_are_revoked(target: DoctorTarget) -> None:
+    """Also children that an agent hides; not what is expired, revoked or of a later policy."""
+    forged_record(target)
+    token = issue(target)["token"]
+    agent = keyleash.Redis(port=target.server.port, token=token, username=OPS, password=OPS)
+    leaf = agent.delegate()
+    keyleash.Redis(port=target.server.port, token=leaf.token, username=OPS, password=OPS).delegate()
+    [found] = target.found()
+    target.admin.delete(NAMES.delegated("one"))
+    [more] = target.found()
+    target.admin.setrange(NAMES.token("one", 40 * "b"), 0, "no record")
+
+    assert found["message"].startswith("1 live token of `one` without an entry")
+    assert more["message"].startswith("3 live tokens of `one` without an entry")
+    assert "`keyleash token revoke --identity one`" in found["help"]
+    target.with_policy(POLICY)
+    assert target.found(exit_code=0) == []
+    issue(target)
+    assert [item["code"] for item in target.found()] == ["tokens-without-entry"]
+    target.cli.ok("token", "revoke", "--identity", "one", "--yes")
+    assert target.found(exit_code=0) == []
 
 
 @pytest.mark.parametrize(("code", "setting"), ADVICE.items(), ids=ADVICE)

@@ -284,6 +284,7 @@ def _run_checks(
     for server in deployment.answering:
         yield from _attempt("scripts", deployment, server, records.check_scripts)
     yield from _attempt("tokens", deployment, main, records.check_tokens)
+    yield from _attempt("tokens without an entry", deployment, main, records.check_unlisted)
     yield from _attempt("moments", deployment, main, settings.check_moments)
     yield from _attempt("guards and users", deployment, main, _check_compiled)
 

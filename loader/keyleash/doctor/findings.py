@@ -237,6 +237,13 @@ FINDINGS = {
         "functions differ from the guards that they are named after: {names}",
         f"suspend these identities, find out what replaced the functions, then {_LOAD}",
     ),
+    "tokens-without-entry": FindingKind(
+        _WARNING,
+        "{tokens} of `{identity}` without an entry: `token list` does not show what a fenced agent"
+        " wrote",
+        "end all tokens of the identity by `keyleash token revoke --identity {identity}`; an agent"
+        " may write another one until `keyleash fence remove`",
+    ),
     "fence-differs": FindingKind(
         _ERROR, "the user `{identity}` differs from the policy: {reasons}", _APPLY
     ),

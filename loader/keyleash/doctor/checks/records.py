@@ -17,7 +17,9 @@ from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.snapshots import GuardSnapshot, read_snapshots
 from keyleash.store.store import Store, batches
+from keyleash.store.token_entries import count_unlisted
 from keyleash.store.wire import Transport, function_name, library_code
+from keyleash.text import counted
 
 
 def check_records(
@@ -71,6 +73,16 @@ def check_tokens(deployment: Deployment, main: Server) -> Iterable[CheckResult]:
     store = deployment.store_of(main)
     list(read_tokens(store, rules, store.now_us()))
     return ()
+
+
+def check_unlisted(deployment: Deployment, main: Server) -> Iterator[DoctorFinding]:
+    """Look for tokens without an entry, of identities whose guards write records."""
+    store = deployment.store_of(main)
+    for name, record in active_records(store, known_identities(store)).items():
+        count = count_unlisted(store, name, store.now_us()) if record.writes_tokens else 0
+        if count:
+            tokens = counted(count, "live token")
+            yield finding("tokens-without-entry", tokens=tokens, identity=name)
 
 
 def _differs(

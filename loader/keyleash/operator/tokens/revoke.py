@@ -138,6 +138,6 @@ def _revoke_unlisted(store: Store, identity: str | None) -> int:
     return sum(
         int(store.run(REVOKE_RECORDS, *names))
         for name, record in active_records(store, known).items()
-        if record.delegates or record.renew
+        if record.writes_tokens
         for names in batches(record_names(store, name), PIECE)
     )
