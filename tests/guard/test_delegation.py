@@ -18,7 +18,7 @@ from keyleash.asyncio import Redis as AsyncRedis
 from keyleash.operator.decisions import explain
 from keyleash.operator.holder import inspect_token
 from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
-from keyleash.store.token import RECORD_BYTES, child_id, token_digest
+from keyleash.store.token import ID_ALPHABET, RECORD_BYTES, child_id, token_digest
 from keyleash.store.wire import Transport
 from support.clustered import NODES
 from support.leash import NAMES, Leash
@@ -400,6 +400,25 @@ def test_corrupt_records_of_a_chain_deny_and_never_fail(leash: Leash) -> None:
     assert refused(leash.client(middle.token))["reason"] == "children"
 
 
+def test_id_of_another_child_cannot_be_chosen_or_used_again(leash: Leash) -> None:
+    """Operators revoke a child by its id, and the set of live children has one entry for each."""
+    leash.load(runner=AGENT)
+    first, other = leash.issue("runner"), leash.issue("runner")
+    child = leash.client(first.token).delegate(meta={"job": "7"})
+    batch = leash.record("runner").batch_digest
+    places = [ID_ALPHABET.index(char) for char in child.id]
+    chosen = "".join(f"{place:02x}" for place in places).ljust(40, "0")
+
+    _, id_ = leash.raw("runner", [], other.token, "", "delegate", chosen, "1", digest=batch)
+
+    assert id_.decode() == child_id(chosen) != child.id
+    leash.admin.hset(NAMES.delegated("runner"), child_id("1" * 40), "{}")
+    taken = leash.raw("runner", [], other.token, "", "delegate", "1" * 40, "1", digest=batch)
+    assert taken == "LEASH DELEGATION_REFUSED reason=digest"
+    revoke(leash.store, token_id=child.id)
+    assert denied(leash.client(child.token).get, "agents:jobs:42:state")["code"] == "TOKEN_REVOKED"
+
+
 def test_raw_call_is_checked_like_that_of_a_client(leash: Leash) -> None:
     """Digests and words that no client sends; a digest is never used twice."""
     leash.load(runner=AGENT)
@@ -417,7 +436,7 @@ def test_raw_call_is_checked_like_that_of_a_client(leash: Leash) -> None:
         assert raw("0" * 40, "", *odd).endswith(" reason=word")
     assert raw("0" * 40, "", token="kl_runner_x") == "LEASH TOKEN_UNKNOWN"
     expires_ms, id_ = raw("0" * 40, "60")
-    assert id_.decode() == child_id("0" * 40) == "a" * 12
+    assert id_.decode() == child_id("0" * 40)
     assert issued.expires_ms - int(expires_ms) > 0
     assert raw("0" * 40, "60") == "LEASH DELEGATION_REFUSED reason=digest"
     for kind in ("bind", "allow", "keys", "budget", "meta"):

@@ -34,7 +34,7 @@ SHARD_STATE = (*STATE, "set", "exists")
 """On the same, at the home and the shards of a cluster."""
 CHILD_RECORDS = ("mget", "set")
 """On records of tokens that make child tokens."""
-CHILD_ENTRIES = ("hset", "hdel", "pexpireat")
+CHILD_ENTRIES = ("hexists", "hset", "hdel", "pexpireat")
 """On the hash of child tokens."""
 DELEGATIONS = ("zadd", "zrangebyscore", "zrem", "pexpireat")
 """On the set of expiries of child tokens."""

@@ -120,9 +120,10 @@ def new_token_id() -> str:
 
 
 def child_id(digest: str) -> str:
-    """Return the id of a child token, which follows from its digest so that no agent chooses it."""
+    """Return the id of the child token with a digest; no agent can choose it."""
+    hashed = hashlib.sha1(digest.encode(), usedforsecurity=False).hexdigest()
     return "".join(
-        ID_ALPHABET[int(digest[at : at + 2], 16) % len(ID_ALPHABET)]
+        ID_ALPHABET[int(hashed[at : at + 2], 16) % len(ID_ALPHABET)]
         for at in range(0, 2 * ID_CHARS, 2)
     )
 

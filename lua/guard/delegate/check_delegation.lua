@@ -26,13 +26,13 @@ local refused, about, child, child_id, child_key, ends_ms, labels, children_key 
   -- A fenced agent may write any key there.
   local live = redis.pcall('ZCOUNT', children_key, string.format('(%.0f', now_ms), '+inf')
   if type(live) ~= 'number' or live >= {{ delegate.children }} then return 'children' end
-  -- The id follows from the digest, so that an agent cannot choose that of another token.
-  local child_id = string.gsub(string.sub(digest, 1, {{ 2 * id_chars }}), '..', function(byte)
+  -- An agent chooses the digest, but not the id: operators revoke a child by it.
+  local child_id = string.gsub(string.sub(redis.sha1hex(digest), 1, {{ 2 * id_chars }}), '..', function(byte)
     local n = tonumber(byte, 16) % #{{ id_alphabet }} + 1
     return string.sub({{ id_alphabet }}, n, n)
   end)
   local child_key = {{ names.token_prefix }} .. digest
-  if call('GETRANGE', child_key, 0, 0) ~= '' then return 'digest' end
+  if call('GETRANGE', child_key, 0, 0) ~= '' or redis.pcall('HEXISTS', {{ names.delegated }}, child_id) == 1 then return 'digest' end
   local child = struct.pack('<ddBc12', ends_ms * 1000, now_us - {{ use_noted_us }}, {{ bound_flag + child_flag }}, child_id) .. tail
   return nil, nil, child, child_id, child_key, ends_ms, labels, children_key
 end)()
