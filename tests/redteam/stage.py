@@ -34,8 +34,10 @@ READS = "rate.reads"
 DOCUMENT = policy(
     worker={
         "grants": [grant(*ALL, keys=["jobs:*", "runs:{run}:*"])],
-        "token": {"bound": True},
+        # As long as it may live: a renewal is for nothing.
+        "token": {"bound": True, "ttl": "1d", "max_ttl": "1d", "renew": True},
         "delegate": {"depth": 1},
+        "idempotency": {"keep": "1h", "max_reply": "1kb"},
         "deny": [{"keys": ["jobs:locked"]}],
         "budget": {"requests": "100000/day"},
         "rate": {
@@ -43,7 +45,7 @@ DOCUMENT = policy(
             "reads": {"limit": "1000/minute", "per": "token"},
         },
     },
-    clerk={"grants": [grant(*ALL, keys="books:*")]},
+    clerk={"grants": [grant(*ALL, keys="books:*")], "idempotency": {"keep": "1h"}},
 )
 
 
@@ -123,14 +125,19 @@ class Stage:
         before, after = self._before, self.snapshot()
         names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
         if by_guard:
-            own = (self.key("jobs:"), self.keyspace.limit_prefix(WORKER, READS).encode())
+            prefixes = (
+                self.keyspace.limit_prefix(WORKER, READS),
+                self.keyspace.once_prefix(WORKER),
+            )
+            own = (self.key("jobs:"), self.key("runs:7:"), *map(str.encode, prefixes))
             names = {name for name in names - self.written_down() if not name.startswith(own)}
         return names
 
     def written_down(self) -> set[bytes]:
         """Where guards keep what they count and record of a call of the intruder."""
         names = self.keyspace
-        kept = {names.token(WORKER, token_digest(self.tokens[WORKER])), names.state(WORKER)}
+        own = (self.tokens[WORKER], self.tokens[BOUND])
+        kept = {names.state(WORKER), *(names.token(WORKER, token_digest(token)) for token in own)}
         kept.add(names.audit(WORKER))
         # A call of another guard is recorded there.
         kept |= {of(name) for of in (names.denied, names.repeats) for name in (WORKER, CLERK)}

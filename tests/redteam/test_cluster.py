@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.leases import EPOCH_FIELD, unpack_entry, unpack_shard
 from keyleash.store.placement import key_slot, tag_of
 from keyleash.store.prefixes import read_seal
+from keyleash.store.token import token_digest
 from redteam.attempt import Tier
 from redteam.cluster_intruder import (
     NEEDED,
@@ -31,7 +33,7 @@ from support.leash import grant, policy
 
 pytestmark = pytest.mark.slow
 
-WORKER, CLERK = "worker", "clerk"
+WORKER, CLERK, RUNNER = "worker", "clerk", "runner"
 UNITS = 800
 SECRET = "books-q5Zt9"
 DOCUMENT = policy(
@@ -40,7 +42,18 @@ DOCUMENT = policy(
         "grants": [grant("read", "write", keys="jobs:*")],
         "budget": {"requests": "800/day"},
     },
-    clerk={"grants": [grant("read", "write", keys="books:*")], "budget": {"requests": "9/day"}},
+    clerk={
+        "grants": [grant("read", "write", keys="books:*")],
+        "budget": {"requests": "9/day"},
+        "idempotency": {"keep": "1h"},
+    },
+    runner={
+        "token": {"bound": True, "ttl": "1h", "max_ttl": "1h", "renew": True},
+        "delegate": {"depth": 1},
+        "grants": [grant("read", "write", keys="runs:*")],
+        "budget": {"requests": "9000/day"},
+        "idempotency": {"keep": "1h"},
+    },
 )
 SET = ("SET", "jobs:{own}", "x")
 
@@ -114,9 +127,9 @@ def scene(request: pytest.FixtureRequest, cluster: RealCluster) -> Iterator[Scen
     """A cluster of each tier; where agents have users, the default user is for the operator."""
     with keyleash.Operator.from_url(cluster.url, actor="test") as op:
         op.load(keyleash.Policy(DOCUMENT))
-        tokens = {name: op.tokens.issue(name).token for name in (WORKER, CLERK)}
+        tokens = {name: op.tokens.issue(name).token for name in (WORKER, CLERK, RUNNER)}
         if request.param is Tier.SEALED:
-            op.vault.seal(adopt=["jobs:*", "books:*"])
+            op.vault.seal(adopt=["jobs:*", "books:*", "runs:*"])
         users = {}
         if request.param is not Tier.COOPERATIVE:
             passwords = op.fence.apply(op.fence.plan(generate=True)).passwords
@@ -401,3 +414,86 @@ def test_direct_commands_reach_no_control_key_of_others(scene: Scene) -> None:
         assert "permissions" in by.say(by.port(b"a"), *command), command
 
     assert {name: scene.cluster.owner(name).admin.dump(name) for name in foreign} == before
+
+
+def test_renewal_beyond_the_policy_is_refused_at_the_home_and_unknown_at_shards(
+    scene: Scene,
+) -> None:
+    """Past `max_ttl`, of a child, of a revoked token and of others; no record lives longer."""
+    by = scene.intruder(RUNNER)
+    record, home = by.record, by.port(PUBLIC.guard(RUNNER).encode())
+    owner = scene.cluster.owner(PUBLIC.policy).admin
+    child, revoked = f"kl_{RUNNER}_child", scene.op.tokens.issue(RUNNER)
+    scene.op.tokens.revoke(revoked.id)
+    head = ("EVALSHA", record.lease, 1, PUBLIC.guard(RUNNER))
+    words = (by.token, "c", "delegate", token_digest(child), "60")
+    assert "LEASH" not in by.say(home, *head, *words)
+    before = {name: owner.pexpiretime(name) for name in owner.scan_iter("*token*")}
+
+    lives = ("", "99999999", "9" * 400, "-1", "1e9", "nan", " 9")
+    tokens = (by.token, child, revoked.token, scene.tokens[CLERK])
+    for token, life in itertools.product(tokens, lives):
+        assert is_denied(by.say(home, *head, token, "c", "renew", 2, "RENEW", life)), life
+        for node in scene.cluster.primaries:
+            tag = by.tag(node.port)
+            mode = ("EVALSHA", record.batch_digest, 0, token, "c", "renew", 2, "RENEW", life, tag)
+            assert "LEASH" in by.say(node.port, *mode)
+
+    assert {name: owner.pexpiretime(name) for name in owner.scan_iter("*token*")} == before
+
+
+def with_id(by: ClusterIntruder, last: str, id: str, *words: str) -> str:
+    """Call the own guard with an id, and a tag or a voucher."""
+    head = ("EVALSHA", by.record.digest, 1, words[1], by.token, "c", "once", id)
+    return by.say(by.port(words[1].encode()), *head, *words, last)
+
+
+def leased(by: ClusterIntruder, id: str, *words: str) -> str:
+    """The same with a new voucher, if the node needs one."""
+    reply = with_id(by, by.tag(by.port(words[1].encode())), id, *words)
+    if not reply.startswith(NEEDED):
+        return reply
+    return with_id(by, by.fetch(by.record, reply.removeprefix(NEEDED)), id, *words)
+
+
+def test_call_with_an_id_runs_once_with_any_voucher(scene: Scene) -> None:
+    """At each node, whatever voucher is replayed; a malformed id runs nothing."""
+    by, record = scene.intruder(RUNNER), scene.intruder(RUNNER).record
+    keys = [node.key("runs:") for node in scene.cluster.primaries]
+    leases = {key: [by.lease(record, "SET", key, "0")[1] for _ in range(2)] for key in keys}
+    for key in keys:
+        by.call(record, leases[key][0], "SET", key, "0")
+    texts = [text for vouchers in leases.values() for text in vouchers]
+
+    for key in keys:
+        tag = by.tag(by.port(key.encode()))
+        replies = [with_id(by, text, "a", "INCR", key) for text in (*texts, tag, *texts)]
+        assert {reply for reply in replies if reply.isdigit()} == {"1"}
+        ids = ("*", "?", "[a]", "{a}")
+        assert [leased(by, id, "INCR", key) for id in (*ids, *ids)] == 2 * ["2", "3", "4", "5"]
+        for id in ("", "x" * 201, "x" * 100_000, "a\nb", "\0", "\u00e9", by.token):
+            assert with_id(by, tag, id, "INCR", key).startswith("LEASH COMMAND_REFUSED once=")
+        assert leased(by, "read", "GET", key) == "5"
+
+
+def test_stored_replies_of_another_identity_are_out_of_reach(scene: Scene) -> None:
+    """By its id and words, by a key in the same slot, and by direct commands on its record."""
+    clerk, by = scene.intruder(CLERK), scene.intruder(RUNNER)
+    _, voucher = clerk.lease(clerk.record, "GETSET", "books:1", SECRET)
+    assert with_id(clerk, voucher, "a", "GETSET", "books:1", SECRET) == SECRET
+    beside = "runs:{books:1}"
+    _, own = by.lease(by.record, "SET", beside, "x")
+
+    for text in (own, voucher, by.tag(by.port(b"books:1"))):
+        assert is_denied(with_id(by, text, "a", "GETSET", "books:1", SECRET))
+    assert with_id(by, own, "a", "GETSET", beside, "y") == "None"
+    assert not any(SECRET in text for text in by.replies)
+    if scene.tier is Tier.COOPERATIVE:
+        return
+    hashed = sha1(b"a", usedforsecurity=False).hexdigest()
+    token_id = next(item.id for item in scene.op.tokens.list(CLERK))
+    name = f"{Keyspace(tag='books:1').once_prefix(CLERK)}{token_id}:{hashed}"
+    for command in (("GET",), ("SET", "x"), ("DEL",), ("PEXPIRE", 1), ("DUMP",)):
+        reply = by.say(by.port(b"books:1"), command[0], name, *command[1:])
+        assert "permissions" in reply, command
+    assert with_id(clerk, voucher, "a", "GETSET", "books:1", SECRET) == SECRET

@@ -9,6 +9,7 @@ from redteam.attempts import (  # noqa: F401 - each enters its own
     events,
     guards,
     operators,
+    retries,
     texts,
 )
 
