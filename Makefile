@@ -58,11 +58,11 @@ lowest: $(VENV)/.lowest
 		tests/client/test_subscriptions.py \
 		tests/client/test_connection_kinds.py tests/client/test_pipeline.py tests/client/test_recovery.py \
 		tests/client/test_shortcuts.py tests/client/test_sync.py tests/client/test_locks.py \
-		$(addprefix tests/cluster/test_client.py::test_,calls_go_to_the_nodes_of_their_keys \
-		no_call_is_lost_when_slots_are_read_again) -k "not redis-8 and not valkey-8"
+		tests/cluster/test_client.py::test_calls_go_to_the_nodes_of_their_keys \
+		tests/cluster/test_moving_slots.py::test_no_call_is_lost_when_slots_are_read_again -k "not redis-8 and not valkey-8"
 
 lowest-cluster: $(VENV)/.lowest
-	$(VENV)/lowest/bin/python -m pytest -n auto tests/cluster/test_client.py -k "not redis-8 and not valkey-8"
+	$(VENV)/lowest/bin/python -m pytest -n auto $(addprefix tests/cluster/test_,client.py exact_clients.py moving_slots.py) -k "not redis-8 and not valkey-8"
 
 # Guarded connections behind a proxy that loses, delays, cuts and fakes replies, with a new seed,
 # which it prints: about five minutes. KEYLEASH_SEED repeats a run.

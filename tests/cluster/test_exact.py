@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 import keyleash
-from cluster.test_client import DAY, HOME, HOME_SLOT, KEYS, Agents, lent
+from cluster.conftest import DAY, HOME, HOME_SLOT, KEYS, Agents, lent
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.leases import BUDGET_SHARES
 from support.clusters import RealCluster

@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 import keyleash
 from client.test_once import CuttingProxy
-from cluster.test_client import Agents, lent
+from cluster.conftest import Agents, lent
 from keyleash.commands import load_table
 from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.store.keyspace import Keyspace
