@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,16 +45,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def load(leash: Leash, **rules: Any) -> None:
-    leash.load(one={**BROAD, "token": {**RULES, **rules}})
-
-
-def source_of(issued: IssuedToken) -> Callable[[], str]:
-    return lambda: issued.token
-
-
 def client_of(leash: Leash, source: Any) -> Any:
     return leash.client(source)
+
+
+def started(leash: Leash, **body: Any) -> tuple[IssuedToken, Any]:
+    """Load a policy; return a token under it, and a client that gets it from a callable."""
+    leash.load(one={**BROAD, "token": RULES, **body})
+    issued = leash.issue("one")
+    return issued, client_of(leash, lambda: issued.token)
+
+
+def started_with_file(leash: Leash, folder: Path, **body: Any) -> tuple[IssuedToken, Path, Any]:
+    """The same for a client that gets it from a file."""
+    issued, _ = started(leash, **body)
+    path = folder / "token"
+    path.write_text(issued.token)
+    return issued, path, client_of(leash, keyleash.TokenFile(path))
 
 
 def ops(leash: Leash) -> list[str]:
@@ -77,9 +83,7 @@ def test_token_is_renewed_once_when_two_thirds_of_its_life_are_over(
     one_leash: Leash, clock: Clock, packets: list[bytes]
 ) -> None:
     """Not earlier, before a call that is made anyway, and again after the same time."""
-    load(one_leash)
-    issued = one_leash.issue("one")
-    client = client_of(one_leash, source_of(issued))
+    issued, client = started(one_leash)
     client.set("t:1", "x")
     client.set("t:1", "x")
     clock.step(one_leash, issued, 0.6)
@@ -103,11 +107,7 @@ def test_token_of_a_file_is_renewed_up_to_max_ttl_and_then_read_again(
     one_leash: Leash, clock: Clock, tmp_path: Path
 ) -> None:
     """Its secret stays; at the end of its life the file has the next one."""
-    load(one_leash)
-    issued = one_leash.issue("one")
-    path = tmp_path / "token"
-    path.write_text(issued.token)
-    client = client_of(one_leash, keyleash.TokenFile(path))
+    issued, path, client = started_with_file(one_leash, tmp_path)
     client.set("t:1", "x")
     for _ in range(5):
         client.set("t:1", "x")
@@ -135,9 +135,9 @@ def test_others_send_nothing_but_their_calls(
     one_leash: Leash, clock: Clock, packets: list[bytes], rules: dict[str, Any]
 ) -> None:
     """Without the permission, or with a string as token, which its holder may renew."""
-    load(one_leash, **rules)
-    issued = one_leash.issue("one")
-    client = client_of(one_leash, issued.token if not rules else source_of(issued))
+    issued, client = started(one_leash, token={**RULES, **rules})
+    if not rules:
+        client = one_leash.client(issued.token)
     client.set("t:1", "x")
     for _ in range(3):
         clock.step(one_leash, issued, 0.3)
@@ -148,9 +148,7 @@ def test_others_send_nothing_but_their_calls(
 
 def test_threads_of_a_pool_renew_once(one_leash: Leash, clock: Clock) -> None:
     """One of them does, and the others make their calls meanwhile."""
-    load(one_leash)
-    issued = one_leash.issue("one")
-    client = client_of(one_leash, source_of(issued))
+    issued, client = started(one_leash)
     with ThreadPoolExecutor(20) as threads:
         list(threads.map(lambda _: client.set("t:1", "x"), range(40)))
         clock.step(one_leash, issued, 0.7)
@@ -161,9 +159,8 @@ def test_threads_of_a_pool_renew_once(one_leash: Leash, clock: Clock) -> None:
 @ONE_EITHER
 def test_two_processes_with_one_token_do_not_both_renew_it(one_leash: Leash, clock: Clock) -> None:
     """The second one finds that it has been renewed."""
-    load(one_leash)
-    issued = one_leash.issue("one")
-    first, second = (client_of(one_leash, source_of(issued)) for _ in range(2))
+    issued, first = started(one_leash)
+    second = client_of(one_leash, lambda: issued.token)
     for client in (first, second, first, second):
         client.set("t:1", "x")
     clock.step(one_leash, issued, 0.7)
@@ -175,9 +172,7 @@ def test_two_processes_with_one_token_do_not_both_renew_it(one_leash: Leash, clo
 @ONE_EITHER
 def test_denied_renewal_does_not_break_the_call(one_leash: Leash, clock: Clock) -> None:
     """Its denial is in the log; it is tried again later."""
-    one_leash.load(one={**BROAD, "token": RULES, "budget": {"writes": "1/day"}})
-    issued = one_leash.issue("one")
-    client = client_of(one_leash, source_of(issued))
+    issued, client = started(one_leash, budget={"writes": "1/day"})
     client.set("t:1", "x")
     clock.step(one_leash, issued, 0.7)
     for _ in range(5):
@@ -197,9 +192,7 @@ def test_connection_lost_in_a_renewal_does_not_break_the_call(
     one_leash: Leash, clock: Clock, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     """The call is made on a new connection, once."""
-    load(one_leash)
-    issued = one_leash.issue("one")
-    client = client_of(one_leash, source_of(issued))
+    issued, client = started(one_leash)
     client.incr("t:n")
     client.incr("t:n")
     clock.step(one_leash, issued, 0.7)
@@ -238,9 +231,7 @@ def test_pipelines_and_batches_renew_and_watched_transactions_do_not(
     one_leash: Leash, clock: Clock
 ) -> None:
     """A connection that is lost in a renewal would lose the watch as well."""
-    load(one_leash)
-    issued = one_leash.issue("one")
-    client = client_of(one_leash, source_of(issued))
+    issued, client = started(one_leash)
     client.set("t:1", "x")
     client.set("t:1", "x")
     pipeline = client.pipeline()
@@ -258,9 +249,7 @@ def test_pipelines_and_batches_renew_and_watched_transactions_do_not(
 @ONE_EITHER
 def test_renewal_takes_no_idempotency_id_of_a_block(one_leash: Leash, clock: Clock) -> None:
     """So the calls of a block that is run again have the same ids."""
-    one_leash.load(one={**BROAD, "token": RULES, "idempotency": {"keep": "1h"}})
-    issued = one_leash.issue("one")
-    client = client_of(one_leash, source_of(issued))
+    issued, client = started(one_leash, idempotency={"keep": "1h"})
     client.get("t:n")
     client.get("t:n")
     for hours in (0.7, 0.7):
@@ -274,9 +263,7 @@ def test_renewal_takes_no_idempotency_id_of_a_block(one_leash: Leash, clock: Clo
 
 def test_explicit_renewal_moves_the_next_one(one_leash: Leash, clock: Clock) -> None:
     """A client that renewed its token by itself does not renew it again."""
-    load(one_leash)
-    issued = one_leash.issue("one")
-    client = client_of(one_leash, source_of(issued))
+    issued, client = started(one_leash)
     client.set("t:1", "x")
     client.set("t:1", "x")
     clock.step(one_leash, issued, 0.5)
@@ -290,11 +277,7 @@ def test_source_that_fails_in_a_renewal_is_the_error_of_the_call(
     one_leash: Leash, clock: Clock, tmp_path: Path
 ) -> None:
     """A token that was revoked is read again, and that error is not hidden."""
-    load(one_leash)
-    issued = one_leash.issue("one")
-    path = tmp_path / "token"
-    path.write_text(issued.token)
-    client = client_of(one_leash, keyleash.TokenFile(path))
+    issued, path, client = started_with_file(one_leash, tmp_path)
     client.set("t:1", "x")
     revoke(one_leash.store, token_id=issued.id)
     with pytest.raises(keyleash.TokenRevokedError):
@@ -310,11 +293,9 @@ def test_token_of_two_seconds_lives_for_eight(one_leash: Leash, tmp_path: Path) 
     """By the clocks as they are."""
     import time
 
-    load(one_leash, ttl="2s", max_ttl="8s")
-    issued = one_leash.issue("one")
-    path = tmp_path / "token"
-    path.write_text(issued.token)
-    client = client_of(one_leash, keyleash.TokenFile(path))
+    *_, client = started_with_file(
+        one_leash, tmp_path, token={**RULES, "ttl": "2s", "max_ttl": "8s"}
+    )
     ends = time.monotonic() + 7.5
     while time.monotonic() < ends:
         assert client.set("t:1", "x")
