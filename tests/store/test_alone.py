@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from types import MemberDescriptorType
 
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 
@@ -32,7 +33,7 @@ CLIENTS = {"client", "_client", "pipe", "pipeline"}
 NAMES = {
     name
     for name, member in vars(Keyspace).items()
-    if not name.startswith("_") and (callable(member) or isinstance(member, property))
+    if not name.startswith("_") and not isinstance(member, MemberDescriptorType)
 } - {"physical"}
 
 

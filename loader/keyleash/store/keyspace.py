@@ -1,17 +1,18 @@
 """The names of all keys that keyleash uses in Redis.
 
-Each property or method of `Keyspace` returns one name, and its docstring begins with the type of
-the key. Guard records and the record of prefixes always have the prefix `keyleash:`, all other
-control keys the control prefix, which is random on a sealed server. On a cluster a hash tag follows
-either prefix: `HOME_TAG` in the names of what is for all nodes, and in those of a node's own keys
-the tag of one of its slots (`store.placement`). Streams of audit events are
-`audit:`, of denials `denied:`; `state:`, `token:` and `limit:` keys are written by guards.
+Each member of `Keyspace` is one name, and its docstring begins with the type of the key. Guard
+records and the record of prefixes always have the prefix `keyleash:`, all other control keys the
+control prefix, which is random on a sealed server. On a cluster a hash tag follows either prefix:
+`HOME_TAG` in the names of what is for all nodes, and in those of a node's own keys the tag of one
+of its slots (`store.placement`). Streams of audit events are `audit:`, of denials `denied:`;
+`state:`, `token:` and `limit:` keys are written by guards.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 PUBLIC_PREFIX = "keyleash:"
@@ -26,6 +27,30 @@ OPERATORS = "@operators"
 
 _IN_VAULTS = frozenset("0123456789abcdef:")
 _HASH_TAG = re.compile(rb"[^{]*\{[^}]+\}")
+
+
+class _Name:
+    """A name behind the root of a keyspace."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __get__(self, keys: Keyspace, owner: type | None = None) -> str:
+        return keys.root + self._text
+
+    def each(self, after: str = "") -> _NameOf:
+        """Return the names that continue with an argument."""
+        return _NameOf(self._text, after)
+
+
+class _NameOf:
+    """A name for each identity, or for each load or digest."""
+
+    def __init__(self, before: str, after: str = "") -> None:
+        self._before, self._after = before, after
+
+    def __get__(self, keys: Keyspace, owner: type | None = None) -> Callable[[str], str]:
+        return lambda of: f"{keys.root}{self._before}{of}{self._after}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,56 +126,28 @@ class Keyspace:
         """Hash: the prefixes in force, readable only by operators (`store.prefixes`)."""
         return f"{self.public_root}sealed"
 
-    @property
-    def policy(self) -> str:
-        """Hash: the active policy's generation, digest, document, actor and time."""
-        return f"{self.root}policy"
-
-    @property
-    def history(self) -> str:
-        """Sorted set: digests of the stored policies, by generation."""
-        return f"{self.root}history"
-
-    @property
-    def stored_policy_root(self) -> str:
-        """The prefix of all stored policies."""
-        return f"{self.root}policy:"
-
-    def stored_policy(self, digest: str) -> str:
-        """Hash: the record of a policy in the history, as `policy` was while it was active."""
-        return f"{self.stored_policy_root}{digest}"
-
-    @property
-    def layouts(self) -> str:
-        """Hash: identity → layout of its state, also of identities that left the policy."""
-        return f"{self.root}layouts"
-
-    @property
-    def control(self) -> str:
-        """Stream: operator actions: activations, tokens issued and revoked, suspensions."""
-        return f"{self.root}control"
-
-    @property
-    def policy_tests(self) -> str:
-        """String: the owner of the database while `keyleash test` uses it."""
-        return f"{self.root}policy-tests"
-
-    @property
-    def staged_prefix(self) -> str:
-        """The prefix of the keys that a load stages before it activates; its id follows."""
-        return f"{self.root}staged:"
-
-    def staged_policy(self, load: str) -> str:
-        """Hash: staged; becomes `policy`."""
-        return f"{self.staged_prefix}{load}:policy"
-
-    def staged_stored_policy(self, load: str) -> str:
-        """Hash: staged; becomes the stored policy."""
-        return f"{self.staged_prefix}{load}:stored"
-
-    def staged_layouts(self, load: str) -> str:
-        """Hash: staged; becomes `layouts`."""
-        return f"{self.staged_prefix}{load}:layouts"
+    policy = _Name("policy")
+    """Hash: the active policy's generation, digest, document, actor and time."""
+    history = _Name("history")
+    """Sorted set: digests of the stored policies, by generation."""
+    stored_policy_root = _Name("policy:")
+    """The prefix of all stored policies."""
+    stored_policy = stored_policy_root.each()
+    """Hash: the record of a policy in the history, as `policy` was while it was active."""
+    layouts = _Name("layouts")
+    """Hash: identity → layout of its state, also of identities that left the policy."""
+    control = _Name("control")
+    """Stream: operator actions: activations, tokens issued and revoked, suspensions."""
+    policy_tests = _Name("policy-tests")
+    """String: the owner of the database while `keyleash test` uses it."""
+    staged_prefix = _Name("staged:")
+    """The prefix of the keys that a load stages before it activates; its id follows."""
+    staged_policy = staged_prefix.each(":policy")
+    """Hash: staged; becomes `policy`."""
+    staged_stored_policy = staged_prefix.each(":stored")
+    """Hash: staged; becomes the stored policy."""
+    staged_layouts = staged_prefix.each(":layouts")
+    """Hash: staged; becomes `layouts`."""
 
     def staged_guard(self, load: str, identity: str) -> str:
         """Hash: staged; becomes the identity's guard record."""
@@ -160,126 +157,80 @@ class Keyspace:
         """String: staged; becomes the identity's state, unless that has changed meanwhile."""
         return f"{self.staged_prefix}{load}:state:{identity}"
 
-    @property
-    def state_root(self) -> str:
-        """The prefix of all states."""
-        return f"{self.root}state:"
+    state_root = _Name("state:")
+    """The prefix of all states."""
+    state = state_root.each()
+    """String: the packed state of an identity (`store.state`).
 
-    def state(self, identity: str) -> str:
-        """String: the packed state of an identity (`store.state`).
-
-        At a shard, that of an `account` has the units of a token (`store.leases`).
-        """
-        return f"{self.state_root}{identity}"
-
-    @property
-    def token_root(self) -> str:
-        """The prefix of all token records."""
-        return f"{self.root}token:"
-
-    def token_prefix(self, identity: str) -> str:
-        """The prefix of the token records of an identity; the digest follows."""
-        return f"{self.token_root}{identity}:"
+    At a shard, that of an `account` has the units of a token (`store.leases`).
+    """
+    token_root = _Name("token:")
+    """The prefix of all token records."""
+    token_prefix = token_root.each(":")
+    """The prefix of the token records of an identity; the digest follows."""
 
     def token(self, identity: str, digest: str) -> str:
         """String: the packed record of the token with that SHA-1 (`store.token`)."""
         return f"{self.token_prefix(identity)}{digest}"
 
-    def tokens(self, identity: str) -> str:
-        """Hash: token id → details of the token. Guards read it to renew tokens."""
-        return f"{self.root}tokens:{identity}"
+    tokens = _NameOf("tokens:")
+    """Hash: token id → details of the token. Guards read it to renew tokens."""
+    delegated = _NameOf("delegated:")
+    """Hash: id of a child token → its digest, issue and labels; written by guards."""
+    delegations = _NameOf("delegations:")
+    """Sorted set: id of a child token → when it expires, Unix milliseconds."""
+    children_root = _Name("children:")
+    """The prefix of all sets of children of tokens."""
+    children_prefix = children_root.each(":")
+    """The prefix of the sets of children of an identity's tokens; the parent's id follows.
 
-    def delegated(self, identity: str) -> str:
-        """Hash: id of a child token → its digest, issue and labels; written by guards."""
-        return f"{self.root}delegated:{identity}"
+    Each is a sorted set: id of a child → when it expires, Unix milliseconds.
+    """
+    once_prefix = _NameOf("once:", ":")
+    """The prefix of remembered calls; the token id, `:` and the SHA-1 of the id follow.
 
-    def delegations(self, identity: str) -> str:
-        """Sorted set: id of a child token → when it expires, Unix milliseconds."""
-        return f"{self.root}delegations:{identity}"
-
-    @property
-    def children_root(self) -> str:
-        """The prefix of all sets of children of tokens."""
-        return f"{self.root}children:"
-
-    def children_prefix(self, identity: str) -> str:
-        """The prefix of the sets of children of an identity's tokens; the parent's id follows.
-
-        Each is a sorted set: id of a child → when it expires, Unix milliseconds.
-        """
-        return f"{self.children_root}{identity}:"
-
-    def once_prefix(self, identity: str) -> str:
-        """The prefix of remembered calls; the token id, `:` and the SHA-1 of the id follow.
-
-        Strings that expire: the SHA-1 of the call, and its reply if that is short enough. On a
-        cluster the tag is that of the first key of the call, or the whole key if it has none.
-        """
-        return f"{self.root}once:{identity}:"
+    Strings that expire: the SHA-1 of the call, and its reply if that is short enough. On a
+    cluster the tag is that of the first key of the call, or the whole key if it has none.
+    """
 
     def limit_prefix(self, identity: str, limit: str) -> str:
         """The prefix of counters per token or per capture; the subject follows."""
         return f"{self.root}limit:{identity}:{limit}:"
 
-    def audit(self, identity: str) -> str:
-        """Stream: the audit events of an identity, or of `OPERATORS`."""
-        return f"{self.root}audit:{identity}"
+    audit = _NameOf("audit:")
+    """Stream: the audit events of an identity, or of `OPERATORS`."""
 
     @property
     def operators_seq(self) -> str:
         """String: the number of the newest event in the audit stream of `OPERATORS`."""
         return self.seq(OPERATORS)
 
-    def seq(self, owner: str) -> str:
-        """String: the number of the newest event in an audit stream without a state."""
-        return f"{self.root}seq:{owner}"
+    seq = _NameOf("seq:")
+    """String: the number of the newest event in an audit stream without a state."""
+    undo_prefix = _Name("undo:")
+    """The prefix of temporary keys that hold before-images during a script."""
+    denied = _NameOf("denied:")
+    """Stream: the identity's denials."""
+    repeats = _NameOf("repeats:")
+    """Hash: counts of repeated denials; see docs/reference/audit-events.md."""
+    refused = _NameOf("refused:")
+    """List: times of the newest denials that count towards the circuit breaker."""
+    suspension = _NameOf("suspension:")
+    """Hash: the reason, start, end and actor of the identity's suspension."""
+    scratch = _NameOf("scratch:")
+    """Key: the payload of a RESTORE while a guard measures it."""
+    leases = _NameOf("leases:")
+    """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`).
 
-    @property
-    def undo_prefix(self) -> str:
-        """The prefix of temporary keys that hold before-images during a script."""
-        return f"{self.root}undo:"
-
-    def denied(self, identity: str) -> str:
-        """Stream: the identity's denials."""
-        return f"{self.root}denied:{identity}"
-
-    def repeats(self, identity: str) -> str:
-        """Hash: counts of repeated denials; see docs/reference/audit-events.md."""
-        return f"{self.root}repeats:{identity}"
-
-    def refused(self, identity: str) -> str:
-        """List: times of the newest denials that count towards the circuit breaker."""
-        return f"{self.root}refused:{identity}"
-
-    def suspension(self, identity: str) -> str:
-        """Hash: the reason, start, end and actor of the identity's suspension."""
-        return f"{self.root}suspension:{identity}"
-
-    def scratch(self, identity: str) -> str:
-        """Key: the payload of a RESTORE while a guard measures it."""
-        return f"{self.root}scratch:{identity}"
-
-    def leases(self, identity: str) -> str:
-        """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`).
-
-        That of an `account` has the grants of a token, and no epoch. That of `OPERATORS` has the
-        tags of the shards where undos changed keys.
-        """
-        return f"{self.root}leases:{identity}"
-
-    @property
-    def none(self) -> str:
-        """The name of a shard's key that never exists; guards ask for it beside one that may."""
-        return f"{self.root}none"
-
-    def moved(self, identity: str) -> str:
-        """String at a shard: the prefix to which its keys of an identity were moved."""
-        return f"{self.root}moved:{identity}"
-
-    @property
-    def mac_key(self) -> str:
-        """String at the home: the key of which those of identities are derived."""
-        return f"{self.root}mac"
+    That of an `account` has the grants of a token, and no epoch. That of `OPERATORS` has the
+    tags of the shards where undos changed keys.
+    """
+    none = _Name("none")
+    """The name of a shard's key that never exists; guards ask for it beside one that may."""
+    moved = _NameOf("moved:")
+    """String at a shard: the prefix to which its keys of an identity were moved."""
+    mac_key = _Name("mac")
+    """String at the home: the key of which those of identities are derived."""
 
     def control_patterns(self, identity: str) -> tuple[str, ...]:
         """Return glob patterns of the control keys that the guard of an identity may use.
@@ -302,29 +253,20 @@ class Keyspace:
         calls = f"{replace(self, tag=self.tag and '*').once_prefix(identity)}*"
         return (*names, *([self.none] if self.tag else ()), calls, counters)
 
-    @property
-    def source_root(self) -> str:
-        """The prefix of all script sources."""
-        return f"{self.root}source:"
-
-    def source(self, identity: str) -> str:
-        """Hash: script digest → source, for clients that may load it again."""
-        return f"{self.source_root}{identity}"
+    source_root = _Name("source:")
+    """The prefix of all script sources."""
+    source = source_root.each()
+    """Hash: script digest → source, for clients that may load it again."""
 
     @property
     def guard_root(self) -> str:
         """The prefix of all guard records."""
         return f"{self.public_root}guard:"
 
-    @property
-    def fence(self) -> str:
-        """Hash: identity → details of its ACL user (`store.fences`); readable only by operators."""
-        return f"{self.root}fence"
-
-    @property
-    def forgeable(self) -> str:
-        """Set: identities that have, or had, an ACL user while the server was not sealed."""
-        return f"{self.root}forgeable"
+    fence = _Name("fence")
+    """Hash: identity → details of its ACL user (`store.fences`); readable only by operators."""
+    forgeable = _Name("forgeable")
+    """Set: identities that have, or had, an ACL user while the server was not sealed."""
 
     def guard(self, identity: str) -> str:
         """Hash: the public guard record (`store.records.GuardRecord`)."""
