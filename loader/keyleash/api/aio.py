@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from keyleash.api.aio_audit import AsyncAuditOperations, AsyncUndoOperations
@@ -127,12 +126,7 @@ class AsyncOperator:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def connect(self) -> None:

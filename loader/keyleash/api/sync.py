@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from keyleash.api.arguments import checked, choice
@@ -128,12 +127,7 @@ class Operator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def connect(self) -> None:

@@ -67,9 +67,7 @@ def _read_value(setting: Setting, node: YamlNode, problems: Problems) -> Any:
             return _read_count(setting, node, problems)
         case SettingKind.DURATION:
             longest_s = min(setting.bounds[1], MAX_DURATION_S)
-            return problems.attempt(
-                lambda: parse_duration(node.source, node.span, longest_s, setting.because)
-            )
+            return _read_duration(node, longest_s, setting.because, problems)
         case SettingKind.WAIT:
             return problems.attempt(lambda: parse_wait(node.source, node.span))
         case SettingKind.CHOICE:
@@ -79,6 +77,15 @@ def _read_value(setting: Setting, node: YamlNode, problems: Problems) -> Any:
         case SettingKind.IMAGES:
             return read_image_bytes(node, problems)
     raise AssertionError(setting)
+
+
+def _read_duration(
+    node: YamlNode | None, longest_s: int, because: str, problems: Problems
+) -> int | None:
+    """Return seconds; None without *node*, or if it has a problem."""
+    if node is None:
+        return None
+    return problems.attempt(lambda: parse_duration(node.source, node.span, longest_s, because))
 
 
 def _read_count(setting: Setting, node: YamlNode, problems: Problems) -> int | None:
@@ -160,9 +167,7 @@ def _read_retention(setting: Setting, node: YamlNode, problems: Problems) -> dic
 def _read_retain_s(node: YamlNode, problems: Problems) -> int | None:
     if is_duration(node.source):
         because = "export events to store them for longer"
-        return problems.attempt(
-            lambda: parse_duration(node.source, node.span, MAX_RETAIN_S, because)
-        )
+        return _read_duration(node, MAX_RETAIN_S, because, problems)
     # A quoted number gets no suggestion of a unit: that number of seconds is short.
     number = node.source.isdecimal() and node.source.isascii()
     problems.add(
@@ -237,14 +242,10 @@ def read_breaker(node: YamlNode | None, base: Breaker | None, problems: Problems
     if not isinstance(node.value, dict):
         _is_off("on_denials", node, "{threshold: 50/minute, suspend: 10m}", problems)
         return None
-    threshold, suspend = node.get("threshold"), node.get("suspend")
+    threshold = node.get("threshold")
     count = None if threshold is None else _read_threshold(threshold, problems)
     because = "a longer suspension needs an operator"
-    suspend_s = None
-    if suspend is not None:
-        suspend_s = problems.attempt(
-            lambda: parse_duration(suspend.source, suspend.span, MAX_SUSPEND_S, because)
-        )
+    suspend_s = _read_duration(node.get("suspend"), MAX_SUSPEND_S, because, problems)
     return None if count is None or suspend_s is None else Breaker(*count, suspend_s)
 
 
@@ -271,15 +272,10 @@ def read_idempotency(
     if not isinstance(node.value, dict):
         _is_off("idempotency", node, "{keep: 24h, max_reply: 4kb}", problems)
         return None
-    keep, size = node.get("keep"), node.get("max_reply")
     because = "every id takes memory as long"
-    keep_s = None
-    if keep is not None:
-        keep_s = problems.attempt(
-            lambda: parse_duration(keep.source, keep.span, MAX_KEEP_S, because)
-        )
+    keep_s = _read_duration(node.get("keep"), MAX_KEEP_S, because, problems)
     reply: int | None = DEFAULT_MAX_REPLY_BYTES
-    if size is not None:
+    if (size := node.get("max_reply")) is not None:
         reply = problems.attempt(lambda: _read_max_reply(size))
     return None if keep_s is None or reply is None else Idempotency(keep_s, reply, node.label)
 
