@@ -63,7 +63,7 @@ def generated(source: str) -> str:
     for asynchronous, synchronous in TEXTS.items():
         text = text.replace(asynchronous, synchronous)
     title, _, rest = text.partition("\n")
-    kept: list[str] = []
+    parts: list[str] = []
     at = 0
     offsets = [0]
     for line in rest.splitlines(keepends=True):
@@ -73,16 +73,16 @@ def generated(source: str) -> str:
             continue
         start = offsets[token.start[0] - 1] + token.start[1]
         end = offsets[token.end[0] - 1] + token.end[1]
-        kept.append(rest[at:start])
+        parts.append(rest[at:start])
         if token.string in {"async", "await"}:
             end += 1  # the blank behind it
         else:
-            kept.append(NAMES.get(token.string) or _CLASS.sub("", token.string))
+            parts.append(NAMES.get(token.string) or _CLASS.sub("", token.string))
         at = end
-    kept.append(rest[at:])
+    parts.append(rest[at:])
     note = f"# Generated from {source} by `make sync`: edit that file.\n"
     return _formatted(
-        title.split(";")[0].replace(", for asyncio", "") + '."""\n' + note + "".join(kept),
+        title.split(";")[0].replace(", for asyncio", "") + '."""\n' + note + "".join(parts),
         PACKAGE / SOURCES[source],
     )
 

@@ -113,7 +113,7 @@ def test_checks_of_a_file_are_what_the_commands_print() -> None:
 
 
 def test_server_is_summarized(loaded: keyleash.Operator) -> None:
-    """The facts that tell it from another."""
+    """The facts that distinguish it from others."""
     summary = loaded.server()
 
     assert (summary.generation, summary.replicas, summary.is_from_serve) == (1, 0, False)

@@ -415,7 +415,7 @@ class AsyncOperator:
         return await self._run.call(role_user, role, user, kind)
 
     async def server(self) -> ServerSummary:
-        """Return facts that tell this server from another; also if its keys are being moved."""
+        """Return facts about the server that distinguish it, also if its keys are being moved."""
         return await self._run.run(summarize_server, self._run.sync.client, self._run.sync.open)
 
     async def doctor(

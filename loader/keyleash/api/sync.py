@@ -414,7 +414,7 @@ class Operator:
         return self._run.call(role_user, role, user, kind)
 
     def server(self) -> ServerSummary:
-        """Return facts that tell this server from another; also if its keys are being moved."""
+        """Return facts about the server that distinguish it, also if its keys are being moved."""
         return self._run.run(summarize_server, self._run.sync.client, self._run.sync.open)
 
     def doctor(

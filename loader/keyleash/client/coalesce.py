@@ -110,7 +110,7 @@ class CoalescedCall(Call):
 
     def encodable(self, encoder: Any) -> CoalescedCall:
         """Split off each command that cannot be encoded; return a call of the others."""
-        kept = []
+        sent = []
         for at, words in enumerate(self.commands):
             try:
                 for word in (self.correlation, *words):
@@ -118,8 +118,8 @@ class CoalescedCall(Call):
             except Exception:
                 self.part([at]).split_off()
             else:
-                kept.append(at)
-        return self.part(kept)
+                sent.append(at)
+        return self.part(sent)
 
 
 MAX_IN_FLIGHT = 2

@@ -36,10 +36,10 @@ def allowed_commands(identity: Identity, table: CommandTable) -> AllowedCommands
     by_grant = []
     for grant in identity.grants:
         # Most grants of a policy differ in their patterns alone.
-        alike = grant.allow, grant.only, grant.except_, bool(grant.keys)
-        if alike not in known:
-            known[alike] = tuple(spec.name for spec in specs if giving.allow(spec, (grant,)))
-        by_grant.append(known[alike])
+        rights = grant.allow, grant.only, grant.except_, bool(grant.keys)
+        if rights not in known:
+            known[rights] = tuple(spec.name for spec in specs if giving.allow(spec, (grant,)))
+        by_grant.append(known[rights])
     alone = {name for names in known.values() for name in names}
     left = (spec for spec in specs if spec.name not in alone)
     together = (spec.name for spec in left if giving.allow(spec, identity.grants))

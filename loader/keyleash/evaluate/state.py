@@ -34,7 +34,7 @@ class Sizes(Protocol):
     def work(
         self, spec: CommandSpec, argv: Sequence[bytes], keys: Sequence[bytes], left: float
     ) -> float:
-        """Return the units of work of a call; more than *left* if the server cannot tell."""
+        """Return the units of work of a call; more than *left* if it is not known."""
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ INFO reports it. It is part of no data, so it stays with the process.
 
 @dataclass(frozen=True, slots=True)
 class ServerSummary(Result):
-    """Facts that tell one server from another.
+    """Facts that distinguish one server from another.
 
     Attributes:
         product: `redis` or `valkey`.

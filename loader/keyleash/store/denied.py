@@ -29,7 +29,7 @@ def missing_right(error: Exception) -> str:
     shown as `…:`.
 
     Returns:
-        Text with names in backticks; empty if the error does not tell.
+        Text with names in backticks; empty if the error names none.
     """
     message, call = str(error), getattr(error, "call", ())
     name, *words = [reply_text(word) for word in call] or [""]

@@ -109,15 +109,15 @@ def unused_functions(
     the policies of others name are in use. Functions of *guards* that are missing are loaded.
     """
     by_function = guards if transport is Transport.FUNCTION else ()
-    kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
+    needed = {function_name(digest) for guard in by_function for digest in guard.scripts}
     try:
         held = _guards(store)
-        unused = held.keys() - kept
+        unused = held.keys() - needed
         unused -= _named_elsewhere(store, {held[name] for name in unused})
     except NoPermissionError:
         # A user that may only load scripts. Stale functions are harmless: they grant nothing new.
         return set()
-    if not held.keys() >= kept:
+    if not held.keys() >= needed:
         # Another load deleted them before the activation.
         load_functions(store, by_function)
     return unused
