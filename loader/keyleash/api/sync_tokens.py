@@ -62,6 +62,7 @@ class TokenOperations:
             OperationError (bad-restriction): a restriction is malformed, or not within the grants
                 of the identity.
             OperationError (bad-label): a label is malformed.
+            OperationError (vault-changing): the key prefixes were changed meanwhile.
             SecretInTextError: *note*, *meta* or a restriction contains a token.
             TypeError, ValueError: an argument has a wrong type or value; nothing was issued.
         """
@@ -154,7 +155,9 @@ class TokenOperations:
             OperationError (token-replaced): another token replaces it.
             OperationError (token-too-old): it lives as long as the policy's `max_ttl` allows.
             OperationError (token-delegated): another token made it.
+            OperationError (no-policy, unknown-identity): no active policy has its identity.
             UsageError: *token_id* is a token.
+            ValueError: *ttl* is not positive.
         """
         return self._run.call(tokens.renew_token, token_id, ttl_s=seconds_of("ttl", ttl))
 

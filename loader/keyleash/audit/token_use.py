@@ -64,9 +64,7 @@ def labelled_tokens(store: Store, meta: Mapping[str, str]) -> frozenset[str]:
 def token_use(store: Store, token_id: str) -> TokenUse:
     """Return the token with an id, and the number of its calls.
 
-    Raises:
-        UsageError: *token_id* is a token.
-        OperationError (unknown-token-id): No token has it.
+    Errors are those of `Operator.tokens.show`.
     """
     token = require_token(store, token_id)
     return TokenUse(

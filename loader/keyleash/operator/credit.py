@@ -99,13 +99,7 @@ def collect_credit(store: Store, identity: str | None = None) -> CreditCollectio
     The units are taken first, and all replicas have that before they are returned; so a failure in
     between loses units until the window ends, and none is used twice.
 
-    Args:
-        identity: A name in the active policy; all of them if None.
-
-    Raises:
-        OperationError (no-cluster): It is one server, which leases nothing.
-        OperationError (no-policy): No policy is active.
-        OperationError (unknown-identity): The active policy has no such identity.
+    Arguments and errors are those of `Operator.limits.collect`.
     """
     if store.nodes is None:
         raise OperationError(

@@ -317,13 +317,7 @@ def explain(
 ) -> Explanation:
     """Return the guard's decision on a call; nothing is run or charged.
 
-    Raises:
-        OperationError (no-policy): No policy is active.
-        OperationError (unknown-identity): The active policy has no such identity.
-        OperationError (unknown-token-id): The identity has no token of that id.
-        CrossSlotError: The call is not denied, but its keys are in several slots of the cluster.
-        UsageError: *token_id* is a token.
-        ValueError: *words* is empty.
+    Errors are those of `Operator.explain`.
     """
     if not words:
         raise ValueError("no command is given")

@@ -106,11 +106,7 @@ def inspect_token(store: Store, token: str) -> TokenHolder:
     Nothing is changed or charged. Every token takes the same requests, so that errors and timing
     do not reveal which part of a token is wrong.
 
-    Raises:
-        TokenUnknownError: There is no such token.
-        TokenRevokedError: It was revoked.
-        TokenExpiredError: Its lifetime or idle timeout is over.
-        NotActiveError: The active policy does not have its identity.
+    Errors are those of `Operator.tokens.inspect`.
     """
     try:
         name = identity_of(token)

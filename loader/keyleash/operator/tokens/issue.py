@@ -61,23 +61,7 @@ def issue_token(
 ) -> IssuedToken:
     """Issue a token for an identity of the active policy.
 
-    Args:
-        identity: Its name.
-        ttl_s: The life in seconds, capped by the policy's `max_ttl`; the policy's `ttl` if None.
-        note: A note for `list_tokens`: up to 200 characters, without a token.
-        scope: The restrictions of the token.
-        meta: Up to 16 labels: names of up to 32 characters, and values of up to 64 bytes.
-
-    Raises:
-        OperationError (no-policy): No policy is active.
-        OperationError (unknown-identity): The active policy has no such identity.
-        OperationError (vault-changing): The key prefixes were changed meanwhile; nothing was
-            issued.
-        OperationError (not-bound, bad-restriction): As `restrict`; nothing was issued.
-        OperationError (bad-label): A label is malformed; nothing was issued.
-        SecretInTextError: *note*, *scope*, *meta* or *actor* contains a token; nothing was issued.
-        ValueError: The lifetime is not positive, or *note* is too long.
-        TypeError: An argument has a wrong type; a bool is not a number.
+    Arguments and errors are those of `Operator.tokens.issue`.
     """
     return issue_tokens(store, identity, 1, ttl_s=ttl_s, note=note, scope=scope, meta=meta)[0]
 

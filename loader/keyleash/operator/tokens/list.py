@@ -131,9 +131,7 @@ class TokenTree(Result):
 def token_tree(store: Store, token_id: str) -> TokenTree:
     """Return the token with an id, and all tokens that were delegated from it.
 
-    Raises:
-        UsageError: *token_id* is a token.
-        OperationError (unknown-token-id): No token has it.
+    Errors are those of `Operator.tokens.tree`.
     """
     root = require_token(store, token_id)
     by_chain: dict[tuple[str, ...], list[TokenInfo]] = {}

@@ -16,19 +16,7 @@ def renew_token(store: Store, token_id: str, *, ttl_s: int | None = None) -> Ren
 
     A renewal never shortens a life, and an idle timeout is not affected.
 
-    Args:
-        token_id: The id of the token.
-        ttl_s: The seconds that it lives from now on; those of its issue if None.
-
-    Raises:
-        UsageError: *token_id* is a token.
-        OperationError (unknown-token-id): No token has the id.
-        OperationError (token-not-live): The token is expired or revoked.
-        OperationError (token-replaced): Another token replaces it, by `rotate_token`.
-        OperationError (token-too-old): It lives as long as the policy's `max_ttl` allows.
-        OperationError (token-delegated): Another token made it.
-        OperationError (no-policy, unknown-identity): No active policy has its identity.
-        ValueError: The lifetime is not positive.
+    Arguments and errors are those of `Operator.tokens.renew`.
     """
     info = require_token(store, token_id)
     check_request(info.identity, ttl_s, "")

@@ -94,12 +94,7 @@ def revoke(
 ) -> Revocation:
     """Revoke one token, all tokens of an identity, or all tokens.
 
-    Raises:
-        TypeError: Not exactly one of them is selected.
-        UsageError: *token_id* is a token.
-        OperationError (unknown-token-id): No token has *token_id*.
-        OperationError (unknown-identity): There never was such an identity.
-        OperationError (no-policy): No policy was ever loaded.
+    Errors are those of `Operator.tokens.revoke`.
     """
     if (token_id is not None) + (identity is not None) + everything != 1:
         raise TypeError("give exactly one of `token_id`, `identity` and `all=True`")
