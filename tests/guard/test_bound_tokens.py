@@ -295,7 +295,7 @@ def test_rotation_keeps_restrictions_counts_and_labels(leash: Leash) -> None:
     with raises_code("token-not-live"):
         rotate_token(leash.store, identity="runner")
     assert [item.id for item in list_tokens(leash.store)] == [old.id]
-    new = rotate_token(leash.store, token_id=old.id)
+    new = rotate_token(leash.store, old.id)
     client = leash.client(new.issued.token)
     client.set("jobs:42:a", 1)
     assert denied(client.set, "jobs:42:a", 1)["limit"] == "token.writes"

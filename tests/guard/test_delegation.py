@@ -213,12 +213,12 @@ def test_rotated_token_works_in_its_grace_and_its_subtree_does_not(leash: Leash)
     root = leash.client(issued.token)
     child = delegated(leash, root)
 
-    new = rotate_token(leash.store, token_id=issued.id, grace_s=600)
+    new = rotate_token(leash.store, issued.id, grace_s=600)
     root.set("shared:a", 1)
     assert denied(child.get, "shared:a") == {"code": "TOKEN_REVOKED", "ancestor": issued.id}
     assert refused(root)["reason"] == "rotated"
     assert delegated(leash, leash.client(new.issued.token)).get("shared:a") == b"1"
-    again = rotate_token(leash.store, token_id=issued.id, grace_s=600)
+    again = rotate_token(leash.store, issued.id, grace_s=600)
     assert [item.id for item in again.replaced] == [issued.id]
 
 
@@ -230,7 +230,7 @@ def test_rotation_without_delegation_in_the_policy_ends_children_for_good(leash:
 
     leash.load(runner=RUNNER)
     for token in (issued, childless):
-        rotate_token(leash.store, token_id=token.id, grace_s=600)
+        rotate_token(leash.store, token.id, grace_s=600)
     assert denied(leash.client(issued.token).get, "shared:a")["code"] == "TOKEN_REVOKED"
     assert leash.client(childless.token).get("shared:a") is None
     leash.load(runner=AGENT)

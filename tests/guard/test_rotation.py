@@ -43,7 +43,7 @@ def test_rotated_token_is_good_until_the_grace_is_over(leash: Leash) -> None:
     agent = leash.client(old.token)
     before_ms = now_us(leash) // 1000
 
-    done = rotate_token(leash.store.by("ci"), token_id=old.id, grace_s=600)
+    done = rotate_token(leash.store.by("ci"), old.id, grace_s=600)
 
     (replaced,) = done.replaced
     ends_ms = replaced.expires_ms
@@ -68,7 +68,7 @@ def test_rotation_without_a_grace_binds_the_very_next_call(leash: Leash) -> None
     agent = leash.client(old.token)
 
     for _ in range(50):
-        done = rotate_token(leash.store, token_id=old.id, grace_s=0)
+        done = rotate_token(leash.store, old.id, grace_s=0)
         with pytest.raises(keyleash.TokenExpiredError):
             agent.get("doc:1")
         old, agent = done.issued, leash.client(done.issued.token)
@@ -116,7 +116,7 @@ def test_rotation_resets_no_limit_of_the_identity(leash: Leash) -> None:
     leash.client(old.token).set("doc:1", "x")
     leash.client(old.token).get("doc:1")
 
-    agent = leash.client(rotate_token(leash.store, token_id=old.id).issued.token)
+    agent = leash.client(rotate_token(leash.store, old.id).issued.token)
     assert agent.set("doc:1", "y")
     with pytest.raises(keyleash.BudgetExhaustedError) as refusal:
         agent.get("doc:1")
@@ -135,10 +135,10 @@ def test_rotation_of_what_is_not_there_issues_nothing(leash: Leash) -> None:
     with raises_code("unknown-identity"):
         rotate_token(leash.store, identity="two")
     with raises_code("unknown-token-id"):
-        rotate_token(leash.store, token_id="nosuchtokenx")
+        rotate_token(leash.store, "nosuchtokenx")
     for dead in (revoked, expired):
         with raises_code("token-not-live", match="nothing was issued"):
-            rotate_token(leash.store, token_id=dead.id)
+            rotate_token(leash.store, dead.id)
     assert len(list_tokens(leash.store)) == 2
 
 
@@ -174,7 +174,7 @@ def test_rotation_is_on_record_for_either_token(leash: Leash) -> None:
     """Who looks for the old id finds what became of it; the secret is nowhere."""
     leash.load(one=ALL)
     old = leash.issue("one")
-    done = rotate_token(leash.store.by("ci"), token_id=old.id)
+    done = rotate_token(leash.store.by("ci"), old.id)
 
     issued, rotated = list(read_control(leash.store))[-2:]
     assert (issued.event, issued.actor, issued.details["token"]) == ("issue", "ci", done.issued.id)
@@ -233,7 +233,7 @@ def test_token_is_due_when_rotate_after_is_over_and_not_once_it_was_rotated(leas
         return {info.id for info in list_tokens(leash.store) if info.is_due(at_ms)}
 
     assert (due(soon_ms), due(later_ms)) == (set(), {old.id})
-    new = rotate_token(leash.store, token_id=old.id).issued
+    new = rotate_token(leash.store, old.id).issued
     assert due(now_us(leash) // 1000 + 3_600_000) == {new.id}
     assert require_token(leash.store, other.id).due_ms is None
 

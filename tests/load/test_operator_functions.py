@@ -118,7 +118,7 @@ def test_client_with_decode_responses_works(server: RealServer) -> None:
     issued = issue_token(Store.open(client), "one")
     leash.client(issued.token).set("k", "new")
     assert [token.id for token in list_tokens(Store.open(client))] == [issued.id]
-    assert rotate_token(Store.open(client), token_id=issued.id).replaced
+    assert rotate_token(Store.open(client), issued.id).replaced
     assert freeze(Store.open(client), ["one"], reason="x").identities[0].changed
     assert thaw(Store.open(client)).identities[0].changed
     assert len(revoke(Store.open(client), everything=True).tokens) == 2

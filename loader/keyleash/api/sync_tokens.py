@@ -191,7 +191,9 @@ class TokenOperations:
 
         Raises:
             OperationError (unknown-token-id): there is no such token.
-            OperationError (token-not-live): the token is expired or revoked; nothing was issued.
+            OperationError (token-delegated): another token made it; nothing was issued.
+            OperationError (token-not-live): the token is expired or revoked, or all live tokens of
+                the identity are bound; nothing was issued.
             UsageError: *which* is a token.
             TypeError: both or neither of *which* and *identity* are given.
         """

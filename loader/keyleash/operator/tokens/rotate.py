@@ -56,7 +56,6 @@ def rotate_token(
     which: str | None = None,
     *,
     identity: str | None = None,
-    token_id: str | None = None,
     grace_s: int = GRACE_S,
     ttl_s: int | None = None,
     note: str | None = None,
@@ -64,28 +63,14 @@ def rotate_token(
     """
     Replace one token, or all live tokens of an identity, by a new one.
 
-    Args:
-        which: The name of an identity, or a token id. A name has precedence.
-        identity: The identity whose live tokens, if any, are replaced.
-        token_id: The token that is replaced.
-        grace_s: The seconds for which replaced tokens remain valid, at most until they expire.
-        note: As for `issue_token`; if None, the note of the replaced token.
-
-    Raises:
-        TypeError: Not exactly one of *which*, *identity* and *token_id* is given.
-        UsageError: *which* or *token_id* is a token.
-        OperationError (unknown-token-id): No token has the id.
-        OperationError (unreadable): A token entry is corrupt.
-        OperationError (token-delegated): A token made the token; nothing was issued.
-        OperationError (token-not-live): The token is expired or revoked, or all live tokens of the
-            identity are bound; nothing was issued.
-        ValueError: The grace is negative. Otherwise as `issue_token`.
+    Arguments and errors are those of `Operator.tokens.rotate`, and of `issue_token`.
     """
     require_int("grace", grace_s)
     if grace_s < 0:
         raise ValueError("`grace` must not be negative")
-    if (which, identity, token_id).count(None) != 2:
+    if (which is None) == (identity is None):
         raise TypeError("give either a token id or an identity")
+    token_id = None
     if which is not None:
         require_token_id(which)
         # No token id has a hyphen.
