@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,20 +40,8 @@ def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
 def agent(cluster: RealCluster, op: keyleash.Operator) -> ClusterAgent:
     """An agent that has written one key at each node."""
     agent = ClusterAgent(cluster, op.tokens.issue("agent").token)
-    write(agent)
+    agent.write()
     return agent
-
-
-def write(agent: ClusterAgent, rounds: int = 1) -> Counter[str]:
-    """Write one key at each node in each round; count the codes of denials, and `OK`."""
-    found: Counter[str] = Counter()
-    keys = [(node, node.key("jobs:")) for node in agent.cluster.primaries]
-    for node, key in rounds * keys:
-        try:
-            found[agent.call(node, "SET", key, "v").decode()] += 1
-        except redis.ResponseError as error:
-            found[str(error).split()[1]] += 1
-    return found
 
 
 def used(op: keyleash.Operator) -> dict[str, int | None]:
@@ -84,9 +71,9 @@ def test_unused_units_are_returned(
 def test_budget_is_exact_after_a_collection(op: keyleash.Operator, agent: ClusterAgent) -> None:
     """Every unit can be used once: by the shard that had it, or by another."""
     op.limits.collect()
-    first = write(agent, rounds=30)
+    first = agent.write(rounds=30)
     op.limits.collect()
-    rest = write(agent, rounds=80)
+    rest = agent.write(rounds=80)
 
     assert first["OK"] + rest["OK"] + 3 == 300
     assert rest["BUDGET_EXHAUSTED"] == 3 * 80 - rest["OK"] > 0
@@ -100,7 +87,7 @@ def test_units_that_were_taken_before_a_reset_do_not_return(
     def run_then_reset(*arguments: Any, **options: Any) -> Any:
         replies = run_at_shards(*arguments, **options)
         op.limits.reset("agent", reason="x")
-        write(agent)
+        agent.write()
         return replies
 
     monkeypatch.setattr(credit, "run_at_shards", run_then_reset)
@@ -135,9 +122,9 @@ def test_units_used_before_a_state_was_lost_are_not_returned(
 ) -> None:
     """The shard that begins again does not know of them."""
     node = cluster.primaries[0]
-    write(agent, rounds=10)
+    agent.write(rounds=10)
     node.admin.delete(Keyspace().at_shard(tag_of(node)).state("agent"))
-    write(agent, rounds=3)
+    agent.write(rounds=3)
     op.limits.collect()
     assert (used(op)["budget.writes"] or 0) >= 3 * 14
 
@@ -170,7 +157,7 @@ def test_units_are_returned_after_a_replica_has_it(replicated_cluster: RealClust
     """A replica that becomes primary must not have the units, too."""
     with keyleash.Operator.from_url(replicated_cluster.url) as op:
         op.load(keyleash.Policy(POLICY))
-        write(ClusterAgent(replicated_cluster, op.tokens.issue("agent").token))
+        ClusterAgent(replicated_cluster, op.tokens.issue("agent").token).write()
         shown = Cli(replicated_cluster.url).ok("budget", "collect", "agent")
         assert "budget.writes" in shown
         assert used(op)["budget.writes"] == 3

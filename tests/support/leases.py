@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from functools import cached_property
 from typing import Any
 
+import pytest
 import redis
 
 from keyleash.commands import load_table
@@ -68,6 +70,23 @@ class ClusterAgent:
                     raise
             voucher = self.fetch(request)
         raise AssertionError(request)
+
+    def write(self, rounds: int = 1) -> Counter[str]:
+        """Write one key at each node in each round; count the codes of denials, and `OK`."""
+        found: Counter[str] = Counter()
+        keys = [(node, node.key("jobs:")) for node in self.cluster.primaries]
+        for node, key in rounds * keys:
+            try:
+                found[self.call(node, "SET", key, "v").decode()] += 1
+            except redis.ResponseError as error:
+                found[str(error).split()[1]] += 1
+        return found
+
+    def voucher_for(self, node: ClusterNode, *words: str) -> str:
+        """Return the voucher that a call at a node needs."""
+        with pytest.raises(redis.ResponseError, match=NEEDED) as needed:
+            self.attempt(node, "", *words)
+        return self.fetch(str(needed.value).removeprefix(NEEDED))
 
     def attempt(self, node: ClusterNode, voucher: str, *words: str) -> Any:
         """Call a command at a node with a voucher or an empty text."""
