@@ -28,7 +28,7 @@ def test_programs_of_the_page_work_as_written_one_after_the_other(
     for count, program in enumerate((SYNC, ASYNC, SYNC), 1):
         done = subprocess.run(
             [sys.executable, "-c", program],
-            cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, timeout=60,
+            cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
 
         assert done.returncode == 0, done.stderr

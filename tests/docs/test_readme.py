@@ -61,7 +61,7 @@ def run(
         return subprocess.run(
             ["bash", "-c", f"{keyleash}\n{commands}"],
             env=cli.process_env(), cwd=folder, check=False, stdin=terminal,
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=600,
         )  # fmt: skip
     finally:
         os.close(typed)

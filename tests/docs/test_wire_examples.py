@@ -68,7 +68,7 @@ def output_with(url: str, token: str, *command: str, folder: Path, **more: str) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
