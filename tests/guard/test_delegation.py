@@ -21,7 +21,7 @@ from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
 from keyleash.store.token import ID_ALPHABET, RECORD_BYTES, child_id, token_digest
 from keyleash.store.wire import Transport
 from support.clustered import NODES
-from support.leash import NAMES, Leash
+from support.leash import NAMES, Leash, grant
 from support.sealed import SEALED
 from support.servers import RealServer
 
@@ -98,6 +98,39 @@ def test_classes_and_keys_of_a_child_are_those_of_patterns_with_all_its_bindings
         for cls, key in (("write", "jobs:42:a"), ("delete", "days:monday:a")):
             assert refused(root, bind=bind, allow=[cls])["reason"] == "allow"
             assert refused(root, bind=bind, keys=[key])["reason"] == "keys"
+
+
+def test_keys_of_a_child_are_within_those_of_its_parent(leash: Leash) -> None:
+    """An exact key has no others within it, and one of several is enough."""
+    leash.load(runner=AGENT)
+    scope = Scope(keys=["shared:a", "shared:dir:*", "shared:z"])
+    parent = leash.client(leash.issue("runner", scope=scope).token)
+
+    for key in ("shared:a", "shared:dir:x", "shared:dir:x*", "shared:dir:*", "shared:z"):
+        parent.delegate(keys=[key])
+    for key in ("shared:ab", "shared:a*", "shared:dir", "shared:dir*", "shared:", "*", "shared:z:"):
+        assert refused(parent, keys=[key])["reason"] == "keys", key
+    assert leash.agent("runner").delegate(keys=["*"])
+
+
+def test_key_of_a_child_needs_a_pattern_of_its_classes(leash: Leash) -> None:
+    """Not one of another class, nor a channel."""
+    leash.load(
+        runner={
+            **AGENT,
+            "grants": [
+                grant("read", keys="in:*"),
+                grant("write", keys="out:*"),
+                {"allow": ["publish"], "channels": ["news:*"]},
+            ],
+        }
+    )
+    root = leash.agent("runner")
+
+    root.delegate(keys=["out:a"])
+    root.delegate(allow=["read"], keys=["in:a"])
+    assert refused(root, allow=["read"], keys=["out:a"])["reason"] == "keys"
+    assert refused(root, keys=["news:a"])["reason"] == "keys"
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
@@ -434,6 +467,8 @@ def test_raw_call_is_checked_like_that_of_a_client(leash: Leash) -> None:
         assert raw("0" * 40, ttl).endswith(" reason=ttl")
     for odd in (["mask", "63"], ["bind"], ["", "x"], ["allow", "read", "keys"]):
         assert raw("0" * 40, "", *odd).endswith(" reason=word")
+    twice = ("budget", "requests=5", "budget", "requests=6")
+    assert raw("0" * 40, "", *twice).endswith(" restriction=requests%3D6 reason=budget")
     assert raw("0" * 40, "", token="kl_runner_x") == "LEASH TOKEN_UNKNOWN"
     expires_ms, id_ = raw("0" * 40, "60")
     assert id_.decode() == child_id("0" * 40)

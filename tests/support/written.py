@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import inf
 from typing import Any
 
 BYTES, ELEMENTS, DEFAULT_MS, MAX_MS = 24, 5, 3_600_000, 86_400_000
+LENGTHS = (BYTES - 4, BYTES, BYTES + 1, 3 * BYTES - 4, 3 * BYTES, 3 * BYTES + 1)
+"""Near the bounds, and a number below them."""
+
 Rules = Mapping[str, Mapping[str, Any]]
 """The rules of grants by the pattern of their keys."""
 
@@ -37,8 +40,8 @@ def drawn_rules(draws: random.Random) -> Rules:
 
 def _drawn_rule(draws: random.Random) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if draws.random() < 0.5:
-        found["max_bytes"] = f"{draws.choice((2, BYTES, 3 * BYTES))}b"
+    if draws.random() < 0.6:
+        found["max_bytes"] = f"{draws.choice((2, BYTES, BYTES, 3 * BYTES))}b"
     if draws.random() < 0.5:
         found["max_elements"] = draws.choice((1, ELEMENTS, 2 * ELEMENTS))
     if draws.random() < 0.3:
@@ -137,19 +140,23 @@ class Writer:
     Attributes:
         now_s: The server's time.
         payloads: Some for RESTORE.
+        some_keys: If there are any, no others are written.
     """
 
     random: random.Random
     now_s: int
     payloads: list[bytes]
+    some_keys: list[str] = field(default_factory=list)
 
     def key(self) -> str:
+        if self.some_keys:
+            return self.random.choice(self.some_keys)
         name = self.random.choice("vvvwwfo")
         # In one slot, as a cluster wants the keys of a call.
         return f"{name}:{{d}}{self.random.randrange(40 if name == 'o' else 4)}"
 
     def word(self) -> str:
-        length = self.random.choice((1, 1, 1, 2, BYTES, BYTES + 1, 3 * BYTES, 3 * BYTES + 1))
+        length = self.random.choice((1, 1, 1, 2, BYTES // 2, *LENGTHS))
         return self.random.choice("abcdefgh") * length
 
     def words(self, most: int = 4) -> list[str]:
