@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
@@ -390,6 +391,114 @@ def test_string_that_a_batch_moves_or_counts_up_is_as_long_for_its_next_command(
     assert not any("LEASH" in str(reply) for reply in first[: len(calls) - 2])
     assert "VALUE_TOO_LARGE" in str(last)
     assert leash.admin.strlen("doc:{d}a") <= BYTES
+
+
+BOUNDED: dict[str, Any] = {
+    "grants": [
+        {
+            "allow": ["read", "write", "delete"],
+            "keys": [f"{name}:*"],
+            "values": rules,
+        }
+        for name, rules in {
+            "full": {"max_elements": 3},
+            "short": {"max_bytes": "4b"},
+            "free": {},
+        }.items()
+    ]
+    + [{"allow": ["write"], "keys": ["*"], "only": ["RESTORE"]}]
+}
+MANY_ELEMENTS, LONG_ELEMENT = "VALUE_REFUSED", "VALUE_TOO_LARGE"
+AT_THE_BOUND: dict[str, list[str]] = {
+    "": [
+        "HSET full:h 1 x", "HSETNX full:h 1 x", "HINCRBY full:h 1 1", "HINCRBYFLOAT full:h 1 1.5",
+        "HSETEX full:h EX 9 FIELDS 1 1 x", "SADD full:s 1 2 3", "SMOVE free:s full:s 1",
+        "ZADD full:z 1 1", "ZADD full:z XX 1 new", "ZADD full:z INCR 1 1", "ZINCRBY full:z 1 1",
+        "GEOADD full:z 1 1 1", "LSET full:l 0 x", "LMOVE full:l full:l LEFT RIGHT",
+        "XADD full:x MAXLEN 3 * f v", "XADD full:x MAXLEN = 3 * f v", "SUNIONSTORE full:s full:s",
+        "SINTERSTORE full:n free:s full:s", "SDIFFSTORE full:n full:s free:n",
+        "ZUNIONSTORE full:z 1 full:z", "ZRANGESTORE full:n free:z 0 2", "COPY full:l full:n",
+        "SORT free:l LIMIT 0 3 STORE full:n ALPHA", "RENAME full:l full:n",
+        "LMOVE free:l short:n RIGHT LEFT", "LMOVE short:l short:n LEFT LEFT",
+        "SMOVE free:s short:n 1", "INCRBYFLOAT free:n 1e30", "HINCRBYFLOAT free:h 1 1e30",
+        "COPY short:l short:n", "SUNIONSTORE short:n short:s", "SORT short:l STORE short:n ALPHA",
+        "SDIFFSTORE short:n free:s free:long", "LINSERT short:l BEFORE 9 1234",
+    ],
+    MANY_ELEMENTS: [
+        "HSET full:h 9 x", "HSET full:h 1 x 9 x", "HSETNX full:h 9 x", "HINCRBY full:h 9 1",
+        "HINCRBYFLOAT full:h 9 1.5", "HSETEX full:h EX 9 FIELDS 1 9 x", "SADD full:s 1 9",
+        "SMOVE free:s full:s 9", "ZADD full:z 1 9", "ZADD full:z NX CH 1 9", "ZADD full:z GT 1 9",
+        "ZADD full:z INCR 1 9", "ZINCRBY full:z 1 9", "GEOADD full:z 1 1 9", "LPUSH full:l 1",
+        "RPUSH full:l 1", "LINSERT full:l BEFORE 1 1", "LMOVE free:l full:l LEFT RIGHT",
+        "RPOPLPUSH free:l full:l", "XADD full:x * f v", "XADD full:x NOMKSTREAM * f v",
+        "XADD full:x MAXLEN 4 * f v", "XADD full:x MAXLEN ~ 3 * f v", "XADD full:x MINID 1 * f v",
+        "SUNIONSTORE full:n free:s full:s", "SINTERSTORE full:n free:s free:s",
+        "SDIFFSTORE full:n free:s free:n", "ZUNIONSTORE full:n 2 free:z full:z",
+        "ZINTERSTORE full:n 1 free:z", "ZDIFFSTORE full:n 2 free:z free:n",
+        "ZRANGESTORE full:n free:z 0 -1", "COPY free:l full:n", "RENAME free:l full:n",
+        "RENAMENX free:h full:n", "SORT free:l STORE full:n ALPHA",
+        "SORT full:l GET # GET # STORE full:n ALPHA",
+        "GEOSEARCHSTORE full:n free:g FROMLONLAT 1 1 BYRADIUS 9999 km",
+        "GEORADIUS free:g 1 1 9999 km STORE full:n",
+    ],
+    LONG_ELEMENT: [
+        "HSET short:h 12345 x", "HSET short:h 1 12345", "HSET short:h 1 x 2 12345",
+        "HSETEX short:h EX 9 FIELDS 1 1 12345", "HINCRBY short:h 1 1",
+        "HINCRBYFLOAT short:h 1 1e30", "HINCRBYFLOAT short:h 12345 1", "SADD short:s 1 12345",
+        "SMOVE free:long short:s 12345",
+        "ZADD short:z 1 1 1 12345", "ZADD short:z NX 1 12345", "ZINCRBY short:z 1 12345",
+        "GEOADD short:z 1 1 12345", "LPUSH short:l 12345", "LSET short:l 0 12345",
+        "LINSERT short:l BEFORE 1 12345", "XADD short:x * 12345 v", "XADD short:x * f 12345",
+        "XADD short:x MAXLEN 3 * f 12345", "LMOVE free:l short:n LEFT LEFT", "SET short:n 12345",
+        "INCR short:n", "INCRBYFLOAT short:n 1", "PFADD short:n 1", "APPEND short:t 5",
+        "SUNIONSTORE short:n free:long free:s", "SORT free:l STORE short:n ALPHA",
+        "SORT short:l GET free:* STORE short:n", "ZRANGESTORE short:n free:z 0 -1",
+        "COPY free:l short:n", "COPY free:long short:n", "COPY free:h short:n",
+        "COPY free:z short:n", "COPY free:x short:n", "COPY free:t short:n",
+        "RENAME free:l short:n", "RENAME free:t short:n", "RENAMENX free:h short:n",
+    ],
+}  # fmt: skip
+"""Calls by the code of their denial; `{d}` stands behind each colon of a key."""
+
+
+@pytest.mark.parametrize("code", AT_THE_BOUND, ids=lambda code: code or "allowed")
+def test_each_command_is_checked_at_the_bound(server: RealServer, code: str) -> None:
+    """One more element, or a longer one, is denied; alone and in a batch, and by its rule."""
+    leash = Leash(server)
+    leash.load(one=BOUNDED)
+    token = leash.issue("one").token
+
+    for text in AT_THE_BOUND[code]:
+        call = tuple(re.sub(r"^(full|short|free):", r"\1:{d}", word) for word in text.split())
+        if call[0] not in server.table.commands:
+            continue
+        for is_batch in (False, True):
+            put_elements(leash.at("{d}"))
+            reply = (
+                leash.batch("one", token, "each", call)[0]
+                if is_batch
+                else leash.call("one", token, *call)
+            )
+            found = refusal(reply) if isinstance(reply, str) else None
+            assert (found.code if found else "") == code, (call, reply)
+
+
+def put_elements(admin: Any) -> None:
+    """Put three elements into keys, and four with a long one into those without a rule."""
+    for key in admin.keys("f*:{d}*") + admin.keys("short:{d}*"):
+        admin.delete(key)
+    for name in ("full:{d}", "short:{d}", "free:{d}"):
+        words = ["1", "2", "3", *(["9", "12345"] if name.startswith("free") else [])]
+        admin.rpush(f"{name}l", *reversed(words))
+        admin.sadd(f"{name}s", *words[:4])
+        admin.hset(f"{name}h", mapping={word: word for word in words})
+        admin.zadd(f"{name}z", dict.fromkeys(words, 1))
+        for word in words:
+            admin.xadd(f"{name}x", {"f": word})
+        admin.set(f"{name}t", words[-1] if name.startswith("free") else "1234")
+    admin.sadd("free:{d}long", "12345")
+    admin.set("free:{d}1", "12345")
+    admin.geoadd("free:{d}g", [word for name in "abcd" for word in (1, 1, name)])
 
 
 def test_expiry_belongs_to_the_event_and_is_undone_with_it(server: RealServer) -> None:
