@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +18,7 @@ from benchmarks.growth.curves import Curve
 from benchmarks.growth.loading import document, guarded_set, load, runner
 from benchmarks.growth.sampling import CONNECTIONS, Case, Yard, curves_of
 from benchmarks.support.bars import ratios
+from benchmarks.support.bench import Bench, Contender
 from benchmarks.support.load import Generator
 from benchmarks.support.policy import Target, operator_of
 from benchmarks.support.servers import choose_cores, choose_servers
@@ -83,22 +83,27 @@ def by_number(yard: Yard) -> tuple[Curve, ...]:
 def by_restriction(yard: Yard) -> tuple[Curve, ...]:
     """Measure tokens with various restrictions, and children, on one server."""
     with yard.server() as bench:
-        (first,) = load(bench, policy("    delegate: {depth: 2}\n")).targets
-        issue = operator_of(bench.admin).tokens.issue
-        tokens = {name: issue("agent", **scope).token for name, scope in SCOPES.items()}
-        made = tokens[BOUND]
-        for name in ("a child", "a grandchild"):
-            pool = bench.admin.connection_pool
-            made = keyleash.Redis(connection_pool=pool, token=made).delegate().token
-            tokens[f"{BOUND}: {name}"] = made
         cases = [
-            Case(
-                name, 1, bench, replace(guarded_set("one"), command=("SET", KEY, "v" * 64)),
-                (Target(first.guard, token),), yard.plan.requests,
-            )
-            for name, token in tokens.items()
-        ]  # fmt: skip
+            Case(item.variant.name, 1, bench, item.variant, (item.target,), yard.plan.requests)
+            for item in restricted(bench)
+        ]
         return curves_of(cases)[0]
+
+
+def restricted(bench: Bench) -> list[Contender]:
+    """Load the policy; return a SET by each kind of token, those without restrictions first."""
+    (first,) = load(bench, policy("    delegate: {depth: 2}\n")).targets
+    issue = operator_of(bench.admin).tokens.issue
+    tokens = {name: issue("agent", **scope).token for name, scope in SCOPES.items()}
+    made = tokens[BOUND]
+    for name in ("a child", "a grandchild"):
+        pool = bench.admin.connection_pool
+        made = keyleash.Redis(connection_pool=pool, token=made).delegate().token
+        tokens[f"{BOUND}: {name}"] = made
+    return [
+        Contender(guarded_set(name, KEY), Target(first.guard, token))
+        for name, token in tokens.items()
+    ]
 
 
 if __name__ == "__main__":

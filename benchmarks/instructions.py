@@ -1,6 +1,6 @@
 """Instructions that a server executes per command of the ladder, counted by callgrind.
 
-    .venv/bin/python -m benchmarks.instructions --server redis-server [--functions]
+    .venv/bin/python -m benchmarks.instructions --server redis-server [--functions|--shard|--bound]
 
 Counts in user space hardly differ between runs, even on a busy machine, so a difference of a few
 hundred is visible. They are not times: waiting for memory and the kernel are not included. This
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks.bound_tokens import restricted
 from benchmarks.cluster import Shard, shard_on
 from benchmarks.ladder import COUNTED, GUARDED_GET, GUARDED_SET, MANY, contenders_on
 from benchmarks.support.bench import Bench, Plan, bench_on
@@ -46,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="instructions", description=__doc__)
     parser.add_argument("--server", default="redis-server", help="default: %(default)s")
     parser.add_argument("--functions", action="store_true", help="load guards as functions")
-    parser.add_argument("--shard", action="store_true", help="count guarded calls at a shard")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--shard", action="store_true", help="count guarded calls at a shard")
+    what.add_argument("--bound", action="store_true", help="count guarded SETs of bound tokens")
     options = parser.parse_args(argv)
     (choice,) = choose_servers([options.server])
     if not (shutil.which("valgrind") and shutil.which(CONTROL)):
@@ -61,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         # The server's timer uses wall time: on this slow server it would add to the calls.
         bench.admin.config_set("hz", 1)
         print(f"{version_of(bench.admin)}: thousands of instructions per command", flush=True)
-        count = count_shard if options.shard else count_ladder
+        count = count_shard if options.shard else count_bound if options.bound else count_ladder
         transport = Transport.FUNCTION if options.functions else Transport.EVALSHA
         count(bench, choice, Path(folder), transport)
     return 0
@@ -88,6 +91,14 @@ def count_ladder(bench: Bench, _: ServerChoice, folder: Path, transport: Transpo
     for contender in contenders:
         variant, make = contender.variant, partial(bench.sample, contender, 1)
         _show(variant.name, per_call(bench, make, folder) / variant.commands)
+
+
+def count_bound(bench: Bench, _: ServerChoice, folder: Path, __: Transport) -> None:
+    """Print a line for a guarded SET by a token of each kind of restriction."""
+    for contender in restricted(bench):
+        make = partial(bench.sample, contender, 1)
+        make(FEWER)
+        _show(contender.variant.name, per_call(bench, make, folder))
 
 
 def count_shard(bench: Bench, choice: ServerChoice, folder: Path, _: Transport) -> None:

@@ -3,11 +3,11 @@
 -- out: code, detail, value, at_us         set if the call is denied
 --      now_us, token_id, token_key, record, used_us, sequence, STATE_NUMBERS
 --      mask, bindings, narrow, bindings_at   of a bound token, see read_bound
---      caps, caps_at, cap_count, life_us  of a token with caps
+--      caps, caps_at, cap_count, life_us  of a token with caps; `byte_caps` follows in check_caps
 --      chain_at, ancestors, is_rotated    where tokens delegate, see read_flags and check_chain
 local token_key, record, used_us, sequence
 --% if bound_tokens
-local mask, bindings, narrow, bindings_at, caps, caps_at, cap_count, life_us
+local mask, bindings, narrow, bindings_at, caps, caps_at, cap_count, life_us, byte_caps
 --% endif
 --% if delegate
 local chain_at, ancestors, is_rotated

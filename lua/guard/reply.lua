@@ -1,5 +1,5 @@
 -- reply: run one command and restore its reply.
--- in:  argv, name_at, stop, restore, tried, expiring, event, reads
+-- in:  argv, name_at, stop, restore, tried, expiring, event, reads, byte_caps
 -- out: reply
 --% filter offset(name_at)
 --% if vault
@@ -27,9 +27,9 @@ if expiring and event then
 end
 --% endif
 --% include "reply/restore_reply.lua"
---% if reply_limits
-if reads then
---% with written_limits = reply_limits
+--% if reply_limits or counts_bytes
+if {{ counts_reply }} then
+--% with written_limits = reply_limits, written_caps = ("bytes_read",)
 --% include "limit/take_reply.lua"
 --% include "limit/write_bytes.lua"
 --% endwith

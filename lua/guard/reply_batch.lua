@@ -45,8 +45,8 @@ while i <= n do
 --% include "reply/run_item.lua"
 --% include "reply/restore_reply.lua"
 --% include "reply/measure_reply.lua"
---% if reply_limits
-      if readers[i] and type(reply) ~= 'number' then
+--% if reply_limits or counts_bytes
+      if {{ counts_item }} and type(reply) ~= 'number' then
 --% include "limit/take_reply.lua"
       end
 --% endif
@@ -64,9 +64,9 @@ while i <= n do
     i = i + 1
   end
 end
---% if reply_limits
-if next(readers) then
---% with written_limits = reply_limits
+--% if reply_limits or counts_bytes
+if {{ counts_items }} then
+--% with written_limits = reply_limits, written_caps = ("bytes_read",)
 --% include "limit/write_bytes.lua"
 --% endwith
 end

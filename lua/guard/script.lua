@@ -58,7 +58,7 @@ repeat
 --% include "script/check_script.lua"
   if code then break end
   repeat
---% with limits = call_limits
+--% with limits = call_limits, checks_bytes = false
 --% include "limit.lua"
 --% endwith
   until true

@@ -15,6 +15,7 @@ import keyleash.asyncio
 from keyleash.errors import LeashError
 from keyleash.types import DelegatedToken
 from support.clusters import RealCluster
+from support.errors import raises_code
 
 POLICY = """
 version: 1
@@ -67,6 +68,25 @@ def test_cap_of_eight_clients_over_three_nodes_is_exact(
     assert found["ran"] == 97
     rotated = op.tokens.rotate(issued.id).issued
     assert write(cluster, rotated.token, 5) == {"BUDGET_EXHAUSTED": 5}
+
+
+def test_cap_of_bytes_that_a_cluster_cannot_count_is_an_error(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """Of an issued token and of a child; bytes that are written are counted over all nodes."""
+    with raises_code("bad-restriction") as error:
+        op.tokens.issue("agent", budget={"bytes_read": "1mb"})
+    assert error.value.span is not None
+    issued = op.tokens.issue("agent", budget={"bytes_written": "190b"})
+    with keyleash.RedisCluster.from_url(cluster.url, token=issued.token) as client:
+        with pytest.raises(keyleash.DelegationRefusedError):
+            client.delegate(budget={"bytes_read": "1mb"})
+        child = client.delegate(budget={"bytes_written": "95b"}).token
+    # Ten bytes each; at the home and at each node a part of ten may be left.
+    of_child, of_both = (write(cluster, token, 10)["ran"] for token in (child, issued.token))
+    of_both += of_child
+    assert 95 - 4 * 9 <= 10 * of_child <= 95
+    assert 190 - 8 * 9 <= 10 * of_both <= 190
 
 
 def test_operators_and_agents_see_restrictions_and_caps(

@@ -36,7 +36,8 @@ BOUND = f"kl_agent_{'1' * 32}"
 SET = ("SET", "doc:7:a", "x")
 GET = ("GET", "doc:7:a")
 TAGS = ("a", "b1", "c2")
-PLACES = {name: place for place, name in enumerate(("requests", "reads", "writes", "deletes"))}
+CAPS = ("requests", "reads", "writes", "deletes", "bytes_written")
+PLACES = {name: place for place, name in enumerate(CAPS)}
 HOME_RECORD = HOME.token("agent", token_digest(BOUND))
 OTHER = ("SET", "doc:8:a", "x")
 DENIED = "LEASH KEY_NOT_GRANTED key=doc:8:a by=token"
@@ -188,6 +189,32 @@ def test_cap_over_three_shards_and_eight_threads_is_exact(
     assert shards.outcome("a", *GET) == "ran"
 
 
+@pytest.mark.parametrize("units", [None, 1])
+def test_cap_of_bytes_over_three_shards_is_exact(
+    embedded: RealServer, monkeypatch: pytest.MonkeyPatch, units: int | None
+) -> None:
+    """No byte is used twice; a SET writes 8 bytes, alone and in batches."""
+    for name in ("first_amount", "growth") if units else ():
+        monkeypatch.setitem(leases._CONSTANTS, name, units)
+    shards = sharded(embedded, caps(bytes_written=779, reads=900))
+
+    with ThreadPoolExecutor(8) as pool:
+        passed = sum(pool.map(lambda seed: run_somewhere(shards, 10, seed), range(8)))
+    commands = [("SET", "doc:7:a", "x"), ("GET", "doc:7:a")] * 9
+    replies = shards.leased(shards.batch, "a", BatchMode.EACH, *commands)
+    passed += replies.count(b"OK")
+    assert replies.count(b"x") == 9
+    for tag in TAGS:
+        while shards.outcome(tag, *SET) == "ran":
+            passed += 1
+    charged = counts(shards)[0].count
+    assert passed * 8 + unspent(shards, "bytes_written") == charged <= 779
+    # At the home and at each shard a part of a call may be left.
+    assert passed * 8 >= 779 - 4 * 7
+    assert shards.outcome("a", *SET).startswith("LEASH BUDGET_EXHAUSTED limit=token.bytes_written")
+    assert shards.outcome("a", *GET) == "ran"
+
+
 def test_cap_is_charged_with_all_other_limits_or_none(embedded: RealServer) -> None:
     """Limits of the identity and of each token, and caps, hold together."""
     limits = {"writes": {"limit": "60/day", "per": "token"}, "requests": "50/day"}
@@ -306,6 +333,7 @@ def test_raw_delegation_at_the_home_is_checked(embedded: RealServer) -> None:
         ((digest, "", "bind", "id=8"), "bind"),
         ((digest, "", "allow", "delete"), "allow"),
         ((digest, "", "nothing"), "word"),
+        ((digest, "", "budget", "bytes_read=1kb"), "budget"),
     ]
     for words, reason in bad:
         with pytest.raises(redis.ResponseError, match=f"DELEGATION_REFUSED .*reason={reason}"):

@@ -29,7 +29,8 @@ from support.leash import Leash, policy
 from support.servers import RealServer
 from support.thorough import FACTOR, thorough
 
-LIMITS = st.sampled_from([b"requests=900", b"writes=500/hour", b"reads=0", b"bytes_read=1", b"x"])
+CAPS = (b"requests=900", b"writes=500/hour", b"bytes_read=9kb", b"bytes_written=2gb/day")
+LIMITS = st.sampled_from([*CAPS, b"reads=0", b"bytes_read=1", b"writes=1kb", b"x"])
 ENDS = st.sampled_from([b"", b"*", b"*"])
 
 
@@ -110,7 +111,7 @@ def narrowed(identity: Identity, parent: Restrictions, wanted: Wishes) -> Restri
         if key is None or not is_within or not any(overlaps(key, item) for item in patterns):
             return "keys"
     for text in wanted.budget:
-        if text not in (b"requests=900", b"writes=500/hour"):
+        if text not in CAPS:
             return "budget"
     found = tuple(key for key in keys if key is not None)
     return Restrictions(bind, allow, found or parent.keys)

@@ -100,7 +100,8 @@ def _note_issued(
     metavar="COUNTER=LIMIT",
     multiple=True,
     callback=pairs,
-    help="Cap on calls: `requests=200` for the token's life, or `writes=50/hour`. Repeatable.",
+    help="Cap: `requests=200` for the token's life, `writes=50/hour`, or of bytes:"
+    " `bytes_written=10mb`. Repeatable.",
 )
 @meta_option("Label, shown by `token list` and in the audit log; not a secret. Repeatable.")
 @json_option

@@ -78,7 +78,8 @@ class TokenHolder:
             bind: The values of captures.
             allow: The operation classes; by default those of the token.
             keys: Keys, or prefixes with `*`; by default those of the token.
-            budget: The most calls by counter: `200` for the child's life, or `50/hour`.
+            budget: The most calls or bytes by counter: `200` or `10mb` for the child's life, or
+                `50/hour`.
             ttl: The life, as text (`10m`) or `timedelta`; by default as long as the policy and
                 the token allow.
             meta: Labels; unlike those of an operator, ASCII only.

@@ -9,6 +9,8 @@ from keyleash.limits import Budget
 from keyleash.limits.budget import MAX_BUDGET
 from keyleash.limits.calendar import PERIOD_US, Period
 from keyleash.limits.caps import CAP_COUNTERS
+from keyleash.limits.counters import BYTES
+from keyleash.policy.clusters import cap_counters
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
 from keyleash.store.restrictions import (
     MAX_ITEMS,
@@ -22,7 +24,7 @@ _CLASS_BITS = tuple((str(cls), 1 << place) for place, cls in enumerate(Operation
 _CONSTANTS = {
     "class_bits": _CLASS_BITS,
     "key_classes": sum(bits for name, bits in _CLASS_BITS if name not in CHANNEL_CLASSES),
-    "cap_counters": tuple(map(str, CAP_COUNTERS)),
+    "byte_units": tuple(BYTES.items()),
     "cap_periods": tuple((f"/{name}", PERIOD_US[Period(name)]) for name in Budget.PERIODS),
     "max_cap": MAX_BUDGET,
     "max_items": MAX_ITEMS,
@@ -41,6 +43,10 @@ def delegation_values(guard: Guard) -> dict[str, object]:
     return {
         **_CONSTANTS,
         "delegate": guard.identity.delegate,
+        "cap_counters": [
+            (str(counter), CAP_COUNTERS.index(counter) + 1)
+            for counter in cap_counters(guard.identity, is_cluster=guard.shards is not None)
+        ],
         "root_of": _root_of,
         "leaf_of": _leaf_of,
         "delegable": tuple(_delegable(guard)),

@@ -138,6 +138,7 @@ def _unstamped(
         variables["month"] = {"period_us": PERIOD_US[Period.MONTH], "runs": month}
     variables |= {"names": _names(guard), "numbers_at": 2 * DOUBLE, "between": False}
     variables |= {"has_id": Text("once"), "token_account": None, "cap_plans": (), "counts": _counts}
+    variables |= _byte_values(guard, cluster=cluster)
     if guard.shards:
         variables |= lease_values(guard)
     if cluster:
@@ -171,10 +172,6 @@ def _unstamped(
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=numbers,
         charging=_charging(guard, batch=batch, cluster=cluster),
-        byte_limits=tuple(plan for plan in guard.limits if plan.counter.is_bytes),
-        call_limits=tuple(plan for plan in guard.limits if not plan.counter.is_bytes),
-        # Counted behind the command.
-        reply_limits=tuple(plan for plan in guard.limits if plan.counter is Counter.BYTES_READ),
         # The sequence number comes first.
         numbers_format=f"<{'d' * (1 + len(numbers))}",
         stamp=_STAMP,
@@ -186,6 +183,24 @@ def _unstamped(
         one_check=len(guard.checks) == 1,
         checks_differ=any(rule.rest != rule.check for rule in guard.rules),
     )
+
+
+def _byte_values(guard: Guard, *, cluster: bool) -> dict[str, object]:
+    """Return the template variables about limits and caps of bytes."""
+    plans = guard.limits
+    # Counted behind the command.
+    of_replies = tuple(plan for plan in plans if plan.counter is Counter.BYTES_READ)
+    return {
+        "byte_limits": tuple(plan for plan in plans if plan.counter.is_bytes),
+        "call_limits": tuple(plan for plan in plans if not plan.counter.is_bytes),
+        "reply_limits": of_replies,
+        # On a cluster the home counts caps.
+        "counts_bytes": guard.identity.token.bound and not cluster,
+        # Whether bytes of the reply to a call, or to a command of a batch, or to any, count.
+        "counts_reply": Text("reads" if of_replies else "byte_caps and reads"),
+        "counts_item": Text("readers[i]" if of_replies else "readers and readers[i]"),
+        "counts_items": Text("next(readers)" if of_replies else "readers"),
+    }
 
 
 def _counts(plan: LimitPlan) -> str:
@@ -236,7 +251,7 @@ def _charging(guard: Guard, *, batch: bool, cluster: bool) -> tuple[Text, ...]:
         return ()
     conditions = [_called_for(counter, batch=batch) for counter in sorted(counters)]
     for plan in cap_plans(guard) if cluster else ():
-        conditions.append(_with_cap(plan, _called_for(plan.counter, batch=batch)))
+        conditions.append(_with_cap(plan, _called_for(plan.counter.calls, batch=batch)))
     return tuple(map(Text, conditions))
 
 

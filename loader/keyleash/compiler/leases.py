@@ -6,6 +6,7 @@ from keyleash.compiler.ir import Guard, LimitPlan
 from keyleash.compiler.passes.place_on_shards import leased
 from keyleash.compiler.quoting import Text, lua_literal
 from keyleash.doubles import DOUBLE
+from keyleash.limits import Counter
 from keyleash.limits.budget import UTC
 from keyleash.limits.calendar import Period, window_runs
 from keyleash.limits.caps import CAP_COUNTERS, Cap
@@ -87,9 +88,10 @@ def cap_plans(guard: Guard) -> tuple[LimitPlan, ...]:
         return ()
     runs = window_runs(Period.MONTH, UTC, guard.calendar_year)
     first = len(guard.limits) + 1
+    counters = [counter for counter in CAP_COUNTERS if counter is not Counter.BYTES_READ]
     return tuple(
         LimitPlan(number, counter, Cap.of(counter).slot(), runs=runs, subject="cap")
-        for number, counter in enumerate(CAP_COUNTERS, first)
+        for number, counter in enumerate(counters, first)
     )
 
 

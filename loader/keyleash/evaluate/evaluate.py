@@ -131,13 +131,15 @@ def take_limits(
                 return verdict
             looked_at.append((count, 0 if limit.counter is Counter.BYTES_READ else amount))
     own = state.restrictions.counts if state.restrictions else ()
-    for place, cap in enumerate((*own, *state.ancestors)):
+    caps = [*((cap, {}) for cap in own), *((cap, {"by": "ancestor"}) for cap in state.ancestors)]
+    # Caps of bytes come last.
+    for cap, by in sorted(caps, key=lambda item: item[0].limit.counter.is_bytes):
         if cap.limit.counter.counts(needs):
-            verdict = _judge_count(b"", cap, now_us, trace)
+            amount = written if cap.limit.counter is Counter.BYTES_WRITTEN else 1
+            verdict = _judge_count(b"", cap, now_us, trace, amount)
             if not verdict.allowed:
-                by = {} if place < len(own) else {"by": "ancestor"}
                 return replace(verdict, details={**verdict.details, **by})
-            looked_at.append((cap, 1))
+            looked_at.append((cap, 0 if cap.limit.counter is Counter.BYTES_READ else amount))
     for count, amount in looked_at:
         count.take(now_us, amount)
     return ALLOWED

@@ -9,7 +9,7 @@ from keyleash.limits.budget import Budget
 from keyleash.limits.calendar import PERIOD_US, Period
 from keyleash.limits.counters import Counter, Subject, SubjectKind
 
-CAP_COUNTERS = tuple(counter for counter in Counter if not counter.is_bytes)
+CAP_COUNTERS = tuple(Counter)
 """The counters of caps. In records a counter is its place here, from 1."""
 
 _TOKEN = Subject(SubjectKind.TOKEN)
@@ -41,9 +41,11 @@ class Cap(Budget):
     @property
     def short(self) -> str:
         """The cap as it is given: `requests 200`, `writes 50/hour`."""
-        return f"{self.counter} {self.limit}" + ("" if self.is_for_life else f"/{self.period}")
+        return f"{self.counter} {self.counter.shown(self.limit)}" + (
+            "" if self.is_for_life else f"/{self.period}"
+        )
 
     def describe(self) -> str:
         if self.is_for_life:
-            return f"{self.limit} for the life of the token"
+            return f"{self.counter.shown(self.limit)} for the life of the token"
         return Budget.describe(self)

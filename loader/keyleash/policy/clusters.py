@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from keyleash.errors import Problem
 from keyleash.limits import Counter, Limit, Rate
+from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.policy.model import Capture, Identity, Literal, Pattern, Policy
 from keyleash.policy.patterns import NOWHERE
 
@@ -48,6 +49,12 @@ def _problems_of(identity: Identity, limit: Limit) -> Iterator[Problem]:
                 span,
                 f"write the segment as the first hash tag: `{{{{{{{capture}}}}}}}`",
             )
+
+
+def cap_counters(identity: Identity, *, is_cluster: bool) -> list[Counter]:
+    """Return the counters of caps that tokens of the identity may have."""
+    is_uncounted = {Counter.BYTES_READ: True, Counter.BYTES_WRITTEN: bool(identity.scripts)}
+    return [item for item in CAP_COUNTERS if not (is_cluster and is_uncounted.get(item))]
 
 
 def _is_hash_tag(pattern: Pattern, capture: str | None) -> bool:

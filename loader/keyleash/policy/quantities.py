@@ -31,6 +31,7 @@ _NUMBER = r"[0-9]{1,64}"
 _DURATION = re.compile("(-?)" + "".join(f"(?:({_NUMBER}){unit})?" for unit in UNITS_S))
 _WAIT = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_MS)})")
 _SIZE = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_BYTES)})")
+_AMOUNT = re.compile(rf"({_NUMBER})({'|'.join(BYTES)})")
 _COUNT_PER_PERIOD = re.compile(rf"(-?{_NUMBER})/([A-Za-z]+)")
 
 
@@ -218,7 +219,7 @@ def parse_size_per_period(text: str, periods: Collection[str], span: Span) -> tu
         PolicyError: It is not an amount of bytes per period, or the period is unknown.
     """
     amount, _, period = text.partition("/")
-    found = re.fullmatch(rf"({_NUMBER})({'|'.join(BYTES)})", amount)
+    found = _AMOUNT.fullmatch(amount)
     if found is None:
         raise fail(
             "bad-quantity",
@@ -228,6 +229,12 @@ def parse_size_per_period(text: str, periods: Collection[str], span: Span) -> tu
         )
     count, period = parse_count_per_period(f"{found[1]}/{period}", periods, span)
     return count * BYTES[found[2]], period
+
+
+def parse_amount(text: str) -> int | None:
+    """Return the bytes of an amount such as `10mb`, any number of them; None if it is none."""
+    found = _AMOUNT.fullmatch(text)
+    return int(found[1]) * BYTES[found[2]] if found else None
 
 
 def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 -- event.
 -- in:  n, restore, command, argv, name_at, work, reads, writes, deletes, recorded, masked, first,
 --      last, step, walked, args_field, args_value, subjects_N, counted_N, kept_N, times, taken,
---      from, run_end, keys, sequence, token_id, correlation, gone
+--      from, run_end, keys, sequence, token_id, correlation, gone, byte_caps
 -- out: after, argv, count, entry, fields, n, names, passed, passed_deletes, passed_reads,
 --      passed_writes, readers, restores, runs, spent, stop, unheard, works
 if restore then
@@ -29,6 +29,11 @@ end
 --% endif
 --% if reply_limits
 if reads then readers[n] = true end
+--% elif counts_bytes
+if byte_caps and reads then
+  readers = readers or {}
+  readers[n] = true
+end
 --% endif
 if reads then passed_reads = passed_reads + {{ taken }} end
 if writes then passed_writes = passed_writes + {{ taken }} end

@@ -53,6 +53,8 @@ local after, gone, expiring
 --% if reply_limits
 -- By the commands' numbers: whether the bytes of their replies count.
 local readers = {}
+--% elif counts_bytes
+local readers
 --% endif
 local count, passed_over, n, stop = 0, 0, 0, 3
 --% if not sandbox

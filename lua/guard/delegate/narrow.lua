@@ -110,18 +110,26 @@ end
 
 local caps, counted = '', {}
 for i = 1, #words.budget do
-  local name, limit, period = match(words.budget[i], '^(%l+)=(%d+)(.*)$')
-  local counter, period_us
---% for item in cap_counters
-  if name == {{ item }} then counter = {{ loop.index }} end
+  local name, limit, unit, period = match(words.budget[i], '^([%l_]+)=(%d+)(%l*)(.*)$')
+  local counter, period_us, unit_bytes
+--% for item, number in cap_counters
+  if name == {{ item }} then counter = {{ number }} end
 --% endfor
+  if find(name or '', '^bytes_') then
+--% for item, count in byte_units
+    if unit == {{ item }} then unit_bytes = {{ count }} end
+--% endfor
+  elseif unit == '' then
+    unit_bytes = 1
+  end
   if period == '' then period_us = 0 end
 --% for item, length_us in cap_periods
   if period == {{ item }} then period_us = {{ length_us }} end
 --% endfor
-  if not counter or not period_us or counted[counter] or #limit > 16 or tonumber(limit) < 1 or tonumber(limit) > {{ max_cap }} then return 'budget', words.budget[i] end
+  local most = (tonumber(limit) or 0) * (unit_bytes or 0)
+  if not counter or not period_us or counted[counter] or #limit > 16 or most < 1 or most > {{ max_cap }} then return 'budget', words.budget[i] end
   counted[counter] = true
-  caps = caps .. struct.pack({{ cap_format }}, counter, tonumber(limit), period_us, 0, 0)
+  caps = caps .. struct.pack({{ cap_format }}, counter, most, period_us, 0, 0)
 end
 for n = 1, #names do names[n] = names[n] .. '=' .. bind[names[n]] end
 local tail = struct.pack({{ tail_header }}, classes, #names, key_count, #words.budget, {{ tail_at }} + #caps + #packed)

@@ -2,7 +2,7 @@
 -- in:  now_us, bytes, key
 -- out: amount, code, detail, reason, value, at_us
 --% filter suffix(limit.number)
---% if limit.counter == "bytes_written"
+--% if limit.counter == "bytes_written" and limit.subject != "cap"
 -- No wait makes room for more.
 if bytes > {{ limit.at_once }} then
   code, detail, value, reason = 'VALUE_REFUSED', 'key', key or '', {{ limit.slot.name }}

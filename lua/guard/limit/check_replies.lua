@@ -1,5 +1,5 @@
 -- check_replies: find whether the replies of a batch so far have used up a limit of bytes.
--- in:  now_us, token_id, counted_N
+-- in:  now_us, token_id, counted_N, byte_caps
 -- out: at_us, code, detail, value
 code, at_us = nil, nil
 repeat
@@ -21,4 +21,13 @@ if code then break end
 --% endwith
 --% endfilter
 --% endfor
+--% if counts_bytes
+for i = 1, byte_caps and #byte_caps or 0 do
+  local cap = byte_caps[i]
+  if cap.counter == {{ cap_number("bytes_read") }} and not (cap.used < cap.limit) then
+    code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', 'token.bytes_read' .. (cap.is_inherited and ' by=ancestor' or ''), cap.ends_us
+    break
+  end
+end
+--% endif
 until true

@@ -59,15 +59,29 @@ if place_N then call('SETRANGE', {{ names.state }}, place_N, struct.pack('<d', n
 --% endif
 --% endfilter
 --% endfor
---% if bound_tokens and not cluster
+--% if counts_bytes
+--% if batch
 if caps and caps_at == 1 then call('SETRANGE', token_key, {{ text(tail_at - 1) }}, caps) end
+--% else
+if caps then call('SETRANGE', token_key, caps_at - 1, caps) end
+--% endif
 --% endif
 --% if delegate
 if ancestors then
   for i = 1, #ancestors do
-    if ancestors[i][2] == 1 then call('SETRANGE', ancestors[i][5], {{ text(tail_at - 1) }}, ancestors[i][1]) end
+    local caps, caps_at = ancestors[i][1], ancestors[i][2]
+--% if batch
+    if caps_at == 1 then call('SETRANGE', ancestors[i][5], {{ text(tail_at - 1) }}, caps) end
+--% else
+    if caps then call('SETRANGE', ancestors[i][5], caps_at - 1, caps) end
+--% endif
   end
 end
+--% endif
+--% if counts_bytes
+--% with written_cap = "bytes_written"
+--% include "limit/write_byte_caps.lua"
+--% endwith
 --% endif
 --% if not cluster
 --% if batch

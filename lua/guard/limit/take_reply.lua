@@ -1,6 +1,6 @@
 -- take_reply: count the bytes of a reply towards the limits of bytes that are read.
--- in:  reply, now_us, token_id, kept_N, counted_N
--- out: counted_N, ends_N, kept_N, tat_N, used_N
+-- in:  reply, now_us, token_id, kept_N, counted_N, byte_caps
+-- out: byte_caps, counted_N, ends_N, kept_N, tat_N, used_N
 --
 -- Only strings count. A reply is known behind its command, so it may be more than what was left.
 local read = (function(reply)
@@ -42,3 +42,9 @@ end
 --% endwith
 --% endfilter
 --% endfor
+--% if counts_bytes
+for i = 1, byte_caps and #byte_caps or 0 do
+  local cap = byte_caps[i]
+  if cap.counter == {{ cap_number("bytes_read") }} then cap.used, cap.is_charged = cap.used + read, true end
+end
+--% endif

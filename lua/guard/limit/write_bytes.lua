@@ -1,5 +1,5 @@
 -- write_bytes: write the counters of bytes that were counted behind commands.
--- in:  used_N, ends_N, tat_N, subjects_N, kept_N, counted_N, now_us
+-- in:  used_N, ends_N, tat_N, subjects_N, kept_N, counted_N, now_us, byte_caps
 -- out: none
 --% for limit in written_limits
 --% filter suffix(limit.number)
@@ -19,3 +19,8 @@ call('SETRANGE', {{ names.state }}, {{ limit.slot.index * 8 }}, struct.pack('<dd
 --% endif
 --% endfilter
 --% endfor
+--% if counts_bytes
+--% for written_cap in written_caps
+--% include "limit/write_byte_caps.lua"
+--% endfor
+--% endif

@@ -29,14 +29,14 @@ elseif held and ran > {{ work_limit / 2 }} and ran <= {{ work_limit }} then
   took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * {{ string_work }})
 end
 --% endif
---% if reply_limits and not sandbox
-if readers[i] then
+--% if (reply_limits or counts_bytes) and not sandbox
+if {{ counts_item }} then
 --% include "limit/check_replies.lua"
 end
 --% endif
 if false then
---% if reply_limits and not sandbox
-elseif readers[i] and code and (unheard[i] or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
+--% if (reply_limits or counts_bytes) and not sandbox
+elseif {{ counts_item }} and code and (unheard[i] or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
   took = 0
   reply = { err = 'LEASH ' .. code .. ' limit=' .. value }
   if code == 'RATE_LIMITED' then

@@ -29,7 +29,7 @@ local function perform(argv)
 --% include "authorize/command_locals.lua"
     repeat
 --% include "authorize.lua"
---% if byte_limits
+--% if byte_limits or counts_bytes
 --% include "limit/count_call.lua"
 --% endif
     until true
@@ -59,8 +59,8 @@ local function perform(argv)
 --% include "reply/run_item.lua"
 --% include "reply/restore_reply.lua"
 --% include "reply/measure_reply.lua"
---% if reply_limits
-    if reads then
+--% if reply_limits or counts_bytes
+    if {{ counts_reply }} then
 --% include "limit/take_reply.lua"
     end
 --% endif

@@ -21,6 +21,10 @@ else
   code, detail, value = 'COMMAND_REFUSED', 'script', digest
 end
 if code then break end
+--% if cluster and cap_plans
+-- Units for the bytes of its commands cannot be asked for while it runs.
+if caps and caps[{{ cap_number("bytes_written") }}] then code, detail, value = 'COMMAND_REFUSED', 'script', digest break end
+--% endif
 if stop > {{ max_arguments + 3 }} or last > {{ max_arguments }} then
   code, detail, value = 'ARGS_TOO_MANY', 'arguments', math.max(stop - 3, last) .. ''
   break

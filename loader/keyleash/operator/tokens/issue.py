@@ -94,7 +94,10 @@ def issue_tokens(
     check_request(identity, ttl_s, note)
     labels = checked_labels(meta or {})
     # The active policy is read only for a token with restrictions.
-    restrictions = None if scope.is_empty else restrict(active_identity(store, identity), scope)
+    restrictions = None
+    if not scope.is_empty:
+        active = active_identity(store, identity)
+        restrictions = restrict(active, scope, is_cluster=store.nodes is not None)
     tail = b"" if restrictions is None else restrictions.pack()
     made: dict[str, str] = {}
     while len(made) < count:

@@ -14,9 +14,14 @@ from keyleash.limits import Budget, Counter, Period
 from keyleash.limits.budget import MAX_BUDGET, BudgetCount
 from keyleash.limits.caps import CAP_COUNTERS, Cap
 from keyleash.policy import Identity, Pattern, overlaps, parse_pattern
+from keyleash.policy.clusters import cap_counters
 from keyleash.policy.patterns import bound_pattern
 from keyleash.policy.problems import did_you_mean, listing, quote
-from keyleash.policy.quantities import parse_count_per_period
+from keyleash.policy.quantities import (
+    parse_amount,
+    parse_count_per_period,
+    parse_size_per_period,
+)
 from keyleash.store.restrictions import (
     MAX_ITEMS,
     MAX_LABEL_BYTES,
@@ -38,7 +43,8 @@ class Scope:
         bind: The values of captures of the identity's patterns.
         allow: The operation classes.
         keys: Keys, or prefixes of keys with `*`.
-        budget: The most calls by counter: `200` for the token's life, or `50/hour`.
+        budget: The most calls or bytes by counter: `200` or `10mb` for the token's life, `50/hour`
+            or `1mb/hour`.
     """
 
     bind: Mapping[str, str | int] = field(default_factory=dict)
@@ -52,8 +58,13 @@ class Scope:
         return not (self.bind or self.budget) and self.allow is None and self.keys is None
 
 
-def restrict(identity: Identity, scope: Scope) -> Restrictions | None:
+def restrict(identity: Identity, scope: Scope, *, is_cluster: bool = False) -> Restrictions | None:
     """Return the restrictions of a token of *identity*; None if there are none.
+
+    Args:
+        identity: Of the active policy.
+        scope: The restrictions as given.
+        is_cluster: Whether the token is for a cluster, which cannot count all bytes.
 
     Raises:
         OperationError (not-bound): The policy does not let tokens of the identity be bound.
@@ -83,6 +94,16 @@ def restrict(identity: Identity, scope: Scope) -> Restrictions | None:
     keys = None if scope.keys is None else tuple(_keys(scope.keys))
     _require_some(identity, bind, allow, keys or ())
     counts = tuple(map(_cap, scope.budget, scope.budget.values()))
+    known = cap_counters(identity, is_cluster=is_cluster)
+    for count in counts:
+        if count.limit.counter not in known:
+            raise OperationError(
+                "bad-restriction",
+                f"a cluster cannot count `{count.limit.counter}` for a token of `{identity.name}`",
+                help="leave it out, or count calls; a cluster counts `bytes_written` only, and not"
+                " with scripts",
+                span=identity.span,
+            )
     restrictions = Restrictions(bind, allow, keys, counts)
     try:
         restrictions.pack()
@@ -218,22 +239,27 @@ def _cap(name: str, given: str | int) -> BudgetCount:
         _fail(f"unknown counter {quote(name)}", did_you_mean(name, known, help))
     text = str(given)
     cap = Cap.of(Counter(name))
-    if text.isascii() and text.isdecimal():
+    is_bytes = cap.counter.is_bytes
+    example = f"{name}={'10mb' if is_bytes else '200'}"
+    if not is_bytes and text.isascii() and text.isdecimal():
         cap = replace(cap, limit=int(text[:20]))
+    elif is_bytes and "/" not in text and parse_amount(text) is not None:
+        cap = replace(cap, limit=parse_amount(text) or 0)
     else:
+        parse = parse_size_per_period if is_bytes else parse_count_per_period
         try:
-            limit, period = parse_count_per_period(text, Budget.PERIODS, _NOWHERE)
+            limit, period = parse(text, Budget.PERIODS, _NOWHERE)
         except PolicyError as error:
             problem = error.problems[0]
             _fail(
                 f"the budget of `{name}`: {problem.message}",
-                f"write `{name}=200`, or `{name}=50/hour`",
+                f"write `{example}`, or `{name}={'1mb' if is_bytes else '50'}/hour`",
             )
         cap = replace(cap, limit=limit, period=Period(period), is_for_life=False)
     if not 1 <= cap.limit <= MAX_BUDGET:
         _fail(
             f"the budget of `{name}` is not between 1 and {MAX_BUDGET}",
-            f"write a number such as `{name}=200`, or leave out the class with `--allow`",
+            f"write an amount such as `{example}`, or leave out the class with `--allow`",
         )
     return cap.new_count()
 
