@@ -230,11 +230,19 @@ def test_revoked_ancestor_stops_its_whole_subtree(leash: Leash) -> None:
 
     leaf.set("shared:a", 1)
     assert [item.id for item in revoke(leash.store, token_id=middle.id).tokens] == [middle.id]
-    assert denied(leaf.get, "shared:a") == {"code": "TOKEN_REVOKED", "ancestor": middle.id}
+    assert denied(leaf.get, "shared:a") == {
+        "code": "TOKEN_REVOKED",
+        "ancestor": middle.id,
+        "state": "revoked",
+    }
     assert denied(leash.client(middle.token).get, "shared:a") == {"code": "TOKEN_REVOKED"}
     assert sibling.get("shared:a") == b"1"
     revoke(leash.store, identity="runner")
-    assert denied(sibling.get, "shared:a") == {"code": "TOKEN_REVOKED", "ancestor": issued.id}
+    assert denied(sibling.get, "shared:a") == {
+        "code": "TOKEN_REVOKED",
+        "ancestor": issued.id,
+        "state": "revoked",
+    }
     leash.admin.delete(NAMES.token("runner", token_digest(issued.token)))
     assert denied(sibling.get, "shared:a")["code"] == "TOKEN_REVOKED"
 
@@ -248,7 +256,11 @@ def test_rotated_token_works_in_its_grace_and_its_subtree_does_not(leash: Leash)
 
     new = rotate_token(leash.store, issued.id, grace_s=600)
     root.set("shared:a", 1)
-    assert denied(child.get, "shared:a") == {"code": "TOKEN_REVOKED", "ancestor": issued.id}
+    assert denied(child.get, "shared:a") == {
+        "code": "TOKEN_REVOKED",
+        "ancestor": issued.id,
+        "state": "rotated",
+    }
     assert refused(root)["reason"] == "rotated"
     assert delegated(leash, leash.client(new.issued.token)).get("shared:a") == b"1"
     again = rotate_token(leash.store, issued.id, grace_s=600)
@@ -268,7 +280,11 @@ def test_rotation_without_delegation_in_the_policy_ends_children_for_good(leash:
     assert leash.client(childless.token).get("shared:a") is None
     leash.load(runner=AGENT)
     assert leash.client(issued.token).get("shared:a") is None
-    assert denied(child.get, "shared:a") == {"code": "TOKEN_REVOKED", "ancestor": issued.id}
+    assert denied(child.get, "shared:a") == {
+        "code": "TOKEN_REVOKED",
+        "ancestor": issued.id,
+        "state": "rotated",
+    }
 
 
 def test_caps_of_parent_and_children_are_exact_under_threads(leash: Leash) -> None:
@@ -374,7 +390,7 @@ def test_a_thousand_descendants_are_over_with_their_root(leash: Leash) -> None:
 
     assert all(leash.call("runner", token, "GET", "shared:a") is None for token in tokens)
     revoke(leash.store, token_id=issued.id)
-    denial = f"LEASH TOKEN_REVOKED ancestor={issued.id}"
+    denial = f"LEASH TOKEN_REVOKED ancestor={issued.id} state=revoked"
     assert {leash.call("runner", token, "GET", "shared:a") for token in tokens} == {denial}
 
 
@@ -630,5 +646,12 @@ def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
     assert inspect_token(leash.store, child.token).limits[0].left == 0
     revoke(leash.store, token_id=issued.id)
     assert decided("GET", "jobs:42:a")[0] == "TOKEN_REVOKED"
+    explained = explain(leash.store, "runner", ("GET", "jobs:42:a"), child.id)
+    sentence = f"the token `{issued.id}`, from which this one was delegated, was revoked"
+    assert sentence in str(explained)
+    assert denied(client.get, "jobs:42:a") == {
+        "code": "TOKEN_REVOKED",
+        **explained.decision.details,
+    }
     with pytest.raises(keyleash.TokenRevokedError):
         inspect_token(leash.store, child.token)

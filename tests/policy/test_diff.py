@@ -66,6 +66,7 @@ BREAKER = "on_denials: {threshold: 5/hour, suspend: 1m}"
         (", idle: 10m", "", True, False),
         ("idle: 10m", "idle: 5m", False, True),
         ("ttl: 1h, ", "ttl: 1h, rotate_after: 1d, ", False, False),
+        ("ttl: 1h, ", "ttl: 1h, bound: true, ", False, False),
         ("hard_max: 1000", "hard_max: 2000", True, False),
         (
             "kind: machine",
@@ -89,6 +90,15 @@ def test_change_of_one_rule_is_marked(old: str, new: str, widens: bool, narrows:
 
     assert (change.widens, change.narrows) == (widens, narrows)
     assert (identity.widens, identity.narrows) == (widens, narrows)
+
+
+def test_policy_that_no_longer_allows_bound_tokens_narrows() -> None:
+    """It denies all bound tokens; one that allows them adds no access by itself."""
+    bound = read(BASE.replace("idle: 10m", "idle: 10m, bound: true"))
+
+    _, change = only(diff_policies(bound, read(BASE), TABLE, ("keyleash:",)))
+
+    assert (change.rule, change.widens, change.narrows) == ("token.bound", False, True)
 
 
 DELEGATE = "{depth: 2, children: 10, max_ttl: 30m}"

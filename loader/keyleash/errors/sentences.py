@@ -228,6 +228,21 @@ _NOT_DELEGATED = {
 }
 """The sentences of DELEGATION_REFUSED, by its reason."""
 
+_OTHER_HOLDER = "ask the holder of a live token for another one"
+_REVOKED = {
+    "bound": (
+        "the active policy does not allow bound tokens",
+        "add `token: {{bound: true}}` to the identity, or use a token without restrictions",
+    ),
+    "depth": ("the policy no longer allows a token after {depth} delegations", _OTHER_HOLDER),
+    "ancestor": (
+        "the token `{ancestor}`, from which this one was delegated, {over}",
+        _OTHER_HOLDER,
+    ),
+}
+"""The sentences of TOKEN_REVOKED, by its detail."""
+_OVER = {"revoked": "was revoked", "rotated": "was rotated", "expired": "has expired"}
+
 _OF_TOKENS = {
     ReplyCode.CLASS_NOT_GRANTED: (
         "the token is restricted and may not use `{class}`, which `{command}` needs"
@@ -284,11 +299,10 @@ def _sentence(error: Any) -> tuple[str, str | None]:
         return found.replace("the key", _ALL_KEYS.get(error.pattern_of, "the key")), _OTHER_TOKEN
     if error.code is ReplyCode.BUDGET_EXHAUSTED and error.details.get("by") == "ancestor":
         return "the cap `{limit}` of an ancestor of the token is used up", SENTENCES[error.code][1]
-    help = "ask the holder of a live token for another one"
-    if error.code is ReplyCode.TOKEN_REVOKED and "depth" in error.details:
-        return "the policy no longer allows a token after {depth} delegations", help
-    if error.code is ReplyCode.TOKEN_REVOKED and "ancestor" in error.details:
-        return "the token `{ancestor}`, from which this one was delegated, is over", help
+    if error.code is ReplyCode.TOKEN_REVOKED:
+        for detail, sentence in _REVOKED.items():
+            if detail in error.details:
+                return sentence
     return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
 
 
@@ -331,6 +345,8 @@ def _words_of(error: Any) -> defaultdict[str, str]:
         words["retry_after"] = _wait_text(int(words["retry_after_ms"]))
     if "resets_at_ms" in words:
         words["resets_at"] = clock_time(int(words["resets_at_ms"]))
+    if error.code is ReplyCode.TOKEN_REVOKED:
+        words["over"] = _OVER.get(words["state"], "is over")
     if error.code is ReplyCode.DELEGATION_REFUSED and words["restriction"].isdecimal():
         words["life"] = span(int(words["restriction"]))
     if error.code is ReplyCode.VALUE_REFUSED and words["rule"] == "ttl":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keyleash.errors import ReplyCode, Span, ValueRefusedError
+from keyleash.errors import ReplyCode, Span, TokenRevokedError, ValueRefusedError
 from keyleash.errors.sentences import message_of
 from keyleash.evaluate.trace import (
     ArgumentsStep,
@@ -41,6 +41,8 @@ def step_lines(decision: Decision, lines: Sequence[str]) -> Iterator[str]:
     """Yield the lines of each step; *lines* are those of the policy document."""
     for step in decision.trace:
         topic, text = _step_text(step)
+        if step.code is ReplyCode.TOKEN_REVOKED and decision.details:
+            text += f": {message_of(TokenRevokedError(dict(decision.details)))}"
         yield f"{topic:<{len(INDENT)}}{text}"
         for line in _rules(step, lines):
             yield f"{INDENT}  {line}"

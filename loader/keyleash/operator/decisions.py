@@ -226,7 +226,7 @@ def context_of_server(
         now_us=now_us,
         token_id=token_id or "",
         counted_id=counted_id,
-        denial=None if token is None else _token_denial(identity, token),
+        denial=None if token is None else _token_denial(identity, token, ancestors),
     )
 
 
@@ -244,16 +244,40 @@ def _token_of(store: Store, name: str, token_id: str) -> tuple[TokenInfo, list[T
     return info, [known[id_] for id_ in info.chain if id_ in known]
 
 
-def _token_denial(identity: Identity, token: TokenInfo) -> Decision | None:
-    code = ReplyCode.TOKEN_EXPIRED
-    is_unknown = (token.restrictions and not identity.token.bound) or (
-        token.chain and not identity.delegate.depth
-    )
-    if token.state is TokenState.REVOKED or is_unknown:
-        code = ReplyCode.TOKEN_REVOKED
-    elif token.state is TokenState.LIVE:
+def _token_denial(
+    identity: Identity, token: TokenInfo, ancestors: Sequence[TokenInfo]
+) -> Decision | None:
+    depth, ended = identity.delegate.depth, _ended_ancestor(token, ancestors)
+    is_too_deep = len(token.chain) > depth
+    details: dict[str, str] | None = None
+    if token.state is TokenState.REVOKED and not ended:
+        details = {}
+    elif token.restrictions and not identity.token.bound:
+        details = {"bound": "off"}
+    elif token.state is TokenState.EXPIRED and (depth or not is_too_deep):
+        return Decision(ReplyCode.TOKEN_EXPIRED, {}, (TokenStep(code=ReplyCode.TOKEN_EXPIRED),))
+    elif is_too_deep:
+        details = {"depth": str(len(token.chain))}
+    elif token.state is TokenState.REVOKED:
+        details = ended
+    if details is None:
         return None
-    return Decision(code, {}, (TokenStep(code=code),))
+    return Decision(ReplyCode.TOKEN_REVOKED, details, (TokenStep(code=ReplyCode.TOKEN_REVOKED),))
+
+
+def _ended_ancestor(token: TokenInfo, ancestors: Sequence[TokenInfo]) -> dict[str, str]:
+    """Return the first ancestor that is over, and why, as the details of a denial."""
+    known = {item.id: item for item in ancestors}
+    for id_ in token.chain:
+        found = known.get(id_)
+        if found is not None and found.state is TokenState.REVOKED:
+            return {"ancestor": id_, "state": "revoked"}
+        if found is not None and found.replaced_by:
+            return {"ancestor": id_, "state": "rotated"}
+        # An idle timeout counts each token alone.
+        if found is None or found.expires_ms <= found.read_ms:
+            return {"ancestor": id_, "state": "expired"}
+    return {}
 
 
 def _require_identity(policy: Policy, name: str, where: str) -> Identity:

@@ -172,6 +172,8 @@ def _restrictions(record: TokenRecord) -> Restrictions | None:
 def _require_live(identity: Identity, record: TokenRecord, now_us: int) -> None:
     if record.revoked:
         raise TokenRevokedError
+    if record.tail is not None and not identity.token.bound:
+        raise TokenRevokedError({"bound": "off"})
     if record.expires_us <= now_us:
         raise TokenExpiredError({"expired_at_ms": str(record.expires_us // 1000)})
     idle_s = identity.token.idle_s
@@ -186,8 +188,6 @@ def _require_ancestors(
     """Return the caps of the ancestors of a token, which count its calls too."""
     if not chain:
         return []
-    if not identity.delegate.depth:
-        raise TokenRevokedError
     if len(chain) > identity.delegate.depth:
         raise TokenRevokedError({"depth": str(len(chain))})
     digests = [item.digest for item in chain]
@@ -195,11 +195,20 @@ def _require_ancestors(
     counts: list[BudgetCount] = []
     for item, data in zip(chain, packed, strict=True):
         found = TokenRecord.unpack(data) if data else None
-        if not found or found.revoked or found.is_rotated or found.expires_us <= now_us:
-            raise TokenRevokedError({"ancestor": item.id})
-        restrictions = _restrictions(found)
+        if state := _end_of(found, now_us):
+            raise TokenRevokedError({"ancestor": item.id, "state": state})
+        restrictions = _restrictions(found) if found else None
         counts += restrictions.counts if restrictions else ()
     return counts
+
+
+def _end_of(record: TokenRecord | None, now_us: int) -> str:
+    """Return why an ancestor is over, as `check_chain.lua`; empty if it is live."""
+    if record is None:
+        return "expired"
+    if record.revoked:
+        return "revoked"
+    return "rotated" if record.is_rotated else "expired" if record.expires_us <= now_us else ""
 
 
 def _left(

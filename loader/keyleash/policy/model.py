@@ -247,6 +247,7 @@ class TokenRules:
         "bound",
         example="true",
         help="Whether tokens may have restrictions of their own, such as a binding to one job.",
+        narrows=True,
     )
     renew: bool = setting(
         False,

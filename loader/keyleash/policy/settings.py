@@ -40,6 +40,7 @@ class Setting:
         because: The reason for the longest `DURATION`, for the help.
         choices: The values of a `CHOICE`.
         widens: Whether a greater value, or none, allows more calls.
+        narrows: Whether a smaller value denies calls, without the converse.
         part_of: The key that sets the field, if it has no key of its own.
     """
 
@@ -51,6 +52,7 @@ class Setting:
     because: str = "a token that outlives that is a password"
     choices: type[StrEnum] | None = None
     widens: bool = False
+    narrows: bool = False
     part_of: str = ""
 
     def written(self, value: Any) -> Any:

@@ -1,7 +1,7 @@
 -- check_chain: deny a child token if the policy allows fewer delegations, or if one of its ancestors
 -- is over; read the caps of these.
 -- in:  record, chain_at, now_us, token_id
--- out: ancestors, code, detail, token_id, value
+-- out: amount, ancestors, code, detail, token_id, value
 --
 -- Behind it `token_id` is the path of ids from the issued token on. A fenced agent may write any
 -- bytes into records: an ancestor that no guard and no operator wrote is over.
@@ -15,9 +15,9 @@ if #names > {{ delegate.depth }} then code, detail, value = 'TOKEN_REVOKED', 'de
 local found = call('MGET', unpack(names))
 for i = 1, #names do
   local ancestor, of_caps = found[i] or '', 0
-  local ends_us, is_live = 0, false
+  local ends_us, is_live, flags = 0, false, 0
   if #ancestor >= {{ record_bytes }} and #ancestor <= {{ most_record_bytes }} then
-    local _, flags
+    local _
     ends_us, _, flags = struct.unpack('<ddB', ancestor)
     if flags == 0 then
       is_live = i == 1
@@ -29,6 +29,7 @@ for i = 1, #names do
   end
   if not (is_live and ends_us > now_us and ends_us < {{ latest_us }}) then
     code, detail, value = 'TOKEN_REVOKED', 'ancestor', string.sub(path, i * {{ id_chars + 1 }} - {{ id_chars }}, i * {{ id_chars + 1 }} - 1)
+    amount = ' state=' .. (flags % 2 == 1 and 'revoked' or flags >= {{ rotated_flag }} and 'rotated' or 'expired')
     break
   end
   if of_caps > 0 then

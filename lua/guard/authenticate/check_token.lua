@@ -1,8 +1,14 @@
--- check_token: deny a token that is revoked, expired or idle for too long; set the clock.
--- in:  revoked, expires_us, token_key, used_us
+-- check_token: deny a token that is revoked, expired or idle for too long, or bound where the policy
+-- allows no bound tokens; set the clock.
+-- in:  revoked, expires_us, record, token_key, used_us
 -- out: code, detail, now_us, value
 if revoked ~= 0 then
   code = 'TOKEN_REVOKED'
+--% if not bound_tokens
+  if revoked % 4 == {{ bound_flag }} then detail, value = 'bound', 'off' end
+--% elif not delegate
+  if revoked == {{ bound_flag + child_flag }} then detail, value = 'depth', tostring(string.byte(record, -1)) end
+--% endif
 else
   -- A record outlives its token by a fixed time, so its remaining life gives the server's clock,
   -- to the millisecond and at half the cost of TIME. Without an expiry the clock would be

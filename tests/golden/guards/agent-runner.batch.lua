@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 34290173978259 then code = 'POLICY_STALE' break end
+if stamp ~= 281191294877203 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -49,6 +49,7 @@ local expires_us, revoked
 expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
+if revoked % 4 == 2 then detail, value = 'bound', 'off' end
 else
 now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
 if not (expires_us > now_us and expires_us < 9007199254740992) then

@@ -85,7 +85,7 @@ def setting_changes(part: Part, before: Any, after: Any) -> Iterator[PolicyChang
                 old,
                 new,
                 widens=setting.widens and _is_more(new, old),
-                narrows=setting.widens and _is_more(old, new),
+                narrows=(setting.widens or setting.narrows) and _is_more(old, new),
                 setting=setting,
             )
 
