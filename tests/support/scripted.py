@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
@@ -89,10 +89,16 @@ KINDS = {
 
 
 def scripted(
-    leash: Leash, text: str, *grants: Any, keys: Sequence[str] = ("app:*",), **rules: Any
+    leash: Leash,
+    text: str,
+    *grants: Any,
+    keys: Sequence[str] = ("app:*",),
+    narrowed: Mapping[str, Any] | None = None,
+    **rules: Any,
 ) -> Any:
     """Return a client of an identity whose only script has the text."""
     grant = {"allow": ["read", "write", "delete"], "keys": [*keys], "scripts": ["s"]}
+    grant |= narrowed or {}
     document = {
         "version": 1,
         "scripts": {"s": {"file": "s.lua"}},

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from keyleash.commands.spec import CommandSpec, OperationClass
+
+Fact = TypeVar("Fact")
 
 
 class Writes(StrEnum):
@@ -56,8 +59,8 @@ class Written:
     target: Target = Target.FIRST
 
 
-def _each(names: str, written: Written) -> dict[str, Written]:
-    return dict.fromkeys(names.split(), written)
+def _each(names: str, fact: Fact) -> dict[str, Fact]:
+    return dict.fromkeys(names.split(), fact)
 
 
 _SECOND, _ALL = Target.SECOND, Target.ALL
@@ -155,6 +158,38 @@ EXPIRY_OPTIONS: Mapping[str, Expiry] = {
     "EXAT": Expiry.AT_SECONDS,
     "PXAT": Expiry.AT_MILLISECONDS,
 }
+
+
+class Idle(StrEnum):
+    """The replies that say that a call changed nothing, but for errors."""
+
+    NULL = "n"
+    ZERO = "0"  # or a number below
+    EACH = "e"  # an array that has a null, a zero or a number below in each place
+    EACH_NULL = "l"
+    OF_SET = "s"  # null, or with NX and GET the value
+    OF_SCORES = "z"  # null, which is for INCR, and with CH or NX zero
+    ANY = "a"  # the expiry is all that it changes, and is checked before
+
+
+IDLE: Mapping[str, Idle] = {
+    **_each("LMOVE BLMOVE RPOPLPUSH BRPOPLPUSH XADD", Idle.NULL),
+    **_each(
+        "COPY HSETEX HSETNX LINSERT LPUSHX MSETEX MSETNX PFADD RENAMENX RPUSHX SADD SETNX SMOVE"
+        " VREM VSETATTR XACK",
+        Idle.ZERO,
+    ),
+    "XGROUP CREATECONSUMER": Idle.ZERO,
+    **_each("HEXPIRE HEXPIREAT HPERSIST HPEXPIRE HPEXPIREAT", Idle.EACH),
+    **_each("BITFIELD HGETEX", Idle.EACH_NULL),
+    "SET": Idle.OF_SET,
+    **_each("GEOADD ZADD", Idle.OF_SCORES),
+    **_each("EXPIRE EXPIREAT GETEX PERSIST PEXPIRE PEXPIREAT", Idle.ANY),
+}
+"""The replies after which a key gets no expiry by default.
+
+Those of other commands say nothing: HSET replies 0 also when it overwrites.
+"""
 
 
 def written_by(spec: CommandSpec) -> Written | None:

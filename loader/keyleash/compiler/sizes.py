@@ -12,6 +12,7 @@ from keyleash.commands.values import (
     EXPIRY_OPTIONS,
     FLOAT_BYTES,
     FLOAT_MORE_BYTES,
+    IDLE,
     NUMBER_BYTES,
     READ_FORMS,
     SKETCH_BYTES,
@@ -135,6 +136,7 @@ def _values_of(
         "unless_expiring": Text(" and not expiring" if kinds.ttl else ""),
         **_BYTES,
         "expiries": _lines((name, f"{how}{place}") for name, (how, place) in expiries.items()),
+        "idles": _lines((name, IDLE[name]) for name in written if name in IDLE),
         "expiry_words": "".join(f" {word}={how}" for word, how in EXPIRY_OPTIONS.items()),
         "rules_of_values": kinds,
         "read_forms": "".join(

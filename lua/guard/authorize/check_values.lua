@@ -127,6 +127,9 @@ end
 --% if expiries
 --% include "authorize/find_expiry.lua"
 --% endif
+--% if rules_of_values.ttl
+--% include "authorize/find_idle.lua"
+--% endif
 --% if "x" in hows
 if how == 'x' then
   gone = gone or {}
@@ -169,6 +172,7 @@ for i = 1, #names do
 --% endif
       local last = #of
       of[last + 1], of[last + 2], of[last + 3] = held, default_ms, max_ms
+      of.idle = idle
     end
 --% endif
     local was, is_replaced = size, false

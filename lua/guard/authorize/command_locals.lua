@@ -33,7 +33,8 @@ local work = 0
 --% if governing
 local governs
 --% if not batch
--- For the keys with an expiry: name, expiry by default, longest expiry, in milliseconds.
+-- For the keys with an expiry: name, expiry by default, longest expiry, in milliseconds; and
+-- under `idle` the replies after which they get none.
 local expiring
 --% endif
 --% endif
