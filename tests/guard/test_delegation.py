@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import threading
 import time
@@ -362,6 +363,36 @@ def test_delegation_is_recorded_and_events_carry_the_chain(leash: Leash) -> None
     assert (made["token"], made["DELEGATE"]) == (issued.id, "")
     assert made["args"] == f"12:{child.id},4:bind,9:job_id=42,4:meta,8:run=r-17,"
     assert written["token"] == f"{issued.id}.{child.id}"
+
+
+def test_masked_keys_of_a_delegation_are_recorded_as_digests(leash: Leash) -> None:
+    """As those of other calls; of keys that begin so, all that a mask may match."""
+    masks = ["jobs:42:secret:*", "logs:{day}:key", "jobs:42:plain"]
+    leash.load(runner={**AGENT, "audit": {"mask_keys": masks}})
+    keys = [
+        "jobs:42:secret:alice", "jobs:42:secret:al*", "jobs:42:plain", "jobs:42:open", "jobs:42:*",
+        "logs:monday:*", "jobs:42:secret:{{a}}",
+    ]  # fmt: skip
+    root = leash.agent("runner")
+    root.delegate(keys=keys)
+    root.set("jobs:42:secret:{a}", 1)
+
+    def digest(text: str) -> str:
+        return hashlib.sha1(text.encode()).hexdigest()
+
+    made, written = leash.events("runner")
+    recorded = [
+        f"jobs:42:secret:#{digest('jobs:42:secret:alice')}",
+        f"jobs:42:secret:#{digest('jobs:42:secret:al')}*",
+        f"jobs:42:plain#{digest('jobs:42:plain')}",
+        "jobs:42:open",
+        "jobs:42:*",
+        f"logs:#{digest('logs:monday:')}*",
+        written["SET"],
+    ]
+    assert [f"4:keys,{len(key)}:{key}," in made["args"] for key in recorded] == [True] * 7
+    assert "alice" not in made["args"]
+    assert "{a}" not in written["SET"]
 
 
 def test_identity_without_delegation_refuses_the_mode(leash: Leash) -> None:

@@ -21,6 +21,9 @@ do
 --% include "limit/collect_counts.lua"
 --% include "limit/commit_limits.lua"
     local words_of_child = #child_id .. ':' .. child_id .. ','
+--% if masks
+--% include "delegate/mask_keys.lua"
+--% endif
     for at = 6, #argv do words_of_child = words_of_child .. #argv[at] .. ':' .. argv[at] .. ',' end
     call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', correlation, command, '', 'args', words_of_child)
 --% include "record/trim_audit.lua"
