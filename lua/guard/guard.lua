@@ -39,6 +39,13 @@ repeat
 --% endif
   if code then break end
 --% if idempotency
+--% if subscribing
+  if once and find({{ subscribing }}, ',' .. command .. ',', 1, true) then
+    -- A subscription is the client's, and ends with the right to it.
+    code, detail, value = 'COMMAND_REFUSED', 'once', 'subscription'
+    break
+  end
+--% endif
 --% include "authenticate/find_reply.lua"
 --% endif
   -- unpack fails past 7,999 values, and by then the limits are counted.

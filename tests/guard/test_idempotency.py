@@ -25,7 +25,7 @@ ONCE: dict[str, Any] = {"idempotency": {"keep": "1h", "max_reply": "1kb"}}
 ALL: dict[str, Any] = {
     "grants": [
         grant("read", "write", "delete", keys="{{d}}:*"),
-        {"allow": ["publish"], "channels": ["news"]},
+        {"allow": ["publish", "subscribe"], "channels": ["news"]},
     ],
     "budget": {"requests": "5000/day", "writes": "4000/day"},
     **ONCE,
@@ -273,6 +273,25 @@ def test_call_that_ends_behind_its_id_is_denied(leash: Leash, token: str) -> Non
     for modes in ([], ["whoami"], ["delegate"]):
         found = leash.raw("one", [], token, "", "once", "a", *modes, digest=digest)
         assert found == f"LEASH COMMAND_REFUSED mode={''.join(modes)}"
+
+
+@pytest.mark.parametrize("command", ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"])
+def test_subscription_takes_no_id(leash: Leash, token: str, command: str) -> None:
+    """A reply from memory would let a client subscribe when the right is gone, uncharged."""
+    for _ in range(2):
+        reply = once(leash, token, "a", command, "news", key=None)
+        assert reply == "LEASH COMMAND_REFUSED once=subscription"
+    assert leash.admin.keys(RECORDS) == []
+    assert leash.raw("one", [], token, "", command, "news") == b"news"
+
+
+def test_call_with_too_many_arguments_is_denied_with_their_number(
+    leash: Leash, token: str
+) -> None:
+    """The two words of the id do not count."""
+    for count in (8_000, 20_000):
+        words = ["DEL", *["{d}:n"] * (count - 1)]
+        assert once(leash, token, "a", *words) == f"LEASH ARGS_TOO_MANY arguments={count}"
 
 
 def test_identity_without_idempotency_refuses_an_id(leash: Leash) -> None:

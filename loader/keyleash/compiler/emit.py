@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from typing import NamedTuple
@@ -157,6 +158,9 @@ def _unstamped(
         run_end=Text("run_end or stop") if running else Text("stop"),
         repeating=_repeating(guard) if running else frozenset(),
         places=Text("nil" + ", nil" * 15),
+        subscribing=_between_commas(
+            use.spec.name for use in guard.usages if use.spec.subscribes and use.missing is None
+        ),
         has_mset=any(use.spec.name == "MSET" and use.missing is None for use in guard.usages),
         declared=_declared(guard),
         uses=frozenset(name for item in guard.identity.scripts for name in item.text.uses),
@@ -267,8 +271,14 @@ def _repeating(guard: Guard) -> frozenset[int]:
 def _writing(guard: Guard) -> str:
     """Return the commands that a read-only script must not call, between commas."""
     specs = [use.spec for use in guard.usages]
-    names = [spec.name for spec in specs if "write" in spec.flags or spec.name in MAY_REPLICATE]
-    return f",{','.join(names)}," if names else ""
+    return _between_commas(
+        spec.name for spec in specs if "write" in spec.flags or spec.name in MAY_REPLICATE
+    )
+
+
+def _between_commas(names: Iterable[str]) -> str:
+    text = ",".join(names)
+    return f",{text}," if text else ""
 
 
 def _declared(guard: Guard) -> tuple[Check, ...]:

@@ -7,5 +7,7 @@
 local once
 if argv[3] == 'once' then
   once = argv[4] or ''
-  for at = 3, math.min(#argv, {{ max_arguments + max_batch_commands + 9 }}) do argv[at] = argv[at + 2] end
+  local last = math.max(#argv, 4)
+  for at = 3, math.min(last, {{ max_arguments + max_batch_commands + 9 }}) do argv[at] = argv[at + 2] end
+  argv[last], argv[last - 1] = nil, nil
 end
