@@ -378,7 +378,7 @@ def test_masked_keys_of_a_delegation_are_recorded_as_digests(leash: Leash) -> No
     root.set("jobs:42:secret:{a}", 1)
 
     def digest(text: str) -> str:
-        return hashlib.sha1(text.encode()).hexdigest()
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     made, written = leash.events("runner")
     recorded = [

@@ -285,9 +285,7 @@ def test_subscription_takes_no_id(leash: Leash, token: str, command: str) -> Non
     assert leash.raw("one", [], token, "", command, "news") == b"news"
 
 
-def test_call_with_too_many_arguments_is_denied_with_their_number(
-    leash: Leash, token: str
-) -> None:
+def test_call_with_too_many_arguments_is_denied_with_their_number(leash: Leash, token: str) -> None:
     """The two words of the id do not count."""
     for count in (8_000, 20_000):
         words = ["DEL", *["{d}:n"] * (count - 1)]

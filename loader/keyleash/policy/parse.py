@@ -19,10 +19,12 @@ from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema_errors import check_shape
 from keyleash.policy.scripts import ScriptReader
 from keyleash.policy.sections import (
+    check_depth,
     check_token,
     read_acceptances,
     read_breaker,
     read_cluster,
+    read_delegation,
     read_idempotency,
     read_section,
 )
@@ -95,7 +97,7 @@ class _Reader:
         return replace(
             read_section(below("limits"), base, self._problems),
             token=read_section(below("token"), base.token, self._problems),
-            delegate=read_section(below("delegate"), base.delegate, self._problems),
+            delegate=read_delegation(below("delegate"), base.delegate, self._problems),
             audit=read_section(below("audit"), base.audit, self._problems),
             durability=read_section(below("durability"), base.durability, self._problems),
             cluster=read_cluster(below("cluster"), base.cluster, self._problems),
@@ -142,6 +144,7 @@ class _Reader:
         rules, token = self._rules(node, self._defaults), node.get("token")
         if self._is_token_valid and self._is_valid(token):
             rules = replace(rules, token=check_token(rules.token, token, self._token, problems))
+        check_depth(rules.delegate, node.get("delegate"), problems)
         if rules.delegate.depth and not rules.token.bound:
             place = node.get("delegate") or node.get("token")
             problems.add(

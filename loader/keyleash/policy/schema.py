@@ -289,6 +289,13 @@ else:
     Budgets = _limits("Budgets", BudgetEntry, ByteBudgetEntry, "1gb/day")
 
 
+DelegateValue = Annotated[
+    Delegate,
+    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | Delegate),
+    Expected("a mapping or `off`"),
+]
+
+
 class Ttl(_Shape):
     default: Duration = _optional("1d", "Expiry of a written key that has none; without it, `max`.")
     max: Duration = _optional("7d", "Longest expiry.")
@@ -311,8 +318,10 @@ class Values(_Shape):
 
 class Defaults(_Shape):
     token: Token = _optional("{ttl: 12h, max_ttl: 3d}", "Lifetimes of tokens.")
-    delegate: Delegate = _optional(
-        "{depth: 2, children: 20, max_ttl: 1h}", "Child tokens that tokens may make."
+    delegate: DelegateValue = _optional(
+        "{depth: 2, children: 20, max_ttl: 1h}",
+        "Child tokens that tokens may make.",
+        default="off",
     )
     audit: Audit = _optional("{retain: 100000}", "What to record, and for how long.")
     durability: Durability = _optional(

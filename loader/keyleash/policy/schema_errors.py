@@ -82,7 +82,7 @@ def _report_type(path: Path, node: YamlNode, problems: Problems) -> None:
     match path, node.value:
         case (*_, "per"), dict():
             line = f'per: "{{{next(iter(node.fields), "workspace_id")}}}"'
-        case (*_, "before_images" | "on_denials" | "idempotency" as field), False:
+        case (*_, "before_images" | "on_denials" | "idempotency" | "delegate" as field), False:
             line = f"{field}: off"
         case (*_, str(field), int()), int():
             line = f'{field}: ["{written}"]'

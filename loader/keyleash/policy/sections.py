@@ -13,6 +13,7 @@ from keyleash.policy.model import (
     AuditRules,
     Breaker,
     ClusterRules,
+    Delegation,
     Idempotency,
     TokenRules,
 )
@@ -40,6 +41,8 @@ MAX_THRESHOLD = 1000
 """The state of an identity stores the time of each denial up to the threshold."""
 MAX_SUSPEND_S = 30 * UNITS_S["d"]
 MAX_KEEP_S = 30 * UNITS_S["d"]
+
+_DELEGATE = "{depth: 2, children: 20, max_ttl: 1h}"
 
 Section = TypeVar("Section")
 
@@ -233,6 +236,25 @@ def read_cluster(node: YamlNode | None, base: ClusterRules, problems: Problems) 
     lease = None if node is None else node.get("lease")
     rules = read_section(node, base, problems)
     return rules if lease is None else replace(rules, span=lease.span)
+
+
+def read_delegation(node: YamlNode | None, base: Delegation, problems: Problems) -> Delegation:
+    """Read `delegate`; return *base* without it, and a depth of 0 if it is off."""
+    if node is None or isinstance(node.value, dict):
+        return read_section(node, base, problems)
+    _is_off("delegate", node, _DELEGATE, problems)
+    return Delegation()
+
+
+def check_depth(rules: Delegation, node: YamlNode | None, problems: Problems) -> None:
+    """Report rules for child tokens without `depth`, which allow none."""
+    if rules.depth == 0 and node and node.fields and node.get("depth") is None:
+        problems.add(
+            "missing-field",
+            "`delegate` has no `depth`, so no token may make a child",
+            node.label,
+            f"add one, such as `delegate: {_DELEGATE}`, or write `delegate: {OFF}`",
+        )
 
 
 def read_breaker(node: YamlNode | None, base: Breaker | None, problems: Problems) -> Breaker | None:
