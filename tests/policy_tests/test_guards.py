@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 from hypothesis import given
+from hypothesis import strategies as st
 
 from keyleash.commands import load_table
 from keyleash.errors import ReplyCode
 from keyleash.operator import load_policy
+from keyleash.operator.tokens import Scope
 from keyleash.policy import parse_policy
 from keyleash.policy_tests.guards import Guards
-from keyleash.policy_tests.model import Case, Expected, TestStep
+from keyleash.policy_tests.model import BoundToken, Case, Expected, TestStep
 from keyleash.policy_tests.run import Verdict, judged, model_decisions
 from keyleash.store.store import Store
 from support.clockwork import (
@@ -93,6 +96,47 @@ def test_real_guards_use_the_clock_of_the_test(guards: Guards) -> None:
     compare()
 
     assert {None, ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED} <= codes
+
+
+CAPS = st.dictionaries(
+    st.sampled_from(["requests", "reads", "writes"]),
+    st.builds(
+        "{}{}".format,
+        st.integers(1, 9),
+        st.sampled_from(["", "/minute", "/hour", "/day", "/month"]),
+    ),
+    max_size=3,
+)
+ALLOWED_CLASSES = st.sampled_from([None, ["read"], ["read", "write"]])
+SCOPES = st.builds(Scope, allow=ALLOWED_CLASSES, budget=CAPS)
+
+
+def test_real_guards_count_caps_as_the_model_does(guards: Guards) -> None:
+    """Of two bound tokens over a clock that moves; a token's record keeps what its caps counted."""
+    limits: set[str] = set()
+
+    @thorough(15)
+    @given(STARTS, SCOPES, SCOPES, script_of(FORWARD))
+    def compare(
+        start_us: int, first: Scope, second: Scope, script: list[tuple[Move, Command, str]]
+    ) -> None:
+        text = document({"token": {"bound": True}})
+        identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
+        assert SOMEWHERE is not None
+        bound = {
+            name: BoundToken(scope, SOMEWHERE)
+            for name, scope in {"kl_one": first, "kl_two": second}.items()
+        }
+        case = replace(case_of(start_us, text, script), bound=bound)
+        guards.load(text, "policy.json", start_us)
+        expected = list(model_decisions(case, identity, guards.table))
+        assert guards.decisions(case, identity) == expected
+        assert guards.decisions(case, identity) == expected
+        limits.update(str(item.details.get("limit")) for item in expected)
+
+    compare()
+
+    assert limits & {f"token.{name}" for name in ("requests", "reads", "writes")}
 
 
 def test_released_database_is_empty(guards: Guards, server: RealServer) -> None:
