@@ -251,6 +251,16 @@ def test_log_that_finds_nothing_fails_with_server_time(
     assert loaded.json("audit", *words, exit_code=1)["error"]["code"] == "nothing-found"
 
 
+def test_log_of_an_unknown_ancestor_asks_for_its_id(loaded: Cli, streams: Streams) -> None:
+    """The clock has nothing to do with it."""
+    streams.event(RUNNER, "1-0")
+
+    result = loaded.run("audit", "log", "--delegated-from", "nope")
+
+    assert result.exit_code == 1
+    assert "check the id of the ancestor" in result.stderr
+
+
 def test_timeline_of_an_unknown_key_without_times_asks_for_its_name(
     loaded: Cli, streams: Streams
 ) -> None:

@@ -293,6 +293,9 @@ def test_batch_is_checked_with_what_its_commands_leave(
     names = [leash.keyspace.physical(b"doc:{d}" + name) for name in (b"x", b"y", b"z", b"m", b"s")]
     assert all(3_500_000 < leash.admin.pttl(name) <= 3_600_000 for name in names)
     with pytest.raises(keyleash.ValueRefusedError) as denied:
+        agent.persist("doc:{d}x")
+    assert denied.value.details["limit"] == "86400000"
+    with pytest.raises(keyleash.ValueRefusedError) as denied:
         codes(("SET", "doc:{d}x", 1), ("EXPIRE", "doc:{d}x", 86_401), transaction=True)
     assert denied.value.details == {
         "key": "doc:{d}x", "rule": "ttl", "limit": "86400000", "was": "86401000", "item": "2",

@@ -134,7 +134,7 @@ def _read(
 
 
 def nothing_found(
-    what: str, query: Query, now_ms: int, *, is_of_key: bool = False
+    what: str, query: Query, now_ms: int, *, named: str | None = None
 ) -> OperationError:
     """Return the error for a selection without entries, with its times and the server's.
 
@@ -142,7 +142,7 @@ def nothing_found(
         what: What was looked for.
         query: The times of the selection.
         now_ms: The server's clock.
-        is_of_key: Whether one key was selected, whose name may be wrong.
+        named: What the selection names and may be wrong, such as `the name of the key`.
     """
     bounds = "".join(
         f" {word} {clock_time(time_ms)}"
@@ -150,8 +150,8 @@ def nothing_found(
         if time_ms is not None
     )
     hint = f"the server's clock says {clock_time(now_ms)}"
-    if is_of_key and not bounds:
-        hint = "check the name of the key"
+    if named and not bounds:
+        hint = f"check {named}"
     return OperationError(
         "nothing-found",
         f"found no {what}{bounds}",

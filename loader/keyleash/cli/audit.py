@@ -108,7 +108,8 @@ def log(
     if shown and next(found, None) is not None:
         print_note(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")
     if not shown and (selection.filters or selection.times.arguments):
-        raise selection.times.nothing_found(settings, f"such {selection.kind}")
+        named = "the id of the ancestor" if "delegated_from" in selection.filters else None
+        raise selection.times.nothing_found(settings, f"such {selection.kind}", named=named)
     if not shown and not settings.json:
         print_note(NOTHING[selection.kind])
     return missing.exit_code
@@ -193,7 +194,7 @@ def timeline(
         say_untrusted(found.untrusted)
     if not found.entries:
         what = f"event or denial of `{printable(found.key)}`"
-        raise times.nothing_found(settings, what, is_of_key=True)
+        raise times.nothing_found(settings, what, named="the name of the key")
     if found.is_more:
         print_note(f"there is more: these are the newest {limit}")
     return missing.exit_code

@@ -43,11 +43,11 @@ class TimeRange:
         return {name: moment(at_ms) for name, at_ms in given.items() if at_ms is not None}
 
     def nothing_found(
-        self, settings: Settings, what: str, *, is_of_key: bool = False
+        self, settings: Settings, what: str, *, named: str | None = None
     ) -> OperationError:
         """Return the error for a selection without entries."""
         query = Query(since_ms=self.since_ms, until_ms=self.until_ms)
-        return nothing_found(what, query, settings.now_ms(), is_of_key=is_of_key)
+        return nothing_found(what, query, settings.now_ms(), named=named)
 
 
 def time_range(settings: Settings, since: Moment | None, until: Moment | None) -> TimeRange:

@@ -251,7 +251,8 @@ def _broken(
     if rules.default_ms < inf:
         expiry_ms = _expiry(call, now_us)
         if expiry_ms == inf:
-            yield "ttl", _whole(rules.default_ms), "none"
+            longest_ms = rules.max_ms if rules.max_ms < inf else rules.default_ms
+            yield "ttl", _whole(longest_ms), "none"
         elif expiry_ms is not None and expiry_ms > rules.max_ms:
             yield "ttl", _whole(rules.max_ms), _whole(expiry_ms)
     count, words = _left(call, key, rules)

@@ -160,7 +160,7 @@ for i = 1, #names do
 --% if rules_of_values.ttl
     if default_ms < huge then
 --% if expiries
-      if is_removed then return deny(name, 'ttl', default_ms, 'none') end
+      if is_removed then return deny(name, 'ttl', max_ms < huge and max_ms or default_ms, 'none') end
       if expires_ms and not (expires_ms <= max_ms) then return deny(name, 'ttl', max_ms, expires_ms) end
 --% endif
       expiring = expiring or {}
