@@ -170,3 +170,21 @@ def test_users_of_another_server_are_not_changed(leash: Leash) -> None:
             op.fence.apply(plan)
 
     assert leash.admin.acl_users() == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("bind", "given"),
+    [
+        ({"job_id": None}, "not dict[str, NoneType]"),
+        ({"job_id": 1.5, "day": "monday"}, "not dict[str, float | str]"),
+        (["job_id"], "not list[str]"),
+        ({1: {}}, "not dict[int, dict]"),
+    ],
+)
+def test_error_of_a_collection_names_the_types_of_its_items(
+    leash: Leash, bind: Any, given: str
+) -> None:
+    """`must be Mapping[…], not dict` would not say what is wrong."""
+    with pytest.raises(TypeError) as error:
+        keyleash.Operator(leash.admin).tokens.issue("agent-runner", bind=bind)
+    assert str(error.value).endswith(given)

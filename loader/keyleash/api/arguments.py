@@ -67,14 +67,26 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
             is_many = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
             for item in value if is_many else (value,):
                 if not _fits(item, hints[name]):
-                    given = "a str" if isinstance(item, str) else type(item).__name__
                     wanted = inspect.formatannotation(hints[name]).replace("collections.abc.", "")
-                    raise TypeError(f"`{name}` must be {wanted}, not {given}")
+                    raise TypeError(f"`{name}` must be {wanted}, not {_type_of(item)}")
                 if name not in SECRET:
                     _check_texts(name, item)
         return function(*args, **options)
 
     return method
+
+
+def _type_of(value: Any) -> str:
+    """Return the type of an argument, of a collection also those of its items."""
+    if isinstance(value, str):
+        return "a str"
+    parts: tuple[Collection[Any], ...] = ()
+    if isinstance(value, Mapping):
+        parts = (value.keys(), value.values())
+    elif isinstance(value, Collection) and not isinstance(value, bytes):
+        parts = (value,)
+    items = [" | ".join(sorted({type(item).__name__ for item in part})) for part in parts if part]
+    return type(value).__name__ + (f"[{', '.join(items)}]" if items else "")
 
 
 def _fits(value: Any, hint: Any) -> bool:
