@@ -22,7 +22,7 @@ from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.batches import chunks
 from keyleash.client.caller import id_of
 from keyleash.client.calls import Call, RateWait
-from keyleash.client.once import Ids, current_block, maybe_once
+from keyleash.client.once import CallId, Ids, current_block, maybe_once
 from keyleash.client.roles import Role, role_of
 from keyleash.client.routing import HOME_SLOT, is_answer, is_redirect, one_slot, retry_pauses
 from keyleash.client.unsupported import subscription_in_pipeline, transaction_in_pipeline
@@ -128,7 +128,7 @@ class AsyncSpread:
         for name in sorted(packets, key=failures.__contains__):
             await self._repeat(*packets[name], failures.get(name), pauses)
 
-    def _call(self, places: Sequence[int], once: str | None = None) -> Call:
+    def _call(self, places: Sequence[int], once: CallId | None = None) -> Call:
         commands = [self._commands[place] for place in places]
         call = Call(commands, BatchMode.EACH if len(commands) > 1 else None)
         block = current_block()
@@ -175,7 +175,7 @@ class AsyncSpread:
                     self.replies[place] = BufferedReply(copy_error(final))
 
     async def _repeat_with_id(
-        self, once: str, places: Sequence[int], node: Any, failed: Any, pauses: Iterator[float]
+        self, once: CallId, places: Sequence[int], node: Any, failed: Any, pauses: Iterator[float]
     ) -> bool:
         """Make a call with an id again if it is lost or did not run; return whether it is lost."""
         is_lost = self.replies[places[0]] is None
@@ -194,7 +194,7 @@ class AsyncSpread:
         places: Sequence[int],
         failed: Any,
         pauses: Iterator[float],
-        once: str | None = None,
+        once: CallId | None = None,
     ) -> Exception | None:
         """Make a call again; return the error that it ends with, if no reply has it."""
 
@@ -204,9 +204,9 @@ class AsyncSpread:
             if error is not None:
                 raise error
 
-        slot, has_id = self._slot_of(self._commands[places[0]]), bool(once)
+        slot = self._slot_of(self._commands[places[0]])
         try:
-            await self._cluster.routed(slot, attempt, failed, has_id=has_id, pauses=pauses)
+            await self._cluster.routed(slot, attempt, failed, once=once, pauses=pauses)
         except Exception as final:
             if not is_answer(final):
                 raise

@@ -8,7 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ExecAbortError, InvalidResponse, ResponseError
+from redis.exceptions import (
+    ExecAbortError,
+    InvalidResponse,
+    NoScriptError,
+    OutOfMemoryError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error
@@ -16,26 +22,61 @@ from keyleash.client.actions import Flow, Pause, Plain, Receive, Send, Words
 from keyleash.client.blocking import pauses
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.correlation import next_correlation
-from keyleash.client.once import Attempts, Block, Ids, current_block, without_ids
+from keyleash.client.once import (
+    NO_ID,
+    Attempts,
+    Block,
+    CallId,
+    Ids,
+    current_block,
+    without_ids,
+)
 from keyleash.client.reasons import as_command, described
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.renewal import RENEW
 from keyleash.client.resp3 import as_resp3, shape_of
-from keyleash.client.retries import mark_run
+from keyleash.client.retries import mark_final, mark_run
 from keyleash.client.roles import Role, role_of
 from keyleash.client.session import Session, counts
 from keyleash.client.unsupported import takes_lock, watching_sealed
 from keyleash.errors import (
+    ClusterError,
+    CommandRefusedError,
     GuardLostError,
     KeyleashError,
+    LeaseRefusedError,
     LeashError,
+    NotActiveError,
     NotReplicatedError,
+    OperationError,
+    PolicyStaleError,
     RateLimitedError,
+    RightMissingError,
+    SuspendedError,
+    TokenExpiredError,
+    TokenRevokedError,
+    TokenUnknownError,
     UnknownDenialError,
 )
-from keyleash.store.wire import BatchMode, replies_of, with_id
+from keyleash.store.token import token_digest
+from keyleash.store.wire import ONCE, BatchMode, replies_of, token_in, with_id
 
 LOST = (RedisConnectionError, RedisTimeoutError)
+_ABOUT_TOKEN = (BatchMode.WHOAMI, BatchMode.DELEGATE, BatchMode.RENEW)
+"""Modes that take no idempotency id. What the client asks in them before a call is none of it."""
+_BEFORE_IDS = (
+    ClusterError,
+    LeaseRefusedError,
+    NotActiveError,
+    OutOfMemoryError,
+    RightMissingError,
+    SuspendedError,
+    TokenExpiredError,
+    TokenRevokedError,
+    TokenUnknownError,
+    UnknownDenialError,
+)
+"""Errors of a call before the guard looks up its id; other denials come after that."""
 
 
 @lru_cache(maxsize=512)
@@ -99,9 +140,10 @@ class Caller:
             may_write = call.script or call.delegation or any(map(session.may_write, call.commands))
             call.replicas = guard if may_write else None
         call.correlation = call.correlation or next_correlation(session.correlation)
-        if call.once is None or not guard.takes_ids:
-            call.once = self._id_of(call)
-        self.ids.note(has_id=bool(call.once))
+        if call.mode not in _ABOUT_TOKEN:
+            if call.once is None or not guard.takes_ids:
+                call.once = self._id_of(call)
+            self.ids.note(has_id=bool(call.once))
         if call.script is not None:
             return session.script_request(*call.script, call.correlation)
         if call.delegation is not None:
@@ -109,21 +151,29 @@ class Caller:
         if call.mode is None:
             words = session.request(guard, call.commands[0], call.correlation)
         else:
-            words, call.shape = session.batch_request(call.mode, call.commands, call.correlation)
-        return with_id(words, call.once) if call.once else words
+            words, call.shape = session.batch_request(
+                call.mode, call.commands, call.correlation, has_id=bool(call.once)
+            )
+        return _with_id(words, call.once) if call.once else words
 
-    def _id_of(self, call: Call) -> str:
-        """Return the idempotency id of a call; empty for none.
+    def _id_of(self, call: Call) -> CallId:
+        """Return the idempotency id of a call; `NO_ID` if it has none.
 
         Raises:
             CommandRefusedError: the identity has no `idempotency`.
         """
         block = current_block()
         if block is None:
-            return ""
-        found = id_of(self.session, call, block, self.ids)
+            return NO_ID
+        ids = block.ids if isinstance(block, Attempts) else self.ids
+        try:
+            found = id_of(self.session, call, block, self.ids)
+        except CommandRefusedError as denial:
+            if ids.lost is not None:
+                raise mark_final(ids.lost) from denial
+            raise
         if isinstance(block, Attempts):
-            block.ids.note(has_id=bool(found))
+            ids.note(has_id=bool(found))
         return found
 
     def reply_to(self, call: Call) -> Flow:
@@ -341,7 +391,11 @@ class Caller:
             yield Send([call])
             return (yield from self._read(call, undecoded))
 
-        return (yield from recover(self.session, call.guard, error, call.kind, again))
+        try:
+            return (yield from recover(self.session, call.guard, error, call.kind, again))
+        except (ResponseError, OperationError) as new:
+            require_known_outcome(call, new, is_repeated=True)
+            raise
 
     def _read(self, call: Call, undecoded: bool) -> Flow:
         guard = call.replicas
@@ -351,7 +405,9 @@ class Caller:
             if guard is not None:
                 # Nothing was written, but its reply must not be read by the next call.
                 yield Receive(longer_s=guard.wait_ms / 1000)
-            raise self._typed(call, error) from None
+            found = self._typed(call, error)
+            require_known_outcome(call, found)
+            raise found from None
         if guard is None:
             return reply
         count, lost = None, None
@@ -395,7 +451,10 @@ class Caller:
 
     def _typed(self, call: Call, error: ResponseError) -> ResponseError:
         """Return the typed error of a call; of a batch with the command that caused it."""
-        found = self.session.call_error(error)
+        try:
+            found = self.session.call_error(error)
+        except UnknownDenialError as unknown:
+            return unknown
         if not (isinstance(found, LeashError) and call.commands):
             return found
         item = found.details.get("item")
@@ -429,14 +488,41 @@ def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:
     return [BufferedReply(copy_error(error)) for _ in range(count)]
 
 
-def id_of(session: Session, call: Call, block: Block, ids: Ids) -> str:
-    """Return the idempotency id of a call within a block; empty for none.
+def require_known_outcome(call: Call, error: Exception, *, is_repeated: bool = False) -> None:
+    """Raise the lost connection of an earlier attempt, if *error* does not say what became of it.
+
+    Args:
+        is_repeated: Whether there is no recovery any more.
+    """
+    once = call.once
+    if not once or once.lost is None:
+        return
+    if is_repeated and isinstance(error, (PolicyStaleError, NoScriptError, OperationError)):
+        raise mark_final(once.lost) from error
+    if isinstance(error, _BEFORE_IDS) or (
+        isinstance(error, CommandRefusedError) and ONCE in error.details.values()
+    ):
+        raise mark_final(once.lost) from error
+
+
+def _with_id(words: Words, once: CallId) -> Words:
+    """Return the words of a call with its id, which belongs to the token among them."""
+    digest = token_digest(token_in(words))
+    if once.lost is not None and once.token not in ("", digest):
+        # Another connection has renewed the token; with this one the call could run again.
+        raise mark_final(once.lost)
+    once.token = digest
+    return with_id(words, once)
+
+
+def id_of(session: Session, call: Call, block: Block, ids: Ids) -> CallId:
+    """Return the idempotency id of a call within a block; `NO_ID` for none.
 
     Raises:
         CommandRefusedError: the identity has no `idempotency`.
     """
-    if call.is_watched or call.script is not None or call.mode is BatchMode.RENEW:
-        return ""
+    if call.is_watched or call.script is not None:
+        return NO_ID
     changes = (
         words
         for words in call.commands
@@ -447,7 +533,7 @@ def id_of(session: Session, call: Call, block: Block, ids: Ids) -> str:
     )
     first = next(changes, None)
     if first is None:
-        return ""
+        return NO_ID
     if call.guard is not None and not call.guard.takes_ids:
         raise without_ids(block.first, first, session.identity)
     return ids.take(block)

@@ -10,6 +10,7 @@ from typing import ClassVar
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client.actions import Flow, Pause, Words
 from keyleash.client.delegation import Delegation
+from keyleash.client.once import CallId
 from keyleash.client.scripts import ScriptCall
 from keyleash.errors import NotReplicatedError, RateLimitedError
 from keyleash.store.records import GuardRecord
@@ -96,7 +97,7 @@ class Call:
         shape: Of a batch with runs, how many commands each reply is for; see `wire.replies_of`.
         replicas: The same guard, if its policy waits for replicas of this call.
         correlation: One id for all times that it is made.
-        once: The same for its idempotency id; empty for none, None before it is made.
+        once: The same for its idempotency id; `NO_ID` for none, None before it is made.
         waiting: The time that it may still sleep for rate limits.
         deadline: Until when it is polled; None if it does not block.
         is_later: Whether an earlier call of the same pipeline has run.
@@ -112,7 +113,7 @@ class Call:
     shape: Sequence[int] = ()
     replicas: GuardRecord | None = None
     correlation: str = ""
-    once: str | None = None
+    once: CallId | None = None
     waiting: RateWait = NO_WAIT
     deadline: float | None = None
     is_later: bool = False

@@ -26,8 +26,9 @@ from keyleash.client.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.holder import TokenHolder
 from keyleash.client.node import Flight, NodePool, Sharded
-from keyleash.client.once import attempts, current_block, maybe_once
+from keyleash.client.once import CallId, attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
+from keyleash.client.retries import is_lost
 from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
 from keyleash.client.shards import ClusterSession
@@ -229,7 +230,7 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
         attempt: Callable[..., Any],
         failed: tuple[Any, Exception] | None = None,
         *,
-        has_id: bool = False,
+        once: CallId | None = None,
         **options: Any,
     ) -> Any:
         """Make a call where its keys are, also while they move.
@@ -238,17 +239,25 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
             place: The slot of its keys, or a node.
             attempt: Makes the call on a node; its second argument is whether to send ASKING.
             failed: The node and the error of an attempt that was made before.
-            has_id: Whether it has an idempotency id from the beginning.
+            once: Its idempotency id, if it has one from the beginning.
             options: Those of `Route`.
         """
         route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
-        with attempts() as ids:
+        with attempts(once) as ids:
             while True:
                 if error is not None:
-                    may_repeat = has_id or (ids is not None and ids.may_repeat)
-                    is_asking = asked is not None
-                    step = route.after(error, node, is_asking=is_asking, has_id=may_repeat)
+                    has_id = bool(once) or (ids is not None and ids.may_repeat)
+                    is_sent = is_lost(error) and getattr(error, "has_run", False)
+                    if ids is not None and has_id and is_sent:
+                        ids.lose(error)
+                    step = route.after(
+                        error,
+                        node,
+                        is_asking=asked is not None,
+                        has_id=has_id,
+                        lost=None if ids is None else ids.lost,
+                    )
                     self._prepare(step)
                     asked = step.asked
                 if ids is not None:

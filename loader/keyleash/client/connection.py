@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError, WatchError
+from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client._redis_py import (
@@ -39,7 +39,7 @@ from keyleash.client.roles import split_words
 from keyleash.client.subscriptions import check
 from keyleash.client.tokens import call_source
 from keyleash.client.unsupported import foreign_bytes
-from keyleash.errors import NotReplicatedError
+from keyleash.errors import LeashError, NotReplicatedError
 from keyleash.store.wire import BatchMode
 
 
@@ -63,6 +63,11 @@ class SafeRetry(RetryWrapper):
             return self.policy.call_with_retry(attempt, fail, *args, **options)
         except FinalError as carrier:
             error = carrier.args[0]
+        except (MasterDownError, ReadOnlyError) as denial:
+            if self.ids.lost is None:
+                raise
+            # It does not say what became of the attempt before.
+            raise self.ids.lost from denial
         finally:
             if is_outer:
                 self.ids.end()
@@ -390,9 +395,10 @@ class Guarded(Guarding):
             if is_lost(error):
                 # All of it may have been sent before the loss was seen.
                 mark_sent(error)
-            # Without the frames that have the token in a local variable.
+            # Without the frames that have the token in a local variable; a denial has none.
+            denial = error.__cause__ if isinstance(error.__cause__, LeashError) else None
             error.__context__ = None
-            raise error.with_traceback(None) from None
+            raise error.with_traceback(None) from denial
 
     def _receive(self, action: Receive, options: dict[str, Any]) -> Any:
         above: Any = super()

@@ -15,6 +15,18 @@ from keyleash.store.wire import MAX_ID_BYTES, split_name
 _ID = re.compile(rf"[ -~]{{1,{MAX_ID_BYTES}}}")
 
 
+class CallId(str):
+    """The idempotency id of one call, shared by all attempts to make it.
+
+    Attributes:
+        lost: The lost connection or timeout of an attempt that was sent; None if there is none.
+        token: The digest of the token that the last attempt was sent with.
+    """
+
+    lost: Exception | None = None
+    token = ""
+
+
 class Block:
     """The calls of a block, whose ids are numbered: `step`, `step#2`, `step#3`.
 
@@ -26,15 +38,19 @@ class Block:
         self.first = first
         self._count = 0
 
-    def next_id(self) -> str:
+    def next_id(self) -> CallId:
         """Return the id of the next call.
 
         Raises:
             ValueError: with its number it is too long.
         """
         self._count += 1
-        return self.first if self._count == 1 else check_id(f"{self.first}#{self._count}")
+        if self._count == 1:
+            return CallId(self.first)
+        return CallId(check_id(f"{self.first}#{self._count}"))
 
+
+NO_ID = CallId()
 
 _current: ContextVar[Block | None] = ContextVar("keyleash_once", default=None)
 current_block = _current.get
@@ -95,10 +111,14 @@ def without_ids(idempotency_id: str, words: Sequence[Any], identity: str) -> Com
 
 
 class Ids:
-    """The ids of the calls on a connection: the same ones when redis-py repeats them."""
+    """The ids of the calls on a connection: the same ones when redis-py repeats them.
 
-    def __init__(self) -> None:
-        self._taken: list[str] = []
+    Args:
+        taken: The first of them, if they are known.
+    """
+
+    def __init__(self, taken: Sequence[CallId] = ()) -> None:
+        self._taken = [*taken]
         self._at = 0
         self._is_open = self._has_id = self._lacks_id = False
 
@@ -124,7 +144,17 @@ class Ids:
         self._taken.clear()
         self._is_open = False
 
-    def take(self, block: Block) -> str:
+    def lose(self, error: Exception) -> None:
+        """Note that an attempt was sent, and ended in *error* without all replies."""
+        for once in self._taken:
+            once.lost = error
+
+    @property
+    def lost(self) -> Exception | None:
+        """The error of an attempt that was lost; None if there is none."""
+        return next((once.lost for once in self._taken if once.lost is not None), None)
+
+    def take(self, block: Block) -> CallId:
         """Return the id of a call, in the order of the calls."""
         if not self._is_open:
             return block.next_id()
@@ -146,30 +176,35 @@ class Attempts(Block):
 
     Args:
         block: The block that the ids are of.
+        taken: The ids that the call has already.
 
     Attributes:
         ids: The ids of the call.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, taken: Sequence[CallId] = ()) -> None:
         super().__init__(block.first)
         self._block = block
-        self.ids = Ids()
+        self.ids = Ids(taken)
         self.ids.begin()
 
-    def next_id(self) -> str:
+    def next_id(self) -> CallId:
         """Return the id of the next call of the attempt."""
         return self.ids.take(self._block)
 
 
 @contextmanager
-def attempts() -> Iterator[Ids | None]:
-    """Begin a call that may be made several times; yield its ids, or None if no block is around."""
+def attempts(once: CallId | None = None) -> Iterator[Ids | None]:
+    """Begin a call that may be made several times; yield its ids, or None if no block is around.
+
+    Args:
+        once: Its id, if it has one already.
+    """
     block = _current.get()
     if block is None:
         yield None
         return
-    inner = Attempts(block)
+    inner = Attempts(block, [once] if once else [])
     before = _current.set(inner)
     try:
         yield inner.ids

@@ -27,6 +27,12 @@ def mark_sent(error: Any, *, is_exec: bool = False) -> Any:
     return mark_run(error)
 
 
+def mark_final(error: Any) -> Any:
+    """Return a lost connection or timeout, marked as one after which no attempt may follow."""
+    error.is_final = True
+    return mark_run(error)
+
+
 def unmark(error: Any) -> Any:
     """Return an error without the mark of `mark_sent`."""
     error.has_run = False
@@ -69,7 +75,9 @@ class RetryWrapper:
         return getattr(self.policy, name)
 
     def _wrapped(self, error: Exception) -> BaseException:
-        if is_lost(error) and self.ids.may_repeat:
+        if is_lost(error) and self.ids.may_repeat and not getattr(error, "is_final", False):
+            if getattr(error, "has_run", False):
+                self.ids.lose(error)
             return error
         # redis-py would repeat a transaction whose watch is lost without the watch.
         is_final = getattr(error, "has_run", self.is_answered) or isinstance(error, WatchError)

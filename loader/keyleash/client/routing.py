@@ -26,7 +26,7 @@ from redis.exceptions import (
 )
 
 from keyleash.client.actions import Words
-from keyleash.client.retries import is_lost, mark_run
+from keyleash.client.retries import is_lost, mark_final, mark_run
 from keyleash.client.scripts import script_call_of
 from keyleash.commands import CommandTable
 from keyleash.commands.facts import SCRIPT_CALLS
@@ -166,22 +166,34 @@ class Route:
         self._shards = shards
         self._is_home = is_home
         self._pauses = retry_pauses() if pauses is None else pauses
+        self._lost: Exception | None = None
         self._redirects = 0
         self._was_non_local = False
 
-    def after(self, error: Exception, node: Any, *, is_asking: bool, has_id: bool = False) -> Step:
+    def after(
+        self,
+        error: Exception,
+        node: Any,
+        *,
+        is_asking: bool,
+        has_id: bool = False,
+        lost: Exception | None = None,
+    ) -> Step:
         """Return what follows from the error of an attempt.
 
         Args:
             node: The node of the attempt; None if none serves the slot.
             is_asking: Whether ASK had led to it.
             has_id: Whether the call runs once however often it is made.
+            lost: The error of an attempt that may have run, with which the call then ends.
 
         Raises:
             Exception: *error*, if the call is not made again.
         """
-        name = node and node.name
+        name, self._lost = node and node.name, lost
         match error:
+            case _ if getattr(error, "is_final", False):
+                pass
             case MovedError():
                 return self._redirected(error, moved=error)
             case AskError() if not self._is_home:
@@ -217,6 +229,9 @@ class Route:
 
     def _explained(self, error: Exception) -> Exception:
         """Return the error with which a call ends."""
+        if self._lost is not None and error is not self._lost:
+            mark_final(self._lost).__cause__ = error
+            return self._lost
         is_unsettled = isinstance(error, AskError) or any(text in str(error) for text in _NON_LOCAL)
         if not (self._is_home or is_unsettled):
             return error

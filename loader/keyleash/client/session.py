@@ -177,9 +177,18 @@ class Session:
         )
 
     def batch_request(
-        self, mode: BatchMode, commands: Sequence[tuple[Argument, ...]], correlation: str
+        self,
+        mode: BatchMode,
+        commands: Sequence[tuple[Argument, ...]],
+        correlation: str,
+        *,
+        has_id: bool = False,
     ) -> tuple[tuple[Argument, ...], Sequence[int]]:
-        """Return the call of the guard for a batch, and the shape of its reply."""
+        """Return the call of the guard for a batch, and the shape of its reply.
+
+        With an id it has no runs, since the same batch must be the same words to a guard that takes
+        none.
+        """
         guard = self._called
         return runs_call(
             self.table,
@@ -189,7 +198,7 @@ class Session:
             mode,
             commands,
             guard.transport,
-            takes_runs=guard.takes_runs,
+            takes_runs=guard.takes_runs and not has_id,
         )
 
     def script_request(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.client.actions import AtHome, Flow, Pause, Send, Words
-from keyleash.client.caller import Caller
+from keyleash.client.caller import Caller, require_known_outcome
 from keyleash.client.calls import Call
 from keyleash.client.correlation import next_correlation
 from keyleash.client.recovery import PAUSES_S, recover
@@ -144,7 +144,11 @@ class ShardCaller(Caller):
                     return (yield from super()._repeated(call, error, undecoded))
                 is_same = need is not None and need.request == error.request
                 need = FetchLease(error.request, call, self._used if is_same else None)
-                self._voucher = self._used = yield need
+                try:
+                    self._voucher = self._used = yield need
+                except ResponseError as denial:
+                    require_known_outcome(call, denial)
+                    raise
                 if call.is_watched:
                     # The next call of this connection has the voucher.
                     return None

@@ -270,6 +270,11 @@ def replies_of(reply: Any, shape: Sequence[int]) -> list[Any]:
     return replies
 
 
+def token_in(call: Sequence[Argument]) -> str:
+    """Return the token in the call of a guard, or of a batch."""
+    return str(call[3 + int(call[2])])
+
+
 def with_id(call: Sequence[Argument], idempotency_id: str) -> tuple[Argument, ...]:
     """Return the call of a guard, or of a batch, with an idempotency id."""
     at = 5 + int(call[2])
