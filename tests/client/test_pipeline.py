@@ -568,10 +568,10 @@ def test_results_of_earlier_calls_survive_a_later_one_that_is_refused(
     session = client._session
     made = type(session).batch_request
 
-    def revoking(self: Any, *args: Any) -> Any:
+    def revoking(self: Any, *args: Any, **options: Any) -> Any:
         if leash.admin.get("t:n") == b"128":
             revoke(leash.store, token_id=issued.id)
-        return made(self, *args)
+        return made(self, *args, **options)
 
     monkeypatch.setattr(type(session), "batch_request", revoking)
     results = pipe.execute(raise_on_error=False)

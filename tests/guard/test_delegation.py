@@ -601,11 +601,59 @@ def test_async_client_delegates(leash: Leash) -> None:
     child, found = asyncio.run(work())
     assert (found.token_id, found.restrictions.bind) == (child.id, {"job_id": b"42"})
     assert "kl_" not in repr(child)
-    for wrong in ({"allow": "read"}, {"keys": "a"}, {"ttl": 5}):
-        with pytest.raises(TypeError):
-            leash.client(issued.token).delegate(**wrong)
-    with pytest.raises(ValueError, match="`ttl`"):
-        leash.client(issued.token).delegate(ttl="soon")
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"allow": []}, ValueError, "`allow` has no operation class"),
+    ({"keys": ()}, ValueError, "`keys` has no key"),
+    ({"ttl": "soon"}, ValueError, "`ttl`"),
+    ({"bind": {"job_id": "\ud800"}}, ValueError, "`bind` cannot be encoded"),
+    ({"ttl": 5}, TypeError, "`ttl`"),
+    ({"bind": "x"}, TypeError, "`bind` must be a mapping, not a str"),
+    ({"bind": {"job_id": None}}, TypeError, "`bind` must be str or int or bytes, not NoneType"),
+    ({"bind": {"job_id": True}}, TypeError, "not bool"),
+    ({"bind": {"job_id": 4.5}}, TypeError, "not float"),
+    ({"bind": {5: "1"}}, TypeError, "the names in `bind`"),
+    ({"budget": {"writes": 1.5}}, TypeError, "`budget` must be str or int, not float"),
+    ({"budget": {"writes": b"1"}}, TypeError, "not bytes"),
+    ({"meta": {"run": 5}}, TypeError, "`meta` must be str, not int"),
+    ({"allow": "read"}, TypeError, "`allow` must be a collection of texts, not a str"),
+    ({"allow": [None]}, TypeError, "not of NoneType"),
+    ({"keys": [5]}, TypeError, "`keys` must be a collection of texts, not of int"),
+]
+
+
+@pytest.mark.parametrize(("wish", "kind", "message"), WRONG)
+def test_wish_that_an_operator_may_not_have_is_an_error_of_both(
+    embedded: RealServer, wish: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    """Before anything is sent. Of an operator, who has a policy at hand, some name its grants."""
+    leash = Leash(embedded)
+    leash.load(runner=AGENT)
+    with pytest.raises(kind, match=message):
+        leash.agent("runner").delegate(**wish)
+    errors = (kind, keyleash.OperationError)
+    with keyleash.Operator.from_url(embedded.url) as op, pytest.raises(errors):
+        op.tokens.issue("runner", **wish)
+    assert leash.events("runner") == []
+
+
+@pytest.mark.parametrize("value", [42, "42", b"42", "\udcff", b"\xff"])
+def test_value_of_a_binding_is_one_for_operators_and_parents(
+    embedded: RealServer, value: Any
+) -> None:
+    """And that of `whoami`, which is bytes, is taken by both; a text of `keys` is one key."""
+    leash = Leash(embedded)
+    leash.load(runner=AGENT)
+    with keyleash.Operator.from_url(embedded.url) as op:
+        issued = op.tokens.issue("runner", bind={"job_id": value}, keys="jobs:*")
+    bound = leash.client(issued.token).whoami().restrictions
+    child = leash.agent("runner").delegate(bind={"job_id": value}, keys="jobs:*")
+    found = leash.client(child.token).whoami().restrictions
+    assert found is not None
+    assert bound is not None
+    assert (found.bind, found.keys) == (bound.bind, bound.keys)
+    assert leash.agent("runner").delegate(bind=found.bind).id
 
 
 def test_guard_with_every_feature_delegates(embedded: RealServer) -> None:

@@ -446,8 +446,10 @@ def copy_error(error: ErrorT) -> ErrorT:
     except Exception:
         return error
     # An exception class with its own signature may be rebuilt from wrong arguments.
-    is_same = type(duplicate) is type(error) and str(duplicate) == str(error)
-    return duplicate if is_same else error
+    if type(duplicate) is not type(error) or str(duplicate) != str(error):
+        return error
+    duplicate.__cause__ = error.__cause__
+    return duplicate
 
 
 class BufferedReply:

@@ -341,6 +341,10 @@ class ClusterPipeline(aio.Pipeline):
                 raise reply.short.about(found)
         if raise_on_error:
             self.raise_first_error(commands, found)  # type: ignore[no-untyped-call]
+            for item in found:
+                # That method raises no lost connections.
+                if isinstance(item, Exception):
+                    raise item
         return found
 
 

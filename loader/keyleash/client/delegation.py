@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from keyleash.results import Instant, Result
-from keyleash.store.token import child_id, new_token, reject_tokens, token_digest
+from keyleash.store.token import bound_text, child_id, new_token, reject_tokens, token_digest
 from keyleash.store.wire import reading_reply
 
 
@@ -35,8 +35,8 @@ class Delegation:
         bind, allow, keys, budget, ttl, meta: As of `keyleash.Redis.delegate`.
 
     Raises:
-        TypeError: `allow` or `keys` is a text, or `ttl` neither a text nor a `timedelta`.
-        ValueError: `ttl` is no duration.
+        TypeError: An argument, or an item of one, has a wrong type; a bool is not a number.
+        ValueError: `ttl` is no duration, `allow` or `keys` is empty, or a text cannot be encoded.
         SecretInTextError: A text contains a token; events repeat it.
     """
 
@@ -45,9 +45,9 @@ class Delegation:
     def __init__(
         self,
         *,
-        bind: Mapping[str, str | int] | None,
-        allow: Collection[str],
-        keys: Collection[str],
+        bind: Mapping[str, str | int | bytes] | None,
+        allow: Collection[str] | None,
+        keys: str | Collection[str] | None,
         budget: Mapping[str, str | int] | None,
         ttl: str | timedelta | None,
         meta: Mapping[str, str] | None,
@@ -55,24 +55,18 @@ class Delegation:
         # Here, since few clients delegate.
         from keyleash.policy.quantities import seconds_of  # noqa: PLC0415
 
-        for name, texts in (("allow", allow), ("keys", keys)):
-            if isinstance(texts, str):
-                raise TypeError(f"`{name}` must be a collection of texts, not a str")
         self._identity = self._token = ""
         self.ttl_s = seconds_of("ttl", ttl)
-        pairs = {"bind": bind, "budget": budget, "meta": meta}
+        texts = {
+            "bind": _pairs("bind", bind, str | int | bytes),
+            "budget": _pairs("budget", budget, str | int),
+            "meta": _pairs("meta", meta, str),
+            "allow": _items("allow", allow, "operation class"),
+            "keys": _items("keys", [keys] if isinstance(keys, str) else keys, "key"),
+        }
         self.words = tuple(
-            word
-            for kind, texts in (
-                *((kind, _joined(given or {})) for kind, given in pairs.items()),
-                ("allow", allow),
-                ("keys", keys),
-            )
-            for text in texts
-            for word in (kind, text)
+            word for kind, found in texts.items() for text in found for word in (kind, text)
         )
-        for kind, text in zip(self.words[::2], self.words[1::2], strict=True):
-            reject_tokens(**{kind: text})
 
     def digest_for(self, identity: str) -> str:
         """Return the digest of the child, the same at each call."""
@@ -92,5 +86,41 @@ class Delegation:
         return DelegatedToken(self._token, id_, self._identity, expires_ms)
 
 
-def _joined(given: Mapping[str, Any]) -> Iterator[str]:
-    return (f"{name}={value}" for name, value in given.items())
+def _pairs(kind: str, given: Any, type_: Any) -> Iterator[bytes]:
+    """Yield the words of a mapping."""
+    if not isinstance(given, Mapping | None):
+        raise TypeError(f"`{kind}` must be a mapping, not {_type_of(given)}")
+    for name, value in (given or {}).items():
+        if not isinstance(name, str):
+            raise TypeError(f"the names in `{kind}` must be texts, not {_type_of(name)}")
+        if not isinstance(value, type_) or isinstance(value, bool):
+            wanted = " or ".join(item.__name__ for item in get_args(type_) or (type_,))
+            raise TypeError(f"a value in `{kind}` must be {wanted}, not {_type_of(value)}")
+        yield _word(kind, f"{name}={bound_text(value)}")
+
+
+def _items(kind: str, given: Any, noun: str) -> Iterator[bytes]:
+    """Yield the words of a collection; none for None."""
+    if given is None:
+        return
+    if isinstance(given, str | bytes) or not isinstance(given, Collection):
+        raise TypeError(f"`{kind}` must be a collection of texts, not {_type_of(given)}")
+    if not given:
+        raise ValueError(f"`{kind}` has no {noun}")
+    for text in given:
+        if not isinstance(text, str):
+            raise TypeError(f"`{kind}` must be a collection of texts, not of {_type_of(text)}")
+        yield _word(kind, text)
+
+
+def _word(kind: str, text: str) -> bytes:
+    # Events repeat it.
+    reject_tokens(**{kind: text})
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(f"a text in `{kind}` cannot be encoded") from None
+
+
+def _type_of(value: Any) -> str:
+    return "a str" if isinstance(value, str) else type(value).__name__

@@ -61,9 +61,9 @@ class TokenHolder:
     def delegate(
         self,
         *,
-        bind: Mapping[str, str | int] | None = None,
-        allow: Collection[str] = (),
-        keys: Collection[str] = (),
+        bind: Mapping[str, str | int | bytes] | None = None,
+        allow: Collection[str] | None = None,
+        keys: str | Collection[str] | None = None,
         budget: Mapping[str, str | int] | None = None,
         ttl: str | timedelta | None = None,
         meta: Mapping[str, str] | None = None,
@@ -88,6 +88,8 @@ class TokenHolder:
             DelegationRefusedError: The child would have more than the token, or the policy does
                 not allow it; the reason names which.
             CommandRefusedError: The policy does not let tokens delegate.
+            TypeError, ValueError: An argument has a wrong type or value; nothing was sent.
+            SecretInTextError: A text contains a token; nothing was sent.
             LeashError: As of every call.
         """
         call = Call([], BatchMode.DELEGATE)

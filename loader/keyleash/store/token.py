@@ -150,6 +150,11 @@ def reject_tokens(**texts: str | None) -> None:
             )
 
 
+def bound_text(value: str | int | bytes) -> str:
+    """Return the value of a binding as text; bytes that are no UTF-8 are surrogates in it."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
 def hint_of(token: str) -> str | None:
     """Return what to do about a text that is no token, if it shows what it is."""
     if not token:

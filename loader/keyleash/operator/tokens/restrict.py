@@ -29,7 +29,7 @@ from keyleash.store.restrictions import (
     MAX_TEXT_BYTES,
     Restrictions,
 )
-from keyleash.store.token import reject_tokens
+from keyleash.store.token import bound_text, reject_tokens
 
 _NOWHERE = Span("", 1, 1)
 _LABEL_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
@@ -47,7 +47,7 @@ class Scope:
             or `1mb/hour`.
     """
 
-    bind: Mapping[str, str | int] = field(default_factory=dict)
+    bind: Mapping[str, str | int | bytes] = field(default_factory=dict)
     allow: Collection[str] | None = None
     keys: Collection[str] | None = None
     budget: Mapping[str, str | int] = field(default_factory=dict)
@@ -74,9 +74,10 @@ def restrict(identity: Identity, scope: Scope, *, is_cluster: bool = False) -> R
     """
     if scope.is_empty:
         return None
-    for pairs in (scope.bind, scope.budget):
-        for name, value in pairs.items():
-            reject_tokens(**{"bind" if pairs is scope.bind else "budget": f"{name}={value}"})
+    for name, value in scope.bind.items():
+        reject_tokens(bind=f"{name}={bound_text(value)}")
+    for name, most in scope.budget.items():
+        reject_tokens(budget=f"{name}={most}")
     for text in scope.keys or ():
         reject_tokens(keys=text)
     for text in scope.allow or ():
@@ -116,7 +117,9 @@ def _fail(message: str, help: str) -> NoReturn:
     raise OperationError("bad-restriction", message, help=help)
 
 
-def _bindings(identity: Identity, bind: Mapping[str, str | int]) -> Iterable[tuple[str, bytes]]:
+def _bindings(
+    identity: Identity, bind: Mapping[str, str | int | bytes]
+) -> Iterable[tuple[str, bytes]]:
     _require_few("bindings", bind)
     known = {
         name
@@ -125,7 +128,7 @@ def _bindings(identity: Identity, bind: Mapping[str, str | int]) -> Iterable[tup
         for name in pattern.captures
     }
     for name, given in bind.items():
-        value = str(given)
+        value = bound_text(given)
         bare = name.strip("{}")
         if name not in known and bare in known:
             _fail(f"{quote(name)} is not the name of a capture", f"write `{bare}=…`")
@@ -143,10 +146,17 @@ def _bindings(identity: Identity, bind: Mapping[str, str | int]) -> Iterable[tup
                 f"{quote(value)} cannot be the value of `{name}`",
                 "a captured segment has at least one character, and no `:`",
             )
-        packed = value.encode("utf-8", "surrogateescape")
+        packed = _encoded(value)
         if len(packed) > MAX_TEXT_BYTES:
             _fail(f"the value of `{name}` is over {MAX_TEXT_BYTES} bytes", "use a shorter one")
         yield name, packed
+
+
+def _encoded(value: str) -> bytes:
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        _fail(f"{quote(value)} cannot be encoded", "use valid text, or bytes")
 
 
 def _require_few(noun: str, items: Collection[object]) -> None:
