@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 import keyleash
 from client.test_lost_replies import LosingProxy
 from client.test_token_sources import Tokens
-from cluster.test_client import Agents, lent
+from cluster.conftest import Agents, lent
 from cluster.test_once import ONCE
 from support.clusters import RealCluster
 
