@@ -58,6 +58,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "test_byte_caps::test_cap_of_bytes_read_*",
         "test_byte_caps::test_batch_charges_each_reply_*",
         "test_byte_caps::test_bytes_of_a_child_*",
+        "test_byte_caps::test_explanation_*",
         "test_byte_caps::test_script_counts_*",
         "test_byte_caps::test_corrupt_cap_*[[]*bytes_read]",
     ),

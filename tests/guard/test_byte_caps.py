@@ -14,6 +14,7 @@ import redis
 import keyleash
 from guard.test_bound_tokens import RUNNER, agent, denied, record_of
 from guard.test_delegation import AGENT, delegated, refused
+from keyleash.operator.decisions import explain
 from keyleash.operator.tokens import Scope, list_tokens
 from keyleash.policy.scripts import MARK
 from keyleash.store.token import CAP_USED_OFFSET, RECORD_BYTES, TAIL_HEADER_BYTES
@@ -155,6 +156,27 @@ def test_bytes_of_a_child_count_for_all_ancestors(leash: Leash) -> None:
     assert denied(leaf.get, KEY)["by"] == "ancestor"
     assert denied(root.get, KEY)["limit"] == "token.bytes_read"
     assert "by" not in denied(root.get, KEY)
+
+
+def test_explanation_of_a_call_counts_its_bytes(leash: Leash) -> None:
+    """`explain --token-id` decides as the guard does, also for a child."""
+    leash.load(runner=AGENT)
+    issued = leash.issue("runner", scope=Scope(budget={"bytes_written": "150b"}))
+    child = leash.client(issued.token).delegate(budget={"bytes_written": "130b"})
+    client = leash.client(child.token)
+
+    def decided(value: str) -> tuple[Any, ...]:
+        details = explain(leash.store, "runner", ("SET", KEY, value), child.id).decision.details
+        return details.get("limit"), details.get("by")
+
+    assert decided(VALUE) == (None, None)
+    assert decided("x" * 130) == ("token.bytes_written", None)
+    client.set(KEY, VALUE[:-10])
+    leash.client(issued.token).set(KEY, VALUE[:22])
+    assert decided("x" * 22) == (None, None)
+    assert decided("x" * 23) == ("token.bytes_written", "ancestor")
+    assert denied(client.set, KEY, "x" * 23)["by"] == "ancestor"
+    client.set(KEY, "x" * 22)
 
 
 def test_script_counts_the_bytes_of_its_commands_towards_caps(leash: Leash) -> None:

@@ -289,3 +289,31 @@ def test_rules_for_values_and_bytes_are_as_on_a_real_server(
     found = same(pair, scenario)
     names = [item[0] for item in found[:-2]]
     assert {"ValueTooLargeError", "ValueRefusedError", "BudgetExhaustedError"} <= set(names)
+
+
+def test_caps_in_bytes_are_counted_as_on_a_real_server(pair: tuple[AnyLeash, AnyLeash]) -> None:
+    """Alone, in a batch, and of a child for its parent."""
+
+    def scenario(leash: AnyLeash) -> list[Any]:
+        budget: dict[str, str | int] = {
+            "bytes_written": "60b",
+            "bytes_read": "30b/hour",
+            "writes": 9,
+        }
+        issued = leash.operator.tokens.issue("runner", budget=budget)
+        agent = leash.client("runner", token=issued.token)
+        child = leash.client("runner", token=agent.delegate(budget={"bytes_read": "9b"}).token)
+        found = [outcome(lambda: child.set("shared:{t}", 10 * "x"))]
+        found += [outcome(lambda: child.get("shared:{t}")) for _ in range(2)]
+        pipe = agent.pipeline(transaction=False)
+        pipe.set("shared:{t}", 20 * "x")
+        pipe.get("shared:{t}")
+        pipe.get("shared:{t}")
+        pipe.append("shared:{t}", "")
+        found += [len(str(item)) for item in pipe.execute(raise_on_error=False)[:2]]
+        found.append(outcome(lambda: agent.set("shared:{t}", "x")))
+        return [*found, [(item.name, item.left) for item in agent.whoami().limits]]
+
+    *_, over, left = same(pair, scenario)
+    assert over == ("BudgetExhaustedError", {"limit": "token.bytes_written"})
+    assert left == [("token.bytes_written", 0), ("token.bytes_read", 0), ("token.writes", 5)]
