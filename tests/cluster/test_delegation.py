@@ -135,7 +135,7 @@ def test_children_of_a_token_that_was_rotated_without_delegation_are_over_at_eve
     load(op)
 
     assert not agents.replies(issued.token)
-    assert agents.replies(child.token) == {f"TOKEN_REVOKED ancestor={issued.id}"}
+    assert agents.replies(child.token) == {f"TOKEN_REVOKED ancestor={issued.id} state=rotated"}
 
 
 @pytest.mark.parametrize("rule", ["renew", "delegate"])
