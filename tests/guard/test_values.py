@@ -406,6 +406,7 @@ BOUNDED: dict[str, Any] = {
         for name, rules in {
             "full": {"max_elements": 3},
             "short": {"max_bytes": "4b"},
+            "wide": {"max_bytes": "40b"},
             "free": {},
         }.items()
     ]
@@ -426,6 +427,7 @@ AT_THE_BOUND: dict[str, list[str]] = {
         "SMOVE free:s short:n 1", "INCRBYFLOAT free:n 1e30", "HINCRBYFLOAT free:h 1 1e30",
         "COPY short:l short:n", "SUNIONSTORE short:n short:s", "SORT short:l STORE short:n ALPHA",
         "SDIFFSTORE short:n free:s free:long", "LINSERT short:l BEFORE 9 1234",
+        "INCR wide:n", "INCRBYFLOAT wide:n 1.5", "HINCRBYFLOAT wide:h f 1.5",
     ],
     MANY_ELEMENTS: [
         "HSET full:h 9 x", "HSET full:h 1 x 9 x", "HSETNX full:h 9 x", "HINCRBY full:h 9 1",
@@ -459,6 +461,9 @@ AT_THE_BOUND: dict[str, list[str]] = {
         "COPY free:l short:n", "COPY free:long short:n", "COPY free:h short:n",
         "COPY free:z short:n", "COPY free:x short:n", "COPY free:t short:n",
         "RENAME free:l short:n", "RENAME free:t short:n", "RENAMENX free:h short:n",
+        f"HINCRBY wide:h {41 * 'x'} 1", f"HINCRBYFLOAT wide:h {41 * 'x'} 1",
+        "HINCRBYFLOAT wide:h f 1e30", "INCRBYFLOAT wide:n 1e30",
+        "HINCRBYFLOAT wide:h long 1", "INCRBYFLOAT wide:t 1",
     ],
 }  # fmt: skip
 """Calls by the code of their denial; `{d}` stands behind each colon of a key."""
@@ -472,7 +477,7 @@ def test_each_command_is_checked_at_the_bound(server: RealServer, code: str) -> 
     token = leash.issue("one").token
 
     for text in AT_THE_BOUND[code]:
-        call = tuple(re.sub(r"^(full|short|free):", r"\1:{d}", word) for word in text.split())
+        call = tuple(re.sub(r"^(full|short|wide|free):", r"\1:{d}", word) for word in text.split())
         if call[0] not in server.table.commands:
             continue
         for is_batch in (False, True):
@@ -486,9 +491,37 @@ def test_each_command_is_checked_at_the_bound(server: RealServer, code: str) -> 
             assert (found.code if found else "") == code, (call, reply)
 
 
+@pytest.mark.parametrize(
+    ("key", "fill", "add"),
+    [
+        ("s", "SADD full:s a b c", "SADD full:s 1"),
+        ("s", "SADD full:s a b c", "SMOVE free:s full:s 1"),
+        ("h", "HSET full:h a 1 b 2 c 3", "HSET full:h 1 x"),
+        ("h", "HSET full:h a 1 b 2 c 3", "HINCRBY full:h 1 1"),
+        ("h", "HSET full:h a 1 b 2 c 3", "HINCRBYFLOAT full:h 1 1"),
+        ("z", "ZADD full:z 1 a 1 b 1 c", "ZADD full:z 1 1"),
+        ("z", "ZADD full:z 1 a 1 b 1 c", "ZINCRBY full:z 1 1"),
+    ],
+)
+def test_element_of_a_deleted_key_is_a_new_one_behind_it_in_the_batch(
+    server: RealServer, key: str, fill: str, add: str
+) -> None:
+    """It was there before the batch, and is no longer."""
+    leash = Leash(server)
+    leash.load(one=BOUNDED)
+    token = leash.issue("one").token
+    put_elements(leash.at("{d}"))
+    texts = (f"DEL full:{key}", fill, add)
+    calls = [[re.sub(r"^(full|free):", r"\1:{d}", word) for word in text.split()] for text in texts]
+
+    *_, last = leash.batch("one", token, "each", *map(tuple, calls))
+
+    assert "VALUE_REFUSED" in str(last)
+
+
 def put_elements(admin: Any) -> None:
     """Put three elements into keys, and four with a long one into those without a rule."""
-    for key in admin.keys("f*:{d}*") + admin.keys("short:{d}*"):
+    for key in admin.keys("[fsw]*:{d}*"):
         admin.delete(key)
     for name in ("full:{d}", "short:{d}", "free:{d}"):
         words = ["1", "2", "3", *(["9", "12345"] if name.startswith("free") else [])]
@@ -499,6 +532,8 @@ def put_elements(admin: Any) -> None:
         for word in words:
             admin.xadd(f"{name}x", {"f": word})
         admin.set(f"{name}t", words[-1] if name.startswith("free") else "1234")
+    admin.hset("wide:{d}h", "long", "1234567890.12345678901")
+    admin.set("wide:{d}t", "1234567890.12345678901")
     admin.sadd("free:{d}long", "12345")
     admin.set("free:{d}1", "12345")
     admin.geoadd("free:{d}g", [word for name in "abcd" for word in (1, 1, name)])
