@@ -46,7 +46,6 @@ IDLE_CALLS: tuple[tuple[str, ...], ...] = (
     ("PFADD", "k:{d}sketch", "a"),
     ("XACK", "k:{d}stream", "none", "1-1"),
     ("XADD", "k:{d}stream", "1-1", "f", "v"),
-    ("BITFIELD", "k:{d}text", "OVERFLOW", "FAIL", "INCRBY", "u1", "1", "2"),
 )
 WRITING_CALLS: tuple[tuple[str, ...], ...] = (
     ("SET", "k:{d}text", "v", "GET"),
@@ -59,6 +58,31 @@ WRITING_CALLS: tuple[tuple[str, ...], ...] = (
     ("PFMERGE", "k:{d}sketch"),
     ("SADD", "k:{d}set", "c"),
     ("COPY", "k:{d}other", "k:{d}text", "REPLACE"),
+)
+NEW_CALLS: tuple[tuple[str, ...], ...] = (
+    ("BITFIELD", "k:{d}text", "OVERFLOW", "FAIL", "INCRBY", "u1", "100", "2"),
+    ("HINCRBY", "k:{d}hash", "f", "9223372036854775808"),
+    ("HINCRBYFLOAT", "k:{d}hash", "f", "inf"),
+    ("HSETEX", "k:{d}hash", "FXX", "EX", "9", "FIELDS", "1", "f", "v"),
+    ("HSETEX", "k:{d}hash", "FNX", "EX", "9", "FIELDS", "1", "f", "v"),
+    ("HEXPIRE", "k:{d}hash", "9", "FIELDS", "1", "f"),
+    ("INCRBYFLOAT", "k:{d}text", "inf"),
+    ("SETRANGE", "k:{d}text", "536870912", "x"),
+    ("XADD", "k:{d}stream", "0-0", "f", "v"),
+    ("XADD", "k:{d}stream", "NOMKSTREAM", "1-1", "f", "v"),
+    ("XGROUP", "CREATE", "k:{d}stream", "g", "none", "MKSTREAM"),
+    ("ZADD", "k:{d}scores", "INCR", "nan", "a"),
+    ("ZADD", "k:{d}scores", "GT", "CH", "0", "a"),
+    ("ZADD", "k:{d}scores", "NX", "INCR", "0", "a"),
+    ("GEOADD", "k:{d}scores", "XX", "CH", "1", "1", "a"),
+    ("GEOADD", "k:{d}scores", "NX", "200", "1", "a"),
+    ("PFADD", "k:{d}sketch"),
+    ("PFMERGE", "k:{d}sketch", "k:{d}none"),
+    ("SETNX", "k:{d}text", ""),
+    ("HSETNX", "k:{d}hash", "f", ""),
+    ("VADD", "k:{d}text", "VALUES", "2", "1", "1", "a"),
+    ("VADD", "k:{d}text", "REDUCE", "9", "VALUES", "2", "1", "1", "a"),
+    ("VADD", "k:{d}text", "VALUES", "2", "nan", "1", "a"),
 )
 KEYS = b"hash list other scores set sketch stream text".split()
 
@@ -84,7 +108,7 @@ def in_run(agent: Any, call: tuple[str, ...]) -> None:
 
 def in_script(agent: Any, call: tuple[str, ...]) -> None:
     with suppress(redis.ResponseError):
-        agent.eval(CALL, 1, call[1], *call)
+        agent.eval(CALL, 1, "k:{d}text", *call)
 
 
 Way = Callable[[Any, tuple[str, ...]], None]
@@ -138,6 +162,23 @@ def test_call_that_writes_gives_its_key_an_expiry(server: RealServer, call_by: W
     leash.at("{d}").delete("k:{d}text")
     call_by(agent, ("SET", "k:{d}text", "v", "NX", "GET"))
     assert with_expiry(leash) == {b"text"}
+
+
+@WAYS
+def test_call_leaves_no_new_key_without_an_expiry(server: RealServer, call_by: Way) -> None:
+    """BITFIELD makes a string even if no field can be changed, and replies null."""
+    leash = Leash(server)
+    agent = scripted(leash, CALL, keys=["k:*"], narrowed=RULES)
+    admin: Any = leash.at("{d}")
+    left = {}
+    for call in (*IDLE_CALLS, *WRITING_CALLS, *NEW_CALLS):
+        admin.delete("k:{d}new", *(b"k:{d}" + name for name in KEYS))
+        call_by(agent, call)
+        found = {name for name in admin.scan_iter("k:*") if admin.pttl(name) == -1}
+        if found:
+            left[call] = found
+            admin.delete(*found)
+    assert left == {}
 
 
 def test_every_command_with_such_replies_writes() -> None:

@@ -166,7 +166,6 @@ class Idle(StrEnum):
     NULL = "n"
     ZERO = "0"  # or a number below
     EACH = "e"  # an array that has a null, a zero or a number below in each place
-    EACH_NULL = "l"
     OF_SET = "s"  # null, or with NX and GET the value
     OF_SCORES = "z"  # null, which is for INCR, and with CH or NX zero
     ANY = "a"  # the expiry is all that it changes, and is checked before
@@ -180,15 +179,15 @@ IDLE: Mapping[str, Idle] = {
         Idle.ZERO,
     ),
     "XGROUP CREATECONSUMER": Idle.ZERO,
-    **_each("HEXPIRE HEXPIREAT HPERSIST HPEXPIRE HPEXPIREAT", Idle.EACH),
-    **_each("BITFIELD HGETEX", Idle.EACH_NULL),
+    **_each("HEXPIRE HEXPIREAT HGETEX HPERSIST HPEXPIRE HPEXPIREAT", Idle.EACH),
     "SET": Idle.OF_SET,
     **_each("GEOADD ZADD", Idle.OF_SCORES),
     **_each("EXPIRE EXPIREAT GETEX PERSIST PEXPIRE PEXPIREAT", Idle.ANY),
 }
 """The replies after which a key gets no expiry by default.
 
-Those of other commands say nothing: HSET replies 0 also when it overwrites.
+Those of other commands say nothing: HSET replies 0 also when it overwrites, and BITFIELD null when
+it made a string but could change no field.
 """
 
 

@@ -6,9 +6,9 @@
 local function is_idle(reply, how)
   if type(reply) == 'table' then
     if reply.err or how == 'a' then return true end
-    if how ~= 'e' and how ~= 'l' then return false end
+    if how ~= 'e' then return false end
     for i = 1, #reply do
-      if not is_idle(reply[i], how == 'e' and 'n0' or 'n') then return false end
+      if not is_idle(reply[i], 'n0') then return false end
     end
     return true
   end
