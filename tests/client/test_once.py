@@ -221,6 +221,45 @@ def test_blocking_call_and_rate_waits_keep_their_id(leash: Leash) -> None:
         assert pipe.execute() == [3, 4, 5]
 
 
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_pipeline_that_waits_for_a_rate_runs_once(leash: Leash, left: int) -> None:
+    """Calls that are sent again have the same ids, and ids of later calls stay."""
+    leash.load(one={**ALL, "rate": {"writes": {"limit": "1200/minute", "burst": 3}}})
+    agent = leash.agent("one", wait=True)
+
+    def step() -> list[Any]:
+        with keyleash.once("a"):
+            with agent.pipeline(transaction=False) as pipe:
+                pipe.get("t:other")
+                for _ in range(5):
+                    pipe.incr("t:n")
+                _, *results = pipe.execute()
+            return [*results, agent.incr("t:n")]
+
+    for _ in range(3 - left):
+        agent.incr("t:other")
+    assert [step(), step()] == 2 * [[1, 2, 3, 4, 5, 6]]
+    leash.load(one=ALL)
+    assert step() == [1, 2, 3, 4, 5, 6]
+
+
+def test_policy_that_allows_ids_since_is_noticed(leash: Leash) -> None:
+    """The client knows a guard that takes none, and looks again before it denies a call."""
+    leash.load(one=BROAD)
+    agent = leash.agent("one")
+
+    def step() -> list[Any]:
+        with keyleash.once("a"), agent.pipeline(transaction=False) as pipe:
+            pipe.incr("t:p")
+            pipe.incr("t:p")
+            return [agent.incr("t:n"), pipe.execute()]
+
+    with pytest.raises(keyleash.CommandRefusedError):
+        step()
+    leash.load(one=ALL)
+    assert [step(), step()] == 2 * [[1, [1, 2]]]
+
+
 def test_identity_without_idempotency_gets_no_id(leash: Leash) -> None:
     """The client refuses before anything is sent, and names what is missing."""
     leash.load(one=BROAD)

@@ -52,6 +52,44 @@ def test_pipeline_over_all_slots_returns_results_in_order(agents: Agents) -> Non
     assert client.delete(*KEYS) == len(KEYS)
 
 
+def test_commands_of_a_slot_run_in_the_order_of_a_long_pipeline(some_agents: Agents) -> None:
+    """Also if a batch of it has to fetch a lease, and units are left for the next."""
+    client = some_agents.connect()
+    for number in range(4):
+        key = f"t:{{{number}}}"
+        for _ in range(40):
+            client.incr(f"{key}warm")
+        pipe = client.pipeline()
+        for at in range(140):
+            pipe.rpush(key, at)
+        assert pipe.execute() == [*range(1, 141)]
+        found = some_agents.cluster.owner(key).admin.lrange(key, 0, -1)
+        assert found == [str(at).encode() for at in range(140)]
+
+
+def test_pipeline_of_short_batches_is_one_packet_for_each_node(
+    some_agents: Agents, agent: Any
+) -> None:
+    """Only the second batch of a slot waits for the first."""
+    some_agents.load()
+    sent: list[int] = []
+    kind = agent._kind if some_agents.kind == "sync" else agent._inner._kind
+    packed = kind._packed
+
+    def counted(self: Any, calls: Any, **options: Any) -> Any:
+        sent.append(len(calls))
+        return packed(self, calls, **options)
+
+    for words in (None, "count"):
+        if words:
+            kind._packed = counted
+        pipe = agent.pipeline()
+        for key in KEYS:
+            pipe.get(key)
+        pipe.execute()
+    assert len(sent) == len(some_agents.cluster.primaries)
+
+
 def test_pipeline_raises_the_first_error(agent: Any) -> None:
     """With the number of its command, as redis-py does."""
     pipe = agent.pipeline()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import random
@@ -18,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 import keyleash
 from client.test_once import CuttingProxy
-from cluster.conftest import Agents, lent
+from cluster.conftest import KEYS, Agents, lent
 from keyleash.commands import load_table
 from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.store.keyspace import Keyspace
@@ -213,6 +214,73 @@ def test_call_without_a_place_for_its_record_is_denied(agents: Agents) -> None:
         assert caught.value.details["once"] == "key"
     agent = RawAgent(agents.cluster, agents.token)
     assert agent.once(agents.cluster.owner("t:a}"), "a", "GET", "t:a}") is None
+
+
+def test_policy_that_allows_ids_since_is_noticed(some_agents: Agents) -> None:
+    """As on one server, in a call and in a pipeline over all nodes."""
+    some_agents.load(budget=ONCE["budget"])
+    calls, pipes = some_agents.connect(), some_agents.connect()
+
+    def step() -> Any:
+        with keyleash.once("a"):
+            return calls.incr("t:n")
+
+    def steps() -> list[Any]:
+        pipe = pipes.pipeline(once="b")
+        for key in KEYS:
+            pipe.incr(key)
+        results: list[Any] = pipe.execute(raise_on_error=False)
+        return results
+
+    with pytest.raises(keyleash.CommandRefusedError):
+        step()
+    assert {type(error) for error in steps()} == {keyleash.CommandRefusedError}
+    some_agents.load(**ONCE)
+    assert [step(), step()] == [1, 1]
+    assert [steps(), steps()] == 2 * [[1] * len(KEYS)]
+
+
+def test_pipeline_that_waits_for_a_rate_runs_once(some_agents: Agents) -> None:
+    """Calls that are sent again have the same ids, and ids of later calls stay."""
+    rate = {"writes": {"limit": "1200/minute", "burst": 100}}
+    some_agents.load(idempotency=ONCE["idempotency"], rate=rate)
+    client, other = some_agents.connect(wait=True), some_agents.connect()
+
+    def step() -> list[Any]:
+        with keyleash.once("a"):
+            pipe = client.pipeline()
+            for key in ("t:{s}n", "t:{s}n", "t:{s}m", "t:o"):
+                pipe.incr(key)
+            pipe.get("t:{s}m")
+            return [*pipe.execute()[:4], client.incr("t:p")]
+
+    while not isinstance(other.pipeline().incr("t:{s}").execute(False)[0], Exception):
+        pass
+    assert [step(), step()] == 2 * [[1, 2, 1, 1, 1]]
+    some_agents.load(**ONCE)
+    assert step() == [1, 2, 1, 1, 1]
+
+
+def test_coalesced_commands_have_no_ids_of_others(embedded_cluster: RealCluster) -> None:
+    """Calls with ids are sent alone, beside commands of other tasks."""
+    with lent(embedded_cluster, "async") as agents:
+        agents.load(**ONCE)
+
+        async def run() -> None:
+            async with agents.connect_async(coalesce=True) as client:
+
+                async def step(key: str) -> Any:
+                    with keyleash.once(f"step/{key}"):
+                        return await client.incr(key)
+
+                for count in (1, 2, 3):
+                    steps = [step(f"t:{{s}}{number}") for number in range(4)]
+                    option = client.execute_command("INCR", "t:{s}o", once="option")
+                    plain = [client.incr(f"t:{{s}}plain{number}") for number in range(3)]
+                    found = await asyncio.gather(*steps, option, *plain)
+                    assert found == [1, 1, 1, 1, 1, count, count, count]
+
+        asyncio.run(run())
 
 
 class LosingProxy(CuttingProxy):

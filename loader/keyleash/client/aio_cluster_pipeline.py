@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from redis.client import NEVER_DECODE
-from redis.exceptions import ResponseError, TryAgainError, WatchError
+from redis.exceptions import ClusterDownError, ResponseError, TryAgainError, WatchError
 
 from keyleash.client import aio
 from keyleash.client._redis_py import (
@@ -20,11 +21,18 @@ from keyleash.client._redis_py import (
 from keyleash.client.actions import Words
 from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.batches import chunks
-from keyleash.client.caller import id_of
+from keyleash.client.caller import id_of, to_repeat
 from keyleash.client.calls import Call, RateWait
 from keyleash.client.once import CallId, Ids, current_block, maybe_once
 from keyleash.client.roles import Role, role_of
-from keyleash.client.routing import HOME_SLOT, is_answer, is_redirect, one_slot, retry_pauses
+from keyleash.client.routing import (
+    HOME_SLOT,
+    is_answer,
+    is_redirect,
+    is_unanswered,
+    one_slot,
+    retry_pauses,
+)
 from keyleash.client.unsupported import subscription_in_pipeline, transaction_in_pipeline
 from keyleash.errors import RateLimitedError
 from keyleash.store.wire import BatchMode
@@ -44,42 +52,15 @@ class AsyncSpread:
     def __init__(self, cluster: Any, commands: Sequence[Words]) -> None:
         self._cluster = cluster
         self._commands = commands
+        self._waiting = RateWait(cluster.wait_s)
         self.replies: list[Any] = [None] * len(commands)
 
     async def run(self) -> list[BufferedReply]:
-        """Make the calls; repeat those that wait for rate limits."""
+        """Make the calls: those of a slot in order, and plain ones in batches."""
         await astarted(self._cluster)
         await self._learn()
-        waiting = RateWait(self._cluster.wait_s)
-        places: Sequence[int] = range(len(self._commands))
-        while places:
-            await self._run_each(places)
-            errors = {place: self.replies[place].error for place in places}
-            denials = {at: e for at, e in errors.items() if isinstance(e, RateLimitedError)}
-            try:
-                if denials:
-                    await self._cluster.sleep(waiting.pause([*denials.values()]).seconds)
-            except RateLimitedError:
-                break
-            places = [*denials]
-        return self.replies
-
-    async def _learn(self) -> None:
-        """Fetch the record of the guard if it is not known and calls may have ids."""
-        if current_block() is None or self._cluster.session.guard is not None:
-            return
-
-        async def attempt(node: Any, _: bool) -> None:
-            async with AsyncNodePool(self._cluster, node) as connection:
-                await connection.learn()
-
-        await self._cluster.routed(HOME_SLOT, attempt)
-
-    async def _run_each(self, places: Iterable[int]) -> None:
-        """Make calls: those of a slot in order, and plain ones in batches."""
         batch: list[int] = []
-        for place in places:
-            words = self._commands[place]
+        for place, words in enumerate(self._commands):
             if role_of(words[0]) in (None, Role.BLOCKING):
                 batch.append(place)
                 continue
@@ -91,6 +72,18 @@ class AsyncSpread:
                 reply = error
             self.replies[place] = BufferedReply(reply)
         await self._run_batch(batch)
+        return self.replies
+
+    async def _learn(self) -> None:
+        """Fetch the record of the guard if it is lacking and calls may have ids."""
+        if current_block() is None or not self._cluster.session.lacks_guard:
+            return
+
+        async def attempt(node: Any, _: bool) -> None:
+            async with AsyncNodePool(self._cluster, node) as connection:
+                await connection.learn()
+
+        await self._cluster.routed(HOME_SLOT, attempt)
 
     async def _run_alone(self, words: Words) -> Any:
         if role_of(words[0]) is Role.SUBSCRIPTION:
@@ -109,20 +102,69 @@ class AsyncSpread:
         return HOME_SLOT if slot is None else slot
 
     async def _run_batch(self, places: Sequence[int]) -> None:
-        """Send a batch for each slot, those of a node in one packet; repeat what did not run."""
+        """Make the calls of each slot one after the other, those of all slots together."""
         slots: dict[int, list[int]] = {}
         for place in places:
             slots.setdefault(self._slot_of(self._commands[place]), []).append(place)
+        # At once, so that ids depend neither on nodes nor on what comes first.
+        queues = [
+            [(self._call(chunk), chunk) for chunk in chunks(self._commands, some)]
+            for some in slots.values()
+        ]
+        while queues:
+            await self._run_within_rates(dict(queue[0] for queue in queues))
+            for queue in queues:
+                _, done = queue.pop(0)
+                error = self._ended(done)
+                if error is not None:
+                    # As on one connection, where what comes behind is not sent.
+                    for place in chain.from_iterable(rest for _, rest in queue):
+                        self.replies[place] = BufferedReply(copy_error(error))
+                    queue.clear()
+            queues = [queue for queue in queues if queue]
+
+    def _ended(self, places: Sequence[int]) -> Exception | None:
+        """Return the error of a call that is lost, or that no node serves."""
+        errors = [self.replies[place].error for place in places]
+        is_over = all(error is not None and is_unanswered(error) for error in errors)
+        return errors[0] if is_over else None
+
+    async def _run_within_rates(self, calls: dict[Call, Sequence[int]]) -> None:
+        """Make calls; repeat what a rate denies, as long as it may wait."""
+        while calls:
+            await self._run_calls(calls)
+            denials: list[RateLimitedError] = []
+            rests: dict[Call, Sequence[int]] = {}
+            for call, places in calls.items():
+                errors = [self.replies[place].error for place in places]
+                limited = [error for error in errors if isinstance(error, RateLimitedError)]
+                if limited:
+                    denials += limited
+                    again = to_repeat(self._cluster.session, call, errors)
+                    rests[call.rest(again)] = [places[at] for at in again]
+            try:
+                if denials:
+                    await self._cluster.sleep(self._waiting.pause(denials).seconds)
+            except RateLimitedError:
+                return
+            calls = rests
+
+    async def _run_calls(self, calls: Mapping[Call, Sequence[int]]) -> None:
+        """Send the calls of a node in one packet; repeat what did not run."""
         # Nodes of redis-py 7 cannot be keys of a dictionary.
-        packets: dict[str, tuple[Any, dict[Call, list[int]]]] = {}
-        for slot, some in slots.items():
-            node = self._cluster.node_of(slot)
-            calls = packets.setdefault(node.name, (node, {}))[1]
-            for chunk in chunks(self._commands, some):
-                calls[self._call(chunk)] = chunk
+        packets: dict[str, tuple[Any, dict[Call, Sequence[int]]]] = {}
         failures: dict[str, tuple[Any, Exception]] = {}
+        for call, places in calls.items():
+            node, name = None, ""
+            try:
+                node = self._cluster.node_of(self._slot_of(call.commands[0]))
+                name = node.name
+            except ClusterDownError as error:
+                failures[name] = node, error
+            packets.setdefault(name, (node, {}))[1][call] = places
         run: Any = self._run_packet
-        await agathered(run(node, calls, failures) for node, calls in packets.values())
+        served = [packet for name, packet in packets.items() if name]
+        await agathered(run(node, calls, failures) for node, calls in served)
         # All together wait as long as one call may; lost nodes, which use that up, are the last.
         pauses = retry_pauses()
         for name in sorted(packets, key=failures.__contains__):
@@ -133,13 +175,15 @@ class AsyncSpread:
         call = Call(commands, BatchMode.EACH if len(commands) > 1 else None)
         block = current_block()
         if once is None and block is not None:
-            # At once, so that ids depend neither on nodes nor on what comes first.
             once = id_of(self._cluster.session, call, block, Ids())
         call.once = once
         return call
 
     async def _run_packet(
-        self, node: Any, calls: dict[Call, list[int]], failures: dict[str, tuple[Any, Exception]]
+        self,
+        node: Any,
+        calls: Mapping[Call, Sequence[int]],
+        failures: dict[str, tuple[Any, Exception]],
     ) -> None:
         try:
             await self._exchange(node, False, calls)
@@ -149,7 +193,7 @@ class AsyncSpread:
             failures[node.name] = node, error
 
     async def _repeat(
-        self, node: Any, calls: dict[Call, list[int]], failed: Any, pauses: Iterator[float]
+        self, node: Any, calls: Mapping[Call, Sequence[int]], failed: Any, pauses: Iterator[float]
     ) -> None:
         """Make the commands of a packet that did not run again, one by one.
 

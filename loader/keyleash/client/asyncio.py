@@ -15,7 +15,6 @@ from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.calls import RateWait
 from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.once import current_block
 from keyleash.client.retries import is_lost
 from keyleash.client.routing import is_redirect
 from keyleash.client.tokens import AsyncTokenSource
@@ -86,8 +85,8 @@ class Redis(aio.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
-        is_alone = goes_alone(args[0]) or "once" in options or current_block() is not None
-        if not self._coalesce or is_alone or needs_parser(self, options):
+        is_alone = not self._coalesce or goes_alone(args[0], options)
+        if is_alone or needs_parser(self, options):
             return await super().execute_command(*args, **options)
         coalescing = self._coalescing
         if coalescing is None or coalescing.loop is not asyncio.get_running_loop():
@@ -131,7 +130,8 @@ class RedisCluster(aio_cluster.RedisCluster):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; return its reply, or raise the typed denial."""
-        if not self._coalesce or goes_alone(args[0]) or not _ALONE.isdisjoint(options):
+        is_alone = not self._coalesce or goes_alone(args[0], options)
+        if is_alone or not _ALONE.isdisjoint(options):
             return await super().execute_command(*args, **options)
         await astarted(self)
         slot = self.slot_of(args)

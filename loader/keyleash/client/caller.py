@@ -124,8 +124,8 @@ class Caller:
         return call
 
     def guard(self) -> Flow:
-        """Return the record of the guard; fetch it if it is not known."""
-        if self.session.guard is None:
+        """Return the record of the guard; fetch it if the session lacks it."""
+        if self.session.lacks_guard:
             yield from fetch_guard(self.session)
         return self.session.guard
 
@@ -309,21 +309,25 @@ class Caller:
 
     def _repeat_limited(self, call: Call, pack: Pack, items: list[Any]) -> Flow:
         """Repeat the rate-limited commands of a batch, as long as it may wait."""
-        while limited := [
-            at for at, item in enumerate(items) if isinstance(item, RateLimitedError)
-        ]:
+        places: Sequence[int] = range(len(items))
+        while True:
+            errors = [items[place] for place in places]
+            denials = [error for error in errors if isinstance(error, RateLimitedError)]
+            if not denials:
+                return
             try:
-                yield call.waiting.pause([items[at] for at in limited])
-                again = Call([call.commands[at] for at in limited], call.mode)
-                again.waiting = call.waiting
-                yield Send([again])
-                replies = yield from self._each(again, pack)
+                yield call.waiting.pause(denials)
+                again = to_repeat(self.session, call, errors)
+                places = [places[at] for at in again]
+                call = call.rest(again)
+                yield Send([call])
+                replies = yield from self._each(call, pack)
             except RateLimitedError:
                 return
             except ResponseError as error:
-                replies = [copy_error(error) for _ in limited]
-            for at, reply in zip(limited, replies, strict=True):
-                items[at] = reply
+                replies = [copy_error(error) for _ in places]
+            for place, reply in zip(places, replies, strict=True):
+                items[place] = reply
 
     def items(self, call: Call, reply: Any) -> list[Any]:
         """Return the reply or the error of each command of a batch."""
@@ -486,6 +490,24 @@ def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:
     """Return the error of a whole call as the reply to what redis-py sent."""
     count = len(call.commands) if isinstance(call, Call) and call.mode is BatchMode.EACH else 1
     return [BufferedReply(copy_error(error)) for _ in range(count)]
+
+
+def to_repeat(session: Session, call: Call, outcomes: Sequence[Any]) -> Sequence[int]:
+    """Return the places of the commands that are made again after a wait for a rate.
+
+    If none that may change something ran, a call with an id is not remembered, and is made again as
+    a whole: a part of it is another call.
+
+    Args:
+        outcomes: The reply or the error of each command.
+    """
+    pairs = zip(call.commands, outcomes, strict=True)
+    has_run = any(
+        not isinstance(outcome, LeashError) and session.may_write(words) for words, outcome in pairs
+    )
+    if call.once and not has_run:
+        return range(len(outcomes))
+    return [at for at, outcome in enumerate(outcomes) if isinstance(outcome, RateLimitedError)]
 
 
 def require_known_outcome(call: Call, error: Exception, *, is_repeated: bool = False) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client.actions import Flow, Pause, Words
 from keyleash.client.delegation import Delegation
-from keyleash.client.once import CallId
+from keyleash.client.once import CallId, check_id
 from keyleash.client.scripts import ScriptCall
 from keyleash.errors import NotReplicatedError, RateLimitedError
 from keyleash.store.records import GuardRecord
@@ -102,6 +102,7 @@ class Call:
         deadline: Until when it is polled; None if it does not block.
         is_later: Whether an earlier call of the same pipeline has run.
         pack: The calls that redis-py sent together with it.
+        number: Its number among the calls that repeat what a rate denied of the first.
     """
 
     is_plain: bool = False
@@ -118,10 +119,26 @@ class Call:
     deadline: float | None = None
     is_later: bool = False
     pack: Pack | None = None
+    number: int = 1
 
     def __init__(self, commands: Sequence[Words], mode: BatchMode | None = None) -> None:
         self.commands = commands
         self.mode = mode
+
+    def rest(self, places: Sequence[int]) -> Call:
+        """Return the call that repeats the commands at *places*: itself, if these are all.
+
+        Another has the id of the first with `~2`, `~3`, …, so that later calls have the same ids as
+        without a wait.
+        """
+        if len(places) == len(self.commands):
+            return self
+        rest = Call([self.commands[at] for at in places], self.mode)
+        rest.waiting, rest.number = self.waiting, self.number + 1
+        if self.once:
+            first = self.once if self.number == 1 else self.once.rpartition("~")[0]
+            rest.once = CallId(check_id(f"{first}~{rest.number}"))
+        return rest
 
     @property
     def kind(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +18,7 @@ from keyleash.client.actions import Words
 from keyleash.client.batches import chunks
 from keyleash.client.calls import Call
 from keyleash.client.correlation import given_correlation, new_correlation
+from keyleash.client.once import current_block
 from keyleash.client.roles import role_of
 from keyleash.client.session import Session
 from keyleash.commands.facts import KEYLESS_PASSES
@@ -129,9 +130,13 @@ SPLIT_FROM = 32
 """Number of commands from which two packets are faster than one."""
 
 
+def goes_alone(name: str | bytes, options: Mapping[str, Any]) -> bool:
+    """Return whether a command is never sent with those of other tasks: it has an id, or must."""
+    return "once" in options or current_block() is not None or _is_special(name)
+
+
 @lru_cache(maxsize=512)
-def goes_alone(name: str | bytes) -> bool:
-    """Return whether a command is never sent in a batch."""
+def _is_special(name: str | bytes) -> bool:
     if role_of(name) is not None:
         # A batch counts the null of a blocking command as a reply, and charges it.
         return True

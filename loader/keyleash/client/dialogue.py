@@ -21,6 +21,7 @@ from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
+from keyleash.client.once import current_block
 from keyleash.client.queue import Queue
 from keyleash.client.retries import mark_run
 from keyleash.client.roles import Role, role_of, split_words, upper
@@ -89,6 +90,7 @@ class Dialogue:
             or guard is None
             or self.caller.wait_s
             or guard.wait_replicas
+            or (not guard.takes_ids and current_block() is not None)
             or (guard.renew and self.caller.looks_after_token())
         ):
             return None

@@ -65,7 +65,8 @@ def once(idempotency_id: str) -> Iterator[str]:
     says. The same call with the same id gets that reply, and nothing runs. So a client sends it
     again after a lost connection, as its retry policy says, and a program may run the whole block
     again. The first call that may change something has *idempotency_id*, the second `…#2` and so
-    on; calls that only read have none. It follows threads and tasks as `keyleash.correlation` does.
+    on; calls that only read have none. With its number an id must not exceed 200 characters, so up
+    to 180 are safe. It follows threads and tasks as `keyleash.correlation` does.
 
     Raises:
         ValueError: *idempotency_id* has not 1 to 200 printable ASCII characters.

@@ -72,10 +72,14 @@ def is_redirect(error: Exception | None) -> bool:
     return isinstance(error, ResponseError) and any(text in str(error) for text in _NON_LOCAL)
 
 
+def is_unanswered(error: Exception) -> bool:
+    """Return whether a call ended with an error without an answer of its guard."""
+    return isinstance(error, SlotNotServedError) or is_redirect(error) or is_lost(error)
+
+
 def is_answer(error: Exception) -> bool:
     """Return whether an error is the outcome of a call, and none of the client or its caller."""
-    is_reply = isinstance(error, (ResponseError, SlotNotServedError))
-    return is_reply or is_redirect(error) or is_lost(error)
+    return isinstance(error, ResponseError) or is_unanswered(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from redis.exceptions import (
 from keyleash.client.actions import AtHome, Plain
 from keyleash.client.correlation import CorrelationSource, check_source
 from keyleash.client.delegation import Delegation
+from keyleash.client.once import current_block
 from keyleash.client.renewal import RENEW, Renewal, Schedule, read_renewal
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
@@ -165,6 +166,15 @@ class Session:
         self.identity = identity
         if self.schedule is not None:
             self.schedule.reset()
+
+    @property
+    def lacks_guard(self) -> bool:
+        """Return whether the record of the guard is to be fetched before a call.
+
+        Also if it takes no ids, and the call may have one: another policy may be active by now.
+        """
+        guard = self.guard
+        return guard is None or (not guard.takes_ids and current_block() is not None)
 
     # Requests; the guard must be known.
 
