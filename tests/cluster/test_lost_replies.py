@@ -164,3 +164,28 @@ def test_pipeline_without_an_id_raises_the_lost_connection(
     (lost,) = pipe.incr("t:n").execute(raise_on_error=False)
     assert isinstance(lost, RedisConnectionError)
     assert agents.raw("t:n") == b"2"
+
+
+@CALLS
+def test_home_that_does_not_answer_is_a_lost_connection(
+    agents: Agents, meanwhile: Meanwhile, call: Callable[[Any], Any]
+) -> None:
+    """Without a lease the node does not look for the id, so the call may have run."""
+    client = meanwhile.connect()
+
+    def unserved(_: Any) -> Any:
+        raise keyleash.SlotNotServedError("its home", "no answer")
+
+    async def unserved_async(_: Any) -> Any:
+        unserved(_)
+
+    def end_leases() -> None:
+        agents.op.freeze("agent", reason="r")
+        agents.op.thaw("agent")
+        client.run_at_home = unserved_async if agents.kind == "async" else unserved
+
+    meanwhile.do(end_leases)
+    with pytest.raises(RedisConnectionError) as error:
+        call(client)
+    assert isinstance(error.value.__cause__, keyleash.SlotNotServedError)
+    assert value(agents) == b"1"

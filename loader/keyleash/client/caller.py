@@ -52,6 +52,7 @@ from keyleash.errors import (
     PolicyStaleError,
     RateLimitedError,
     RightMissingError,
+    SlotNotServedError,
     SuspendedError,
     TokenExpiredError,
     TokenRevokedError,
@@ -77,6 +78,8 @@ _BEFORE_IDS = (
     UnknownDenialError,
 )
 """Errors of a call before the guard looks up its id; other denials come after that."""
+_UNRECOVERED = (NoScriptError, OperationError, PolicyStaleError, SlotNotServedError)
+"""The same, if recovery has ended in them."""
 
 
 @lru_cache(maxsize=512)
@@ -397,8 +400,8 @@ class Caller:
 
         try:
             return (yield from recover(self.session, call.guard, error, call.kind, again))
-        except (ResponseError, OperationError) as new:
-            require_known_outcome(call, new, is_repeated=True)
+        except (KeyleashError, ResponseError) as new:
+            require_known_outcome(call, new, *_UNRECOVERED)
             raise
 
     def _read(self, call: Call, undecoded: bool) -> Flow:
@@ -510,18 +513,16 @@ def to_repeat(session: Session, call: Call, outcomes: Sequence[Any]) -> Sequence
     return [at for at, outcome in enumerate(outcomes) if isinstance(outcome, RateLimitedError)]
 
 
-def require_known_outcome(call: Call, error: Exception, *, is_repeated: bool = False) -> None:
+def require_known_outcome(call: Call, error: Exception, *also: type[Exception]) -> None:
     """Raise the lost connection of an earlier attempt, if *error* does not say what became of it.
 
     Args:
-        is_repeated: Whether there is no recovery any more.
+        also: Further errors that come before the id is looked up.
     """
     once = call.once
     if not once or once.lost is None:
         return
-    if is_repeated and isinstance(error, (PolicyStaleError, NoScriptError, OperationError)):
-        raise mark_final(once.lost) from error
-    if isinstance(error, _BEFORE_IDS) or (
+    if isinstance(error, (*_BEFORE_IDS, *also)) or (
         isinstance(error, CommandRefusedError) and ONCE in error.details.values()
     ):
         raise mark_final(once.lost) from error

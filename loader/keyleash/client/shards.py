@@ -16,7 +16,13 @@ from keyleash.client.correlation import next_correlation
 from keyleash.client.recovery import PAUSES_S, recover
 from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
-from keyleash.errors import LeaseNeededError, LeaseRefusedError, RightMissingError
+from keyleash.errors import (
+    CounterCorruptError,
+    LeaseNeededError,
+    LeaseRefusedError,
+    RightMissingError,
+    SlotNotServedError,
+)
 from keyleash.store.records import GuardRecord
 from keyleash.store.wire import (
     BatchMode,
@@ -29,6 +35,8 @@ from keyleash.store.wire import (
 
 MAX_REPETITIONS = 30
 """Of one call. Each lease may be used up by other clients before the call uses it."""
+_OF_HOME = (CounterCorruptError, SlotNotServedError)
+"""Errors of the home that do not depend on the call."""
 NO_LEASE_HELP = (
     "nothing ran, so make the call again; if it persists, an operator has to `keyleash load` the"
     " policy again, which ends all leases; see also `keyleash doctor`"
@@ -146,8 +154,9 @@ class ShardCaller(Caller):
                 need = FetchLease(error.request, call, self._used if is_same else None)
                 try:
                     self._voucher = self._used = yield need
-                except ResponseError as denial:
-                    require_known_outcome(call, denial)
+                except (ResponseError, SlotNotServedError) as new:
+                    # Without a lease the node does not look for the id.
+                    require_known_outcome(call, new, *_OF_HOME)
                     raise
                 if call.is_watched:
                     # The next call of this connection has the voucher.
