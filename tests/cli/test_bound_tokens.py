@@ -119,8 +119,10 @@ def test_rotation_of_an_identity_with_bound_tokens_alone_issues_nothing(cli: Cli
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--budget", "requests=0"), "such as `requests=200`, or leave out the class with"),
+        (("--budget", "requests=0"), "write an amount such as `requests=200`\n"),
         (("--allow", "read write"), "separate the classes with commas: `read,write`"),
+        (("--budget", "requests=200/week"), "periods: `minute`, `hour`, `day`, `month`"),
+        (("--keys", "x:*"), "`keyleash can-i --list runner`"),
         (("--bind", "{job_id}=42"), "write `job_id=…`"),
         (("--bind", "job_id=42", "--keys", "x:*"), "leave out the binding or this key"),
     ],

@@ -557,7 +557,12 @@ def test_refused_delegation_has_the_help_of_its_reason(
         ("ttl", "604800000", "none", "`k` must expire, and the call removes its expiry"),
         ("only", "absent", "present", "only keys that do not exist may be written, and `k` exists"),
         ("max_elements", "5", "6", "may have 5 elements at most, and the call may leave 6"),
-        ("budget.bytes_written", "5", "6", "`budget.bytes_written` of `k` allows 5"),
+        (
+            "budget.bytes_written",
+            "5",
+            "6",
+            "writes 6 bytes, more than the 5 that `budget.bytes_written` allows at once",
+        ),
     ],
 )
 def test_refused_value_is_described_in_units(rule: str, limit: str, was: str, text: str) -> None:
@@ -567,6 +572,25 @@ def test_refused_value_is_described_in_units(rule: str, limit: str, was: str, te
 
     assert text in message
     assert help is not None
+
+
+@pytest.mark.parametrize(
+    ("limit", "text"), [("rate", "raise the rate's `burst`"), ("budget", "raise the budget")]
+)
+def test_call_with_more_bytes_than_a_limit_has_the_help_of_its_kind(limit: str, text: str) -> None:
+    """No wait makes room for it."""
+    details = {"key": "k", "rule": f"{limit}.bytes_written", "limit": "5", "was": "6"}
+
+    assert text in (explain(keyleash.ValueRefusedError(details))[1] or "")
+
+
+def test_budget_with_too_few_bytes_left_is_not_called_exhausted() -> None:
+    """A smaller call may fit."""
+    details = {"limit": "budget.bytes_written", "resets_at_ms": "0"}
+    message, help = explain(keyleash.BudgetExhaustedError(details))
+
+    assert "has less left than the call writes" in message
+    assert help == "write less in one call, or wait: it resets at 1970-01-01 00:00:00Z"
 
 
 def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:

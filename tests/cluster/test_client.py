@@ -418,4 +418,7 @@ def test_limit_of_bytes_that_a_cluster_cannot_count_is_a_located_error(
     limits = {"budget": {"bytes_read": "1gb/day"}}
     with pytest.raises(keyleash.PolicyError) as error:
         some_agents.load(**limits)
-    assert [problem.code for problem in error.value.problems] == ["cluster-bytes"]
+    (problem,) = error.value.problems
+    assert problem.code == "cluster-bytes"
+    assert problem.message.endswith("of bytes it counts only `budget: {bytes_written: …}`")
+    assert problem.help == "leave it out, or limit calls by `reads`"

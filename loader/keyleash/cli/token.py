@@ -26,7 +26,10 @@ from keyleash.cli.options import (
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
+from keyleash.commands import OperationClass
 from keyleash.errors import OperationError, UsageError
+from keyleash.limits import Budget
+from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.operator.tokens import MAX_NOTE
 from keyleash.policy.problems import listing
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
@@ -87,7 +90,7 @@ def _note_issued(
     metavar="CLASS,…",
     multiple=True,
     callback=_words,
-    help="Allow only these operation classes.",
+    help=f"Allow only these operation classes: {', '.join(OperationClass)}.",
 )
 @click.option(
     "--keys",
@@ -101,7 +104,9 @@ def _note_issued(
     multiple=True,
     callback=pairs,
     help="Cap: `requests=200` for the token's life, `writes=50/hour`, or of bytes:"
-    " `bytes_written=10mb`. Repeatable.",
+    " `bytes_written=10mb`. Counters: {}; periods: {}. Repeatable.".format(
+        ", ".join(CAP_COUNTERS), ", ".join(Budget.PERIODS)
+    ),
 )
 @meta_option("Label, shown by `token list` and in the audit log; not a secret. Repeatable.")
 @json_option
@@ -159,8 +164,9 @@ def list_(settings: Settings, identity: str | None, stale: bool, meta: dict[str,
     """List the tokens of IDENTITY, or of all, newest first.
 
     A token is listed until a week after it expired. The tokens themselves are not stored.
-    `rotate` is the time until the policy's `rotate_after`, or the id of the new token. `restricted`
-    has the restrictions of bound tokens, and `meta` the labels.
+    `rotate` is the time until the policy's `rotate_after`, or the id of the new token. `by` is who
+    issued it: an operator, or the id of the token that delegated a child. `restricted` has the
+    restrictions of bound tokens, and `meta` the labels.
     """
     found = settings.operator.tokens.list(identity, meta=meta)
     due = [info for info in found if info.is_stale]
@@ -414,7 +420,8 @@ def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
     """Let the token ID live longer, up to the policy's `max_ttl` after its issue.
 
     The token itself does not change. A renewal never shortens a life, and does not affect an idle
-    timeout. Revoked, expired and replaced tokens are not renewed.
+    timeout. Revoked, expired and replaced tokens are not renewed, nor are children that a token
+    made.
     """
     with settings.changing(f"look at `keyleash token show {token_id}`"):
         done = settings.operator.tokens.renew(token_id, ttl=ttl)

@@ -116,7 +116,7 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.VALUE_REFUSED: (
         "the rule `{rule}` of `{key}` allows {limit}, and the call is {was}",
-        "write what the rule `{rule}` of the policy allows, or change that",
+        "write what the rule `{rule}` allows, or change it in the policy",
     ),
     ReplyCode.DELEGATION_REFUSED: (
         "no child token is made: {reason}",
@@ -259,6 +259,8 @@ _OTHER_TOKEN = (
 )
 _ALL_KEYS = {"SCAN": "all keys of the pattern", "SORT": "all keys of the SORT pattern"}
 
+_BYTES_BUDGET = "budget.bytes_written"
+_BYTES_AT_ONCE = "the call writes {was} bytes, more than the {limit} that `{rule}` allows at once"
 _OF_VALUES = {
     "only": (
         "only keys that do not exist may be written, and `{key}` exists",
@@ -272,8 +274,14 @@ _OF_VALUES = {
         "`{key}` may have {limit} elements at most, and the call may leave {was}",
         "write fewer elements, or raise `max_elements` of the grant's `values`",
     ),
+    "rate.bytes_written": (_BYTES_AT_ONCE, "write less in one call, or raise the rate's `burst`"),
+    _BYTES_BUDGET: (_BYTES_AT_ONCE, "write less in one call, or raise the budget"),
 }
 """The sentences of VALUE_REFUSED, by its rule."""
+_TOO_FEW_LEFT = (
+    "`{limit}` has less left than the call writes",
+    "write less in one call, or wait: it resets at {resets_at}",
+)
 _NOT_EXPIRING = (
     "`{key}` must expire, and the call removes its expiry",
     "leave its expiry, or set one, or change `ttl` of the grant's `values`",
@@ -294,6 +302,8 @@ def _sentence(error: Any) -> tuple[str, str | None]:
     if error.code is ReplyCode.VALUE_REFUSED and error.details.get("rule") in _OF_VALUES:
         is_removed = error.rule == "ttl" and error.details.get("was") == "none"
         return _NOT_EXPIRING if is_removed else _OF_VALUES[error.rule]
+    if error.code is ReplyCode.BUDGET_EXHAUSTED and error.details.get("limit") == _BYTES_BUDGET:
+        return _TOO_FEW_LEFT
     if error.details.get("by") == "token" and error.code in _OF_TOKENS:
         found = _OF_TOKENS[error.code]
         return found.replace("the key", _ALL_KEYS.get(error.pattern_of, "the key")), _OTHER_TOKEN

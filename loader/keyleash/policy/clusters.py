@@ -24,14 +24,18 @@ def cluster_problems(policy: Policy) -> Iterator[Problem]:
 def _problems_of(identity: Identity, limit: Limit) -> Iterator[Problem]:
     span = limit.span or NOWHERE
     # A script cannot wait for units in the middle.
-    is_uncounted = isinstance(limit, Rate) or identity.scripts
-    if limit.counter is Counter.BYTES_READ or (limit.counter.is_bytes and is_uncounted):
+    is_counted = not isinstance(limit, Rate) and limit.counter is Counter.BYTES_WRITTEN
+    if limit.counter.is_bytes and (identity.scripts or not is_counted):
+        why = (
+            "which has scripts"
+            if is_counted
+            else "of bytes it counts only `budget: {bytes_written: …}`"
+        )
         yield Problem(
             "cluster-bytes",
-            f"`{limit.name}` of `{identity.name}` counts bytes, which a cluster counts for"
-            " `budget: {bytes_written: …}` only, and not with scripts",
+            f"a cluster does not support `{limit.name}` of `{identity.name}`, {why}",
             span,
-            "leave it out, or count calls",
+            f"leave it out, or limit calls by `{limit.counter.calls}`",
         )
     capture = limit.subject.capture
     patterns = {

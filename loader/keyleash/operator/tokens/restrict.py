@@ -101,8 +101,8 @@ def restrict(identity: Identity, scope: Scope, *, is_cluster: bool = False) -> R
             raise OperationError(
                 "bad-restriction",
                 f"a cluster cannot count `{count.limit.counter}` for a token of `{identity.name}`",
-                help="leave it out, or count calls; a cluster counts `bytes_written` only, and not"
-                " with scripts",
+                help=f"leave it out, or limit calls by `{count.limit.counter.calls}`; of bytes a"
+                " cluster counts only `bytes_written`, and not of an identity with scripts",
                 span=identity.span,
             )
     restrictions = Restrictions(bind, allow, keys, counts)
@@ -238,7 +238,7 @@ def _require_some(
                 f"use a key of a pattern with {listing(f'{{{name}}}' for name in bind)}, or leave"
                 " out the binding or this key"
                 if bind
-                else f"see the grants: `keyleash explain {identity.name} -- GET KEY`",
+                else f"see the grants: `keyleash can-i --list {identity.name}`",
             )
 
 
@@ -263,13 +263,14 @@ def _cap(name: str, given: str | int) -> BudgetCount:
             problem = error.problems[0]
             _fail(
                 f"the budget of `{name}`: {problem.message}",
-                f"write `{example}`, or `{name}={'1mb' if is_bytes else '50'}/hour`",
+                f"write `{example}`, or `{name}={'1mb' if is_bytes else '50'}/hour`; periods:"
+                f" {listing(Budget.PERIODS)}",
             )
         cap = replace(cap, limit=limit, period=Period(period), is_for_life=False)
     if not 1 <= cap.limit <= MAX_BUDGET:
         _fail(
             f"the budget of `{name}` is not between 1 and {MAX_BUDGET}",
-            f"write an amount such as `{example}`, or leave out the class with `--allow`",
+            f"write an amount such as `{example}`",
         )
     return cap.new_count()
 
