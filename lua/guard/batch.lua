@@ -75,6 +75,8 @@ repeat
     if mode ~= 'delegate' then
 --% endif
     code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
+    -- Only words of the guard's own name a kind of denial.
+    if mode == 'delegate' or mode == 'renew' then command, reason = string.upper(mode), mode end
     break
 --% if delegate
     end

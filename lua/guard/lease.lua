@@ -23,10 +23,8 @@ local token, correlation, request = argv[1] or '', argv[2] or '', argv[3] or ''
 local command, key = argv[4] or '', argv[5]
 local code, detail, value, amount, reason, at_us, token_id, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
---% if delegate or renews
 -- There the words are no command and key.
 if request == 'delegate' or request == 'renew' then command, key = string.upper(request), nil end
---% endif
 repeat
   -- An error while the slot of the home moves key by key, so that nothing is granted twice.
   local found = call('EXISTS', {{ names.state }}, {{ leases_key }})
@@ -54,6 +52,13 @@ repeat
 --% include "authorize/batch_locals.lua"
 --% include "lease/renew.lua"
 --% endwith
+    break
+  end
+--% endif
+--% if not (delegate and renews)
+  if request == 'delegate' or request == 'renew' then
+    -- As the mode of a batch on one server.
+    code, detail, value, reason = 'COMMAND_REFUSED', 'mode', request, request
     break
   end
 --% endif

@@ -18,7 +18,8 @@
 --- ARGV[13]  note      string
 --- ARGV[14]  meta      string  labels, as JSON; "" for none
 --- ARGV[15]  tail      string  the restrictions, as records have them; "" for none
---- ARGV[16…] for each token: its id, its SHA-1
+--- ARGV[16]  given     string  the restrictions for the control stream, as JSON; "" for none
+--- ARGV[17…] for each token: its id, its SHA-1
 ---
 --- Replies  when they expire (Unix ms); 1 if max_ttl shortened their life, else 0
 ---        | 0 no active policy has the identity: nothing was stored
@@ -32,6 +33,6 @@ local call, argv = redis.call, ARGV
 --% include "operator/include/issue.lua"
 --% include "operator/include/require_in_force.lua"
 local time = call('TIME')
-local expires_ms, capped = issue(argv[11], argv[10], argv[13], argv[14], argv[15], argv[12], time[1] * 1000000 + time[2], argv, 16, #argv)
+local expires_ms, capped = issue(argv[11], argv[10], argv[13], argv[14], argv[15], argv[16], argv[12], time[1] * 1000000 + time[2], argv, 17, #argv)
 if not expires_ms then return 0 end
 return { string.format('%.0f', expires_ms), capped }

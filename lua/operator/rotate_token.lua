@@ -80,7 +80,7 @@ if bound > 0 and not ending[1] then return 2 end
 -- deny the token; there it is set only if a later policy could bring children back.
 local delegates = call('HGET', guard_prefix .. identity, 'delegates') == '1'
 -- First the one write that a full server rejects: a script does not roll back.
-local new_expires_ms, capped = issue(identity, argv[14], argv[17], meta, tail, argv[16], now_us, { id, argv[21] }, 1, 2)
+local new_expires_ms, capped = issue(identity, argv[14], argv[17], meta, tail, '', argv[16], now_us, { id, argv[21] }, 1, 2)
 if not new_expires_ms then return 0 end
 local reply = { string.format('%.0f', new_expires_ms), capped, bound }
 for _, token in ipairs(ending) do

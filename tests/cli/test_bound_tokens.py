@@ -9,6 +9,7 @@ import pytest
 
 import keyleash
 from keyleash import Policy
+from keyleash.store.token import token_digest
 from support.command_line import Cli
 from support.leash import NAMES, grant, policy
 from support.servers import RealServer
@@ -50,6 +51,46 @@ def test_restrictions_are_shown_wherever_a_token_is(cli: Cli, embedded: RealServ
     limits = {limit.name: limit.left for limit in client.whoami().limits}
     assert limits == {"token.requests": 199, "token.writes": 49}
     assert "r-17" in cli.ok("audit", "log", "--control")
+    event = cli.lines("audit", "log", "--control", "--json", "--token", issued["id"])[-1]
+    assert json.loads(event["details"]["restricted"]) == {
+        "bind": {"job_id": "42"},
+        "allow": ["read", "write"],
+        "keys": ["jobs:42:*"],
+        "budget": ["requests 200", "writes 50/hour"],
+    }
+
+
+def test_restricting_keys_of_an_identity_with_masks_are_recorded_as_digests(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """The control stream is exported with the others."""
+    policy = json.loads(DOCUMENT)
+    policy["identities"]["runner"]["audit"] = {"mask_keys": ["jobs:{job_id}:secret"]}
+    file = tmp_path / "masked.json"
+    file.write_text(json.dumps(policy))
+    cli.ok("load", file, "--yes")
+
+    cli.ok("token", "issue", "runner", "--keys", "jobs:42:secret")
+
+    digest = token_digest("jobs:42:secret")
+    event = cli.lines("audit", "log", "--control", "--json")[-1]
+    assert json.loads(event["details"]["restricted"]) == {"keys": [f"#{digest}"]}
+
+
+def test_tokens_of_a_run_are_revoked_by_their_label(cli: Cli) -> None:
+    """Other tokens stay valid; without a live one there is nothing to do."""
+    run = [
+        cli.json("token", "issue", name, "--meta", "run=r-1")["id"] for name in ("runner", "other")
+    ]
+    other = cli.json("token", "issue", "runner", "--meta", "run=r-2")["id"]
+
+    done = cli.json("token", "revoke", "--meta", "run=r-1", "--identity", "runner")
+    assert [item["id"] for item in done["revoked"]] == run[:1]
+    done = cli.json("token", "revoke", "--meta", "run=r-1")
+    assert [item["id"] for item in done["revoked"]] == run[1:]
+    assert "no live token to revoke" in cli.ok("token", "revoke", "--meta", "run=r-1")
+    assert [item["id"] for item in cli.json("token", "list", "--live")["tokens"]] == [other]
+    assert cli.run("token", "revoke", other, "--meta", "run=r-2").exit_code == 2
 
 
 def test_explain_says_that_the_token_denies_the_call(cli: Cli) -> None:
@@ -124,6 +165,7 @@ def test_rotation_of_an_identity_with_bound_tokens_alone_issues_nothing(cli: Cli
         (("--budget", "requests=200/week"), "periods: `minute`, `hour`, `day`, `month`"),
         (("--keys", "x:*"), "`keyleash can-i --list runner`"),
         (("--bind", "{job_id}=42"), "write `job_id=…`"),
+        (("--keys", "jobs:{42}:*"), "write a brace of the key twice, as in `jobs:{{42}}:*`"),
         (("--bind", "job_id=42", "--keys", "x:*"), "leave out the binding or this key"),
     ],
 )

@@ -226,6 +226,9 @@ def denied_tokens(leash: Leash) -> Iterator[Any]:
         record = TokenRecord("a" * 12, expires_us, used_us, revoked)
         leash.put_token("one", "old", record)
         yield leash.call("one", "old", "PING")
+    record = TokenRecord("a" * 12, now_us + hour_us, now_us, tail=b"")
+    leash.put_token("hasty", "bound", record)
+    yield leash.call("hasty", "bound", "PING")
     yield leash.call("one", "unknown", "PING")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.audit import EVERYTHING, read_events
+from keyleash.audit import EVERYTHING, read_denials, read_events
 from keyleash.audit.operator_actions import read_control
 from keyleash.operator.tokens import Scope, list_tokens, renew_token, revoke, rotate_token
 from keyleash.store.keyspace import Keyspace
@@ -132,6 +132,10 @@ def test_without_permission_the_mode_is_refused_and_the_script_is_the_same(leash
     with pytest.raises(keyleash.CommandRefusedError, match="does not let agents renew") as denial:
         leash.client(issued.token).renew()
     assert "token: {renew: true}" in str(denial.value.help)
+    with pytest.raises(keyleash.CommandRefusedError, match="does not let tokens delegate"):
+        leash.client(issued.token).delegate()
+    found = {(item.op, item.reason, item.repeats) for item in read_denials(leash.store, ["one"])}
+    assert found == {("RENEW", "renew", 2), ("DELEGATE", "delegate", 1)}
     assert b"renew" not in leash.admin.hgetall(NAMES.guard("one"))
     assert renew_token(leash.store, issued.id).expires_ms > issued.expires_ms - 60_000
     assert leash.client(issued.token).get("doc:1") is None

@@ -208,18 +208,36 @@ class TokenOperations:
         )
 
     def revoke(
-        self, token_id: str | None = None, *, identity: str | None = None, all: bool = False
+        self,
+        token_id: str | None = None,
+        *,
+        identity: str | None = None,
+        all: bool = False,
+        meta: Mapping[str, str] | None = None,
     ) -> Revocation:
-        """Revoke a token, all tokens of an identity, or all tokens, from the next call on.
+        """Revoke a token, a group of tokens, or all tokens, from the next call on.
+
+        Children of revoked tokens are over too. They are not in the result unless they belong to
+        the group themselves.
+
+        Args:
+            token_id: The id of one token.
+            identity: The identity of the tokens.
+            all: Whether to revoke every token.
+            meta: The labels of the tokens, which are listed and then revoked: one that is issued
+                meanwhile stays valid.
 
         Raises:
             OperationError (unknown-token-id): there is no such token.
             OperationError (unknown-identity): there never was such an identity.
             OperationError (no-policy): no policy was ever loaded.
             UsageError: *token_id* is a token.
-            TypeError: not exactly one of the three is given.
+            TypeError: not exactly one is given of *token_id*, *all*, and *identity* or *meta* or
+                both.
         """
-        return self._run.call(tokens.revoke, token_id=token_id, identity=identity, everything=all)
+        return self._run.call(
+            tokens.revoke, token_id=token_id, identity=identity, everything=all, meta=meta
+        )
 
     def with_calls_before(self, revocation: Revocation) -> Revocation:
         """Return a revocation with the calls of each token in the minute before.

@@ -96,7 +96,8 @@ def _note_issued(
     "--keys",
     metavar="KEY",
     multiple=True,
-    help="Allow only this key, or all keys that begin so with `*` at the end. Repeatable.",
+    help="Allow only this key, or all keys that begin so with `*` at the end; a brace is doubled:"
+    " `a:{{42}}:*`. Repeatable.",
 )
 @click.option(
     "--budget",
@@ -157,10 +158,13 @@ def issue(
     is_flag=True,
     help="Only tokens older than the policy's `rotate_after`; exit 1 if there are any.",
 )
+@click.option("--live", is_flag=True, help="Only tokens that are live.")
 @meta_option("Only tokens with this label. Repeatable.")
 @json_option
 @pass_settings
-def list_(settings: Settings, identity: str | None, stale: bool, meta: dict[str, str]) -> int:
+def list_(
+    settings: Settings, identity: str | None, stale: bool, live: bool, meta: dict[str, str]
+) -> int:
     """List the tokens of IDENTITY, or of all, newest first.
 
     A token is listed until a week after it expired. The tokens themselves are not stored.
@@ -169,6 +173,8 @@ def list_(settings: Settings, identity: str | None, stale: bool, meta: dict[str,
     restrictions of bound tokens, and `meta` the labels.
     """
     found = settings.operator.tokens.list(identity, meta=meta)
+    if live:
+        found = [info for info in found if info.is_live]
     due = [info for info in found if info.is_stale]
     if stale:
         found = due
@@ -244,6 +250,7 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
 @click.argument("token_id", metavar="[ID]", required=False)
 @click.option("--identity", metavar="NAME", type=IDENTITY, help="Every token of this identity.")
 @click.option("--all", "everything", is_flag=True, help="Every token; asks for confirmation.")
+@meta_option("Every live token with this label. Repeatable, and with --identity both apply.")
 @click.option(
     "--count-denials",
     metavar="DURATION",
@@ -259,18 +266,20 @@ def revoke(
     token_id: str | None,
     identity: str | None,
     everything: bool,
+    meta: dict[str, str],
     count_denials: timedelta | None,
     wait: bool,
     yes: bool,
 ) -> int:
     """Revoke tokens, effective on the next call.
 
-    Specify a token ID, an identity or --all. Prints the number of calls that each token made in
-    the minute before, from the audit log. --count-denials, or later `token show ID`, prints the
-    number of calls denied since.
+    Specify a token ID, an identity, labels or --all. Prints the number of calls that each token
+    made in the minute before, from the audit log. --count-denials, or later `token show ID`, prints
+    the number of calls denied since.
     """
-    if (token_id is not None) + (identity is not None) + everything != 1:
-        raise UsageError("specify exactly one of ID, `--identity` and `--all`")
+    has_group = identity is not None or bool(meta)
+    if (token_id is not None) + has_group + everything != 1:
+        raise UsageError("specify exactly one of ID, `--all`, and `--identity` or `--meta` or both")
     if everything:
         settings.operator.identities()
         if not yes:
@@ -278,7 +287,9 @@ def revoke(
         if not require_consent(f"revoke every token on {settings.shown_url}?", yes):
             raise OperationError("declined", "nothing was revoked")
     with settings.changing("look at `keyleash token list`"):
-        done = settings.operator.tokens.revoke(token_id, identity=identity, all=everything)
+        done = settings.operator.tokens.revoke(
+            token_id, identity=identity, all=everything, meta=meta or None
+        )
     if settings.json or done.tokens:
         _report(settings, done, count_denials)
         if done.unlisted:

@@ -73,7 +73,7 @@ _OF_MODES = {
         RENEW,
         "the policy does not let agents renew their tokens",
         "add `token: {renew: true}` to the identity, or have an operator renew it with `keyleash"
-        " token renew ID`",
+        " token renew ID`, which renews no child token",
     ),
     BatchMode.DELEGATE: (
         "DELEGATE",

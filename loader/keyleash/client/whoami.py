@@ -27,7 +27,7 @@ class RemainingLimit:
             of an ancestor of the token, which only `inspect` of an operator lists.
         of: The most calls that it allows at one moment.
         left: The calls that it allows now; None if each captured segment has its own counter.
-        resets_at: When all of it is free again; None if it is.
+        resets_at: When all of it is free again; None if it is, or if a cap is for the token's life.
     """
 
     name: str
@@ -119,7 +119,10 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
 
 def remaining_limit(limit: Limit, count: BaseCount | None, now_us: int) -> RemainingLimit:
     """Return what is left of a limit; without a count, if each segment has its own."""
-    resets_us = None if count is None else count.resets_us(now_us)
+    from keyleash.limits.caps import Cap  # noqa: PLC0415
+
+    is_for_life = isinstance(limit, Cap) and limit.is_for_life
+    resets_us = None if count is None or is_for_life else count.resets_us(now_us)
     return RemainingLimit(
         limit.name,
         limit.describe(),

@@ -186,7 +186,8 @@ _NOT_DELEGATED = {
     ),
     "keys": (
         "the token does not have the key `{restriction}`",
-        "name keys, or prefixes with `*`, within those of the token",
+        "name keys, or prefixes with `*`, within those of the token; a brace is doubled:"
+        " `{{{{42}}}}`",
     ),
     "budget": (
         "the cap `{restriction}` is malformed, or there are two of its counter",
@@ -202,7 +203,8 @@ _NOT_DELEGATED = {
     ),
     "outlives": (
         "with a life of {life} it would outlive the token",
-        "use a shorter `ttl`, or leave it out: the child then lives no longer than the token",
+        "use a shorter `ttl`, or leave it out: the child then lives no longer than the token; or"
+        " renew the token first",
     ),
     "depth": (
         "the policy allows no deeper delegation",
@@ -228,6 +230,9 @@ _NOT_DELEGATED = {
 }
 """The sentences of DELEGATION_REFUSED, by its reason."""
 
+_CAP_HELP = (
+    "a cap for the life of a token never resets: use a new token; others reset at {resets_at}"
+)
 _OTHER_HOLDER = "ask the holder of a live token for another one"
 _REVOKED = {
     "bound": (
@@ -288,6 +293,19 @@ _NOT_EXPIRING = (
 )
 
 
+_NOT_RENEWED = {
+    "delegated": (
+        "another token made it",
+        "have a new one delegated; its parent may renew itself first",
+    ),
+}
+_OF_REASONS = {
+    ReplyCode.DELEGATION_REFUSED: _NOT_DELEGATED,
+    ReplyCode.RENEWAL_REFUSED: _NOT_RENEWED,
+}
+"""The sentences of a denial, by its reason."""
+
+
 def _sentence(error: Any) -> tuple[str, str | None]:
     if error.code is ReplyCode.WORK_TOO_LARGE and error.details.get("command", "")[:4] == "EVAL":
         help = "do less in one call of the script, or raise `limits: {{work: …}}` in the policy"
@@ -296,8 +314,9 @@ def _sentence(error: Any) -> tuple[str, str | None]:
         for counted, sentence in _TOO_MANY.items():
             if counted in error.details:
                 return sentence
-    if error.code is ReplyCode.DELEGATION_REFUSED and error.reason in _NOT_DELEGATED:
-        found, remedy = _NOT_DELEGATED[error.reason]
+    by_reason = _OF_REASONS.get(error.code, {})
+    if (reason := error.details.get("reason")) in by_reason:
+        found, remedy = by_reason[reason]
         return SENTENCES[error.code][0].replace("{reason}", found), remedy
     if error.code is ReplyCode.VALUE_REFUSED and error.details.get("rule") in _OF_VALUES:
         is_removed = error.rule == "ttl" and error.details.get("was") == "none"
@@ -307,8 +326,10 @@ def _sentence(error: Any) -> tuple[str, str | None]:
     if error.details.get("by") == "token" and error.code in _OF_TOKENS:
         found = _OF_TOKENS[error.code]
         return found.replace("the key", _ALL_KEYS.get(error.pattern_of, "the key")), _OTHER_TOKEN
-    if error.code is ReplyCode.BUDGET_EXHAUSTED and error.details.get("by") == "ancestor":
-        return "the cap `{limit}` of an ancestor of the token is used up", SENTENCES[error.code][1]
+    if error.code is ReplyCode.BUDGET_EXHAUSTED and error.details.get("limit", "")[:6] == "token.":
+        of_ancestor = "the cap `{limit}` of an ancestor of the token is used up"
+        by = error.details.get("by")
+        return of_ancestor if by == "ancestor" else SENTENCES[error.code][0], _CAP_HELP
     if error.code is ReplyCode.TOKEN_REVOKED:
         for detail, sentence in _REVOKED.items():
             if detail in error.details:

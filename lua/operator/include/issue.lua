@@ -6,7 +6,7 @@
 -- For each token, `words` has its id and its digest, from place `first` to place `last`. Returns
 -- the expiry (Unix ms), and 1 if the policy's max_ttl shortened the life of the tokens, else 0.
 -- Returns nil and stores nothing if no active policy has the identity.
-local function issue(identity, actor, note, meta, tail, wanted_s, now_us, words, first, last)
+local function issue(identity, actor, note, meta, tail, given, wanted_s, now_us, words, first, last)
   local rules = call('HMGET', guard_prefix .. identity, 'ttl_s', 'max_ttl_s', 'idle_s')
   local tokens = tokens_prefix .. identity
   -- A script that fails does not roll back: a key of another type fails here.
@@ -33,6 +33,7 @@ local function issue(identity, actor, note, meta, tail, wanted_s, now_us, words,
     }))
     local event = { 'XADD', control_key, '*', 'event', 'issue', 'actor', actor, 'identity', identity, 'token', id }
     if labels then event[#event + 1], event[#event + 2] = 'meta', meta end
+    if given ~= '' then event[#event + 1], event[#event + 2] = 'restricted', given end
     call(unpack(event))
   end
   return expires_ms, wanted > longest and 1 or 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +16,7 @@ from keyleash.policy import Identity, parse_policy
 from keyleash.policy.problems import which_identity
 from keyleash.results import Instant, Result
 from keyleash.store.identities import require_active
+from keyleash.store.restrictions import Restrictions
 from keyleash.store.scripts import ISSUE_TOKENS
 from keyleash.store.store import Store, batches
 from keyleash.store.token import new_token, new_token_id, reject_tokens, token_digest
@@ -94,11 +97,12 @@ def issue_tokens(
     check_request(identity, ttl_s, note)
     labels = checked_labels(meta or {})
     # The active policy is read only for a token with restrictions.
-    restrictions = None
+    tail, recorded = b"", ""
     if not scope.is_empty:
-        active = active_identity(store, identity)
-        restrictions = restrict(active, scope, is_cluster=store.nodes is not None)
-    tail = b"" if restrictions is None else restrictions.pack()
+        rules = active_identity(store, identity)
+        restrictions = restrict(rules, scope, is_cluster=store.nodes is not None)
+        if restrictions is not None:
+            tail, recorded = restrictions.pack(), _recorded(rules, restrictions)
     made: dict[str, str] = {}
     while len(made) < count:
         made[new_token_id()] = new_token(identity)
@@ -110,6 +114,7 @@ def issue_tokens(
             note,
             labels,
             tail,
+            recorded,
             *chain.from_iterable(piece),
         )
         for piece in batches(((id_, token_digest(token)) for id_, token in made.items()), PIECE)
@@ -124,6 +129,17 @@ def issue_tokens(
             expires_ms, capped = int(reply[0]), bool(reply[1])
         issued += [IssuedToken(token, id_, identity, expires_ms, capped) for id_, token in piece]
     return issued
+
+
+def _recorded(identity: Identity, restrictions: Restrictions) -> str:
+    """Return restrictions as the control stream has them: JSON, with the digests of masked keys."""
+    given = restrictions.to_dict()
+    if identity.audit.mask_keys and given["keys"] is not None:
+        digests = (hashlib.sha1(key.encode(), usedforsecurity=False) for key in given["keys"])
+        given["keys"] = [f"#{digest.hexdigest()}" for digest in digests]
+    given["budget"] = [cap.short for cap in restrictions.caps]
+    names = ("bind", "allow", "keys", "budget")
+    return json.dumps({name: given[name] for name in names if given[name]}, separators=(",", ":"))
 
 
 def check_request(identity: str, ttl_s: int | None, note: str) -> None:

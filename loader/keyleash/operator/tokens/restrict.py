@@ -181,6 +181,9 @@ def _classes(allow: Collection[str] | None) -> tuple[OperationClass, ...]:
     return tuple(cls for cls in OperationClass if cls in allow)
 
 
+_BRACES = "write a brace of the key twice, as in `jobs:{{42}}:*`"
+
+
 def _keys(keys: Collection[str]) -> Iterable[Pattern]:
     _require_few("keys", keys)
     if not keys:
@@ -190,12 +193,13 @@ def _keys(keys: Collection[str]) -> Iterable[Pattern]:
             pattern = parse_pattern(key, _NOWHERE)
         except PolicyError as error:
             problem = error.problems[0]
-            _fail(problem.message, problem.help)
+            is_name = problem.code == "bad-capture-name"
+            _fail(problem.message, _BRACES if is_name else problem.help)
         if pattern.captures:
             name = pattern.captures[0]
             _fail(
                 f"{quote(key)} has the capture {quote(f'{{{name}}}')}",
-                f"bind the capture: `--bind {name}=…`",
+                f"bind the capture: `--bind {name}=…`; or {_BRACES}",
             )
         yield pattern
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from keyleash.errors import OperationError
-from keyleash.operator.tokens.list import require_token, require_token_id
+from keyleash.operator.tokens.list import list_tokens, require_token, require_token_id
 from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import active_records, known_identities, require_known
 from keyleash.store.scripts import REVOKE, REVOKE_RECORDS
@@ -91,13 +92,18 @@ def revoke(
     token_id: str | None = None,
     identity: str | None = None,
     everything: bool = False,
+    meta: Mapping[str, str] | None = None,
 ) -> Revocation:
-    """Revoke one token, all tokens of an identity, or all tokens.
+    """Revoke one token, all tokens of an identity or with all labels of *meta*, or all tokens.
 
     Errors are those of `Operator.tokens.revoke`.
     """
-    if (token_id is not None) + (identity is not None) + everything != 1:
-        raise TypeError("give exactly one of `token_id`, `identity` and `all=True`")
+    # Without a label it would select every token.
+    has_group = identity is not None or bool(meta)
+    if (token_id is not None) + has_group + everything != 1:
+        raise TypeError(
+            "give exactly one of `token_id`, `all=True`, and `identity` or `meta` or both"
+        )
     if token_id is None:
         require_known(store, identity)
     else:
@@ -109,12 +115,21 @@ def revoke(
             "no token has the id ``",
             help="see `keyleash token list` or `op.tokens.list()`",
         )
-    reply = store.run(REVOKE, store.actor, identity or "", token_id or "")
-    with reading_reply("EVAL"):
-        effective_us = int(reply[0])
-        words = [item.decode() for item in reply[1:]]
-        pairs = list(zip(words[::2], words[1::2], strict=True))
+    calls = [(store.actor, identity or "", token_id or "")]
+    if meta:
+        found = [info for info in list_tokens(store, identity, meta) if info.is_live]
+        if not found:
+            return Revocation(store.now_us(), ())
+        calls = [(store.actor, info.identity, info.id) for info in found]
+    pairs: list[tuple[str, str]] = []
+    for reply in store.run_all(REVOKE, calls):
+        with reading_reply("EVALSHA"):
+            effective_us = int(reply[0])
+            words = [item.decode() for item in reply[1:]]
+            pairs += zip(words[::2], words[1::2], strict=True)
     concerned = None if identity is None else [identity]
+    if meta:
+        concerned = list({name: None for _, name, _ in calls})
     if token_id is not None:
         # Leases are expired also for a token that was revoked before, perhaps not at all nodes.
         concerned = [name for name, _ in pairs] or [require_token(store, token_id).identity]
@@ -122,7 +137,7 @@ def revoke(
         effective_us,
         tokens=tuple(RevokedToken(name, id_) for name, id_ in pairs if id_),
         unreadable=tuple(name for name, id_ in pairs if not id_),
-        unlisted=0 if token_id is not None else _revoke_unlisted(store, identity),
+        unlisted=0 if token_id is not None or meta else _revoke_unlisted(store, identity),
         nodes=expire_leases(store, concerned),
     )
 
