@@ -199,6 +199,24 @@ def test_bad_option_is_an_error_that_names_it(
     assert cli.json("token", "list")["tokens"] == []
 
 
+def test_policy_without_bound_tokens_says_that_it_denies_them(cli: Cli, tmp_path: Path) -> None:
+    """In the plan, and in the denial of a token that is still listed as live."""
+    issued = cli.json("token", "issue", "runner", *OPTIONS)
+    document = json.loads(DOCUMENT)
+    document["identities"]["runner"]["token"]["bound"] = False
+    file = tmp_path / "unbound.json"
+    file.write_text(json.dumps(document))
+
+    assert "[narrows]" in cli.run("plan", file).stdout
+    cli.ok("load", file, "--yes")
+    text = "the active policy does not allow bound tokens"
+    call = ("GET", "jobs:42:a")
+    assert text in cli.run("exec", *call, KEYLEASH_TOKEN=issued["token"]).stderr
+    assert text in cli.run("whoami", KEYLEASH_TOKEN=issued["token"]).stderr
+    assert text in cli.run("explain", "runner", "--token-id", issued["id"], "--", *call).stdout
+    assert "1 by a policy that does not" in cli.ok("token", "show", issued["id"])
+
+
 def test_change_of_bound_is_part_of_the_difference_and_widens_nothing() -> None:
     """It gives no token more rights."""
     document = json.loads(DOCUMENT)

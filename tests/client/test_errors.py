@@ -596,8 +596,28 @@ def test_budget_with_too_few_bytes_left_is_not_called_exhausted() -> None:
 def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
     """The token itself may have no cap."""
     details = {"limit": "token.requests", "resets_at_ms": "0", "by": "ancestor"}
+    message, help = explain(keyleash.BudgetExhaustedError(details))
 
-    assert (
-        "the cap `token.requests` of an ancestor"
-        in explain(keyleash.BudgetExhaustedError(details))[0]
-    )
+    assert "the cap `token.requests` of an ancestor" in message
+    assert "never resets: use a new token" in str(help)
+
+
+@pytest.mark.parametrize(
+    ("denial", "text"),
+    [
+        (keyleash.RenewalRefusedError({"reason": "delegated"}), "have a new one delegated"),
+        (
+            keyleash.DelegationRefusedError({"reason": "keys", "restriction": "jobs:{42}:*"}),
+            "a brace is doubled: `{{42}}`",
+        ),
+        (
+            keyleash.DelegationRefusedError({"reason": "outlives", "restriction": "60"}),
+            "renew the token first",
+        ),
+    ],
+)
+def test_help_of_a_refused_renewal_or_delegation_names_the_way_out(
+    denial: keyleash.LeashError, text: str
+) -> None:
+    """An operator cannot renew a child token either."""
+    assert text in str(explain(denial)[1])

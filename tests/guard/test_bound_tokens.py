@@ -267,6 +267,9 @@ def test_caps_count_by_counter_and_window_and_a_denied_call_charges_none(leash: 
     assert last["limit"] == "budget.reads"
     life = denied(client.ping)
     assert (life["limit"], life["resets_at_ms"]) == ("token.requests", str(issued.expires_ms))
+    resets = {limit.name: limit.resets_at for limit in client.whoami().limits}
+    assert resets["token.requests"] is None
+    assert resets["token.writes"] is not None
     token = leash.issue("runner", scope=Scope(budget={"writes": "25"})).token
     run = [("SET", f"shared:{{t}}{n}", "1") for n in range(20)]
     assert leash.batch("runner", token, "each", *run) == [b"OK"] * 20

@@ -494,6 +494,7 @@ def show(settings: Settings, token_id: str) -> None:
     def moment(time_ms: int, now_ms: int = info.read_ms) -> str:
         return f"{clock_time(time_ms)} ({distance(time_ms, now_ms)})"
 
+    by = "by a policy that does not allow it" if info.is_live else "since it was revoked"
     rows = [
         ("token", info.id),
         ("identity", info.identity),
@@ -508,7 +509,7 @@ def show(settings: Settings, token_id: str) -> None:
         ("rotate", "" if info.due_ms is None else moment(info.due_ms)),
         ("last used", _last_use(info, moment)),
         ("uses", f"{found.recorded_uses} recorded"),
-        ("denied", f"{denied} since it was revoked" if denied else ""),
+        ("denied", f"{denied} {by}" if denied else ""),
     ]
     for name, text in rows:
         if text:
