@@ -608,6 +608,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"keys": ()}, ValueError, "`keys` has no key"),
     ({"ttl": "soon"}, ValueError, "`ttl`"),
     ({"bind": {"job_id": "\ud800"}}, ValueError, "`bind` cannot be encoded"),
+    ({"keys": ["jobs:\ud800"]}, ValueError, "`keys` cannot be encoded"),
     ({"ttl": 5}, TypeError, "`ttl`"),
     ({"bind": "x"}, TypeError, "`bind` must be a mapping, not a str"),
     ({"bind": {"job_id": None}}, TypeError, "`bind` must be str or int or bytes, not NoneType"),

@@ -152,11 +152,11 @@ def _bindings(
         yield name, packed
 
 
-def _encoded(value: str) -> bytes:
+def _encoded(value: str, errors: str = "surrogateescape") -> bytes:
     try:
-        return value.encode("utf-8", "surrogateescape")
+        return value.encode("utf-8", errors)
     except UnicodeEncodeError:
-        _fail(f"{quote(value)} cannot be encoded", "use valid text, or bytes")
+        _fail(f"{quote(value)} cannot be encoded", "use valid text")
 
 
 def _require_few(noun: str, items: Collection[object]) -> None:
@@ -189,6 +189,7 @@ def _keys(keys: Collection[str]) -> Iterable[Pattern]:
     if not keys:
         _fail("`keys` has no key", "leave it out, or name a key or a prefix with `*`")
     for key in keys:
+        _encoded(key, "strict")
         try:
             pattern = parse_pattern(key, _NOWHERE)
         except PolicyError as error:
