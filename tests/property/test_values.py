@@ -196,8 +196,8 @@ def compare(trial: Trial, calls: Sequence[Call], replies: Sequence[Any], *, batc
     Judge calls one after the other on the copy, and compare with the decisions of the guard.
 
     What the evaluator denies, the guard denies. What it allows, the guard denies only in a batch,
-    where sizes are upper bounds: if an earlier command has a key of this one, or if the bytes that
-    it moves are not known. What a payload holds the evaluator does not judge.
+    where sizes are upper bounds: if a key of it was written before, or if the bytes that it moves
+    are not known. What a payload holds the evaluator does not judge.
     """
     table = trial.leash.server.table
     touched: set[bytes] = set()
@@ -207,10 +207,12 @@ def compare(trial: Trial, calls: Sequence[Call], replies: Sequence[Any], *, batc
         expected = trial.decided(call)
         spec = table.find(words_of(call)[:2])
         assert spec is not None
-        keys = {use.key for use in keys_of(spec, words_of(call))}
+        named = [use.key for use in keys_of(spec, words_of(call))]
+        keys = {*named}
         written = written_by(spec)
         how = None if written is None else written.how
-        is_known = not batch or ((is_fresh or how not in BY_CONTENTS) and not keys & touched)
+        is_alone = not keys & touched and len(keys) == len(named)
+        is_known = not batch or ((is_fresh or how not in BY_CONTENTS) and is_alone)
         # Only a server knows what a payload holds.
         is_exact = is_known and how is not Writes.PAYLOAD
         shown = (call, expected, reply, calls, trial.rules)

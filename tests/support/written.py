@@ -262,7 +262,7 @@ class Writer:
             lambda: ("RENAME", other, key),
             lambda: ("RENAMENX", other, key),
             lambda: (
-                "RESTORE", key, draw((0, 1000, 10**9, 10**12)), draw(self.payloads), "REPLACE",
+                "RESTORE", key, draw((0, 10**6, 10**9, 10**12)), draw(self.payloads), "REPLACE",
             ),
             lambda: (draw(("DEL", "UNLINK")), key, other),
             lambda: ("GETDEL", key),
