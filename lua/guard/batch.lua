@@ -9,6 +9,7 @@
 ---                                "whoami": no command; the reply describes the token
 ---                                "delegate": no command; the token makes a child
 ---                                "renew": one item, RENEW, and a life in seconds or ""
+---                                "check": on a cluster, as "all", but nothing is charged or runs
 --- ARGV[4…]  for each command: how many arguments it has with its name, its name in upper
 ---           case, its arguments; or for a run of commands with the same name and number of
 ---           arguments, whose only key is the first one: `<number of arguments>*<commands>`, the
@@ -64,6 +65,11 @@ repeat
   -- As a batch that runs whole or not at all, so that it is charged and recorded as one.
   local is_renewal, is_capped, renewed_us = mode == 'renew' and argv[4] ~= nil
   if is_renewal then mode = 'all' end
+--% endif
+--% if cluster
+  -- Before a transaction of the server, within which a call that needs a lease cannot come again.
+  local is_check = mode == 'check'
+  if is_check then mode = 'all' end
 --% endif
   if mode ~= 'each' and mode ~= 'all' then
 --% if not cluster
@@ -152,6 +158,9 @@ repeat
 --% endif
   if mode == 'all' and not code and (keys[count + 1] or passed_over > 0) then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
   if code then break end
+--% if cluster
+  if is_check then return {} end
+--% endif
 --% if idempotency
   if once then
     command, key = 'BATCH', nil

@@ -164,6 +164,60 @@ def test_watched_transaction_is_repeated_until_it_is_undisturbed(some_agents: Ag
     assert rounds["all"] == 2
 
 
+@pytest.mark.parametrize("reads", [0, 3])
+def test_watched_transaction_of_a_small_budget_runs_at_its_first_attempt(
+    some_agents: Agents, reads: int
+) -> None:
+    """A node that has no units fetches them while the keys are watched."""
+    some_agents.load(budget={"requests": "200/day", "writes": "50/day"})
+    client = some_agents.connect()
+    for number in range(6):
+        key = KEYS[number % 3]
+        pipe = client.pipeline(transaction=True)
+        pipe.watch(key)
+        for _ in range(reads):
+            pipe.get(key)
+        pipe.multi()
+        pipe.incr(key)
+        pipe.incr(key)
+        assert pipe.execute() == [number // 3 * 2 + 1, number // 3 * 2 + 2]
+
+
+def test_watched_transaction_that_is_denied_ends_the_watch(some_agents: Agents) -> None:
+    """With the error of the transaction; its connection is used again."""
+    some_agents.load(budget={"writes": "2/day"})
+    client = some_agents.connect()
+    for _ in range(3):
+        pipe = client.pipeline(transaction=True)
+        pipe.watch("t:1")
+        pipe.multi()
+        pipe.incr("t:1")
+        pipe.incr("t:1")
+        pipe.incr("t:1")
+        with pytest.raises(keyleash.BudgetExhaustedError):
+            pipe.execute()
+    client.set("t:1", 7)
+    pipe = client.pipeline(transaction=True)
+    pipe.watch("t:1")
+    pipe.multi()
+    pipe.incr("t:1")
+    assert pipe.execute() == [8]
+
+
+def test_watched_transaction_is_not_run_by_its_check(some_agents: Agents, agent: Any) -> None:
+    """A change of another client is noticed, and nothing of the transaction is left."""
+    pipe = agent.pipeline(transaction=True)
+    pipe.watch("t:1")
+    some_agents.cluster.owner("t:1").admin.set("t:1", 5)
+    pipe.multi()
+    pipe.incr("t:1")
+    with pytest.raises(redis.WatchError):
+        pipe.execute()
+    assert some_agents.raw("t:1") == b"5"
+    (status,) = some_agents.op.status().identities
+    assert status.events == 0
+
+
 def test_watch_of_keys_in_several_slots_is_denied(agent: Any) -> None:
     """A connection watches the keys of one node."""
     pipe = agent.pipeline(transaction=True)
@@ -191,8 +245,10 @@ def test_blocking_call_is_answered_when_the_key_appears(some_agents: Agents, age
     other.close()
 
 
-def test_lock_of_redis_py_is_taken_and_released(some_agents: Agents) -> None:
-    """Its script is replaced by commands on the node of its key."""
+@pytest.mark.parametrize("limits", [{}, {"budget": {"requests": "200/day"}}])
+def test_lock_of_redis_py_is_taken_and_released(some_agents: Agents, limits: Any) -> None:
+    """Its script is replaced by commands on the node of its key, which fetch units as others do."""
+    some_agents.load(**limits)
 
     async def take() -> None:
         async with some_agents.connect_async() as client, client.lock("t:lock"):

@@ -212,6 +212,8 @@ def test_call_without_a_place_for_its_record_is_denied(agents: Agents) -> None:
         with keyleash.once("a"), pytest.raises(keyleash.CommandRefusedError) as caught:
             client.execute_command(*words)
         assert caught.value.details["once"] == "key"
+        assert caught.value.details["command"] == words[0]
+        assert "needs a key" in caught.value.details["reason"]
     agent = RawAgent(agents.cluster, agents.token)
     assert agent.once(agents.cluster.owner("t:a}"), "a", "GET", "t:a}") is None
 

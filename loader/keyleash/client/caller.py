@@ -63,7 +63,7 @@ from keyleash.store.token import token_digest
 from keyleash.store.wire import ONCE, BatchMode, replies_of, token_in, with_id
 
 LOST = (RedisConnectionError, RedisTimeoutError)
-_ABOUT_TOKEN = (BatchMode.WHOAMI, BatchMode.DELEGATE, BatchMode.RENEW)
+_WITHOUT_ID = (BatchMode.WHOAMI, BatchMode.DELEGATE, BatchMode.RENEW, BatchMode.CHECK)
 """Modes that take no idempotency id. What the client asks in them before a call is none of it."""
 _BEFORE_IDS = (
     ClusterError,
@@ -101,7 +101,10 @@ class Caller:
     Attributes:
         session, wait_s, encoder, clock: As given.
         ids: The idempotency ids of its calls.
+        checks_watched: Whether calls under WATCH are checked by a call of their own before.
     """
+
+    checks_watched = False
 
     def __init__(
         self,
@@ -141,9 +144,9 @@ class Caller:
         call.replicas = None
         if guard.wait_replicas:
             may_write = call.script or call.delegation or any(map(session.may_write, call.commands))
-            call.replicas = guard if may_write else None
+            call.replicas = guard if may_write and call.mode is not BatchMode.CHECK else None
         call.correlation = call.correlation or next_correlation(session.correlation)
-        if call.mode not in _ABOUT_TOKEN:
+        if call.mode not in _WITHOUT_ID:
             if call.once is None or not guard.takes_ids:
                 call.once = self._id_of(call)
             self.ids.note(has_id=bool(call.once))
@@ -204,6 +207,15 @@ class Caller:
 
     def about_token(self, call: Call) -> Flow:
         """Make a call in mode `whoami`, `delegate` or `renew`; return its reply, undecoded."""
+        return (yield from self.reply_to(call))
+
+    def check(self, call: Call) -> Flow:
+        """Prepare a call within MULTI and EXEC, where it cannot be repeated."""
+        yield from self.guard()
+
+    def run_watched(self, call: Call) -> Flow:
+        """Make a call within MULTI and EXEC; return its reply, undecoded."""
+        yield from self.check(call)
         return (yield from self.reply_to(call))
 
     def run(self, words: Words) -> Flow:

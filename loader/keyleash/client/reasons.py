@@ -28,10 +28,12 @@ def described(denial: LeashError, words: Words, mode: BatchMode | None) -> Leash
     """
     name, *arguments = split_words(words)
     if isinstance(denial, CommandRefusedError):
+        if denial.details.get("once") == "key":
+            return denial.with_details({"command": name, **denial.details})
         if mode is None:
             return _of_script(name, arguments, denial)
         outside = _OUTSIDE.get(role_of(name))
-        if mode is BatchMode.ALL and outside is not None:
+        if mode is not BatchMode.EACH and outside is not None:
             return _replaced(denial, "it is not possible in a batch or transaction", outside)
     if isinstance(denial, ClassNotGrantedError) and name in CHANNELS and arguments:
         return denial.with_details({**denial.details, "channel": _text(arguments[0])})

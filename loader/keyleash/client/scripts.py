@@ -205,7 +205,7 @@ def _run_watched(caller: Caller, words: Words) -> Flow:
     """Make a call that ends the watch; return None if the key changed before."""
     call = caller.new_call([words], BatchMode.ALL)
     call.is_watched = True
-    return (yield from caller.reply_to(call))
+    return (yield from caller.run_watched(call))
 
 
 def _leave_expiry(caller: Caller, key: Argument, token: Argument) -> Flow:

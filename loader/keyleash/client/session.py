@@ -413,7 +413,14 @@ def unapproved(script: str, denial: CommandRefusedError) -> CommandRefusedError:
 
 
 def _of_mode(denial: CommandRefusedError) -> CommandRefusedError | None:
-    """Return the denial of a batch whose mode the policy does not give; None for others."""
+    """Return the denial of a mode that the policy does not give, or of an id without a key.
+
+    None for others.
+    """
+    if denial.details.get("once") == "key":
+        reason = "on a cluster a call with an id needs a key, in whose slot it is remembered"
+        help = "make the call outside of the block"
+        return CommandRefusedError({**denial.details, "reason": reason}, help=help)
     mode = denial.details.get("mode")
     if mode not in (BatchMode.RENEW, BatchMode.DELEGATE):
         return None

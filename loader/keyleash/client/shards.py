@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from keyleash.client.actions import AtHome, Flow, Pause, Send, Words
+from keyleash.client.actions import AtHome, Flow, Pause, Plain, Send, Words
 from keyleash.client.caller import Caller, require_known_outcome
 from keyleash.client.calls import Call
 from keyleash.client.correlation import next_correlation
@@ -109,6 +109,7 @@ class ShardCaller(Caller):
         tag: Returns the tag of the node.
     """
 
+    checks_watched = True
     tag: Callable[[], str]
     session: ClusterSession
     _called_tag = ""
@@ -131,6 +132,19 @@ class ShardCaller(Caller):
             return (yield from again())
         except session.recoverable as error:
             return (yield from recover(session, session.guard, error, "lease", again))
+
+    def check(self, call: Call) -> Flow:
+        """Fetch the lease of a call within MULTI and EXEC while its keys are watched.
+
+        If it is denied, the watch ends, as EXEC would have ended it.
+        """
+        check = self.new_call(call.commands, BatchMode.CHECK)
+        check.correlation = call.correlation = next_correlation(self.session.correlation)
+        try:
+            yield from self.reply_to(check)
+        except ResponseError:
+            yield Plain(("UNWATCH",))
+            raise
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:
         """Make the calls of a pipeline; before them the token is looked after."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from redis.exceptions import ExecAbortError, ResponseError
 
-from keyleash.client.actions import Flow, Plain, Words
+from keyleash.client.actions import Flow, Plain, Send, Words
 from keyleash.client.batches import require_one_call
 from keyleash.client.caller import Caller
+from keyleash.client.calls import Call
 from keyleash.client.queue import Queue
 from keyleash.client.roles import Role, role_of, split_words, upper
 from keyleash.client.scripts import send_script
@@ -88,7 +89,17 @@ class Transaction:
         require_one_call(held)
         call = self._caller.new_call(held, BatchMode.ALL)
         call.is_watched = is_watched
-        yield from self._queue.add([call])
+        if is_watched and held and self._caller.checks_watched:
+            self._queue.defer(self._run_checked(call))
+        else:
+            yield from self._queue.add([call])
+
+    def _run_checked(self, call: Call) -> Flow:
+        """Run a transaction under WATCH when all that it needs is at hand."""
+        yield from self._caller.check(call)
+        yield Send([call])
+        (reply,) = yield from self._caller.replies(call, undecoded=False)
+        return reply.read_response()
 
     def _discard(self, reply: Any) -> None:
         """End the transaction without running it."""

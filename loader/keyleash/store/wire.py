@@ -134,6 +134,8 @@ class BatchMode(StrEnum):
     """No command: the token makes a child token."""
     RENEW = "renew"
     """The item `RENEW` and a life in seconds, or "" for the life that the token was issued with."""
+    CHECK = "check"
+    """On a cluster: all commands are checked as for `all`; nothing is charged or runs."""
 
 
 def guard_call(
