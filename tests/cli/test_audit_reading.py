@@ -127,9 +127,9 @@ def test_log_counts_denials_without_an_entry(loaded: Cli, streams: Streams) -> N
 
     shown = loaded.run("audit", "log", "--denied")
 
-    assert "COMMAND_REFUSED ×12000 (any command)" in shown.stdout
-    assert "KEY_NOT_GRANTED ×3 (any command)" in shown.stdout
-    assert "KEY_NOT_GRANTED (any token, command and reason)" in shown.stdout
+    assert "COMMAND_REFUSED ×12000 (also other commands)" in shown.stdout
+    assert "KEY_NOT_GRANTED ×3 (also other commands)" in shown.stdout
+    assert "KEY_NOT_GRANTED (also other tokens, commands and reasons)" in shown.stdout
     assert "12001 repeated denials are counted by `×`, not listed" in shown.stderr
     lines = loaded.lines("audit", "log", "--denied")
     assert [(line["repeats"], line["folded"]) for line in lines] == [
@@ -138,7 +138,7 @@ def test_log_counts_denials_without_an_entry(loaded: Cli, streams: Streams) -> N
         (1, "tokens"),
     ]
     assert [line["any_command"] for line in lines] == [True, True, True]
-    assert "3, of any command" in loaded.ok("audit", "show", "2000-0")
+    assert "3, also of other commands" in loaded.ok("audit", "show", "2000-0")
 
 
 def test_repeats_of_any_command_are_marked(loaded: Cli, streams: Streams) -> None:
@@ -151,10 +151,10 @@ def test_repeats_of_any_command_are_marked(loaded: Cli, streams: Streams) -> Non
 
     shown = loaded.ok("audit", "log", "--denied")
 
-    assert "COMMAND_REFUSED ×5 (any command)" in shown
+    assert "COMMAND_REFUSED ×5 (also other commands)" in shown
     assert "WORK_TOO_LARGE ×3 " in shown
     assert "WORK_TOO_LARGE ×3 (" not in shown
-    assert shown.count("any command") == 1
+    assert shown.count("other commands") == 1
 
 
 def test_log_of_denials_by_command_notes_its_limit(loaded: Cli, streams: Streams) -> None:

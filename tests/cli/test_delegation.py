@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import keyleash
@@ -48,6 +49,7 @@ def test_tree_shows_descendants_and_list_names_parents(embedded: RealServer) -> 
     shown = cli.ok("whoami", KEYLEASH_TOKEN=leaf.token)
     assert f"child of  {child.id} of {root.id}" in shown
     assert "identity may  read, write" in shown
+    assert shown.count("token.writes") == 1
     with_client = keyleash.Redis.from_url(embedded.url, token=leaf.token).whoami()
     assert with_client.restrictions is not None
     assert [item.id for item in with_client.restrictions.chain] == [root.id, child.id]
@@ -65,6 +67,28 @@ def test_tree_shows_a_rotated_token_whose_children_are_over(embedded: RealServer
         [child.id, "revoked"],
         [leaf.id, "revoked"],
     ]
+
+
+def test_revocation_of_a_parent_reports_that_its_children_end(embedded: RealServer) -> None:
+    """Of a token without children there is nothing to report."""
+    root, child, leaf = family(Leash(embedded))
+    cli = Cli(embedded.url)
+
+    assert "delegated" not in cli.run("token", "revoke", leaf.id).stderr
+    done = cli.run("token", "revoke", root.id)
+    assert "the tokens that it delegated are revoked with it" in done.stderr
+    assert f"`keyleash token tree {root.id}`" in done.stderr
+    assert child.id not in done.stderr
+
+
+def test_refused_delegation_is_logged_with_its_reason(embedded: RealServer) -> None:
+    """The code alone does not say what to change."""
+    root, _, _ = family(Leash(embedded))
+    cli = Cli(embedded.url)
+    with contextlib.suppress(keyleash.DelegationRefusedError):
+        keyleash.Redis.from_url(embedded.url, token=root.token).delegate(ttl="9d")
+
+    assert "DELEGATION_REFUSED (ttl)" in cli.ok("audit", "log", "--denied")
 
 
 def test_whoami_shows_the_caps_of_ancestors(embedded: RealServer) -> None:

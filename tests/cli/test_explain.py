@@ -325,6 +325,26 @@ def test_list_shows_the_bound_of_a_grant_that_does_not_write(offline: Cli, polic
     assert f"            {policy}:6:9  - {{allow: [read]" in steps.stdout
 
 
+def test_rules_and_bytes_are_explained_in_the_units_of_policies(offline: Cli, policy: Path) -> None:
+    """Programs get milliseconds and bytes from the JSON."""
+    policy.write_text(
+        "version: 1\nidentities:\n  one:\n    kind: machine\n    grants:\n"
+        '      - {allow: [read, write], keys: ["z:*"], values: {ttl: {default: 1d, max: 7d}}}\n'
+        "    budget: {bytes_written: 2kb/day}\n"
+    )
+
+    def run(command: str, *call: str) -> str:
+        return offline.run(command, "one", "--policy", policy, "--", *call).stdout
+
+    listed = offline.ok("can-i", "--list", "one", "--policy", policy)
+    assert "values    keys expire after 1d by default, at most 7d\n" in listed
+    expiring = ("SET", "z:1", "v", "PX", "99999999000")
+    assert "rule=ttl limit=7d was=1157d9h46m39s" in run("explain", *expiring)
+    assert "budget.bytes_written: 2kb of 2kb left (2kb a day)" in run("explain", "SET", "z:1", "v")
+    long = run("can-i", "SET", "z:1", "x" * 3000)
+    assert long == "no VALUE_REFUSED key=z:1 rule=budget.bytes_written limit=2kb was=3003b\n"
+
+
 def test_work_is_explained_in_units(offline: Cli, policy: Path) -> None:
     """The number has its unit."""
     policy.write_text(LISTED + "    limits: {work: 1000}\n")

@@ -39,6 +39,9 @@ def test_token_is_renewed_by_its_id_and_shown_with_its_new_life(cli: Cli) -> Non
     renewed = cli.json("token", "renew", issued["id"], "--ttl", "3h")
     assert set(renewed) == {"id", "identity", "expires_at", "capped"}
     assert cli.json("token", "show", issued["id"])["expires_at"] == renewed["expires_at"]
+    done = cli.run("token", "renew", issued["id"], "--ttl", "1m")
+    assert "note: unchanged: it lives longer already" in done.stderr
+    assert "unchanged" not in shown.stderr
     assert "renew" in cli.ok("audit", "log", "--control")
 
 

@@ -283,7 +283,8 @@ def test_watch_on_a_terminal_redraws(loaded: Cli) -> None:
 def test_limits_of_bytes_are_shown_with_their_unit(cli: Cli, tmp_path: Path) -> None:
     """By `status`, `whoami` and the report; programs get whole numbers and the unit."""
     file = tmp_path / "bytes.yaml"
-    file.write_text(POLICY.replace("requests: 1000/day", "bytes_written: 1mb/day"))
+    limits = "bytes_written: 1mb/day, bytes_read: 1mb/day"
+    file.write_text(POLICY.replace("requests: 1000/day", limits))
     cli.ok("load", file, "--yes")
     token = cli.token("one")
     for _ in range(3):
@@ -293,6 +294,9 @@ def test_limits_of_bytes_are_shown_with_their_unit(cli: Cli, tmp_path: Path) -> 
     limit = limits_of(cli.json("status"), "one")["budget.bytes_written"]
     assert (limit["used"], limit["of"], limit["unit"]) == (1536, 1 << 20, "bytes")
     assert limits_of(cli.json("status"), "one")["rate.writes"]["unit"] == "calls"
+    cli.ok("exec", "GET", "k:absent", KEYLEASH_TOKEN=token)
+    unused = limits_of(cli.json("status"), "one")["budget.bytes_read"]
+    assert (unused["used"], unused["resets_at"]) == (0, None)
     assert "1022.5kb" in cli.ok("whoami", KEYLEASH_TOKEN=token)
     page = tmp_path / "report.html"
     cli.ok("audit", "report", "--since", "1h", "-o", page)

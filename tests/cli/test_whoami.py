@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.limits import Counter
 from keyleash.store.token import TokenRecord
 from support.command_line import Cli
 from support.leash import put_token
@@ -73,6 +74,15 @@ def test_whoami_prints_text_without_the_token(runner: Cli) -> None:
     assert "may not   k:locked" in output
     assert "rate.writes         ?  5 a day, each {part} apart" in output
     assert token not in output
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(1023, "1023b"), (1024, "1kb"), (2**20 - 1, "1mb"), (2**30 - 1, "1gb"), (1536, "1.5kb")],
+)
+def test_amount_of_bytes_is_never_1024_of_a_unit(amount: int, text: str) -> None:
+    """Almost a unit is rounded to that unit."""
+    assert Counter.BYTES_READ.rounded(amount) == text
 
 
 def test_unknown_tokens_have_one_answer(runner: Cli) -> None:

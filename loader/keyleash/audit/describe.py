@@ -78,5 +78,5 @@ def folded_text(denial: Denial, form: str) -> str:
     """Return in *form* the fields in which the repeats of *denial* may differ; "" if in none."""
     if not denial.is_any_command:
         return ""
-    fields = {"commands": "command", "tokens": "token, command and reason"}
-    return form.format(fields.get(denial.folded or "commands", "kind"))
+    fields = {"commands": "commands", "tokens": "tokens, commands and reasons"}
+    return form.format(fields.get(denial.folded or "commands", "kinds"))

@@ -122,7 +122,7 @@ def _body(entry: Entry, values: Images | None) -> Iterator[Line]:
         if entry.reason:
             yield "reason", printable(entry.reason)
         if entry.until_ms is None:
-            yield "times", f"{entry.repeats}{folded_text(entry, ', of any {}')}"
+            yield "times", f"{entry.repeats}{folded_text(entry, ', also of other {}')}"
         else:
             yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
         return

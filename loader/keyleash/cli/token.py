@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, Rotation, TokenInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
+_MS = timedelta(milliseconds=1)
 
 ttl_option = click.option(
     "--ttl",
@@ -333,6 +334,9 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
             ],
             [[item.id, item.identity, _calls_before(item)] for item in done.tokens],
         )
+        if len(done.tokens) == 1 and settings.operator.tokens.tree(done.tokens[0].id).children:
+            tree = f"keyleash token tree {done.tokens[0].id}"
+            print_note(f"the tokens that it delegated are revoked with it: see `{tree}`")
     if count_denials is not None:
         time.sleep(count_denials.total_seconds())
         done = settings.operator.tokens.with_denials(done)
@@ -438,8 +442,10 @@ def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
         done = settings.operator.tokens.renew(token_id, ttl=ttl)
     if settings.json:
         print_json(done)
-    why = ": the policy's `max_ttl` counts from the issue"
-    _note_issued(settings, done, settings.now_ms(), why)
+    now_ms = settings.now_ms()
+    if ttl is not None and not done.capped and done.expires_ms - now_ms > ttl / _MS:
+        print_note("note: unchanged: it lives longer already")
+    _note_issued(settings, done, now_ms, ": the policy's `max_ttl` counts from the issue")
 
 
 @click.command(epilog=example("keyleash token tree 7k2mq9xw4tbn"))

@@ -54,7 +54,9 @@ def _show(found: TokenHolder) -> None:
     if found.stopped is not None:
         click.echo(f"stopped   every call is denied: {_stop_text(found, found.stopped)}")
     for name, text in found.restrictions.lines() if found.restrictions else ():
-        click.echo(f"{name:<10}{text}")
+        # Caps are in the table of limits.
+        if name != "cap":
+            click.echo(f"{name:<10}{text}")
     # The restrictions above narrow the grants of the identity.
     who = "identity " if found.restrictions else ""
     _show_rules(f"{who}may", [_grant_line(grant) for grant in found.identity.grants])

@@ -27,12 +27,16 @@ from keyleash.evaluate.trace import (
     TokenStep,
     ValueStep,
 )
+from keyleash.limits.counters import counter_of
 from keyleash.policy import Deny
+from keyleash.policy.quantities import format_expiry
 from keyleash.text import clock_time, printable, without_tokens
 
 INDENT = " " * 10
 _TIMES = frozenset({"until_ms", "resets_at_ms"})
 """Details of denials that are times."""
+_AMOUNTS = frozenset({"limit", "was"})
+"""Details of VALUE_REFUSED that may be amounts."""
 RULES_SHOWN = 4
 """Maximum number of matching rules; `--json` lists all."""
 
@@ -121,7 +125,8 @@ def _key_text(step: KeyStep) -> str:
 def _limit_text(step: LimitStep) -> str:
     limit = step.limit
     who = f" of {printable(step.subject)}" if step.subject else ""
-    text = f"{limit.name}{who}: {step.left} of {limit.at_once} left ({limit.describe()})"
+    left, at_once = limit.counter.rounded(step.left), limit.counter.shown(limit.at_once)
+    text = f"{limit.name}{who}: {left} of {at_once} left ({limit.describe()})"
     if step.code is ReplyCode.COUNTER_CORRUPT:
         text += "; DENIED: its counter is corrupt"
     elif step.code is not None:
@@ -159,14 +164,24 @@ def _place(span: Span, lines: Sequence[str]) -> str:
 
 
 def denial_text(decision: Decision) -> str:
-    """Return a denial as `CODE key=value …`, as guards do, with times for people."""
+    """Return a denial as `CODE key=value …`, as guards do, with times and units for people."""
+    rule = decision.details.get("rule", "")
     details = (
         f"{name.removesuffix('_ms')}={clock_time(int(value))}"
         if name in _TIMES
-        else f"{name}={printable(value)}"
+        else f"{name}={_amount(rule, value) if name in _AMOUNTS else printable(value)}"
         for name, value in decision.details.items()
     )
     return without_tokens(" ".join([str(decision.code), *details]))
+
+
+def _amount(rule: str, value: str) -> str:
+    """Return an amount of VALUE_REFUSED in the unit of its rule."""
+    if not value.isdecimal():
+        return printable(value)
+    if rule == "ttl":
+        return format_expiry(-(-int(value) // 1000))
+    return counter_of(rule).shown(int(value)) if "." in rule else value
 
 
 def reasons(decision: Decision) -> str:

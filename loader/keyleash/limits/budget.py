@@ -187,4 +187,5 @@ class BudgetCount(BaseCount):
 
     @staticmethod
     def used(state: LimitState, now_us: int) -> tuple[int, int | None]:
-        return (0, None) if now_us >= state.ends_us else (state.used, state.ends_us)
+        is_free = now_us >= state.ends_us or not state.used
+        return (0, None) if is_free else (state.used, state.ends_us)

@@ -61,7 +61,7 @@ class Counter(StrEnum):
         """Return an amount for a table, such as `600` or `1.5gb`."""
         if not self.is_bytes:
             return str(amount)
-        unit = next((unit for unit in reversed(BYTES) if amount >= BYTES[unit]), "b")
+        unit = next((unit for unit in BYTES if round(amount / BYTES[unit], 1) < 1024), "tb")
         return f"{round(amount / BYTES[unit], 1):g}{unit}"
 
 

@@ -12,7 +12,7 @@ from keyleash.commands.work import DEFAULT_VALUE_BYTES, DEFAULT_WORK
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
 from keyleash.policy.lua import Sandboxed
-from keyleash.policy.quantities import format_duration
+from keyleash.policy.quantities import format_expiry
 from keyleash.policy.settings import SettingKind, setting
 
 MAX_LEASE_S = 300
@@ -132,8 +132,8 @@ class ValueRules:
         if self.max_elements is not None:
             yield f"at most {self.max_elements} elements"
         if self.ttl is not None:
-            most = "" if self.ttl.max_s is None else f", at most {format_duration(self.ttl.max_s)}"
-            yield f"expiry {format_duration(self.ttl.forced_s)}{most}"
+            most = "" if self.ttl.max_s is None else f", at most {format_expiry(self.ttl.max_s)}"
+            yield f"keys expire after {format_expiry(self.ttl.forced_s)} by default{most}"
         if self.only is not None:
             yield f"only {self.only} keys are written"
 

@@ -164,6 +164,12 @@ def format_duration(seconds: int) -> str:
     return text or "0s"
 
 
+def format_expiry(seconds: int) -> str:
+    """Return seconds like `format_duration`, but in days rather than weeks, as denials do."""
+    days, rest = divmod(seconds, UNITS_S["d"])
+    return format_duration(seconds) if rest else f"{days}d"
+
+
 def format_size(count: int) -> str:
     """Return bytes as `parse_size` reads them: `65536` as `64kb`."""
     unit = next(unit for unit in ("mb", "kb", "b") if count % UNITS_BYTES[unit] == 0)

@@ -117,7 +117,8 @@ class Restrictions(Result):
         if self.chain:
             yield "child of", " of ".join(item.id for item in reversed(self.chain))
         for count in self.counts:
-            left = "" if now_us is None else f", {count.left(now_us)} left"
+            shown = count.limit.counter.rounded
+            left = "" if now_us is None else f", {shown(count.left(now_us))} left"
             yield "cap", f"{count.limit.name}: {count.limit.describe()}{left}"
 
     def to_dict(self) -> dict[str, Any]:

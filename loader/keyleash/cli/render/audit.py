@@ -14,6 +14,7 @@ from keyleash.audit.operator_actions import ControlEvent
 from keyleash.cli.render.table import Column, fits, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json_line, print_note
+from keyleash.errors import ReplyCode
 from keyleash.text import counted, iso_time, printable, without_tokens
 
 if TYPE_CHECKING:
@@ -126,13 +127,20 @@ def _shown_keys(entry: AuditEvent | Denial) -> str:
     return " ".join(printable(key).replace(" ", "\\x20") for key in entry.keys)
 
 
+_BY_REASON = frozenset(
+    {ReplyCode.DELEGATION_REFUSED, ReplyCode.RENEWAL_REFUSED, ReplyCode.VALUE_REFUSED}
+)
+"""Codes that need their reason to be understood."""
+
+
 def _result(entry: AuditEvent | Denial) -> str:
     match entry:
         case Denial():
             if entry.until_ms is not None:
                 return f"{printable(entry.code)} itself until {iso_time(entry.until_ms)}"
             times = f" ×{entry.repeats}" if entry.repeats > 1 else ""
-            return f"{printable(entry.code)}{times}{folded_text(entry, ' (any {})')}"
+            reason = f" ({printable(entry.reason)})" if entry.code in _BY_REASON else ""
+            return f"{printable(entry.code)}{reason}{times}{folded_text(entry, ' (also other {})')}"
         case AuditEvent():
             result = "ok" if entry.error is None else printable(entry.error)
             if entry.op == "DELEGATE" and entry.args:
