@@ -23,6 +23,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     ),
     "the home makes child tokens, as tests/cluster checks": (
         "test_delegation::test_raw_call_*",
+        "test_delegation::test_id_of_another_child_*",
         "test_delegation::test_async_client_*",
     ),
     "starts a server of its own": (
