@@ -535,7 +535,8 @@ def test_delegation_that_the_policy_does_not_have_names_the_field(leash: Leash) 
         ({"reason": "depth"}, ("no deeper", "`delegate: {depth: …}`")),
         ({"reason": "rotated"}, ("another token", "the new token")),
         ({"reason": "meta"}, ("a label", "ASCII")),
-        ({"reason": "bind", "restriction": "user=a"}, ("`user=a`", "capture")),
+        ({"reason": "meta", "restriction": "Run"}, ("the label `Run` is malformed", "lower-case")),
+        ({"reason": "bind", "restriction": "user=a"}, ("`user=a`", "the capture `{user}`")),
         ({"reason": "budget", "restriction": "requests=0"}, ("`requests=0`", "`requests=200`")),
     ],
 )
@@ -606,6 +607,8 @@ def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
     ("denial", "text"),
     [
         (keyleash.RenewalRefusedError({"reason": "delegated"}), "have a new one delegated"),
+        (keyleash.RenewalRefusedError({"reason": "max_ttl"}), "ask for a new token"),
+        (keyleash.RenewalRefusedError({"reason": "replaced"}), "use the new token"),
         (
             keyleash.DelegationRefusedError({"reason": "keys", "restriction": "jobs:{42}:*"}),
             "a brace is doubled: `{{42}}`",

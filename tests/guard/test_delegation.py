@@ -158,11 +158,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"budget": {"requests": 10**15 + 1}}, "budget", ""),
     ({"ttl": "61m"}, "ttl", "3660"),
     ({"ttl": "20m"}, "outlives", "1200"),
-    ({"meta": {"Run": "x"}}, "meta", ""),
-    ({"meta": {"run": "x" * 65}}, "meta", ""),
-    ({"meta": {"run": "a\nb"}}, "meta", ""),
-    ({"meta": {"run": "ü"}}, "meta", ""),
-    ({"meta": {"r" * 33: "x"}}, "meta", ""),
+    ({"meta": {"Run": "x"}}, "meta", "Run"),
+    ({"meta": {"run": "x" * 65}}, "meta", "run"),
+    ({"meta": {"run": "a\nb"}}, "meta", "run"),
+    ({"meta": {"run": "ü"}}, "meta", "run"),
+    ({"meta": {"r" * 33: "x"}}, "meta", "r" * 33),
     ({"meta": {f"n{n}": "x" for n in range(17)}}, "meta", ""),
 ]
 

@@ -278,7 +278,9 @@ class DelegationRefusedError(LeashError):
 
     @property
     def restriction(self) -> str:
-        """The word of the delegation that was refused; may be empty."""
+        """The word of the delegation that was refused: of a `ttl` its seconds, of a label its
+        name; may be empty.
+        """
         return self.details.get("restriction", "")
 
 

@@ -175,10 +175,12 @@ _TOO_MANY = {
 """The sentences about what else ARGS_TOO_MANY counts, by the detail."""
 
 
+_LABELS = "labels are printable ASCII, with lower-case names, and have no tokens"
 _NOT_DELEGATED = {
     "bind": (
-        "the token or its identity has no such binding: `{restriction}`",
-        "bind a capture of the identity's patterns, to the value that the token has if it has one",
+        "the token cannot be bound to `{restriction}`",
+        "no pattern of the identity has the capture `{capture}` with those that are bound, or the"
+        " token is bound to another value of it: see `whoami().restrictions`",
     ),
     "allow": (
         "the token does not have the class `{restriction}`",
@@ -193,10 +195,8 @@ _NOT_DELEGATED = {
         "the cap `{restriction}` is malformed, or there are two of its counter",
         "write `requests=200`, or `writes=50/hour`, once for each counter",
     ),
-    "meta": (
-        "a label is malformed, has a token, or there are too many",
-        "labels are printable ASCII, with lower-case names, and have no tokens",
-    ),
+    "meta": ("a label has a token, or there are too many", _LABELS),
+    "label": ("the label `{restriction}` is malformed, or given twice", _LABELS),
     "ttl": (
         "a life of {life} is not between 1s and `delegate.max_ttl` of the policy",
         "use a shorter `ttl`, or leave it out",
@@ -228,7 +228,7 @@ _NOT_DELEGATED = {
         "the kinds are `bind`, `allow`, `keys`, `budget` and `meta`",
     ),
 }
-"""The sentences of DELEGATION_REFUSED, by its reason."""
+"""The sentences of DELEGATION_REFUSED, by its reason; `label` is `meta` with a label's name."""
 
 _CAP_HELP = (
     "a cap for the life of a token never resets: use a new token; others reset at {resets_at}"
@@ -294,6 +294,15 @@ _NOT_EXPIRING = (
 
 
 _NOT_RENEWED = {
+    "max_ttl": (
+        "it lives as long as `max_ttl` of the policy allows",
+        "ask for a new token: `keyleash token issue IDENTITY`",
+    ),
+    "replaced": ("another token has replaced it", "use the new token"),
+    "unknown": (
+        "its issue is not recorded",
+        "ask for a new token: `keyleash token issue IDENTITY`",
+    ),
     "delegated": (
         "another token made it",
         "have a new one delegated; its parent may renew itself first",
@@ -315,7 +324,9 @@ def _sentence(error: Any) -> tuple[str, str | None]:
             if counted in error.details:
                 return sentence
     by_reason = _OF_REASONS.get(error.code, {})
-    if (reason := error.details.get("reason")) in by_reason:
+    reason = error.details.get("reason")
+    reason = "label" if reason == "meta" and "restriction" in error.details else reason
+    if reason in by_reason:
         found, remedy = by_reason[reason]
         return SENTENCES[error.code][0].replace("{reason}", found), remedy
     if error.code is ReplyCode.VALUE_REFUSED and error.details.get("rule") in _OF_VALUES:
@@ -380,6 +391,8 @@ def _words_of(error: Any) -> defaultdict[str, str]:
         words["over"] = _OVER.get(words["state"], "is over")
     if error.code is ReplyCode.DELEGATION_REFUSED and words["restriction"].isdecimal():
         words["life"] = span(int(words["restriction"]))
+    if error.code is ReplyCode.DELEGATION_REFUSED:
+        words["capture"] = f"{{{words['restriction'].partition('=')[0]}}}"
     if error.code is ReplyCode.VALUE_REFUSED and words["rule"] == "ttl":
         lives = {name: words[name] for name in ("limit", "was") if words[name].isdecimal()}
         words.update({name: _wait_text(int(text)) for name, text in lives.items()})

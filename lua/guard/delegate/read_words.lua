@@ -2,7 +2,7 @@
 -- in:  argv
 -- out: digest, wanted_s, words, labels
 --
--- A refusal returns its reason, and the word, but not a label, and nothing that contains a token.
+-- A refusal returns its reason, and the word, of a label its name, but nothing that contains a token.
 local function has_token(text)
   return find(string.lower(text), {{ token_pattern }})
 end
@@ -20,6 +20,6 @@ end
 for i = 1, #words.meta do
   labels = labels or {}
   local name, value = string.match(words.meta[i], '^([a-z][a-z0-9_.-]*)=([ -~]+)$')
-  if not name or labels[name] or #name > {{ max_label_name }} or #value > {{ max_label_bytes }} then return 'meta' end
+  if not name or labels[name] or #name > {{ max_label_name }} or #value > {{ max_label_bytes }} then return 'meta', string.match(words.meta[i], '^[^=]*') end
   labels[name] = value
 end
