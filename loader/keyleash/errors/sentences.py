@@ -264,7 +264,6 @@ _OTHER_TOKEN = (
 )
 _ALL_KEYS = {"SCAN": "all keys of the pattern", "SORT": "all keys of the SORT pattern"}
 
-_BYTES_BUDGET = "budget.bytes_written"
 _BYTES_AT_ONCE = "the call writes {was} bytes, more than the {limit} that `{rule}` allows at once"
 _OF_VALUES = {
     "only": (
@@ -280,13 +279,9 @@ _OF_VALUES = {
         "write fewer elements, or raise `max_elements` of the grant's `values`",
     ),
     "rate.bytes_written": (_BYTES_AT_ONCE, "write less in one call, or raise the rate's `burst`"),
-    _BYTES_BUDGET: (_BYTES_AT_ONCE, "write less in one call, or raise the budget"),
+    "budget.bytes_written": (_BYTES_AT_ONCE, "write less in one call, or raise the budget"),
 }
 """The sentences of VALUE_REFUSED, by its rule."""
-_TOO_FEW_LEFT = (
-    "`{limit}` has less left than the call writes",
-    "write less in one call, or wait: it resets at {resets_at}",
-)
 _NOT_EXPIRING = (
     "`{key}` must expire, and the call removes its expiry",
     "leave its expiry, or set one, or change `ttl` of the grant's `values`",
@@ -332,20 +327,30 @@ def _sentence(error: Any) -> tuple[str, str | None]:
     if error.code is ReplyCode.VALUE_REFUSED and error.details.get("rule") in _OF_VALUES:
         is_removed = error.rule == "ttl" and error.details.get("was") == "none"
         return _NOT_EXPIRING if is_removed else _OF_VALUES[error.rule]
-    if error.code is ReplyCode.BUDGET_EXHAUSTED and error.details.get("limit") == _BYTES_BUDGET:
-        return _TOO_FEW_LEFT
+    if error.code is ReplyCode.BUDGET_EXHAUSTED:
+        return _of_budget(error.details.get("limit", ""), error.details.get("by"))
     if error.details.get("by") == "token" and error.code in _OF_TOKENS:
         found = _OF_TOKENS[error.code]
         return found.replace("the key", _ALL_KEYS.get(error.pattern_of, "the key")), _OTHER_TOKEN
-    if error.code is ReplyCode.BUDGET_EXHAUSTED and error.details.get("limit", "")[:6] == "token.":
-        of_ancestor = "the cap `{limit}` of an ancestor of the token is used up"
-        by = error.details.get("by")
-        return of_ancestor if by == "ancestor" else SENTENCES[error.code][0], _CAP_HELP
     if error.code is ReplyCode.TOKEN_REVOKED:
         for detail, sentence in _REVOKED.items():
             if detail in error.details:
                 return sentence
     return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
+
+
+def _of_budget(limit: str, by: str | None) -> tuple[str, str | None]:
+    """Return the sentence of BUDGET_EXHAUSTED for a budget, or for a cap of the token."""
+    found, remedy = SENTENCES[ReplyCode.BUDGET_EXHAUSTED]
+    is_cap, is_written = limit.startswith("token."), limit.endswith(".bytes_written")
+    if is_written:
+        # A smaller call may fit.
+        found = "`{limit}` has less left than the call writes"
+    if is_cap:
+        remedy = _CAP_HELP
+    if by == "ancestor":
+        found = found.replace("`{limit}`", "the cap `{limit}` of an ancestor of the token")
+    return found, f"write less in one call; {remedy}" if is_written else remedy
 
 
 def explain(error: Any) -> tuple[str, str | None]:
