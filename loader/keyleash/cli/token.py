@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.commands import OperationClass
-from keyleash.errors import OperationError, UsageError
+from keyleash.errors import KeyleashError, OperationError, UsageError
 from keyleash.limits import Budget
 from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.operator.tokens import MAX_NOTE
@@ -334,9 +335,7 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
             ],
             [[item.id, item.identity, _calls_before(item)] for item in done.tokens],
         )
-        if len(done.tokens) == 1 and settings.operator.tokens.tree(done.tokens[0].id).children:
-            tree = f"keyleash token tree {done.tokens[0].id}"
-            print_note(f"the tokens that it delegated are revoked with it: see `{tree}`")
+        _note_children(settings, done)
     if count_denials is not None:
         time.sleep(count_denials.total_seconds())
         done = settings.operator.tokens.with_denials(done)
@@ -345,6 +344,18 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
     elif count_denials is not None and (denied := done.denied_since) is not None:
         seconds = int(count_denials.total_seconds())
         print_note(f"{counted(denied, 'call')} denied in the {span(seconds)} since")
+
+
+def _note_children(settings: Settings, done: Revocation) -> None:
+    """Note that the children of a single token end with it."""
+    if len(done.tokens) != 1:
+        return
+    token_id = done.tokens[0].id
+    # An entry of another token may be corrupt, and the revocation is done.
+    with contextlib.suppress(KeyleashError):
+        if settings.operator.tokens.tree(token_id).children:
+            tree = f"keyleash token tree {token_id}"
+            print_note(f"the tokens that it delegated are revoked with it: see `{tree}`")
 
 
 def _calls_before(item: RevokedToken) -> str:
