@@ -46,7 +46,11 @@ do
 --% endwith
 end
 if code then break end
+--% if is_cap and delegate
+if amount_N > 0 and not caps_N.most then last_N = amount_N end
+--% else
 if amount_N > 0 then last_N = amount_N end
+--% endif
 --% endwith
 --% endfilter
 --% endfor

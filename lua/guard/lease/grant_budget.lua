@@ -1,7 +1,8 @@
 -- grant_budget: grant units of a budget, for as long as its window is open.
--- in:  want, their_window, had, is_same_A, is_partial, seq_A, entry_seq_A, shards_A, last_N, now_us
+-- in:  want, their_window, had, is_same_A, is_partial, seq_A, entry_seq_A, shards_A, last_N, now_us,
+--      caps_N
 -- out: at_us, code, detail, value
---      amount_N, ends_N, have_N, life_N, used_N, window_N
+--      amount_N, ends_N, have_N, last_N, life_N, used_N, window_N
 if not (used_N >= 0 and used_N < {{ latest_us }} and ends_N < {{ latest_us }}) then
   code, detail, value = 'COUNTER_CORRUPT', 'limit', {{ limit.slot.name }}
 else
@@ -22,7 +23,17 @@ else
     elseif want > 0 then
       local most = math.max(1, math.floor({{ units }} / ({{ budget_shares }} * shards_A)))
       local share = math.max(1, math.floor(rest / ({{ rest_shares }} * shards_A)))
+--% if is_cap and delegate
+      if caps_N.most then
+        -- Units beyond those that the call needs.
+        last_N = math.max(0, math.min(rest - want, caps_N.most, most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))
+        amount_N = math.max(0, math.min(rest, want + last_N))
+      else
+--% endif
       amount_N = math.max(0, math.min(rest, math.max(want, math.min(most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))))
+--% if is_cap and delegate
+      end
+--% endif
       used_N, have_N = used_N + amount_N, have_N + amount_N
     end
   end

@@ -1,6 +1,6 @@
 -- write_token_grant: charge the limits per token, and write down the grant.
 -- in:  shard, token_seq, token_asked_us, token_is_same, token_entry_asked_us, token_granted_us,
---      token_leases, epoch, record, now_us, amount_N, subject_N, ends_N, used_N, head_N, tat_N
+--      token_leases, epoch, record, now_us, amount_N, last_N, caps_N, subject_N, ends_N, used_N, head_N, tat_N
 -- out: token_entry_asked_us, token_granted_us
 if token_is_same then
   token_entry_asked_us = math.max(token_asked_us, token_entry_asked_us)
@@ -12,6 +12,13 @@ else
   for i = 1, #caps_N do
     local of_key, at, _, used, ends_us = unpack(caps_N[i], 1, 5)
     call('SETRANGE', of_key, at + {{ cap_used_at }}, struct.pack('<dd', used + used_N - caps_N.used, ends_us))
+--% if delegate
+    local cap = caps_N[i]
+    if cap.name and amount_N > 0 then
+      call('HSET', cap.name, '{{ cap_number(limit.counter) }}', struct.pack('<dd', cap.spare + last_N, cap.window))
+      call('PEXPIREAT', cap.name, string.format('%.0f', (cap.holder[4] + {{ keep_record_us }}) / 1000))
+    end
+--% endif
   end
 --% else
 --% with batch = true
