@@ -20,7 +20,7 @@ from keyleash.limits.budget import BudgetCount
 from keyleash.limits.calendar import Period
 from keyleash.limits.caps import Cap
 from keyleash.store.keyspace import account
-from keyleash.store.leases import Voucher, unpack_shard
+from keyleash.store.leases import BUDGET_SHARES, EPOCH_FIELD, Voucher, unpack_shard
 from keyleash.store.restrictions import Restrictions, restrictions_of
 from keyleash.store.token import CAP_BYTES, TAIL_HEADER_BYTES, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode
@@ -345,6 +345,69 @@ def test_raw_delegation_at_the_home_is_checked(embedded: RealServer) -> None:
     without = sharded(embedded, Restrictions({"id": b"7"}))
     with pytest.raises(redis.ResponseError, match="LEASE_REFUSED reason=request"):
         delegated(without, digest, "")
+
+
+def children(shards: Sharded, count: int) -> list[str]:
+    """Return child tokens of the token of *shards*."""
+    tokens = [f"kl_agent_{number:032}" for number in range(1, count + 1)]
+    for token in tokens:
+        delegated(shards, token_digest(token), "")
+    return tokens
+
+
+@pytest.mark.parametrize("cap", ["500", "500/month"])
+def test_children_leave_little_of_a_cap_of_their_ancestor_unused(
+    embedded: RealServer, cap: str
+) -> None:
+    """Also if each makes few calls at each shard; the last unit that it wants is granted."""
+    shards = sharded(embedded, caps(writes=cap), delegate={"depth": 1, "children": 200})
+    passed = 0
+    for token in children(shards, 180):
+        shards.token = token
+        passed += sum(shards.outcome(tag, *SET) == "ran" for tag in TAGS)
+    assert shards.outcome("a", *SET).startswith("LEASH BUDGET_EXHAUSTED limit=token.writes by=")
+
+    shards.token = BOUND
+    # Delegations count as writes.
+    assert counts(shards)[0].count == 500
+    assert 500 - 500 // BUDGET_SHARES <= passed + 180 <= 500
+
+
+def test_large_leases_of_one_child_grow(embedded: RealServer) -> None:
+    """What it has used does not count as held, so it needs few round trips."""
+    shards = sharded(embedded, caps(writes=10_000), delegate={"depth": 1})
+    (shards.token,) = children(shards, 1)
+
+    assert [shards.outcome(tag, *SET) for tag in TAGS for _ in range(400)] == ["ran"] * 1200
+    assert shards.homes < 100
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_grant_that_a_revocation_made_void_is_charged_once(
+    embedded: RealServer, order: int
+) -> None:
+    """The units of one of both vouchers can be used, whichever comes first."""
+    shards = sharded(embedded, caps(writes=400))
+    passed = 0
+    while not passed or unspent(shards, "writes"):
+        passed += shards.outcome("a", *SET) == "ran"
+    before = counts(shards)[0].count
+    request = shards.request("a", *SET)
+    first = shards.grant(request)
+    shards.client.hincrby(HOME.leases("agent"), EPOCH_FIELD, 1)
+    second = shards.grant(request)
+
+    at = list(CAPS).index("writes")
+    amounts = [Voucher.parse(voucher).limits[at].amount for voucher in (first, second)]
+    assert counts(shards)[0].count == before + amounts[1]
+    for voucher in (first, second)[::order]:
+        with contextlib.suppress(redis.ResponseError):
+            shards.single("a", voucher, *GET)
+    assert unspent(shards, "writes") == amounts[::order][0]
+    for tag in TAGS:
+        while shards.outcome(tag, *SET) == "ran":
+            passed += 1
+    assert passed == 400 - (amounts[1] - amounts[::order][0])
 
 
 def test_any_bytes_in_the_lease_of_a_child_give_a_reply_or_a_denial(embedded: RealServer) -> None:

@@ -480,15 +480,15 @@ class Twin:
         entry = part.book.entries.get(request.tag) if part.seq else None
         known = len(part.book.entries) + (entry is None)
         is_same = entry is not None and entry.answers(part.seq, stamp, epoch)
+        is_void = entry is not None and (entry.seq, entry.stamp) == (part.seq, stamp)
         counts, granted = deepcopy(part.book.counts), []
         nothing = [[0] * len(counts) for _ in range(4)]
         entry = deepcopy(entry) or Entry(0, 0, -1, 0, 0, *nothing)
         for place, count in enumerate(counts):
             limit = self.policies[policy].limits[part.first + place]
             asked = request.limits[part.first + place]
-            grant = Grant(
-                place, limit, count, entry, asked, part.seq, request.partial, known, now, is_same
-            )
+            of_request = (asked, part.seq, request.partial)
+            grant = Grant(place, limit, count, entry, *of_request, known, now, is_same, is_void)
             denial, amount, life = GRANTS[limit.slot.kind](grant)
             if denial:
                 return f"{denial} {limit.slot.name}", [], part.book
@@ -531,6 +531,7 @@ class Grant:
     known: int
     now: int
     is_same: bool
+    is_void: bool
 
     @property
     def want(self) -> int:
@@ -557,6 +558,10 @@ class Grant:
         life = count.ends - self.now
         if self.is_same:
             return "", amount, life if amount else 0
+        void = 0
+        if self.limit.subject == "cap" and self.is_void and self.want and amount <= count.used:
+            void = amount
+            count.used, entry.haves[place] = count.used - void, entry.haves[place] - void
         is_ahead = self.seq > entry.seq and asked.window_us == window
         if is_ahead and asked.have > entry.haves[place]:
             count.used = min(limit, count.used + asked.have - entry.haves[place])
@@ -570,7 +575,7 @@ class Grant:
         amount = grant_amount(
             rest, self.want, limit, shares=BUDGET_SHARES, shards=self.known, last=last
         )
-        amount = max(0, amount)
+        amount = max(0, void, amount)
         count.used += amount
         entry.haves[place] += amount
         return "", amount, life

@@ -222,7 +222,8 @@ class Keyspace:
     leases = _NameOf("leases:")
     """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`).
 
-    That of an `account` has the grants of a token, and no epoch. That of `OPERATORS` has the
+    That of an `account` has the grants of a token, and no epoch; `spare`, behind the id of a token,
+    has the units of each of its caps that shards got for descendants beyond their calls. That of `OPERATORS` has the
     tags of the shards where undos changed keys.
     """
     none = _Name("none")

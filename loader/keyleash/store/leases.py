@@ -391,7 +391,8 @@ class LimitEntry:
         amount: The units.
         window_us: The end of their window; 0 for rates.
         have: All units that the shard was granted in that window.
-        last: The units of the newest grant that had any, by which the next one grows.
+        last: The units of the newest grant that had any, by which the next one grows; under a cap of
+            an ancestor those beyond the call's own.
     """
 
     amount: int

@@ -1,6 +1,6 @@
 -- grant_budget: grant units of a budget, for as long as its window is open.
 -- in:  want, their_window, had, is_same_A, is_partial, seq_A, entry_seq_A, shards_A, last_N, now_us,
---      caps_N
+--      caps_N, entry_stamp_A
 -- out: at_us, code, detail, value
 --      amount_N, ends_N, have_N, last_N, life_N, used_N, window_N
 if not (used_N >= 0 and used_N < {{ latest_us }} and ends_N < {{ latest_us }}) then
@@ -12,6 +12,12 @@ else
   end
   if window_N ~= {{ window_id }} then amount_N, have_N, window_N = 0, 0, {{ window_id }} end
   if not is_same_A then
+--% if is_cap
+    -- A shard takes one grant of a number, so this one, not smaller, replaces one that a revocation
+    -- made void. A fenced agent may write any amount.
+    local void = want > 0 and seq_A == entry_seq_A and entry_stamp_A == {{ stamp }} and amount_N or 0
+    if void > 0 and void <= used_N and used_N <= {{ units }} then used_N, have_N = used_N - void, have_N - void else void = 0 end
+--% endif
     amount_N = 0
     -- A shard that has had more than is known: this home forgot grants in a failover.
     if their_window == {{ window_id }} and seq_A > entry_seq_A and had > have_N then
@@ -26,13 +32,16 @@ else
 --% if is_cap and delegate
       if caps_N.most then
         -- Units beyond those that the call needs.
-        last_N = math.max(0, math.min(rest - want, caps_N.most, most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))
+        last_N = math.max(0, void - want, math.min(rest - want, caps_N.most, most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))
         amount_N = math.max(0, math.min(rest, want + last_N))
       else
 --% endif
       amount_N = math.max(0, math.min(rest, math.max(want, math.min(most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))))
 --% if is_cap and delegate
       end
+--% endif
+--% if is_cap
+      amount_N = math.max(amount_N, void)
 --% endif
       used_N, have_N = used_N + amount_N, have_N + amount_N
     end

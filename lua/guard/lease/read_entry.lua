@@ -1,7 +1,7 @@
 -- read_entry: read what the home has granted to the shard before, for the identity or for one token.
 -- in:  entry_A, shards_A, seq_A, asked_us_A, epoch, shard
 -- out: code, detail, value   set if it is refused
---      entry_seq_A, entry_asked_us_A, granted_us_A, is_same_A, shards_A
+--      entry_seq_A, entry_asked_us_A, granted_us_A, entry_stamp_A, is_same_A, shards_A
 local entry_seq_A, entry_asked_us_A, granted_us_A, entry_stamp_A, entry_epoch_A = -1, 0, 0
 if entry_A and #entry_A >= {{ entry_bytes }} then
   entry_seq_A, entry_asked_us_A, granted_us_A, entry_stamp_A, entry_epoch_A = struct.unpack('<ddddd', entry_A)

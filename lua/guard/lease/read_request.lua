@@ -2,7 +2,7 @@
 -- in:  request, token_id
 -- out: code, detail, value   set if it is refused
 --      shard, seq, asked_us, is_partial, words, entry, epoch, shards, entry_seq_A, entry_asked_us_A,
---      granted_us_A, is_same_A
+--      granted_us_A, entry_stamp_A, is_same_A
 --      token_seq, token_asked_us, token_entry, token_leases, token_shards
 --
 -- A shard signs numbers of its state, which a fenced agent may write, so they are bounded here.
