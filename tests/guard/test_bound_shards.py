@@ -374,7 +374,7 @@ def test_children_leave_little_of_a_cap_of_their_ancestor_unused(
 
 
 def test_large_leases_of_one_child_grow(embedded: RealServer) -> None:
-    """What it has used does not count as held, so it needs few round trips."""
+    """Units that it has used are not held any longer, so it needs few round trips."""
     shards = sharded(embedded, caps(writes=10_000), delegate={"depth": 1})
     (shards.token,) = children(shards, 1)
 

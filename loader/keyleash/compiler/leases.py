@@ -42,6 +42,7 @@ _CONSTANTS = {
     "max_shards": leases.MAX_SHARDS,
     "first_amount": leases.FIRST_AMOUNT,
     "growth": leases.GROWTH,
+    "used_shares": leases.USED_SHARES,
     "rest_shares": leases.REST_SHARES,
     "budget_shares": leases.BUDGET_SHARES,
     "rate_shares": RATE_SHARES,

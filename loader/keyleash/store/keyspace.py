@@ -223,8 +223,8 @@ class Keyspace:
     """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`).
 
     That of an `account` has the grants of a token, and no epoch; `spare`, behind the id of a token,
-    has the units of each of its caps that shards got for descendants beyond their calls. That of `OPERATORS` has the
-    tags of the shards where undos changed keys.
+    has the units of each of its caps that shards got for descendants beyond their calls. That of
+    `OPERATORS` has the tags of the shards where undos changed keys.
     """
     none = _Name("none")
     """The name of a shard's key that never exists; guards ask for it beside one that may."""

@@ -40,6 +40,9 @@ FIRST_AMOUNT: Final = 4
 """The most that the first lease of a shard has, if the call does not need more."""
 GROWTH: Final = 2
 """The most by which a lease is larger than the one before, as a factor."""
+USED_SHARES: Final = 4
+"""Below an ancestor with a cap, a lease has beyond the call at most `FIRST_AMOUNT` units, or what
+the shard had before divided by this."""
 REST_SHARES: Final = 2
 """A lease is at most the rest of the limit divided by this, for each shard."""
 BUDGET_SHARES: Final = 50
@@ -391,8 +394,8 @@ class LimitEntry:
         amount: The units.
         window_us: The end of their window; 0 for rates.
         have: All units that the shard was granted in that window.
-        last: The units of the newest grant that had any, by which the next one grows; under a cap of
-            an ancestor those beyond the call's own.
+        last: The units of the newest grant that had any, by which the next one grows; below an
+            ancestor with a cap those beyond the call.
     """
 
     amount: int

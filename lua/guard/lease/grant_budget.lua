@@ -31,8 +31,8 @@ else
       local share = math.max(1, math.floor(rest / ({{ rest_shares }} * shards_A)))
 --% if is_cap and delegate
       if caps_N.most then
-        -- Units beyond those that the call needs.
-        last_N = math.max(0, void - want, math.min(rest - want, caps_N.most, most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))
+        -- Units beyond those that the call needs; they grow slowly, since a child may end soon.
+        last_N = math.max(0, void - want, math.min(rest - want, caps_N.most, most, share, math.max({{ first_amount }}, math.floor(have_N / {{ used_shares }}))))
         amount_N = math.max(0, math.min(rest, want + last_N))
       else
 --% endif
