@@ -343,7 +343,7 @@ def test_raw_delegation_at_the_home_is_checked(embedded: RealServer) -> None:
     with pytest.raises(redis.ResponseError, match="DELEGATION_REFUSED reason=digest"):
         delegated(shards, digest, "")
     without = sharded(embedded, Restrictions({"id": b"7"}))
-    with pytest.raises(redis.ResponseError, match="LEASE_REFUSED reason=request"):
+    with pytest.raises(redis.ResponseError, match="COMMAND_REFUSED mode=delegate"):
         delegated(without, digest, "")
 
 
