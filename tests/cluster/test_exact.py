@@ -76,7 +76,9 @@ def test_hot_key_of_a_slot_that_moves_key_by_key_is_counted_exactly(
                     hot.go_on()
             hot.go_on()
 
-        (name,) = target.admin.keys(f"*{KEY}*")
+        # The digest in the name of a record, as in `…:agent:0a…`, may begin with a 0.
+        names = target.admin.keys(f"*{KEY}*")
+        (name,) = (item for item in names if f"agen{KEY}" not in str(item))
         (status,) = agents.op.status().identities
         assert int(target.admin.get(name)) == status.events == hot.acknowledged
 
