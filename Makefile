@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # Modules are compiled when they are first imported, which most never are.
 PIP := --quiet --disable-pip-version-check --no-compile
 
-# One more than there are processors, since many tests wait for servers.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# Two more than there are processors, since many tests wait for servers.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,9 +31,10 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS)
 	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml --min-coverage 100
 
-# Tests that take long and rarely fail.
+# Tests that take long and rarely fail, and property tests with many new examples.
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m slow
+	KEYLEASH_THOROUGH=4 $(BIN)/pytest -n auto tests/property tests/policy/test_keysets.py
 
 # The guard's tests on clusters in place of servers: of one node and of three, where each grant has
 # one unit, or 100. Prints what was left out, and why.

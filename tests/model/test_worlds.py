@@ -62,7 +62,7 @@ LARGE: dict[str, Model[Any]] = {
     "authority-falls-back": Authority(ticks=4, events=3, losses=1, falls=1),
 }
 
-BROKEN: list[Model[Any]] = [
+BROKEN: list[Any] = [
     Budgets(broken=budgets.Broken.SEQ),
     Budgets(broken=budgets.Broken.NEW_SEQ, shards=1, falls=1, losses=True),
     Budgets(broken=budgets.Broken.WINDOW, wants=(2,), shards=1, ticks=2, window=1),
@@ -72,7 +72,10 @@ BROKEN: list[Model[Any]] = [
     Budgets(broken=budgets.Broken.REFUND, wants=(1, 2), askings=3),
     Budgets(broken=budgets.Broken.RETURN_SEQ, wants=(2,), collects=1),
     Budgets(broken=budgets.Broken.RETURN_EPOCH, wants=(2,), askings=3, collects=1, resets=1),
-    Budgets(broken=budgets.Broken.BEHIND, wants=(2,), falls=1, collects=1),
+    pytest.param(
+        Budgets(broken=budgets.Broken.BEHIND, wants=(2,), falls=1, collects=1),
+        marks=pytest.mark.slow,
+    ),
     Budgets(broken=budgets.Broken.TOKEN, tokens=2, wants=(1, 2)),
     Budgets(broken=budgets.Broken.BIRTH, shards=1, resets=1),
     Budgets(broken=budgets.Broken.EPOCH, shards=1, wants=(2,), askings=5, resets=1),

@@ -65,7 +65,7 @@ def test_pattern_does_not_cover_one_with_a_key_outside(wide: str, narrow: str) -
     assert not covers(parse_pattern(wide), parse_pattern(narrow))
 
 
-@thorough(100)
+@thorough(50)
 @given(pair=PAIRS, captured=KEYS, suffix=KEYS)
 def test_covered_pattern_has_no_key_outside(
     pair: tuple[Pattern, Pattern], captured: bytes, suffix: bytes
@@ -78,7 +78,7 @@ def test_covered_pattern_has_no_key_outside(
     assert not covers(wide, narrow) or match(wide, key) is not None
 
 
-@thorough(100)
+@thorough(50)
 @given(pair=PAIRS)
 def test_uncovered_pattern_has_a_key_outside(pair: tuple[Pattern, Pattern]) -> None:
     """`covers` is false only if a key with a byte that no pattern contains is outside."""
@@ -89,7 +89,7 @@ def test_uncovered_pattern_has_a_key_outside(pair: tuple[Pattern, Pattern]) -> N
     assert covers(wide, narrow) or any(match(wide, key) is None for key in witnesses)
 
 
-@thorough(100)
+@thorough(50)
 @given(pair=PAIRS, captured=KEYS, suffix=KEYS, key=KEYS)
 def test_key_that_matches_two_patterns_makes_them_overlap(
     pair: tuple[Pattern, Pattern], captured: bytes, suffix: bytes, key: bytes
@@ -171,7 +171,7 @@ def test_relations_of_all_short_patterns_agree_with_the_keys_they_match(
         assert KeySet([item]).covers(other) == covers(item, other), (item, other)
 
 
-@thorough(100)
+@thorough(50)
 @given(narrow=st.sampled_from(SHORT), wides=st.lists(st.sampled_from(SHORT), max_size=8))
 def test_union_covers_a_pattern_without_a_key_outside(
     keys_of: dict[Pattern, frozenset[bytes]], narrow: Pattern, wides: list[Pattern]
@@ -188,7 +188,7 @@ def split(source: str, number: int) -> list[str]:
     return [start, f"{start}:*", f"{start}{{s{number}}}", f"{start}{{s{number}}}:*"]
 
 
-@thorough(100)
+@thorough(50)
 @given(data=st.data(), start=st.sampled_from(["", "a", "a:", "a:{x}:b", "::"]))
 def test_divided_pattern_is_covered_by_all_parts_and_not_by_fewer(
     data: st.DataObject, start: str
@@ -227,7 +227,7 @@ def test_union_of_many_long_patterns_is_compared_without_trying_all_keys() -> No
     assert not KeySet(read).covers(parse_pattern("a*"))
 
 
-@thorough(150)
+@thorough(75)
 @given(some=st.lists(patterns(), max_size=4), other=patterns())
 def test_patterns_that_cover_another_are_found_in_order(
     some: list[Pattern], other: Pattern
@@ -238,7 +238,7 @@ def test_patterns_that_cover_another_are_found_in_order(
     assert [*KeySet(some).covering(other)] == expected
 
 
-@thorough(150)
+@thorough(75)
 @given(some=st.lists(patterns(), max_size=4), other=patterns())
 def test_pattern_overlaps_a_set_if_it_overlaps_a_member(
     some: list[Pattern], other: Pattern
@@ -247,7 +247,7 @@ def test_pattern_overlaps_a_set_if_it_overlaps_a_member(
     assert KeySet(some).overlaps(other) == any(overlaps(item, other) for item in some)
 
 
-@thorough(150)
+@thorough(75)
 @given(some=st.lists(patterns(), max_size=4), other=patterns(), counted=st.sets(st.integers(0, 3)))
 def test_patterns_that_do_not_count_cover_nothing(
     some: list[Pattern], other: Pattern, counted: set[int]
@@ -359,7 +359,7 @@ def is_in(region: Region, key: bytes) -> bool:
     )
 
 
-@thorough(300)
+@thorough(150)
 @given(REGIONS, REGIONS)
 def test_found_key_is_one_of_the_shortest_in_one_region_and_not_the_other(
     inside: Region, outside: Region

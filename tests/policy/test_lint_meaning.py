@@ -104,7 +104,7 @@ def allowed(identity: Identity) -> list[bool]:
     ]
 
 
-@thorough(60)
+@thorough(30)
 @given(identity=identities())
 def test_identity_may_do_the_same_without_its_covered_grants(identity: Identity) -> None:
     """All grants found may be removed together."""
@@ -114,7 +114,7 @@ def test_identity_may_do_the_same_without_its_covered_grants(identity: Identity)
     assert allowed(identity) == allowed(replace(identity, grants=left))
 
 
-@thorough(60)
+@thorough(30)
 @given(identity=identities())
 def test_identity_may_do_the_same_without_its_idle_deny_rules(identity: Identity) -> None:
     """The code of a denial may change, but no denied call becomes allowed."""
@@ -125,7 +125,7 @@ def test_identity_may_do_the_same_without_its_idle_deny_rules(identity: Identity
     assert allowed(identity) == allowed(replace(identity, deny=left))
 
 
-@thorough(60)
+@thorough(30)
 @given(first=identities(), other=identities())
 def test_identities_with_the_same_scope_may_do_the_same(first: Identity, other: Identity) -> None:
     """The scope does not depend on the order and division of rules."""
@@ -150,7 +150,7 @@ def test_identities_with_the_same_scope_may_do_the_same(first: Identity, other: 
     assert len(found) == 1 or allowed(first) == allowed(other)
 
 
-@thorough(60)
+@thorough(30)
 @given(
     limit=st.integers(1, 4),
     period_s=st.sampled_from([1, 7, 60, 3600]),

@@ -521,7 +521,7 @@ def test_arbitrary_text_raises_nothing_but_policy_errors(text: str, parse: Parse
 
 
 @given(text=mutations())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_mutated_example_raises_nothing_but_policy_errors(text: str, parse: Parse) -> None:
     """Most mistakes are small changes to a valid file."""
     check_only_policy_errors(text, parse)

@@ -75,7 +75,7 @@ def refused(reply: Any) -> Decision:
 def test_bytes_of_keys_values_and_correlations_arrive_as_they_are(agent: RawAgent) -> None:
     """GET returns the bytes of SET, and the event has the same key and correlation id."""
 
-    @thorough(100)
+    @thorough(50)
     @given(BYTES, BYTES, BYTES)
     @example(b"k", HALF_A_MEGABYTE, b"c")
     @example(HALF_A_MEGABYTE, b"v", b"c")
@@ -97,7 +97,7 @@ def test_bytes_of_keys_values_and_correlations_arrive_as_they_are(agent: RawAgen
 def test_key_outside_the_grant_is_named_in_the_refusal_as_it_is(agent: RawAgent) -> None:
     """A refusal is one line, whatever the key, and unescapes to the key's first 128 bytes."""
 
-    @thorough(100)
+    @thorough(50)
     @given(BYTES.filter(lambda key: not key.startswith(b"k:")))
     @example(HALF_A_MEGABYTE)
     def compare(key: bytes) -> None:
@@ -114,7 +114,7 @@ def test_key_outside_the_grant_is_named_in_the_refusal_as_it_is(agent: RawAgent)
 def test_only_the_very_token_is_known(agent: RawAgent) -> None:
     """No other bytes pass for a token, also none that begin or end like it."""
 
-    @thorough(100)
+    @thorough(50)
     @given(BYTES)
     @example(HALF_A_MEGABYTE)
     def compare(junk: bytes) -> None:
@@ -129,7 +129,7 @@ def test_only_the_very_token_is_known(agent: RawAgent) -> None:
 def test_command_of_any_bytes_is_refused(agent: RawAgent) -> None:
     """Only exact upper-case names of scopable commands are commands."""
 
-    @thorough(100)
+    @thorough(50)
     @given(BYTES)
     @example(HALF_A_MEGABYTE)
     @example(b"get")
@@ -156,7 +156,7 @@ def test_malformed_call_gets_a_refusal_and_counts_nothing(agent: RawAgent) -> No
          b"k:b", b"x", b"\0"]
     )  # fmt: skip
 
-    @thorough(300)
+    @thorough(150)
     @given(st.lists(words, max_size=8), st.integers(0, 8))
     @example([], 0)
     @example([agent.token], 1)

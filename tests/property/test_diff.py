@@ -35,7 +35,7 @@ from support.thorough import thorough
 
 TABLE = load_table()
 PROTECTED = (parse_pattern("keyleash:*"),)
-PAIRS = 120
+PAIRS = 60
 
 SEGMENTS = st.sampled_from(
     ["a", "b", "ab", "{x}", "a{x}", "{x}b", "a{x}b", "", "?", "a[", "keyleash"]

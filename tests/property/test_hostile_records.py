@@ -88,7 +88,7 @@ def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes], reason:
     return decide(identity, TABLE, argv, declared, state, server.now_us, guard.token_id)
 
 
-@thorough(150)
+@thorough(75)
 @given(STARTS, limits(SUBJECTS), COMMANDS, st.sampled_from(["", "why", "é" * 100]), st.data())
 def test_guard_and_model_agree_on_counters_of_arbitrary_bytes(
     start_us: int, limits_of: dict[str, Any], command: Command, reason: str, data: st.DataObject
@@ -115,7 +115,7 @@ def test_guard_and_model_agree_on_counters_of_arbitrary_bytes(
             assert len(value) <= max(before.get(key, 0), most)
 
 
-@thorough(150)
+@thorough(75)
 @given(STARTS, limits(SUBJECTS), st.data())
 def test_reload_over_arbitrary_bytes_leaves_what_a_guard_reads(
     start_us: int, limits_of: dict[str, Any], data: st.DataObject
@@ -134,7 +134,7 @@ def test_reload_over_arbitrary_bytes_leaves_what_a_guard_reads(
     guard.call("SET", "k:a:1", "v")
 
 
-@thorough(150)
+@thorough(75)
 @given(STARTS, st.data())
 def test_token_record_of_arbitrary_bytes_denies_or_allows(
     start_us: int, data: st.DataObject

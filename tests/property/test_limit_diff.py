@@ -36,7 +36,7 @@ def stops(limit: Limit, other: Limit, start_us: int, calls: int = CALLS) -> bool
     return False
 
 
-@thorough(300)
+@thorough(150)
 @given(RATES, RATES, st.lists(st.integers(0, 200), max_size=30))
 def test_rate_allows_more_if_the_other_denies_one_of_its_calls(
     rate: Rate, other: Rate, waits_us: list[int]
@@ -90,7 +90,7 @@ def test_budget_in_a_zone_whose_clock_never_goes_back_has_days_of_24_hours() -> 
         assert hourly.allows_more_than(Budget(Counter.WRITES, 239, Period.DAY, zone))
 
 
-@thorough(50)
+@thorough(25)
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([*Period]))
 def test_budgets_of_one_calendar_compare_by_number(first: int, other: int, period: Period) -> None:
     """A higher number allows more."""

@@ -118,7 +118,7 @@ def play(
     assert len(server.events("a")) == mutations
 
 
-@thorough(90)
+@thorough(45)
 @given(STARTS, limits(st.just("identity")), script_of(FORWARD | FORWARD | BACKWARD))
 def test_guard_and_model_agree_whatever_the_clock_does(
     start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
@@ -127,7 +127,7 @@ def test_guard_and_model_agree_whatever_the_clock_does(
     play(start_us, document(limits_of), script, is_forward=False)
 
 
-@thorough(90)
+@thorough(45)
 @given(STARTS, limits(SUBJECTS), script_of(FORWARD))
 def test_guard_and_model_agree_per_token_and_per_capture(
     start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
@@ -136,7 +136,7 @@ def test_guard_and_model_agree_per_token_and_per_capture(
     play(start_us, document(limits_of), script, is_forward=True)
 
 
-@thorough(90)
+@thorough(45)
 @given(
     STARTS,
     one_limit(st.just("identity")),
@@ -165,7 +165,7 @@ def test_refusals_a_whole_period_apart_do_not_count_together() -> None:
     assert codes == [ReplyCode.KEY_NOT_GRANTED] * 3 + [ReplyCode.SUSPENDED]
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, limits(SUBJECTS), script_of(FORWARD | BACKWARD))
 def test_clock_that_goes_back_never_breaks_a_guard(
     start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
@@ -181,7 +181,7 @@ def test_clock_that_goes_back_never_breaks_a_guard(
         assert int(last.details.get("retry_after_ms", 1)) >= 1
 
 
-@thorough(90)
+@thorough(45)
 @given(STARTS, one_limit(SUBJECTS), st.lists(FORWARD, min_size=3, max_size=30))
 def test_retry_after_is_never_early_and_never_late(
     start_us: int, limits_of: dict[str, Any], moves: list[Move]
@@ -209,7 +209,7 @@ def test_retry_after_is_never_early_and_never_late(
     assume(refusals)
 
 
-@thorough(60)
+@thorough(30)
 @given(
     st.integers(0, 10).map(lambda ms: instant_us("2026-06-15T12:34:56") + ms * MILLISECOND_US),
     st.sampled_from(
@@ -240,7 +240,7 @@ def test_counter_of_a_subject_lives_as_long_as_it_matters(
     assert later(guard, free_us).allowed
 
 
-@thorough(90)
+@thorough(45)
 @given(
     STARTS,
     limits(SUBJECTS),
@@ -310,7 +310,7 @@ def most_in_a_window(times_us: list[int], period_us: int) -> int:
     )
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, rates(SUBJECTS), st.lists(FORWARD, min_size=5, max_size=30))
 def test_plain_rate_never_exceeds_its_limit_in_any_window(
     start_us: int, rate: dict[str, Any], moves: list[Move]
@@ -323,7 +323,7 @@ def test_plain_rate_never_exceeds_its_limit_in_any_window(
     assert most_in_a_window(times_us, identity.rates[0].period_us) <= identity.rates[0].limit
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, rates(SUBJECTS), st.integers(1, 12), st.lists(FORWARD, min_size=5, max_size=30))
 def test_rate_with_burst_keeps_to_limit_and_burst(
     start_us: int, rate: dict[str, Any], burst: int, moves: list[Move]
@@ -337,7 +337,7 @@ def test_rate_with_burst_keeps_to_limit_and_burst(
     assert most_in_a_window(times_us, 1) <= burst
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, budgets(SUBJECTS), st.lists(FORWARD, min_size=5, max_size=30))
 def test_budget_never_exceeds_its_limit_in_a_calendar_window(
     start_us: int, budget: dict[str, Any], moves: list[Move]

@@ -57,7 +57,7 @@ def variants(draw: st.DrawFn) -> list[dict[str, Any]]:
     return found
 
 
-@thorough(90)
+@thorough(45)
 @given(
     STARTS,
     variants(),
@@ -89,7 +89,7 @@ def test_guard_and_model_agree_across_reloads(
         assert last == decide(identity, TABLE, argv, declared, state, server.now_us, guard.token_id)
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, variants())
 def test_guard_of_an_earlier_policy_is_stale_after_any_reload(
     start_us: int, policies: list[dict[str, Any]]
@@ -130,7 +130,7 @@ IDENTITY = st.just("identity")
 MOVES = st.lists(FORWARD, min_size=3, max_size=15)
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, rates(IDENTITY), rates(IDENTITY), MOVES, MOVES)
 def test_plain_rate_counts_the_calls_from_before_it(
     start_us: int,
@@ -163,7 +163,7 @@ def test_plain_rate_counts_the_calls_from_before_it(
         assert len(window) <= new.limit
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, rates(SUBJECTS), rates(SUBJECTS), st.integers(1, 8), st.integers(1, 3))
 def test_rate_with_burst_keeps_the_calls_that_are_owed(
     start_us: int, before: dict[str, Any], after: dict[str, Any], burst: int, calls: int
@@ -180,7 +180,7 @@ def test_rate_with_burst_keeps_the_calls_that_are_owed(
     assert passes(server, burst + 1) == left
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, rates(SUBJECTS), rates(SUBJECTS), st.booleans())
 def test_rate_of_another_kind_denies_until_its_first_call_is_free(
     start_us: int, before: dict[str, Any], after: dict[str, Any], gains_burst: bool
@@ -205,7 +205,7 @@ def test_rate_of_another_kind_denies_until_its_first_call_is_free(
     assert passes(server, rate.limit + 1) == (1 if gains_burst else rate.limit)
 
 
-@thorough(60)
+@thorough(30)
 @given(STARTS, budgets(SUBJECTS), budgets(SUBJECTS), st.integers(0, 6))
 def test_budget_keeps_what_is_used_until_its_new_window_ends(
     start_us: int, before: dict[str, Any], after: dict[str, Any], calls: int
@@ -233,7 +233,7 @@ def test_budget_keeps_what_is_used_until_its_new_window_ends(
     assert passes(server, budget.limit + 1) == budget.limit
 
 
-@thorough(120)
+@thorough(60)
 @given(STARTS, rates(IDENTITY), rates(IDENTITY), MOVES, MOVES)
 def test_calls_while_states_are_staged_count_as_those_before(
     start_us: int,

@@ -252,7 +252,7 @@ def is_broken(steps: Sequence[tuple[State, State]], now: State) -> bool:
 
 
 PROGRAMS = st.lists(st.lists(deeds, min_size=1, max_size=5), min_size=1, max_size=8)
-EXAMPLES, EXAMPLES_ELSEWHERE = 60, 20
+EXAMPLES, EXAMPLES_ELSEWHERE = 40, 15
 
 
 def test_undo_of_a_correlation_restores_the_values_before_it(world: World) -> None:

@@ -54,7 +54,7 @@ READ_FOR_KEYS = sorted(spec.name for spec in TABLE if spec.refused is None and s
 """Their arguments must be read to find the keys."""
 REFUSED = sorted(spec.name for spec in TABLE if spec.refused is not None)
 COMMANDS = 60
-POLICIES = 60
+POLICIES = 40
 POLICIES_ELSEWHERE = 15
 """On servers other than the embedded one."""
 
