@@ -65,19 +65,25 @@ def policy(more: str = "") -> str:
 
 def by_number(yard: Yard) -> tuple[Curve, ...]:
     """Measure each number of tokens on a server of its own."""
-    cases = []
     with ExitStack() as stack:
-        for size in yard.sizes(SIZES, QUICK_SIZES):
-            bench = stack.enter_context(yard.server())
-            (first,) = load(bench, policy()).targets
-            tokens = operator_of(bench.admin).tokens.issue_many("agent", size, bind=BIND)
-            step = max(1, size // CALLING)
-            targets = tuple(
-                Target(first.guard, item.token) for item in islice(tokens, 0, CALLING * step, step)
-            )
-            variant = guarded_set("bound tokens call in turn", KEY)
-            cases.append(Case(variant.name, size, bench, variant, targets, yard.plan.requests))
-        return curves_of(cases)[0]
+        return curves_of(
+            [
+                in_turn(stack.enter_context(yard.server()), size, yard.plan.requests)
+                for size in yard.sizes(SIZES, QUICK_SIZES)
+            ]
+        )[0]
+
+
+def in_turn(bench: Bench, size: int, calls: int) -> Case:
+    """Load the policy, issue *size* bound tokens, and return SETs by up to 400 of them in turn."""
+    (first,) = load(bench, policy()).targets
+    tokens = operator_of(bench.admin).tokens.issue_many("agent", size, bind=BIND)
+    step = max(1, size // CALLING)
+    targets = tuple(
+        Target(first.guard, item.token) for item in islice(tokens, 0, CALLING * step, step)
+    )
+    variant = guarded_set("bound tokens call in turn", KEY)
+    return Case(variant.name, size, bench, variant, targets, calls)
 
 
 def by_restriction(yard: Yard) -> tuple[Curve, ...]:

@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bound_tokens import restricted
+from benchmarks.bound_tokens import in_turn, restricted
 from benchmarks.cluster import Shard, shard_on
+from benchmarks.growth.sampling import Calls, Case, calls_of, sample
 from benchmarks.ladder import COUNTED, GUARDED_GET, GUARDED_SET, MANY, contenders_on
 from benchmarks.support.bench import Bench, Plan, bench_on
 from benchmarks.support.load import Generator
@@ -94,11 +96,21 @@ def count_ladder(bench: Bench, _: ServerChoice, folder: Path, transport: Transpo
 
 
 def count_bound(bench: Bench, _: ServerChoice, folder: Path, __: Transport) -> None:
-    """Print a line for a guarded SET by a token of each kind of restriction."""
+    """Print a line for a guarded SET by a token of each kind of restriction, and by many tokens."""
     for contender in restricted(bench):
         make = partial(bench.sample, contender, 1)
         make(FEWER)
         _show(contender.variant.name, per_call(bench, make, folder))
+    for size in (1, 1_000, 10_000):
+        case = in_turn(bench, size, FEWER)
+        turns = partial(_sample_turns, case, calls_of(case))
+        # A token's first call in a minute also notes its use.
+        turns(MORE)
+        _show(f"{size:,} bound tokens in turn", per_call(bench, turns, folder))
+
+
+def _sample_turns(case: Case, bytes_of: Calls, calls: int) -> object:
+    return sample(replace(case, calls=calls), bytes_of)
 
 
 def count_shard(bench: Bench, choice: ServerChoice, folder: Path, _: Transport) -> None:
