@@ -157,6 +157,9 @@ def asks_too_long(leash: Leash, call: tuple[Any, ...]) -> bool:
         return int(words[2]) > MAX_MS
     if call[0] in ("EXPIRE", "SETEX"):
         return int(words[2]) * 1000 > MAX_MS
+    if call[0] in ("HGETEX", "HSETEX"):
+        # The expiry is that of fields.
+        return False
     return "EX" in words and int(words[words.index("EX") + 1]) * 1000 > MAX_MS
 
 
@@ -203,7 +206,9 @@ def test_write_is_denied_if_and_only_if_it_would_break_a_rule(
         denied += is_denied
         if call[0] != "RESTORE":
             assert_equal_decisions(decided, reply, call)
-        if expected is not None and call[0] not in UNSURE:
+        # Of a key that MSET has twice, each value is checked.
+        is_twice = call[0].startswith("MSET") and len({*declared}) < len(declared)
+        if expected is not None and call[0] not in UNSURE and not is_twice:
             assert is_denied == expected, (call, reply)
     assert denied > 30
 
