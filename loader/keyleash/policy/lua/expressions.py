@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import Enum, auto
 
 from keyleash.policy.lua.names import (
@@ -44,12 +45,12 @@ class Shape(Enum):
     VALUE = auto()
 
 
-class Expressions(Reader):
+class Expressions(Reader, ABC):
     """Reads expressions."""
 
+    @abstractmethod
     def _function(self, *, is_method: bool = False) -> None:
         """Read a function from its parameters on; part of the statements."""
-        raise NotImplementedError
 
     def _expressions(self) -> None:
         with self._expression_holds():
