@@ -18,7 +18,8 @@
 --- ARGV[13]  offset    number  place of the flags in a record
 --- ARGV[14]  actor     string
 --- ARGV[15]  identity  string
---- ARGV[16]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
+--- ARGV[16]  ttl_s     string  wanted life of the new token in seconds; "" for the longest with which
+---                             a replaced token was issued, or that of the policy if there is none
 --- ARGV[17]  note      string  of the new token
 --- ARGV[18]  old       string  id of the token that is replaced; "" for all live ones of the identity
 ---                             that are not bound
@@ -51,7 +52,7 @@ local now_us = time[1] * 1000000 + time[2]
 local ends_us = now_us - now_us % 1000 + grace_ms * 1000
 
 -- The labels and the restrictions of a single token, with what its caps have counted.
-local ending, meta, tail, bound = {}, '', '', 0
+local ending, meta, tail, bound, life_s = {}, '', '', 0, 0
 local known = old == '' and call('HGETALL', tokens) or { old, call('HGET', tokens, old) }
 for i = 1, #known, 2 do
   local facts = known[i + 1] and cjson.decode(known[i + 1])
@@ -67,6 +68,7 @@ for i = 1, #known, 2 do
         if flags == bound_flag then tail = string.sub(record, record_bytes + 1) end
         if type(facts.meta) == 'table' then meta = cjson.encode(facts.meta) end
       end
+      life_s = math.max(life_s, (facts.expires_ms - facts.issued_ms) / 1000)
       expires_us = math.min(expires_us, ends_us)
       ending[#ending + 1] = { id = known[i], key = key, facts = facts, flags = flags, expires_us = expires_us }
     end
@@ -79,8 +81,9 @@ if bound > 0 and not ending[1] then return 2 end
 -- By the flag, the children of a token are over at once. Guards without delegation do not know it and
 -- deny the token; there it is set only if a later policy could bring children back.
 local delegates = call('HGET', guard_prefix .. identity, 'delegates') == '1'
+local ttl_s = argv[16] ~= '' and argv[16] or life_s > 0 and life_s or ''
 -- First the one write that a full server rejects: a script does not roll back.
-local new_expires_ms, capped = issue(identity, argv[14], argv[17], meta, tail, '', argv[16], now_us, { id, argv[21] }, 1, 2)
+local new_expires_ms, capped = issue(identity, argv[14], argv[17], meta, tail, '', ttl_s, now_us, { id, argv[21] }, 1, 2)
 if not new_expires_ms then return 0 end
 local reply = { string.format('%.0f', new_expires_ms), capped, bound }
 for _, token in ipairs(ending) do

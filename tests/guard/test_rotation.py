@@ -75,6 +75,25 @@ def test_rotation_without_a_grace_binds_the_very_next_call(leash: Leash) -> None
         assert agent.get("doc:1") is None
 
 
+def test_rotation_without_a_ttl_keeps_the_life_of_the_issue(leash: Leash) -> None:
+    """Of several tokens the longest; that of the policy only if nothing is replaced."""
+    leash.load(one={**ALL, "token": {"ttl": "12h", "max_ttl": "1d"}})
+
+    def hours(rotation: Rotation) -> float:
+        return round((rotation.issued.expires_ms - now_us(leash) / 1000) / 3_600_000, 1)
+
+    assert hours(rotate_token(leash.store, identity="one")) == 12
+    revoke(leash.store, identity="one")
+    first, second = (leash.issue("one", ttl_s=3600 * n) for n in (1, 2))
+    renew_token(leash.store, first.id, ttl_s=5 * 3600)
+    assert hours(rotate_token(leash.store, first.id, grace_s=0)) == 1
+    assert hours(rotate_token(leash.store, identity="one")) == 2
+    assert hours(rotate_token(leash.store, second.id, ttl_s=3 * 3600)) == 3
+    leash.load(one={**ALL, "token": {"ttl": "30m", "max_ttl": "30m"}})
+    done = rotate_token(leash.store, identity="one")
+    assert (hours(done), done.issued.capped) == (0.5, True)
+
+
 def test_rotation_never_lengthens_a_life(leash: Leash) -> None:
     """Neither beyond the token's own expiry, nor beyond an earlier grace."""
     leash.load(one=ALL)

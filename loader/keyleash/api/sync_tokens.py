@@ -187,7 +187,7 @@ class TokenOperations:
             identity: The name of an identity, in place of *which*.
             grace: How long the replaced tokens remain valid, at most, as text or `timedelta`;
                 `timedelta(0)` for not at all.
-            ttl: As for `issue`.
+            ttl: As for `issue`; if None, the longest life that a replaced token was issued with.
             note: As for `issue`; that of the replaced token if None.
 
         Raises:

@@ -42,12 +42,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 _MS = timedelta(milliseconds=1)
 
-ttl_option = click.option(
-    "--ttl",
-    metavar="DURATION",
-    callback=as_duration,
-    help="Lifetime, such as `90m`.  [default: the policy's `ttl`]",
-)
+
+def ttl_option(help: str) -> Callable[[F], F]:
+    """Add the option `--ttl`."""
+    return click.option("--ttl", metavar="DURATION", callback=as_duration, help=help)
 
 
 def _require_note(note: str) -> None:
@@ -78,7 +76,7 @@ def _note_issued(
 
 @click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
 @click.argument("identity", type=IDENTITY)
-@ttl_option
+@ttl_option("Lifetime, such as `90m`.  [default: the policy's `ttl`]")
 @click.option("--note", default="", help="Purpose, shown by `token list`; must not hold a secret.")
 @click.option(
     "--bind",
@@ -382,7 +380,7 @@ def _grace(
     show_default=True,
     help="Time for which replaced tokens stay valid; `0` for none.",
 )
-@ttl_option
+@ttl_option("Lifetime, such as `90m`.  [default: the longest life of those replaced]")
 @click.option("--note", help="As for `token issue`.  [default: that of the token ID]")
 @wait_option
 @json_option
@@ -434,12 +432,7 @@ def _show_replaced(done: Rotation, now_ms: int) -> None:
 
 @click.command(epilog=example("keyleash token renew 7k2mq9xw4tbn --ttl 10m"))
 @click.argument("token_id", metavar="ID")
-@click.option(
-    "--ttl",
-    metavar="DURATION",
-    callback=as_duration,
-    help="Lifetime from now on, such as `90m`.  [default: that of its issue]",
-)
+@ttl_option("Lifetime from now on, such as `90m`.  [default: that of its issue]")
 @json_option
 @pass_settings
 def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
