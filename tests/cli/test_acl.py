@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 from click.testing import Result
 
 from keyleash.operator.roles import OPERATIONS, ROLES, roles_with
@@ -127,6 +128,8 @@ class Stage:
 
 STAGES = [*find_server_binaries(), f"sealed-{embedded_label()}"]
 SLOW = pytest.mark.slow
+LEAST = [name for name in ROLES if name != "admin"]
+"""Roles with least privilege."""
 MANY = {"loader", "issuer", "incident-responder"}
 """Roles that together may do almost everything that a role may."""
 
@@ -178,7 +181,7 @@ CONFIG GET would give the server's passwords, and audit streams hold before-imag
         # Servers and prefixes differ in what rules say, not in which a role has.
         pytest.param(stage, role, marks=() if stage == STAGES[0] or role in MANY else SLOW)
         for stage in STAGES
-        for role in ROLES
+        for role in LEAST
     ],
     indirect=["stage"],
 )
@@ -336,6 +339,29 @@ def test_roles_are_listed_without_a_server(offline: Cli) -> None:
     lines = offline.ok("acl").splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(ROLES)
     assert [item["role"] for item in offline.json("acl")] == list(ROLES)
+
+
+def test_admin_replaces_the_user_default(server: RealServer, tmp_path: Path) -> None:
+    """It does what no other role may, after the user that agents shared was turned off."""
+    stage = Stage(Cli(server.url), server, tmp_path)
+    stage.admin.ok("load", stage.file(600), "--yes")
+    admin = stage.user("admin")
+    with redis.Redis.from_url(admin.url) as client:
+        client.execute_command("ACL SETUSER", "default", "off")
+        try:
+            client.execute_command("CLIENT KILL", "TYPE", "normal", "USER", "default")
+            denied = stage.admin.run("status")
+            admin.ok("fence", "apply", "--passwords", tmp_path / "passwords", "--yes")
+            admin.ok("vault", "seal", "--yes")
+            admin.ok("vault", "rotate", "--yes")
+            admin.ok("load", stage.file(700), "--yes", "--allow-widening")
+            assert admin.run("doctor").exit_code in (0, 1)
+            admin.ok("fence", "remove", "--all", "--yes")
+        finally:
+            client.execute_command("ACL SETUSER", "default", "on")
+    assert denied.exit_code == 77, denied.output
+    error = stage.user("issuer").json("fence", "plan", exit_code=77)["error"]
+    assert "`keyleash acl admin`" in error["help"]
 
 
 def test_page_has_the_operations_of_each_role() -> None:

@@ -77,6 +77,43 @@ def test_generated_passwords_are_the_only_output(fenced: Cli) -> None:
     assert "nothing changed; verified" in again.stderr
 
 
+def test_passwords_are_written_to_a_private_file_before_users_change(
+    fenced: Cli, tmp_path: Path, embedded: RealServer
+) -> None:
+    """A second run leaves the file alone, and passwords that cannot be stored change no user."""
+    file = tmp_path / "passwords"
+    missing = fenced.run("fence", "apply", "--passwords", tmp_path / "no" / "file", "--yes")
+    assert (missing.exit_code, embedded.client().acl_users()) == (1, ["default"])
+
+    result = fenced.run("fence", "apply", "--passwords", file, "--yes")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert f"2 passwords written to `{file}`" in result.stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+    written = file.read_text()
+    assert all(can_log_in(fenced, *item) for item in passwords(written).items())
+    again = fenced.json("fence", "apply", "--passwords", file, "--yes")
+    assert (again["changed"], again["passwords"]) == (False, [])
+    refused = fenced.run("fence", "rotate", "one", "--passwords", file)
+    assert refused.exit_code == 1
+    assert f"`{file}` exists, and was not overwritten" in refused.stderr
+    assert fenced.ok("fence", "rotate", "--finish") == "no user had an older password\n"
+    assert file.read_text() == written
+    document = fenced.json("fence", "rotate", "one", "--passwords", tmp_path / "second")
+    assert document == {"passwords": [], "added": 1}
+    assert can_log_in(fenced, "one", passwords((tmp_path / "second").read_text())["one"])
+    assert fenced.run("fence", "rotate", "--finish", "--passwords", file).exit_code == 2
+
+
+def test_password_that_cannot_be_printed_changes_no_user(fenced: Cli, embedded: RealServer) -> None:
+    """Nothing else would have it."""
+    with Path("/dev/full").open("w") as full:
+        words = (*fenced.command, "fence", "apply", "--mint", "--yes")
+        done = subprocess.run(words, env=fenced.process_env(), stdout=full, check=False)
+    assert done.returncode == 1
+    assert embedded.client().acl_users() == ["default"]
+
+
 def test_users_without_passwords_are_off(fenced: Cli) -> None:
     """A note lists them."""
     result = fenced.run("fence", "apply", "--yes")
@@ -192,7 +229,7 @@ def test_load_updates_users_and_lists_identities_without_one(fenced: Cli, policy
         (["fence", "plan", "--tier", "sealed"], 2, "the server is not sealed"),
         (["fence", "apply", "--wide", "three"], 1, "no identity `three`"),
         (["fence", "rotate"], 1, "no identity has an ACL user"),
-        (["fence", "rotate", "--finish", "--hashes", "-"], 2, "takes no hashes"),
+        (["fence", "rotate", "--finish", "--hashes", "-"], 2, "adds no passwords"),
         (["fence", "plan", "--node", "redis://u:hush@127.0.0.1:1"], 2, "a password on the command"),
         (["fence", "plan", "--node", "redis://127.0.0.1:1"], 69, "`redis://127.0.0.1:1` does not"),
     ],

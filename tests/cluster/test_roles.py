@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.test_acl import DENIES, FOLLOWED, KEY, MISSING, POLICY, TRIED, UNDENIED, Stage
+from cli.test_acl import DENIES, FOLLOWED, KEY, LEAST, MISSING, POLICY, TRIED, UNDENIED, Stage
 from keyleash.operator.roles import OPERATIONS, ROLES, roles_with
 from support.clusters import RealCluster
 from support.command_line import Cli
@@ -31,7 +31,7 @@ def prepared(cluster: RealCluster, folder: Path, *, is_sealed: bool = False) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_sealed", [False, True], ids=["open", "sealed"])
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", LEAST)
 def test_user_of_a_role_can_do_its_operations_and_no_other(
     embedded_cluster: RealCluster, tmp_path: Path, role: str, is_sealed: bool
 ) -> None:

@@ -79,7 +79,9 @@ def plan_users(
     )
 
 
-def apply_users(store: Store, plan: FencePlan) -> FenceOutcome:
+def apply_users(
+    store: Store, plan: FencePlan, announce: Callable[[Sequence[GeneratedPassword]], None]
+) -> FenceOutcome:
     """Carry out a plan."""
     if server_name(store.client) != server_name(plan.servers.store.client):
         raise ValueError("`plan` is the plan of another server")
@@ -93,7 +95,9 @@ def apply_users(store: Store, plan: FencePlan) -> FenceOutcome:
             "another policy was activated since the plan was made; no user was changed",
             help="make the plan again",
         )
-    return apply_fences(plan.servers, plan.users, wide=plan.wide, passwords=plan.passwords)
+    return apply_fences(
+        plan.servers, plan.users, wide=plan.wide, passwords=plan.passwords, announce=announce
+    )
 
 
 def fenced_identities(store: Store, identities: Sequence[str] = ()) -> tuple[str, ...]:
@@ -117,8 +121,7 @@ def rotate_passwords(
     passwords = tuple(map(generate_password, named)) if hashes is None else ()
     given = password_hashes(hashes or "", named)
     given |= {item.identity: item.sha256 for item in passwords}
-    announce(passwords)
-    add_passwords(servers, given)
+    add_passwords(servers, given, lambda: announce(passwords))
     return PasswordRotation(passwords, tuple(given))
 
 
@@ -146,6 +149,6 @@ def _any_fenced(store: Store, identities: Sequence[str]) -> tuple[str, ...]:
     named = fenced_identities(store, identities)
     if not named:
         raise NotFencedError(
-            "no identity has an ACL user", help="create them with `keyleash fence apply --mint`"
+            "no identity has an ACL user", help="create them with `keyleash fence apply`"
         )
     return named

@@ -74,10 +74,17 @@ class FenceOperations:
             generate=generate,
         )
 
-    def apply(self, plan: FencePlan) -> FenceOutcome:
+    def apply(
+        self,
+        plan: FencePlan,
+        *,
+        announce: Callable[[Sequence[GeneratedPassword]], None] = lambda _passwords: None,
+    ) -> FenceOutcome:
         """Create, change and delete the users of a plan, and verify them on each server.
 
-        If a server fails meanwhile, others may have the passwords of the plan already.
+        Args:
+            plan: A plan that `plan` returned.
+            announce: As for `rotate`.
 
         Raises:
             PlanOutdatedError: another policy is active than the plan was made for.
@@ -86,7 +93,7 @@ class FenceOperations:
             RulesRejectedError: a server rejects a rule.
             OperationError (fence-not-verified): a user is not as it was set.
         """
-        return self._run.call(fences.apply_users, plan)
+        return self._run.call(fences.apply_users, plan, announce)
 
     def identities(self, *identities: str) -> tuple[str, ...]:
         """Return the identities that have an ACL user, or those that are named.
@@ -109,8 +116,8 @@ class FenceOperations:
             identities: Their names; all that have users if none is given.
             nodes: Clients or URLs of further servers, such as replicas.
             hashes: As for `plan`; if None, passwords are generated.
-            announce: Called with the generated passwords before the first user is changed: if a
-                server fails later, others may have them already.
+            announce: Called with the generated passwords before the first user is changed, to
+                store them: if a server fails later, others may have them already.
 
         Raises:
             NotFencedError: an identity has no ACL user; nothing was changed.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -25,21 +27,15 @@ from keyleash.cli.render.fence import (
     note_opened,
     note_unsaved,
     note_users_off,
-    print_passwords,
+    password_lines,
     print_steps,
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import show_target
-from keyleash.cli.terminal import print_json, print_note, read_input, read_text
-from keyleash.errors import (
-    ForeignUserError,
-    NotFencedError,
-    OperationError,
-    RotationUnfinishedError,
-    UsageError,
-)
+from keyleash.cli.terminal import print_json, print_note, read_input, read_text, write_secret
+from keyleash.errors import OperationError, UsageError
 from keyleash.fence import FencePlan, GeneratedPassword, Tier
-from keyleash.text import counted
+from keyleash.text import counted, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,6 +47,17 @@ def hashes_option(help: str) -> Callable[[F], F]:
         metavar="FILE",
         type=FILE,
         help=f"{help}: lines `identity sha256`, `-` for standard input.",
+    )
+
+
+def passwords_option(help: str) -> Callable[[F], F]:
+    """Add the option `--passwords FILE`."""
+    return click.option(
+        "--passwords",
+        "file_of_passwords",
+        metavar="FILE",
+        type=FILE,
+        help=f"{help} to a new FILE of mode 600, before users change.",
     )
 
 
@@ -96,16 +103,27 @@ def _read_hashes(file: str | None) -> str | None:
 
 
 @contextmanager
-def _changing(settings: Settings, generated: Sequence[GeneratedPassword] = ()) -> Iterator[None]:
-    """Wrap a change of users; if it may have been made in part, print the new passwords."""
+def _changing(
+    settings: Settings, file: str | None = None
+) -> Iterator[Callable[[Sequence[GeneratedPassword]], None]]:
+    """Wrap a change of users; yield what prints new passwords or writes them to *file*."""
+    pending: list[GeneratedPassword] = []
+
+    def deliver(passwords: Sequence[GeneratedPassword]) -> None:
+        if file is not None and passwords:
+            write_secret(Path(file), password_lines(passwords))
+            print_note(f"{counted(len(passwords), 'password')} written to `{printable(file)}`")
+        elif settings.json:
+            pending.extend(passwords)
+        else:
+            click.echo(password_lines(passwords), nl=False)
+
     try:
         with settings.changing("check `keyleash fence plan`"):
-            yield
-    except (ForeignUserError, NotFencedError, RotationUnfinishedError):
-        raise
+            yield deliver
     except Exception:
         # Some servers may have them already, and they are stored nowhere else.
-        print_passwords(generated)
+        click.echo(password_lines(pending), nl=False)
         raise
 
 
@@ -143,7 +161,7 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     return int(found.changes)
 
 
-@click.command(epilog=example("keyleash fence apply --mint --yes > passwords"))
+@click.command(epilog=example("keyleash fence apply --passwords passwords.txt"))
 @fence_options
 @click.option(
     "--mint",
@@ -151,10 +169,13 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     is_flag=True,
     help="Generate a password for users without one and print it once: identity, blank, password.",
 )
+@passwords_option("As --mint, but write the passwords")
 @yes_option
 @json_option
 @pass_settings
-def apply(settings: Settings, /, yes: bool, **options: Any) -> None:
+def apply(
+    settings: Settings, /, generate: bool, file_of_passwords: str | None, yes: bool, **options: Any
+) -> None:
     """Create an ACL user for each identity of the active policy, with the same name.
 
     Changes only users that keyleash made; deletes those of identities that left the policy, which
@@ -162,18 +183,18 @@ def apply(settings: Settings, /, yes: bool, **options: Any) -> None:
     policy.
     """
     show_target(settings, yes=yes)
-    planned = _plan(settings, **options)
+    generate = generate or file_of_passwords is not None
+    planned = _plan(settings, generate=generate, **options)
     if planned.changes:
         note_changes(planned.steps)
         note_caveats(planned)
         if not require_consent("change these users?", yes):
             raise OperationError("declined", "nothing was changed")
-    with _changing(settings, planned.passwords):
-        outcome = settings.operator.fence.apply(planned)
+    with _changing(settings, file_of_passwords) as deliver:
+        outcome = settings.operator.fence.apply(planned, announce=deliver)
     if settings.json:
-        print_json(outcome)
+        print_json(outcome if file_of_passwords is None else replace(outcome, passwords=()))
         return
-    print_passwords(outcome.passwords)
     note_users_off(outcome)
     note_opened(outcome.without_digests)
     if outcome.changed:
@@ -224,6 +245,7 @@ def remove(
 @click.argument("identities", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
 @click.option("--finish", is_flag=True, help="End the rotation: drop the older password.")
 @hashes_option("Read the hashes of the new passwords")
+@passwords_option("Write the passwords")
 @node_option
 @json_option
 @pass_settings
@@ -232,26 +254,25 @@ def rotate(
     identities: Sequence[str],
     finish: bool,
     hashes: str | None,
+    file_of_passwords: str | None,
     nodes: Sequence[str],
 ) -> None:
     """Add a second password to users, all of them by default, and print it once.
 
     Both are valid until --finish. Open connections remain.
     """
-    if finish and hashes is not None:
-        raise UsageError("`--finish` takes no hashes", help="rotate first, then finish")
+    if finish and (hashes or file_of_passwords) is not None:
+        raise UsageError("`--finish` adds no passwords", help="rotate first, then finish")
     if finish:
         _finish(settings, identities, nodes)
         return
-    generated: list[GeneratedPassword] = []
-    with _changing(settings, generated):
+    with _changing(settings, file_of_passwords) as deliver:
         done = settings.operator.fence.rotate(
-            *identities, nodes=nodes, hashes=_read_hashes(hashes), announce=generated.extend
+            *identities, nodes=nodes, hashes=_read_hashes(hashes), announce=deliver
         )
     if settings.json:
-        print_json(done)
+        print_json(done if file_of_passwords is None else replace(done, passwords=()))
         return
-    print_passwords(done.passwords)
     print_note(
         f"{counted(len(done.identities), 'password')} added; the older one of each stays valid"
         " until `keyleash fence rotate --finish`"
@@ -269,7 +290,7 @@ def _finish(settings: Settings, identities: Sequence[str], nodes: Sequence[str])
         click.echo("no user had an older password")
 
 
-@click.group(cls=Group, epilog=example("keyleash fence apply --mint"))
+@click.group(cls=Group, epilog=example("keyleash fence apply --passwords passwords.txt"))
 def fence() -> None:
     """Give each identity an ACL user that may do no more than its policy allows.
 

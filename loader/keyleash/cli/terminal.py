@@ -19,7 +19,7 @@ import click
 
 from keyleash.errors import OperationError
 from keyleash.policy.files import decoded, read_bytes
-from keyleash.text import to_json
+from keyleash.text import printable, to_json
 
 
 def print_json(value: Any) -> None:
@@ -86,12 +86,8 @@ def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:
                 exit_code=1,
             )
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        with os.fdopen(os.open(draft, flags, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _create(draft, data, mode)
         draft.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -99,6 +95,41 @@ def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a new file that only its owner may read, and wait until it is on disk.
+
+    Raises:
+        OperationError (file): *path* exists; it was not changed.
+        OSError: The file cannot be written.
+    """
+    try:
+        _create(path, text.encode(), 0o600)
+    except FileExistsError:
+        raise OperationError(
+            "file",
+            f"`{printable(str(path))}` exists, and was not overwritten",
+            help="name a new file",
+            exit_code=1,
+        ) from None
+    except OSError:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _create(path: Path, data: bytes, mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def is_terminal() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +87,7 @@ def apply_fences(
     *,
     wide: Collection[str] = (),
     passwords: Sequence[GeneratedPassword] = (),
+    announce: Callable[[Sequence[GeneratedPassword]], None] = lambda _passwords: None,
 ) -> FenceOutcome:
     """
     Create, change and delete the users of all servers as desired; this is idempotent.
@@ -95,6 +96,7 @@ def apply_fences(
         users: One for each identity of the active policy.
         wide: Identities that are fenced in spite of a blocker.
         passwords: The generated passwords, for the outcome.
+        announce: Called with them before the first change.
 
     Raises:
         ForeignUserError: A user is not of this policy; nothing was changed.
@@ -110,6 +112,7 @@ def apply_fences(
     )
     held = {step.identity for step in steps if step.kind is AclStepKind.HELD}
     desired = {item.identity: item for item in users if item.identity not in held}
+    announce(passwords)
     # Records come first: a user without a record is managed by nothing.
     for name, item in desired.items():
         if servers.records.get(name) != item.record:

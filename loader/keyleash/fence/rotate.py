@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,12 +34,15 @@ class PasswordRotation(Result):
         return {**json_object(self, "passwords"), "added": len(self.identities)}
 
 
-def add_passwords(servers: FencedServers, hashes: Mapping[str, str]) -> None:
+def add_passwords(
+    servers: FencedServers, hashes: Mapping[str, str], announce: Callable[[], None] = lambda: None
+) -> None:
     """
     Add a password to each user; the present one stays valid.
 
     Args:
         hashes: The new password's SHA-256 in hex, by identity.
+        announce: Called before the first change.
 
     Raises:
         RotationUnfinishedError: A user has two passwords already; nothing was changed.
@@ -60,6 +63,7 @@ def add_passwords(servers: FencedServers, hashes: Mapping[str, str]) -> None:
         if sha256 not in record.hashes:
             record = replace(record, passwords=(*record.passwords, Password(sha256, now_ms)))
         records[name] = record
+    announce()
     _change(servers, records, {name: ("on", f"#{hashes[name]}") for name in hashes})
 
 

@@ -263,7 +263,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Role(Result):
-    """The operations of one kind of operator or program."""
+    """The operations of one kind of operator or program; of `admin` those of no other role."""
 
     name: str
     summary: str
@@ -326,6 +326,12 @@ ROLES: Mapping[str, Role] = {
         ),
         Role("scraper", "reads metrics and status", ("metrics", "status", "policy show")),
         Role("watcher", "keeps guards loaded on a primary and its replicas", ("watch",)),
+        Role(
+            "admin",
+            "everything, also managing ACL users; to replace the user `default`",
+            ("doctor", "fence plan", "fence apply", "fence rotate", "fence remove", "vault seal",
+             "vault adopt", "vault release", "vault rotate", "vault unseal"),
+        ),
     )
 }  # fmt: skip
 
@@ -421,6 +427,8 @@ def read_role_rules(store: Store, role: Role, transport: Transport = Transport.E
             policy is active.
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
+    if role.name == "admin":
+        return Rules(Selector(("@all",), ("~*", "&*")), ())
     data: tuple[str, ...] = ()
     if role.uses_data:
         data = (f"{store.keys.vault}*",) if store.keys.vault else _policy_keys(store)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-import click
-
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
 from keyleash.fence import AclStep, AclStepKind, FencedUser, GeneratedPassword
@@ -64,8 +62,8 @@ def note_users_off(fences: Fences) -> None:
     if fences.off:
         off = ", ".join(fences.off)
         print_note(
-            f"note: created disabled, because without a password: {off}; see `--mint` and"
-            " `--hashes`"
+            f"note: created disabled, because without a password: {off}; see `--passwords`"
+            " and `--hashes`"
         )
 
 
@@ -87,7 +85,6 @@ def note_unsaved(servers: Sequence[str]) -> None:
         )
 
 
-def print_passwords(generated: Sequence[GeneratedPassword]) -> None:
-    """Print new passwords."""
-    for item in generated:
-        click.echo(f"{item.identity} {item.password}")
+def password_lines(generated: Sequence[GeneratedPassword]) -> str:
+    """Return lines of an identity, a blank and its password."""
+    return "".join(f"{item.identity} {item.password}\n" for item in generated)
