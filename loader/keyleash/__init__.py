@@ -20,6 +20,7 @@ from keyleash.client import (
     WhoAmI,
     connection_class,
     correlation,
+    is_guarded,
     once,
     pool,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "asyncio",
     "connection_class",
     "correlation",
+    "is_guarded",
     "once",
     "pool",
 ]

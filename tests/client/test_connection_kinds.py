@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import os
 import pickle
-import shutil
-import ssl
-import subprocess
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +21,7 @@ import keyleash
 from client.alike import Awaited
 from client.conftest import BROAD
 from keyleash.servers import EmbeddedServer
+from support.fronts import Front, certificate
 from support.leash import Leash
 from support.replication import nodes
 from support.sentinels import SERVICE, sentinels
@@ -77,72 +75,21 @@ def require_guarded(agent: Any) -> None:
         agent.set("x", 1)
 
 
-class TlsFront(threading.Thread):
-    """Accepts TLS connections and passes them on to a server that may not have TLS."""
-
-    def __init__(self, certificate: Path, key: Path, port: int) -> None:
-        super().__init__(daemon=True)
-        self._server_port = port
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.load_cert_chain(certificate, key)
-        self._loop = asyncio.new_event_loop()
-        self._is_listening = threading.Event()
-        self.port = 0
-        self.start()
-        self._is_listening.wait()
-
-    def run(self) -> None:
-        self._loop.run_until_complete(self._listen())
-        with contextlib.suppress(RuntimeError):
-            self._loop.run_forever()
-
-    async def _listen(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        self.port = server.sockets[0].getsockname()[1]
-        self._is_listening.set()
-
-    async def _serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-        reply, request = await asyncio.open_connection("127.0.0.1", self._server_port)
-        await asyncio.gather(_pass_on(caller, request), _pass_on(reply, answer))
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self.join()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
 @pytest.fixture
 def tls(embedded: RealServer, tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """A certificate made here, and the port where it is shown."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
-    files = ("-keyout", key, "-out", certificate)
-    subprocess.run(
-        ["openssl", "req", "-x509", "-noenc", "-days", "2", *curve, *subject, *files],
-        check=True,
-        capture_output=True,
-    )
-    front = TlsFront(certificate, key, embedded.port)
-    yield certificate, front.port
+    made, _ = certificate(tmp_path)
+    front = Front(embedded.port, tmp_path)
+    yield made, front.port
     front.stop()
 
 
 def test_connection_by_tls_is_guarded(leash: Leash, kind: Kind, tls: tuple[Path, int]) -> None:
     """By the scheme of the URL, and the certificate of the server is checked."""
-    certificate, port = tls
+    made, port = tls
     url, token = f"rediss://localhost:{port}", leash.issue("one").token
 
-    pool = kind.keyleash.pool(url, token, ssl_ca_certs=str(certificate))
+    pool = kind.keyleash.pool(url, token, ssl_ca_certs=str(made))
     require_guarded(kind.client(pool))
     with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
         kind.client(kind.keyleash.pool(url, token)).get("t:a")
@@ -177,6 +124,113 @@ def test_connection_of_a_sentinel_is_guarded(kind: Kind, tmp_path: Path) -> None
 
         agent = sentinel.master_for(SERVICE, connection_class=guarded)
         require_guarded(kind.client(agent.connection_pool))
+
+
+URLS = ["redis://h", "rediss://h", "unix:///s"]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_class_of_guarded_connections_has_the_base_of_a_url(kind: Kind, url: str) -> None:
+    """So that one line serves every scheme; a pool's options are then those of its class."""
+    guarded = kind.keyleash.connection_class(f"kl_one_{'A' * 32}", url)
+    pool = kind.redis.ConnectionPool.from_url(url)
+
+    assert issubclass(guarded, pool.connection_class)
+    guarded(**pool.connection_kwargs)
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "needed"),
+    [
+        ("redis://h", "unix:///s", "`Connection`"),
+        ("rediss://h?ssl_cert_reqs=none", "redis://h", "`SSLConnection`"),
+        ("unix:///s", "redis://h", "`UnixDomainSocketConnection`"),
+    ],
+)
+def test_pool_with_options_of_another_class_names_the_base(
+    kind: Kind, url: str, base: str, needed: str
+) -> None:
+    """When it makes a connection: redis-py names the option alone."""
+    guarded = kind.keyleash.connection_class(f"kl_one_{'A' * 32}", base)
+    pool = kind.redis.ConnectionPool.from_url(url)
+
+    with pytest.raises(TypeError, match=f"{needed} as `base`"):
+        guarded(**pool.connection_kwargs)
+
+
+def test_pool_of_sentinels_names_its_base(kind: Kind) -> None:
+    """Its connections ask it for their address."""
+    module = redis.asyncio.sentinel if kind.is_async else redis.sentinel
+    sentinel: Any = module.Sentinel([("h", 1)])
+    guarded = kind.keyleash.connection_class(f"kl_one_{'A' * 32}")
+    pool = sentinel.master_for(SERVICE, connection_class=guarded).connection_pool
+
+    with pytest.raises(TypeError, match="`SentinelManagedConnection` as `base`"):
+        pool.make_connection()
+
+
+def test_guarded_clients_and_pools_are_told_from_others(leash: Leash, kind: Kind) -> None:
+    """Clients of both libraries, their pipelines, and the pools of each scheme."""
+    token = leash.issue("one").token
+    for url in URLS:
+        pool = kind.keyleash.pool(url, token)
+        assert keyleash.is_guarded(pool)
+        assert keyleash.is_guarded(kind.redis.Redis(connection_pool=pool).pipeline())
+        assert not keyleash.is_guarded(kind.redis.Redis.from_url(url))
+    assert keyleash.is_guarded(kind.keyleash.Redis(token=token))
+    sentinel: Any = (redis.asyncio.sentinel if kind.is_async else redis.sentinel).Sentinel([])
+    assert not keyleash.is_guarded(sentinel.master_for(SERVICE))
+    base = (redis.asyncio.sentinel if kind.is_async else redis.sentinel).SentinelManagedConnection
+    guarded = kind.keyleash.connection_class(token, base)
+    assert keyleash.is_guarded(sentinel.master_for(SERVICE, connection_class=guarded))
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_pool_that_ignores_its_connection_class_is_not_guarded(kind: Kind, url: str) -> None:
+    """As asyncio's `from_url` does for two schemes, without a word."""
+    guarded = kind.keyleash.connection_class(f"kl_one_{'A' * 32}", url)
+    client = kind.redis.Redis.from_url(url, connection_class=guarded)
+
+    is_kept = url.startswith("redis:") or not kind.is_async
+    assert keyleash.is_guarded(client) is is_kept
+    assert keyleash.is_guarded(client.connection_pool) is is_kept
+
+
+def test_pool_with_an_older_connection_is_not_guarded(leash: Leash, kind: Kind) -> None:
+    """A class that is set later leaves those that were made before."""
+    pool = kind.redis.ConnectionPool(port=leash.server.port)
+    kind.client(pool).ping()
+    pool.connection_class = kind.keyleash.connection_class(leash.issue("one").token)
+
+    assert not keyleash.is_guarded(pool)
+
+
+def test_client_with_a_connection_of_its_own_is_not_guarded(leash: Leash) -> None:
+    """It was made before the class of the pool was set."""
+    client = redis.Redis(port=leash.server.port, single_connection_client=True)
+    client.connection_pool.reset()
+    client.connection_pool.connection_class = keyleash.connection_class(leash.issue("one").token)
+
+    assert not keyleash.is_guarded(client)
+
+
+class OddPool(redis.ConnectionPool):
+    """Makes connections as it likes."""
+
+    def make_connection(self) -> Any:
+        return redis.Connection()
+
+
+@pytest.mark.parametrize(
+    "given", [None, redis.sentinel.Sentinel([]), SimpleNamespace(connection_pool=1), OddPool]
+)
+def test_what_is_no_client_of_redis_py_is_an_error(given: Any) -> None:
+    """Where keyleash cannot know, it does not guess."""
+    guarded = keyleash.connection_class(f"kl_one_{'A' * 32}")
+    odd = given(connection_class=guarded) if given is OddPool else given
+
+    with pytest.raises(TypeError, match="cannot tell"):
+        keyleash.is_guarded(odd)
 
 
 @pytest.mark.parametrize("module", [keyleash, keyleash.asyncio], ids=["sync", "asyncio"])

@@ -478,3 +478,13 @@ def test_limit_of_bytes_that_a_cluster_cannot_count_is_a_located_error(
     assert problem.code == "cluster-bytes"
     assert problem.message.endswith("of bytes it counts only `budget: {bytes_written: …}`")
     assert problem.help == "leave it out, or limit calls by `reads`"
+
+
+def test_client_of_a_cluster_is_guarded_if_it_is_keyleashs(some_agents: Agents) -> None:
+    """Others have no leases, and make the connections of new nodes by themselves."""
+    module = keyleash if some_agents.kind == "sync" else keyleash.asyncio
+    plain = redis if some_agents.kind == "sync" else redis.asyncio
+    url = some_agents.cluster.url
+
+    assert keyleash.is_guarded(module.RedisCluster.from_url(url, token=some_agents.token))
+    assert not keyleash.is_guarded(plain.RedisCluster.from_url(url))

@@ -3,6 +3,7 @@
 from keyleash.client.cluster import RedisCluster
 from keyleash.client.correlation import correlation
 from keyleash.client.once import once
+from keyleash.client.pools import is_guarded
 from keyleash.client.sync import Batch, Pipeline, Redis, connection_class, pool
 from keyleash.client.tokens import TokenFile
 from keyleash.client.whoami import RemainingLimit, WhoAmI
@@ -17,6 +18,7 @@ __all__ = [
     "WhoAmI",
     "connection_class",
     "correlation",
+    "is_guarded",
     "once",
     "pool",
 ]

@@ -89,6 +89,12 @@ def checkin(pool: Any, connection: Any) -> None:
                 pool._event_dispatcher.dispatch(event(connection))  # type: ignore[no-untyped-call]
 
 
+def connections_of(pool: Any) -> list[Any]:
+    """Return the connections that a pool has made."""
+    names = ("_available_connections", "_in_use_connections", "_connections")
+    return [item for name in names for item in getattr(pool, name, ())]
+
+
 async def acheckout(pool: Any) -> Any:
     """Return a connection that is ready to send, of any pool of asyncio."""
     is_plain = _is_plain(pool, AsyncConnectionPool) and not pool._lock.locked()

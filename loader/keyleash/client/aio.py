@@ -43,7 +43,7 @@ _EXECUTE = as_shipped(redis.asyncio.Redis.execute_command)
 
 def connection_class(
     token: AsyncTokenSource | None = None,
-    base: type = redis.asyncio.Connection,
+    base: type | str = redis.asyncio.Connection,
     *,
     wait: bool | float = False,
     correlation: CorrelationSource | None = None,
@@ -56,19 +56,24 @@ def connection_class(
     Args:
         token: As of `keyleash.asyncio.Redis`; by default that of `from_env`.
         base: A connection class of redis-py: for TCP, `redis.asyncio.SSLConnection`,
-            `redis.asyncio.UnixDomainSocketConnection` or those of `redis.asyncio.sentinel`.
+            `redis.asyncio.UnixDomainSocketConnection` or those of `redis.asyncio.sentinel`; or a
+            URL, whose scheme names one. A pool with options of another class cannot connect.
         wait, correlation: As of `keyleash.asyncio.Redis`.
 
     Raises:
         TokenUnknownError: the token is malformed.
         TypeError: *base* is no connection class of redis-py's client of this kind.
-        ValueError: *wait* is negative.
+        ValueError: *wait* is negative, or the URL does not name a server.
         SecretInTextError: *correlation* contains a token.
         OperationError (bad-environment): There is no token, nor a variable that has one.
     """
-    require_kind("base", base, redis.asyncio.connection.AbstractConnection)
+    kind: Any = base
+    if isinstance(base, str):
+        options: Any = redis.asyncio.connection.parse_url(base)
+        kind = options.get("connection_class", redis.asyncio.Connection)
+    require_kind("base", kind, redis.asyncio.connection.AbstractConnection)
     source = token_from_env() if token is None else token
-    guarded: type = guarded_class(AsyncGuarded, base, source, wait, correlation)
+    guarded: type = guarded_class(AsyncGuarded, kind, source, wait, correlation)
     return guarded
 
 
@@ -98,9 +103,8 @@ def pool(
     reject_options(options)
     # asyncio's `from_url` takes the class of `rediss:` and `unix:` in place of a given one.
     options = {**options, **redis.asyncio.connection.parse_url(url)}
-    base = options.pop("connection_class", redis.asyncio.Connection)
-    guarded: Any = connection_class(token, base, wait=wait, correlation=correlation)
-    return pool_class(connection_class=guarded, **options)
+    options["connection_class"] = connection_class(token, url, wait=wait, correlation=correlation)
+    return pool_class(**options)
 
 
 @with_batches

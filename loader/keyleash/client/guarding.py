@@ -76,13 +76,25 @@ class Guarding:
         self._checker: Any = None
         # One thread may listen while another subscribes.
         self._checking = self.lock()
-        super().__init__(*args, **{**options, "protocol": 2})
+        try:
+            super().__init__(*args, **{**options, "protocol": 2})
+        except TypeError as error:
+            raise TypeError(f"{error}{self._other_base(options)}") from None
         encoding = self.encoder.encoding, self.encoder.encoding_errors
         # hiredis encodes words like this, and in redis-py's sync client in any case.
         self._encodes = self.is_async and encoding != ("utf-8", "strict")
 
     def _now(self) -> float:
         return self.clock()
+
+    def _other_base(self, options: Iterable[str]) -> str:
+        """Return which base has the options of a pool, if it is not that of this class."""
+        is_tls = any(name.startswith("ssl_") for name in options)
+        kind = "UnixDomainSocket" if "path" in options else "SSL" if is_tls else ""
+        base = f"{'SentinelManaged' if 'connection_pool' in options else ''}{kind}Connection"
+        if base in {parent.__name__ for parent in type(self).__mro__}:
+            return ""
+        return f": pass the URL or redis-py's `{base}` as `base` of `keyleash.connection_class`"
 
     @property
     def retry(self) -> Any:

@@ -8,7 +8,8 @@ import redis.asyncio
 import redis.asyncio.sentinel
 from redis.sentinel import SentinelConnectionPool
 
-from keyleash.client._redis_py import copy_pool
+from keyleash.client import aio_holder, holder
+from keyleash.client._redis_py import connections_of, copy_pool
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import longest_wait
 from keyleash.client.connection import Guarded
@@ -95,3 +96,31 @@ def guarded_class(
         "__module__": "keyleash",
     }
     return type(f"Guarded{base.__name__}", (mixin, base), known)
+
+
+def is_guarded(client: Any) -> bool:
+    """Return whether every command of a client goes through a guard.
+
+    Assert it where a library makes its pool from a URL: some put another class of connections in
+    place of the one that they were given. No command is sent.
+
+    Args:
+        client: A client, pipeline or pool of redis-py or keyleash, sync or asyncio, also of a
+            Sentinel or a cluster. Only a cluster's client of keyleash is guarded.
+
+    Raises:
+        TypeError: It is something else, or makes its connections in a way of its own.
+    """
+    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        return isinstance(client, holder.TokenHolder | aio_holder.TokenHolder)
+    is_client = isinstance(client, redis.Redis | redis.asyncio.Redis)
+    pool: Any = client.connection_pool if is_client else client
+    is_pool = isinstance(pool, redis.ConnectionPool | redis.asyncio.ConnectionPool)
+    if not is_pool or not type(pool).make_connection.__module__.startswith("redis."):
+        raise TypeError(
+            f"keyleash cannot tell whether a `{type(client).__name__}` is guarded: pass the client"
+            " or pool of redis-py that it uses"
+        )
+    made = [*connections_of(pool), getattr(client, "connection", None)]
+    is_all = all(isinstance(item, Guarding) for item in made if item is not None)
+    return is_all and issubclass(pool.connection_class, Guarding)

@@ -44,7 +44,7 @@ _EXECUTE = as_shipped(redis.Redis.execute_command)
 
 def connection_class(
     token: TokenSource | None = None,
-    base: type = redis.Connection,
+    base: type | str = redis.Connection,
     *,
     wait: bool | float = False,
     correlation: CorrelationSource | None = None,
@@ -57,19 +57,24 @@ def connection_class(
     Args:
         token: As of `keyleash.Redis`; by default that of `from_env`.
         base: A connection class of redis-py: for TCP, `redis.SSLConnection`,
-            `redis.UnixDomainSocketConnection` or those of `redis.sentinel`.
+            `redis.UnixDomainSocketConnection` or those of `redis.sentinel`; or a
+            URL, whose scheme names one. A pool with options of another class cannot connect.
         wait, correlation: As of `keyleash.Redis`.
 
     Raises:
         TokenUnknownError: the token is malformed.
         TypeError: *base* is no connection class of redis-py's client of this kind.
-        ValueError: *wait* is negative.
+        ValueError: *wait* is negative, or the URL does not name a server.
         SecretInTextError: *correlation* contains a token.
         OperationError (bad-environment): There is no token, nor a variable that has one.
     """
-    require_kind("base", base, redis.connection.AbstractConnection)
+    kind: Any = base
+    if isinstance(base, str):
+        options: Any = redis.connection.parse_url(base)
+        kind = options.get("connection_class", redis.Connection)
+    require_kind("base", kind, redis.connection.AbstractConnection)
     source = token_from_env() if token is None else token
-    guarded: type = guarded_class(Guarded, base, source, wait, correlation)
+    guarded: type = guarded_class(Guarded, kind, source, wait, correlation)
     return guarded
 
 
@@ -99,9 +104,8 @@ def pool(
     reject_options(options)
     # asyncio's `from_url` takes the class of `rediss:` and `unix:` in place of a given one.
     options = {**options, **redis.connection.parse_url(url)}
-    base = options.pop("connection_class", redis.Connection)
-    guarded: Any = connection_class(token, base, wait=wait, correlation=correlation)
-    return pool_class(connection_class=guarded, **options)
+    options["connection_class"] = connection_class(token, url, wait=wait, correlation=correlation)
+    return pool_class(**options)
 
 
 @with_batches
