@@ -31,10 +31,11 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS)
 	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml --min-coverage 100
 
-# Tests that take long and rarely fail, and property tests with many new examples.
+# Tests that take long and rarely fail, property tests with many new examples, and the site.
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m slow
 	KEYLEASH_THOROUGH=4 $(BIN)/pytest -n auto tests/property tests/policy/test_keysets.py
+	$(MAKE) site
 
 # The guard's tests on clusters in place of servers: of one node and of three, where each grant has
 # one unit, or 100. Prints what was left out, and why.

@@ -34,6 +34,19 @@ def test_page_of_every_command_names_its_options() -> None:
         assert [option for option in options if option not in PAGES[command_file(name)]] == []
 
 
+def test_every_parameter_has_an_entry_of_its_own() -> None:
+    """The site takes a list of names for one unknown parameter, which ends a strict build."""
+    joint = re.compile(r"^ {8,}[a-z_]+(, [a-z_]+)+: (?!.*:$)", re.M)
+    text = "\n".join(
+        docstring
+        for folder in ("api", "client")
+        for file in (SOURCE / folder).glob("a*io*.py")
+        for docstring in re.findall(r"^ +Args:\n((?: {8}.*\n)+)", file.read_text("utf-8"), re.M)
+    )
+    assert joint.findall("        token, wait: Both.\n")
+    assert [line for line in text.splitlines() if joint.match(line)] == []
+
+
 def test_every_denial_and_every_code_named_in_docstrings_has_a_page() -> None:
     """The search of the source finds all codes."""
     text = "\n".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))

@@ -154,7 +154,11 @@ class AsyncAuditOperations:
             identities: Names; all known ones if none is given.
             since: Also yield what was recorded from then on, in the forms of `events`; only what is
                 new if None.
-            key, correlation, token_id, delegated_from, op: See `events`.
+            key: See `events`.
+            correlation: See `events`.
+            token_id: See `events`.
+            delegated_from: See `events`.
+            op: See `events`.
         """
         selection = Selection(
             since, None, key, correlation, token_id, op, delegated_from=delegated_from
@@ -214,7 +218,8 @@ class AsyncAuditOperations:
 
         Args:
             key: The key; text may also be escaped as in the output of `keyleash`.
-            since, until: See `events`.
+            since: See `events`.
+            until: See `events`.
             limit: The maximum number of entries, the newest; all if None.
             on_missing: See `events`.
         """
@@ -245,7 +250,8 @@ class AsyncAuditOperations:
 
         Args:
             identities: Names; all known ones if none is given.
-            since, until: See `events`.
+            since: See `events`.
+            until: See `events`.
             segments: The number of segments in a key prefix.
             on_missing: See `events`.
         """
@@ -331,7 +337,8 @@ class AsyncAuditOperations:
         """Return an incident report, whose `html` is a page without scripts; it shows values.
 
         Args:
-            since, until: See `events`.
+            since: See `events`.
+            until: See `events`.
             identity: The only identity; all if None.
             correlation: The only correlation id; all if None.
             server: The server's name on the page; its address if empty.

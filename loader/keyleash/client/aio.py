@@ -58,7 +58,8 @@ def connection_class(
         base: A connection class of redis-py: for TCP, `redis.asyncio.SSLConnection`,
             `redis.asyncio.UnixDomainSocketConnection` or those of `redis.asyncio.sentinel`; or a
             URL, whose scheme names one. A pool with options of another class cannot connect.
-        wait, correlation: As of `keyleash.asyncio.Redis`.
+        wait: As of `keyleash.asyncio.Redis`.
+        correlation: As of `keyleash.asyncio.Redis`.
 
     Raises:
         TokenUnknownError: the token is malformed.
@@ -90,7 +91,9 @@ def pool(
 
     Args:
         url: As of `redis.asyncio.Redis.from_url`.
-        token, wait, correlation: As of `connection_class`.
+        token: As of `connection_class`.
+        wait: As of `connection_class`.
+        correlation: As of `connection_class`.
         pool_class: `redis.asyncio.ConnectionPool` or `redis.asyncio.BlockingConnectionPool`.
         options: Those of the pool and its connections.
 

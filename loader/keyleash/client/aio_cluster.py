@@ -48,7 +48,9 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
     idempotency id (`keyleash.once`).
 
     Args:
-        token, wait, correlation: As of `keyleash.asyncio.Redis`.
+        token: As of `keyleash.asyncio.Redis`.
+        wait: As of `keyleash.asyncio.Redis`.
+        correlation: As of `keyleash.asyncio.Redis`.
 
     Raises:
         CommandRefusedError: a client-side cache is requested.

@@ -52,7 +52,8 @@ class Redis(aio.Redis):
     Args:
         token: As of `keyleash.Redis`. A callable may be a coroutine function, and is first called
             at the first use.
-        wait, correlation: As of `keyleash.Redis`.
+        wait: As of `keyleash.Redis`.
+        correlation: As of `keyleash.Redis`.
         coalesce: Whether commands that tasks issue in one event-loop iteration are sent in one
             batch, which checks each on its own. Commands with the same correlation id may share
             an audit event. Many commands use up to two connections. Commands of different tasks
@@ -115,10 +116,10 @@ class Redis(aio.Redis):
 class RedisCluster(aio_cluster.RedisCluster):
     """A drop-in `redis.asyncio.RedisCluster` for the holder of a token.
 
-    Otherwise like `keyleash.RedisCluster`.
+    Otherwise like `keyleash.RedisCluster`; `token`, `wait` and `correlation` are as of
+    `keyleash.asyncio.Redis`.
 
     Args:
-        token, wait, correlation: As of `keyleash.asyncio.Redis`.
         coalesce: As of `keyleash.asyncio.Redis`; the commands for one node are sent in one packet,
             with a batch for each slot.
     """

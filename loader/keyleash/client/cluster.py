@@ -49,7 +49,9 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
     idempotency id (`keyleash.once`).
 
     Args:
-        token, wait, correlation: As of `keyleash.Redis`.
+        token: As of `keyleash.Redis`.
+        wait: As of `keyleash.Redis`.
+        correlation: As of `keyleash.Redis`.
 
     Raises:
         CommandRefusedError: a client-side cache is requested.

@@ -59,7 +59,8 @@ def connection_class(
         base: A connection class of redis-py: for TCP, `redis.SSLConnection`,
             `redis.UnixDomainSocketConnection` or those of `redis.sentinel`; or a
             URL, whose scheme names one. A pool with options of another class cannot connect.
-        wait, correlation: As of `keyleash.Redis`.
+        wait: As of `keyleash.Redis`.
+        correlation: As of `keyleash.Redis`.
 
     Raises:
         TokenUnknownError: the token is malformed.
@@ -91,7 +92,9 @@ def pool(
 
     Args:
         url: As of `redis.Redis.from_url`.
-        token, wait, correlation: As of `connection_class`.
+        token: As of `connection_class`.
+        wait: As of `connection_class`.
+        correlation: As of `connection_class`.
         pool_class: `redis.ConnectionPool` or `redis.BlockingConnectionPool`.
         options: Those of the pool and its connections.
 
