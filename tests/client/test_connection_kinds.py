@@ -16,6 +16,7 @@ import pytest
 import redis
 import redis.asyncio.sentinel
 import redis.sentinel
+from redis.commands.helpers import get_protocol_version
 
 import keyleash
 from client.alike import Awaited
@@ -336,3 +337,20 @@ def _pickled(options: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
         # redis-py 8 has objects with locks among them.
         with contextlib.suppress(TypeError):
             yield name, pickle.dumps(value)
+
+
+def test_no_protocol_given_makes_redis_py_read_replies_of_modules_as_guards_send_them(
+    leash: Leash, kind: Kind
+) -> None:
+    """From version 8 on it reads them as RESP3 otherwise, which `.json()` and `.ft()` cannot."""
+    url, token = leash.server.url, leash.issue("one")
+    class_ = kind.keyleash.Redis
+
+    clients = [
+        kind.redis.Redis(connection_pool=kind.keyleash.pool(url, token)),
+        class_(port=leash.server.port, token=token),
+        class_.from_url(url, token=token),
+    ]
+    assert [get_protocol_version(client) for client in clients] == [2, 2, 2]
+    chosen = class_.from_url(url, token=token, protocol=3)
+    assert get_protocol_version(chosen) == 3

@@ -104,8 +104,9 @@ def pool(
     """
     require_kind("pool_class", pool_class, redis.asyncio.ConnectionPool)
     reject_options(options)
-    # asyncio's `from_url` takes the class of `rediss:` and `unix:` in place of a given one.
-    options = {**options, **redis.asyncio.connection.parse_url(url)}
+    # asyncio's `from_url` takes the class of `rediss:` and `unix:` in place of a given one. Without
+    # a protocol, redis-py 8 would read the replies of modules as RESP3, which guards do not speak.
+    options = {"protocol": 2, **options, **redis.asyncio.connection.parse_url(url)}
     options["connection_class"] = connection_class(token, url, wait=wait, correlation=correlation)
     return pool_class(**options)
 
