@@ -113,7 +113,7 @@ def module_server(
     request: pytest.FixtureRequest, module: Path, tmp_path: Path
 ) -> Iterator[RealServer]:
     """Every available server in turn, started for the test with the test module loaded."""
-    with server_with_module(request.param, module, tmp_path) as server:
+    with server_with_module(request.param, tmp_path, module) as server:
         yield server
 
 

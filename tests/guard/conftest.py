@@ -95,7 +95,7 @@ def module_server(
         module_cluster.clean()
         yield module_cluster
         return
-    with server_with_module(request.param, module, tmp_path) as server:
+    with server_with_module(request.param, tmp_path, module) as server:
         yield server
 
 

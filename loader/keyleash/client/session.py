@@ -22,13 +22,18 @@ from keyleash.client.once import current_block
 from keyleash.client.renewal import RENEW, Renewal, Schedule, read_renewal
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
-from keyleash.commands import CommandTable, load_table
+from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.facts import (
     CONTAINER,
     NEEDS_ALL_KEYS,
     NO_SERVER_HAS,
     NOT_NAMED,
+    PATHS,
     SCRIPTS,
+    TOO_MANY_PATHS,
+    UNCHECKED,
+    is_unchecked,
+    why_unknown,
 )
 from keyleash.errors import (
     CallNotPermittedError,
@@ -67,6 +72,7 @@ _COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
 _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
 TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
 """The denials after which a callable is asked for another token."""
+NAME_IT = "name it in `only` of a grant, if the identity should have it"
 NOT_ALLOWABLE = "no policy can allow it; docs/reference/commands.md lists the denied commands"
 _OF_MODES = {
     BatchMode.RENEW: (
@@ -428,6 +434,14 @@ def _of_mode(denial: CommandRefusedError) -> CommandRefusedError | None:
     return CommandRefusedError({**denial.details, "command": command, "reason": reason}, help=help)
 
 
+def _why_refused(spec: CommandSpec, argument: str) -> str | None:
+    if argument == PATHS:
+        return TOO_MANY_PATHS
+    if spec.name.startswith("BITFIELD"):
+        return "a script would round such an integer"
+    return "a guard checks one channel at a time" if spec.subscribes else None
+
+
 def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
     """Return the denial with the reason that the command table gives, and what to do."""
     details = denial.details
@@ -439,7 +453,9 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
         return denial
     help = None
     if spec is None:
-        reason, help = f"{NO_SERVER_HAS} it", "check the name of the command"
+        reason = why_unknown(words[0])
+        by_name = NOT_ALLOWABLE if is_unchecked(words[0]) else NAME_IT
+        help = by_name if reason == UNCHECKED else "check the name of the command"
     elif words[0] in table.containers and spec.name != details["command"] and words[1]:
         reason, help = f"{NO_SERVER_HAS} that sub-command", "check the name of the sub-command"
     elif spec.refused == CONTAINER and len(words) == 1:
@@ -449,10 +465,8 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
         reason = spec.refused
         is_eval = reason == SCRIPTS and spec.name.startswith("EVAL")
         help = None if reason == CONTAINER else APPROVE if is_eval else NOT_ALLOWABLE
-    elif len(words) == 2 and spec.name.startswith("BITFIELD"):
-        reason = "a script would round such an integer"
-    elif len(words) == 2 and spec.subscribes:
-        reason = "a guard checks one channel at a time"
+    elif len(words) == 2 and (found := _why_refused(spec, words[1])):
+        reason = found
     elif len(words) == 2 and words[1] in (*spec.refused_if, *spec.patterns):
         beyond = f"with {words[1]} it reaches keys beyond those that it names"
         reason = NEEDS_ALL_KEYS if spec.patterns else beyond
@@ -460,7 +474,7 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
     elif len(words) == 2 and spec.name != details["command"]:
         reason = f"a guard does not know `{words[1]}`"
     elif spec.named_only:
-        reason, help = NOT_NAMED, "name it in `only` of a grant, if the identity should have it"
+        reason, help = NOT_NAMED, NAME_IT
     else:
         reason = "the grants leave it out, or the server lacks it"
     return CommandRefusedError({**details, "reason": reason}, help=help)

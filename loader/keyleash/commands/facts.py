@@ -6,6 +6,7 @@ option changes, or what a blocking command waits for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from keyleash.commands.spec import (
@@ -67,6 +68,48 @@ REFUSED_CONTAINERS: Mapping[str, str] = {
     "FUNCTION": SCRIPTS,
 }
 """Commands refused with all their sub-commands."""
+
+UNCHECKED = "keyleash does not check this command of a module yet"
+_UNCHECKED = re.compile(
+    # Searches, indexes and time series by label reach keys that a call does not name; functions
+    # of a module any key. The rules of time series copy what is written later.
+    r"_?FT\.|SEARCH\.|TIMESERIES\.|RG\.|TF(CALL|CALLASYNC|FUNCTION)\b"
+    r"|TS\.(CREATERULE|DELETERULE|MGET|MREV?RANGE|QUERYINDEX)$"
+    # Their modules declare the first of several keys.
+    r"|JSON\.MGET$|(CMS|TDIGEST)\.MERGE$"
+    # Payloads that are stored unchanged, and a change that is declared as a read.
+    r"|.*\.(LOAD|LOADCHUNK|DEBUG)\b|CF\.COMPACT$"
+)
+
+
+def is_unchecked(name: str) -> bool:
+    """Return whether a command reaches more than the keys that its module declares."""
+    return _UNCHECKED.match(name) is not None
+
+
+def why_unknown(name: str) -> str:
+    """Return the reason why a command that no table has is denied."""
+    return UNCHECKED if "." in name or is_unchecked(name) else f"{NO_SERVER_HAS} it"
+
+
+MAX_PATHS, MAX_LISTED = 512, 8
+PATHS = "PATHS"
+"""What a denial names if the JSON paths of a call may select too much."""
+
+TOO_MANY_PATHS = (
+    "its paths may select too much: keyleash allows one `..` or `?` in all paths of a call,"
+    f" {MAX_LISTED} commas and {MAX_PATHS} bytes"
+)
+
+
+def path_step_of(name: str) -> int:
+    """Return the distance from one JSON path of a command, of which place 2 has one, to the next.
+
+    0 for a command without paths; of most others it is longer than a call.
+    """
+    step = {"JSON.GET": 1, "JSON.MSET": 3}.get(name, 10_000)
+    return step if name.startswith("JSON.") else 0
+
 
 REFUSED_IF: Mapping[str, tuple[str, ...]] = {
     "COPY": ("DB",),

@@ -221,6 +221,7 @@ class CommandSpec:
             `refused`, or for an allowed command without keys.
         variant: The needs of some calls; None for most commands.
         refused_if: Option words with which a guard refuses the call (COPY … DB).
+        path_step: The distance between JSON paths, from place 2 on; 0 if it has none.
         patterns: Option words before a pattern of keys that elements complete (SORT … BY w_*).
         channel: Place of the channel or of the pattern of channels; None for all others.
         subscribes: The kind of subscription that it makes, if any. A guard only checks and records
@@ -245,6 +246,7 @@ class CommandSpec:
     keys: tuple[KeySearch, ...] = ()
     variant: Variant | None = None
     refused_if: tuple[str, ...] = ()
+    path_step: int = 0
     patterns: tuple[str, ...] = ()
     channel: int | None = None
     subscribes: Subscribes | None = None

@@ -29,11 +29,14 @@ from keyleash.commands.facts import (
     STORES,
     STREAM_OPTIONS,
     SUBSCRIPTIONS,
+    UNCHECKED,
     UNFLAGGED_NEEDS,
     UNPLACED,
     VARIANTS,
     VECTOR_SETS,
     WAITS,
+    is_unchecked,
+    path_step_of,
 )
 from keyleash.commands.spec import (
     CommandSpec,
@@ -116,6 +119,7 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         keys=keys,
         variant=VARIANTS.get(name),
         refused_if=REFUSED_IF.get(name, ()),
+        path_step=path_step_of(name),
         patterns=PATTERNS.get(name, ()),
         channel=CHANNELS.get(name),
         subscribes=SUBSCRIPTIONS.get(name),
@@ -131,6 +135,8 @@ def check_command(name: str, row: CommandRow, *, is_container: bool) -> str | No
     """Return the reason why a command is refused whatever its keys are, or None."""
     container = name.partition(" ")[0]
     reason = REFUSED.get(name) or REFUSED_CONTAINERS.get(container)
+    if is_unchecked(name):
+        reason = UNCHECKED
     if reason is not None:
         return reason
     if is_container:

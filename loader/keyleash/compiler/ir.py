@@ -127,6 +127,7 @@ class Rule:
             (`commands.spec.Variant`).
         refused_if: Option words with which the command is denied.
         options_start: The first place that may have one.
+        path_step: The distance between JSON paths, from place 2 on; 0 if it has none.
         channel: The place of the channel; 0 if it has none.
         channels: The granted channels.
         subscribes: The kind of subscription that it makes: then it is only checked and recorded.
@@ -164,6 +165,7 @@ class Rule:
     variant_option: str | None = None
     refused_if: tuple[str, ...] = ()
     options_start: int = 0
+    path_step: int = 0
     channel: int = 0
     channels: tuple[Matcher, ...] = ()
     subscribes: Subscribes | None = None
@@ -189,6 +191,7 @@ class Rule:
             and self.lengthens in ("", "argument")
             and not self.governs
             and not (self.keys or self.restore or self.wide_integers or self.refused_if)
+            and not self.path_step
             and not (self.channel or self.subscribes or self.scan or self.waits)
         )
 

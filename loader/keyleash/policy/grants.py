@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
+from keyleash.commands.facts import UNCHECKED, is_unchecked
 from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import Deny, Grant, Identity, KeyState, TtlRule, ValueRules
@@ -72,7 +73,9 @@ class CommandNames:
 
     def _check_command(self, name: str, entry: YamlNode, table: CommandTable) -> None:
         rows = _rows(name, table)
-        if not rows:
+        if not rows and is_unchecked(name):
+            self._ungrantable(entry, UNCHECKED)
+        elif not rows:
             self._problems.add(
                 "unknown-command",
                 f"unknown command {quote(entry.source)}",
@@ -84,14 +87,13 @@ class CommandNames:
                 ),
             )
         elif all(spec.refused is not None for spec in rows):
-            self._problems.add(
-                "ungrantable-command",
-                f"{quote(entry.source)} cannot be granted: {rows[0].refused}",
-                entry.span,
-                "remove it",
-            )
+            self._ungrantable(entry, rows[0].refused)
         elif self._server is not None and not _rows(name, self._server):
             self._warn("absent-command", quote(name), entry)
+
+    def _ungrantable(self, entry: YamlNode, reason: str | None) -> None:
+        message = f"{quote(entry.source)} cannot be granted: {reason}"
+        self._problems.add("ungrantable-command", message, entry.span, "remove it")
 
     def _warn(self, code: str, what: str, entry: YamlNode) -> None:
         self._warnings.add(

@@ -268,7 +268,9 @@ def _keys(spec: CommandSpec | None) -> tuple[KeySearch, ...] | None:
 
 
 def _known(name: str, shipped: CommandTable) -> CommandSpec:
-    return shipped.get(name) or CommandSpec(name, arity=-1, flags=(), categories=())
+    is_module = "." in name
+    other = CommandSpec(name, arity=-1, flags=(), categories=(), named_only=is_module)
+    return shipped.get(name) or other
 
 
 def _packed(search: KeySearch) -> list[Any]:

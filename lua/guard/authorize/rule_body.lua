@@ -59,6 +59,21 @@ for at = name_at + {{ rule.options_start }}, stop do
   end
 end
 --% endfor
+--% if rule.path_step
+-- What descents, filters and lists select multiplies: a short path may take all memory.
+local paths = {}
+for at = name_at + 2, stop, {{ rule.path_step }} do
+  if #argv[at] > 1 then paths[#paths + 1] = argv[at] end
+end
+paths = table.concat(paths, ' ')
+local function count(part)
+  local _, found = string.gsub(paths, part, '')
+  return found
+end
+if #paths > {{ path_bounds[0] }} or count(',') > {{ path_bounds[1] }} or count('%.%.') + count('%?') + count('=~') > 1 then
+  code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ path_bounds[2] }}
+end
+--% endif
 --% if rule.scan is not none
 --% include "authorize/check_scan.lua"
 --% endif

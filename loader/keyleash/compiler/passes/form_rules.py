@@ -193,6 +193,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,
         options_start=spec.options_start if spec.refused_if else 0,
+        path_step=spec.path_step,
         channel=spec.channel or 0,
         channels=_distinct(item.channels for item in speaking),
         subscribes=spec.subscribes,

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import groupby, islice
 
 from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
-from keyleash.commands.facts import NAMED_ONLY, NO_SERVER_HAS
+from keyleash.commands.facts import NAMED_ONLY, is_unchecked, why_unknown
 from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.keysets import KeySet, Segment, Shape, covers, segments_of, shape_of
@@ -82,7 +82,7 @@ def _why_failing(call: str) -> str | None:
         return None
     if not specs:
         # The server of the policy may have a module that the table lacks.
-        return None if "." in call else f"{NO_SERVER_HAS} it"
+        return None if "." in call and not is_unchecked(call) else why_unknown(call)
     return specs[0].refused
 
 
