@@ -381,9 +381,14 @@ async def amove_slot(manager: Any, error: MovedError) -> None:
 
 
 def refresh_options(manager: Any, failed: str | None) -> dict[str, Any]:
-    """Return options with which the slots are read from another node first than a failed one."""
-    name = "last_failed_node_name"
-    return {name: failed} if name in inspect.signature(manager.initialize).parameters else {}
+    """Return options with which the slots are read from another node first than a failed one.
+
+    Connections stay open: redis-py closes them to read from replicas no more, and subscriptions
+    would lose messages.
+    """
+    options = {"last_failed_node_name": failed, "disconnect_startup_nodes_pools": False}
+    known = inspect.signature(manager.initialize).parameters
+    return {name: value for name, value in options.items() if name in known}
 
 
 def gathered(calls: Iterable[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -29,7 +30,7 @@ from keyleash.client.actions import (
     SendPlain,
     Words,
 )
-from keyleash.client.caller import is_final
+from keyleash.client.caller import LOST, is_final
 from keyleash.client.calls import Call
 from keyleash.client.dialogue import Packed
 from keyleash.client.guarding import AsyncLock, Guarding
@@ -299,11 +300,10 @@ class AsyncGuarded(Guarding):
             return
         active = [*subscriptions.active]
         try:
-            try:
-                await self._check(active, subscriptions.guard)
-            except (RedisConnectionError, RedisTimeoutError):
-                # It has waited for long, and servers close such connections.
-                await self._check(active, subscriptions.guard)
+            for left in reversed(range(self.check_attempts)):
+                with suppress(*LOST if left else ()):
+                    await self._check(active, subscriptions.guard)
+                    break
         except Exception as error:
             # The server delivers no more. redis-py may connect again, which checks again.
             await self.disconnect()

@@ -43,6 +43,8 @@ class AsyncSharded(AsyncGuarded):
     """
 
     caller_class = ShardCaller
+    check_attempts = 8
+    """29 s: by default a home fails over in 17 s. Meanwhile no message is delivered."""
     cluster: Any
     is_asking = False
 

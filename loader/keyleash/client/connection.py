@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -30,7 +31,7 @@ from keyleash.client.actions import (
     SendPlain,
     Words,
 )
-from keyleash.client.caller import is_final
+from keyleash.client.caller import LOST, is_final
 from keyleash.client.calls import Call
 from keyleash.client.dialogue import Packed
 from keyleash.client.guarding import Guarding, Lock
@@ -300,11 +301,10 @@ class Guarded(Guarding):
             return
         active = [*subscriptions.active]
         try:
-            try:
-                self._check(active, subscriptions.guard)
-            except (RedisConnectionError, RedisTimeoutError):
-                # It has waited for long, and servers close such connections.
-                self._check(active, subscriptions.guard)
+            for left in reversed(range(self.check_attempts)):
+                with suppress(*LOST if left else ()):
+                    self._check(active, subscriptions.guard)
+                    break
         except Exception as error:
             # The server delivers no more. redis-py may connect again, which checks again.
             self.disconnect()

@@ -44,6 +44,7 @@ class Guarding:
         clock: Returns the seconds of a clock that never goes back.
         lock: Makes a lock.
         check_every_s: Seconds after which subscriptions are checked again.
+        check_attempts: The connection for that has waited for long, and servers close such ones.
     """
 
     session: Session
@@ -53,6 +54,7 @@ class Guarding:
     is_async: bool
     lock: type
     check_every_s = 5.0
+    check_attempts = 2
     clock: Callable[[], float] = staticmethod(time.monotonic)
     encoder: Any
     socket_timeout: float | None

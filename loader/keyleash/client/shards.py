@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, ResponseError
 
 from keyleash.client.actions import AtHome, Flow, Pause, Plain, Send, Words
 from keyleash.client.caller import Caller, require_known_outcome
@@ -29,6 +29,7 @@ from keyleash.store.wire import (
     call_head,
     declared_keys,
     delegation_words,
+    is_down,
     is_of_a_cluster,
     to_shard,
 )
@@ -71,6 +72,9 @@ class ClusterSession(Session):
         self.recoverable += (LeaseNeededError,)
 
     def _server_error(self, error: ResponseError) -> ResponseError:
+        if is_down(error):
+            # A guard that was called without a key fails at its first command.
+            return ClusterDownError(str(error))
         return error if is_of_a_cluster(error) else super()._server_error(error)
 
     def at_shard(self, error: Any, tag: str) -> Any:

@@ -85,9 +85,9 @@ def check(caller: Caller, subscriptions: Sequence[Words], checked_by: GuardRecor
             state of the identity are checked, which charges and records nothing.
     """
     if checked_by is not None:
-        call = caller.new_call((), BatchMode.WHOAMI)
-        yield from caller.reply_to(call)
-        if call.guard == checked_by:
+        yield from caller.about_token(caller.new_call((), BatchMode.WHOAMI))
+        # Of a newer one that another connection fetched meanwhile, the channels are checked too.
+        if caller.session.guard == checked_by:
             return checked_by
     for part in chunks(subscriptions, range(len(subscriptions))):
         call = caller.new_call([subscriptions[at] for at in part], BatchMode.ALL)
