@@ -59,18 +59,23 @@ class NodeEffect(Result):
         latest_us: When the change takes effect at the latest, by the clock of the home, Unix µs;
             None if it is effective now.
         reason: Why the node was not reached; empty if it was.
+        unreplicated: Why a failover of the node may undo the change; empty if a replica has it, or
+            the node has no replica.
         latest_at: `latest_us` as a `datetime`.
     """
 
     node: str
     latest_us: int | None = None
     reason: str = ""
+    unreplicated: str = ""
     latest_at = Instant[datetime | None]("latest_us")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the effect as `--json` prints it."""
         return json_object(
-            self, "node", "reached=is_reached", "effective_at_latest=latest_us", "reason"
+            self,
+            *("node", "reached=is_reached", "effective_at_latest=latest_us", "reason"),
+            "unreplicated",
         )
 
     @property
@@ -80,7 +85,8 @@ class NodeEffect(Result):
 
     def __str__(self) -> str:
         if self.latest_us is None:
-            return "effective now" if not self.reason else f"not reached: {self.reason}"
+            note = f"; {self.unreplicated}" if self.unreplicated else ""
+            return f"not reached: {self.reason}" if self.reason else f"effective now{note}"
         at = clock_time(self.latest_us // 1000)
         return f"effective at the latest at {at}; not reached: {self.reason}"
 
@@ -91,7 +97,7 @@ class Change(Result):
 
     Attributes:
         nodes: The nodes that the change concerns, and when it is effective there; None on one
-            server, where that is now.
+            server without replicas, where that is now.
     """
 
     nodes: tuple[NodeEffect, ...] | None = field(default=None, kw_only=True, repr=False)
@@ -100,6 +106,11 @@ class Change(Result):
     def not_reached(self) -> tuple[NodeEffect, ...]:
         """The nodes that were not reached."""
         return tuple(node for node in self.nodes or () if node.reason)
+
+    @property
+    def not_replicated(self) -> tuple[NodeEffect, ...]:
+        """The nodes that have replicas, of which none is known to have the change."""
+        return tuple(node for node in self.nodes or () if node.unreplicated)
 
     @property
     def latest_us(self) -> int | None:

@@ -9,22 +9,23 @@
 --- ARGV[4]  resume      string  "1" to end suspensions by the circuit breaker of the shard; else ""
 --- ARGV[5]  limits      packed  the places of leased limits whose credit is dropped
 --- ARGV[6]  tokens      string  "1" to drop the credit of all tokens; else ""
---- ARGV[7…] for each identity: its name and its epoch
+--- ARGV[7]  existing    string  "1" to leave identities out that have no state; else ""
+--- ARGV[8…] for each identity: its name and its epoch
 ---
 --- Replies  for each identity whose state knows a later epoch: its name, and that epoch
 ---
 --- Credit stays otherwise: it was charged at the home. A shard without a state gets one, because a
 --- voucher on its way must not find a shard that knows no epoch.
 local state_prefix, suspension_prefix, refused_prefix = ARGV[1], ARGV[2], ARGV[3]
-local resume, limits, tokens = ARGV[4], ARGV[5], ARGV[6]
+local resume, limits, tokens, existing = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local call, argv, pack, unpack_struct = redis.call, ARGV, struct.pack, struct.unpack
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local later = {}
-for i = 7, #argv, 2 do
-  local name, epoch = argv[i], tonumber(argv[i + 1])
+local function expire(name, epoch)
   local key = state_prefix .. name
   local state = call('GET', key)
+  if not state and existing == '1' then return end
   -- A state begins with its own time as seq, so that no number of an earlier life comes again.
   local head = state and #state >= {{ shard_bytes }} and string.sub(state, 1, {{ shard_bytes }})
     or pack('<dddddddd', 0, 0, epoch, now_us, 0, now_us, 0, now_us)
@@ -53,4 +54,5 @@ for i = 7, #argv, 2 do
     if state and #state >= place + 8 then call('SETRANGE', key, place, pack('<d', 0)) end
   end
 end
+for i = 8, #argv, 2 do expire(argv[i], tonumber(argv[i + 1])) end
 return later

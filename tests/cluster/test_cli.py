@@ -110,6 +110,7 @@ def test_load_reports_all_nodes(embedded_cluster: RealCluster, policy: Path) -> 
         "reached": True,
         "effective_at_latest": None,
         "reason": "",
+        "unreplicated": "",
     }
 
 

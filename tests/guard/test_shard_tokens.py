@@ -83,7 +83,7 @@ def denial(shards: Sharded, tag: str, voucher: str = "", words: tuple[str, ...] 
 def expire(shards: Sharded, tag: str, tokens: str = "") -> None:
     """Raise the epoch at the home and at a shard."""
     epoch = int(shards.client.hincrby(HOME.leases("agent"), EPOCH_FIELD, 1))
-    words: Any = EXPIRE_LEASES.arguments(HOME.at_shard(tag), "", b"", tokens, "agent", epoch)
+    words: Any = EXPIRE_LEASES.arguments(HOME.at_shard(tag), "", b"", tokens, "", "agent", epoch)
     shards.client.eval(EXPIRE_LEASES.text, *words)
 
 

@@ -201,7 +201,9 @@ def test_shard_that_lost_its_state_believes_no_earlier_voucher(embedded: RealSer
 def expire(shards: Sharded, tag: str, resume: str = "") -> None:
     """Raise the epoch at the home and at a shard."""
     epoch = shards.client.hincrby(HOME.leases("agent"), EPOCH_FIELD, 1)
-    words: Any = EXPIRE_LEASES.arguments(Keyspace().at_shard(tag), resume, b"", "", "agent", epoch)
+    words: Any = EXPIRE_LEASES.arguments(
+        Keyspace().at_shard(tag), resume, b"", "", "", "agent", epoch
+    )
     shards.client.eval(EXPIRE_LEASES.text, *words)
 
 

@@ -293,7 +293,7 @@ class Machine(RuleBasedStateMachine):
         self.twin.home.epoch = epoch
         keys = Keyspace().at_shard(tag)
         before = self._now()
-        words = EXPIRE_LEASES.arguments(keys, "", b"", tokens, "agent", epoch)
+        words = EXPIRE_LEASES.arguments(keys, "", b"", tokens, "", "agent", epoch)
         self.client.execute_command("EVAL", EXPIRE_LEASES.text, *words)
         state = self.twin.shards[tag].state
         if state is None or (state.ends is not None and before >= state.ends):

@@ -97,20 +97,26 @@ def show_nodes(settings: Settings, change: Change, *, wait: bool | None) -> int:
         wait: Its `--wait`; None if it has none.
 
     Returns:
-        The exit code: `FAILED` if a node was not reached, unless *wait*.
+        The exit code: `FAILED` if a node was not reached, unless *wait*, or if one has replicas and
+        none of them is known to have the change.
     """
     if not settings.json:
         for node in change.nodes or ():
             print_note(f"node {node.node}: {node}")
+    code = FAILED if change.not_replicated else 0
+    if code and not settings.json:
+        count = counted(len(change.not_replicated), "node")
+        print_note(f"error: no replica of {count} is known to have it: a failover may undo it")
+        print_note("help: run it again when a replica follows its primary")
     if not change.not_reached:
-        return 0
+        return code
     latest_ms = (change.latest_us or 0) // 1000
     if wait:
         left_s = latest_ms / 1000 - settings.operator.now().timestamp()
         if left_s > 0:
             print_note(f"waiting until {clock_time(latest_ms)}")
             time.sleep(left_s)
-        return 0
+        return code
     if not settings.json:
         count = counted(len(change.not_reached), "node")
         print_note(f"error: {count} not reached")

@@ -13,13 +13,13 @@ from keyleash.errors import OperationError
 from keyleash.limits import Budget, SlotKind, SubjectKind
 from keyleash.operator.tokens import TokenState, active_identity, list_tokens
 from keyleash.policy import Identity, parse_policy
-from keyleash.results import Change, NodeEffect, Result
+from keyleash.results import Change, Result
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import account as account_name
 from keyleash.store.leases import leased_layout
 from keyleash.store.placement import is_shard_tag
 from keyleash.store.scripts import COLLECT_CREDIT, RETURN_CREDIT
-from keyleash.store.shards import ShardReply, read_epochs, read_tags, run_at_shards
+from keyleash.store.shards import node_effects, read_epochs, read_tags, run_at_shards
 from keyleash.store.state import Layout, token_layout
 from keyleash.store.states import counter_key, read_packed_layout, state_key
 from keyleash.store.store import Store
@@ -128,7 +128,7 @@ def collect_credit(store: Store, identity: str | None = None) -> CreditCollectio
         ):
             returned[of.identity, budget.name] += units
     found_units = tuple(ReturnedCredit(*key, units) for key, units in returned.items())
-    return CreditCollection(found_units, nodes=_effects(replies))
+    return CreditCollection(found_units, nodes=node_effects(replies))
 
 
 def _read_accounts(store: Store, identity: str | None) -> Iterator[tuple[str, _Account]]:
@@ -181,10 +181,3 @@ def _return(
         return []
     with reading_reply("EVAL"):
         return [int(units) for units in reply]
-
-
-def _effects(replies: Sequence[ShardReply]) -> tuple[NodeEffect, ...]:
-    reasons: dict[str, str] = {}
-    for found in replies:
-        reasons[found.node] = reasons.get(found.node) or found.reason
-    return tuple(NodeEffect(node, reason=reason) for node, reason in sorted(reasons.items()))

@@ -86,6 +86,8 @@ _SHARDS = (
     _cluster("xlen", "%R~audit", "%R~denied"),
 )  # fmt: skip
 _EXPIRE = (
+    # The wait for replicas.
+    _each("wait"), _each("eval set del", "~confirmed"),
     # The epoch, and each shard's own; when leases end that no operator reaches.
     _cluster("eval", "~layouts"), _cluster("hincrby hset hlen hkeys unlink", "~leases"),
     _cluster("eval"), _cluster("get setrange persist", "~state"),

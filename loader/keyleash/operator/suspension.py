@@ -12,7 +12,7 @@ from keyleash.operator.tokens import active_identity
 from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import known_identities
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
-from keyleash.store.shards import expire_leases, raise_epochs, read_shards
+from keyleash.store.shards import confirm, expire_leases, raise_epochs, read_shards
 from keyleash.store.state import MAX_REASON_BYTES, IdentityState, is_in_effect
 from keyleash.store.states import read_packed_state
 from keyleash.store.store import Store
@@ -118,7 +118,8 @@ def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
         at_shards = ",".join(_suspended_at_shards(store, names))
         nodes = expire_leases(store, names or None, resume=True)
         raise_epochs(store, dict.fromkeys(names, 0))
-    return replace(_run(store, THAW, [at_shards, *names], fields=2), nodes=nodes)
+    result = _run(store, THAW, [at_shards, *names], fields=2)
+    return replace(result, nodes=confirm(store, nodes))
 
 
 def _suspended_at_shards(store: Store, identities: Sequence[str]) -> set[str]:

@@ -138,6 +138,8 @@ class Keyspace:
     """Hash: identity → layout of its state, also of identities that left the policy."""
     control = _Name("control")
     """Stream: operator actions: activations, tokens issued and revoked, suspensions."""
+    confirmed = _Name("confirmed")
+    """String: written and deleted by operators, who then wait until a replica has that."""
     policy_tests = _Name("policy-tests")
     """String: the owner of the database while `keyleash test` uses it."""
     staged_prefix = _Name("staged:")

@@ -40,10 +40,12 @@ class Node:
     Attributes:
         address: Its preferred endpoint.
         slots: The first and last slot of each range that it serves; replicas serve none.
+        replicas: The number of its replicas, also of those without a link to it.
     """
 
     address: Address
     slots: tuple[tuple[int, int], ...] = ()
+    replicas: int = 0
 
     def __str__(self) -> str:
         return str(self.address)
@@ -171,10 +173,12 @@ def _nodes(client: Client) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     is_tls = issubclass(client.connection_pool.connection_class, SSLConnection)
     addresses: dict[str, Address] = {}
     slots: dict[str, list[tuple[int, int]]] = {}
+    replicas: dict[str, int] = {}
     failed: set[Address] = set()
     with reading_reply("CLUSTER SLOTS"):
-        for first, last, (host, port, identifier, *_), *_replicas in by_slot:
+        for first, last, (host, port, identifier, *_), *others in by_slot:
             name = reply_text(identifier)
+            replicas[name] = len(others)
             addresses[name] = _address(host, port, asked)
             slots.setdefault(name, []).append((int(first), int(last)))
     # CLUSTER SLOTS lacks nodes without slots, and replicas that have only just started.
@@ -189,7 +193,10 @@ def _nodes(client: Client) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
                 failed.add(address)
             else:
                 addresses.setdefault(reply_text(facts["id"]), address)
-    found = (Node(at, tuple(slots.get(name, ()))) for name, at in addresses.items())
+    found = (
+        Node(at, tuple(slots.get(name, ())), replicas.get(name, 0))
+        for name, at in addresses.items()
+    )
     given_up = map(Node, sorted(failed - set(addresses.values())))
     by_slots = sorted(found, key=lambda node: (not node.slots, node.slots, node.address))
     return tuple(by_slots), tuple(given_up)

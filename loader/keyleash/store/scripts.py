@@ -136,6 +136,7 @@ ACTIVATE = OperatorScript(
 )
 COLLECT = OperatorScript("collect")
 COLLECT_CREDIT = OperatorScript("collect_credit", (), ("state_root",))
+CONFIRM = OperatorScript("confirm", ("confirmed",))
 END_SWITCH = OperatorScript("end_switch", _RECORDS, ("state_root",))
 EXPIRE_LEASES = OperatorScript("expire_leases", (), ("state_root", "suspension", "refused"))
 FREEZE = OperatorScript(

@@ -10,16 +10,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeAlias, TypeVar
 
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, RedisError
+from redis.exceptions import ClusterDownError, NoPermissionError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.errors import OperationError
 from keyleash.results import NodeEffect
+from keyleash.store.connect import address_of
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.lease_ends import latest_end_us
 from keyleash.store.leases import (
@@ -31,15 +32,17 @@ from keyleash.store.leases import (
     unpack_shard,
 )
 from keyleash.store.nodes import ClusterNodes, Node, each_at_once
-from keyleash.store.placement import is_shard_tag
+from keyleash.store.placement import control_slots, is_shard_tag, tag_of
 from keyleash.store.scripts import (
+    CONFIRM,
     EXPIRE_LEASES,
     MOVE_SHARD,
     NEXT_EPOCH,
     REMOVED_KEEP_MS,
     OperatorScript,
 )
-from keyleash.store.server import read_replicas
+from keyleash.store.server import Address, read_replicas
+from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import is_of_a_cluster, reading_record, reading_reply, reason_of
 
@@ -55,6 +58,8 @@ PIECE = 100
 """Identities per script call."""
 REPLICATED_MS = 1000
 """Time to wait for replicas."""
+NEAR_SLOTS = 2
+"""The slots of each primary whose shards are reached also if the home knows none of them."""
 
 
 def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
@@ -176,6 +181,26 @@ def store_mac_key(store: Store, key: bytes) -> None:
         )
 
 
+def confirm(store: Store, effects: tuple[NodeEffect, ...] | None) -> tuple[NodeEffect, ...] | None:
+    """Wait until a replica of the home, or of one server, has all that was written there.
+
+    Returns:
+        *effects*, completed; for one server None, or its own effect if it has replicas.
+    """
+    home = store.nodes and store.nodes.find(HOME_TAG)
+    name = str(home or Address(*address_of(store.client)))
+    try:
+        if effects == () or not (read_replicas(store.client) or (home and home.replicas)):
+            return effects
+        lack = _run_replicated(store.client, [(CONFIRM, store.keys, ())], 1)[1]
+    except NoPermissionError:
+        return effects
+    except RedisError as error:
+        lack = _unknown(error)
+    effects = (NodeEffect(name),) if effects is None else effects
+    return tuple(replace(e, unreplicated=lack) if e.node == name else e for e in effects)
+
+
 def expire_leases(
     store: Store,
     identities: Collection[str] | None,
@@ -184,62 +209,68 @@ def expire_leases(
     limits: Iterable[int] = (),
     tokens: bool = False,
 ) -> tuple[NodeEffect, ...] | None:
-    """End all leases of identities, after a change at the home of a cluster.
+    """End all leases of identities, after a change at the home, and wait for replicas of it.
 
     The home raises their epoch first. A shard that is reached then asks the home at the next call;
-    at one that is not reached, leases end by themselves.
+    at one that is not reached, leases end by themselves. Also reached are the shards that clients
+    make of the slots of each primary, since a home may have forgotten them in a failover.
 
     Args:
-        store: The home, or one server, where nothing is to be done.
+        store: The home, or one server, where no leases are.
         identities: Their names; None for all that ever were active.
         resume: Whether suspensions by the circuit breakers of shards end.
         limits: The places of leased limits whose credit is dropped.
         tokens: Whether all credit of limits per token is dropped.
 
     Returns:
-        The nodes that have shards of the identities, and when the change takes effect there; None
-        on one server.
+        All primaries with slots, and when the change takes effect there; for one server see
+        `confirm`.
     """
     if store.nodes is None:
-        return None
+        return confirm(store, None)
     if identities is not None and not identities:
         return ()
     now_us, epochs = raise_epochs(store, dict.fromkeys(identities or (), 0))
     places = b"".join(struct.pack("<I", place) for place in limits)
     head = ("1" if resume else "", places, "1" if tokens else "")
-    reasons: dict[str, str] = {}
-    later = _expire_at(store, head, epochs, reasons)
+    replies: list[ShardReply] = []
+    later = _expire_at(store, head, epochs, replies)
     if later:
         # The home has lost epochs, and these shards would take no lease of it.
-        _expire_at(store, head, raise_epochs(store, later)[1], reasons)
-    latest_us = latest_end_us(store, identities, now_us) if any(reasons.values()) else None
-    return tuple(
-        NodeEffect(node, latest_us if reason else None, reason)
-        for node, reason in sorted(reasons.items())
-    )
+        _expire_at(store, head, raise_epochs(store, later)[1], replies)
+    is_late = any(item.reason for item in replies)
+    latest_us = latest_end_us(store, identities, now_us) if is_late else None
+    return confirm(store, node_effects(replies, latest_us))
 
 
 def _expire_at(
-    store: Store, head: Sequence[str | bytes], epochs: _Epochs, reasons: dict[str, str]
+    store: Store, head: Sequence[str | bytes], epochs: _Epochs, replies: list[ShardReply]
 ) -> dict[str, int]:
     """Expire leases at shards; return the identities whose epoch a shard exceeds, and the next one.
 
     Args:
         store: The home.
         head: The arguments of the script before the identities.
-        epochs: The epochs of identities, for each shard.
-        reasons: Gets all nodes, and why one was not reached.
+        epochs: The epochs of identities, for each shard, and under "" for those of all primaries.
+        replies: Gets the replies.
     """
+    assert store.nodes is not None  # noqa: S101 - for mypy
+    everywhere = epochs.pop("", [])
+    shards = [(tag, "", pairs) for tag, pairs in sorted(epochs.items())]
+    for node in store.nodes.all:
+        for tag in map(tag_of, islice(control_slots(node.slots), NEAR_SLOTS)):
+            known = {*epochs.get(tag, ())}
+            shards.append((tag, "1", [pair for pair in everywhere if pair not in known]))
     calls = [
-        (tag, (*head, *chain.from_iterable(piece)))
-        for tag, pairs in sorted(epochs.items())
+        (tag, (*head, existing, *chain.from_iterable(piece)))
+        for tag, existing, pairs in shards
         for piece in batches(pairs, PIECE)
     ]
     later: dict[str, int] = {}
-    for found in run_at_shards(store, EXPIRE_LEASES, calls):
-        reasons[found.node] = reasons.get(found.node) or found.reason
+    replies += (found := run_at_shards(store, EXPIRE_LEASES, calls))
+    for item in found:
         with reading_reply("EVAL"):
-            for name, epoch in zip(*[iter(found.reply or ())] * 2, strict=True):
+            for name, epoch in zip(*[iter(item.reply or ())] * 2, strict=True):
                 later[name.decode()] = max(later.get(name.decode(), 0), int(epoch) + 1)
     return later
 
@@ -271,7 +302,7 @@ def raise_epochs(store: Store, identities: Mapping[str, int]) -> tuple[int, _Epo
         identities: The least epoch that each gets; none for all that ever were active.
 
     Returns:
-        The home's time, and for each shard the identities with their new epochs.
+        The home's time, and for each shard the identities with their new epochs; under "" all.
     """
     shards: _Epochs = defaultdict(list)
     now_us = 0
@@ -281,7 +312,7 @@ def raise_epochs(store: Store, identities: Mapping[str, int]) -> tuple[int, _Epo
         with reading_reply("EVAL"):
             now_us = int(reply[0])
             for name, epoch, tags in zip(*[iter(reply[1:])] * 3, strict=True):
-                for tag in filter(is_shard_tag, map(bytes.decode, tags)):
+                for tag in ("", *filter(is_shard_tag, map(bytes.decode, tags))):
                     shards[tag].append((name.decode(), epoch))
     return now_us, shards
 
@@ -294,11 +325,25 @@ class ShardReply:
         node: The node that serves it.
         reply: Its reply; None if there is none.
         reason: Why there is none; empty if there is one.
+        unreplicated: As in `NodeEffect`.
     """
 
     node: str
     reply: Any = None
     reason: str = ""
+    unreplicated: str = ""
+
+
+def node_effects(
+    replies: Iterable[ShardReply], latest_us: int | None = None
+) -> tuple[NodeEffect, ...]:
+    """Return the effects at nodes, of which those that were not reached end at *latest_us*."""
+    effects: dict[str, NodeEffect] = {}
+    for found in sorted(replies, key=lambda item: item.node):
+        old = effects.get(found.node) or NodeEffect(found.node)
+        reason, lack = old.reason or found.reason, old.unreplicated or found.unreplicated
+        effects[found.node] = NodeEffect(found.node, latest_us if reason else None, reason, lack)
+    return tuple(effects.values())
 
 
 def run_at_shards(
@@ -314,7 +359,8 @@ def run_at_shards(
         store: The home of the cluster.
         script: The script, which may be run again if a slot is being moved.
         calls: The tag of a shard and the arguments of each call.
-        replicated: Whether all replicas must have the change.
+        replicated: Whether all replicas must have the change, or it is an error; else it is
+            reported if none has.
     """
     nodes, found = store.nodes, dict[int, ShardReply]()
     assert nodes is not None  # noqa: S101 - one server has no shards
@@ -332,17 +378,17 @@ def run_at_shards(
             by_node[nodes.find(calls[place][0])].append(place)
         waiting = []
 
-        def run_on(item: tuple[Node | None, list[int]]) -> list[Any]:
+        def run_on(item: tuple[Node | None, list[int]]) -> tuple[list[Any], str]:
             node, places = item
             return _run_at(store, node, script, [calls[place] for place in places], replicated)
 
-        for (node, places), replies in zip(
+        for (node, places), (replies, lack) in zip(
             by_node.items(), each_at_once(run_on, by_node.items()), strict=True
         ):
             for place, reply in zip(places, replies, strict=True):
                 name = _named(node, calls[place][0])
                 if not isinstance(reply, RedisError):
-                    found[place] = ShardReply(name, reply)
+                    found[place] = ShardReply(name, reply, unreplicated=lack)
                     continue
                 found[place] = ShardReply(name, reason=reason_of(reply))
                 if is_of_a_cluster(reply):
@@ -356,25 +402,45 @@ def _run_at(
     script: OperatorScript,
     calls: Sequence[tuple[str, Sequence[Any]]],
     replicated: bool,
-) -> list[Any]:
-    """Run a script at the shards of one node; return replies and errors."""
+) -> tuple[list[Any], str]:
+    """Run a script at the shards of one node; return replies and errors, and what replicas lack."""
     if node is None or store.nodes is None:
-        return [ClusterDownError("no node serves it")] * len(calls)
+        return [ClusterDownError("no node serves it")] * len(calls), ""
     client = store.nodes.quick_client(node)
+    scripts = [(script, store.keys.at_shard(tag), words) for tag, words in calls]
     try:
-        replicas = len(read_replicas(client)) if replicated else 0
-        with client.pipeline(transaction=False) as pipe:
-            for tag, words in calls:
-                pipe.eval(script.text, *script.arguments(store.keys.at_shard(tag), *words))
-            if replicas:
-                pipe.execute_command("WAIT", replicas, REPLICATED_MS)
-            replies = pipe.execute(raise_on_error=False)
+        replicas = max(len(read_replicas(client)), node.replicas)
+        replies, lack = _run_replicated(client, scripts, replicas if replicated else replicas and 1)
     except RedisError as error:
-        return [error] * len(calls)
+        return [error] * len(calls), ""
     # Whichever becomes primary must have the change.
-    if replicas and replies.pop() < replicas:
-        return [RedisError("a replica lacks the change")] * len(calls)
-    return list(replies)
+    return ([RedisError(lack)] * len(calls) if lack and replicated else replies), lack
+
+
+def _run_replicated(
+    client: Client, scripts: Sequence[tuple[OperatorScript, Keyspace, Sequence[Any]]], replicas: int
+) -> tuple[list[Any], str]:
+    """Run scripts, and wait until some replicas have that; return replies, and what they lack."""
+    timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout")
+    wait_ms = min(REPLICATED_MS, int(500 * timeout_s)) if timeout_s else REPLICATED_MS
+    with client.pipeline(transaction=False) as pipe:
+        for script, keys, words in scripts:
+            pipe.eval(script.text, *script.arguments(keys, *words))
+        if replicas:
+            # In the pipeline: WAIT looks back to the last write of its own connection.
+            pipe.execute_command("WAIT", replicas, wait_ms)
+        replies = list(pipe.execute(raise_on_error=False))
+    if not replicas:
+        return replies, ""
+    errors = [reply for reply in replies if isinstance(reply, RedisError)]
+    if errors:
+        return replies[:-1], _unknown(errors[-1])
+    few = "no replica has it yet" if replicas == 1 else "a replica lacks it"
+    return replies[:-1], few if replies[-1] < replicas else ""
+
+
+def _unknown(error: RedisError) -> str:
+    return f"it is not known whether a replica has it: {reason_of(error)}"
 
 
 @dataclass(frozen=True, slots=True)

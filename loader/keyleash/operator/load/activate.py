@@ -234,7 +234,7 @@ def activate_policy(
 def _effects(
     store: Store, identities: Sequence[str], failures: Mapping[str, str]
 ) -> tuple[NodeEffect, ...] | None:
-    """Expire the leases of a cluster; return the effect at all nodes.
+    """Expire the leases of a cluster, and wait for replicas; return the effect at all nodes.
 
     Args:
         store: The store.
@@ -243,7 +243,7 @@ def _effects(
     """
     expired = expire_leases(store, identities)
     if store.nodes is None or expired is None:
-        return None
+        return expired
     effects = {
         str(node): NodeEffect(str(node), reason=failures.get(str(node), ""))
         for node in store.nodes.all
