@@ -14,6 +14,16 @@ from typing import Any
 
 JsonValue = str | dict[str, str]
 
+
+class StoredDocument(str):
+    """A policy document that a server stored, whose comments have the texts of its scripts.
+
+    In a file such comments are anybody's.
+    """
+
+    __slots__ = ()
+
+
 _ESCAPED = re.compile(
     rb"\\(?:x(?P<byte>[0-9a-f]{2})|u(?P<short>[0-9a-f]{4})|U(?P<long>[0-9a-f]{8})|(?P<name>[nrt]))"
 )

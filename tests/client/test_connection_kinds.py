@@ -343,14 +343,8 @@ def test_no_protocol_given_makes_redis_py_read_replies_of_modules_as_guards_send
     leash: Leash, kind: Kind
 ) -> None:
     """From version 8 on it reads them as RESP3 otherwise, which `.json()` and `.ft()` cannot."""
-    url, token = leash.server.url, leash.issue("one")
-    class_ = kind.keyleash.Redis
+    url, token = leash.server.url, leash.issue("one").token
+    pools = [kind.keyleash.pool(url, token), kind.keyleash.pool(url, token, protocol=3)]
 
-    clients = [
-        kind.redis.Redis(connection_pool=kind.keyleash.pool(url, token)),
-        class_(port=leash.server.port, token=token),
-        class_.from_url(url, token=token),
-    ]
-    assert [get_protocol_version(client) for client in clients] == [2, 2, 2]
-    chosen = class_.from_url(url, token=token, protocol=3)
-    assert get_protocol_version(chosen) == 3
+    clients = [kind.redis.Redis(connection_pool=pool) for pool in pools]
+    assert [get_protocol_version(client) for client in clients] == [2, 3]

@@ -22,10 +22,10 @@ import redis
 import redis.asyncio
 
 import keyleash
-from compat.everything import everything, with_files
+from compat.everything import everything
 from compat.page import Library, page
 from compat.redis_py.suite import FOLDER
-from support.leash import Leash
+from support.leash import Leash, with_files
 from support.servers import RealServer
 
 END = "the end of what is noted"

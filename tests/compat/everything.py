@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from keyleash.policy.scripts import MARK
-from support.leash import grant
+from support.leash import grant, with_files
 
 
 def everything(scripts: Sequence[str] = (), bundles: Sequence[str] = ()) -> str:
@@ -27,8 +26,3 @@ def everything(scripts: Sequence[str] = (), bundles: Sequence[str] = ()) -> str:
     if not grants[0]["scripts"]:
         del grants[0]["scripts"]
     return with_files(json.dumps(document), files)
-
-
-def with_files(document: str, files: Mapping[str, str]) -> str:
-    """Return a document with the texts of its scripts by file, as a stored policy has them."""
-    return document + "".join(f"\n{MARK}{json.dumps(item)}" for item in files.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from textwrap import indent
@@ -12,7 +11,7 @@ import pytest
 from keyleash.commands import CommandTable, load_table
 from keyleash.policy import parse_policy
 from keyleash.policy.lint import CODES, lint
-from keyleash.policy.scripts import MARK
+from support.leash import with_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reference" / "lint.md").read_text(encoding="utf-8")
@@ -23,7 +22,6 @@ INTRODUCTION = "Accepting a finding"
 SECTIONS = {title: text for title, text in SECTION.findall(PAGE) if title != INTRODUCTION}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 (TAKE,) = LUA.findall((ROOT / "docs" / "reference" / "scripts.md").read_text(encoding="utf-8"))
-STORED = f"{MARK}{json.dumps(['take.lua', TAKE])}\n"
 WHOLE = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES
@@ -58,7 +56,7 @@ def examples(code: str) -> list[str]:
     if not scripts:
         return documents
     return [
-        f"{document}{MARK}{json.dumps(['count.lua', text])}\n"
+        with_files(document, {"count.lua": text})
         for document, text in zip(documents, scripts, strict=True)
     ]
 
@@ -82,7 +80,7 @@ def test_bad_example_triggers_its_rule_alone_and_the_good_one_none(
 @pytest.mark.parametrize("text", WHOLE)
 def test_complete_policies_in_the_pages_have_no_findings(text: str, table: CommandTable) -> None:
     """Readers copy these policies, and the script that some name."""
-    assert codes_of(text + STORED, table) == []
+    assert codes_of(with_files(text, {"take.lua": TAKE}), table) == []
 
 
 def test_example_policy_has_no_findings(table: CommandTable) -> None:

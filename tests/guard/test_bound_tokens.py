@@ -17,11 +17,10 @@ from keyleash.errors import OperationError
 from keyleash.errors.sentences import message_of
 from keyleash.operator.decisions import explain
 from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
-from keyleash.policy.scripts import MARK
 from keyleash.store.token import RECORD_BYTES, TokenRecord, token_digest
 from keyleash.store.wire import Transport
 from support.errors import raises_code
-from support.leash import NAMES, Leash, grant, policy
+from support.leash import NAMES, Leash, grant, policy, with_files
 from support.sealed import SEALED
 from support.servers import RealServer
 
@@ -202,7 +201,7 @@ def test_approved_script_reaches_what_the_token_reaches(leash: Leash) -> None:
     text = "return redis.call('SET', KEYS[1] or ARGV[1], 'x')"
     runner = {**RUNNER, "grants": [{**RUNNER["grants"][0], "scripts": ["put"]}]}
     document = json.loads(policy(runner=runner)) | {"scripts": {"put": {"file": "put.lua"}}}
-    leash.load(f"{json.dumps(document)}\n{MARK}{json.dumps(['put.lua', text])}")
+    leash.load(with_files(json.dumps(document), {"put.lua": text}))
     bound = agent(leash, bind={"job_id": "42"}, budget={"writes": 2})
 
     assert bound.eval(text, 1, "jobs:42:a") == b"OK"

@@ -16,11 +16,10 @@ from guard.test_bound_tokens import RUNNER, agent, denied, record_of
 from guard.test_delegation import AGENT, delegated, refused
 from keyleash.operator.decisions import explain
 from keyleash.operator.tokens import Scope, list_tokens
-from keyleash.policy.scripts import MARK
 from keyleash.store.token import CAP_USED_OFFSET, RECORD_BYTES, TAIL_HEADER_BYTES
 from support.clustered import NODES
 from support.errors import raises_code
-from support.leash import Leash, policy
+from support.leash import Leash, policy, with_files
 
 KEY, VALUE = "shared:a", "x" * 92
 """A SET of these writes 100 bytes."""
@@ -188,7 +187,7 @@ def test_script_counts_the_bytes_of_its_commands_towards_caps(leash: Leash) -> N
     )
     runner = {**RUNNER, "grants": [{**RUNNER["grants"][0], "scripts": ["put"]}]}
     document = json.loads(policy(runner=runner)) | {"scripts": {"put": {"file": "put.lua"}}}
-    leash.load(f"{json.dumps(document)}\n{MARK}{json.dumps(['put.lua', text])}")
+    leash.load(with_files(json.dumps(document), {"put.lua": text}))
     bound = agent(leash, budget={"bytes_written": "500b", "bytes_read": "150b", "writes": 9})
 
     assert bound.eval(text, 1, KEY, VALUE)

@@ -17,9 +17,8 @@ from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, KeyChange
 from keyleash.audit.undo.values import read_keys
 from keyleash.compiler.emit import MAX_EVENT_BYTES, MAX_IMAGES
 from keyleash.policy import Counter
-from keyleash.policy.scripts import MARK
 from support.clustered import NODES
-from support.leash import NAMES, Leash, grant
+from support.leash import NAMES, Leash, grant, with_files
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
 IMAGES = {"before_images": {"max_bytes": "4kb"}}
@@ -306,7 +305,7 @@ def test_single_command_with_images_runs_in_batches_and_scripts(leash: Leash, wo
         "scripts": {"it": {"file": "it.lua"}},
         "identities": {"one": {"kind": "machine", "grants": [allowed], "audit": IMAGES}},
     }
-    leash.load("\n".join([json.dumps(document), MARK + json.dumps(["it.lua", text])]))
+    leash.load(with_files(json.dumps(document), {"it.lua": text}))
     token = leash.issue("one").token
     client: Any = leash.client(token)
     if not NODES:

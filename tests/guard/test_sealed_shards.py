@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from keyleash.policy.scripts import MARK
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.wire import BatchMode, to_shard
-from support.leash import grant
+from support.leash import grant, with_files
 from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer, RealServers, embedded_label
 from support.shards import Sharded
@@ -128,7 +127,7 @@ def test_approved_script_uses_keys_in_the_vault(server: RealServer) -> None:
     agent = {"kind": "machine", "grants": grants}
     document = {"version": 1, "scripts": {"s": {"file": "s.lua"}}, "identities": {"agent": agent}}
     shards = Sharded(server.client(), keyspace=SEALED, **ALL)
-    shards.activate_document(f"{json.dumps(document)}\n{MARK}{json.dumps(['s.lua', text])}")
+    shards.activate_document(with_files(json.dumps(document), {"s.lua": text}))
     digest = shards.guard.plan.identity.scripts[0].digest
 
     def run(tag: str, voucher: str) -> Any:

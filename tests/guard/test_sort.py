@@ -17,12 +17,11 @@ from keyleash.commands import load_table
 from keyleash.evaluate import ModelState, decide
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import Identity, match, parse_policy
-from keyleash.policy.scripts import MARK
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys
 from support.clustered import NODES
 from support.fences import FencedLeash
-from support.leash import NAMES, Leash, grant, policy
+from support.leash import NAMES, Leash, grant, policy, with_files
 from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer
 from support.streams import command_of
@@ -474,7 +473,7 @@ def test_sort_of_an_approved_script_is_checked_like_the_agents_own(
             "scripts": {"s": {"file": "s.lua"}},
             "identities": {"one": {"kind": "machine", **ONE, "grants": grants}},
         }
-        sorting.load(f"{json.dumps(document)}\n{MARK}{json.dumps(['s.lua', text])}")
+        sorting.load(with_files(json.dumps(document), {"s.lua": text}))
         agent = sorting.agent("one")
         if isinstance(found, str):
             with pytest.raises(redis.ResponseError, match=found):

@@ -122,6 +122,60 @@ def test_stored_document_is_read_without_its_files(tmp_path: Path) -> None:
     assert list(stored_texts(stored)) == ["a.lua"]
 
 
+LOOKALIKE = '#script ["a.lua", "return 2"]'
+
+
+@pytest.mark.parametrize("before", ["", "# x\u2028", "# x\u0085", "# x\u2029", "# x\x0b"])
+def test_comment_of_a_file_that_has_another_text_of_a_script_is_an_error(
+    tmp_path: Path, before: str
+) -> None:
+    """It does not replace the file that was reviewed, wherever its author hides it."""
+    (tmp_path / "a.lua").write_text("return 1")
+    text = f"{document(['a'], {'a': 'a.lua'})}\n{before}{LOOKALIKE}\n"
+    if before:
+        (script,) = parsed(text.replace("\x0b", " "), tmp_path).identities[0].scripts
+        assert script.source == "return 1"
+        return
+
+    with pytest.raises(PolicyError) as caught:
+        parsed(text, tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.span.line, problem.span.column) == (
+        "script-comment",
+        text.count("\n"),
+        1,
+    )
+    assert "another text of the script `a.lua`" in problem.message
+    (tmp_path / "a.lua").write_text("return 2")
+    assert parsed(text, tmp_path).identities[0].scripts[0].source == "return 2"
+    (tmp_path / "a.lua").unlink()
+    assert problem_of(text, tmp_path)[0] == "script-file"
+
+
+def test_comment_behind_another_end_of_line_does_not_reach_the_stored_document(
+    tmp_path: Path,
+) -> None:
+    """The stored text is that of the file, and the comment stays a comment."""
+    (tmp_path / "a.lua").write_text("return 1")
+    text = f"{document(['a'], {'a': 'a.lua'})}\n# x\u2028{LOOKALIKE}\n"
+
+    stored = with_texts(text, parsed(text, tmp_path))
+    assert stored_texts(stored) == {"a.lua": "return 1"}
+    assert stored.startswith(text)
+    assert with_texts(stored, parsed(stored, tmp_path)) == stored
+
+
+def test_comment_of_a_file_does_not_replace_a_text_of_a_bundle(tmp_path: Path, bundle: str) -> None:
+    """The texts are those that keyleash knows by their digests."""
+    comment = json.dumps(["queues_of_tests:TEXT", "return 2"])
+    policy = parsed(f"{document([bundle])}\n#script {comment}\n", tmp_path)
+
+    assert {script.source for script in policy.identities[0].scripts} == {
+        "return 1",
+        "return redis.call('GET', KEYS[1])",
+    }
+
+
 def test_document_without_scripts_is_stored_as_it_is(tmp_path: Path) -> None:
     text = document(["redis-py-lock"])
     assert with_texts(text, parsed(text, tmp_path)) == text

@@ -18,10 +18,9 @@ from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens.restrict import Scope, restrict
 from keyleash.policy import Identity, parse_policy
-from keyleash.policy.scripts import MARK
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys, refusal
-from support.leash import NAMES, Leash, policy
+from support.leash import NAMES, Leash, policy, with_files
 from support.servers import RealServer
 from support.thorough import FACTOR
 from support.written import Rules, Writer, drawn_rules, grants, payloads, violations
@@ -106,7 +105,7 @@ class Trial:
         body["grants"][0]["scripts"] = ["runner"]
         document = json.loads(policy(one=body))
         document["scripts"] = {"runner": {"file": "runner.lua"}}
-        text = f"{json.dumps(document)}\n{MARK}{json.dumps(['runner.lua', RUNNER])}"
+        text = with_files(json.dumps(document), {"runner.lua": RUNNER})
         self.leash.load(text)
         self.identity: Identity = parse_policy(
             text, file="p", commands=self.leash.server.table

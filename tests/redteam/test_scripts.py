@@ -10,10 +10,9 @@ import pytest
 import redis
 
 from keyleash.policy.lua import LuaError, sandboxed
-from keyleash.policy.scripts import MARK
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import guard_record
-from support.leash import Leash
+from support.leash import Leash, with_files
 from support.servers import RealServers, embedded_label
 
 DENIED = "LEASH "
@@ -277,8 +276,8 @@ class Stage(Leash):
             "scripts": {name: {"file": f"{name}.lua"} for name in names},
             "identities": {"one": {"kind": "machine", "grants": [grant]}},
         }
-        lines = [MARK + json.dumps([f"{name}.lua", text]) for name, text in names.items()]
-        self.load("\n".join([json.dumps(document), *lines]))
+        files = {f"{name}.lua": text for name, text in names.items()}
+        self.load(with_files(json.dumps(document), files))
         self.token = self.issue("one").token
         record = guard_record(self.admin.hgetall(self.keyspace.guard("one")))
         assert record is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from keyleash.audit import read_denials
 from keyleash.commands import load_table
 from keyleash.operator import LoadResult, load_policy
 from keyleash.operator.tokens import IssuedToken, issue_token
+from keyleash.policy.scripts import MARK
 from keyleash.store.keyspace import Keyspace, account
 from keyleash.store.leases import unpack_shard
 from keyleash.store.records import GuardRecord, guard_record
@@ -32,6 +33,7 @@ from keyleash.store.wire import (
     replies_of,
     runs_call,
 )
+from keyleash.text import StoredDocument
 from support.clustered import NODES, ClusterServer
 from support.sealed import record
 
@@ -54,6 +56,12 @@ def policy(**identities: dict[str, Any]) -> str:
 def grant(*classes: str, keys: str | list[str], **narrowed: list[str]) -> dict[str, Any]:
     """One grant of a policy document."""
     return {"allow": list(classes), "keys": [keys] if isinstance(keys, str) else keys, **narrowed}
+
+
+def with_files(document: str, files: Mapping[str, str]) -> StoredDocument:
+    """Return a document with the texts of its scripts by file, as a server stores it."""
+    lines = (MARK + json.dumps(item) for item in files.items())
+    return StoredDocument("\n".join([document, *lines, ""]))
 
 
 def put_token(

@@ -13,11 +13,10 @@ import redis.asyncio
 import keyleash
 from client.alike import Awaited
 from keyleash.audit import read_events
-from keyleash.policy.scripts import MARK
 from keyleash.store.wire import Transport
 from support.clustered import ClusterServer
 from support.fences import FencedLeash
-from support.leash import NAMES, Leash
+from support.leash import NAMES, Leash, with_files
 from support.sealed import SEALED
 
 MOVE = """
@@ -61,8 +60,8 @@ class ScriptLeash(FencedLeash):
             "scripts": {name: {"file": f"{name}.lua"} for name in names},
             "identities": {"one": {"kind": "machine", "grants": [allowed], **rules}},
         }
-        lines = [MARK + json.dumps([f"{name}.lua", text]) for name, text in names.items()]
-        self.load("\n".join([json.dumps(document), *lines]))
+        files = {f"{name}.lua": text for name, text in names.items()}
+        self.load(with_files(json.dumps(document), files))
         self.fence()
 
     def redis(self, runner: asyncio.Runner | None = None, **options: Any) -> Any:
@@ -104,5 +103,5 @@ def scripted(
         "scripts": {"s": {"file": "s.lua"}},
         "identities": {"one": {"kind": "machine", "grants": [grant, *grants], **rules}},
     }
-    leash.load(f"{json.dumps(document)}\n{MARK}{json.dumps(['s.lua', text])}")
+    leash.load(with_files(json.dumps(document), {"s.lua": text}))
     return leash.client(leash.issue("one").token)

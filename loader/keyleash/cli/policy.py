@@ -23,7 +23,8 @@ def policy() -> None:
 def show(settings: Settings, digest: str | None) -> None:
     """Print the document of the active policy, as it was loaded.
 
-    `keyleash policy show > agents.yaml` restores a lost file.
+    `keyleash policy show > agents.yaml` restores a lost file. The texts of scripts are in comments;
+    files of scripts must have the same texts.
     """
     shown = settings.operator.policies.get(digest)
     if settings.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from keyleash.policy.lua import LuaError, sandboxed
 from keyleash.policy.model import Policy, Script
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.yaml import YamlNode
+from keyleash.text import StoredDocument
 
 MARK = "#script "
 """Begins a line of a stored document that has the text of a script, as JSON."""
@@ -54,15 +55,16 @@ class ScriptReader:
 
     Args:
         node: `scripts` of the document, by name; None without it.
-        text: The document, which has the texts itself if it was stored.
+        text: The document, which has the texts itself if it is a `StoredDocument`.
         file: Its name; files of scripts are relative to its folder.
         problems: Receives problems.
     """
 
     def __init__(self, node: YamlNode | None, text: str, file: str, problems: Problems) -> None:
         self._problems = problems
-        self._folder = Path(file).parent
-        self._stored = stored_texts(text)
+        self._file = file
+        self._comments = [*script_comments(text)]
+        self._stored = stored_texts(text) if isinstance(text, StoredDocument) else {}
         self._known: dict[str, tuple[Script, ...]] = {OF_LOCKS: LOCKS}
         self._unused: dict[str, Span] = {}
         for name, entry in (node.fields if node else {}).items():
@@ -122,7 +124,7 @@ class ScriptReader:
         if node is None:
             return
         try:
-            source = self._text(node.source)
+            source = self._text(node)
         except OperationError as error:
             help = "write a path relative to the folder of the policy, or an absolute path"
             if node.source.startswith("~"):
@@ -139,10 +141,21 @@ class ScriptReader:
                 error.help,
             )
 
-    def _text(self, file: str) -> str:
+    def _text(self, node: YamlNode) -> str:
+        file = node.source
         if file in self._stored:
             return self._stored[file]
-        return read_bytes(os.path.abspath(self._folder / file)).decode("latin-1")
+        path = os.path.abspath(Path(self._file).parent / file)
+        source = read_bytes(path).decode("latin-1")
+        for line, named, text in self._comments:
+            if named == file and text != source:
+                self._problems.add(
+                    "script-comment",
+                    f"this comment has another text of the script {quote(file)} than the file",
+                    Span(self._file, line, 1),
+                    "remove the comment, which `keyleash policy show` prints, or restore the file",
+                )
+        return source
 
 
 def approved(name: str, source: str, file: str, span: Span | None = None) -> Script:
@@ -161,22 +174,29 @@ def approved(name: str, source: str, file: str, span: Span | None = None) -> Scr
 
 def stored_texts(document: str) -> Mapping[str, str]:
     """Return the texts that a stored document has, by file."""
-    found: dict[str, str] = {}
-    for line in document.splitlines():
+    return {file: text for _, file, text in script_comments(document)}
+
+
+def script_comments(document: str) -> Iterator[tuple[int, str, str]]:
+    """Yield the comments that have texts of scripts: the line, the file and its text."""
+    # `splitlines` would also end a line at other characters, which a comment may have.
+    for number, line in enumerate(document.split("\n"), start=1):
         # Others are comments of the author.
         with suppress(ValueError):
             entry = json.loads(line.removeprefix(MARK)) if line.startswith(MARK) else None
             match entry:
                 case [str(file), str(text)] if all(ord(letter) < 256 for letter in text):
-                    found[file] = text
-    return found
+                    yield number, file, text
 
 
-def with_texts(document: str, policy: Policy) -> str:
+def with_texts(document: str, policy: Policy) -> StoredDocument:
     """Return a document with the texts of its scripts, so that it can be read without the files."""
     scripts = (script for identity in policy.identities for script in identity.scripts)
     texts = {script.file: script.source for script in scripts if script.file}
-    lines = [line for line in document.splitlines() if not line.startswith(MARK)]
+    lines = [line for line in document.split("\n") if not line.startswith(MARK)]
     if not texts:
-        return document
-    return "\n".join([*lines, *(MARK + json.dumps(item) for item in texts.items()), ""])
+        return StoredDocument(document)
+    if not lines[-1]:
+        lines.pop()
+    marked = (MARK + json.dumps(item) for item in texts.items())
+    return StoredDocument("\n".join([*lines, *marked, ""]))

@@ -16,7 +16,7 @@ from keyleash.results import Instant, Result
 from keyleash.store.server_check import Client
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import Transport, reading_record
-from keyleash.text import json_object
+from keyleash.text import StoredDocument, json_object
 
 if TYPE_CHECKING:
     from keyleash.store.store import Store
@@ -45,7 +45,7 @@ class ActivePolicy(Result):
 
     generation: int
     digest: str
-    document: str
+    document: StoredDocument
     actor: str
     activated_ms: int
     transport: Transport = Transport.EVALSHA
@@ -191,6 +191,7 @@ def _transport(word: str) -> Transport:
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "str": str,
+    "StoredDocument": StoredDocument,
     "int": int,
     "bool": lambda text: bool(int(text)),
     "Transport": _transport,
