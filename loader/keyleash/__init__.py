@@ -58,6 +58,10 @@ for _name in __all__:
         _public.__module__ = __name__
 
 
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__", "__all__", "__doc__"})
+
+
 if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
 
     def __getattr__(name: str) -> Any:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Set
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import PurePath
 from typing import Any
 
@@ -158,6 +160,24 @@ def _json_text(text: str) -> Any:
         return json_bytes(text.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
         return text
+
+
+_PAGE = re.compile(r"(?<![/\w])docs/(\S+\.md)")
+
+
+def with_links(text: str) -> str:
+    """Return *text* with addresses in place of paths such as `docs/reference/lint.md`."""
+    return _PAGE.sub(lambda page: f"{_documentation()}{page[1]}", text)
+
+
+@cache
+def _documentation() -> str:
+    """Return the address of the folder `docs`, from that of its first page in pyproject.toml."""
+    try:
+        urls = [url.split(", ") for url in metadata("keyleash").get_all("Project-URL", ())]
+    except PackageNotFoundError:
+        return "docs/"
+    return str(dict(urls)["Documentation"]).removesuffix("README.md")
 
 
 def counted(count: int, noun: str) -> str:

@@ -28,7 +28,7 @@ def shell(loaded: Cli, tmp_path: Path) -> dict[str, str]:
 
 def line_of(name: str) -> str:
     """Return the line that the page adds to the shell's file."""
-    lines = re.findall(rf"^    (.*_KEYLEASH_COMPLETE={name}_source.*)$", PAGE.read_text(), re.M)
+    lines = re.findall(rf"^    (.*keyleash completion {name}\b.*)$", PAGE.read_text(), re.M)
     return str(lines[0])
 
 
@@ -44,11 +44,17 @@ tab() {{ COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keyleash_comp
   printf '%s\\n' "${{COMPREPLY[@]}}"; }}
 tab keyleash sta
 tab keyleash freeze agent-re
-tab keyleash limits reset agent-runner --limit budget.re
+tab keyleash limits reset agent-runner --limit budget.
+tab keyleash acl incident
+tab keyleash examples fl
+tab keyleash token issue agent-runner --allow read,wr
 """
     assert run(["bash", "-c", script], shell) == [
         *("status", "agent-reader", "agent-recovery"),
-        *("budget.requests", "budget.reads"),
+        *("budget.requests", "budget.writes"),
+        "incident-responder",
+        "fleet",
+        "read,write",
     ]
 
 
@@ -75,16 +81,18 @@ def test_argument_of_type_file_completes_files(offline: Cli, words: str, kind: s
     assert completed == f"{kind},x\n"
 
 
-def test_rotate_completes_identities(shell: dict[str, str]) -> None:
-    """Token ids are not completed."""
-    env = {
-        **shell,
-        "_KEYLEASH_COMPLETE": "bash_complete",
-        "COMP_WORDS": "keyleash token rotate agent-run",
-        "COMP_CWORD": "3",
-    }
+def test_token_ids_are_completed(loaded: Cli) -> None:
+    """Where a command takes one; `rotate` takes identities as well."""
+    token_id = loaded.json("token", "issue", "agent-runner")["id"]
 
-    assert run(["keyleash"], env) == ["plain,agent-runner"]
+    def completed(words: str) -> str:
+        env = {"COMP_WORDS": f"keyleash {words}", "COMP_CWORD": str(len(words.split()))}
+        return loaded.ok(_KEYLEASH_COMPLETE="bash_complete", **env)
+
+    for command in ("revoke", "show", "tree", "renew", "rotate"):
+        assert completed(f"token {command} {token_id[:4]}") == f"plain,{token_id}\n"
+    assert completed("token rotate agent-run") == "plain,agent-runner\n"
+    assert completed("token revoke agent-run") == "\n"
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")

@@ -96,7 +96,7 @@ def test_passwords_are_written_to_a_private_file_before_users_change(
     assert (again["changed"], again["passwords"]) == (False, [])
     refused = fenced.run("fence", "rotate", "one", "--passwords", file)
     assert refused.exit_code == 1
-    assert f"`{file}` exists, and was not overwritten" in refused.stderr
+    assert f"`{file}` exists, and was not written" in refused.stderr
     assert fenced.ok("fence", "rotate", "--finish") == "no user had an older password\n"
     assert file.read_text() == written
     document = fenced.json("fence", "rotate", "one", "--passwords", tmp_path / "second")

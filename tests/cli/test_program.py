@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import keyleash
 from keyleash.cli import main
 from support.command_line import Cli
 from support.terminals import on_a_terminal, read_all
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -39,7 +42,7 @@ def test_help_of_every_command_has_an_example(offline: Cli, path: tuple[str, ...
 
 @pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
 def test_every_command_takes_json(path: tuple[str, ...]) -> None:
-    """Whatever a command lists or says, a program can read."""
+    """Whatever a command lists, a program can read; shells read the script of `completion`."""
     found: click.Command = main
     for name in path:
         assert isinstance(found, click.Group)
@@ -48,7 +51,64 @@ def test_every_command_takes_json(path: tuple[str, ...]) -> None:
         found = command
 
     options = {option for parameter in found.params for option in parameter.opts}
-    assert isinstance(found, click.Group) or "--json" in options
+    assert isinstance(found, click.Group) or "--json" in options or path == ("completion",)
+
+
+@pytest.mark.parametrize(
+    ("words", "similar"),
+    [
+        ("statsu", "status"),
+        ("laod", "load"),
+        ("help", "--help"),
+        ("version", "--version"),
+        ("completions", "completion"),
+        ("token isue", "issue"),
+    ],
+)
+def test_mistyped_command_is_suggested(offline: Cli, words: str, similar: str) -> None:
+    """At the top, where people mistype, as in groups."""
+    wrong = words.rsplit(maxsplit=1)[-1]
+    result = offline.run(*words.split())
+
+    assert result.exit_code == 2
+    assert f"error: no such command `{wrong}`; did you mean `{similar}`?\n" in result.stderr
+
+
+def test_unlike_command_has_no_suggestion(offline: Cli) -> None:
+    """The help lists the commands."""
+    assert offline.run("xyzzy").stderr == (
+        "error: no such command `xyzzy`\nhelp: see `keyleash --help`\n"
+    )
+
+
+def test_pages_in_help_are_addresses_of_the_documentation(offline: Cli) -> None:
+    """An installed wheel has no pages; the address is that of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    folder = project["urls"]["Documentation"].removesuffix("README.md")
+    texts = [" ".join(offline.ok(*path, "--help").split()) for path in commands(main)]
+    texts.append(" ".join(offline.ok("--help").split()))
+    denial = keyleash.CommandRefusedError({"command": "FLUSHALL"})
+    texts.append(str(denial.help))
+
+    pages = [page for text in texts for page in re.findall(r"(\S*)docs/(\S+\.md)", text)]
+    assert len(pages) > 4
+    for before, page in pages:
+        assert f"{before.lstrip('(')}docs/" == folder
+        assert (ROOT / "docs" / page).exists()
+
+
+def test_help_names_options_where_python_names_parameters(loaded: Cli, policy: Path) -> None:
+    """Each face shows its own form of the same error."""
+    policy.write_text((ROOT / "examples" / "agents.yaml").read_text().replace("600/", "700/"))
+    error = loaded.json("load", policy, "--yes", exit_code=1)["error"]
+    assert "`--allow-widening`" in error["help"]
+    with (
+        keyleash.Operator.from_url(loaded.url) as operator,
+        pytest.raises(keyleash.OperationError) as denied,
+    ):
+        operator.load(keyleash.Policy(policy.read_text()))
+    assert "`allow_widening=True`" in str(denied.value)
+    assert "--" not in str(denied.value)
 
 
 LISTS = {

@@ -192,9 +192,6 @@ def test_rollback_that_removes_needs_allow_removal(
     denied = loaded.run("rollback", "--yes")
 
     assert denied.exit_code == 1
-    assert denied.stderr.endswith(
-        "removes 1 identity: human-admin\nhelp: pass `--allow-removal`"
-        " (`allow_removal=True`), or leave out `--yes` to see the plan and be asked\n"
-    )
+    assert denied.stderr.endswith("removes 1 identity: human-admin\nhelp: pass `--allow-removal`\n")
     assert loaded.json("status")["policy"]["generation"] == 3
     assert loaded.json("rollback", "--yes", "--allow-removal")["removed"] == ["human-admin"]

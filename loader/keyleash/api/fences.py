@@ -54,7 +54,7 @@ def plan_users(
         state = "sealed" if present is Tier.SEALED else "not sealed"
         raise UsageError(
             f"the server is {state}, so its users cannot have the tier `{tier}`",
-            help="omit `--tier`, or seal the server first",
+            help="name no tier, or seal the server first",
         )
     servers = _servers(store, nodes)
     active = require_active(store)

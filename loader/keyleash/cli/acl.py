@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import click
-from click.types import StringParamType
 
-from keyleash.cli.options import example, json_option
+from keyleash.cli.options import Name, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
@@ -13,19 +12,8 @@ from keyleash.operator.roles import ROLES
 from keyleash.store.wire import Transport
 
 
-class RoleName(StringParamType):
-    """The name of a role."""
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        """Return the roles that begin with *incomplete*."""
-        names = (name for name in ROLES if name.startswith(incomplete))
-        return [click.shell_completion.CompletionItem(name) for name in names]
-
-
 @click.command(epilog=example("keyleash acl issuer | redis-cli"))
-@click.argument("role", required=False, type=RoleName())
+@click.argument("role", required=False, type=Name(ROLES))
 @click.option("--user", metavar="NAME", help="Name of the ACL user.  [default: keyleash-ROLE]")
 @click.option(
     "--transport",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from keyleash.errors.sentences import explain
 from keyleash.extras import missing_extra
 from keyleash.store import failures as of_servers
 from keyleash.store.failures import server_failure
-from keyleash.text import printable, without_tokens
+from keyleash.text import printable, with_links, without_tokens
 
 FAILED, UNREACHABLE = of_servers.FAILED, of_servers.UNREACHABLE
 NOT_PERMITTED = of_servers.NOT_PERMITTED
@@ -78,7 +79,8 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
         case KeyleashError():
             where = f"{error.span}: " if error.span else ""
             message = printable(where + error.message)
-            return Failure(error.code, error.exit_code, message, error.help)
+            help_ = error.help and _PARAMETER.sub(_as_option, error.help)
+            return Failure(error.code, error.exit_code, message, help_)
         case ImportError():
             missing = missing_extra(error)
             if missing is None:
@@ -99,6 +101,14 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
             # Bytes that the shell passed; nothing was sent.
             return Failure("usage", USAGE, "an argument, or KEYLEASH_ACTOR, is not UTF-8 text")
     return None
+
+
+_PARAMETER = re.compile(r"`([a-z_]+)=(?:True|\[?([A-Z]+)\]?)`")
+
+
+def _as_option(parameter: re.Match[str]) -> str:
+    """Return the option for a parameter, as errors name them: `skip=[KEY]` is `--skip KEY`."""
+    return f"`--{parameter[1].replace('_', '-')}{' ' if parameter[2] else ''}{parameter[2] or ''}`"
 
 
 def _server_failure(error: redis_errors.RedisError, server: str, operation: str) -> Failure:
@@ -194,4 +204,4 @@ def _print(message: str, help_: str | None = None, *, indent: str = "", label: s
 
 def _shown(text: str) -> str:
     """Return *text* without tokens and control characters."""
-    return without_tokens("\n".join(map(printable, text.split("\n"))))
+    return without_tokens(with_links("\n".join(map(printable, text.split("\n")))))

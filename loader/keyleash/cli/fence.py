@@ -32,7 +32,7 @@ from keyleash.cli.render.fence import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import show_target
-from keyleash.cli.terminal import print_json, print_note, read_input, read_text, write_secret
+from keyleash.cli.terminal import print_json, print_note, read_input, read_text, write_output
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence import FencePlan, GeneratedPassword, Tier
 from keyleash.text import counted, printable
@@ -42,23 +42,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def hashes_option(help: str) -> Callable[[F], F]:
     """Add the option `--hashes FILE`."""
-    return click.option(
-        "--hashes",
-        metavar="FILE",
-        type=FILE,
-        help=f"{help}: lines `identity sha256`, `-` for standard input.",
-    )
+    help = f"{help}: lines `identity sha256`, `-` for standard input."
+    return click.option("--hashes", metavar="FILE", type=FILE, help=help)
 
 
 def passwords_option(help: str) -> Callable[[F], F]:
     """Add the option `--passwords FILE`."""
-    return click.option(
-        "--passwords",
-        "file_of_passwords",
-        metavar="FILE",
-        type=FILE,
-        help=f"{help} to a new FILE of mode 600, before users change.",
-    )
+    help = f"{help} to a new FILE of mode 600, before users change."
+    return click.option("--passwords", "target", metavar="FILE", type=FILE, help=help)
 
 
 def fence_options(function: F) -> F:
@@ -111,7 +102,7 @@ def _changing(
 
     def deliver(passwords: Sequence[GeneratedPassword]) -> None:
         if file is not None and passwords:
-            write_secret(Path(file), password_lines(passwords))
+            write_output(Path(file), password_lines(passwords).encode(), 0o600, is_new=True)
             print_note(f"{counted(len(passwords), 'password')} written to `{printable(file)}`")
         elif settings.json:
             pending.extend(passwords)
@@ -174,7 +165,7 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
 @json_option
 @pass_settings
 def apply(
-    settings: Settings, /, generate: bool, file_of_passwords: str | None, yes: bool, **options: Any
+    settings: Settings, /, generate: bool, target: str | None, yes: bool, **options: Any
 ) -> None:
     """Create an ACL user for each identity of the active policy, with the same name.
 
@@ -183,17 +174,16 @@ def apply(
     policy.
     """
     show_target(settings, yes=yes)
-    generate = generate or file_of_passwords is not None
-    planned = _plan(settings, generate=generate, **options)
+    planned = _plan(settings, generate=generate or target is not None, **options)
     if planned.changes:
         note_changes(planned.steps)
         note_caveats(planned)
         if not require_consent("change these users?", yes):
             raise OperationError("declined", "nothing was changed")
-    with _changing(settings, file_of_passwords) as deliver:
+    with _changing(settings, target) as deliver:
         outcome = settings.operator.fence.apply(planned, announce=deliver)
     if settings.json:
-        print_json(outcome if file_of_passwords is None else replace(outcome, passwords=()))
+        print_json(outcome if target is None else replace(outcome, passwords=()))
         return
     note_users_off(outcome)
     note_opened(outcome.without_digests)
@@ -254,24 +244,24 @@ def rotate(
     identities: Sequence[str],
     finish: bool,
     hashes: str | None,
-    file_of_passwords: str | None,
+    target: str | None,
     nodes: Sequence[str],
 ) -> None:
     """Add a second password to users, all of them by default, and print it once.
 
     Both are valid until --finish. Open connections remain.
     """
-    if finish and (hashes or file_of_passwords) is not None:
+    if finish and (hashes or target) is not None:
         raise UsageError("`--finish` adds no passwords", help="rotate first, then finish")
     if finish:
         _finish(settings, identities, nodes)
         return
-    with _changing(settings, file_of_passwords) as deliver:
+    with _changing(settings, target) as deliver:
         done = settings.operator.fence.rotate(
             *identities, nodes=nodes, hashes=_read_hashes(hashes), announce=deliver
         )
     if settings.json:
-        print_json(done if file_of_passwords is None else replace(done, passwords=()))
+        print_json(done if target is None else replace(done, passwords=()))
         return
     print_note(
         f"{counted(len(done.identities), 'password')} added; the older one of each stays valid"

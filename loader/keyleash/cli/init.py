@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from keyleash.cli.options import DIRECTORY, example, json_option
+from keyleash.cli.options import DIRECTORY, Name, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, write_output
@@ -64,7 +64,7 @@ def init(settings: Settings, directory: str, force: bool) -> None:
 
 
 @click.command(epilog=example("keyleash examples fleet --to fleet"))
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=Name(EXAMPLES))
 @click.option("--to", "directory", metavar="DIR", type=DIRECTORY, help="Copy to DIR.  [default: .]")
 @force_option
 @json_option

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
-from click.shell_completion import CompletionItem
-from click.types import StringParamType
 
 from keyleash.cli.nodes import show_nodes, wait_option
-from keyleash.cli.options import IDENTITY, Group, example, json_option
+from keyleash.cli.options import IDENTITY, Group, Name, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.operator import LimitReset
-from keyleash.policy import Counter
+from keyleash.policy import parse_policy
+from keyleash.store.identities import require_active
+from keyleash.store.store import Store
 from keyleash.text import counted, iso_time
 
 
-class LimitName(StringParamType):
-    """The name of a limit. The command checks that it exists."""
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Return the possible names of limits that begin with *incomplete*."""
-        names = (f"{kind}.{counter}" for kind in ("rate", "budget") for counter in Counter)
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+def _limits(store: Store) -> Iterable[str]:
+    policy = parse_policy(require_active(store).document, file="<active policy>", commands=None)
+    return dict.fromkeys(limit.name for item in policy.identities for limit in item.limits)
 
 
 EXAMPLE = 'keyleash limits reset agent-runner --limit rate.writes --reason "the clock was ahead"'
@@ -43,7 +39,7 @@ def limits() -> None:
 @click.option(
     "--limit",
     metavar="NAME",
-    type=LimitName(),
+    type=Name(_limits),
     help="One limit, such as `rate.writes` or `budget.requests`.  [default: all of the identity]",
 )
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,12 +21,14 @@ from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import STANDARD_INPUT
 from keyleash.client.tokens import token_from_env
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
+from keyleash.policy.problems import did_you_mean
 from keyleash.policy.quantities import parse_duration, parse_moment
 from keyleash.store.connect import NODE_TIMEOUT_S, connect, has_password
 from keyleash.store.identities import known_identities
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.store import Store
 from keyleash.store.token import TOKEN_START
+from keyleash.store.token_entries import read_token_entries
 from keyleash.store.wire import Transport
 from keyleash.text import printable
 
@@ -128,7 +130,16 @@ def require_number(
 
 
 class Group(click.Group):
-    """A group whose help shows the whole first sentence of each command; click truncates it."""
+    """A group that suggests commands, and whose help shows their whole first sentences."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Return the command of *args*, or raise an error that suggests a command or option."""
+        name = args[0]
+        if not (ctx.resilient_parsing or name[:1] == "-" or self.get_command(ctx, name)):
+            options = (option for item in self.get_params(ctx) for option in item.opts)
+            similar = did_you_mean(name, [*self.list_commands(ctx), *options], "")
+            raise click.UsageError(f"No such command `{name}`; {similar}".rstrip("; "), ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list, wrapped."""
@@ -214,23 +225,41 @@ until_option = click.option(
 )
 
 
-class IdentityName(StringParamType):
-    """The name of an identity. Commands check that it exists."""
+class Name(StringParamType):
+    """A name, or several with commas. Commands check that it exists.
+
+    *names* are all, or a function that reads them from the server.
+    """
+
+    def __init__(self, names: Iterable[str] | Callable[[Store], Iterable[str]]) -> None:
+        self._names = names
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return the known identities that begin with *incomplete*; none if the server fails."""
-        url = str(ctx.find_root().params.get("url") or "")
-        try:
-            client = connect(url, NODE_TIMEOUT_S)
-            names = known_identities(Store(client, server_keyspace(client)))
-        except (redis_errors.RedisError, OSError, KeyleashError):
-            return []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        """Return the names that begin with *incomplete*; none if the server fails."""
+        begin, comma, incomplete = incomplete.rpartition(",")
+        names = self._names
+        if callable(names):
+            url = str(ctx.find_root().params.get("url") or "")
+            try:
+                client = connect(url, NODE_TIMEOUT_S)
+                names = list(names(Store(client, server_keyspace(client))))
+            except (redis_errors.RedisError, OSError, KeyleashError):
+                return []
+        return [
+            CompletionItem(f"{begin}{comma}{name}") for name in names if name.startswith(incomplete)
+        ]
 
 
-IDENTITY = IdentityName()
+def _token_ids(store: Store) -> list[str]:
+    entries = read_token_entries(store, known_identities(store))
+    return [token_id.decode() for of_identity in entries for token_id in of_identity]
+
+
+IDENTITY = Name(known_identities)
+TOKEN_ID = Name(_token_ids)
+TOKEN_HOLDER = Name(lambda store: [*known_identities(store), *_token_ids(store)])
 
 
 TOKEN_VARIABLES = ("KEYLEASH_TOKEN", "KEYLEASH_TOKEN_FILE")

@@ -16,10 +16,11 @@ from click.shell_completion import CompletionItem
 
 from keyleash import __version__
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
-from keyleash.cli.options import json_option, refuse_typed_password
+from keyleash.cli.options import Group, json_option, refuse_typed_password
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, is_plain
 from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, parse_timeout
+from keyleash.text import with_links
 
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -69,6 +70,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "examples": ("init:examples", "List and copy the example policies."),
         "demo": ("demo:demo", "Run a self-checking demo."),
         "serve": ("serve:serve", "Run a local development server."),
+        "completion": ("schema:completion", "Print the completion script of a shell."),
     },
 }
 """The commands by section of the help: the attribute below `keyleash.cli`, and a summary."""
@@ -76,7 +78,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
-class Program(click.Group):
+class Program(Group):
     """The root group: imports the module of a command on use, and reports every expected error."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -91,6 +93,7 @@ class Program(click.Group):
         command: click.Command = getattr(
             importlib.import_module(f"keyleash.cli.{module}"), attribute
         )
+        command.help = with_links(command.help or "")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -19,7 +19,7 @@ import click
 
 from keyleash.errors import OperationError
 from keyleash.policy.files import decoded, read_bytes
-from keyleash.text import printable, to_json
+from keyleash.text import to_json
 
 
 def print_json(value: Any) -> None:
@@ -60,8 +60,8 @@ def read_input(file: str) -> bytes:
     return sys.stdin.buffer.read() if file == STANDARD_INPUT else read_bytes(file)
 
 
-def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Write an output file atomically.
+def write_output(path: Path, data: bytes, mode: int = 0o666, *, is_new: bool = False) -> None:
+    """Write an output file atomically, and wait until it is on disk.
 
     It is written beside *path* and renamed, so a symbolic link at *path* is never followed, even
     if it is created meanwhile.
@@ -70,66 +70,40 @@ def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:
         path: The file.
         data: Its content.
         mode: Its permissions, less the process's umask.
+        is_new: Whether an existing file is an error; then it is written in place.
 
     Raises:
-        OperationError (file): *path* is a symbolic link, or not a regular file.
+        OperationError (file): *path* exists in spite of *is_new*, is a symbolic link, or not a
+            regular file.
         OSError: The file cannot be written.
     """
     with suppress(FileNotFoundError):
         found = path.lstat().st_mode
-        if not stat.S_ISREG(found):
+        if is_new or not stat.S_ISREG(found):
             kind = "a symbolic link" if stat.S_ISLNK(found) else "not a regular file"
             raise OperationError(
                 "file",
-                f"`{path}` is {kind}, and was not written",
-                help="name a regular file, or a new one",
+                f"`{path}` {'exists' if is_new else f'is {kind}'}, and was not written",
+                help="name a new file" if is_new else "name a regular file, or a new one",
                 exit_code=1,
             )
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    draft = path if is_new else path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    is_created = False
     try:
-        _create(draft, data, mode)
+        with os.fdopen(os.open(draft, flags, mode), "wb") as file:
+            is_created = True
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(path)
     except BaseException as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        if is_created:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None
         raise
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read, and wait until it is on disk.
-
-    Raises:
-        OperationError (file): *path* exists; it was not changed.
-        OSError: The file cannot be written.
-    """
-    try:
-        _create(path, text.encode(), 0o600)
-    except FileExistsError:
-        raise OperationError(
-            "file",
-            f"`{printable(str(path))}` exists, and was not overwritten",
-            help="name a new file",
-            exit_code=1,
-        ) from None
-    except OSError:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _create(path: Path, data: bytes, mode: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def is_terminal() -> bool:

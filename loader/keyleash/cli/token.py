@@ -15,7 +15,10 @@ from keyleash.cli.failures import FAILED
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
     IDENTITY,
+    TOKEN_HOLDER,
+    TOKEN_ID,
     Group,
+    Name,
     as_duration,
     example,
     json_option,
@@ -88,6 +91,7 @@ def _note_issued(
 @click.option(
     "--allow",
     metavar="CLASS,…",
+    type=Name(list(OperationClass)),
     multiple=True,
     callback=_words,
     help=f"Allow only these operation classes: {', '.join(OperationClass)}.",
@@ -247,7 +251,7 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
 
 
 @click.command(epilog=example("keyleash token revoke --identity agent-runner"))
-@click.argument("token_id", metavar="[ID]", required=False)
+@click.argument("token_id", metavar="[ID]", required=False, type=TOKEN_ID)
 @click.option("--identity", metavar="NAME", type=IDENTITY, help="Every token of this identity.")
 @click.option("--all", "everything", is_flag=True, help="Every token; asks for confirmation.")
 @meta_option("Every live token with this label. Repeatable, and with --identity both apply.")
@@ -371,7 +375,7 @@ def _grace(
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token rotate agent-runner --grace 10m)"))
-@click.argument("which", metavar="IDENTITY|ID", type=IDENTITY)
+@click.argument("which", metavar="IDENTITY|ID", type=TOKEN_HOLDER)
 @click.option(
     "--grace",
     metavar="DURATION",
@@ -431,7 +435,7 @@ def _show_replaced(done: Rotation, now_ms: int) -> None:
 
 
 @click.command(epilog=example("keyleash token renew 7k2mq9xw4tbn --ttl 10m"))
-@click.argument("token_id", metavar="ID")
+@click.argument("token_id", metavar="ID", type=TOKEN_ID)
 @ttl_option("Lifetime from now on, such as `90m`.  [default: that of its issue]")
 @json_option
 @pass_settings
@@ -453,7 +457,7 @@ def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
 
 
 @click.command(epilog=example("keyleash token tree 7k2mq9xw4tbn"))
-@click.argument("token_id", metavar="ID")
+@click.argument("token_id", metavar="ID", type=TOKEN_ID)
 @json_option
 @pass_settings
 def tree(settings: Settings, token_id: str) -> None:
@@ -484,7 +488,7 @@ def tree(settings: Settings, token_id: str) -> None:
 
 
 @click.command(epilog=example("keyleash token show 7k2mq9xw4tbn"))
-@click.argument("token_id", metavar="ID")
+@click.argument("token_id", metavar="ID", type=TOKEN_ID)
 @json_option
 @pass_settings
 def show(settings: Settings, token_id: str) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
+from keyleash.text import with_links
+
 __all__ = [
     "KeyleashError",
     "Span",
@@ -46,7 +48,7 @@ class KeyleashError(Exception):
     def __init__(self, message: str, *, help: str | None = None, span: Span | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.help = help
+        self.help = help and with_links(help)
         self.span = span
 
     def __str__(self) -> str:

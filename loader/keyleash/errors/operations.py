@@ -216,17 +216,16 @@ class RemovalError(KeyleashError):
     def __init__(self, file: str, identities: Sequence[str], widens: bool = False) -> None:
         count = len(identities)
         more = f" and {count - 5} more" if count > 5 else ""
-        flags = "`--allow-removal` (`allow_removal=True`)"
+        flags = "`allow_removal=True`"
         if widens:
-            flags += " and `--allow-widening` (`allow_widening=True`)"
+            flags += " and `allow_widening=True`"
         # `plan` reads only files, not `<active policy>`.
         is_file = not file.startswith("<")
         review = f"see `keyleash plan {file}` first, then " if is_file else ""
-        asked = "" if is_file else ", or leave out `--yes` to see the plan and be asked"
         super().__init__(
             f"`{file}` removes {counted(count, 'identity')}: {', '.join(identities[:5])}{more}"
             f"{'; it also widens access' if widens else ''}",
-            help=f"{review}pass {flags}{asked}",
+            help=f"{review}pass {flags}",
         )
         self.file = file
         self.identities = tuple(identities)

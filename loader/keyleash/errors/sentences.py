@@ -7,7 +7,7 @@ from collections import defaultdict
 from enum import StrEnum
 from typing import Any
 
-from keyleash.text import clock_time, printable, span
+from keyleash.text import clock_time, printable, span, with_links
 
 
 class ReplyCode(StrEnum):
@@ -258,10 +258,7 @@ _OF_TOKENS = {
     ),
 }
 """The messages of denials that the identity alone would not get."""
-_OTHER_TOKEN = (
-    "the identity may: see `keyleash whoami`, or use a token with other restrictions (`--bind`,"
-    " `--allow`, `--keys`)"
-)
+_OTHER_TOKEN = "the identity may: see `keyleash whoami`, or use a token with other restrictions"
 _ALL_KEYS = {"SCAN": "all keys of the pattern", "SORT": "all keys of the SORT pattern"}
 
 _BYTES_AT_ONCE = "the call writes {was} bytes, more than the {limit} that `{rule}` allows at once"
@@ -379,7 +376,7 @@ def help_of(error: Any) -> str | None:
     help = _sentence(error)[1]
     if error.code is ReplyCode.SUSPENDED and error.until_ms is not None:
         help = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
-    return help and help.format_map(_words_of(error))
+    return help and with_links(help.format_map(_words_of(error)))
 
 
 def _words_of(error: Any) -> defaultdict[str, str]:

@@ -66,7 +66,7 @@ def parse_duration(
     Raises:
         PolicyError: It is not a duration, not over zero, or too long.
     """
-    found = _as_duration(text)
+    found = _as_duration(f"{text}s" if re.fullmatch("0+", text) else text)
     if found is None:
         help = (
             f"write a unit, such as `{text}s`"

@@ -63,7 +63,7 @@ def hint_of(error: Exception, url: str) -> str:
     if url.startswith("redis:") and is_unanswered(error):
         if isinstance(error, redis_errors.TimeoutError):
             return (
-                "the server may be stopped or busy (`--timeout` waits longer),"
+                "the server may be stopped or busy (`timeout=SECONDS` waits longer),"
                 " or expect TLS (`rediss://`)"
             )
         return "check the scheme of the URL: with TLS it is `rediss://`"

@@ -140,7 +140,7 @@ def _require_ours(item: OpenStream) -> None:
             "archive-taken",
             f"the audit stream `{item.stream.name}` is not the source of `{item.folder.path}`",
             help="name another directory for another server; if the server was restored or lost"
-            " its data, continue with `--take-over`",
+            " its data, continue with `take_over=True`",
         )
 
 
@@ -148,7 +148,7 @@ def _taken(stream: AuditStream, place: str) -> ArchiveError:
     return ArchiveError(
         "archive-taken",
         f"the audit stream `{stream.name}` is exported to another archive, begun at `{place}`",
-        help="export to that archive; or, with `--take-over`, begin one here with all entries"
+        help="export to that archive; or, with `take_over=True`, begin one here with all entries"
         " that the server still has, and stop exporting to the other",
     )
 

@@ -175,7 +175,7 @@ def _run_step(
                 f"the server rejects {_keys([key])}: {text_of(error)}; nothing was undone",
                 help="use the primary of the server, or raise its `maxmemory`"
                 if error.startswith((b"READONLY", b"OOM"))
-                else "`--skip KEY` (`skip=[KEY]`) leaves a key out",
+                else "`skip=[KEY]` leaves a key out",
             )
     owner = owner_name(OPERATORS, shard.keys.tag)
     return [f"{owner}/{text_of(entry_id)}" for entry_id in details]
@@ -215,11 +215,9 @@ def blocked_error(plan: UndoPlan) -> OperationError:
         if not conflict.is_forced
     }
     helps = {
-        "`--force KEY` (`force=[KEY]`) overrides a conflict": bool(kinds & FORCIBLE),
-        "`--across-policies` (`across_policies=True`) overrides the active policy": (
-            ConflictKind.UNGRANTED in kinds
-        ),
-        "`--skip KEY` (`skip=[KEY]`) leaves a key out": True,
+        "`force=[KEY]` overrides a conflict": bool(kinds & FORCIBLE),
+        "`across_policies=True` overrides the active policy": (ConflictKind.UNGRANTED in kinds),
+        "`skip=[KEY]` leaves a key out": True,
         HELP: ConflictKind.UNVALIDATED in kinds,
         "with `before_images` in the policy, later changes can be undone": (
             ConflictKind.NOT_RECORDED in kinds

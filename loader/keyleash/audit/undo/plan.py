@@ -392,7 +392,7 @@ def _require_planned(plan: UndoPlan, given: Iterable[str | bytes]) -> None:
         if item not in planned:
             raise UsageError(
                 f"`{printable(item)}` is not a key of this undo",
-                help="see `--dry-run`, or `keys` of a plan without it, for the keys",
+                help="see the keys of a plan without it",
             )
 
 

@@ -49,7 +49,7 @@ def check_payloads(
     message = f"{listing(names, SHOWN_IDENTITIES)} may RESTORE, and {risk.message}"
     if not allowed:
         raise UnvalidatedRestoreError(
-            message, help=f"{PAYLOAD_ADVICE}; `--allow-unvalidated-restore` loads without it"
+            message, help=f"{PAYLOAD_ADVICE}; `allow_unvalidated_restore=True` loads without it"
         )
     return (Problem(RESTORE_CODE, message, Span(file, 1, 1), PAYLOAD_ADVICE),)
 
@@ -125,6 +125,6 @@ def check_eviction(client: Client, file: str, *, allowed: bool) -> tuple[Problem
         return ()
     if risk.has_bound and not allowed:
         raise EvictionError(
-            risk.message, help=f"{EVICTION_ADVICE}; `--allow-eviction` loads anyway"
+            risk.message, help=f"{EVICTION_ADVICE}; `allow_eviction=True` loads anyway"
         )
     return (Problem(EVICTION_CODE, risk.message, Span(file, 1, 1), EVICTION_ADVICE),)

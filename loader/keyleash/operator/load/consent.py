@@ -167,8 +167,7 @@ def check_consent(plan: LoadPlan, *, allow_widening: bool, allow_removal: bool) 
         raise OperationError(
             "widens",
             f"this widens what {listing(plan.widened, 5)} may do, and nothing was activated",
-            help="look at what is marked `widens`; then add `--allow-widening`"
-            " (`allow_widening=True`), or leave out `--yes` to be asked",
+            help="look at what is marked `widens`, then pass `allow_widening=True`",
         )
 
 
@@ -245,7 +244,7 @@ def earlier_policy(store: Store, digest: str | None = None) -> ActivePolicy:
             raise OperationError(
                 "no-policy",
                 "the previous policy is not stored",
-                help="see `keyleash policy history`, and name one with `--to`",
+                help="see `keyleash policy history`, and name one with `to=DIGEST`",
             )
         return found[0]
     if not stored:

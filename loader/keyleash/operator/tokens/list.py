@@ -251,7 +251,7 @@ def require_token(store: Store, token_id: str) -> TokenInfo:
         f"no token has the id `{token_id}`" + (", the name of an identity" if is_name else ""),
         help=f"see its tokens and their ids: `keyleash token list {token_id}`"
         if is_name
-        else "see `keyleash token list` or `op.tokens.list()`",
+        else "see `keyleash token list`",
     )
 
 
@@ -260,7 +260,7 @@ def require_token_id(token_id: str) -> None:
     if token_id.startswith(TOKEN_START):
         raise UsageError(
             "this is a token, not a token id",
-            help="see `keyleash token list` or `op.tokens.list()`",
+            help="see `keyleash token list`",
         )
 
 

@@ -200,7 +200,7 @@ def _keys(keys: Collection[str]) -> Iterable[Pattern]:
             name = pattern.captures[0]
             _fail(
                 f"{quote(key)} has the capture {quote(f'{{{name}}}')}",
-                f"bind the capture: `--bind {name}=…`; or {_BRACES}",
+                f"bind the capture `{name}`; or {_BRACES}",
             )
         yield pattern
 

@@ -113,7 +113,7 @@ def revoke(
         raise OperationError(
             "unknown-token-id",
             "no token has the id ``",
-            help="see `keyleash token list` or `op.tokens.list()`",
+            help="see `keyleash token list`",
         )
     calls = [(store.actor, identity or "", token_id or "")]
     if meta:
