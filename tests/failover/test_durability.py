@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import pickle
 from collections.abc import Callable
@@ -10,13 +11,18 @@ from typing import Any
 
 import pytest
 import redis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 import keyleash
-from client.alike import AsyncLeash
+from client.alike import AsyncLeash, SyncLeash
+from client.test_errors import assert_unseen
 from keyleash import NotReplicatedError
 from keyleash.store.records import guard_record
+from keyleash.types import DelegatedToken, Renewal
 from support.leash import NAMES, Leash, grant
-from support.replication import Node, wait_until
+from support.replication import Address, Node, wait_until
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="t:*")]}
 PATIENT = {"wait_replicas": 1, "timeout": "30s"}
@@ -217,6 +223,86 @@ def test_wait_without_permission_reports_the_write_as_done(leash: Any, pair: Pai
     assert isinstance(caught.value.__cause__, redis.exceptions.NoPermissionError)
     assert "not known" in str(caught.value)
     assert client.get("t:a") == b"1"
+
+
+def test_denial_is_raised_without_the_permission_to_wait(leash: Any, pair: Pair) -> None:
+    """And the server's own error of a command."""
+    leash.load(one={**ALL, "durability": HASTY})
+    leash.admin.execute_command("ACL", "SETUSER", "agent", "on", ">pw", "~*", "+@all", "-wait")
+    leash.admin.set("t:a", 1)
+    client = leash.agent("one", username="agent", password="pw")
+
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        client.set("u:a", 1)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        client.lpush("t:a", 1)
+    pipe = client.pipeline(transaction=False).set("u:a", 1).lpush("t:a", 1)
+    refused, failed = pipe.execute(raise_on_error=False)
+    assert isinstance(refused, keyleash.KeyNotGrantedError)
+    assert "WRONGTYPE" in str(failed)
+    assert client.get("t:a") == b"1"
+
+
+def test_denial_is_raised_if_the_primary_dies_during_wait(mortals: Pair) -> None:
+    """It was read, so it is known that nothing ran."""
+    leash = Leash(mortals[0])
+    leash.load(one={**ALL, "durability": PATIENT})
+    client = leash.agent("one")
+    client.ping()
+    mortals[1].halt()
+    kill_when(mortals[0], lambda info: info["blocked_clients"] == 1)
+
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        client.set("u:a", 1)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_demoted_primary_is_reported_as_read_only(mortals: Pair, kind: str) -> None:
+    """Nothing ran, so the retry policy may repeat the call at the new primary."""
+    primary, replica = mortals
+    leash: Any = SyncLeash(primary) if kind == "sync" else AsyncLeash(primary)
+    leash.load(one={**ALL, "durability": PATIENT})
+    retry: Any = Retry(NoBackoff(), 1) if kind == "sync" else AsyncRetry(NoBackoff(), 1)
+    with contextlib.closing(Address(primary)) as address:
+        retrying = leash.agent(
+            "one", port=address.port, retry=retry, retry_on_error=[redis.ReadOnlyError]
+        )
+        client = leash.agent("one", port=address.port)
+        retrying.set("t:a", 1)
+        client.set("t:a", 1)
+        replica.promote()
+        primary.follow(replica)
+        address.node = replica
+
+        with pytest.raises(redis.ReadOnlyError):
+            client.set("t:a", 2)
+        assert retrying.incr("t:a") == 2
+        assert len(Leash(replica).events("one")) == 3
+        if kind == "async":
+            leash.close()
+
+
+def test_delegation_and_renewal_without_a_replica_return_what_was_made(
+    leash: Any, pair: Pair
+) -> None:
+    """The child's secret is in the reply of the error alone."""
+    token = {"bound": True, "renew": True, "ttl": "1h", "max_ttl": "4h"}
+    leash.load(one={**ALL, "token": token, "delegate": {"depth": 1}, "durability": HASTY})
+    client = leash.agent("one")
+    pair[1].halt()
+
+    with pytest.raises(NotReplicatedError) as of_child:
+        client.delegate(ttl="10m")
+    with pytest.raises(NotReplicatedError) as of_renewal:
+        client.renew("2h")
+
+    child = of_child.value.reply
+    assert isinstance(child, DelegatedToken)
+    assert isinstance(of_renewal.value.reply, Renewal)
+    assert_unseen(child.token, of_child.value)
+    assert child.token not in f"{of_child.value} {of_child.value!r} {of_child.value.args}"
+    assert leash.client(child.token).whoami().token_id == child.id
+    assert client.whoami().expires_at == of_renewal.value.reply.expires_at
 
 
 def test_primary_that_dies_during_wait_has_run_the_call(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, Self
 
 from keyleash.client.calls import Call
 from keyleash.client.delegation import DelegatedToken, Delegation
 from keyleash.client.renewal import RENEW, Renewal, life_word
+from keyleash.client.session import Session
 from keyleash.client.tokens import token_from_env, url_from_env
 from keyleash.client.unsupported import monitoring
 from keyleash.client.whoami import WhoAmI
+from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
 
 
@@ -52,10 +54,16 @@ class TokenHolder:
         Raises:
             LeashError: As of every call: the token is over, or the identity is suspended.
         """
-        async with self._connected() as connection:
-            reply = await connection.call(Call([], BatchMode.WHOAMI))
-            found: WhoAmI = connection.session.whoami(reply)
+        found: WhoAmI = await self._about_token(Call([], BatchMode.WHOAMI), Session.whoami)
         return found
+
+    async def _about_token(self, call: Call, read: Callable[[Session, Any], Any]) -> Any:
+        """Make a call about the token; return what *read* makes of its reply."""
+        async with self._connected() as connection:
+            try:
+                return read(connection.session, await connection.call(call))
+            except NotReplicatedError as short:
+                raise short.about(read(connection.session, short.reply)) from short.__cause__
 
     async def delegate(
         self,
@@ -89,14 +97,15 @@ class TokenHolder:
             CommandRefusedError: The policy does not let tokens delegate.
             TypeError, ValueError: An argument has a wrong type or value; nothing was sent.
             SecretInTextError: A text contains a token; nothing was sent.
+            NotReplicatedError: Too few replicas have the child, which is the error's `reply`.
             LeashError: As of every call.
         """
         call = Call([], BatchMode.DELEGATE)
-        call.delegation = Delegation(
+        call.delegation = child = Delegation(
             bind=bind, allow=allow, keys=keys, budget=budget, ttl=ttl, meta=meta
         )
-        async with self._connected() as connection:
-            return call.delegation.made(await connection.call(call))
+        made: DelegatedToken = await self._about_token(call, lambda _, reply: child.made(reply))
+        return made
 
     async def renew(self, ttl: str | timedelta | None = None) -> Renewal:
         """Renew the token, if the policy has `token: {renew: true}`: it then expires later.
@@ -113,11 +122,10 @@ class TokenHolder:
         Raises:
             RenewalRefusedError: the token is as old as `max_ttl` allows, or was rotated.
             CommandRefusedError: the policy does not allow it.
+            NotReplicatedError: too few replicas know of it; the renewal is the error's `reply`.
             LeashError: As of every call.
             TypeError, ValueError: *ttl* is no duration.
         """
         call = Call([(RENEW, life_word(ttl))], BatchMode.RENEW)
-        async with self._connected() as connection:
-            reply = await connection.call(call)
-            renewal: Renewal = connection.session.renewal(reply)
+        renewal: Renewal = await self._about_token(call, Session.renewal)
         return renewal

@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from keyleash.client._redis_py import acheckin_node, acheckout_node, copy_error, pack
 from keyleash.client.actions import AtHome, Receive
 from keyleash.client.aio_connection import AsyncGuarded
+from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
 from keyleash.client.guarding import AsyncLock
 from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease
@@ -110,17 +111,20 @@ class AsyncSharded(AsyncGuarded):
         if not self._is_open:
             await self.connect()
         await self._send_plain(action)
-        failed = None
+        reply = count = failed = lost = None
         try:
             reply = await above.read_response(disable_decoding=True)
         except ResponseError as error:
             failed = error
         if guard is not None:
-            count = await self._receive(Receive(longer_s=guard.wait_ms / 1000), {})
-            if failed is None and count < guard.wait_replicas:
-                raise NotReplicatedError(None, count, guard.wait_replicas, guard.wait_ms)
+            try:
+                count = await self._receive(Receive(longer_s=guard.wait_ms / 1000), {})
+            except (*LOST, ResponseError) as error:
+                lost = error
         if failed is not None:
             raise failed
+        if guard is not None and (count or 0) < guard.wait_replicas:
+            raise NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms) from lost
         return reply
 
     async def _send_plain(self, action: AtHome) -> None:

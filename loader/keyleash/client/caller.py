@@ -59,6 +59,7 @@ from keyleash.errors import (
     TokenUnknownError,
     UnknownDenialError,
 )
+from keyleash.store.records import GuardRecord
 from keyleash.store.token import token_digest
 from keyleash.store.wire import ONCE, BatchMode, replies_of, token_in, with_id
 
@@ -141,10 +142,7 @@ class Caller:
         guard = session.guard
         assert guard is not None  # noqa: S101 - callers look it up first
         call.guard = guard
-        call.replicas = None
-        if guard.wait_replicas:
-            may_write = call.script or call.delegation or any(map(session.may_write, call.commands))
-            call.replicas = guard if may_write and call.mode is not BatchMode.CHECK else None
+        call.replicas = self.awaited(call) if guard.wait_replicas else None
         call.correlation = call.correlation or next_correlation(session.correlation)
         if call.mode not in _WITHOUT_ID:
             if call.once is None or not guard.takes_ids:
@@ -161,6 +159,13 @@ class Caller:
                 call.mode, call.commands, call.correlation, has_id=bool(call.once)
             )
         return _with_id(words, call.once) if call.once else words
+
+    def awaited(self, call: Call) -> GuardRecord | None:
+        """Return the guard if its policy waits for replicas of a call."""
+        guard, may_write = self.session.guard, self.session.may_write
+        writes = call.script or call.delegation or any(map(may_write, call.commands))
+        is_waited = guard and guard.wait_replicas and writes and call.mode is not BatchMode.CHECK
+        return guard if is_waited else None
 
     def _id_of(self, call: Call) -> CallId:
         """Return the idempotency id of a call; `NO_ID` if it has none.
@@ -418,22 +423,23 @@ class Caller:
 
     def _read(self, call: Call, undecoded: bool) -> Flow:
         guard = call.replicas
+        reply = count = failed = lost = None
         try:
             reply = yield from self._read_call(call, undecoded)
         except ResponseError as error:
-            if guard is not None:
-                # Nothing was written, but its reply must not be read by the next call.
-                yield Receive(longer_s=guard.wait_ms / 1000)
-            found = self._typed(call, error)
+            failed = error
+        if guard is not None:
+            try:
+                # Also of a call that wrote nothing, or the next call would read it.
+                count = yield Receive(longer_s=guard.wait_ms / 1000)
+            except (*LOST, ResponseError) as error:
+                lost = error
+        if failed is not None:
+            found = self._typed(call, failed)
             require_known_outcome(call, found)
             raise found from None
         if guard is None:
             return reply
-        count, lost = None, None
-        try:
-            count = yield Receive(longer_s=guard.wait_ms / 1000)
-        except (*LOST, ResponseError) as error:
-            lost = error
         if (count or 0) < guard.wait_replicas and self._has_written(call, reply):
             # Not a connection error: the call has run, and callers must not repeat it.
             missing = NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)

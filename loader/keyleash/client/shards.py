@@ -20,6 +20,7 @@ from keyleash.errors import (
     CounterCorruptError,
     LeaseNeededError,
     LeaseRefusedError,
+    NotReplicatedError,
     RightMissingError,
     SlotNotServedError,
 )
@@ -130,7 +131,7 @@ class ShardCaller(Caller):
         """Make a call at the home; otherwise like that of one server."""
         session = self.session
         yield from self.guard()
-        call.correlation = next_correlation(session.correlation)
+        call.correlation, call.replicas = next_correlation(session.correlation), self.awaited(call)
         again = partial(fetch_lease, session, FetchLease("", call, None))
         try:
             return (yield from again())
@@ -219,6 +220,11 @@ def _granted(session: ClusterSession, need: FetchLease) -> Flow:
     make = partial(session.lease_request, need.request, need.call)
     try:
         return (yield AtHome(make, need.call.replicas))
+    except NotReplicatedError as short:
+        if not need.request:
+            raise
+        # Only the grant is without a replica; the call has not run yet.
+        return short.reply
     except ResponseError as error:
         found = session.call_error(error)
         reason = found.details.get("reason") if isinstance(found, LeaseRefusedError) else None
