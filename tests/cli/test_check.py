@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from keyleash.commands import load_table
+from keyleash.policy.files import MAX_FILE_BYTES
 from keyleash.store.keyspace import script_digest
 from support.command_line import Cli
 
@@ -205,6 +207,19 @@ def test_missing_file_exits_with_66(offline: Cli, tmp_path: Path, command: str) 
     assert result.exit_code == 66
     message = f"error: cannot read `{tmp_path}/nope.yaml`: no such file or directory\n"
     assert result.stderr == message
+
+
+def test_file_that_never_ends_is_not_read(offline: Cli, tmp_path: Path, example: Path) -> None:
+    """A device, a FIFO without a writer, and more than a policy can have."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(example.read_bytes() + b"#" * MAX_FILE_BYTES)
+    for file in ("/dev/zero", tmp_path / "fifo"):
+        result = offline.run("check", file)
+        assert result.exit_code == 66
+        assert f"cannot read `{file}`: it is not a regular file" in result.stderr
+    for words, stdin in (((tmp_path / "large",), None), (("-",), "#" * (MAX_FILE_BYTES + 1))):
+        result = offline.run("check", *words, stdin=stdin)
+        assert f"it has more than {MAX_FILE_BYTES} bytes" in result.stderr
 
 
 def test_directory_in_place_of_a_file_fails(offline: Cli, tmp_path: Path) -> None:

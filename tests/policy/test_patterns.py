@@ -28,6 +28,13 @@ def regex_of(pattern: Pattern) -> re.Pattern[bytes]:
     return re.compile(b"".join(pieces), re.DOTALL)
 
 
+def test_pattern_of_many_segments_is_rejected() -> None:
+    """Patterns are compared segment by segment: 20,000 of them would take 3 GB."""
+    assert len(parse_pattern(":".join("a" * 128)).parts) == 1
+    with pytest.raises(PolicyError, match="the key pattern has more than 128 segments"):
+        parse_pattern(":".join("a" * 129))
+
+
 def test_hash_tag_pattern_has_literal_braces_around_its_capture() -> None:
     """`{{{job_id}}}` is how a hash tag is written."""
     pattern = parse_pattern("agents:jobs:{{{job_id}}}:state")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from hashlib import sha1
@@ -67,6 +68,25 @@ def test_text_with_a_problem_is_a_problem_of_the_policy(
     found = problem_of(document(["a"], {"a": "a.lua"}), tmp_path)
 
     assert found[:2] == (code, message.format(folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("/dev/zero", "it is not a regular file"),
+        ("fifo", "it is not a regular file"),
+        ("large.lua", "it has more than 65536 bytes"),
+    ],
+)
+def test_file_of_a_script_that_never_ends_is_a_problem(
+    tmp_path: Path, file: str, reason: str
+) -> None:
+    """It is not read: its author may not be who checks the policy."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large.lua").write_bytes(b" " * (1 << 20))
+    code, message, _ = problem_of(document(["a"], {"a": file}), tmp_path)
+
+    assert (code, message) == ("script-file", f"cannot read `{tmp_path / file}`: {reason}")
 
 
 def test_missing_file_is_reported_with_the_path_that_was_tried(

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from keyleash.errors import OperationError
-from keyleash.policy.files import decoded, read_bytes
+from keyleash.policy.files import bounded, decoded, read_bytes
 from keyleash.text import to_json
 
 
@@ -57,7 +57,7 @@ def read_input(file: str) -> bytes:
     Raises:
         OperationError (file): The file is missing, or cannot be read.
     """
-    return sys.stdin.buffer.read() if file == STANDARD_INPUT else read_bytes(file)
+    return bounded("<stdin>", sys.stdin.buffer) if file == STANDARD_INPUT else read_bytes(file)
 
 
 def write_output(path: Path, data: bytes, mode: int = 0o666, *, is_new: bool = False) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from keyleash.errors import OperationError, PolicyError, Problem, Span
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""Of a policy, or a file of tests; 1,000 identities may have 4 KiB each."""
 
 ReadText = Callable[[str], tuple[str, str]]
 """Returns the name of a file for messages, and its text."""
@@ -21,18 +25,31 @@ def read_text(file: str) -> tuple[str, str]:
     return file, decoded(file, read_bytes(file))
 
 
-def read_bytes(file: str) -> bytes:
-    """Read a file.
+def read_bytes(file: str, most: int = MAX_FILE_BYTES) -> bytes:
+    """Read a regular file of up to *most* bytes.
 
     Raises:
-        OperationError (file): The file is missing, or cannot be read.
+        OperationError (file): The file is missing, too large, or cannot be read.
     """
+    path = Path(file)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # It may never end, or wait for a writer.
+        raise OperationError("file", f"cannot read `{file}`: it is not a regular file")
     try:
-        return Path(file).read_bytes()
+        with path.open("rb") as opened:
+            return bounded(file, opened, most)
     except (OSError, ValueError) as error:
         # A name with a null byte raises ValueError.
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise OperationError("file", f"cannot read `{file}`: {reason}") from None
+
+
+def bounded(name: str, opened: IO[bytes], most: int = MAX_FILE_BYTES) -> bytes:
+    """Return all of an open file; errors as of `read_bytes`."""
+    data = opened.read(most + 1)
+    if len(data) > most:
+        raise OperationError("file", f"cannot read `{name}`: it has more than {most} bytes")
+    return data
 
 
 def decoded(name: str, data: bytes) -> str:

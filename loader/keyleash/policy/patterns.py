@@ -12,6 +12,8 @@ from keyleash.policy.problems import fail, quote
 
 NOWHERE = Span("<pattern>", 1, 1)
 CAPTURE_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+MAX_SEGMENTS = 128
+"""Patterns are compared with each other by their segments."""
 _PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}*]|[^{}*]+")
 _NAME_HELP = "name it with lower-case letters, digits and `_`, such as `{job_id}`"
 
@@ -31,6 +33,9 @@ def parse_pattern(source: str, span: Span = NOWHERE, thing: str = "key") -> Patt
     if not source:
         help = f'write the prefix of the {thing}s and `*`, or "*" for every {thing}'
         raise fail("empty-pattern", f"the {thing} pattern is empty", span, help)
+    if source.count(":") >= MAX_SEGMENTS:
+        message = f"the {thing} pattern has more than {MAX_SEGMENTS} segments"
+        raise fail("long-pattern", message, span, "shorten it; `:` separates segments")
     pieces = _PIECE.findall(source)
     problems = [
         Problem(code, f"{message} in the {thing} pattern {quote(source)}", span, help)

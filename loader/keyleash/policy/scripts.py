@@ -13,7 +13,7 @@ from keyleash.commands.locks import DENIED_MS, EXTEND, REACQUIRE, RELEASE
 from keyleash.errors import OperationError, Span
 from keyleash.policy.bundles import BUNDLES, bundle_texts
 from keyleash.policy.files import read_bytes
-from keyleash.policy.lua import LuaError, sandboxed
+from keyleash.policy.lua import MAX_BYTES, LuaError, sandboxed
 from keyleash.policy.model import Policy, Script
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.yaml import YamlNode
@@ -146,7 +146,7 @@ class ScriptReader:
         if file in self._stored:
             return self._stored[file]
         path = os.path.abspath(Path(self._file).parent / file)
-        source = read_bytes(path).decode("latin-1")
+        source = read_bytes(path, MAX_BYTES).decode("latin-1")
         for line, named, text in self._comments:
             if named == file and text != source:
                 self._problems.add(
