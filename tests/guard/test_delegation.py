@@ -735,3 +735,19 @@ def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
     }
     with pytest.raises(keyleash.TokenRevokedError):
         inspect_token(leash.store, child.token)
+
+
+def test_largest_child_takes_what_the_page_says(leash: Leash) -> None:
+    """Its record, and what operators list about it: an agent may make many."""
+    body = {**AGENT, "grants": [grant("read", "write", keys="*")], "delegate": {"depth": 1}}
+    leash.load(runner=body)
+    keys = [f"{number:02}" + "k" * 251 for number in range(15)]
+    labels = {f"n{number:02}" + "n" * 29: '"' * 64 for number in range(16)}
+    parent = leash.agent("runner")
+    child = parent.delegate(keys=keys, meta=labels)
+
+    names = leash.keyspace
+    record = names.token("runner", token_digest(child.token))
+    listed = leash.admin.hgetall(names.delegated("runner"))
+    size = leash.admin.memory_usage(record) + max(map(len, listed.values()))
+    assert 6_500 < size < 7 * 1024
