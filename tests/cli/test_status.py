@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import keyleash
 from keyleash.cli.render.status import bar
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
@@ -179,14 +180,15 @@ def test_status_shows_the_transport(cli: Cli, policy: Path, transport: str) -> N
     [
         (None, ""),
         (0.0, ".........."),
-        (0.0001, "#........."),
+        (0.0099, ".........."),
+        (0.01, "#........."),
         (0.5, "#####....."),
         (0.999, "#########."),
         (1.0, "##########"),
     ],
 )
 def test_bar_is_full_only_at_full_use(share: float | None, shown: str) -> None:
-    """Neither the first call nor the last free one is rounded away."""
+    """From 1 % on a use is visible, and the last free call is not rounded away."""
     assert bar(share).plain == shown
 
 
@@ -225,6 +227,52 @@ def test_recent_denials_are_counted_by_code(loaded: Cli) -> None:
     rows = [line.split()[:3] for line in output.splitlines()]
     assert ["agent-runner", "KEY_NOT_GRANTED", "3"] in rows
     assert ["agent-runner", "KEY_DENIED", "1"] in rows
+
+
+def test_status_selects_sorts_and_limits_identities(cli: Cli, policy: Path) -> None:
+    """Of many identities those that matter now, also in Python, as JSON and in a watch."""
+    rules = "{kind: machine, grants: [{allow: [write], keys: ['k']}], budget: {requests: 4/day}}"
+    names = [f"agent-{number}" for number in range(6)]
+    items = "".join(f"  {name}: {rules}\n" for name in names)
+    policy.write_text(f"version: 1\nidentities:\n{items}")
+    cli.ok("load", policy, "--yes")
+    for name, calls in (("agent-1", 2), ("agent-4", 4), ("agent-3", 1)):
+        token = cli.token(name)
+        for _ in range(calls):
+            cli.ok("exec", "SET", "k", "x", KEYLEASH_TOKEN=token)
+    for _ in range(2):
+        cli.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
+    cli.ok("freeze", "agent-5", "--reason", "incident")
+
+    def shown(*words: str) -> list[str]:
+        return [item["name"] for item in cli.json("status", *words)["identities"]]
+
+    assert shown() == names
+    assert shown("agent-4", "agent-1") == ["agent-1", "agent-4"]
+    assert shown("--only", "suspended") == ["agent-5"]
+    assert shown("--only", "limited") == ["agent-4"]
+    assert shown("--only", "denied") == ["agent-3"]
+    assert shown("--only", "due") == []
+    assert shown("--only", "tokens", "--sort", "limited") == ["agent-4", "agent-1", "agent-3"]
+    assert shown("--sort", "denied", "--limit", "1") == ["agent-3"]
+    text = cli.ok("status", "--only", "denied")
+    assert "shown      1 of 6 identities\n" in text
+    assert "denied     2+1 is 2 entries and 1 repeat of them\n" in text
+    assert "agent-0" not in text
+    assert "shown" not in cli.ok("status")
+    unknown = cli.run("status", "agent-9")
+    assert (unknown.exit_code, "did you mean `agent-" in unknown.stderr) == (1, True)
+    with keyleash.Operator.from_url(cli.url) as operator:
+        assert [item.name for item in operator.status(sort="limited", limit=1).identities] == [
+            "agent-4"
+        ]
+        with pytest.raises(ValueError, match="`only` and `sort` must be one of suspended, "):
+            operator.status(only="nothing")
+    with cli.spawn(["--json", "status", "--watch", "--only", "limited"]) as process:
+        assert process.stdout is not None
+        line = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+    assert [item["name"] for item in line["identities"]] == ["agent-4"]
 
 
 def test_fenced_identities_show_their_tier(loaded: Cli) -> None:

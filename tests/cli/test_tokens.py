@@ -280,3 +280,17 @@ def test_revoke_of_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) ->
 
     assert result.exit_code == 2
     assert token not in result.output
+
+
+def test_list_is_limited_to_the_newest_and_counts_all(loaded: Cli) -> None:
+    """Thousands of tokens do not fill the terminal."""
+    ids = [loaded.json("token", "issue", "agent-runner")["id"] for _ in range(3)]
+
+    result = loaded.run("token", "list", "--limit", "2")
+
+    assert ids[0] not in result.stdout
+    assert len(result.stdout.splitlines()) == 3
+    assert result.stderr == "shown: 2 of 3 tokens\n"
+    (newest,) = loaded.json("token", "list", "--limit", "1")["tokens"]
+    assert newest["id"] == ids[2]
+    assert loaded.run("token", "list", "--limit", "3").stderr == ""

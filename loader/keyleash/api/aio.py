@@ -376,9 +376,26 @@ class AsyncOperator:
         """
         return await self._run.call(abilities, identity, token_id)
 
-    async def status(self) -> Snapshot:
-        """Return the identities with their tokens, limits and recent denials."""
-        return await self._run.call(read_snapshot)
+    async def status(
+        self,
+        *identities: str,
+        only: str | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+    ) -> Snapshot:
+        """Return identities with their tokens, limits and recent denials.
+
+        Args:
+            identities: Names; all of the active policy if none is given.
+            only: Only those that are `suspended`, `limited` by a limit that is used up, recently
+                `denied`, or that have `tokens` or one that is `due` for rotation.
+            sort: The highest of these numbers first; of limits the used share.
+            limit: The maximum number of identities.
+
+        Raises:
+            OperationError (unknown-identity): the active policy has no such identity.
+        """
+        return await self._run.call(read_snapshot, identities, only, sort, positive("limit", limit))
 
     async def now(self) -> datetime:
         """Return the time by the server's clock, which decides expiries and limits."""

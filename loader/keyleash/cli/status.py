@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import methodcaller
+from typing import Any
 
 import click
 from redis import exceptions as redis_errors
@@ -13,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from keyleash.cli.failures import FAILED, failure_of
-from keyleash.cli.options import duration_s, example, json_option
+from keyleash.cli.options import IDENTITY, duration_s, example, json_option
 from keyleash.cli.render.status import snapshot_parts
 from keyleash.cli.render.table import console, show
 from keyleash.cli.settings import Settings, pass_settings
@@ -26,12 +29,16 @@ from keyleash.cli.terminal import (
     print_note,
 )
 from keyleash.errors import KeyleashError
-from keyleash.status import Snapshot
+from keyleash.status import MEASURES, Snapshot
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import clock_time
 
 
 @click.command(epilog=example("keyleash status --watch"))
+@click.argument("identities", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
+@click.option("--only", type=click.Choice(list(MEASURES)), help="Only identities that are so.")
+@click.option("--sort", type=click.Choice(list(MEASURES)), help="The highest number first.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of identities.")
 @click.option("--watch", is_flag=True, help="Refresh in place until Ctrl-C or SIGTERM.")
 @click.option(
     "--interval",
@@ -44,23 +51,37 @@ from keyleash.text import clock_time
 )
 @json_option
 @pass_settings
-def status(settings: Settings, watch: bool, interval_s: int) -> int:
+def status(
+    settings: Settings, identities: Sequence[str], watch: bool, interval_s: int, **options: Any
+) -> int:
     """Show identities, tokens, limits and recent denials.
+
+    `suspended` identities have no state or a suspension, `limited` ones a limit that is used up,
+    `denied` ones recent denials, `due` ones a token to rotate.
 
     The use of a budget is the calls in its open window, of a rate those in the last period, and of
     a rate with a burst the part of the burst in use. `oldest` is the age of the oldest live token,
     `due` if it exceeds the policy's `rotate_after`. `audited` and `denied` are lengths of streams;
-    after a `+`, denials counted without an entry of their own. `recent` counts the calls denied in
-    the last five minutes.
+    `2+1` is 2 entries and 1 repeat of them. `recent` counts the calls denied in the last five
+    minutes.
 
     Exit code 1 if a node of a cluster does not answer.
 
     When output is not a terminal, --watch appends snapshots; with --json, one object per line.
     """
+    read = methodcaller("status", *identities, **options)
     if watch:
-        watch_status(settings, interval_s)
+        snapshots = _poll(settings, interval_s, read)
+        first = next(snapshots)
+        # On a terminal without cursor movement, `Live` shows nothing before the end.
+        is_plain = settings.json or not is_terminal() or console().is_dumb_terminal
+        try:
+            with ended_by_signals():
+                (_append if is_plain else _redraw)(settings, chain([first], snapshots))
+        except Ended:
+            print_note("stopped")
         return 0
-    snapshot = settings.operator.status()
+    snapshot = read(settings.operator)
     code = FAILED if snapshot.cluster is not None and snapshot.cluster.down else 0
     if settings.json:
         print_json({"server": settings.shown_url, **snapshot.to_dict()})
@@ -77,39 +98,12 @@ PASSING = (redis_errors.RedisError, OSError, KeyleashError)
 """Errors that do not end a running watch, since the server may return."""
 
 
-def watch_status(settings: Settings, interval_s: int) -> None:
-    """
-    Show the server's status until a signal.
-
-    Raises:
-        Exception: The first snapshot cannot be read, as without --watch.
-    """
-    first = settings.operator.status()
-    try:
-        with ended_by_signals():
-            # On a terminal without cursor movement, `Live` shows nothing before the end.
-            if settings.json or not is_terminal() or console().is_dumb_terminal:
-                _append(settings, first, interval_s)
-            else:
-                _redraw(settings, first, interval_s)
-    except Ended:
-        print_note("stopped")
-
-
-def _redraw(settings: Settings, first: Snapshot, interval_s: int) -> None:
-    last = first
-    screen = _screen(settings, first)
-    with Live(screen, console=console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
-
-        def show_snapshot(snapshot: Snapshot) -> None:
-            nonlocal last
-            last = snapshot
-            live.update(_screen(settings, snapshot), refresh=True)
-
-        def show_error(message: str) -> None:
-            live.update(_screen(settings, last, message), refresh=True)
-
-        _poll(settings, interval_s, show_snapshot, show_error)
+def _redraw(settings: Settings, snapshots: Iterator[Snapshot | str]) -> None:
+    with Live(console=console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+        for item in snapshots:
+            if isinstance(item, Snapshot):
+                last = item
+            live.update(_screen(settings, last, "" if item is last else str(item)), refresh=True)
 
 
 def _screen(settings: Settings, snapshot: Snapshot, error: str = "") -> RenderableType:
@@ -124,36 +118,30 @@ def _screen(settings: Settings, snapshot: Snapshot, error: str = "") -> Renderab
     return Group(*parts)
 
 
-def _append(settings: Settings, first: Snapshot, interval_s: int) -> None:
-    def show_snapshot(snapshot: Snapshot) -> None:
-        if settings.json:
-            print_json_line({"server": settings.shown_url, **snapshot.to_dict()})
+def _append(settings: Settings, snapshots: Iterator[Snapshot | str]) -> None:
+    for item in snapshots:
+        if isinstance(item, str):
+            print_note(f"error: {item}")
+        elif settings.json:
+            print_json_line({"server": settings.shown_url, **item.to_dict()})
         else:
-            show(Text(f"at         {clock_time(snapshot.now_ms)}"))
-            show(*snapshot_parts(settings, snapshot))
-            click.echo("no policy is active\n" if snapshot.active is None else "")
+            show(Text(f"at         {clock_time(item.now_ms)}"))
+            show(*snapshot_parts(settings, item))
+            click.echo("no policy is active\n" if item.active is None else "")
         sys.stdout.flush()
 
-    show_snapshot(first)
-    _poll(settings, interval_s, show_snapshot, lambda message: print_note(f"error: {message}"))
 
-
-def _poll(
-    settings: Settings,
-    interval_s: int,
-    show_snapshot: Callable[[Snapshot], None],
-    show_error: Callable[[str], None],
-) -> None:
+def _poll(settings: Settings, interval_s: int, read: methodcaller) -> Iterator[Snapshot | str]:
+    """Yield a snapshot at each interval, or the error of one but the first."""
+    yield read(settings.operator)
     # A server that does not answer must not look like one without changes.
     operator = settings.unconnected(NODE_TIMEOUT_S)
     while True:
         time.sleep(interval_s)
         try:
-            snapshot = operator.status()
+            yield read(operator)
         except PASSING as error:
             failure = failure_of(error, settings.shown_url, settings.operation)
             if failure is None:
                 raise
-            show_error(failure.message)
-        else:
-            show_snapshot(snapshot)
+            yield failure.message

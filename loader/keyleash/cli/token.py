@@ -163,11 +163,17 @@ def issue(
     help="Only tokens older than the policy's `rotate_after`; exit 1 if there are any.",
 )
 @click.option("--live", is_flag=True, help="Only tokens that are live.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of tokens, the newest.")
 @meta_option("Only tokens with this label. Repeatable.")
 @json_option
 @pass_settings
 def list_(
-    settings: Settings, identity: str | None, stale: bool, live: bool, meta: dict[str, str]
+    settings: Settings,
+    identity: str | None,
+    stale: bool,
+    live: bool,
+    limit: int | None,
+    meta: dict[str, str],
 ) -> int:
     """List the tokens of IDENTITY, or of all, newest first.
 
@@ -183,9 +189,11 @@ def list_(
     if stale:
         found = due
     if settings.json:
-        print_json({"tokens": found})
+        print_json({"tokens": found[:limit]})
     elif found:
-        _print_tokens(found)
+        _print_tokens(found[:limit])
+        if limit is not None and limit < len(found):
+            print_note(f"shown: {limit} of {len(found)} tokens")
     if stale and due:
         print_note(f"{counted(len(due), 'token')} to rotate: `keyleash token rotate ID`")
         return FAILED

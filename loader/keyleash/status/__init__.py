@@ -9,9 +9,10 @@ from keyleash.status.identities import (
     limit_uses,
 )
 from keyleash.status.shards import ClusterStatus, LeasedLimit, ShardStatus
-from keyleash.status.snapshot import Snapshot, read_snapshot
+from keyleash.status.snapshot import MEASURES, Snapshot, read_snapshot
 
 __all__ = [
+    "MEASURES",
     "ClusterStatus",
     "IdentityStatus",
     "LeasedLimit",

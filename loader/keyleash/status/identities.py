@@ -210,6 +210,11 @@ class IdentityStatus(Result):
         return self.suspension is not None
 
     @property
+    def recent(self) -> int:
+        """The number of calls that were denied recently."""
+        return sum(of_code.count for of_code in self.denials.values())
+
+    @property
     def word(self) -> str:
         """`active`, or the reason why every call is denied."""
         if not self.active:
@@ -240,13 +245,16 @@ class IdentityStatus(Result):
         }
 
 
-def identity_statuses(store: Store, active: ActivePolicy, now_ms: int) -> list[IdentityStatus]:
+def identity_statuses(
+    store: Store, active: ActivePolicy, now_ms: int, only: Sequence[str] = ()
+) -> list[IdentityStatus]:
     """
-    Return the status of each identity of the *active* policy at *now_ms*, server time.
+    Return the status of identities of the *active* policy, all if *only* names none, at *now_ms*.
 
     Nothing is written; a user who may read the control keys may call it.
     """
     identities = document_policy(active.document).identities
+    identities = tuple(item for item in identities if not only or item.name in only)
     names = [item.name for item in identities]
     rules = {item.name: item.token for item in identities}
     tokens = {

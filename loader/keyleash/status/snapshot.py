@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from keyleash.operator.tokens import active_identity
 from keyleash.results import Instant, Result
 from keyleash.status.identities import RECENT_S, IdentityStatus, identity_statuses
 from keyleash.status.shards import ClusterStatus, read_cluster
@@ -24,7 +26,7 @@ class Snapshot(Result):
         now_ms: Server time, Unix milliseconds.
         is_sealed: Whether its keys are in a vault.
         active: The active policy, if any.
-        identities: The identities of that policy, in its order.
+        identities: The identities of that policy, in its order, unless others were selected.
         cluster: The cluster; None on one server.
     """
 
@@ -53,17 +55,38 @@ class Snapshot(Result):
         return Counter(identity.tier for identity in self.identities)
 
 
-def read_snapshot(store: Store) -> Snapshot:
+MEASURES: Mapping[str, Callable[[IdentityStatus], float]] = {
+    "suspended": lambda item: item.word != "active",
+    "limited": lambda item: max((use.share or 0 for use in item.limits), default=0),
+    "denied": lambda item: item.recent,
+    "due": lambda item: item.tokens.due,
+    "tokens": lambda item: item.tokens.live,
+}
+"""Numbers to select identities by, from 1 on, and to sort by, the highest first."""
+
+
+def read_snapshot(
+    store: Store,
+    names: Sequence[str] = (),
+    only: str | None = None,
+    sort: str | None = None,
+    limit: int | None = None,
+) -> Snapshot:
     """
     Read the snapshot of a server; nothing is written.
 
-    Args:
-        store: The server; its user must be able to read the control keys.
-
-    Raises:
-        redis.RedisError: The server cannot be read.
+    Arguments and errors are those of `Operator.status`; the user must be able to read control keys.
     """
+    if {only, sort} - {None, *MEASURES}:
+        raise ValueError(f"`only` and `sort` must be one of {', '.join(MEASURES)}")
+    for name in names:
+        active_identity(store, name)
     now_ms = store.now_ms()
     active = read_active(store)
-    found = () if active is None else tuple(identity_statuses(store, active, now_ms))
-    return Snapshot(now_ms, bool(store.keys.vault), active, found, read_cluster(store))
+    found = [] if active is None else identity_statuses(store, active, now_ms, names)
+    if only is not None:
+        found = [item for item in found if MEASURES[only](item) >= 1]
+    if sort is not None:
+        found.sort(key=MEASURES[sort], reverse=True)
+    shown = tuple(found[:limit])
+    return Snapshot(now_ms, bool(store.keys.vault), active, shown, read_cluster(store))

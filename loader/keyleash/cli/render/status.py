@@ -12,7 +12,7 @@ from keyleash.cli.settings import Settings
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension
 from keyleash.status import IdentityStatus, LeasedLimit, LimitUse, ShardStatus, Snapshot
-from keyleash.status.identities import RECENT_S
+from keyleash.status.identities import RECENT_S, document_policy
 from keyleash.store.records import ActivePolicy
 from keyleash.text import clock_time, counted, distance, printable, short_digest, span
 
@@ -41,6 +41,11 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
             yield Text(f"suspended  {identity.name} {text}", style="red")
     yield Text("")
     yield _identities(snapshot)
+    if any(identity.folded for identity in snapshot.identities):
+        yield Text("denied     2+1 is 2 entries and 1 repeat of them", style="dim")
+    total = len(document_policy(snapshot.active.document).identities)
+    if (count := len(snapshot.identities)) < total:
+        yield Text(f"shown      {count} of {total} identities")
     yield Text("")
     yield _limits(snapshot)
     if any(identity.shards for identity in snapshot.identities):
@@ -90,7 +95,6 @@ def _identities(snapshot: Snapshot) -> RenderableType:
 
 
 def _identity(status: IdentityStatus, now_ms: int, with_tier: bool) -> Sequence[str | Text]:
-    recent = sum(of_code.count for of_code in status.denials.values())
     folded = f"+{status.folded}" if status.folded else ""
     return [
         status.name,
@@ -101,7 +105,7 @@ def _identity(status: IdentityStatus, now_ms: int, with_tier: bool) -> Sequence[
         _oldest(status, now_ms),
         str(status.audit_length),
         f"{status.denied_length}{folded}",
-        Text(str(recent), style="yellow" if recent else ""),
+        Text(str(status.recent), style="yellow" if status.recent else ""),
     ]
 
 
@@ -120,7 +124,7 @@ def _limits(snapshot: Snapshot) -> RenderableType:
         for use in identity.limits
     ]
     if not rows:
-        return Text("no identity has a limit")
+        return Text("no identity that is shown has a limit")
     columns = [
         Column("identity", fold=True),
         Column("limit"),
@@ -141,12 +145,10 @@ def _limit(identity: str, use: LimitUse, now_ms: int) -> Sequence[str | Text]:
 
 
 def bar(share: float | None) -> Text:
-    """Return a bar of the used share: the least use is visible, and only full use fills it."""
+    """Return a bar of the used share: visible from 1 % on, and only full use fills it."""
     if share is None:
         return Text("")
-    filled = min(BAR, -(-int(share * 1000) * BAR // 1000)) if share < 1 else BAR
-    if 0 < share < 1:
-        filled = min(max(filled, 1), BAR - 1)
+    filled = min(BAR - 1, -(-int(share * 100) * BAR // 100)) if share < 1 else BAR
     colour = next(colour for bound, colour in COLOURS if share >= bound)
     return Text("#" * filled, style=colour) + Text("." * (BAR - filled), style="dim")
 
