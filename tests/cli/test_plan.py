@@ -35,16 +35,16 @@ def dump(server: RealServer) -> dict[bytes, bytes]:
 
 def test_plan_of_the_active_policy_exits_with_0(loaded: Cli, example: Path) -> None:
     """A pipeline can ask for pending changes."""
-    result = loaded.run("plan", example)
+    result = loaded.run("plan", "--exit-code", example)
 
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == "nothing changes"
 
 
-def test_plan_of_another_policy_exits_with_1_and_writes_nothing(
+def test_plan_of_another_policy_succeeds_and_writes_nothing(
     server: RealServer, example: Path, policy: Path
 ) -> None:
-    """The plan only reads, on every supported server."""
+    """The plan only reads, on every supported server; `--exit-code` reports changes by 2."""
     cli = Cli(server.url)
     cli.ok("load", example, "--yes")
     before = dump(server)
@@ -52,7 +52,8 @@ def test_plan_of_another_policy_exits_with_1_and_writes_nothing(
 
     result = cli.run("plan", file)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 0
+    assert cli.run("plan", file, "--exit-code").exit_code == 2
     lines = result.stdout.splitlines()
     assert "~ agent-reader (machine)   [widens]" in lines
     assert "    ~ rate.requests 3000 a minute → 4000 a minute   [widens]" in lines
@@ -65,7 +66,7 @@ def test_plan_without_a_policy_shows_every_identity_as_new(cli: Cli, example: Pa
     """A first load can be reviewed like any other."""
     result = cli.run("plan", example)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     assert "active     none" in result.stdout
     assert "4 new, 0 changed, 0 removed, 0 unchanged" in result.stdout
 
@@ -100,7 +101,7 @@ def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None
         ('allow: [read], keys: ["agents:c', 'allow: [read, delete], keys: ["agents:c'),
     )
 
-    plan = loaded.json("plan", file, exit_code=1)
+    plan = loaded.json("plan", file)
 
     assert plan["changes"] is True
     assert plan["widens"] is True
@@ -123,11 +124,21 @@ def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None
 
 
 def test_plan_of_an_unreachable_server_exits_with_69(offline: Cli, example: Path) -> None:
-    """Exit code 1 would mean that something changes."""
+    """A pipeline can distinguish it from a bad policy."""
     result = offline.run("plan", example)
 
     assert result.exit_code == 69
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("words", [("plan", "FILE"), ("plan", "missing"), ("plan", "--unknown")])
+def test_any_error_of_a_plan_with_exit_code_is_1(
+    offline: Cli, example: Path, words: tuple[str, ...]
+) -> None:
+    """A usage error must not look like changes."""
+    given = [str(example) if word == "FILE" else word for word in words]
+
+    assert offline.run(*given, "--exit-code").exit_code == 1
 
 
 @pytest.mark.parametrize(("text", "exit_code"), [("version: 1\nidentities: {}\n", 65), (None, 66)])
@@ -148,14 +159,14 @@ def test_plan_lists_guards_to_recompile_without_rule_changes(
     client: Any = embedded.client()
     client.delete("keyleash:guard:agent-runner")
 
-    result = loaded.run("plan", example)
+    result = loaded.run("plan", example, "--exit-code")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     lines = result.stdout.splitlines()
     assert "1 guard recompiled with the same rules: `agent-runner`" in lines
-    assert loaded.json("plan", example, exit_code=1)["recompiled"] == ["agent-runner"]
+    assert loaded.json("plan", example)["recompiled"] == ["agent-runner"]
     loaded.ok("load", example, "--yes")
-    assert loaded.run("plan", example).exit_code == 0
+    assert loaded.run("plan", example, "--exit-code").exit_code == 0
 
 
 def test_plan_of_a_reformatted_policy_changes_nothing(
@@ -219,10 +230,10 @@ def test_plan_lists_identities_with_missing_counters(
 
     result = loaded.run("plan", example)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     note = "note: limit counters are missing on the server, and start at 0: "
     assert f"{note}`agent-runner`" in result.stdout.splitlines()
-    assert loaded.json("plan", example, exit_code=1)["counters_lost"] == ["agent-runner"]
+    assert loaded.json("plan", example)["counters_lost"] == ["agent-runner"]
 
 
 def test_last_line_of_a_plan_names_ten_identities(cli: Cli, policy: Path) -> None:
@@ -281,7 +292,7 @@ def test_plan_shows_identities_with_the_same_changes_together(cli: Cli, policy: 
     assert sum("grant    read on `shared:*`" in line for line in folded) == 1
     assert sum(line.startswith("+ agent-") for line in full) == 60
     assert sum("grant    read on `shared:*`" in line for line in full) == 60
-    assert len(cli.json("plan", file, exit_code=1)["identities"]) == 60
+    assert len(cli.json("plan", file)["identities"]) == 60
 
 
 def test_plan_of_many_different_changes_is_a_summary(cli: Cli, policy: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from keyleash.api import Policy
-from keyleash.cli.failures import UNREACHABLE, warn
+from keyleash.cli.failures import warn
 from keyleash.cli.options import (
     FILE,
     allow_unvalidated_restore_option,
+    example,
     full_option,
     json_option,
     transport_option,
@@ -20,23 +21,27 @@ from keyleash.cli.target import describe_target
 from keyleash.cli.terminal import print_json, read_text
 from keyleash.store.wire import Transport
 
-CHANGES = 1
+CHANGES = 2
+"""The exit code for changes with `--exit-code`."""
 
 
-@click.command(
-    epilog="\b\nexit codes: 0 no changes, 1 changes, 2 usage, 65 bad policy,\n"
-    "            66 no such file, 69 server unreachable or plan failed,\n"
-    "            77 not permitted by the server\n"
-    "example:    keyleash plan agents.yaml"
-)
+@click.command(epilog=example("keyleash plan agents.yaml"))
 @click.argument("file", type=FILE)
+@click.option(
+    "--exit-code", is_flag=True, help="Exit with 2 if anything changes, 0 if not, 1 on any error."
+)
 @allow_unvalidated_restore_option
 @transport_option
 @full_option
 @json_option
 @pass_settings
 def plan(
-    settings: Settings, file: str, allow_unvalidated_restore: bool, transport: str, full: bool
+    settings: Settings,
+    file: str,
+    exit_code: bool,
+    allow_unvalidated_restore: bool,
+    transport: str,
+    full: bool,
 ) -> int:
     """Show what loading a policy file would change (read-only).
 
@@ -46,7 +51,6 @@ def plan(
     changes as a summary. Rejects FILE if it allows RESTORE and the server does not validate its
     payloads, as `keyleash load` does. `-` reads standard input.
     """
-    settings.failed = UNREACHABLE
     name, text = read_text(file)
     with progress("compiling", is_wanted=not settings.json) as report:
         plan = settings.operator.plan(
@@ -64,4 +68,4 @@ def plan(
     else:
         warn(warnings)
         print_plan(describe_target(settings), plan, full=full)
-    return 0 if plan.is_empty else CHANGES
+    return CHANGES if exit_code and not plan.is_empty else 0

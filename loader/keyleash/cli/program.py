@@ -155,7 +155,10 @@ class Program(Group):
             if failure is None:
                 traceback.print_exception(error)
                 failure = BUG
-            report(failure, as_json=settings.json or _asks_for_json(words))
+            report(failure, as_json=settings.json or _has_option(words, "--json"))
+            if _has_option(words, "--exit-code"):
+                # The other codes stand for results.
+                return FAILED
             return settings.failed if failure.exit_code == FAILED else failure.exit_code
         # Most commands return None.
         return code if isinstance(code, int) else 0
@@ -168,9 +171,9 @@ def _broken_pipe() -> int:
     return BROKEN_PIPE
 
 
-def _asks_for_json(words: list[str]) -> bool:
-    """Return whether `--json` is before any `--`; for errors before options are parsed."""
-    return "--json" in (words[: words.index("--")] if "--" in words else words)
+def _has_option(words: list[str], option: str) -> bool:
+    """Return whether *option* is before any `--`; for errors before options are parsed."""
+    return option in (words[: words.index("--")] if "--" in words else words)
 
 
 def _timeout_s(
