@@ -163,7 +163,7 @@ def _usage_help(error: click.UsageError) -> str | None:
 
 
 def report(failure: Failure, *, as_json: bool) -> None:
-    """Print *failure*: as text on standard error, or as JSON on standard output."""
+    """Print *failure* on standard error, or as JSON on standard output unless that fails."""
     if as_json:
         problems = [item.to_dict() for item in (*failure.problems, *failure.warnings)]
         document = {
@@ -173,7 +173,10 @@ def report(failure: Failure, *, as_json: bool) -> None:
             "details": {name: without_tokens(text) for name, text in failure.details.items()},
             "problems": problems,
         }
-        print_json({"error": document})
+        try:
+            print_json({"error": document})
+        except OSError:
+            report(failure, as_json=False)
     elif failure.problems:
         for problem in failure.problems:
             _print(

@@ -32,9 +32,17 @@ from keyleash.cli.render.fence import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import show_target
-from keyleash.cli.terminal import print_json, print_note, read_input, read_text, write_output
+from keyleash.cli.terminal import (
+    print_json,
+    print_note,
+    printing,
+    read_input,
+    read_text,
+    write_output,
+)
 from keyleash.errors import OperationError, UsageError
-from keyleash.fence import FencePlan, GeneratedPassword, Tier
+from keyleash.fence import FenceOutcome, FencePlan, GeneratedPassword, PasswordRotation, Tier
+from keyleash.policy.problems import listing
 from keyleash.text import counted, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,6 +126,14 @@ def _changing(
         raise
 
 
+def _print_document(done: FenceOutcome | PasswordRotation, file: Path | None) -> None:
+    """Print the result of a command as JSON, without passwords that are in *file*."""
+    names = [] if file is not None else [item.identity for item in done.passwords]
+    what = f"the new passwords of {listing(names)}" if names else "the result"
+    with printing(what, lambda: f"others: `keyleash fence rotate {' '.join(names)}`"):
+        print_json(done if file is None else replace(done, passwords=()))
+
+
 @click.command(epilog=example("keyleash fence plan --output acl >> users.acl"))
 @fence_options
 @click.option(
@@ -183,7 +199,7 @@ def apply(
     with _changing(settings, target) as deliver:
         outcome = settings.operator.fence.apply(planned, announce=deliver)
     if settings.json:
-        print_json(outcome if target is None else replace(outcome, passwords=()))
+        _print_document(outcome, target)
         return
     note_users_off(outcome)
     note_opened(outcome.without_digests)
@@ -261,7 +277,7 @@ def rotate(
             *identities, nodes=nodes, hashes=_read_hashes(hashes), announce=deliver
         )
     if settings.json:
-        print_json(done if target is None else replace(done, passwords=()))
+        _print_document(done, target)
         return
     print_note(
         f"{counted(len(done.identities), 'password')} added; the older one of each stays valid"

@@ -18,7 +18,7 @@ from keyleash import __version__
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
 from keyleash.cli.options import Group, json_option, refuse_typed_password
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import Ended, is_plain
+from keyleash.cli.terminal import Ended, is_plain, require_output
 from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, parse_timeout
 from keyleash.text import with_links
 
@@ -125,11 +125,14 @@ class Program(Group):
     ) -> Any:
         """Run the command and exit with its code."""
         words = list(sys.argv[1:] if args is None else args)
+        code = 0
         try:
             code = self._run(words, prog_name=prog_name, complete_var=complete_var, **extra)
             sys.stdout.flush()
-        except BrokenPipeError:
-            code = _broken_pipe()
+        except OSError as error:
+            # Of standard output, as was reported, or of standard error.
+            broken = _discard_output()
+            code = code or (broken if isinstance(error, BrokenPipeError) else FAILED)
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -137,12 +140,13 @@ class Program(Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise click.exceptions.Exit(_broken_pipe()) from None
+            raise click.exceptions.Exit(_discard_output()) from None
 
     def _run(self, words: list[str], **extra: Any) -> int:
         """Run the command and return its exit code."""
         settings = Settings()
         try:
+            require_output()
             code = super().main(words, standalone_mode=False, obj=settings, **extra)
         except (click.Abort, KeyboardInterrupt, Ended):
             click.echo("interrupted", err=True)
@@ -164,9 +168,9 @@ class Program(Group):
         return code if isinstance(code, int) else 0
 
 
-def _broken_pipe() -> int:
-    """Return the exit code after a broken pipe, as shells do."""
-    # Otherwise Python reports the broken pipe again at exit.
+def _discard_output() -> int:
+    """Discard further output; return the exit code after a broken pipe, as shells do."""
+    # Otherwise Python reports the error again at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return BROKEN_PIPE
 

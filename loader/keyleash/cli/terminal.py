@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,30 @@ import click
 from keyleash.errors import OperationError
 from keyleash.policy.files import bounded, decoded, read_bytes
 from keyleash.text import to_json
+
+
+def require_output() -> None:
+    """Open the null device in place of a closed standard input or error.
+
+    Raises:
+        OperationError (system): Standard output is closed: a new token would be lost.
+    """
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:
+        # For as long as the process lives.
+        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+    if "stdout" in closed:
+        raise OperationError("system", "standard output is closed", help="redirect it", exit_code=1)
+
+
+@contextmanager
+def printing(secret: str, revoke: Callable[[], str]) -> Iterator[None]:
+    """Report by name a secret that cannot be printed; *revoke* returns the help."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{secret} could not be printed: {(error.strerror or str(error)).lower()}"
+        raise OperationError("not-printed", message, help=revoke()) from error
 
 
 def print_json(value: Any) -> None:

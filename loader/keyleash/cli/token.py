@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from redis.exceptions import RedisError
 
 from keyleash.cli.failures import FAILED
 from keyleash.cli.nodes import show_nodes, wait_option
@@ -29,7 +30,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note
+from keyleash.cli.terminal import print_json, print_note, printing
 from keyleash.commands import OperationClass
 from keyleash.errors import KeyleashError, OperationError, UsageError
 from keyleash.limits import Budget
@@ -61,6 +62,22 @@ def _words(
 ) -> list[str] | None:
     """Read an option such as `read,write`, which may be repeated."""
     return [word for value in values for word in value.split(",")] if values else None
+
+
+def _print_issued(settings: Settings, done: IssuedToken | Rotation, issued: IssuedToken) -> None:
+    """Print the only copy of a new token, or its document *done*; revoke it if that fails."""
+
+    def revoke() -> str:
+        with contextlib.suppress(KeyleashError, RedisError):
+            settings.operator.tokens.revoke(issued.id)
+            return "it was revoked; run the command again"
+        return f"revoke it: `keyleash token revoke {issued.id}`"
+
+    with printing(f"the token `{issued.id}` of `{issued.identity}`", revoke):
+        if settings.json:
+            print_json(done)
+        else:
+            click.echo(issued.token)
 
 
 def _note_issued(
@@ -148,10 +165,7 @@ def issue(
             meta=meta,
         )
     # The token first, so that no later error loses it.
-    if settings.json:
-        print_json(issued)
-    else:
-        click.echo(issued.token)
+    _print_issued(settings, issued, issued)
     _note_issued(settings, issued, settings.now_ms())
 
 
@@ -415,10 +429,7 @@ def rotate(
     _require_note(note or "")
     with settings.changing("look at `keyleash token list`"):
         done = settings.operator.tokens.rotate(which, grace=grace, ttl=ttl, note=note)
-    if settings.json:
-        print_json(done)
-    else:
-        click.echo(done.issued.token)
+    _print_issued(settings, done, done.issued)
     now_ms = settings.now_ms()
     _note_issued(settings, done.issued, now_ms)
     if not settings.json:
