@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Literal
 
 import click
@@ -18,6 +19,12 @@ PIPED_WIDTH = 100_000
 GAP = 2
 FOLDED = 12
 """Minimum width of a folding column, unless its content is shorter."""
+LONGEST = 256
+"""Characters of a cell at most; `--json` has all."""
+PADDED = 100
+"""Width to which the cells of a column are padded at most."""
+SAMPLED = 500
+"""Rows that decide the widths of the columns of a longer table, which is printed as it is read."""
 
 
 def console() -> Console:
@@ -41,7 +48,12 @@ class Column:
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:
     """Return whether a table fits standard output without folding."""
-    return _total(_widths(columns, rows)) <= console().width
+    return not is_terminal() or _total(_widths(columns, rows)) <= console().width
+
+
+def clipped(text: str) -> str:
+    """Return *text* in at most `LONGEST` characters."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> list[int]:
@@ -53,13 +65,30 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + GAP * (len(widths) - 1)
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
+def lines(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Iterator[str]:
+    """Yield the lines of a table as its rows are read, for pipes and for many rows."""
+    cells = ([clipped(str(cell)) for cell in row] for row in rows)
+    first = list(islice(cells, SAMPLED))
+    widths = [min(width, PADDED) for width in _widths(columns, first)]
+    for row in chain([[column.name for column in columns]], first, cells):
+        padded = []
+        for cell, column, width in zip(row, columns, widths, strict=True):
+            blanks = " " * (width - cell_len(cell))
+            padded.append(cell + blanks if column.align == "left" else blanks + cell)
+        yield (" " * GAP).join(padded).rstrip()
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> RenderableType:
     """Return a table with headers, whose long cells fold on a terminal.
 
-    Cells are never cut, and folding columns keep a minimum width: on a terminal that is too narrow,
-    a row is one long line, which the terminal breaks.
+    Folding columns keep a minimum width: on a terminal that is too narrow, a row is one long line,
+    which the terminal breaks.
     """
-    shown = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    if not is_terminal():
+        return Text("\n".join(lines(columns, rows)))
+    shown = [
+        [Text(clipped(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
+    ]
     widths = _widths(columns, shown)
     least = [
         min(width, FOLDED) if column.fold else width
@@ -83,16 +112,19 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Ta
 
 
 def show(*parts: RenderableType) -> None:
-    """Print parts one below the other; outside of a terminal without trailing blanks."""
-    out = console()
+    """Print parts one below the other."""
     if is_terminal():
-        out.print(*parts, sep="\n", crop=False)
-        return
-    with out.capture() as printed:
-        out.print(*parts, sep="\n")
-    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+        console().print(*parts, sep="\n", crop=False)
+    else:
+        click.echo("\n".join(map(str, parts)))
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; see `table`."""
-    show(table(columns, rows))
+    """Print a table; see `table`, or `lines` for more than `SAMPLED` rows."""
+    rows = iter(rows)
+    first = list(islice(rows, SAMPLED + 1))
+    if is_terminal() and len(first) <= SAMPLED:
+        show(table(columns, first))
+        return
+    for line in lines(columns, chain(first, rows)):
+        click.echo(line)
