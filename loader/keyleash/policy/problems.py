@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -11,6 +11,10 @@ from keyleash.errors import PolicyError, Problem, Span
 T = TypeVar("T")
 SHOWN_CHARS = 60
 SHOWN_IDENTITIES = 10
+FEW = 3
+"""Similar items that are shown one by one; more are folded into one."""
+SHOWN_BLOCKS = 50
+"""Different items that are shown; more are summarized."""
 
 
 class Problems:
@@ -90,6 +94,15 @@ def some(texts: Sequence[str], most: int | None = None) -> str:
     """Return texts with commas: the first *most*, and a count of the others."""
     shown = ", ".join(texts[:most])
     return shown if most is None or len(texts) <= most else f"{shown} and {len(texts) - most} more"
+
+
+def fold(items: Iterable[T], key: Callable[[T], Hashable], few: int = FEW) -> Iterator[list[T]]:
+    """Yield *items* in groups with the same *key*; those of a group of up to *few* one by one."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    for group in groups.values():
+        yield from ([item] for item in group) if len(group) <= few else [group]
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

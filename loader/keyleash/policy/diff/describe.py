@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from keyleash.commands import OperationClass
 from keyleash.limits import BaseLimit, SubjectKind
 from keyleash.policy.model import Breaker, Grant, Idempotency, Pattern, Script
-from keyleash.policy.problems import SHOWN_IDENTITIES
+from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.policy.quantities import format_duration, format_size
 from keyleash.text import counted, printable
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 SHOWN_EXAMPLES = 4
 """Examples shown per identity; `to_dict` has all."""
-SHOWN_BLOCKS = 50
-"""Different changes of identities that are shown; more are summarized."""
 NONE = "none"
 
 _FAMILIAR = ("GET", "SET", "DEL", "INCR", "LPOP", "EXISTS", "PUBLISH", "SCAN", "COPY", "PING")
@@ -37,23 +35,16 @@ def describe_identities(diffs: Sequence[IdentityDiff], full: bool) -> Iterator[s
         full: Whether to show every change of every identity. Otherwise identities with the same
             changes are shown together, and more than `SHOWN_BLOCKS` are summarized.
     """
-    blocks: dict[tuple[str, tuple[str, ...]], list[IdentityDiff]] = {}
-    for diff in diffs:
-        block = (_title(diff, diff.name if full else ""), tuple(_body(diff)))
-        blocks.setdefault(block, []).append(diff)
+
+    def alike(diff: IdentityDiff) -> tuple[str, ...]:
+        return (_title(diff, diff.name if full else ""), *_body(diff))
+
+    blocks = [*fold(diffs, alike, 0)]
     is_summary = not full and len(blocks) > SHOWN_BLOCKS
-    if is_summary:
-        by_title: dict[str, list[IdentityDiff]] = {}
-        for diff in diffs:
-            by_title.setdefault(_title(diff), []).append(diff)
-        blocks = {(title, tuple(_common_changes(some))): some for title, some in by_title.items()}
-    for (_, body), some in blocks.items():
-        names = [diff.name for diff in some]
-        more = len(names) - SHOWN_IDENTITIES
-        shown = ", ".join(names[:SHOWN_IDENTITIES]) + (f" and {more} more" if more > 0 else "")
+    for block in fold(diffs, _title, 0) if is_summary else blocks:
         yield ""
-        yield _title(some[0], shown)
-        yield from body
+        yield _title(block[0], some([diff.name for diff in block], SHOWN_IDENTITIES))
+        yield from _common_changes(block) if is_summary else _body(block[0])
     if is_summary:
         yield ""
         yield "note: a summary, since many identities change; `--full` shows every change"
@@ -67,14 +58,11 @@ def _title(diff: IdentityDiff, names: str = "") -> str:
 
 def _common_changes(diffs: Sequence[IdentityDiff]) -> Iterator[str]:
     """Yield a line for each change that several changed identities have in common."""
-    changes: dict[tuple[str, ...], list[PolicyChange]] = {}
-    for diff in diffs:
-        if diff.before is not None and diff.after is not None:
-            for change in diff.changes:
-                changes.setdefault(tuple(_change(change)), []).append(change)
-    common = sorted((item for item in changes.values() if len(item) > 1), key=len, reverse=True)
-    for some in common[:SHOWN_BLOCKS]:
-        yield from _change(some[0], f" ({len(some)} identities)")
+    changed = (diff for diff in diffs if diff.before is not None and diff.after is not None)
+    changes = fold((item for diff in changed for item in diff.changes), lambda x: (*_change(x),), 0)
+    common = sorted((group for group in changes if len(group) > 1), key=len, reverse=True)
+    for group in common[:SHOWN_BLOCKS]:
+        yield from _change(group[0], f" ({len(group)} identities)")
     if common[SHOWN_BLOCKS:]:
         yield f"{_INDENT}and {counted(len(common) - SHOWN_BLOCKS, 'other common change')}"
 
@@ -103,10 +91,9 @@ def _examples(gains: Iterable[Gain]) -> Iterator[str]:
     yield from map(_example, ordered[:SHOWN_EXAMPLES])
     others = {name for gain in ordered[SHOWN_EXAMPLES:] for name in gain.commands}
     others -= {name for gain in ordered[:SHOWN_EXAMPLES] for name in gain.commands}
-    if len(others) == 1:
-        yield f"and calls of one other command, {others.pop()}"
-    elif others:
-        yield f"and calls of {len(others)} other commands"
+    if others:
+        only = f", {min(others)}" if len(others) == 1 else ""
+        yield f"and {counted(len(others), 'more command')}{only}"
 
 
 def _rank(gain: Gain) -> tuple[int, int]:
