@@ -17,7 +17,7 @@ from keyleash.limits import Counter
 from keyleash.results import Instant, Result
 from keyleash.store.streams import Pairs, Words, owner_name, pairs_of
 from keyleash.store.wire import MAX_BATCH_COMMANDS
-from keyleash.text import json_bytes, json_object, without_tokens
+from keyleash.text import json_bytes, json_object, printable, without_tokens
 
 BY_COMMAND = frozenset(
     {
@@ -32,6 +32,9 @@ BY_COMMAND = frozenset(
 """Codes whose denials share an entry only with those of the same command (`append_denial.lua`)."""
 ImageContent = tuple[str, bytes]
 """`value` and a string's bytes, or `image` and the DUMP payload of any other type."""
+OTHER_CODE = "other"
+"""The code of every denial with one that no guard writes: a fenced agent made it up."""
+_CODES = frozenset(code.encode() for code in ReplyCode)
 ABSENT = "absent"
 LARGE = "large"
 
@@ -272,7 +275,7 @@ def audit_events(
         AuditEvent(
             **_common(identity, entry_id, fields),
             **command,
-            policy=text_of(policy),
+            policy=word_of(policy),
             error=errors.get(command["item"] or first),
             cost=_cost(cost),
             changes=tuple(change for change in changes if change.key in command["keys"]),
@@ -291,12 +294,12 @@ def denial_entry(identity: str, entry_id: bytes, words: Words, shard: str = "") 
         **_common(identity, entry_id, fields),
         op=text_of(fields.get(b"op", b"")),
         keys=(fields[b"key"],) if fields.get(b"key") else (),
-        policy=text_of(fields.get(b"policy", b"")),
-        code=text_of(fields.get(b"code", b"")),
+        policy=word_of(fields.get(b"policy", b"")),
+        code=text_of(code) if (code := fields.get(b"code", b"")) in _CODES else OTHER_CODE,
         reason=text_of(fields.get(b"reason", b"")),
         # A suspension by a breaker is not a call.
         repeats=0 if b"until_ms" in fields else 1,
-        folded=text_of(fields.get(b"folded", b"")),
+        folded=word_of(fields.get(b"folded", b"")),
         until_ms=_expiry(fields.get(b"until_ms", b"")),
         shard=shard,
     )
@@ -342,8 +345,13 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
+def word_of(data: bytes) -> str:
+    """Return text that a guard writes without control characters, also if an agent forged it."""
+    return printable(text_of(data))
+
+
 def _common(identity: str, entry_id: bytes, fields: Fields) -> dict[str, Any]:
-    *chain, token = text_of(fields.get(b"token", b"")).split(".")
+    *chain, token = word_of(fields.get(b"token", b"")).split(".")
     return {
         "id": entry_id.decode(),
         "time_ms": time_of(entry_id),
@@ -422,7 +430,7 @@ def _changes(pairs: Pairs, follow_ups: Sequence[Pairs]) -> Iterator[KeyChange]:
             before, large = None, number_of(content[1] if content else b"")
         elif expires != b"absent":
             before = BeforeImage(content, _expiry(expires))
-        state = (text_of(digest), _expiry(after_expires)) if after else (None, None)
+        state = (word_of(digest), _expiry(after_expires)) if after else (None, None)
         yield KeyChange(fields[b"before"], before, large, *state)
 
 
@@ -496,6 +504,6 @@ def _lengths(value: bytes) -> tuple[int, ...]:
 
 _ARGUMENTS: Mapping[bytes, Callable[[bytes], Any]] = {
     b"lengths": _lengths,
-    b"args_sha1": text_of,
+    b"args_sha1": word_of,
     b"args": _split,
 }

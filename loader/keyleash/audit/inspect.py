@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.audit.describe import folded_text, short_value
-from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, Denial, KeyChange
+from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, Denial, KeyChange
 from keyleash.audit.lookup import find_event
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
@@ -160,7 +160,8 @@ def _after(change: KeyChange) -> str:
         return "not known"
     if change.after == LARGE:
         return "too large to be compared"
-    return f"{printable(change.after)}{_expiry(change.after_expires_ms)}"
+    shown = change.after if change.after == ABSENT else f"SHA-1 {change.after} of the value"
+    return f"{shown}{_expiry(change.after_expires_ms)}"
 
 
 def _expiry(expires_ms: int | None) -> str:

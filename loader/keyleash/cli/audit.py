@@ -35,7 +35,8 @@ from keyleash.cli.options import (
     since_option,
     until_option,
 )
-from keyleash.cli.render.audit import entry_line, show_entries
+from keyleash.cli.progress import collected, waiting
+from keyleash.cli.render.audit import entry_line, folded_actions, show_entries
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
@@ -97,18 +98,21 @@ def log(
     if "op" in selection.filters and selection.kind is EntryKind.DENIALS and not settings.json:
         print_note("note: `--op` misses denials counted in an entry of another command (`×N`)")
     missing = MissingNodes()
-    found = selection.read(settings, missing, newest_first=not oldest_first)
+    found: Iterator[Any] = selection.read(settings, missing, newest_first=not oldest_first)
+    if selection.kind is EntryKind.CONTROL and not settings.json:
+        found = folded_actions(found)
     chosen = islice(found, limit)
     shown = show_entries(
         settings,
-        list(chosen)[::-1] if oldest_first is None else chosen,
+        collected(chosen, limit, settings)[::-1] if oldest_first is None else chosen,
         newest_first=oldest_first is False,
         gaps=selection.has_gaps,
     )
     if shown and next(found, None) is not None:
         print_note(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")
     if not shown and (selection.filters or selection.times.arguments):
-        named = "the id of the ancestor" if "delegated_from" in selection.filters else None
+        ancestor = selection.filters.get("delegated_from")
+        named = f"`keyleash token tree {ancestor}`: reads have no events" if ancestor else None
         raise selection.times.nothing_found(settings, f"such {selection.kind}", named=named)
     if not shown and not settings.json:
         print_note(NOTHING[selection.kind])
@@ -183,10 +187,11 @@ def timeline(
     """
     times = time_range(settings, since, until)
     missing = MissingNodes()
-    found = settings.operator.audit.timeline(
-        key, limit=limit, on_missing=missing.note, **times.arguments
-    )
-    show_entries(settings, found.entries)
+    with waiting(settings):
+        found = settings.operator.audit.timeline(
+            key, limit=limit, on_missing=missing.note, **times.arguments
+        )
+    show_entries(settings, found.entries, key=found.key)
     if settings.json:
         for row in found.untrusted_rows():
             print_json_line(row)
@@ -259,9 +264,10 @@ def stats(
     """
     times = time_range(settings, since, until)
     missing = MissingNodes()
-    found = settings.operator.audit.stats(
-        *named, *identities, segments=segments, on_missing=missing.note, **times.arguments
-    )
+    with waiting(settings):
+        found = settings.operator.audit.stats(
+            *named, *identities, segments=segments, on_missing=missing.note, **times.arguments
+        )
     if found.first_ms is None and times.arguments:
         raise times.nothing_found(settings, "event or denial")
     if settings.json:
@@ -336,12 +342,11 @@ def report(
             "`--json` and `-o -` both write to standard output",
             help="name a file, or leave one out",
         )
-    found = settings.operator.audit.report(
-        identity=identity,
-        correlation=correlation,
-        server=settings.shown_url,
-        **time_range(settings, since, until).arguments,
-    )
+    times = time_range(settings, since, until).arguments
+    with waiting(settings):
+        found = settings.operator.audit.report(
+            identity=identity, correlation=correlation, server=settings.shown_url, **times
+        )
     page = found.html.encode()
     if is_piped:
         click.echo(page, nl=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, groupby, islice
+from typing import Any
 
 import click
 
@@ -11,23 +13,24 @@ from keyleash.audit.describe import folded_text
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
-from keyleash.cli.render.table import Column, fits, print_table
+from keyleash.audit.read import is_key
+from keyleash.cli.render.table import SAMPLED, Column, clipped, fits, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json_line, print_note
 from keyleash.errors import ReplyCode
+from keyleash.policy.problems import FEW
 from keyleash.text import counted, iso_time, printable, without_tokens
 
-if TYPE_CHECKING:
-    from keyleash.cli.audit_selection import AnyEntry
 
-
-def print_events(entries: Iterable[AuditEvent | Denial]) -> None:
+def print_events(entries: Iterable[AuditEvent | Denial], key: bytes | None = None) -> None:
     """Print entries as a table or, where a terminal is too narrow for it, as blocks.
 
-    Times are UTC, and short where a person looks at a single day.
+    Times are UTC, and short where a person looks at a single day. Entries of several keys show
+    *key* first.
     """
-    entries = list(entries)
-    day = _only_day(entries) if is_terminal() else None
+    entries = iter(entries)
+    first = list(islice(entries, SAMPLED))
+    day = _only_day(first) if is_terminal() and len(first) < SAMPLED else None
     columns = [
         Column(f"{day} UTC" if day else "time"),
         Column("identity"),
@@ -38,13 +41,14 @@ def print_events(entries: Iterable[AuditEvent | Denial]) -> None:
         Column("correlation"),
         Column("event"),
     ]
-    rows = [_row(entry, is_short=day is not None) for entry in entries]
-    if fits(columns, rows):
+    start = [_row(entry, is_short=day is not None, key=key) for entry in first]
+    rows = chain(start, (_row(entry, is_short=False, key=key) for entry in entries))
+    if fits(columns, start):
         print_table(columns, rows)
         return
     click.echo(columns[0].name)
-    for time, identity, token, op, key, result, correlation, event in rows:
-        click.echo(f"{time}  {identity}  {op} {key}")
+    for time, identity, token, op, keys, result, correlation, event in rows:
+        click.echo(f"{time}  {identity}  {op} {keys}")
         click.echo(f"  {result}  (token {token}, correlation {correlation}, event {event})")
 
 
@@ -103,18 +107,19 @@ def _only_day(entries: Sequence[AuditEvent | Denial]) -> str | None:
     return days.pop() if len(days) == 1 else None
 
 
-def _row(entry: AuditEvent | Denial, *, is_short: bool) -> list[str]:
+def _row(entry: AuditEvent | Denial, *, is_short: bool, key: bytes | None = None) -> list[str]:
     time = iso_time(entry.time_ms)
-    return [
+    texts = (
         time.partition("T")[2].rstrip("Z") if is_short else time,
         _who(entry),
         entry.token,
         without_tokens(printable(entry.op)),
-        _shown_keys(entry),
+        _shown_keys(entry, key),
         _result(entry),
         printable(entry.correlation),
         entry.id,
-    ]
+    )
+    return [clipped(text) for text in texts]
 
 
 def _who(entry: AuditEvent | Denial) -> str:
@@ -122,9 +127,12 @@ def _who(entry: AuditEvent | Denial) -> str:
     return f"{entry.identity} ({printable(actor)})" if actor else entry.identity
 
 
-def _shown_keys(entry: AuditEvent | Denial) -> str:
+def _shown_keys(entry: AuditEvent | Denial, key: bytes | None) -> str:
+    is_own = is_key(key or b"")
+    keys = sorted(entry.keys, key=lambda item: not is_own(item))
     # A space in a key is not the space between two keys.
-    return " ".join(printable(key).replace(" ", "\\x20") for key in entry.keys)
+    shown = [printable(item).replace(" ", "\\x20") for item in keys[: FEW + 1]]
+    return f"{shown[0]} and {len(keys) - 1} more" if len(keys) > FEW else " ".join(shown)
 
 
 _BY_REASON = frozenset(
@@ -150,39 +158,67 @@ def _result(entry: AuditEvent | Denial) -> str:
             return f"{result} (untrusted)" if entry.is_untrusted else result
 
 
+def folded_actions(events: Iterable[ControlEvent]) -> Iterator[ControlEvent]:
+    """Yield operator actions; more than `FEW` of one minute that differ in the token become one."""
+
+    def alike(event: ControlEvent) -> object:
+        place = event.time_ms // 60_000 if "token" in event.details else event.id
+        return place, event.event, event.actor, event.details.get("identity")
+
+    for _, group in groupby(events, alike):
+        some = list(group)
+        if len(some) <= FEW:
+            yield from some
+            continue
+        common = set.intersection(*({*event.details.items()} for event in some))
+        details = {name: text for name, text in some[0].details.items() if (name, text) in common}
+        yield replace(some[0], event=f"{some[0].event} ×{len(some)}", details=details)
+
+
 def show_entries(
     settings: Settings,
-    entries: Iterable[AnyEntry],
+    entries: Iterable[Any],
     *,
     gaps: bool = False,
     newest_first: bool = False,
+    key: bytes | None = None,
 ) -> int:
-    """Print entries as a table, or as lines of JSON as soon as they are read.
+    """Print entries as rows of a table or as lines of JSON, as they are read.
 
     Args:
         settings: The settings of this run.
         entries: The entries, in the order of the output.
         gaps: Whether missing sequence numbers are reported.
         newest_first: The order of *entries*.
+        key: The key that entries of several keys show.
 
     Returns:
         The number of entries.
     """
-    shown: list[Any] = []
     missing: list[Gap | Restart] = []
-    count = 0
-    found: Iterable[Any] = with_gaps(entries, newest_first=newest_first) if gaps else entries
-    for item in found:
-        count += not isinstance(item, Gap | Restart)
-        if settings.json:
+    count = folded = 0
+
+    def shown() -> Iterator[Any]:
+        nonlocal count, folded
+        for item in with_gaps(entries, newest_first=newest_first) if gaps else entries:
+            if isinstance(item, Gap | Restart) and not settings.json:
+                missing.append(item)
+                continue
+            count += not isinstance(item, Gap | Restart)
+            folded += item.folded_count if isinstance(item, Denial) else 0
+            yield item
+
+    rows = shown()
+    if settings.json:
+        for item in rows:
             print_json_line(item)
-        else:
-            (missing if isinstance(item, Gap | Restart) else shown).append(item)
-    if shown:
-        print_control(shown) if isinstance(shown[0], ControlEvent) else print_events(shown)
+        return count
+    if (first := next(rows, None)) is not None:
+        rows = chain([first], rows)
+        print_control(rows) if isinstance(first, ControlEvent) else print_events(rows, key)
     for gap in missing:
         print_note(str(gap))
-    if folded := sum(item.folded_count for item in shown if isinstance(item, Denial)):
+    if folded:
         print_note(
             f"{counted(folded, 'repeated denial')} {'is' if folded == 1 else 'are'} counted by `×`,"
             " not listed"
