@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ from keyleash.cli.options import (
     since_option,
     until_option,
 )
-from keyleash.cli.progress import collected, waiting
+from keyleash.cli.progress import waiting
 from keyleash.cli.render.audit import entry_line, folded_actions, show_entries
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.render.undo import say_untrusted
@@ -101,10 +101,13 @@ def log(
     found: Iterator[Any] = selection.read(settings, missing, newest_first=not oldest_first)
     if selection.kind is EntryKind.CONTROL and not settings.json:
         found = folded_actions(found)
-    chosen = islice(found, limit)
+    chosen: Iterable[Any] = islice(found, limit)
+    if oldest_first is None:
+        with waiting(settings):
+            chosen = [*chosen][::-1]
     shown = show_entries(
         settings,
-        collected(chosen, limit, settings)[::-1] if oldest_first is None else chosen,
+        chosen,
         newest_first=oldest_first is False,
         gaps=selection.has_gaps,
     )

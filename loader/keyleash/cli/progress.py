@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,30 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keyleash.cli.settings import Settings
 from keyleash.results import Progress as Report
 
-T = TypeVar("T")
-
 SOON_S = 1.0
 """Work that ends sooner shows no progress bar."""
 
 
-REPORTED = 1000
-"""Items from one report to the next."""
-
-
 def waiting(settings: Settings) -> AbstractContextManager[Report]:
-    """Return a progress bar for work of unknown size."""
+    """Return a progress bar for reading entries, whose number is unknown."""
     return progress("reading", is_wanted=not settings.json)
-
-
-def collected(items: Iterable[T], most: int, settings: Settings) -> list[T]:
-    """Return up to *most* items as a list, with a progress bar."""
-    found: list[T] = []
-    with waiting(settings) as report:
-        for item in items:
-            found.append(item)
-            if len(found) % REPORTED == 0:
-                report(len(found), most)
-    return found
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def show_entries(
     newest_first: bool = False,
     key: bytes | None = None,
 ) -> int:
-    """Print entries as rows of a table or as lines of JSON, as they are read.
+    """Print entries as rows or as lines of JSON, as they are read; return their number.
 
     Args:
         settings: The settings of this run.
@@ -191,9 +191,6 @@ def show_entries(
         gaps: Whether missing sequence numbers are reported.
         newest_first: The order of *entries*.
         key: The key that entries of several keys show.
-
-    Returns:
-        The number of entries.
     """
     missing: list[Gap | Restart] = []
     count = folded = 0

@@ -84,8 +84,6 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Re
     Folding columns keep a minimum width: on a terminal that is too narrow, a row is one long line,
     which the terminal breaks.
     """
-    if not is_terminal():
-        return Text("\n".join(lines(columns, rows)))
     shown = [
         [Text(clipped(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
     ]
@@ -94,18 +92,17 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Re
         min(width, FOLDED) if column.fold else width
         for column, width in zip(columns, widths, strict=True)
     ]
-    is_too_wide = _total(least) > console().width
+    if not is_terminal() or _total(least) > console().width:
+        return Text("\n".join(lines(columns, shown)), no_wrap=True, overflow="ignore")
     made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for column, width in zip(columns, widths if is_too_wide else least, strict=True):
+    for column, width in zip(columns, least, strict=True):
         made.add_column(
             column.name,
             justify=column.align,
             overflow="fold",
-            no_wrap=is_too_wide or not column.fold,
+            no_wrap=not column.fold,
             min_width=width,
         )
-    if is_too_wide:
-        made.width = _total(widths)
     for row in shown:
         made.add_row(*row)
     return made
