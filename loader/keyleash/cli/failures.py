@@ -7,7 +7,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -23,13 +23,15 @@ from keyleash.errors import (
 )
 from keyleash.errors.sentences import explain
 from keyleash.extras import missing_extra
+from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.store import failures as of_servers
 from keyleash.store.failures import server_failure
-from keyleash.text import printable, with_links, without_tokens
+from keyleash.text import counted, printable, with_links, without_tokens
 
 FAILED, UNREACHABLE = of_servers.FAILED, of_servers.UNREACHABLE
 NOT_PERMITTED = of_servers.NOT_PERMITTED
 USAGE = 2
+_IDENTITY = re.compile("(identity |^|^warning: )`[^`]*`")
 
 
 @dataclass(frozen=True)
@@ -178,12 +180,7 @@ def report(failure: Failure, *, as_json: bool) -> None:
         except OSError:
             report(failure, as_json=False)
     elif failure.problems:
-        for problem in failure.problems:
-            _print(
-                printable(f"{problem.span}: {problem.message}"),
-                printable(problem.help),
-                indent="  ",
-            )
+        _print_problems(failure.problems)
         _print(failure.message)
     else:
         warn(failure.warnings)
@@ -191,10 +188,22 @@ def report(failure: Failure, *, as_json: bool) -> None:
 
 
 def warn(warnings: Sequence[Problem]) -> None:
-    """Print warnings on standard error, each with its place and its code."""
-    for warning in warnings:
-        message = printable(f"{warning.span}: warning: {warning.message} [{warning.code}]")
-        _print(message, printable(warning.help), indent="  ")
+    """Print warnings on standard error, with their places and codes."""
+    _print_problems(
+        [replace(item, message=f"warning: {item.message} [{item.code}]") for item in warnings]
+    )
+
+
+def _print_problems(problems: Sequence[Problem]) -> None:
+    """Print problems, those that differ in the identity as one, and the first of many."""
+    kinds = [*fold(problems, lambda item: (_IDENTITY.sub("", item.message), item.help))]
+    for first, *others in kinds[:SHOWN_BLOCKS]:
+        _print(printable(f"{first.span}: {first.message}"), printable(first.help), indent="  ")
+        if others:
+            lines = some([str(item.span.line) for item in others], SHOWN_IDENTITIES)
+            _print(f"  the same at {counted(len(others), 'other place')}, in lines {lines}")
+    if left := sum(map(len, kinds[SHOWN_BLOCKS:])):
+        _print(f"and {counted(left, 'more problem')}: `--json` lists all")
 
 
 def _print(message: str, help_: str | None = None, *, indent: str = "", label: str = "") -> None:

@@ -61,9 +61,9 @@ def status(
 
     The use of a budget is the calls in its open window, of a rate those in the last period, and of
     a rate with a burst the part of the burst in use. `oldest` is the age of the oldest live token,
-    `due` if it exceeds the policy's `rotate_after`. `audited` and `denied` are lengths of streams;
-    `2+1` is 2 entries and 1 repeat of them. `recent` counts the calls denied in the last five
-    minutes.
+    `due` if it exceeds the policy's `rotate_after`. `events` counts recorded calls; a batch is one,
+    and `audit stats` counts commands. `denied` `2+1` is 2 entries and 1 repeat of them. `recent`
+    counts the calls denied in the last five minutes.
 
     Exit code 1 if a node of a cluster does not answer.
 

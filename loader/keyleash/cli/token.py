@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +36,7 @@ from keyleash.errors import KeyleashError, OperationError, UsageError
 from keyleash.limits import Budget
 from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.operator.tokens import MAX_NOTE
-from keyleash.policy.problems import listing
+from keyleash.policy.problems import SHOWN_BLOCKS, fold, listing, some
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
@@ -350,6 +350,7 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
             print_note("calls were not counted, since a node was not reached")
         return
     done = settings.operator.tokens.with_calls_before(done)
+    few = 0 if len(done.tokens) > SHOWN_BLOCKS else SHOWN_BLOCKS
     if not settings.json:
         print_table(
             [
@@ -357,7 +358,10 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
                 Column("identity", fold=True),
                 Column("calls in the minute before", "right"),
             ],
-            [[item.id, item.identity, _calls_before(item)] for item in done.tokens],
+            (
+                [some([item.id for item in items], 1), items[0].identity, _calls_before(items)]
+                for items in fold(done.tokens, lambda item: item.identity, few)
+            ),
         )
         _note_children(settings, done)
     if count_denials is not None:
@@ -382,10 +386,10 @@ def _note_children(settings: Settings, done: Revocation) -> None:
             print_note(f"the tokens that it delegated are revoked with it: see `{tree}`")
 
 
-def _calls_before(item: RevokedToken) -> str:
-    if item.calls_before is None:
-        return "unknown"
-    return f"{item.calls_before}{' or more' if item.is_partial else ''}"
+def _calls_before(items: Sequence[RevokedToken]) -> str:
+    counts = [item.calls_before for item in items if item.calls_before is not None]
+    is_partial = len(counts) < len(items) or any(item.is_partial for item in items)
+    return f"{sum(counts)}{' or more' if is_partial else ''}" if counts else "unknown"
 
 
 def _grace(

@@ -12,12 +12,14 @@ from keyleash.cli.audit_selection import correlation_option, identity_option, ke
 from keyleash.cli.options import (
     Moment,
     example,
+    full_option,
     json_option,
     require_consent,
     since_option,
     until_option,
     yes_option,
 )
+from keyleash.cli.progress import waiting
 from keyleash.cli.render.undo import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Undo also changes that the active policy no longer allows to the identity.",
 )
+@full_option
 @yes_option
 @json_option
 @pass_settings
@@ -66,31 +69,35 @@ def undo(
     force: tuple[str, ...],
     skip: tuple[str, ...],
     across_policies: bool,
+    full: bool,
     yes: bool,
 ) -> None:
     """Restore keys to their values before some events.
 
     Selects one event by --event, or all that match --correlation, --identity and --key; the latter
     two need --since. Each key gets its value before the oldest selected event, with the rest of its
-    lifetime. Shows the plan, asks, and applies all of it atomically, or nothing. A key that others
-    changed since, or that the active policy no longer grants, is a conflict. The undo is recorded,
-    and can be undone by its own correlation id. Needs `before_images` in the policy.
+    lifetime. Shows the plan (of more than 50 keys, a summary), asks, and applies all of it
+    atomically, or nothing. A key that others changed since, or that the active policy no longer
+    grants, is a conflict. The undo is recorded, and can be undone by its own correlation id. Needs
+    `before_images` in the policy.
     """
     filters = (correlation, identity, key)
     _require_selection(events, filters, (since, until))
     undo = settings.operator.undo
-    plan = undo.plan(
-        events=events,
-        correlation=correlation,
-        identity=identity,
-        key=key,
-        **time_range(settings, since, until).arguments,
-        force=force,
-        skip=skip,
-        across_policies=across_policies,
-    )
+    times = time_range(settings, since, until).arguments
+    with waiting(settings):
+        plan = undo.plan(
+            events=events,
+            correlation=correlation,
+            identity=identity,
+            key=key,
+            **times,
+            force=force,
+            skip=skip,
+            across_policies=across_policies,
+        )
     if not settings.json:
-        print_plan(plan)
+        print_plan(plan, full=full)
     if plan.blocked and not settings.json:
         raise blocked_error(plan)
     undone = None if dry_run or plan.blocked else _apply(settings, plan, yes)

@@ -85,7 +85,7 @@ def _identities(snapshot: Snapshot) -> RenderableType:
         Column("state"),
         Column("tokens", "right"),
         Column("oldest"),
-        Column("audited", "right"),
+        Column("events", "right"),
         Column("denied", "right"),
         Column("recent", "right"),
     ]
@@ -103,7 +103,7 @@ def _identity(status: IdentityStatus, now_ms: int, with_tier: bool) -> Sequence[
         Text(status.word, style="" if status.word == "active" else "red"),
         str(status.tokens.live),
         _oldest(status, now_ms),
-        str(status.audit_length),
+        str(status.events),
         f"{status.denied_length}{folded}",
         Text(str(status.recent), style="yellow" if status.recent else ""),
     ]

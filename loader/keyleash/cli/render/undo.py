@@ -12,42 +12,45 @@ from keyleash.audit.undo import untrusted_text
 from keyleash.audit.undo.plan import action_text, conflict_label, conflict_reason
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
-from keyleash.text import printable
+from keyleash.policy.problems import FEW, SHOWN_BLOCKS, fold, listing, some
+from keyleash.text import counted, printable
 
 if TYPE_CHECKING:
     from keyleash.audit.undo import Conflict, KeyPlan, UndoPlan
 
 
 MAX_OTHERS = 5
-"""Maximum number of other keys in the note about them."""
+"""Maximum number of keys in a list on one line."""
 
 
-def print_plan(plan: UndoPlan) -> None:
-    """Print the action on each key, and its conflicts."""
-    print_table(
+def print_plan(plan: UndoPlan, *, full: bool) -> None:
+    """Print the action on each key, and its conflicts; of many keys a summary, unless *full*."""
+    is_summary = not full and len(plan.keys) > SHOWN_BLOCKS
+    columns = [Column("key", fold=True), Column("action")]
+    columns += [] if is_summary else [Column("before", fold=True), Column("now", fold=True)]
+    rows = (
         [
-            Column("key", fold=True),
-            Column("action"),
-            Column("before", fold=True),
-            Column("now", fold=True),
-        ],
-        (
-            [
-                printable(item.key),
-                action_text(item),
-                short_value(item.target, plan.time_ms),
-                short_value(item.current, plan.time_ms),
-            ]
-            for item in plan.keys
-        ),
+            some([printable(item.key) for item in items], 1),
+            action_text(items[0]),
+            short_value(items[0].target, plan.time_ms),
+            short_value(items[0].current, plan.time_ms),
+        ][: len(columns)]
+        for items in fold(plan.keys, action_text, 0 if is_summary else len(plan.keys))
     )
-    for item in plan.keys:
-        for conflict in item.conflicts:
-            _print_conflict(item, conflict)
+    print_table(columns, rows)
+    found = [
+        (key, conflict) for key in plan.keys for conflict in key.conflicts if not key.is_skipped
+    ]
+    for (key, conflict), *others in fold(found, _kind, FEW if is_summary else len(found)):
+        _print_conflict(key, conflict)
+        if others:
+            names = listing((printable(other.key) for other, _ in others), MAX_OTHERS)
+            click.echo(f"  the same kind, at {counted(len(others), 'other key')}: {names}")
+    if is_summary:
+        print_note("note: a summary, since there are many keys; `--full` shows each")
     if plan.others:
-        named = ", ".join(f"`{printable(key)}`" for key in plan.others[:MAX_OTHERS])
-        more = f" and {len(plan.others) - MAX_OTHERS} more" if plan.others[MAX_OTHERS:] else ""
-        print_note(f"note: the same events changed {named}{more} too, which stay as they are")
+        named = listing(map(printable, plan.others), MAX_OTHERS)
+        print_note(f"note: the same events changed {named} too, which stay as they are")
     if plan.nodes:
         print_note(
             "note: the keys of each node change in one step, one node after the other:"
@@ -65,9 +68,14 @@ def say_untrusted(untrusted: Mapping[str, int]) -> None:
         )
 
 
+def _kind(found: tuple[KeyPlan, Conflict]) -> tuple[object, ...]:
+    """Return the reason of a conflict without the events and times of its key."""
+    key, conflict = found
+    by = frozenset(step.identity for step in conflict.by)
+    return conflict_label(key, conflict), conflict.kind, conflict.identities, by
+
+
 def _print_conflict(plan: KeyPlan, conflict: Conflict) -> None:
-    if plan.is_skipped:
-        return
     colour = "red" if plan.is_blocked and not conflict.is_forced else "yellow"
     label = click.style(conflict_label(plan, conflict), fg=colour)
     colon = "" if conflict.kind in {"changed", "unverified"} else ":"
