@@ -103,6 +103,42 @@ def test_key_that_is_not_utf8_is_escaped_in_text_and_base64_in_json(
     assert event["keys"] == [{"base64": "/xtbMkoA"}]
 
 
+def test_entry_of_many_keys_shows_one_and_their_number(loaded: Cli, embedded: RealServer) -> None:
+    """A timeline shows its own key, also if it is masked there."""
+    names = [f"agents:jobs:{number}:state" for number in range(200)]
+    keys = "".join(f"{len(name)}:{name}," for name in names)
+    embedded.client().xadd("keyleash:audit:agent-runner", {"token": "t", "MSET:200": keys})
+
+    logged = loaded.ok("audit", "log").splitlines()[1]
+    timeline = loaded.ok("audit", "timeline", names[77]).splitlines()[1]
+
+    assert f" {names[0]} and 199 more  ok " in logged
+    assert f" {names[77]} and 199 more  ok " in timeline
+    assert len(loaded.lines("audit", "log")[0]["keys"]) == 200
+
+
+def test_actions_of_many_tokens_become_one_row(loaded: Cli, embedded: RealServer) -> None:
+    """Tokens that a program issues do not push all else out of the log."""
+    client = embedded.client()
+    minute = 4_102_444_800
+    for number in range(60):
+        words = ("event", "issue", "actor", "a", "identity", "i", "token", f"t{number}")
+        client.execute_command("XADD", "keyleash:control", f"{minute}000-{number}", *words)
+    for number in range(4):
+        thaw = ("event", "thaw", "actor", "a", "identity", "i")
+        client.execute_command("XADD", "keyleash:control", f"{minute}001-{number}", *thaw)
+
+    shown = loaded.ok("audit", "log", "--control").splitlines()[1:]
+
+    assert [line.split()[1:3] for line in shown] == [
+        ["activate", "tester"],
+        ["issue", "×60"],
+        *[["thaw", "a"]] * 4,
+    ]
+    assert "identity=i  4102444800000-59" in re.sub(" {3,}", "  ", shown[1])
+    assert len(loaded.lines("audit", "log", "--control", "--limit", "99")) == 65
+
+
 def test_log_on_a_narrow_terminal_prints_blocks(busy: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each entry takes two lines where the table would not fit."""
     monkeypatch.setattr(table, "is_terminal", lambda: True)

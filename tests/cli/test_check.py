@@ -199,6 +199,27 @@ def test_check_reads_standard_input(offline: Cli, policy: Path, example: Path) -
     assert "<stdin>:4:11" in offline.run("check", "-", stdin=BROKEN).stderr
 
 
+def test_mistake_that_is_repeated_is_shown_once(offline: Cli, policy: Path) -> None:
+    """A thousand identities with one mistake are no two thousand lines."""
+    item = "{kind: machine, grants: [{allow: [reed], keys: ['a:{n}']}], bugdet: 1}"
+    policy.write_text(
+        "version: 1\nidentities:\n" + "".join(f"  agent-{n}: {item}\n" for n in range(1000))
+    )
+
+    result = offline.run("check", policy)
+
+    assert result.exit_code == 65
+    assert result.stderr == (
+        f"{policy}:3:46: unknown operation class `reed`\n"
+        "  help: did you mean `read`?\n"
+        "  the same at 999 other places, in lines 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 and 989 more\n"
+        f"{policy}:3:72: unknown field `bugdet` in the identity `agent-0`\n"
+        "  help: did you mean `budget`?\n"
+        "  the same at 999 other places, in lines 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 and 989 more\n"
+        "2000 problems in the policy\n"
+    )
+
+
 @pytest.mark.parametrize("command", ["check", "compile", "load"])
 def test_missing_file_exits_with_66(offline: Cli, tmp_path: Path, command: str) -> None:
     """A wrong path and a bad policy have different exit codes."""

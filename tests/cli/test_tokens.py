@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+import keyleash
 from keyleash.operator.tokens import issue_token
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client
@@ -47,6 +48,20 @@ def test_issue_beyond_max_ttl_is_shortened_and_says_so(loaded: Cli) -> None:
     assert result.exit_code == 0
     assert "note: shortened to 3d, the policy's `max_ttl`" in result.stderr
     assert "shortened" not in loaded.run("token", "issue", "agent-reader").stderr
+
+
+def test_revocation_of_many_tokens_prints_one_row_for_an_identity(
+    loaded: Cli, embedded: RealServer
+) -> None:
+    """With the sum of their calls; up to fifty tokens have a row each."""
+    operator = keyleash.Operator.from_url(embedded.url)
+    for count, rows in ((50, 50), (51, 1)):
+        operator.tokens.issue_many("agent-runner", count)
+
+        shown = loaded.ok("token", "revoke", "--identity", "agent-runner").splitlines()
+
+        assert len(shown) == 1 + rows
+    assert re.fullmatch(r"\w+ and 50 more +agent-runner +0", shown[1])
 
 
 @pytest.mark.parametrize("ttl", ["5", "soon", "0s", "-1h"])

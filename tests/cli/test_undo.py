@@ -342,6 +342,39 @@ def test_as_of_an_unknown_value_exits_with_1(cli: Cli, agents: Agents) -> None:
     assert "no before-image was taken" in result.stderr
 
 
+def test_undo_of_many_keys_shows_a_summary_with_conflicts_by_reason(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """Of 5,000 keys nobody reads 5,000 rows; `--full` shows them."""
+    keys = [f"agents:jobs:{number:03}:state" for number in range(60)]
+    agents.run("runner", "many", "MSET", *(word for key in keys for word in (key, "x")))
+    agents.run("other", "c", "MSET", *(word for key in keys[:9] for word in (key, "y")))
+    admin.mset(dict.fromkeys(keys[9:11], "z"))
+
+    shown = cli.run("undo", "--correlation", "many", "--dry-run")
+    full = cli.run("undo", "--correlation", "many", "--dry-run", "--full")
+
+    assert shown.exit_code == 1
+    rows = shown.stdout.splitlines()
+    assert rows[0].split() == ["key", "action"]
+    assert {re.sub(r"^\S+ +", "", row) for row in rows[1:3]} == {
+        "and 48 more  remove", "and 10 more  conflict",
+    }  # fmt: skip
+    assert len(rows) == 7
+    assert rows[3].startswith("conflict: `agents:jobs:000:state` changed since by `other`: MSET at")
+    assert (
+        rows[4]
+        == "  the same kind, at 8 other keys: "
+        + ", ".join(f"`{key}`" for key in keys[1:6])
+        + " and 3 more"
+    )
+    assert [row.partition(" changed")[0] for row in rows[5:]] == [
+        f"conflict: `{key}`" for key in keys[9:11]
+    ]
+    assert "note: a summary, since there are many keys; `--full` shows each\n" in shown.stderr
+    assert len(full.stdout.splitlines()) == 1 + 60 + 11
+
+
 def test_plan_on_a_narrow_terminal_folds(
     cli: Cli, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:

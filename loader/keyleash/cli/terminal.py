@@ -31,7 +31,7 @@ def require_output() -> None:
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     for name in closed:
         # For as long as the process lives.
-        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+        setattr(sys, name, open(os.devnull, "w" if name == "stderr" else "r"))  # noqa: SIM115
     if "stdout" in closed:
         raise OperationError("system", "standard output is closed", help="redirect it", exit_code=1)
 
