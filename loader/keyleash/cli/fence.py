@@ -126,7 +126,7 @@ def _changing(
         raise
 
 
-def _print_document(done: FenceOutcome | PasswordRotation, file: Path | None) -> None:
+def _print_document(done: FenceOutcome | PasswordRotation, file: str | None) -> None:
     """Print the result of a command as JSON, without passwords that are in *file*."""
     names = [] if file is not None else [item.identity for item in done.passwords]
     what = f"the new passwords of {listing(names)}" if names else "the result"
