@@ -178,7 +178,7 @@ def full(stack: contextlib.ExitStack) -> TextIO:
 
 
 def closed_pipe(stack: contextlib.ExitStack) -> TextIO:
-    """A pipe that nobody reads."""
+    """A pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     return stack.enter_context(os.fdopen(writer, "w"))
@@ -255,7 +255,7 @@ def test_narrow_terminal_gets_bounded_lines(
 def test_token_that_cannot_be_printed_is_revoked_and_named(
     loaded: Cli, words: str, redirection: str, options: str
 ) -> None:
-    """Nobody has it, and it would be live."""
+    """No program has it, and it would be live."""
     command = " ".join((*loaded.command, options, words, redirection))
     result = subprocess.run(
         ["sh", "-c", command], env=loaded.process_env(), capture_output=True, text=True, check=False

@@ -345,7 +345,7 @@ def test_as_of_an_unknown_value_exits_with_1(cli: Cli, agents: Agents) -> None:
 def test_undo_of_many_keys_shows_a_summary_with_conflicts_by_reason(
     cli: Cli, agents: Agents, admin: Any
 ) -> None:
-    """Of 5,000 keys nobody reads 5,000 rows; `--full` shows them."""
+    """5,000 rows would hide the conflicts; `--full` shows them."""
     keys = [f"agents:jobs:{number:03}:state" for number in range(60)]
     agents.run("runner", "many", "MSET", *(word for key in keys for word in (key, "x")))
     agents.run("other", "c", "MSET", *(word for key in keys[:9] for word in (key, "y")))
