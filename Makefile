@@ -125,6 +125,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m tools.command_page docs/reference/commands.md
 	$(BIN)/keyleash schema > docs/reference/policy.schema.json
 	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/explanation/threat-model.md
+	$(BIN)/python -m tools.demo_picture docs/images/demo.svg
 	$(MKDOCS)
 
 # Builds the pages of docs/ as they are, then follows every link of the site.

@@ -308,7 +308,7 @@ SCENES: tuple[Scene, ...] = (
     ("a token that lives one second", outlive_token),
     ("a revocation takes effect on the next call", revoke_token),
     ("an identity is suspended, and resumed", suspend_and_resume),
-    ("every call is in the audit log", compare_audit_log),
+    ("every write and every denial is in the audit log", compare_audit_log),
     ("three nodes of a cluster share a budget, and a revocation", use_cluster),
 )
 """Titles, and the functions that play the scenes."""
