@@ -55,7 +55,7 @@ DENIED_INTRODUCTION = """\
 Guards deny these commands with `COMMAND_REFUSED`, whatever the policy. So they do commands that all
 grants of an identity exclude by `only:` or `except:`. The
 [Python client](client.md#guarded-connections) answers some of them itself: WATCH and transactions,
-KEYS, INFO, the part of CLIENT that is about its own connection, and
+KEYS, INFO, DBSIZE, the part of CLIENT that is about its own connection, and
 [approved scripts](scripts.md).
 """
 

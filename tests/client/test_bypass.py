@@ -120,7 +120,8 @@ def _plain(result: Any) -> Any:
 
 
 NATIVE = re.compile(
-    rb"\*\d+\r\n\$\d+\r\n(CLIENT\r\n\$\d+\r\n(GETNAME|SETNAME|SETINFO|ID)|HELLO|UNWATCH)\r\n", re.I
+    rb"\*\d+\r\n\$\d+\r\n(CLIENT\r\n\$\d+\r\n(GETNAME|SETNAME|SETINFO|ID|INFO|GETREDIR|TRACKINGINFO|NO-TOUCH)|HELLO|UNWATCH)\r\n",
+    re.I,
 )
 """What a connection sends without its guard: it is about the connection and the version alone."""
 
@@ -304,7 +305,7 @@ def test_pipeline_of_a_modules_helper_goes_through_the_guard(
         lambda r: r.ts().create("t:a"),
         lambda r: r.ft().search("x"),
         lambda r: r.pipeline().json().set("t:a", "$", {}) and r.pipeline().flushall().execute(),
-        lambda r: r.pipeline(transaction=False).get("t:a").dbsize().execute(),
+        lambda r: r.pipeline(transaction=False).get("t:a").client_no_evict("ON").execute(),
         lambda r: r.pipeline().get("t:a").keys("*").execute(),
         lambda r: r.shutdown(),
         lambda r: r.wait(0, 0),

@@ -42,6 +42,8 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "name": ("CLIENT", "SETNAME", "x"),
     "clients": ("CLIENT", "LIST"),
     "size": ("DBSIZE",),
+    "connection": ("CLIENT", "INFO"),
+    "eviction": ("CLIENT", "NO-EVICT", "ON"),
     "plain": ("GET", "app:n"),
 }
 

@@ -185,7 +185,7 @@ def test_sub_commands_with_a_key_are_scopable_and_no_others() -> None:
     assert {table.commands[name].refused for name in table.containers} <= {
         CONTAINER,
         NO_SUBCOMMAND,
-        table.commands["CLIENT LIST"].refused,
+        table.commands["CLIENT ID"].refused,
         table.commands["SCRIPT LOAD"].refused,
     }
 

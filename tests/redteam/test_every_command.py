@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from keyleash.commands import CommandSpec, load_table
+from keyleash.commands.facts import OF_THE_CONNECTION
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import read_table
 from oracle.arguments import Call, Draws, drawn_call
@@ -39,10 +40,7 @@ OF_EVERY_CLIENT = {
     "QUIT",
     "RESET",
     "HGETALL",
-    "CLIENT GETNAME",
-    "CLIENT ID",
-    "CLIENT SETINFO",
-    "CLIENT SETNAME",
+    *(f"CLIENT {name}" for name in OF_THE_CONNECTION),
 }
 """What a client needs before it calls its guard; HGETALL is for the guard record."""
 CALLS_GUARD = {"EVALSHA", "FCALL"}

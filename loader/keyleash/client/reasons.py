@@ -8,8 +8,8 @@ from itertools import pairwise
 from keyleash.client.actions import Words
 from keyleash.client.roles import Role, role_of, split_words, upper
 from keyleash.client.scripts import problem_of_call, unapproved_script
-from keyleash.client.session import unapproved
-from keyleash.commands.facts import CHANNELS, PATTERNS, SCANS
+from keyleash.client.session import NOT_ALLOWABLE, unapproved
+from keyleash.commands.facts import CHANNELS, PATTERNS, REFUSED, SCANS
 from keyleash.errors import ClassNotGrantedError, CommandRefusedError, LeashError
 from keyleash.store.wire import Argument, BatchMode, as_bytes
 
@@ -30,6 +30,10 @@ def described(denial: LeashError, words: Words, mode: BatchMode | None) -> Leash
     if isinstance(denial, CommandRefusedError):
         if denial.details.get("once") == "key":
             return denial.with_details({"command": name, **denial.details})
+        # The guard knows the name of the container alone.
+        reason = arguments and REFUSED.get(f"{name} {upper(arguments[0])}")
+        if reason:
+            return _replaced(denial, reason, NOT_ALLOWABLE)
         if mode is None:
             return _of_script(name, arguments, denial)
         outside = _OUTSIDE.get(role_of(name))

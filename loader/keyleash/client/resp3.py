@@ -129,6 +129,7 @@ def _vsim(reply: list[Any], arguments: list[str]) -> Any:
 
 
 _SHAPES: dict[str, Shape] = {
+    "CLIENT": lambda reply, asked: _map(reply) if asked[0] == "TRACKINGINFO" else reply,
     "HGETALL": _map,
     "JSON.TYPE": lambda reply, _: [reply],
     **dict.fromkeys(("JSON.NUMINCRBY", "JSON.NUMMULTBY"), _numbers),

@@ -23,6 +23,7 @@ class Role(Enum):
     """EVAL, EVALSHA and SCRIPT."""
     CLIENT = auto()
     INFO = auto()
+    """INFO and DBSIZE."""
     KEYS = auto()
     BLOCKING = auto()
     CLUSTER = auto()
@@ -36,7 +37,7 @@ _ROLES = {
     **dict.fromkeys(WAITS, Role.BLOCKING),
     "CLIENT": Role.CLIENT,
     "CLUSTER": Role.CLUSTER,
-    "INFO": Role.INFO,
+    **dict.fromkeys(("INFO", "DBSIZE"), Role.INFO),
     "KEYS": Role.KEYS,
 }
 

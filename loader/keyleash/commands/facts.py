@@ -58,6 +58,11 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("FLUSHDB", "FLUSHALL"), FLUSHES),
     "INFO": "it describes the whole server",
     **dict.fromkeys(("AUTH", "HELLO", "QUIT", "RESET"), ABOUT_THE_CONNECTION),
+    "CLIENT NO-EVICT": "it lifts the server's bound on the memory of its connection",
+    **dict.fromkeys(
+        [f"CLIENT {name}" for name in ("LIST", "KILL", "PAUSE", "UNPAUSE", "UNBLOCK")],
+        "it reaches the connections of all clients",
+    ),
     **dict.fromkeys(("SELECT", "READONLY", "READWRITE"), ABOUT_THE_CONNECTION),
 }
 """Commands refused by name. A grant is for the keys of the guard's own database."""
@@ -199,7 +204,9 @@ WAITS: Mapping[str, Waits] = {
 }
 """Blocking commands that clients poll."""
 
-OF_THE_CONNECTION = frozenset({"SETNAME", "SETINFO", "GETNAME", "ID"})
+OF_THE_CONNECTION = (
+    "SETINFO", "SETNAME", "GETNAME", "ID", "INFO", "GETREDIR", "TRACKINGINFO", "NO-TOUCH"
+)  # fmt: skip
 """The sub-commands of CLIENT that are about the caller's connection alone."""
 
 SUBSCRIBES = ("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE")

@@ -37,6 +37,7 @@ _LOCAL = {
     "DISCARD": "it sends nothing",
     "UNWATCH": "it ends a watch",
     "INFO": "the connection answers it, with the version and a few lines",
+    "DBSIZE": "the connection answers it, with 0",
     "UNSUBSCRIBE": "it ends subscriptions",
     "PUNSUBSCRIBE": "it ends subscriptions",
     "SUNSUBSCRIBE": "it ends subscriptions",

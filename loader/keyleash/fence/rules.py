@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from keyleash.commands.facts import OF_THE_CONNECTION
 from keyleash.commands.spec import OperationClass
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.ir import Guard
@@ -246,8 +247,7 @@ def _helpers(client: Client) -> set[str]:
 
 
 COMMON_COMMANDS = (
-    "ping", "echo", "time", "hgetall", "client|setinfo", "client|setname", "client|getname",
-    "client|id",
+    "ping", "echo", "time", "hgetall", *(f"client|{name.lower()}" for name in OF_THE_CONNECTION)
 )  # fmt: skip
 """Commands of connecting clients, commands without keys, and HGETALL for the guard record.
 
