@@ -1,9 +1,10 @@
 """Libraries built on redis-py, over guarded connections; `make compat` runs them.
 
-Each file is about one library: LIBRARY names its distribution, CLIENT is the code by which guarded
-connections get into it, BUNDLES and SCRIPTS are its Lua scripts, TEXTS says where those of SCRIPTS
-are, and POLICY, if given, has what the library needs. Each test is about one feature,
-which its docstring names. What does not work has a strict `xfail` whose reason is for readers.
+Each file is about one library, or about some that share their Redis code: its LIBRARY is the row of
+the page. A test gets the names that the recipe of the page defines, from the fixture `recipe`, and
+runs with the policy of the page. Each is about one feature, which its docstring names. What does
+not work has a strict `xfail` whose reason is for readers. A test with `every_scheme` runs by TCP,
+TLS and a Unix socket.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +24,9 @@ import redis
 import redis.asyncio
 
 import keyleash
-from compat.everything import everything
 from compat.page import Library, page
 from compat.redis_py.suite import FOLDER
+from support.fronts import Front
 from support.leash import Leash, with_files
 from support.servers import RealServer
 
@@ -36,44 +38,49 @@ ALLOWED = (
 )  # fmt: skip
 """What guarded connections send."""
 
+every_scheme = pytest.mark.parametrize("guarded", ["redis", "rediss", "unix"], indirect=True)
+"""Runs a test with a URL of each scheme."""
+
 
 @dataclass
 class Guarded:
-    """The server, the policy and the token for a library.
+    """The server with the policy of a library, and a token.
 
     Attributes:
         leash: The operator's side.
-        scripts, bundles: The scripts that the policy approves: their texts, and names of bundles.
+        library: The row of the page.
         url: The server.
-        policy: Of one identity, `agent-runner`; by default an identity has everything granted.
-        token: Of the identity.
+        token: Of the policy's identity, `agent-runner`.
     """
 
     leash: Leash
-    scripts: Sequence[str] = ()
-    bundles: Sequence[str] = ()
-    policy: str = ""
-    url: str = field(init=False)
-    token: str = field(init=False)
+    library: Library
+    url: str
+    token: str = ""
 
     def __post_init__(self) -> None:
-        if self.policy:
-            files = {f"{number}.lua": text for number, text in enumerate(self.scripts, start=1)}
-            self.leash.load(with_files(self.policy, files))
-        else:
-            self.leash.load(everything(self.scripts, self.bundles))
-        self.url = f"{self.leash.server.url}/0"
-        self.token = self.leash.issue("agent-runner" if self.policy else "everything").token
+        self.load(self.library.policy)
+        self.token = self.leash.issue("agent-runner").token
 
-    def pool(self, **options: Any) -> redis.ConnectionPool:
-        return keyleash.pool(self.url, self.token, **options)
+    def load(self, policy: str) -> None:
+        """Make a policy active, with the scripts of the library as its files."""
+        files = {f"{at}.lua": text for at, text in enumerate(self.library.scripts, start=1)}
+        self.leash.load(with_files(policy, files))
+
+    def run(self, code: str) -> Any:
+        """Run code as the page prints it; return the names that it defines."""
+        names: dict[str, Any] = {
+            "keyleash": keyleash,
+            "redis": redis,
+            "url": self.url,
+            "token": self.token,
+        }
+        exec(code, names)  # noqa: S102
+        return SimpleNamespace(**{name: names[name] for name in names if name.isidentifier()})
 
     def client(self, **options: Any) -> Any:
-        return redis.Redis(connection_pool=self.pool(**options))
-
-    def aclient(self, **options: Any) -> Any:
-        pool = keyleash.asyncio.pool(self.url, self.token, **options)
-        return redis.asyncio.Redis(connection_pool=pool)
+        """Return a guarded client of redis-py."""
+        return redis.Redis(connection_pool=keyleash.pool(self.url, self.token, **options))
 
 
 class Wire(threading.Thread):
@@ -105,6 +112,7 @@ class Wire(threading.Thread):
         self.join()
         self._monitor.__exit__()
         own = {client.client_info()["addr"] for client in (self._admin, admin)}
+        assert any(address not in own for address, _ in self.commands), "nothing was sent"
         return [
             command
             for address, command in self.commands
@@ -112,18 +120,39 @@ class Wire(threading.Thread):
         ]
 
 
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the certificate of the session."""
+    return tmp_path_factory.mktemp("certificates")
+
+
 @pytest.fixture
-def guarded(embedded: RealServer, request: pytest.FixtureRequest) -> Iterator[Guarded]:
+def guarded(
+    embedded: RealServer, certificates: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Guarded]:
     """A server where nothing of a library may get past its guard."""
-    given: dict[str, Any] = {
-        name.lower(): getattr(request.module, name)
-        for name in ("SCRIPTS", "BUNDLES", "POLICY")
-        if hasattr(request.module, name)
-    }
-    guarded = Guarded(Leash(embedded), **given)
+    library: Library = request.module.LIBRARY
+    scheme = getattr(request, "param", "redis")
+    url, front = f"{embedded.url}/0", None
+    if scheme == "rediss":
+        front = Front(embedded.port, certificates)
+        file = certificates / "certificate.pem"
+        url = f"rediss://localhost:{front.port}/0?ssl_cert_reqs=required&ssl_ca_certs={file}"
+    elif scheme == "unix":
+        front = Front(embedded.port, tmp_path / "socket")
+        url = library.unix.format(tmp_path / "socket")
+    guarded = Guarded(Leash(embedded), library, url)
     wire = Wire(embedded.client(socket_timeout=None))
     yield guarded
     assert wire.unguarded(guarded.leash.admin) == []
+    if front is not None:
+        front.stop()
+
+
+@pytest.fixture
+def recipe(guarded: Guarded) -> Any:
+    """What the recipe of the page defines."""
+    return guarded.run(guarded.library.recipe)
 
 
 LIBRARIES: dict[str, Library] = {}
@@ -134,14 +163,12 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     """Note what each test shows of its library."""
     outcome: Any = yield
     report = outcome.get_result()
-    name = getattr(item.module, "LIBRARY", "")
+    library: Library | None = getattr(item.module, "LIBRARY", None)
     reason = getattr(report, "wasxfail", "").removeprefix("[NOTRUN] ")
-    if not name or (report.when != "call" and not reason):
+    if library is None or (report.when != "call" and not reason):
         return
-    texts, policy = (getattr(item.module, kind, "") for kind in ("TEXTS", "POLICY"))
-    bundles = getattr(item.module, "BUNDLES", ())
-    new = Library(name, version(name), item.module.CLIENT, texts, bundles, policy)
-    library = LIBRARIES.setdefault(name, new)
+    LIBRARIES[library.name] = library
+    library.versions = [version(name) for name in library.names]
     feature = item.function.__doc__.partition("\n")[0].rstrip(".")
     library.features[feature] = reason
 

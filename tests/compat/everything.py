@@ -1,4 +1,4 @@
-"""The policy of compatibility tests: one identity that has everything granted."""
+"""The policy of redis-py's own tests: one identity that has everything granted."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from support.leash import grant, with_files
 
 
-def everything(scripts: Sequence[str] = (), bundles: Sequence[str] = ()) -> str:
-    """Return the policy, which approves scripts by their texts, and bundles of scripts."""
+def everything(scripts: Sequence[str]) -> str:
+    """Return the policy, which approves scripts by their texts."""
     files = {f"script-{number}": text for number, text in enumerate(scripts, start=1)}
     grants = [
-        {**grant("read", "write", "delete", "scan", keys="*"), "scripts": [*bundles, *files]},
+        {**grant("read", "write", "delete", "scan", keys="*"), "scripts": [*files]},
         grant("write", keys="*", only=["RESTORE"]),
         {"allow": ["publish", "subscribe"], "channels": ["*"]},
     ]
@@ -21,8 +21,4 @@ def everything(scripts: Sequence[str] = (), bundles: Sequence[str] = ()) -> str:
         "scripts": {name: {"file": name} for name in files},
         "identities": {"everything": {"kind": "machine", "grants": grants}},
     }
-    if not scripts:
-        del document["scripts"]
-    if not grants[0]["scripts"]:
-        del grants[0]["scripts"]
     return with_files(json.dumps(document), files)

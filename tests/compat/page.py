@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,41 +10,60 @@ from dataclasses import dataclass, field
 import redis
 
 from compat.redis_py.suite import differences
+from keyleash.policy.bundles import BUNDLES
 
 INTRODUCTION = """\
 <!-- Made by `make compat` from test runs; do not edit. -->
 # Compatibility
 
-Libraries built on redis-py, tested over [guarded connections](client.md#guarded-connections) by an
-identity that has the policy that is shown, or everything granted where none is shown. In the code,
-`url` and `token` are strings, and `keyleash` and `redis` are imported.
+Libraries built on redis-py, unmodified, tested over [guarded
+connections](client.md#guarded-connections) with the code and the policy that are shown. In the code
+`url` and `token` are strings, and `keyleash` and `redis` are imported. It works as it is for
+`redis:` and `rediss:` URLs and for Unix sockets, and each is tested.
 
-Some libraries catch the errors of denied calls: `Redlock.acquire()` of pottery then tries again
-without end. [`keyleash audit log --denied`](../how-to/export-audit.md) shows what was denied.
+The policies have the least that the tested features need; replace names such as `cache:` by those
+of the application. With a [rate](policy.md#limits) pass `wait=True` to `keyleash.pool`
+or `connection_class`: most libraries take a denial for a lost server, or stop. Some catch it:
+`Redlock.acquire()` of pottery then tries again without end. [`keyleash audit log
+--denied`](../how-to/export-audit.md) shows what was denied.
 """
 
 
 @dataclass
 class Library:
-    """The outcomes of the tests of a library.
+    """A row of the page: what is declared, and the outcomes of the tests.
 
     Attributes:
-        name: The distribution.
-        version: The version that was tested.
-        client: The code by which guarded connections get into it.
-        texts: The place of those Lua scripts that the policy approves by files.
-        bundles: The bundles of scripts that the policy approves.
-        policy: What it needs; without it, everything was granted.
+        name: The distribution, or several that share their Redis code, with commas.
+        recipe: The code by which guarded connections get into it.
+        policy: The least that it needs.
+        scripts: The Lua texts that the policy approves by files.
+        texts: Where these are.
+        unix: The URL of a Unix socket, with `{}` for its path.
+        note: What else to know.
+        versions: The versions that were tested.
         features: Its features, with the reason if one does not work.
     """
 
     name: str
-    version: str
-    client: str
+    recipe: str
+    policy: str
+    scripts: Sequence[str] = ()
     texts: str = ""
-    bundles: Sequence[str] = ()
-    policy: str = ""
+    unix: str = "unix://{}?db=0"
+    note: str = ""
+    versions: Sequence[str] = ()
     features: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The distributions."""
+        return self.name.split(", ")
+
+    @property
+    def bundles(self) -> list[str]:
+        """The bundles of scripts that the policy approves."""
+        return [name for name in BUNDLES if re.search(rf"scripts: .*\b{name}\b", self.policy)]
 
 
 def page(libraries: Iterable[Library], summary: Mapping[str, Mapping[str, str]]) -> str:
@@ -55,7 +75,7 @@ def page(libraries: Iterable[Library], summary: Mapping[str, Mapping[str, str]])
     """
     libraries = sorted(libraries, key=lambda library: library.name.lower())
     rows = [
-        f"| [{item.name}](#{item.name.lower()}) | {item.version} | {_status(item)} |"
+        f"| [{item.name}](#{_anchor(item)}) | {', '.join(item.versions)} | {_status(item)} |"
         for item in libraries
     ]
     table = ["| library | version | tested features that work |", "|---|---|---|", *rows, ""]
@@ -91,16 +111,25 @@ def _status(library: Library) -> str:
     return f"{reasons.count('')} of {len(reasons)}" if any(reasons) else "all"
 
 
+def _anchor(library: Library) -> str:
+    return library.name.lower().replace(", ", "-")
+
+
 def _section(library: Library) -> str:
-    lines = [f"## {library.name}", "", "```python", library.client.strip(), "```", ""]
+    lines = [f"## {library.name}", ""]
+    if library.note:
+        lines += [*_wrapped(library.note, ""), ""]
+    lines += ["```python", library.recipe.strip(), "```", ""]
+    if not library.unix.startswith("unix:"):
+        socket = library.unix.format("/run/redis.sock")
+        lines += [f"The URL of a Unix socket is `{socket}`.", ""]
     approved = [f"the bundle `{name}`" for name in library.bundles]
     if library.texts:
         approved.append(f"files with {library.texts}")
     if approved:
         link = "scripts.md#bundles-of-libraries" if library.bundles else "scripts.md"
         lines += [*_wrapped(f"With [approved scripts]({link}): {', '.join(approved)}.", ""), ""]
-    if library.policy:
-        lines += ["With this policy:", "", "```yaml", library.policy.strip(), "```", ""]
+    lines += ["With this policy:", "", "```yaml", library.policy.strip(), "```", ""]
     for feature, reason in library.features.items():
         lines += _wrapped(f"{feature}: {f'does not work. {reason}' if reason else 'works.'}", "- ")
     return "\n".join([*lines, ""])

@@ -1,21 +1,34 @@
 from __future__ import annotations
 
-from cachelib import RedisCache
+from typing import Any
 
-from compat.conftest import Guarded
+from compat.conftest import every_scheme
+from compat.page import Library
 
-LIBRARY = "cachelib"
-CLIENT = """
+LIBRARY = Library(
+    "cachelib",
+    recipe="""
 from cachelib import RedisCache
 
 client = redis.Redis(connection_pool=keyleash.pool(url, token))
 cache = RedisCache(host=client, key_prefix="cache:")
-"""
+""",
+    policy="""
+version: 1
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      # `scan` is for `clear`.
+      - {allow: [read, write, delete, scan], keys: ["cache:*"]}
+""",
+)
 
 
-def test_values_are_cached(guarded: Guarded) -> None:
+@every_scheme
+def test_values_are_cached(recipe: Any) -> None:
     """Get, set, add, increment, delete, many at once"""
-    cache = RedisCache(host=guarded.client(), key_prefix="cache:")
+    cache = recipe.cache
 
     assert cache.set("a", {"b": 1}, timeout=60)
     assert cache.get("a") == {"b": 1}
@@ -27,9 +40,8 @@ def test_values_are_cached(guarded: Guarded) -> None:
     assert not cache.has("x")
 
 
-def test_prefix_is_cleared(guarded: Guarded) -> None:
+def test_prefix_is_cleared(recipe: Any) -> None:
     """Clear the keys of the prefix"""
-    cache = RedisCache(host=guarded.client(), key_prefix="cache:")
-    cache.set("a", 1)
-    assert cache.clear()
-    assert cache.get("a") is None
+    recipe.cache.set("a", 1)
+    assert recipe.cache.clear()
+    assert recipe.cache.get("a") is None

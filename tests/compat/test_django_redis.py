@@ -7,41 +7,52 @@ import django
 import pytest
 from django.conf import settings
 
-import keyleash
-from compat.conftest import Guarded
+from compat.conftest import every_scheme
+from compat.page import Library
 
-LIBRARY = "django-redis"
-
-CLIENT = """
+LIBRARY = Library(
+    "django-redis",
+    recipe="""
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": url,
         "OPTIONS": {
-            "CONNECTION_POOL_KWARGS": {"connection_class": keyleash.connection_class(token)}
+            "CONNECTION_POOL_KWARGS": {"connection_class": keyleash.connection_class(token, url)}
         },
     }
 }
-"""
+""",
+    policy="""
+version: 1
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      # With the `VERSION` 1 and no `KEY_PREFIX`; `scan` is for patterns.
+      - {allow: [read, write, delete, scan], keys: [":1:*"]}
+""",
+    note="`assert keyleash.is_guarded(django_redis.get_redis_connection())` shows that it is.",
+)
 
 
 @pytest.fixture
-def cache(guarded: Guarded) -> Iterator[Any]:
+def cache(recipe: Any) -> Iterator[Any]:
     if not settings.configured:
         settings.configure()
         django.setup()
     from django_redis.cache import RedisCache
     from django_redis.pool import ConnectionFactory
 
-    guarded_class = keyleash.connection_class(guarded.token)
     ConnectionFactory._pools.clear()
-    cache = RedisCache(
-        guarded.url, {"OPTIONS": {"CONNECTION_POOL_KWARGS": {"connection_class": guarded_class}}}
-    )
+    options = recipe.CACHES["default"]
+    cache = RedisCache(options["LOCATION"], {"OPTIONS": options["OPTIONS"]})
+    assert recipe.keyleash.is_guarded(cache.client.get_client())
     yield cache
     cache.close()
 
 
+@every_scheme
 def test_values_are_cached(cache: Any) -> None:
     """Get, set, add, increment, expire and delete"""
     assert cache.set("a", {"b": 1}, timeout=60)

@@ -5,16 +5,21 @@ from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from compat.conftest import Guarded
+from compat.conftest import Guarded, every_scheme
+from compat.page import Library
 
-LIBRARY = "dramatiq"
-BUNDLES = ["dramatiq"]
-POLICY = """
+LIBRARY = Library(
+    "dramatiq",
+    recipe="""
+from dramatiq.brokers.redis import RedisBroker
+
+broker = RedisBroker(client=redis.Redis(connection_pool=keyleash.pool(url, token)))
+""",
+    policy="""
 version: 1
 identities:
   agent-runner:
@@ -25,23 +30,20 @@ identities:
         scripts: [dramatiq]
       # The keys of results are digests, without a prefix. It also covers those of rate limiters.
       - {allow: [read, write, delete], keys: ["{result}"]}
-"""
-CLIENT = """
-from dramatiq.brokers.redis import RedisBroker
-
-broker = RedisBroker(client=redis.Redis(connection_pool=keyleash.pool(url, token)))
-"""
+""",
+)
 
 
 @pytest.fixture
-def broker(guarded: Guarded) -> Iterator[Any]:
-    broker = RedisBroker(client=guarded.client())
+def broker(recipe: Any, guarded: Guarded) -> Iterator[Any]:
+    broker = recipe.broker
     broker.add_middleware(Results(backend=RedisBackend(client=guarded.client())))
     dramatiq.set_broker(broker)
     yield broker
     broker.close()
 
 
+@every_scheme
 def test_worker_runs_messages(broker: Any) -> None:
     """Worker, results, and messages with a delay"""
 

@@ -1,24 +1,38 @@
 from __future__ import annotations
 
+from typing import Any
+
 import flask
+
+from compat.conftest import Guarded, every_scheme
+from compat.page import Library
+
+LIBRARY = Library(
+    "Flask-Session",
+    recipe="""
+from flask import Flask
 from flask_session import Session
 
-from compat.conftest import Guarded
-
-LIBRARY = "Flask-Session"
-CLIENT = """
+app = Flask("app")
 app.config["SESSION_TYPE"] = "redis"
 app.config["SESSION_REDIS"] = redis.Redis(connection_pool=keyleash.pool(url, token))
-flask_session.Session(app)
-"""
+Session(app)
+""",
+    policy="""
+version: 1
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      - {allow: [read, write, delete], keys: ["session:*"]}
+""",
+)
 
 
-def test_session_is_kept_between_requests(guarded: Guarded) -> None:
+@every_scheme
+def test_session_is_kept_between_requests(recipe: Any, guarded: Guarded) -> None:
     """Sessions: write, read, expire and clear"""
-    app = flask.Flask("app")
-    app.config["SESSION_TYPE"] = "redis"
-    app.config["SESSION_REDIS"] = guarded.client()
-    Session(app)
+    app = recipe.app
 
     @app.get("/set")
     def write() -> str:

@@ -4,29 +4,31 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from huey import PriorityRedisHuey, RedisHuey
+from huey import PriorityRedisHuey
 
-from compat.conftest import Guarded
+from compat.conftest import every_scheme
+from compat.page import Library
 
-LIBRARY = "huey"
-BUNDLES = ["huey"]
-POLICY = """
+LIBRARY = Library(
+    "huey",
+    recipe="""
+from huey import RedisHuey
+
+huey = RedisHuey("jobs", connection_pool=keyleash.pool(url, token))
+""",
+    policy="""
 version: 1
 identities:
   agent-runner:
     kind: machine
     grants:
       - {allow: [read, write, delete], keys: ["huey.*"], scripts: [huey]}
-"""
-CLIENT = """
-from huey import RedisHuey
-
-huey = RedisHuey("jobs", connection_pool=keyleash.pool(url, token))
-"""
+""",
+)
 
 
-def make(guarded: Guarded, kind: Any = RedisHuey) -> Any:
-    huey = kind("jobs", connection_pool=guarded.pool())
+def make(recipe: Any, kind: Any = None) -> Any:
+    huey = kind("jobs", connection_pool=recipe.huey.storage.pool) if kind else recipe.huey
 
     @huey.task()
     def add(first: int, second: int) -> int:
@@ -42,19 +44,20 @@ def run_one(huey: Any) -> None:
     huey.execute(task)
 
 
-@pytest.mark.parametrize("kind", [RedisHuey, PriorityRedisHuey])
-def test_tasks_run(guarded: Guarded, kind: Any) -> None:
+@pytest.mark.parametrize("kind", [None, PriorityRedisHuey])
+def test_tasks_run(recipe: Any, kind: Any) -> None:
     """Queue tasks, also by priority; run them and fetch their results"""
-    huey = make(guarded, kind)
+    huey = make(recipe, kind)
     result = huey.add(1, 2)
     run_one(huey)
 
     assert result.get(blocking=True, timeout=5) == 3
 
 
-def test_consumer_runs_tasks(guarded: Guarded) -> None:
+@every_scheme
+def test_consumer_runs_tasks(recipe: Any) -> None:
     """Consumer with its scheduler"""
-    huey = make(guarded)
+    huey = make(recipe)
     consumer = huey.create_consumer(workers=1, periodic=False, initial_delay=0.01, max_delay=0.05)
     consumer.start()
     try:
@@ -65,9 +68,9 @@ def test_consumer_runs_tasks(guarded: Guarded) -> None:
         consumer.stop(graceful=True)
 
 
-def test_tasks_are_scheduled(guarded: Guarded) -> None:
+def test_tasks_are_scheduled(recipe: Any) -> None:
     """Schedule: tasks at a time"""
-    huey = make(guarded)
+    huey = make(recipe)
     huey.add.schedule((1, 2), delay=60)
     run_one(huey)
     (task,) = huey.read_schedule(datetime.now(UTC) + timedelta(seconds=120))
@@ -75,18 +78,18 @@ def test_tasks_are_scheduled(guarded: Guarded) -> None:
     assert task.args == (1, 2)
 
 
-def test_lock_excludes(guarded: Guarded) -> None:
+def test_lock_excludes(recipe: Any) -> None:
     """Task locks"""
-    huey = make(guarded)
+    huey = make(recipe)
     with huey.lock_task("lock"):
         assert huey.is_locked("lock")
 
     assert not huey.is_locked("lock")
 
 
-def test_storage_is_flushed(guarded: Guarded) -> None:
+def test_storage_is_flushed(recipe: Any) -> None:
     """Flush the queue, the schedule and results"""
-    huey = make(guarded)
+    huey = make(recipe)
     huey.add(1, 2)
     huey.flush()
 

@@ -5,14 +5,30 @@ from typing import Any
 
 import kombu
 import pytest
-from kombu.transport.redis import Channel
+from kombu.transport.redis import Transport
 
-import keyleash
-from compat.conftest import Guarded
+from compat.conftest import Guarded, every_scheme
+from compat.page import Library
 
-LIBRARY = "kombu"
-BUNDLES = ["kombu"]
-POLICY = """
+LIBRARY = Library(
+    "kombu",
+    recipe="""
+import kombu
+from kombu.transport.redis import Channel, Transport
+
+
+class GuardedChannel(Channel):
+    def _get_pool(self, asynchronous=False):
+        pool = super()._get_pool(asynchronous)
+        pool.connection_class = keyleash.connection_class(token, pool.connection_class)
+        assert keyleash.is_guarded(pool)
+        return pool
+
+
+Transport.Channel = GuardedChannel
+connection = kombu.Connection(url)
+""",
+    policy="""
 version: 1
 identities:
   agent-runner:
@@ -24,22 +40,20 @@ identities:
         scripts: [kombu]
       - allow: [publish, subscribe]
         channels: ["/0.news*"]
-"""
-CLIENT = """
-from kombu.transport.redis import Channel
-
-Channel.connection_class = keyleash.connection_class(token)
-connection = kombu.Connection(url)
-"""
+""",
+    unix="redis+socket://{}?virtual_host=0",
+)
 
 
 @pytest.fixture
 def connection(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(Channel, "connection_class", keyleash.connection_class(guarded.token))
-    with kombu.Connection(guarded.url) as connection:
+    # The recipe replaces it, for this process.
+    monkeypatch.setattr(Transport, "Channel", Transport.Channel)
+    with guarded.run(LIBRARY.recipe).connection as connection:
         yield connection
 
 
+@every_scheme
 def test_simple_queue_passes_messages(connection: Any) -> None:
     """Simple queues"""
     queue = connection.SimpleQueue("simple")
@@ -50,6 +64,7 @@ def test_simple_queue_passes_messages(connection: Any) -> None:
     assert message.payload == {"a": 1}
 
 
+@every_scheme
 def test_fanout_exchange_passes_messages(connection: Any) -> None:
     """Fanout exchanges"""
     exchange = kombu.Exchange("news", type="fanout")

@@ -4,16 +4,28 @@ import asyncio
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
+
+from compat.conftest import every_scheme
+from compat.page import Library
+
+LIBRARY = Library(
+    "langgraph-checkpoint-plainredis",
+    recipe="""
 from langgraph_checkpoint_plainredis import AsyncRedisSaver, RedisSaver
 
-from compat.conftest import Guarded
-
-LIBRARY = "langgraph-checkpoint-plainredis"
-CLIENT = """
-from langgraph_checkpoint_plainredis import RedisSaver
-
 saver = RedisSaver(redis.Redis(connection_pool=keyleash.pool(url, token)))
-"""
+pool = keyleash.asyncio.pool(url, token)
+asaver = AsyncRedisSaver(redis.asyncio.Redis(connection_pool=pool))
+""",
+    policy="""
+version: 1
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      - {allow: [read, write, delete], keys: ["lg:*"]}
+""",
+)
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
 
 
@@ -32,9 +44,10 @@ def graph(saver: Any) -> Any:
     return builder.compile(checkpointer=saver)
 
 
-def test_graph_keeps_its_checkpoints(guarded: Guarded) -> None:
+@every_scheme
+def test_graph_keeps_its_checkpoints(recipe: Any) -> None:
     """Sync saver: write, read, list and delete checkpoints"""
-    saver = RedisSaver(guarded.client())
+    saver = recipe.saver
     compiled = graph(saver)
     compiled.invoke({"count": 1}, CONFIG)
 
@@ -44,11 +57,12 @@ def test_graph_keeps_its_checkpoints(guarded: Guarded) -> None:
     assert list(saver.list(CONFIG)) == []
 
 
-def test_asyncio_graph_keeps_its_checkpoints(guarded: Guarded) -> None:
+@every_scheme
+def test_asyncio_graph_keeps_its_checkpoints(recipe: Any) -> None:
     """Async saver: write, read, list and delete checkpoints"""
 
     async def use() -> Any:
-        saver = AsyncRedisSaver(guarded.aclient())
+        saver = recipe.asaver
         compiled = graph(saver)
         await compiled.ainvoke({"count": 1}, CONFIG)
         state = await compiled.aget_state(CONFIG)

@@ -7,9 +7,8 @@ from unittest import mock
 import pytest
 from rq import Queue, SimpleWorker, Worker
 
-from compat.conftest import Guarded
-
-LIBRARY = "rq"
+from compat.conftest import Guarded, every_scheme
+from compat.page import Library
 
 
 def script_of_empty() -> str:
@@ -19,10 +18,16 @@ def script_of_empty() -> str:
     return text.decode()
 
 
-BUNDLES = ["rq"]
-SCRIPTS = [script_of_empty()]
-TEXTS = "the text that `Queue.empty` registers, for that method alone"
-POLICY = """
+LIBRARY = Library(
+    "rq",
+    recipe="""
+from rq import Queue, Worker
+
+connection = redis.Redis(connection_pool=keyleash.pool(url, token, wait=True))
+queue = Queue("jobs", connection=connection)
+worker = Worker([queue], connection=connection)
+""",
+    policy="""
 version: 1
 scripts:
   empty: {file: 1.lua}
@@ -32,14 +37,11 @@ identities:
     grants:
       - {allow: [read, write, delete], keys: ["rq:*"], scripts: [rq, empty]}
       - {allow: [publish, subscribe], channels: ["rq:*"]}
-"""
-CLIENT = """
-from rq import Queue, Worker
-
-connection = redis.Redis(connection_pool=keyleash.pool(url, token))
-queue = Queue("jobs", connection=connection)
-worker = Worker([queue], connection=connection)
-"""
+""",
+    scripts=[script_of_empty()],
+    texts="the text that `Queue.empty` registers, for that method alone",
+    note="A worker ends at a denial; with `wait=True` it waits for a rate.",
+)
 
 
 def add(first: int, second: int) -> int:
@@ -55,8 +57,18 @@ def run(queue: Queue, worker_class: Any = SimpleWorker) -> None:
 
 
 @pytest.fixture
-def queue(guarded: Guarded) -> Queue:
-    return Queue("jobs", connection=guarded.client())
+def queue(recipe: Any) -> Queue:
+    return recipe.queue
+
+
+def test_worker_waits_for_a_rate(queue: Queue, guarded: Guarded) -> None:
+    """Worker that waits for a rate, with `wait=True`"""
+    rate = "kind: machine\n    rate: {requests: {limit: 6000/minute, burst: 20}}"
+    guarded.load(LIBRARY.policy.replace("kind: machine", rate))
+    job = queue.enqueue(add, 1, 2)
+    run(queue)
+
+    assert job.return_value(refresh=True) == 3
 
 
 def test_jobs_are_enqueued(queue: Queue) -> None:
@@ -68,6 +80,7 @@ def test_jobs_are_enqueued(queue: Queue) -> None:
     assert queue.fetch_job(first.id).args == (1, 2)
 
 
+@every_scheme
 def test_worker_runs_jobs(queue: Queue) -> None:
     """Worker that forks for each job, results and failures"""
     done, failed = queue.enqueue(add, 1, 2), queue.enqueue(fail)

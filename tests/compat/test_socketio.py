@@ -3,32 +3,49 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from compat.conftest import every_scheme
+from compat.page import Library
+
+LIBRARY = Library(
+    "python-socketio",
+    recipe="""
 import socketio
 
-import keyleash
-from compat.conftest import Guarded
 
-LIBRARY = "python-socketio"
-CLIENT = """
-import socketio
-
-guarded = keyleash.asyncio.connection_class(token)
-manager = socketio.AsyncRedisManager(url, redis_options={"connection_class": guarded})
-"""
+class GuardedManager(socketio.AsyncRedisManager):
+    def _redis_connect(self):
+        super()._redis_connect()
+        pool = self.redis.connection_pool
+        pool.connection_class = keyleash.asyncio.connection_class(token, pool.connection_class)
+        assert keyleash.is_guarded(self.redis)
 
 
-def test_event_reaches_another_process(guarded: Guarded) -> None:
+manager = GuardedManager(url)
+""",
+    policy="""
+version: 1
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      - {allow: [publish, subscribe], channels: [socketio]}
+""",
+)
+
+
+@every_scheme
+def test_event_reaches_another_process(recipe: Any) -> None:
     """Events between processes, write-only managers"""
 
     async def use() -> Any:
-        guarded_class = keyleash.asyncio.connection_class(guarded.token)
-        options = {"connection_class": guarded_class}
-        reader = socketio.AsyncRedisManager(guarded.url, redis_options=options)
-        writer = socketio.AsyncRedisManager(guarded.url, redis_options=options, write_only=True)
+        reader = recipe.manager
+        writer = recipe.GuardedManager(recipe.url, write_only=True)
         listening = reader._listen()
         first = asyncio.ensure_future(anext(listening))
-        await asyncio.sleep(0.3)
+        while not (reader.pubsub and reader.pubsub.subscribed):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         await writer.emit("news", {"a": 1})
-        return await asyncio.wait_for(first, 5)
+        return await asyncio.wait_for(first, 60)
 
     assert b"news" in asyncio.run(use())

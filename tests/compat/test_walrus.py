@@ -5,37 +5,55 @@ from typing import Any
 
 import pytest
 import walrus
-from walrus import Database
 
-from compat.conftest import Guarded
+from compat.conftest import every_scheme
+from compat.page import Library
 
-LIBRARY = "walrus"
-SCRIPTS = [path.read_text() for path in sorted(Path(walrus.__file__).parent.glob("scripts/*.lua"))]
-TEXTS = "the texts of `walrus/scripts/*.lua`, as installed"
-CLIENT = """
-import walrus
+LIBRARY = Library(
+    "walrus",
+    recipe="""
 from walrus import Database
 
 database = Database(connection_pool=keyleash.pool(url, token))
-"""
+""",
+    policy="""
+version: 1
+scripts:
+  lock-acquire: {file: 1.lua}
+  lock-release: {file: 2.lua}
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      # Containers `app:…`, the cache `cache`, locks, and the autocomplete `autocomplete`.
+      - allow: [read, write, delete]
+        keys: ["app:*", "cache:*", "lock:*", "lock.event:*", "autocomplete:*"]
+        scripts: [lock-acquire, lock-release]
+""",
+    scripts=[
+        path.read_text() for path in sorted(Path(walrus.__file__).parent.glob("scripts/lock_*.lua"))
+    ],
+    texts="the texts of `walrus/scripts/lock_*.lua`, as installed, for locks alone",
+)
 
 
 @pytest.fixture
-def database(guarded: Guarded) -> Any:
-    return Database(connection_pool=guarded.pool())
+def database(recipe: Any) -> Any:
+    return recipe.database
 
 
+@every_scheme
 def test_containers_hold_values(database: Any) -> None:
     """Hashes, lists, sets and sorted sets"""
-    database.Hash("h").update(a=1)
-    database.List("l").extend(["a", "b"])
-    database.Set("s").add("a", "b")
-    database.ZSet("z").add({"a": 1, "b": 2})
+    database.Hash("app:h").update(a=1)
+    database.List("app:l").extend(["a", "b"])
+    database.Set("app:s").add("a", "b")
+    database.ZSet("app:z").add({"a": 1, "b": 2})
 
-    assert database.Hash("h").as_dict(decode=True) == {"a": "1"}
-    assert list(database.List("l")) == [b"a", b"b"]
-    assert database.Set("s").members() == {b"a", b"b"}
-    assert database.ZSet("z").score("b") == 2
+    assert database.Hash("app:h").as_dict(decode=True) == {"a": "1"}
+    assert list(database.List("app:l")) == [b"a", b"b"]
+    assert database.Set("app:s").members() == {b"a", b"b"}
+    assert database.ZSet("app:z").score("b") == 2
 
 
 def test_values_are_cached(database: Any) -> None:
