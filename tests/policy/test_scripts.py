@@ -230,6 +230,26 @@ def test_bundle_is_read_from_the_installed_library(tmp_path: Path, bundle: str) 
     assert problem_of(text, tmp_path)[0] == "script-bundle"
 
 
+def test_texts_of_a_bundle_may_be_in_classes_and_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As libraries have them; one puts blanks for the newlines of its constants."""
+    text = "\nreturn redis.call('GET', KEYS[1])\n"
+    (tmp_path / "limits_of_tests.py").write_text(
+        f"class A:\n    B = {text!r}\n    async def c(self):\n        run('x', {' ' + text!r})\n"
+    )
+    digests = {
+        "A.B": sha1(text.replace("\n", " ").encode()).hexdigest(),  # noqa: S324
+        "A.c": sha1(f" {text}".encode()).hexdigest(),  # noqa: S324
+    }
+    for module in (bundles, scripts):
+        monkeypatch.setattr(module, "BUNDLES", {"of": Bundle("1", {"limits_of_tests": digests})})
+    monkeypatch.syspath_prepend(tmp_path)
+
+    texts = [found for _, found in bundles.bundle_texts("of")]
+    assert texts == [text.replace("\n", " "), f" {text}"]
+
+
 def test_bundle_with_another_text_is_a_problem(tmp_path: Path, bundle: str) -> None:
     """A text that the bundle does not list is never approved unseen."""
     (tmp_path / "queues_of_tests" / "b.lua").write_text("return 2")
