@@ -151,7 +151,7 @@ def guarded(
 
 @pytest.fixture
 def recipe(guarded: Guarded) -> Any:
-    """What the recipe of the page defines."""
+    """The names that the recipe of the page defines."""
     return guarded.run(guarded.library.recipe)
 
 
