@@ -178,6 +178,11 @@ repeat
   end
 --% endif
 
+--% if plans
+--% with used = "spent"
+--% include "reply/collect_garbage.lua"
+--% endwith
+--% endif
 --% include "record_batch.lua"
 --% if renews
   if is_renewal then

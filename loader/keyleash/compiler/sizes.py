@@ -85,6 +85,9 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         "returning": f",{','.join(sorted(RETURNS))},",
         "most_image_bytes": max((plan.max_bytes for plan in guard.images), default=0),
         "work_limit": guard.identity.work,
+        "string_units": guard.identity.string_units,
+        # Of a batch, less is allowed without reading sizes.
+        "spare": 64 if batch else 8,
         "lengthening": lengthening,
         "lengths": guard.value_bounds,
         # Later commands may add to what earlier ones leave under any name.
@@ -154,6 +157,8 @@ def estimate_script() -> str:
         bounds=frozenset(Bound),
         patterns=(),
         batch=False,
+        string_units=Text("units"),
+        spare=8,
         sizes=_SIZE_COMMANDS,
     )
 
@@ -162,13 +167,13 @@ def plans_of(works: Mapping[str, Work]) -> str:
     """Return the plans that `estimate_work.lua` reads, one per line with its commands.
 
     A plan is a letter each for size, join, first key, last key, bound and place, then the default,
-    a space and the weight.
+    the weight and the strings, with spaces between them.
     """
     return _lines(
         (
             name,
             f"{_SIZES[work.size]}{work.join}{work.first}{work.last}{work.bound}{work.place}"
-            f"{work.default} {work.weight:g}",
+            f"{work.default} {work.weight:g} {work.strings}",
         )
         for name, work in works.items()
     )

@@ -47,7 +47,7 @@ def judge_size(
         if _fills(spec) and length > PLAIN_BYTES:
             work += length * EXTENDED_BYTE_WORK
     if sizes is not None and spec.work is not None:
-        work += sizes.work(spec, argv, keys, identity.work - work)
+        work += sizes.work(spec, argv, keys, identity.work - work, identity.string_units)
     if work <= identity.work:
         return ALLOWED
     trace.append(SizeStep("work", work, identity.work, code=ReplyCode.WORK_TOO_LARGE))

@@ -32,7 +32,12 @@ class Sizes(Protocol):
         """
 
     def work(
-        self, spec: CommandSpec, argv: Sequence[bytes], keys: Sequence[bytes], left: float
+        self,
+        spec: CommandSpec,
+        argv: Sequence[bytes],
+        keys: Sequence[bytes],
+        left: float,
+        string_units: float,
     ) -> float:
         """Return the units of work of a call; more than *left* if it is not known."""
 

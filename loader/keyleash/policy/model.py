@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyleash.commands import CommandSpec, OperationClass, load_table
-from keyleash.commands.work import DEFAULT_VALUE_BYTES, DEFAULT_WORK
+from keyleash.commands.work import DEFAULT_STRINGS, DEFAULT_VALUE_BYTES, DEFAULT_WORK
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
 from keyleash.policy.lua import Sandboxed
@@ -473,6 +473,7 @@ class Identity:
 
     Attributes:
         work: Most units of work (`commands.work`) of a call or batch.
+        strings: Most strings that a call or batch reads.
         accepted: Accepted lint findings; they do not affect access.
     """
 
@@ -498,6 +499,15 @@ class Identity:
         bounds=(1_000, 1_000_000_000),
         widens=True,
     )
+    strings: int = setting(
+        DEFAULT_STRINGS,
+        SettingKind.COUNT,
+        "strings",
+        example="10000",
+        help="Most strings that one call or batch reads; their hashes may all be equal.",
+        bounds=(100, 1_000_000_000),
+        widens=True,
+    )
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 
@@ -505,6 +515,11 @@ class Identity:
     def limits(self) -> tuple[Limit, ...]:
         """Rates, then budgets, in the order in which a guard checks them."""
         return (*self.rates, *self.budgets)
+
+    @property
+    def string_units(self) -> float:
+        """The units of work of a string, so that `work` bounds strings too."""
+        return self.work / self.strings
 
     @property
     def scripts(self) -> tuple[Script, ...]:

@@ -32,9 +32,9 @@ call('ECHO', '');
   end
 --% endif
 --% if batch
-  local left = {{ work_limit }} - spent
+  local left = {{ work_limit }} - spent - #argv * {{ string_units }}
 --% else
-  local left = {{ work_limit }}
+  local left = {{ work_limit }} - stop * {{ string_units }}
 --% endif
 --% if plans
   if weighs then
@@ -80,6 +80,12 @@ call('ECHO', '');
     work = spent + work
 --% endif
     code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, {{ work_limit }})
+--% if plans and not batch
+  else
+--% with used = "work"
+--% include "reply/collect_garbage.lua"
+--% endwith
+--% endif
   end
 --% filter offset(name_at)
 end)(name_at)

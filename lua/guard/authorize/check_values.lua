@@ -95,7 +95,7 @@ end
 --% if reads_values
 -- Add the work of reading all of a key; return whether it may be read.
 local function may_read(name, size)
-  work = work + size
+  work = work + size * math.max(1, 2 * {{ string_units }})
   if not (work <= left) then return false end
   local usage = redis.pcall('MEMORY', 'USAGE', name, 'SAMPLES', string.format('%.0f', math.max(1, size)))
   work = work + (type(usage) == 'number' and usage or usage and huge or 0) * {{ string_work }}

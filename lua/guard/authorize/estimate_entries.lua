@@ -4,7 +4,7 @@
 -- The work of the words of an entry.
 local function words_of(entry)
   local words = entry and entry[2] or {}
-  local work = #words * {{ word_work }}
+  local work = #words * math.max({{ word_work }}, {{ string_units }})
   for at = 1, #words do work = work + #words[at] * {{ string_work }} end
   return work
 end
@@ -17,7 +17,7 @@ local function entries(name, range, from, to, count)
   repeat
     local found = redis.pcall(range, name, from, to, 'COUNT', min(64, count))
     for i = 1, #found do
-      seen, from, work = seen + 1, '(' .. found[i][1], work + weight + words_of(found[i])
+      seen, from, work = seen + 1, '(' .. found[i][1], work + weight + {{ string_units }} + words_of(found[i])
     end
   until #found < min(64, count) or seen >= count or work + work + asked > left
   asked = asked + {{ question_work }} + work

@@ -1,7 +1,8 @@
 -- estimate_options: the number of elements of a call that options bound (VSIM), for `weigh`.
 -- in:  option, base, default, bounded, arg, max, huge
--- out: n
+-- out: n, pushed
 n = option('COUNT', base + 1)
+pushed = bounded(n or default)
 for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
   local most = option(name, base + 1)
   -- Without a bound all elements are visited.

@@ -1,6 +1,6 @@
 -- estimate_range: the number of elements between two positions, scores or members, for `weigh`.
 -- in:  command, place, names, first, size, weight, left, arg, number, option, ask, bounded, elements
--- out: n
+-- out: n, pushed
 local from, to, low, high = arg(place), arg(place + 1), number(place) or 0, number(place + 1) or 0
 local lex = find(command, 'LEX') or option('BYLEX', place)
 if lex or find(command, 'SCORE') or option('BYSCORE', place) then
@@ -11,7 +11,8 @@ if lex or find(command, 'SCORE') or option('BYSCORE', place) then
   n = bounded(count + offset / 40)
   if n * weight > min({{ unasked_work }}, left) then
     if find(command, 'REV') or option('REV', place) then from, to = to, from end
-    n = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to)) + min(offset, n) / 40
+    pushed = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to))
+    n = pushed + min(offset, n) / 40
   end
 elseif low >= 0 and high < 0 then
   n = max(0, elements() + high - low + 1)
@@ -19,4 +20,4 @@ else
   n = bounded(max(0, low < 0 and high >= 0 and huge or high - low + 1))
 end
 -- A list is walked to where the range begins.
-if size == 'L' then n = n + math.abs(low) / 20 end
+if size == 'L' then pushed, n = n, n + math.abs(low) / 20 end

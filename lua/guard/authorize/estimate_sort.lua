@@ -1,9 +1,10 @@
 -- estimate_sort: the number of elements of a SORT, and the sizes of the keys that its patterns name,
 -- for `weigh`, which returns the denial of a pattern that may name other keys than granted ones.
 -- in:  command, base, stop, argv, names, place, weight, left, word, ask, elements, usage
--- out: n, asked
+-- out: n, pushed, asked
 n = elements()
-local patterns, option = {}, nil
+pushed = n
+local patterns, option, made = {}, nil, 1
 local at = place
 while at < stop do
   local name = word(at)
@@ -15,6 +16,7 @@ while at < stop do
     local before, after = string.match(argv[at], '^([^*]*)%*(.*)$')
     if before or name == 'GET' then
       option = name
+      made = made + (before and 1 or 0) + (name == 'GET' and 1 or 0)
       local suffix, field = string.match(after or '', '^(.-)%->(.+)$')
       patterns[#patterns + 1] = { #argv[at], before, suffix or after, field }
     end
@@ -26,6 +28,8 @@ while at < stop do
   end
   at = at + 1
 end
+-- Elements and names are in Lua before the replies.
+pushed = pushed * made
 --% if batch
 -- One key may be sorted often, by calls that each read few bytes.
 if n * weight <= left then n = n + usage(names[1], n) end
@@ -46,7 +50,7 @@ if option then
   local work = n * weight
   asked = asked + work
   -- An error is the command's own.
-  local found = work + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
+  local found = max(work, pushed * {{ string_units }}) + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
   for i = 1, #found do
     for j = 1, #patterns do
       local size, before, suffix, field = unpack(patterns[j], 1, 4)

@@ -10,14 +10,15 @@ local usages, sizes
 local function weigh(command, argv, base, stop, names, left)
   -- As `Work` in commands/spec.py, one letter each; see `plans_of` in compiler/sizes.py.
   local plans = {{ plans }}
-  local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
+  local size, join, first, last, bound, place, default, weight, strung = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+) (%d)', find(plans, ',' .. command .. ',', 1, true))
   -- A key that is missing is the command's own error.
   if size ~= '-' and not names[1] then return 0, 0 end
   -- Without work left, no size is read.
   if left < {{ asking_work }} then return {{ asking_work }}, 0 end
   place, default = base + place, default + 0
   usages, sizes = usages or {}, sizes or {}
-  local min, max, huge, n = math.min, math.max, math.huge, nil
+  -- `pushed` is the number of elements that the reply returns, if the work has others.
+  local min, max, huge, n, pushed = math.min, math.max, math.huge, nil, nil
   local asked = {{ asking_work }}
 
   -- In a batch, the next command follows the last argument.
@@ -31,7 +32,12 @@ local function weigh(command, argv, base, stop, names, left)
   end
 
   -- A word as a server compares it: in any case, up to a NUL byte. All option words are short.
-  local function word(at) return string.upper(string.match(string.sub(arg(at), 1, 32), '^%Z*')) end
+  local function word(at)
+    local text = arg(at)
+    -- A text that is made may collide with others, as a long argument may.
+    if #text > 12 and not find(text, '^' .. string.rep('%Z?', 12) .. '%z') then return '' end
+    return string.upper(string.match(string.sub(text, 1, 32), '^%Z*'))
+  end
 
   -- The largest number behind an option, and the place behind its last occurrence.
   local function option(name, from)
@@ -88,13 +94,14 @@ local function weigh(command, argv, base, stop, names, left)
       if asked > left then return huge end
       sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * (held + 1), count + 1
     end
+    if join == 'l' then pushed = least end
     -- Each element of the smallest key is compared with each of the others.
     return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
   end
 
   -- Sizes are not read if the arguments bound the work to less than that of reading them.
   local function bounded(n)
-    if size == '-' or n * weight <= min({{ unasked_work }}, left) then return n end
+    if size == '-' or n * weight <= min({{ unasked_work }}, left) and n * strung * {{ string_units }} <= left / {{ spare }} then return n end
     return min(n, elements())
   end
 --% if "e" in bounds or "x" in bounds or "g" in bounds or "h" in bounds
@@ -108,7 +115,8 @@ local function weigh(command, argv, base, stop, names, left)
     n = elements()
 --% if "k" in bounds or "a" in bounds
   elseif bound == 'k' or bound == 'a' then
-    n = stop - base <= default and 0 or size == '-' and stop - base or elements()
+    pushed = stop - base <= default and 0 or stop - base
+    n = pushed == 0 and 0 or size == '-' and pushed or elements()
 --% endif
 --% if "w" in bounds
   elseif bound == 'w' then
@@ -128,7 +136,7 @@ local function weigh(command, argv, base, stop, names, left)
     if n >= 0 or not find(command, 'RAND') then
       n = bounded(max(0, n))
     else
-      n = -n
+      n, pushed = -n, -n
       -- The same element may be returned repeatedly.
       if n > 4 and n * weight <= left then
         local held = max(1, elements())
@@ -145,7 +153,8 @@ local function weigh(command, argv, base, stop, names, left)
     -- COUNT bounds the returned members, and with ANY the sorted ones. Members nearby are visited.
     local most, found = option('COUNT', place)
     local held = elements()
-    n = min(most or huge, held) + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
+    pushed = min(most or huge, held)
+    n = pushed + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
 --% endif
 --% if "r" in bounds
   elseif bound == 'r' then
@@ -188,6 +197,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% if "h" in bounds
   elseif bound == 'h' then
     n = stop - base > default and (stop - base) or 0
+    pushed = n
     local seen, work = {}, 0
     for at = place, n > 0 and stop or 0 do
       local word = argv[at]
@@ -209,5 +219,24 @@ local function weigh(command, argv, base, stop, names, left)
     n = #(arg(place))
 --% endif
   end
-  return n * weight, asked
+  pushed = (pushed or n) * strung
+  if pushed > 0 and bound ~= 'h' and bound ~= 'k' then
+    -- Scores, values, distances and attributes of the elements.
+    local times = 1
+    for at = base + 2, stop do
+      if find(word(at), '^WITH') then times = times + 1 end
+    end
+    pushed = pushed * times
+    if pushed > {{ compared_strings }} and pushed * {{ string_units }} <= left and size ~= '-' then
+      -- Strings that collide are compared with each other, byte by byte.
+      local held, bytes = elements(), 0
+      if join ~= 's' then held = pushed end
+      for i = first + 0, last == '0' and #names or min(last, #names) do
+        bytes = bytes + usage(names[i], pushed / 4) * {{ bytes_per_element }}
+      end
+      bytes = bytes * min(1, pushed / max(1, held * strung * times)) - 64 * pushed
+      pushed = math.sqrt(pushed * (pushed + max(0, bytes) / {{ compared_bytes }}))
+    end
+  end
+  return max(n * weight, pushed * {{ string_units }} - asked), asked
 end

@@ -1,5 +1,5 @@
 -- libraries: make the libraries of a script: functions that cost more than a unit count their work.
--- in:  strings, spend, tick, size, sizes, counted, numeral, numerals, numeric, key_of, odd_keys, whole, measure,
+-- in:  strings, spend, made, tick, size, sizes, counted, numeral, numerals, numeric, key_of, odd_keys, whole, measure,
 --      steps, perform, ran, raised
 -- out: odd_keys, strings, tables, maths, bits, json, msgpack, structs, library, error_of, next_of, pairs_of, select_of,
 --      tonumber_of, tostring_of, unpack_of, copy, words, raised
@@ -27,7 +27,7 @@ end
 -- An error puts its place before the text, which copies it.
 error_of = function(message, level)
   level = whole(level) or 1
-  spend(6 + size(message) / 64)
+  spend(6 + {{ string_units }} + size(message) / 64)
   error(message, level > 0 and level + 1 or level)
 end
 --% endif
@@ -89,9 +89,13 @@ local function packed(text)
     odd_keys = odd_keys + count
     spend(count * odd_keys / 64)
   end
-  return size(text) * 64
+  -- Each text takes a byte more than its own; shorter ones than eight cannot all collide.
+  return size(text) * (64 + 7 * {{ string_units }})
 end
-json = { null = cjson.null, encode = counted(cjson.encode, encoded), decode = counted(cjson.decode, function(text) return size(text) * 40 end) }
+local function decoded(text)
+  return size(text) * 40 + (type(text) == 'string' and select(2, string.gsub(text, '"', '')) or 0) * 32 * {{ string_units }}
+end
+json = { null = cjson.null, encode = counted(cjson.encode, encoded), decode = counted(cjson.decode, decoded) }
 msgpack = { pack = counted(cmsgpack.pack, encoded), unpack = counted(cmsgpack.unpack, packed) }
 --% endif
 --% if "struct" in uses
@@ -100,7 +104,8 @@ structs.size = counted(struct.size, function(format) return size(format) * 3 end
 structs.pack = counted(struct.pack, function(format, ...) return size(format) * 32 + sizes(...) end)
 structs.unpack = counted(struct.unpack, function(...) return sizes(...) * 4 + 64 end)
 --% endif
-local library = { status_reply = counted(redis.status_reply, size), error_reply = counted(redis.error_reply, size), LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
+local function stated(text) return size(text) + 64 * {{ string_units }} end
+local library = { status_reply = counted(redis.status_reply, stated), error_reply = counted(redis.error_reply, stated), LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
 local function run_command(...)
   local words, count = { ... }, select('#', ...)
   spend({{ command_units }} + {{ word_units }} * count + sizes(...) / 40)
@@ -109,6 +114,7 @@ local function run_command(...)
     local word = words[at]
     if type(word) == 'number' then
       -- As the server writes it.
+      spend({{ string_units }})
       local is_plain = word % 1 == 0 and word < 2 ^ 53 and word > -2 ^ 53
       words[at] = is_plain and string.format('%.0f', word + 0) or call('ECHO', word)
     elseif type(word) ~= 'string' then

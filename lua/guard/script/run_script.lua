@@ -32,6 +32,9 @@ local result = (function()
     measure(found, 0)
     return found
   end, locate)
+--% with used = "steps"
+--% include "reply/collect_garbage.lua"
+--% endwith
   if not (steps <= {{ work_limit }}) then
     -- Whatever it returned or raised.
     code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, string.format(' work=%.0f limit=%.0f', math.ceil(math.min(steps, 1e15)), {{ work_limit }})

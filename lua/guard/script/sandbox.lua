@@ -1,7 +1,7 @@
 -- sandbox: bound the work of a script. A round of a loop, a call and 64 bytes of text are a unit, and a
 -- round has further units for the length of its body.
 -- in:  none
--- out: steps, spend, size, sizes, counted, tick, ticks, numeral, numerals, numeric, key_of, odd_keys, join, base,
+-- out: steps, spend, made, size, sizes, counted, tick, ticks, numeral, numerals, numeric, key_of, odd_keys, join, base,
 --      compared, whole, method, measure, strings
 --
 -- Once the units are used up, every further round raises, so `pcall` cannot go on.
@@ -19,6 +19,14 @@ local function ticks(...)
   spend(1 + select('#', ...) / 8)
   return ...
 end
+-- Each text that a function returns may collide with others.
+local function made(...)
+  local parts = { ... }
+  for at = 1, select('#', ...) do
+    if type(parts[at]) == 'string' then spend({{ string_units }}) end
+  end
+  return ...
+end
 local function size(item) return type(item) == 'string' and #item or 24 end
 local function sizes(...)
   local parts, bytes = { ... }, 0
@@ -29,7 +37,7 @@ end
 local function counted(run, bytes)
   return function(...)
     spend(3 + bytes(...) / 64)
-    return run(...)
+    return made(run(...))
   end
 end
 -- A text that is used as a number is read each time.
@@ -54,16 +62,19 @@ local function key_of(item)
   if type(item) == 'number' and not (item >= 0 and item <= {{ work_limit }} / 4 and item % 1 == 0) then
     odd_keys = odd_keys + 1
     spend(1 + odd_keys / 64)
+  elseif type(item) == 'string' then
+    -- The same is true of texts that collide.
+    odd_keys = odd_keys + 1 / 16
   end
   return item
 end
 local function join(...)
-  local parts, units = { ... }, 3
+  local parts, units = { ... }, 3 + {{ string_units }}
   for at = 1, select('#', ...) do
     local part = parts[at]
     local is_number = type(part) == 'number'
     if not is_number and type(part) ~= 'string' then error('attempt to concatenate a ' .. type(part) .. ' value', 0) end
-    units = units + (is_number and 5 or 0.5 + #part / 64)
+    units = units + (is_number and 5 + {{ string_units }} or 0.5 + #part / 64)
   end
   spend(units)
   return table.concat(parts)

@@ -1,5 +1,5 @@
 -- strings: fill the library of texts.
--- in:  strings, spend, size, sizes, counted, numeral, numerals, whole
+-- in:  strings, spend, made, size, sizes, counted, numeral, numerals, whole
 -- out: strings
 --
 -- The work of a pattern in the worst case: each repetition that something follows may be tried at
@@ -52,7 +52,7 @@ strings.format = counted(string.format, function(pattern, ...)
   end
   return bytes
 end)
-strings.rep = counted(string.rep, function(text, times) return size(text) * math.max(0, whole(times) or 0) * 3 end)
+strings.rep = counted(string.rep, function(text, times) return math.max(1, size(text)) * math.max(0, whole(times) or 0) * 3 end)
 strings.find = function(text, pattern, from, plain)
   -- A pattern without special characters is a plain search, too.
   if plain or not string.find(pattern, '[%^$*+?.(%[%%-]') then
@@ -60,14 +60,17 @@ strings.find = function(text, pattern, from, plain)
   else
     match_work(text, pattern)
   end
-  return string.find(text, pattern, numeral(from), plain)
+  return made(string.find(text, pattern, numeral(from), plain))
 end
-for _, name in pairs({ 'match', 'gmatch' }) do
-  strings[name] = function(text, pattern, from)
-    -- In `gmatch` of Lua 5.1, `^` is a character.
-    match_work(text, pattern, name == 'gmatch')
-    return string[name](text, pattern, numeral(from))
-  end
+strings.match = function(text, pattern, from)
+  match_work(text, pattern)
+  return made(string.match(text, pattern, numeral(from)))
+end
+strings.gmatch = function(text, pattern)
+  -- In `gmatch` of Lua 5.1, `^` is a character.
+  match_work(text, pattern, true)
+  local next_match = string.gmatch(text, pattern)
+  return function() return made(next_match()) end
 end
 strings.gsub = function(text, pattern, new, most)
   match_work(text, pattern)
@@ -76,12 +79,12 @@ strings.gsub = function(text, pattern, new, most)
   if type(found) == 'function' then
     local give = found
     found = function(...)
-      local part = give(...)
+      local part = give(made(...))
       spend(2 + size(part) / 64)
       return part
     end
   else
     spend((size(text) + 1) * (size(new) + 1) / 16)
   end
-  return string.gsub(text, pattern, found, numeral(most))
+  return made(string.gsub(text, pattern, found, numeral(most)))
 end

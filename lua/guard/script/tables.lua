@@ -1,5 +1,5 @@
 -- tables: make the library of tables.
--- in:  spend, tick, steps, size, key_of, whole
+-- in:  spend, made, tick, steps, size, key_of, whole
 -- out: tables
 tables = {}
 tables.concat = function(list, between, from, to)
@@ -8,7 +8,7 @@ tables.concat = function(list, between, from, to)
     local part = list[at]
     tick((type(part) == 'number' and 4 or 2) + (size(part) + size(between or '')) / 40)
   end
-  return table.concat(list, between, from, to)
+  return made(table.concat(list, between, from, to))
 end
 tables.getn = table.getn
 tables.insert = function(list, ...)

@@ -195,7 +195,13 @@ class ServerSizes:
         return ask_about_keys(self._store, head, keys, words)
 
     def work(
-        self, spec: CommandSpec, argv: Sequence[bytes], keys: Sequence[bytes], left: float
+        self,
+        spec: CommandSpec,
+        argv: Sequence[bytes],
+        keys: Sequence[bytes],
+        left: float,
+        string_units: float,
     ) -> float:
         """Return the units of work of a call, as the guard estimates it."""
-        return float(run_on_keys(self._store, self._script, keys, left, spec.name, *argv))
+        words = (left, string_units, spec.name, *argv)
+        return float(run_on_keys(self._store, self._script, keys, *words))
