@@ -23,8 +23,11 @@ which each is compared with all before it.
 COMPARED_STRINGS = 256
 """Number of strings of a reply from which their bytes count."""
 
+PLAIN_STRING_BYTES = 96
+"""Memory of a string that does not count."""
+
 COMPARED_BYTES = 40
-"""Bytes that take as long to compare as a step from one string to the next."""
+"""Further bytes that take as long to compare as a step from one string to the next."""
 
 UNASKED_WORK = 1_000
 """Work up to which no size is read: reading it costs as much."""

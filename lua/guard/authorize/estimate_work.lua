@@ -234,7 +234,7 @@ local function weigh(command, argv, base, stop, names, left)
       for i = first + 0, last == '0' and #names or min(last, #names) do
         bytes = bytes + usage(names[i], pushed / 4) * {{ bytes_per_element }}
       end
-      bytes = bytes * min(1, pushed / max(1, held * strung * times)) - 64 * pushed
+      bytes = bytes * min(1, pushed / max(1, held * strung * times)) - {{ plain_string_bytes }} * pushed
       pushed = math.sqrt(pushed * (pushed + max(0, bytes) / {{ compared_bytes }}))
     end
   end

@@ -7,7 +7,7 @@ elseif type(reply) == 'table' and not reply.ok and not reply.err then
   local strings, bytes = 0, 0
   local function work_of(part)
     if type(part) == 'string' then
-      strings, bytes = strings + 1, bytes + math.max(0, #part - 64)
+      strings, bytes = strings + 1, bytes + math.max(0, #part - {{ plain_string_bytes }})
       return {{ 2 * word_work }} + #part * {{ string_work }}
     end
     local work = {{ 2 * word_work }}

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 147547805506243 then code = 'POLICY_STALE' break end
+if stamp ~= 78046935234489 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -245,7 +245,7 @@ weighs = stop > 6 or not (find(argv[5] or '', '^%d?%d$') and find(argv[6] or '',
 elseif rule == 43 then
 writes = true
 recorded = true
-weighs = stop - 3 > 1002
+weighs = stop - 3 > 102
 elseif rule == 25 then
 last = stop
 reads = true
@@ -679,24 +679,28 @@ if bytes > 65536 then work = bytes * 0.0025 end
 end
 if code then return end
 end
-local left = 250000
+local left = 250000 - stop * 25.0
 if weighs then
 local usages, sizes
 local function weigh(command, argv, base, stop, names, left)
-local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,HGETALL,=Hs11-00 7\010,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 6\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=Ls11i20 0.05\010,LINSERT,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1.5\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.025\010,PFCOUNT,=-s10k02 80\010,PFMERGE,=-s10k00 8000\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11t20 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01002 250\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZSCAN,=Zs11s310 19\010"
-local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
+local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003 0\010,BITOP,=Bm20-00 0.012 0\010,COPY,=As11w00 5 0\010,DUMP,=As11w00 10 0\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10 1\010,GEOSEARCHSTORE,=Zs22n30 10 0\010,HGETALL,=Hs11-00 7 2\010,HGETEX,HMGET,=Hs11h25 0.5 1\010,HKEYS,HVALS,=Hs11-00 6 1\010,HRANDFIELD,=Hs11c20 28 1\010,HSCAN,=Hs11s310 13 2\010,LCS,=Bp12-00 0.04 0\010,LINDEX,LSET,=Ls11i20 0.05 0\010,LINSERT,LPOS,=Ls11-00 0.5 0\010,LRANGE,=Ls11r20 1.5 1\010,MEMORY USAGE,=As11o05 1.3 0\010,MGET,=Bs10k02 0.025 1\010,PFCOUNT,=-s10k02 80 0\010,PFMERGE,=-s10k00 8000 0\010,SDIFF,SUNION,=Ss10-00 3 1\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3 0\010,SINTER,=Sl10-00 5 1\010,SINTERCARD,=Sl10-00 2 0\010,SINTERSTORE,=Sl20-00 5 0\010,SMEMBERS,=Ss11-00 3 1\010,SORT,SORT_RO,=As11t20 20 1\010,SRANDMEMBER,=Ss11c20 40 1\010,SSCAN,=Ss11s310 7 1\010,VADD,=-s11d20 0.04 0\010,VRANDMEMBER,=Vs11c20 40 1\010,VSIM,=Vs11o010 10 1\010,XADD,=-s11a0102 2500 0\010,XCLAIM,=Xs11h420 2400 0\010,XINFO CONSUMERS,=Xs11g30 50 0\010,XINFO GROUPS,=Xs11g00 60 0\010,XINFO STREAM,=Xs11f30 2.5 0\010,XPENDING,=Xs11g20 50 0\010,XRANGE,XREVRANGE,=Xs11e20 14 0\010,XREAD,XREADGROUP,=Xs10x00 14 0\010,ZDIFF,ZUNION,=As10-00 12 1\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6 0\010,ZINTER,=Al10-00 12 1\010,ZINTERCARD,=Al10-00 10 0\010,ZINTERSTORE,=Al20-00 10 0\010,ZRANDMEMBER,=Zs11c20 34 1\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8 1\010,ZRANGESTORE,=Zs22r30 8 0\010,ZSCAN,=Zs11s310 19 2\010"
+local size, join, first, last, bound, place, default, weight, strung = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+) (%d)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
 if left < 100 then return 100, 0 end
 place, default = base + place, default + 0
 usages, sizes = usages or {}, sizes or {}
-local min, max, huge, n = math.min, math.max, math.huge, nil
+local min, max, huge, n, pushed = math.min, math.max, math.huge, nil, nil
 local asked = 100
 local function arg(at) return at <= stop and argv[at] or '' end
 local function number(at)
 local found = #arg(at) < 512 and tonumber(arg(at))
 return found == found and found or nil
 end
-local function word(at) return string.upper(string.match(string.sub(arg(at), 1, 32), '^%Z*')) end
+local function word(at)
+local text = arg(at)
+if #text > 12 and not find(text, '^' .. string.rep('%Z?', 12) .. '%z') then return '' end
+return string.upper(string.match(string.sub(text, 1, 32), '^%Z*'))
+end
 local function option(name, from)
 local most, found
 for at = from, stop do
@@ -743,25 +747,26 @@ asked = asked + 2.5
 if asked > left then return huge end
 sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * (held + 1), count + 1
 end
+if join == 'l' then pushed = least end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
 end
 local function bounded(n)
-if size == '-' or n * weight <= min(1000, left) then return n end
+if size == '-' or n * weight <= min(1000, left) and n * strung * 25.0 <= left / 8 then return n end
 return min(n, elements())
 end
 local function words_of(entry)
 local words = entry and entry[2] or {}
-local work = #words * 0.9
+local work = #words * math.max(0.9, 25.0)
 for at = 1, #words do work = work + #words[at] * 0.025 end
 return work
 end
 local function entries(name, range, from, to, count)
-if bound ~= 'h' and #names <= 4 and count * #names <= 350 then return count * weight end
+if bound ~= 'h' and #names <= 4 and count * #names <= 100 then return count * weight end
 local work, seen = 0, 0
 repeat
 local found = redis.pcall(range, name, from, to, 'COUNT', min(64, count))
 for i = 1, #found do
-seen, from, work = seen + 1, '(' .. found[i][1], work + weight + words_of(found[i])
+seen, from, work = seen + 1, '(' .. found[i][1], work + weight + 25.0 + words_of(found[i])
 end
 until #found < min(64, count) or seen >= count or work + work + asked > left
 asked = asked + 25 + work
@@ -775,14 +780,15 @@ if type(stream[i + 1]) == 'table' then asked = asked + words_of(stream[i + 1]) e
 end
 local groups = asked <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
 for i = 1, #groups do
-if groups[i][2] == group then held, asked = groups[i], asked + groups[i][4] * 40 end
+if groups[i][2] == group then held, asked = groups[i], asked + groups[i][4] * 50 end
 end
 return held
 end
 if bound == '-' then
 n = elements()
 elseif bound == 'k' or bound == 'a' then
-n = stop - base <= default and 0 or size == '-' and stop - base or elements()
+pushed = stop - base <= default and 0 or stop - base
+n = pushed == 0 and 0 or size == '-' and pushed or elements()
 elseif bound == 'w' then
 n = elements()
 if n * weight <= left then n = max(n, usage(names[1], n) * (call('TYPE', names[1]).ok == 'stream' and 5 or 1)) end
@@ -793,7 +799,7 @@ n = number(place) or 1
 if n >= 0 or not find(command, 'RAND') then
 n = bounded(max(0, n))
 else
-n = -n
+n, pushed = -n, -n
 if n > 4 and n * weight <= left then
 local held = max(1, elements())
 n = n * (1 + usage(names[1], min(4000, held)) / held)
@@ -801,6 +807,7 @@ end
 end
 elseif bound == 'o' then
 n = option('COUNT', base + 1)
+pushed = bounded(n or default)
 for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
 local most = option(name, base + 1)
 if most then n = max(n or 0, most == 0 and huge or most) end
@@ -813,7 +820,8 @@ n = bounded(n) * (1 + #arg(filter or 0) / 64)
 elseif bound == 'n' then
 local most, found = option('COUNT', place)
 local held = elements()
-n = min(most or huge, held) + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
+pushed = min(most or huge, held)
+n = pushed + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
 elseif bound == 'r' then
 local from, to, low, high = arg(place), arg(place + 1), number(place) or 0, number(place + 1) or 0
 local lex = find(command, 'LEX') or option('BYLEX', place)
@@ -824,14 +832,15 @@ if count < 0 then count = huge end
 n = bounded(count + offset / 40)
 if n * weight > min(1000, left) then
 if find(command, 'REV') or option('REV', place) then from, to = to, from end
-n = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to)) + min(offset, n) / 40
+pushed = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to))
+n = pushed + min(offset, n) / 40
 end
 elseif low >= 0 and high < 0 then
 n = max(0, elements() + high - low + 1)
 else
 n = bounded(max(0, low < 0 and high >= 0 and huge or high - low + 1))
 end
-if size == 'L' then n = n + math.abs(low) / 20 end
+if size == 'L' then pushed, n = n, n + math.abs(low) / 20 end
 elseif bound == 's' then
 local count, glob, at = default, '', place
 while at <= stop do
@@ -840,7 +849,8 @@ if word(at) == 'MATCH' then glob = arg(at + 1) end
 at = at + (word(at) == 'NOVALUES' and 1 or 2)
 end
 local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
-n = bounded(count) * (1 + #glob / (find(glob, '*.') and 4 or 64))
+pushed = bounded(count)
+n = pushed * (1 + #glob / (find(glob, '*.') and 4 or 64))
 if held and n * weight <= left then
 n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
 end
@@ -863,7 +873,7 @@ end
 if count <= 0 then count = huge end
 for i = 1, #names do
 local id, held = argv[stop - #names + i], nil
-if group and (blocks or count > 350) then
+if group and (blocks or count > 100) then
 held = group_of(names[i], group)
 if blocks then asked = asked + asked end
 end
@@ -882,6 +892,7 @@ elseif bound == 'd' then
 n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(arg(place + 3)) / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
 elseif bound == 'h' then
 n = stop - base > default and (stop - base) or 0
+pushed = n
 local seen, work = {}, 0
 for at = place, n > 0 and stop or 0 do
 local word = argv[at]
@@ -894,7 +905,8 @@ end
 n = n + work / weight
 elseif bound == 't' then
 n = elements()
-local patterns, option = {}, nil
+pushed = n
+local patterns, option, made = {}, nil, 1
 local at = place
 while at < stop do
 local name = word(at)
@@ -905,6 +917,7 @@ if asked > left then return asked, 0 end
 local before, after = string.match(argv[at], '^([^*]*)%*(.*)$')
 if before or name == 'GET' then
 option = name
+made = made + (before and 1 or 0) + (name == 'GET' and 1 or 0)
 local suffix, field = string.match(after or '', '^(.-)%->(.+)$')
 patterns[#patterns + 1] = { #argv[at], before, suffix or after, field }
 end
@@ -917,6 +930,7 @@ end
 end
 at = at + 1
 end
+pushed = pushed * made
 if option and n * weight <= left then n = n + usage(names[1], n) end
 if option then
 if find(redis.pcall(argv[base], names[1], 'GET', '#', '').err, 'insufficient ACL', 1, true) then
@@ -924,7 +938,7 @@ return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option
 end
 local work = n * weight
 asked = asked + work
-local found = work + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
+local found = max(work, pushed * 25.0) + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
 for i = 1, #found do
 for j = 1, #patterns do
 local size, before, suffix, field = unpack(patterns[j], 1, 4)
@@ -936,7 +950,24 @@ end
 n = work / weight
 end
 end
-return n * weight, asked
+pushed = (pushed or n) * strung
+if pushed > 0 and bound ~= 'h' and bound ~= 'k' then
+local times = 1
+for at = base + 2, stop do
+if find(word(at), '^WITH') then times = times + 1 end
+end
+pushed = pushed * times
+if pushed > 256 and pushed * 25.0 <= left and size ~= '-' then
+local held, bytes = elements(), 0
+if join ~= 's' then held = pushed end
+for i = first + 0, last == '0' and #names or min(last, #names) do
+bytes = bytes + usage(names[i], pushed / 4) * 250
+end
+bytes = bytes * min(1, pushed / max(1, held * strung * times)) - 96 * pushed
+pushed = math.sqrt(pushed * (pushed + max(0, bytes) / 40))
+end
+end
+return max(n * weight, pushed * 25.0 - asked), asked
 end
 local more, asked, denial, named, why = weigh(command, argv, base, stop, names, left - work)
 if denial then
@@ -948,6 +979,8 @@ work = work + more + asked
 end
 if not (work <= left) then
 code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)
+else
+if work > 250000 / 10 and now_us % 250000 < work then collectgarbage('step', 16384) end
 end
 end)(3)
 if code then break end
