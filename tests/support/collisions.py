@@ -72,3 +72,18 @@ def _unmixed(mixed: int) -> int:
     """Return the block that makes this state 0 before it is turned."""
     turned = _turned(mixed * pow(0x1B873593, -1, 1 << 32) & _MASK, 17)
     return turned * pow(0xCC9E2D51, -1, 1 << 32) & _MASK
+
+
+def hash_of(server: str, word: bytes) -> int:
+    """Return the hash of a word; on Valkey of whole blocks of four bytes."""
+    state = len(word)
+    if server.startswith("redis"):
+        for byte in reversed(word):
+            state ^= ((state << 5) + (state >> 2) + byte) & _MASK
+        return state
+    for (block,) in struct.iter_unpack("<I", word):
+        state = _next(state, block)
+    state ^= len(word)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        state = (state ^ state >> shift) * factor & _MASK
+    return state

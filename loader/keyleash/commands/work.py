@@ -120,7 +120,10 @@ WORK: Mapping[str, Work] = {
     "LTRIM": Work(0.1, "LLEN"),
     **_each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
     **_each("SORT SORT_RO", Work(20, ANY_SIZE, bound=Bound.PATTERNS, place=2, strings=1)),
-    **_each("HMGET HGETDEL HGETEX", Work(0.5, "HLEN", bound=Bound.REPEATS, place=2, default=5, strings=1)),
+    **_each(
+        "HMGET HGETDEL HGETEX",
+        Work(0.5, "HLEN", bound=Bound.REPEATS, place=2, default=5, strings=1),
+    ),
     # Several values.
     **_each("SUNION SDIFF", Work(3, "SCARD", last=0, strings=1)),
     **_each("SUNIONSTORE SDIFFSTORE", Work(3, "SCARD", first=2, last=0)),
@@ -134,9 +137,7 @@ WORK: Mapping[str, Work] = {
     "ZINTERCARD": Work(10, ANY_SIZE, Join.LEAST, last=0),
     "BITOP": Work(0.012, "STRLEN", Join.MOST, first=2, last=0),
     "LCS": Work(0.04, "STRLEN", Join.PRODUCT, last=2),
-    "MGET": Work(
-        STRING_WORK, "STRLEN", last=0, bound=Bound.KEYS, default=UNASKED_KEYS, strings=1
-    ),
+    "MGET": Work(STRING_WORK, "STRLEN", last=0, bound=Bound.KEYS, default=UNASKED_KEYS, strings=1),
     "PFCOUNT": Work(80, None, last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
     # A sparse destination is written register by register, even from one source.
     "PFMERGE": Work(8_000, None, last=0, bound=Bound.KEYS),

@@ -79,6 +79,7 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
     least = min((DEFAULT_VALUE_BYTES, *(bound.max_bytes for bound in guard.value_bounds)))
     return {
         "plans": plans,
+        "most_taken": Text("math.max(took, longest)" if plans else "took"),
         # Before-images are work too, although a call alone has room for them.
         "bounds": frozenset(work.bound for work in works.values()),
         "reading": f",{','.join(reading)}," if reading else "",

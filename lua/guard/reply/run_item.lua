@@ -11,7 +11,7 @@ local took = works and works[i] or 0
 local took = 0
 --% endif
 --% if plans
-local held = weighed and weighed[i]
+local held, longest = weighed and weighed[i], 0
 local is_weighed = held
 --% if reading
 if ran > {{ work_limit / 8 }} and not held and ran <= {{ work_limit }} and find({{ reading }}, ',' .. argv[name_at] .. ',', 1, true) then
@@ -26,7 +26,7 @@ if held and ran <= {{ work_limit }} and (changed or not is_weighed) then
 elseif held and ran > {{ work_limit / 2 }} and ran <= {{ work_limit }} then
   -- One more reply of long elements would be too much.
   local usage = run('MEMORY', 'USAGE', held[1] or '')
-  took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * {{ string_work }})
+  longest = (type(usage) == 'number' and usage or usage and math.huge or 0) * {{ string_work }}
 end
 --% endif
 --% if (reply_limits or counts_bytes) and not sandbox
@@ -51,8 +51,8 @@ elseif odd then
   reply, odd = odd, nil
 --% endif
 -- A command that only writes was checked and runs: a batch makes all allowed changes.
-elseif not (ran + took <= {{ work_limit }}) and (unheard[i] or held or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
-  ran, took = math.min(ran + took, 1e15), 0
+elseif not (ran + {{ most_taken }} <= {{ work_limit }}) and (unheard[i] or held or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
+  ran, took = math.min(ran + {{ most_taken }}, 1e15), 0
   reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, {{ work_limit }}) }
 else
   reply = run(unpack(argv, name_at, stop))

@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 78046935234489 then code = 'POLICY_STALE' break end
+if stamp ~= 147039381045209 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1382,7 +1382,7 @@ argv, name_at, stop = { command, keys[from + times - left], unpack(argv, at, at 
 end
 local reply
 local took = works and works[i] or 0
-local held = weighed and weighed[i]
+local held, longest = weighed and weighed[i], 0
 local is_weighed = held
 if ran > 31250.0 and not held and ran <= 250000 and find(",GET,GETEX,GETRANGE,GETSET,MGET,SUBSTR,", ',' .. argv[name_at] .. ',', 1, true) then
 held = { unpack(argv, name_at + 1, argv[name_at] == 'MGET' and stop or name_at + 1) }
@@ -1392,12 +1392,12 @@ local work, asked = weigh(names and names[i] or argv[name_at], argv, name_at, st
 took, ran = math.max(took, work), ran + asked
 elseif held and ran > 125000.0 and ran <= 250000 then
 local usage = run('MEMORY', 'USAGE', held[1] or '')
-took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * 0.025)
+longest = (type(usage) == 'number' and usage or usage and math.huge or 0) * 0.025
 end
 if odd then
 reply, odd = odd, nil
-elseif not (ran + took <= 250000) and (unheard[i] or held or find(",BITFIELD,BLMOVE,BLMPOP,BLPOP,BRPOP,BRPOPLPUSH,BZMPOP,BZPOPMAX,BZPOPMIN,GETDEL,GETEX,GETSET,HGETDEL,HGETEX,LMOVE,LMPOP,LPOP,RPOP,RPOPLPUSH,SPOP,XAUTOCLAIM,XCLAIM,XREADGROUP,ZMPOP,ZPOPMAX,ZPOPMIN,", ',' .. argv[name_at] .. ',', 1, true)) then
-ran, took = math.min(ran + took, 1e15), 0
+elseif not (ran + math.max(took, longest) <= 250000) and (unheard[i] or held or find(",BITFIELD,BLMOVE,BLMPOP,BLPOP,BRPOP,BRPOPLPUSH,BZMPOP,BZPOPMAX,BZPOPMIN,GETDEL,GETEX,GETSET,HGETDEL,HGETEX,LMOVE,LMPOP,LPOP,RPOP,RPOPLPUSH,SPOP,XAUTOCLAIM,XCLAIM,XREADGROUP,ZMPOP,ZPOPMAX,ZPOPMIN,", ',' .. argv[name_at] .. ',', 1, true)) then
+ran, took = math.min(ran + math.max(took, longest), 1e15), 0
 reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, 250000) }
 else
 reply = run(unpack(argv, name_at, stop))
