@@ -179,9 +179,8 @@ repeat
 --% endif
 
 --% if plans
---% with used = "spent"
---% include "reply/collect_garbage.lua"
---% endwith
+  -- As in check_size.
+  if spent > {{ work_limit }} / 10 and now_us % {{ work_limit }} < spent then collectgarbage('step', {{ collected_kib }}) end
 --% endif
 --% include "record_batch.lua"
 --% if renews

@@ -174,18 +174,17 @@ class Work:
         place: The place of these arguments.
         default: The number of elements without that option; for `WORDS`, `REPEATS` and `KEYS` the
             number up to which the work is not estimated.
-        strings: The number of strings in the reply for one element.
     """
 
     weight: float
     size: str | None
+    strings: int = 0
     join: Join = Join.SUM
     first: int = 1
     last: int = 1
     bound: Bound = Bound.NONE
     place: int = 0
     default: int = 0
-    strings: int = 0
 
 
 class Lengthening(StrEnum):

@@ -23,11 +23,11 @@ which each is compared with all before it.
 COMPARED_STRINGS = 256
 """Number of strings of a reply from which their bytes count."""
 
-PLAIN_STRING_BYTES = 96
-"""Memory of a string that does not count."""
+PLAIN_STRING_BYTES, COMPARED_BYTES = 96, 40
+"""Memory of a string that does not count; further bytes that are as much work as one string."""
 
-COMPARED_BYTES = 40
-"""Further bytes that take as long to compare as a step from one string to the next."""
+COLLECTED_KIB = 16 * 1024
+"""Memory of a server's Lua after which it stops to collect garbage: about 20 ms."""
 
 UNASKED_WORK = 1_000
 """Work up to which no size is read: reading it costs as much."""
@@ -110,69 +110,63 @@ def _each(names: str, work: Work) -> dict[str, Work]:
 
 WORK: Mapping[str, Work] = {
     # Whole values.
-    "HGETALL": Work(7, "HLEN", strings=2),
-    **_each("HKEYS HVALS", Work(6, "HLEN", strings=1)),
-    "SMEMBERS": Work(3, "SCARD", strings=1),
+    "HGETALL": Work(7, "HLEN", 2),
+    **_each("HKEYS HVALS", Work(6, "HLEN", 1)),
+    "SMEMBERS": Work(3, "SCARD", 1),
     "COPY": Work(5, ANY_SIZE, bound=Bound.WHOLE),
     "DUMP": Work(10, ANY_SIZE, bound=Bound.WHOLE),
     "RESTORE": Work(1.5, None, bound=Bound.BYTES, place=3),
     **_each("LREM LPOS LINSERT", Work(0.5, "LLEN")),
     "LTRIM": Work(0.1, "LLEN"),
     **_each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
-    **_each("SORT SORT_RO", Work(20, ANY_SIZE, bound=Bound.PATTERNS, place=2, strings=1)),
-    **_each(
-        "HMGET HGETDEL HGETEX",
-        Work(0.5, "HLEN", bound=Bound.REPEATS, place=2, default=5, strings=1),
-    ),
+    **_each("SORT SORT_RO", Work(20, ANY_SIZE, 1, bound=Bound.PATTERNS, place=2)),
+    **_each("HMGET HGETDEL HGETEX", Work(0.5, "HLEN", 1, bound=Bound.REPEATS, place=2, default=5)),
     # Several values.
-    **_each("SUNION SDIFF", Work(3, "SCARD", last=0, strings=1)),
+    **_each("SUNION SDIFF", Work(3, "SCARD", 1, last=0)),
     **_each("SUNIONSTORE SDIFFSTORE", Work(3, "SCARD", first=2, last=0)),
-    "SINTER": Work(5, "SCARD", Join.LEAST, last=0, strings=1),
-    "SINTERSTORE": Work(5, "SCARD", Join.LEAST, first=2, last=0),
-    "SINTERCARD": Work(2, "SCARD", Join.LEAST, last=0),
-    **_each("ZUNION ZDIFF", Work(12, ANY_SIZE, last=0, strings=1)),
+    "SINTER": Work(5, "SCARD", 1, join=Join.LEAST, last=0),
+    "SINTERSTORE": Work(5, "SCARD", join=Join.LEAST, first=2, last=0),
+    "SINTERCARD": Work(2, "SCARD", join=Join.LEAST, last=0),
+    **_each("ZUNION ZDIFF", Work(12, ANY_SIZE, 1, last=0)),
     **_each("ZUNIONSTORE ZDIFFSTORE", Work(6, ANY_SIZE, first=2, last=0)),
-    "ZINTER": Work(12, ANY_SIZE, Join.LEAST, last=0, strings=1),
-    "ZINTERSTORE": Work(10, ANY_SIZE, Join.LEAST, first=2, last=0),
-    "ZINTERCARD": Work(10, ANY_SIZE, Join.LEAST, last=0),
-    "BITOP": Work(0.012, "STRLEN", Join.MOST, first=2, last=0),
-    "LCS": Work(0.04, "STRLEN", Join.PRODUCT, last=2),
-    "MGET": Work(STRING_WORK, "STRLEN", last=0, bound=Bound.KEYS, default=UNASKED_KEYS, strings=1),
+    "ZINTER": Work(12, ANY_SIZE, 1, join=Join.LEAST, last=0),
+    "ZINTERSTORE": Work(10, ANY_SIZE, join=Join.LEAST, first=2, last=0),
+    "ZINTERCARD": Work(10, ANY_SIZE, join=Join.LEAST, last=0),
+    "BITOP": Work(0.012, "STRLEN", join=Join.MOST, first=2, last=0),
+    "LCS": Work(0.04, "STRLEN", join=Join.PRODUCT, last=2),
+    "MGET": Work(STRING_WORK, "STRLEN", 1, last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
     "PFCOUNT": Work(80, None, last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
     # A sparse destination is written register by register, even from one source.
     "PFMERGE": Work(8_000, None, last=0, bound=Bound.KEYS),
     # Parts of a value.
-    "LRANGE": Work(1.5, "LLEN", bound=Bound.RANGE, place=2, strings=1),
+    "LRANGE": Work(1.5, "LLEN", 1, bound=Bound.RANGE, place=2),
     **_each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),
     "ZREMRANGEBYRANK": Work(5, "ZCARD", bound=Bound.RANGE, place=2),
     **_each(
         "ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANGEBYLEX ZREVRANGEBYLEX",
-        Work(8, "ZCARD", bound=Bound.RANGE, place=2, strings=1),
+        Work(8, "ZCARD", 1, bound=Bound.RANGE, place=2),
     ),
     "ZRANGESTORE": Work(8, "ZCARD", first=2, last=2, bound=Bound.RANGE, place=3),
     **_each("ZREMRANGEBYSCORE ZREMRANGEBYLEX", Work(5, "ZCARD", bound=Bound.RANGE, place=2)),
     # Members within a distance cannot be counted without visiting them.
     **_each(
         "GEOSEARCH GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO",
-        Work(10, "ZCARD", bound=Bound.ANY, place=2, strings=1),
+        Work(10, "ZCARD", 1, bound=Bound.ANY, place=2),
     ),
     "GEOSEARCHSTORE": Work(10, "ZCARD", first=2, last=2, bound=Bound.ANY, place=3),
-    **_each("LPOP RPOP", Work(4, "LLEN", bound=Bound.COUNT, place=2, strings=1)),
-    "SPOP": Work(12, "SCARD", bound=Bound.COUNT, place=2, strings=1),
-    "SRANDMEMBER": Work(40, "SCARD", bound=Bound.COUNT, place=2, strings=1),
-    "HRANDFIELD": Work(28, "HLEN", bound=Bound.COUNT, place=2, strings=1),
-    "ZRANDMEMBER": Work(34, "ZCARD", bound=Bound.COUNT, place=2, strings=1),
-    "VRANDMEMBER": Work(40, "VCARD", bound=Bound.COUNT, place=2, strings=1),
-    **_each("ZPOPMIN ZPOPMAX", Work(13, "ZCARD", bound=Bound.COUNT, place=2, strings=2)),
-    **_each("LMPOP BLMPOP", Work(4, "LLEN", last=0, bound=Bound.OPTION, default=1, strings=1)),
-    **_each(
-        "ZMPOP BZMPOP",
-        Work(13, "ZCARD", last=0, bound=Bound.OPTION, default=1, strings=2),
-    ),
-    "SCAN": Work(10, None, bound=Bound.SCAN, place=2, default=10, strings=1),
-    "HSCAN": Work(13, "HLEN", bound=Bound.SCAN, place=3, default=10, strings=2),
-    "SSCAN": Work(7, "SCARD", bound=Bound.SCAN, place=3, default=10, strings=1),
-    "ZSCAN": Work(19, "ZCARD", bound=Bound.SCAN, place=3, default=10, strings=2),
+    **_each("LPOP RPOP", Work(4, "LLEN", 1, bound=Bound.COUNT, place=2)),
+    "SPOP": Work(12, "SCARD", 1, bound=Bound.COUNT, place=2),
+    "SRANDMEMBER": Work(40, "SCARD", 1, bound=Bound.COUNT, place=2),
+    "HRANDFIELD": Work(28, "HLEN", 1, bound=Bound.COUNT, place=2),
+    "ZRANDMEMBER": Work(34, "ZCARD", 1, bound=Bound.COUNT, place=2),
+    "VRANDMEMBER": Work(40, "VCARD", 1, bound=Bound.COUNT, place=2),
+    **_each("ZPOPMIN ZPOPMAX", Work(13, "ZCARD", 2, bound=Bound.COUNT, place=2)),
+    **_each("LMPOP BLMPOP", Work(4, "LLEN", 1, last=0, bound=Bound.OPTION, default=1)),
+    **_each("ZMPOP BZMPOP", Work(13, "ZCARD", 2, last=0, bound=Bound.OPTION, default=1)),
+    "SCAN": Work(10, None, 1, bound=Bound.SCAN, place=2, default=10),
+    "HSCAN": Work(13, "HLEN", 2, bound=Bound.SCAN, place=3, default=10),
+    "SSCAN": Work(7, "SCARD", 1, bound=Bound.SCAN, place=3, default=10),
+    "ZSCAN": Work(19, "ZCARD", 2, bound=Bound.SCAN, place=3, default=10),
     "MEMORY USAGE": Work(1.3, ANY_SIZE, bound=Bound.OPTION, default=5),
     # Streams. An entry is handled whole, however many words it has.
     **_each("XRANGE XREVRANGE", Work(14, "XLEN", bound=Bound.ENTRIES, place=2)),
@@ -185,7 +179,7 @@ WORK: Mapping[str, Work] = {
     "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
     # Vector sets.
-    "VSIM": Work(10, "VCARD", bound=Bound.OPTION, default=10, strings=1),
+    "VSIM": Work(10, "VCARD", 1, bound=Bound.OPTION, default=10),
     "VADD": Work(0.04, None, bound=Bound.REDUCE, place=2),
 }
 """Estimates of the work of commands. Arguments bound the work of all others."""

@@ -1,6 +1,6 @@
 -- check_size: deny a call that needs too much work, that makes a string too long, or that leaves
 -- other values than a grant allows.
--- in:  weighs, lengthens, governs, walked, first, last, step, argv, command, name_at, stop
+-- in:  now_us, weighs, lengthens, governs, walked, first, last, step, argv, command, name_at, stop
 -- out: code, detail, value, amount, key, reason   set if the call is denied
 --      work, weighed, spent, asks
 local names = {}
@@ -81,10 +81,9 @@ call('ECHO', '');
 --% endif
     code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, {{ work_limit }})
 --% if plans and not batch
-  else
---% with used = "work"
---% include "reply/collect_garbage.lua"
---% endwith
+  elseif work > {{ work_limit }} / 10 and now_us % {{ work_limit }} < work then
+    -- New strings are also compared with those of earlier calls, until these are collected.
+    collectgarbage('step', {{ collected_kib }})
 --% endif
   end
 --% filter offset(name_at)

@@ -1,5 +1,5 @@
 -- run_script: run a script in the sandbox, and shape what it returns or raises.
--- in:  approved, digest, script, keys, argv, command, perform, ran, raised
+-- in:  now_us, approved, digest, script, keys, argv, command, perform, ran, raised
 -- out: result
 --      code, detail, value, amount   set if the script used up its work
 --
@@ -32,9 +32,7 @@ local result = (function()
     measure(found, 0)
     return found
   end, locate)
---% with used = "steps"
---% include "reply/collect_garbage.lua"
---% endwith
+  if now_us % {{ work_limit }} < steps then collectgarbage('step', {{ collected_kib }}) end
   if not (steps <= {{ work_limit }}) then
     -- Whatever it returned or raised.
     code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, string.format(' work=%.0f limit=%.0f', math.ceil(math.min(steps, 1e15)), {{ work_limit }})

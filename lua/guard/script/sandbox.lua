@@ -62,10 +62,9 @@ local function key_of(item)
   if type(item) == 'number' and not (item >= 0 and item <= {{ work_limit }} / 4 and item % 1 == 0) then
     odd_keys = odd_keys + 1
     spend(1 + odd_keys / 64)
-  elseif type(item) == 'string' then
-    -- The same is true of texts that collide.
-    odd_keys = odd_keys + 1 / 16
   end
+  -- The same is true of texts that collide.
+  if type(item) == 'string' then odd_keys = odd_keys + 1 / 16 end
   return item
 end
 local function join(...)
