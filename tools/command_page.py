@@ -196,7 +196,7 @@ def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
             known = ", ".join(word for word, _ in search.options)
             yield f"denied with options other than {known}"
     if spec.work is not None:
-        yield f"weight {spec.work.weight:.3g}"
+        yield f"weight {spec.work.weight:.4g}"
     if spec.waits is not None:
         yield "polled with BLOCK" if spec.waits is Waits.BLOCK else "polled"
     if any(isinstance(search, OptionKey) for search in spec.keys):

@@ -82,7 +82,7 @@ def test_keys_and_classes_of_a_command_are_put_into_words(
         ("BITFIELD", ["with GET only: read", "denied on integers wider than 53 bits"]),
         ("SORT", ["patterns within read grants", "weight 20", "audited if it stores"]),
         ("BLPOP", ["polled"]),
-        ("XADD", ["weight 250"]),
+        ("XADD", ["weight 2500"]),
         (
             "XREAD",
             ["denied with options other than COUNT, BLOCK", "weight 14", "polled with BLOCK"],

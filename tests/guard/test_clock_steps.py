@@ -77,7 +77,7 @@ def counters(leash: Leash) -> dict[bytes, bytes]:
     return {key: leash.admin.get(key) for key in leash.counters()}
 
 
-@pytest.mark.parametrize("per", ["token", "{kind}"])
+@pytest.mark.parametrize("per", ["identity", "token"])
 @pytest.mark.parametrize(
     "limit",
     [
@@ -106,7 +106,8 @@ def test_clock_a_day_ahead_and_back_refills_no_counter_of_a_subject(
     move(0)
 
     assert passed(agent) == 0
-    assert passed(leash.agent("one"), key="doc:{b}") == 3
+    if per == "token":
+        assert passed(leash.agent("one"), key="doc:{b}") == 3
 
 
 @pytest.mark.parametrize("per", ["identity", "token", "{kind}"])

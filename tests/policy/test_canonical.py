@@ -189,6 +189,7 @@ CHANGES = {
         )
     ],
     "work": [replace(IDENTITY, work=1_000), replace(IDENTITY, work=1_000_000)],
+    "strings": [replace(IDENTITY, strings=1_000), replace(IDENTITY, strings=1_000_000)],
 }
 
 

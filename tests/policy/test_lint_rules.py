@@ -117,12 +117,27 @@ def test_changes_must_count_towards_a_rate_and_a_budget(
     assert codes(parse, f"a: grants: {grants}, {audit}, {fields}".rstrip(", ")) == expected
 
 
-def test_limit_by_a_segment_binds_what_captures_it(parse: Parse) -> None:
-    """Reads of other keys need not count."""
-    grants = '[{allow: [write], keys: ["a:{x}", "b:{x}:*"]}, {allow: [read], keys: ["c:*"]}]'
-    limits = 'rate: {writes: {limit: 9/minute, per: "{x}"}}, budget: {requests: 9/day}'
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ('rate: {writes: {limit: 9/minute, per: "{x}"}}, budget: {requests: 9/day}', ["no-rate"]),
+        ('rate: {requests: 9/minute}, budget: {reads: {limit: 9/day, per: "{x}"}}', ["no-budget"]),
+        (
+            'rate: {reads: {limit: 9/minute, per: "{x}"}, requests: {limit: 9/minute, per: token}}',
+            [],
+        ),
+        ("rate: {writes: 9/minute}", []),
+    ],
+)
+def test_limit_by_a_segment_needs_one_of_the_identity_beside_it(
+    parse: Parse, limits: str, expected: list[str]
+) -> None:
+    """Callers make segments up, also in calls that only read."""
+    needed = "" if "budget" in limits else ", budget: {requests: 9/day}"
+    grants = '[{allow: [read, write], keys: ["a:{x}", "b:{x}:*"]}]'
+    found = codes(parse, f"a: grants: {grants}, {limits}{needed}")
 
-    assert codes(parse, f"a: grants: {grants}, {limits}") == []
+    assert [code for code in found if code in ("no-rate", "no-budget")][:1] == expected
 
 
 def test_people_need_no_limits_but_an_idle_timeout(parse: Parse) -> None:
@@ -246,9 +261,8 @@ def test_grant_whose_capture_is_counted_by_is_not_covered_by_a_star(parse: Parse
     grants = '[{allow: [read], keys: ["a:{x}"]}, {allow: [read, scan], keys: ["a:*"]}]'
 
     assert codes(parse, f"a: grants: {grants}") == ["covered-grant"]
-    assert (
-        codes(parse, f'a: grants: {grants}, rate: {{reads: {{limit: 9/day, per: "{{x}}"}}}}') == []
-    )
+    rates = '{requests: 9/minute, reads: {limit: 9/minute, per: "{x}"}}'
+    assert codes(parse, f"a: grants: {grants}, rate: {rates}") == []
 
 
 def test_deny_rule_is_judged_pattern_by_pattern(parse: Parse) -> None:
@@ -395,7 +409,7 @@ def test_lease_is_long_beside_the_idle_timeout(parse: Parse, rules: str, help: s
         ("90/minute", None),
         ("{limit: 600/minute, burst: 3}", "at most 1 call of `rate.reads`"),
         ("{limit: 600/minute, burst: 6}", None),
-        ('{limit: 5/minute, per: "{id}"}', None),
+        ('{limit: 5/minute, per: "{id}"}, requests: 90/minute', None),
     ],
 )
 def test_rate_is_small_for_the_leases_of_a_cluster(

@@ -15,6 +15,7 @@ from keyleash.commands.spec import KeySearch, Subscribes, Waits
 from keyleash.commands.values import Writes, written_by
 from keyleash.limits import Counter, Slot, SlotKind
 from keyleash.limits.calendar import Run
+from keyleash.limits.counters import COUNTER_KEEP_MS
 from keyleash.policy.model import Identity, Values
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.leases import DEFAULT_LEASE_US, rate_life_us
@@ -253,6 +254,11 @@ class LimitPlan:
     def has_counters(self) -> bool:
         """Return whether it has a key for each subject, in the slot where its guard runs."""
         return self.subject != "identity" and self.slot.kind is not SlotKind.CREDIT
+
+    @property
+    def keep_ms(self) -> int:
+        """The time by which a counter outlives its window."""
+        return 0 if self.subject == "capture" else COUNTER_KEEP_MS
 
     @property
     def life_us(self) -> int:

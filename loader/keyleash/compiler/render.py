@@ -34,7 +34,6 @@ from keyleash.compiler.quoting import (
 from keyleash.doubles import MOST
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.caps import CAP_COUNTERS
-from keyleash.limits.counters import COUNTER_KEEP_MS
 from keyleash.limits.rate import MAX_EMISSION_US, MAX_RING_SLOTS, MIN_EMISSION_US
 from keyleash.policy.model import MAX_DEPTH
 from keyleash.policy.sections import MAX_THRESHOLD
@@ -147,7 +146,6 @@ def environment() -> Environment:
         min_interval_us=MIN_EMISSION_US,
         max_interval_us=MAX_EMISSION_US,
         budget_periods_us=tuple(PERIOD_US.values()),
-        counter_keep_ms=COUNTER_KEEP_MS,
         most_record_bytes=RECORD_BYTES + MOST_TAIL_BYTES,
         cap_format=CAP_FORMAT,
         cap_bytes=CAP_BYTES,

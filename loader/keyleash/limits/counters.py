@@ -16,7 +16,7 @@ from keyleash.errors import ReplyCode, Span
 
 SECOND_US = 1_000_000
 COUNTER_KEEP_MS = 2 * 86_400_000
-"""The time by which a counter per token or per capture outlives its window.
+"""The time by which a counter per token outlives its window; one per capture does not.
 
 A server clock that is ahead for a while expires keys by the wrong time. Two days are more than a
 wrong date, or any wrong time zone, is ahead.
@@ -362,7 +362,8 @@ class BaseCount(ABC):
             self.take(now_us)
 
     def _extend_life(self, now_us: int, until_us: int) -> None:
-        self.expires_ms = now_us // 1000 - (now_us - until_us) // 1000 + COUNTER_KEEP_MS
+        kept_ms = 0 if self.limit.subject.kind is SubjectKind.CAPTURE else COUNTER_KEEP_MS
+        self.expires_ms = now_us // 1000 - (now_us - until_us) // 1000 + kept_ms
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ if kept ~= '' and period_us ~= {{ limit.slot.period_us }} then
     if now_us < ends_N and ends_N < {{ latest_us }} then
       -- The open one now ends with the new calendar.
 --% include "limit/find_window_end.lua"
-      call('SET', subject, struct.pack('<ddd', ends_N, used_N, {{ limit.slot.period_us }}), 'PX', string.format('%.0f', math.ceil((ends_N - now_us) / 1000) + {{ counter_keep_ms }}))
+      call('SET', subject, struct.pack('<ddd', ends_N, used_N, {{ limit.slot.period_us }}), 'PX', string.format('%.0f', math.ceil((ends_N - now_us) / 1000) + {{ limit.keep_ms }}))
     end
   else
     ends_N = {{ latest_us }}

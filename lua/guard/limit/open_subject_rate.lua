@@ -29,7 +29,7 @@ if header ~= '' then
       tat_N = now_us + math.ceil((tat_N - now_us) / pace_us * {{ limit.slot.pace_us }})
     end
     if tat_N > now_us and tat_N < {{ latest_us }} then
-      call('SET', subject, struct.pack('<ddd', tat_N, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((tat_N - now_us) / 1000) + {{ counter_keep_ms }}))
+      call('SET', subject, struct.pack('<ddd', tat_N, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((tat_N - now_us) / 1000) + {{ limit.keep_ms }}))
     end
 --% else
     local ring
@@ -48,7 +48,7 @@ if header ~= '' then
     head_N = -1
     if ring then
       head_N = 0
-      call('SET', subject, struct.pack('<ddd', 0, {{ limit.slot.capacity }}, {{ limit.slot.pace_us }}) .. ring, 'PX', {{ text(limit.slot.period_ms + counter_keep_ms) }})
+      call('SET', subject, struct.pack('<ddd', 0, {{ limit.slot.capacity }}, {{ limit.slot.pace_us }}) .. ring, 'PX', {{ text(limit.slot.period_ms + limit.keep_ms) }})
     end
 --% endif
   end

@@ -17,14 +17,14 @@ CHANGING = (OperationClass.WRITE, OperationClass.DELETE)
 
 
 def no_budget(identity: Identity) -> Iterator[Finding]:
-    """Find a class that changes keys and counts towards no budget."""
+    """Find a class that counts towards no budget of the identity or of a token."""
     return _uncounted(
         identity, identity.budgets, "budget", "50000/day", "a slow loop ends within the day"
     )
 
 
 def no_rate(identity: Identity) -> Iterator[Finding]:
-    """Find a class that changes keys and counts towards no rate."""
+    """Find a class that counts towards no rate of the identity or of a token."""
     return _uncounted(
         identity, identity.rates, "rate", "600/minute", "a loop is slowed down before it does harm"
     )
@@ -33,34 +33,26 @@ def no_rate(identity: Identity) -> Iterator[Finding]:
 def _uncounted(
     identity: Identity, limits: Sequence[Limit], field: str, example: str, purpose: str
 ) -> Iterator[Finding]:
+    def counts(limit: Limit, cls: OperationClass, *, per_segment: bool) -> bool:
+        is_per_segment = limit.subject.kind is SubjectKind.CAPTURE
+        return is_per_segment is per_segment and limit.counter.counts((cls,))
+
+    # Callers choose segments, and each is another counter, also of calls that only read.
     uncounted = [
         cls
-        for cls in CHANGING
+        for cls in (*CHANGING, OperationClass.READ)
         if any(cls in grant.allow for grant in identity.grants)
-        and not any(_counts_all(limit, identity, cls) for limit in limits)
+        and not any(counts(limit, cls, per_segment=False) for limit in limits)
+        and (cls in CHANGING or any(counts(item, cls, per_segment=True) for item in limits))
     ]
     if uncounted:
         yield Finding(
             f"the machine identity {quote(identity.name)} may {listing(uncounted)}"
-            f" without a {field}",
+            f" without a {field} per identity or token",
             identity.span,
             f"add one, such as `{field}: {{{COUNTED[uncounted[0]]}: {example}}}`,"
             f" so that {purpose}",
         )
-
-
-def _counts_all(limit: Limit, identity: Identity, cls: OperationClass) -> bool:
-    """Return whether *limit* counts every call of the identity that needs *cls*."""
-    # A call whose key lacks the captured segment does not count.
-    return limit.counter.counts((cls,)) and (
-        limit.subject.kind is not SubjectKind.CAPTURE
-        or all(
-            limit.subject.capture in pattern.captures
-            for grant in identity.grants
-            if cls in grant.allow
-            for pattern in grant.keys
-        )
-    )
 
 
 LONGEST_SHIFT_US = 3600 * SECOND_US
