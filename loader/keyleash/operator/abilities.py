@@ -58,6 +58,7 @@ class Abilities(Result):
                 for limit in identity.limits
             ],
             "work": identity.work,
+            "strings": identity.strings,
         }
 
 

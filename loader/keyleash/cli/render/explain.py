@@ -44,7 +44,7 @@ def listing_lines(found: Abilities) -> Iterator[str]:
     for limit in identity.limits:
         per = "" if limit.subject.kind is SubjectKind.IDENTITY else f", per {limit.subject}"
         yield _line("limit", f"{limit.name}: {limit.describe()}{per}")
-    yield _line("limit", f"work: {identity.work} a call or batch")
+    yield _line("limit", f"work: {identity.work}, strings: {identity.strings} a call or batch")
     if found.stopped is not None:
         yield _line("stopped", f"every call is denied: {denial_text(found.stopped)}")
 
