@@ -1,9 +1,9 @@
 """Strings of which the Lua of a server computes the same hash.
 
-Lua 5.1 keeps each string once, in chains by hash: to make one more, it is compared with all of
-its chain. No server has a secret in its hash. That of Redis goes over a string from its end, so that
-pairs of short blocks that lead from one state to the same next one make any number of strings. That
-of Valkey has a last block for every state before it.
+Lua 5.1 keeps each string once, in chains by hash: to make one more, it is compared with all of its
+chain. No server has a secret in its hash. That of Redis goes over a string from its end: pairs of
+short blocks that lead from one state to the same next one make any number of strings. That of
+Valkey has a last block for every state before it.
 """
 
 from __future__ import annotations
