@@ -1,4 +1,4 @@
-"""Strings with one hash in the server's Lua: a call may read so many that it stays short."""
+"""Strings with one hash in the Lua of a server: a call may read a number that stays short."""
 
 from __future__ import annotations
 
