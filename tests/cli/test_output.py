@@ -272,8 +272,8 @@ def test_token_that_cannot_be_printed_is_revoked_and_named(
     else:
         (token,) = tokens
         assert result.stderr == (
-            f"error: the token `{token['id']}` of `agent-runner` could not be printed: no space"
-            " left on device\nhelp: it was revoked; run the command again\n"
+            f"error: the token `{token['id']}` could not be printed: no space left on device\n"
+            f"help: it is revoked, unless `keyleash token show {token['id']}` says otherwise\n"
         )
 
 

@@ -56,13 +56,6 @@ if TYPE_CHECKING:
     from keyleash.audit.stats import Tally
 
 
-NOTHING = {
-    EntryKind.EVENTS: "no mutations",
-    EntryKind.DENIALS: "no denials",
-    EntryKind.CONTROL: "no operator actions",
-}
-
-
 @click.command(epilog=example("keyleash audit log agent-runner --since 10m --key 'agents:jobs:*'"))
 @selection_options
 @meta_option("Only entries of tokens with this label, such as `run=r-17`. Repeatable.")
@@ -118,7 +111,7 @@ def log(
         named = f"`keyleash token tree {ancestor}`: reads have no events" if ancestor else None
         raise selection.times.nothing_found(settings, f"such {selection.kind}", named=named)
     if not shown and not settings.json:
-        print_note(NOTHING[selection.kind])
+        print_note(f"no {selection.kind}s")
     return missing.exit_code
 
 

@@ -35,14 +35,12 @@ from keyleash.cli.target import show_target
 from keyleash.cli.terminal import (
     print_json,
     print_note,
-    printing,
     read_input,
     read_text,
     write_output,
 )
 from keyleash.errors import OperationError, UsageError
-from keyleash.fence import FenceOutcome, FencePlan, GeneratedPassword, PasswordRotation, Tier
-from keyleash.policy.problems import listing
+from keyleash.fence import FencePlan, GeneratedPassword, Tier
 from keyleash.text import counted, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -112,8 +110,9 @@ def _changing(
         if file is not None and passwords:
             write_output(Path(file), password_lines(passwords).encode(), 0o600, is_new=True)
             print_note(f"{counted(len(passwords), 'password')} written to `{printable(file)}`")
-        elif settings.json:
+        elif settings.json and passwords:
             pending.extend(passwords)
+            print_note(f"new passwords: {', '.join(item.identity for item in passwords)}")
         else:
             click.echo(password_lines(passwords), nl=False)
 
@@ -124,14 +123,6 @@ def _changing(
         # Some servers may have them already, and they are stored nowhere else.
         click.echo(password_lines(pending), nl=False)
         raise
-
-
-def _print_document(done: FenceOutcome | PasswordRotation, file: str | None) -> None:
-    """Print the result of a command as JSON, without passwords that are in *file*."""
-    names = [] if file is not None else [item.identity for item in done.passwords]
-    what = f"the new passwords of {listing(names)}" if names else "the result"
-    with printing(what, lambda: f"others: `keyleash fence rotate {' '.join(names)}`"):
-        print_json(done if file is None else replace(done, passwords=()))
 
 
 @click.command(epilog=example("keyleash fence plan --output acl >> users.acl"))
@@ -199,7 +190,7 @@ def apply(
     with _changing(settings, target) as deliver:
         outcome = settings.operator.fence.apply(planned, announce=deliver)
     if settings.json:
-        _print_document(outcome, target)
+        print_json(outcome if target is None else replace(outcome, passwords=()))
         return
     note_users_off(outcome)
     note_opened(outcome.without_digests)
@@ -277,7 +268,7 @@ def rotate(
             *identities, nodes=nodes, hashes=_read_hashes(hashes), announce=deliver
         )
     if settings.json:
-        _print_document(done, target)
+        print_json(done if target is None else replace(done, passwords=()))
         return
     print_note(
         f"{counted(len(done.identities), 'password')} added; the older one of each stays valid"

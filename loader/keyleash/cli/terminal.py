@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -34,16 +34,6 @@ def require_output() -> None:
         setattr(sys, name, open(os.devnull, "w" if name == "stderr" else "r"))  # noqa: SIM115
     if "stdout" in closed:
         raise OperationError("system", "standard output is closed", help="redirect it", exit_code=1)
-
-
-@contextmanager
-def printing(secret: str, revoke: Callable[[], str]) -> Iterator[None]:
-    """Report by name a secret that cannot be printed; *revoke* returns the help."""
-    try:
-        yield
-    except OSError as error:
-        message = f"{secret} could not be printed: {(error.strerror or str(error)).lower()}"
-        raise OperationError("not-printed", message, help=revoke()) from error
 
 
 def print_json(value: Any) -> None:

@@ -30,7 +30,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note, printing
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.commands import OperationClass
 from keyleash.errors import KeyleashError, OperationError, UsageError
 from keyleash.limits import Budget
@@ -66,18 +66,16 @@ def _words(
 
 def _print_issued(settings: Settings, done: IssuedToken | Rotation, issued: IssuedToken) -> None:
     """Print the only copy of a new token, or its document *done*; revoke it if that fails."""
-
-    def revoke() -> str:
+    try:
+        print_json(done) if settings.json else click.echo(issued.token)
+    except OSError as error:
         with contextlib.suppress(KeyleashError, RedisError):
             settings.operator.tokens.revoke(issued.id)
-            return "it was revoked; run the command again"
-        return f"revoke it: `keyleash token revoke {issued.id}`"
-
-    with printing(f"the token `{issued.id}` of `{issued.identity}`", revoke):
-        if settings.json:
-            print_json(done)
-        else:
-            click.echo(issued.token)
+        raise OperationError(
+            "not-printed",
+            f"the token `{issued.id}` could not be printed: {(error.strerror or '').lower()}",
+            help=f"it is revoked, unless `keyleash token show {issued.id}` says otherwise",
+        ) from error
 
 
 def _note_issued(

@@ -31,16 +31,8 @@ def print_events(entries: Iterable[AuditEvent | Denial], key: bytes | None = Non
     entries = iter(entries)
     first = list(islice(entries, SAMPLED))
     day = _only_day(first) if is_terminal() and len(first) < SAMPLED else None
-    columns = [
-        Column(f"{day} UTC" if day else "time"),
-        Column("identity"),
-        Column("token"),
-        Column("op"),
-        Column("key"),
-        Column("result"),
-        Column("correlation"),
-        Column("event"),
-    ]
+    names = ("identity", "token", "op", "key", "result", "correlation", "event")
+    columns = [Column(f"{day} UTC" if day else "time"), *map(Column, names)]
     start = [_row(entry, is_short=day is not None, key=key) for entry in first]
     rows = chain(start, (_row(entry, is_short=False, key=key) for entry in entries))
     if fits(columns, start):
@@ -54,14 +46,9 @@ def print_events(entries: Iterable[AuditEvent | Denial], key: bytes | None = Non
 
 def print_control(events: Iterable[ControlEvent]) -> None:
     """Print operator actions as a table; times are UTC."""
+    folding = (Column("actor", fold=True), Column("details", fold=True))
     print_table(
-        [
-            Column("time"),
-            Column("event"),
-            Column("actor", fold=True),
-            Column("details", fold=True),
-            Column("id"),
-        ],
+        [Column("time"), Column("event"), *folding, Column("id")],
         (
             [
                 iso_time(event.time_ms),
@@ -171,8 +158,7 @@ def folded_actions(events: Iterable[ControlEvent]) -> Iterator[ControlEvent]:
             yield from some
             continue
         common = set.intersection(*({*event.details.items()} for event in some))
-        details = {name: text for name, text in some[0].details.items() if (name, text) in common}
-        yield replace(some[0], event=f"{some[0].event} ×{len(some)}", details=details)
+        yield replace(some[0], event=f"{some[0].event} ×{len(some)}", details=dict(sorted(common)))
 
 
 def show_entries(
