@@ -448,9 +448,9 @@ def _show_replaced(done: Rotation, now_ms: int) -> None:
     if not done.replaced:
         print_note("there was no live token to replace")
     if done.bound:
-        name = done.issued.identity
+        name, verb = done.issued.identity, "stays" if done.bound == 1 else "stay"
         print_note(
-            f"note: {counted(done.bound, 'bound token')} of `{name}` stay valid, each for its own"
+            f"note: {counted(done.bound, 'bound token')} of `{name}` {verb} valid, each for its own"
             f" job: see `keyleash token list {name}`, and revoke those that may have leaked"
         )
 

@@ -419,6 +419,9 @@ def parse_cases(text: str, file: str) -> CaseFile:
     """
     problems = Problems()
     root = read_document(text, file, problems, "`policy: FILE` and `cases:`")
+    if "identities" in root.fields and "cases" not in root.fields:
+        help = "`keyleash check` validates it; a test file has `policy: FILE` and `cases:`"
+        raise fail("unknown-field", "this is a policy, not tests of one", root.span, help)
     fields = _Mapping(root, "the file", FILE, problems)
     fields.required("policy")
     clock = fields.get("clock")
