@@ -448,3 +448,20 @@ def test_can_i_as_json_has_code_and_details(offline: Cli, example: Path) -> None
         "code": "CLASS_NOT_GRANTED",
         "details": {"class": "delete", "command": "DEL"},
     }
+
+
+def test_explained_call_is_quoted_as_for_a_shell(offline: Cli, example: Path) -> None:
+    """An argument with blanks is one argument."""
+    text = offline.run(
+        "explain",
+        "--policy",
+        example,
+        "agent-runner",
+        "--",
+        "SET",
+        "agents:jobs:1:state",
+        "a b",
+        "",
+    ).stdout
+
+    assert "call      agent-runner: SET agents:jobs:1:state 'a b' ''\n" in text

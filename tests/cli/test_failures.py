@@ -40,6 +40,24 @@ def test_server_out_of_reach_is_69_and_named(offline: Cli, words: tuple[str, ...
     assert offline.json(*words, exit_code=69)["error"]["code"] == "server-unreachable"
 
 
+@pytest.mark.parametrize("name", ["ssl_ca_certs", "ssl_certfile"])
+def test_missing_tls_file_is_named(name: str) -> None:
+    """The path is from the current directory, which is not that of the person who wrote it."""
+    result = Cli(f"rediss://ops:s3cret@127.0.0.1:1?{name}=certs/nope.pem").run("status")
+
+    assert result.exit_code == 2
+    assert f"there is no `certs/nope.pem`, which the server URL names as `{name}`" in result.stderr
+    assert "s3cret" not in result.output
+
+
+def test_database_that_the_server_lacks_has_help(embedded: RealServer) -> None:
+    """It is a mistake in the URL."""
+    error = Cli(f"{embedded.url}/99").json("status", exit_code=69)["error"]
+
+    assert error["code"] == "no-database"
+    assert error["help"] == "the URL names this database; a cluster has only database 0"
+
+
 def test_password_of_an_unreachable_server_is_not_shown() -> None:
     """The URL is shown without its password."""
     result = Cli("redis://ops:s3cret@127.0.0.1:1/2").run("status")

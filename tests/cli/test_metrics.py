@@ -131,10 +131,10 @@ def test_metrics_are_served_on_loopback_until_a_signal(
     loaded: Cli, embedded: RealServer, number: signal.Signals
 ) -> None:
     """Each scrape reads the server again; a signal ends with exit code 0."""
-    with loaded.spawn(["metrics", "--port", "0", "--json"]) as serving:
+    with loaded.spawn(["metrics", "--port", "0", "--host", "127.0.0.2", "--json"]) as serving:
         assert serving.stdout is not None
         url = json.loads("".join(serving.stdout.readline() for _ in range(3)))["url"]
-        assert url.startswith("http://127.0.0.1:")
+        assert url.startswith("http://127.0.0.2:")
         before = samples(scrape(url))
         embedded.client().set("keyleash:denied:agent-runner", "no stream")
         broken = samples(scrape(url))

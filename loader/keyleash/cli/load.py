@@ -104,6 +104,8 @@ def _show_result(result: LoadResult) -> None:
     count = counted(len(result.identities), "identity")
     click.echo(f"activated generation {result.generation}: {count}")
     print_note("verified: records, states and scripts match")
+    if result.generation == 1:
+        print_note("next: run `keyleash doctor`, which examines the server")
     if result.fenced:
         without = [name for name in result.identities if name not in result.fenced]
         if without:

@@ -23,11 +23,12 @@ HOST = "127.0.0.1"
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help=f"Serve on {HOST} at this port until Ctrl-C or SIGTERM; 0 picks a free one.",
+    help="Serve at this port until Ctrl-C or SIGTERM; 0 picks a free one.",
 )
+@click.option("--host", default=HOST, show_default=True, help="Address to serve on, with --port.")
 @json_option
 @pass_settings
-def metrics(settings: Settings, port: int | None) -> int:
+def metrics(settings: Settings, port: int | None, host: str) -> int:
     """Print metrics in Prometheus' text format, or serve them.
 
     Every scrape reads the server once. If a reply takes longer than 2 seconds, or than --timeout,
@@ -43,7 +44,7 @@ def metrics(settings: Settings, port: int | None) -> int:
     # Short timeouts, since a scrape is aborted after some seconds.
     collector = settings.unconnected(NODE_TIMEOUT_S).collector(_failure_printer(settings))
     if port is not None:
-        _serve(settings, collector, port)
+        _serve(settings, collector, host, port)
         return 0
     sys.stdout.write(collector.text())
     if collector.failure is None:
@@ -75,8 +76,8 @@ def _message(error: Exception, settings: Settings) -> str:
     return f"{failure.message}\nhelp: {failure.help}" if failure.help else failure.message
 
 
-def _serve(settings: Settings, collector: SnapshotCollector, port: int) -> None:
-    with collector.serve(port, HOST) as url:
+def _serve(settings: Settings, collector: SnapshotCollector, host: str, port: int) -> None:
+    with collector.serve(port, host) as url:
         try:
             with ended_by_signals():
                 if settings.json:

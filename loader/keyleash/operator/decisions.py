@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -312,7 +313,7 @@ class Explanation(Result):
         context = self.context
         at = clock_time(context.now_us // 1000)
         limits = f"limits as of {at}" if context.is_live else "limits unused"
-        call = " ".join(map(printable, self.words))
+        call = shlex.join(map(printable, self.words))
         lines = [
             f"policy    {context.file}, digest {short_digest(context.digest)}, {limits}",
             f"call      {context.identity.name}: {without_tokens(call)}",

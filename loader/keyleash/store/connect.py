@@ -195,6 +195,13 @@ def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
     except ValueError:
         shown = "the server URL" if "@" in url or "?" in url else f"`{url}`"
         raise OperationError("bad-url", f"{shown} does not name a server", help=URL_HELP) from None
+    for name in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
+        if (path := options.get(name)) is not None and not os.path.exists(path):
+            raise OperationError(
+                "bad-url",
+                f"there is no `{printable(path)}`, which the server URL names as `{name}`",
+                help="a path is from the current directory, or begins with `/`",
+            )
     try:
         is_valid = all(0 < options[name] <= MAX_TIMEOUT_S for name in TIMEOUTS)
         # A pool would report wrong options only when it connects.

@@ -156,7 +156,8 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
             "use a user with that right; `ACL LOG` on the server shows what was denied",
         )
     if message.startswith(_NO_DATABASE):
-        message += "; the URL names this database, and a cluster has only database 0"
+        help_ = "the URL names this database; a cluster has only database 0"
+        return ServerFailure("no-database", UNREACHABLE, f"the server replied: {message}", help_)
     return ServerFailure("server-error", FAILED, f"the server replied: {message}")
 
 
