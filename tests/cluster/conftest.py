@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +87,7 @@ class Agents:
 
 
 @contextlib.contextmanager
-def running_threads(*jobs: tuple[Callable[..., None], Any, int]) -> Iterator[None]:
+def running_threads(*jobs: tuple[Any, ...]) -> Iterator[None]:
     """Run jobs in threads; each is a function and its arguments."""
     threads = [threading.Thread(target=job, args=arguments) for job, *arguments in jobs]
     for thread in threads:

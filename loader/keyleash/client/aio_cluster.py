@@ -275,6 +275,9 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
     async def _prepare(self, step: Step) -> None:
         """Do what comes before the next attempt."""
         manager: Any = self.nodes_manager
+        # Before the slots are read, so that the attempt does not follow what was true before.
+        if step.pause_s:
+            await self.sleep(step.pause_s)
         if step.moved is not None:
             await amove_slot(manager, step.moved)
         if step.refreshes:
@@ -285,8 +288,6 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
             self.shards.forget()
         if step.final is not None:
             raise step.final
-        if step.pause_s:
-            await self.sleep(step.pause_s)
 
     async def _asked_node(self, asked: AskError) -> Any:
         manager: Any = self.nodes_manager

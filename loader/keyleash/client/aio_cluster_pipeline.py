@@ -249,6 +249,11 @@ class AsyncSpread:
                 raise error
 
         slot = self._slot_of(self._commands[places[0]])
+        if failed is not None and not getattr(failed[1], "has_run", False):
+            nodes = self._cluster.nodes_manager.slots_cache.get(slot)
+            if failed[0] and nodes and nodes[0].name != failed[0].name:
+                # Another call has waited for the node that has taken over.
+                failed = None
         try:
             await self._cluster.routed(slot, attempt, failed, once=once, pauses=pauses)
         except Exception as final:

@@ -276,6 +276,9 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
     def _prepare(self, step: Step) -> None:
         """Do what comes before the next attempt."""
         manager: Any = self.nodes_manager
+        # Before the slots are read, so that the attempt does not follow what was true before.
+        if step.pause_s:
+            self.sleep(step.pause_s)
         if step.moved is not None:
             move_slot(manager, step.moved)
         if step.refreshes:
@@ -286,8 +289,6 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
             self.shards.forget()
         if step.final is not None:
             raise step.final
-        if step.pause_s:
-            self.sleep(step.pause_s)
 
     def _asked_node(self, asked: AskError) -> Any:
         manager: Any = self.nodes_manager
