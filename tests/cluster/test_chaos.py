@@ -34,7 +34,7 @@ LOST = (RedisConnectionError, RedisTimeoutError)
 
 @dataclass
 class Writer:
-    """Writes keys that nobody else writes, and notes what became of each.
+    """Writes keys of its own, and notes the outcome of each.
 
     Attributes:
         acknowledged: Keys of writes that a replica has.
@@ -84,7 +84,7 @@ class Writer:
 
 @dataclass
 class Chaos:
-    """A cluster under load, and what happens to it."""
+    """The writers of a cluster."""
 
     agents: Agents
     writers: list[Writer] = field(default_factory=list)
@@ -190,11 +190,8 @@ class Chaos:
         return ", ".join(f"{name} {seconds:.3f}" for name, seconds in first.items())
 
 
-# What happens to the cluster; each returns when it is whole again.
-
-
 class Events:
-    """What happens to a cluster."""
+    """Failures, failovers and moves of a cluster, which is whole again after each."""
 
     def __init__(self, chaos: Chaos, cluster: RealCluster) -> None:
         self._chaos, self._cluster = chaos, cluster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import threading
 import time
 from collections.abc import Iterator
@@ -256,6 +257,32 @@ def test_commands_of_a_pipeline_share_the_pauses_while_a_node_serves_no_slot(
     assert pauses == sorted(pauses)
     assert len(pauses) <= len(PAUSES_S)
     assert slots_read <= len(pauses) + 1
+
+
+def test_slots_are_read_after_a_pause(embedded_cluster: RealCluster) -> None:
+    """So the next attempt follows a failover that ended during the pause."""
+    with lent(embedded_cluster, "sync") as agents:
+        client = agents.connect()
+        client.set("t:1", 1)
+        node, slot = embedded_cluster.owner("t:1"), key_slot(b"t:1")
+        read = client.nodes_manager.initialize
+        steps: list[str] = []
+
+        def sleep(_: float) -> None:
+            node.admin.cluster("ADDSLOTS", slot)
+            embedded_cluster.wait_until_served()
+            steps.append("pause")
+
+        def initialize(**options: Any) -> None:
+            steps.append("slots")
+            read(**options)
+
+        initialize.__signature__ = inspect.signature(read)  # type: ignore[attr-defined]
+        client.sleep, client.nodes_manager.initialize = sleep, initialize
+        node.admin.cluster("DELSLOTS", slot)
+
+        assert client.incr("t:1") == 2
+        assert steps == ["pause", "slots"]
 
 
 def test_lost_reply_is_raised_and_the_call_not_sent_again(some_agents: Agents) -> None:
