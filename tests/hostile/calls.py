@@ -265,13 +265,19 @@ class Draws:
     Args:
         keys: Key names by their word in the grammar.
         payloads: What RESTORE gets.
+        colliding: Words that have one hash in the Lua of the server.
     """
 
     def __init__(
-        self, seed: int | str, keys: Mapping[str, Sequence[bytes]], payloads: Sequence[bytes]
+        self,
+        seed: int | str,
+        keys: Mapping[str, Sequence[bytes]],
+        payloads: Sequence[bytes],
+        colliding: Sequence[bytes],
     ) -> None:
         self.random = random.Random(seed)
         self.payloads = payloads
+        self.colliding = colliding
         self._keys = keys
         self._every = [key for names in keys.values() for key in names]
 
@@ -294,15 +300,21 @@ class Draws:
     def value(self) -> bytes:
         if self.chance(40):
             return b"x" * (1024 * 1024)
+        if self.chance(20):
+            return self.pick(self.colliding)
         return b"v" * (self.random.choice(SIZES) if self.chance(8) else self.below(20))
 
 
 def _member(draws: Draws) -> bytes:
+    if draws.chance(5):
+        return draws.pick(draws.colliding)
     number = b"%d" % draws.below(100_000)
     return draws.pick((b"m" + number, number))
 
 
 def _field(draws: Draws) -> bytes:
+    if draws.chance(5):
+        return draws.pick(draws.colliding)
     return b"f%d" % draws.below(draws.random.choice((10, 10, 5000, 100_000)))
 
 

@@ -14,18 +14,22 @@ from typing import Any
 import redis
 
 from hostile.calls import FRESH, Call, Draws
-from hostile.keys import MASTER, MIB, PREFIX, build, copy
+from hostile.keys import COLLIDING_WORDS, MASTER, MIB, PREFIX, build, copy
 from keyleash.commands import CommandTable
 from keyleash.commands.facts import NAMED_ONLY
 from keyleash.commands.spec import OperationClass
 from keyleash.servers import EmbeddedServer
 from keyleash.store.records import guard_record
 from keyleash.store.wire import BatchMode, batch_call, guard_call
+from support.collisions import colliding_words
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer, find_server_binaries
 
 MAX_CPU_MS = 50
 """Of the server's main thread, for one call or batch."""
+
+MAX_COLLIDING_MS = 250
+"""The same where strings collide in the server's Lua."""
 
 MAX_MEMORY_MIB = 128
 """Of the server's process, over what it had before."""
@@ -48,11 +52,13 @@ class Cost:
         cpu_ms: Of the server's main thread, as INFO reports it.
         memory_mib: How much the resident memory of its process grew at the most.
         reply: What the guard answered; an error is its text.
+        bound_ms: The most that it may take.
     """
 
     cpu_ms: float
     memory_mib: float
     reply: Any
+    bound_ms: float
 
     def __str__(self) -> str:
         return f"{self.cpu_ms:.1f} ms, {self.memory_mib:.0f} MiB, {repr(self.reply)[:80]}"
@@ -76,7 +82,7 @@ def ground(
     with EmbeddedServer(binary=find_server_binaries()[label]) as process:
         server = RealServer(label, process)
         try:
-            yield Ground(server, scale, max_cpu_ms=1e9 if returning else slack * MAX_CPU_MS)
+            yield Ground(server, scale, slack=1e9 if returning else slack)
         finally:
             server.close_clients()
 
@@ -89,8 +95,10 @@ class Ground:
         calls, denied: How many calls and batches were made, and how many were denied whole.
     """
 
-    def __init__(self, server: RealServer, scale: float, *, max_cpu_ms: float) -> None:
-        self._max_cpu_ms = max_cpu_ms
+    def __init__(self, server: RealServer, scale: float, *, slack: float) -> None:
+        self._slack = slack
+        self._colliding = colliding_words(server.label, COLLIDING_WORDS)
+        self._collisions = frozenset(self._colliding)
         server.clean()
         self._admin: Any = server.client(socket_timeout=120)
         for name in ("lazyfree-lazy-user-del", "lazyfree-lazy-server-del"):
@@ -98,7 +106,7 @@ class Ground:
             self._admin.config_set(name, "yes")
         self._pid = server.pid
         self._table: CommandTable = server.table
-        self._shapes = build(self._admin, self._table, scale)
+        self._shapes = build(self._admin, self._table, server.label, scale)
         leash = Leash(server)
         classes = ("read", "write", "delete", "scan")
         leash.load(
@@ -128,7 +136,7 @@ class Ground:
 
     def draws(self, seed: int | str) -> Draws:
         """Return the choices that belong to a seed."""
-        return Draws(seed, self._keys, self._payloads)
+        return Draws(seed, self._keys, self._payloads, self._colliding)
 
     def fire(self, calls: Sequence[Call], mode: BatchMode | None = None) -> Cost:
         """Make one call, or a batch, on restored keys; again if it takes too much.
@@ -139,14 +147,17 @@ class Ground:
         self.calls += 1
         self.denied += isinstance(cost.reply, str) and cost.reply.startswith("LEASH ")
         for number in range(1, RUNS):
-            if not self.is_too_much(cost) or cost.cpu_ms > 4 * MAX_CPU_MS:
+            if not self.is_too_much(cost) or cost.cpu_ms > 4 * cost.bound_ms:
                 break
             time.sleep(0.02 * number)
             before = self._slowdown()
             other = self._fire(calls, mode)
             cpu_ms = other.cpu_ms / min(before, self._slowdown())
             cost = Cost(
-                min(cost.cpu_ms, cpu_ms), min(cost.memory_mib, other.memory_mib), cost.reply
+                min(cost.cpu_ms, cpu_ms),
+                min(cost.memory_mib, other.memory_mib),
+                cost.reply,
+                cost.bound_ms,
             )
         return cost
 
@@ -160,7 +171,7 @@ class Ground:
 
     def is_too_much(self, cost: Cost) -> bool:
         """Return whether a call took more than any may."""
-        return cost.cpu_ms > self._max_cpu_ms or cost.memory_mib > MAX_MEMORY_MIB
+        return cost.cpu_ms > cost.bound_ms or cost.memory_mib > MAX_MEMORY_MIB
 
     def _fire(self, calls: Sequence[Call], mode: BatchMode | None) -> Cost:
         self._restore(calls)
@@ -183,7 +194,11 @@ class Ground:
         memory = self._memory() - resident
         if any(self._changes(argv) for argv in calls):
             self._dirty.update(_named(calls))
-        return Cost(cpu_ms, memory, reply)
+        collides = any(
+            word in self._collisions or b"colliding" in word for argv in calls for word in argv
+        )
+        bound_ms = self._slack * (MAX_COLLIDING_MS if collides else MAX_CPU_MS)
+        return Cost(cpu_ms, memory, reply, bound_ms)
 
     def _restore(self, calls: Sequence[Call]) -> None:
         """Put back what earlier calls may have changed, of the keys that these name."""

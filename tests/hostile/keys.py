@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
 from keyleash.store.server_check import Client
+from support.collisions import colliding_words
 
 MIB = 1024 * 1024
 
@@ -221,9 +222,32 @@ VECTOR_SHAPES: Mapping[str, Shape] = MappingProxyType(
 """Where a server has vector sets."""
 
 
+COLLIDING = MappingProxyType(
+    {
+        "list:colliding": Shape(
+            "list", "for i = 1, #ARGV do redis.call('RPUSH', key, ARGV[i]) end"
+        ),
+        "set:colliding": Shape("set", "for i = 1, #ARGV do redis.call('SADD', key, ARGV[i]) end"),
+        "hash:colliding": Shape(
+            "hash", "for i = 1, #ARGV do redis.call('HSET', key, ARGV[i], ARGV[#ARGV - i + 1]) end"
+        ),
+        "zset:colliding": Shape(
+            "zset", "for i = 1, #ARGV do redis.call('ZADD', key, i, ARGV[i]) end"
+        ),
+        "stream:colliding": Shape(
+            "stream",
+            "for i = 1, #ARGV, 100 do redis.call('XADD', key, '*',"
+            " unpack(ARGV, i, i + 99)) end redis.pcall('XGROUP', 'CREATE', key, 'g', '0')",
+        ),
+    }
+)
+"""Keys of strings that have one hash in the Lua of the server, as many as a call may read."""
+COLLIDING_WORDS = 9000
+
+
 def shapes_of(table: CommandTable) -> dict[str, Shape]:
     """Return the shapes that a server with these commands can have."""
-    return {**SHAPES, **(VECTOR_SHAPES if "VADD" in table.commands else {})}
+    return {**SHAPES, **COLLIDING, **(VECTOR_SHAPES if "VADD" in table.commands else {})}
 
 
 def copy(client: Any, old: bytes, new: bytes) -> None:
@@ -234,16 +258,21 @@ def copy(client: Any, old: bytes, new: bytes) -> None:
         client.restore(new, 0, client.dump(old), replace=True)
 
 
-def build(client: Client, table: CommandTable, scale: float = 1) -> dict[str, Shape]:
+def build(client: Client, table: CommandTable, label: str, scale: float = 1) -> dict[str, Shape]:
     """Make every key and its master on a server; return the shapes by name.
 
     Args:
+        label: The server's, by which words collide.
         scale: How many of the elements of the largest keys are made.
     """
     shapes = shapes_of(table)
     for name, shape in shapes.items():
         master, key = MASTER + name.encode(), PREFIX + name.encode()
-        client.eval(f"{_FILL.replace('{scale}', str(scale))}\n{shape.script}", 1, master)
+        words = colliding_words(label, int(COLLIDING_WORDS * scale)) if name in COLLIDING else ()
+        script = f"{_FILL.replace('{scale}', str(scale))}\n{shape.script}"
+        # In parts, since each word of a call is compared with those before it.
+        for start in range(0, len(words) or 1, 1000):
+            client.eval(script, 1, master, *words[start : start + 1000])
         copy(client, master, key)
     fillers = f"for i = 1, {FILLERS} do redis.call('SET', 'filler:' .. i, i) end"
     client.eval(fillers, 0)

@@ -35,7 +35,7 @@ local function weigh(command, argv, base, stop, names, left)
   local function word(at)
     local text = arg(at)
     -- A text that is made may collide with others, as a long argument may.
-    if #text > 12 and not find(text, '^' .. string.rep('%Z?', 12) .. '%z') then return '' end
+    if #text > 12 and not find(text, '\0', 1, true) then return '' end
     return string.upper(string.match(string.sub(text, 1, 32), '^%Z*'))
   end
 

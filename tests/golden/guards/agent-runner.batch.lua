@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 245949432162195 then code = 'POLICY_STALE' break end
+if stamp ~= 131205955874207 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -95,7 +95,7 @@ return found == found and found or nil
 end
 local function word(at)
 local text = arg(at)
-if #text > 12 and not find(text, '^' .. string.rep('%Z?', 12) .. '%z') then return '' end
+if #text > 12 and not find(text, '\0', 1, true) then return '' end
 return string.upper(string.match(string.sub(text, 1, 32), '^%Z*'))
 end
 local function option(name, from)
