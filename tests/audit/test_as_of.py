@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -95,9 +96,10 @@ def test_key_expired_by_that_time_did_not_exist(client: Any, scribe: Scribe) -> 
 
 def test_value_that_expired_later_is_not_known(client: Any, scribe: Scribe) -> None:
     """Expiry records no before-image."""
-    scribe.run("a", "SET", "k", "1", "PX", "30")
-    at = now_ms(client)
-    time.sleep(0.04)
+    now = now_ms(client)
+    digest = hashlib.sha1(b"1").hexdigest()  # noqa: S324 - as the guard has it
+    words, id, at = ("SET", "k", "1", "PXAT", now - 500), f"{now - 1000}-0", now - 700
+    scribe.run("a", *words, entry_id=id, after=f"{digest}:{now - 500}")
 
     with raises_code("unknown-value", match="expired"):
         as_of(client, at)
@@ -121,8 +123,6 @@ def test_change_without_before_image_hides_earlier_values(client: Any, scribe: S
 
 def test_masked_change_hides_earlier_values(client: Any, scribe: Scribe) -> None:
     """The stream records that the key was changed, without its value."""
-    import hashlib
-
     client.set("s:1", "0")
     at = now_ms(client)
     mask = "s:#" + hashlib.sha1(b"s:1").hexdigest()  # noqa: S324 - as the guard has it

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import redis.asyncio
+from redis.asyncio.client import Pipeline
 
 import keyleash
 from support.leash import Leash
@@ -32,11 +35,43 @@ ONE_EITHER = pytest.mark.parametrize("one_leash", ["sync", "async"], indirect=Tr
 """The same on the embedded server alone."""
 
 
+OPEN = weakref.WeakKeyDictionary[asyncio.Runner, list[Any]]()
+"""What was awaited in each loop, and is closed before the loop ends."""
+
+
+@contextlib.contextmanager
+def awaiting() -> Iterator[asyncio.Runner]:
+    """A loop for clients behind `Awaited`."""
+    runner = asyncio.Runner()
+    try:
+        yield runner
+    finally:
+        end(runner)
+
+
+def end(runner: asyncio.Runner) -> None:
+    """Close a loop, and before it all clients that were awaited in it."""
+
+    async def close() -> None:
+        for inner in reversed(OPEN.pop(runner, [])):
+            pool = getattr(inner, "connection_pool", None)
+            # Of a connection that is gone.
+            with contextlib.suppress(redis.RedisError, OSError):
+                await (inner.reset() if isinstance(inner, Pipeline) else inner.aclose())
+            if pool is not None and not isinstance(inner, Pipeline):
+                await pool.disconnect()
+
+    runner.run(close())
+    runner.close()
+
+
 class Awaited:
     """An async client or pipeline, whose every call is awaited before it returns."""
 
     def __init__(self, inner: Any, runner: asyncio.Runner) -> None:
         self.__dict__.update(_inner=inner, _runner=runner)
+        if hasattr(inner, "aclose"):
+            OPEN.setdefault(runner, []).append(inner)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._inner, name)
@@ -95,20 +130,12 @@ class AsyncLeash(Leash):
 
     runner: asyncio.Runner = field(default_factory=asyncio.Runner)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._clients: list[Awaited] = []
-
     def client(self, token: str, **options: Any) -> Any:
         options = {"port": self.server.port, **options}
-        client = Awaited(keyleash.asyncio.Redis(token=token, **options), self.runner)
-        self._clients.append(client)
-        return client
+        return Awaited(keyleash.asyncio.Redis(token=token, **options), self.runner)
 
     def close(self) -> None:
-        for client in self._clients:
-            client.aclose()
-        self.runner.close()
+        end(self.runner)
 
 
 class FakeClock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import redis
 
 import keyleash
+from client.alike import awaiting
 from client.test_connection import AsyncPooled, Pooled
 from keyleash.errors.sentences import explain
 from support.fences import FencedLeash
@@ -22,7 +22,7 @@ HELD = {"grants": [grant("read", "scan", keys="t:*")], "deny": [{"keys": ["t:sec
 
 @pytest.fixture(params=["sync", "async"])
 def leash(request: pytest.FixtureRequest, embedded: RealServer) -> Iterator[Pooled]:
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         yield Pooled(embedded) if request.param == "sync" else AsyncPooled(embedded, runner)
 
 

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, DataError, TimeoutError
 
 import keyleash
+from client.alike import awaiting
 from client.conftest import BROAD
 from client.test_no_retry import FATES, Fate, Proxy, losing_the_reply
 from client.twin import AsyncTwin, count_token_calls, difference
@@ -709,7 +710,7 @@ def test_recorded_call_reads_the_same_coalesced_as_raw(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
     """Each in a turn with other tasks' commands."""
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         twin = AsyncTwin(embedded, runner, **options)
         guarded: Any = twin.guarded
         inner = guarded._inner

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError, Watch
 from redis.retry import Retry
 
 import keyleash
-from client.alike import Awaited
+from client.alike import Awaited, awaiting
 from client.conftest import BROAD
 from client.test_errors import assert_unseen
 from client.test_fidelity import differences, named, parsers
@@ -75,7 +75,7 @@ def settled(agent: Any, result: Any) -> Any:
 
 @pytest.fixture(params=["sync", "async"])
 def leash(request: pytest.FixtureRequest, embedded: RealServer) -> Iterator[Pooled]:
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         leash = Pooled(embedded) if request.param == "sync" else AsyncPooled(embedded, runner)
         leash.load(one=BROAD)
         yield leash
@@ -112,7 +112,7 @@ def test_recorded_call_reads_the_same_over_a_guarded_pool(
     embedded: RealServer, options: dict[str, Any], kind: str
 ) -> None:
     """Value, type and order, alone and in a pipeline, for all options of the pool."""
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         twin = PooledTwin(embedded, runner if kind == "async" else None, **options)
         alone = differences(twin, with_data=False)
         twin.raw, twin.guarded = (
@@ -808,7 +808,7 @@ def test_connect_callback_may_send_guarded_commands(embedded: RealServer) -> Non
 
 def test_async_connect_callback_may_send_guarded_commands(embedded: RealServer) -> None:
     """The same with asyncio."""
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         leash = AsyncPooled(embedded, runner)
         leash.load(one=BROAD)
 

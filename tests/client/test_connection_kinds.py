@@ -19,7 +19,7 @@ import redis.sentinel
 from redis.commands.helpers import get_protocol_version
 
 import keyleash
-from client.alike import Awaited
+from client.alike import Awaited, awaiting
 from client.conftest import BROAD
 from keyleash.servers import EmbeddedServer
 from support.fronts import Front, certificate
@@ -52,7 +52,7 @@ class Kind:
 
 @pytest.fixture(params=["sync", "async"])
 def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         yield Kind(request.param, runner)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any, cast
 import pytest
 import redis
 
+from client.alike import awaiting
 from client.twin import FAR_S, AsyncTwin, Piped, Twin, answer, count_token_calls, difference
 from keyleash.commands import load_table
 from keyleash.errors import CommandRefusedError
@@ -93,7 +93,7 @@ def test_recorded_call_reads_the_same_with_the_async_client(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
     """Alone, and in a pipeline."""
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         twin = AsyncTwin(embedded, runner, **options)
         alone = differences(twin, with_data=False)
         raw, guarded = twin.raw, twin.guarded
@@ -283,7 +283,7 @@ def test_async_method_of_redis_py_gives_the_same_guarded_as_raw(
 ) -> None:
     """But for those that the async client has not."""
     methods = {name: item for name, item in METHODS.items() if name not in SYNC_ONLY}
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         twin = AsyncTwin(embedded, runner, **options)
         found = differing_methods(twin, methods)
         twin.close()

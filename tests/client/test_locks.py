@@ -15,7 +15,7 @@ import redis.lock
 from redis.exceptions import LockError, LockNotOwnedError
 
 import keyleash
-from client.alike import Awaited
+from client.alike import Awaited, awaiting
 from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.wire import Transport
@@ -66,7 +66,7 @@ def client(request: pytest.FixtureRequest, leash: LockLeash) -> Iterator[Any]:
     if request.param == "sync":
         yield leash.client_of("one")
         return
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         yield leash.client_of("one", runner)
 
 

@@ -11,7 +11,6 @@ import inspect
 import itertools
 import os
 import random
-import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from redis.retry import Retry
 import keyleash
 from client.conftest import BROAD
 from keyleash.audit import read_events
+from support.fronts import Served
 from support.leash import Leash
 from support.servers import RealServer
 
@@ -55,7 +55,7 @@ FAKES = [
 LOST = (ConnectionError, TimeoutError)
 
 
-class Proxy:
+class Proxy(Served):
     """Forwards whole packets, and does to some of them or to their replies what a network may do.
 
     Attributes:
@@ -68,29 +68,16 @@ class Proxy:
         self.chance = 0.0
         self._server_port = server_port
         self._random = random.Random(seed)
-        self._loop = asyncio.new_event_loop()
-        listening = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(listening,), daemon=True)
-        self._thread.start()
-        listening.wait()
+        super().__init__()
 
-    def _run(self, listening: threading.Event) -> None:
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port: int = server.sockets[0].getsockname()[1]
-        listening.set()
-        self._loop.run_forever()
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    async def _serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+    async def serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         reply, request = await asyncio.open_connection("127.0.0.1", self._server_port)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with (
+            contextlib.closing(request),
+            contextlib.suppress(OSError, asyncio.IncompleteReadError),
+        ):
             while await self._exchange(caller, request, reply, answer):
                 pass
-        request.close()
-        answer.close()
 
     async def _exchange(
         self,

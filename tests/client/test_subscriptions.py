@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 
 import keyleash
-from client.alike import Awaited
+from client.alike import Awaited, awaiting
 from client.test_connection import AsyncPooled, Pooled
 from keyleash.audit import read_events
 from keyleash.client.guarding import Guarding
@@ -36,7 +35,7 @@ WAIT_S = 10
 
 @pytest.fixture(params=["sync", "async"])
 def leash(request: pytest.FixtureRequest, embedded: RealServer) -> Iterator[Pooled]:
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         leash = Pooled(embedded) if request.param == "sync" else AsyncPooled(embedded, runner)
         leash.load(one=LISTENING)
         yield leash

@@ -13,7 +13,7 @@ import pytest
 from redis.crc import key_slot
 
 import keyleash
-from client.alike import Awaited
+from client.alike import Awaited, end
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from support.clusters import RealCluster
 from support.leash import grant, policy
@@ -49,12 +49,10 @@ class Agents:
         url = self.cluster.url
         if self.kind == "sync":
             client: Any = keyleash.RedisCluster.from_url(url, token=self.token, **options)
-        else:
-            runner = asyncio.Runner()
-            client = Awaited(self.connect_async(**options), runner)
-            self._runners.append(runner)
-        self._clients.append(client)
-        return client
+            self._clients.append(client)
+            return client
+        self._runners.append(asyncio.Runner())
+        return Awaited(self.connect_async(**options), self._runners[-1])
 
     def connect_async(self, **options: Any) -> Any:
         """Return an asyncio client, for the loop that runs."""
@@ -63,9 +61,9 @@ class Agents:
 
     def close(self) -> None:
         for client in self._clients:
-            client.close() if self.kind == "sync" else client.aclose()
+            client.close()
         for runner in self._runners:
-            runner.close()
+            end(runner)
         self.op.close()
 
     def raw(self, key: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import redis
 import redis.asyncio
 
 import keyleash
+from client.alike import awaiting
 from keyleash.audit import read_denials, read_events
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from keyleash.commands.locks import EXTEND, RELEASE
@@ -209,7 +209,7 @@ def test_script_in_pipelines_runs_in_its_order(one_leash: ScriptLeash) -> None:
 
 
 def test_script_runs_over_asyncio(one_leash: ScriptLeash) -> None:
-    with asyncio.Runner() as runner:
+    with awaiting() as runner:
         client = one_leash.redis(runner)
         assert client.eval(COUNT, 1, "app:{d}n") == 1
         with pytest.raises(keyleash.CommandRefusedError, match="approves"):

@@ -1,4 +1,4 @@
-"""A server's address by TLS or a Unix socket, for servers that listen on TCP alone."""
+"""Servers of a test's own in front of servers: TLS, Unix sockets, and what loses replies."""
 
 from __future__ import annotations
 
@@ -13,60 +13,79 @@ from pathlib import Path
 import pytest
 
 
-class Front(threading.Thread):
-    """Accepts connections and passes their bytes on to a server.
+class Served:
+    """An asyncio server on a free port of 127.0.0.1, in a thread of its own.
 
     Attributes:
-        port: Where it accepts TLS connections, unless it has a Unix socket.
+        port: Where it listens; 0 if that is a Unix socket.
+    """
+
+    port = 0
+
+    def __init__(self) -> None:
+        listening = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._run(listening)), daemon=True
+        )
+        self._thread.start()
+        listening.wait()
+
+    def stop(self) -> None:
+        """End its connections and the thread."""
+        self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join()
+
+    async def serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        """Serve one connection, which is closed afterwards."""
+        raise NotImplementedError
+
+    async def listen(self) -> asyncio.Server:
+        """Begin to accept connections."""
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def _run(self, listening: threading.Event) -> None:
+        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        server = await self.listen()
+        name = server.sockets[0].getsockname()
+        self.port = 0 if isinstance(name, str) else name[1]
+        listening.set()
+        await self._ending.wait()
+        server.close()
+
+    async def _serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        try:
+            await self.serve(caller, answer)
+        except asyncio.CancelledError:
+            # Raised again, it would be logged. Closing would wait for the other side of TLS.
+            answer.transport.abort()
+        finally:
+            answer.close()
+
+
+class Front(Served):
+    """Accepts connections and passes their bytes on to a server.
 
     Args:
         server_port: The server.
-        address: The path of a Unix socket, or the folder of a certificate.
+        address: The path of a Unix socket, or the folder of a certificate for TLS.
     """
 
     def __init__(self, server_port: int, address: Path) -> None:
-        super().__init__(daemon=True)
         self._server_port = server_port
         self._address = address
-        self._loop = asyncio.new_event_loop()
-        self._is_listening = threading.Event()
-        self.port = 0
-        self.start()
-        self._is_listening.wait()
+        super().__init__()
 
-    def run(self) -> None:
-        self._loop.run_until_complete(self._listen())
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._end())
-        self._loop.close()
+    async def listen(self) -> asyncio.Server:
+        if not self._address.is_dir():
+            return await asyncio.start_unix_server(self._serve, self._address)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate(self._address))
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
 
-    async def _end(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _listen(self) -> None:
-        if self._address.is_dir():
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(*certificate(self._address))
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
-            self.port = server.sockets[0].getsockname()[1]
-        else:
-            await asyncio.start_unix_server(self._serve, self._address)
-        self._is_listening.set()
-
-    async def _serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+    async def serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         reply, request = await asyncio.open_connection("127.0.0.1", self._server_port)
-        try:
+        with contextlib.closing(request):
             await asyncio.gather(_pass_on(caller, request), _pass_on(reply, answer))
-        finally:
-            request.close()
-            answer.close()
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self.join()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -30,6 +30,7 @@ class Scribe:
         keys: Sequence[str] | None = None,
         after: str | None = None,
         entry_id: str = "*",
+        expires_ms: int | None = None,
     ) -> str:
         """
         Run one command.
@@ -42,6 +43,7 @@ class Scribe:
             keys: What the event names, if not the command's keys.
             after: What the later entry says of every key, if not the truth.
             entry_id: The event's id.
+            expires_ms: When the keys would have expired without it, if not the truth.
 
         Returns:
             The id of the event.
@@ -59,7 +61,7 @@ class Scribe:
         for key in changed:
             fields += ["before", key]
             kind = self.client.type(key)
-            expires = "absent" if kind == b"none" else self.client.pexpiretime(key)
+            expires = "absent" if kind == b"none" else expires_ms or self.client.pexpiretime(key)
             is_text = kind in (b"none", b"string")
             kept = (self.client.get(key) or b"") if is_text else self.client.dump(key)
             fields += ["expires", expires, "value" if is_text else "image", kept]
