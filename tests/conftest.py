@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,15 @@ from support.clocks import clock_library
 from support.clusters import RealCluster, RealClusters
 from support.compiled import remember_compiled_guards
 from support.modules import built_module, server_with_module
+from support.redis_py import close_pools, remember_pools
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
 # So that a golden file that differs shows where.
 pytest.register_assert_rewrite("support.golden")
 
+
+HOUR_ENDS_S = 15
+"""How long a test may take that counts in one hour, day or month."""
 
 # An example takes long where the machine is busy, and that is no failure.
 settings.register_profile("patient", settings(), deadline=None)
@@ -34,8 +39,22 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_finish() -> None:
     """Exempt all modules and tests from garbage collection, which would visit them each time."""
     remember_compiled_guards()
+    remember_pools()
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    """Begin no test at the end of an hour, with which budgets begin anew."""
+    left_s = 3600 - time.time() % 3600
+    if left_s < HOUR_ENDS_S:
+        time.sleep(left_s)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Close what the test has left open, after its fixtures."""
+    close_pools()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError, Watch
 from redis.retry import Retry
 
 import keyleash
-from client.alike import Awaited, awaiting
+from client.alike import Awaited, FakeClock, awaiting
 from client.conftest import BROAD
 from client.test_errors import assert_unseen
 from client.test_fidelity import differences, named, parsers
@@ -380,8 +380,9 @@ def test_watched_key_that_changes_aborts_without_an_event(leash: Pooled) -> None
 
 def test_rate_limited_transaction_with_a_watch_is_not_repeated_without_it(leash: Pooled) -> None:
     """It waits, and then the caller reads the watched key again."""
-    leash.load(one={**BROAD, "rate": {"writes": {"limit": "10/second", "burst": 1}}})
-    agent = leash.agent("one", wait=5)
+    leash.load(one={**BROAD, "rate": {"writes": {"limit": "1/hour", "burst": 1}}})
+    agent = leash.agent("one", wait=True)
+    FakeClock(agent).at[0] = lambda: leash.load(one=BROAD)
     agent.set("t:a", 1)
     pipe = agent.pipeline()
     pipe.watch("t:a")
@@ -518,7 +519,7 @@ def test_cancelled_tasks_leave_no_reply_to_others(embedded: RealServer) -> None:
                 task.cancel()
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 assert result is None or isinstance(result, asyncio.CancelledError)
-        await agent.aclose()
+        await agent.aclose(close_connection_pool=True)
 
     asyncio.run(storm())
 

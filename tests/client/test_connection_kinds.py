@@ -34,7 +34,7 @@ class Kind:
 
     def __init__(self, name: str, runner: asyncio.Runner) -> None:
         self.is_async = name == "async"
-        self._runner = runner
+        self.runner = runner
 
     @property
     def keyleash(self) -> Any:
@@ -47,7 +47,7 @@ class Kind:
     def client(self, pool: Any) -> Any:
         """Return redis-py's own client over a pool."""
         client = self.redis.Redis(connection_pool=pool)
-        return Awaited(client, self._runner) if self.is_async else client
+        return Awaited(client, self.runner) if self.is_async else client
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -122,6 +122,8 @@ def test_connection_of_a_sentinel_is_guarded(kind: Kind, tmp_path: Path) -> None
             leash.issue("one").token, module.SentinelManagedConnection
         )
         sentinel: Any = module.Sentinel(found.addresses)
+        if kind.is_async:
+            Awaited(sentinel, kind.runner)  # which closes it
 
         agent = sentinel.master_for(SERVICE, connection_class=guarded)
         require_guarded(kind.client(agent.connection_pool))

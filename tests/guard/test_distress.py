@@ -270,7 +270,7 @@ def test_server_that_is_loading_refuses_and_then_has_what_it_loaded(leash: Leash
     with EmbeddedServer(binary=binary) as process:
         primary = RealServer(leash.server.label, process)
         agents = Agents(Leash(primary))
-        agents.leash.admin.mset({f"k:{{w1}}{number}": randbytes(200) for number in range(1_000)})
+        agents.leash.admin.mset({f"k:{{w1}}{number}": randbytes(1024) for number in range(1_000)})
         before = whole_keyspace(agents.leash.admin)
         with loading(leash.server, primary):
             replies = [

@@ -13,8 +13,8 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.wire import Transport, call_head
 
 Word = str | bytes | int
-PATIENCE_S = 0.4
-"""How long a reply is waited for; what blocks longer is left alone."""
+PATIENCE_S = 60
+"""How long a reply is waited for; no attempt blocks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,11 @@ from typing import Any
 
 import redis
 
+from support.replication import wait_until
 from support.servers import RealServer
 
 NOBODY = ("127.0.0.1", "1")
 FULL_DISK = Path("/dev/full")
-WAIT_S = 20.0
-
 Begin = Callable[[RealServer], contextlib.AbstractContextManager[None]]
 
 
@@ -106,7 +104,7 @@ def failed_snapshot(server: RealServer) -> Iterator[None]:
     try:
         with _configured(server, {"save": "3600 1", "stop-writes-on-bgsave-error": "yes"}):
             admin.bgsave()
-            _await(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err")
+            wait_until(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err")
             try:
                 yield
             finally:
@@ -136,7 +134,7 @@ def full_disk(server: RealServer) -> Iterator[None]:
                     admin.delete(key)
                 return bool(admin.info("persistence")["aof_last_write_status"] == "err")
 
-            _await(has_failed)
+            wait_until(has_failed)
             yield
     finally:
         opened.unlink(missing_ok=True)
@@ -145,18 +143,18 @@ def full_disk(server: RealServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def loading(server: RealServer, primary: RealServer) -> Iterator[None]:
-    """Loads what *primary* has, slowly, until the block ends; it then has all of it."""
+    """Loads what *primary* has, 33 keys of a kilobyte a second until the block ends, then all."""
     admin = server.client(decode_responses=True)
-    slowly = {"key-load-delay": "1000", "loading-process-events-interval-bytes": "1024"}
+    slowly = {"key-load-delay": "30000", "loading-process-events-interval-bytes": "1024"}
     with contextlib.closing(primary.client()) as other:
         other.config_set("repl-diskless-sync-delay", 0)
     try:
         with _configured(server, slowly):
             admin.replicaof("127.0.0.1", str(primary.port))
-            _await(lambda: admin.info("persistence")["loading"] == 1)
+            wait_until(lambda: admin.info("persistence")["loading"] == 1)
             yield
             assert admin.info("persistence")["loading"] == 1
-        _await(lambda: admin.info("replication")["master_link_status"] == "up")
+        wait_until(lambda: admin.info("replication")["master_link_status"] == "up")
     finally:
         admin.replicaof("NO", "ONE")
 
@@ -190,10 +188,3 @@ def _configured(server: RealServer, settings: dict[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             admin.config_set(name, value)
-
-
-def _await(reached: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + WAIT_S
-    while not reached():
-        assert time.monotonic() < deadline_s, "the server did not get there"
-        time.sleep(0.02)

@@ -34,6 +34,12 @@ NEEDED = "LEASH LEASE_NEEDED request="
 HOUR_MS = 3_600_000
 
 
+def most_in_a_second(times_ms: list[int]) -> int:
+    """Return the largest number of times within a second."""
+    # The times of events are cut to milliseconds.
+    return max(sum(begin <= at < begin + 999 for at in times_ms) for begin in times_ms)
+
+
 class Sharded:
     """The guard of one identity `agent`, its home and its shards, and one token.
 
@@ -142,6 +148,16 @@ class Sharded:
         except redis.ResponseError as error:
             return str(error)
         return "ran"
+
+    def ran_ms(self, token: str = "") -> list[int]:
+        """Return the times of the events of all shards, or of those of one token."""
+        found: list[int] = []
+        for name in self.client.keys(self.home.at_shard("*").audit("agent")):
+            entries: Any = self.client.xrange(name)
+            for id, fields in entries:
+                if not token or token.endswith(fields.get(b"token", b"-").decode()):
+                    found.append(int(id.split(b"-")[0]))
+        return found
 
     def shard(self, tag: str) -> ShardState:
         """Return the state of a shard."""
