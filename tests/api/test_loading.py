@@ -136,7 +136,7 @@ def test_metrics_are_served_while_the_block_runs(loaded: keyleash.Operator) -> N
     """On a free port."""
     with (
         loaded.collector().serve() as url,
-        urllib.request.urlopen(url, timeout=30) as answer,  # noqa: S310 - it is our own URL
+        urllib.request.urlopen(url, timeout=60) as answer,  # noqa: S310 - it is our own URL
     ):
         text = answer.read().decode()
 

@@ -13,11 +13,11 @@ import pytest
 
 from support.archives import KEYS, add_events, archived, stored, unacknowledged
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 
 RUNNER = "agent-runner"
 TRAIL = f"audit/{RUNNER}"
-PATIENCE_S = 30.0
 
 
 @pytest.fixture

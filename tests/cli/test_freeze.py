@@ -123,7 +123,7 @@ def test_question_before_all_are_frozen_says_for_how_long(
         asked = read_until(terminal, "[y/N]")
         os.write(terminal, b"n\n")
         assert "nothing was changed" in read_all(terminal)
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=60) == 1
 
     assert f"every agent {output}" in asked
 

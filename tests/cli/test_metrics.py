@@ -142,7 +142,7 @@ def test_metrics_are_served_on_loopback_until_a_signal(
         used(loaded)
         after = samples(scrape(url))
         serving.send_signal(number)
-        rest, errors = serving.communicate(timeout=30)
+        rest, errors = serving.communicate(timeout=60)
 
     events = "keyleash_events_total{identity=agent-runner}"
     assert (before[events], after[events]) == (0, 1)
@@ -152,7 +152,7 @@ def test_metrics_are_served_on_loopback_until_a_signal(
 
 
 def scrape(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - it is our own URL
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - it is our own URL
         text: str = answer.read().decode()
     return text
 

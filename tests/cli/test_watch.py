@@ -26,7 +26,7 @@ def test_watch_prints_events_until_a_signal(
         embedded.client().script_flush()
         second = json.loads(watching.stdout.readline())
         watching.send_signal(number)
-        rest, errors = watching.communicate(timeout=30)
+        rest, errors = watching.communicate(timeout=60)
 
     assert (first["kind"], first["state"]) == ("role", "done")
     assert second["kind"] == "loaded"
@@ -92,7 +92,7 @@ def test_watch_runs_without_any_server(offline: Cli) -> None:
         assert watching.stdout is not None
         assert "unreachable" in watching.stdout.readline()
         watching.send_signal(signal.SIGTERM)
-        watching.communicate(timeout=30)
+        watching.communicate(timeout=60)
 
     assert watching.returncode == 0
 

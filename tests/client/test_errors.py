@@ -334,9 +334,11 @@ def test_token_is_in_no_error_and_no_log(
         assert_unseen(token, caught.value)
 
 
-def unreachable(client: keyleash.Redis) -> None:
+def unreachable(client: Any) -> None:
     client.connection_pool.connection_kwargs["port"] = 1
-    client.connection_pool.reset()
+    closing = client.connection_pool.disconnect()
+    if closing is not None:
+        client._settled(closing)
     client.get("t:a")
 
 

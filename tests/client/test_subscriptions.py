@@ -30,7 +30,7 @@ LISTENING = {
         grant("read", keys="t:*"),
     ]
 }
-WAIT_S = 10
+WAIT_S = 60
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -17,8 +17,7 @@ from client.test_errors import assert_unseen
 from cluster.conftest import HOME, HOME_SLOT, KEYS, Agents, lent
 from support.clusters import RealCluster
 from support.leash import grant, policy
-
-PATIENCE_S = 30
+from support.replication import PATIENCE_S
 
 
 def test_calls_go_to_the_nodes_of_their_keys(agents: Agents) -> None:

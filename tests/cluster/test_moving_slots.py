@@ -291,7 +291,7 @@ def test_lost_reply_is_raised_and_the_call_not_sent_again(some_agents: Agents) -
     client.set("t:1", 0)
     node = some_agents.cluster.owner("t:1")
     timed = some_agents.connect(socket_timeout=0.5)
-    timed.get("t:1")
+    wait_until(lambda: timed.get("t:1"))
 
     node.halt()
     with pytest.raises((redis.exceptions.TimeoutError, RedisConnectionError)):

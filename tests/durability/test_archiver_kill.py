@@ -24,6 +24,7 @@ from keyleash.servers import EmbeddedServer
 from support import archives
 from support.archives import KEYS, add_events, archived, export, stored, unacknowledged
 from support.leash import Leash, grant
+from support.replication import PATIENCE_S
 from support.servers import RealServer, find_server_binaries
 from support.streams import command_of
 
@@ -35,7 +36,6 @@ ARCHIVER_KILLS = 40
 SERVER_KILLS = 8
 THREADS = 2
 PAUSE_S = 0.0005
-PATIENCE_S = 30.0
 FILE_ENTRIES = 40
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import keyleash
 from keyleash.servers import EmbeddedServer
 from keyleash.store.wire import Transport
 from support.leash import Leash, grant
+from support.replication import PATIENCE_S, wait_until
 from support.servers import RealServer, find_server_binaries
 
 ALL: dict[str, Any] = {
     "grants": [grant("read", "write", keys="t:*")],
     "budget": {"requests": "1000/month"},
 }
-PATIENCE_S = 30.0
 FENCED = ("on", ">pw", "~*", "+@all", "-function", "-script")
 """An agent who cannot bring back what a server lost."""
 
@@ -48,13 +47,6 @@ def fenced(leash: Leash, port: int, token: str) -> Any:
     client.execute_command("ACL", "SETUSER", "fenced", *FENCED)
     client.close()
     return keyleash.Redis(port=port, token=token, username="fenced", password="pw")
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("by", ["AOF", "AOF with a rewritten base"])

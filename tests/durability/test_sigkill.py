@@ -23,12 +23,12 @@ from keyleash.servers import EmbeddedServer
 from keyleash.store.records import read_active
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from support.leash import NAMES, Leash, grant, policy
+from support.replication import PATIENCE_S
 from support.servers import RealServer, find_server_binaries
 from support.streams import command_of
 from support.thorough import FACTOR
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
-PATIENCE_S = 30.0
 THREADS = 4
 ROUNDS = 10 * FACTOR
 

@@ -26,7 +26,7 @@ class Wire:
     """A connection that is read without being understood."""
 
     def __init__(self, server: RealServer) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=60)
 
     def send(self, words: Sequence[Any]) -> bytes:
         """The bytes of the reply."""

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from redis.retry import Retry
 
 from keyleash.servers import EmbeddedServer, embedded
 from support.errors import raises_code
-
-PATIENCE_S = 30.0
+from support.replication import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -41,10 +39,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pid: int) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while is_alive(pid):
-        assert time.monotonic() < deadline_s, f"process {pid} is still there"
-        time.sleep(0.01)
+    wait_until(lambda: not is_alive(pid))
 
 
 def start_program(code: str, *arguments: str) -> subprocess.Popen[str]:

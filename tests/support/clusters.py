@@ -24,6 +24,8 @@ FAILOVER_TIMEOUT_MS = 2000
 """The node timeout of clusters with replicas: a failover takes less than four seconds."""
 
 PATIENCE_MS = int(PATIENCE_S * 1000)
+NODE_TIMEOUT_MS = 30_000
+"""That of clusters without replicas: a slow node that counts as failed ends the service."""
 
 
 class ClusterNode(Node):
@@ -295,8 +297,7 @@ class RealClusters:
                 primaries,
                 replicas,
                 binary=find_server_binaries()[label],
-                # Without replicas, a slow node that counts as failed would end the service.
-                node_timeout_ms=FAILOVER_TIMEOUT_MS if replicas else PATIENCE_MS,
+                node_timeout_ms=FAILOVER_TIMEOUT_MS if replicas else NODE_TIMEOUT_MS,
             )
             cluster = self._started[kind] = RealCluster(label, process.start())
         else:

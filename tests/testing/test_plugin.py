@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ import redis
 import keyleash.testing.fakes
 import keyleash.testing.leash
 import keyleash.testing.process  # noqa: F401
+from support.replication import wait_until
 
 pytest_plugins = ["pytester"]
 
@@ -567,10 +567,7 @@ def test_server_ends_with_a_run_that_is_killed(project: pytest.Pytester, leash: 
     assert project.runpytest_subprocess().ret == -signal.SIGKILL
 
     url = (project.path / "url").read_text()
-    deadline_s = time.monotonic() + 30
-    while is_served(url):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    wait_until(lambda: not is_served(url))
 
 
 def test_agents_on_a_cluster_are_guarded(project: pytest.Pytester) -> None:
