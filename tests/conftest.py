@@ -45,7 +45,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup() -> None:
-    """Begin no test at the end of an hour, with which budgets begin anew."""
+    """Begin no test at the end of an hour, when the windows of budgets end."""
     left_s = 3600 - time.time() % 3600
     if left_s < HOUR_ENDS_S:
         time.sleep(left_s)

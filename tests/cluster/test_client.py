@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -180,6 +181,39 @@ def test_watched_transaction_of_a_small_budget_runs_at_its_first_attempt(
         pipe.incr(key)
         pipe.incr(key)
         assert pipe.execute() == [number // 3 * 2 + 1, number // 3 * 2 + 2]
+
+
+async def watch(client: Any) -> None:
+    async with client.pipeline(transaction=True) as pipe:
+        await pipe.watch("t:1")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.pipeline(transaction=True).incr("t:1").execute(),
+        watch,
+        lambda client: client.get("t:1"),
+        lambda client: client.whoami(),
+    ],
+    ids=["transaction", "watch", "command", "whoami"],
+)
+def test_connections_are_closed_whatever_the_first_call_was(
+    embedded_cluster: RealCluster, call: Callable[[Any], Any]
+) -> None:
+    """redis-py closes none of a client that has not begun to its knowledge."""
+    with lent(embedded_cluster, "async") as agents:
+
+        async def run() -> list[Any]:
+            client = agents.connect_async()
+            await call(client)
+            nodes = client.nodes_manager.nodes_cache.values()
+            used = [item for node in nodes for item in node._connections if item.is_connected]
+            await client.aclose()
+            assert used
+            return [item for item in used if item.is_connected]
+
+        assert asyncio.run(run()) == []
 
 
 def test_watched_transaction_that_is_denied_ends_the_watch(some_agents: Agents) -> None:

@@ -243,6 +243,7 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
             once: Its idempotency id, if it has one from the beginning.
             options: Those of `Route`.
         """
+        await astarted(self)
         route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
         with attempts(once) as ids:

@@ -244,6 +244,7 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
             once: Its idempotency id, if it has one from the beginning.
             options: Those of `Route`.
         """
+        started(self)
         route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
         with attempts(once) as ids:
