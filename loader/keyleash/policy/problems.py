@@ -97,12 +97,16 @@ def some(texts: Sequence[str], most: int | None = None) -> str:
 
 
 def fold(items: Iterable[T], key: Callable[[T], Hashable], few: int = FEW) -> Iterator[list[T]]:
-    """Yield *items* in groups with the same *key*; those of a group of up to *few* one by one."""
+    """Yield groups of *items* with the same *key*, or each alone in a group of up to *few*."""
     groups: dict[Hashable, list[T]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    for group in groups.values():
-        yield from ([item] for item in group) if len(group) <= few else [group]
+    keyed = [(item, key(item)) for item in items]
+    for item, of in keyed:
+        groups.setdefault(of, []).append(item)
+    for item, of in keyed:
+        if len(groups[of]) <= few:
+            yield [item]
+        elif groups[of][0] is item:
+            yield groups[of]
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

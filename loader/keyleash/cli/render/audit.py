@@ -46,20 +46,18 @@ def print_events(entries: Iterable[AuditEvent | Denial], key: bytes | None = Non
 
 def print_control(events: Iterable[ControlEvent]) -> None:
     """Print operator actions as a table; times are UTC."""
-    folding = (Column("actor", fold=True), Column("details", fold=True))
-    print_table(
-        [Column("time"), Column("event"), *folding, Column("id")],
+    names = ("time", "event", "actor", "details", "id")
+    rows = (
         (
-            [
-                iso_time(event.time_ms),
-                printable(event.event),
-                printable(event.actor),
-                shown_details(event, MAX_DETAIL),
-                event.id,
-            ]
-            for event in events
-        ),
+            iso_time(item.time_ms),
+            printable(item.event),
+            printable(item.actor),
+            shown_details(item),
+            item.id,
+        )
+        for item in events
     )
+    print_table([Column(name, fold=name in {"actor", "details"}) for name in names], rows)
 
 
 def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
@@ -77,16 +75,13 @@ def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
 
 
 MAX_DETAIL = 60
-"""Characters of a value in a table of operator actions; `--json` has all."""
+"""Characters of a value of an operator action; `--json` has all."""
 
 
-def shown_details(event: ControlEvent, most: int | None = None) -> str:
-    """Return the details of an operator action as `name=value`, each of up to *most* characters."""
-    details = {printable(name): printable(value) for name, value in event.details.items()}
-    return " ".join(
-        f"{name}={value if most is None or len(value) <= most else value[: most - 1] + '…'}"
-        for name, value in details.items()
-    )
+def shown_details(event: ControlEvent) -> str:
+    """Return the details of an operator action as `name=value`, each value shortened."""
+    details = ((printable(name), printable(value)) for name, value in event.details.items())
+    return " ".join(f"{name}={clipped(value, MAX_DETAIL)}" for name, value in details)
 
 
 def _only_day(entries: Sequence[AuditEvent | Denial]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from rich.cells import cell_len
@@ -29,12 +29,8 @@ SAMPLED = 500
 
 def console() -> Console:
     """Return a console for standard output that does not interpret markup in values."""
-    return Console(
-        width=None if is_terminal() else PIPED_WIDTH,
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
+    width = None if is_terminal() else PIPED_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,9 @@ def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:
     return not is_terminal() or _total(_widths(columns, rows)) <= console().width
 
 
-def clipped(text: str) -> str:
-    """Return *text* in at most `LONGEST` characters."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+def clipped(text: str, most: int = LONGEST) -> str:
+    """Return *text* in at most *most* characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> list[int]:
@@ -84,9 +80,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Re
     Folding columns keep a minimum width: on a terminal that is too narrow, a row is one long line,
     which the terminal breaks.
     """
-    shown = [
-        [Text(clipped(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
-    ]
+    shown = [[Text(clipped(x)) if isinstance(x, str) else x for x in row] for row in rows]
     widths = _widths(columns, shown)
     least = [
         min(width, FOLDED) if column.fold else width
@@ -96,13 +90,8 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Re
         return Text("\n".join(lines(columns, shown)), no_wrap=True, overflow="ignore")
     made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for column, width in zip(columns, least, strict=True):
-        made.add_column(
-            column.name,
-            justify=column.align,
-            overflow="fold",
-            no_wrap=not column.fold,
-            min_width=width,
-        )
+        wrapping: dict[str, Any] = {"overflow": "fold", "no_wrap": not column.fold}
+        made.add_column(column.name, justify=column.align, min_width=width, **wrapping)
     for row in shown:
         made.add_row(*row)
     return made
