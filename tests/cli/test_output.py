@@ -277,26 +277,34 @@ def test_token_that_cannot_be_printed_is_revoked_and_named(
         )
 
 
-def test_forged_codes_are_one_code(server: RealServer, example: Path) -> None:
+def test_forged_fields_of_entries_reach_no_terminal(server: RealServer, example: Path) -> None:
     """A fenced agent that makes up codes and tokens neither controls a terminal nor adds series."""
     cli = Cli(server.url)
     cli.ok("load", example, "--yes")
-    client = server.client()
+    client, key = server.client(), "agents:jobs:1:state"
     for number in range(20):
-        forged = f"\x1b]0;{number}\x07"
-        fields: dict[Any, Any] = {"seq": number + 1, "op": "GET", "key": "k"}
-        fields |= dict.fromkeys(("token", "code", "policy", "folded"), forged)
+        forged = f"\x1b]0;{number}\x07\u202e"
+        fields: dict[Any, Any] = {"seq": number + 1, "op": forged, "key": key}
+        fields |= dict.fromkeys(
+            ("token", "code", "policy", "folded", "reason", "correlation"), forged
+        )
         client.xadd(Keyspace().denied("agent-runner"), fields)
+        names = ("token", "policy", "correlation", "actor", "script", "args_sha1", forged, "after")
+        event: dict[Any, Any] = dict.fromkeys(names, forged) | {"SET": key}
+        client.xadd(Keyspace().audit("agent-runner"), event)
 
-    shown = [cli.ok(*words.split()) for words in ("status", "metrics", "audit timeline k")]
-    shown.append(cli.ok("audit", "log", "--denied", "--limit", "99"))
+    logged = cli.lines("audit", "log") + cli.lines("audit", "log", "--denied")
+    shown_first = zip(("audit", "denied"), logged[::20], strict=False)
+    commands = (
+        "status", "metrics", "audit log", "audit log --denied", "audit stats", "token list",
+        f"audit timeline {key}", "audit report --since 1h -o -", "--json audit log",
+        "--json audit log --denied",
+        *(f"audit show {kind}:agent-runner/{entry['id']}" for kind, entry in shown_first),
+    )  # fmt: skip
+    shown = {line: cli.ok(*line.split()) for line in commands}
 
-    assert all("\x1b" not in text and "\x07" not in text for text in shown)
-    assert shown[1].count("keyleash_recent_denials{") == 1
-    assert 'code="other",identity="agent-runner"} 20.0' in shown[1]
-    (denials,) = [
-        item["denials"]
-        for item in cli.json("status")["identities"]
-        if item["name"] == "agent-runner"
-    ]
-    assert [(item["code"], item["count"]) for item in denials] == [("other", 20)]
+    for line, text in shown.items():
+        assert not {"\x1b", "\x07", "\u202e"} & {*text}, line
+    assert shown["metrics"].count("keyleash_recent_denials{") == 1
+    assert 'code="other",identity="agent-runner"} 20.0' in shown["metrics"]
+    assert shown["status"].count(" other ") == 1
