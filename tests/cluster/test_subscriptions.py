@@ -37,7 +37,7 @@ class Subscriber:
     def __init__(self, agents: Agents, kind: str) -> None:
         self._cluster = agents.cluster
         self._is_sharded = kind == "ssubscribe"
-        client = agents.connect()
+        self.client = client = agents.connect()
         # Until then an asyncio client of redis-py does not know the nodes.
         client.get("t:1")
         self._pubsub = listener(client)
@@ -133,4 +133,38 @@ def test_subscription_outlives_the_home_and_ends_with_its_token(
         revoke(agents)
 
         with pytest.raises(keyleash.TokenRevokedError):
+            subscriber.read_on()
+
+
+@pytest.mark.parametrize("failures", [7, 8])
+def test_home_that_does_not_answer_is_asked_eight_times(some_agents: Agents, failures: int) -> None:
+    """In about 29 s, more than a failover takes; then the subscription ends."""
+    left = failures
+
+    def fail() -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise keyleash.SlotNotServedError("its home", "TimeoutError")
+
+    subscriber = Subscriber(some_agents, "subscribe")
+    client = subscriber.client
+    run_at_home = client.run_at_home if some_agents.kind == "sync" else client._inner.run_at_home
+
+    def run(action: Any) -> Any:
+        fail()
+        return run_at_home(action)
+
+    async def arun(action: Any) -> Any:
+        fail()
+        return await run_at_home(action)
+
+    client.run_at_home = run if some_agents.kind == "sync" else arun
+
+    if failures < 8:
+        while left:
+            subscriber.hear("x")
+        subscriber.hear("x")
+    else:
+        with pytest.raises(keyleash.SlotNotServedError):
             subscriber.read_on()
