@@ -7,15 +7,17 @@ import string
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import redis
 
 from keyleash.store.keyspace import HOME_TAG, Keyspace
-from keyleash.store.leases import EPOCH_FIELD, MIN_RATE_LIFE_US
+from keyleash.store.leases import EPOCH_FIELD, MIN_RATE_LIFE_US, Request, Voucher
 from keyleash.store.placement import SLOTS, key_slot, tag_of
 from keyleash.store.scripts import EXPIRE_LEASES
+from keyleash.store.state import unpack_state
 from keyleash.store.token import REVOKED_OFFSET, token_digest
 from keyleash.store.wire import BatchMode
 from support.leash import grant
@@ -403,7 +405,9 @@ def test_denied_command_of_a_batch_is_recorded_once(embedded: RealServer) -> Non
 
 
 @pytest.mark.parametrize(
-    "limit", ["20/second", {"limit": "20/second", "burst": 10}], ids=["ring", "gcra"]
+    "limit",
+    ["20/second", *({"limit": "20/second", "burst": burst} for burst in (10, 3, 1))],
+    ids=["ring", "gcra", "short", "none"],
 )
 def test_rate_over_three_shards_is_never_exceeded(embedded: RealServer, limit: Any) -> None:
     """Leased units fill their places until they can no longer be used."""
@@ -412,9 +416,46 @@ def test_rate_over_three_shards_is_never_exceeded(embedded: RealServer, limit: A
     while sum(have_run) < 50 or all(have_run):
         have_run.append(shards.outcome(random.choice(TAGS), *SET) == "ran")
 
-    assert have_run.index(False) >= 5
-    most = 20 if isinstance(limit, str) else 20 + 10 - 1
+    burst = 10 if isinstance(limit, str) else limit["burst"]
+    assert have_run.index(False) >= (5 if burst == 10 else 1)
+    most = 20 if isinstance(limit, str) else 20 + burst - 1
     assert most_in_a_second(shards.ran_ms()) <= most
+
+
+def test_units_of_a_rate_live_from_the_request_on_though_its_asking_is_older(
+    embedded: RealServer,
+) -> None:
+    """A caller that was denied asks again later, and others have asked before it."""
+    shards = Sharded(embedded.client(), **ALL, rate={"writes": {"limit": "60/minute", "burst": 2}})
+    shards.call("a", "GET", "doc:a")
+    first = Request.parse(shards.request("a", *SET))
+    time.sleep(0.05)
+    text = shards.request("a", *SET)
+
+    request, (granted,) = Request.parse(text), Voucher.parse(shards.grant(text)).limits
+    (asked,) = request.limits
+    assert request.asked_us == first.asked_us
+    assert asked.window_us >= 50_000
+    assert (granted.amount, granted.window_us) == (2, asked.window_us)
+    assert granted.life_us == 500_000 + asked.window_us
+
+
+def test_grants_of_a_short_burst_cost_the_rate_no_time(embedded: RealServer) -> None:
+    """The TAT counts from the end of the first life, and then by intervals alone."""
+    shards = Sharded(embedded.client(), **ALL, rate={"writes": {"limit": "10/minute", "burst": 5}})
+    tats: list[int] = []
+    begun_us = shards.client.time()[0] * 1_000_000
+    for tag in ("a", "a", "b", "a"):
+        assert shards.outcome(tag, *SET) == "ran"
+        packed = shards.client.get(HOME.state("agent"))
+        assert isinstance(packed, bytes)
+        (limit,) = unpack_state(packed, shards.guard.layout).limits
+        tats.append(limit.tat_us)
+
+    assert [later - tat for tat, later in pairwise(tats)] == [6_000_000] * 3
+    # Granted after the begin, to live for six seconds and use an interval of six.
+    assert tats[0] >= begun_us + 12_000_000
+    assert shards.outcome("b", *SET) != "ran"
 
 
 def test_voucher_whose_units_have_expired_is_asked_for_again(embedded: RealServer) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from typing import NamedTuple
 
 from keyleash.store.leases import GROWTH
@@ -30,6 +30,8 @@ class Broken(Enum):
     """Life is counted from the arrival of a voucher."""
     REPEATED_LIFE = auto()
     """A repeated grant has its whole life again."""
+    LATEST_LIFE = auto()
+    """A repeated grant has the life that is asked for now, not that of its grant."""
     PLACES = auto()
     """Units fill their places from the grant on, not from the end of their life."""
     OLD_UNITS = auto()
@@ -55,15 +57,18 @@ class Entry(NamedTuple):
     asked: int = 0
     granted: int = 0
     amount: int = 0
+    life: int = 0
 
 
 class Asked(NamedTuple):
-    """A request."""
+    """A request, `made` for an asking that may be older, and the life of units that it leads to."""
 
     shard: int
     seq: int
     asked: int
+    made: int
     want: int
+    life: int
 
 
 class Granted(NamedTuple):
@@ -74,6 +79,7 @@ class Granted(NamedTuple):
     asked: int
     amount: int
     life: int
+    age: int
 
 
 class World(NamedTuple):
@@ -97,14 +103,16 @@ class Rates:
     Attributes:
         limit: The units of each period of an exact rate; the burst of another.
         period: The ticks of a period; the emission interval of a rate with burst.
-        life: The ticks for which units may be used.
+        lives: The ticks for which units may be used, one of which each request leads to.
         has_burst: Whether it is a rate with burst.
+        repeats: Whether requests are made again for an asking.
     """
 
     limit: int = 2
     period: int = 2
-    life: int = 1
+    lives: tuple[int, ...] = (1,)
     has_burst: bool = False
+    repeats: bool = False
     wants: tuple[int, ...] = (1,)
     shards: int = 2
     ticks: int = 4
@@ -157,15 +165,21 @@ class Rates:
         if world.askings < self.askings:
             number = world.now * ASKINGS_A_TICK + world.askings + 1
             after = shard._replace(asked=number)
-            following = self._put(world, place, after)._replace(askings=world.askings + 1)
-            for want in self.wants:
-                request = Asked(place, shard.seq, number, want)
-                requests = world.requests | {request}
-                yield Step("ask", request), following._replace(requests=requests)
+            following = world._replace(askings=world.askings + 1)
+            yield from self._requests(self._put(following, place, after), place)
+            if self.repeats and shard.asked and shard.asked // ASKINGS_A_TICK < world.now:
+                yield from self._requests(following, place)
         if world.falls < self.falls:
             for past in world.pasts[place]:
                 following = self._put(world, place, past)
                 yield Step("fall back", past), following._replace(falls=world.falls + 1)
+
+    def _requests(self, world: World, place: int) -> Iterator[tuple[Step, World]]:
+        shard = world.shards[place]
+        for want, life in product(self.wants, self.lives):
+            request = Asked(place, shard.seq, shard.asked, world.now, want, life)
+            if request not in world.requests:
+                yield Step("ask", request), world._replace(requests=world.requests | {request})
 
     def _put(self, world: World, place: int, shard: Shard) -> World:
         shards, pasts = list(world.shards), list(world.pasts)
@@ -188,21 +202,22 @@ class Rates:
         entry, now, places = world.entries[request.shard], world.now, world.places
         if request.seq == entry.seq:
             age = 0 if self.broken is Broken.REPEATED_LIFE else now - entry.granted
-            life = self.life - age
+            life = (request.life if self.broken is Broken.LATEST_LIFE else entry.life) - age
             after = entry._replace(asked=max(entry.asked, request.asked))
         elif request.seq < entry.seq and request.asked <= entry.asked:
             return world, None
         else:
-            life = self.life
+            life = request.life
             amount = min(self._free(places, now), max(request.want, GROWTH * entry.amount))
             if amount < 1:
                 return world, None
-            places = self._fill(places, now, amount)
-            after = Entry(request.seq, request.asked, now, amount)
+            places = self._fill(places, now, amount, life)
+            after = Entry(request.seq, request.asked, now, amount, life)
         amount = after.amount if life > 0 else 0
         entries = list(world.entries)
         entries[request.shard] = after
-        voucher = Granted(request.shard, request.seq, request.asked, amount, max(0, life))
+        age = request.made - request.asked // ASKINGS_A_TICK
+        voucher = Granted(request.shard, request.seq, request.asked, amount, max(0, life), age)
         return world._replace(entries=tuple(entries), places=places), voucher
 
     def _free(self, places: tuple[int, ...], now: int) -> int:
@@ -210,20 +225,19 @@ class Rates:
         if not self.has_burst:
             return sum(place + self.period <= now for place in places)
         tolerance = (self.limit - 1) * self.period
-        if self.broken is not Broken.PLACES:
-            tolerance -= self.life
-        return (now + tolerance - max(places[0], now)) // self.period + 1
+        return min(tolerance, now + tolerance - places[0]) // self.period + 1
 
-    def _fill(self, places: tuple[int, ...], now: int, amount: int) -> tuple[int, ...]:
+    def _fill(self, places: tuple[int, ...], now: int, amount: int, life: int) -> tuple[int, ...]:
+        end = now if self.broken is Broken.PLACES else now + life
         if self.has_burst:
-            return (max(places[0], now) + amount * self.period,)
-        end = now if self.broken is Broken.PLACES else now + self.life
+            return (max(places[0], end) + amount * self.period,)
         return (*places[amount:], *[end] * amount)
 
     def _take(self, shard: Shard, voucher: Granted, now: int) -> Shard | None:
         if self.broken is not Broken.SEQ and (voucher.seq, voucher.asked) != shard[:2]:
             return None
-        start = now if self.broken is Broken.LIFE else voucher.asked // ASKINGS_A_TICK
+        made = voucher.asked // ASKINGS_A_TICK + voucher.age
+        start = now if self.broken is Broken.LIFE else made
         credit, until = voucher.amount, start + voucher.life
         is_usable = now < shard.until or self.broken is Broken.OLD_UNITS
         if shard.credit > 0 and is_usable:

@@ -323,6 +323,7 @@ class Machine(RuleBasedStateMachine):
         before, twin = self._now() - ROUND_US, self.twin
         actual = self._outcomes(tag, made, voucher)
         after = self._now() + ROUND_US
+        self.spread = after - before
         parsed = Voucher.verify(voucher, self.real.key) if voucher else None
         twins, found = [], None
         expected: list[list[str]] = []
@@ -341,7 +342,15 @@ class Machine(RuleBasedStateMachine):
         if NEEDED not in actual[0]:
             return ""
         request = actual[0].partition("request=")[2]
-        assert Request.verify(request, self.real.key) == self.twin.request(tag, digest, call.policy)
+        expected_request = self.twin.request(tag, digest, call.policy, after)
+        found_request = Request.verify(request, self.real.key)
+        limits = zip(found_request.limits, expected_request.limits, strict=True)
+        ages = [(item.window_us, ours.window_us) for item, ours in limits]
+        assert all(0 <= ours - age <= self.spread for age, ours in ages), (ages, self.spread)
+        assert replace(found_request, limits=()) == replace(expected_request, limits=())
+        assert [(item.want, item.have) for item in found_request.limits] == [
+            (item.want, item.have) for item in expected_request.limits
+        ]
         self.requests.append((request, made.token))
         return request
 
@@ -466,6 +475,10 @@ class Machine(RuleBasedStateMachine):
                 # Some calls write that they are over.
                 if item.until <= after and not stored.credit:
                     item.credit = 0
+                if not item.window:
+                    # Of a rate, the time that the newest voucher took.
+                    assert abs(item.have - stored.have) <= self.spread
+                    item.have = stored.have
             assert list(map(astuple, state.limits)) == list(map(astuple, ours.limits))
 
     def _adopt_entry(self, tag: str, entry: LeaseEntry, book: Book, low: Book, high: Book) -> None:

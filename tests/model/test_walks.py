@@ -49,7 +49,8 @@ def some_rates(rng: random.Random) -> Model[Any]:
     return Rates(
         limit=rng.choice([3, 5, 8]),
         period=rng.choice([2, 4, 7]),
-        life=rng.choice([1, 3, 4]),
+        lives=rng.choice([(1,), (3,), (4,), (1, 4)]),
+        repeats=rng.random() < 0.5,
         has_burst=rng.random() < 0.5,
         wants=rng.choice([(1,), (1, 3)]),
         shards=rng.choice([1, 2, 3]),

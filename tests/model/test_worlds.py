@@ -25,6 +25,9 @@ SMALL: dict[str, Model[Any]] = {
     "tokens": Budgets(wants=(2,), tokens=2, askings=4, lossless=True),
     "rate": Rates(shards=1, ticks=4, askings=2),
     "burst": Rates(has_burst=True, ticks=4, askings=2),
+    "burst-with-lives": Rates(
+        has_burst=True, repeats=True, lives=(1, 2), limit=1, shards=1, askings=2
+    ),
     "authority": Authority(shards=2, ticks=2, life=1, events=3),
     "authority-state-is-lost": Authority(ticks=3, events=3, losses=1),
 }
@@ -56,8 +59,10 @@ LARGE: dict[str, Model[Any]] = {
         wants=(2,), tokens=2, askings=4, falls=1, collects=1, resets=1
     ),
     "rate": Rates(),
-    "rate-falls-back": Rates(life=2, wants=(1, 2), askings=2, falls=1),
-    "burst": Rates(has_burst=True, life=2, ticks=5, shards=1, wants=(1, 2)),
+    "rate-falls-back": Rates(lives=(2,), wants=(1, 2), askings=2, falls=1),
+    "burst": Rates(has_burst=True, lives=(2,), ticks=5, shards=1, wants=(1, 2)),
+    "burst-with-lives": Rates(has_burst=True, repeats=True, lives=(1, 2), shards=1),
+    "rate-asked-again": Rates(repeats=True, lives=(2,), shards=1),
     "authority": Authority(shards=2, ticks=3, events=4, losses=1),
     "authority-falls-back": Authority(ticks=4, events=3, losses=1, falls=1),
 }
@@ -80,10 +85,22 @@ BROKEN: list[Any] = [
     Budgets(broken=budgets.Broken.BIRTH, shards=1, resets=1),
     Budgets(broken=budgets.Broken.EPOCH, shards=1, wants=(2,), askings=5, resets=1),
     Rates(broken=rates.Broken.SEQ, limit=1, shards=1),
-    Rates(broken=rates.Broken.LIFE, limit=1, life=2, ticks=5, shards=1, askings=2),
-    Rates(broken=rates.Broken.REPEATED_LIFE, limit=1, life=2, ticks=5, shards=1),
-    Rates(broken=rates.Broken.PLACES, limit=1, life=2, ticks=5, shards=1),
-    Rates(broken=rates.Broken.OLD_UNITS, limit=1, life=1, ticks=4, shards=1, askings=2),
+    Rates(broken=rates.Broken.LIFE, limit=1, lives=(2,), ticks=5, shards=1, askings=2),
+    Rates(broken=rates.Broken.REPEATED_LIFE, limit=1, lives=(2,), ticks=5, shards=1),
+    Rates(broken=rates.Broken.PLACES, limit=1, lives=(2,), ticks=5, shards=1),
+    Rates(broken=rates.Broken.OLD_UNITS, limit=1, lives=(1,), ticks=4, shards=1, askings=2),
+    Rates(broken=rates.Broken.PLACES, has_burst=True, limit=1, lives=(2,), shards=1),
+    pytest.param(
+        Rates(
+            broken=rates.Broken.LATEST_LIFE,
+            has_burst=True,
+            repeats=True,
+            limit=1,
+            lives=(1, 3),
+            shards=1,
+        ),
+        marks=pytest.mark.slow,
+    ),
     Authority(broken=authority.Broken.LEASE_EPOCH),
     Authority(broken=authority.Broken.BIRTH, losses=1),
     Authority(broken=authority.Broken.LEASE_BIRTH, losses=1),
@@ -119,7 +136,7 @@ def test_broken_rule_is_found(model: Model[Any]) -> None:
 @pytest.mark.slow
 def test_units_that_live_as_long_as_newer_ones_are_found() -> None:
     """Their places are free before they are used."""
-    model = Rates(broken=rates.Broken.LATER_END, life=3, ticks=6, shards=1)
+    model = Rates(broken=rates.Broken.LATER_END, lives=(3,), ticks=6, shards=1)
     assert explore(model).violation
 
 

@@ -22,6 +22,7 @@ from keyleash.store.leases import (
     TokenAsking,
     Voucher,
     grant_amount,
+    rate_life_us,
 )
 
 NEW_STATE_US = 60_000_000
@@ -352,7 +353,7 @@ class Twin:
                 return slot.name
         return ""
 
-    def request(self, tag: str, token: str, policy: int) -> Request:
+    def request(self, tag: str, token: str, policy: int, now: int) -> Request:
         """Return the request with which a shard answers a call that lacks something."""
         shard = self.shards[tag]
         state = shard.state
@@ -363,9 +364,13 @@ class Twin:
         else:
             known = [*known, *account.known(policy)]
             asking = TokenAsking(account.seq, account.asked)
+        ages = [now - state.asked] * self.own
+        ages += [now - asking.asked_us] * (len(known) - self.own)
         limits = tuple(
-            LimitRequest(want, item.window, item.have)
-            for item, want in zip(known, shard.wants, strict=True)
+            LimitRequest(want, item.window if of.slot.kind is SlotKind.BUDGET else age, item.have)
+            for of, item, want, age in zip(
+                self.policies[policy].limits, known, shard.wants, ages, strict=True
+            )
         )
         return Request(tag, state.seq, state.asked, shard.is_partial, limits, asking)
 
@@ -420,6 +425,9 @@ class Twin:
             answered[place] = not granted.amount and granted.life_us > 0 and now < until
             if not granted.life_us:
                 continue
+            if limit.slot.kind is not SlotKind.BUDGET:
+                # The time that the voucher took.
+                item.have = max(1, now - asking[1] - granted.window_us)
             if limit.slot.kind is SlotKind.BUDGET:
                 if granted.window_us != item.window:
                     item.credit, item.have, item.window = 0, 0, granted.window_us
@@ -494,7 +502,11 @@ class Twin:
                 return f"{denial} {limit.slot.name}", [], part.book
             entry.amounts[place] = amount
             entry.lasts[place] = amount or entry.lasts[place]
-            granted.append(LimitVoucher(amount, life, entry.windows[place]))
+            window = entry.windows[place]
+            if limit.slot.kind is not SlotKind.BUDGET:
+                # The age of the asking; life is counted from its begin.
+                window, life = asked.window_us, life and life + asked.window_us
+            granted.append(LimitVoucher(amount, life, window))
         if is_same:
             entry.asked, counts = max(entry.asked, part.asked), part.book.counts
         else:
@@ -604,18 +616,18 @@ class Grant:
         if self.is_same or not self.want:
             return self._again()
         limit, count, now = self.limit, self.count, self.now
-        life, interval = limit.life_us, int(limit.slot.interval_us)
-        tolerance = limit.tolerance_us - life
+        interval, tolerance = int(limit.slot.interval_us), limit.tolerance_us
+        life = rate_life_us(limit.slot.period_us, tolerance, self.asked.have)
+        self.entry.haves[self.place] = life
         early = count.tat - tolerance
         amount = 0
         if early <= now:
-            free = (now + tolerance - max(count.tat, now)) // interval + 1
-            amount = max(1, min(self._most, free))
+            amount = min(self._most, min(tolerance, now - early) // interval + 1)
         if amount < self.want and self.is_denied:
             return "RATE_LIMITED", 0, 0
         if not amount:
             return "", 0, max(1, early - now)
-        count.tat = max(count.tat, now) + amount * interval
+        count.tat = max(count.tat, now + life) + amount * interval
         return "", amount, life
 
     @property
@@ -627,6 +639,8 @@ class Grant:
     def _again(self) -> tuple[str, int, int]:
         """Return the units that were granted, for what is left of their life."""
         amount, life = self.entry.amounts[self.place], self.limit.life_us
+        if self.limit.slot.kind is SlotKind.GCRA:
+            life = self.entry.haves[self.place]
         left = min(life, life - (self.now - self.entry.granted))
         return ("", amount, left) if self.is_same and amount and left > 0 else ("", 0, 0)
 

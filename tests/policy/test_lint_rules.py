@@ -407,8 +407,8 @@ def test_lease_is_long_beside_the_idle_timeout(parse: Parse, rules: str, help: s
         ("59/minute", "at most 1 call of `rate.reads`, so a call takes 2 more round trips"),
         ("60/minute", "at most 2 calls of `rate.reads`, so a call takes 1 more round trip"),
         ("90/minute", None),
-        ("{limit: 600/minute, burst: 3}", "at most 1 call of `rate.reads`"),
-        ("{limit: 600/minute, burst: 6}", None),
+        ("{limit: 600/minute, burst: 1}", "at most 1 call of `rate.reads`"),
+        ("{limit: 600/minute, burst: 3}", None),
         ('{limit: 5/minute, per: "{id}"}, requests: 90/minute', None),
     ],
 )

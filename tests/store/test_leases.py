@@ -23,6 +23,8 @@ from keyleash.store.leases import (
     GROWTH,
     MIN_RATE_LIFE_US,
     REQUEST_START,
+    SHORT_LIFE_PARTS,
+    SHORT_LIFE_US,
     VOUCHER_START,
     LimitCredit,
     LimitEntry,
@@ -259,13 +261,17 @@ def test_grants_grow_until_limit_is_near() -> None:
 
 
 def test_life_of_rates_is_tenth_of_period_and_within_half_a_burst() -> None:
-    """Units fill their place for the period and this time."""
+    """Units fill their place for the period and this time; vouchers of a short burst are timed."""
     assert rate_life_us(60_000_000) == 6_000_000
     assert rate_life_us(1_000_000) == MIN_RATE_LIFE_US == rate_life_us(10_000)
     assert rate_life_us(60_000_000, 2_000_000) == 1_000_000
     assert rate_life_us(60_000_000, 600_000_000) == 6_000_000
-    # A voucher is on its way for longer than such a burst takes to be earned back.
-    assert rate_life_us(1_000_000, 1_000) == MIN_RATE_LIFE_US
+    # How long a voucher is on its way is not known yet, then it is.
+    assert rate_life_us(1_000_000, 1_000) == rate_life_us(1_000_000, 0) == MIN_RATE_LIFE_US
+    assert rate_life_us(1_000_000, 1_000, 5_000) == 5_000 * SHORT_LIFE_PARTS
+    assert rate_life_us(1_000_000, 0, 1) == SHORT_LIFE_US
+    assert rate_life_us(1_000_000, 100_000, 1) == 50_000
+    assert rate_life_us(1_000_000, 0, 10_000_000) == MIN_RATE_LIFE_US
 
 
 def layout(*budgets: int) -> Layout:

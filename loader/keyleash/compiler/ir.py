@@ -262,8 +262,9 @@ class LimitPlan:
 
     @property
     def life_us(self) -> int:
-        """The time for which leased units of a rate may be used."""
-        return rate_life_us(self.slot.period_us, self.tolerance_us)
+        """The time for which leased units of a rate may be used, of a burst at the least."""
+        burst_us = self.tolerance_us if self.slot.kind is SlotKind.GCRA else None
+        return rate_life_us(self.slot.period_us, burst_us, took_us=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ _CONSTANTS = {
     "rest_shares": leases.REST_SHARES,
     "budget_shares": leases.BUDGET_SHARES,
     "rate_shares": RATE_SHARES,
+    "min_rate_life_us": leases.MIN_RATE_LIFE_US,
+    "short_life_parts": leases.SHORT_LIFE_PARTS,
     "epoch_field": leases.EPOCH_FIELD,
     "request_start": leases.REQUEST_START,
     "voucher_start": leases.VOUCHER_START,

@@ -50,6 +50,10 @@ BUDGET_SHARES: Final = 50
 RATE_LIFE_PARTS: Final = 10
 """Units of a rate live for its period divided by this, but at least `MIN_RATE_LIFE_US`."""
 MIN_RATE_LIFE_US: Final = 100_000
+SHORT_LIFE_US: Final = 10_000
+"""Where units live for less than `MIN_RATE_LIFE_US` because of a short burst: their least life."""
+SHORT_LIFE_PARTS: Final = 4
+"""They live for what the newest voucher of the shard took, times this."""
 CLOCK_BACK_US: Final = 1_000_000
 """A shard whose clock goes back by more than this asks for everything again."""
 KEEP_LEASED_TOKEN_MS: Final = 60_000
@@ -103,15 +107,20 @@ def grant_amount(rest: int, want: int, limit: int, *, shares: int, shards: int, 
     return min(rest, max(want, min(cap, share, GROWTH * last or FIRST_AMOUNT)))
 
 
-def rate_life_us(period_us: int, burst_us: int = 0) -> int:
+def rate_life_us(period_us: int, burst_us: int | None = None, took_us: int = 0) -> int:
     """Return the time for which the units of a rate may be used once they are granted.
 
     Args:
         period_us: The period of the rate.
-        burst_us: The time that earns back a whole burst; 0 for a rate without burst.
+        burst_us: The time that earns back a burst; None for a rate without burst.
+        took_us: The time that the newest voucher of the shard took; 0 if that is not known.
     """
-    life_us = period_us // RATE_LIFE_PARTS
-    return max(MIN_RATE_LIFE_US, min(life_us, burst_us // 2) if burst_us else life_us)
+    life_us, least_us = period_us // RATE_LIFE_PARTS, MIN_RATE_LIFE_US
+    if burst_us is not None:
+        life_us = min(life_us, burst_us // 2)
+        if took_us:
+            least_us = min(least_us, max(SHORT_LIFE_US, SHORT_LIFE_PARTS * took_us))
+    return max(life_us, least_us)
 
 
 def leased_layout(layout: Layout) -> int:
@@ -159,8 +168,9 @@ class LimitRequest:
 
     Attributes:
         want: The units that the call needs; 0 if it needs none.
-        window_us: The end of the window that the shard knows; 0 for rates.
-        have: The units that the shard was granted in that window; 0 for rates.
+        window_us: The end of the window that the shard knows; for rates the age of the asking.
+        have: The units that the shard was granted in that window; for rates the time that the
+            newest voucher took.
     """
 
     want: int = 0
@@ -175,7 +185,7 @@ class LimitVoucher:
     Attributes:
         amount: The units.
         life_us: The time for which they may be used.
-        window_us: The end of the window that they are of; 0 for rates.
+        window_us: The end of the window that they are of; for rates as requested.
     """
 
     amount: int = 0
@@ -393,7 +403,7 @@ class LimitEntry:
     Attributes:
         amount: The units.
         window_us: The end of their window; 0 for rates.
-        have: All units that the shard was granted in that window.
+        have: All units that the shard was granted in that window; for a rate with burst their life.
         last: The units of the newest grant that had any, by which the next one grows; below an
             ancestor with a cap those beyond the call.
     """
@@ -445,7 +455,7 @@ class LimitCredit:
         credit: The units.
         until_us: The end of their life, by the shard's clock.
         window_us: The end of their window, by the home's clock; 0 for rates.
-        have: All units that the shard was granted in that window.
+        have: All units that the shard was granted in that window; for rates as requested.
     """
 
     credit: int

@@ -4,7 +4,8 @@
 -- out: asked_us_A, have_N, request, window_N
 --
 -- Several clients share one asking, until it may have been lost. For each limit: the units that the
--- call lacks, the window of those that are here, and what the shard has had in it.
+-- call lacks, the window of those that are here, and what the shard has had in it; for a rate the age
+-- of the asking, and the time that the newest voucher took.
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 --% filter of_account("")
@@ -27,6 +28,9 @@ request = request .. string.format(':%.0f:%.0f', token_seq, token_asked_us)
 do
   local window_N, have_N = 0, 0
   if is_same_A then window_N, have_N = struct.unpack('<dd', state_A, {{ account.windows_at + 1 + pair_bytes * loop.index0 }}) end
+--% if not limit.runs
+  window_N = now_us - asked_us_A
+--% endif
   request = request .. string.format(':%.0f:%.0f:%.0f', credit_N < 0 and -credit_N or 0, window_N, have_N)
 end
 --% endfilter

@@ -36,6 +36,10 @@ do
   if most_N then
 --% endif
 --% include "lease/grant_" ~ limit.slot.kind ~ ".lua"
+--% if not limit.runs
+  -- Life begins with this request, and is counted from its asking.
+  if life_N > 0 then life_N = life_N + their_window end
+--% endif
 --% if is_cap
     if code == 'BUDGET_EXHAUSTED' then
       at_us = caps_N.ends_us

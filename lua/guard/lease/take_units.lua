@@ -25,6 +25,7 @@ if tonumber(words[{{ account.voucher_at }}]) == seq_A and asked_A == asked_us_A 
     credit_N, have_N, until_N = credit_N + amount_N, have_N + amount_N, asked_A + life_N
   end
 --% else
+  if life_N > 0 then have_N = math.max(1, now_us - asked_A - open_N) end
   if life_N > 0 and not (credit_N > 0 and now_us < until_N) then
     credit_N, until_N = amount_N, asked_A + life_N
   elseif amount_N > 0 then

@@ -1,7 +1,7 @@
 -- write_grant: charge the limits, write down the grant, and write the voucher.
--- in:  shard, seq, asked_us, is_same, entry_asked_us, granted_us, epoch, token, token_id, record,
---      token_key, used_us, sequence, now_us, bindings, amount_N, life_N, window_N, STATE_NUMBERS,
---      head_N, subject_N, token_seq, token_asked_us, token_leases
+-- in:  words, shard, seq, asked_us, is_same, entry_asked_us, granted_us, epoch, token, token_id,
+--      record, token_key, used_us, sequence, now_us, bindings, amount_N, life_N, window_N,
+--      STATE_NUMBERS, head_N, subject_N, token_seq, token_asked_us, token_leases
 -- out: entry_asked_us, granted_us, voucher
 if is_same then
   entry_asked_us = math.max(asked_us, entry_asked_us)
@@ -40,7 +40,11 @@ voucher = voucher .. string.format(':%.0f:%.0f', token_seq, token_asked_us)
 --% endif
 --% for limit in leased
 --% filter suffix(limit.number)
+--% if limit.runs
 voucher = voucher .. string.format(':%.0f:%.0f:%.0f', amount_N, life_N, window_N)
+--% else
+voucher = voucher .. string.format(':%.0f:%.0f:%s', amount_N, life_N, words[{{ own_account.request_limits_at + 3 * loop.index0 + 1 }}])
+--% endif
 --% endfilter
 --% endfor
 --% if bound_tokens

@@ -53,7 +53,7 @@ def small_rate(identity: Identity, primaries: int = PRIMARIES) -> Iterator[Findi
             continue
         units = rate.limit // (RATE_SHARES * primaries)
         if rate.burst is not None:
-            units = min(units, rate.burst // 2)
+            units = min(units, rate.burst)
         if units >= ENOUGH_UNITS:
             continue
         units = max(1, units)
@@ -61,7 +61,7 @@ def small_rate(identity: Identity, primaries: int = PRIMARIES) -> Iterator[Findi
         period = PERIOD_NAMES[rate.period_us]
         enough = f"{ENOUGH_UNITS * RATE_SHARES * primaries}/{period}"
         if rate.burst is not None:
-            enough += f" and a burst of {2 * ENOUGH_UNITS}"
+            enough += f" and a burst of {ENOUGH_UNITS}"
         yield Finding(
             f"on a cluster with {primaries} primaries a lease has at most"
             f" {counted(units, 'call')} of `{rate.name}`, so a call takes {trips}",
