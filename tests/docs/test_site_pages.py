@@ -20,7 +20,6 @@ NO_REMEDY = {
     "bad-policy": "each problem of the policy has its own help",
     "bad-tests": "each problem of the file has its own help",
     "declined": "the operator did not confirm",
-    "not-printed": "the help says what became of the secret",
     "server-error": "the reply is any error of the server",
 }
 
