@@ -90,7 +90,8 @@ class AsyncOperator:
         """Return an operator of the server at *url*, which is connected to when it is used.
 
         Args:
-            url: `redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://…` or `unix://PATH`.
+            url: `redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://…` or `unix://PATH`; of several
+                between commas, the first that answers now is used.
             actor: As for the class.
             timeout: The longest wait for a connection and for each reply, in seconds; that of the
                 URL, or 5, if None.

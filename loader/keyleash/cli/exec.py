@@ -109,7 +109,7 @@ def _print(settings: Settings, reply: Any) -> None:
 
 
 def _call(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:
-    pool = connection_pool(settings.url, settings.timeout_s)
+    pool = connection_pool(settings.chosen_url(), settings.timeout_s)
     given_id = keyleash.correlation(correlation) if correlation is not None else nullcontext()
     name, *arguments = words
     call: Words = (os.fsencode(name).decode("utf-8", "replace"), *map(os.fsencode, arguments))

@@ -205,8 +205,8 @@ def _timeout_s(
     default=DEFAULT_URL,
     show_default=True,
     show_envvar=True,
-    help="The server. Passwords are only accepted in the variable: arguments are visible in the "
-    "process list.",
+    help="The server, or several between commas, of which the first that answers is used. Passwords"
+    " are only accepted in the variable: arguments are visible in the process list.",
 )
 @click.option(
     "--actor",

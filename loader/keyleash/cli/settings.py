@@ -15,7 +15,7 @@ from keyleash.errors import (
     OperationError,
     UsageError,
 )
-from keyleash.store.connect import DEFAULT_URL, default_actor, shown_url
+from keyleash.store.connect import DEFAULT_URL, answering_url, default_actor, shown_url
 from keyleash.store.failures import is_unanswered, reason_of
 from keyleash.store.state import MAX_REASON_BYTES
 
@@ -111,7 +111,14 @@ class Settings:
         # Imported here: commands without a server do not need it, and it is heavy.
         from keyleash.api import Operator  # noqa: PLC0415
 
-        return Operator.from_url(self.url, actor=self.actor, timeout=self.timeout_s or timeout_s)
+        return Operator.from_url(
+            self.chosen_url(), actor=self.actor, timeout=self.timeout_s or timeout_s
+        )
+
+    def chosen_url(self) -> str:
+        """Return the URL of a server that answers, from now on `url`, of several in its place."""
+        self.url = answering_url(self.url, self.timeout_s)
+        return self.url
 
     def now_ms(self) -> int:
         """Return the server's clock, Unix milliseconds."""

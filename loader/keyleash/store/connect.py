@@ -13,12 +13,13 @@ from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from keyleash.errors import OperationError
 from keyleash.store.clients import synchronous
-from keyleash.store.server_check import CheckedRedis, Client, operator_client
+from keyleash.store.server_check import CheckedRedis, Client, is_cluster, operator_client
 from keyleash.text import printable
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
@@ -29,6 +30,7 @@ URL_HELP = (
 TIMEOUT_S = 5.0
 """Default time to wait for a connection, and for each reply."""
 MAX_TIMEOUT_S = 86_400.0
+_BETWEEN_URLS = re.compile(r", *(?=(?:rediss?|unix)://)")
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _TIMEOUT = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]+)?)({'|'.join(_UNITS_S)})?")
 NODE_TIMEOUT_S = 2.0
@@ -43,8 +45,38 @@ OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol",
 """Options that a URL cannot set: every reply is read as bytes, in RESP2."""
 
 
+def split_urls(urls: str) -> list[str]:
+    """Return the URLs between commas; a comma before anything but a URL is part of one."""
+    return _BETWEEN_URLS.split(urls)
+
+
+def answering_url(urls: str, timeout_s: float | None = None) -> str:
+    """Return the first URL of several whose server answers, all within the time for one reply.
+
+    A replica without a cluster is chosen only if no other server answers.
+    """
+    several = split_urls(urls)
+    pools = [connection_pool(url, (timeout_s or TIMEOUT_S) / len(several)) for url in several]
+    replicas: list[str] = []
+    for url, pool in zip(several, pools, strict=True) if several[1:] else ():
+        try:
+            info = CheckedRedis(connection_pool=pool).info()
+        except (RedisConnectionError, RedisTimeoutError):
+            continue
+        except RedisError:
+            return url
+        finally:
+            pool.disconnect()
+        if info.get("role") != "slave" or is_cluster(info):
+            return url
+        replicas.append(url)
+    return (replicas or several)[0]
+
+
 def shown_url(url: str) -> str:
     """Return *url* without password and options, also if it is malformed."""
+    if len(urls := split_urls(url)) > 1:
+        return ", ".join(map(shown_url, urls))
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -59,6 +91,8 @@ def shown_url(url: str) -> str:
 
 def has_password(url: str) -> bool:
     """Return whether *url* has a password, or may have one that is not escaped correctly."""
+    if len(urls := split_urls(url)) > 1:
+        return any(map(has_password, urls))
     try:
         return bool(parse_url(url).get("password")) or _has_unescaped_password(url)
     except ValueError:
@@ -71,7 +105,8 @@ def _has_unescaped_password(url: str) -> bool:
 
 
 def connect(url: str, timeout_s: float | None = None) -> Client:
-    """Return an unguarded client of the server at *url*."""
+    """Return an unguarded client of the server at *url*, of several the first that answers."""
+    url = answering_url(url, timeout_s)
     return _client(connection_pool(url, timeout_s), shown_url(url))
 
 
@@ -221,7 +256,8 @@ def _options(url: str, timeout_s: float | None) -> dict[str, Any]:
     if _has_unescaped_password(url):
         raise ValueError("an unescaped character in the password")
     given = {name: value for name, value in parse_url(url).items() if name not in OURS}
-    given.get("host", "").encode("idna")
+    if b"," in given.get("host", "").encode("idna"):
+        raise ValueError("no host has a comma, and no scheme follows it")
     if timeout_s is not None:
         given |= dict.fromkeys(TIMEOUTS, timeout_s)
     return {
