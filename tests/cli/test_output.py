@@ -38,7 +38,7 @@ POLICY = {
             "budget": {"writes": "1000000/day"},
             "grants": [{"allow": CLASSES, "keys": [f"a{number}:*"]}],
         }
-        for number in range(60)
+        for number in range(20)
     },
 }
 WITHOUT_END = {"serve", "demo", "audit follow", "metrics --serve"}
@@ -84,8 +84,9 @@ LISTS = {
     "token list": ROWS,
     "audit log --limit": ROWS,
     "undo --key": 2 * ROWS,
-    "metrics": 60 * 20,
-    "policy show": 60 * 30,
+    "plan": 20 * 12,
+    "metrics": 20 * 30,
+    "policy show": 20 * 40,
     "schema": ROWS,
     "compile": ROWS,
 }
@@ -111,7 +112,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(real_servers: RealServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """5,000 keys and tokens, 1,000 denials with forged codes, 60 identities."""
+    """5,000 keys and tokens, 1,000 denials with forged codes, 20 identities."""
     folder = tmp_path_factory.mktemp("output")
     file, changed, warned = (
         folder / name for name in ("policy.json", "changed.json", "warned.json")
@@ -249,14 +250,20 @@ def test_narrow_terminal_gets_bounded_lines(
     assert max(map(len, result.output.splitlines()), default=0) <= 1000
 
 
-@pytest.mark.parametrize("words", ["token issue agent-runner", "token rotate agent-runner"])
-@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-@pytest.mark.parametrize("options", ["", "--json"])
+@pytest.mark.parametrize(
+    ("words", "redirection"),
+    [
+        ("token issue agent-runner", ">/dev/full"),
+        ("--json token issue agent-runner", ">/dev/full"),
+        ("token rotate agent-runner", ">/dev/full"),
+        ("--json token rotate agent-runner", ">&-"),
+    ],
+)
 def test_token_that_cannot_be_printed_is_revoked_and_named(
-    loaded: Cli, words: str, redirection: str, options: str
+    loaded: Cli, words: str, redirection: str
 ) -> None:
     """No program has it, and it would be live."""
-    command = " ".join((*loaded.command, options, words, redirection))
+    command = " ".join((*loaded.command, words, redirection))
     result = subprocess.run(
         ["sh", "-c", command], env=loaded.process_env(), capture_output=True, text=True, check=False
     )
