@@ -13,10 +13,10 @@ import keyleash
 from keyleash.commands import load_table
 from keyleash.compiler import Shards, compile_policy
 from keyleash.policy import parse_policy
-from keyleash.store.leases import Voucher
 from support.clusters import RealCluster
 from support.command_line import Cli
 from support.leases import HOME, NEEDED, ClusterAgent, write_lease
+from support.vouchers import Voucher
 
 POLICY = """
 version: 1

@@ -13,12 +13,12 @@ import pytest
 import keyleash
 import keyleash.asyncio
 from keyleash.client.guarding import Guarding
-from keyleash.store.leases import Voucher
 from keyleash.store.placement import key_slot
 from keyleash.types import IssuedToken, Renewal
 from support.clusters import RealCluster
 from support.leases import HOME, ClusterAgent
 from support.renewal import HOUR_MS, date_back, read_record
+from support.vouchers import Voucher
 
 POLICY = """
 version: 1

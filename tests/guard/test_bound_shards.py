@@ -20,13 +20,14 @@ from keyleash.limits.budget import BudgetCount
 from keyleash.limits.calendar import Period
 from keyleash.limits.caps import Cap
 from keyleash.store.keyspace import account
-from keyleash.store.leases import BUDGET_SHARES, EPOCH_FIELD, Voucher, unpack_shard
+from keyleash.store.leases import BUDGET_SHARES, EPOCH_FIELD, unpack_shard
 from keyleash.store.restrictions import Restrictions, restrictions_of
 from keyleash.store.token import CAP_BYTES, TAIL_HEADER_BYTES, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode
 from support.leash import grant
 from support.servers import RealServer
 from support.shards import HOME, NEEDED, Sharded
+from support.vouchers import Voucher
 
 BODY: dict[str, Any] = {
     "token": {"bound": True},

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from keyleash.store.keyspace import HOME_TAG, Keyspace
-from keyleash.store.leases import EPOCH_FIELD, MIN_RATE_LIFE_US, Request, Voucher
+from keyleash.store.leases import EPOCH_FIELD, MIN_RATE_LIFE_US
 from keyleash.store.placement import SLOTS, key_slot, tag_of
 from keyleash.store.scripts import EXPIRE_LEASES
 from keyleash.store.state import unpack_state
@@ -23,6 +23,7 @@ from keyleash.store.wire import BatchMode
 from support.leash import grant
 from support.servers import RealServer
 from support.shards import HOME, NEEDED, Sharded, most_in_a_second
+from support.vouchers import Request, Voucher
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
 SET = ("SET", "doc:a", "x")

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from keyleash.store.leases import BUDGET_SHARES, grant_amount
+from keyleash.store.leases import BUDGET_SHARES
 from model.explore import Step
+from support.vouchers import grant_amount
 
 ASKINGS_A_TICK = 100
 """An asking is numbered by its tick times this, and by its place among all askings."""

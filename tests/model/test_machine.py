@@ -32,9 +32,7 @@ from keyleash.store.keyspace import Keyspace, account
 from keyleash.store.leases import (
     EPOCH_FIELD,
     LeaseEntry,
-    Request,
     ShardState,
-    Voucher,
     leased_layout,
     unpack_entry,
     unpack_shard,
@@ -74,6 +72,7 @@ from support.replication import wait_until
 from support.servers import RealServer, embedded_label, find_server_binaries
 from support.shards import HOME, Sharded
 from support.thorough import thorough
+from support.vouchers import Request, Voucher
 
 POLICIES: list[dict[str, Any]] = [
     {

@@ -16,14 +16,9 @@ from keyleash.store.leases import (
     FIRST_AMOUNT,
     GROWTH,
     REFRESH_US,
-    LimitRequest,
-    LimitVoucher,
-    Request,
-    TokenAsking,
-    Voucher,
-    grant_amount,
     rate_life_us,
 )
+from support.vouchers import LimitRequest, LimitVoucher, Request, TokenAsking, Voucher, grant_amount
 
 NEW_STATE_US = 60_000_000
 """The life of a shard's state before its first grant."""

@@ -11,11 +11,11 @@ import redis
 
 from keyleash.commands import load_table
 from keyleash.store.keyspace import HOME_TAG, Keyspace
-from keyleash.store.leases import Voucher
 from keyleash.store.placement import control_tag, key_slot, tag_of
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.wire import guard_call, to_shard
 from support.clusters import ClusterNode, RealCluster
+from support.vouchers import Voucher
 
 NEEDED = "LEASH LEASE_NEEDED request="
 PUBLIC = Keyspace().at_home()

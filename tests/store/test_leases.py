@@ -28,15 +28,9 @@ from keyleash.store.leases import (
     VOUCHER_START,
     LimitCredit,
     LimitEntry,
-    LimitRequest,
-    LimitVoucher,
-    Request,
     ShardState,
-    Voucher,
-    grant_amount,
     identity_key,
     leased_layout,
-    mac,
     mac_pads,
     rate_life_us,
     unpack_entry,
@@ -46,6 +40,7 @@ from keyleash.store.placement import SLOTS, tag_of
 from keyleash.store.state import Layout, layout_of
 from keyleash.store.token import token_digest
 from support.thorough import thorough
+from support.vouchers import LimitRequest, LimitVoucher, Request, Voucher, grant_amount, mac
 
 KEY = identity_key(bytes(range(32)), "agent")
 OTHER = identity_key(bytes(range(32)), "agent2")
