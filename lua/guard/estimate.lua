@@ -12,5 +12,5 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local units = tonumber(argv[2])
 --% include "authorize/estimate_work.lua"
-local work, asked = weigh(argv[3], argv, 4, #argv, keys, tonumber(argv[1]) - (#argv - 1) * units)
+local work, asked = weigh(argv[3], argv, 4, #argv, keys, tonumber(argv[1]))
 return string.format('%.3f', work + asked)

@@ -67,7 +67,7 @@ BEFORE_BLOCKING: Mapping[Waits, tuple[str, ...]] = {
 
 READ_IMAGES = (
     "TYPE", "GETRANGE", "STRLEN", "GET", "DUMP", "MEMORY USAGE", "PEXPIRETIME", "HGETALL",
-    "SMEMBERS", "ZRANGE", "HPEXPIRETIME",
+    "SMEMBERS", "ZRANGE", "HPEXPIRETIME", "HLEN", "SCARD", "ZCARD",
 )  # fmt: skip
 """Commands that it runs on keys whose before-images it stores."""
 

@@ -32,9 +32,9 @@ call('ECHO', '');
   end
 --% endif
 --% if batch
-  local left = {{ work_limit }} - spent - #argv * {{ string_units }}
+  local left = {{ work_limit }} - spent
 --% else
-  local left = {{ work_limit }} - stop * {{ string_units }}
+  local left = {{ work_limit }}
 --% endif
 --% if plans
   if weighs then

@@ -238,5 +238,7 @@ local function weigh(command, argv, base, stop, names, left)
       pushed = math.sqrt(pushed * (pushed + max(0, bytes) / {{ compared_bytes }}))
     end
   end
+  -- With what is read, the arguments are in the server's Lua.
+  if pushed > 0 then pushed = pushed + stop - base end
   return max(n * weight, pushed * {{ string_units }} - asked), asked
 end

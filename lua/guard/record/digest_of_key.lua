@@ -4,7 +4,7 @@
 -- out: digest_of
 --
 -- The order of a hash table differs between servers and after a restart. Returns 'absent', or
--- 'large' if the key takes more than `bound` bytes, unless that is nil. For a key that was
+-- 'large' if the key takes more than `bound` bytes or has many elements, unless that is nil. For a key that was
 -- restored, `dump` is the payload it came from: a server may dump it in another form.
 local function digest_of(key, bound, dump)
   local kind = call('TYPE', key).ok
@@ -15,7 +15,11 @@ local function digest_of(key, bound, dump)
 --% include "record/strip_cached_count.lua"
     return redis.sha1hex(value)
   end
-  if bound and call('MEMORY', 'USAGE', key) > bound then return 'large' end
+  if bound then
+    local bytes, size = call('MEMORY', 'USAGE', key), ({ hash = 'HLEN', set = 'SCARD', zset = 'ZCARD' })[kind]
+    -- Elements that collide take the square of their number.
+    if bytes > bound or bytes > 65536 and size and call(size, key) > 5000 then return 'large' end
+  end
   -- One that shrank is dumped in another form than the same one restored.
   if kind == 'zset' then
     local held = call('ZRANGE', key, 0, -1, 'WITHSCORES')

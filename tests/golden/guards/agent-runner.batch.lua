@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 131205955874207 then code = 'POLICY_STALE' break end
+if stamp ~= 262616646603881 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -364,6 +364,7 @@ bytes = bytes * min(1, pushed / max(1, held * strung * times)) - 96 * pushed
 pushed = math.sqrt(pushed * (pushed + max(0, bytes) / 40))
 end
 end
+if pushed > 0 then pushed = pushed + stop - base end
 return max(n * weight, pushed * 25.0 - asked), asked
 end
 local count, passed_over, n, stop = 0, 0, 0, 3
@@ -1052,7 +1053,7 @@ if bytes > 65536 then work = bytes * 0.0025 end
 end
 if code then return end
 end
-local left = 250000 - spent - #argv * 25.0
+local left = 250000 - spent
 if weighs then
 local more, asked, denial, named, why = weigh(command, argv, base, stop, names, left - work)
 if denial then
