@@ -13,11 +13,12 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 import keyleash
-from cluster.conftest import DAY, HOME, HOME_SLOT, KEYS, Agents, lent
+from cluster.conftest import DAY, HOME, HOME_SLOT, KEYS, Agents, lent, running_threads
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.leases import BUDGET_SHARES
 from support.clusters import RealCluster
 from support.replication import wait_until
+from support.shards import most_in_a_second
 
 KEY = KEYS[0]
 BUDGET = 300
@@ -204,25 +205,20 @@ def test_no_second_of_events_has_more_calls_than_a_rate_allows(
     rate: Any = {"limit": "100/second", "burst": burst} if burst else "100/second"
     with lent(cluster, "sync") as agents:
         agents.load(rate={"writes": rate}, budget=DAY)
-        end_s = time.monotonic() + 4
+        passed, calls = threading.Semaphore(400), itertools.count()
 
-        def work(place: int, client: Any) -> None:
-            for number in itertools.count(place):
-                if time.monotonic() > end_s:
-                    return
+        def work(client: Any) -> None:
+            while passed.acquire(blocking=False):
                 try:
-                    client.incr(KEYS[number % len(KEYS)])
+                    client.incr(KEYS[next(calls) % len(KEYS)])
                 except keyleash.RateLimitedError:
+                    passed.release()
                     time.sleep(0.002)
 
         clients = [agents.connect() for _ in range(6)]
-        threads = [threading.Thread(target=work, args=item) for item in enumerate(clients)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with running_threads(*[(work, client) for client in clients]):
+            pass
 
-        times = sorted(event.time_ms for event in agents.op.audit.events("agent"))
-        assert len(times) > 200
-        most = 100 + burst - 1 if burst else 100
-        assert max(sum(begin <= at < begin + 999 for at in times) for begin in times) <= most
+        times = [event.time_ms for event in agents.op.audit.events("agent")]
+        assert len(times) == 400
+        assert most_in_a_second(times) <= (100 + burst - 1 if burst else 100)

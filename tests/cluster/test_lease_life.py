@@ -78,13 +78,11 @@ def test_end_of_leases_of_a_node_out_of_reach_follows_the_policy(
         write_lease(embedded_cluster, identity=identity)
     embedded_cluster.other(embedded_cluster.owner(HOME.policy)).kill()
 
-    assert 40 <= lasts_s(op, "agent") < 41
-    assert 2 <= lasts_s(op, "other") < 3
-    assert 40 <= lasts_s(op) < 41
+    assert 2 <= lasts_s(op, "other") < 40 <= lasts_s(op, "agent")
+    assert lasts_s(op) >= 40
     result = op.load(with_lease("1s"))
     assert result.latest_us is not None
-    assert 30 < lasts_s(op, "agent") < 40
-    assert 2 <= lasts_s(op, "other") < 3
+    assert 2 <= lasts_s(op, "other") < lasts_s(op, "agent") < 40
 
 
 def test_change_of_the_lease_is_planned_and_rates_are_judged_by_the_primaries(

@@ -158,6 +158,15 @@ def recipe(guarded: Guarded) -> Any:
 LIBRARIES: dict[str, Library] = {}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave to libraries what they leave open."""
+    for kind in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
+        config.addinivalue_line("filterwarnings", f"default::{kind}")
+    config.addinivalue_line(
+        "filterwarnings", "default::pytest.PytestUnhandledThreadExceptionWarning"
+    )
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     """Note what each test shows of its library."""
