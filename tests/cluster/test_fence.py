@@ -180,7 +180,7 @@ def test_node_out_of_reach_is_named_and_nothing_changed(fenced: Fenced) -> None:
     admin = fenced.cluster.primaries[0].admin
     before = admin.acl_list()
     node.halt()
-    with keyleash.Operator.from_url(fenced.cluster.url, timeout=1.0) as op:
+    with keyleash.Operator.from_url(fenced.cluster.url, timeout=4.0) as op:
         with raises_code("server-unreachable", f"127.0.0.1:{node.port}"):
             op.fence.rotate("agent")
         with raises_code("server-unreachable", f"127.0.0.1:{node.port}"):

@@ -79,7 +79,7 @@ def folded(leash: Leash) -> int:
 def begin_minute(leash: Leash) -> None:
     """Wait for the next minute if this one is nearly over: few calls then fall into one."""
     left_s = 60 - int(leash.admin.time()[0]) % 60
-    if left_s < 5:
+    if left_s < 10:
         time.sleep(left_s)
 
 

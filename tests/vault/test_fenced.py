@@ -53,7 +53,7 @@ class Raw:
     """An agent's user without the keyleash client."""
 
     def __init__(self, leash: FencedLeash) -> None:
-        self.client = leash.direct("one", protocol=2, socket_timeout=2)
+        self.client = leash.direct("one", protocol=2, socket_timeout=60)
         self.client.response_callbacks.clear()
 
     def call(self, *words: Any) -> None:
