@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 
@@ -66,12 +67,13 @@ class Library:
         return [name for name in BUNDLES if re.search(rf"scripts: .*\b{name}\b", self.policy)]
 
 
-def page(libraries: Iterable[Library], summary: Mapping[str, Mapping[str, str]]) -> str:
+def page(libraries: Iterable[Library], summary: Mapping[str, Any]) -> str:
     """Return the page.
 
     Args:
         libraries: The libraries.
-        summary: The results of redis-py's own tests, by the protocol of the pool.
+        summary: Of redis-py's own tests the number of modules, and the results by the protocol of
+            the pool.
     """
     libraries = sorted(libraries, key=lambda library: library.name.lower())
     rows = [
@@ -82,13 +84,16 @@ def page(libraries: Iterable[Library], summary: Mapping[str, Mapping[str, str]])
     return "\n".join([INTRODUCTION, *table, _redis_py(summary), *map(_section, libraries)])
 
 
-def _redis_py(summary: Mapping[str, Mapping[str, str]]) -> str:
+def _redis_py(summary: Mapping[str, Any]) -> str:
     lines = ["## redis-py", ""]
     lines += _wrapped(
-        f"The tests of redis-py {redis.__version__}, of those that pass without keyleash:", ""
+        f"The tests of redis-py {redis.__version__} in {summary['modules']} modules, of those that"
+        " pass without keyleash. The other modules are about clusters, TLS, modules of servers,"
+        " passwords, COMMAND, and code that uses no connection:",
+        "",
     )
     lines += ["", "| client | `protocol` of the pool | pass |", "|---|---|---|"]
-    for protocol, sides in summary.items():
+    for protocol, sides in summary["results"].items():
         lines += [
             f"| {side} | {protocol or 'not given'} | {result} |" for side, result in sides.items()
         ]

@@ -31,16 +31,19 @@ HERE = Path(__file__).parent
 FOLDER = Path(".compat")
 RAW_FAILURES = HERE / "raw_failures.txt"
 NAMES = (
-    "commands", "connection_pool", "encoding", "function", "hash", "keyspace_notifications", "lock",
-    "monitor", "multiprocessing", "pipeline", "pubsub", "scripting", "sentinel", "utils",
+    "client", "commands", "connect", "connection", "connection_pool", "driver_info", "encoding",
+    "function", "hash", "keyspace_notifications", "legacy_responses_arg", "lock",
+    "max_connections_error", "monitor", "multiprocessing", "pipeline", "pubsub", "retry",
+    "scripting", "sentinel", "sentinel_managed_connection", "usage_counter", "utils", "vsets",
 )  # fmt: skip
+"""The modules of tests whose calls a guarded connection may change."""
 MARKERS = (
     "redismod", "onlycluster", "ssl", "cp_integration", "multidb_integration", "replica"
 )  # fmt: skip
 KINDS = ("tests", "tests/test_asyncio")
 FEW = 20
 """The largest number of unexpected differences that get a second try."""
-BARS = {"sync": 105, "async": 114}
+BARS = {"sync": 98, "async": 107}
 """The largest number of differences."""
 
 
@@ -126,6 +129,10 @@ def unpack() -> Path:
                 r"(?m)^( +)(await )?\w+\.flush(all|db)\(\)$", r"\1flush()", path.read_text()
             )
             text = re.sub(r"(?m)^( +)(await )?\w+\.script_flush\(\)$", r"\1flush_scripts()", text)
+            # One SCAN passes over keyleash's own keys, so that the sets of all rounds are compared.
+            text = re.sub(r"(?m)= r\.scan\((.*)\)$", r"= 0, list(r.scan_iter(\1))", text)
+            each = r"= 0, [key async for key in r.scan_iter(\1)]"
+            text = re.sub(r"(?m)= await r\.scan\((.*)\)$", each, text)
             path.write_text(imported(text))
     return folder
 
@@ -251,7 +258,9 @@ def main() -> int:
     unneeded = [part for entry in entries for part in entry.parts() if part not in needed]
     for kind, name in unneeded:
         print(f"not needed in differences.toml: {kind} {name}")
-    (FOLDER / "summary.json").write_text(json.dumps(summary))
+    modules = {path.stem for kind in KINDS for path in (unpack() / kind).glob("test_*.py")}
+    counted = {"modules": f"{len(NAMES)} of {len(modules)}", "results": summary}
+    (FOLDER / "summary.json").write_text(json.dumps(counted))
     if arguments.record:
         RAW_FAILURES.write_text("".join(f"{test}\n" for test in sorted(failures)))
     return int(bool(unexpected or unneeded or is_over))
