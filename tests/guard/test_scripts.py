@@ -15,7 +15,7 @@ from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from keyleash.commands.locks import EXTEND, RELEASE
 from keyleash.errors.sentences import explain
 from keyleash.policy.scripts import stored_texts
-from keyleash.store.keyspace import script_digest
+from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.records import guard_record, read_active
 from support.clustered import NODES
 from support.fences import FencedLeash
@@ -419,3 +419,23 @@ def test_denied_command_of_a_script_has_its_own_reason(one_leash: Leash) -> None
         client.eval("return redis.call('FLUSHALL')", 0)
     assert denied.value.details["command"] == "FLUSHALL"
     assert "SCAN" in denied.value.details["reason"]
+
+
+@pytest.mark.parametrize("keyspace", [NAMES, SEALED], ids=["plain", "sealed"])
+def test_keys_in_a_script_lists_what_it_lists_outside(
+    server: RealServer, keyspace: Keyspace
+) -> None:
+    """By rounds of SCAN, so that its pattern must lie within a grant for it."""
+    leash = ScriptLeash(server, keyspace)
+    text = "return redis.call('keys', ARGV[1])"
+    client = scripted(leash, text, {"allow": ["scan"], "keys": ["app:*"]})
+    written = {f"app:{number}".encode() for number in range(1200)}
+    for key in written:
+        client.set(key, 1)
+
+    found = client.eval(text, 0, "app:*")
+    assert len(found) == len(written)
+    assert {*found} == written
+    assert client.eval(text, 0, "app:1?") == client.keys("app:1?") or len(found) > 10
+    with pytest.raises(redis.ResponseError, match="KEY_NOT_GRANTED"):
+        client.eval(text, 0, "*")

@@ -57,6 +57,7 @@ _CONSTANTS = {
     # The kinds of one token up to which commands are distinguished.
     "token_kinds_by_command": 8,
     "max_images": MAX_IMAGES,
+    "listing": "KEYS",
     "path_bounds": (MAX_PATHS, MAX_LISTED, PATHS),
     "max_event_bytes": MAX_EVENT_BYTES,
     "subject_ring_offset": 3 * DOUBLE,

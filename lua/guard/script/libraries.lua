@@ -106,7 +106,25 @@ structs.unpack = counted(struct.unpack, function(...) return sizes(...) * 4 + 64
 --% endif
 local function stated(text) return size(text) + 64 * {{ string_units }} end
 local library = { status_reply = counted(redis.status_reply, stated), error_reply = counted(redis.error_reply, stated), LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3 }
-local function run_command(...)
+local run_command
+--% if "listing" in uses
+-- As on a connection: rounds of SCAN, each checked, and each key once.
+local function list_keys(pattern)
+  local found, seen, cursor = {}, {}, '0'
+  repeat
+    local reply = run_command('SCAN', cursor, 'MATCH', pattern, 'COUNT', 1000)
+    if reply.err then return reply end
+    cursor = reply[1]
+    spend(2 * #reply[2])
+    for at = 1, #reply[2] do
+      local key = reply[2][at]
+      if not seen[key] then seen[key], found[#found + 1] = true, key end
+    end
+  until cursor == '0'
+  return found
+end
+--% endif
+run_command = function(...)
   local words, count = { ... }, select('#', ...)
   spend({{ command_units }} + {{ word_units }} * count + sizes(...) / 40)
   if count == 0 then return { err = 'ERR Please specify at least one argument for this redis.call()' } end
@@ -123,6 +141,9 @@ local function run_command(...)
   end
   local name = string.upper(words[1])
   words[1] = name
+--% if "listing" in uses
+  if name == {{ listing }} and count == 2 then return list_keys(words[2]) end
+--% endif
   local before = ran
   local reply = perform(words)
   -- What the command did, and the bytes of its reply.

@@ -77,7 +77,8 @@ def _why_failing(call: str) -> str | None:
     """Return why a call of a script fails whatever the grants; None if it may work."""
     if call == RESP3:
         return "guards run scripts under RESP2"
-    specs = [spec for spec in load_table() if spec.name.partition(" ")[0] == call]
+    name = "SCAN" if call == "KEYS" else call
+    specs = [spec for spec in load_table() if spec.name.partition(" ")[0] == name]
     if any(spec.refused is None for spec in specs):
         return None
     if not specs:

@@ -249,6 +249,10 @@ class Expressions(Reader, ABC):
             self._places.setdefault(name, (following.line, following.column))
             if self._commands is not None:
                 self._commands.add(name)
+                if name == "KEYS":
+                    # The sandbox makes it of rounds of SCAN.
+                    self._commands.add("SCAN")
+                    self._uses.add("listing")
         self._open_arguments()
         self._emit("(")
         self._expression()
