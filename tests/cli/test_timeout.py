@@ -125,7 +125,7 @@ def test_stopped_server_ends_a_command_with_69(example: Path, words: tuple[str, 
     assert "Traceback" not in stderr
     if words[0] != "metrics":
         assert f"cannot read from `{server.url}`: timeout reading from" in stderr
-        assert "help: the server may be stopped or busy (`--timeout` waits longer)" in stderr
+        assert "the server may be stopped or busy (`--timeout SECONDS` waits longer)" in stderr
         assert "may or may not" not in stderr
 
 

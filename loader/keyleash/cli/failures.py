@@ -81,8 +81,7 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
         case KeyleashError():
             where = f"{error.span}: " if error.span else ""
             message = printable(where + error.message)
-            help_ = error.help and _PARAMETER.sub(_as_option, error.help)
-            return Failure(error.code, error.exit_code, message, help_)
+            return Failure(error.code, error.exit_code, message, _with_options(error.help))
         case ImportError():
             missing = missing_extra(error)
             if missing is None:
@@ -108,15 +107,19 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
 _PARAMETER = re.compile(r"`([a-z_]+)=(?:True|\[?([A-Z]+)\]?)`")
 
 
-def _as_option(parameter: re.Match[str]) -> str:
-    """Return the option for a parameter, as errors name them: `skip=[KEY]` is `--skip KEY`."""
-    return f"`--{parameter[1].replace('_', '-')}{' ' if parameter[2] else ''}{parameter[2] or ''}`"
+def _with_options(help: str | None) -> str | None:
+    """Return a help with options in place of parameters: `skip=[KEY]` becomes `--skip KEY`."""
+
+    def option(found: re.Match[str]) -> str:
+        return f"`--{found[1].replace('_', '-')}{' ' if found[2] else ''}{found[2] or ''}`"
+
+    return help and _PARAMETER.sub(option, help)
 
 
 def _server_failure(error: redis_errors.RedisError, server: str, operation: str) -> Failure:
     found = server_failure(error, server)
     help_ = _help_of_roles(operation) if found.code == "not-permitted" else None
-    return Failure(found.code, found.exit_code, found.message, help_ or found.help)
+    return Failure(found.code, found.exit_code, found.message, help_ or _with_options(found.help))
 
 
 def _help_of_roles(operation: str) -> str | None:

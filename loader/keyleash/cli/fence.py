@@ -202,11 +202,7 @@ def apply(
 @json_option
 @pass_settings
 def remove(
-    settings: Settings,
-    identities: Sequence[str],
-    everything: bool,
-    nodes: Sequence[str],
-    yes: bool,
+    settings: Settings, /, identities: Sequence[str], everything: bool, yes: bool, **nodes: Any
 ) -> None:
     """Delete the users of IDENTITY…, which closes their connections.
 
@@ -222,7 +218,7 @@ def remove(
         if not require_consent("delete these users?", yes):
             raise OperationError("declined", "nothing was deleted")
     with _changing(settings):
-        deleted = settings.operator.fence.remove(*named, nodes=nodes)
+        deleted = settings.operator.fence.remove(*named, **nodes)
     if settings.json:
         print_json({"removed": deleted})
         return

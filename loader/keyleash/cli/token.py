@@ -131,17 +131,7 @@ def _note_issued(
 @meta_option("Label, shown by `token list` and in the audit log; not a secret. Repeatable.")
 @json_option
 @pass_settings
-def issue(
-    settings: Settings,
-    identity: str,
-    ttl: timedelta | None,
-    note: str,
-    bind: dict[str, str],
-    allow: list[str] | None,
-    keys: tuple[str, ...],
-    budget: dict[str, str],
-    meta: dict[str, str],
-) -> None:
+def issue(settings: Settings, /, identity: str, keys: tuple[str, ...], **options: Any) -> None:
     """Issue a token for IDENTITY and print it once.
 
     The token alone goes to standard output; its id and expiry go to standard error. Redis
@@ -150,18 +140,9 @@ def issue(
     --bind, --allow, --keys and --budget restrict the token further than its identity. They need
     `token: {bound: true}` in the policy.
     """
-    _require_note(note)
+    _require_note(options["note"])
     with settings.changing(f"look at `keyleash token list {identity}`"):
-        issued = settings.operator.tokens.issue(
-            identity,
-            ttl=ttl,
-            note=note,
-            bind=bind,
-            allow=allow,
-            keys=keys or None,
-            budget=budget,
-            meta=meta,
-        )
+        issued = settings.operator.tokens.issue(identity, keys=keys or None, **options)
     # The token first, so that no later error loses it.
     _print_issued(settings, issued, issued)
     _note_issued(settings, issued, settings.now_ms())
@@ -181,11 +162,12 @@ def issue(
 @pass_settings
 def list_(
     settings: Settings,
+    /,
     identity: str | None,
     stale: bool,
     live: bool,
     limit: int | None,
-    meta: dict[str, str],
+    **options: Any,
 ) -> int:
     """List the tokens of IDENTITY, or of all, newest first.
 
@@ -194,9 +176,8 @@ def list_(
     issued it: an operator, or the id of the token that delegated a child. `restricted` has the
     restrictions of bound tokens, and `meta` the labels.
     """
-    found = settings.operator.tokens.list(identity, meta=meta)
-    if live:
-        found = [info for info in found if info.is_live]
+    found = settings.operator.tokens.list(identity, **options)
+    found = [info for info in found if info.is_live or not live]
     due = [info for info in found if info.is_stale]
     if stale:
         found = due
@@ -204,7 +185,7 @@ def list_(
         print_json({"tokens": found[:limit]})
     elif found:
         _print_tokens(found[:limit])
-        if limit is not None and limit < len(found):
+        if len(found[:limit]) < len(found):
             print_note(f"shown: {limit} of {len(found)} tokens")
     if stale and due:
         print_note(f"{counted(len(due), 'token')} to rotate: `keyleash token rotate ID`")
@@ -413,14 +394,7 @@ def _grace(
 @wait_option
 @json_option
 @pass_settings
-def rotate(
-    settings: Settings,
-    which: str,
-    grace: timedelta,
-    ttl: timedelta | None,
-    note: str | None,
-    wait: bool,
-) -> int:
+def rotate(settings: Settings, /, which: str, wait: bool, **options: Any) -> int:
     """Replace every live token of IDENTITY, or the token ID, by a new one.
 
     Prints the new token once, as `token issue` does. Replaced tokens expire after the grace, or at
@@ -428,9 +402,9 @@ def rotate(
     printed. If all live ones are bound, nothing is issued. Limits of the identity are not reset; a
     limit `per: token` starts at 0.
     """
-    _require_note(note or "")
+    _require_note(options["note"] or "")
     with settings.changing("look at `keyleash token list`"):
-        done = settings.operator.tokens.rotate(which, grace=grace, ttl=ttl, note=note)
+        done = settings.operator.tokens.rotate(which, **options)
     _print_issued(settings, done, done.issued)
     now_ms = settings.now_ms()
     _note_issued(settings, done.issued, now_ms)
