@@ -133,7 +133,9 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
     ):
         with pytest.raises(keyleash.CommandRefusedError) as caught:
             leash.agent("one").execute_command(name, "doc:1")
-        assert (caught.value.details["reason"], caught.value.help) == (reason, help)
+        assert caught.value.details["reason"] == reason
+        # The page of denied commands is a link.
+        assert str(caught.value.help).partition(";")[0] == help.partition(";")[0]
 
 
 @pytest.mark.parametrize(
