@@ -179,6 +179,9 @@ def test_node_out_of_reach_is_named_and_nothing_changed(fenced: Fenced) -> None:
     node = fenced.cluster.replicas[0]
     admin = fenced.cluster.primaries[0].admin
     before = admin.acl_list()
+    for other in fenced.cluster.nodes:
+        # Or they leave it out before the test ends.
+        other.admin.config_set("cluster-node-timeout", 60_000)
     node.halt()
     with keyleash.Operator.from_url(fenced.cluster.url, timeout=4.0) as op:
         with raises_code("server-unreachable", f"127.0.0.1:{node.port}"):
