@@ -188,7 +188,10 @@ def api_pages() -> dict[str, str]:
         ),
         "testing": (
             "Testing",
-            [*(f"keyleash.testing.plugin.{name}" for name in FIXTURES), "keyleash.testing"],
+            [
+                *(f"keyleash.testing.plugin.{name}" for name in FIXTURES),
+                *("keyleash.testing", "keyleash.testing.leash.BaseLeash"),
+            ],
         ),
     }
     return {
