@@ -395,6 +395,25 @@ def test_rate_limited_transaction_with_a_watch_is_not_repeated_without_it(leash:
     assert leash.admin.get("t:a") == b"1"
 
 
+def test_rate_limited_transaction_with_a_watch_goes_on_after_some_attempts(leash: Pooled) -> None:
+    """Each attempt watches and reads first, which would use up all that it waited for."""
+    leash.load(one={**BROAD, "rate": {"requests": {"limit": "10/second", "burst": 4}}})
+    agent = leash.agent("one", wait=True)
+    for _ in range(4):
+        agent.get("t:a")
+
+    for _ in range(9):
+        pipe = agent.pipeline()
+        pipe.watch("t:a")
+        value = int(pipe.get("t:a") or 0)
+        pipe.multi()
+        pipe.set("t:a", value + 1)
+        with contextlib.suppress(WatchError):
+            pipe.execute()
+            break
+    assert leash.admin.get("t:a") == b"1"
+
+
 def test_watch_needs_a_grant_on_its_keys(leash: Pooled) -> None:
     """A watch shows when a key changes."""
     pipe = leash.agent("one").pipeline()

@@ -81,6 +81,8 @@ _BEFORE_IDS = (
 """Errors of a call before the guard looks up its id; other denials come after that."""
 _UNRECOVERED = (NoScriptError, OperationError, PolicyStaleError, SlotNotServedError)
 """The same, if recovery has ended in them."""
+MAX_PAUSES = 1000
+"""A limit that has no room for WATCH, reads and EXEC after so many has none ever."""
 
 
 @lru_cache(maxsize=512)
@@ -106,6 +108,8 @@ class Caller:
     """
 
     checks_watched = False
+    _lost_watches = 0
+    """The transactions in a row that a rate limit denied under WATCH."""
 
     def __init__(
         self,
@@ -393,12 +397,21 @@ class Caller:
     def _read_within_rates(self, call: Call, undecoded: bool) -> Flow:
         while True:
             try:
-                return (yield from self._recovered(call, undecoded))
+                reply = yield from self._recovered(call, undecoded)
             except RateLimitedError as denial:
-                yield call.waiting.pause([denial])
+                # After a lost watch, WATCH and reads come first, and use up what one pause gives.
+                times = 2**self._lost_watches if call.is_watched else 1
+                if times > MAX_PAUSES:
+                    raise
+                yield call.waiting.pause([denial], times)
                 if call.is_watched:
+                    self._lost_watches += 1
                     return None
                 yield Send([call])
+            else:
+                if call.is_watched:
+                    self._lost_watches = 0
+                return reply
 
     def _recovered(self, call: Call, undecoded: bool) -> Flow:
         try:

@@ -42,14 +42,14 @@ class RateWait:
     def __init__(self, bound_s: float) -> None:
         self._left_s = bound_s
 
-    def pause(self, denials: Sequence[RateLimitedError]) -> Pause:
-        """Return the sleep after which the first of *denials* is allowed.
+    def pause(self, denials: Sequence[RateLimitedError], times: int = 1) -> Pause:
+        """Return the sleep after which the first of *denials* is allowed, or several such sleeps.
 
         Raises:
             RateLimitedError: it exceeds the remaining time.
         """
         first = min(denials, key=lambda item: item.retry_after_ms)
-        seconds = first.retry_after_ms / 1000
+        seconds = times * first.retry_after_ms / 1000
         if seconds > self._left_s:
             raise first
         self._left_s -= seconds
