@@ -32,9 +32,9 @@ from support.servers import RealServer
 
 END = "the end of what is noted"
 ALLOWED = (
-    "EVALSHA", "HELLO", "AUTH", "SELECT", "CLIENT SET", "CLIENT GETNAME", "CLIENT ID", "CLIENT INFO",
-    "PING", "WATCH", "UNWATCH", "MULTI", "EXEC", "SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRIBE",
-    "HGETALL KEYLEASH:GUARD:",
+    "EVALSHA", "HELLO", "AUTH", "SELECT", "CLIENT SET", "CLIENT GETNAME", "CLIENT ID",
+    "CLIENT INFO", "PING", "WATCH", "UNWATCH", "MULTI", "EXEC", "SUBSCRIBE", "UNSUBSCRIBE",
+    "PSUBSCRIBE", "PUNSUBSCRIBE", "HGETALL KEYLEASH:GUARD:",
 )  # fmt: skip
 """What guarded connections send."""
 
