@@ -41,7 +41,7 @@ identities:
   agent-runner:
     kind: machine
     grants:
-      - {allow: [read, write, delete], keys: ["LIMITS:*", "{{LIMITS:*"], scripts: [limits]}
+      - {allow: [read, write, delete], keys: ["LIMITS:*"], scripts: [limits]}
 """,
     note="A given pool takes the place of the storage's URL, which has to name Redis.",
 )
