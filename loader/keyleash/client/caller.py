@@ -82,7 +82,7 @@ _BEFORE_IDS = (
 _UNRECOVERED = (NoScriptError, OperationError, PolicyStaleError, SlotNotServedError)
 """The same, if recovery has ended in them."""
 MAX_PAUSES = 1000
-"""A limit that has no room for WATCH, reads and EXEC after so many has none ever."""
+"""A limit without room for WATCH, reads and EXEC after this many pauses never has it."""
 
 
 @lru_cache(maxsize=512)
