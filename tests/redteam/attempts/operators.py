@@ -67,7 +67,7 @@ def debug(stage: Stage) -> bool:
     for call in (("OBJECT", "HELP"), ("OBJECT", "ENCODING", OTHER), ("MEMORY", "DOCTOR"),
                  ("SLOWLOG", "GET"), ("SLOWLOG", "RESET"), ("CLIENT", "LIST"),
                  ("CLIENT", "KILL", "TYPE", "pubsub"), ("CLIENT", "PAUSE", "0"),
-                 ("CLIENT", "NO-EVICT", "off"), ("CLIENT", "INFO")):  # fmt: skip
+                 ("CLIENT", "NO-EVICT", "off")):  # fmt: skip
         stage.intruder.say(*call)
     return not all(stage.intruder.errors)
 
