@@ -41,7 +41,8 @@ identities:
   agent-runner:
     kind: machine
     grants:
-      - {allow: [read, write, delete], keys: ["LIMITS:*"], scripts: [limits]}
+      # `scan` is for `reset`.
+      - {allow: [read, write, delete, scan], keys: ["LIMITS:*"], scripts: [limits]}
 """,
     note="A given pool takes the place of the storage's URL, which has to name Redis.",
 )
@@ -50,7 +51,7 @@ identities:
 @every_scheme
 @pytest.mark.parametrize("kind", ["FixedWindow", "MovingWindow", "SlidingWindowCounter"])
 def test_calls_are_limited(recipe: Any, kind: str) -> None:
-    """Each strategy: hit, test, statistics and clear"""
+    """Each strategy: hit, test, statistics, clear and reset"""
     limiter = getattr(limits.strategies, f"{kind}RateLimiter")(recipe.storage)
     twice = recipe.parse("2/minute")
 
@@ -59,6 +60,8 @@ def test_calls_are_limited(recipe: Any, kind: str) -> None:
     assert limiter.get_window_stats(twice, "a").remaining == 0
     limiter.clear(twice, "a")
     assert limiter.hit(twice, "a")
+    recipe.storage.reset()
+    assert limiter.get_window_stats(twice, "a").remaining == 2
 
 
 @every_scheme
