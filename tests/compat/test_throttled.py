@@ -33,7 +33,7 @@ identities:
   agent-runner:
     kind: machine
     grants:
-      - allow: [read, write, delete]
+      - allow: [read, write]
         keys: ["throttled:*"]
         scripts: [throttled-py]
 """,
