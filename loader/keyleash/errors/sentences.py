@@ -107,8 +107,8 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.WORK_TOO_LARGE: (
         "`{command}` is {work} units of work, and the limit is {limit}",
-        "ask for less in one call (a range, COUNT or LIMIT), or raise `limits: {{work: …}}` in the"
-        " policy; of a call that reads many strings, `limits: {{strings: …}}`",
+        "ask for less in one call (a range, COUNT or LIMIT), or raise a limit of the policy:"
+        " `limits: {{strings: …}}` for a call that reads many strings, else `limits: {{work: …}}`",
     ),
     ReplyCode.VALUE_TOO_LARGE: (
         "the string `{key}` would have {bytes} bytes, and the limit is {limit}",

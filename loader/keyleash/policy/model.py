@@ -518,8 +518,11 @@ class Identity:
 
     @property
     def string_units(self) -> float:
-        """The units of work of a string, so that `work` bounds strings too."""
-        return self.work / self.strings
+        """The units of work of a string, so that `work` bounds strings too.
+
+        A hundred more leave room for the words of the call and for the estimate itself.
+        """
+        return float(f"{self.work / (self.strings + 100):.4g}")
 
     @property
     def scripts(self) -> tuple[Script, ...]:

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 262616646603881 then code = 'POLICY_STALE' break end
+if stamp ~= 25999022645499 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -751,12 +751,12 @@ if join == 'l' then pushed = least end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
 end
 local function bounded(n)
-if size == '-' or n * weight <= min(1000, left) and n * strung * 25.0 <= left / 8 then return n end
+if size == '-' or n * weight <= min(1000, left) and n * strung * 24.75 <= left / 8 then return n end
 return min(n, elements())
 end
 local function words_of(entry)
 local words = entry and entry[2] or {}
-local work = #words * math.max(0.9, 25.0)
+local work = #words * math.max(0.9, 24.75)
 for at = 1, #words do work = work + #words[at] * 0.025 end
 return work
 end
@@ -766,7 +766,7 @@ local work, seen = 0, 0
 repeat
 local found = redis.pcall(range, name, from, to, 'COUNT', min(64, count))
 for i = 1, #found do
-seen, from, work = seen + 1, '(' .. found[i][1], work + weight + 25.0 + words_of(found[i])
+seen, from, work = seen + 1, '(' .. found[i][1], work + weight + 24.75 + words_of(found[i])
 end
 until #found < min(64, count) or seen >= count or work + work + asked > left
 asked = asked + 25 + work
@@ -938,7 +938,7 @@ return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option
 end
 local work = n * weight
 asked = asked + work
-local found = max(work, pushed * 25.0) + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
+local found = max(work, pushed * 24.75) + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
 for i = 1, #found do
 for j = 1, #patterns do
 local size, before, suffix, field = unpack(patterns[j], 1, 4)
@@ -957,7 +957,7 @@ for at = base + 2, stop do
 if find(word(at), '^WITH') then times = times + 1 end
 end
 pushed = pushed * times
-if pushed > 256 and pushed * 25.0 <= left and size ~= '-' then
+if pushed > 256 and pushed * 24.75 <= left and size ~= '-' then
 local held, bytes = elements(), 0
 if join ~= 's' then held = pushed end
 for i = first + 0, last == '0' and #names or min(last, #names) do
@@ -968,7 +968,7 @@ pushed = math.sqrt(pushed * (pushed + max(0, bytes) / 40))
 end
 end
 if pushed > 0 then pushed = pushed + stop - base end
-return max(n * weight, pushed * 25.0 - asked), asked
+return max(n * weight, pushed * 24.75 - asked), asked
 end
 local more, asked, denial, named, why = weigh(command, argv, base, stop, names, left - work)
 if denial then
