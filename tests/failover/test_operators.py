@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,3 +73,30 @@ def test_users_of_roles_may_wait_for_replicas(pair: Pair, change: str) -> None:
     with keyleash.Operator.from_url(f"redis://someone:pw@127.0.0.1:{primary.port}") as op:
         (effect,) = CHANGES[change](op, document).nodes
     assert effect.unreplicated == ""
+
+
+def test_replica_is_named_by_status_and_denies_a_load_before_its_plan(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """The change would fail after the consent."""
+    primary, replica = pair
+    Leash(primary).load(one={"grants": [grant("read", keys="t:*")]})
+    primary.settle()
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\nidentities:\n  two:\n    kind: machine\n"
+        '    grants: [{allow: [read], keys: ["t:*"]}]\n'
+    )
+    of = f"replica of 127.0.0.1:{primary.port}"
+
+    assert f"server     {replica.url}, {of}\n" in Cli(replica.url).ok("status")
+    assert Cli(replica.url).json("status")["replica_of"] == f"127.0.0.1:{primary.port}"
+    assert "replica" not in Cli(primary.url).ok("status")
+    assert "replica_of" not in Cli(primary.url).json("status")
+    for words in (("load", policy), ("rollback",)):
+        result = Cli(replica.url).run(*words, "--yes")
+        assert result.exit_code == 1
+        assert (result.stdout, result.stderr) == (
+            "",
+            f"error: the server is a {of}\nhelp: use its primary\n",
+        )

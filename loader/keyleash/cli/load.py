@@ -65,6 +65,10 @@ def _load(
         OperationError (declined): The user declined.
     """
     target, summary = require_target(settings, yes=yes)
+    if summary.primary:
+        raise OperationError(
+            "read-only", f"the server is a replica of {summary.primary}", help="use its primary"
+        )
     with progress("compiling", is_wanted=not settings.json) as report:
         plan = make_plan(**allowed, progress=report)
     if not settings.json:

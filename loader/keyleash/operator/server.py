@@ -14,7 +14,7 @@ from keyleash.results import Result
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.nodes import ClusterNodes, each_at_once
 from keyleash.store.records import database_of, read_active
-from keyleash.store.server import count_keys, info_section
+from keyleash.store.server import count_keys, info_section, primary_of
 from keyleash.store.server_check import Client, is_cluster, operator_client, release_of
 from keyleash.store.store import Store
 
@@ -42,6 +42,7 @@ class ServerSummary(Result):
         is_from_serve: Whether `keyleash serve` started it.
         nodes: The number of nodes of the cluster; 0 for one server.
         home: The node of the cluster that serves the home; empty if there is none.
+        primary: The server that it is a replica of; empty if it is a primary.
     """
 
     product: str
@@ -53,6 +54,7 @@ class ServerSummary(Result):
     replicas: int = 0
     nodes: int = 0
     home: str = ""
+    primary: str = ""
 
     @property
     def release(self) -> str:
@@ -88,6 +90,7 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
         replicas=0 if is_cluster(info) else int(info.get("connected_slaves", 0)),
         nodes=len(cluster.all) if cluster else 0,
         home=str(cluster.find(HOME_TAG) or "") if cluster else "",
+        primary=str(primary_of(info) or ""),
     )
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from redis.exceptions import NoPermissionError
 
 from keyleash.operator.tokens import active_identity
 from keyleash.results import Instant, Result
 from keyleash.status.identities import RECENT_S, IdentityStatus, identity_statuses
 from keyleash.status.shards import ClusterStatus, read_cluster
 from keyleash.store.records import ActivePolicy, read_active
+from keyleash.store.server import info_section, primary_of
 from keyleash.store.store import Store
 from keyleash.text import json_object
 
@@ -28,6 +32,7 @@ class Snapshot(Result):
         active: The active policy, if any.
         identities: The identities of that policy, in its order, unless others were selected.
         cluster: The cluster; None on one server.
+        primary: The server that it is a replica of; empty if it is a primary.
     """
 
     now_ms: int
@@ -35,6 +40,7 @@ class Snapshot(Result):
     active: ActivePolicy | None
     identities: tuple[IdentityStatus, ...] = ()
     cluster: ClusterStatus | None = None
+    primary: str = ""
 
     now = Instant[datetime]("now_ms")
 
@@ -47,6 +53,7 @@ class Snapshot(Result):
             "denials_s": RECENT_S,
             "identities": [item.to_dict() for item in self.identities],
             **({} if self.cluster is None else json_object(self, "cluster")),
+            **(json_object(self, "replica_of=primary") if self.primary else {}),
         }
 
     @property
@@ -89,4 +96,7 @@ def read_snapshot(
     if sort is not None:
         found.sort(key=MEASURES[sort], reverse=True)
     shown = tuple(found[:limit])
-    return Snapshot(now_ms, bool(store.keys.vault), active, shown, read_cluster(store))
+    primary = ""
+    with suppress(NoPermissionError):
+        primary = str(primary_of(info_section(store.client, "replication")) or "")
+    return Snapshot(now_ms, bool(store.keys.vault), active, shown, read_cluster(store), primary)

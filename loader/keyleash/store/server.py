@@ -104,13 +104,18 @@ class Role:
         return "primary" if self.primary is None else f"replica of {self.primary}"
 
 
+def primary_of(info: Mapping[str, Any]) -> Address | None:
+    """Return the primary of a replica by the section `replication` of INFO, or None."""
+    if info.get("role", "master") == "master":
+        return None
+    return Address(str(info["master_host"]), int(info["master_port"]))
+
+
 def read_role(client: Client) -> Role:
     """Read the role of a server; this also works while it loads its data."""
     info, server = info_section(client, "replication"), info_section(client, "server")
     with reading_reply("INFO"):
-        primary = None
-        if info["role"] != "master":
-            primary = Address(str(info["master_host"]), int(info["master_port"]))
+        primary = primary_of(info)
         return Role(
             str(server["run_id"]),
             primary,
