@@ -257,9 +257,13 @@ def test_can_i_says_why_a_command_is_not_allowed(offline: Cli, example: Path) ->
         " SCAN lists\n"
     )
     assert offline.run(*asked, "EVALSHA", "a" * 40, "0").stdout == (
-        f"no COMMAND_REFUSED command=EVALSHA: no grant approves the script {'a' * 40}; a script or"
-        " function may touch any key\n"
+        f"no COMMAND_REFUSED command=EVALSHA: no grant approves the script {'a' * 40}\n"
     )
+    explained = offline.run("explain", *asked[1:], "EVAL", "return 1", "0")
+    assert "call      agent-reader: EVAL 'return 1' 0\n" in explained.stdout
+    reason = "no grant approves the script e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
+    assert f"command   EVAL: DENIED: {reason}\n" in explained.stdout
+    assert explained.stdout.count("\n") == 4
 
 
 LISTED = """\

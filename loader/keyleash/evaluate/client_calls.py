@@ -19,6 +19,7 @@ from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import (
     ALLOWED,
     ArgumentsStep,
+    CommandStep,
     ConnectionStep,
     Decision,
     RoomStep,
@@ -53,6 +54,7 @@ class ClientCall:
         calls: The calls of the guard that it makes; none if it only runs a script, or if the
             connection answers it itself.
         note: What the connection does; empty for a plain call.
+        reason: Why it is denied; empty if the guard's reason is to be reported.
         digest: The SHA-1 of the script that it runs, or the name of several; empty if it runs none.
         scripts: The approved scripts that it may be.
         keys, arguments: Of the script.
@@ -60,6 +62,7 @@ class ClientCall:
 
     calls: tuple[Argv, ...] = ()
     note: str = ""
+    reason: str = ""
     digest: str = ""
     scripts: tuple[Script, ...] = ()
     keys: Argv = ()
@@ -127,7 +130,7 @@ def _script(identity: Identity, argv: Argv, digest: str, keys: Argv, rest: Argv)
     if approved:
         return ClientCall(digest=digest, scripts=approved, keys=tuple(keys), arguments=len(rest))
     if digest not in LOCK_SCRIPTS or not (keys and rest):
-        return ClientCall((argv,), f"no grant approves the script {digest}")
+        return ClientCall((argv,), reason=f"no grant approves the script {digest}")
     key = keys[0]
     calls: list[Argv] = [(b"TOUCH", key), (b"GET", key)]
     calls += [(b"PTTL", key)] if digest == EXTEND else []
@@ -159,6 +162,8 @@ def decide_client_call(
         trace += verdict.trace
         if not verdict.allowed:
             break
+    if call.reason:
+        trace = [replace(x, why=call.reason) if isinstance(x, CommandStep) else x for x in trace]
     return replace(verdict, trace=tuple(trace))
 
 

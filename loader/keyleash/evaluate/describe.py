@@ -186,9 +186,7 @@ def _amount(rule: str, value: str) -> str:
 
 def reasons(decision: Decision) -> str:
     """Return why a command is not allowed; empty for other denials."""
-    why = [step.why for step in decision.trace if isinstance(step, CommandStep) and step.code]
-    notes = [step.note for step in decision.trace if why and isinstance(step, ConnectionStep)]
-    return "; ".join([*notes, *why])
+    return "; ".join(x.why for x in decision.trace if isinstance(x, CommandStep) and x.code)
 
 
 def text_at(span: Span, lines: Sequence[str]) -> str:
