@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +161,22 @@ def test_suspension_by_circuit_breaker_is_in_status_and_log(loaded: Cli) -> None
     assert "suspended" in loaded.ok("audit", "show", tripped["id"])
     loaded.ok("thaw", "agent-reader")
     assert loaded.run(*CALL, KEYLEASH_TOKEN=token).exit_code == 0
+
+
+def test_freeze_or_thaw_of_many_identities_folds_equal_rows(cli: Cli, policy: Path) -> None:
+    """In an incident the exceptions must not be lost among a thousand rows."""
+    names = [f"i{number:02}" for number in range(60)]
+    body = '{kind: machine, grants: [{allow: [read], keys: ["a:*"]}]}'
+    rows = "".join(f"  {name}: {body}\n" for name in names)
+    policy.write_text(f"version: 1\nidentities:\n{rows}")
+    cli.ok("load", policy, "--yes")
+    cli.ok("freeze", "i07", "--reason", "before")
+
+    frozen = cli.ok("freeze", "--reason", "x", "--yes").splitlines()
+    thawed = cli.ok("thaw", "--yes").splitlines()
+
+    assert len(frozen) == 3
+    assert re.fullmatch(r"i00 and 58 more +suspended until `thaw` +x", frozen[1])
+    assert frozen[2].startswith("i07 ")
+    assert len(thawed) < 4
+    assert len(cli.json("freeze", "--reason", "y", "--yes")["identities"]) == 60

@@ -21,6 +21,7 @@ from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
+from keyleash.policy.problems import SHOWN_BLOCKS, fold, some
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span
 
 if TYPE_CHECKING:
@@ -111,11 +112,16 @@ def _show(settings: Settings, result: FreezeResult, status: Callable[[Frozen, in
     if not result.identities:
         print_note("no identity is active")
         return
+    few = 0 if len(result.identities) > SHOWN_BLOCKS else SHOWN_BLOCKS
+
+    def rest(item: Frozen) -> tuple[str, str]:
+        return status(item, effective_ms), printable(item.reason)
+
     print_table(
         [Column("identity", fold=True), Column("now"), Column("reason", fold=True)],
         (
-            [item.identity, status(item, effective_ms), printable(item.reason)]
-            for item in result.identities
+            [some([item.identity for item in items], 1), *rest(items[0])]
+            for items in fold(result.identities, rest, few)
         ),
     )
     if changed := sum(item.changed for item in result.identities):
