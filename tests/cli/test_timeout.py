@@ -135,9 +135,10 @@ def test_frozen_server_that_wakes_up_too_late_is_not_asked_twice() -> None:
         result = Cli(server.url).run("--timeout", SHORT, "status")
 
     assert result.exit_code == 69
-    # CLIENT SETINFO travels with a connection, and only the first reply is waited for.
+    # CLIENT SETINFO travels with a connection, and only the first reply is waited for. On a busy
+    # machine the timeout ends before this process accepts the connection.
     assert server.names.count("INFO") <= 1
-    assert server.connections == 1
+    assert server.connections <= 1
 
 
 @pytest.mark.parametrize(
