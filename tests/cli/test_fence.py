@@ -187,19 +187,26 @@ def test_removal_reports_a_foreign_user_that_remains(fenced: Cli, embedded: Real
     assert fenced.run("fence", "remove", "one", "--yes").exit_code == 0
 
 
-def test_json_has_steps_notes_and_passwords(fenced: Cli) -> None:
-    """Passwords are printed only by the run that generated them."""
+def test_json_has_steps_and_notes_but_no_passwords(
+    fenced: Cli, embedded: RealServer, tmp_path: Path
+) -> None:
+    """A full disk must not lose passwords of users that changed, so these need a file."""
     plan = fenced.json("fence", "plan", exit_code=1)
     assert plan["changes"] is True
     assert {user["what"] for user in plan["users"]} == {"created"}
     assert {note["code"] for note in plan["notes"]} == {"left-out"}
-    made = fenced.json("fence", "apply", "--mint", "--yes")
-    assert [item["identity"] for item in made["passwords"]] == ["one", "two"]
+    denied = fenced.json("fence", "apply", "--mint", "--yes", exit_code=2)["error"]
+    assert denied["message"] == "`--json` prints no passwords; no user was changed"
+    assert denied["help"].startswith("add `--passwords FILE`")
+    assert embedded.client().acl_users() == ["default"]
+    made = fenced.json("fence", "apply", "--passwords", tmp_path / "first", "--yes")
+    assert made["passwords"] == []
     assert made["changed"] is True
     assert made["unsaved"] == [fenced.url]
     assert fenced.json("fence", "apply", "--yes")["changed"] is False
-    rotated = fenced.json("fence", "rotate", "two")
-    assert [item["identity"] for item in rotated["passwords"]] == ["two"]
+    assert fenced.json("fence", "rotate", "two", exit_code=2)["error"]["code"] == "usage"
+    assert fenced.json("fence", "rotate", "--finish") == {"finished": []}
+    assert fenced.json("fence", "rotate", "two", "--passwords", tmp_path / "second")["added"] == 1
     assert fenced.json("fence", "rotate", "--finish") == {"finished": ["two"]}
 
 

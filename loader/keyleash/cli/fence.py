@@ -98,25 +98,21 @@ def _changing(
     settings: Settings, file: str | None = None
 ) -> Iterator[Callable[[Sequence[GeneratedPassword]], None]]:
     """Wrap a change of users; yield what prints new passwords or writes them to *file*."""
-    pending: list[GeneratedPassword] = []
 
     def deliver(passwords: Sequence[GeneratedPassword]) -> None:
         if file is not None and passwords:
             write_output(Path(file), password_lines(passwords).encode(), 0o600, is_new=True)
             print_note(f"{counted(len(passwords), 'password')} written to `{printable(file)}`")
         elif settings.json and passwords:
-            pending.extend(passwords)
-            print_note(f"new passwords: {', '.join(item.identity for item in passwords)}")
+            raise UsageError(
+                "`--json` prints no passwords; no user was changed",
+                help="add `--passwords FILE`, which is written before users change",
+            )
         else:
             click.echo(password_lines(passwords), nl=False)
 
-    try:
-        with settings.changing("check `keyleash fence plan`"):
-            yield deliver
-    except Exception:
-        # Some servers may have them already, and they are stored nowhere else.
-        click.echo(password_lines(pending), nl=False)
-        raise
+    with settings.changing("check `keyleash fence plan`"):
+        yield deliver
 
 
 @click.command(epilog=example("keyleash fence plan --output acl >> users.acl"))
@@ -184,7 +180,7 @@ def apply(
     with _changing(settings, target) as deliver:
         outcome = settings.operator.fence.apply(planned, announce=deliver)
     if settings.json:
-        print_json(outcome if target is None else replace(outcome, passwords=()))
+        print_json(replace(outcome, passwords=()))
         return
     note_users_off(outcome)
     note_opened(outcome.without_digests)
@@ -258,7 +254,7 @@ def rotate(
             *identities, nodes=nodes, hashes=_read_hashes(hashes), announce=deliver
         )
     if settings.json:
-        print_json(done if target is None else replace(done, passwords=()))
+        print_json(replace(done, passwords=()))
         return
     print_note(
         f"{counted(len(done.identities), 'password')} added; the older one of each stays valid"
