@@ -9,6 +9,7 @@ import pytest
 from keyleash.commands import load_table
 from keyleash.policy import Breaker, Identity, Policy, parse_policy
 from keyleash.policy.diff import IdentityDiff, PolicyChange, PolicyDiff, diff_policies
+from keyleash.policy.diff.describe import describe_identities
 from keyleash.policy.diff.limits import breaker_changes
 
 TABLE = load_table()
@@ -203,5 +204,9 @@ def test_first_delegation_widens_by_its_depth_alone() -> None:
     found = marks(off, on)
     assert found.pop("depth") == (True, False)
     assert set(found.values()) == {(False, False)}
+    (identity,) = diff_policies(off, on, TABLE).identities
+    added = {item.name: item.before for item in identity.changes if item.part == "delegate"}
+    assert added == {"depth": 0, "max_ttl_s": None, "children": None}
+    assert "    + delegate.max_ttl 10m" in describe_identities([identity], full=True)
     assert set(marks(on, off).values()) == {(False, True), (False, False)}
     assert marks(on, longer) == {"max_ttl_s": (True, False)}

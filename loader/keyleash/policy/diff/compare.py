@@ -186,6 +186,10 @@ def _changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
         if part is Part.DELEGATE and not delegates:
             # The other fields have no effect on one side; `depth` says that it is switched.
             changes = (item if item.name == "depth" else _unmarked(item) for item in changes)
+            if not before.delegate.depth:
+                changes = (
+                    replace(x, before=x.before if x.name == "depth" else None) for x in changes
+                )
         yield from changes
     yield from breaker_changes(before.on_denials, after.on_denials)
     if before.idempotency != after.idempotency:
