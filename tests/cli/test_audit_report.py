@@ -101,6 +101,7 @@ def test_report_has_no_scripts_and_external_resources(
     for text in ("1970-01-01 00:00:01Z", "agents:jobs:1:state", "KEY_DENIED", "deploy 7", "run-1"):
         assert text in page.text
     assert "budget.writes" in page.text
+    assert "20,000 a day, Europe/Berlin" in page.text
     assert token not in page.source
 
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +253,7 @@ def _environment() -> Environment:
         "before": before_text,
         "after": after_text,
         "number": "{:,}".format,
+        "numbers": partial(re.sub, r"\d+", lambda found: f"{int(found[0]):,}"),
         "amount": _amount,
         "shown": shown,
         "folded_text": folded_text,
