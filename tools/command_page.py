@@ -92,6 +92,7 @@ REMARKS: Mapping[str, str] = MappingProxyType(
         ),
         "PSUBSCRIBE": "argument 1 is a pattern, which must lie within a granted one;"
         " [only checked](wire.md#publish-and-subscribe)",
+        "PUBSUB NUMSUB": "all arguments are channels",
         **dict.fromkeys(("SORT", "SORT_RO"), "patterns within read grants"),
         "SCAN": "its MATCH must lie within a grant; replies are [filtered](wire.md#scan)",
     }
@@ -203,7 +204,7 @@ def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
         yield "audited if it stores"
     elif spec.mutates and not {"write", "delete", "publish", "subscribe"} & set(spec.needs):
         yield "audited"
-    elif not spec.mutates and {"write", "delete"} & set(spec.needs):
+    elif not spec.mutates and {"write", "delete", "subscribe"} & set(spec.needs):
         yield "not audited"
     absent = [label for label in table.servers if label not in spec.servers]
     if absent:

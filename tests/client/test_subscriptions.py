@@ -408,6 +408,13 @@ def test_fenced_agent_subscribes_to_its_channels_only(embedded: RealServer, kind
     with pytest.raises(NoPermissionError):
         pubsub.get_message(timeout=WAIT_S)
 
-    for words in (("SUBSCRIBE", "out"), ("PSUBSCRIBE", "*"), ("PUBLISH", "events:a", "x")):
+    assert agent.pubsub_numsub("events:a") == [(b"events:a", 0)]
+    with pytest.raises(keyleash.ChannelNotGrantedError):
+        agent.pubsub_numsub("out")
+
+    for words in (
+        ("SUBSCRIBE", "out"), ("PSUBSCRIBE", "*"), ("PUBLISH", "events:a", "x"),
+        ("PUBSUB", "CHANNELS"), ("PUBSUB", "SHARDNUMSUB", "events:a"),
+    ):  # fmt: skip
         with pytest.raises(NoPermissionError):
             leash.direct("one").execute_command(*words)

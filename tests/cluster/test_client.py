@@ -323,6 +323,23 @@ async def _publish(agents: Agents) -> None:
         assert found["data"] == b"x"
 
 
+def test_subscribers_are_counted_at_nodes_that_are_asked(some_agents: Agents, agent: Any) -> None:
+    """A subscription is known to one node alone."""
+    listening = [node.admin.pubsub() for node in some_agents.cluster.nodes]
+    for pubsub in listening:
+        pubsub.subscribe("t:channel")
+        assert pubsub.get_message(timeout=PATIENCE_S)["type"] == "subscribe"
+
+    every = {"target_nodes": redis.RedisCluster.PRIMARIES}
+    counted = agent.pubsub_numsub("t:channel", "t:other", **every)
+    assert [count for _, count in counted] == [3, 0]
+    assert [count for _, count in agent.pubsub_numsub("t:channel")] == [1]
+    with pytest.raises(keyleash.ChannelNotGrantedError):
+        agent.pubsub_numsub("t:channel", "other")
+    for pubsub in listening:
+        pubsub.close()
+
+
 def test_whoami_has_the_limits_of_the_home(some_agents: Agents, agent: Any) -> None:
     """Nothing is charged for it."""
     agent.set("t:1", 1)

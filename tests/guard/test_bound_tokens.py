@@ -146,6 +146,11 @@ def test_classes_keys_and_channels_are_narrowed(leash: Leash) -> None:
         pubsub.psubscribe("events:42:*")
         pubsub.subscribe("events:42:a")
         assert denied(pubsub.psubscribe, "events:4*")["code"] == "CHANNEL_NOT_GRANTED"
+    assert len(bound.pubsub_numsub("events:42:a", "events:42:b")) == 2
+    assert denied(bound.pubsub_numsub, "events:42:a", "news") == {
+        "code": "CHANNEL_NOT_GRANTED", "channel": "news", "by": "token",
+    }  # fmt: skip
+    assert denied(reader.pubsub_numsub, "news")["class"] == "subscribe"
 
 
 def test_scan_lists_and_sort_reads_keys_of_the_binding_alone(leash: Leash) -> None:

@@ -202,6 +202,7 @@ def test_only_and_except_narrow_a_grant_to_commands(leash: Leash) -> None:
         ("SCRIPT", "FLUSH"), ("MIGRATE", "h", "1", "doc:1", "0", "1"),
         ("XREAD", "LATER", "1", "STREAMS", "doc:1", "0"),
         ("UNSUBSCRIBE", "c"), ("MONITOR",), ("CLIENT", "LIST"), ("PUBSUB", "CHANNELS"),
+        ("PUBSUB", "NUMSUB", "c"),
         ("MULTI",), ("WATCH", "doc:1"), ("SELECT", "1"), ("AUTH", "x"), ("NOSUCHCOMMAND", "doc:1"),
         ("XGROUP", "HELP"), ("OBJECT", "HELP"), ("OBJECT",), ("OBJECT", "encoding ", "doc:1"),
     ],

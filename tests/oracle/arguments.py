@@ -84,6 +84,8 @@ def drawn_call(
 def _arguments(
     draws: Draws, spec: CommandSpec, named: int, keys: Sequence[bytes], channels: Sequence[bytes]
 ) -> list[bytes]:
+    if spec.counts:
+        return [draws.pick(channels) for _ in range(draws.below(4))]
     if spec.channel is not None:
         if spec.subscribes is None or draws.once_in(9):
             return [draws.pick(channels), b"message"]

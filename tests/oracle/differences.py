@@ -264,6 +264,15 @@ DIFFERENCES: dict[str, Difference] = {
         [LISTEN],
         "SUBSCRIBE a a",
     ),
+    "channels of PUBSUB NUMSUB": Difference(
+        "ACLs do not check them.",
+        lambda it: (
+            it.spec.counts
+            and it.code in (ReplyCode.CLASS_NOT_GRANTED, ReplyCode.CHANNEL_NOT_GRANTED)
+        ),
+        [LISTEN],
+        "PUBSUB NUMSUB a b",
+    ),
     "pattern within a granted one": Difference(
         "ACLs compare the pattern of PSUBSCRIBE with theirs byte by byte; here it may be narrower.",
         lambda it: it.code is None and it.spec.name == "PSUBSCRIBE",

@@ -161,8 +161,9 @@ def is_special_glob_granted(identity: Identity | None) -> bool:
 
 
 def on_channel(spec: CommandSpec, channel: bytes) -> list[bytes]:
-    """Return a call that publishes or subscribes."""
-    return [spec.name.encode(), channel, *([] if spec.subscribes else [b"message"])]
+    """Return a call that publishes, subscribes or counts subscribers."""
+    words = [*spec.name.encode().split(), channel]
+    return words if spec.channel_class is OperationClass.SUBSCRIBE else [*words, b"message"]
 
 
 def witnesses(gain: Gain) -> list[list[bytes]]:

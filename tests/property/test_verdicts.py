@@ -283,7 +283,7 @@ def choices_for(spec: CommandSpec, place: int, keys: Sequence[bytes]) -> Sequenc
                 return [*OPTION_WORDS, *keys[:9]]
             case StreamKeys():
                 return [*STREAM_WORDS, *keys[:9], b"0", b">", b"$"]
-    if spec.channel == place:
+    if spec.channel == place or (spec.counts and place > 1):
         return [*keys, *(key + end for key in keys[:9] for end in (b"*", b"?x", b"[a]", b"\\"))]
     if spec.scans and place > 1:
         return [b"MATCH", b"match", b"COUNT", b"100", *(key + b"*" for key in keys[:9]), *keys[:9]]

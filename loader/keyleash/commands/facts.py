@@ -35,12 +35,13 @@ ABOUT_THE_CONNECTION = "it acts on the client's connection, which a guard cannot
 FLUSHES = "it deletes the keys of all clients; delete those that SCAN lists"
 UNSUBSCRIBES = "it needs no right: send it without the guard"
 SCRIPTS = "a script or function may touch any key"
+LISTENERS = "it shows who listens to which channels"
 TRANSACTS = "a guard's call is atomic by itself; use a batch instead of WATCH and MULTI"
 
 REFUSING_FLAGS: Mapping[str, str] = {
     "noscript": "it cannot run inside a script",
     "admin": "it administers the server",
-    "pubsub": "it shows who listens to which channels",
+    "pubsub": LISTENERS,
     "asking": "it belongs to cluster migration",
 }
 """Refused command flags; a command with several has the first reason."""
@@ -62,6 +63,10 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
         [f"CLIENT {name}" for name in ("LIST", "KILL", "PAUSE", "UNPAUSE", "UNBLOCK")],
         "it reaches the connections of all clients",
+    ),
+    **dict.fromkeys(
+        [f"PUBSUB {name}" for name in ("CHANNELS", "NUMPAT", "SHARDCHANNELS", "SHARDNUMSUB")],
+        LISTENERS,
     ),
     **dict.fromkeys(("SELECT", "READONLY", "READWRITE"), ABOUT_THE_CONNECTION),
 }
@@ -140,8 +145,14 @@ SUBSCRIPTIONS: Mapping[str, Subscribes] = {
 }
 """Commands that subscribe. A guard checks one channel, or one pattern, in a call."""
 
-CHANNELS: Mapping[str, int] = dict.fromkeys(("PUBLISH", "SPUBLISH", *SUBSCRIPTIONS), 1)
-"""Commands that publish or subscribe, and the place of the channel."""
+COUNTS_SUBSCRIBERS = "PUBSUB NUMSUB"
+"""The command that counts the subscribers of channels."""
+
+CHANNELS: Mapping[str, int] = {
+    **dict.fromkeys(("PUBLISH", "SPUBLISH", *SUBSCRIPTIONS), 1),
+    COUNTS_SUBSCRIBERS: 2,
+}
+"""Commands with channels, and the place of the first one."""
 
 SCANS = frozenset({"SCAN"})
 

@@ -227,6 +227,7 @@ class CommandSpec:
         channel: Place of the channel or of the pattern of channels; None for all others.
         subscribes: The kind of subscription that it makes, if any. A guard only checks and records
             it: the client then sends it, since a script cannot.
+        counts: Whether it counts the subscribers of its channels, which follow to the end.
         scans: Whether it lists keys by a glob.
         waits: The condition on which it returns, if it blocks; a guard replies at once and
             clients poll.
@@ -251,6 +252,7 @@ class CommandSpec:
     patterns: tuple[str, ...] = ()
     channel: int | None = None
     subscribes: Subscribes | None = None
+    counts: bool = False
     scans: bool = False
     waits: Waits | None = None
     named_only: bool = False
@@ -279,7 +281,8 @@ class CommandSpec:
         """The class that a call needs on its channel, if it has one."""
         if self.channel is None:
             return None
-        return OperationClass.SUBSCRIBE if self.subscribes else OperationClass.PUBLISH
+        listens = self.subscribes or self.counts
+        return OperationClass.SUBSCRIBE if listens else OperationClass.PUBLISH
 
     @property
     def mutates(self) -> bool:
@@ -287,7 +290,7 @@ class CommandSpec:
 
         A subscription counts as a change: it delivers messages long after the call.
         """
-        if "readonly" in self.flags:
+        if "readonly" in self.flags or self.counts:
             # The server invents key specs of a module, and they then write every key.
             return False
         marks = (OperationClass.WRITE, OperationClass.DELETE, *CHANNEL_CLASSES)

@@ -130,6 +130,7 @@ class Rule:
         options_start: The first place that may have one.
         path_step: The distance between JSON paths, from place 2 on; 0 if it has none.
         channel: The place of the channel; 0 if it has none.
+        counts: Whether all further arguments are channels, whose subscribers it counts.
         channels: The granted channels.
         subscribes: The kind of subscription that it makes: then it is only checked and recorded.
         open_channels: The granted channels that end with `*`, for a pattern.
@@ -168,6 +169,7 @@ class Rule:
     options_start: int = 0
     path_step: int = 0
     channel: int = 0
+    counts: bool = False
     channels: tuple[Matcher, ...] = ()
     subscribes: Subscribes | None = None
     open_channels: tuple[Matcher, ...] = ()

@@ -74,6 +74,8 @@ def judge_command(command: RuledCommand, trace: Trace) -> Decision:
         why = command.spec.refused
     elif not command.grants and command.spec.named_only:
         why = NOT_NAMED
+    elif not command.grants and command.spec.counts:
+        why = "the grants with channels leave it out, or there is none"
     elif not command.grants:
         why = "`only` and `except` of the grants leave it out"
     verdict = refused(ReplyCode.COMMAND_REFUSED, command=command.name) if why else ALLOWED
@@ -192,13 +194,21 @@ def judge_arguments(
         verdict = ALLOWED if granted else refused(ReplyCode.KEY_NOT_GRANTED, key=glob)
         trace.append(ArgumentStep(Aspect.GLOB, glob, granted, code=verdict.code))
         return _narrowed(verdict, restrictions, command, spec, glob, trace)
-    if spec.channel is not None and len(argv) > spec.channel:
-        channel = argv[spec.channel]
+    verdict = ALLOWED
+    for channel in channels_of(spec, argv):
         granted = tuple(grants_of_channel(command.grants, spec, channel))
         verdict = ALLOWED if granted else refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
         trace.append(ArgumentStep(Aspect.CHANNEL, channel, granted, code=verdict.code))
-        return _narrowed(verdict, restrictions, command, spec, channel, trace)
-    return ALLOWED
+        verdict = _narrowed(verdict, restrictions, command, spec, channel, trace)
+        if not verdict.allowed:
+            break
+    return verdict
+
+
+def channels_of(spec: CommandSpec, argv: Argv) -> Argv:
+    """Return the channels of a call, or its pattern of channels."""
+    first = len(argv) if spec.channel is None else spec.channel
+    return argv[first : None if spec.counts else first + 1]
 
 
 def _narrowed(

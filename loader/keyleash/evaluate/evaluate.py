@@ -10,6 +10,7 @@ from keyleash.commands.spec import Needs, OptionKey
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import (
     Argv,
+    channels_of,
     judge_arguments,
     judge_classes,
     judge_command,
@@ -260,5 +261,6 @@ def _checks(
     keys = [use.key for use in uses]
     yield judge_size(identity, spec, argv, keys, state.sizes, trace)
     yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
-    yield judge_room(identity, spec, needs, keys, state, trace)
+    named = [*keys, *channels_of(spec, argv)]
+    yield judge_room(identity, spec, needs, named, state, trace)
     yield take_limits(identity, needs, keys, state, now_us, token_id, trace, argv)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from keyleash.commands import CommandSpec, OperationClass, load_table
+from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, load_table
 from keyleash.commands.work import DEFAULT_STRINGS, DEFAULT_VALUE_BYTES, DEFAULT_WORK
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
@@ -177,7 +177,9 @@ class Grant:
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def applies_to(self, spec: CommandSpec) -> bool:
-        """Return whether `only` and `except` include a command."""
+        """Return whether `only` and `except` include a command, and it has channels to count."""
+        if spec.counts and CHANNEL_CLASSES.isdisjoint(self.allow):
+            return False
         names = {spec.name, spec.name.partition(" ")[0]}
         if spec.named_only and names.isdisjoint(self.only or ()):
             return False

@@ -5,7 +5,7 @@
 -- Restrictions on keys do not apply to channels.
 local match = string.match
 local matched, channel = bindings == 0, key
---% with class = "subscribe" if rule.subscribes else "publish", bit = 32 if rule.subscribes else 16
+--% with class = "subscribe" if rule.subscribes or rule.counts else "publish", bit = 32 if rule.subscribes or rule.counts else 16
 if mask % {{ 2 * bit }} < {{ bit }} then
   code, detail, value, amount = 'CLASS_NOT_GRANTED', 'class', {{ class }}, ' by=token'
 end

@@ -2,8 +2,16 @@
 -- applies to them.
 -- in:  name_at, stop, argv, command, bindings
 -- out: amount, argv, code, detail, key, value
-if name_at + {{ rule.channel }} <= stop then
-  key = argv[name_at + {{ rule.channel }}]
+--% if rule.subscribes
+-- The event names one channel.
+if name_at + {{ rule.channel }} < stop then
+  code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[name_at + {{ rule.channel + 1 }}]
+end
+-- A script cannot subscribe: the client does, when it has this reply.
+argv[name_at] = 'ECHO'
+--% endif
+for at = name_at + {{ rule.channel }}, stop do
+  key = argv[at]
   local matched = false
 --% if rule.subscribes == "pattern"
   local pattern = key
@@ -23,18 +31,12 @@ if name_at + {{ rule.channel }} <= stop then
 --% include "authorize/match_any.lua"
 --% endwith
 --% endif
-  if not matched then code, detail, value = 'CHANNEL_NOT_GRANTED', 'channel', key end
-end
---% if rule.subscribes
--- The event names one channel.
-if name_at + {{ rule.channel }} < stop then
-  code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[name_at + {{ rule.channel + 1 }}]
-end
--- A script cannot subscribe: the client does, when it has this reply.
-argv[name_at] = 'ECHO'
---% endif
+  if not matched and not code then code, detail, value = 'CHANNEL_NOT_GRANTED', 'channel', key end
 --% if bound_tokens
-if bindings and not code and name_at + {{ rule.channel }} <= stop then
+  if bindings and not code then
 --% include "authorize/check_bound_channel.lua"
-end
+  end
 --% endif
+  -- Further arguments are channels only if they are counted.
+  if code or {{ not rule.counts }} then break end
+end

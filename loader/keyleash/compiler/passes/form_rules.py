@@ -195,6 +195,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         options_start=spec.options_start if spec.refused_if else 0,
         path_step=spec.path_step,
         channel=spec.channel or 0,
+        counts=spec.counts,
         channels=_distinct(item.channels for item in speaking),
         subscribes=spec.subscribes,
         open_channels=_distinct(item.open_channels for item in speaking)

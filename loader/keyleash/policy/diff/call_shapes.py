@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 
-from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.commands.spec import Needs, OptionKey, Subscribes
 from keyleash.policy.model import Grant
 
@@ -86,7 +86,8 @@ def command_groups(
 ) -> tuple[CommandGroup, ...]:
     """Group the commands of *table* by the grants of two identities that apply to them."""
     olds, news = (
-        [Grant((), (), only, except_) for only, except_ in filters] for filters in (before, after)
+        [Grant(tuple(CHANNEL_CLASSES), (), only, except_) for only, except_ in filters]
+        for filters in (before, after)
     )
     groups: dict[tuple[tuple[int, ...], tuple[int, ...]], dict[Form, list[str]]] = {}
     for spec in sorted(table, key=lambda spec: spec.name):
