@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import keyleash
 import keyleash.asyncio
 from keyleash.errors import (
     ClusterError,
+    NotActiveError,
 )
 from keyleash.operator import activate_policy, freeze, load_policy, prepare_policy
 from keyleash.operator.tokens import issue_token, list_tokens
@@ -85,6 +87,22 @@ def test_old_server_gets_no_policy_from_the_library(
         activate_policy(Store(client), prepared)
 
     assert set(old.names) <= {"CLIENT", "INFO"}
+
+
+def test_old_server_is_named_to_an_agent(old: FakeResp) -> None:
+    """No policy can be loaded there, so the help must not advise that."""
+
+    async def call() -> None:
+        async with keyleash.asyncio.Redis.from_url(old.url, token=TOKEN, protocol=2) as client:
+            await client.get("k")
+
+    with keyleash.Redis.from_url(old.url, token=TOKEN, protocol=2) as client:
+        for run in (lambda: client.get("k"), lambda: asyncio.run(call())):
+            with pytest.raises(NotActiveError) as caught:
+                run()
+            assert caught.value.help == (
+                "the server is Redis 6.2.14, which keyleash does not support"
+            )
 
 
 @pytest.mark.parametrize(
@@ -179,8 +197,6 @@ async def _call(url: str) -> None:
 
 def test_cluster_is_named_by_the_asyncio_client(embedded_cluster: RealCluster) -> None:
     """As the sync one does."""
-    import asyncio
-
     with pytest.raises(ClusterError):
         asyncio.run(_call(embedded_cluster.url))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
@@ -19,10 +20,12 @@ from keyleash.errors import (
     ClusterError,
     GuardLostError,
     LeaseNeededError,
+    NotActiveError,
     PolicyStaleError,
     RightMissingError,
 )
 from keyleash.store.records import GuardRecord
+from keyleash.store.server_check import too_old
 
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
 """3.25 s: `keyleash watch` looks every second by default."""
@@ -47,7 +50,13 @@ def fetch_guard(session: Session) -> Flow:
         raise ClusterError from None
     if found is not None:
         raise found from None
-    session.accept_record(raw)
+    try:
+        session.accept_record(raw)
+    except NotActiveError as error:
+        with suppress(ResponseError, UnicodeDecodeError):
+            lines = (yield session.at_home(("INFO", "server"))).decode().splitlines()
+            error.help = too_old(dict(line.partition(":")[::2] for line in lines)) or error.help
+        raise
 
 
 def _is_unexpected_cluster(session: Session) -> Flow:

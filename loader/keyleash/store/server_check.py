@@ -243,7 +243,6 @@ def require_supported(client: Client, *, cluster: bool = False) -> bool:
         info = client.info("server")
     except ResponseError:
         return False
-    product, version = release_of(info)
     if is_cluster(info) and not cluster:
         raise ClusterError
     if "sentinel" in _modes(info):
@@ -252,20 +251,24 @@ def require_supported(client: Client, *, cluster: bool = False) -> bool:
             "the server is a Sentinel, which has no data and runs no guards",
             help="use the URL of the primary; `keyleash watch --sentinel` takes that of a Sentinel",
         )
-    major = _MAJOR.match(version)
-    if major is None:
+    if _MAJOR.match(release_of(info)[1]) is None:
         raise OperationError(
             "unsupported-server",
             "the server reports no version of Redis or Valkey that can be read",
             help=_HELP,
         )
-    if int(major[1]) < OLDEST:
-        raise OperationError(
-            "unsupported-server",
-            f"the server is {product.capitalize()} {version}, which keyleash does not support",
-            help=_HELP,
-        )
+    if sentence := too_old(info):
+        raise OperationError("unsupported-server", sentence, help=_HELP)
     return is_cluster(info)
+
+
+def too_old(info: Mapping[str, Any]) -> str:
+    """Return a sentence if the section `server` of INFO is that of a server that is too old."""
+    product, version = release_of(info)
+    major = _MAJOR.match(version)
+    if major is None or int(major[1]) >= OLDEST:
+        return ""
+    return f"the server is {product.capitalize()} {version}, which keyleash does not support"
 
 
 def is_cluster(info: Mapping[str, Any]) -> bool:
