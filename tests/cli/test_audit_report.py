@@ -257,7 +257,7 @@ def test_report_of_an_empty_range_writes_no_file(loaded: Cli, streams: Streams, 
     empty = loaded.run("audit", "report", "--since", "1h", "-o", out)
 
     assert empty.exit_code == 1
-    assert "found no event or denial since" in empty.stderr
+    assert "error: no event or denial since" in empty.stderr
     assert not out.exists()
     out.write_text("mine")
     assert loaded.run("audit", "report", "--correlation", "no", "-o", out).exit_code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ def test_token_that_cannot_be_renewed_is_an_error_with_its_reason(cli: Cli) -> N
     cli.ok("token", "revoke", issued["id"])
     error = cli.json("token", "renew", issued["id"], exit_code=1)["error"]
     assert error["code"] == "token-not-live"
+    assert re.search(rf"{issued['id']} .* revoked +\S+ +- +never", cli.ok("token", "list"))
+    old, new = (cli.json("token", word, "runner")["id"] for word in ("issue", "rotate"))
+    error = cli.json("token", "renew", old, exit_code=1)["error"]
+    assert error["help"] == f"renew `{new}`, which replaced it"
+    assert f"replaced by {new} " in cli.ok("token", "list")
     assert cli.run("token", "renew", issued["token"]).exit_code == 2
     named = cli.run("token", "renew", "runner")
     assert "the name of an identity" in named.stderr

@@ -257,8 +257,10 @@ def test_status_selects_sorts_and_limits_identities(cli: Cli, policy: Path) -> N
     assert shown("--sort", "denied", "--limit", "1") == ["agent-3"]
     text = cli.ok("status", "--only", "denied")
     assert "shown      1 of 6 identities\n" in text
-    assert "denied     2+1 is 2 entries and 1 repeat of them\n" in text
+    assert "denied     1+1 is 1 entry and 1 repeat of them\n" in text
     assert "agent-0" not in text
+    none = cli.ok("status", "--only", "due")
+    assert none.endswith("tier       cooperative\n\nnone of 6 identities matches\n")
     assert "shown" not in cli.ok("status")
     unknown = cli.run("status", "agent-9")
     assert (unknown.exit_code, "did you mean `agent-" in unknown.stderr) == (1, True)

@@ -137,7 +137,7 @@ def test_stale_token_fails_a_pipeline_until_it_is_rotated(cli: Cli, tmp_path: Pa
     assert {item["id"]: item["stale"] for item in listed}[issued["id"]] is False
     cli.ok("token", "revoke", new)
     assert cli.run("token", "list", "--stale").exit_code == 0
-    assert f"to {new}" in cli.ok("token", "list")
+    assert f"replaced by {new}" in cli.ok("token", "list")
 
 
 def test_revoke_prints_its_time_and_the_calls_before(loaded: Cli) -> None:

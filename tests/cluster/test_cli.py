@@ -74,6 +74,8 @@ def test_change_fails_if_a_node_is_out_of_reach(
     shown = Cli(loaded.url).run(*words)
 
     assert shown.exit_code == 1
+    assert "effective 2" not in shown.stderr
+    assert words[1] != "revoke" or "effective at reached nodes 2" in shown.stderr
     assert f"node 127.0.0.1:{victim.port}: effective at the latest at " in shown.stderr
     assert "error: 1 node not reached" in shown.stderr
 

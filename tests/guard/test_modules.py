@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.client.session import NAME_IT, NOT_ALLOWABLE
+from keyleash.client.session import NAME_IT, OF_A_MODULE
 from keyleash.commands.facts import NOT_NAMED, UNCHECKED
 from keyleash.errors import PolicyError
 from support.clustered import ClusterServer, lend_server
@@ -127,7 +127,7 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
     leash.load(one=named("JSON.GET", "GET"))
 
     for name, reason, help in (
-        ("FT.SEARCH", UNCHECKED, NOT_ALLOWABLE),
+        ("FT.SEARCH", UNCHECKED, OF_A_MODULE),
         ("NO.SUCH", UNCHECKED, NAME_IT),
         ("JSON.DEL", NOT_NAMED, NAME_IT),
     ):
@@ -136,6 +136,7 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
         assert caught.value.details["reason"] == reason
         # The page of denied commands is a link.
         assert str(caught.value.help).partition(";")[0] == help.partition(";")[0]
+        assert ("reference/policy" in str(caught.value.help)) == (help == OF_A_MODULE)
 
 
 @pytest.mark.parametrize(

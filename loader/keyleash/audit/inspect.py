@@ -132,6 +132,7 @@ def _body(entry: Entry, values: Images | None) -> Iterator[Line]:
         yield "arguments", f"SHA-1 {entry.args_sha1}"
     if entry.lengths is not None:
         yield "arguments", ", ".join(counted(length, "byte") for length in entry.lengths)
+    yield from [("script", printable(entry.script))] if entry.script else []
     yield "result", "ok" if entry.error is None else printable(entry.error)
     if entry.is_untrusted:
         yield "untrusted", "no policy of its time grants the identity these keys"

@@ -139,7 +139,7 @@ def nothing_found(
     """Return the error for a selection without entries, with its times and the server's.
 
     Args:
-        what: What was looked for.
+        what: What was looked for, after `no`.
         query: The times of the selection.
         now_ms: The server's clock.
         named: What the selection names and may be wrong, such as `the name of the key`.
@@ -149,12 +149,12 @@ def nothing_found(
         for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
         if time_ms is not None
     )
-    hint = f"the server's clock says {clock_time(now_ms)}"
+    hint = f"times are by the server's clock, now {clock_time(now_ms)}"
     if named and not bounds:
         hint = f"check {named}"
     return OperationError(
         "nothing-found",
-        f"found no {what}{bounds}",
+        f"no {what}{bounds}",
         help=f"{hint}; `keyleash audit stats` counts all entries",
     )
 

@@ -109,7 +109,7 @@ def log(
     if not shown and (selection.filters or selection.times.arguments):
         ancestor = selection.filters.get("delegated_from")
         named = f"`keyleash token tree {ancestor}`: reads have no events" if ancestor else None
-        raise selection.times.nothing_found(settings, f"such {selection.kind}", named=named)
+        raise selection.times.nothing_found(settings, f"{selection.kind} matches", named=named)
     if not shown and not settings.json:
         print_note(f"no {selection.kind}s")
     return missing.exit_code
@@ -195,7 +195,8 @@ def timeline(
         say_untrusted(found.untrusted)
     if not found.entries:
         what = f"event or denial of `{printable(found.key)}`"
-        raise times.nothing_found(settings, what, named="the name of the key")
+        named = "the name of the key (for a pattern: `audit log --key`)"
+        raise times.nothing_found(settings, what, named=named)
     if found.is_more:
         print_note(f"there is more: these are the newest {limit}")
     return missing.exit_code

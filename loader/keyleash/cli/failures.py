@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from redis import exceptions as redis_errors
 
-from keyleash.cli.terminal import is_plain, print_json
+from keyleash.cli.terminal import is_plain, print_json_line
 from keyleash.errors import (
     KeyleashError,
     LeashError,
@@ -179,7 +179,7 @@ def report(failure: Failure, *, as_json: bool) -> None:
             "problems": problems,
         }
         try:
-            print_json({"error": document})
+            print_json_line({"error": document})
         except OSError:
             report(failure, as_json=False)
     elif failure.problems:

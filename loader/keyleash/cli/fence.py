@@ -175,6 +175,7 @@ def apply(
     if planned.changes:
         note_changes(planned.steps)
         note_caveats(planned)
+        note_users_off(planned)
         if not require_consent("change these users?", yes):
             raise OperationError("declined", "nothing was changed")
     with _changing(settings, target) as deliver:
@@ -182,9 +183,10 @@ def apply(
     if settings.json:
         print_json(replace(outcome, passwords=()))
         return
-    note_users_off(outcome)
     note_opened(outcome.without_digests)
-    if outcome.changed:
+    if not outcome.changed:
+        note_users_off(outcome)
+    else:
         note_unsaved(outcome.unsaved)
     print_note("done, and verified" if outcome.changed else "nothing changed; verified")
     note_unlisted_replicas(settings.operator.server().replicas, len(options["nodes"]))

@@ -125,7 +125,8 @@ def _show(settings: Settings, result: FreezeResult, status: Callable[[Frozen, in
         ),
     )
     if changed := sum(item.changed for item in result.identities):
-        at = f"{iso_time(effective_ms)}, control event {result.event}"
+        where = "at reached nodes " if result.not_reached else ""
+        at = f"{where}{iso_time(effective_ms)}, control event {result.event}"
         print_note(f"{counted(changed, 'identity')} changed, effective {at}")
     else:
         print_note("nothing changed")

@@ -68,7 +68,9 @@ def _show_reset(done: LimitReset) -> None:
     click.echo(f"`{done.identity}` reset: {', '.join(done.limits)}")
     if done.counters:
         print_note(f"{counted(done.counters, 'counter')} per token or captured segment deleted")
-    print_note(f"effective {iso_time(done.effective_us // 1000)}, control event {done.event}")
+    where = "at reached nodes " if done.not_reached else ""
+    at = f"{where}{iso_time(done.effective_us // 1000)}"
+    print_note(f"effective {at}, control event {done.event}")
 
 
 @click.group(cls=Group, epilog=example("keyleash budget collect"))

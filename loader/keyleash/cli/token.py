@@ -172,8 +172,8 @@ def list_(
     """List the tokens of IDENTITY, or of all, newest first.
 
     A token is listed until a week after it expired. The tokens themselves are not stored.
-    `rotate` is the time until the policy's `rotate_after`, or the id of the new token. `by` is who
-    issued it: an operator, or the id of the token that delegated a child. `restricted` has the
+    `rotate` is the time until the policy's `rotate_after`, or the token that replaced it. `by` is
+    who issued it: an operator, or the id of the token that delegated a child. `restricted` has the
     restrictions of bound tokens, and `meta` the labels.
     """
     found = settings.operator.tokens.list(identity, **options)
@@ -210,7 +210,7 @@ def _print_tokens(found: list[TokenInfo]) -> None:
                 info.state,
                 span((info.read_ms - info.issued_ms) // 1000),
                 _rotation(info),
-                distance(info.expires_ms, info.read_ms),
+                "-" if info.state == "revoked" else distance(info.expires_ms, info.read_ms),
                 _last_use(info, distance),
                 printable(info.by),
                 without_tokens(printable(info.note)),
@@ -236,7 +236,7 @@ def _labels(info: TokenInfo) -> str:
 
 def _rotation(info: TokenInfo) -> str:
     if info.replaced_by:
-        return f"to {info.replaced_by}"
+        return f"replaced by {info.replaced_by}"
     if info.due_ms is None:
         return ""
     if info.is_stale:
@@ -320,7 +320,8 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
     if not settings.json:
         # Before the counts, which take time.
         count = counted(len(done.tokens), "token")
-        print_note(f"{count} revoked, effective {iso_time(done.effective_us // 1000)}")
+        where = "at reached nodes " if done.not_reached else ""
+        print_note(f"{count} revoked, effective {where}{iso_time(done.effective_us // 1000)}")
     if done.not_reached:
         # The audit streams of these nodes cannot be read.
         if settings.json:

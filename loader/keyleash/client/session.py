@@ -74,6 +74,7 @@ TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
 """The denials after which a callable is asked for another token."""
 NAME_IT = "name it in `only` of a grant, if the identity should have it"
 NOT_ALLOWABLE = "no policy can allow it; docs/reference/commands.md lists the denied commands"
+OF_A_MODULE = "no policy can allow it; docs/reference/policy.md lists such commands of modules"
 _OF_MODES = {
     BatchMode.RENEW: (
         RENEW,
@@ -454,7 +455,7 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
     help = None
     if spec is None:
         reason = why_unknown(words[0])
-        by_name = NOT_ALLOWABLE if is_unchecked(words[0]) else NAME_IT
+        by_name = OF_A_MODULE if is_unchecked(words[0]) else NAME_IT
         help = by_name if reason == UNCHECKED else "check the name of the command"
     elif words[0] in table.containers and spec.name != details["command"] and words[1]:
         reason, help = f"{NO_SERVER_HAS} that sub-command", "check the name of the sub-command"

@@ -76,15 +76,18 @@ class CommandNames:
         if not rows and is_unchecked(name):
             self._ungrantable(entry, UNCHECKED)
         elif not rows:
+            is_of_module = "." in name
+            otherwise = (
+                "only a server with the module knows it: run `keyleash plan` against one"
+                if is_of_module
+                else "write a command's name, such as `GET`, or a category, such as `@hash`"
+            )
+            alike = (known for known in table.commands if ("." in known) is is_of_module)
             self._problems.add(
                 "unknown-command",
                 f"unknown command {quote(entry.source)}",
                 entry.span,
-                did_you_mean(
-                    name,
-                    table.commands,
-                    "write a command's name, such as `GET`, or a category, such as `@hash`",
-                ),
+                did_you_mean(name, alike, otherwise),
             )
         elif all(spec.refused is not None for spec in rows):
             self._ungrantable(entry, rows[0].refused)

@@ -151,7 +151,7 @@ class ScriptReader:
             if named == file and text != source:
                 self._problems.add(
                     "script-comment",
-                    f"this comment has another text of the script {quote(file)} than the file",
+                    f"the text of {quote(file)} in this comment differs from the file",
                     Span(self._file, line, 1),
                     "remove the comment, which `keyleash policy show` prints, or restore the file",
                 )

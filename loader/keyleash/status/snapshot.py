@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +33,7 @@ class Snapshot(Result):
         identities: The identities of that policy, in its order, unless others were selected.
         cluster: The cluster; None on one server.
         primary: The server that it is a replica of; empty if it is a primary.
+        tiers: The number of identities of each tier, also of those that were not selected.
     """
 
     now_ms: int
@@ -41,6 +42,7 @@ class Snapshot(Result):
     identities: tuple[IdentityStatus, ...] = ()
     cluster: ClusterStatus | None = None
     primary: str = ""
+    tiers: Counter[str] = field(default_factory=Counter)
 
     now = Instant[datetime]("now_ms")
 
@@ -55,11 +57,6 @@ class Snapshot(Result):
             **({} if self.cluster is None else json_object(self, "cluster")),
             **(json_object(self, "replica_of=primary") if self.primary else {}),
         }
-
-    @property
-    def tiers(self) -> Counter[str]:
-        """The number of identities of each tier."""
-        return Counter(identity.tier for identity in self.identities)
 
 
 MEASURES: Mapping[str, Callable[[IdentityStatus], float]] = {
@@ -91,6 +88,7 @@ def read_snapshot(
     now_ms = store.now_ms()
     active = read_active(store)
     found = [] if active is None else identity_statuses(store, active, now_ms, names)
+    tiers = Counter(item.tier for item in found)
     if only is not None:
         found = [item for item in found if MEASURES[only](item) >= 1]
     if sort is not None:
@@ -99,4 +97,5 @@ def read_snapshot(
     primary = ""
     with suppress(NoPermissionError):
         primary = str(primary_of(info_section(store.client, "replication")) or "")
-    return Snapshot(now_ms, bool(store.keys.vault), active, shown, read_cluster(store), primary)
+    cluster = read_cluster(store)
+    return Snapshot(now_ms, bool(store.keys.vault), active, shown, cluster, primary, tiers)

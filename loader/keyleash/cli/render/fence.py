@@ -62,8 +62,7 @@ def note_users_off(fences: Fences) -> None:
     if fences.off:
         off = ", ".join(fences.off)
         print_note(
-            f"note: created disabled, because without a password: {off}; see `--passwords`"
-            " and `--hashes`"
+            f"note: disabled until they have a password: {off}; see `--passwords` and `--hashes`"
         )
 
 

@@ -41,10 +41,15 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
             text = _suspension_text(identity.suspension, snapshot.now_ms)
             yield Text(f"suspended  {identity.name} {text}", style="red")
     yield Text("")
-    yield _identities(snapshot)
-    if any(identity.folded for identity in snapshot.identities):
-        yield Text("denied     2+1 is 2 entries and 1 repeat of them", style="dim")
     total = len(document_policy(snapshot.active.document).identities)
+    if not snapshot.identities:
+        yield Text(f"none of {counted(total, 'identity')} matches")
+        return
+    yield _identities(snapshot)
+    if (first := next((item for item in snapshot.identities if item.folded), None)) is not None:
+        entries, repeats = first.denied_length, first.folded
+        text = f"{counted(entries, 'entry')} and {counted(repeats, 'repeat')} of them"
+        yield Text(f"denied     {entries}+{repeats} is {text}", style="dim")
     if (count := len(snapshot.identities)) < total:
         yield Text(f"shown      {count} of {total} identities")
     yield Text("")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keyleash.client.renewal import Renewal
 from keyleash.errors import OperationError
 from keyleash.operator.tokens.issue import check_request, not_active
-from keyleash.operator.tokens.list import require_token
+from keyleash.operator.tokens.list import TokenInfo, require_token
 from keyleash.store.scripts import RENEW_TOKEN
 from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
@@ -33,16 +33,18 @@ def renew_token(store: Store, token_id: str, *, ttl_s: int | None = None) -> Ren
     if reply == 0:
         raise not_active(store, info.identity)
     if isinstance(reply, int):
-        raise _refused(token_id, info.identity, reply)
+        raise _refused(info, reply)
     with reading_reply("EVAL"):
         assert isinstance(reply, list)  # noqa: S101 - for mypy
         return Renewal(token_id, info.identity, int(reply[0]), bool(reply[1]))
 
 
-def _refused(token_id: str, identity: str, reply: int) -> OperationError:
+def _refused(info: TokenInfo, reply: int) -> OperationError:
     """Return the error that a reply of the script stands for."""
-    help = f"issue one with `keyleash token issue {identity}`"
+    token_id, help = info.id, f"issue one with `keyleash token issue {info.identity}`"
     if reply == 2:
+        # Empty if it was replaced after it was read.
+        help = f"renew `{info.replaced_by}`, which replaced it" if info.replaced_by else help
         return OperationError(
             "token-replaced", f"the token `{token_id}` was replaced by another", help=help
         )
