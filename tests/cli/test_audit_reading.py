@@ -288,6 +288,13 @@ def test_long_details_of_an_operator_action_are_cut_in_the_table(loaded: Cli) ->
     assert reason in loaded.ok("audit", "log", "--control", "--json")
 
 
+def test_show_of_a_call_of_a_script_prints_its_name(loaded: Cli, streams: Streams) -> None:
+    """As the log does."""
+    streams.event(RUNNER, "1000-0", script="take")
+
+    assert "script       take\nresult       ok\n" in loaded.ok("audit", "show", "1000-0")
+
+
 def test_show_of_an_event_prints_all_fields(loaded: Cli, streams: Streams) -> None:
     """Arguments, before-image, result, identity and time."""
     streams.event(
