@@ -250,6 +250,14 @@ def test_narrow_terminal_gets_bounded_lines(
     assert max(map(len, result.output.splitlines()), default=0) <= 1000
 
 
+def shell(loaded: Cli, words: str) -> subprocess.CompletedProcess[str]:
+    """Run the program by a shell, with redirections."""
+    command = " ".join((*loaded.command, words))
+    return subprocess.run(
+        ["sh", "-c", command], env=loaded.process_env(), capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "redirection"),
     [
@@ -263,10 +271,7 @@ def test_token_that_cannot_be_printed_is_revoked_and_named(
     loaded: Cli, words: str, redirection: str
 ) -> None:
     """No program has it, and it would be live."""
-    command = " ".join((*loaded.command, words, redirection))
-    result = subprocess.run(
-        ["sh", "-c", command], env=loaded.process_env(), capture_output=True, text=True, check=False
-    )
+    result = shell(loaded, f"{words} {redirection}")
 
     assert result.returncode == 1
     tokens = loaded.json("token", "list")["tokens"]
@@ -280,8 +285,45 @@ def test_token_that_cannot_be_printed_is_revoked_and_named(
         (token,) = tokens
         assert result.stderr == (
             f"error: the token `{token['id']}` could not be printed: no space left on device\n"
-            f"help: it is revoked, unless `keyleash token show {token['id']}` says otherwise\n"
+            "help: it was revoked\n"
         )
+
+
+def test_rotation_that_cannot_be_printed_says_what_is_left(loaded: Cli) -> None:
+    """Replaced tokens end all the same."""
+    loaded.ok("token", "issue", "agent-runner")
+    result = shell(loaded, "token rotate agent-runner > /dev/full")
+
+    assert result.returncode == 1
+    assert "\nhelp: it was revoked; those that it replaces still end at 20" in result.stderr
+    assert result.stderr.endswith(
+        "Z at the latest: run `keyleash token rotate` again before that,"
+        " or `token issue agent-runner`\n"
+    )
+
+
+@pytest.mark.parametrize("words", ["acl admin", "status"])
+def test_full_standard_output_is_named(loaded: Cli, words: str) -> None:
+    """A full disk elsewhere has the name of the file."""
+    result = shell(loaded, f"{words} > /dev/full")
+    reason = "standard output could not be written: no space left on device"
+    assert (result.returncode, result.stderr) == (1, f"error: {reason}\n")
+
+
+@pytest.mark.parametrize("words", ["apply --mint --yes", "rotate agent-runner"])
+def test_passwords_that_cannot_be_printed_change_no_user(loaded: Cli, words: str) -> None:
+    """No one would have them."""
+    if "rotate" in words:
+        loaded.ok("fence", "apply", "--mint", "--yes")
+    before = loaded.run("fence", "plan").stdout
+    result = shell(loaded, f"fence {words} > /dev/full")
+
+    assert result.returncode == 1
+    assert result.stderr.endswith(
+        "error: standard output could not be written: no space left on device;"
+        " nothing was changed\n"
+    )
+    assert loaded.run("fence", "plan").stdout == before
 
 
 def test_forged_fields_of_entries_reach_no_terminal(server: RealServer, example: Path) -> None:

@@ -48,6 +48,20 @@ def test_change_waits_for_a_replica_and_reports_that_none_has_it(pair: Pair, cha
     shown = Cli(primary.url).run("freeze", "one", "--reason", "x")
     assert shown.exit_code == 1
     assert f"effective now; {LACKS}" in shown.output
+    name = f"127.0.0.1:{primary.port}"
+    assert f"error: no replica of {name} has it yet: a failover may undo it\n" in shown.output
+    assert "help: run it again when a replica follows its primary\n" in shown.output
+
+
+def test_rotation_that_no_replica_has_is_not_to_be_repeated(pair: Pair) -> None:
+    """It would issue another token."""
+    primary, replica = pair
+    Leash(primary).load(one={"grants": [grant("read", keys="t:*")]})
+    replica.halt()
+    shown = Cli(primary.url).run("token", "rotate", "one")
+    assert shown.exit_code == 1
+    assert "help: keep this token: running it again issues another\n" in shown.stderr
+    assert "run it again when" not in shown.stderr
 
 
 def test_change_of_one_server_without_replicas_names_no_node(server: RealServer) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 import keyleash
 from keyleash.store.connect import has_password, shown_url, split_urls
 from support.command_line import Cli
 from support.leash import Leash, grant
 from support.replication import Node
+from support.servers import RealServer
 
 Pair = tuple[Node, Node]
 FREEZE = ("freeze", "one", "--reason", "x")
@@ -46,11 +48,40 @@ def test_primary_is_preferred_to_a_replica(pair: Pair) -> None:
         primary.go_on()
 
 
-def test_error_names_no_password_if_no_server_answers() -> None:
-    """Of several URLs, the first is reported."""
-    result = Cli("redis://:se,cret@127.0.0.1:1,redis://u:geheim@127.0.0.1:2").run("status")
+def test_server_that_rejects_the_user_is_not_skipped(pair: Pair) -> None:
+    """The next one may be unrelated, and would be changed in its place."""
+    primary, server = pair
+    Leash(primary).load(one={"grants": [grant("read", keys="t:*")]})
+    primary.settle()
+    primary.admin.config_set("requirepass", "secret")
+    try:
+        for user in ("absent:pw@", ""):
+            url = primary.url.replace("//", f"//{user}")
+            result = Cli(f"{url},{server.url}").run(*FREEZE)
+            assert (result.exit_code, result.stdout) == (77, "")
+            assert "user and password" in result.stderr or "requires" in result.stderr
+            with pytest.raises(redis.AuthenticationError):
+                keyleash.Operator.from_url(f"{url},{server.url}").identities()
+    finally:
+        primary.admin.config_set("requirepass", "")
+
+
+def test_note_names_a_server_that_is_not_the_first(server: RealServer) -> None:
+    """An operator sees which one is changed."""
+    Leash(server).load(one={"grants": [grant("read", keys="t:*")]})
+    note = f"note: the server is `{server.url}`; those before it do not answer, or are replicas\n"
+    down = "redis://127.0.0.1:1"
+    assert note in Cli(f"{down},{server.url}").run(*FREEZE).stderr
+    assert "note" not in Cli(f"{server.url},{down}").run("thaw", "one").stderr
+
+
+def test_error_names_all_servers_without_passwords_if_none_answers() -> None:
+    """Each may be the one that is wanted."""
+    urls = "redis://:se,cret@127.0.0.1:1,redis://u:geheim@127.0.0.1:2"
+    result = Cli(urls).run("status")
     assert result.exit_code == 69
-    assert "127.0.0.1:1" in result.output
+    assert "cannot reach `redis://127.0.0.1:1, redis://u@127.0.0.1:2`" in result.output
+    assert keyleash.Operator.from_url(urls)
     assert "se,cret" not in result.output
     assert "geheim" not in result.output
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from keyleash.commands import load_table
-from keyleash.errors import PolicyError
+from keyleash.errors import OperationError, PolicyError
 from keyleash.policy import Policy, bundles, parse_policy, scripts
 from keyleash.policy.bundles import BUNDLES, Bundle
 from keyleash.policy.diff import diff_policies
@@ -283,6 +283,20 @@ def test_bundle_of_a_library_that_is_not_installed_is_a_problem(
 
     assert (code, "no_such_library:a.lua" in message) == ("script-bundle", True)
     assert help.startswith("install `pyqueues` 1.2")
+
+
+def test_package_that_a_library_of_a_bundle_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library itself is installed."""
+    module = tmp_path / "limits_of_tests.py"
+    module.write_text("import package_of_tests.part\n")
+    monkeypatch.setattr(bundles, "BUNDLES", {"of": Bundle("1", {"limits_of_tests": {"A": "0"}})})
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(OperationError) as caught:
+        list(bundles.bundle_texts("of"))
+    needed = "`package_of_tests`, which `of` 1 needs,"
+    assert caught.value.help == f"install {needed} where policies are checked and loaded"
 
 
 def test_bundles_name_each_digest_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from keyleash.text import counted, printable, with_links, without_tokens
 FAILED, UNREACHABLE = of_servers.FAILED, of_servers.UNREACHABLE
 NOT_PERMITTED = of_servers.NOT_PERMITTED
 USAGE = 2
+UNWRITTEN = "standard output could not be written"
 _IDENTITY = re.compile("(identity |^|^warning: )`[^`]*`")
 
 
@@ -141,7 +143,9 @@ def _file_failure(error: OSError) -> Failure:
         # Only the creation of a directory raises this.
         reason = "it is a symbolic link that does not lead to a directory"
     if error.filename is None:
-        return Failure("system", FAILED, reason)
+        # The errors of files that are written have their names.
+        is_output = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        return Failure("system", FAILED, f"{UNWRITTEN}: {reason}" if is_output else reason)
     name = printable(os.fsdecode(error.filename))
     return Failure("file", FAILED, f"cannot use `{name}`: {reason}")
 

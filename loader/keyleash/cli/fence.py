@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from keyleash.api import Policy
+from keyleash.cli.failures import UNWRITTEN
 from keyleash.cli.nodes import node_option, note_unlisted_replicas
 from keyleash.cli.options import (
     FILE,
@@ -109,7 +110,11 @@ def _changing(
                 help="add `--passwords FILE`, which is written before users change",
             )
         else:
-            click.echo(password_lines(passwords), nl=False)
+            try:
+                click.echo(password_lines(passwords), nl=False)
+            except OSError as error:
+                reason = f"{UNWRITTEN}: {(error.strerror or '').lower()}"
+                raise OperationError("not-printed", f"{reason}; nothing was changed") from error
 
     with settings.changing("check `keyleash fence plan`"):
         yield deliver

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
 from keyleash.errors import UsageError
+from keyleash.policy.problems import SHOWN_IDENTITIES, some
 from keyleash.results import Change
 from keyleash.store.connect import has_password
 from keyleash.store.failures import FAILED
@@ -88,13 +89,14 @@ wait_option = click.option(
 )
 
 
-def show_nodes(settings: Settings, change: Change, *, wait: bool | None) -> int:
+def show_nodes(settings: Settings, change: Change, *, wait: bool | None, again: str = "") -> int:
     """Print when a change is effective at each node of a cluster, and wait for it if requested.
 
     Args:
         settings: The run.
         change: The result of the command.
         wait: Its `--wait`; None if it has none.
+        again: What to know if running it again does more than to complete it.
 
     Returns:
         The exit code: `FAILED` if a node was not reached, unless *wait*, or if one has replicas and
@@ -105,9 +107,9 @@ def show_nodes(settings: Settings, change: Change, *, wait: bool | None) -> int:
             print_note(f"node {node.node}: {node}")
     code = FAILED if change.not_replicated else 0
     if code and not settings.json:
-        count = counted(len(change.not_replicated), "node")
-        print_note(f"error: no replica of {count} is known to have it: a failover may undo it")
-        print_note("help: run it again when a replica follows its primary")
+        names = some([item.node for item in change.not_replicated], SHOWN_IDENTITIES)
+        print_note(f"error: no replica of {names} has it yet: a failover may undo it")
+        print_note(f"help: {again or 'run it again when a replica follows its primary'}")
     if not change.not_reached:
         return code
     latest_ms = (change.latest_us or 0) // 1000
@@ -121,5 +123,5 @@ def show_nodes(settings: Settings, change: Change, *, wait: bool | None) -> int:
         count = counted(len(change.not_reached), "node")
         print_note(f"error: {count} not reached")
         waiting = "" if wait is None else "; `--wait` waits until it is effective"
-        print_note(f"help: run it again when all nodes answer{waiting}")
+        print_note(f"help: {again or 'run it again when all nodes answer'}{waiting}")
     return FAILED

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from redis import exceptions as redis_errors
 
-from keyleash.errors import (
-    OperationError,
-    UsageError,
+from keyleash.cli.terminal import print_note
+from keyleash.errors import OperationError, UsageError
+from keyleash.store.connect import (
+    DEFAULT_URL,
+    answering_url,
+    default_actor,
+    shown_url,
+    split_urls,
 )
-from keyleash.store.connect import DEFAULT_URL, answering_url, default_actor, shown_url
 from keyleash.store.failures import is_unanswered, reason_of
 from keyleash.store.state import MAX_REASON_BYTES
 
@@ -117,8 +121,12 @@ class Settings:
 
     def chosen_url(self) -> str:
         """Return the URL of a server that answers, from now on `url`, of several in its place."""
-        self.url = answering_url(self.url, self.timeout_s)
-        return self.url
+        given, self.url = self.url, answering_url(self.url, self.timeout_s)
+        chosen = split_urls(self.url)[0]
+        if chosen != split_urls(given)[0] and not self.json:
+            why = "those before it do not answer, or are replicas"
+            print_note(f"note: the server is `{self.shown_url}`; {why}")
+        return chosen
 
     def now_ms(self) -> int:
         """Return the server's clock, Unix milliseconds."""

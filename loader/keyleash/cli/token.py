@@ -41,7 +41,14 @@ from keyleash.text import clock_time, counted, distance, iso_time, printable, sp
 
 if TYPE_CHECKING:
     from keyleash.client.renewal import Renewal
-    from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, Rotation, TokenInfo
+    from keyleash.operator.tokens import (
+        IssuedToken,
+        ReplacedToken,
+        Revocation,
+        RevokedToken,
+        Rotation,
+        TokenInfo,
+    )
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MS = timedelta(milliseconds=1)
@@ -64,17 +71,30 @@ def _words(
     return [word for value in values for word in value.split(",")] if values else None
 
 
-def _print_issued(settings: Settings, done: IssuedToken | Rotation, issued: IssuedToken) -> None:
+def _print_issued(
+    settings: Settings,
+    done: IssuedToken | Rotation,
+    issued: IssuedToken,
+    replaced: Sequence[ReplacedToken] = (),
+) -> None:
     """Print the only copy of a new token, or its document *done*; revoke it if that fails."""
     try:
         print_json(done) if settings.json else click.echo(issued.token)
     except OSError as error:
+        help_ = f"it could not be revoked: run `keyleash token revoke {issued.id}`"
         with contextlib.suppress(KeyleashError, RedisError):
-            settings.operator.tokens.revoke(issued.id)
+            if settings.operator.tokens.revoke(issued.id).tokens:
+                help_ = "it was revoked"
+        if replaced:
+            ends = clock_time(max(item.expires_ms for item in replaced))
+            help_ += (
+                f"; those that it replaces still end at {ends} at the latest: run"
+                f" `keyleash token rotate` again before that, or `token issue {issued.identity}`"
+            )
         raise OperationError(
             "not-printed",
             f"the token `{issued.id}` could not be printed: {(error.strerror or '').lower()}",
-            help=f"it is revoked, unless `keyleash token show {issued.id}` says otherwise",
+            help=help_,
         ) from error
 
 
@@ -406,12 +426,13 @@ def rotate(settings: Settings, /, which: str, wait: bool, **options: Any) -> int
     _require_note(options["note"] or "")
     with settings.changing("look at `keyleash token list`"):
         done = settings.operator.tokens.rotate(which, **options)
-    _print_issued(settings, done, done.issued)
+    _print_issued(settings, done, done.issued, done.replaced)
     now_ms = settings.now_ms()
     _note_issued(settings, done.issued, now_ms)
     if not settings.json:
         _show_replaced(done, now_ms)
-    return show_nodes(settings, done, wait=wait)
+    again = "keep this token: running it again issues another"
+    return show_nodes(settings, done, wait=wait, again=again)
 
 
 def _show_replaced(done: Rotation, now_ms: int) -> None:

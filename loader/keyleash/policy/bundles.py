@@ -65,6 +65,9 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
         try:
             text = _text(*place.split(":"))
         except (ImportError, AttributeError, OSError) as error:
+            needed = (isinstance(error, ModuleNotFoundError) and error.name) or place
+            if needed.split(".")[0] != place.split(":")[0].split(".")[0]:
+                library = f"`{needed}`, which {library} needs,"
             raise OperationError(
                 "bundle",
                 f"cannot read `{place}` of the bundle `{name}`: {error}{found}",

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, parse_url
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -53,7 +53,8 @@ def split_urls(urls: str) -> list[str]:
 def answering_url(urls: str, timeout_s: float | None = None) -> str:
     """Return the first URL of several whose server answers, all within the time for one reply.
 
-    A replica without a cluster is chosen only if no other server answers.
+    A server that denies the user answers. A replica without a cluster is chosen only if no other
+    server answers; if none does, *urls* is returned.
     """
     several = split_urls(urls)
     pools = [connection_pool(url, (timeout_s or TIMEOUT_S) / len(several)) for url in several]
@@ -61,6 +62,9 @@ def answering_url(urls: str, timeout_s: float | None = None) -> str:
     for url, pool in zip(several, pools, strict=True) if several[1:] else ():
         try:
             info = CheckedRedis(connection_pool=pool).info()
+        except (AuthenticationError, AuthorizationError):
+            # They are ConnectionErrors, too.
+            return url
         except (RedisConnectionError, RedisTimeoutError):
             continue
         except RedisError:
@@ -70,7 +74,7 @@ def answering_url(urls: str, timeout_s: float | None = None) -> str:
         if info.get("role") != "slave" or is_cluster(info):
             return url
         replicas.append(url)
-    return (replicas or several)[0]
+    return replicas[0] if replicas else urls
 
 
 def shown_url(url: str) -> str:
@@ -107,7 +111,7 @@ def _has_unescaped_password(url: str) -> bool:
 def connect(url: str, timeout_s: float | None = None) -> Client:
     """Return an unguarded client of the server at *url*, of several the first that answers."""
     url = answering_url(url, timeout_s)
-    return _client(connection_pool(url, timeout_s), shown_url(url))
+    return _client(connection_pool(split_urls(url)[0], timeout_s), shown_url(url))
 
 
 def server_name(client: Client) -> str:
