@@ -189,11 +189,12 @@ def apply(
         print_json(replace(outcome, passwords=()))
         return
     note_opened(outcome.without_digests)
-    if not outcome.changed:
-        note_users_off(outcome)
-    else:
+    if outcome.changed:
         note_unsaved(outcome.unsaved)
-    print_note("done, and verified" if outcome.changed else "nothing changed; verified")
+        print_note("done, and verified")
+    else:
+        note_users_off(outcome)
+        print_note("nothing changed; verified")
     note_unlisted_replicas(settings.operator.server().replicas, len(options["nodes"]))
 
 
