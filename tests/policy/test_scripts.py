@@ -289,9 +289,9 @@ def test_package_that_a_library_of_a_bundle_lacks_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library itself is installed."""
-    module = tmp_path / "limits_of_tests.py"
+    module = tmp_path / "lacking_of_tests.py"
     module.write_text("import package_of_tests.part\n")
-    monkeypatch.setattr(bundles, "BUNDLES", {"of": Bundle("1", {"limits_of_tests": {"A": "0"}})})
+    monkeypatch.setattr(bundles, "BUNDLES", {"of": Bundle("1", {"lacking_of_tests": {"A": "0"}})})
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(OperationError) as caught:
         list(bundles.bundle_texts("of"))

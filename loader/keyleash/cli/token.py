@@ -41,14 +41,7 @@ from keyleash.text import clock_time, counted, distance, iso_time, printable, sp
 
 if TYPE_CHECKING:
     from keyleash.client.renewal import Renewal
-    from keyleash.operator.tokens import (
-        IssuedToken,
-        ReplacedToken,
-        Revocation,
-        RevokedToken,
-        Rotation,
-        TokenInfo,
-    )
+    from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, Rotation, TokenInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MS = timedelta(milliseconds=1)
@@ -71,12 +64,7 @@ def _words(
     return [word for value in values for word in value.split(",")] if values else None
 
 
-def _print_issued(
-    settings: Settings,
-    done: IssuedToken | Rotation,
-    issued: IssuedToken,
-    replaced: Sequence[ReplacedToken] = (),
-) -> None:
+def _print_issued(settings: Settings, done: IssuedToken | Rotation, issued: IssuedToken) -> None:
     """Print the only copy of a new token, or its document *done*; revoke it if that fails."""
     try:
         print_json(done) if settings.json else click.echo(issued.token)
@@ -85,7 +73,7 @@ def _print_issued(
         with contextlib.suppress(KeyleashError, RedisError):
             if settings.operator.tokens.revoke(issued.id).tokens:
                 help_ = "it was revoked"
-        if replaced:
+        if replaced := getattr(done, "replaced", ()):
             ends = clock_time(max(item.expires_ms for item in replaced))
             help_ += (
                 f"; those that it replaces still end at {ends} at the latest: run"
@@ -426,7 +414,7 @@ def rotate(settings: Settings, /, which: str, wait: bool, **options: Any) -> int
     _require_note(options["note"] or "")
     with settings.changing("look at `keyleash token list`"):
         done = settings.operator.tokens.rotate(which, **options)
-    _print_issued(settings, done, done.issued, done.replaced)
+    _print_issued(settings, done, done.issued)
     now_ms = settings.now_ms()
     _note_issued(settings, done.issued, now_ms)
     if not settings.json:

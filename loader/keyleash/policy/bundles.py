@@ -7,6 +7,7 @@ unseen. The texts themselves are not part of keyleash.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha1
@@ -66,7 +67,7 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
             text = _text(*place.split(":"))
         except (ImportError, AttributeError, OSError) as error:
             needed = (isinstance(error, ModuleNotFoundError) and error.name) or place
-            if needed.split(".")[0] != place.split(":")[0].split(".")[0]:
+            if re.split("[.:]", needed)[0] != re.split("[.:]", place)[0]:
                 library = f"`{needed}`, which {library} needs,"
             raise OperationError(
                 "bundle",
