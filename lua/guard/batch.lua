@@ -44,6 +44,7 @@ local keys, argv = KEYS, ARGV
 local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
 local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
+if #argv > {{ many_arguments }} then collectgarbage('step', {{ collected_kib }}) end
 --% if breaker
 local suspends
 --% endif
@@ -180,7 +181,7 @@ repeat
 
 --% if plans
   -- As in check_size.
-  if spent > {{ work_limit }} / 10 and now_us % {{ work_limit }} < spent then collectgarbage('step', {{ collected_kib }}) end
+  if spent > {{ work_limit }} / 10 and now_us % {{ work_limit }} < spent + spent then collectgarbage('step', {{ collected_kib }}) end
 --% endif
 --% include "record_batch.lua"
 --% if renews

@@ -29,6 +29,8 @@ local keys, argv = KEYS, ARGV
 --% endif
 local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
 local stop = #argv
+-- The arguments of the next call are compared with these until they are collected.
+if stop > {{ many_arguments }} then collectgarbage('step', {{ collected_kib }}) end
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat

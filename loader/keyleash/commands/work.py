@@ -26,6 +26,9 @@ COMPARED_STRINGS = 256
 PLAIN_STRING_BYTES, COMPARED_BYTES = 96, 40
 """Memory of a string that does not count; further bytes that are as much work as one string."""
 
+MANY_ARGUMENTS = 2_000
+"""Arguments of a call from which a guard collects garbage: less than a twentieth of its time."""
+
 COLLECTED_KIB = 16 * 1024
 """Memory of a server's Lua after which it stops to collect garbage: about 20 ms."""
 

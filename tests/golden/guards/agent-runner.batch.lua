@@ -4,6 +4,7 @@ local keys, argv = KEYS, ARGV
 local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
 local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
+if #argv > 2000 then collectgarbage('step', 16384) end
 local suspends
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
@@ -15,7 +16,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 25999022645499 then code = 'POLICY_STALE' break end
+if stamp ~= 136599992180315 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1309,7 +1310,7 @@ end
 end
 if mode == 'all' and not code and (keys[count + 1] or passed_over > 0) then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
 if code then break end
-if spent > 250000 / 10 and now_us % 250000 < spent then collectgarbage('step', 16384) end
+if spent > 250000 / 10 and now_us % 250000 < spent + spent then collectgarbage('step', 16384) end
 local recorded = fields > header
 if recorded then sequence = sequence + 1 end
 call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))

@@ -3,6 +3,7 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
 local stop = #argv
+if stop > 2000 then collectgarbage('step', 16384) end
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
@@ -14,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 25999022645499 then code = 'POLICY_STALE' break end
+if stamp ~= 136599992180315 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -980,7 +981,7 @@ work = work + more + asked
 end
 if not (work <= left) then
 code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)
-elseif work > 250000 / 10 and now_us % 250000 < work then
+elseif work > 250000 / 10 and now_us % 250000 < work + work then
 collectgarbage('step', 16384)
 end
 end)(3)
