@@ -224,13 +224,27 @@ class OddPool(redis.ConnectionPool):
         return redis.Connection()
 
 
+class LendingPool(redis.ConnectionPool):
+    """A pool that lends connections of another pool."""
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        return redis.Connection()
+
+
 @pytest.mark.parametrize(
-    "given", [None, redis.sentinel.Sentinel([]), SimpleNamespace(connection_pool=1), OddPool]
+    "given",
+    [
+        None,
+        redis.sentinel.Sentinel([]),
+        SimpleNamespace(connection_pool=1),
+        OddPool,
+        LendingPool,
+    ],
 )
 def test_what_is_no_client_of_redis_py_is_an_error(given: Any) -> None:
     """Where keyleash cannot know, it does not guess."""
     guarded = keyleash.connection_class(f"kl_one_{'A' * 32}")
-    odd = given(connection_class=guarded) if given is OddPool else given
+    odd = given(connection_class=guarded) if isinstance(given, type) else given
 
     with pytest.raises(TypeError, match="cannot tell"):
         keyleash.is_guarded(odd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -222,3 +223,35 @@ def test_large_count_of_a_function_is_work_if_it_takes_time(
         return
     with pytest.raises(keyleash.WorkTooLargeError):
         client.eval(f"return {call}", 1, "app:n", "text")
+
+
+LARGEST = {
+    "list": ("LRANGE", "doc:{d}l", "0", "9999"),
+    "set": ("SMEMBERS", "doc:{d}s"),
+    "sorted-set": ("ZRANGE", "doc:{d}z", "0", "-1"),
+    "hash": ("HGETALL", "doc:{d}h"),
+    "fields": ("HMGET", "doc:{d}h", *(f"f{at}" for at in range(5000))),
+    "stream": ("XRANGE", "doc:{d}x", "-", "+"),
+    "scan": ("SSCAN", "doc:{d}s", "0", "COUNT", "10000"),
+    "hash-scan": ("HSCAN", "doc:{d}h", "0", "COUNT", "5000"),
+}
+
+
+@pytest.mark.parametrize("call", LARGEST.values(), ids=LARGEST)
+def test_largest_call_of_the_page_is_allowed_for_elements_of_usual_length(
+    leash: Leash, call: tuple[str, ...]
+) -> None:
+    """The page on work limits names these sizes; the elements are UUIDs."""
+    words = [str(UUID(int=at * 2**90 + at)) for at in range(DEFAULT)]
+    leash.admin.rpush("doc:{d}l", *words)
+    leash.admin.sadd("doc:{d}s", *words)
+    leash.admin.zadd("doc:{d}z", {word: at for at, word in enumerate(words)})
+    leash.admin.hset("doc:{d}h", mapping={f"f{at}": words[at] for at in range(5000)})
+    pipe = leash.admin.pipeline()
+    for word in words[:1400]:
+        pipe.xadd("doc:{d}x", {"job": word})
+    pipe.execute()
+
+    reply = leash.call("usual", leash.issue("usual").token, *call)
+
+    assert not isinstance(reply, str), reply

@@ -109,14 +109,16 @@ def is_guarded(client: Any) -> bool:
             Sentinel or a cluster. Only a cluster's client of keyleash is guarded.
 
     Raises:
-        TypeError: It is something else, or makes its connections in a way of its own.
+        TypeError: It is something else, or makes or lends its connections in a way of its own.
     """
     if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
         return isinstance(client, holder.TokenHolder | aio_holder.TokenHolder)
     is_client = isinstance(client, redis.Redis | redis.asyncio.Redis)
     pool: Any = client.connection_pool if is_client else client
     is_pool = isinstance(pool, redis.ConnectionPool | redis.asyncio.ConnectionPool)
-    if not is_pool or not type(pool).make_connection.__module__.startswith("redis."):
+    # Of the instance, which may have its own. What wraps a client's methods is not looked at.
+    used = (pool.make_connection, pool.get_connection) if is_pool else (None,)
+    if not all(getattr(way, "__module__", "").startswith("redis.") for way in used):
         raise TypeError(
             f"keyleash cannot tell whether a `{type(client).__name__}` is guarded: pass the client"
             " or pool of redis-py that it uses"

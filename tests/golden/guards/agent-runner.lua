@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 136599992180315 then code = 'POLICY_STALE' break end
+if stamp ~= 214528699436537 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -964,7 +964,7 @@ if join ~= 's' then held = pushed end
 for i = first + 0, last == '0' and #names or min(last, #names) do
 bytes = bytes + usage(names[i], pushed / 4) * 250
 end
-bytes = bytes * min(1, pushed / max(1, held * strung * times)) - 96 * pushed
+bytes = bytes * min(1, pushed / max(1, held * strung * times)) - 144 * pushed
 pushed = math.sqrt(pushed * (pushed + max(0, bytes) / 40))
 end
 end
