@@ -295,7 +295,7 @@ def test_rotation_that_cannot_be_printed_says_what_is_left(loaded: Cli) -> None:
     result = shell(loaded, "token rotate agent-runner > /dev/full")
 
     assert result.returncode == 1
-    assert "\nhelp: it was revoked; those that it replaces still end at 20" in result.stderr
+    assert "\nhelp: it was revoked; those that it replaces end at 20" in result.stderr
     assert result.stderr.endswith(
         "Z at the latest: run `keyleash token rotate` again before that,"
         " or `token issue agent-runner`\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +137,15 @@ def test_change_that_replicas_have_is_reported_as_such(
     home.kill()
     cluster.wait_until_served()
     assert set(agent.write()) == {"TOKEN_REVOKED"}
+
+
+def test_load_by_the_url_of_a_replica_node_activates(agent: ClusterAgent, tmp_path: Path) -> None:
+    """Any node of a cluster may be named."""
+    cluster = agent.cluster
+    node = cluster.replica_of(cluster.owner(HOME.policy))
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY.replace("version: 1", "version: 1  # changed"))
+
+    shown = Cli(f"redis://127.0.0.1:{node.port}").run("load", file, "--yes")
+
+    assert shown.exit_code == 0, shown.output

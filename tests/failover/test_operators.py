@@ -49,7 +49,9 @@ def test_change_waits_for_a_replica_and_reports_that_none_has_it(pair: Pair, cha
     assert shown.exit_code == 1
     assert f"effective now; {LACKS}" in shown.output
     name = f"127.0.0.1:{primary.port}"
-    assert f"error: no replica of {name} has it yet: a failover may undo it\n" in shown.output
+    assert (
+        f"error: no replica of {name} is known to have it: a failover may undo it\n" in shown.output
+    )
     assert "help: run it again when a replica follows its primary\n" in shown.output
 
 

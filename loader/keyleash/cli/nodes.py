@@ -108,7 +108,7 @@ def show_nodes(settings: Settings, change: Change, *, wait: bool | None, again: 
     code = FAILED if change.not_replicated else 0
     if code and not settings.json:
         names = some([item.node for item in change.not_replicated], SHOWN_IDENTITIES)
-        print_note(f"error: no replica of {names} has it yet: a failover may undo it")
+        print_note(f"error: no replica of {names} is known to have it: a failover may undo it")
         print_note(f"help: {again or 'run it again when a replica follows its primary'}")
     if not change.not_reached:
         return code

@@ -76,7 +76,7 @@ def _print_issued(settings: Settings, done: IssuedToken | Rotation, issued: Issu
         if replaced := getattr(done, "replaced", ()):
             ends = clock_time(max(item.expires_ms for item in replaced))
             help_ += (
-                f"; those that it replaces still end at {ends} at the latest: run"
+                f"; those that it replaces end at {ends} at the latest: run"
                 f" `keyleash token rotate` again before that, or `token issue {issued.identity}`"
             )
         raise OperationError(

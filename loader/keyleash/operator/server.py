@@ -90,7 +90,8 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
         replicas=0 if is_cluster(info) else int(info.get("connected_slaves", 0)),
         nodes=len(cluster.all) if cluster else 0,
         home=str(cluster.find(HOME_TAG) or "") if cluster else "",
-        primary=str(primary_of(info) or ""),
+        # A change at any node of a cluster is made at its primaries.
+        primary="" if is_cluster(info) else str(primary_of(info) or ""),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import ResponseError
 
 from keyleash.operator.tokens import active_identity
 from keyleash.results import Instant, Result
@@ -95,7 +95,7 @@ def read_snapshot(
         found.sort(key=MEASURES[sort], reverse=True)
     shown = tuple(found[:limit])
     primary = ""
-    with suppress(NoPermissionError):
+    with suppress(ResponseError):
         primary = str(primary_of(info_section(store.client, "replication")) or "")
     cluster = read_cluster(store)
     return Snapshot(now_ms, bool(store.keys.vault), active, shown, cluster, primary, tiers)
