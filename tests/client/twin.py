@@ -32,7 +32,7 @@ BROAD = {
     "grants": [
         grant("read", "write", "delete", "scan", keys="t:*"),
         grant("write", keys="t:*", only=["RESTORE"]),
-        {"allow": ["publish"], "channels": ["t:*"]},
+        {"allow": ["publish", "subscribe"], "channels": ["t:*"]},
     ]
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -252,7 +251,5 @@ def _bind(cli: Cli, file: Path, tier: Tier) -> dict[str, str]:
         return {}
     if tier is Tier.SEALED:
         cli.ok("vault", "seal", "--adopt", "jobs:*", "--adopt", "books:*", "--yes")
-    users: Any = json.loads(
-        cli.ok("--json", "fence", "apply", file, "--mint", "--tier", tier.value, "--yes")
-    )
-    return {item["identity"]: item["password"] for item in users["passwords"]}
+    lines = cli.ok("fence", "apply", file, "--mint", "--tier", tier.value, "--yes")
+    return dict(line.split() for line in lines.splitlines())
