@@ -32,7 +32,7 @@ def colliding_words(server: str, count: int, prefix: bytes = b"") -> list[bytes]
 
 @cache
 def _pairs(length: int, count: int) -> list[tuple[bytes, bytes]]:
-    """Return pairs of blocks, reversed, that lead from the state behind the pairs before to one."""
+    """Return pairs of blocks, last first, that take the hash from one state to another."""
     state, pairs = length, []
     for _ in range(count):
         seen: dict[int, bytes] = {}

@@ -33,7 +33,7 @@ class Snapshot(Result):
         identities: The identities of that policy, in its order, unless others were selected.
         cluster: The cluster; None on one server.
         primary: The server that it is a replica of; empty if it is a primary.
-        tiers: The number of identities of each tier, also of those that were not selected.
+        tiers: The number of identities of each tier, also of those that `only` and `limit` omit.
     """
 
     now_ms: int
