@@ -155,9 +155,7 @@ class Twin:
         self.admin.response_callbacks.clear()
         self._other = server.client(db=OTHER_DB)
         self.raw = server.client(**options)
-        self.guarded = keyleash.Redis.from_url(
-            server.url, token=leash.issue("one").token, **options
-        )
+        self.guarded = server.guarded(leash.issue("one").token, **options)
         self.commands = {name.decode().upper() for name in self._ask("COMMAND", "LIST")}
         self._seed = self._sow()
         # Both are made of the same dumps, since a hash table's order is that of its making.

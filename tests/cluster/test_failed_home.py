@@ -124,6 +124,24 @@ def test_change_that_no_replica_has_is_reported(
     assert shown.output.count(LACKS) == 1
 
 
+def test_replica_that_has_copied_nothing_yet_is_one_that_lacks_a_change(
+    cluster: RealCluster,
+) -> None:
+    """CLUSTER SLOTS lacks such a replica, which still may be promoted by hand."""
+    home, added = cluster.owner(HOME.policy), cluster.add_node()
+    added.admin.config_set("masteruser", "someone")
+    added.admin.config_set("masterauth", "wrong")
+    added.admin.execute_command("CLUSTER", "REPLICATE", home.identifier)
+    roles = cluster.nodes[1].admin
+    wait_until(lambda: added.identifier in str(roles.cluster("REPLICAS", home.identifier)))
+
+    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
+        op.load(keyleash.Policy(POLICY))
+        result = op.freeze("agent", reason="x")
+
+    assert [item.unreplicated for item in result.not_replicated] == [LACKS]
+
+
 def test_change_that_replicas_have_is_reported_as_such(
     op: keyleash.Operator, agent: ClusterAgent
 ) -> None:

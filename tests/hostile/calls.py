@@ -120,6 +120,7 @@ PSETEX str number value
 PSUBSCRIBE scanned
 PTTL any
 PUBLISH channel value
+PUBSUB NUMSUB channel+
 RENAME any to
 RENAMENX any to
 RESTORE to 0 payload [REPLACE]
@@ -410,7 +411,7 @@ def forms() -> Mapping[str, tuple[_Piece, ...]]:
     lines = (line.split() for line in GRAMMAR.strip().splitlines())
     parsed = {}
     for words in lines:
-        named = 2 if words[0] in {"MEMORY", "OBJECT", "XGROUP", "XINFO"} else 1
+        named = 2 if words[0] in {"MEMORY", "OBJECT", "PUBSUB", "XGROUP", "XINFO"} else 1
         text = " ".join(words[named:]).replace("[", "[ ").replace("]", " ]")
         parsed[" ".join(words[:named])] = _parsed(iter(text.split()))
     return parsed

@@ -70,8 +70,10 @@ class RealServer:
         return f"{prefix}0"
 
     def guarded(self, token: str, **options: Any) -> keyleash.Redis:
-        """Return a client of an agent."""
-        return keyleash.Redis(port=self.port, token=token, **options)
+        """Return a client of an agent, which is closed after the test."""
+        client = keyleash.Redis(port=self.port, token=token, **options)
+        self._clients.append(client)
+        return client
 
     def call_guard(self, identity: str, call: Sequence[Any], **options: Any) -> Any:
         """Make a call of a guard, as its words are; *identity* is for clusters."""

@@ -176,23 +176,26 @@ def _nodes(client: Client) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     replicas: dict[str, int] = {}
     failed: set[Address] = set()
     with reading_reply("CLUSTER SLOTS"):
-        for first, last, (host, port, identifier, *_), *others in by_slot:
+        for first, last, (host, port, identifier, *_), *_ in by_slot:
             name = reply_text(identifier)
-            replicas[name] = len(others)
             addresses[name] = _address(host, port, asked)
             slots.setdefault(name, []).append((int(first), int(last)))
     # CLUSTER SLOTS lacks nodes without slots, and replicas that have only just started.
     with reading_reply("CLUSTER SHARDS"):
-        for node in (item for shard in shards for item in reply_mapping(shard)["nodes"]):
-            facts = reply_mapping(node)
-            port = facts.get("tls-port" if is_tls else "port")
-            if port is None:
-                continue
-            address = _address(facts["endpoint"], port, asked)
-            if reply_text(facts["health"]) == "fail":
-                failed.add(address)
-            else:
-                addresses.setdefault(reply_text(facts["id"]), address)
+        for shard in shards:
+            members = [reply_mapping(node) for node in reply_mapping(shard)["nodes"]]
+            live = [node for node in members if reply_text(node["health"]) != "fail"]
+            copies = sum(reply_text(node["role"]) == "replica" for node in live)
+            replicas |= dict.fromkeys((reply_text(node["id"]) for node in live), copies)
+            for node in members:
+                port = node.get("tls-port" if is_tls else "port")
+                if port is None:
+                    continue
+                address = _address(node["endpoint"], port, asked)
+                if node in live:
+                    addresses.setdefault(reply_text(node["id"]), address)
+                else:
+                    failed.add(address)
     found = (
         Node(at, tuple(slots.get(name, ())), replicas.get(name, 0))
         for name, at in addresses.items()
