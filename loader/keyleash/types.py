@@ -28,7 +28,7 @@ from keyleash.operator.decisions import Explanation
 from keyleash.operator.holder import TokenHolder
 from keyleash.operator.limit_reset import LimitReset
 from keyleash.operator.load.activate import LoadResult
-from keyleash.operator.load.consent import LoadPlan
+from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.roles import Role, RoleUser
 from keyleash.operator.server import ServerSummary
 from keyleash.operator.suspension import FreezeResult, Frozen
@@ -41,7 +41,7 @@ from keyleash.operator.tokens import (
     TokenInfo,
     TokenTree,
 )
-from keyleash.policy.diff.changes import PolicyDiff
+from keyleash.policy.diff import PolicyDiff
 from keyleash.policy.lint import LintReport
 from keyleash.policy.lint.findings import LintFinding
 from keyleash.policy_tests.run import TestReport

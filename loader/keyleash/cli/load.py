@@ -37,7 +37,7 @@ from keyleash.text import counted
 
 if TYPE_CHECKING:
     from keyleash.operator import LoadResult
-    from keyleash.operator.load.consent import LoadPlan
+    from keyleash.operator.load.load_plan import LoadPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
 

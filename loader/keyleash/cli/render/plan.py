@@ -10,7 +10,7 @@ import click
 from keyleash.cli.terminal import is_plain
 
 if TYPE_CHECKING:
-    from keyleash.operator.load.consent import LoadPlan
+    from keyleash.operator.load.load_plan import LoadPlan
 
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 _SIGN = re.compile(r"^((?:    )?)([+~-])(?= )", re.MULTILINE)

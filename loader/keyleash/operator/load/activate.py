@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -17,6 +17,7 @@ from keyleash.errors import (
 )
 from keyleash.fence.apply import refreshed_users
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.load.plan import (
     IdentityChange,
     LoadDiff,
@@ -51,9 +52,6 @@ from keyleash.store.staging import LoadStage, StateMove
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.text import json_object
-
-if TYPE_CHECKING:
-    from keyleash.operator.load.consent import LoadPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,95 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from keyleash.errors import OperationError, RemovalError, no_policy
 from keyleash.fence import read_records
 from keyleash.operator.load.activate import LoadResult, activate_policy, verify_activation
-from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
-from keyleash.operator.load.describe import describe_plan
-from keyleash.operator.load.plan import Preview, preview_load, summary_of_plan
+from keyleash.operator.load.compile import prepare_policy
+from keyleash.operator.load.load_plan import LoadPlan
+from keyleash.operator.load.plan import preview_load, summary_of_plan
 from keyleash.policy.problems import listing
-from keyleash.results import Progress, Result
+from keyleash.results import Progress
 from keyleash.store.connect import connect_nodes
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
-from keyleash.text import clock_time, json_object, printable, short_digest
+from keyleash.text import clock_time, printable, short_digest
 
 MIN_DIGITS = 6
 """Minimum length of the digest prefix that selects a stored policy."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPlan(Result):
-    """
-    The changes that a load would make.
-
-    Attributes:
-        prepared: The policy, compiled for the server.
-        preview: The difference from the active policy.
-        source: The origin of the policy: its file, or `of generation 3`.
-    """
-
-    prepared: PreparedPolicy
-    preview: Preview
-    source: str
-
-    @property
-    def digest(self) -> str:
-        """The digest of the policy."""
-        return self.prepared.digest
-
-    @property
-    def is_empty(self) -> bool:
-        """True if nothing would be written."""
-        return self.preview.is_empty
-
-    @property
-    def widened(self) -> tuple[str, ...]:
-        """The identities that would get more access than they have."""
-        return tuple(item.name for item in self.preview.diff.identities if item.widens)
-
-    @property
-    def removed(self) -> tuple[str, ...]:
-        """The active identities that the policy lacks."""
-        return self.preview.removed
-
-    def describe(self, *, full: bool = False) -> str:
-        """
-        Return the plan as text, as `keyleash plan` prints it.
-
-        Args:
-            full: Whether to show every change of every identity. Otherwise identities with the same
-                changes are shown together, and many different changes are summarized.
-        """
-        return "\n".join(describe_plan(self, full))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as `keyleash plan --json` prints it, without server and file."""
-        preview, active = self.preview, self.preview.active
-        diff = preview.diff.to_dict()
-        return {
-            "digest": self.digest,
-            "transport": preview.transport.value,
-            "active": active
-            and {
-                **json_object(active, "generation", "digest", "transport"),
-                "readable": preview.is_readable,
-            },
-            "changes": not preview.is_empty,
-            "widens": diff["widens"],
-            "needs_allow_widening": preview.needs_permission,
-            "identities": diff["identities"],
-            "unchanged": diff["unchanged"],
-            "removed": list(preview.removed),
-            "recompiled": list(preview.to_recompile),
-            "counters_lost": list(preview.lost),
-        }
 
 
 def plan_load(

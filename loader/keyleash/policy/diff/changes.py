@@ -1,4 +1,4 @@
-"""The difference of two policies, as plain data."""
+"""The changes of one identity between two policies, as plain data."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.policy.canonical import plain
-from keyleash.policy.diff.describe import describe_identities
 from keyleash.policy.diff.permissions import Gain
-from keyleash.policy.model import Identity, IdentityKind, Policy
+from keyleash.policy.model import Identity, IdentityKind
 from keyleash.policy.settings import Setting
-from keyleash.results import Result
 from keyleash.text import to_json
 
 
@@ -120,43 +118,3 @@ def _effect(change: IdentityDiff | PolicyChange) -> dict[str, Any]:
     added, removed = change.before is None, change.after is None
     action = "add" if added else "remove" if removed else "change"
     return {"action": action, "widens": change.widens, "narrows": change.narrows}
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyDiff(Result):
-    """
-    The difference of two policies.
-
-    Attributes:
-        before, after: The policies; `before` may have no identities.
-        identities: Changed identities in the new policy's order, then the removed ones.
-        unchanged: Names of the other identities.
-    """
-
-    before: Policy
-    after: Policy
-    identities: tuple[IdentityDiff, ...]
-    unchanged: tuple[str, ...]
-
-    @property
-    def widens(self) -> bool:
-        """True if any call of any identity becomes allowed."""
-        return any(identity.widens for identity in self.identities)
-
-    def describe(self, *, full: bool = False) -> str:
-        """
-        Return the changes as text.
-
-        Args:
-            full: Whether to show every change of every identity. Otherwise identities with the same
-                changes are shown together, and many different changes are summarized.
-        """
-        return "\n".join(describe_identities(self.identities, full)).lstrip("\n")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the difference as JSON values."""
-        return {
-            "widens": self.widens,
-            "identities": [identity.to_dict() for identity in self.identities],
-            "unchanged": list(self.unchanged),
-        }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from keyleash.commands import CommandTable
 from keyleash.policy.canonical import canonical
-from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange, PolicyDiff
+from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange
+from keyleash.policy.diff.describe import describe_identities
 from keyleash.policy.diff.limits import breaker_changes, limit_changes, setting_changes
 from keyleash.policy.diff.permissions import Access, Gains, gains_of
 from keyleash.policy.model import (
@@ -19,6 +21,7 @@ from keyleash.policy.model import (
     Policy,
     ValueRules,
 )
+from keyleash.results import Result
 
 _MATCHES: tuple[Callable[[Grant], object], ...] = (
     lambda grant: grant,
@@ -26,6 +29,46 @@ _MATCHES: tuple[Callable[[Grant], object], ...] = (
     lambda grant: (grant.allow, frozenset(grant.only or ()), frozenset(grant.except_)),
 )
 """Properties by which grants of two policies are paired, the surest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDiff(Result):
+    """
+    The difference of two policies.
+
+    Attributes:
+        before, after: The policies; `before` may have no identities.
+        identities: Changed identities in the new policy's order, then the removed ones.
+        unchanged: Names of the other identities.
+    """
+
+    before: Policy
+    after: Policy
+    identities: tuple[IdentityDiff, ...]
+    unchanged: tuple[str, ...]
+
+    @property
+    def widens(self) -> bool:
+        """True if any call of any identity becomes allowed."""
+        return any(identity.widens for identity in self.identities)
+
+    def describe(self, *, full: bool = False) -> str:
+        """
+        Return the changes as text.
+
+        Args:
+            full: Whether to show every change of every identity. Otherwise identities with the same
+                changes are shown together, and many different changes are summarized.
+        """
+        return "\n".join(describe_identities(self.identities, full)).lstrip("\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the difference as JSON values."""
+        return {
+            "widens": self.widens,
+            "identities": [identity.to_dict() for identity in self.identities],
+            "unchanged": list(self.unchanged),
+        }
 
 
 def grant_changes(

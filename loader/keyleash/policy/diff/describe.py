@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha1
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from keyleash.commands import OperationClass
 from keyleash.limits import BaseLimit, SubjectKind
+from keyleash.policy.diff.changes import IdentityDiff, PolicyChange
+from keyleash.policy.diff.permissions import Gain
 from keyleash.policy.model import Breaker, Grant, Idempotency, Pattern, Script
 from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.policy.quantities import format_duration, format_size
 from keyleash.text import counted, printable
-
-if TYPE_CHECKING:
-    from keyleash.policy.diff.changes import IdentityDiff, PolicyChange
-    from keyleash.policy.diff.permissions import Gain
 
 SHOWN_EXAMPLES = 4
 """Examples shown per identity; `to_dict` has all."""
