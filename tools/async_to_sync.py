@@ -16,12 +16,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "loader" / "keyleash"
 PARTS = ("", "_audit", "_servers", "_tokens")
 SOURCES = {
     **{f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS},
-    "client/aio_connection.py": "client/connection.py",
-    "client/aio_holder.py": "client/holder.py",
-    "client/aio.py": "client/sync.py",
-    "client/aio_node.py": "client/node.py",
-    "client/aio_cluster_pipeline.py": "client/cluster_pipeline.py",
-    "client/aio_cluster.py": "client/cluster.py",
+    "client/aio_connection.py": "client/_sync/connection.py",
+    "client/aio_holder.py": "client/_sync/holder.py",
+    "client/aio.py": "client/_sync/sync.py",
+    "client/aio_node.py": "client/_sync/node.py",
+    "client/aio_cluster_pipeline.py": "client/_sync/cluster_pipeline.py",
+    "client/aio_cluster.py": "client/_sync/cluster.py",
 }
 """Each asyncio source, and the module that is generated from it."""
 NAMES = {
@@ -52,7 +52,13 @@ NAMES = {
     "__aiter__": "__iter__",
     "__anext__": "__next__",
 }
-TEXTS = {"redis.asyncio": "redis", "keyleash.asyncio": "keyleash", "an `async with`": "a `with`"}
+TEXTS = {
+    "redis.asyncio": "redis",
+    "keyleash.asyncio": "keyleash",
+    "keyleash.client.aio": "keyleash.client._sync.aio",
+    "keyleash.client import aio": "keyleash.client._sync import aio",
+    "an `async with`": "a `with`",
+}
 """Dotted names and phrases, also in docstrings."""
 _CLASS = re.compile(r"Async(?=[A-Z])")
 

@@ -136,7 +136,7 @@ def as_shipped(method: Any) -> Any:
 
 
 _USUAL = {
-    ("keyleash.client.connection", "redis.connection"),
+    ("keyleash.client._sync.connection", "redis.connection"),
     ("keyleash.client.aio_connection", "redis.asyncio.connection"),
 }
 

@@ -243,7 +243,7 @@ class Redis(TokenHolder, redis.asyncio.Redis):  # type: ignore[misc]
     ) -> None:
         reject_options(kwargs)
         plain = redis.asyncio.Redis(*args, **kwargs)
-        pool = guarded_pool(plain, token, wait, correlation)
+        pool = guarded_pool(AsyncGuarded, plain, token, wait, correlation)
         is_own = plain.auto_close_connection_pool or pool is not plain.connection_pool
         plain.auto_close_connection_pool = False
         super().__init__(

@@ -1,4 +1,4 @@
-"""Guarded connections, for asyncio; `client/connection.py` is generated from it."""
+"""Guarded connections, for asyncio; `client/_sync/connection.py` is generated from it."""
 
 from __future__ import annotations
 

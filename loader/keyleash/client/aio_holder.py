@@ -1,4 +1,4 @@
-"""The methods of clients about their own token; `client/holder.py` is generated from it."""
+"""The methods of clients about their own token; `client/_sync/holder.py` is generated from it."""
 
 from __future__ import annotations
 

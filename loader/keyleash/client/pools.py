@@ -8,22 +8,26 @@ import redis.asyncio
 import redis.asyncio.sentinel
 from redis.sentinel import SentinelConnectionPool
 
-from keyleash.client import aio_holder, holder
 from keyleash.client._redis_py import connections_of, copy_pool
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import longest_wait
-from keyleash.client.connection import Guarded
 from keyleash.client.guarding import Guarding
+from keyleash.client.routing import Shards
 from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource
 
 
 def guarded_pool(
-    plain: Any, token: AsyncTokenSource | None, wait: bool | float, correlation: Any
+    mixin: type[Guarding],
+    plain: Any,
+    token: AsyncTokenSource | None,
+    wait: bool | float,
+    correlation: Any,
 ) -> Any:
     """Return the pool of a client of ours: of guarded connections, with the options of its own.
 
     Args:
+        mixin: `Guarded` or `AsyncGuarded`.
         plain: redis-py's client, whose pool has not been used if it made it. A pool that it was
             given is copied, unless its connections are guarded: then no token is needed.
 
@@ -33,7 +37,7 @@ def guarded_pool(
     """
     pool = plain.connection_pool
     base = pool.connection_class
-    is_async = isinstance(plain, redis.asyncio.Redis)
+    is_async = issubclass(mixin, AsyncGuarded)
     if issubclass(base, redis.asyncio.connection.AbstractConnection) is not is_async:
         kinds = ("asyncio", "a sync") if is_async else ("sync", "an asyncio")
         raise TypeError("a client of {} needs a pool of its own kind, not {} one".format(*kinds))
@@ -45,7 +49,6 @@ def guarded_pool(
         return pool
     if token is None:
         raise TypeError("a `token` is required, or a pool of guarded connections")
-    mixin = AsyncGuarded if is_async else Guarded
     guarded = guarded_class(mixin, base, token, wait, correlation)
     if not plain.auto_close_connection_pool:
         pool = _copy_of(pool)
@@ -112,7 +115,7 @@ def is_guarded(client: Any) -> bool:
         TypeError: It is something else, or makes or lends its connections in a way of its own.
     """
     if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
-        return isinstance(client, holder.TokenHolder | aio_holder.TokenHolder)
+        return isinstance(getattr(client, "shards", None), Shards)
     is_client = isinstance(client, redis.Redis | redis.asyncio.Redis)
     pool: Any = client.connection_pool if is_client else client
     is_pool = isinstance(pool, redis.ConnectionPool | redis.asyncio.ConnectionPool)

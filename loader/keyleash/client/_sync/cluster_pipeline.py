@@ -11,7 +11,6 @@ from typing import Any
 from redis.client import NEVER_DECODE
 from redis.exceptions import ClusterDownError, ResponseError, TryAgainError, WatchError
 
-from keyleash.client import sync
 from keyleash.client._redis_py import (
     BufferedReply,
     UnreplicatedReply,
@@ -19,11 +18,12 @@ from keyleash.client._redis_py import (
     gathered,
     started,
 )
+from keyleash.client._sync import sync
+from keyleash.client._sync.node import NodePool
 from keyleash.client.actions import Words
 from keyleash.client.batches import chunks
 from keyleash.client.caller import id_of, to_repeat
 from keyleash.client.calls import Call, RateWait
-from keyleash.client.node import NodePool
 from keyleash.client.once import CallId, Ids, current_block, maybe_once
 from keyleash.client.roles import Role, role_of
 from keyleash.client.routing import (

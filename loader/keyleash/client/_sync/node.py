@@ -10,10 +10,10 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.client._redis_py import checkin_node, checkout_node, copy_error, pack
+from keyleash.client._sync.connection import Guarded
 from keyleash.client.actions import AtHome, Receive
 from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
-from keyleash.client.connection import Guarded
 from keyleash.client.guarding import Lock
 from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease
 from keyleash.errors import LeashError, NotReplicatedError

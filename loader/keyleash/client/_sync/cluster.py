@@ -20,12 +20,12 @@ from keyleash.client._redis_py import (
     refresh_options,
     started,
 )
+from keyleash.client._sync.cluster_pipeline import ClusterBatch, ClusterPipeline
+from keyleash.client._sync.holder import TokenHolder
+from keyleash.client._sync.node import Flight, NodePool, Sharded
 from keyleash.client.actions import AtHome, Words
 from keyleash.client.calls import longest_wait
-from keyleash.client.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.holder import TokenHolder
-from keyleash.client.node import Flight, NodePool, Sharded
 from keyleash.client.once import CallId, attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
 from keyleash.client.retries import is_lost

@@ -22,9 +22,9 @@ from keyleash.client._redis_py import (
     needs_parser,
     with_batches,
 )
-from keyleash.client.connection import Guarded
+from keyleash.client._sync.connection import Guarded
+from keyleash.client._sync.holder import TokenHolder
 from keyleash.client.correlation import CorrelationSource
-from keyleash.client.holder import TokenHolder
 from keyleash.client.once import current_block, maybe_once
 from keyleash.client.pools import guarded_class, guarded_pool
 from keyleash.client.session import Session
@@ -244,7 +244,7 @@ class Redis(TokenHolder, redis.Redis):  # type: ignore[misc]
     ) -> None:
         reject_options(kwargs)
         plain = redis.Redis(*args, **kwargs)
-        pool = guarded_pool(plain, token, wait, correlation)
+        pool = guarded_pool(Guarded, plain, token, wait, correlation)
         is_own = plain.auto_close_connection_pool or pool is not plain.connection_pool
         plain.auto_close_connection_pool = False
         super().__init__(

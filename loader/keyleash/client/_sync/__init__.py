@@ -1,0 +1,1 @@
+"""Sync modules, generated from their asyncio sources by `make sync`: never edited."""
