@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from keyleash.audit.point_in_time import ValueThen, value_as_of
-from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
+from keyleash.audit.read import Query
+from keyleash.audit.undo import apply_undo, plan_undo
 from keyleash.store.store import Store
 from support.errors import raises_code
 from support.scribe import NAMES, Scribe
@@ -79,7 +80,7 @@ def test_value_before_an_undo_is_found(client: Any, scribe: Scribe) -> None:
     at = now_ms(client)
     apply_undo(
         Store.open(client),
-        plan_undo(Store.open(client), UndoSelection(correlation="c"), across_policies=True),
+        plan_undo(Store.open(client), Query(correlation="c"), across_policies=True),
     )
 
     assert held(client, at) == (b"2",)

@@ -22,6 +22,7 @@ from keyleash.audit import (
     with_gaps,
 )
 from keyleash.limits import Counter
+from keyleash.policy.patterns import exactly
 from support.leash import Leash, grant
 from support.servers import RealServer
 
@@ -87,7 +88,7 @@ def test_events_of_a_guard_are_read_in_both_directions(leash: Leash) -> None:
     assert secret.args is None
     assert {change.key for change in deleted.changes} == {b"k:1", b"k:3"}
     assert {change.after for change in deleted.changes} == {"absent"}
-    assert list(read_events(leash.store, ["one"], Query(key=b"secret:1"))) == [secret]
+    assert list(read_events(leash.store, ["one"], Query(pattern=exactly(b"secret:1")))) == [secret]
     assert find_event(leash.store, ["one"], f"audit:one/{deleted.id}") == tuple(events[-2:])
 
 

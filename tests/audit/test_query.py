@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.audit import AuditEvent, Query, read_denials, read_events
+from keyleash.audit import AuditEvent, read_denials, read_events
 from keyleash.audit.entries import audit_events
-from keyleash.audit.read import EventMatcher
-from keyleash.policy.patterns import match, parse_pattern
+from keyleash.audit.read import EventMatcher, Query
+from keyleash.policy.patterns import exactly, match, parse_pattern
 from keyleash.store.store import Store
 from keyleash.store.streams import pairs_of
 from support.streams import KEYS, Streams, packed_keys
@@ -83,8 +83,7 @@ def queries_of(events: Sequence[AuditEvent]) -> st.SearchStrategy[Query]:
             token=st.sampled_from([None, event.token, "t", "op"]),
             correlation=st.sampled_from([None, event.correlation, "c", ""]),
             op=st.sampled_from([None, event.op, "SET", "XGROUP", "KEY"]),
-            key=st.sampled_from([None, *event.keys]) | keys,
-            pattern=pattern,
+            pattern=pattern | (st.sampled_from([b"", *event.keys]) | keys).map(exactly),
         )
 
     return st.sampled_from(events).flatmap(queries)
@@ -110,7 +109,7 @@ def test_rejected_words_have_no_matching_event(words: list[bytes], data: st.Data
         (Query(correlation=r"c\xff"), ["4-0"]),
         (Query(pattern=parse_pattern("a:{x}:state")), ["4-0", "5-0"]),
         (Query(pattern=parse_pattern("a:*"), op="DEL"), ["5-0"]),
-        (Query(key=b"k"), ["1-0", "2-0", "3-0"]),
+        (Query(pattern=exactly(b"k")), ["1-0", "2-0", "3-0"]),
         (Query(code="KEY_DENIED"), []),
         (Query(since_ms=2, until_ms=4), ["2-0", "3-0", "4-0"]),
     ],
@@ -150,9 +149,9 @@ def test_query_selects_single_commands_of_a_batch(streams: Streams) -> None:
 @pytest.mark.parametrize(
     ("query", "is_found"),
     [
-        (Query(key=SECRET), True),
-        (Query(key=b"agents:secrets:43"), False),
-        (Query(key=MASKED), True),
+        (Query(pattern=exactly(SECRET)), True),
+        (Query(pattern=exactly(b"agents:secrets:43")), False),
+        (Query(pattern=exactly(MASKED)), True),
         (Query(pattern=parse_pattern("agents:secrets:*")), True),
         (Query(pattern=parse_pattern("agents:{kind}:42")), True),
         (Query(pattern=parse_pattern("agents:jobs:*")), False),
@@ -172,8 +171,13 @@ def test_cut_key_of_a_denial_is_found(streams: Streams) -> None:
     key = b"k" * 300
     streams.denial("a", "1-0", key=key[:256])
 
-    assert len(list(read_denials(Store(streams.client, KEYS), ["a"], Query(key=key)))) == 1
-    assert not list(read_denials(Store(streams.client, KEYS), ["a"], Query(key=key[:255])))
+    assert (
+        len(list(read_denials(Store(streams.client, KEYS), ["a"], Query(pattern=exactly(key)))))
+        == 1
+    )
+    assert not list(
+        read_denials(Store(streams.client, KEYS), ["a"], Query(pattern=exactly(key[:255])))
+    )
 
 
 def test_query_by_code_selects_denials(streams: Streams) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keyleash.audit import AuditEvent, Query, read_events
 from keyleash.audit.entries import audit_events
 from keyleash.commands import load_table
-from keyleash.policy.patterns import parse_pattern
+from keyleash.policy.patterns import exactly, parse_pattern
 from keyleash.store.records import guard_record
 from keyleash.store.wire import BatchMode, runs_call
 from support.leash import NAMES, Leash, grant
@@ -161,7 +161,7 @@ def test_event_of_a_guard_lists_each_command_of_its_runs(server: RealServer) -> 
         found: list[AuditEvent] = list(read_events(leash.store, ["one"], query))
         return [event.item for event in found]
 
-    assert items(Query(key=b"k:7")) == [8]
+    assert items(Query(pattern=exactly(b"k:7"))) == [8]
     assert items(Query(op="HSET")) == [18, 19]
     assert items(Query(pattern=parse_pattern("k:h:*"), op="INCR")) == []
     assert "INCR*16" in leash.events("one")[0]

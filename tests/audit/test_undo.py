@@ -11,11 +11,11 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from keyleash.audit.read import Query
 from keyleash.audit.undo import (
     ConflictKind,
     UndoPlan,
     UndoResult,
-    UndoSelection,
     apply_undo,
     plan_undo,
 )
@@ -44,7 +44,7 @@ def scribe(client: Any) -> Scribe:
 
 def plan(client: Any, correlation: str = "c", **options: Any) -> UndoPlan:
     return plan_undo(
-        Store.open(client), UndoSelection(correlation=correlation), across_policies=True, **options
+        Store.open(client), Query(correlation=correlation), across_policies=True, **options
     )
 
 
@@ -366,7 +366,7 @@ def test_record_names_the_oldest_and_the_newest_event(client: Any, scribe: Scrib
         scribe.add("a", "SET", key, "before", key, "expires", "absent", entry_id=f"5-{number}")
         client.hset(NAMES.layouts, "a", "{}")
         client.set(key, "x")
-    made = plan_undo(Store.open(client), UndoSelection(identity="a", since_ms=0))
+    made = plan_undo(Store.open(client), Query(since_ms=0), identity="a")
 
     assert [step.id for step in made.steps] == ["5-9", "5-10"]
 
@@ -448,13 +448,11 @@ def test_masked_key_that_matches_the_pattern_is_a_conflict(
     """A full name is compared by its digest."""
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
-    made = plan_undo(Store.open(client), UndoSelection(pattern=parse_pattern(pattern), since_ms=0))
+    made = plan_undo(Store.open(client), Query(pattern=parse_pattern(pattern), since_ms=0))
 
     assert [item.conflicts[0].kind for item in made.blocked] == [ConflictKind.MASKED]
     with pytest.raises(NothingToUndoError, match="no recorded event"):
-        plan_undo(
-            Store.open(client), UndoSelection(pattern=parse_pattern("jobs:secret:b"), since_ms=0)
-        )
+        plan_undo(Store.open(client), Query(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
 
 
 def test_masked_key_that_may_match_the_pattern_is_reported(client: Any, scribe: Scribe) -> None:
@@ -462,9 +460,7 @@ def test_masked_key_that_may_match_the_pattern_is_reported(client: Any, scribe: 
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
     with pytest.raises(NothingToUndoError, match="masked"):
-        plan_undo(
-            Store.open(client), UndoSelection(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0)
-        )
+        plan_undo(Store.open(client), Query(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
 
 
 def test_key_too_large_for_a_before_image_cannot_be_undone(client: Any, scribe: Scribe) -> None:
@@ -523,7 +519,7 @@ def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
     now = [step.digest for step in _values(client, "k", "l")]
     scribe.add("a", "of", event, *(word for digest in now for word in ("after", f"{digest}:-1")))
 
-    made = plan_undo(Store.open(client), UndoSelection(events=(event,)), across_policies=True)
+    made = plan_undo(Store.open(client), events=(event,), across_policies=True)
     apply_undo(Store.open(client), made)
 
     assert [key.steps[0].ops for key in made.keys if key.key == b"k"] == [("SET", "APPEND")]
@@ -543,14 +539,14 @@ def test_events_are_selected_by_identity_key_and_time(client: Any, scribe: Scrib
     since_ms = int(first.partition("-")[0])
     pattern = parse_pattern("k:*")
 
-    by_identity = plan_undo(Store.open(client), UndoSelection(identity="a", since_ms=since_ms))
-    by_key = plan_undo(Store.open(client), UndoSelection(pattern=pattern, since_ms=since_ms))
+    by_identity = plan_undo(Store.open(client), Query(since_ms=since_ms), identity="a")
+    by_key = plan_undo(Store.open(client), Query(pattern=pattern, since_ms=since_ms))
 
     assert {key.key for key in by_identity.keys} == {b"k:1", b"l:1"}
     assert {key.key for key in by_key.keys} == {b"k:1", b"k:2"}
     assert by_key.others == (b"l:1",)
     with pytest.raises(NothingToUndoError):
-        plan_undo(Store.open(client), UndoSelection(identity="a", since_ms=since_ms + 100_000))
+        plan_undo(Store.open(client), Query(since_ms=since_ms + 100_000), identity="a")
 
 
 def test_ambiguous_event_id_needs_the_identity(client: Any, scribe: Scribe) -> None:
@@ -560,10 +556,8 @@ def test_ambiguous_event_id_needs_the_identity(client: Any, scribe: Scribe) -> N
     scribe.run("b", "SET", "l", "1", entry_id=entry_id)
 
     def chosen(given: str) -> list[bytes]:
-        selection = UndoSelection(events=(given,))
-        return [
-            key.key for key in plan_undo(Store.open(client), selection, across_policies=True).keys
-        ]
+        made = plan_undo(Store.open(client), events=(given,), across_policies=True)
+        return [key.key for key in made.keys]
 
     assert chosen(f"a/{entry_id}") == [b"k"]
     with raises_code("ambiguous-event") as raised:
@@ -577,7 +571,7 @@ def test_wrong_event_id_is_an_error(client: Any, scribe: Scribe, given: str) -> 
     scribe.run("a", "SET", "k", "1")
 
     with raises_code("unknown-event"):
-        plan_undo(Store.open(client), UndoSelection(events=(given,)))
+        plan_undo(Store.open(client), events=(given,))
 
 
 def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe) -> None:
@@ -585,9 +579,9 @@ def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe
     scribe.run("a", "SET", "k", "1")
 
     with raises_code("unknown-identity"):
-        plan_undo(Store.open(client), UndoSelection(identity="unknown", since_ms=0))
+        plan_undo(Store.open(client), Query(since_ms=0), identity="unknown")
     with pytest.raises(NothingToUndoError):
-        plan_undo(Store.open(client), UndoSelection(correlation="none"))
+        plan_undo(Store.open(client), Query(correlation="none"))
 
 
 def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: Scribe) -> None:

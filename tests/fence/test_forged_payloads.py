@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit.point_in_time import value_as_of
-from keyleash.audit.undo import ConflictKind, UndoPlan, UndoSelection, apply_undo, plan_undo
+from keyleash.audit.undo import ConflictKind, UndoPlan, apply_undo, plan_undo
 from keyleash.errors import (
     UnvalidatedRestoreError,
 )
@@ -80,7 +80,7 @@ def newest(leash: FencedLeash) -> str:
 
 
 def plan(leash: FencedLeash, event: str, **options: Any) -> UndoPlan:
-    return plan_undo(leash.store, UndoSelection(events=(event,)), **options)
+    return plan_undo(leash.store, events=(event,), **options)
 
 
 def test_forged_before_image_does_not_crash_the_server(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from keyleash.audit.point_in_time import value_as_of
-from keyleash.audit.undo import ConflictKind, UndoPlan, UndoSelection, apply_undo, plan_undo
+from keyleash.audit.read import Query
+from keyleash.audit.undo import ConflictKind, UndoPlan, apply_undo, plan_undo
 from keyleash.errors import NothingToUndoError
 from keyleash.policy.patterns import parse_pattern
 from support.command_line import Cli
@@ -48,7 +49,7 @@ def now_ms(leash: FencedLeash) -> int:
 
 
 def plan(leash: FencedLeash, pattern: str, **options: Any) -> UndoPlan:
-    return plan_undo(leash.store, UndoSelection(pattern=parse_pattern(pattern)), **options)
+    return plan_undo(leash.store, Query(pattern=parse_pattern(pattern)), **options)
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_undo_of_a_forged_event_is_an_error(fenced: FencedLeash) -> None:
     made_up = fenced.admin.xrevrange(NAMES.audit("one"), count=1)[0][0].decode()
 
     with pytest.raises(NothingToUndoError, match="untrusted: 1 of `one`"):
-        plan_undo(fenced.store, UndoSelection(events=(f"one/{made_up}",)))
+        plan_undo(fenced.store, events=(f"one/{made_up}",))
 
 
 def test_event_is_trusted_while_its_identity_had_the_grant(leash: FencedLeash) -> None:

@@ -10,8 +10,8 @@ import redis.asyncio
 
 import keyleash
 from client.alike import awaiting
-from keyleash.audit import read_denials, read_events
-from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
+from keyleash.audit import Query, read_denials, read_events
+from keyleash.audit.undo import apply_undo, plan_undo
 from keyleash.commands.locks import EXTEND, RELEASE
 from keyleash.errors.sentences import explain
 from keyleash.policy.scripts import stored_texts
@@ -258,7 +258,7 @@ def test_undo_reverts_what_a_script_changed(embedded: RealServer) -> None:
         for change in event.changes
     }
     assert set(changes) == {b"app:{d}from", b"app:{d}to"}
-    plan = plan_undo(leash.store, UndoSelection(identity="one", since_ms=0))
+    plan = plan_undo(leash.store, Query(since_ms=0), identity="one")
     apply_undo(leash.store, plan)
     assert leash.admin.lrange("app:{d}from", 0, -1) == [b"a", b"b"]
     assert leash.admin.exists("app:{d}to") == 0

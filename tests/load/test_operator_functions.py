@@ -11,7 +11,7 @@ import redis
 
 import keyleash
 from keyleash.audit import read_control
-from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
+from keyleash.audit.undo import apply_undo, plan_undo
 from keyleash.errors import SecretInTextError
 from keyleash.fence import FenceNode
 from keyleash.operator import freeze, load_policy, thaw
@@ -28,7 +28,7 @@ TOKEN = f"kl_one_{'A' * 32}"
 
 
 def plan(client: Any) -> Any:
-    return plan_undo(Store.open(client), UndoSelection(events=("@one:1",)))
+    return plan_undo(Store.open(client), events=("@one:1",))
 
 
 TEXTS: dict[str, Callable[[Any, Any, str], Any]] = {
@@ -74,7 +74,7 @@ def test_text_that_contains_a_token_is_rejected_and_not_repeated(leash: Leash, n
 def test_undo_with_a_token_in_its_description_changes_nothing(leash: Leash) -> None:
     """Its texts are in the control stream and in the events of the undo."""
     leash.agent("one").set("k", "new")
-    selected = plan_undo(leash.store, UndoSelection(identity="one"))
+    selected = plan_undo(leash.store, identity="one")
 
     with pytest.raises(SecretInTextError, match="`description` contains a token"):
         apply_undo(leash.store, replace(selected, description=TOKEN))
@@ -122,7 +122,7 @@ def test_client_with_decode_responses_works(server: RealServer) -> None:
     assert freeze(Store.open(client), ["one"], reason="x").identities[0].changed
     assert thaw(Store.open(client)).identities[0].changed
     assert len(revoke(Store.open(client), everything=True).tokens) == 2
-    selected = plan_undo(Store.open(client), UndoSelection(identity="one"))
+    selected = plan_undo(Store.open(client), identity="one")
     assert apply_undo(Store.open(client), selected).removed == (b"k",)
     assert [identity.name for identity in read_snapshot(Store.open(client)).identities] == ["one"]
     assert {item.event for item in read_control(Store(client, server_keyspace(client)))} > {"issue"}

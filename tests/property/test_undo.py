@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.audit.undo import ConflictKind, UndoSelection, apply_undo, plan_undo
+from keyleash.audit.read import Query
+from keyleash.audit.undo import ConflictKind, apply_undo, plan_undo
 from keyleash.commands import load_table
 from keyleash.errors import (
     NothingToUndoError,
@@ -282,7 +283,7 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
     chosen, now, admin = world.chosen("c0"), world.look(), world.leash.admin
     if not chosen:
         with pytest.raises(NothingToUndoError):
-            plan_undo(Store.open(admin), UndoSelection(correlation="c0"))
+            plan_undo(Store.open(admin), Query(correlation="c0"))
         return
 
     conflicts = {
@@ -290,7 +291,7 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
         for item, steps in chosen.items()
         if is_broken(steps, now[item]) and steps[0][0] != now[item]
     }
-    plan = plan_undo(Store.open(admin), UndoSelection(correlation="c0"))
+    plan = plan_undo(Store.open(admin), Query(correlation="c0"))
     assert {item.key.decode() for item in plan.keys} == set(chosen)
     assert {item.key.decode() for item in plan.blocked} == conflicts
     kinds = {conflict.kind for item in plan.blocked for conflict in item.conflicts}
@@ -301,7 +302,7 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
         assert world.look() == now
         plan = plan_undo(
             Store.open(admin),
-            UndoSelection(correlation="c0"),
+            Query(correlation="c0"),
             forced=[conflict.encode() for conflict in conflicts],
         )
     expected = {**now, **{item: steps[0][0] for item, steps in chosen.items()}}
@@ -313,11 +314,11 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
     done = apply_undo(Store.open(admin), plan)
     assert world.look() == expected
     again = apply_undo(
-        Store.open(admin), plan_undo(Store.open(admin), UndoSelection(correlation=done.correlation))
+        Store.open(admin), plan_undo(Store.open(admin), Query(correlation=done.correlation))
     )
     assert world.look() == now
     apply_undo(
         Store.open(admin),
-        plan_undo(Store.open(admin), UndoSelection(correlation=again.correlation)),
+        plan_undo(Store.open(admin), Query(correlation=again.correlation)),
     )
     assert world.look() == expected

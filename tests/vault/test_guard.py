@@ -9,7 +9,8 @@ import redis
 
 import keyleash
 from keyleash.audit.point_in_time import value_as_of
-from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
+from keyleash.audit.read import Query
+from keyleash.audit.undo import apply_undo, plan_undo
 from support.leash import Leash, grant
 from support.streams import command_of
 from vault.conftest import ALL
@@ -175,7 +176,7 @@ def test_undo_in_the_vault_uses_logical_names(sealed: Leash) -> None:
         agent.hset("a:2", "f", "v")
 
     assert value_as_of(sealed.store, b"a:1", then_ms).value.elements == (b"before",)
-    done = apply_undo(sealed.store, plan_undo(sealed.store, UndoSelection(correlation="wrong")))
+    done = apply_undo(sealed.store, plan_undo(sealed.store, Query(correlation="wrong")))
     assert done.restored == (b"a:1",)
     assert done.removed == (b"a:2",)
     assert agent.get("a:1") == b"before"

@@ -28,7 +28,8 @@ from keyleash.audit.read import recorded_correlation
 from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
 from keyleash.audit.token_use import labelled_tokens
-from keyleash.audit.undo import Trust, UndoPlan, UndoSelection, plan_undo
+from keyleash.audit.undo import Trust, UndoPlan, plan_undo
+from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import exactly, parse_pattern
 from keyleash.results import Progress
 from keyleash.status import identity_statuses
@@ -82,8 +83,7 @@ class Selection:
         return Query(
             token=self.token_id,
             delegated_from=self.delegated_from,
-            key=self.key if isinstance(self.key, bytes) else None,
-            pattern=parse_pattern(self.key) if isinstance(self.key, str) else None,
+            pattern=_pattern(self.key),
             correlation=None
             if self.correlation is None
             else recorded_correlation(self.correlation),
@@ -93,6 +93,10 @@ class Selection:
             until_ms=until_ms,
             tokens=labelled_tokens(store, self.meta) if self.meta else None,
         )
+
+
+def _pattern(key: str | bytes | None) -> Pattern | None:
+    return parse_pattern(key) if isinstance(key, str) else None if key is None else exactly(key)
 
 
 def select_events(
@@ -224,12 +228,14 @@ def plan_selected(
     if not events and correlation is None and since is None:
         raise TypeError("`identity` and `key` need `since`")
     query = Selection(since, until, key, correlation).query(store)
-    pattern = query.pattern if query.key is None else exactly(query.key)
-    selection = UndoSelection(
-        events, query.correlation, identity, pattern, query.since_ms, query.until_ms
-    )
     return plan_undo(
-        store, selection, forced=forced, skipped=skipped, across_policies=across_policies
+        store,
+        query,
+        events=events,
+        identity=identity,
+        forced=forced,
+        skipped=skipped,
+        across_policies=across_policies,
     )
 
 

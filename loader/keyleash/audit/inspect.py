@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -17,6 +17,7 @@ from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
 from keyleash.audit.streams import merged, stream_names
 from keyleash.audit.undo.trust import Trust
 from keyleash.audit.undo.values import UNVALIDATED, Images, read_images
+from keyleash.policy.patterns import exactly
 from keyleash.results import Result
 from keyleash.store.store import Store
 from keyleash.store.values import key_exists
@@ -206,7 +207,7 @@ def read_timeline(
         limit: The maximum number of entries, the newest; all if None.
     """
     raw = resolve_key(store, key)
-    of_key = Query(key=raw, since_ms=query.since_ms, until_ms=query.until_ms)
+    of_key = replace(query, pattern=exactly(raw))
     trust = Trust.of(store, [raw])
     names = stream_names(store)
     backwards = limit is not None
@@ -232,6 +233,6 @@ def resolve_key(store: Store, given: str | bytes) -> bytes:
     escaped = unescaped(raw)
     if escaped == raw or key_exists(store, raw):
         return raw
-    where = (store, stream_names(store), Query(key=raw))
+    where = (store, stream_names(store), Query(pattern=exactly(raw)))
     is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))
     return raw if is_recorded else escaped

@@ -15,6 +15,7 @@ from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
+from keyleash.policy.patterns import exactly
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
 from keyleash.store.streams import audit_streams, stream_extent
@@ -113,7 +114,9 @@ def value_as_of(store: Store, key: bytes, time_ms: int) -> ValueThen:
 
 def _steps(store: Store, key: bytes, time_ms: int, trust: Trust) -> list[UndoStep]:
     """Return the last change up to a time and all later ones, in no order."""
-    events = read_events(store, stream_owners(store), Query(key=key), newest_first=True)
+    events = read_events(
+        store, stream_owners(store), Query(pattern=exactly(key)), newest_first=True
+    )
     found: list[UndoStep] = []
     # Two streams have no order within a millisecond.
     for at_ms, group in groupby(events, key=lambda event: event.time_ms):

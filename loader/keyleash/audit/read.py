@@ -53,7 +53,6 @@ class Query:
         token: The token's id.
         delegated_from: The id of an ancestor of the token.
         tokens: The ids of tokens, of which the entry has one.
-        key: A key that the entry names, also if it is masked there.
         pattern: A pattern that a key of the entry matches, or may match if it is masked.
         correlation: The correlation id, as in `AuditEntry`.
         op: The command's name, in upper case; `XGROUP` stands for all its sub-commands.
@@ -64,7 +63,6 @@ class Query:
 
     token: str | None = None
     delegated_from: str | None = None
-    key: bytes | None = None
     pattern: Pattern | None = None
     correlation: str | None = None
     op: str | None = None
@@ -77,6 +75,14 @@ class Query:
         """Return whether an entry of the token with this id matches."""
         is_one = self.tokens is None or token in self.tokens
         return is_one and (self.token is None or token == self.token)
+
+    @property
+    def key(self) -> bytes | None:
+        """Return the key that the pattern names, if it is a literal one."""
+        match self.pattern:
+            case Pattern(parts=(Literal(text),)):
+                return text
+        return None
 
     @property
     def is_time_only(self) -> bool:
@@ -106,8 +112,7 @@ class EventMatcher:
 
     def __init__(self, query: Query) -> None:
         self._query = query
-        self._key_tests = [is_key(query.key)] if query.key is not None else []
-        self._key_tests += [key_test(query.pattern)] if query.pattern is not None else []
+        self._key_tests = [key_test(query.pattern)] if query.pattern is not None else []
         texts = {b"correlation": query.correlation, b"code": query.code}
         # A backslash may stand for a byte that was not UTF-8.
         self._word_tests: list[tuple[bytes, KeyTest]] = [

@@ -7,7 +7,8 @@ import struct
 from functools import partial
 
 import keyleash
-from keyleash.audit.undo import UndoSelection, plan_undo
+from keyleash.audit.read import Query
+from keyleash.audit.undo import plan_undo
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
@@ -61,9 +62,7 @@ def forge_event_of_anothers_key(stage: Stage) -> bool:
     event |= {"before": OTHER, "expires": "-1", "value": "forged"}
     words = [word for pair in event.items() for word in pair]
     stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", *words)
-    (undone,) = plan_undo(
-        Store.open(stage.operator), UndoSelection(pattern=parse_pattern(OTHER))
-    ).keys
+    (undone,) = plan_undo(Store.open(stage.operator), Query(pattern=parse_pattern(OTHER))).keys
     return WORKER in repr(undone)
 
 

@@ -28,7 +28,7 @@ from keyleash.audit.report.activity import (
 )
 from keyleash.audit.report.key_history import BeforeAndAfter, KeyHistory, read_before_and_after
 from keyleash.audit.stats import Tally, key_prefix, ranked
-from keyleash.audit.undo import UndoPlan, UndoSelection, plan_undo, untrusted_text
+from keyleash.audit.undo import UndoPlan, plan_undo, untrusted_text
 from keyleash.audit.undo.plan import action_text, conflict_label, conflict_reason
 from keyleash.audit.undo.values import UNVALIDATED
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
@@ -209,14 +209,8 @@ def _plan(
             f"No undo plan: a report plans for at most {MAX_PLANNED_EVENTS:,} events, and there"
             f" are {events:,}. Use a shorter time range, one identity or one correlation id."
         )
-    selection = UndoSelection(
-        correlation=query.correlation,
-        identity=identity,
-        since_ms=query.since_ms,
-        until_ms=query.until_ms,
-    )
     try:
-        return plan_undo(store, selection), ""
+        return plan_undo(store, query, identity=identity), ""
     except (NothingToUndoError, UndoTooLargeError) as error:
         help_ = f" ({error.help})" if isinstance(error, UndoTooLargeError) else ""
         return None, f"No undo plan: {error.message}{help_}."

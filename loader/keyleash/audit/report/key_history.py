@@ -20,6 +20,7 @@ from keyleash.audit.undo.values import (
     read_images,
     read_keys,
 )
+from keyleash.policy.patterns import exactly
 from keyleash.store.store import Store
 
 MAX_KEYS = 20_000
@@ -151,7 +152,7 @@ def _read_next_images(
     if not waiting:
         return found
     query = Query(
-        key=next(iter(waiting)) if len(waiting) == 1 else None,
+        pattern=exactly(next(iter(waiting))) if len(waiting) == 1 else None,
         since_ms=min(step.time_ms for step in waiting.values()),
     )
     trust = Trust.of(store)

@@ -3,7 +3,6 @@
 from keyleash.audit.undo.apply import UndoResult, apply_undo, blocked_error
 from keyleash.audit.undo.history import UndoStep
 from keyleash.audit.undo.plan import Action, Conflict, ConflictKind, KeyPlan, UndoPlan, plan_undo
-from keyleash.audit.undo.selection import UndoSelection
 from keyleash.audit.undo.trust import Trust, untrusted_text
 from keyleash.audit.undo.values import Value
 
@@ -15,7 +14,6 @@ __all__ = [
     "Trust",
     "UndoPlan",
     "UndoResult",
-    "UndoSelection",
     "UndoStep",
     "Value",
     "apply_undo",

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.audit.entries import LARGE, BeforeImage
+from keyleash.audit.read import EVERYTHING, Query
 from keyleash.audit.undo.history import (
     UndoStep,
     images_of,
@@ -17,7 +18,13 @@ from keyleash.audit.undo.history import (
     step_order,
     steps_of,
 )
-from keyleash.audit.undo.selection import UndoSelection, read_others, select_events
+from keyleash.audit.undo.selection import (
+    concerns,
+    describe,
+    may_concern,
+    read_others,
+    select_events,
+)
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.audit.undo.values import (
     NOTHING,
@@ -315,8 +322,10 @@ MAX_KEYS = 10_000
 
 def plan_undo(
     store: Store,
-    selection: UndoSelection,
+    query: Query = EVERYTHING,
     *,
+    events: Sequence[str] = (),
+    identity: str | None = None,
     forced: Collection[str | bytes] = (),
     skipped: Collection[str | bytes] = (),
     across_policies: bool = False,
@@ -324,7 +333,9 @@ def plan_undo(
     """Plan to restore each key to its value before the oldest selected event; change nothing.
 
     Args:
-        selection: The events to undo.
+        query: The events to undo; later changes of the same keys are conflicts.
+        events: Ids of events, as for `find_event`, in place of *query*.
+        identity: The only identity whose events *query* selects.
         forced: Keys whose conflicts are overridden; text is a key, or one as `printable` shows it.
         skipped: Keys that are left out, likewise.
         across_policies: Whether to undo changes that the active policy no longer permits.
@@ -339,9 +350,10 @@ def plan_undo(
     """
     forced, skipped = frozenset(forced), frozenset(skipped)
     grants = Grants(store)
-    trust = Trust(grants, selection.keys)
-    by_key = steps_of(select_events(store, selection, trust))
-    chosen = {key: steps for key, steps in by_key.items() if selection.concerns(key)}
+    trust = Trust(grants, () if query.key is None else (query.key,))
+    selected = select_events(store, query, trust, events=events, identity=identity)
+    by_key = steps_of(selected)
+    chosen = {key: steps for key, steps in by_key.items() if concerns(query, key)}
     if len(chosen) > MAX_KEYS:
         raise UndoTooLargeError(
             f"the undo would change {len(chosen)} keys; at most {MAX_KEYS} are allowed",
@@ -351,7 +363,7 @@ def plan_undo(
     steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
     plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
     if not plans:
-        if masked := [key for key in by_key if key not in chosen and selection.may_concern(key)]:
+        if masked := [key for key in by_key if key not in chosen and may_concern(query, key)]:
             shown = masked[0].decode("utf-8", "backslashreplace")
             raise NothingToUndoError(f"the key is masked, so its name is not recorded: `{shown}`")
         if trust.untrusted.total():
@@ -369,9 +381,8 @@ def plan_undo(
         found = [replace(plan, node=str(node_of(store, plan.key))) for plan in found]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     further_keys = tuple(key for key in by_key if key not in chosen)
-    result = UndoPlan(
-        tuple(found), seen.time_ms, further_keys, +trust.untrusted, selection.description
-    )
+    description = describe(query, events, identity)
+    result = UndoPlan(tuple(found), seen.time_ms, further_keys, +trust.untrusted, description)
     size = sum(key.current.size + (key.target.size if key.target else 0) for key in result.changes)
     if size > UNDO_MAX_BYTES:
         raise UndoTooLargeError(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from keyleash.audit.entries import AuditEvent
 from keyleash.audit.lookup import find_event
 from keyleash.audit.read import Query, key_test, read_events
-from keyleash.audit.streams import stream_owners
+from keyleash.audit.streams import stream_names, stream_owners
 from keyleash.audit.undo.history import UndoStep, event_name, images_of, read_back, steps_on
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.audit.undo.values import read_images
 from keyleash.errors import NothingToUndoError, OperationError, UndoTooLargeError
-from keyleash.policy.model import Literal, Pattern
+from keyleash.policy.patterns import exactly
 from keyleash.policy.patterns import match as matches
-from keyleash.policy.problems import which_identity
 from keyleash.store.store import Store
 from keyleash.text import iso_time, without_tokens
 
@@ -24,63 +22,38 @@ MAX_SELECTED_BYTES = 256 * 1024 * 1024
 _SEE = "see `keyleash audit log` for the ids of events"
 
 
-@dataclass(frozen=True, slots=True)
-class UndoSelection:
-    """The events to undo: some by id, or all that match every other attribute.
-
-    Attributes:
-        events: Ids of events, as for `find_event`.
-        correlation: The correlation id.
-        identity: The identity.
-        pattern: Only changes of keys that match it.
-        since_ms: Server time, Unix milliseconds, this millisecond included.
-        until_ms: Likewise. Later changes of the same keys are conflicts.
-    """
-
-    events: tuple[str, ...] = ()
-    correlation: str | None = None
-    identity: str | None = None
-    pattern: Pattern | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-
-    @property
-    def description(self) -> str:
-        """Return the selection as options of `keyleash undo`, for the audit log."""
-        parts = [f"--event {event}" for event in self.events]
-        for option, value in (
-            ("--correlation", self.correlation),
-            ("--identity", self.identity),
-            ("--key", self.pattern.source if self.pattern else None),
-            ("--since", None if self.since_ms is None else iso_time(self.since_ms)),
-            ("--until", None if self.until_ms is None else iso_time(self.until_ms)),
-        ):
-            if value is not None:
-                parts.append(f"{option} {value}")
-        # Agents choose correlation ids, so one may be a token.
-        return without_tokens(" ".join(parts))
-
-    @property
-    def keys(self) -> tuple[bytes, ...]:
-        """Return the key that is selected by name, if any."""
-        match self.pattern:
-            case Pattern(parts=(Literal(text),)):
-                return (text,)
-        return ()
-
-    def concerns(self, key: bytes) -> bool:
-        """Return whether a change of *key* by a selected event is to be undone."""
-        if self.pattern is None or self.keys:
-            return self.may_concern(key)
-        return matches(self.pattern, key) is not None
-
-    def may_concern(self, key: bytes) -> bool:
-        """Return the same, but true also for a masked key whose name cannot be compared."""
-        return self.pattern is None or bool(key_test(self.pattern)(key))
+def describe(query: Query, events: Sequence[str], identity: str | None) -> str:
+    """Return the selection of events as options of `keyleash undo`, for the audit log."""
+    parts = [f"--event {event}" for event in events]
+    for option, value in (
+        ("--correlation", query.correlation),
+        ("--identity", identity),
+        ("--key", query.pattern and query.pattern.source),
+        ("--since", None if query.since_ms is None else iso_time(query.since_ms)),
+        ("--until", None if query.until_ms is None else iso_time(query.until_ms)),
+    ):
+        if value is not None:
+            parts.append(f"{option} {value}")
+    # Agents choose correlation ids, so one may be a token.
+    return without_tokens(" ".join(parts))
 
 
-def select_events(store: Store, selection: UndoSelection, trust: Trust) -> list[AuditEvent]:
-    """Return the trusted events of *selection*; every command of a batch.
+def concerns(query: Query, key: bytes) -> bool:
+    """Return whether a change of *key* by a selected event is to be undone."""
+    if query.pattern is None or query.key is not None:
+        return may_concern(query, key)
+    return matches(query.pattern, key) is not None
+
+
+def may_concern(query: Query, key: bytes) -> bool:
+    """Return the same, but true also for a masked key whose name cannot be compared."""
+    return query.pattern is None or bool(key_test(query.pattern)(key))
+
+
+def select_events(
+    store: Store, query: Query, trust: Trust, *, events: Sequence[str], identity: str | None
+) -> list[AuditEvent]:
+    """Return the trusted events that `plan_undo` selects; every command of a batch.
 
     Raises:
         OperationError (unknown-event): there is no such event.
@@ -89,18 +62,14 @@ def select_events(store: Store, selection: UndoSelection, trust: Trust) -> list[
         NothingToUndoError: no recorded event is selected.
         UndoTooLargeError: their before-images are too large for a plan.
     """
-    names = stream_owners(store)
-    if selection.identity is not None:
-        if selection.identity not in names:
-            raise OperationError(
-                "unknown-identity",
-                f"there is no identity `{selection.identity}`",
-                help=which_identity(selection.identity, names[:-1], "there are"),
-            )
-        names = [selection.identity]
+    names = stream_owners(store) if identity is None else stream_names(store, [identity])
+    if events:
+        selected = _named(store, names, events)
+    else:
+        selected = read_events(store, names, query, newest_first=True)
     found = []
     size = 0
-    for event in filter(trust.is_trusted, _events(store, names, selection)):
+    for event in filter(trust.is_trusted, selected):
         found.append(event)
         images = (change.before.content for change in event.changes if change.before)
         size += sum(len(image[1]) for image in images if image)
@@ -116,23 +85,14 @@ def select_events(store: Store, selection: UndoSelection, trust: Trust) -> list[
     return found
 
 
-def _events(store: Store, names: Sequence[str], selection: UndoSelection) -> Iterator[AuditEvent]:
-    if selection.events:
-        chosen = {}
-        for given in selection.events:
-            for event in find_event(store, names, given):
-                if not isinstance(event, AuditEvent):
-                    raise OperationError("unknown-event", f"`{given}` changed no key", help=_SEE)
-                chosen[event_name(event), event.item] = event
-        yield from chosen.values()
-        return
-    query = Query(
-        correlation=selection.correlation,
-        pattern=selection.pattern,
-        since_ms=selection.since_ms,
-        until_ms=selection.until_ms,
-    )
-    yield from read_events(store, names, query, newest_first=True)
+def _named(store: Store, names: Sequence[str], events: Sequence[str]) -> Iterator[AuditEvent]:
+    chosen = {}
+    for given in events:
+        for event in find_event(store, names, given):
+            if not isinstance(event, AuditEvent):
+                raise OperationError("unknown-event", f"`{given}` changed no key", help=_SEE)
+            chosen[event_name(event), event.item] = event
+    yield from chosen.values()
 
 
 def read_others(
@@ -141,8 +101,8 @@ def read_others(
     """Return the other trusted changes of these keys since the oldest step."""
     since_ms = min(step.time_ms for steps in undone.values() for step in steps)
     ours = {step.event for steps in undone.values() for step in steps}
-    only = next(iter(undone)) if len(undone) == 1 else None
-    events = read_events(store, stream_owners(store), Query(key=only, since_ms=since_ms))
+    only = exactly(next(iter(undone))) if len(undone) == 1 else None
+    events = read_events(store, stream_owners(store), Query(pattern=only, since_ms=since_ms))
     theirs = (event for event in events if event_name(event) not in ours)
     steps = steps_on(undone, filter(Trust(grants, undone).is_trusted, theirs))
     images = read_images(store, images_of(steps.values()))
