@@ -223,6 +223,22 @@ def test_long_pattern_of_sort_is_denied_before_it_is_compared(server: RealServer
         assert str(denied).startswith("LEASH WORK_TOO_LARGE command=SORT ")
 
 
+@pytest.mark.parametrize("elements", [300, 2900, 3000, 3300, 5000])
+def test_sort_that_reads_one_long_string_for_each_element_is_denied(
+    server: RealServer, elements: int
+) -> None:
+    """Also where the number of strings alone nearly uses the work up."""
+    leash = Leash(server)
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    leash.admin.set("doc:long", b"x" * 1_000_000)
+    leash.admin.rpush("doc:list", *["long"] * elements)
+
+    denied = leash.call("one", token, "SORT", "doc:list", "BY", "nosort", "GET", "doc:*")
+
+    assert str(denied).startswith("LEASH WORK_TOO_LARGE command=SORT ")
+
+
 def test_batch_that_makes_keys_large_is_stopped_in_place(server: RealServer) -> None:
     """Commands that ran have effect, the remaining replies are denials, and the event agrees."""
     leash = Leash(server)

@@ -50,7 +50,7 @@ if option then
   local work = n * weight
   asked = asked + work
   -- An error is the command's own.
-  local found = max(work, pushed * {{ string_units }}) + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
+  local found = max(work + asked, pushed * {{ string_units }}) <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
   for i = 1, #found do
     for j = 1, #patterns do
       local size, before, suffix, field = unpack(patterns[j], 1, 4)

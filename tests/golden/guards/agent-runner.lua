@@ -15,7 +15,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 214528699436537 then code = 'POLICY_STALE' break end
+if stamp ~= 122104016943565 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -939,7 +939,7 @@ return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option
 end
 local work = n * weight
 asked = asked + work
-local found = max(work, pushed * 24.75) + asked <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
+local found = max(work + asked, pushed * 24.75) <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
 for i = 1, #found do
 for j = 1, #patterns do
 local size, before, suffix, field = unpack(patterns[j], 1, 4)
