@@ -13,9 +13,7 @@ import tokenize
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "loader" / "keyleash"
-PARTS = ("", "_audit", "_servers", "_tokens")
 SOURCES = {
-    **{f"api/aio{part}.py": f"api/sync{part}.py" for part in PARTS},
     "client/aio_connection.py": "client/_sync/connection.py",
     "client/aio_holder.py": "client/_sync/holder.py",
     "client/aio.py": "client/_sync/sync.py",
@@ -25,7 +23,6 @@ SOURCES = {
 }
 """Each asyncio source, and the module that is generated from it."""
 NAMES = {
-    **{f"aio{part}": f"sync{part}" for part in PARTS if part},
     "AsyncIterator": "Iterator",
     "acall_source": "call_source",
     "acheckin": "checkin",

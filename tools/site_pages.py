@@ -240,11 +240,16 @@ def _directive(name: str) -> str:
     if name == "keyleash.correlation":  # The package `keyleash.client` has a module of that name.
         path = "keyleash.client.correlation.correlation"
         return f"::: {path}\n    options:\n      heading: {name}\n      toc_label: correlation"
+    if name == "keyleash.asyncio.Operator":
+        return f"::: {name}\n    options: {{inherited_members: true}}"
     if name.startswith("keyleash.api.") and (name.count(".") == 2 or name.endswith("Operations")):
         public = name.replace("keyleash.api.", "keyleash.") if name.count(".") == 2 else ""
         heading = public or GROUPS[name.rpartition(".")[2].removesuffix("Operations")]
         label = heading.removeprefix("keyleash.")
-        return f"::: {name}\n    options:\n      heading: {heading}\n      toc_label: {label}"
+        return (
+            f"::: {name}\n    options:\n      heading: {heading}\n      toc_label: {label}\n"
+            "      inherited_members: true"
+        )
     if any(name.endswith(f".{cls.__name__}") for cls in results()):
         return f"::: {name}\n    options: {{show_root_full_path: false}}"
     if name.startswith("keyleash.errors."):  # Many, with long names; the page names the module.

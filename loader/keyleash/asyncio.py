@@ -9,7 +9,7 @@ from keyleash.client.correlation import correlation
 from keyleash.client.once import once
 
 if TYPE_CHECKING:
-    from keyleash.api.aio import AsyncOperator as Operator
+    from keyleash.api.operator import AsyncOperator as Operator
 
 __all__ = [
     "Batch",
@@ -31,7 +31,7 @@ if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
 
     def __getattr__(name: str) -> Any:
         if name == "Operator":
-            api = import_module("keyleash.extras").import_with_extra("keyleash.api.aio")
+            api = import_module("keyleash.extras").import_with_extra("keyleash.api.operator")
             api.AsyncOperator.__module__ = __name__
             return api.AsyncOperator
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

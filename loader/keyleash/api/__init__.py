@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from keyleash.api.policy import Policy
 
 if TYPE_CHECKING:
-    from keyleash.api.sync import Operator
+    from keyleash.api.operator import Operator
 
 __all__ = ["Operator", "Policy"]
 
@@ -16,7 +16,7 @@ if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
         # `Policy` alone needs no server, and less of the libraries.
         if name != "Operator":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from keyleash.api.sync import Operator  # noqa: PLC0415
+        from keyleash.api.operator import Operator  # noqa: PLC0415
 
         # Tracebacks and documentation name the place from which programs import it.
         Operator.__module__ = "keyleash"

@@ -8,10 +8,10 @@ from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
-from keyleash.api.arguments import checked
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import OperationError, PolicyError, Problem
+from keyleash.operations.arguments import checked
 from keyleash.operator.abilities import Abilities, abilities_in
 from keyleash.operator.decisions import Explanation, context_of_document
 from keyleash.policy import parse_policy

@@ -1,14 +1,13 @@
-"""Tokens and limits for operators, for asyncio; `api/sync_tokens.py` is generated from it."""
+"""Tokens and limits for operators."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from keyleash.api.arguments import checked
 from keyleash.api.inputs import Duration, names_of
-from keyleash.api.run import AsyncRunner
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
 from keyleash.client.renewal import Renewal
+from keyleash.operations import F, Noun, operation
 from keyleash.operator import tokens
 from keyleash.operator.credit import CreditCollection, collect_credit
 from keyleash.operator.holder import TokenHolder, inspect_token
@@ -17,14 +16,11 @@ from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInf
 from keyleash.policy.quantities import seconds_of
 
 
-@checked
-class AsyncTokenOperations:
+class TokenOperations(Noun[F]):
     """Tokens: `Operator.tokens`."""
 
-    def __init__(self, run: AsyncRunner) -> None:
-        self._run = run
-
-    async def issue(
+    @operation
+    def issue(
         self,
         identity: str,
         *,
@@ -68,11 +64,12 @@ class AsyncTokenOperations:
         """
         seconds = seconds_of("ttl", ttl)
         scope = tokens.Scope(bind or {}, allow, names_of(keys), budget or {})
-        return await self._run.call(
+        return self._run.call(
             tokens.issue_token, identity, ttl_s=seconds, note=note, scope=scope, meta=meta
         )
 
-    async def issue_many(
+    @operation
+    def issue_many(
         self,
         identity: str,
         count: int,
@@ -95,11 +92,12 @@ class AsyncTokenOperations:
         """
         seconds = seconds_of("ttl", ttl)
         scope = tokens.Scope(bind or {}, allow, names_of(keys), budget or {})
-        return await self._run.call(
+        return self._run.call(
             tokens.issue_tokens, identity, count, ttl_s=seconds, note=note, scope=scope, meta=meta
         )
 
-    async def list(
+    @operation
+    def list(
         self, identity: str | None = None, *, meta: Mapping[str, str] | None = None
     ) -> list[TokenInfo]:
         """Return the tokens of an identity, or of all, without their secrets, newest first.
@@ -115,9 +113,10 @@ class AsyncTokenOperations:
             OperationError (no-policy): no policy was ever loaded.
             OperationError (unknown-identity): there never was such an identity.
         """
-        return await self._run.call(tokens.list_tokens, identity, meta)
+        return self._run.call(tokens.list_tokens, identity, meta)
 
-    async def inspect(self, token: str) -> TokenHolder:
+    @operation
+    def inspect(self, token: str) -> TokenHolder:
         """Return the identity, expiry, grants and remaining limits of a token.
 
         Nothing is changed or charged.
@@ -129,18 +128,20 @@ class AsyncTokenOperations:
             TokenUnknownError, TokenRevokedError, TokenExpiredError: its guard would not accept it.
             NotActiveError: the active policy does not have its identity.
         """
-        return await self._run.call(inspect_token, token)
+        return self._run.call(inspect_token, token)
 
-    async def show(self, token_id: str) -> TokenUse:
+    @operation
+    def show(self, token_id: str) -> TokenUse:
         """Return a token with the number of its calls in the audit log.
 
         Raises:
             OperationError (unknown-token-id): there is no such token.
             UsageError: *token_id* is a token.
         """
-        return await self._run.call(token_use, token_id)
+        return self._run.call(token_use, token_id)
 
-    async def renew(self, token_id: str, *, ttl: Duration | None = None) -> Renewal:
+    @operation
+    def renew(self, token_id: str, *, ttl: Duration | None = None) -> Renewal:
         """Let a token live longer, at most until the policy's `max_ttl` after its issue.
 
         A renewal never shortens a life, and an idle timeout is not affected.
@@ -159,18 +160,20 @@ class AsyncTokenOperations:
             UsageError: *token_id* is a token.
             ValueError: *ttl* is not positive.
         """
-        return await self._run.call(tokens.renew_token, token_id, ttl_s=seconds_of("ttl", ttl))
+        return self._run.call(tokens.renew_token, token_id, ttl_s=seconds_of("ttl", ttl))
 
-    async def tree(self, token_id: str) -> TokenTree:
+    @operation
+    def tree(self, token_id: str) -> TokenTree:
         """Return a token with all tokens that were delegated from it.
 
         Raises:
             OperationError (unknown-token-id): there is no such token.
             UsageError: *token_id* is a token.
         """
-        return await self._run.call(tokens.token_tree, token_id)
+        return self._run.call(tokens.token_tree, token_id)
 
-    async def rotate(
+    @operation
+    def rotate(
         self,
         which: str | None = None,
         *,
@@ -197,7 +200,7 @@ class AsyncTokenOperations:
             UsageError: *which* is a token.
             TypeError: both or neither of *which* and *identity* are given.
         """
-        return await self._run.call(
+        return self._run.call(
             tokens.rotate_token,
             which,
             identity=identity,
@@ -206,7 +209,8 @@ class AsyncTokenOperations:
             note=note,
         )
 
-    async def revoke(
+    @operation
+    def revoke(
         self,
         token_id: str | None = None,
         *,
@@ -234,34 +238,33 @@ class AsyncTokenOperations:
             TypeError: not exactly one is given of *token_id*, *all*, and *identity* or *meta* or
                 both.
         """
-        return await self._run.call(
+        return self._run.call(
             tokens.revoke, token_id=token_id, identity=identity, everything=all, meta=meta
         )
 
-    async def with_calls_before(self, revocation: Revocation) -> Revocation:
+    @operation
+    def with_calls_before(self, revocation: Revocation) -> Revocation:
         """Return a revocation with the calls of each token in the minute before.
 
         The newest 10,000 events of each identity are counted; `is_partial` is set if there are
         more. A count is None if the user may not read audit streams.
         """
-        return await self._run.call(with_calls_before, revocation)
+        return self._run.call(with_calls_before, revocation)
 
-    async def with_denials(self, revocation: Revocation) -> Revocation:
+    @operation
+    def with_denials(self, revocation: Revocation) -> Revocation:
         """Return a revocation with the number of calls of each token that were denied since.
 
         A count is None if the user may not read audit streams.
         """
-        return await self._run.call(with_denials, revocation)
+        return self._run.call(with_denials, revocation)
 
 
-@checked
-class AsyncLimitOperations:
+class LimitOperations(Noun[F]):
     """Limits: `Operator.limits`."""
 
-    def __init__(self, run: AsyncRunner) -> None:
-        self._run = run
-
-    async def reset(self, identity: str, limit: str | None = None, *, reason: str) -> LimitReset:
+    @operation
+    def reset(self, identity: str, limit: str | None = None, *, reason: str) -> LimitReset:
         """Set what a limit has counted to 0.
 
         Args:
@@ -274,9 +277,10 @@ class AsyncLimitOperations:
             OperationError (unknown-limit): the identity has no such limit.
             ValueError: *reason* is blank or too long.
         """
-        return await self._run.call(reset_limits, identity, limit, reason=reason)
+        return self._run.call(reset_limits, identity, limit, reason=reason)
 
-    async def collect(self, identity: str | None = None) -> CreditCollection:
+    @operation
+    def collect(self, identity: str | None = None) -> CreditCollection:
         """Return units of budgets that the nodes of a cluster hold and have not used.
 
         Args:
@@ -287,4 +291,4 @@ class AsyncLimitOperations:
             OperationError (no-policy): no policy is active.
             OperationError (unknown-identity): the active policy has no such identity.
         """
-        return await self._run.call(collect_credit, identity)
+        return self._run.call(collect_credit, identity)

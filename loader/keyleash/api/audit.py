@@ -1,5 +1,4 @@
 """Audit and undo for operators."""
-# Generated from api/aio_audit.py by `make sync`: edit that file.
 
 from __future__ import annotations
 
@@ -7,10 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from keyleash.api import calls
-from keyleash.api.arguments import checked, choice
 from keyleash.api.calls import Selection
 from keyleash.api.inputs import Duration, Moment, positive
-from keyleash.api.run import Runner
 from keyleash.audit import (
     AuditEvent,
     ControlEvent,
@@ -31,12 +28,13 @@ from keyleash.audit.export import (
 from keyleash.audit.point_in_time import ValueThen
 from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
+from keyleash.operations import F, Noun, operation, reading
+from keyleash.operations.arguments import choice
 from keyleash.policy.quantities import seconds_of
 from keyleash.results import Progress
 
 
-@checked
-class AuditOperations:
+class AuditOperations(Noun[F]):
     """The audit log: `Operator.audit`.
 
     Common arguments: *identities* are names, all known ones if there are none; *since* and *until*
@@ -44,9 +42,7 @@ class AuditOperations:
     (`10m`) or `timedelta`.
     """
 
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
+    @reading
     def events(
         self,
         *identities: str,
@@ -85,10 +81,9 @@ class AuditOperations:
         selection = Selection(
             since, until, key, correlation, token_id, op, None, on_missing, delegated_from, meta
         )
-        return self._run.iterate(
-            calls.select_events, identities, selection, newest_first=newest_first
-        )
+        return self._run.call(calls.select_events, identities, selection, newest_first=newest_first)
 
+    @reading
     def denials(
         self,
         *identities: str,
@@ -112,10 +107,11 @@ class AuditOperations:
         selection = Selection(
             since, until, key, correlation, token_id, op, code, on_missing, delegated_from, meta
         )
-        return self._run.iterate(
+        return self._run.call(
             calls.select_denials, identities, selection, newest_first=newest_first
         )
 
+    @reading
     def control(
         self,
         *identities: str,
@@ -133,10 +129,11 @@ class AuditOperations:
             meta: Only actions on tokens with these labels.
         """
         selection = Selection(since, until, token_id=token_id, meta=meta)
-        return self._run.iterate(
+        return self._run.call(
             calls.select_control, identities, selection, newest_first=newest_first
         )
 
+    @reading
     def follow(
         self,
         *identities: str,
@@ -164,8 +161,9 @@ class AuditOperations:
         selection = Selection(
             since, None, key, correlation, token_id, op, delegated_from=delegated_from
         )
-        return self._run.iterate(calls.follow_events, identities, selection)
+        return self._run.call(calls.follow_events, identities, selection)  # type: ignore[arg-type]
 
+    @reading
     def follow_denials(
         self,
         *identities: str,
@@ -184,15 +182,17 @@ class AuditOperations:
         selection = Selection(
             since, None, key, correlation, token_id, op, code, delegated_from=delegated_from
         )
-        return self._run.iterate(calls.follow_denials, identities, selection)
+        return self._run.call(calls.follow_denials, identities, selection)  # type: ignore[arg-type]
 
+    @reading
     def follow_control(
         self, *identities: str, since: Moment | None = None, token_id: str | None = None
     ) -> Iterator[ControlEvent]:
         """Yield operator actions as they are recorded, without end; see `follow` and `control`."""
         selection = Selection(since, token_id=token_id)
-        return self._run.iterate(calls.follow_control, identities, selection)
+        return self._run.call(calls.follow_control, identities, selection)  # type: ignore[arg-type]
 
+    @operation
     def find(self, event: str, *, values: bool = False) -> EventDetails:
         """Return all that is recorded about one event, denial or operator action.
 
@@ -206,6 +206,7 @@ class AuditOperations:
         """
         return self._run.call(read_details, event, values=values)
 
+    @operation
     def timeline(
         self,
         key: str | bytes,
@@ -227,6 +228,7 @@ class AuditOperations:
         selection = Selection(since, until, on_missing=on_missing)
         return self._run.call(calls.timeline, key, selection, positive("limit", limit))
 
+    @operation
     def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
         """Return the value of *key* at a past time, from before-images.
 
@@ -239,6 +241,7 @@ class AuditOperations:
         """
         return self._run.call(calls.value_at, key, time)
 
+    @operation
     def stats(
         self,
         *identities: str,
@@ -259,6 +262,7 @@ class AuditOperations:
         selection = Selection(since, until, on_missing=on_missing)
         return self._run.call(calls.stats, identities, selection, positive("segments", segments))
 
+    @operation
     def export(
         self,
         directory: str | Path,
@@ -295,6 +299,7 @@ class AuditOperations:
             is_stopping=is_stopping,
         )
 
+    @reading
     def follow_export(
         self,
         directory: str | Path,
@@ -310,7 +315,7 @@ class AuditOperations:
             every: The interval, as text or `timedelta`; shorter while the entries of a whole file
                 are waiting.
         """
-        return self._run.iterate(
+        return self._run.call(
             follow_export,
             Path(directory),
             every_s=seconds_of("every", every) or 1,
@@ -320,10 +325,12 @@ class AuditOperations:
             is_stopping=is_stopping,
         )
 
+    @operation
     def verify(self, directory: str | Path, *, recorded: bool = True) -> ArchiveReport:
         """Check the files of an archive, and with *recorded* the chains in the control stream."""
         return self._run.call(calls.verify, Path(directory), recorded)
 
+    @operation
     def report(
         self,
         *,
@@ -349,13 +356,10 @@ class AuditOperations:
         return self._run.call(calls.incident_report, identity, selection, server)
 
 
-@checked
-class UndoOperations:
+class UndoOperations(Noun[F]):
     """Undo: `Operator.undo`."""
 
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
+    @operation
     def plan(
         self,
         *,
@@ -401,6 +405,7 @@ class UndoOperations:
             across_policies=across_policies,
         )
 
+    @operation
     def apply(self, plan: UndoPlan) -> UndoResult:
         """Restore all keys of a plan atomically; the undo can be undone by its correlation id.
 

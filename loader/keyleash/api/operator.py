@@ -1,4 +1,4 @@
-"""The API of operators and orchestrators, for asyncio; `api/sync.py` is generated from it."""
+"""The API of operators and orchestrators."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from datetime import datetime
 from functools import partial
 from typing import Self
 
-from keyleash.api.aio_audit import AsyncAuditOperations, AsyncUndoOperations
-from keyleash.api.aio_servers import AsyncFenceOperations, AsyncVaultOperations
-from keyleash.api.aio_tokens import AsyncLimitOperations, AsyncTokenOperations
-from keyleash.api.arguments import checked, choice
+from keyleash.api.audit import AuditOperations, UndoOperations
 from keyleash.api.calls import all_identities, server_time
 from keyleash.api.inputs import Duration, positive
 from keyleash.api.policy import Policy
-from keyleash.api.run import AsyncRunner
+from keyleash.api.servers import FenceOperations, VaultOperations
+from keyleash.api.tokens import LimitOperations, TokenOperations
 from keyleash.doctor import Examination, examine_nodes
 from keyleash.metrics import SnapshotCollector
+from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, operation
+from keyleash.operations.arguments import choice
 from keyleash.operator import ServerSummary, summarize_server
 from keyleash.operator.abilities import Abilities, abilities
 from keyleash.operator.decisions import Explanation, explain
@@ -42,41 +42,46 @@ from keyleash.store.wire import Transport
 from keyleash.watch import Watcher
 
 
+class PolicyOperations(Noun[F]):
+    """The active policy and those before it: `Operator.policies`."""
+
+    @operation
+    def active(self) -> ActivePolicy | None:
+        """Return the active policy; None if there is none."""
+        return self._run.call(read_active)
+
+    @operation
+    def get(self, digest: str | None = None) -> ActivePolicy:
+        """Return the active policy, or a stored one by the first digits of its digest.
+
+        Raises:
+            OperationError (no-policy): no policy is active, or none is stored.
+            OperationError (unknown-policy): the history has none, or several, with that digest.
+        """
+        return self._run.call(require_policy, digest)
+
+    @operation
+    def history(self) -> tuple[ActivePolicy, ...]:
+        """Return the stored policies, each as it was last active; the newest first."""
+        return self._run.call(read_history)
+
+
 @checked
-class AsyncOperator:
-    """Operate keyleash on one server: load policies, issue tokens, freeze, audit, undo.
+class Server(Noun[F]):
+    """The operations of a server, for both faces."""
 
-    Each call is one operation of its own; nothing is held between calls but connections, so that
-    an object may be shared by threads and tasks, used after a fork, and pickled.
-
-    Args:
-        client: A redis-py client of an operator, sync or asyncio, whatever it decodes.
-        actor: The operator's name, for the control stream; the user's login name if None.
-
-    Attributes:
-        policies: Earlier policies.
-        tokens: Issue, list, renew, rotate and revoke tokens.
-        limits: Reset what limits have counted.
-        audit: Read, follow, export and report audit events.
-        undo: Restore keys to their values before some events.
-        fence: The ACL users of agents.
-        vault: Random prefixes of all keys.
-
-    Raises:
-        TypeError: *client* is no redis-py client.
-        SecretInTextError: *actor* contains a token.
-    """
+    _runner: type[F]
 
     def __init__(self, client: AnyClient, *, actor: str | None = None) -> None:
-        run = AsyncRunner(client, default_actor() if actor is None else actor)
-        self._run = run
-        self.policies = AsyncPolicyOperations(run)
-        self.tokens = AsyncTokenOperations(run)
-        self.limits = AsyncLimitOperations(run)
-        self.audit = AsyncAuditOperations(run)
-        self.undo = AsyncUndoOperations(run)
-        self.fence = AsyncFenceOperations(run)
-        self.vault = AsyncVaultOperations(run)
+        face: F = self._runner(client, default_actor() if actor is None else actor)
+        super().__init__(face)
+        self.policies = PolicyOperations(face)
+        self.tokens = TokenOperations(face)
+        self.limits = LimitOperations(face)
+        self.audit = AuditOperations(face)
+        self.undo = UndoOperations(face)
+        self.fence = FenceOperations(face)
+        self.vault = VaultOperations(face)
 
     @classmethod
     def from_url(
@@ -117,28 +122,25 @@ class AsyncOperator:
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__module__}.Operator({self._run.sync!r})"
+        return f"{type(self).__module__}.Operator({self._run!r})"
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.close()
-
-    async def connect(self) -> None:
+    @operation
+    def connect(self) -> None:
         """Check that the server answers and is supported, as the first call does by itself.
 
         Raises:
             OperationError (unsupported-server): the server is too old.
             redis.RedisError: the server does not answer.
         """
-        await self._run.run(self._run.sync.check)
+        self._run.run(self._run.check)
 
-    async def close(self) -> None:
+    @operation
+    def close(self) -> None:
         """Close the connections."""
-        await self._run.close()
+        self._run.close()
 
-    async def plan(
+    @operation
+    def plan(
         self,
         policy: Policy,
         *,
@@ -164,7 +166,7 @@ class AsyncOperator:
             EvictionError, UnvalidatedRestoreError: see the arguments.
             ValueError: there is no such *transport*.
         """
-        return await self._run.call(
+        return self._run.call(
             plan_load,
             policy.document,
             file=policy.file,
@@ -174,7 +176,8 @@ class AsyncOperator:
             progress=progress,
         )
 
-    async def plan_rollback(
+    @operation
+    def plan_rollback(
         self,
         to: str | None = None,
         *,
@@ -190,7 +193,7 @@ class AsyncOperator:
             allow_unvalidated_restore: As for `plan`.
             progress: As for `plan`.
         """
-        return await self._run.call(
+        return self._run.call(
             plan_rollback,
             to,
             allow_eviction=allow_eviction,
@@ -198,7 +201,8 @@ class AsyncOperator:
             progress=progress,
         )
 
-    async def apply(
+    @operation
+    def apply(
         self,
         plan: LoadPlan,
         *,
@@ -216,7 +220,7 @@ class AsyncOperator:
             nodes: As for `load`.
             progress: Called with the number of loaded guards and the total, in any thread.
         """
-        return await self._run.call(
+        return self._run.call(
             apply_plan,
             plan,
             allow_widening=allow_widening,
@@ -225,7 +229,8 @@ class AsyncOperator:
             progress=progress,
         )
 
-    async def load(
+    @operation
+    def load(
         self,
         policy: Policy,
         *,
@@ -260,7 +265,8 @@ class AsyncOperator:
             OperationError (server-unreachable): one of *nodes* does not answer; nothing changed.
             ValueError: *expect* is the plan of another policy.
         """
-        plan = expect or await self.plan(
+        plan = expect or Server.plan(
+            self,
             policy,
             transport=transport,
             allow_eviction=allow_eviction,
@@ -268,11 +274,12 @@ class AsyncOperator:
         )
         if plan.prepared.document != policy.document:
             raise ValueError("`expect` is the plan of another policy")
-        return await self.apply(
-            plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
+        return Server.apply(
+            self, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
         )
 
-    async def rollback(
+    @operation
+    def rollback(
         self,
         to: str | None = None,
         *,
@@ -296,16 +303,18 @@ class AsyncOperator:
             OperationError (no-policy): there is none before the active one.
             OperationError (unknown-policy): the history has none, or several, with that digest.
         """
-        plan = await self.plan_rollback(
+        plan = Server.plan_rollback(
+            self,
             to,
             allow_eviction=allow_eviction,
             allow_unvalidated_restore=allow_unvalidated_restore,
         )
-        return await self.apply(
-            plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
+        return Server.apply(
+            self, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
         )
 
-    async def freeze(
+    @operation
+    def freeze(
         self, *identities: str, reason: str, duration: Duration | None = None
     ) -> FreezeResult:
         """Deny every call of some identities, or of all, from the next call on.
@@ -323,9 +332,10 @@ class AsyncOperator:
         if not reason.strip():
             raise ValueError("`reason` must not be blank")
         seconds = seconds_of("duration", duration)
-        return await self._run.call(freeze, identities, reason=reason, for_s=seconds)
+        return self._run.call(freeze, identities, reason=reason, for_s=seconds)
 
-    async def thaw(self, *identities: str) -> FreezeResult:
+    @operation
+    def thaw(self, *identities: str) -> FreezeResult:
         """Resume identities, or all, whatever suspended them.
 
         Args:
@@ -334,9 +344,10 @@ class AsyncOperator:
         Raises:
             OperationError (unknown-identity): an identity is not active; nothing was changed.
         """
-        return await self._run.call(thaw, identities)
+        return self._run.call(thaw, identities)
 
-    async def explain(
+    @operation
+    def explain(
         self, identity: str, *command: str | bytes, token_id: str | None = None
     ) -> Explanation:
         """Return the guard's decision on a call, step by step; nothing is run or charged.
@@ -352,16 +363,16 @@ class AsyncOperator:
             OperationError (unknown-token-id): the identity has no such token.
             CrossSlotError: it is not denied, but its keys are in several slots of the cluster.
         """
-        return await self._run.call(explain, identity, command, token_id)
+        return self._run.call(explain, identity, command, token_id)
 
-    async def can_i(
-        self, identity: str, *command: str | bytes, token_id: str | None = None
-    ) -> bool:
+    @operation
+    def can_i(self, identity: str, *command: str | bytes, token_id: str | None = None) -> bool:
         """Return whether the guard would allow a call; see `explain`."""
-        found = await self.explain(identity, *command, token_id=token_id)
+        found = Server.explain(self, identity, *command, token_id=token_id)
         return found.allowed
 
-    async def abilities(self, identity: str, *, token_id: str | None = None) -> Abilities:
+    @operation
+    def abilities(self, identity: str, *, token_id: str | None = None) -> Abilities:
         """Return the commands that an identity may call, its denied keys and its limits.
 
         Args:
@@ -370,9 +381,10 @@ class AsyncOperator:
 
         Errors are those of `explain`.
         """
-        return await self._run.call(abilities, identity, token_id)
+        return self._run.call(abilities, identity, token_id)
 
-    async def status(
+    @operation
+    def status(
         self,
         *identities: str,
         only: str | None = None,
@@ -391,21 +403,24 @@ class AsyncOperator:
         Raises:
             OperationError (unknown-identity): the active policy has no such identity.
         """
-        return await self._run.call(read_snapshot, identities, only, sort, positive("limit", limit))
+        return self._run.call(read_snapshot, identities, only, sort, positive("limit", limit))
 
-    async def now(self) -> datetime:
+    @operation
+    def now(self) -> datetime:
         """Return the time by the server's clock, which decides expiries and limits."""
-        return await self._run.call(server_time)
+        return self._run.call(server_time)
 
-    async def identities(self) -> tuple[str, ...]:
+    @operation
+    def identities(self) -> tuple[str, ...]:
         """Return the names of all identities that were ever active, sorted.
 
         Raises:
             OperationError (no-policy): no policy was ever loaded.
         """
-        return await self._run.call(all_identities)
+        return self._run.call(all_identities)
 
-    async def acl(
+    @operation
+    def acl(
         self,
         role: str,
         *,
@@ -425,13 +440,15 @@ class AsyncOperator:
             UsageError: *user* cannot be the name of an ACL user.
         """
         kind = choice("transport", Transport, transport)
-        return await self._run.call(role_user, role, user, kind)
+        return self._run.call(role_user, role, user, kind)
 
-    async def server(self) -> ServerSummary:
+    @operation
+    def server(self) -> ServerSummary:
         """Return facts about the server that distinguish it, also if its keys are being moved."""
-        return await self._run.run(summarize_server, self._run.sync.client, self._run.sync.open)
+        return self._run.run(summarize_server, self._run.client, self._run.open)
 
-    async def doctor(
+    @operation
+    def doctor(
         self,
         *,
         nodes: Sequence[AnyClient | str] = (),
@@ -455,21 +472,22 @@ class AsyncOperator:
         Raises:
             OperationError (unknown-code): a code does not exist.
         """
-        return await self._run.run(
+        return self._run.run(
             examine_nodes,
-            self._run.sync.client,
+            self._run.client,
             nodes,
             accept=accept,
             timeout_s=positive("timeout", timeout),
             try_moving=try_moving,
         )
 
-    async def metrics(self) -> str:
+    @operation
+    def metrics(self) -> str:
         """Return the numbers of `status` in the text format of Prometheus.
 
         `keyleash_up` is 0 if the server cannot be read; other metrics are missing then.
         """
-        return await self._run.run(self.collector().text)
+        return self._run.run(self.collector().text)
 
     def collector(
         self, report: Callable[[Exception | None], None] | None = None
@@ -481,9 +499,10 @@ class AsyncOperator:
         Args:
             report: Called after each scrape with the error that stopped it, or None.
         """
-        return SnapshotCollector(partial(self._run.sync.call, read_snapshot), report)
+        return SnapshotCollector(partial(self._run.call, read_snapshot), report)
 
-    async def watcher(
+    @operation
+    def watcher(
         self,
         *,
         nodes: Sequence[AnyClient | str] = (),
@@ -508,9 +527,9 @@ class AsyncOperator:
             OperationError (unsupported-server): a server is older than the supported versions.
             redis.ConnectionError, redis.TimeoutError: see *must_answer*.
         """
-        return await self._run.run(
+        return self._run.run(
             Watcher.of,
-            self._run.sync.client,
+            self._run.client,
             nodes,
             sentinels,
             service,
@@ -518,26 +537,53 @@ class AsyncOperator:
         )
 
 
-@checked
-class AsyncPolicyOperations:
-    """The active policy and those before it: `Operator.policies`."""
+class Operator(Server[Runner]):
+    """Operate keyleash on one server: load policies, issue tokens, freeze, audit, undo.
 
-    def __init__(self, run: AsyncRunner) -> None:
-        self._run = run
+    Each call is one operation of its own; nothing is held between calls but connections, so that
+    an object may be shared by threads and tasks, used after a fork, and pickled.
 
-    async def active(self) -> ActivePolicy | None:
-        """Return the active policy; None if there is none."""
-        return await self._run.call(read_active)
+    Args:
+        client: A redis-py client of an operator, sync or asyncio, whatever it decodes.
+        actor: The operator's name, for the control stream; the user's login name if None.
 
-    async def get(self, digest: str | None = None) -> ActivePolicy:
-        """Return the active policy, or a stored one by the first digits of its digest.
+    Attributes:
+        policies: Earlier policies.
+        tokens: Issue, list, renew, rotate and revoke tokens.
+        limits: Reset what limits have counted.
+        audit: Read, follow, export and report audit events.
+        undo: Restore keys to their values before some events.
+        fence: The ACL users of agents.
+        vault: Random prefixes of all keys.
 
-        Raises:
-            OperationError (no-policy): no policy is active, or none is stored.
-            OperationError (unknown-policy): the history has none, or several, with that digest.
-        """
-        return await self._run.call(require_policy, digest)
+    Raises:
+        TypeError: *client* is no redis-py client.
+        SecretInTextError: *actor* contains a token.
+    """
 
-    async def history(self) -> tuple[ActivePolicy, ...]:
-        """Return the stored policies, each as it was last active; the newest first."""
-        return await self._run.call(read_history)
+    _runner = Runner
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class AsyncOperator(Server[AsyncRunner]):
+    """Operate keyleash with asyncio: `keyleash.Operator`, whose methods are awaited.
+
+    Methods that yield return asynchronous iterators.
+
+    Args:
+        client: A redis-py client of an operator, sync or asyncio, whatever it decodes.
+        actor: The operator's name, for the control stream; the user's login name if None.
+    """
+
+    _runner = AsyncRunner
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()

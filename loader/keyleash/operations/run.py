@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from redis.exceptions import RedisError
@@ -96,15 +95,14 @@ class Runner:
                 return function(store, *args, **kwargs)
             return function(Store(self.client, actor=self.actor), *args, **kwargs)
 
-    def iterate(
-        self,
-        function: Callable[Concatenate[Store, P], Iterator[T | None]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Iterator[T]:
-        """Return the items of *function* for the store, without those that are None."""
+    def result(self, call: Callable[[], T]) -> T:
+        """Return the result of a call."""
+        return call()
+
+    def items(self, call: Callable[[], Iterator[T | None]]) -> Iterator[T]:
+        """Return the items of what a call returns, without those that are None."""
         # Called now, and not with the first item, so that errors come early.
-        return self._each(self.call(function, *args, **kwargs))
+        return self._each(call())
 
     def _each(self, items: Iterator[T | None]) -> Iterator[T]:
         while (item := self.next_of(items)) is not _END:
@@ -144,39 +142,18 @@ class Runner:
 
 
 class AsyncRunner:
-    """The same in worker threads of the running event loop."""
+    """A runner whose calls run in worker threads of the running event loop."""
 
     def __init__(self, client: Client, actor: str) -> None:
         self.sync = Runner(client, actor)
 
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return the result of *function*, which may block."""
-        return await asyncio.to_thread(partial(self.sync.run, function, *args, **kwargs))
+    async def result(self, call: Callable[[], T]) -> T:
+        """Return the result of a call."""
+        return await asyncio.to_thread(call)
 
-    async def call(
-        self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Return the result of *function* for the store."""
-        return await self.run(partial(self.sync.call, function, *args, **kwargs))
-
-    async def change_prefixes(
-        self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Return the result of *function*, which finds the prefixes of an unfinished change."""
-        return await self.run(partial(self.sync.change_prefixes, function, *args, **kwargs))
-
-    def iterate(
-        self,
-        function: Callable[Concatenate[Store, P], Iterator[T | None]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> AsyncIterator[T]:
-        """Return the items of *function* for the store, without those that are None."""
-        return _Items(partial(self.sync.call, function, *args, **kwargs), self.sync.next_of)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self.run(self.sync.close)
+    def items(self, call: Callable[[], Iterator[T | None]]) -> AsyncIterator[T]:
+        """Return the items of what a call returns, without those that are None."""
+        return _Items(call, self.sync.next_of)
 
 
 class _Items(AsyncIterator[T]):

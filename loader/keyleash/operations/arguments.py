@@ -50,7 +50,9 @@ def choice(name: str, kind: type[E], value: str) -> E:
         raise ValueError(f"`{name}` must be one of {known}") from None
 
 
-def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+def argument_check(function: Callable[..., Any]) -> Callable[..., None]:
+    """Return the check of the arguments of a function; see `checked`."""
+
     @cache
     def known() -> tuple[inspect.Signature, dict[str, Any]]:
         # Without that of the result, whose names may be there for type checkers only.
@@ -58,8 +60,7 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
         named: Any = SimpleNamespace(__annotations__=texts)
         return inspect.signature(function), get_type_hints(named, globalns=function.__globals__)
 
-    @wraps(function)
-    def method(*args: Any, **options: Any) -> Any:
+    def check(*args: Any, **options: Any) -> None:
         signature, hints = known()
         for name, value in signature.bind(*args, **options).arguments.items():
             if name not in hints:
@@ -71,6 +72,16 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
                     raise TypeError(f"`{name}` must be {wanted}, not {_type_of(item)}")
                 if name not in SECRET:
                     _check_texts(name, item)
+
+    return check
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    check = argument_check(function)
+
+    @wraps(function)
+    def method(*args: Any, **options: Any) -> Any:
+        check(*args, **options)
         return function(*args, **options)
 
     return method

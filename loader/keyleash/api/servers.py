@@ -1,15 +1,12 @@
 """ACL users and prefixes for operators."""
-# Generated from api/aio_servers.py by `make sync`: edit that file.
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
 from keyleash.api import calls, fences
-from keyleash.api.arguments import checked, choice
 from keyleash.api.fences import Hashes
 from keyleash.api.policy import Policy
-from keyleash.api.run import Runner
 from keyleash.fence import (
     FencedUser,
     FenceOutcome,
@@ -18,23 +15,22 @@ from keyleash.fence import (
     PasswordRotation,
     Tier,
 )
+from keyleash.operations import F, Noun, operation
+from keyleash.operations.arguments import choice
 from keyleash.results import Progress
 from keyleash.store.clients import AnyClient
 from keyleash.store.prefixes import ChangeKind
 from keyleash.vault import ChangeResult, adopt_keys, release_keys
 
 
-@checked
-class FenceOperations:
+class FenceOperations(Noun[F]):
     """The ACL users of agents: `Operator.fence`.
 
     Common arguments: *nodes* are clients or URLs of further servers, such as replicas, which have
     ACL users of their own.
     """
 
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
+    @operation
     def plan(
         self,
         *,
@@ -74,6 +70,7 @@ class FenceOperations:
             generate=generate,
         )
 
+    @operation
     def apply(
         self,
         plan: FencePlan,
@@ -95,6 +92,7 @@ class FenceOperations:
         """
         return self._run.call(fences.apply_users, plan, announce)
 
+    @operation
     def identities(self, *identities: str) -> tuple[str, ...]:
         """Return the identities that have an ACL user, or those that are named.
 
@@ -103,6 +101,7 @@ class FenceOperations:
         """
         return self._run.call(fences.fenced_identities, identities)
 
+    @operation
     def rotate(
         self,
         *identities: str,
@@ -127,6 +126,7 @@ class FenceOperations:
         """
         return self._run.call(fences.rotate_passwords, identities, nodes, hashes, announce)
 
+    @operation
     def finish_rotation(
         self, *identities: str, nodes: Sequence[AnyClient | str] = ()
     ) -> tuple[str, ...]:
@@ -137,6 +137,7 @@ class FenceOperations:
         """
         return self._run.call(fences.finish_rotation, identities, nodes)
 
+    @operation
     def remove(
         self, *identities: str, nodes: Sequence[AnyClient | str] = ()
     ) -> tuple[FencedUser, ...]:
@@ -152,8 +153,7 @@ class FenceOperations:
         return self._run.call(fences.remove_users, identities, nodes)
 
 
-@checked
-class VaultOperations:
+class VaultOperations(Noun[F]):
     """Random prefixes of all keys: `Operator.vault`.
 
     Agents are suspended while prefixes change. An interrupted change is continued by the same call.
@@ -167,9 +167,7 @@ class VaultOperations:
         VaultConflictError: a key exists inside and outside the vault.
     """
 
-    def __init__(self, run: Runner) -> None:
-        self._run = run
-
+    @operation
     def seal(
         self,
         *,
@@ -187,22 +185,26 @@ class VaultOperations:
             calls.change, ChangeKind.SEAL, nodes, adopt=adopt, report=progress
         )
 
+    @operation
     def rotate(
         self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Replace the prefixes by new ones."""
         return self._run.change_prefixes(calls.change, ChangeKind.ROTATE, nodes, report=progress)
 
+    @operation
     def unseal(
         self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Move all keys back to their names."""
         return self._run.change_prefixes(calls.change, ChangeKind.UNSEAL, nodes, report=progress)
 
+    @operation
     def adopt(self, *patterns: str, progress: Progress | None = None) -> int:
         """Move keys that match into the vault; return their number."""
         return self._run.call(adopt_keys, patterns, progress)
 
+    @operation
     def release(self, *patterns: str, progress: Progress | None = None) -> int:
         """Move keys that match out of the vault; return their number."""
         return self._run.call(release_keys, patterns, progress)
