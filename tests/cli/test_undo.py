@@ -239,7 +239,7 @@ def test_undo_by_identity_or_key_since_a_time_restores_matching_keys(
     [
         ([], 2, "no events are selected"),
         (["--since", "10m"], 2, "no events are selected"),
-        (["--identity", "runner"], 2, "need `--since`"),
+        (["--identity", "runner"], 2, "need `since`"),
         (["--event", "1-0", "--correlation", "c"], 2, "cannot be combined with other selections"),
         (["--correlation", "none"], 1, "no recorded event matches"),
         (["--identity", "unknown", "--since", "1h"], 1, "there is no identity `unknown`"),

@@ -387,7 +387,7 @@ class UndoOperations(Noun[F]):
             across_policies: Also undo what the active policy does not grant any more.
 
         Raises:
-            TypeError: the arguments select nothing, or exclude each other.
+            ArgumentError: the arguments select nothing, or exclude each other.
             NothingToUndoError: no event is selected, or the events changed nothing.
             OperationError (unknown-event): there is no such event.
             UsageError: a key of *force* or *skip* is not in the plan.

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from keyleash import audit
-from keyleash.api.inputs import Moment, time_ms_of
+from keyleash.api.inputs import Moment
 from keyleash.audit import (
     AuditEvent,
     ControlEvent,
@@ -29,8 +29,10 @@ from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.streams import stream_names
 from keyleash.audit.token_use import labelled_tokens
 from keyleash.audit.undo import Trust, UndoPlan, plan_undo
+from keyleash.errors import ArgumentError
 from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import exactly, parse_pattern
+from keyleash.policy.quantities import time_ms_of
 from keyleash.results import Progress
 from keyleash.status import identity_statuses
 from keyleash.store.connect import connect_nodes, server_name
@@ -73,13 +75,13 @@ class Selection:
         """Return the query in server time.
 
         Raises:
-            ValueError: its time range ends before it begins.
+            ArgumentError: its time range ends before it begins.
         """
         now_ms = 0 if self.since is None and self.until is None else store.now_ms()
         since_ms = time_ms_of("since", self.since, now_ms)
         until_ms = time_ms_of("until", self.until, now_ms)
         if since_ms is not None and until_ms is not None and since_ms > until_ms:
-            raise ValueError("`since` is after `until`")
+            raise ArgumentError("`since` is after `until`")
         return Query(
             token=self.token_id,
             delegated_from=self.delegated_from,
@@ -222,11 +224,14 @@ def plan_selected(
     """Return the undo plan of the selected events; the errors are those of `Operator`."""
     others = (correlation, identity, key)
     if events and any(item is not None for item in (*others, since, until)):
-        raise TypeError("`events` cannot be combined with other selections")
+        raise ArgumentError("`events` cannot be combined with other selections")
     if not events and others == (None, None, None):
-        raise TypeError("give `events`, `correlation`, or `identity` or `key` with `since`")
+        raise ArgumentError(
+            "no events are selected",
+            help="give ids of events, a correlation id, or an identity or a key with `since`",
+        )
     if not events and correlation is None and since is None:
-        raise TypeError("`identity` and `key` need `since`")
+        raise ArgumentError("`identity` and `key` need `since`", help="such as `10m`")
     query = Selection(since, until, key, correlation).query(store)
     return plan_undo(
         store,

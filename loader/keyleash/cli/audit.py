@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +19,12 @@ from keyleash.cli.audit_selection import (
     identities_argument,
     identities_option,
     identity_option,
+    no_entry,
     selection_options,
-    time_range,
 )
 from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import (
     Group,
-    Moment,
     example,
     json_lines_option,
     json_option,
@@ -50,7 +48,6 @@ from keyleash.cli.terminal import (
 )
 from keyleash.errors import UsageError
 from keyleash.text import clock_time, counted, printable, without_tokens
-from keyleash.text import moment as time_of
 
 if TYPE_CHECKING:
     from keyleash.audit.stats import Tally
@@ -73,21 +70,14 @@ if TYPE_CHECKING:
     help="Which end to begin at.  [default: the newest entries, printed oldest first]",
 )
 @json_lines_option
-def log(
-    settings: Settings,
-    selection: Selection,
-    meta: dict[str, str],
-    limit: int,
-    oldest_first: bool | None,
-) -> int:
+def log(settings: Settings, *, limit: int, oldest_first: bool | None, **options: Any) -> int:
     """Show the events of IDENTITY, or of all identities, by time.
 
     A batch is shown command by command. Gaps in the sequence numbers are reported on standard
     error. Exit code 1 if the options select no entry, or a node of a cluster does not answer, whose
     events are left out.
     """
-    if meta:
-        selection = replace(selection, filters={**selection.filters, "meta": meta})
+    selection = Selection.of(**options)
     if "op" in selection.filters and selection.kind is EntryKind.DENIALS and not settings.json:
         print_note("note: `--op` misses denials counted in an entry of another command (`×N`)")
     missing = MissingNodes()
@@ -106,10 +96,11 @@ def log(
     )
     if shown and next(found, None) is not None:
         print_note(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")
-    if not shown and (selection.filters or selection.times.arguments):
+    if not shown and selection.filters:
         ancestor = selection.filters.get("delegated_from")
         named = f"`keyleash token tree {ancestor}`: reads have no events" if ancestor else None
-        raise selection.times.nothing_found(settings, f"{selection.kind} matches", named=named)
+        what = f"{selection.kind} matches"
+        raise no_entry(settings, what, selection.filters, named=named)
     if not shown and not settings.json:
         print_note(f"no {selection.kind}s")
     return missing.exit_code
@@ -118,13 +109,14 @@ def log(
 @click.command(epilog=example("keyleash audit follow --denied --json | jq .code"))
 @selection_options
 @json_lines_option
-def follow(settings: Settings, selection: Selection) -> None:
+def follow(settings: Settings, **options: Any) -> None:
     """Show the events of IDENTITY, or of all identities, as they are recorded.
 
     Runs until Ctrl-C. With --since, starts with the entries recorded since then. Identities that
     are loaded meanwhile are followed as well. A repeated denial is shown again, with its count,
     at the end of its minute.
     """
+    selection = Selection.of(**options)
     found: Iterator[Any] = selection.follow(settings)
     if not settings.json:
         print_note("waiting; stop it with Ctrl-C")
@@ -172,21 +164,16 @@ def show(settings: Settings, event: str) -> None:
 )
 @json_lines_option
 @pass_settings
-def timeline(
-    settings: Settings, key: str, since: Moment | None, until: Moment | None, limit: int | None
-) -> int:
+def timeline(settings: Settings, key: str, limit: int | None, **times: str | None) -> int:
     """Show the history of KEY: the events and denials of all identities, and undos.
 
     KEY is literal, or escaped as in the output. The oldest entry comes first. Entries in which the
     key is masked are found as well; untrusted events are left out, and counted at the end. Exit
     code 1 if there are none, or a node of a cluster does not answer, whose events are left out.
     """
-    times = time_range(settings, since, until)
     missing = MissingNodes()
     with waiting(settings):
-        found = settings.operator.audit.timeline(
-            key, limit=limit, on_missing=missing.note, **times.arguments
-        )
+        found = settings.operator.audit.timeline(key, limit=limit, on_missing=missing.note, **times)
     show_entries(settings, found.entries, key=found.key)
     if settings.json:
         for row in found.untrusted_rows():
@@ -196,7 +183,7 @@ def timeline(
     if not found.entries:
         what = f"event or denial of `{printable(found.key)}`"
         named = "the name of the key (for a pattern: `audit log --key`)"
-        raise times.nothing_found(settings, what, named=named)
+        raise no_entry(settings, what, times, named=named)
     if found.is_more:
         print_note(f"there is more: these are the newest {limit}")
     return missing.exit_code
@@ -207,7 +194,7 @@ def timeline(
 @click.argument("key")
 @json_option
 @pass_settings
-def as_of(settings: Settings, time: Moment, key: str) -> None:
+def as_of(settings: Settings, time: str, key: str) -> None:
     """Print the value that a key had at a time, from before-images.
 
     TIME is a duration ago, such as `10m`, or ISO 8601 (UTC by default). KEY is literal, or escaped
@@ -215,8 +202,7 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     value is unknown: there is no before-image, the audit stream does not reach back so far, or the
     key was changed outside of guards.
     """
-    at = time_of(time.at(settings.now_ms()))
-    then = settings.operator.audit.value_at(key, at)
+    then = settings.operator.audit.value_at(key, time)
     if settings.json:
         print_json(then)
         return
@@ -248,10 +234,9 @@ def stats(
     settings: Settings,
     named: tuple[str, ...],
     identities: tuple[str, ...],
-    since: Moment | None,
-    until: Moment | None,
     segments: int,
     top: int,
+    **times: str | None,
 ) -> int:
     """Count events and denials by identity, operation, key prefix and reply code.
 
@@ -259,14 +244,13 @@ def stats(
     there is nothing between --since and --until, or a node of a cluster does not answer, whose
     events are left out.
     """
-    times = time_range(settings, since, until)
     missing = MissingNodes()
     with waiting(settings):
         found = settings.operator.audit.stats(
-            *named, *identities, segments=segments, on_missing=missing.note, **times.arguments
+            *named, *identities, segments=segments, on_missing=missing.note, **times
         )
-    if found.first_ms is None and times.arguments:
-        raise times.nothing_found(settings, "event or denial")
+    if found.first_ms is None and any(times.values()):
+        raise no_entry(settings, "event or denial", times)
     if settings.json:
         for row in found.rows():
             print_json_line(row)
@@ -318,14 +302,7 @@ def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int
 )
 @json_option
 @pass_settings
-def report(
-    settings: Settings,
-    since: Moment | None,
-    until: Moment | None,
-    identity: str | None,
-    correlation: str | None,
-    output: Path,
-) -> None:
+def report(settings: Settings, output: Path, **filters: Any) -> None:
     """Write an incident report of a time range as one HTML page.
 
     It has a timeline, denials, keys with their values before and after, limits, tokens and
@@ -339,11 +316,8 @@ def report(
             "`--json` and `-o -` both write to standard output",
             help="name a file, or leave one out",
         )
-    times = time_range(settings, since, until).arguments
     with waiting(settings):
-        found = settings.operator.audit.report(
-            identity=identity, correlation=correlation, server=settings.shown_url, **times
-        )
+        found = settings.operator.audit.report(server=settings.shown_url, **filters)
     page = found.html.encode()
     if is_piped:
         click.echo(page, nl=False)

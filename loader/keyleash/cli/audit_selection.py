@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,69 +12,46 @@ import click
 
 from keyleash.audit import Query, nothing_found
 from keyleash.cli.nodes import MissingNodes
-from keyleash.cli.options import IDENTITY, Moment, since_option
+from keyleash.cli.options import IDENTITY, since_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
 from keyleash.policy.patterns import parse_pattern
-from keyleash.text import moment, without_tokens
+from keyleash.policy.quantities import time_ms_of
+from keyleash.text import without_tokens
 
 if TYPE_CHECKING:
     from keyleash.audit import AuditEvent, ControlEvent, Denial
-    from keyleash.policy.model import Pattern
 
     AnyEntry = AuditEvent | Denial | ControlEvent
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
-class TimeRange:
-    """The options `--since` and `--until`, by the server's clock."""
-
-    since_ms: int | None
-    until_ms: int | None
-
-    @property
-    def arguments(self) -> dict[str, datetime]:
-        """Return the given times as keyword arguments of the API."""
-        given = {"since": self.since_ms, "until": self.until_ms}
-        return {name: moment(at_ms) for name, at_ms in given.items() if at_ms is not None}
-
-    def nothing_found(
-        self, settings: Settings, what: str, *, named: str | None = None
-    ) -> OperationError:
-        """Return the error for a selection without entries."""
-        query = Query(since_ms=self.since_ms, until_ms=self.until_ms)
-        return nothing_found(what, query, settings.now_ms(), named=named)
-
-
-def time_range(settings: Settings, since: Moment | None, until: Moment | None) -> TimeRange:
-    """Return a time range in server time.
-
-    Raises:
-        UsageError: It ends before it begins.
-    """
-    now_ms = 0 if since is None and until is None else settings.now_ms()
-    since_ms = None if since is None else since.at(now_ms)
-    until_ms = None if until is None else until.at(now_ms)
-    if since and until and (since_ms or 0) > (until_ms or 0):
-        raise UsageError(f"`--since {since.text}` is after `--until {until.text}`")
-    return TimeRange(since_ms, until_ms)
+def no_entry(
+    settings: Settings, what: str, filters: Mapping[str, Any], *, named: str | None = None
+) -> OperationError:
+    """Return the error for filters that select no entry; of these, it names the times."""
+    now_ms = settings.now_ms()
+    since_ms, until_ms = (
+        time_ms_of(name, filters.get(name), now_ms) for name in ("since", "until")
+    )
+    query = Query(since_ms=since_ms, until_ms=until_ms)
+    return nothing_found(what, query, now_ms, named=named)
 
 
 def key_pattern(
     _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> Pattern | None:
-    """Parse an option as a pattern of keys."""
-    if value is None:
-        return None
+) -> str | None:
+    """Check that an option is a pattern of keys."""
     try:
-        return parse_pattern(value)
+        if value is not None:
+            parse_pattern(value)
     except PolicyError as error:
         problem = error.problems[0]
         raise click.BadParameter(f"{problem.message}; {problem.help}") from None
     except UnicodeEncodeError:
         raise click.BadParameter("a pattern must be UTF-8") from None
+    return value
 
 
 def _token_id(
@@ -84,11 +59,6 @@ def _token_id(
 ) -> str | None:
     if value is not None and without_tokens(value) != value:
         raise click.BadParameter("that is a token; give its id, see `keyleash token list`")
-    return value
-
-
-def _pattern(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    key_pattern(context, parameter, value)
     return value
 
 
@@ -114,7 +84,7 @@ correlation_option = click.option("--correlation", metavar="ID", help="One corre
 key_option = click.option(
     "--key",
     metavar="PATTERN",
-    callback=_pattern,
+    callback=key_pattern,
     help="A key, or a pattern as in policies: `{name}` is one segment, a final `*` any rest.",
 )
 
@@ -139,12 +109,38 @@ class Selection:
     kind: EntryKind
     identities: tuple[str, ...]
     filters: dict[str, Any]
-    times: TimeRange
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        named: tuple[str, ...],
+        identities: tuple[str, ...],
+        denied: bool,
+        control: bool,
+        **options: Any,
+    ) -> Selection:
+        """Return the selection of `selection_options`, with further options as filters.
+
+        Raises:
+            UsageError: options exclude each other.
+        """
+        filters = {name: value for name, value in options.items() if value not in (None, {})}
+        kind = EntryKind.DENIALS if denied or "code" in filters else EntryKind.EVENTS
+        if control:
+            if kind is EntryKind.DENIALS:
+                raise UsageError("operators have no denials: give `--denied` or `--control`")
+            kind = EntryKind.CONTROL
+            for name in ("delegated_from", "key", "correlation", "op"):
+                if name in filters:
+                    option = name.replace("_", "-")
+                    raise UsageError(f"operator actions have no `--{option}`")
+        return cls(kind, (*named, *identities), filters)
 
     @property
     def has_gaps(self) -> bool:
         """Return whether a missing sequence number is a gap: no entry is filtered out."""
-        return not self.filters and self.kind is not EntryKind.CONTROL
+        return self.filters.keys() <= {"since", "until"} and self.kind is not EntryKind.CONTROL
 
     def read(
         self, settings: Settings, missing: MissingNodes, *, newest_first: bool
@@ -156,9 +152,7 @@ class Selection:
             EntryKind.DENIALS: partial(audit.denials, on_missing=missing.note),
             EntryKind.CONTROL: audit.control,
         }
-        return read[self.kind](
-            *self.identities, **self.filters, **self.times.arguments, newest_first=newest_first
-        )
+        return read[self.kind](*self.identities, **self.filters, newest_first=newest_first)
 
     def follow(self, settings: Settings) -> Iterator[AnyEntry]:
         """Yield the selected entries as they are recorded."""
@@ -168,64 +162,42 @@ class Selection:
             EntryKind.DENIALS: audit.follow_denials,
             EntryKind.CONTROL: audit.follow_control,
         }
-        return follow[self.kind](*self.identities, **self.filters, **self.times.arguments)
+        return follow[self.kind](*self.identities, **self.filters)
 
 
 def selection_options(function: F) -> F:
-    """Add options that select entries; the command receives a `Selection`."""
-
-    @identities_argument
-    @identities_option
-    @click.option(
-        "--token", "token_id", metavar="ID", callback=_token_id, help="The id of a token."
-    )
-    @click.option(
-        "--delegated-from",
-        metavar="ID",
-        callback=_token_id,
-        help="The id of a token: calls of its children, and of theirs.",
-    )
-    @key_option
-    @correlation_option
-    @click.option(
-        "--op",
-        metavar="COMMAND",
-        help="The name of a command; of repeated denials, that of the first.",
-    )
-    @click.option(
-        "--code",
-        metavar="CODE",
-        type=CodeType([str(code) for code in ReplyCode]),
-        help="Denials with this code.",
-    )
-    @since_option
-    @click.option("--denied", is_flag=True, help="Denials instead of events.")
-    @click.option("--control", is_flag=True, help="Operator actions instead of events.")
-    @pass_settings
-    @functools.wraps(function)
-    def select(
-        settings: Settings,
-        *,
-        named: tuple[str, ...],
-        identities: tuple[str, ...],
-        denied: bool,
-        control: bool,
-        since: Moment | None,
-        until: Moment | None = None,
-        **others: Any,
-    ) -> Any:
-        names = ("token_id", "delegated_from", "key", "correlation", "op", "code")
-        given = {name: value for name in names if (value := others.pop(name)) is not None}
-        kind = EntryKind.DENIALS if denied or "code" in given else EntryKind.EVENTS
-        if control:
-            if kind is EntryKind.DENIALS:
-                raise UsageError("operators have no denials: give `--denied` or `--control`")
-            kind = EntryKind.CONTROL
-            if unknown := given.keys() - {"token_id"}:
-                option = next(name for name in names if name in unknown)
-                raise UsageError(f"operator actions have no `--{option.replace('_', '-')}`")
-        times = time_range(settings, since, until)
-        selection = Selection(kind, (*named, *identities), given, times)
-        return function(settings, selection=selection, **others)
-
-    return select  # type: ignore[return-value]
+    """Add the options of a `Selection`."""
+    for option in reversed(
+        (
+            identities_argument,
+            identities_option,
+            click.option(
+                "--token", "token_id", metavar="ID", callback=_token_id, help="The id of a token."
+            ),
+            click.option(
+                "--delegated-from",
+                metavar="ID",
+                callback=_token_id,
+                help="The id of a token: calls of its children, and of theirs.",
+            ),
+            key_option,
+            correlation_option,
+            click.option(
+                "--op",
+                metavar="COMMAND",
+                help="The name of a command; of repeated denials, that of the first.",
+            ),
+            click.option(
+                "--code",
+                metavar="CODE",
+                type=CodeType([str(code) for code in ReplyCode]),
+                help="Denials with this code.",
+            ),
+            since_option,
+            click.option("--denied", is_flag=True, help="Denials instead of events."),
+            click.option("--control", is_flag=True, help="Operator actions instead of events."),
+            pass_settings,
+        )
+    ):
+        function = option(function)
+    return function

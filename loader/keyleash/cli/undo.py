@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyleash.audit.undo import blocked_error
-from keyleash.cli.audit_selection import correlation_option, identity_option, key_option, time_range
+from keyleash.cli.audit_selection import correlation_option, identity_option, key_option
 from keyleash.cli.options import (
-    Moment,
     example,
     full_option,
     json_option,
@@ -23,7 +22,7 @@ from keyleash.cli.progress import waiting
 from keyleash.cli.render.undo import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import OperationError, UsageError
+from keyleash.errors import OperationError
 from keyleash.text import counted
 
 if TYPE_CHECKING:
@@ -59,18 +58,11 @@ if TYPE_CHECKING:
 @pass_settings
 def undo(
     settings: Settings,
-    events: tuple[str, ...],
-    correlation: str | None,
-    identity: str | None,
-    key: str | None,
-    since: Moment | None,
-    until: Moment | None,
+    *,
     dry_run: bool,
-    force: tuple[str, ...],
-    skip: tuple[str, ...],
-    across_policies: bool,
     full: bool,
     yes: bool,
+    **selection: Any,
 ) -> None:
     """Restore keys to their values before some events.
 
@@ -81,21 +73,9 @@ def undo(
     grants, is a conflict. The undo is recorded, and can be undone by its own correlation id. Needs
     `before_images` in the policy.
     """
-    filters = (correlation, identity, key)
-    _require_selection(events, filters, (since, until))
     undo = settings.operator.undo
-    times = time_range(settings, since, until).arguments
     with waiting(settings):
-        plan = undo.plan(
-            events=events,
-            correlation=correlation,
-            identity=identity,
-            key=key,
-            **times,
-            force=force,
-            skip=skip,
-            across_policies=across_policies,
-        )
+        plan = undo.plan(**selection)
     if not settings.json:
         print_plan(plan, full=full)
     if plan.blocked and not settings.json:
@@ -116,20 +96,3 @@ def _apply(settings: Settings, plan: UndoPlan, yes: bool) -> UndoResult:
     print_note(str(undone))
     print_note(f"to revert this undo: keyleash undo --correlation {undone.correlation}")
     return undone
-
-
-def _require_selection(
-    events: tuple[str, ...],
-    filters: tuple[str | None, ...],
-    times: tuple[Moment | None, Moment | None],
-) -> None:
-    if events and any(item is not None for item in (*filters, *times)):
-        raise UsageError("`--event` cannot be combined with other selections")
-    if not events and not any(item is not None for item in filters):
-        raise UsageError(
-            "no events are selected",
-            help="give `--event ID`, `--correlation ID`, or `--identity NAME` or `--key PATTERN`"
-            " with `--since TIME`",
-        )
-    if not events and filters[0] is None and times[0] is None:
-        raise UsageError("`--identity` and `--key` need `--since`", help="such as `--since 10m`")

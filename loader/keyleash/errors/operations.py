@@ -19,6 +19,7 @@ from keyleash.text import counted, json_object, without_tokens
 
 __all__ = [
     "ArchiveError",
+    "ArgumentError",
     "BadCasesError",
     "ClusterError",
     "CrossSlotError",
@@ -97,6 +98,10 @@ class UsageError(KeyleashError):
 
     code = "usage"
     exit_code = 2
+
+
+class ArgumentError(UsageError, TypeError, ValueError):
+    """An argument that its parameter, or another argument, does not allow."""
 
 
 @dataclass(frozen=True, slots=True)

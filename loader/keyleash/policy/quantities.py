@@ -13,6 +13,9 @@ from keyleash.policy.problems import did_you_mean, fail, listing, quote
 Duration = str | timedelta
 """A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
 
+Moment = str | timedelta | datetime
+"""A time: an aware `datetime`, ISO 8601, or how long before now: `10m` or a `timedelta`."""
+
 UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 MAX_DAYS = 366
 MAX_DURATION_S = MAX_DAYS * UNITS_S["d"]
@@ -120,6 +123,35 @@ def parse_moment(text: str, now_ms: int) -> int:
             f"`{text}` is not a time; write a duration ago, such as `10m`, or a time, such as"
             " `2026-01-31T12:00Z`"
         ) from None
+
+
+def time_ms_of(name: str, value: Moment | None, now_ms: int) -> int | None:
+    """Return a time in Unix milliseconds; None for None.
+
+    Args:
+        name: The parameter, for errors.
+        value: The time.
+        now_ms: The server's clock.
+
+    Raises:
+        TypeError: it has another type.
+        ValueError: it is a naive `datetime`, or text that is neither a duration nor a time.
+    """
+    match value:
+        case None:
+            return None
+        case datetime():
+            if value.tzinfo is None:
+                raise ValueError(f"`{name}` must be an aware datetime; give it a `tzinfo`")
+            return max(0, round(value.timestamp() * 1000))
+        case timedelta():
+            return max(0, now_ms - round(value.total_seconds() * 1000))
+        case str():
+            try:
+                return parse_moment(value, now_ms)
+            except ValueError as error:
+                raise ValueError(f"`{name}`: {error}") from None
+    raise TypeError(f"`{name}` must be a str, timedelta or datetime, not {type(value).__name__}")
 
 
 def parse_wait(text: str, span: Span) -> int:
