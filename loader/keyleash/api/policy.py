@@ -22,7 +22,7 @@ from keyleash.policy.lint import LintFinding, LintReport, lint
 from keyleash.policy.model import Identity
 from keyleash.policy.model import Policy as PolicyModel
 from keyleash.policy.problems import in_order, which_identity
-from keyleash.policy.schema_errors import schema
+from keyleash.policy.schema import json_schema
 from keyleash.results import Result
 from keyleash.text import json_object
 
@@ -240,5 +240,4 @@ class Policy:
     @staticmethod
     def schema() -> dict[str, Any]:
         """Return the JSON Schema of policy files."""
-        document: dict[str, Any] = schema().json_schema()
-        return document
+        return json_schema()

@@ -74,7 +74,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # A client needs only the model, without the imports of yaml and pydantic.
+    # A client needs only the model, without the import of yaml.
     if name == "parse_policy":
         return import_module("keyleash.policy.parse").parse_policy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from keyleash.policy.model import Deny, Grant, Identity, KeyState, TtlRule, Valu
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_duration, parse_size
-from keyleash.policy.schema_errors import check_distinct, check_not_empty, schema
+from keyleash.policy.schema import GRANT, check_distinct, check_not_empty
 from keyleash.policy.scripts import ScriptReader
 from keyleash.policy.sections import read_image_bytes
 from keyleash.policy.yaml import YamlNode
@@ -291,14 +291,14 @@ def _check_has_lists(
                 "missing-field",
                 f"a grant that allows `{needing[0]}` has no `{field}`",
                 entry.label,
-                f"add one, such as `{schema().EXAMPLES[field]}`",
+                f"add one, such as `{GRANT.line(field)}`",
             )
     if not (allow or entry.get("keys") or entry.get("channels")):
         problems.add(
             "missing-field",
             "a grant has neither `keys` nor `channels`",
             entry.label,
-            f"add one, such as `{schema().EXAMPLES['keys']}`",
+            f"add one, such as `{GRANT.line('keys')}`",
         )
 
 

@@ -16,7 +16,7 @@ from keyleash.policy.grants import (
 from keyleash.policy.limits import Captures, read_limits
 from keyleash.policy.model import Grant, Identity, IdentityKind, Policy
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
-from keyleash.policy.schema_errors import check_shape
+from keyleash.policy.schema import check_document
 from keyleash.policy.scripts import ScriptReader
 from keyleash.policy.sections import (
     check_depth,
@@ -55,7 +55,7 @@ def parse_policy(
         PolicyError: All problems of the document, in file order.
     """
     problems, warnings = Problems(), Problems()
-    root = check_shape(read_document(text, file, problems), problems)
+    root = check_document(read_document(text, file, problems), problems)
     names = CommandNames(commands, server, problems, warnings)
     scripts = ScriptReader(root.get("scripts"), text, file, problems)
     policy = _Reader(root, names, scripts, problems, warnings).policy()

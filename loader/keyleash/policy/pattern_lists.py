@@ -9,7 +9,7 @@ from keyleash.policy.keysets import KeySet, covers
 from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.problems import Problems, quote
-from keyleash.policy.schema_errors import check_not_empty
+from keyleash.policy.schema import check_not_empty
 from keyleash.policy.yaml import YamlNode
 
 THINGS = {"keys": "key", "channels": "channel", "mask_keys": "key"}

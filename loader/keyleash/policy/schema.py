@@ -1,153 +1,100 @@
-"""The schema of a policy document as pydantic models, and its JSON Schema.
+"""The schema of a policy document: its fields, their types, and its JSON Schema.
 
-Simple fields follow from the declarations in `model`; fields that hold rules are written here. The
-names of the classes are those of the definitions in the JSON Schema.
+Simple fields follow from the declarations in `model`; fields that hold rules are written here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
-
-import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-    WrapValidator,
-    create_model,
-)
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
 
 from keyleash.commands import OperationClass
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
-from keyleash.limits import Counter
-from keyleash.limits.budget import Budget as BudgetLimit
-from keyleash.limits.rate import RATE_PERIODS_US
+from keyleash.limits import BaseLimit, Budget, Counter, Rate
+from keyleash.limits.counters import BYTES
 from keyleash.policy import model
-from keyleash.policy.quantities import format_size
+from keyleash.policy.problems import Problems, quote
+from keyleash.policy.quantities import UNITS_BYTES, format_size
 from keyleash.policy.settings import Setting, SettingKind, settings_of
-from keyleash.policy.yaml import Path
-
-ABSENT: Any = None
-"""The default of an optional field; not valid in a document."""
+from keyleash.policy.shapes import OFF, OFF_SCHEMA, Field, Json, ListOf, MapOf, Section, Shape, Spot
+from keyleash.policy.yaml import YamlNode
 
 _SUBJECT = "Subject that shares the counter: `identity`, `token` or a captured segment."
+_NAMES: Json = {"propertyNames": {"pattern": "^[a-z0-9-]{1,64}$"}}
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """The type of a field in error messages."""
-
-    text: str
+def _quantity(expected: str, pattern: str, *types: type) -> Shape:
+    return Shape(expected, types or (str, int), ({"pattern": f"^{pattern}$", "type": "string"},))
 
 
-def _count_as_text(value: object) -> object:
-    # For `ttl: 3600` the error is a missing unit, not a wrong type.
-    return str(value) if type(value) is int else value
+def _amount(kind: type[BaseLimit], units: Iterable[str] = ()) -> Shape:
+    unit, periods = f"({'|'.join(units)})" if units else "", "|".join(kind.PERIODS)
+    return _quantity(
+        f"{'an amount of bytes' if units else 'a count'} per period",
+        f"(?=0*[1-9])[0-9]+{unit}/({periods})",
+        *([str] if units else []),
+    )
 
 
-def _scalar_as_limit(value: object) -> object:
-    return {"limit": value} if type(value) in (str, int) else value
+def _or(shape: Section, *others: Shape, expected: str = "a mapping or `off`") -> Section:
+    """Return the shape of a section that may be a scalar instead."""
+    types = tuple(item for other in others for item in other.types)
+    scalars = tuple(item for other in others for item in other.scalars)
+    return replace(shape, expected=expected, types=types, scalars=scalars)
 
 
-def _number_or_text_passes(value: object, read: Callable[[object], object]) -> object:
-    return value if type(value) in (str, int) else read(value)
+def _section(name: str, **fields: Field) -> Section:
+    return Section("a mapping", name=name, fields=fields)
 
 
-def _text_passes(value: object, read: Callable[[object], object]) -> object:
-    return value if type(value) is str else read(value)
+def _need(shape: Shape, example: str, help: str, **keywords: Any) -> Field:
+    return Field(shape, example, help, True, keywords)
 
 
-def _text(pattern: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+def _may(shape: Shape, example: str, help: str, **keywords: Any) -> Field:
+    return Field(shape, example, help, False, keywords)
 
 
-Quantity = Annotated[str, BeforeValidator(_count_as_text)]
-Duration = Annotated[
-    Quantity,
-    Expected("a duration"),
-    _text("(?=.*[1-9])([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?"),
-]
-Wait = Annotated[Quantity, Expected("a duration"), _text("(?=.*[1-9])[0-9]+(ms|s)")]
-Size = Annotated[Quantity, Expected("a size"), _text("(?=.*[1-9])[0-9]+(b|kb|mb)")]
+_OFF = Shape("`off`", (str,), (OFF_SCHEMA,))
+_TEXT = Shape("text", (str,), ({"type": "string"},))
+_COUNT = Shape("a whole number", (int,), ({"type": "integer"},))
+_FLAG = Shape("`true` or `false`", (bool,), ({"type": "boolean"},))
+_DURATION = _quantity("a duration", "(?=.*[1-9])([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?")
+_WAIT = _quantity("a duration", "(?=.*[1-9])[0-9]+(ms|s)")
+_SIZE = _quantity("a size", f"(?=.*[1-9])[0-9]+({'|'.join(UNITS_BYTES)})")
+_KEYS = ListOf("a list of key patterns", entry=_TEXT)
+_COMMANDS = ListOf("a list of commands and categories", entry=_TEXT)
 
+_RETAIN = _or(
+    _section(
+        "Retain",
+        until=_need(_TEXT, "exported", "The event that ends the retention.", enum=["exported"]),
+        hard_max=_need(_COUNT, "1000000", "Most events that may wait for export.", minimum=1),
+    ),
+    _COUNT,
+    _DURATION,
+    expected="a count, a duration or a mapping",
+)
+_BEFORE_IMAGES = _or(
+    _section("BeforeImages", max_bytes=_need(_SIZE, "64kb", "The largest value.")), _OFF
+)
 
-def _counts_per(periods: Iterable[str]) -> WithJsonSchema:
-    return _text(f"(?=0*[1-9])[0-9]+/({'|'.join(periods)})")
-
-
-RateQuantity = Annotated[Quantity, Expected("a count per period"), _counts_per(RATE_PERIODS_US)]
-BudgetQuantity = Annotated[
-    Quantity, Expected("a count per period"), _counts_per(BudgetLimit.PERIODS)
-]
-_BYTES = "(?=0*[1-9])[0-9]+(b|kb|mb|gb|tb)"
-ByteRateQuantity = Annotated[
-    str, Expected("an amount of bytes per period"), _text(f"{_BYTES}/({'|'.join(RATE_PERIODS_US)})")
-]
-ByteBudgetQuantity = Annotated[
-    str,
-    Expected("an amount of bytes per period"),
-    _text(f"{_BYTES}/({'|'.join(BudgetLimit.PERIODS)})"),
-]
-KeyPatterns = Annotated[list[str], Expected("a list of key patterns")]
-Commands = Annotated[list[str], Expected("a list of commands and categories")]
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
-
-
-def _needed(example: str, help: str, **schema: Any) -> Any:
-    """Declare a required field: an example in YAML, one sentence, and JSON Schema keywords."""
-    return Field(description=help, examples=[example], json_schema_extra=schema or None)
-
-
-def _optional(example: str, help: str, **schema: Any) -> Any:
-    """Declare an optional field in the same way; the keyword `default` has its default."""
-    return Field(ABSENT, description=help, examples=[example], json_schema_extra=schema or None)
-
-
-class Retain(_Shape):
-    until: str = _needed("exported", "The event that ends the retention.", enum=["exported"])
-    hard_max: int = _needed("1000000", "Most events that may wait for export.", minimum=1)
-
-
-class BeforeImages(_Shape):
-    max_bytes: Size = _needed("64kb", "The largest value.")
-
-
-RetainValue = Annotated[
-    Retain,
-    WrapValidator(_number_or_text_passes, json_schema_input_type=int | Duration | Retain),
-    Expected("a count, a duration or a mapping"),
-]
-BeforeImagesValue = Annotated[
-    BeforeImages,
-    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | BeforeImages),
-    Expected("a mapping or `off`"),
-]
-
-_TYPES: dict[SettingKind, Any] = {
-    SettingKind.FLAG: bool,
-    SettingKind.COUNT: int,
-    SettingKind.DURATION: Duration,
-    SettingKind.WAIT: Wait,
-    SettingKind.CHOICE: str,
-    SettingKind.PATTERNS: KeyPatterns,
-    SettingKind.RETENTION: RetainValue,
-    SettingKind.IMAGES: BeforeImagesValue,
+_SHAPES = {
+    SettingKind.FLAG: _FLAG,
+    SettingKind.COUNT: _COUNT,
+    SettingKind.DURATION: _DURATION,
+    SettingKind.WAIT: _WAIT,
+    SettingKind.CHOICE: _TEXT,
+    SettingKind.PATTERNS: _KEYS,
+    SettingKind.RETENTION: _RETAIN,
+    SettingKind.IMAGES: _BEFORE_IMAGES,
 }
 
 
-def _keywords(setting: Setting, default: object) -> dict[str, Any]:
+def _keywords(setting: Setting, default: object) -> Json:
     """Return the JSON Schema keywords of a declaration besides its type."""
-    keywords: dict[str, Any] = {}
+    keywords: Json = {}
     if setting.kind is SettingKind.COUNT:
         keywords |= zip(("minimum", "maximum"), setting.bounds, strict=True)
     if setting.choices:
@@ -157,349 +104,334 @@ def _keywords(setting: Setting, default: object) -> dict[str, Any]:
     return keywords
 
 
-def _section(name: str, section: type) -> Any:
+def _declared(name: str, section: type) -> Section:
     """Return the shape of a section whose fields are declared in a dataclass."""
     defaults = {item.name: item.default for item in fields(section)}
-    definitions: dict[str, Any] = {
-        setting.key: (
-            _TYPES[setting.kind],
-            _optional(
+    return _section(
+        name,
+        **{
+            setting.key: Field(
+                _SHAPES[setting.kind],
                 setting.example,
                 setting.help,
-                **_keywords(setting, defaults[field]),
-            ),
-        )
-        for field, setting in settings_of(section).items()
-        if not setting.part_of
-    }
-    return create_model(name, __base__=_Shape, **definitions)
+                keywords=_keywords(setting, defaults[field]),
+            )
+            for field, setting in settings_of(section).items()
+            if not setting.part_of
+        },
+    )
 
 
-def _limits(name: str, entry: Any, bytes_entry: Any, bytes_example: str) -> Any:
+def _limits(name: str, entry: Section, bytes_entry: Section, bytes_example: str) -> Section:
     """Return the shape of a mapping from counters to limits."""
     calls = {counter: f"calls that {counter.removesuffix('s')}" for counter in Counter}
     calls[Counter.REQUESTS] = "every call"
     calls[Counter.BYTES_READ] = "bytes in the replies of calls that read"
     calls[Counter.BYTES_WRITTEN] = "bytes in the arguments of calls that write"
-    definitions: dict[str, Any] = {
-        counter.value: (
-            bytes_entry if counter.is_bytes else entry,
-            _optional(bytes_example if counter.is_bytes else "3000/hour", f"Limits {some}."),
-        )
-        for counter, some in calls.items()
-    }
-    return create_model(name, __base__=_Shape, **definitions)
+    return _section(
+        name,
+        **{
+            counter.value: _may(
+                bytes_entry if counter.is_bytes else entry,
+                bytes_example if counter.is_bytes else "3000/hour",
+                f"Limits {some}.",
+            )
+            for counter, some in calls.items()
+        },
+    )
 
 
-class OnDenials(_Shape):
-    threshold: RateQuantity = _needed("50/minute", "Denials that suspend the identity.")
-    suspend: Duration = _needed("10m", "Duration of the suspension.")
+def _per(example: str) -> Field:
+    return _may(_TEXT, example, _SUBJECT, default="identity")
 
 
-OnDenialsValue = Annotated[
-    OnDenials,
-    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | OnDenials),
-    Expected("a mapping or `off`"),
-]
+_TIMEZONE = _may(_TEXT, "Europe/Berlin", "IANA time zone of the calendar.", default="UTC")
+_RATE = _section(
+    "Rate",
+    limit=_need(_amount(Rate), "600/minute", "Calls per sliding period."),
+    burst=_may(_COUNT, "60", "Most calls back to back.", minimum=1),
+    per=_per('"{workspace_id}"'),
+)
+_BUDGET = _section(
+    "Budget",
+    limit=_need(_amount(Budget), "600/minute", "Calls per calendar period."),
+    timezone=_TIMEZONE,
+    per=_per('"{workspace_id}"'),
+)
+_BYTE_RATE = _section(
+    "ByteRate",
+    limit=_need(_amount(Rate, BYTES), "1mb/minute", "Bytes per sliding period."),
+    burst=_need(_SIZE, "4mb", "Most bytes at once."),
+    per=_per("token"),
+)
+_BYTE_BUDGET = _section(
+    "ByteBudget",
+    limit=_need(_amount(Budget, BYTES), "1gb/day", "Bytes per calendar period."),
+    timezone=_TIMEZONE,
+    per=_per("token"),
+)
+_RATES = _limits(
+    "Rates",
+    _or(_RATE, _RATE.fields["limit"].shape, expected="a limit"),
+    replace(_BYTE_RATE, expected="a limit with `burst`"),
+    "{limit: 1mb/minute, burst: 4mb}",
+)
+_BUDGETS = _limits(
+    "Budgets",
+    _or(_BUDGET, _BUDGET.fields["limit"].shape, expected="a limit"),
+    _or(_BYTE_BUDGET, _BYTE_BUDGET.fields["limit"].shape, expected="a limit"),
+    "1gb/day",
+)
 
-
-class Idempotency(_Shape):
-    keep: Duration = _needed("24h", "Time for which calls with an id are remembered.")
-    max_reply: Size = _optional(
+_ON_DENIALS = _section(
+    "OnDenials",
+    threshold=_need(_amount(Rate), "50/minute", "Denials that suspend the identity."),
+    suspend=_need(_DURATION, "10m", "Duration of the suspension."),
+)
+_IDEMPOTENCY = _section(
+    "Idempotency",
+    keep=_need(_DURATION, "24h", "Time for which calls with an id are remembered."),
+    max_reply=_may(
+        _SIZE,
         "4kb",
         "The longest reply that is stored.",
         default=format_size(model.DEFAULT_MAX_REPLY_BYTES),
-    )
-
-
-IdempotencyValue = Annotated[
-    Idempotency,
-    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | Idempotency),
-    Expected("a mapping or `off`"),
-]
-
-
-class Rate(_Shape):
-    limit: RateQuantity = _needed("600/minute", "Calls per sliding period.")
-    burst: int = _optional("60", "Most calls back to back.", minimum=1)
-    per: str = _optional('"{workspace_id}"', _SUBJECT, default="identity")
-
-
-class Budget(_Shape):
-    limit: BudgetQuantity = _needed("600/minute", "Calls per calendar period.")
-    timezone: str = _optional("Europe/Berlin", "IANA time zone of the calendar.", default="UTC")
-    per: str = _optional('"{workspace_id}"', _SUBJECT, default="identity")
-
-
-class ByteRate(_Shape):
-    limit: ByteRateQuantity = _needed("1mb/minute", "Bytes per sliding period.")
-    burst: Size = _needed("4mb", "Most bytes at once.")
-    per: str = _optional("token", _SUBJECT, default="identity")
-
-
-class ByteBudget(_Shape):
-    limit: ByteBudgetQuantity = _needed("1gb/day", "Bytes per calendar period.")
-    timezone: str = _optional("Europe/Berlin", "IANA time zone of the calendar.", default="UTC")
-    per: str = _optional("token", _SUBJECT, default="identity")
-
-
-RateEntry = Annotated[
-    Rate,
-    BeforeValidator(_scalar_as_limit, json_schema_input_type=RateQuantity | Rate),
-    Expected("a limit"),
-]
-BudgetEntry = Annotated[
-    Budget,
-    BeforeValidator(_scalar_as_limit, json_schema_input_type=BudgetQuantity | Budget),
-    Expected("a limit"),
-]
-
-ByteRateEntry = Annotated[ByteRate, Expected("a limit with `burst`")]
-ByteBudgetEntry = Annotated[
-    ByteBudget,
-    BeforeValidator(_scalar_as_limit, json_schema_input_type=ByteBudgetQuantity | ByteBudget),
-    Expected("a limit"),
-]
-
-if TYPE_CHECKING:
-
-    class Token(_Shape): ...
-
-    class Delegate(_Shape): ...
-
-    class Audit(_Shape): ...
-
-    class Durability(_Shape): ...
-
-    class Cluster(_Shape): ...
-
-    class Limits(_Shape): ...
-
-    class Rates(_Shape): ...
-
-    class Budgets(_Shape): ...
-else:
-    Token = _section("Token", model.TokenRules)
-    Delegate = _section("Delegate", model.Delegation)
-    Audit = _section("Audit", model.AuditRules)
-    Durability = _section("Durability", model.Durability)
-    Cluster = _section("Cluster", model.ClusterRules)
-    Limits = _section("Limits", model.Identity)
-    Rates = _limits("Rates", RateEntry, ByteRateEntry, "{limit: 1mb/minute, burst: 4mb}")
-    Budgets = _limits("Budgets", BudgetEntry, ByteBudgetEntry, "1gb/day")
-
-
-DelegateValue = Annotated[
-    Delegate,
-    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | Delegate),
-    Expected("a mapping or `off`"),
-]
-
-
-class Ttl(_Shape):
-    default: Duration = _optional("1d", "Expiry of a written key that has none; without it, `max`.")
-    max: Duration = _optional("7d", "Longest expiry.")
-
-
-class Values(_Shape):
-    max_bytes: Size = _optional(
+    ),
+)
+_TTL = _section(
+    "Ttl",
+    default=_may(_DURATION, "1d", "Expiry of a written key that has none; without it, `max`."),
+    max=_may(_DURATION, "7d", "Longest expiry."),
+)
+_VALUES = _section(
+    "Values",
+    max_bytes=_may(
+        _SIZE,
         "64kb",
         "The longest string or element that a call may make.",
         default=format_size(DEFAULT_VALUE_BYTES),
-    )
-    max_elements: int = _optional(
-        "1000", "The most elements of a collection.", minimum=1, maximum=1_000_000_000
-    )
-    ttl: Ttl = _optional("{default: 1d, max: 7d}", "The expiry of every written key.")
-    only: str = _optional(
-        "absent", "The only state of a key in which it may be written.", enum=[*model.KeyState]
-    )
+    ),
+    max_elements=_may(
+        _COUNT, "1000", "The most elements of a collection.", minimum=1, maximum=1_000_000_000
+    ),
+    ttl=_may(_TTL, "{default: 1d, max: 7d}", "The expiry of every written key."),
+    only=_may(
+        _TEXT,
+        "absent",
+        "The only state of a key in which it may be written.",
+        enum=[*model.KeyState],
+    ),
+)
 
-
-class Defaults(_Shape):
-    token: Token = _optional("{ttl: 12h, max_ttl: 3d}", "Lifetimes of tokens.")
-    delegate: DelegateValue = _optional(
+_DEFAULTS = _section(
+    "Defaults",
+    token=_may(
+        _declared("Token", model.TokenRules), "{ttl: 12h, max_ttl: 3d}", "Lifetimes of tokens."
+    ),
+    delegate=_may(
+        _or(_declared("Delegate", model.Delegation), _OFF),
         "{depth: 2, children: 20, max_ttl: 1h}",
         "Child tokens that tokens may make.",
-        default="off",
-    )
-    audit: Audit = _optional("{retain: 100000}", "What to record, and for how long.")
-    durability: Durability = _optional(
-        "{wait_replicas: 1, timeout: 50ms}", "Replicas that must acknowledge a write."
-    )
-    cluster: Cluster = _optional("{lease: 10s}", "Leases of tokens at the nodes of a cluster.")
-    on_denials: OnDenialsValue = _optional(
+        default=OFF,
+    ),
+    audit=_may(
+        _declared("Audit", model.AuditRules),
+        "{retain: 100000}",
+        "What to record, and for how long.",
+    ),
+    durability=_may(
+        _declared("Durability", model.Durability),
+        "{wait_replicas: 1, timeout: 50ms}",
+        "Replicas that must acknowledge a write.",
+    ),
+    cluster=_may(
+        _declared("Cluster", model.ClusterRules),
+        "{lease: 10s}",
+        "Leases of tokens at the nodes of a cluster.",
+    ),
+    on_denials=_may(
+        _or(_ON_DENIALS, _OFF),
         "{threshold: 50/minute, suspend: 10m}",
         "When denials suspend the identity.",
-        default="off",
-    )
-    idempotency: IdempotencyValue = _optional(
+        default=OFF,
+    ),
+    idempotency=_may(
+        _or(_IDEMPOTENCY, _OFF),
         "{keep: 24h, max_reply: 4kb}",
         "The memory of calls with an idempotency id, which may be sent again.",
-        default="off",
-    )
-    limits: Limits = _optional("{work: 250000}", "Limits of a single call.")
+        default=OFF,
+    ),
+    limits=_may(_declared("Limits", model.Identity), "{work: 250000}", "Limits of a single call."),
+)
 
-
-class Grant(_Shape):
-    allow: Annotated[list[str], Expected("a list of operation classes")] = _needed(
-        "[read, write]",
-        "Operation classes that the grant allows.",
-        items={"enum": [*OperationClass]},
+# The operation classes decide which of `keys` and `channels` a grant needs.
+GRANT = Section(
+    "a mapping",
+    name="Grant",
+    fields={
+        "allow": _need(
+            ListOf(
+                "a list of operation classes",
+                entry=Shape("text", (str,), ({"enum": [*OperationClass]},)),
+            ),
+            "[read, write]",
+            "Operation classes that the grant allows.",
+            minItems=1,
+        ),
+        "keys": _may(_KEYS, '["agents:context:*"]', "Keys that the grant applies to.", minItems=1),
+        "channels": _may(
+            ListOf("a list of channel patterns", entry=_TEXT),
+            '["agents:events:*"]',
+            "Channels that `publish` and `subscribe` apply to.",
+            minItems=1,
+        ),
+        "only": _may(
+            _COMMANDS,
+            '[GET, "@hash"]',
+            "The only commands that the grant applies to.",
+            minItems=1,
+        ),
+        "except": _may(
+            _COMMANDS, '[GETDEL, "@bitmap"]', "Commands that the grant does not apply to."
+        ),
+        "before_images": _may(
+            _BEFORE_IMAGES, "{max_bytes: 64kb}", "`audit.before_images` for the keys of this grant."
+        ),
+        "values": _may(_VALUES, "{max_bytes: 64kb}", "Rules for values under these keys."),
+        "scripts": _may(
+            ListOf("a list of scripts", entry=_TEXT),
+            "[redis-py-lock]",
+            "Approved scripts that the identity may run.",
+            minItems=1,
+        ),
+    },
+)
+_DENY = _section(
+    "Deny",
+    keys=_need(_KEYS, '["agents:context:*"]', "Keys to deny, whatever grants allow.", minItems=1),
+)
+IDENTITY = _section(
+    "Identity",
+    kind=_need(
+        _TEXT,
+        "machine",
+        "Whether an agent or a person acts as the identity.",
+        enum=[*model.IdentityKind],
+    ),
+    grants=_need(
+        ListOf(
+            "a list of grants",
+            entry=GRANT,
+            noun="a grant",
+            example='- {allow: [read], keys: ["agents:context:*"]}',
+        ),
+        '[{allow: [read], keys: ["agents:context:*"]}]',
+        "What the identity may do.",
         minItems=1,
-    )
-    # The operation classes decide which of the two a grant needs.
-    keys: KeyPatterns = _optional(
-        '["agents:context:*"]', "Keys that the grant applies to.", minItems=1
-    )
-    channels: Annotated[list[str], Expected("a list of channel patterns")] = _optional(
-        '["agents:events:*"]', "Channels that `publish` and `subscribe` apply to.", minItems=1
-    )
-    only: Commands = _optional(
-        '[GET, "@hash"]', "The only commands that the grant applies to.", minItems=1
-    )
-    except_: Commands = Field(
-        ABSENT,
-        alias="except",
-        description="Commands that the grant does not apply to.",
-        examples=['[GETDEL, "@bitmap"]'],
-    )
-    before_images: BeforeImagesValue = _optional(
-        "{max_bytes: 64kb}", "`audit.before_images` for the keys of this grant."
-    )
-    values: Values = _optional("{max_bytes: 64kb}", "Rules for values under these keys.")
-    scripts: Annotated[list[str], Expected("a list of scripts")] = _optional(
-        "[redis-py-lock]", "Approved scripts that the identity may run.", minItems=1
-    )
+    ),
+    deny=_may(
+        ListOf(
+            "a list of deny rules",
+            entry=_DENY,
+            noun="a deny rule",
+            example='- {keys: ["agents:jobs:{job_id}:lock"]}',
+        ),
+        '[{keys: ["agents:jobs:{job_id}:lock"]}]',
+        "Keys to deny, whatever grants allow.",
+    ),
+    rate=_may(
+        replace(_RATES, expected="a mapping from counters to rates"),
+        "{writes: 600/minute}",
+        "Sliding-window limits.",
+    ),
+    budget=_may(
+        replace(_BUDGETS, expected="a mapping from counters to budgets"),
+        "{requests: 50000/day}",
+        "Limits per calendar period.",
+    ),
+    **_DEFAULTS.fields,
+    accept=_may(
+        MapOf(
+            "a mapping from findings to reasons",
+            entry=_TEXT,
+            example='NAME: "it runs once a day"',
+        ),
+        '{no-budget: "it runs once a day"}',
+        "Lint findings to accept, each with the reason.",
+    ),
+)
+_SCRIPT_FILE = _section(
+    "ScriptFile",
+    file=_need(
+        _TEXT, "unlock.lua", "The file with its text, relative to the folder of the policy."
+    ),
+)
+DOCUMENT = _section(
+    "Document",
+    version=_need(_COUNT, "1", "Version of the policy language.", enum=[1]),
+    defaults=_may(
+        _DEFAULTS, "{token: {ttl: 12h}}", "Rules for identities that do not set their own."
+    ),
+    scripts=_may(
+        MapOf(
+            "a mapping from names to scripts", entry=_SCRIPT_FILE, example="NAME: {file: NAME.lua}"
+        ),
+        "{unlock: {file: unlock.lua}}",
+        "Lua scripts that grants may name.",
+        **_NAMES,
+    ),
+    identities=_need(
+        MapOf(
+            "a mapping from names to identities",
+            entry=IDENTITY,
+            noun="the identity NAME",
+            example="NAME: {kind: machine, grants: […]}",
+        ),
+        "{agent-reader: {…}}",
+        "Identities by name.",
+        minProperties=1,
+        **_NAMES,
+    ),
+)
 
 
-class ScriptFile(_Shape):
-    file: str = _needed(
-        "unlock.lua", "The file with its text, relative to the folder of the policy."
-    )
+def check_document(root: YamlNode, problems: Problems) -> YamlNode:
+    """Report each unknown field, missing field and wrong type; return the rest of the document."""
+    checked = DOCUMENT.check(root, Spot("the document", "", "version: 1"), problems)
+    return checked or replace(root, value={})
 
 
-class Deny(_Shape):
-    keys: KeyPatterns = _needed(
-        '["agents:context:*"]', "Keys to deny, whatever grants allow.", minItems=1
-    )
-
-
-class _Access(_Shape):
-    kind: str = _needed(
-        "machine", "Whether an agent or a person acts as the identity.", enum=[*model.IdentityKind]
-    )
-    grants: Annotated[list[Grant], Expected("a list of grants")] = _needed(
-        '[{allow: [read], keys: ["agents:context:*"]}]', "What the identity may do.", minItems=1
-    )
-    deny: Annotated[list[Deny], Expected("a list of deny rules")] = _optional(
-        '[{keys: ["agents:jobs:{job_id}:lock"]}]', "Keys to deny, whatever grants allow."
-    )
-    rate: Annotated[Rates, Expected("a mapping from counters to rates")] = _optional(
-        "{writes: 600/minute}", "Sliding-window limits."
-    )
-    budget: Annotated[Budgets, Expected("a mapping from counters to budgets")] = _optional(
-        "{requests: 50000/day}", "Limits per calendar period."
-    )
-
-
-class Identity(Defaults, _Access):
-    accept: Annotated[dict[str, str], Expected("a mapping from findings to reasons")] = _optional(
-        '{no-budget: "it runs once a day"}', "Lint findings to accept, each with the reason."
-    )
-
-
-class Document(_Shape):
-    version: int = _needed("1", "Version of the policy language.", enum=[1])
-    defaults: Defaults = _optional(
-        "{token: {ttl: 12h}}", "Rules for identities that do not set their own."
-    )
-    scripts: Annotated[dict[str, ScriptFile], Expected("a mapping from names to scripts")] = (
-        _optional(
-            "{unlock: {file: unlock.lua}}",
-            "Lua scripts that grants may name.",
-            propertyNames={"pattern": "^[a-z0-9-]{1,64}$"},
+def check_not_empty(field: str, node: YamlNode, problems: Problems) -> None:
+    """Report the list *field* if it has no entry."""
+    if not (node.entries or node.partial):
+        shape = IDENTITY if field in IDENTITY.fields else GRANT
+        problems.add(
+            "empty-list",
+            f"`{field}` is empty",
+            node.span,
+            f"write at least one entry, such as `{shape.line(field)}`",
         )
-    )
-    identities: Annotated[dict[str, Identity], Expected("a mapping from names to identities")] = (
-        _needed(
-            "{agent-reader: {…}}",
-            "Identities by name.",
-            minProperties=1,
-            propertyNames={"pattern": "^[a-z0-9-]{1,64}$"},
-        )
-    )
 
 
-def errors_of(document: object) -> list[ErrorDetails]:
-    """Return the errors of a document, without their input."""
-    try:
-        Document.model_validate(document)
-    except ValidationError as error:
-        return error.errors(include_url=False, include_context=False, include_input=False)
-    return []
+def check_distinct(entries: Iterable[tuple[str, YamlNode]], problems: Problems) -> None:
+    """Report each entry that repeats the normalized text of an earlier one."""
+    seen: set[str] = set()
+    for text, entry in entries:
+        if text in seen:
+            problems.add(
+                "repeated-entry", f"{quote(entry.source)} is repeated", entry.span, "remove one"
+            )
+        seen.add(text)
 
 
-def known_fields(path: Path) -> dict[str, FieldInfo]:
-    """Return the fields of the mapping at *path*, by name."""
-    shape: Any = Document
-    for step in path:
-        if isinstance(shape, type) and issubclass(shape, BaseModel):
-            shape = _fields(shape)[str(step)].annotation
-        else:
-            shape = get_args(shape)[-1]
-    return _fields(shape)
-
-
-def _fields(shape: type[BaseModel]) -> dict[str, FieldInfo]:
-    return {info.alias or name: info for name, info in shape.model_fields.items()}
-
-
-def expected(info: FieldInfo) -> str:
-    """Return the type of a field in words."""
-    own = next((item.text for item in info.metadata if isinstance(item, Expected)), None)
-    words: dict[Any, str] = {int: "a whole number", bool: "`true` or `false`", str: "text"}
-    return own or words.get(info.annotation, "a mapping")
-
-
-def example(name: str, info: FieldInfo) -> str:
-    """Return a line that sets a field."""
-    return f"{name}: {(info.examples or [''])[0]}"
-
-
-EXAMPLES = {
-    name: example(name, info)
-    for shape in (Audit, Grant, Identity)
-    for name, info in _fields(shape).items()
-}
-"""A line for each field that may be a list, by name."""
-
-
-def json_schema() -> dict[str, Any]:
+def json_schema() -> Json:
     """Return the JSON Schema of policy documents."""
-    schema = _cleaned(Document.model_json_schema(by_alias=True))
+    definitions: Json = {}
+    document = DOCUMENT.own_json(definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "keyleash policy",
         "description": "A policy document of keyleash.",
-        **schema,
+        "$defs": dict(sorted(definitions.items())),
+        **document,
     }
-
-
-def _cleaned(schema: Any) -> Any:
-    """Return *schema* without generated titles and null defaults, with examples as values."""
-    if isinstance(schema, list):
-        return [_cleaned(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    cleaned: dict[str, Any] = {}
-    for name, value in schema.items():
-        if name == "examples":
-            values = [yaml.safe_load(item) for item in value if "…" not in item]
-            cleaned |= {name: values} if values else {}
-        elif not (name == "title" and isinstance(value, str)) and (name, value) != (
-            "default",
-            None,
-        ):
-            cleaned[name] = _cleaned(value)
-    return cleaned

@@ -32,9 +32,9 @@ from keyleash.policy.quantities import (
     parse_wait,
 )
 from keyleash.policy.settings import Setting, SettingKind, settings_of
+from keyleash.policy.shapes import OFF
 from keyleash.policy.yaml import YamlNode
 
-OFF = "off"
 EXPORTED = "exported"
 MAX_RETAIN_S = 3660 * UNITS_S["d"]
 MAX_THRESHOLD = 1000

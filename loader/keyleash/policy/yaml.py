@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -61,51 +60,6 @@ class YamlNode:
     def get(self, name: str) -> YamlNode | None:
         """Return the field of that name, or None."""
         return self.fields.get(name)
-
-    def plain(self) -> object:
-        """Return the value without places: dicts, lists, scalars and `BROKEN`."""
-        if isinstance(self.value, dict):
-            return {name: node.plain() for name, node in self.value.items()}
-        if isinstance(self.value, tuple):
-            return [node.plain() for node in self.value]
-        return self.value
-
-    def follow(self, path: Sequence[str | int]) -> tuple[Path, YamlNode]:
-        """Return the deepest node on *path*, with its own path."""
-        node, taken = self, 0
-        for step in path:
-            below = _child(node, step)
-            if below is None:
-                break
-            node, taken = below, taken + 1
-        return tuple(path[:taken]), node
-
-    def without(self, paths: Collection[Path], here: Path = ()) -> YamlNode:
-        """Return a copy without the nodes at *paths*; later entries of a list move up."""
-        remaining = [
-            (step, below.without(paths, (*here, step)))
-            for step, below in _children(self)
-            if (*here, step) not in paths
-        ]
-        partial = self.partial or len(remaining) < len(self.fields) + len(self.entries)
-        if isinstance(self.value, dict):
-            return replace(
-                self, value={str(name): node for name, node in remaining}, partial=partial
-            )
-        if isinstance(self.value, tuple):
-            return replace(self, value=tuple(node for _, node in remaining), partial=partial)
-        return self
-
-
-def _children(node: YamlNode) -> Iterator[tuple[str | int, YamlNode]]:
-    yield from node.fields.items()
-    yield from enumerate(node.entries)
-
-
-def _child(node: YamlNode, step: str | int) -> YamlNode | None:
-    if isinstance(step, str):
-        return node.get(step)
-    return node.entries[step] if step < len(node.entries) else None
 
 
 MAX_DEPTH = 16

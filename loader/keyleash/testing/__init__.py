@@ -94,7 +94,7 @@ def _fakes() -> ModuleType:
 if not TYPE_CHECKING:  # Otherwise every name would exist for type checkers.
 
     def __getattr__(name: str) -> Any:
-        # pytest imports this package on every run, and these need yaml, pydantic and jinja2.
+        # pytest imports this package on every run, and these need yaml and jinja2.
         if name in ("FakeLeash", "Leash", "LeashCluster", "LeashServer"):
             return getattr(import_with_extra("keyleash.testing.leash"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
