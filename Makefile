@@ -26,6 +26,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tools.check_language
 	$(BIN)/python -m tools.async_to_sync --check
+	$(BIN)/python -m tools.size_budget --check
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS)
@@ -120,7 +121,7 @@ sync: $(VENV)/.dev
 	$(BIN)/python -m tools.async_to_sync
 
 golden: $(VENV)/.dev
-	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/guard/test_footprint.py
+	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/face tests/guard/test_footprint.py
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m tools.command_page docs/reference/commands.md

@@ -18,10 +18,6 @@ from support.modules import built_module, server_with_module
 from support.redis_py import close_pools, remember_pools
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
-# So that a golden file that differs shows where.
-pytest.register_assert_rewrite("support.golden")
-
-
 HOUR_ENDS_S = 15
 """How long a test may take that counts in one hour, day or month."""
 

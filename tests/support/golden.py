@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 from enum import Enum
@@ -17,7 +18,11 @@ def assert_golden(path: Path, text: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert path.is_file(), f"{path} is missing; `make golden` writes it"
-    assert text == path.read_text(encoding="utf-8")
+    golden = path.read_text(encoding="utf-8")
+    if text != golden:
+        lines = golden.splitlines(), text.splitlines()
+        changes = difflib.unified_diff(*lines, f"golden/{path.name}", "now", lineterm="", n=2)
+        raise AssertionError("\n".join([f"{path} differs; `make golden` rewrites it", *changes]))
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,46 @@
+"""The ACL rules of each role, as `keyleash acl` prints them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.clusters import RealCluster
+from support.command_line import Cli
+from support.golden import GOLDEN, assert_golden
+from support.servers import RealServer
+
+POLICY = Path(__file__).with_name("policy.yaml")
+
+
+SECRET = re.compile(r"[0-9a-f]{12,}")
+"""The random prefixes of sealed servers."""
+
+
+def roles(title: str, cli: Cli) -> Iterator[str]:
+    """Yield the rules of each role, sorted, a selector a line."""
+    for role in cli.json("acl"):
+        shown = cli.json("acl", role["role"])
+        rules = sorted(SECRET.sub("<prefix>", rule) for rule in shown["rules"])
+        yield "\n".join([f"# {role['role']}, {title}", *rules, ""])
+
+
+def states(title: str, server: RealServer | RealCluster) -> Iterator[str]:
+    """Yield the same of a server as it is loaded, fenced and sealed."""
+    cli = Cli(server.url)
+    cli.ok("load", POLICY, "--yes")
+    yield from roles(title, cli)
+    cli.ok("fence", "apply", "--yes")
+    yield from roles(f"{title}, fenced", cli)
+    cli.ok("vault", "seal", "--yes")
+    yield from roles(f"{title}, sealed", cli)
+
+
+def test_rules_of_roles_are_those_of_the_golden_file(
+    embedded: RealServer, embedded_cluster: RealCluster
+) -> None:
+    """A right too few breaks operators, and one too many is a hole."""
+    pages = [*states("one server", embedded), *states("a cluster", embedded_cluster)]
+
+    assert_golden(GOLDEN / "face" / "roles.txt", "\n".join(pages))
