@@ -17,6 +17,7 @@ from keyleash.errors import PlanOutdatedError
 from support.command_line import Cli
 from support.errors import raises_code
 from support.leash import grant, policy
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,7 +137,7 @@ def test_metrics_are_served_while_the_block_runs(loaded: keyleash.Operator) -> N
     """On a free port."""
     with (
         loaded.collector().serve() as url,
-        urllib.request.urlopen(url, timeout=60) as answer,  # noqa: S310 - it is our own URL
+        urllib.request.urlopen(url, timeout=PATIENCE_S) as answer,  # noqa: S310 - it is our own URL
     ):
         text = answer.read().decode()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 from support.streams import Streams
 
@@ -47,7 +48,7 @@ def test_follow_prints_new_entries_until_a_signal(
         streams.event(RUNNER, "3000-0", seq=3)
         assert (line(following)["kind"], line(following)["id"]) == ("gap", "3000-0")
         following.send_signal(number)
-        assert following.communicate(timeout=60) == ("", "")
+        assert following.communicate(timeout=PATIENCE_S) == ("", "")
 
     assert following.returncode == 0
 
@@ -81,7 +82,7 @@ def test_follow_ends_when_its_output_is_closed(loaded: Cli, streams: Streams) ->
         assert following.stdout is not None
         following.stdout.close()
         streams.event(RUNNER, "2000-0")
-        assert following.wait(timeout=60) == 128 + signal.SIGPIPE
+        assert following.wait(timeout=PATIENCE_S) == 128 + signal.SIGPIPE
         assert following.stderr is not None
         assert following.stderr.read() == ""
 
@@ -98,4 +99,4 @@ def test_follow_of_denials_prints_lines(loaded: Cli, streams: Streams) -> None:
             "  (token t, correlation c, event 2000-0)\n"
         )
         following.send_signal(signal.SIGINT)
-        following.wait(timeout=60)
+        following.wait(timeout=PATIENCE_S)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "completion.md"
 
@@ -33,7 +34,9 @@ def line_of(name: str) -> str:
 
 
 def run(shell: list[str], env: dict[str, str]) -> list[str]:
-    done = subprocess.run(shell, env=env, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        shell, env=env, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     return done.stdout.splitlines()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 from support.terminals import on_a_terminal, read_all, read_until
 
 CALL = ("exec", "GET", "agents:context:1")
@@ -124,7 +125,7 @@ def test_question_before_all_are_frozen_says_for_how_long(
         asked = read_until(terminal, "[y/N]")
         os.write(terminal, b"n\n")
         assert "nothing was changed" in read_all(terminal)
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=PATIENCE_S) == 1
 
     assert f"every agent {output}" in asked
 

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -142,7 +143,7 @@ def test_metrics_are_served_on_loopback_until_a_signal(
         used(loaded)
         after = samples(scrape(url))
         serving.send_signal(number)
-        rest, errors = serving.communicate(timeout=60)
+        rest, errors = serving.communicate(timeout=PATIENCE_S)
 
     events = "keyleash_events_total{identity=agent-runner}"
     assert (before[events], after[events]) == (0, 1)
@@ -152,7 +153,7 @@ def test_metrics_are_served_on_loopback_until_a_signal(
 
 
 def scrape(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - it is our own URL
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:  # noqa: S310 - it is our own URL
         text: str = answer.read().decode()
     return text
 

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 from support.terminals import on_a_terminal, read_all, read_until
 
 URL = re.compile(r"redis://127\.0\.0\.1:\d+\n")
@@ -34,7 +35,7 @@ def test_serve_ends_cleanly_on_a_signal(offline: Cli, number: signal.Signals) ->
         assert f"kill {serving.pid}" in serving.stderr.readline()
         assert serving.stderr.readline() == f"for other commands: export KEYLEASH_URL={url}"
         serving.send_signal(number)
-        _, errors = serving.communicate(timeout=60)
+        _, errors = serving.communicate(timeout=PATIENCE_S)
 
     assert serving.returncode == 0
     assert errors == "stopped\n"
@@ -52,7 +53,7 @@ def test_serve_keeps_its_data_from_run_to_run(offline: Cli, tmp_path: Path) -> N
             client = redis.Redis.from_url(output["url"])
             assert client.incr("turns") == turn + 1
             serving.terminate()
-            serving.communicate(timeout=60)
+            serving.communicate(timeout=PATIENCE_S)
         assert serving.returncode == 0
         assert output["data"] == str(tmp_path / "d")
         assert output["pid"] == serving.pid
@@ -64,7 +65,7 @@ def test_serve_bounds_the_output_buffers_of_its_clients(offline: Cli) -> None:
         assert serving.stdout is not None
         found = Cli(serving.stdout.readline().strip()).json("doctor", exit_code=1)["findings"]
         serving.terminate()
-        serving.communicate(timeout=60)
+        serving.communicate(timeout=PATIENCE_S)
 
     severity = {item["code"]: item["severity"] for item in found}
     assert "unbounded-output-buffers" not in severity
@@ -89,7 +90,7 @@ def test_serve_ends_with_an_error_when_its_server_dies(offline: Cli) -> None:
         assert serving.stdout is not None
         client = redis.Redis.from_url(serving.stdout.readline().strip())
         os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
-        _, errors = serving.communicate(timeout=60)
+        _, errors = serving.communicate(timeout=PATIENCE_S)
 
     assert serving.returncode == 1
     assert "ended by itself" in errors
@@ -107,7 +108,7 @@ def test_serve_runs_a_cluster_until_a_signal(offline: Cli) -> None:
         with redis.RedisCluster.from_url(urls[0]) as client:
             assert client.set("key", "value")
         serving.send_signal(signal.SIGINT)
-        _, errors = serving.communicate(timeout=60)
+        _, errors = serving.communicate(timeout=PATIENCE_S)
 
     assert serving.returncode == 0
     assert errors == (
@@ -231,7 +232,7 @@ def test_reader_that_has_enough_gets_no_traceback(offline: Cli, example: Path) -
         text=True,
     ) as process:
         os.close(write)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 128 + signal.SIGPIPE
     assert errors == ""
@@ -264,7 +265,7 @@ def test_demo_that_is_interrupted_leaves_no_server(offline: Cli) -> None:
         assert playing.stdout is not None
         line = playing.stdout.readline()
         playing.send_signal(signal.SIGINT)
-        _, errors = playing.communicate(timeout=60)
+        _, errors = playing.communicate(timeout=PATIENCE_S)
 
     assert playing.returncode == 130
     assert "Traceback" not in errors
@@ -285,7 +286,7 @@ def test_load_on_a_terminal_asks(
     controller, terminal = pty.openpty()
     with cli.spawn(["load", example], stdin=terminal) as loading:
         os.write(controller, answer.encode())
-        _, errors = loading.communicate(timeout=60)
+        _, errors = loading.communicate(timeout=PATIENCE_S)
     os.close(controller)
     os.close(terminal)
 
@@ -303,7 +304,7 @@ def test_load_on_a_terminal_asks_whether_access_may_widen(
     controller, terminal = pty.openpty()
     with loaded.spawn(["load", policy], stdin=terminal) as loading:
         os.write(controller, answer.encode())
-        _, errors = loading.communicate(timeout=60)
+        _, errors = loading.communicate(timeout=PATIENCE_S)
     os.close(controller)
     os.close(terminal)
 
@@ -317,7 +318,7 @@ def test_question_that_gets_no_answer_ends_its_line(cli: Cli, example: Path) -> 
         read_until(terminal, "[y/N]")
         os.write(terminal, b"\x04")
         output = read_all(terminal)
-        loading.wait(timeout=60)
+        loading.wait(timeout=PATIENCE_S)
 
     assert loading.returncode == 130
     assert output.endswith("\r\ninterrupted\r\n")
@@ -341,7 +342,7 @@ def test_of_two_loads_that_were_both_agreed_to_one_wins(
         won = read_all(first)
         os.write(second, b"y\n")
         lost = read_all(second)
-        losing.wait(timeout=60)
+        losing.wait(timeout=PATIENCE_S)
 
     assert "activated generation 2" in won
     assert "another policy was activated since the plan was made" in lost
@@ -359,7 +360,7 @@ def test_what_is_no_redis_server_is_69() -> None:
         with connection:
             connection.recv(1)
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            _, errors = asking.communicate(timeout=60)
+            _, errors = asking.communicate(timeout=PATIENCE_S)
 
     assert asking.returncode == 69
     assert "Traceback" not in errors

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 from support.terminals import on_a_terminal, read_all, read_until
 
 WITH_DELAY = """\
@@ -33,7 +34,7 @@ class Patient(Cli):
 def terminal_output(cli: Cli, *words: str | Path) -> str:
     with on_a_terminal(cli, *words) as (process, terminal):
         output = read_all(terminal)
-        assert process.wait(timeout=60) == 0, output
+        assert process.wait(timeout=PATIENCE_S) == 0, output
     return output
 
 
@@ -91,7 +92,7 @@ def test_interrupted_tests_leave_no_server_and_no_traceback(
         read_until(terminal, "/5000")
         process.send_signal(signal.SIGINT)
         output = read_all(terminal)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
 
     assert "interrupted" in output
     assert "Traceback" not in output

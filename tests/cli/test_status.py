@@ -18,6 +18,7 @@ from keyleash.policy import parse_policy
 from keyleash.status.identities import limit_uses
 from keyleash.store.state import IdentityState
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 from support.terminals import on_a_terminal, read_until
 
@@ -296,7 +297,7 @@ def test_watch_in_a_pipe_prints_json_lines(loaded: Cli, number: signal.Signals) 
         assert watching.stdout is not None
         first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
         watching.send_signal(number)
-        rest, errors = watching.communicate(timeout=60)
+        rest, errors = watching.communicate(timeout=PATIENCE_S)
 
     assert first["policy"] == second["policy"]
     assert first["at"] < second["at"]
@@ -315,7 +316,7 @@ def test_watch_on_a_terminal_without_a_cursor_appends_snapshots(loaded: Cli) -> 
     with on_a_terminal(dumb, "status", "--watch", "--interval", "1s") as (process, terminal):
         read_until(terminal, "agent-recovery  budget.requests", times=2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_watch_on_a_terminal_redraws(loaded: Cli) -> None:
@@ -324,7 +325,7 @@ def test_watch_on_a_terminal_redraws(loaded: Cli) -> None:
         output = read_until(terminal, "agent-recovery  budget.requests", times=2)
         process.send_signal(signal.SIGINT)
         read_until(terminal, "stopped")
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
     assert "\x1b[1A" in output, "the cursor goes up"
     assert "end with Ctrl-C" in output

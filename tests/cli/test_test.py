@@ -14,6 +14,7 @@ import pytest
 from keyleash.compiler.render import examples_root
 from keyleash.evaluate import ALLOWED
 from support.command_line import Cli
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 
 EXAMPLE = examples_root() / "agents.test.yaml"
@@ -258,7 +259,7 @@ def test_signal_ends_the_tests_and_leaves_nothing(
         while not (children.read_text() if is_embedded else admin.dbsize()):
             time.sleep(0.01)
         testing.send_signal(number)
-        _, errors = testing.communicate(timeout=60)
+        _, errors = testing.communicate(timeout=PATIENCE_S)
 
     assert testing.returncode == 130
     assert "Traceback" not in errors

@@ -10,6 +10,7 @@ import pytest
 from keyleash.store.keyspace import Keyspace
 from support.command_line import Cli
 from support.fake_resp import fake_resp
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 
 SOURCE = Keyspace().source("agent-runner")
@@ -26,7 +27,7 @@ def test_watch_prints_events_until_a_signal(
         embedded.client().script_flush()
         second = json.loads(watching.stdout.readline())
         watching.send_signal(number)
-        rest, errors = watching.communicate(timeout=60)
+        rest, errors = watching.communicate(timeout=PATIENCE_S)
 
     assert (first["kind"], first["state"]) == ("role", "done")
     assert second["kind"] == "loaded"
@@ -92,7 +93,7 @@ def test_watch_runs_without_any_server(offline: Cli) -> None:
         assert watching.stdout is not None
         assert "unreachable" in watching.stdout.readline()
         watching.send_signal(signal.SIGTERM)
-        watching.communicate(timeout=60)
+        watching.communicate(timeout=PATIENCE_S)
 
     assert watching.returncode == 0
 

@@ -34,6 +34,7 @@ from keyleash.client.coalesce import SPLIT_FROM
 from keyleash.operator.tokens import revoke
 from keyleash.store.wire import MAX_ARGUMENTS
 from support.leash import Leash
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 
 LOOKUP = b"*2\r\n$7\r\nHGETALL\r\n"
@@ -613,7 +614,7 @@ def test_lost_reply_is_told_to_all_and_nothing_is_sent_again(
             again = [agent.incr("t:marked"), agent.incr("t:marked")]
             assert await outcomes(*again) == [11, 12]
 
-        running(leash, work, port=proxy.port, retry=EAGER_ASYNC, socket_timeout=60)
+        running(leash, work, port=proxy.port, retry=EAGER_ASYNC, socket_timeout=PATIENCE_S)
 
 
 def test_connection_that_the_server_closed_is_replaced(leash: Leash) -> None:

@@ -30,6 +30,7 @@ from client.twin import Piped, Twin
 from support.fences import FencedLeash
 from support.leash import Leash, grant
 from support.redis_py import needs_redis_py_8
+from support.replication import PATIENCE_S
 from support.sealed import SEALED
 from support.servers import RealServer
 
@@ -203,7 +204,7 @@ def test_call_whose_reply_is_lost_ran_once(
 ) -> None:
     """Whatever the retry policy. A lost EXEC is no lost watch, after which callers repeat it."""
     eager = leash.retry_class(NoBackoff(), 3, supported_errors=TRANSPORT)
-    agent = leash.agent("one", port=proxy.port, retry=eager, socket_timeout=60)
+    agent = leash.agent("one", port=proxy.port, retry=eager, socket_timeout=PATIENCE_S)
     agent.pipeline().ping().execute()
 
     pipe = agent.pipeline(transaction=how != "pipeline")

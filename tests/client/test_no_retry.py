@@ -19,6 +19,7 @@ import keyleash
 from client.alike import EITHER
 from client.conftest import BROAD
 from support.leash import Leash
+from support.replication import PATIENCE_S
 
 
 class Fate(Enum):
@@ -138,7 +139,7 @@ def test_call_whose_reply_is_lost_ran_once(
     client = leash.agent(
         "one",
         port=proxy.port,
-        socket_timeout=60,
+        socket_timeout=PATIENCE_S,
         **options,
     )
     client.get("t:other")
@@ -254,7 +255,9 @@ def test_pipeline_whose_reply_is_lost_ran_once(
     leash: Leash, proxy: Proxy, fate: Fate, error: type[Exception], transaction: bool, wait: bool
 ) -> None:
     """redis-py would send the whole of it again; one that waits for limits goes another way."""
-    client: Any = leash.agent("one", port=proxy.port, retry=EAGER, socket_timeout=60, wait=wait)
+    client: Any = leash.agent(
+        "one", port=proxy.port, retry=EAGER, socket_timeout=PATIENCE_S, wait=wait
+    )
     client.get("t:other")
     pipe = client.pipeline(transaction=transaction).incr("t:marked").incr("t:marked")
 

@@ -20,6 +20,7 @@ from client.alike import EITHER, ONE_EITHER
 from keyleash import correlation
 from support.leash import Leash, grant
 from support.redis_py import needs_redis_py_8
+from support.replication import PATIENCE_S
 
 
 def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
@@ -330,7 +331,7 @@ def test_calls_of_forked_processes_have_ids_of_their_own(one_leash: Leash) -> No
     """A server that forks its workers makes the client once, before."""
     # In a process of its own: this one has threads, with which a fork may hang.
     port, token = str(one_leash.server.port), one_leash.issue("one").token
-    subprocess.run([sys.executable, "-c", FORKING, port, token], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", FORKING, port, token], check=True, timeout=PATIENCE_S)
 
     assert len(set(correlations(one_leash))) == len(correlations(one_leash)) == 3
 

@@ -76,6 +76,8 @@ async def work_in_tasks(
 ) -> None:
     """The same with asyncio, through one client."""
     sentinel = redis.asyncio.sentinel.Sentinel(found.addresses, socket_timeout=0.5)
+    # Tasks that ask at the same time swap its clients, so it may lose one and never close it.
+    asked = [*sentinel.sentinels]
     client = keyleash.asyncio.Redis.from_sentinel(sentinel, SERVICE, token=token, coalesce=True)
 
     async def work(worker: Worker) -> None:
@@ -93,7 +95,7 @@ async def work_in_tasks(
         await asyncio.gather(*map(work, workers))
     finally:
         await client.aclose()
-        await sentinel.aclose()
+        await asyncio.gather(*(item.aclose() for item in asked))
 
 
 def await_acknowledged(workers: list[Worker], since: float) -> None:

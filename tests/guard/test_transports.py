@@ -16,6 +16,7 @@ from keyleash.commands import load_table
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.wire import BatchMode, Transport, batch_call, guard_call
 from support.leash import NAMES, Leash
+from support.replication import PATIENCE_S
 from support.servers import RealServer
 
 UNLIKE = "~?"
@@ -26,7 +27,7 @@ class Wire:
     """A connection that is read without being understood."""
 
     def __init__(self, server: RealServer) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
 
     def send(self, words: Sequence[Any]) -> bytes:
         """The bytes of the reply."""

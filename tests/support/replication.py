@@ -17,7 +17,7 @@ import redis
 from keyleash.servers import EmbeddedServer
 from support.servers import RealServer
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 POLL_S = 0.01
 
 

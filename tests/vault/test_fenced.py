@@ -10,6 +10,7 @@ import redis
 import keyleash
 from support.fences import FencedLeash
 from support.leash import grant
+from support.replication import PATIENCE_S
 from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer
 from support.streams import command_of
@@ -53,7 +54,7 @@ class Raw:
     """An agent's user without the keyleash client."""
 
     def __init__(self, leash: FencedLeash) -> None:
-        self.client = leash.direct("one", protocol=2, socket_timeout=60)
+        self.client = leash.direct("one", protocol=2, socket_timeout=PATIENCE_S)
         self.client.response_callbacks.clear()
 
     def call(self, *words: Any) -> None:
