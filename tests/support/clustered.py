@@ -16,9 +16,9 @@ import redis
 import keyleash
 from keyleash.commands import CommandTable
 from keyleash.compiler import leases
+from keyleash.store.deployment import Cluster
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.leases import MASTER_KEY_BYTES
-from keyleash.store.nodes import ClusterNodes
 from keyleash.store.placement import control_tag, key_slot
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.store import Store
@@ -106,7 +106,7 @@ class ClusterServer:
         home = self.node_of(HOME_TAG)
         self.pid = home.pid
         self.home = home.admin
-        self._nodes = ClusterNodes(self.nodes[0].admin)
+        self._nodes = Cluster(self.nodes[0].admin)
         known = {"home": self.home, "nodes": [node.admin for node in self.nodes]}
         kind: Any = type("AdminHere", (Admin,), known)
         self._admin = kind.from_url(self.url)
@@ -142,7 +142,7 @@ class ClusterServer:
 
     def store(self, actor: str, **options: Any) -> Store:
         """Return the store of an operator; options as for `redis.Redis`."""
-        nodes = ClusterNodes(self.nodes[0].client(**options)) if options else self._nodes
+        nodes = Cluster(self.nodes[0].client(**options)) if options else self._nodes
         return Store.open_cluster(nodes, actor=actor)
 
     def guarded(self, token: str, **options: Any) -> Any:

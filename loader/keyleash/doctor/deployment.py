@@ -9,8 +9,8 @@ from functools import cached_property
 from keyleash.fence import FenceRecord
 from keyleash.policy import Policy
 from keyleash.status.identities import document_policy
+from keyleash.store.deployment import Cluster
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
-from keyleash.store.nodes import ClusterNodes
 from keyleash.store.prefixes import SealRecord
 from keyleash.store.records import ActivePolicy
 from keyleash.store.server import Role
@@ -50,7 +50,7 @@ class Deployment:
     seal: SealRecord
     active: ActivePolicy | None
     fences: Mapping[str, FenceRecord]
-    nodes: ClusterNodes | None = None
+    nodes: Cluster | None = None
 
     @property
     def main(self) -> Server:

@@ -27,8 +27,8 @@ from keyleash.fence import FenceRecord, read_records
 from keyleash.operator.load.compile import prepare_active
 from keyleash.results import Result
 from keyleash.store.connect import NODE_TIMEOUT_S
+from keyleash.store.deployment import Cluster, Node, each_at_once
 from keyleash.store.keyspace import HOME_TAG, Keyspace
-from keyleash.store.nodes import ClusterNodes, Node, each_at_once
 from keyleash.store.prefixes import SealRecord, read_seal
 from keyleash.store.records import read_active
 from keyleash.store.server import Address, ping, read_role
@@ -189,14 +189,14 @@ def examine_nodes(
 
 def _find_servers(
     connect: Connect, seeds: Sequence[Address]
-) -> tuple[tuple[Server, ...], ClusterNodes | None]:
+) -> tuple[tuple[Server, ...], Cluster | None]:
     """Return the servers, the one with the control keys first, and the nodes of a cluster."""
     first = connect(seeds[0])
     # Its errors are reported as for every command. A server that denies PING is reachable.
     with suppress(redis_errors.NoPermissionError):
         ping(first)
     if require_supported(first, cluster=True):
-        cluster = ClusterNodes(first)
+        cluster = Cluster(first)
         cluster.read()
         return _servers_of(cluster), cluster
     topology = Topology(lambda address: WatchedNode(address, connect(address)), seeds, None)
@@ -208,7 +208,7 @@ def _find_servers(
     return found, None
 
 
-def _servers_of(nodes: ClusterNodes) -> tuple[Server, ...]:
+def _servers_of(nodes: Cluster) -> tuple[Server, ...]:
     """Return the nodes of a cluster, that of the home first."""
 
     def server(node: Node) -> Server:
@@ -221,7 +221,7 @@ def _servers_of(nodes: ClusterNodes) -> tuple[Server, ...]:
     return tuple(each_at_once(server, sorted(nodes.all, key=lambda node: node != home)))
 
 
-def _try_moving(servers: tuple[Server, ...], nodes: ClusterNodes) -> list[CheckResult]:
+def _try_moving(servers: tuple[Server, ...], nodes: Cluster) -> list[CheckResult]:
     seal = read_seal(servers[0].client, HOME_TAG)
     deployment = Deployment(servers, seal, None, {}, nodes)
     return [
@@ -232,7 +232,7 @@ def _try_moving(servers: tuple[Server, ...], nodes: ClusterNodes) -> list[CheckR
 
 
 def _results_of_one_generation(
-    servers: tuple[Server, ...], nodes: ClusterNodes | None
+    servers: tuple[Server, ...], nodes: Cluster | None
 ) -> list[CheckResult]:
     """Repeat the checks if a policy is loaded meanwhile, which looks like corrupt records."""
     tag = "" if nodes is None else HOME_TAG
@@ -260,7 +260,7 @@ def _generation(main: Server, tag: str) -> int:
 
 
 def _run_checks(
-    servers: tuple[Server, ...], nodes: ClusterNodes | None, tag: str
+    servers: tuple[Server, ...], nodes: Cluster | None, tag: str
 ) -> Iterator[CheckResult]:
     main = servers[0]
     seal = read_seal(main.client, tag)

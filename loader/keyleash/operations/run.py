@@ -13,9 +13,9 @@ from redis.exceptions import RedisError
 from keyleash.errors import CrossSlotError, KeyleashError
 from keyleash.store.clients import recipe_of, synchronous
 from keyleash.store.connect import server_name
+from keyleash.store.deployment import Cluster
 from keyleash.store.failures import cluster_failure, server_failure
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.nodes import ClusterNodes
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -43,7 +43,7 @@ class Runner:
         self.client = synchronous(client)
         self.actor = actor
         self._is_supported = False
-        self._nodes: ClusterNodes | None = None
+        self._nodes: Cluster | None = None
 
     def __repr__(self) -> str:
         return f"{server_name(self.client)}, actor={self.actor!r}"
@@ -65,7 +65,7 @@ class Runner:
         """Check the server, before the first call."""
         if not self._is_supported:
             if require_supported(self.client, cluster=True):
-                self._nodes = ClusterNodes(operator_client(self.client))
+                self._nodes = Cluster(operator_client(self.client))
             self._is_supported = True
 
     def open(self) -> Store:

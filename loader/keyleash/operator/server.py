@@ -11,8 +11,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from keyleash.errors import KeyleashError
 from keyleash.results import Result
+from keyleash.store.deployment import Cluster, each_at_once
 from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.nodes import ClusterNodes, each_at_once
 from keyleash.store.records import database_of, read_active
 from keyleash.store.server import count_keys, info_section, primary_of
 from keyleash.store.server_check import Client, is_cluster, operator_client, release_of
@@ -95,14 +95,14 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
     )
 
 
-def _read_nodes(client: Client) -> ClusterNodes:
-    nodes = ClusterNodes(operator_client(client))
+def _read_nodes(client: Client) -> Cluster:
+    nodes = Cluster(operator_client(client))
     with suppress(ResponseError, KeyleashError):
         nodes.read()
     return nodes
 
 
-def _count_keys(client: Client, cluster: ClusterNodes | None) -> int | None:
+def _count_keys(client: Client, cluster: Cluster | None) -> int | None:
     """Return the number of keys of a server, or of all primaries of a cluster; None if unknown."""
     if cluster is None:
         with suppress(ResponseError):

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from keyleash.errors import OperationError
 from keyleash.results import Progress
+from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.functions import (
     FEW,
     GuardScripts,
@@ -22,7 +23,6 @@ from keyleash.store.functions import (
 )
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import HOME_TAG, script_digest
-from keyleash.store.nodes import Node, each_at_once
 from keyleash.store.records import guard_record, read_head
 from keyleash.store.scripts import COLLECT
 from keyleash.store.server_check import Client

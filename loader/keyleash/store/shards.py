@@ -21,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.errors import OperationError
 from keyleash.results import NodeEffect
 from keyleash.store.connect import address_of
+from keyleash.store.deployment import Cluster, Node, each_at_once
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.lease_ends import latest_end_us
 from keyleash.store.leases import (
@@ -31,7 +32,6 @@ from keyleash.store.leases import (
     unpack_entry,
     unpack_shard,
 )
-from keyleash.store.nodes import ClusterNodes, Node, each_at_once
 from keyleash.store.placement import control_slots, is_shard_tag, tag_of
 from keyleash.store.scripts import (
     CONFIRM,
@@ -501,7 +501,7 @@ def _named(node: Node | None, tag: str) -> str:
 
 
 def _read_at(
-    store: Store, nodes: ClusterNodes, shards: tuple[Node | None, Sequence[ShardRecords]]
+    store: Store, nodes: Cluster, shards: tuple[Node | None, Sequence[ShardRecords]]
 ) -> list[ShardRecords]:
     """Return the records of the shards of one node, with what is read there."""
     node, items = shards

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
+from keyleash.store.deployment import Node
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.live_table import reply_text
-from keyleash.store.nodes import Node
 from keyleash.store.placement import SLOTS, control_slots, key_slot, tag_of
 from keyleash.store.scripts import TRY_KEYS
 from keyleash.store.server_check import Client

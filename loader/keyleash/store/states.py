@@ -12,8 +12,8 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from keyleash.limits import Limit, SubjectKind
+from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.nodes import Node, each_at_once
 from keyleash.store.shards import at_slot
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from keyleash.store.store import Store, batches

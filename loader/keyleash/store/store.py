@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from redis.exceptions import ClusterDownError, MovedError, ResponseError
 
 from keyleash.errors import OperationError
+from keyleash.store.deployment import Cluster
 from keyleash.store.keyspace import HOME_TAG, Keyspace, script_digest
-from keyleash.store.nodes import ClusterNodes
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import Client, operator_client
@@ -57,7 +57,7 @@ class Store:
     client: Client
     keys: Keyspace = field(default_factory=Keyspace)
     actor: str = "unknown"
-    nodes: ClusterNodes | None = None
+    nodes: Cluster | None = None
     on_missing: Callable[[str, str], None] | None = None
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class Store:
         return cls(client, server_keyspace(client), actor)
 
     @classmethod
-    def open_cluster(cls, nodes: ClusterNodes, *, actor: str = "unknown") -> Store:
+    def open_cluster(cls, nodes: Cluster, *, actor: str = "unknown") -> Store:
         """Return the store of a cluster's home, with the prefixes that are in force.
 
         Raises:

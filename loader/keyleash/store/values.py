@@ -11,8 +11,8 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from keyleash.errors import CrossSlotError
+from keyleash.store.deployment import Node
 from keyleash.store.keyspace import script_digest
-from keyleash.store.nodes import Node
 from keyleash.store.placement import tag_of
 from keyleash.store.scripts import READ_VALUE
 from keyleash.store.shards import at_slot

@@ -17,7 +17,7 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.operator import LoadResult, load_policy
 from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.servers.embedded import HOST
-from keyleash.store.nodes import ClusterNodes
+from keyleash.store.deployment import Cluster
 from keyleash.store.store import Store
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
 
@@ -202,7 +202,7 @@ class LeashCluster(
         self._clients.append(self._first)
 
     def _store(self) -> Store:
-        return Store.open_cluster(ClusterNodes(self._first), actor=ACTOR)
+        return Store.open_cluster(Cluster(self._first), actor=ACTOR)
 
     def _node(self) -> redis.Redis:
         return self._first

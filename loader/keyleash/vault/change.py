@@ -31,6 +31,7 @@ from keyleash.operator.load.compile import PreparedPolicy, prepare_active
 from keyleash.operator.load.plan import record_of
 from keyleash.policy import Pattern
 from keyleash.results import Progress, Result
+from keyleash.store.deployment import Cluster
 from keyleash.store.fences import mark_forgeable, read_records
 from keyleash.store.functions import load_functions
 from keyleash.store.guards import load_on_nodes, load_scripts, record_sources, retire_functions
@@ -47,7 +48,6 @@ from keyleash.store.moves import (
     switch_prefixes,
     with_leases,
 )
-from keyleash.store.nodes import ClusterNodes
 from keyleash.store.placement import is_shard_tag
 from keyleash.store.prefixes import ChangeKind, PrefixChange, read_seal
 from keyleash.store.server_check import Client, operator_client
@@ -258,7 +258,7 @@ def _require_reached(reasons: Mapping[str, str], effect: str) -> None:
         )
 
 
-def _move_shards(store: Store, nodes: ClusterNodes, change: PrefixChange) -> None:
+def _move_shards(store: Store, nodes: Cluster, change: PrefixChange) -> None:
     """End all leases, then move the keys of identities at the shards of a cluster.
 
     Old guards check calls until their leases end, and ask the home then, which denies them. New

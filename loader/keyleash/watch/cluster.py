@@ -12,9 +12,9 @@ from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
 from keyleash.operator.suspension import freeze
 from keyleash.policy import Breaker, Policy, parse_policy
+from keyleash.store.deployment import Cluster, each_at_once
 from keyleash.store.fences import read_records
 from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.nodes import ClusterNodes, each_at_once
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_active
 from keyleash.store.server import Address
@@ -37,7 +37,7 @@ class ClusterTopology:
         nodes: Each node, by address.
     """
 
-    def __init__(self, cluster: ClusterNodes) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.nodes: dict[Address, WatchedNode] = {}
         self._cluster = cluster
         self._store: Store | None = None

@@ -11,7 +11,7 @@ from typing import Self
 from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.store.connect import address_of, separate_client
-from keyleash.store.nodes import ClusterNodes
+from keyleash.store.deployment import Cluster
 from keyleash.store.server import Address
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.text import counted
@@ -84,7 +84,7 @@ class Watcher:
             try:
                 client = connect(address)
                 if require_supported(client, cluster=True) and cluster is None:
-                    cluster = ClusterTopology(ClusterNodes(client))
+                    cluster = ClusterTopology(Cluster(client))
             except (ConnectionError, TimeoutError) as error:
                 # The server may come back.
                 silent.append(error)

@@ -19,9 +19,9 @@ from keyleash.audit.undo.plan import FORCIBLE, Action, ConflictKind, KeyPlan, Un
 from keyleash.audit.undo.values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.results import Result
+from keyleash.store.deployment import Node
 from keyleash.store.failures import cluster_failure
 from keyleash.store.keyspace import OPERATORS
-from keyleash.store.nodes import Node
 from keyleash.store.placement import control_tag
 from keyleash.store.scripts import UNDO, UNDO_AT_SHARD
 from keyleash.store.shards import at_shard, name_shards

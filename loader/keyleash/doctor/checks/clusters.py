@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, Skipped, finding
+from keyleash.store.deployment import Cluster, Node
 from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.nodes import ClusterNodes, Node
 from keyleash.store.placement import key_slot
 from keyleash.store.slots import (
     keys_of_one_server,
@@ -70,6 +70,6 @@ def try_moving_slot(deployment: Deployment, server: Server) -> Iterator[CheckRes
 
 def _node_of(deployment: Deployment, server: Server) -> Node | None:
     """Return the primary that a server is; None for a replica."""
-    nodes: ClusterNodes | None = deployment.nodes
+    nodes: Cluster | None = deployment.nodes
     found = () if nodes is None else nodes.all
     return next((item for item in found if item.slots and str(item) == server.name), None)

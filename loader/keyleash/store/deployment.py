@@ -55,7 +55,7 @@ class Node:
         return any(first <= slot <= last for first, last in self.slots)
 
 
-class ClusterNodes:
+class Cluster:
     """All nodes of a cluster.
 
     Args:
