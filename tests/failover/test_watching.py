@@ -12,14 +12,13 @@ import redis
 
 import keyleash
 from client.alike import AsyncLeash
+from keyleash.store import deployment
 from keyleash.store.functions import held_functions
 from keyleash.store.guards import not_loaded
 from keyleash.store.store import Store
 from keyleash.store.wire import Transport
 from keyleash.vault import rotate, seal, unseal
-from keyleash.watch import Address, Watcher, WatchEvent, WatchEventKind, WatchState
-from keyleash.watch import topology as watch_topology
-from keyleash.watch.sentinels import Sentinels as AskedSentinels
+from keyleash.watch import Watcher, WatchEvent, WatchEventKind, WatchState
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, nodes, wait_until
 from support.sentinels import SERVICE, sentinels
@@ -39,12 +38,8 @@ def trio() -> Iterator[list[Node]]:
         yield servers
 
 
-def connect(address: Address) -> Any:
-    return redis.Redis(host=address.host, port=address.port)
-
-
-def watcher_of(*seeds: Node, sentinels: AskedSentinels | None = None) -> Watcher:
-    return Watcher(connect, [Address(*seed.address) for seed in seeds], sentinels)
+def watcher_of(*seeds: Node) -> Watcher:
+    return Watcher(redis.Redis(), [redis.Redis(port=seed.port) for seed in seeds])
 
 
 def events_of(watcher: Watcher) -> list[tuple[str, str, str]]:
@@ -249,11 +244,7 @@ def test_missing_policy_and_missing_permission_are_reported(pair: Pair) -> None:
     primary.admin.script_flush()
     primary.admin.execute_command("ACL", "SETUSER", "ops", "on", ">pw", "~*", "+@all", "-script")
 
-    def restricted(address: Address) -> Any:
-        user = "ops" if address == primary.address else None
-        return redis.Redis(port=address.port, username=user, password=user and "pw")
-
-    watcher = Watcher(restricted, [Address(*primary.address)])
+    watcher = Watcher(redis.Redis(port=primary.port, username="ops", password="pw"))
     events_of(watcher)
     assert drifts(watcher)["not-permitted"] == name(primary)
     watcher.close()
@@ -319,7 +310,7 @@ def test_silent_unlisted_server_is_forgotten_after_a_while(
     trio: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have crashed, which its primary does not report, or was removed."""
-    monkeypatch.setattr(watch_topology, "FORGOTTEN_AFTER_LOOKS", 3)
+    monkeypatch.setattr(deployment, "FORGOTTEN_AFTER_LOOKS", 3)
     primary, leaving, staying = trio
     Leash(primary).load(one=ALL)
     primary.settle()
@@ -343,7 +334,7 @@ def test_server_with_two_names_is_watched_once(pair: Pair) -> None:
     """By the name of the seed."""
     Leash(pair[0]).load(one=ALL)
     pair[0].settle()
-    watcher = Watcher(connect, [Address("localhost", pair[0].port)])
+    watcher = Watcher(redis.Redis("localhost", pair[0].port))
 
     assert [item for item, kind, _ in events_of(watcher) if kind == "role"] == [
         f"localhost:{pair[0].port}",
@@ -375,9 +366,8 @@ def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Pa
     primary.settle()
     binary = find_server_binaries()[embedded_label()]
     with sentinels(binary, primary, tmp_path, count=1) as found:
-        asked = [(Address(*address), connect(Address(*address))) for address in found.addresses]
-        asked.append((Address("127.0.0.1", 1), connect(Address("127.0.0.1", 1))))
-        watcher = watcher_of(sentinels=AskedSentinels(asked, SERVICE))
+        asked = [redis.Redis(*address) for address in (*found.addresses, ("127.0.0.1", 1))]
+        watcher = Watcher(redis.Redis(), sentinels=asked, service=SERVICE)
         news = events_of(watcher)
         assert {node for node, kind, _ in news if kind == "role"} == set(map(name, trio))
         assert drifts(watcher) == {"unreachable": "127.0.0.1:1"}
@@ -398,8 +388,7 @@ def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Pa
         assert set(roles) & set(map(name, replicas))
         watcher.close()
 
-        other = AskedSentinels(asked[:1], "another")
-        blind = watcher_of(sentinels=other)
+        blind = Watcher(redis.Redis(), sentinels=asked[:1], service="another")
         events_of(blind)
         assert blind.is_blind
         assert "`another`" in blind.drifts[0].message

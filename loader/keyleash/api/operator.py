@@ -14,7 +14,7 @@ from keyleash.api.inputs import Duration, positive
 from keyleash.api.policy import Policy
 from keyleash.api.servers import FenceOperations, VaultOperations
 from keyleash.api.tokens import LimitOperations, TokenOperations
-from keyleash.doctor import Examination, examine_nodes
+from keyleash.doctor import Examination, examine
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, operation
 from keyleash.operations.arguments import choice
@@ -473,7 +473,7 @@ class Server(Noun[F]):
             OperationError (unknown-code): a code does not exist.
         """
         return self._run.run(
-            examine_nodes,
+            examine,
             self._run.client,
             nodes,
             accept=accept,
@@ -528,7 +528,7 @@ class Server(Noun[F]):
             redis.ConnectionError, redis.TimeoutError: see *must_answer*.
         """
         return self._run.run(
-            Watcher.of,
+            Watcher,
             self._run.client,
             nodes,
             sentinels,

@@ -1,7 +1,7 @@
 """Diagnose a deployment: findings with remedies, and checks that were skipped."""
 
 from keyleash.doctor.config import accepted_findings
-from keyleash.doctor.examine import Examination, examine, examine_nodes
+from keyleash.doctor.examine import Examination, examine
 from keyleash.doctor.findings import CODES, DoctorFinding, Severity, Skipped
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "Skipped",
     "accepted_findings",
     "examine",
-    "examine_nodes",
 ]

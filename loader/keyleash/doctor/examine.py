@@ -12,7 +12,7 @@ from typing import Any
 from redis import exceptions as redis_errors
 
 from keyleash.doctor.checks import clusters, records, settings, users
-from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.context import Context
 from keyleash.doctor.findings import (
     CODES,
     CheckResult,
@@ -27,20 +27,17 @@ from keyleash.fence import FenceRecord, read_records
 from keyleash.operator.load.compile import prepare_active
 from keyleash.results import Result
 from keyleash.store.connect import NODE_TIMEOUT_S
-from keyleash.store.deployment import Cluster, Node, each_at_once
+from keyleash.store.deployment import Cluster, Deployment, Replication, Server, each_at_once
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.prefixes import SealRecord, read_seal
 from keyleash.store.records import read_active
-from keyleash.store.server import Address, ping, read_role
+from keyleash.store.server import ping
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
 from keyleash.store.wire import is_down, is_of_a_cluster
 from keyleash.text import counted, json_object
-from keyleash.watch.sentinels import node_connector
-from keyleash.watch.topology import Topology, WatchedNode
 
-Connect = Callable[[Address], Client]
-Check = Callable[[Deployment, Server], Iterable[CheckResult]]
+Check = Callable[[Context, Server], Iterable[CheckResult]]
 
 SERVER_CHECKS: dict[str, Check] = {
     "version": settings.check_version,
@@ -120,34 +117,38 @@ class Examination(Result):
 
 
 def examine(
-    connect: Connect,
-    seeds: Sequence[Address],
+    first: Client,
+    nodes: Sequence[Client] = (),
     *,
     accept: Collection[str] = (),
+    timeout_s: float = NODE_TIMEOUT_S,
     try_moving: bool = False,
 ) -> Examination:
     """
     Diagnose a deployment; nothing is changed.
 
     Args:
-        connect: Returns a client for an address.
-        seeds: Servers; the first has the control keys, and must answer. Their replicas and
-            primaries are found automatically.
+        first: A client of the server with the control keys, which must answer, or of any node of a
+            cluster. URLs without user and password have its ones.
+        nodes: Clients or URLs of further servers. Replicas and primaries are found automatically.
         accept: Codes of accepted findings.
+        timeout_s: Time to wait for each reply of the other servers.
         try_moving: Whether to mark an empty slot of each primary of a cluster as moving for some
             milliseconds, to see whether scripts miss its keys.
 
     Raises:
         OperationError (unknown-code): *accept* contains an unknown code.
+        OperationError (bad-url): a URL does not name a server.
         redis.RedisError: The first server does not answer, or denies this user.
         OperationError (unsupported-server): It is older than the supported versions.
     """
     require_codes(accept)
-    servers, nodes = _find_servers(connect, seeds)
-    found = _results_of_one_generation(servers, nodes)
-    if nodes is not None and try_moving:
-        found += _try_moving(servers, nodes)
-    results = dict.fromkeys(found)
+    deployment, servers = _find_servers(operator_client(first), nodes, timeout_s)
+    cluster = deployment if isinstance(deployment, Cluster) else None
+    results = dict.fromkeys(_results_of_one_generation(servers, cluster))
+    if cluster is not None and try_moving:
+        results |= dict.fromkeys(_try_moving(servers, cluster))
+    deployment.close()
     findings = sorted(
         (item for item in results if isinstance(item, DoctorFinding)),
         key=lambda item: ([*Severity].index(item.severity), CODES.index(item.code)),
@@ -160,74 +161,36 @@ def examine(
     )
 
 
-def examine_nodes(
-    first: Client,
-    nodes: Sequence[Client] = (),
-    *,
-    accept: Collection[str] = (),
-    timeout_s: float = NODE_TIMEOUT_S,
-    try_moving: bool = False,
-) -> Examination:
-    """
-    Diagnose the server of a client and some others; see `examine`.
-
-    Args:
-        first: A client. URLs without user and password have its ones.
-        nodes: Clients or URLs of further servers.
-        accept: Codes of accepted findings.
-        timeout_s: Time to wait for each reply of the other servers.
-        try_moving: As for `examine`.
-
-    Raises:
-        OperationError (bad-url): a URL does not name a server.
-        Others as for `examine`.
-    """
-    first = operator_client(first)
-    seeds, connect = node_connector([first, *nodes], first, timeout_s)
-    return examine(connect, seeds, accept=accept, try_moving=try_moving)
-
-
 def _find_servers(
-    connect: Connect, seeds: Sequence[Address]
-) -> tuple[tuple[Server, ...], Cluster | None]:
-    """Return the servers, the one with the control keys first, and the nodes of a cluster."""
-    first = connect(seeds[0])
+    first: Client, nodes: Sequence[Client], timeout_s: float
+) -> tuple[Deployment, tuple[Server, ...]]:
+    """Return a deployment, and its servers, the one with the control keys first."""
+    replication = Replication(first, [first, *nodes], timeout_s=timeout_s)
+    main, *_ = replication.seeds.values()
     # Its errors are reported as for every command. A server that denies PING is reachable.
     with suppress(redis_errors.NoPermissionError):
-        ping(first)
-    if require_supported(first, cluster=True):
-        cluster = Cluster(first)
-        cluster.read()
-        return _servers_of(cluster), cluster
-    topology = Topology(lambda address: WatchedNode(address, connect(address)), seeds, None)
-    topology.refresh()
-    main = topology.named(seeds[0])
-    nodes = sorted(topology.nodes.values(), key=lambda node: node is not main)
-    found = tuple(Server(str(item.address), connect(item.address), item.role) for item in nodes)
-    topology.close()
-    return found, None
-
-
-def _servers_of(nodes: Cluster) -> tuple[Server, ...]:
-    """Return the nodes of a cluster, that of the home first."""
-
-    def server(node: Node) -> Server:
-        watched = WatchedNode(node.address, nodes.quick_client(node))
-        return Server(str(node), watched.client, watched.read_role())
-
-    # One that serves the home is required, as the first server is elsewhere.
-    nodes.home().ping()
-    home = nodes.find(HOME_TAG)
-    return tuple(each_at_once(server, sorted(nodes.all, key=lambda node: node != home)))
+        ping(main.client)
+    if not require_supported(main.client, cluster=True):
+        replication.look()
+        servers = sorted(replication.servers, key=lambda server: server is not main)
+        return replication, tuple(servers)
+    cluster = Cluster(main.quick)
+    cluster.read()
+    # The node that serves the home is required, as the first server is elsewhere.
+    cluster.home().ping()
+    home = cluster.find(HOME_TAG)
+    servers = [node.server for node in sorted(cluster.all, key=lambda node: node != home)]
+    each_at_once(Server.look, servers)
+    return cluster, tuple(servers)
 
 
 def _try_moving(servers: tuple[Server, ...], nodes: Cluster) -> list[CheckResult]:
     seal = read_seal(servers[0].client, HOME_TAG)
-    deployment = Deployment(servers, seal, None, {}, nodes)
+    context = Context(servers, seal, None, {}, nodes)
     return [
         result
-        for server in deployment.answering
-        for result in _attempt("moving slot", deployment, server, clusters.try_moving_slot)
+        for server in context.answering
+        for result in _attempt("moving slot", context, server, clusters.try_moving_slot)
     ]
 
 
@@ -242,10 +205,10 @@ def _results_of_one_generation(
         if not is_of_a_cluster(error):
             raise
         # Keys that are not there are not distinct from those that have moved.
-        deployment = Deployment(servers, SealRecord(Keyspace(tag=tag)), None, {}, nodes)
+        context = Context(servers, SealRecord(Keyspace(tag=tag)), None, {}, nodes)
         reason = "the cluster is down" if is_down(error) else "the slot of the home is moving"
         skipped = Skipped("policy, guards, scripts and users", reason)
-        return [*_check_servers(deployment), skipped]
+        return [*_check_servers(context), skipped]
     for _ in range(LOOKS):
         before = _generation(servers[0], tag)
         results = list(_run_checks(servers, nodes, tag))
@@ -270,59 +233,57 @@ def _run_checks(
         fences = read_records(Store(main.client, seal.keyspace))
     except redis_errors.NoPermissionError as error:
         yield Skipped("ACL users", f"the server replies: {error}", main.name)
-    deployment = Deployment(servers, seal, active, fences, nodes)
-    yield from _check_servers(deployment)
+    context = Context(servers, seal, active, fences, nodes)
+    yield from _check_servers(context)
     if seal.change is not None:
         yield records.half_changed(seal.change)
         if seal.change.is_switched:
             yield Skipped("policy, guards, scripts and users", "keys are being moved")
             return
-    yield from _attempt("replication", deployment, main, settings.check_replication)
+    yield from _attempt("replication", context, main, settings.check_replication)
     if active is None:
         yield finding("no-policy")
         return
-    for server in deployment.answering:
-        yield from _attempt("scripts", deployment, server, records.check_scripts)
-    yield from _attempt("tokens", deployment, main, records.check_tokens)
-    yield from _attempt("tokens without an entry", deployment, main, records.check_unlisted)
-    yield from _attempt("moments", deployment, main, settings.check_moments)
-    yield from _attempt("guards and users", deployment, main, _check_compiled)
+    for server in context.answering:
+        yield from _attempt("scripts", context, server, records.check_scripts)
+    yield from _attempt("tokens", context, main, records.check_tokens)
+    yield from _attempt("tokens without an entry", context, main, records.check_unlisted)
+    yield from _attempt("moments", context, main, settings.check_moments)
+    yield from _attempt("guards and users", context, main, _check_compiled)
 
 
-def _check_servers(deployment: Deployment) -> Iterator[CheckResult]:
-    checks = SERVER_CHECKS if deployment.nodes is None else SERVER_CHECKS | NODE_CHECKS
-    for server in deployment.servers:
+def _check_servers(context: Context) -> Iterator[CheckResult]:
+    checks = SERVER_CHECKS if context.nodes is None else SERVER_CHECKS | NODE_CHECKS
+    for server in context.servers:
         if server.role is None:
-            yield from _attempt(EVERYTHING, deployment, server, _check_answer)
+            yield from _attempt(EVERYTHING, context, server, _raise_error)
         else:
             for name, check in checks.items():
-                yield from _attempt(name, deployment, server, check)
+                yield from _attempt(name, context, server, check)
 
 
-def _check_compiled(deployment: Deployment, main: Server) -> Iterator[CheckResult]:
+def _check_compiled(context: Context, main: Server) -> Iterator[CheckResult]:
     """Run the checks that need the compiled guards of the active policy."""
-    active = deployment.active
+    active = context.active
     assert active is not None  # noqa: S101 - asked for by the caller
-    prepared = prepare_active(deployment.store_of(main), active.document)
-    yield from records.check_records(deployment, active, prepared)
-    if deployment.fences:
+    prepared = prepare_active(context.store_of(main), active.document)
+    yield from records.check_records(context, active, prepared)
+    if context.fences:
         yield from _attempt(
-            "ACL users", deployment, main, lambda *_: users.check_fences(deployment, prepared)
+            "ACL users", context, main, lambda *_: users.check_fences(context, prepared)
         )
 
 
-def _check_answer(_deployment: Deployment, server: Server) -> Iterator[CheckResult]:
-    """Report why a server has no role, as an error of this check."""
-    read_role(server.client)
-    yield Skipped(EVERYTHING, "it did not answer at first", server.name)
+def _raise_error(_context: Context, server: Server) -> Iterator[CheckResult]:
+    """Raise the reason why a server has no role."""
+    assert server.error is not None  # noqa: S101 - it did not answer
+    raise server.error
 
 
-def _attempt(
-    name: str, deployment: Deployment, server: Server, check: Check
-) -> Iterator[CheckResult]:
+def _attempt(name: str, context: Context, server: Server, check: Check) -> Iterator[CheckResult]:
     """Run a check; report it as skipped if it cannot be made."""
     try:
-        yield from check(deployment, server)
+        yield from check(context, server)
     except redis_errors.AuthenticationError as error:
         yield Skipped(name, str(error), server.name)
     except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError):

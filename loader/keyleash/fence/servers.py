@@ -42,7 +42,7 @@ def fence_nodes(store: Store, others: Sequence[Client] = ()) -> list[FenceNode]:
     clients = [store.client]
     if store.nodes is not None:
         home = store.nodes.find(HOME_TAG)
-        nodes = [store.nodes.client(node) for node in store.nodes.all if node != home]
+        nodes = [node.server.client for node in store.nodes.all if node != home]
         clients += connect_nodes(store.client, nodes)
     return [FenceNode(server_name(client), client) for client in (*clients, *others)]
 

@@ -108,7 +108,7 @@ def _count_keys(client: Client, cluster: Cluster | None) -> int | None:
         with suppress(ResponseError):
             return count_keys(client)
         return None
-    primaries = [cluster.quick_client(node) for node in cluster.all if node.slots]
+    primaries = [node.server.quick for node in cluster.all if node.slots]
     try:
         return sum(each_at_once(count_keys, primaries)) if primaries else None
     except RedisError:

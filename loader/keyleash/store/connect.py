@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from keyleash.errors import OperationError
 from keyleash.store.clients import synchronous
+from keyleash.store.server import Address
 from keyleash.store.server_check import CheckedRedis, Client, is_cluster, operator_client
 from keyleash.text import printable
 
@@ -121,8 +122,8 @@ def server_name(client: Client) -> str:
     return getattr(client, "shown_url", "") or str(address)
 
 
-def address_of(node: Client) -> tuple[str, int]:
-    """Return host and port of a client or URL; for a Unix socket, its path and 0.
+def address_of(node: Client) -> Address:
+    """Return the address of a client or URL.
 
     Raises:
         OperationError (bad-url): the URL does not name a server.
@@ -130,18 +131,21 @@ def address_of(node: Client) -> tuple[str, int]:
     pool = connection_pool(node) if isinstance(node, str) else node.connection_pool
     options = pool.connection_kwargs
     if "path" in options:
-        return options["path"], 0
-    return options.get("host", "localhost"), options.get("port", 6379)
+        return Address(options["path"], 0)
+    return Address(options.get("host", "localhost"), options.get("port", 6379))
 
 
-def node_client(first: Client, node: Client, timeout_s: float | None = None) -> Client:
+def node_client(
+    first: Client, node: Client, timeout_s: float | None = None, *, own_user: bool = False
+) -> Client:
     """Return a client for one of several servers, which need not be connected yet.
 
     Args:
         first: The client of the first server. An address has its options; a URL without user and
             password has its user and password.
-        node: A client, a URL, or host and port.
+        node: A client, a URL, or an `Address`.
         timeout_s: Time to wait for each reply; by default that of the URL, or of *first*.
+        own_user: Whether a URL without user and password has none.
 
     Raises:
         OperationError (bad-url): the URL does not name a server.
@@ -155,7 +159,7 @@ def node_client(first: Client, node: Client, timeout_s: float | None = None) -> 
         options = pool.connection_kwargs
         if timeout_s is None:
             options |= {name: timeouts[name] for name in timeouts.keys() - parse_url(node).keys()}
-        if not any(options.get(name) for name in CREDENTIALS):
+        if not (own_user or any(options.get(name) for name in CREDENTIALS)):
             options |= {name: given[name] for name in CREDENTIALS if name in given}
         return _client(pool, shown_url(node))
     if not isinstance(node, tuple):
@@ -177,14 +181,13 @@ def cluster_options(pool: ConnectionPool) -> dict[str, Any]:
     return options | {"ssl": True} if is_encrypted else options
 
 
-def separate_client(first: Client, node: Client) -> Client:
-    """Return a client for a client or URL, with the timeouts of *first*, but not its user."""
-    if not isinstance(node, str):
-        return operator_client(synchronous(node, "nodes"), "nodes")
-    given = first.connection_pool.connection_kwargs
-    pool = connection_pool(node)
-    pool.connection_kwargs |= {name: given[name] for name in TIMEOUTS if name in given}
-    return _client(pool, shown_url(node))
+def quick_client(client: Client) -> Client:
+    """Return a client of the same server that waits at most `NODE_TIMEOUT_S`."""
+    options = client.connection_pool.connection_kwargs
+    if all(0 < (options.get(name) or 0) <= NODE_TIMEOUT_S for name in TIMEOUTS):
+        return client
+    timeout_s = min(options.get("socket_timeout") or NODE_TIMEOUT_S, NODE_TIMEOUT_S)
+    return node_client(client, address_of(client), timeout_s)
 
 
 def connect_nodes(first: Client, nodes: Iterable[Client]) -> list[Client]:

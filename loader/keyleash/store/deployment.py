@@ -1,36 +1,207 @@
-"""The nodes of a cluster, found from any one of them, and clients for them."""
+"""The servers of a deployment: which there are, how they are asked, and what is known of each.
+
+A deployment is a primary with its replicas (`Replication`) or a cluster (`Cluster`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Lock
 from typing import Any, TypeVar
 
 from redis.connection import SSLConnection
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.errors import OperationError
-from keyleash.store.connect import NODE_TIMEOUT_S, address_of, node_client
+from keyleash.errors import KeyleashError, OperationError
+from keyleash.store.connect import address_of, node_client, quick_client
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.live_table import reply_mapping, reply_text
-from keyleash.store.server import Address, ping
-from keyleash.store.server_check import Client
+from keyleash.store.server import Address, Role, addresses_of_sentinel, ping, read_role
+from keyleash.store.server_check import Client, operator_client
 from keyleash.store.wire import reading_reply, reason_of
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 MOST_AT_ONCE = 32
-"""Nodes that are called at the same time."""
+"""Servers that are called at the same time."""
 FAILED = "the cluster counts it as failed"
 """The reason why a node is down that answers."""
 UNKNOWN_HOSTS = frozenset(("", "?"))
 """The hosts that a node reports if it does not know its own."""
+FORGOTTEN_AFTER_LOOKS = 600
+"""Looks after which a silent server is dropped if no other server lists it: primaries do not list
+crashed replicas, which should be reported for a while."""
+
+
+class Server:
+    """
+    A server of a deployment.
+
+    Args:
+        name: Its name in messages, such as its address.
+        client: A client of it.
+
+    Attributes:
+        role: Its role; None if it did not answer the last look.
+        error: Why it did not; None if it did.
+        run_id: Its last known run id; its name if it never answered.
+        silences: The number of looks since it last answered.
+    """
+
+    def __init__(self, name: object, client: Client) -> None:
+        self.name = str(name)
+        self.client = operator_client(client)
+        self.role: Role | None = None
+        self.error: Exception | None = None
+        self.run_id = self.name
+        self.silences = 0
+
+    @cached_property
+    def quick(self) -> Client:
+        """A client that must not delay what is done at other servers."""
+        return quick_client(self.client)
+
+    def look(self) -> Role | None:
+        """Read its role; None if it does not answer."""
+        try:
+            self.role = read_role(self.client)
+        except (RedisError, OSError, KeyleashError, LookupError, ValueError) as error:
+            # A malformed reply must not end the look at other servers.
+            self.role, self.error, self.silences = None, error, self.silences + 1
+        else:
+            self.run_id, self.error, self.silences = self.role.run_id, None, 0
+        return self.role
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+        self.quick.close()
+
+
+class Deployment:
+    """
+    The servers that belong together, as they were found at the last look.
+
+    Attributes:
+        servers: Each server once.
+        sentinel_errors: Why Sentinels did not answer, by name.
+    """
+
+    servers: Sequence[Server] = ()
+    sentinel_errors: Mapping[str, Exception] = {}
+
+    def look(self) -> None:
+        """Find all servers, and read their roles."""
+        raise NotImplementedError
+
+    def named(self, address: Address) -> Server | None:
+        """Return the server with this address, or an alias of it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the connections."""
+        raise NotImplementedError
+
+
+class Replication(Deployment):
+    """
+    A primary and its replicas.
+
+    A silent server remains while another one lists it, and for a while longer. Seeds always remain.
+
+    Args:
+        first: A client. URLs of seeds without user and password have its ones.
+        seeds: Clients or URLs of servers to begin with. The first one has the options for servers
+            that are found later.
+        sentinels: Clients or URLs of Sentinels that know the servers.
+        service: The name of the primary in Sentinel.
+        timeout_s: Time to wait for each reply; see `node_client`.
+
+    Attributes:
+        seeds: The servers to begin with, by address.
+
+    Raises:
+        OperationError (bad-url): a URL does not name a server.
+    """
+
+    def __init__(
+        self,
+        first: Client,
+        seeds: Iterable[Client],
+        sentinels: Iterable[Client] = (),
+        service: str = "",
+        timeout_s: float | None = None,
+    ) -> None:
+        self._first, self._timeout_s = first, timeout_s
+        self.seeds = {address_of(node): self._server(node) for node in seeds}
+        self._first = next((server.client for server in self.seeds.values()), first)
+        # Sentinels have users of their own, or none.
+        self._sentinels = [
+            Server(address_of(node), node_client(first, node, own_user=True)) for node in sentinels
+        ]
+        self._service = service
+        self._known = self.seeds
+        self._aliases: dict[Address, Server] = {}
+
+    def look(self) -> None:
+        """Find all servers, and read their roles."""
+        listed = {*self.seeds, *(by_sentinels := self._ask_sentinels())}
+        # Silent servers come last, because they may block again.
+        waiting = deque(sorted([*self.seeds, *by_sentinels, *self._known], key=self._was_silent))
+        known = dict[Address, Server]()
+        while waiting:
+            address = waiting.popleft()
+            if address not in known:
+                server = known[address] = self._known.get(address) or self._server(address)
+                if role := server.look():
+                    listed.update(role.neighbours)
+                    waiting += role.neighbours
+        silent = {item for item, server in known.items() if server.silences > FORGOTTEN_AFTER_LOOKS}
+        for address in silent - listed:
+            known.pop(address).close()
+        self._known = known
+        # A server has one address: that of a seed, or else the first.
+        by_run: dict[str, Server] = {}
+        by_seed = sorted(known.items(), key=lambda item: item[0] not in self.seeds)
+        self._aliases = {item: by_run.setdefault(at.run_id, at) for item, at in by_seed}
+        self.servers = [server for item, server in known.items() if self._aliases[item] is server]
+
+    def named(self, address: Address) -> Server | None:
+        """Return the server with this address, or an alias of it."""
+        return self._aliases.get(address)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for server in self._known.values():
+            server.close()
+
+    def _server(self, node: Client) -> Server:
+        """Return a server for a client, a URL or an address."""
+        client = node_client(self._first, node, self._timeout_s)
+        return Server(address_of(client), client)
+
+    def _was_silent(self, address: Address) -> bool:
+        server = self._known.get(address)
+        return server is not None and server.silences > 0
+
+    def _ask_sentinels(self) -> list[Address]:
+        """Return the primary and replicas that any Sentinel knows, including dead ones."""
+        self.sentinel_errors, addresses = {}, dict[Address, None]()
+        for sentinel in self._sentinels:
+            try:
+                addresses |= dict.fromkeys(addresses_of_sentinel(sentinel.client, self._service))
+            except (RedisError, OSError) as error:
+                self.sentinel_errors[sentinel.name] = error
+        return list(addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +212,11 @@ class Node:
         address: Its preferred endpoint.
         slots: The first and last slot of each range that it serves; replicas serve none.
         replicas: The number of its replicas, also of those without a link to it.
+        server: Its clients, and what is known of it.
     """
 
     address: Address
+    server: Server = field(repr=False, compare=False)
     slots: tuple[tuple[int, int], ...] = ()
     replicas: int = 0
 
@@ -55,11 +228,11 @@ class Node:
         return any(first <= slot <= last for first, last in self.slots)
 
 
-class Cluster:
-    """All nodes of a cluster.
+class Cluster(Deployment):
+    """All nodes of a cluster. Several threads may use it.
 
     Args:
-        first: A client of any node. The clients of other nodes have its options.
+        first: A client of any node. The clients of all nodes have its options.
 
     Attributes:
         all: The nodes, as they were last read.
@@ -68,7 +241,7 @@ class Cluster:
 
     def __init__(self, first: Client) -> None:
         self._first = first
-        self._clients: dict[tuple[Address, float | None], Client] = {}
+        self._known: dict[Address, Server] = {}
         self._lock = Lock()
         self.all: tuple[Node, ...] = ()
         self.failed: tuple[Node, ...] = ()
@@ -82,10 +255,10 @@ class Cluster:
         Raises:
             redis.RedisError: None of them answers; the error is that of the last one.
         """
-        clients = clients or (self._first, *map(self.client, self.all))
+        clients = clients or (self._first, *(node.server.client for node in self.all))
         for client in clients:
             try:
-                self.all, self.failed = _nodes(client)
+                self.all, self.failed = _nodes(client, self._server)
             except (RedisConnectionError, RedisTimeoutError):
                 if client is clients[-1]:
                     raise
@@ -100,18 +273,24 @@ class Cluster:
         """Return the node that serves a slot; None if there is none."""
         return next((node for node in self.all if node.serves(slot)), None)
 
-    def quick_client(self, node: Node) -> Client:
-        """Return a client of a node that must not delay what is done at others."""
-        options = self._first.connection_pool.connection_kwargs
-        timeout_s = min(options.get("socket_timeout") or NODE_TIMEOUT_S, NODE_TIMEOUT_S)
-        return self.client(node, timeout_s)
+    def look(self) -> None:
+        """Read the slot map and the roles of all nodes."""
+        with suppress(RedisError):
+            # Known nodes remain if none reports the others.
+            self.read()
+        self.servers = [node.server for node in self.all + self.failed]
+        each_at_once(Server.look, self.servers)
+
+    def named(self, address: Address) -> Server | None:
+        """Return the node with this address."""
+        return self._known.get(address)
 
     def reasons(self) -> dict[Node, str]:
         """Return why each node is down, also failed ones; empty for those that answer a PING."""
 
         def reason(node: Node) -> str:
             try:
-                ping(self.quick_client(node))
+                ping(node.server.quick)
             except (RedisConnectionError, RedisTimeoutError) as error:
                 return reason_of(error)
             except ResponseError:
@@ -121,19 +300,6 @@ class Cluster:
 
         nodes = self.all + self.failed
         return dict(zip(nodes, each_at_once(reason, nodes), strict=True))
-
-    def client(self, node: Node, timeout_s: float | None = None) -> Client:
-        """Return a client of a node.
-
-        Args:
-            node: The node.
-            timeout_s: Time to wait for each reply; by default that of the first client.
-        """
-        key = (node.address, timeout_s)
-        with self._lock:
-            if key not in self._clients:
-                self._clients[key] = node_client(self._first, tuple(node.address), timeout_s)
-            return self._clients[key]
 
     def home(self) -> Client:
         """Return a client of the primary that serves the slot of the home.
@@ -149,12 +315,18 @@ class Cluster:
                 " keyleash's control keys",
                 help="assign all slots to nodes; see `CLUSTER SLOTS`",
             )
-        return self.client(node)
+        return node.server.client
 
     def close(self) -> None:
         """Close the connections to all nodes, without that of the first client."""
-        for client in self._clients.values():
-            client.close()
+        for server in self._known.values():
+            server.close()
+
+    def _server(self, address: Address) -> Server:
+        with self._lock:
+            if address not in self._known:
+                self._known[address] = Server(address, node_client(self._first, address))
+            return self._known[address]
 
 
 def each_at_once(function: Callable[[S], T], items: Iterable[S]) -> list[T]:
@@ -163,13 +335,15 @@ def each_at_once(function: Callable[[S], T], items: Iterable[S]) -> list[T]:
         return list(pool.map(function, items))
 
 
-def _nodes(client: Client) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+def _nodes(
+    client: Client, server: Callable[[Address], Server]
+) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     """Return all nodes but failed ones without slots, primaries first; and these failed ones."""
     with client.pipeline(transaction=False) as pipe:
         pipe.execute_command("CLUSTER", "SLOTS")
         pipe.execute_command("CLUSTER", "SHARDS")
         by_slot, shards = pipe.execute()
-    asked = address_of(client)[0]
+    asked = address_of(client).host
     is_tls = issubclass(client.connection_pool.connection_class, SSLConnection)
     addresses: dict[str, Address] = {}
     slots: dict[str, list[tuple[int, int]]] = {}
@@ -197,10 +371,10 @@ def _nodes(client: Client) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
                 else:
                     failed.add(address)
     found = (
-        Node(at, tuple(slots.get(name, ())), replicas.get(name, 0))
+        Node(at, server(at), tuple(slots.get(name, ())), replicas.get(name, 0))
         for name, at in addresses.items()
     )
-    given_up = map(Node, sorted(failed - set(addresses.values())))
+    given_up = (Node(at, server(at)) for at in sorted(failed - set(addresses.values())))
     by_slots = sorted(found, key=lambda node: (not node.slots, node.slots, node.address))
     return tuple(by_slots), tuple(given_up)
 

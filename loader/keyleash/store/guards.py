@@ -115,7 +115,7 @@ def load_on_nodes(
 
     def load_into(node: Node) -> str:
         try:
-            load(store.on(nodes.quick_client(node)), guards)
+            load(store.on(node.server.quick), guards)
         except RedisError as error:
             return reason_of(error)
         return ""
@@ -138,7 +138,7 @@ def retire_functions(
     nodes, home = store.nodes, store.nodes.find(HOME_TAG)
 
     def retire_at(node: Node) -> None:
-        client = nodes.quick_client(node)
+        client = node.server.quick
         with suppress(RedisError):
             unused = unused_functions(store.on(client), guards, transport)
             for names in batches(sorted(unused), FEW):

@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.errors import OperationError
 from keyleash.results import NodeEffect
 from keyleash.store.connect import address_of
-from keyleash.store.deployment import Cluster, Node, each_at_once
+from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.lease_ends import latest_end_us
 from keyleash.store.leases import (
@@ -41,7 +41,7 @@ from keyleash.store.scripts import (
     REMOVED_KEEP_MS,
     OperatorScript,
 )
-from keyleash.store.server import Address, read_replicas
+from keyleash.store.server import read_replicas
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import is_of_a_cluster, reading_record, reading_reply, reason_of
@@ -140,7 +140,7 @@ def at_slot(store: Store, slot: int, function: Callable[[Store], T]) -> T:
         try:
             if node is None:
                 raise ClusterDownError(f"no node serves slot {slot}")
-            return function(store.on(nodes.client(node)))
+            return function(store.on(node.server.client))
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise OperationError(
                 "node-unreachable",
@@ -188,7 +188,7 @@ def confirm(store: Store, effects: tuple[NodeEffect, ...] | None) -> tuple[NodeE
         *effects*, completed; for one server None, or its own effect if it has replicas.
     """
     home = store.nodes and store.nodes.find(HOME_TAG)
-    name = str(home or Address(*address_of(store.client)))
+    name = str(home or address_of(store.client))
     try:
         if effects == () or not (read_replicas(store.client) or (home and home.replicas)):
             return effects
@@ -404,9 +404,9 @@ def _run_at(
     replicated: bool,
 ) -> tuple[list[Any], str]:
     """Run a script at the shards of one node; return replies and errors, and what replicas lack."""
-    if node is None or store.nodes is None:
+    if node is None:
         return [ClusterDownError("no node serves it")] * len(calls), ""
-    client = store.nodes.quick_client(node)
+    client = node.server.quick
     scripts = [(script, store.keys.at_shard(tag), words) for tag, words in calls]
     try:
         replicas = max(len(read_replicas(client)), node.replicas)
@@ -487,7 +487,7 @@ def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
                     entry = _entry(name, packed)
                     records = ShardRecords(name, tag, _named(node, tag), entry, epoch)
                     by_node[node].append(records)
-    read = each_at_once(partial(_read_at, store, store.nodes), by_node.items())
+    read = each_at_once(partial(_read_at, store), by_node.items())
     return sorted(chain.from_iterable(read), key=lambda item: (item.identity, item.tag))
 
 
@@ -501,7 +501,7 @@ def _named(node: Node | None, tag: str) -> str:
 
 
 def _read_at(
-    store: Store, nodes: Cluster, shards: tuple[Node | None, Sequence[ShardRecords]]
+    store: Store, shards: tuple[Node | None, Sequence[ShardRecords]]
 ) -> list[ShardRecords]:
     """Return the records of the shards of one node, with what is read there."""
     node, items = shards
@@ -510,7 +510,7 @@ def _read_at(
     found = []
     try:
         for some in batches(items):
-            with nodes.quick_client(node).pipeline(transaction=False) as pipe:
+            with node.server.quick.pipeline(transaction=False) as pipe:
                 for item in some:
                     keys = store.keys.at_shard(item.tag)
                     pipe.get(keys.state(item.identity))

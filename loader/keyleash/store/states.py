@@ -144,7 +144,7 @@ def delete_counters(
     names = store.at(_of_data(store.keys))
 
     def delete_at(node: Node) -> tuple[int, str]:
-        here, count, reason = names.on(nodes.quick_client(node)), 0, ""
+        here, count, reason = names.on(node.server.quick), 0, ""
         try:
             for piece in batches(find_counters(here, identity, limits)):
                 with here.client.pipeline(transaction=False) as pipe:

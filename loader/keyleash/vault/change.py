@@ -284,7 +284,7 @@ def _parts(store: Store) -> list[Store]:
     """Return the store, or one for each primary of a cluster."""
     if store.nodes is None:
         return [store]
-    return [store.on(store.nodes.client(node)) for node in store.nodes.all if node.slots]
+    return [store.on(node.server.client) for node in store.nodes.all if node.slots]
 
 
 def _conflicts(store: Store, names: NewName) -> tuple[bytes, ...]:

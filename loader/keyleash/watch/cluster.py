@@ -1,10 +1,9 @@
-"""The nodes of a cluster: their scripts and ACL users, and circuit breakers of single nodes."""
+"""The nodes of a cluster: their ACL users, and circuit breakers of single nodes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 
 from redis.exceptions import NoPermissionError, RedisError
 
@@ -12,72 +11,46 @@ from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
 from keyleash.operator.suspension import freeze
 from keyleash.policy import Breaker, Policy, parse_policy
-from keyleash.store.deployment import Cluster, each_at_once
+from keyleash.store.deployment import Cluster
 from keyleash.store.fences import read_records
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_active
-from keyleash.store.server import Address
 from keyleash.store.shards import read_shards
 from keyleash.store.state import UNTIL_RESUMED, is_in_effect
 from keyleash.store.states import read_states
 from keyleash.store.store import Store
 from keyleash.store.users import save_users, set_user
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
-from keyleash.watch.topology import WatchedNode, drift_of
+from keyleash.watch.scripts import drift_of
 
 ACTOR = "watch"
 
 
-class ClusterTopology:
-    """
-    The nodes of a cluster, which all have the policy of its home.
-
-    Attributes:
-        nodes: Each node, by address.
-    """
+class ClusterRepair:
+    """Looks after the nodes of a cluster, which all have the policy of its home."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.nodes: dict[Address, WatchedNode] = {}
         self._cluster = cluster
-        self._store: Store | None = None
         self._policy: tuple[str, Policy] = "", Policy(())
 
-    def refresh(self) -> None:
-        """Find all nodes and read their roles."""
-        self._store = None
-        with suppress(RedisError):
-            # Known nodes are watched if none reports the others.
-            self._cluster.read()
-        before = self.nodes
-        self.nodes = {
-            item.address: before.get(item.address)
-            or WatchedNode(item.address, self._cluster.quick_client(item), self.store)
-            for item in self._cluster.all + self._cluster.failed
-        }
-        each_at_once(WatchedNode.read_role, self.nodes.values())
+    def open_home(self) -> Store:
+        """Return the store of the home."""
+        home = self._cluster.home()
+        return Store(home, read_seal(home, HOME_TAG).keyspace, ACTOR, self._cluster)
 
-    def named(self, address: Address) -> WatchedNode | None:
-        """Return the node with this address."""
-        return self.nodes.get(address)
-
-    def store(self) -> Store:
-        """Return the store of the home, opened once for each look."""
-        if self._store is None:
-            home = self._cluster.home()
-            keys = read_seal(home, HOME_TAG).keyspace
-            self._store = Store(home, keys, ACTOR, self._cluster)
-        return self._store
-
-    def repair(self) -> Iterator[WatchEvent]:
+    def repair(self, home: Callable[[], Store]) -> Iterator[WatchEvent]:
         """Add ACL users that nodes lack, and freeze identities that a node suspended.
+
+        Args:
+            home: Returns the store of the home.
 
         Yields:
             What was done, and drifts where the user lacks a right.
         """
         for task, repair in (("ACL users", self._add_users), ("breakers", self._freeze)):
             try:
-                yield from repair(self.store())
+                yield from repair(home())
             except NoPermissionError as error:
                 node = str(self._cluster.find(HOME_TAG))
                 kind, why = drift_of(error)
@@ -90,7 +63,7 @@ class ClusterTopology:
         """Copy the users of agents from the home to nodes that lack them."""
         names = list(read_records(store))
         wanted = read_users(store.client, names) if names else {}
-        for node in self.nodes.values():
+        for node in self._cluster.servers:
             if not wanted or node.role is None:
                 continue
             present = read_users(node.client, list(wanted))
@@ -100,7 +73,7 @@ class ClusterTopology:
             if missing:
                 save_users(node.client)
                 message = f"ACL users that it lacked: {', '.join(missing)}"
-                yield _done(str(node.address), WatchEventKind.LOADED, message)
+                yield _done(node.name, WatchEventKind.LOADED, message)
 
     def _freeze(self, store: Store) -> Iterator[WatchEvent]:
         """Freeze at the home what the circuit breaker of one node suspended there."""
@@ -133,10 +106,6 @@ class ClusterTopology:
             self._policy = document, policy
         identities = self._policy[1].identities
         return {item.name: item.on_denials for item in identities if item.on_denials is not None}
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._cluster.close()
 
 
 def _done(node: str, kind: WatchEventKind, message: str) -> WatchEvent:

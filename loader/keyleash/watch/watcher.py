@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Self
 
 from redis.exceptions import ConnectionError, TimeoutError
 
-from keyleash.store.connect import address_of, separate_client
-from keyleash.store.deployment import Cluster
-from keyleash.store.server import Address
+from keyleash.store.deployment import Cluster, Deployment, Replication, Server
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.text import counted
-from keyleash.watch.cluster import ClusterTopology
+from keyleash.watch.cluster import ClusterRepair
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
-from keyleash.watch.sentinels import Sentinels, node_connector
-from keyleash.watch.topology import Topology, WatchedNode
+from keyleash.watch.scripts import WatchedServer
 
 
 class Watcher:
@@ -28,71 +26,48 @@ class Watcher:
     Each server gets the scripts of its own records, never those of another server.
 
     Args:
-        connect: Returns a client for an address; it need not be connected yet.
-        seeds: Servers that are always watched.
-        sentinels: Sentinels that list further servers.
-        cluster: The cluster of the servers, which lists all of them; None if it is none.
+        first: A client. Its server is watched if there are neither *nodes* nor *sentinels*;
+            URLs of nodes without user and password have its ones.
+        nodes: Clients or URLs of servers to begin with.
+        sentinels: Clients or URLs of Sentinels that know the servers.
+        service: The name of the primary in Sentinel.
+        must_answer: Whether to raise the error of the first server if none of *nodes* answers,
+            unless there are Sentinels.
+
+    Raises:
+        OperationError (bad-url): a URL does not name a server.
+        OperationError (unsupported-server): a server is older than the supported versions.
     """
 
     def __init__(
         self,
-        connect: Callable[[Address], Client],
-        seeds: Sequence[Address],
-        sentinels: Sentinels | None = None,
-        cluster: ClusterTopology | None = None,
-    ) -> None:
-        self._cluster = cluster
-        self._topology = cluster or Topology(
-            lambda address: WatchedNode(address, connect(address)), seeds, sentinels
-        )
-        self._sentinels = sentinels
-        self._roles: dict[Address, str] = {}
-        self._generations: dict[Address, int | None] = {}
-        self._drifts: dict[tuple[str, WatchEventKind, str | None], WatchEvent] = {}
-        self._watched: set[str] = set()
-
-    @classmethod
-    def of(
-        cls,
         first: Client,
         nodes: Sequence[Client] = (),
         sentinels: Sequence[Client] = (),
         service: str = "mymaster",
         *,
         must_answer: bool = False,
-    ) -> Self:
-        """Return a watcher of some servers.
-
-        Args:
-            first: A client. Its server is watched if there are neither *nodes* nor *sentinels*;
-                URLs of nodes without user and password have its ones.
-            nodes: Clients or URLs of servers to begin with.
-            sentinels: Clients or URLs of Sentinels that know the servers.
-            service: The name of the primary in Sentinel.
-            must_answer: Whether to raise the error of the first server if none of *nodes* answers,
-                unless there are Sentinels.
-
-        Raises:
-            OperationError (bad-url): a URL does not name a server.
-            OperationError (unsupported-server): a server is older than the supported versions.
-        """
+    ) -> None:
         first = operator_client(first)
-        seeds, connect = node_connector(nodes or (() if sentinels else (first,)), first)
+        seeds = nodes or (() if sentinels else (first,))
+        found = Replication(first, seeds, sentinels, service)
+        self._deployment: Deployment = found
+        self._repair: ClusterRepair | None = None
         silent: list[Exception] = []
-        cluster: ClusterTopology | None = None
-        for address in seeds:
+        for server in found.seeds.values():
             try:
-                client = connect(address)
-                if require_supported(client, cluster=True) and cluster is None:
-                    cluster = ClusterTopology(Cluster(client))
+                if require_supported(server.client, cluster=True) and self._repair is None:
+                    self._deployment = cluster = Cluster(server.quick)
+                    self._repair = ClusterRepair(cluster)
             except (ConnectionError, TimeoutError) as error:
                 # The server may come back.
                 silent.append(error)
-        if must_answer and not sentinels and len(silent) == len(seeds):
+        if must_answer and not sentinels and len(silent) == len(found.seeds):
             raise silent[0]
-        # Sentinels have users of their own, or none.
-        known = [(Address(*address_of(item)), separate_client(first, item)) for item in sentinels]
-        return cls(connect, seeds, Sentinels(known, service) if known else None, cluster)
+        self._watched: dict[Server, WatchedServer] = {}
+        self._roles: dict[str, str] = {}
+        self._generations: dict[Server, int | None] = {}
+        self._drifts: dict[tuple[str, WatchEventKind, str | None], WatchEvent] = {}
 
     @property
     def drifts(self) -> tuple[WatchEvent, ...]:
@@ -106,26 +81,28 @@ class Watcher:
 
     def look(self) -> Iterator[WatchEvent]:
         """Look at every server once, load missing scripts, and yield new events."""
-        self._topology.refresh()
-        nodes = list(self._topology.nodes.values())
-        self._forget_drifts({str(node.address) for node in nodes})
-        yield from self._role_changes(nodes)
-        drifts = list(self._sentinels.drifts) if self._sentinels else []
-        for node in nodes:
-            if node.role is not None:
-                node.load_missing()
-            if node.loaded:
-                message = f"{counted(node.loaded, 'script')} that it lacked"
-                yield _done(node.address, WatchEventKind.LOADED, message)
-            drifts += node.drifts
-            if node.role is None:
+        self._deployment.look()
+        self._watch(self._deployment.servers)
+        yield from self._role_changes()
+        home = None if self._repair is None else cache(self._repair.open_home)
+        drifts = [
+            WatchEvent(name, WatchEventKind.UNREACHABLE, f"the Sentinel does not answer: {error}")
+            for name, error in self._deployment.sentinel_errors.items()
+        ]
+        for server, watched in self._watched.items():
+            watched.look(home)
+            if watched.loaded:
+                message = f"{counted(watched.loaded, 'script')} that it lacked"
+                yield _done(server.name, WatchEventKind.LOADED, message)
+            drifts += watched.drifts
+            if server.role is None:
                 # A silent server resolves nothing.
-                drifts += [item for item in self.drifts if item.node == str(node.address)]
-        drifts += filter(None, map(self._behind, nodes))
-        if self._cluster is None:
-            drifts += _several_primaries(nodes)
+                drifts += [item for item in self.drifts if item.node == server.name]
+        drifts += filter(None, map(self._behind, self._watched))
+        if self._repair is None or home is None:
+            drifts += _several_primaries(self._watched)
         else:
-            for event in self._cluster.repair():
+            for event in self._repair.repair(home):
                 if event.state is WatchState.DONE:
                     yield event
                 else:
@@ -137,7 +114,7 @@ class Watcher:
         for key, drift in before.items():
             if key not in self._drifts:
                 yield replace(drift, state=WatchState.RESOLVED, at=datetime.now(UTC))
-        self._generations = {node.address: node.generation for node in nodes}
+        self._generations = {server: item.generation for server, item in self._watched.items()}
 
     def look_again(self, interval_s: float) -> Iterator[WatchEvent]:
         """Look once; if there is drift, look again after *interval_s* seconds.
@@ -163,52 +140,55 @@ class Watcher:
 
     def close(self) -> None:
         """Close the connections."""
-        self._topology.close()
+        self._deployment.close()
 
-    def _forget_drifts(self, watched: set[str]) -> None:
+    def _watch(self, servers: Sequence[Server]) -> None:
         """Drop the drifts of servers that are not watched any more, without resolving them."""
-        left = self._watched - watched
+        watched = {item: self._watched.get(item) or WatchedServer(item) for item in servers}
+        left = {server.name for server in self._watched.keys() - watched}
         self._drifts = {key: item for key, item in self._drifts.items() if item.node not in left}
         self._watched = watched
 
-    def _role_changes(self, nodes: Sequence[WatchedNode]) -> Iterator[WatchEvent]:
-        known = {node.address for node in nodes}
-        roles = {node.address: str(node.role) for node in nodes if node.role is not None}
-        for address, role in roles.items():
-            before = self._roles.get(address)
+    def _role_changes(self) -> Iterator[WatchEvent]:
+        names = {server.name for server in self._watched}
+        roles = {item.name: str(item.role) for item in self._watched if item.role is not None}
+        for name, role in roles.items():
+            before = self._roles.get(name)
             if before is None:
-                yield _done(address, WatchEventKind.ROLE, f"watching it, a {role}")
+                yield _done(name, WatchEventKind.ROLE, f"watching it, a {role}")
             elif before != role:
-                yield _done(address, WatchEventKind.ROLE, f"it is a {role} now, and was a {before}")
-        for address in self._roles.keys() - known:
-            yield _done(address, WatchEventKind.ROLE, "no longer watching it: no server lists it")
+                yield _done(name, WatchEventKind.ROLE, f"it is a {role} now, and was a {before}")
+        for name in self._roles.keys() - names:
+            yield _done(name, WatchEventKind.ROLE, "no longer watching it: no server lists it")
         # A silent server keeps its role until it answers.
-        silent = {item: role for item, role in self._roles.items() if item in known}
+        silent = {name: role for name, role in self._roles.items() if name in names}
         self._roles = {**silent, **roles} if roles else {}
 
-    def _behind(self, node: WatchedNode) -> WatchEvent | None:
+    def _behind(self, server: Server) -> WatchEvent | None:
         """Return the drift of a replica with another policy than its primary, or None."""
-        if node.role is None or node.role.primary is None or node.generation is None:
+        generation = self._watched[server].generation
+        if server.role is None or server.role.primary is None or generation is None:
             return None
-        primary = self._topology.named(node.role.primary)
-        if primary is None or primary.generation is None:
+        primary = self._deployment.named(server.role.primary)
+        watched = self._watched.get(primary) if primary else None
+        if primary is None or watched is None or watched.generation is None:
             return None
         # The primary's previous policy is accepted: the new one may be in transit.
-        if node.generation in (primary.generation, self._generations.get(primary.address)):
+        if generation in (watched.generation, self._generations.get(primary)):
             return None
         message = (
-            f"it has policy generation {node.generation}, its primary {primary.address} has"
-            f" generation {primary.generation}"
+            f"it has policy generation {generation}, its primary {primary.name} has"
+            f" generation {watched.generation}"
         )
-        return WatchEvent(str(node.address), WatchEventKind.GENERATION, message)
+        return WatchEvent(server.name, WatchEventKind.GENERATION, message)
 
 
-def _done(address: Address, kind: WatchEventKind, message: str) -> WatchEvent:
-    return WatchEvent(str(address), kind, message, state=WatchState.DONE)
+def _done(node: str, kind: WatchEventKind, message: str) -> WatchEvent:
+    return WatchEvent(node, kind, message, state=WatchState.DONE)
 
 
-def _several_primaries(nodes: Sequence[WatchedNode]) -> Iterator[WatchEvent]:
-    primaries = [str(node.address) for node in nodes if node.role and node.role.primary is None]
+def _several_primaries(servers: Iterable[Server]) -> Iterator[WatchEvent]:
+    primaries = [item.name for item in servers if item.role and item.role.primary is None]
     if len(primaries) > 1:
         names = ", ".join(sorted(primaries))
         yield WatchEvent(names, WatchEventKind.SEVERAL_PRIMARIES, "each of them accepts writes")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.context import Context
 from keyleash.doctor.findings import CheckResult, Skipped, finding
-from keyleash.store.deployment import Cluster, Node
+from keyleash.store.deployment import Node, Server
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.placement import key_slot
 from keyleash.store.slots import (
@@ -18,7 +18,7 @@ from keyleash.store.slots import (
 )
 
 
-def check_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+def check_slots(context: Context, server: Server) -> Iterator[CheckResult]:
     """Look for slots that no node serves, and for those that move key by key."""
     if unserved := unserved_slots(server.client):
         yield finding("slots-not-served", server.name, count=unserved)
@@ -27,39 +27,39 @@ def check_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]
         effect = ""
         if home in moving:
             effect = "; operations on control keys and new leases wait, because one is the home"
-        elif deployment.keyspace.vault:
+        elif context.keyspace.vault:
             effect = "; calls of agents wait for these slots, because the cluster is sealed"
         slots = ", ".join(map(str, moving[:5])) + (" and more" if len(moving) > 5 else "")
         yield finding("slot-moving", server.name, slots=slots, effect=effect)
 
 
-def check_keys_of_one_server(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+def check_keys_of_one_server(context: Context, server: Server) -> Iterator[CheckResult]:
     """Look for control keys that came with data from one server."""
-    node = _node_of(deployment, server)
+    node = _node_of(context, server)
     if node is None:
         return
-    identities = [identity.name for identity in deployment.policy.identities]
+    identities = [identity.name for identity in context.policy.identities]
     found = keys_of_one_server(server.client, node, identities)
     if found:
         yield finding("keys-of-one-server", server.name, names=found)
 
 
-def check_scripts_of_slots(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+def check_scripts_of_slots(context: Context, server: Server) -> Iterator[CheckResult]:
     """Try a script with keys that it does not declare, in several slots."""
-    node, keys = _node_of(deployment, server), deployment.keyspace
+    node, keys = _node_of(context, server), context.keyspace
     if node is not None and (reason := undeclared_keys_error(server.client, node, keys)):
         yield finding("undeclared-keys", server.name, reason=reason)
 
 
-def try_moving_slot(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+def try_moving_slot(context: Context, server: Server) -> Iterator[CheckResult]:
     """Try whether a node misses keys of a moving slot; this marks an empty slot as moving."""
-    node, nodes = _node_of(deployment, server), deployment.nodes
+    node, nodes = _node_of(context, server), context.nodes
     if node is None or nodes is None:
         return
     others = [item for item in nodes.all if item.slots and item != node]
     misses = None
     if others and not moving_slots(server.client):
-        target = nodes.quick_client(others[0])
+        target = others[0].server.quick
         misses = misses_keys_of_moving_slots(server.client, target, node)
     if misses is None:
         reason = "the node has no empty slot that could be marked as moving to another node"
@@ -68,8 +68,7 @@ def try_moving_slot(deployment: Deployment, server: Server) -> Iterator[CheckRes
         yield finding("moving-slot-missed", server.name)
 
 
-def _node_of(deployment: Deployment, server: Server) -> Node | None:
+def _node_of(context: Context, server: Server) -> Node | None:
     """Return the primary that a server is; None for a replica."""
-    nodes: Cluster | None = deployment.nodes
-    found = () if nodes is None else nodes.all
-    return next((item for item in found if item.slots and str(item) == server.name), None)
+    nodes = () if context.nodes is None else context.nodes.all
+    return next((item for item in nodes if item.slots and item.server is server), None)

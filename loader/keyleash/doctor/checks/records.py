@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from keyleash.compiler import CompiledGuard
-from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.context import Context
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, finding
 from keyleash.errors import UnreadableCommandsError
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.tokens import read_tokens
+from keyleash.store.deployment import Server
 from keyleash.store.functions import DIGITS, library_texts
 from keyleash.store.guards import not_loaded, read_recorded, read_sources
 from keyleash.store.identities import active_records, known_identities
@@ -23,7 +24,7 @@ from keyleash.text import counted
 
 
 def check_records(
-    deployment: Deployment, active: ActivePolicy, prepared: PreparedPolicy
+    context: Context, active: ActivePolicy, prepared: PreparedPolicy
 ) -> Iterator[CheckResult]:
     """
     Compile the active policy as a load would, and compare.
@@ -32,14 +33,14 @@ def check_records(
         active: The record of the active policy.
         prepared: The policy, compiled for the present server.
     """
-    keyspace = deployment.keyspace
+    keyspace = context.keyspace
     if prepared.digest != active.digest:
-        yield finding("policy-changed", key=deployment.shown_key(keyspace.policy))
+        yield finding("policy-changed", key=context.shown_key(keyspace.policy))
     guards = {guard.identity: guard for guard in prepared.guards}
-    store = deployment.store_of(deployment.main)
+    store = context.store_of(context.main)
     known = known_identities(store)
     if unlisted := [name for name in guards if name not in known]:
-        key = deployment.shown_key(keyspace.layouts)
+        key = context.shown_key(keyspace.layouts)
         yield finding("no-layout", names=unlisted, key=key)
     snapshots = read_snapshots(store, sorted({*guards, *known}))
     if missing := [name for name in guards if snapshots[name].record is None]:
@@ -62,22 +63,22 @@ def check_records(
     yield from _states(guards, snapshots)
 
 
-def check_tokens(deployment: Deployment, main: Server) -> Iterable[CheckResult]:
+def check_tokens(context: Context, main: Server) -> Iterable[CheckResult]:
     """
     Read all token records; corrupt ones raise.
 
     Raises:
         OperationError (unreadable): A record is corrupt.
     """
-    rules = {identity.name: identity.token for identity in deployment.policy.identities}
-    store = deployment.store_of(main)
+    rules = {identity.name: identity.token for identity in context.policy.identities}
+    store = context.store_of(main)
     list(read_tokens(store, rules, store.now_us()))
     return ()
 
 
-def check_unlisted(deployment: Deployment, main: Server) -> Iterator[DoctorFinding]:
+def check_unlisted(context: Context, main: Server) -> Iterator[DoctorFinding]:
     """Look for tokens without an entry, of identities whose guards write records."""
-    store = deployment.store_of(main)
+    store = context.store_of(main)
     for name, record in active_records(store, known_identities(store)).items():
         count = count_unlisted(store, name, store.now_us()) if record.writes_tokens else 0
         if count:
@@ -119,14 +120,14 @@ def _states(
         yield finding("stale-state", names=stale)
 
 
-def check_scripts(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+def check_scripts(context: Context, server: Server) -> Iterator[CheckResult]:
     """Compare guard records, stored scripts and loaded scripts."""
-    node, has_records = server.name, deployment.nodes is None or server is deployment.main
-    store = deployment.store_of(server if has_records else deployment.main)
+    node, has_records = server.name, context.nodes is None or server is context.main
+    store = context.store_of(server if has_records else context.main)
     if has_records:
         recorded = read_recorded(store)
         for identity, digest in recorded.changed:
-            key = deployment.shown_key(store.keys.source(identity))
+            key = context.shown_key(store.keys.source(identity))
             yield finding("script-text-changed", node, digest=digest, identity=identity, key=key)
         for identity, digest in recorded.missing:
             yield finding("script-without-text", node, digest=digest, identity=identity)

@@ -9,12 +9,13 @@ from redis.exceptions import ResponseError
 
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.doctor.advisories import advisories, parse_version
-from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.context import Context
 from keyleash.doctor.findings import SHOWN, CheckResult, DoctorFinding, Severity, Skipped, finding
 from keyleash.limits import LimitState, SlotKind
 from keyleash.operator.load.checks import RESTORE_CODE, find_eviction_risk, restoring_identities
 from keyleash.policy import Identity, Policy
 from keyleash.policy.problems import listing
+from keyleash.store.deployment import Server
 from keyleash.store.records import read_head
 from keyleash.store.server import info_section, read_replicas, read_settings
 from keyleash.store.server_check import Client, find_payload_risk, release_of
@@ -23,7 +24,7 @@ from keyleash.store.store import Store
 from keyleash.store.streams import control_stream, newest_entries, streams_of
 
 
-def check_version(_deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+def check_version(_context: Context, server: Server) -> Iterator[CheckResult]:
     """Compare the release with the first fixed ones."""
     product, text = release_of(info_section(server.client, "server"))
     version = parse_version(text)
@@ -61,7 +62,7 @@ def _is_on(client: Client, setting: str) -> bool:
 MIB = 1 << 20
 
 
-def check_clients(deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
+def check_clients(context: Context, server: Server) -> Iterator[DoctorFinding]:
     """Check the limits of one connection, of all connections and of one argument."""
     settings = read_settings(
         server.client, "client-output-buffer-limit", "maxmemory-clients", "proto-max-bulk-len"
@@ -80,7 +81,7 @@ def check_clients(deployment: Deployment, server: Server) -> Iterator[DoctorFind
             "unbounded-client-memory", server.name, severity, limit=total, without=without
         )
     mib = int(settings.get("proto-max-bulk-len", 0)) // MIB
-    needed_mib = -(-_longest_value(deployment.policy) // MIB)
+    needed_mib = -(-_longest_value(context.policy) // MIB)
     if mib > needed_mib:
         yield finding("large-bulk-length", server.name, mib=mib, needed_mib=needed_mib)
 
@@ -103,7 +104,7 @@ MINUTE_US = 60_000_000
 DAY_US = 86_400_000_000
 
 
-def check_clock(_deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
+def check_clock(_context: Context, server: Server) -> Iterator[DoctorFinding]:
     """Compare the server's clock with this machine's."""
     before_s = time.time()
     server_s = Store(server.client).now_us() / 1_000_000
@@ -115,9 +116,9 @@ def check_clock(_deployment: Deployment, server: Server) -> Iterator[DoctorFindi
         yield finding("clock-differs", server.name, seconds=off_s, direction=direction)
 
 
-def check_moments(deployment: Deployment, main: Server) -> Iterator[DoctorFinding]:
+def check_moments(context: Context, main: Server) -> Iterator[DoctorFinding]:
     """Look for times in the future in states and audit streams."""
-    policy, store = deployment.policy, deployment.store_of(main)
+    policy, store = context.policy, context.store_of(main)
     now_us = store.now_us()
     names = [item.name for item in policy.identities]
     states = read_states(store, names)
@@ -155,7 +156,7 @@ NEARLY = 0.9
 """The share of `maxmemory` from which a warning is given."""
 
 
-def check_eviction(_deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+def check_eviction(_context: Context, server: Server) -> Iterator[CheckResult]:
     """Check `maxmemory-policy`."""
     risk = find_eviction_risk(server.client)
     if risk is None:
@@ -167,7 +168,7 @@ def check_eviction(_deployment: Deployment, server: Server) -> Iterator[CheckRes
     yield finding("eviction", server.name, severity, risk=risk.message)
 
 
-def check_memory(_deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
+def check_memory(_context: Context, server: Server) -> Iterator[DoctorFinding]:
     """Compare the used memory with `maxmemory`."""
     memory = info_section(server.client, "memory")
     bound = int(memory.get("maxmemory", 0))
@@ -182,7 +183,7 @@ def check_memory(_deployment: Deployment, server: Server) -> Iterator[DoctorFind
     yield finding("memory-full", server.name, severity, percent=used * 100 // bound, when=when)
 
 
-def check_payloads(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+def check_payloads(context: Context, server: Server) -> Iterator[CheckResult]:
     """Check `sanitize-dump-payload`; it is an error if an identity may RESTORE."""
     risk = find_payload_risk(server.client)
     if risk is None:
@@ -190,13 +191,13 @@ def check_payloads(deployment: Deployment, server: Server) -> Iterator[CheckResu
     if risk.setting is None:
         yield Skipped("payload validation", risk.message, server.name)
         return
-    names = restoring_identities(deployment.policy)
+    names = restoring_identities(context.policy)
     if names:
         message = f"{listing(names, SHOWN)} may RESTORE, and {risk.message}"
         yield finding(RESTORE_CODE, server.name, risk=message, consequence="")
         return
     # Agents with ACL users may write to their audit streams unless the server is sealed.
-    can_forge = deployment.fences and not deployment.keyspace.vault
+    can_forge = context.fences and not context.keyspace.vault
     yield finding(
         RESTORE_CODE,
         server.name,
@@ -207,7 +208,7 @@ def check_payloads(deployment: Deployment, server: Server) -> Iterator[CheckResu
     )
 
 
-def check_persistence(_deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
+def check_persistence(_context: Context, server: Server) -> Iterator[DoctorFinding]:
     """Check the append-only file and snapshots."""
     info = info_section(server.client, "persistence")
     failed = [
@@ -232,21 +233,21 @@ LAG_S = 10
 """The default of the servers' `min-replicas-max-lag`."""
 
 
-def check_replication(deployment: Deployment, _main: Server) -> Iterator[DoctorFinding]:
+def check_replication(context: Context, _main: Server) -> Iterator[DoctorFinding]:
     """Check the replication between the servers."""
-    primaries = [item for item in deployment.answering if item.role and item.role.primary is None]
-    if len(primaries) > 1 and deployment.nodes is None:
+    primaries = [item for item in context.answering if item.role and item.role.primary is None]
+    if len(primaries) > 1 and context.nodes is None:
         yield finding("several-primaries", names=[item.name for item in primaries])
-    for server in deployment.answering:
+    for server in context.answering:
         assert server.role is not None  # noqa: S101 - it answers
         if not server.role.is_linked:
             yield finding("replica-unlinked", server.name, primary=server.role.primary)
-        elif server.role.primary is not None and deployment.nodes is None:
-            yield from _behind(deployment, server)
+        elif server.role.primary is not None and context.nodes is None:
+            yield from _behind(context, server)
     for primary in primaries:
         yield from _lagging(primary)
-    for server in [deployment.main] if deployment.nodes is None else primaries:
-        yield from _too_few(deployment, server)
+    for server in [context.main] if context.nodes is None else primaries:
+        yield from _too_few(context, server)
 
 
 def _lagging(primary: Server) -> Iterator[DoctorFinding]:
@@ -260,29 +261,29 @@ def _lagging(primary: Server) -> Iterator[DoctorFinding]:
             )
 
 
-def _too_few(deployment: Deployment, main: Server) -> Iterator[DoctorFinding]:
+def _too_few(context: Context, main: Server) -> Iterator[DoctorFinding]:
     """Report identities that wait for more replicas than there are."""
     if main.role is None or main.role.primary is not None:
         return
     online = sum(replica.get("state") == "online" for replica in read_replicas(main.client))
-    waits = {item.name: item.durability.wait_replicas for item in deployment.policy.identities}
+    waits = {item.name: item.durability.wait_replicas for item in context.policy.identities}
     names = [name for name, count in waits.items() if count > online]
     if names:
         most = max(waits.values())
         yield finding("too-few-replicas", main.name, names=names, most=most, online=online)
 
 
-def _behind(deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
-    if deployment.active is None:
+def _behind(context: Context, server: Server) -> Iterator[DoctorFinding]:
+    if context.active is None:
         return
-    head = read_head(deployment.store_of(server))
-    expected = deployment.active.generation
+    head = read_head(context.store_of(server))
+    expected = context.active.generation
     if head is None or head.generation != expected:
         present = "no policy" if head is None else f"policy generation {head.generation}"
         yield finding(
             "policy-behind",
             server.name,
             present=present,
-            main=deployment.main.name,
+            main=context.main.name,
             expected=expected,
         )

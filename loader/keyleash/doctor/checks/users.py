@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.context import Context
 from keyleash.doctor.findings import DoctorFinding, Severity, finding
 from keyleash.fence import AclStepKind, FencedServers, FenceNode, desired_users, plan_fences
 from keyleash.fence.plan import CHANGES
 from keyleash.operator.load.compile import PreparedPolicy
+from keyleash.store.deployment import Server
 from keyleash.store.users import is_default_user_open
 
 
-def check_default_user(deployment: Deployment, server: Server) -> Iterator[DoctorFinding]:
+def check_default_user(context: Context, server: Server) -> Iterator[DoctorFinding]:
     """Check the user of connections that have not logged in."""
     if is_default_user_open(server.client):
         # It bypasses the users of agents.
-        severity = Severity.ERROR if deployment.fences else Severity.WARNING
+        severity = Severity.ERROR if context.fences else Severity.WARNING
         yield finding("open-default-user", server.name, severity)
 
 
-def check_fences(deployment: Deployment, prepared: PreparedPolicy) -> Iterator[DoctorFinding]:
+def check_fences(context: Context, prepared: PreparedPolicy) -> Iterator[DoctorFinding]:
     """Compare users with those that `fence apply` would make."""
-    nodes = [FenceNode(item.name, item.client) for item in deployment.answering]
-    servers = FencedServers(deployment.store_of(deployment.main), nodes, deployment.fences)
+    nodes = [FenceNode(item.name, item.client) for item in context.answering]
+    servers = FencedServers(context.store_of(context.main), nodes, context.fences)
     for step in plan_fences(servers, desired_users(servers, prepared.guards)):
         if step.kind is AclStepKind.FOREIGN:
             code = "fence-foreign"
-        elif step.kind in CHANGES and step.identity in deployment.fences:
+        elif step.kind in CHANGES and step.identity in context.fences:
             code = "fence-differs"
         elif step.kind in CHANGES or step.kind is AclStepKind.HELD:
             code = "not-fenced"

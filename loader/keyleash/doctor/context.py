@@ -1,45 +1,28 @@
-"""The deployment that checks examine."""
+"""The servers and records that checks examine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from keyleash.fence import FenceRecord
 from keyleash.policy import Policy
 from keyleash.status.identities import document_policy
-from keyleash.store.deployment import Cluster
+from keyleash.store.deployment import Cluster, Server
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import SealRecord
 from keyleash.store.records import ActivePolicy
-from keyleash.store.server import Role
-from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 
 
 @dataclass(frozen=True)
-class Server:
+class Context:
     """
-    A server of the deployment.
+    The servers and records that checks examine; the records are those of the first server.
 
     Attributes:
-        name: Its name in messages.
-        role: Its role; None if it did not answer.
-    """
-
-    name: str
-    client: Client = field(repr=False)
-    role: Role | None = None
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """
-    A deployment, according to its first server.
-
-    Attributes:
-        servers: The first one named, then the others.
+        servers: The first one named, on a cluster that of the home; then the others.
         seal: The record of the key prefixes.
         active: The active policy; None if there is none.
         fences: The records of the agents' ACL users, by identity; none if they may not be read.
