@@ -39,7 +39,7 @@ def trio() -> Iterator[list[Node]]:
 
 
 def watcher_of(*seeds: Node) -> Watcher:
-    return Watcher(redis.Redis(), [redis.Redis(port=seed.port) for seed in seeds])
+    return Watcher(redis.Redis(), [redis.Redis(*seed.address) for seed in seeds])
 
 
 def events_of(watcher: Watcher) -> list[tuple[str, str, str]]:
@@ -234,7 +234,7 @@ def test_replica_with_another_policy_is_reported(pair: Pair) -> None:
 
 def test_missing_policy_and_missing_permission_are_reported(pair: Pair) -> None:
     """Each has its own kind."""
-    primary, _ = pair
+    primary, replica = pair
     watcher = watcher_of(primary)
     events_of(watcher)
     assert drifts(watcher).keys() == {"no-policy"}
@@ -244,7 +244,8 @@ def test_missing_policy_and_missing_permission_are_reported(pair: Pair) -> None:
     primary.admin.script_flush()
     primary.admin.execute_command("ACL", "SETUSER", "ops", "on", ">pw", "~*", "+@all", "-script")
 
-    watcher = Watcher(redis.Redis(port=primary.port, username="ops", password="pw"))
+    restricted = redis.Redis(*primary.address, username="ops", password="pw")
+    watcher = Watcher(redis.Redis(), [restricted, redis.Redis(*replica.address)])
     events_of(watcher)
     assert drifts(watcher)["not-permitted"] == name(primary)
     watcher.close()

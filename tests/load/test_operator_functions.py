@@ -13,10 +13,10 @@ import keyleash
 from keyleash.audit import read_control
 from keyleash.audit.undo import apply_undo, plan_undo
 from keyleash.errors import SecretInTextError
-from keyleash.fence import FenceNode
 from keyleash.operator import freeze, load_policy, thaw
 from keyleash.operator.tokens import issue_token, list_tokens, revoke, rotate_token
 from keyleash.status import read_snapshot
+from keyleash.store.deployment import Server
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.store import Store
@@ -104,7 +104,7 @@ def test_asynchronous_clients_of_other_servers_are_a_type_error(leash: Leash) ->
     with pytest.raises(TypeError, match="`others` is an asynchronous client"):
         load_policy(leash.store, "", others=[other])
     with pytest.raises(TypeError, match="`client` is an asynchronous client"):
-        FenceNode("it", other)
+        Server("it", other)
 
 
 def test_client_with_decode_responses_works(server: RealServer) -> None:

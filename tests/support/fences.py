@@ -10,13 +10,13 @@ import redis
 import keyleash
 from keyleash.fence import (
     FencedServers,
-    FenceNode,
     FenceOutcome,
     apply_fences,
     desired_users,
     with_first_passwords,
 )
 from keyleash.operator import prepare_policy
+from keyleash.store.deployment import Server
 from keyleash.store.records import read_active
 from keyleash.store.wire import call_head
 from support.clustered import ClusterServer
@@ -49,10 +49,10 @@ class FencedLeash(Leash):
     def fenced_servers(self, *others: redis.Redis) -> FencedServers:
         """Return the server and others, with the records of users."""
         if isinstance(self.server, ClusterServer):
-            nodes = [FenceNode(str(node.port), node.admin) for node in self.server.nodes]
+            nodes = [Server(str(node.port), node.admin) for node in self.server.nodes]
         else:
-            nodes = [FenceNode("one", self.admin)]
-        nodes += [FenceNode("other", client) for client in others]
+            nodes = [Server("one", self.admin)]
+        nodes += [Server("other", client) for client in others]
         return FencedServers.read(self.store, nodes)
 
     def credentials(self, identity: str) -> dict[str, str]:

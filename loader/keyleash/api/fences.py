@@ -25,7 +25,7 @@ from keyleash.fence import (
     with_first_passwords,
 )
 from keyleash.fence.rotate import require_fenced
-from keyleash.fence.servers import fence_nodes
+from keyleash.fence.servers import servers_with_users
 from keyleash.operator import prepare_policy
 from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.fences import password_hashes, tier_of
@@ -142,7 +142,7 @@ def remove_users(
 
 
 def _servers(store: Store, nodes: Sequence[Client]) -> FencedServers:
-    return FencedServers.read(store, fence_nodes(store, connect_nodes(store.client, nodes)))
+    return FencedServers.read(store, servers_with_users(store, connect_nodes(store.client, nodes)))
 
 
 def _any_fenced(store: Store, identities: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from keyleash.fence.desired import DesiredUser, desired_users, with_first_passwo
 from keyleash.fence.plan import AclStep, AclStepKind, FencePlan, plan_fences
 from keyleash.fence.rotate import PasswordRotation, add_passwords, drop_old_passwords
 from keyleash.fence.rules import Fence
-from keyleash.fence.servers import FencedServers, FencedUser, FenceNode
+from keyleash.fence.servers import FencedServers, FencedUser
 from keyleash.store.fences import (
     FenceRecord,
     GeneratedPassword,
@@ -26,7 +26,6 @@ __all__ = [
     "AclStepKind",
     "DesiredUser",
     "Fence",
-    "FenceNode",
     "FenceOutcome",
     "FencePlan",
     "FenceRecord",

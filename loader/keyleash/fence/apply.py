@@ -23,10 +23,10 @@ from keyleash.fence.rules import Fence, fence_of, without_digests
 from keyleash.fence.servers import (
     FencedServers,
     FencedUser,
-    FenceNode,
-    fence_nodes,
     require_none_foreign,
+    servers_with_users,
 )
+from keyleash.store.deployment import Server
 from keyleash.store.fences import (
     FenceRecord,
     GeneratedPassword,
@@ -169,7 +169,7 @@ def _put_user(client: Client, name: str, user: User) -> bool:
 
 
 def _carry_out(
-    node: FenceNode, steps: Sequence[AclStep], desired: Mapping[str, DesiredUser]
+    node: Server, steps: Sequence[AclStep], desired: Mapping[str, DesiredUser]
 ) -> Iterator[str]:
     """Carry out the steps of a server; yield the identities whose digests it rejected."""
     for step in steps:
@@ -181,7 +181,7 @@ def _carry_out(
 
 
 def _mismatch(
-    node: FenceNode, keyspace: Keyspace, item: DesiredUser, user: User | None, is_opened: bool
+    node: Server, keyspace: Keyspace, item: DesiredUser, user: User | None, is_opened: bool
 ) -> str | None:
     desired = item.user
     rules = without_digests(desired.rules) if is_opened else desired.rules
@@ -270,7 +270,7 @@ def refreshed_users(
     if not records:
         yield
         return
-    nodes = fence_nodes(store, others)
+    nodes = servers_with_users(store, others)
     servers = FencedServers(store, nodes, records)
     fences = [
         fence_of(guard, guard.scripts, transport, servers.facts)
@@ -300,7 +300,7 @@ def refreshed_users(
 class _Refresh:
     """The users of one server during one load."""
 
-    def __init__(self, servers: FencedServers, node: FenceNode, fences: Sequence[Fence]) -> None:
+    def __init__(self, servers: FencedServers, node: Server, fences: Sequence[Fence]) -> None:
         self._servers = servers
         self._node = node
         self._users, _ = servers.users_of(node, [fence.identity for fence in fences])

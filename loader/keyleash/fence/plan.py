@@ -10,8 +10,9 @@ from typing import Any
 from keyleash.fence.acl import Rules, User
 from keyleash.fence.desired import DesiredUser, as_acl_file, as_redis_cli
 from keyleash.fence.rules import without_digests
-from keyleash.fence.servers import FencedServers, FencedUser, FenceNode
+from keyleash.fence.servers import FencedServers, FencedUser
 from keyleash.results import Result
+from keyleash.store.deployment import Server
 from keyleash.store.fences import GeneratedPassword
 from keyleash.text import json_object
 
@@ -45,7 +46,7 @@ class AclStep(Result):
         is_without_digests: Whether the server rejects digests in rules, so the user has none.
     """
 
-    node: FenceNode
+    node: Server
     identity: str
     kind: AclStepKind
     reasons: tuple[str, ...] = ()
@@ -162,7 +163,7 @@ def plan_fences(
 
 
 def _plan_node(
-    servers: FencedServers, node: FenceNode, users: Sequence[DesiredUser], wide: Collection[str]
+    servers: FencedServers, node: Server, users: Sequence[DesiredUser], wide: Collection[str]
 ) -> Iterator[AclStep]:
     names = [item.identity for item in users]
     leaving = [name for name in servers.records if name not in names]
@@ -185,7 +186,7 @@ def _plan_node(
             yield AclStep(node, name, AclStepKind.REMOVED, ("it is not in the active policy",))
 
 
-def _compare(node: FenceNode, item: DesiredUser, user: User, secrets: Mapping[str, str]) -> AclStep:
+def _compare(node: Server, item: DesiredUser, user: User, secrets: Mapping[str, str]) -> AclStep:
     desired = item.user
     is_without_digests = user.rules.meaning == without_digests(desired.rules).meaning
     reasons = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from keyleash.errors import ForeignUserError
@@ -11,25 +11,15 @@ from keyleash.fence.acl import User, read_users
 from keyleash.fence.rules import ServerFacts, read_server_facts, record_rule, selected_by
 from keyleash.results import Result
 from keyleash.store.connect import connect_nodes, server_name
+from keyleash.store.deployment import Server
 from keyleash.store.fences import FenceRecord, read_records
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.records import database_of
-from keyleash.store.server_check import Client, operator_client
+from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class FenceNode:
-    """A server, and its name in messages."""
-
-    name: str
-    client: Client = field(repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "client", operator_client(self.client))
-
-
-def fence_nodes(store: Store, others: Sequence[Client] = ()) -> list[FenceNode]:
+def servers_with_users(store: Store, others: Sequence[Client] = ()) -> list[Server]:
     """Return the servers that have ACL users: that of the store first, then all nodes of a cluster.
 
     Args:
@@ -44,7 +34,7 @@ def fence_nodes(store: Store, others: Sequence[Client] = ()) -> list[FenceNode]:
         home = store.nodes.find(HOME_TAG)
         nodes = [node.server.client for node in store.nodes.all if node != home]
         clients += connect_nodes(store.client, nodes)
-    return [FenceNode(server_name(client), client) for client in (*clients, *others)]
+    return [Server(server_name(client), client) for client in (*clients, *others)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +57,11 @@ class FencedServers:
     """
 
     store: Store
-    nodes: Sequence[FenceNode]
+    nodes: Sequence[Server]
     records: Mapping[str, FenceRecord]
 
     @classmethod
-    def read(cls, store: Store, nodes: Sequence[FenceNode]) -> FencedServers:
+    def read(cls, store: Store, nodes: Sequence[Server]) -> FencedServers:
         """Read the records of the users."""
         return cls(store, nodes, read_records(store))
 
@@ -86,7 +76,7 @@ class FencedServers:
         return read_server_facts([node.client for node in self.nodes], self.store.keys)
 
     def users_of(
-        self, node: FenceNode, identities: Sequence[str]
+        self, node: Server, identities: Sequence[str]
     ) -> tuple[dict[str, User], dict[str, str]]:
         """Return the users of identities on a server, and why others of these names are foreign."""
         own, foreign = {}, {}

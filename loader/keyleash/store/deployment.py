@@ -6,7 +6,7 @@ A deployment is a primary with its replicas (`Replication`) or a cluster (`Clust
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -65,6 +65,9 @@ class Server:
         self.run_id = self.name
         self.silences = 0
 
+    def __repr__(self) -> str:
+        return f"Server({self.name!r})"
+
     @cached_property
     def quick(self) -> Client:
         """A client that must not delay what is done at other servers."""
@@ -96,8 +99,10 @@ class Deployment:
         sentinel_errors: Why Sentinels did not answer, by name.
     """
 
-    servers: Sequence[Server] = ()
-    sentinel_errors: Mapping[str, Exception] = {}
+    def __init__(self) -> None:
+        self.servers: Sequence[Server] = ()
+        self.sentinel_errors: dict[str, Exception] = {}
+        self._known: dict[Address, Server] = {}
 
     def look(self) -> None:
         """Find all servers, and read their roles."""
@@ -105,11 +110,12 @@ class Deployment:
 
     def named(self, address: Address) -> Server | None:
         """Return the server with this address, or an alias of it."""
-        raise NotImplementedError
+        return self._known.get(address)
 
     def close(self) -> None:
-        """Close the connections."""
-        raise NotImplementedError
+        """Close the connections, but not that of the first client of a cluster."""
+        for server in self._known.values():
+            server.close()
 
 
 class Replication(Deployment):
@@ -141,6 +147,7 @@ class Replication(Deployment):
         service: str = "",
         timeout_s: float | None = None,
     ) -> None:
+        super().__init__()
         self._first, self._timeout_s = first, timeout_s
         self.seeds = {address_of(node): self._server(node) for node in seeds}
         self._first = next((server.client for server in self.seeds.values()), first)
@@ -178,11 +185,6 @@ class Replication(Deployment):
     def named(self, address: Address) -> Server | None:
         """Return the server with this address, or an alias of it."""
         return self._aliases.get(address)
-
-    def close(self) -> None:
-        """Close the connections."""
-        for server in self._known.values():
-            server.close()
 
     def _server(self, node: Client) -> Server:
         """Return a server for a client, a URL or an address."""
@@ -240,8 +242,8 @@ class Cluster(Deployment):
     """
 
     def __init__(self, first: Client) -> None:
+        super().__init__()
         self._first = first
-        self._known: dict[Address, Server] = {}
         self._lock = Lock()
         self.all: tuple[Node, ...] = ()
         self.failed: tuple[Node, ...] = ()
@@ -281,10 +283,6 @@ class Cluster(Deployment):
         self.servers = [node.server for node in self.all + self.failed]
         each_at_once(Server.look, self.servers)
 
-    def named(self, address: Address) -> Server | None:
-        """Return the node with this address."""
-        return self._known.get(address)
-
     def reasons(self) -> dict[Node, str]:
         """Return why each node is down, also failed ones; empty for those that answer a PING."""
 
@@ -316,11 +314,6 @@ class Cluster(Deployment):
                 help="assign all slots to nodes; see `CLUSTER SLOTS`",
             )
         return node.server.client
-
-    def close(self) -> None:
-        """Close the connections to all nodes, without that of the first client."""
-        for server in self._known.values():
-            server.close()
 
     def _server(self, address: Address) -> Server:
         with self._lock:

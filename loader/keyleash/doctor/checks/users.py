@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keyleash.doctor.context import Context
 from keyleash.doctor.findings import DoctorFinding, Severity, finding
-from keyleash.fence import AclStepKind, FencedServers, FenceNode, desired_users, plan_fences
+from keyleash.fence import AclStepKind, FencedServers, desired_users, plan_fences
 from keyleash.fence.plan import CHANGES
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.store.deployment import Server
@@ -23,8 +23,7 @@ def check_default_user(context: Context, server: Server) -> Iterator[DoctorFindi
 
 def check_fences(context: Context, prepared: PreparedPolicy) -> Iterator[DoctorFinding]:
     """Compare users with those that `fence apply` would make."""
-    nodes = [FenceNode(item.name, item.client) for item in context.answering]
-    servers = FencedServers(context.store_of(context.main), nodes, context.fences)
+    servers = FencedServers(context.store_of(context.main), context.answering, context.fences)
     for step in plan_fences(servers, desired_users(servers, prepared.guards)):
         if step.kind is AclStepKind.FOREIGN:
             code = "fence-foreign"
