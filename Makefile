@@ -65,7 +65,7 @@ lowest: $(VENV)/.lowest
 		tests/cluster/test_moving_slots.py::test_no_call_is_lost_when_slots_are_read_again -k "not redis-8 and not valkey-8"
 
 lowest-cluster: $(VENV)/.lowest
-	$(VENV)/lowest/bin/python -m pytest -n auto $(addprefix tests/cluster/test_,client.py exact_clients.py moving_slots.py) -k "not redis-8 and not valkey-8"
+	$(VENV)/lowest/bin/python -m pytest -n auto $(addprefix tests/cluster/test_,client.py exact_clients.py moving_slots.py once.py) -k "not redis-8 and not valkey-8"
 
 # Guarded connections behind a proxy that loses, delays, cuts and fakes replies, with a new seed,
 # which it prints: about five minutes. KEYLEASH_SEED repeats a run.

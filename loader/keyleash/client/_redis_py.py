@@ -6,7 +6,7 @@ import asyncio
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from functools import partialmethod
+from functools import partial, partialmethod
 from itertools import chain
 from types import FunctionType
 from typing import Any, TypeVar
@@ -272,6 +272,9 @@ def guard_nodes(cluster: Any, guard: Callable[[type], type]) -> None:
             classes[base] = guard(base)
         pool.connection_class = classes[base]
         pool.reset()
+        if "disconnect_startup_nodes_pools" not in refresh_options(manager, None):
+            # redis-py 7.0 closes all when it reads the slots again, also under calls of others.
+            pool.disconnect = partial(pool.disconnect, inuse_connections=False)
         return client
 
     manager.create_redis_node = lambda *args, **options: guarded(create(*args, **options))
