@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from socket import SHUT_WR
 from typing import Any
 
+import hiredis
 import pytest
 import redis
 import redis.asyncio
@@ -464,14 +465,66 @@ def test_own_commands_of_a_connection_are_sent_as_they_are(leash: Pooled) -> Non
     assert isinstance(agent.client_id(), int)
 
 
-def test_bytes_that_another_connection_packed_are_denied(embedded: RealServer) -> None:
-    """A guard cannot check them."""
+def test_bytes_that_another_client_packed_go_through_the_guard(embedded: RealServer) -> None:
+    """Their replies and denials are those of the same commands as words."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+    connection = leash.agent("one").connection_pool.get_connection()
+    packed = redis.Connection().pack_commands(
+        [("SET", "t:a", "1"), ("get", "other"), ("INCR", "t:a"), ("MULTI",), ("DEL", "t:a")]
+    )
+
+    connection.send_packed_command([*packed, hiredis.pack_command(("EXEC",))])
+
+    assert connection.read_response() in (b"OK", "OK")
+    with pytest.raises(keyleash.KeyNotGrantedError, match="other"):
+        connection.read_response()
+    assert connection.read_response() == 2
+    assert [connection.read_response() for _ in range(2)] in ([b"OK", b"QUEUED"], ["OK", "QUEUED"])
+    assert connection.read_response() == [1]
+    connection.send_packed_command(b"*1\r\n$4\r\nPING\r\n")
+    assert connection.read_response() in (b"PONG", "PONG")
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [b"", b"PING\r\n", b"*1\r\n$4\r\nPI", b"*1\r\n$4\r\nPING\r\n#f\r\n", b"*0\r\n", b"*1\r\n:1\r\n",
+     b"*1\r\n*1\r\n$4\r\nPING\r\n", b"-ERR\r\n", [b"*1\r\n$4\r\nPING\r\n", 7], 7],
+)  # fmt: skip
+def test_bytes_that_are_not_whole_commands_are_denied(embedded: RealServer, packed: Any) -> None:
+    """Nothing of them is sent, and the connection stays usable."""
     leash = Pooled(embedded)
     leash.load(one=BROAD)
     connection = leash.agent("one").connection_pool.get_connection()
 
-    with pytest.raises(keyleash.CommandRefusedError, match="packed"):
-        connection.send_packed_command([b"*1\r\n$4\r\nPING\r\n"])
+    with pytest.raises(keyleash.CommandRefusedError, match="whole commands"):
+        connection.send_packed_command(packed)
+
+    connection.send_command("PING")
+    assert connection.read_response() in (b"PONG", "PONG")
+
+
+@pytest.mark.parametrize("is_transaction", [False, True])
+def test_pipeline_with_names_in_bytes_is_the_same_call(
+    embedded: RealServer, packets: list[bytes], is_transaction: bool
+) -> None:
+    """Its commands are sent as a run, in one packet."""
+    leash = Pooled(embedded)
+    leash.load(one=BROAD)
+    agent = leash.agent("one")
+    agent.get("t:a")
+    sent = []
+    for name in ("SET", b"SET"):
+        packets.clear()
+        with keyleash.correlation("job"), agent.pipeline(transaction=is_transaction) as pipe:
+            for number in range(3):
+                pipe.execute_command(name, f"t:{number}", "x")
+            assert len(pipe.execute()) == 3
+        sent.append([*packets])
+
+    assert sent[0] == sent[1]
+    assert len(sent[0]) == 1
+    assert b"3*3" in sent[0][0]
 
 
 def test_half_read_replies_are_not_read_by_the_next_user(embedded: RealServer) -> None:

@@ -30,7 +30,7 @@ def require_one_call(commands: Sequence[Words]) -> None:
 def fits_chunk(commands: Sequence[Words]) -> bool:
     """Return whether plain commands, without arguments in their names, fit one call."""
     for words in commands:
-        if not isinstance(words[0], str) or not words[0].isalpha():
+        if not isinstance(words[0], (str, bytes)) or not words[0].isalpha():
             return False
     try:
         size = sum(map(len, chain.from_iterable(commands)))

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from hiredis import ProtocolError, Reader
 from redis.exceptions import RedisError, ResponseError
 
 from keyleash.client._redis_py import BufferedReply
@@ -28,7 +30,12 @@ from keyleash.client.roles import Role, role_of, split_words, upper
 from keyleash.client.scripts import send_script
 from keyleash.client.subscriptions import Subscriptions
 from keyleash.client.transactions import Transaction
-from keyleash.client.unsupported import locking, subscription_in_pipeline, takes_lock
+from keyleash.client.unsupported import (
+    foreign_bytes,
+    locking,
+    subscription_in_pipeline,
+    takes_lock,
+)
 from keyleash.commands.facts import OF_THE_CONNECTION
 from keyleash.commands.locks import RELEASE
 from keyleash.store.wire import BatchMode
@@ -42,6 +49,28 @@ class Packed(list[Words]):
     """
 
     is_pipeline = False
+
+
+def unpacked(packed: Any) -> Packed:
+    """Return the commands in bytes that another client packed.
+
+    Raises:
+        CommandRefusedError: they are no whole commands.
+    """
+    commands, reader = Packed(), Reader(notEnoughData=Packed)
+    try:
+        for part in [packed] if isinstance(packed, bytes) else packed:
+            reader.feed(part)
+        while (words := reader.gets()) is not Packed:
+            if not (words and isinstance(words, list) and {*map(type, words)} == {bytes}):
+                raise foreign_bytes()
+            commands.append(tuple(words))
+    except (ProtocolError, TypeError):
+        raise foreign_bytes() from None
+    if reader.has_data() or not commands:
+        raise foreign_bytes()
+    commands.is_pipeline = len(commands) > 1
+    return commands
 
 
 class Dialogue:

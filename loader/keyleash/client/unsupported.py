@@ -139,11 +139,11 @@ def transaction_in_pipeline(command: str) -> CommandRefusedError:
 
 
 def foreign_bytes() -> CommandRefusedError:
-    """Return the denial of bytes that no guarded connection packed."""
+    """Return the denial of bytes that are no commands."""
     return refused(
         "bytes",
-        "they were not packed by this connection, so a guard cannot check them",
-        "send what the connection's own `pack_command` or `pack_commands` returns",
+        "they are not whole commands, so a guard cannot check them",
+        "send commands as redis-py packs them: arrays of bulk strings",
     )
 
 

@@ -331,20 +331,21 @@ class CommandTable:
         commands: Every command that some server has, by its name in upper case.
         containers: Names of the commands that have sub-commands.
         key_slices: For a client's hot path: `argv[key_slices[name]]` are the keys of a call,
-            for commands with a `key_slice`.
+            for commands with a `key_slice`. A name is a str or bytes.
     """
 
     servers: tuple[str, ...]
     commands: Mapping[str, CommandSpec]
     containers: frozenset[str] = field(init=False, repr=False, compare=False)
-    key_slices: Mapping[str, slice] = field(init=False, repr=False, compare=False)
+    key_slices: Mapping[str | bytes, slice] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         containers = frozenset(name.partition(" ")[0] for name in self.commands if " " in name)
         slices = {spec.name: spec.key_slice for spec in self if spec.refused is None}
         plain = {name: place for name, place in slices.items() if place and " " not in name}
+        encoded = {name.encode(): place for name, place in plain.items()}
         object.__setattr__(self, "containers", containers)
-        object.__setattr__(self, "key_slices", plain)
+        object.__setattr__(self, "key_slices", {**plain, **encoded})
 
     def __hash__(self) -> int:
         # Few tables are of the same servers, and a table is hashed for every identity.

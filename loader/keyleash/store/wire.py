@@ -104,6 +104,7 @@ RUNS = frozenset(
      "UNLINK", "XACK", "ZADD", "ZREM", "ZSCORE")
 )  # fmt: skip
 """The commands of which a run is sent as one, as guards check all their calls in the same way."""
+_RUN_NAMES = RUNS.union(name.encode() for name in RUNS)
 
 MAX_ARGUMENTS = 7_000
 """Arguments of one command, with its name: Lua's `unpack` fails past 7,999 values."""
@@ -229,7 +230,7 @@ def runs_call(
         words = commands[at]
         name, size = words[0], len(words)
         end = at + 1
-        if name in RUNS and len(words[table.key_slices[name]]) == 1:
+        if name in _RUN_NAMES and len(words[table.key_slices[name]]) == 1:
             while end < count and commands[end][0] == name and len(commands[end]) == size:
                 end += 1
         if end == at + 1:

@@ -33,13 +33,12 @@ from keyleash.client.actions import (
 )
 from keyleash.client.caller import LOST, is_final
 from keyleash.client.calls import Call
-from keyleash.client.dialogue import Packed
+from keyleash.client.dialogue import Packed, unpacked
 from keyleash.client.guarding import Guarding, Lock
 from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, mark_sent, unmark
 from keyleash.client.roles import split_words
 from keyleash.client.subscriptions import check
 from keyleash.client.tokens import call_source
-from keyleash.client.unsupported import foreign_bytes
 from keyleash.errors import LeashError, NotReplicatedError
 from keyleash.store.wire import BatchMode
 
@@ -178,11 +177,13 @@ class Guarded(Guarding):
             self._send([call], check_health, is_due=True)
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send what `pack_command` or `pack_commands` returned; otherwise like `send_command`."""
-        if not isinstance(command, Packed):
-            raise foreign_bytes()
+        """Send what `pack_command` or `pack_commands` returned; otherwise like `send_command`.
+
+        Also bytes that another client packed.
+        """
         self._retry.is_answered = False
-        self._send_all(command, check_health)
+        commands = command if isinstance(command, Packed) else unpacked(command)
+        self._send_all(commands, check_health)
 
     def read_response(self, disable_decoding: bool = False, **options: Any) -> Any:
         """Return the next reply.
