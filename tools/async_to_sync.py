@@ -35,7 +35,6 @@ NAMES = {
     "acalled_back": "called_back",
     "ainitialized": "initialized",
     "amove_slot": "move_slot",
-    "astarted": "started",
     "asynccontextmanager": "contextmanager",
     "aread_within": "read_within",
     "areadable": "readable",
@@ -58,11 +57,13 @@ TEXTS = {
 }
 """Dotted names and phrases, also in docstrings."""
 _CLASS = re.compile(r"Async(?=[A-Z])")
+_ASYNC_ONLY = re.compile(r"^.*  # asyncio only\n", re.MULTILINE)
+"""Lines without a counterpart, such as the first connection of a cluster's client."""
 
 
 def generated(source: str) -> str:
     """Return the sync text of the asyncio module *source*, formatted."""
-    text = (PACKAGE / source).read_text(encoding="utf-8")
+    text = _ASYNC_ONLY.sub("", (PACKAGE / source).read_text(encoding="utf-8"))
     for asynchronous, synchronous in TEXTS.items():
         text = text.replace(asynchronous, synchronous)
     title, _, rest = text.partition("\n")

@@ -244,14 +244,24 @@ def test_skipped_control_slot_is_used_again_when_it_has_come_back() -> None:
     shards = Shards(lambda: slots)
     shards.skip(A.name)
     skipped = shards.tag(A.name)
-    slots[0] = [B]
-    shards.forget()
+    slots = {**slots, 0: [B]}
     assert shards.tag(A.name) == skipped
 
-    slots[0] = [A]
-    shards.forget()
+    slots = {**slots, 0: [A]}
 
     assert shards.tag(A.name) == tag_of(0)
+
+
+def test_tag_changes_when_its_control_slot_has_moved() -> None:
+    """redis-py notes a moved slot in the map that it has."""
+    slots = {slot: [A] for slot in range(16384)}
+    shards = Shards(lambda: slots)
+    assert shards.tag(A.name) == tag_of(0)
+
+    slots[0] = [B]
+
+    assert shards.tag(A.name) != tag_of(0)
+    assert shards.tag(B.name) == tag_of(0)
 
 
 def test_node_without_slots_is_to_be_tried_again() -> None:

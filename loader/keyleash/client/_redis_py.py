@@ -244,16 +244,6 @@ class Parser:
         """Ask nothing."""
 
 
-def started(cluster: Any) -> None:
-    """Do nothing: a sync client of a cluster connects when it is made."""
-
-
-async def astarted(cluster: Any) -> None:
-    """Read the slots of all nodes before the first use."""
-    if cluster._initialize:
-        await cluster.initialize()
-
-
 def guard_nodes(cluster: Any, guard: Callable[[type], type]) -> None:
     """Have all connections of a cluster's nodes guarded.
 
@@ -506,8 +496,8 @@ class UnreplicatedReply(BufferedReply):
 
     __slots__ = ("short",)
 
-    def __init__(self, hand: BufferedReply, short: NotReplicatedError) -> None:
-        super().__init__(hand._reply, hand._encoder)
+    def __init__(self, reply: BufferedReply, short: NotReplicatedError) -> None:
+        super().__init__(reply._reply, reply._encoder)
         self.short = short
 
 

@@ -16,7 +16,6 @@ from keyleash.client._redis_py import (
     acalled_back,
     aguard_nodes,
     amove_slot,
-    astarted,
     refresh_options,
 )
 from keyleash.client.actions import AtHome, Words
@@ -100,7 +99,7 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
         if self._kind is None:
             # redis-py asks for the keys of all commands while it makes a sync client.
             return {}
-        await astarted(self)
+        await self.initialize()  # asyncio only
         slot = self.slot_of(args)
         if slot is None or "target_nodes" in options:
             return await self._run_on_nodes(args, options)
@@ -201,7 +200,7 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
         """Check out a connection to the home."""
-        await astarted(self)
+        await self.initialize()  # asyncio only
         async with AsyncNodePool(self, self.node_of(HOME_SLOT)) as connection:
             yield connection
 
@@ -243,7 +242,7 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
             once: Its idempotency id, if it has one from the beginning.
             options: Those of `Route`.
         """
-        await astarted(self)
+        await self.initialize()  # asyncio only
         route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
         with attempts(once) as ids:
@@ -285,8 +284,6 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
             # If no node answers, or some slots have none: later again.
             with suppress(RedisClusterException):
                 await manager.initialize(**refresh_options(manager, step.failed))
-        if step.moved is not None or step.refreshes:
-            self.shards.forget()
         if step.final is not None:
             raise step.final
 

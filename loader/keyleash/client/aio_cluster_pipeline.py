@@ -15,7 +15,6 @@ from keyleash.client._redis_py import (
     BufferedReply,
     UnreplicatedReply,
     agathered,
-    astarted,
     copy_error,
 )
 from keyleash.client.actions import Words
@@ -57,7 +56,7 @@ class AsyncSpread:
 
     async def run(self) -> list[BufferedReply]:
         """Make the calls: those of a slot in order, and plain ones in batches."""
-        await astarted(self._cluster)
+        await self._cluster.initialize()  # asyncio only
         await self._learn()
         batch: list[int] = []
         for place, words in enumerate(self._commands):

@@ -47,7 +47,7 @@ class AsyncSafeRetry(RetryWrapper):
 
     async def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
         """Like redis-py's, but raise at once what came after a call without an id was sent."""
-        # Not to connect, which is part of another call.
+        # Connecting is part of the attempt that it is made for, and has no ids of its own.
         is_outer = self.ids.begin()
 
         async def attempt() -> Any:
@@ -65,7 +65,7 @@ class AsyncSafeRetry(RetryWrapper):
         except (MasterDownError, ReadOnlyError) as denial:
             if self.ids.lost is None:
                 raise
-            # It does not say what became of the attempt before.
+            # The attempt before it may have run all the same.
             raise self.ids.lost from denial
         finally:
             if is_outer:
@@ -76,7 +76,7 @@ class AsyncSafeRetry(RetryWrapper):
             # As Retry does in the end: redis-py disconnects here, or finds a watch lost.
             await fail(error, *self._failures(options))
         except WatchError:
-            # Of an EXEC that was sent that would be untrue, and callers would repeat it.
+            # An EXEC that was sent may have run, and callers repeat it after a WatchError.
             if not getattr(error, "is_exec", False):
                 raise
         raise error

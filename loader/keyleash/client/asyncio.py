@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from redis.client import NEVER_DECODE
 
 from keyleash.client import aio, aio_cluster
-from keyleash.client._redis_py import UnreplicatedReply, astarted, called_back, needs_parser
+from keyleash.client._redis_py import UnreplicatedReply, called_back, needs_parser
 from keyleash.client.actions import Words
 from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.calls import RateWait
@@ -134,7 +134,7 @@ class RedisCluster(aio_cluster.RedisCluster):
         is_alone = not self._coalesce or goes_alone(args[0], options)
         if is_alone or not _ALONE.isdisjoint(options):
             return await super().execute_command(*args, **options)
-        await astarted(self)
+        await self.initialize()
         slot = self.slot_of(args)
         if slot is None:
             return await super().execute_command(*args, **options)

@@ -65,7 +65,7 @@ from keyleash.store.wire import ONCE, BatchMode, replies_of, token_in, with_id
 
 LOST = (RedisConnectionError, RedisTimeoutError)
 _WITHOUT_ID = (BatchMode.WHOAMI, BatchMode.DELEGATE, BatchMode.RENEW, BatchMode.CHECK)
-"""Modes that take no idempotency id. What the client asks in them before a call is none of it."""
+"""Modes that take no idempotency id: none of them runs a command."""
 _BEFORE_IDS = (
     ClusterError,
     LeaseRefusedError,
@@ -250,6 +250,10 @@ class Caller:
         """
         yield from self.guard()
         yield Send(calls)
+        yield from self.collect(calls, deliver)
+
+    def collect(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:
+        """Read the replies to calls that were sent in one packet; otherwise like `exchange`."""
         lost: list[tuple[Call, ResponseError]] = []
         for call in calls:
             try:

@@ -112,7 +112,8 @@ class Shards:
 
     def __init__(self, slots: Callable[[], Mapping[int, Sequence[Any]]]) -> None:
         self._slots = slots
-        self._tags: dict[str, str] = {}
+        self._map = slots()
+        self._tags: dict[str, tuple[int, str]] = {}
         self._skipped: dict[str, set[int]] = defaultdict(set)
 
     def tag(self, node: str) -> str:
@@ -121,9 +122,16 @@ class Shards:
         Raises:
             TryAgainError: it has no slot for control keys yet.
         """
-        tag = self._tags.get(node)
-        if tag is None:
-            tag = self._tags[node] = tag_of(self._control_slot(node))
+        slots = self._slots()
+        if slots is not self._map:
+            # redis-py has read them again.
+            self._map, self._tags = slots, {}
+        slot, tag = self._tags.get(node, (-1, ""))
+        nodes = slots.get(slot)
+        if not nodes or nodes[0].name != node:
+            slot = self._control_slot(node)
+            tag = tag_of(slot)
+            self._tags[node] = slot, tag
         return tag
 
     def _control_slot(self, node: str) -> int:
@@ -145,14 +153,10 @@ class Shards:
         except TryAgainError:
             return False
 
-    def forget(self) -> None:
-        """Forget all tags: slots have moved."""
-        self._tags = {}
-
     def skip(self, node: str) -> None:
         """Use the node's next control slot, as keys of this one are moving away."""
         self._skipped[node].add(key_slot(self.tag(node).encode()))
-        self.forget()
+        del self._tags[node]
 
 
 class Route:

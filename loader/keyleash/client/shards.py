@@ -52,9 +52,9 @@ class FetchLease:
     """Fetch a voucher from the home, or wait for the task that fetches the same.
 
     Attributes:
-        request: What the node asks for.
-        call: The call that needs it.
-        used: The voucher that the node was given for the same request, to no avail.
+        request: The request of the node for a lease.
+        call: The call that needs the lease.
+        used: The voucher with which the node made the same request again; None for none.
     """
 
     request: str

@@ -18,7 +18,6 @@ from keyleash.client._redis_py import (
     guard_nodes,
     move_slot,
     refresh_options,
-    started,
 )
 from keyleash.client._sync.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client._sync.holder import TokenHolder
@@ -101,7 +100,6 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
         if self._kind is None:
             # redis-py asks for the keys of all commands while it makes a sync client.
             return {}
-        started(self)
         slot = self.slot_of(args)
         if slot is None or "target_nodes" in options:
             return self._run_on_nodes(args, options)
@@ -202,7 +200,6 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
     @contextmanager
     def _connected(self) -> Iterator[Any]:
         """Check out a connection to the home."""
-        started(self)
         with NodePool(self, self.node_of(HOME_SLOT)) as connection:
             yield connection
 
@@ -244,7 +241,6 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
             once: Its idempotency id, if it has one from the beginning.
             options: Those of `Route`.
         """
-        started(self)
         route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
         with attempts(once) as ids:
@@ -286,8 +282,6 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
             # If no node answers, or some slots have none: later again.
             with suppress(RedisClusterException):
                 manager.initialize(**refresh_options(manager, step.failed))
-        if step.moved is not None or step.refreshes:
-            self.shards.forget()
         if step.final is not None:
             raise step.final
 

@@ -16,7 +16,6 @@ from keyleash.client._redis_py import (
     UnreplicatedReply,
     copy_error,
     gathered,
-    started,
 )
 from keyleash.client._sync import sync
 from keyleash.client._sync.node import NodePool
@@ -58,7 +57,6 @@ class Spread:
 
     def run(self) -> list[BufferedReply]:
         """Make the calls: those of a slot in order, and plain ones in batches."""
-        started(self._cluster)
         self._learn()
         batch: list[int] = []
         for place, words in enumerate(self._commands):

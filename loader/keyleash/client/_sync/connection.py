@@ -48,7 +48,7 @@ class SafeRetry(RetryWrapper):
 
     def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
         """Like redis-py's, but raise at once what came after a call without an id was sent."""
-        # Not to connect, which is part of another call.
+        # Connecting is part of the attempt that it is made for, and has no ids of its own.
         is_outer = self.ids.begin()
 
         def attempt() -> Any:
@@ -66,7 +66,7 @@ class SafeRetry(RetryWrapper):
         except (MasterDownError, ReadOnlyError) as denial:
             if self.ids.lost is None:
                 raise
-            # It does not say what became of the attempt before.
+            # The attempt before it may have run all the same.
             raise self.ids.lost from denial
         finally:
             if is_outer:
@@ -77,7 +77,7 @@ class SafeRetry(RetryWrapper):
             # As Retry does in the end: redis-py disconnects here, or finds a watch lost.
             fail(error, *self._failures(options))
         except WatchError:
-            # Of an EXEC that was sent that would be untrue, and callers would repeat it.
+            # An EXEC that was sent may have run, and callers repeat it after a WatchError.
             if not getattr(error, "is_exec", False):
                 raise
         raise error
