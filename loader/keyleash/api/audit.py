@@ -21,7 +21,6 @@ from keyleash.audit.export import (
     ArchiveReport,
     Exported,
     ExportResult,
-    FileFormat,
     export_streams,
     follow_export,
 )
@@ -29,7 +28,6 @@ from keyleash.audit.point_in_time import ValueThen
 from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
 from keyleash.operations import F, Noun, operation, reading
-from keyleash.operations.arguments import choice
 from keyleash.policy.quantities import seconds_of
 from keyleash.results import Progress
 
@@ -267,7 +265,6 @@ class AuditOperations(Noun[F]):
         self,
         directory: str | Path,
         *identities: str,
-        file_format: str = "jsonl",
         take_over: bool = False,
         progress: Progress | None = None,
         on_export: Callable[[Exported], None] | None = None,
@@ -278,7 +275,6 @@ class AuditOperations(Noun[F]):
         Args:
             directory: An empty or new directory, or an archive.
             identities: Names; all streams, with that of operator actions, if there are none.
-            file_format: `jsonl` or `parquet`.
             take_over: Continue although another archive has these streams.
             progress: Called with the number of entries so far, and None.
             on_export: Called with each file once it is acknowledged, also if a later one fails.
@@ -292,7 +288,6 @@ class AuditOperations(Noun[F]):
             export_streams,
             Path(directory),
             identities=identities,
-            file_format=choice("file_format", FileFormat, file_format),
             take_over=take_over,
             progress=progress,
             on_export=on_export,
@@ -305,7 +300,6 @@ class AuditOperations(Noun[F]):
         directory: str | Path,
         *identities: str,
         every: Duration = "1m",
-        file_format: str = "jsonl",
         take_over: bool = False,
         is_stopping: Callable[[], bool] | None = None,
     ) -> Iterator[Exported]:
@@ -320,7 +314,6 @@ class AuditOperations(Noun[F]):
             Path(directory),
             every_s=seconds_of("every", every) or 1,
             identities=identities,
-            file_format=choice("file_format", FileFormat, file_format),
             take_over=take_over,
             is_stopping=is_stopping,
         )

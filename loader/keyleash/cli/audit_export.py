@@ -53,14 +53,6 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     required=True,
     help="The archive; created if missing.",
 )
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(["jsonl", "parquet"]),
-    default="jsonl",
-    show_default=True,
-    help="Format of added files. Parquet needs `keyleash[parquet]`.",
-)
 @identities_option
 @click.option("--follow", is_flag=True, help="Keep exporting new entries until a signal.")
 @click.option(
@@ -81,7 +73,6 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
 def export(
     settings: Settings,
     directory: str,
-    file_format: str,
     identities: tuple[str, ...],
     follow: bool,
     every: int,
@@ -95,7 +86,6 @@ def export(
     """
     with stopped_by_signals() as is_stopping:
         arguments: dict[str, Any] = {
-            "file_format": file_format,
             "take_over": take_over,
             "is_stopping": is_stopping,
         }

@@ -1,7 +1,7 @@
 """Archives of audit streams on disk: export without loss, and verification."""
 
 from keyleash.audit.export.archive import Archive, locked_archive
-from keyleash.audit.export.rows import FileFormat, read_rows
+from keyleash.audit.export.rows import read_rows
 from keyleash.audit.export.run import (
     Archiver,
     Exported,
@@ -19,7 +19,6 @@ __all__ = [
     "Archiver",
     "ExportResult",
     "Exported",
-    "FileFormat",
     "FindingKind",
     "export_streams",
     "follow_export",

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from keyleash.audit.export.rows import ArchiveRow, FileFormat, read_rows, row_writer
+from keyleash.audit.export.rows import ArchiveRow, lines_of, read_rows
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from keyleash.store.streams import AuditStream
@@ -37,7 +37,7 @@ LOCK = "archive.lock"
 MANIFEST = "manifest.json"
 DRAFT = "draft.tmp"
 """The name of an incomplete file; a folder has at most one."""
-FILE_NAME = re.compile(r"(\d{8,})_(\d+-\d+)\.(jsonl|parquet)")
+FILE_NAME = re.compile(r"(\d{8,})_(\d+-\d+)\.jsonl")
 VERSION = 2
 """The version of `archive.json` and of manifests; there is no conversion of others."""
 ATTEMPTS = 5
@@ -53,10 +53,7 @@ class Draft:
 
     Attributes:
         size: Bytes written.
-        closed: For pyarrow, which writes to it.
     """
-
-    closed = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -79,14 +76,10 @@ class Draft:
         """Return the digest of the bytes written so far, in hex."""
         return self._digest.hexdigest()
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.size
 
     def keep(self, name: str) -> None:
         """Give the file its name, replacing any other of that name."""
@@ -315,9 +308,9 @@ class ArchivedFile:
         self.first_seq = self.first_seq or row.seq
         self.last_seq = row.seq or self.last_seq
 
-    def finish(self, before: Extent, size: int, sha256: str, suffix: str) -> None:
+    def finish(self, before: Extent, size: int, sha256: str) -> None:
         """Set what is known once the file is complete; *before* is the extent before it."""
-        self.name = f"{file_prefix(before.files + 1, self.first)}.{suffix}"
+        self.name = f"{file_prefix(before.files + 1, self.first)}.jsonl"
         self.bytes, self.sha256 = size, sha256
         self.chain = next_chain(before.chain, sha256)
 
@@ -441,7 +434,7 @@ class StreamFolder:
         """Return the extent of the folder."""
         return self._manifest.end
 
-    def write(self, pages: Iterable[list[ArchiveRow]], file_format: FileFormat) -> ArchivedFile:
+    def write(self, pages: Iterable[list[ArchiveRow]]) -> ArchivedFile:
         """Write the next file, and list it.
 
         Raises:
@@ -450,12 +443,11 @@ class StreamFolder:
         _make_folder(self.path)
         file = ArchivedFile()
         with Draft(self.path) as draft:
-            with row_writer(file_format, draft, self._stream) as write:
-                for page in pages:
-                    write(page)
-                    for row in page:
-                        file.add(row)
-            file.finish(self.end, draft.size, draft.sha256, file_format)
+            for page in pages:
+                draft.write(lines_of(page, self._stream))
+                for row in page:
+                    file.add(row)
+            file.finish(self.end, draft.size, draft.sha256)
             try:
                 draft.keep(file.name)
                 self._list(file)
@@ -506,7 +498,7 @@ def _read_file(path: Path, end: Extent) -> ArchivedFile:
     file = ArchivedFile(last=end.last)
     for row in read_rows(path):
         file.add(row)
-    file.finish(end, path.stat().st_size, file_sha256(path), path.suffix[1:])
+    file.finish(end, path.stat().st_size, file_sha256(path))
     if file.name != path.name:
         raise ValueError("its name does not match its content")
     return file

@@ -1,31 +1,20 @@
-"""Rows of an archive, as JSON Lines or Parquet."""
+"""Rows of an archive, as JSON Lines."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from keyleash.audit.entries import audit_events, number_of
 from keyleash.audit.streams import id_order
-from keyleash.extras import missing_extra
 from keyleash.store.streams import AuditStream, StreamKind
 from keyleash.text import json_bytes
-
-_BATCH = 1000
-
-
-class FileFormat(StrEnum):
-    """A file format."""
-
-    JSONL = "jsonl"
-    PARQUET = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,48 +133,13 @@ class SequenceCheck:
         return SequenceBreak(kind, before, seq, entry_id)
 
 
-class Sink(Protocol):
-    """A file that rows are written to."""
-
-    closed: bool
-
-    def write(self, data: bytes, /) -> int: ...
-
-    def tell(self) -> int: ...
+def lines_of(rows: Iterable[ArchiveRow], stream: AuditStream) -> bytes:
+    """Return the lines of a page of rows."""
+    return "".join(_line(row, stream) for row in rows).encode()
 
 
-@contextmanager
-def row_writer(
-    file_format: FileFormat, sink: Sink, stream: AuditStream
-) -> Iterator[Callable[[list[ArchiveRow]], object]]:
-    """Yield a function that writes a page of rows to *sink*."""
-    if file_format is FileFormat.JSONL:
-        yield lambda rows: sink.write("".join(_line(row, stream) for row in rows).encode())
-        return
-    arrow, parquet = require_pyarrow()
-    schema = _schema(arrow)
-    writer = parquet.ParquetWriter(arrow.PythonFile(sink, "w"), schema, compression="zstd")
-    yield lambda rows: writer.write_table(
-        arrow.Table.from_pylist([_parquet_record(row, stream) for row in rows], schema)
-    )
-    writer.close()
-
-
-def read_rows(path: Path) -> Iterator[ArchiveRow]:
-    """Yield the rows of a file; its suffix gives the format.
-
-    Raises:
-        ValueError: the file is not of that format.
-        OSError: it cannot be read.
-        OperationError (missing-extra): the format's library is not installed.
-    """
-    read = {FileFormat.JSONL: _read_jsonl, FileFormat.PARQUET: _read_parquet}
-    return read[FileFormat(path.suffix[1:])](path)
-
-
-def _record(row: ArchiveRow, stream: AuditStream) -> dict[str, Any]:
-    """Return the members of a row that both formats have, with keys as bytes."""
-    return {
+def _line(row: ArchiveRow, stream: AuditStream) -> str:
+    record = {
         "id": row.id,
         "time": row.time,
         "stream": str(stream.kind),
@@ -194,11 +148,8 @@ def _record(row: ArchiveRow, stream: AuditStream) -> dict[str, Any]:
         "commands": [{"op": op, "keys": keys} for op, keys in row.commands(stream)],
         "fields": row.fields,
     }
-
-
-def _line(row: ArchiveRow, stream: AuditStream) -> str:
     # In ASCII, so that bytes of an agent cannot control the terminal of a reader.
-    return json.dumps(_record(row, stream), separators=(",", ":"), default=_as_json) + "\n"
+    return json.dumps(record, separators=(",", ":"), default=_as_json) + "\n"
 
 
 def _as_json(value: Any) -> Any:
@@ -207,7 +158,13 @@ def _as_json(value: Any) -> Any:
     return json_bytes(value)
 
 
-def _read_jsonl(path: Path) -> Iterator[ArchiveRow]:
+def read_rows(path: Path) -> Iterator[ArchiveRow]:
+    """Yield the rows of a file.
+
+    Raises:
+        ValueError: a line is not an entry.
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as file:
         for line in file:
             try:
@@ -222,47 +179,3 @@ def _bytes(value: str | dict[str, str]) -> bytes:
     if isinstance(value, str):
         return value.encode()
     return base64.b64decode(value["base64"], validate=True)
-
-
-def require_pyarrow() -> tuple[Any, Any]:
-    """Import and return the libraries for Parquet.
-
-    Raises:
-        OperationError (missing-extra): they are not installed.
-    """
-    try:
-        import pyarrow  # noqa: PLC0415
-        import pyarrow.parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_extra(error) or error from None
-    return pyarrow, pyarrow.parquet
-
-
-def _read_parquet(path: Path) -> Iterator[ArchiveRow]:
-    _, parquet = require_pyarrow()
-    with path.open("rb") as file:
-        for batch in parquet.ParquetFile(file).iter_batches(_BATCH, columns=["id", "fields"]):
-            for record in batch.to_pylist():
-                fields = tuple((item["name"], item["value"]) for item in record["fields"])
-                yield ArchiveRow(record["id"], fields)
-
-
-def _schema(arrow: Any) -> Any:
-    command = arrow.struct([("op", arrow.string()), ("keys", arrow.list_(arrow.binary()))])
-    field = arrow.struct([("name", arrow.binary()), ("value", arrow.binary())])
-    return arrow.schema(
-        [
-            ("id", arrow.string()),
-            ("time", arrow.timestamp("ms", tz="UTC")),
-            ("stream", arrow.string()),
-            ("identity", arrow.string()),
-            ("seq", arrow.int64()),
-            ("commands", arrow.list_(command)),
-            ("fields", arrow.list_(field)),
-        ]
-    )
-
-
-def _parquet_record(row: ArchiveRow, stream: AuditStream) -> dict[str, Any]:
-    fields = [{"name": name, "value": value} for name, value in row.fields]
-    return {**_record(row, stream), "fields": fields}

@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.audit.export.archive import Archive, ArchivedFile, Extent, locked_archive
 from keyleash.audit.export.groups import OpenStream, find_streams, open_streams, trimmed_by_export
-from keyleash.audit.export.rows import ArchiveRow, FileFormat, SequenceBreak, require_pyarrow
+from keyleash.audit.export.rows import ArchiveRow, SequenceBreak
 from keyleash.audit.export.verify import RecordedMarks
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.streams import id_order
@@ -167,15 +167,11 @@ class Archiver:
         take_over: Continue although another archive has the streams, or the server lost them.
         max_entries: Entries in a file at most.
         is_stopping: Called between pages; once it returns True, the current file is finished.
-
-    Raises:
-        OperationError (missing-extra): *file_format* needs a library that is not installed.
     """
 
     store: Store
     archive: Archive
     _: KW_ONLY
-    file_format: FileFormat = FileFormat.JSONL
     identities: Iterable[str] = ()
     take_over: bool = False
     max_entries: int = MAX_ENTRIES
@@ -183,8 +179,6 @@ class Archiver:
 
     def __post_init__(self) -> None:
         self.identities = tuple(self.identities)
-        if self.file_format is FileFormat.PARQUET:
-            require_pyarrow()
         self._report: Callable[[int], None] = lambda _count: None
         self._exported = 0
         self._recorder = Recorder(self.store, self.archive)
@@ -269,7 +263,7 @@ class Archiver:
         first = next(pages, None)
         if first is not None:
             try:
-                exported.file = item.folder.write(chain((first,), pages), self.file_format)
+                exported.file = item.folder.write(chain((first,), pages))
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 raise ArchiveError(
@@ -335,7 +329,6 @@ def export_streams(
     directory: Path,
     *,
     identities: Sequence[str] = (),
-    file_format: FileFormat = FileFormat.JSONL,
     take_over: bool = False,
     progress: Progress | None = None,
     on_export: Callable[[Exported], None] | None = None,
@@ -345,7 +338,7 @@ def export_streams(
 
     Args:
         directory: The archive.
-        identities, file_format, take_over, is_stopping: As for `Archiver`.
+        identities, take_over, is_stopping: As for `Archiver`.
         progress: Called after each page with the number of entries, and None.
         on_export: Called with each step once it is acknowledged, also before a later one fails.
 
@@ -354,7 +347,7 @@ def export_streams(
         Otherwise as `Archiver` and `Archiver.run`.
     """
     report = progress or (lambda _done, _total: None)
-    with _archiver(store, directory, identities, file_format, take_over, is_stopping) as archiver:
+    with _archiver(store, directory, identities, take_over, is_stopping) as archiver:
         done = []
         for item in archiver.run(lambda count: report(count, None)):
             done.append(item)
@@ -369,14 +362,13 @@ def follow_export(
     *,
     every_s: int,
     identities: Sequence[str] = (),
-    file_format: FileFormat = FileFormat.JSONL,
     take_over: bool = False,
     is_stopping: Callable[[], bool] | None = None,
 ) -> Iterator[Exported]:
     """Open the archive in *directory*, and return an iterator of `Archiver.follow`."""
     with ExitStack() as stack:
         archiver = stack.enter_context(
-            _archiver(store, directory, identities, file_format, take_over, is_stopping)
+            _archiver(store, directory, identities, take_over, is_stopping)
         )
         opened = stack.pop_all()
 
@@ -392,7 +384,6 @@ def _archiver(
     store: Store,
     directory: Path,
     identities: Sequence[str],
-    file_format: FileFormat,
     take_over: bool,
     is_stopping: Callable[[], bool] | None,
 ) -> Iterator[Archiver]:
@@ -402,7 +393,6 @@ def _archiver(
         yield Archiver(
             store,
             archive,
-            file_format=file_format,
             identities=identities,
             take_over=take_over,
             is_stopping=is_stopping or (lambda: False),

@@ -129,7 +129,6 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
 
     Raises:
         ArchiveError (archive): *directory* is not an archive, or one of another version.
-        OperationError (missing-extra): it has Parquet files, and pyarrow is not installed.
     """
     is_busy = is_being_written(directory)
     extra = [
