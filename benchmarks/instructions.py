@@ -1,6 +1,6 @@
 """Instructions that a server executes per command of the ladder, counted by callgrind.
 
-    .venv/bin/python -m benchmarks.instructions --server redis-server [--functions|--shard|--bound]
+    .venv/bin/python -m benchmarks.instructions --server redis-server [--shard|--bound]
 
 Counts in user space hardly differ between runs, even on a busy machine, so a difference of a few
 hundred is visible. They are not times: waiting for memory and the kernel are not included. This
@@ -32,7 +32,6 @@ from benchmarks.support.servers import Cores, ServerChoice, choose_servers, vers
 from benchmarks.support.variants import CALLS_PER_CONNECTION, Variant
 
 from keyleash.servers.embedded import packaged_binary
-from keyleash.store.wire import Transport
 
 FEWER, MORE = 500, 2500
 """Calls of two runs; their difference excludes everything else, such as reading the counts."""
@@ -48,7 +47,6 @@ def main(argv: list[str] | None = None) -> int:
     """Print a line per variant; exit status 2 without valgrind."""
     parser = argparse.ArgumentParser(prog="instructions", description=__doc__)
     parser.add_argument("--server", default="redis-server", help="default: %(default)s")
-    parser.add_argument("--functions", action="store_true", help="load guards as functions")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--shard", action="store_true", help="count guarded calls at a shard")
     what.add_argument("--bound", action="store_true", help="count guarded SETs of bound tokens")
@@ -67,8 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         bench.admin.config_set("hz", 1)
         print(f"{version_of(bench.admin)}: thousands of instructions per command", flush=True)
         count = count_shard if options.shard else count_bound if options.bound else count_ladder
-        transport = Transport.FUNCTION if options.functions else Transport.EVALSHA
-        count(bench, choice, Path(folder), transport)
+        count(bench, choice, Path(folder))
     return 0
 
 
@@ -85,9 +82,9 @@ def watched(choice: ServerChoice, folder: Path) -> ServerChoice:
     return ServerChoice(choice.name, script)
 
 
-def count_ladder(bench: Bench, _: ServerChoice, folder: Path, transport: Transport) -> None:
+def count_ladder(bench: Bench, _: ServerChoice, folder: Path) -> None:
     """Print a line for each variant of the ladder."""
-    contenders = contenders_on(bench.admin, COUNTED, transport)
+    contenders = contenders_on(bench.admin, COUNTED)
     fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION * 64)
     bench.warm_up(contenders)
     for contender in contenders:
@@ -95,7 +92,7 @@ def count_ladder(bench: Bench, _: ServerChoice, folder: Path, transport: Transpo
         _show(variant.name, per_call(bench, make, folder) / variant.commands)
 
 
-def count_bound(bench: Bench, _: ServerChoice, folder: Path, __: Transport) -> None:
+def count_bound(bench: Bench, _: ServerChoice, folder: Path) -> None:
     """Print a line for a guarded SET by a token of each kind of restriction, and by many tokens."""
     for contender in restricted(bench):
         make = partial(bench.sample, contender, 1)
@@ -113,7 +110,7 @@ def _sample_turns(case: Case, bytes_of: Calls, calls: int) -> object:
     return sample(replace(case, calls=calls), bytes_of)
 
 
-def count_shard(bench: Bench, choice: ServerChoice, folder: Path, _: Transport) -> None:
+def count_shard(bench: Bench, choice: ServerChoice, folder: Path) -> None:
     """Print a line for a guarded SET and GET at a shard."""
     watched_choice = watched(choice, folder)
     with shard_on(watched_choice, bench) as shard:

@@ -55,8 +55,6 @@ from benchmarks.support.variants import (
     Way,
 )
 
-from keyleash.store.wire import Transport
-
 NAME = "ladder"
 
 SIZE = 16
@@ -199,11 +197,10 @@ def measure_on(choice: ServerChoice, plan: Plan, cores: Cores, generator: Genera
 def contenders_on(
     admin: redis.Redis,
     variants: Sequence[Variant] = VARIANTS,
-    transport: Transport = Transport.EVALSHA,
 ) -> list[Contender]:
     """Activate the policy; return each variant with its guard."""
     document = with_images(raised_document())
-    target, imaged = load_targets(admin, document, IDENTITY, IMAGED, transport=transport)
+    target, imaged = load_targets(admin, document, IDENTITY, IMAGED)
     return [
         Contender(variant, imaged if variant.name == IMAGED_SET.name else target)
         for variant in variants

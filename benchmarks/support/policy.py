@@ -14,7 +14,6 @@ from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.policy import parse_policy
 from keyleash.store.server_check import Client
-from keyleash.store.wire import Transport
 
 IDENTITY = "agent-runner"
 IMAGED = "agent-runner-imaged"
@@ -47,12 +46,11 @@ class StructureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The guard, token, user and transport of guarded calls; on a cluster, the tag of the shard."""
+    """The guard, token and user of guarded calls; on a cluster, the tag of the shard."""
 
     guard: CompiledGuard
     token: str
     user: User | None = None
-    transport: Transport = Transport.EVALSHA
     tag: str = ""
 
 
@@ -120,18 +118,13 @@ def load_target(client: Client) -> Target:
     return target
 
 
-def load_targets(
-    client: Client, document: str, *identities: str, transport: Transport = Transport.EVALSHA
-) -> list[Target]:
+def load_targets(client: Client, document: str, *identities: str) -> list[Target]:
     """Activate a policy and issue a token for each of the identities."""
     operator, policy = operator_of(client), keyleash.Policy(document, file=str(EXAMPLE))
-    plan = operator.plan(policy, transport=transport)
-    operator.load(policy, expect=plan, transport=transport, allow_widening=True, allow_removal=True)
+    plan = operator.plan(policy)
+    operator.load(policy, expect=plan, allow_widening=True, allow_removal=True)
     guards = {guard.identity: guard for guard in plan.prepared.guards}
-    return [
-        Target(guards[name], operator.tokens.issue(name).token, transport=transport)
-        for name in identities
-    ]
+    return [Target(guards[name], operator.tokens.issue(name).token) for name in identities]
 
 
 def operator_of(client: Client) -> keyleash.Operator:

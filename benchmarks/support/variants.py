@@ -11,7 +11,7 @@ from benchmarks.support.policy import Target
 
 from keyleash.commands import load_table
 from keyleash.store.keyspace import script_digest
-from keyleash.store.wire import BatchMode, Transport, guard_call, runs_call, to_shard
+from keyleash.store.wire import BatchMode, guard_call, runs_call, to_shard
 
 VALUE_BYTES = 64
 VALUE = "v" * VALUE_BYTES
@@ -117,9 +117,7 @@ def exchanges(
                 return Exchange(b"".join(map(packed, commands)), replies.encode())
             case Way.GUARD:
                 calls = [
-                    guard_call(
-                        load_table(), target.guard.digest, *caller, command, target.transport
-                    )
+                    guard_call(load_table(), target.guard.digest, *caller, command)
                     for command in commands
                 ]
                 if target.tag:
@@ -127,10 +125,7 @@ def exchanges(
                 return Exchange(b"".join(map(packed, calls)), replies.encode())
             case Way.BATCH | Way.BATCH_OF_SCRIPT:
                 digest = target.guard.batch_digest if variant.way is Way.BATCH else script
-                transport = target.transport if variant.way is Way.BATCH else Transport.EVALSHA
-                call, _ = runs_call(
-                    load_table(), digest, *caller, BatchMode.ALL, commands, transport
-                )
+                call, _ = runs_call(load_table(), digest, *caller, BatchMode.ALL, commands)
                 return Exchange(packed(call), f"*1\r\n{variant.reply}".encode())
 
     return tuple(

@@ -204,22 +204,6 @@ def test_user_of_a_role_can_do_its_operations_and_no_other(stage: Stage, role: s
         assert_hidden(result.output)
 
 
-def test_roles_with_functions_load_them(embedded: RealServer, tmp_path: Path) -> None:
-    """With `--transport function` loader and watcher may load functions, else they may not."""
-    stage = prepared(embedded, tmp_path)
-    functions = ("--transport", "function")
-    load = ("load", stage.file(700), "--yes", "--allow-widening", *functions)
-    assert stage.user("loader").run(*load).exit_code == 77
-    embedded.client().acl_log_reset()
-
-    stage.user("loader", *functions).ok(*load)
-    stage.user("loader", *functions).ok("load", stage.file(800), *load[2:])
-    embedded.client().function_flush()
-    assert "loaded" in stage.user("watcher", *functions).ok("watch", "--once")
-    assert len(embedded.client().function_list()) == 4
-    assert not embedded.client().acl_log()
-
-
 def test_auditor_follows_the_audit_log(embedded: RealServer, tmp_path: Path) -> None:
     """Following needs XREAD."""
     stage = prepared(embedded, tmp_path)

@@ -76,7 +76,6 @@ def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
         "changed",
         "generation",
         "digest",
-        "transport",
         "identities",
         "removed",
         "warnings",
@@ -168,28 +167,18 @@ def test_load_by_a_user_without_command_warns_and_loads(
     assert second.startswith("  help: use a user who may run COMMAND, on Redis 7 or later; until")
 
 
-def test_load_with_another_transport_shows_both(cli: Cli, example: Path) -> None:
-    """The transport changes for all agents, so the plan shows it."""
-    first = cli.run("load", example, "--transport", "function", "--yes")
-    again = cli.run("load", example, "--transport", "function", "--yes")
-    back = cli.run("load", example, "--yes")
-    plain = cli.run("load", example, "--yes")
-
-    assert "transport  function" in first.stderr.splitlines()
-    assert first.stdout == "activated generation 1: 4 identities\n"
-    assert again.stdout == "already active as generation 1; nothing changed\n"
-    assert "transport  evalsha, until now function" in back.stderr.splitlines()
-    assert back.stdout == "activated generation 2: 4 identities\n"
-    assert "transport" not in plain.stdout + plain.stderr
-
-
-def test_load_with_an_unknown_transport_is_a_usage_error(cli: Cli, example: Path) -> None:
-    """The error lists both transports."""
-    result = cli.run("load", example, "--transport", "module", "--yes")
+@pytest.mark.parametrize("command", ["load FILE --yes", "plan FILE", "acl loader"])
+def test_option_for_the_transport_is_a_usage_error_with_help(
+    cli: Cli, example: Path, command: str
+) -> None:
+    """Deploy scripts may still pass it; the error says what to do instead."""
+    words = command.replace("FILE", str(example)).split()
+    result = cli.run(*words, "--transport", "function")
 
     assert result.exit_code == 2
-    assert "function" in result.stderr
-    assert "evalsha" in result.stderr
+    assert "error: `--transport` is no option any more" in result.stderr
+    assert "help: leave it out" in result.stderr
+    assert cli.json("status")["policy"] is None
 
 
 def test_load_as_json_has_token_rules_without_places(cli: Cli, example: Path, policy: Path) -> None:

@@ -6,12 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from support.command_line import Cli
 from support.servers import RealServer
-
-OPTIONS = {"transport": ["--transport", "function"], "state": []}
 
 
 def variant(example: Path, policy: Path, rate: int) -> Path:
@@ -53,17 +49,15 @@ def test_second_rollback_reverts_the_first(loaded: Cli, example: Path, policy: P
     assert loaded.json("status")["policy"]["digest"] == second
 
 
-@pytest.mark.parametrize("recompiled", OPTIONS)
 def test_rollback_skips_a_load_of_the_same_policy(
-    loaded: Cli, example: Path, policy: Path, embedded: RealServer, recompiled: str
+    loaded: Cli, example: Path, policy: Path, embedded: RealServer
 ) -> None:
     """The previous policy has another digest, even if the active one was recompiled."""
     first = loaded.json("status")["policy"]["digest"]
     loaded.ok("load", variant(example, policy, 2000), "--yes")
-    if recompiled == "state":
-        client: Any = embedded.client()
-        client.delete("keyleash:state:agent-reader")
-    loaded.ok("load", policy, "--yes", *OPTIONS[recompiled])
+    client: Any = embedded.client()
+    client.delete("keyleash:state:agent-reader")
+    loaded.ok("load", policy, "--yes")
     assert loaded.lines("policy", "history")[0]["from"] == first
 
     result = loaded.json("rollback", "--yes", "--allow-widening")

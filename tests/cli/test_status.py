@@ -166,16 +166,6 @@ def test_use_of_a_rate_with_a_burst_is_the_used_burst(
     assert uses["rate.writes"].allows == "60 a minute, 5 at once"
 
 
-@pytest.mark.parametrize("transport", ["evalsha", "function"])
-def test_status_shows_the_transport(cli: Cli, policy: Path, transport: str) -> None:
-    """It says where to look for a lost guard."""
-    policy.write_text(POLICY)
-    cli.ok("load", policy, "--transport", transport, "--yes")
-
-    assert f"transport  {transport}" in cli.ok("status").splitlines()
-    assert cli.json("status")["policy"]["transport"] == transport
-
-
 @pytest.mark.parametrize(
     ("share", "shown"),
     [

@@ -18,7 +18,6 @@ import keyleash
 from client.alike import Awaited, awaiting
 from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
 from keyleash.store.keyspace import Keyspace, script_digest
-from keyleash.store.wire import Transport
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
 from support.sealed import SEALED
@@ -45,18 +44,16 @@ class LockLeash(FencedLeash):
 
 
 KINDS = {
-    "commands": (NAMES, Transport.EVALSHA, GRANT),
-    "commands-function": (NAMES, Transport.FUNCTION, GRANT),
-    "script": (NAMES, Transport.EVALSHA, APPROVED),
-    "script-function": (NAMES, Transport.FUNCTION, APPROVED),
-    "script-sealed": (SEALED, Transport.EVALSHA, APPROVED),
+    "commands": (NAMES, GRANT),
+    "script": (NAMES, APPROVED),
+    "script-sealed": (SEALED, APPROVED),
 }
 
 
 @pytest.fixture(params=KINDS)
 def leash(request: pytest.FixtureRequest, embedded: RealServer) -> LockLeash:
-    keyspace, transport, allowed = KINDS[request.param]
-    leash = LockLeash(embedded, keyspace, transport=transport)
+    keyspace, allowed = KINDS[request.param]
+    leash = LockLeash(embedded, keyspace)
     leash.load(one={"grants": [allowed]})
     return leash
 

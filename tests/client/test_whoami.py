@@ -11,7 +11,6 @@ import pytest
 import keyleash
 from client.alike import ONE_EITHER
 from keyleash.operator.tokens import revoke
-from keyleash.store.wire import Transport
 from support.command_line import Cli
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant
@@ -111,13 +110,10 @@ def test_whoami_works_for_an_identity_without_limits(one_leash: Leash) -> None:
     assert answer.idle_ends_at is None
 
 
-@pytest.mark.parametrize("transport", list(Transport))
 @pytest.mark.parametrize("sealed", [False, True])
-def test_whoami_works_for_a_fenced_and_sealed_agent(
-    embedded: RealServer, transport: Transport, sealed: bool
-) -> None:
+def test_whoami_works_for_a_fenced_and_sealed_agent(embedded: RealServer, sealed: bool) -> None:
     """The guard reads the records, so the agent's user needs no further right."""
-    leash = FencedLeash(embedded, SEALED if sealed else NAMES, transport=transport)
+    leash = FencedLeash(embedded, SEALED if sealed else NAMES)
     leash.load(one=LIMITED)
     leash.fence()
     client = leash.agent("one")

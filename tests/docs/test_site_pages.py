@@ -28,7 +28,9 @@ def test_page_of_every_command_names_its_options() -> None:
     """A page has all options that `--help` shows."""
     for name, command in commands().items():
         shown = command.get_params(click.Context(command))
-        options = [item.opts[0] for item in shown if isinstance(item, click.Option)]
+        options = [
+            item.opts[0] for item in shown if isinstance(item, click.Option) and not item.hidden
+        ]
 
         assert [option for option in options if option not in PAGES[command_file(name)]] == []
 

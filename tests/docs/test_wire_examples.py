@@ -1,4 +1,4 @@
-"""Run the examples of `docs/reference/wire.md` and `docs/how-to/functions.md`."""
+"""Run the examples of `docs/reference/wire.md`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from redis.crc import key_slot
 
 import keyleash
-from keyleash.store.wire import Transport
 from support.clusters import RealCluster
 from support.leash import NAMES, Leash
 from support.replication import wait_until
@@ -26,8 +25,6 @@ CODE, ON_CLUSTER = (
     {language: (code, printed) for language, code, printed in EXAMPLE.findall(part)}
     for part in PAGE.split("\n## Examples on a cluster\n")
 )
-FUNCTIONS_PAGE = (ROOT / "docs" / "how-to" / "functions.md").read_text("utf-8")
-[(_, *BY_FUNCTIONS)] = EXAMPLE.findall(FUNCTIONS_PAGE)
 
 
 POLICY = (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")
@@ -87,28 +84,8 @@ def test_example_for_redis_cli_prints_the_output_on_the_page(
     assert output_of(leash, "bash", "-c", script, folder=tmp_path, FAKETTY="1") == printed
 
 
-@pytest.mark.parametrize("program", ["redis-cli", "valkey-cli"])
-def test_example_of_functions_prints_the_output_on_the_page(
-    leash: Leash, program: str, tmp_path: Path
-) -> None:
-    """The example calls guards with FCALL."""
-    if shutil.which(program) is None or shutil.which("bash") is None:
-        pytest.skip(f"there is no {program}, or no bash, on PATH")
-    leash.transport = Transport.FUNCTION
-    leash.load(POLICY)
-    code, printed = BY_FUNCTIONS
-    script = code.replace("redis-cli", program)
-
-    assert output_of(leash, "bash", "-c", script, folder=tmp_path, FAKETTY="1") == printed
-
-
-@pytest.mark.parametrize("transport", Transport)
-def test_example_for_ioredis_prints_the_output_on_the_page(
-    leash: Leash, ioredis: Path, transport: Transport
-) -> None:
-    """Readers copy this code, and load guards by either transport."""
-    leash.transport = transport
-    leash.load(POLICY)
+def test_example_for_ioredis_prints_the_output_on_the_page(leash: Leash, ioredis: Path) -> None:
+    """Readers copy this code."""
     code, printed = CODE["js"]
     (ioredis / "example.mjs").write_text(code, encoding="utf-8")
 

@@ -18,7 +18,6 @@ from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, PrefixChange, change_fields
 from keyleash.store.token import token_digest
-from keyleash.store.wire import function_name
 from support.command_line import Cli
 from support.replication import wait_until
 from support.servers import RealServer, embedded_label
@@ -41,24 +40,6 @@ def failed_snapshot(target: DoctorTarget) -> None:
 def half_changed(target: DoctorTarget, phase: str) -> None:
     change = PrefixChange(ChangeKind.SEAL, NAMES, Keyspace("c0ffee:", "decade:"))
     target.admin.hset(NAMES.sealed, mapping={**change_fields(change), "phase": phase})
-
-
-def by_function(target: DoctorTarget) -> None:
-    target.with_policy(POLICY, "--transport", "function")
-
-
-def replaced_function(target: DoctorTarget) -> None:
-    by_function(target)
-    name = function_name(digest(target))
-    target.admin.function_load(
-        f"#!lua name={name}\nredis.register_function('{name}', function() return 1 end)",
-        replace=True,
-    )
-
-
-def lost_function(target: DoctorTarget) -> None:
-    by_function(target)
-    target.admin.function_delete(function_name(digest(target)))
 
 
 def stray_guard(target: DoctorTarget) -> None:
@@ -142,7 +123,6 @@ PROBLEMS: dict[str, Problem] = {
     "script-text-changed": lambda item: item.admin.hset(
         NAMES.source("one"), digest(item), "return 1"
     ),
-    "function-changed": replaced_function,
     "tokens-without-entry": forged_record,
     "fence-differs": widened_user,
     "fence-foreign": foreign_user,
@@ -193,10 +173,9 @@ def test_healthy_server_has_no_finding(target: DoctorTarget) -> None:
     assert target.found(exit_code=0) == []
 
 
-@pytest.mark.parametrize("well", [by_function, fenced], ids=["functions", "fenced"])
-def test_functions_and_fences_are_no_finding(target: DoctorTarget, well: Problem) -> None:
-    """They are alternatives, not problems."""
-    well(target)
+def test_fences_are_no_finding(target: DoctorTarget) -> None:
+    """They are an alternative, not a problem."""
+    fenced(target)
 
     assert target.found(exit_code=0) == []
 
@@ -403,15 +382,6 @@ def test_corrupt_token_record_is_found(target: DoctorTarget, record: str) -> Non
     target.admin.hset(NAMES.tokens("one"), "k2k2k2k2k2k2", record)
 
     assert target.codes() == ["unreadable"]
-
-
-def test_lost_function_is_found(target: DoctorTarget) -> None:
-    """Guards that are functions may be missing as well."""
-    lost_function(target)
-
-    (found,) = target.found()
-    assert found["code"] == "script-not-loaded"
-    assert "functions are not loaded: `one`" in found["message"]
 
 
 def test_concurrent_load_is_no_finding(

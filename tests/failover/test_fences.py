@@ -24,7 +24,7 @@ def test_unlisted_replica_is_reported_and_listed_one_can_be_promoted(
     cli, node = Cli(f"redis://127.0.0.1:{primary.port}"), f"redis://127.0.0.1:{replica.port}"
     file = tmp_path / "policy.yaml"
     file.write_text(POLICY)
-    cli.ok("load", file, "--yes", "--transport", "function")
+    cli.ok("load", file, "--yes")
     token = cli.token("one")
 
     assert "1 replica connected" in cli.run("fence", "apply", "--yes").stderr

@@ -13,10 +13,8 @@ import redis
 import keyleash
 from client.alike import AsyncLeash
 from keyleash.store import deployment
-from keyleash.store.functions import held_functions
 from keyleash.store.guards import not_loaded
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport
 from keyleash.vault import rotate, seal, unseal
 from keyleash.watch import Watcher, WatchEvent, WatchEventKind, WatchState
 from support.leash import NAMES, Leash, grant
@@ -83,32 +81,6 @@ def test_replica_has_the_guards_before_it_is_promoted(pair: Pair) -> None:
     assert loaded_on(replica, "one") == [True, True]
     primary.admin.script_flush()
     assert events_of(watcher) == [(name(primary), "loaded", "done")]
-    watcher.close()
-
-
-def test_flushed_functions_are_loaded_on_the_primary_only(
-    pair: Pair,
-) -> None:
-    """Servers replicate functions, and scripts are not loaded then."""
-    primary, replica = pair
-    leash = Leash(primary, transport=Transport.FUNCTION)
-    leash.load(one=ALL)
-    primary.settle()
-    for node in pair:
-        node.admin.script_flush()
-    watcher = watcher_of(primary)
-
-    roles = [(name(primary), "role", "done"), (name(replica), "role", "done")]
-    assert events_of(watcher) == roles
-    assert loaded_on(primary, "one") == loaded_on(replica, "one") == [False, False]
-
-    primary.admin.function_flush()
-    primary.settle()
-    assert events_of(watcher) == [(name(primary), "loaded", "done")]
-    primary.settle()
-    assert events_of(watcher) == []
-    assert leash.agent("one").incr("t:n") == 1
-    assert held_functions(Store(replica.admin)) == held_functions(Store(primary.admin))
     watcher.close()
 
 

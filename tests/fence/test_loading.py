@@ -18,7 +18,6 @@ from keyleash.errors import (
 )
 from keyleash.fence import read_records
 from keyleash.operator.load import activate
-from keyleash.store.wire import Transport
 from support.errors import raises_code
 from support.fences import FencedLeash
 from support.leash import grant
@@ -38,7 +37,7 @@ def runners(leash: FencedLeash, name: str) -> list[bytes]:
         if item.split()[1] == name.encode()
     ]
     words = [word.strip(b"()") for word in line.split()]
-    return [word for word in words if word.startswith((b"+evalsha", b"+fcall"))]
+    return [word for word in words if word.startswith(b"+evalsha")]
 
 
 def test_no_agent_is_denied_during_loads(leash: FencedLeash) -> None:
@@ -71,9 +70,6 @@ def test_no_agent_is_denied_during_loads(leash: FencedLeash) -> None:
     for thread in threads:
         thread.start()
     for number in range(LOADS):
-        # From one transport to the other, too.
-        if number % 2:
-            leash.transport = next(item for item in Transport if item is not leash.transport)
         leash.load(**versions[(number + 1) % len(versions)])
     done.set()
     for thread in threads:
@@ -88,14 +84,13 @@ def test_load_removes_rights_of_the_old_guard(leash: FencedLeash) -> None:
     leash.fence()
     agent = leash.agent("one")
     agent.set("a:1", "x")
-    old = leash.head("one")
+    old = leash.digest("one")
     leash.load(one=READER, two=WRITER)
 
-    command, first = leash.head("one")
-    assert runners(leash, "one")[0] == f"+{command.lower()}|{first}".encode()
+    assert runners(leash, "one")[0] == f"+evalsha|{leash.digest('one')}".encode()
     assert len(runners(leash, "one")) == 2
     with pytest.raises(NoPermissionError):
-        leash.direct("one").execute_command(*old, "0")
+        leash.direct("one").evalsha(old, 0)
     with pytest.raises(NoPermissionError):
         leash.direct("one").set("a:1", "y")
     # The wrapper that knew the old guard finds the new one.
@@ -212,9 +207,8 @@ def test_user_without_access_to_the_guard_gets_an_error(leash: FencedLeash) -> N
     with pytest.raises(RightMissingError) as of_batch, stranger.batch() as batch:
         batch.get("a:1")
     missing = [item.value for item in (first, second, of_batch)]
-    call = "+fcall|leash_" if leash.transport is Transport.FUNCTION else "+evalsha|"
     assert missing[0].right == record
-    assert {item.right.startswith(call) for item in missing[1:]} == {True}
+    assert {item.right.startswith("+evalsha|") for item in missing[1:]} == {True}
     assert missing[1].right != missing[2].right
     for item in missing:
         assert isinstance(item, NoPermissionError)

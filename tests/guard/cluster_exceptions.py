@@ -68,7 +68,6 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "test_limits::test_call_over_several_segments_counts_once_for_each_or_for_none",
         "test_verdicts::test_claimed_keys_that_are_not_the_commands_are_refused[[]an-empty-one-more*",
     ),
-    "its recorded calls have keys of several slots": ("test_transports",),
     "each node has its own circuit breaker, which a freeze at the home does not see": (
         "test_breaker::test_freeze_outlasts_what_an_identity_did_to_itself",
     ),

@@ -11,7 +11,6 @@ import pytest
 
 from guard.cluster_exceptions import exception_of
 from keyleash.servers import EmbeddedCluster
-from keyleash.store.wire import Transport
 from support.clustered import LABELS, LEASE, NODES, ClusterServer, grant_units, lend_server
 from support.clusters import RealCluster, RealClusters
 from support.leash import Leash
@@ -99,10 +98,9 @@ def module_server(
         yield server
 
 
-@pytest.fixture(params=[(label, Transport.EVALSHA) for label in LABELS], ids=LABELS)
+@pytest.fixture(params=LABELS)
 def leash(
     request: pytest.FixtureRequest, real_servers: RealServers, lent_cluster: ClusterServer | None
 ) -> Iterator[Leash]:
-    label, transport = request.param
-    with lend_server(label, real_servers, lent_cluster) as server:
-        yield Leash(server, transport=transport)
+    with lend_server(request.param, real_servers, lent_cluster) as server:
+        yield Leash(server)

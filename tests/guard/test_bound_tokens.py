@@ -18,7 +18,6 @@ from keyleash.errors.sentences import message_of
 from keyleash.operator.decisions import explain
 from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
 from keyleash.store.token import RECORD_BYTES, TokenRecord, token_digest
-from keyleash.store.wire import Transport
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy, with_files
 from support.sealed import SEALED
@@ -454,16 +453,3 @@ def test_sealed_token_is_bound_by_the_names_that_the_agent_uses(embedded: RealSe
     }  # fmt: skip
     assert list(bound.scan_iter("jobs:42:a*")) == [b"jobs:42:a"]
     assert denied(lambda: list(bound.scan_iter("jobs:42:*")))["by"] == "token"
-
-
-def test_functions_enforce_restrictions(embedded: RealServer) -> None:
-    """Guards are the same text when they are functions, which remember the tokens' keys."""
-    leash = Leash(embedded, transport=Transport.FUNCTION)
-    leash.load(runner=RUNNER)
-    bound, other = agent(leash, bind={"job_id": "42"}, budget={"writes": 2}), leash.agent("runner")
-
-    for _ in range(2):
-        bound.set("jobs:42:a", 1)
-        other.set("jobs:43:a", 1)
-    assert denied(bound.set, "jobs:42:a", 1)["limit"] == "token.writes"
-    assert denied(bound.get, "jobs:43:a")["by"] == "token"

@@ -12,9 +12,7 @@ import keyleash
 from keyleash.audit import EVERYTHING, read_denials, read_events
 from keyleash.audit.operator_actions import read_control
 from keyleash.operator.tokens import Scope, list_tokens, renew_token, revoke, rotate_token
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord
-from keyleash.store.wire import Transport
 from support.clustered import NODES
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
@@ -320,14 +318,9 @@ def test_renewal_by_the_smaller_max_ttl_of_a_later_policy(leash: Leash) -> None:
     assert agent.get("doc:1") is None
 
 
-@pytest.mark.parametrize(
-    ("keyspace", "transport"), [(SEALED, Transport.EVALSHA), (NAMES, Transport.FUNCTION)]
-)
-def test_functions_and_guards_of_sealed_servers_renew(
-    embedded: RealServer, keyspace: Keyspace, transport: Transport
-) -> None:
+def test_guards_of_sealed_servers_renew(embedded: RealServer) -> None:
     """The text of the guard is the same, under other names."""
-    leash = Leash(embedded, keyspace, transport=transport)
+    leash = Leash(embedded, SEALED)
     leash.load(one=RUNNER)
     issued = leash.issue("one", ttl_s=60)
 

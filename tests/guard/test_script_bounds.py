@@ -14,17 +14,15 @@ from keyleash.errors.sentences import explain
 from keyleash.policy.lua import reader
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import read_active
-from keyleash.store.wire import Transport
 from support.errors import raises_code
 from support.leash import Leash
-from support.scripted import COUNT, KINDS, PEEK, ScriptLeash, scripted
+from support.scripted import COUNT, KEYSPACES, PEEK, ScriptLeash, scripted
 from support.servers import RealServer
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KEYSPACES)
 def leash(request: pytest.FixtureRequest, server: RealServer) -> ScriptLeash:
-    keyspace, transport = KINDS[request.param]
-    leash = ScriptLeash(server, keyspace, transport=transport)
+    leash = ScriptLeash(server, KEYSPACES[request.param])
     leash.approve(audit={"values": "full"})
     return leash
 
@@ -180,13 +178,12 @@ def test_replies_that_a_script_holds_are_work(server: RealServer, read: str, rea
         client.eval(text, 3, *keys, 60)
 
 
-@pytest.mark.parametrize("transport", Transport)
 def test_script_that_a_server_does_not_compile_is_named(
-    server: RealServer, transport: Transport, monkeypatch: pytest.MonkeyPatch
+    server: RealServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With its file, if `check` has not found it; nothing is activated."""
     monkeypatch.setattr(reader, "MAX_VALUES", 1000)
-    leash = Leash(server, transport=transport)
+    leash = Leash(server)
     with raises_code("script-rejected") as caught:
         scripted(leash, f"return type({'1, ' * 300}1)")
     assert str(caught.value).startswith("the server does not compile the script `s` (`s.lua`) of")

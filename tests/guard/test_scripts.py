@@ -22,7 +22,7 @@ from support.fences import FencedLeash
 from support.leash import NAMES, Leash
 from support.scripted import (
     COUNT,
-    KINDS,
+    KEYSPACES,
     LIBRARIES,
     MOVE,
     PEEK,
@@ -37,10 +37,9 @@ from support.sealed import SEALED
 from support.servers import RealServer
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KEYSPACES)
 def leash(request: pytest.FixtureRequest, server: RealServer) -> ScriptLeash:
-    keyspace, transport = KINDS[request.param]
-    leash = ScriptLeash(server, keyspace, transport=transport)
+    leash = ScriptLeash(server, KEYSPACES[request.param])
     leash.approve(audit={"values": "full"})
     return leash
 

@@ -9,9 +9,6 @@ import pytest
 import keyleash
 from support.leash import Leash, grant
 from support.streams import command_of
-from support.transports import EITHER_TRANSPORT
-
-pytestmark = EITHER_TRANSPORT
 
 READER: dict[str, Any] = {"grants": [grant("read", keys="in:*"), grant("write", keys="out:*")]}
 

@@ -10,7 +10,6 @@ import redis
 from keyleash.compiler.render import examples_root
 from keyleash.operator import (
     PreparedPolicy,
-    Transport,
     activate_policy,
     load_policy,
     prepare_policy,
@@ -57,7 +56,7 @@ def test_load_of_an_outdated_plan_changes_nothing(client: Any) -> None:
     """Another policy was activated since the plan, which therefore no longer applies."""
     load_policy(Store.open(client), EXAMPLE)
     mine = prepared(client, THIRD)
-    plan = preview_load(Store(client, NAMES), mine, Transport.EVALSHA)
+    plan = preview_load(Store(client, NAMES), mine)
     load_policy(Store.open(client, actor="faster"), OTHER)
     before = (read_active(Store(client, NAMES)), read_history(Store(client, NAMES)))
 
@@ -82,18 +81,16 @@ def test_activation_that_cannot_write_history_activates_nothing(client: Any) -> 
     assert not client.keys(NAMES.staged_prefix + "*")
 
 
-@pytest.mark.parametrize("transport", [*Transport])
-def test_verification_of_an_activation_passes(client: Any, transport: Transport) -> None:
-    """With both transports."""
+def test_verification_of_an_activation_passes_until_scripts_are_lost(client: Any) -> None:
+    """It compares what the server has."""
     policy = prepared(client, EXAMPLE)
-    result = activate_policy(Store.open(client), policy, transport=transport)
+    result = activate_policy(Store.open(client), policy)
 
-    verify_activation(Store(client, NAMES), policy, transport, result.generation)
+    verify_activation(Store(client, NAMES), policy, result.generation)
 
-    client.function_flush()
     client.script_flush()
     with raises_code("not-verified", match="the scripts of `agent-reader`"):
-        verify_activation(Store(client, NAMES), policy, transport, result.generation)
+        verify_activation(Store(client, NAMES), policy, result.generation)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +109,7 @@ def test_verification_names_missing_records(client: Any, key: str, finding: str)
     client.delete(key)
 
     with raises_code("not-verified") as caught:
-        verify_activation(Store(client, NAMES), policy, Transport.EVALSHA, result.generation)
+        verify_activation(Store(client, NAMES), policy, result.generation)
 
     assert caught.value.message.endswith(f": {finding}")
 
@@ -124,7 +121,7 @@ def test_verification_after_another_load_is_a_conflict(client: Any) -> None:
     load_policy(Store.open(client, actor="colleague"), OTHER)
 
     with raises_code("activation-conflict", match="`colleague`"):
-        verify_activation(Store(client, NAMES), policy, Transport.EVALSHA, result.generation)
+        verify_activation(Store(client, NAMES), policy, result.generation)
 
 
 def test_preview_of_an_unreadable_active_policy_treats_all_as_new(client: Any) -> None:
@@ -132,7 +129,7 @@ def test_preview_of_an_unreadable_active_policy_treats_all_as_new(client: Any) -
     load_policy(Store.open(client), EXAMPLE)
     client.hset(NAMES.policy, mapping={"document": "version: 9\n", "digest": "0" * 64})
 
-    preview = preview_load(Store(client, NAMES), prepared(client, OTHER), Transport.EVALSHA)
+    preview = preview_load(Store(client, NAMES), prepared(client, OTHER))
 
     assert not preview.is_readable
     assert preview.needs_permission

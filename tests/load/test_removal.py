@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyleash.errors import RemovalError
-from keyleash.operator import Transport, freeze, load_policy, prepare_policy, preview_load
+from keyleash.operator import freeze, load_policy, prepare_policy, preview_load
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer
 
@@ -55,7 +55,7 @@ def test_removal_after_damage_needs_consent_and_stops_the_old_guard(
     assert call() == b"OK"
     damage(leash, commands)
     prepared = prepare_policy(leash.store, policy(keep=RULES))
-    plan = preview_load(leash.store, prepared, Transport.EVALSHA)
+    plan = preview_load(leash.store, prepared)
 
     assert plan.removed == ("victim",)
     with pytest.raises(RemovalError, match="removes 1 identity"):

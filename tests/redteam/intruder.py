@@ -10,7 +10,6 @@ import redis
 from redis.connection import Connection
 
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.wire import Transport, call_head
 
 Word = str | bytes | int
 PATIENCE_S = 60
@@ -110,11 +109,9 @@ class Intruder:
         return self.say(*self.head(self.record[b"batch_digest"]), 0, *header, child, ttl, *words)
 
     def head(self, digest: bytes | str, suffix: str = "") -> tuple[str, str]:
-        """The words with which a call of a script begins, as the record has it."""
+        """The words with which a call of a script begins, of a digest."""
         sha1 = digest.decode() if isinstance(digest, bytes) else digest
-        transport = self.record.get(b"transport", Transport.EVALSHA.value.encode()).decode()
-        command, name = call_head(Transport(transport), sha1)
-        return command + suffix, name
+        return "EVALSHA" + suffix, sha1
 
     @property
     def record(self) -> dict[bytes, bytes]:

@@ -14,7 +14,6 @@ from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.token import token_digest
-from keyleash.store.wire import Transport
 from redteam.attempt import Attempt, Outcome, Tier
 from redteam.intruder import Holdings, Intruder
 from support.command_line import Cli
@@ -197,9 +196,7 @@ def _outcome(reply: bytes, is_error: bool) -> Outcome:
 
 
 @contextmanager
-def staged(
-    binary: Path, tier: Tier, folder: Path, transport: Transport = Transport.EVALSHA
-) -> Iterator[Stage]:
+def staged(binary: Path, tier: Tier, folder: Path) -> Iterator[Stage]:
     """A server of its own, since its default user is taken away."""
     file = folder / "policy.yaml"
     file.write_text(DOCUMENT)
@@ -207,7 +204,7 @@ def staged(
         operator = _operator(server)
         url = f"redis://{OPERATOR}:{OPERATOR_PASSWORD}@127.0.0.1:{server.port}"
         cli = Cli(url)
-        cli.ok("load", file, "--yes", "--transport", transport.value)
+        cli.ok("load", file, "--yes")
         for name, secret in ((OWN, OWN_SECRET), (OTHER, OTHER_SECRET), (NOBODYS, NOBODYS_SECRET)):
             operator.set(name, secret)
         tokens = {name: cli.token(name) for name in (WORKER, CLERK)}

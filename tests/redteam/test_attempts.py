@@ -6,24 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from keyleash.store.wire import Transport
 from redteam.attempt import Attempt, Tier
 from redteam.attempts import ATTEMPTS
 from redteam.stage import Stage, staged
-from support.servers import embedded_label, find_server_binaries
+from support.servers import find_server_binaries
 
-STAGES = [(label, tier, Transport.EVALSHA) for label in find_server_binaries() for tier in Tier]
-STAGES += [(embedded_label(), tier, Transport.FUNCTION) for tier in (Tier.FENCED, Tier.SEALED)]
+STAGES = [(label, tier) for label in find_server_binaries() for tier in Tier]
 
 
 @pytest.fixture(scope="module", params=STAGES, ids="-".join)
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    """A stage per server and tier, also with guards as functions."""
-    label, tier, transport = request.param
+    """A stage per server and tier."""
+    label, tier = request.param
     binary = find_server_binaries()[label]
-    with staged(binary, tier, tmp_path_factory.mktemp("redteam"), transport) as stage:
+    with staged(binary, tier, tmp_path_factory.mktemp("redteam")) as stage:
         yield stage
 
 

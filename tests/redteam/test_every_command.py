@@ -43,7 +43,7 @@ OF_EVERY_CLIENT = {
     *(f"CLIENT {name}" for name in OF_THE_CONNECTION),
 }
 """What a client needs before it calls its guard; HGETALL is for the guard record."""
-CALLS_GUARD = {"EVALSHA", "FCALL"}
+CALLS_GUARD = {"EVALSHA"}
 BOUND = (Tier.FENCED, Tier.SEALED)
 
 

@@ -22,7 +22,7 @@ from keyleash.store.leases import MASTER_KEY_BYTES
 from keyleash.store.placement import control_tag, key_slot
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.store import Store
-from keyleash.store.wire import LIBRARIES, BatchMode, call_head, to_shard
+from keyleash.store.wire import BatchMode, to_shard
 from support.clusters import ClusterNode, RealCluster
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
@@ -63,10 +63,6 @@ class Admin(redis.RedisCluster):
     def time(self, **_: Any) -> Any:
         """Return the clock of the home."""
         return self.home.time()
-
-    def function_list(self, *arguments: Any, **options: Any) -> Any:
-        """Return the functions of the home."""
-        return self.home.function_list(*arguments, **options)
 
     def info(self, section: str | None = None, *_: Any, **__: Any) -> Any:
         """Return the facts of the home; of commands the number of calls at all nodes."""
@@ -164,14 +160,14 @@ class ClusterServer:
             except redis.ResponseError as error:
                 if not str(error).startswith(NEEDED):
                     raise
-                lease = self._lease_of(identity, str(call[1]).removeprefix(LIBRARIES))
+                lease = self._lease_of(identity, str(call[1]))
                 request = str(error).removeprefix(NEEDED)
                 voucher = self._fetch(identity, lease, request, call[3 + count :])
         raise redis.ResponseError(NEEDED)
 
     def _renew(self, identity: str, call: Sequence[Any]) -> Any:
         """Make a call in mode `renew` at the home, as clients do; return what they report."""
-        lease = self._lease_of(identity, str(call[1]).removeprefix(LIBRARIES))
+        lease = self._lease_of(identity, str(call[1]))
         name = Keyspace().at_home().guard(identity)
         return self.home.execute_command(*lease, 1, name, *call[3:])
 
@@ -183,7 +179,7 @@ class ClusterServer:
 
     def learn(self, record: GuardRecord) -> None:
         """Note which script of the home belongs to the scripts of a record."""
-        lease = call_head(record.transport, record.lease)
+        lease = ("EVALSHA", record.lease)
         self._leases |= {record.digest: lease, record.batch_digest: lease}
 
     def _lease_of(self, identity: str, digest: str) -> tuple[str, str]:
@@ -192,7 +188,7 @@ class ClusterServer:
             record = guard_record(self.home.hgetall(Keyspace().at_home().guard(identity)))
             assert record is not None
             self.learn(record)
-            self._leases.setdefault(digest, call_head(record.transport, record.lease))
+            self._leases.setdefault(digest, ("EVALSHA", record.lease))
         return self._leases[digest]
 
     def _fetch(

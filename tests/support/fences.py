@@ -18,7 +18,6 @@ from keyleash.fence import (
 from keyleash.operator import prepare_policy
 from keyleash.store.deployment import Server
 from keyleash.store.records import read_active
-from keyleash.store.wire import call_head
 from support.clustered import ClusterServer
 from support.leash import Leash
 
@@ -57,10 +56,6 @@ class FencedLeash(Leash):
 
     def credentials(self, identity: str) -> dict[str, str]:
         return {"username": identity, "password": self.passwords[identity]}
-
-    def head(self, identity: str) -> tuple[str, str]:
-        """With what a call of the identity's guard begins."""
-        return call_head(self.transport, self.digest(identity))
 
     def agent(self, identity: str, **options: Any) -> keyleash.Redis:
         """A guarded client with a token and, if it has one, a user of its own."""

@@ -27,8 +27,6 @@ from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.store.wire import (
     ONCE,
     BatchMode,
-    Transport,
-    call_head,
     guard_call,
     replies_of,
     runs_call,
@@ -79,13 +77,11 @@ class Leash:
 
     Attributes:
         server: A `RealServer`, or a `ClusterServer` in its place.
-        transport: How the guards of the policies that are loaded are called.
     """
 
     server: Any
     keyspace: Keyspace = NAMES
     admin: Client = field(init=False)
-    transport: Transport = Transport.EVALSHA
 
     def __post_init__(self) -> None:
         self.admin = self.server.client()
@@ -143,17 +139,10 @@ class Leash:
         is_cluster = isinstance(self.server, ClusterServer)
         return self.server.node_of(key).admin if is_cluster else self.admin
 
-    @property
-    def stale(self) -> str:
-        """Return the reply of an earlier policy's guard, whose function a load deletes."""
-        by_script = self.transport is Transport.EVALSHA
-        return "LEASH POLICY_STALE" if by_script else "Function not found"
-
     def load(self, document: str | None = None, **identities: dict[str, Any]) -> LoadResult:
         return load_policy(
             self.store,
             document or policy(**identities),
-            transport=self.transport,
             table=self.server.table,
             allow_removal=True,
             allow_unvalidated_restore=True,
@@ -201,9 +190,9 @@ class Leash:
 
     def raw(self, identity: str, keys: list[Any], *argv: Any, digest: str | None = None) -> Any:
         """A bare call of the identity's guard; an error comes back as its text."""
-        head = call_head(self.transport, digest or self.digest(identity))
         try:
-            return self.send(identity, (*head, len(keys), *keys, *argv))
+            call = ("EVALSHA", digest or self.digest(identity), len(keys), *keys, *argv)
+            return self.send(identity, call)
         except redis.ResponseError as error:
             return str(error)
 
@@ -239,7 +228,6 @@ class Leash:
             "test",
             BatchMode(mode),
             commands,
-            self.transport,
             takes_runs=record.takes_runs,
         )
         if once:

@@ -13,7 +13,6 @@ import redis.asyncio
 import keyleash
 from client.alike import Awaited
 from keyleash.audit import read_events
-from keyleash.store.wire import Transport
 from support.clustered import ClusterServer
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, with_files
@@ -80,11 +79,7 @@ class ScriptLeash(FencedLeash):
         return [(item.script, item.op, item.keys, item.error) for item in events]
 
 
-KINDS = {
-    "evalsha": (NAMES, Transport.EVALSHA),
-    "function": (NAMES, Transport.FUNCTION),
-    "sealed": (SEALED, Transport.EVALSHA),
-}
+KEYSPACES = {"plain": NAMES, "sealed": SEALED}
 
 
 def scripted(

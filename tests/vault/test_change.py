@@ -17,7 +17,6 @@ from keyleash.operator.tokens import issue_token, list_tokens, revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport
 from keyleash.vault import change as vault_change
 from keyleash.vault import change_prefixes, rotate, seal, unseal
 from support.errors import raises_code
@@ -340,26 +339,3 @@ def test_grant_on_all_keys_does_not_reveal_the_control_prefix(sealed: Leash) -> 
     assert sealed.admin.strlen(sealed.keyspace.state("one")) > 1
     with pytest.raises(keyleash.KeyDeniedError):
         agent.get("keyleash:sealed")
-
-
-@pytest.mark.parametrize("change", ChangeKind)
-def test_change_deletes_old_functions(server: RealServer, change: ChangeKind) -> None:
-    """They contain the old prefixes."""
-    leash = Leash(server)
-    load_policy(leash.store, policy(one=ALL), transport=Transport.FUNCTION)
-    begin(leash, change)
-    leash.follow()
-    agent = leash.agent("one")
-    agent.set("a:1", "x")
-
-    def libraries() -> set[bytes]:
-        listed: Any = leash.admin.function_list(withcode=False)
-        return {item[1] if isinstance(item, list) else item[b"library_name"] for item in listed}
-
-    before = libraries()
-    adopt = ["a:*"] if change is ChangeKind.SEAL else []
-    change_prefixes(Store(leash.admin), change, adopt=adopt)
-
-    assert len(before) == len(libraries()) > 0
-    assert before.isdisjoint(libraries())
-    assert agent.get("a:1") == b"x"

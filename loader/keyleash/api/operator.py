@@ -17,7 +17,6 @@ from keyleash.api.tokens import LimitOperations, TokenOperations
 from keyleash.doctor import Examination, examine
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, operation
-from keyleash.operations.arguments import choice
 from keyleash.operator import ServerSummary, summarize_server
 from keyleash.operator.abilities import Abilities, abilities
 from keyleash.operator.decisions import Explanation, explain
@@ -38,7 +37,6 @@ from keyleash.store.connect import (
     parse_timeout,
 )
 from keyleash.store.records import ActivePolicy, read_active, read_history
-from keyleash.store.wire import Transport
 from keyleash.watch import Watcher
 
 
@@ -144,7 +142,6 @@ class Server(Noun[F]):
         self,
         policy: Policy,
         *,
-        transport: Transport | str = Transport.EVALSHA,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
         progress: Progress | None = None,
@@ -155,7 +152,6 @@ class Server(Noun[F]):
 
         Args:
             policy: The policy.
-            transport: How clients are to call the guards.
             allow_eviction: Plan also for a server that may evict control keys.
             allow_unvalidated_restore: Plan also a policy that allows RESTORE on a server that does
                 not validate payloads.
@@ -164,13 +160,11 @@ class Server(Noun[F]):
         Raises:
             PolicyError: the policy has problems.
             EvictionError, UnvalidatedRestoreError: see the arguments.
-            ValueError: there is no such *transport*.
         """
         return self._run.call(
             plan_load,
             policy.document,
             file=policy.file,
-            transport=choice("transport", Transport, transport),
             allow_eviction=allow_eviction,
             allow_unvalidated_restore=allow_unvalidated_restore,
             progress=progress,
@@ -239,7 +233,6 @@ class Server(Noun[F]):
         allow_removal: bool = False,
         allow_eviction: bool = False,
         allow_unvalidated_restore: bool = False,
-        transport: Transport | str = Transport.EVALSHA,
         nodes: Sequence[AnyClient | str] = (),
     ) -> LoadResult:
         """Activate a policy atomically, and verify what the server stored.
@@ -253,7 +246,6 @@ class Server(Noun[F]):
             allow_removal: Load also if the policy lacks an identity of the active one.
             allow_eviction: As for `plan`; those of *expect*, if given.
             allow_unvalidated_restore: As for `plan`; those of *expect*, if given.
-            transport: How clients are to call the guards; that of *expect*, if given.
             nodes: Clients or URLs of further servers, such as replicas, whose ACL users are updated
                 too; user and password of a URL default to those of this server.
 
@@ -268,7 +260,6 @@ class Server(Noun[F]):
         plan = expect or Server.plan(
             self,
             policy,
-            transport=transport,
             allow_eviction=allow_eviction,
             allow_unvalidated_restore=allow_unvalidated_restore,
         )
@@ -425,22 +416,19 @@ class Server(Noun[F]):
         role: str,
         *,
         user: str | None = None,
-        transport: Transport | str = Transport.EVALSHA,
     ) -> RoleUser:
         """Return the ACL user who can do what a role of operators does; nothing is changed.
 
         Args:
             role: The role, such as `issuer`, `loader` or `auditor`.
             user: The name of the user; `keyleash-ROLE` if None.
-            transport: How guards are called: functions need further rights.
 
         Raises:
             OperationError (unknown-role): there is no such role.
             OperationError (no-policy): the rules name key patterns, and no policy is active.
             UsageError: *user* cannot be the name of an ACL user.
         """
-        kind = choice("transport", Transport, transport)
-        return self._run.call(role_user, role, user, kind)
+        return self._run.call(role_user, role, user)
 
     @operation
     def server(self) -> ServerSummary:

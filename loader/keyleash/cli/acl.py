@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.options import Name, example, json_option
+from keyleash.cli.options import Name, example, json_option, transport_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.operator.roles import ROLES
-from keyleash.store.wire import Transport
 
 
 @click.command(epilog=example("keyleash acl issuer | redis-cli"))
 @click.argument("role", required=False, type=Name(ROLES))
 @click.option("--user", metavar="NAME", help="Name of the ACL user.  [default: keyleash-ROLE]")
-@click.option(
-    "--transport",
-    type=click.Choice([item.value for item in Transport]),
-    default=Transport.EVALSHA.value,
-    show_default=True,
-    help="With `function`, loader and watcher may also load functions.",
-)
+@transport_option
 @json_option
 @pass_settings
-def acl(settings: Settings, role: str | None, user: str | None, transport: str) -> None:
+def acl(settings: Settings, role: str | None, user: str | None) -> None:
     """Print the ACL rules of a user who can do what ROLE does, and nothing else.
 
     Without ROLE, lists the roles. Nothing is changed. The line sets all rules of the user and
@@ -33,7 +26,7 @@ def acl(settings: Settings, role: str | None, user: str | None, transport: str) 
     patterns.
     """
     if role is not None:
-        found = settings.operator.acl(role, user=user, transport=Transport(transport))
+        found = settings.operator.acl(role, user=user)
         if settings.json:
             print_json(found)
         else:

@@ -32,7 +32,6 @@ from keyleash.cli.target import require_target
 from keyleash.cli.terminal import print_json, print_note, read_text
 from keyleash.errors import OperationError
 from keyleash.operator.load.consent import check_consent
-from keyleash.store.wire import Transport
 from keyleash.text import counted
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def _load_options(function: F) -> F:
 @transport_option
 @_load_options
 @pass_settings
-def load(settings: Settings, /, file: str, transport: str, **options: Any) -> int:
+def load(settings: Settings, /, file: str, **options: Any) -> int:
     """Activate a policy file atomically.
 
     Shows the server and the plan, as `keyleash plan` does, and asks for confirmation. Counters of
@@ -183,11 +182,7 @@ def load(settings: Settings, /, file: str, transport: str, **options: Any) -> in
     """
     name, text = read_text(file)
     policy = Policy(text, file=name)
-    return _load(
-        settings,
-        partial(settings.operator.plan, policy, transport=Transport(transport)),
-        **options,
-    )
+    return _load(settings, partial(settings.operator.plan, policy), **options)
 
 
 @click.command(epilog=example("keyleash rollback --to 3f9ac2d81b07"))

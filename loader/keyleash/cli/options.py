@@ -28,7 +28,6 @@ from keyleash.store.prefixes import server_keyspace
 from keyleash.store.store import Store
 from keyleash.store.token import TOKEN_START
 from keyleash.store.token_entries import read_token_entries
-from keyleash.store.wire import Transport
 from keyleash.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,12 +57,16 @@ def example(line: str) -> str:
     return f"\b\nexample: {line}"
 
 
+def _without_transport(_context: click.Context, _parameter: click.Parameter, value: object) -> None:
+    if value is not None:
+        raise UsageError(
+            "`--transport` is no option any more: guards are always called by EVALSHA",
+            help="leave it out; `keyleash watch` loads scripts again that a server lost",
+        )
+
+
 transport_option = click.option(
-    "--transport",
-    type=click.Choice([item.value for item in Transport]),
-    default=Transport.EVALSHA.value,
-    show_default=True,
-    help="Call guards as cached scripts (evalsha) or as functions (fcall), which survive restarts.",
+    "--transport", hidden=True, expose_value=False, callback=_without_transport
 )
 allow_eviction_option = click.option(
     "--allow-eviction",

@@ -19,7 +19,6 @@ from keyleash.cli.render.plan import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import describe_target
 from keyleash.cli.terminal import print_json, read_text
-from keyleash.store.wire import Transport
 
 CHANGES = 2
 """The exit code for changes with `--exit-code`."""
@@ -40,7 +39,6 @@ def plan(
     file: str,
     exit_code: bool,
     allow_unvalidated_restore: bool,
-    transport: str,
     full: bool,
 ) -> int:
     """Show what loading a policy file would change (read-only).
@@ -55,7 +53,6 @@ def plan(
     with progress("compiling", is_wanted=not settings.json) as report:
         plan = settings.operator.plan(
             Policy(text, file=name),
-            transport=Transport(transport),
             # Eviction is decided at the load, so here it is a warning.
             allow_eviction=True,
             allow_unvalidated_restore=allow_unvalidated_restore,

@@ -1,8 +1,8 @@
 """Recover a guarded call on the connection that it was made on.
 
-Only replies are recovered from that mean that nothing ran: NOSCRIPT, or `Function not found` for
-a function (the server lost the script, or a load removed the old one), POLICY_STALE (another
-policy became active), and TOKEN_EXPIRED and TOKEN_REVOKED if there may be a new token.
+Only replies are recovered from that mean that nothing ran: NOSCRIPT (the server lost the script),
+POLICY_STALE (another policy became active), and TOKEN_EXPIRED and TOKEN_REVOKED if there may be a
+new token.
 """
 
 from __future__ import annotations
@@ -161,4 +161,4 @@ def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
     script = session.accept_source(raw, lost, digest)
     # Leases are granted at the home; every other script runs where this connection leads.
     action = session.at_home if kind == "lease" else Plain
-    yield action(session.load_request(guard.transport, digest, script))
+    yield action(("SCRIPT", "LOAD", script))

@@ -51,16 +51,12 @@ from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.records import GuardRecord, guard_record, learned_table
 from keyleash.store.token import identity_of
 from keyleash.store.wire import (
-    NOT_FOUND,
     READ_ONLY,
     Argument,
     BatchMode,
-    Transport,
-    call_head,
     delegate_call,
     guard_call,
     is_of_a_cluster,
-    library_code,
     may_write,
     reading_reply,
     refusal,
@@ -133,7 +129,6 @@ class Session:
         self.recoverable: tuple[type[ResponseError], ...] = (PolicyStaleError, NoScriptError)
         self.table = load_table()
         self._keyspace = Keyspace()
-        self._knows_functions = False
         self.schedule = Schedule() if callable(token) else None
         if not callable(token):
             self.accept_token(token)
@@ -189,9 +184,7 @@ class Session:
         self, guard: GuardRecord, command: tuple[Argument, ...], correlation: str
     ) -> tuple[Argument, ...]:
         """Return the call of *guard* for *command*."""
-        return guard_call(
-            self.table, guard.digest, self._token, correlation, command, guard.transport
-        )
+        return guard_call(self.table, guard.digest, self._token, correlation, command)
 
     def batch_request(
         self,
@@ -214,7 +207,6 @@ class Session:
             correlation,
             mode,
             commands,
-            guard.transport,
             takes_runs=guard.takes_runs and not has_id,
         )
 
@@ -230,7 +222,7 @@ class Session:
         guard = self._called
         header = guard.approved_digest, self._token, correlation
         mode = READ_ONLY if is_read_only else ""
-        return script_call(*header, script + mode, keys, arguments, guard.transport)
+        return script_call(*header, script + mode, keys, arguments)
 
     def delegate_request(self, child: Delegation, correlation: str) -> tuple[Argument, ...]:
         """Return the call of the guard that makes a child of the token."""
@@ -242,7 +234,6 @@ class Session:
             child.digest_for(self.identity),
             child.ttl_s,
             child.words,
-            guard.transport,
         )
 
     @property
@@ -275,7 +266,7 @@ class Session:
             return RightMissingError(self.identity, name and f"+{name}", message, keys)
         # A guard runs neither command, so the server denied the call of the guard. For other
         # commands it denied the agent's own command: the error is as without a guard.
-        if isinstance(error, NoPermissionError) and name.partition("|")[0] in ("evalsha", "fcall"):
+        if isinstance(error, NoPermissionError) and name.partition("|")[0] == "evalsha":
             return CallNotPermittedError({"identity": self.identity, "reason": message})
         return error
 
@@ -285,9 +276,7 @@ class Session:
         Args:
             kind: The field of the record that names the script.
         """
-        guard = self._called
-        command, first = call_head(guard.transport, getattr(guard, kind))
-        right = f"+{command.lower()}|{first}"
+        right = f"+evalsha|{getattr(self._called, kind)}"
         return RightMissingError(self.identity, right, error.details.get("reason", ""))
 
     def record_error(self, error: ResponseError) -> ResponseError:
@@ -303,10 +292,6 @@ class Session:
 
         Not for the reply to one command of a batch: the others have run.
         """
-        # It is enough that functions were used once: another thread may have replaced the record
-        # by one without them. No command that a guard runs has this error.
-        if self._knows_functions and str(error) == NOT_FOUND:
-            return NoScriptError(str(error))
         return error if isinstance(error, NoScriptError) else self.typed_error(error)
 
     def may_write(self, words: tuple[Argument, ...]) -> bool:
@@ -367,7 +352,6 @@ class Session:
             )
         # The table first, since other threads read both without a lock.
         self.table = learned_table(record.commands)
-        self._knows_functions |= record.transport is Transport.FUNCTION
         self.guard = record
         return record
 
@@ -393,13 +377,6 @@ class Session:
                 help="load the policy again, and find out who wrote to the source record",
             )
         return script
-
-    def load_request(self, transport: Transport, digest: str, script: str) -> tuple[str, ...]:
-        """Return the command that loads a script again."""
-        if transport is Transport.FUNCTION:
-            # REPLACE, since another client may have been faster.
-            return "FUNCTION", "LOAD", "REPLACE", library_code(self.identity, digest, script)
-        return "SCRIPT", "LOAD", script
 
 
 @lru_cache(maxsize=512)

@@ -27,7 +27,6 @@ from keyleash.errors import (
 from keyleash.store.records import GuardRecord
 from keyleash.store.wire import (
     BatchMode,
-    call_head,
     declared_keys,
     delegation_words,
     is_down,
@@ -103,8 +102,8 @@ class ClusterSession(Session):
         return (*self._home_head(guard, call), request, words[0], keys[0] if keys else "")
 
     def _home_head(self, guard: GuardRecord, call: Call) -> Words:
-        head = call_head(guard.transport, guard.lease)
-        return (*head, "1", self._keyspace.guard(self.identity), self._token, call.correlation)
+        record = self._keyspace.guard(self.identity)
+        return ("EVALSHA", guard.lease, "1", record, self._token, call.correlation)
 
 
 class ShardCaller(Caller):

@@ -221,7 +221,11 @@ FINDINGS = {
         "the state of {names} belongs to another guard: every call is denied as POLICY_STALE",
         f"{_LOAD}; it migrates the limit counts",
     ),
-    "script-not-loaded": FindingKind(_ERROR, "{kind} are not loaded: {names}{consequence}", _WATCH),
+    "script-not-loaded": FindingKind(
+        _ERROR,
+        "guards are not loaded: {names}; agents without the right to run SCRIPT LOAD are denied",
+        _WATCH,
+    ),
     "script-without-text": FindingKind(
         _ERROR,
         "the script {digest} of `{identity}` is not stored, so it cannot be loaded again",
@@ -231,11 +235,6 @@ FINDINGS = {
         _ERROR,
         "the stored script {digest} of `{identity}` does not match its digest",
         f"find out what wrote to `{{key}}`, then {_LOAD}",
-    ),
-    "function-changed": FindingKind(
-        _ERROR,
-        "functions differ from the guards that they are named after: {names}",
-        f"suspend these identities, find out what replaced the functions, then {_LOAD}",
     ),
     "tokens-without-entry": FindingKind(
         _WARNING,

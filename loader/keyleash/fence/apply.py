@@ -39,7 +39,6 @@ from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.streams import record_action
 from keyleash.store.users import delete_users, may, save_users, set_user
-from keyleash.store.wire import Transport
 from keyleash.text import json_object
 
 ZERO_DIGEST = "0" * 40
@@ -241,7 +240,6 @@ def refreshed_users(
     store: Store,
     others: Sequence[Client],
     guards: Sequence[CompiledGuard],
-    transport: Transport,
     records: Mapping[str, FenceRecord] | None = None,
 ) -> Iterator[None]:
     """
@@ -256,7 +254,6 @@ def refreshed_users(
         store: The server with the control keys.
         others: Further servers, which have ACL users of their own.
         guards: The guards of the new policy. Users of other identities are deleted.
-        transport: The transport of the new policy.
         records: The records of the users; they are read if None.
 
     Raises:
@@ -273,7 +270,7 @@ def refreshed_users(
     nodes = servers_with_users(store, others)
     servers = FencedServers(store, nodes, records)
     fences = [
-        fence_of(guard, guard.scripts, transport, servers.facts)
+        fence_of(guard, guard.scripts, servers.facts)
         for guard in guards
         if guard.identity in records
     ]

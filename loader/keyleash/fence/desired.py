@@ -63,7 +63,7 @@ def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> li
     users = []
     for guard in guards:
         record = active[guard.identity]
-        fence = fence_of(guard, record.digests, record.transport, servers.facts)
+        fence = fence_of(guard, record.digests, servers.facts)
         users.append(DesiredUser(fence, servers.records.get(guard.identity, FenceRecord())))
     return users
 

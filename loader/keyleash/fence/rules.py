@@ -24,7 +24,6 @@ from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace, account
 from keyleash.store.records import database_of
 from keyleash.store.server import command_names, keys_of_calls, known_commands
 from keyleash.store.server_check import Client
-from keyleash.store.wire import Transport, call_head
 
 # A guard accesses control keys with the rights of its agent, and an ACL cannot tell the two apart:
 # a fenced agent can run these commands on these keys by itself; see docs/how-to/fence.md.
@@ -286,24 +285,20 @@ class Fence:
     blocker: str | None = None
 
 
-def fence_of(
-    guard: CompiledGuard, digests: Iterable[str], transport: Transport, facts: ServerFacts
-) -> Fence:
+def fence_of(guard: CompiledGuard, digests: Iterable[str], facts: ServerFacts) -> Fence:
     """
     Return the desired user of an identity.
 
     Args:
         guard: Its guard, compiled for the server.
         digests: The digests of its scripts.
-        transport: How clients call the scripts.
         facts: The properties of the servers.
 
     Raises:
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
     plan = guard.plan
-    heads = (call_head(transport, digest) for digest in digests)
-    calls = tuple(f"{command.lower()}|{first}" for command, first in heads)
+    calls = tuple(f"evalsha|{digest}" for digest in digests)
     authentication, log, *control = _control_selectors(plan)
     selectors = (
         # Any key may be declared: the guard denies wrong ones, and records that.
@@ -345,10 +340,9 @@ def record_rule(record: str) -> str:
 
 
 def without_digests(rules: Rules) -> Rules:
-    """Return the rules for a server that rejects first arguments of EVALSHA and FCALL."""
+    """Return the rules for a server that rejects first arguments of EVALSHA."""
     runner, *others = rules.selectors
-    commands = tuple(dict.fromkeys(name.partition("|")[0] for name in runner.commands))
-    return Rules(rules.root, (Selector(commands, runner.keys), *others))
+    return Rules(rules.root, (Selector(("evalsha",), runner.keys), *others))
 
 
 def _blocker(plan: Guard) -> str | None:

@@ -24,7 +24,6 @@ from keyleash.operator.tokens import (
     revoke,
     rotate_token,
 )
-from keyleash.store.wire import Transport
 
 __all__ = [
     "FreezeResult",
@@ -39,7 +38,6 @@ __all__ = [
     "ServerSummary",
     "TokenInfo",
     "TokenState",
-    "Transport",
     "activate_policy",
     "freeze",
     "issue_token",

@@ -21,7 +21,6 @@ from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import database_of
 from keyleash.store.server import known_commands
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport
 from keyleash.text import json_object, printable
 
 
@@ -35,14 +34,12 @@ class Right(NamedTuple):
             stands for the keys of all identities.
         is_joint: Whether one call names keys of several kinds, so that one selector must allow
             all of them.
-        transport: The transport that needs the right; None for both.
         is_of_cluster: Whether only the operators of clusters need the right.
     """
 
     commands: str
     keys: tuple[str, ...] = ()
     is_joint: bool = False
-    transport: Transport | None = None
     is_of_cluster: bool = False
 
 
@@ -127,9 +124,7 @@ _LOAD = (
     *_PLAN, _IN_FORCE, _LOG_ACTION,
     _each("hgetall", "%R~fence"),
     # Guards and their sources.
-    _each("script|exists script|load function|list eval"),
-    Right("function|load function|delete multi exec", transport=Transport.FUNCTION),
-    Right("watch", ("%R~policy",), transport=Transport.FUNCTION),
+    _each("script|exists script|load eval"),
     _each("hset hdel unlink", "%W~source"),
     # Staged records.
     _each("hset pexpire persist unlink set", "%W~staged_prefix"), _each("get", "%R~state"),
@@ -251,8 +246,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
     "status": _STATUS,
     "metrics": _STATUS,
     "watch": (
-        _IDENTITIES, _each("script|exists script|load function|list"),
-        Right("function|load", transport=Transport.FUNCTION),
+        _IDENTITIES, _each("script|exists script|load"),
         _each("hmget", "%R~policy"), _each("hgetall", "%R~guard", "%R~source"),
         _each("hget", "%R~source"),
         # Of identities that the circuit breaker of a node suspended.
@@ -271,13 +265,11 @@ class Role(Result):
     summary: str
     operations: tuple[str, ...]
 
-    def rights(
-        self, transport: Transport = Transport.EVALSHA, *, on_cluster: bool = False
-    ) -> Iterator[Right]:
+    def rights(self, *, on_cluster: bool = False) -> Iterator[Right]:
         """Yield the rights of all operations, some of them several times."""
         for operation in self.operations:
             for right in (*_CONNECT, *OPERATIONS[operation]):
-                if right.transport in (None, transport) and right.is_of_cluster <= on_cluster:
+                if right.is_of_cluster <= on_cluster:
                     yield right
 
     @property
@@ -389,16 +381,13 @@ class RoleUser(Result):
         }
 
 
-def role_user(
-    store: Store, role: str, user: str | None = None, transport: Transport = Transport.EVALSHA
-) -> RoleUser:
+def role_user(store: Store, role: str, user: str | None = None) -> RoleUser:
     """Return the ACL user of a role for a server; nothing is changed.
 
     Args:
         store: The server.
         role: The name of the role.
         user: The name of the user; `keyleash-ROLE` if None.
-        transport: How guards are called: functions need further rights.
 
     Raises:
         OperationError (unknown-role): There is no such role.
@@ -412,13 +401,13 @@ def role_user(
             f"`{printable(name)}` cannot be the name of an ACL user",
             help="use letters, digits, `-` and `_`",
         )
-    rules = read_role_rules(store, chosen, transport)
+    rules = read_role_rules(store, chosen)
     words = ("on", "resetkeys", "resetchannels", "clearselectors", "-@all", *rules.words)
     nodes = () if store.nodes is None else tuple(map(str, store.nodes.all))
     return RoleUser(chosen, name, words, nodes)
 
 
-def read_role_rules(store: Store, role: Role, transport: Transport = Transport.EVALSHA) -> Rules:
+def read_role_rules(store: Store, role: Role) -> Rules:
     """Return the ACL rules of a role for a server; nothing is changed.
 
     Its keys of agents are those of the vault, or the key patterns of the active policy. Commands
@@ -434,7 +423,7 @@ def read_role_rules(store: Store, role: Role, transport: Transport = Transport.E
     data: tuple[str, ...] = ()
     if role.uses_data:
         data = (f"{store.keys.vault}*",) if store.keys.vault else _policy_keys(store)
-    rules = role_rules(role, store.keys, data, transport, database_of(store.client))
+    rules = role_rules(role, store.keys, data, database_of(store.client))
     # A first argument, as that of SELECT, is no command of its own.
     names = sorted({name for item in rules.selectors for name in item.commands})
     known = known_commands(store.client, names)
@@ -461,7 +450,6 @@ def role_rules(
     role: Role,
     keyspace: Keyspace,
     data: Sequence[str],
-    transport: Transport = Transport.EVALSHA,
     database: int = 0,
 ) -> Rules:
     """Return the ACL rules of a role.
@@ -470,13 +458,12 @@ def role_rules(
         role: The role.
         keyspace: The prefixes in force.
         data: Globs of the keys of agents.
-        transport: How guards are called: functions need further rights.
         database: The number of the database with the keys.
     """
     root = dict.fromkeys([f"select|{database}"] if database else [])
     by_key: dict[str, dict[str, None]] = {}
     by_keys: dict[tuple[str, ...], dict[str, None]] = {}
-    for right in role.rights(transport, on_cluster=bool(keyspace.tag)):
+    for right in role.rights(on_cluster=bool(keyspace.tag)):
         commands = dict.fromkeys(right.commands.split())
         rules = tuple(rule for key in right.keys for rule in _key_rules(key, keyspace, data))
         if right.is_joint and rules:

@@ -48,7 +48,7 @@ class Snapshot(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the snapshot as `keyleash status --json` prints it, without the server."""
-        policy = ("digest", "generation", "transport", "activated_ms", "by=actor")
+        policy = ("digest", "generation", "activated_ms", "by=actor")
         return {
             **json_object(self, "at=now_ms", "sealed=is_sealed"),
             "policy": self.active and json_object(self.active, *policy),

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
 from keyleash.errors import OperationError
 from keyleash.results import Progress
 from keyleash.store.deployment import Node, each_at_once
-from keyleash.store.functions import (
-    FEW,
-    GuardScripts,
-    compiling,
-    delete_functions,
-    held_functions,
-    load_functions,
-    unused_functions,
-)
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import HOME_TAG, script_digest
-from keyleash.store.records import guard_record, read_head
+from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.scripts import COLLECT
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
-from keyleash.store.wire import Transport, function_name, library_code, reason_of
+from keyleash.store.wire import reason_of
+
+
+class GuardScripts(Protocol):
+    """The scripts of one guard, by digest."""
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def scripts(self) -> Mapping[str, str]: ...
+
+    @property
+    def approved_names(self) -> Mapping[str, str]:
+        """The names and files of its approved scripts, by digest."""
+
 
 MANY = 100
 """Number of new scripts or changed identities from which the collector is run."""
@@ -57,6 +65,33 @@ def step_lua_gc(store: Store) -> None:
     except ResponseError:
         # The load itself reports errors of the server.
         return
+
+
+_COMPILE_ERROR = re.compile(r"Error compiling .*: *user_script:(\d+): (.*)")
+_APPROVED = re.compile(r'__d == "([0-9a-f]{40})"')
+
+
+@contextmanager
+def compiling(guard: GuardScripts, text: str) -> Iterator[None]:
+    """Load a text of a guard; name the approved script in it that a server does not compile.
+
+    Raises:
+        OperationError (script-rejected): The server does not compile an approved script.
+    """
+    try:
+        yield
+    except ResponseError as error:
+        found = _COMPILE_ERROR.search(str(error))
+        before = "\n".join(text.split("\n")[: int(found[1])]) if found else ""
+        digests = _APPROVED.findall(before)
+        if not found or not digests:
+            raise
+        raise OperationError(
+            "script-rejected",
+            f"the server does not compile the script {guard.approved_names[digests[-1]]}"
+            f" of `{guard.identity}`: {found[2]}",
+            help="simplify it, for example with local variables or smaller functions",
+        ) from None
 
 
 def load_scripts(
@@ -95,9 +130,7 @@ def load_scripts(
             report(loaded, len(guards))
 
 
-def load_on_nodes(
-    store: Store, guards: Sequence[GuardScripts], transport: Transport
-) -> dict[str, str]:
+def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str]:
     """Load guards into all nodes of a cluster but the home's, as `load_scripts` does.
 
     Returns:
@@ -108,14 +141,10 @@ def load_on_nodes(
         return {}
     nodes, home = store.nodes, store.nodes.find(HOME_TAG)
     others = [node for node in nodes.all if node != home]
-    load = load_scripts
-    if transport is Transport.FUNCTION:
-        # Replicas get functions from their primaries.
-        others, load = [node for node in others if node.slots], load_functions
 
     def load_into(node: Node) -> str:
         try:
-            load(store.on(node.server.quick), guards)
+            load_scripts(store.on(node.server.quick), guards)
         except RedisError as error:
             return reason_of(error)
         return ""
@@ -124,40 +153,22 @@ def load_on_nodes(
     return {str(node): reason for node, reason in reasons if reason}
 
 
-def retire_functions(
-    store: Store, guards: Sequence[GuardScripts], transport: Transport, generation: int
-) -> None:
-    """Delete the functions that no guard record names, once *generation* is active.
+def delete_functions(store: Store, records: Iterable[GuardRecord]) -> None:
+    """Delete the functions that *records* name: earlier versions could load guards as functions.
 
-    It stops if another policy becomes active. Nodes of a cluster that do not answer keep theirs,
-    which grant nothing; the next load deletes them.
+    They grant nothing, so those that cannot be deleted may stay.
     """
-    delete_functions(store, unused_functions(store, guards, transport), generation)
-    if store.nodes is None:
-        return
-    nodes, home = store.nodes, store.nodes.find(HOME_TAG)
-
-    def retire_at(node: Node) -> None:
-        client = node.server.quick
-        with suppress(RedisError):
-            unused = unused_functions(store.on(client), guards, transport)
-            for names in batches(sorted(unused), FEW):
-                if _generation(store) != generation:
-                    break
-                with client.pipeline(transaction=False) as pipe:
-                    for name in names:
-                        pipe.function_delete(name)
-                    pipe.execute(raise_on_error=False)
-            if unused and _generation(store) != generation:
-                # No transaction spans two nodes: the other load may have found them here.
-                load_missing(store, read_recorded(store), Transport.FUNCTION, client)
-
-    each_at_once(retire_at, [node for node in nodes.all if node.slots and node != home])
-
-
-def _generation(store: Store) -> int:
-    head = read_head(store)
-    return head.generation if head else 0
+    names = [
+        f"leash_{digest}"
+        for record in records
+        if record.transport != "evalsha"
+        for digest in record.digests
+    ]
+    for part in store.primaries() if names else ():
+        with suppress(RedisError), part.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.function_delete(name)
+            pipe.execute(raise_on_error=False)
 
 
 def record_sources(store: Store, guards: Sequence[GuardScripts]) -> None:
@@ -184,15 +195,6 @@ def retire_sources(store: Store, guards: Sequence[GuardScripts], removed: Sequen
             pipe.execute()
     for names in batches(removed):
         store.client.unlink(*map(store.keys.source, names))
-
-
-def read_sources(store: Store, identities: Sequence[str]) -> list[dict[bytes, bytes]]:
-    """Return the stored texts of the scripts of each identity, by digest."""
-    with store.client.pipeline(transaction=False) as pipe:
-        for name in identities:
-            pipe.hgetall(store.keys.source(name))
-        found: list[dict[bytes, bytes]] = pipe.execute() if identities else []
-    return found
 
 
 @dataclass(slots=True)
@@ -243,51 +245,32 @@ def is_text_of(text: bytes, digest: str) -> bool:
     return script.isascii() and script_digest(script) == digest
 
 
-def not_loaded(
-    store: Store, digests: Iterable[str], transport: Transport = Transport.EVALSHA
-) -> Iterator[str]:
-    """Yield the *digests* whose script or function is not loaded."""
-    if transport is Transport.FUNCTION:
-        held = held_functions(store)
-        yield from (digest for digest in digests if function_name(digest) not in held)
-        return
+def not_loaded(store: Store, digests: Iterable[str]) -> Iterator[str]:
+    """Yield the *digests* whose script is not loaded."""
     for batch in batches(digests):
         for digest, is_loaded in zip(batch, store.client.script_exists(*batch), strict=True):
             if not is_loaded:
                 yield digest
 
 
-def load_recorded(
-    store: Store,
-    identity: str,
-    digest: str,
-    transport: Transport = Transport.EVALSHA,
-    into: Client | None = None,
-) -> bool:
+def load_recorded(store: Store, identity: str, digest: str, into: Client) -> bool:
     """Load a script from its stored text; return False if that is missing or another one.
 
     Args:
         store: The server with the text.
         identity: The identity of the guard.
         digest: The script.
-        transport: How it is called.
-        into: The server that lacks the script; that of the store if None.
+        into: The server that lacks the script.
     """
-    client = store.client if into is None else into
     text = store.client.hget(store.keys.source(identity), digest)
     # It may have changed since it was compared.
     if text is None or not is_text_of(text, digest):
         return False
-    if transport is Transport.FUNCTION:
-        client.function_load(library_code(identity, digest, text.decode("ascii")), replace=True)
-    else:
-        client.script_load(text)
+    into.script_load(text)
     return True
 
 
-def load_missing(store: Store, recorded: Recorded, transport: Transport, into: Client) -> int:
+def load_missing(store: Store, recorded: Recorded, into: Client) -> int:
     """Load the recorded scripts that a server lacks; return their number."""
-    missing = list(not_loaded(store.on(into), recorded.owners, transport))
-    return sum(
-        load_recorded(store, recorded.owners[digest], digest, transport, into) for digest in missing
-    )
+    missing = list(not_loaded(store.on(into), recorded.owners))
+    return sum(load_recorded(store, recorded.owners[digest], digest, into) for digest in missing)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
-from keyleash.errors import KeyleashError
 from keyleash.results import Instant, Result
 from keyleash.store.server_check import Client
 from keyleash.store.token import TokenRecord, token_digest
-from keyleash.store.wire import Transport, reading_record
+from keyleash.store.wire import reading_record
 from keyleash.text import StoredDocument, json_object
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ class ActivePolicy(Result):
         document: The policy file's text.
         actor: The operator who activated it.
         activated_ms: Server time of the activation, Unix milliseconds.
-        transport: The transport of its guards.
         before: Digest of the previous policy; empty if there was none.
     """
 
@@ -48,7 +46,6 @@ class ActivePolicy(Result):
     document: StoredDocument
     actor: str
     activated_ms: int
-    transport: Transport = Transport.EVALSHA
     before: str = ""
 
     activated_at = Instant[datetime]()
@@ -58,7 +55,6 @@ class ActivePolicy(Result):
         return {
             **json_object(self, "generation", "digest", "activated=activated_ms", "by=actor"),
             "from": self.before or None,
-            "transport": self.transport.value,
         }
 
 
@@ -69,7 +65,7 @@ class GuardRecord:
     Attributes:
         commands: Key positions of commands that the client's table lacks; see
             `commands_to_learn`.
-        transport: The transport of the scripts.
+        transport: How scripts are called: `evalsha`. Earlier versions also had `function`.
         wait_replicas: Number of replicas to wait for; 0 disables waiting.
         wait_ms: The longest wait for replicas.
         ttl_s: Default lifetime of a new token, in seconds.
@@ -93,7 +89,7 @@ class GuardRecord:
     policy_digest: str
     generation: int
     commands: str = ""
-    transport: Transport = Transport.EVALSHA
+    transport: str = "evalsha"
     wait_replicas: int = 0
     wait_ms: int = 0
     ttl_s: int = 0
@@ -136,11 +132,10 @@ def read_active(store: Store) -> ActivePolicy | None:
 
 
 class PolicyHead(NamedTuple):
-    """The generation, digest and transport of the active policy, without its document."""
+    """The generation and digest of the active policy, without its document."""
 
     generation: int
     digest: str
-    transport: Transport
 
 
 def read_head(store: Store) -> PolicyHead | None:
@@ -153,8 +148,8 @@ def read_head(store: Store) -> PolicyHead | None:
     if raw[0] is None:
         return None
     with reading_record("the record of a policy"):
-        generation, digest, transport = (text.decode() for text in raw)
-        return PolicyHead(int(generation), digest, _transport(transport))
+        generation, digest = (text.decode() for text in raw)
+        return PolicyHead(int(generation), digest)
 
 
 def active_policy(raw: dict[bytes, bytes]) -> ActivePolicy | None:
@@ -179,22 +174,11 @@ def _record(cls: type[_R], raw: dict[bytes, bytes], what: str, errors: str = "st
         return cls(**{item.name: _READERS[str(item.type)](text) for item, text in texts})
 
 
-def _transport(word: str) -> Transport:
-    try:
-        return Transport(word)
-    except ValueError:
-        raise KeyleashError(
-            f"the guards have an unknown transport, `{word}`",
-            help="update keyleash on this side",
-        ) from None
-
-
 _READERS: dict[str, Callable[[str], Any]] = {
     "str": str,
     "StoredDocument": StoredDocument,
     "int": int,
     "bool": lambda text: bool(int(text)),
-    "Transport": _transport,
 }
 """The conversion of a field's text, by its type."""
 

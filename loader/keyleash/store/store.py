@@ -112,6 +112,12 @@ class Store:
         """Return the same names on another node of the cluster."""
         return replace(self, client=client)
 
+    def primaries(self) -> list[Store]:
+        """Return this store, or one for each primary of a cluster."""
+        if self.nodes is None:
+            return [self]
+        return [self.on(node.server.client) for node in self.nodes.all if node.slots]
+
     def now_us(self) -> int:
         """Return the server's clock, Unix microseconds; all limits and expiries use it."""
         seconds, micros = self.client.time()

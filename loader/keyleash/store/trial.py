@@ -42,7 +42,7 @@ class TrialCall:
     Attributes:
         token: The calling token; it need not have been issued.
         at_us: The moment, Unix microseconds.
-        words: The words of EVALSHA or FCALL.
+        words: The words of EVALSHA.
         times: How often it is made.
         tail: The packed restrictions of the token at its first call; None for an unbound one.
     """

@@ -1,4 +1,4 @@
-"""Requests to guards and their replies, for EVALSHA and FCALL."""
+"""Requests to guards and their replies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -24,67 +23,8 @@ from keyleash.errors import (
     UnplacedKeysError,
 )
 
-LIBRARIES = "leash_"
-"""The prefix of the names of all libraries."""
-
-GUARD_OF = "guard of "
-"""The text before the identity in the description of a function."""
-
-REMEMBERED = "local known, known_count"
-"""The first line of a guard. In a function these locals outlive a call (`read_token.lua`)."""
-
 READ_ONLY = "ro"
 """The text behind the digest of an approved script whose writes are errors."""
-
-CROSS_SLOT = "flags={'allow-cross-slot-keys'},"
-"""A guard on a cluster uses keys of several slots of its node; a script may without a flag."""
-
-NOT_FOUND = "Function not found"
-"""The error of FCALL for a missing function, after ERR."""
-
-
-class Transport(StrEnum):
-    """The way to store and call guards. The Lua text and its digest are the same for both."""
-
-    EVALSHA = "evalsha"
-    """In the script cache, which a restart, a failover and SCRIPT FLUSH empty."""
-    FUNCTION = "function"
-    """As functions, which are persisted and replicated with the data."""
-
-
-@lru_cache(maxsize=64)
-def call_head(transport: Transport, digest: str) -> tuple[str, str]:
-    """Return the first words of a call of the script with *digest*."""
-    if transport is Transport.FUNCTION:
-        return "FCALL", function_name(digest)
-    return "EVALSHA", digest
-
-
-def function_name(digest: str) -> str:
-    """Return the name of the function, and of its library, for the script with *digest*."""
-    return f"{LIBRARIES}{digest}"
-
-
-def library_code(identity: str, digest: str, script: str) -> str:
-    """Return the library of a script, for FUNCTION LOAD.
-
-    Each function has its own library: to compile one library for a whole policy would block the
-    server, for 1,000 identities 1.5 s. As the digest is part of the name, the guards of two
-    policies coexist until the activation replaces one policy by the other. The locals of its first
-    line belong to the library.
-
-    Args:
-        identity: The identity of the guard, shown by FUNCTION LIST.
-        digest: The digest of *script*.
-    """
-    name = function_name(digest)
-    return (
-        f"#!lua name={name}\n"
-        f"{REMEMBERED} = {{}}, 0\n"
-        f"redis.register_function{{function_name='{name}',description='{GUARD_OF}{identity}',"
-        f"{CROSS_SLOT}callback=function(KEYS,ARGV)\n{script.removeprefix(REMEMBERED)}\nend}}\n"
-    )
-
 
 # The arguments of a guard call:
 #
@@ -94,9 +34,8 @@ def library_code(identity: str, digest: str, script: str) -> str:
 # EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <script digest> <args…>
 #
 # Before the command or mode perhaps `once` and an idempotency id. On a cluster with one more word,
-# see `to_shard`. For functions it begins with `FCALL leash_<digest>`. All numbers are text: signal
-# handlers run while hiredis encodes a number, and it crashes if one raises, for example
-# KeyboardInterrupt.
+# see `to_shard`. All numbers are text: signal handlers run while hiredis encodes a number, and it
+# crashes if one raises, for example KeyboardInterrupt.
 
 RUNS = frozenset(
     ("DECR", "DECRBY", "DEL", "EXISTS", "EXPIRE", "GET", "HDEL", "HGET", "HINCRBY", "HSET", "INCR",
@@ -145,12 +84,10 @@ def guard_call(
     token: str,
     correlation: str,
     command: Sequence[Argument],
-    transport: Transport = Transport.EVALSHA,
 ) -> tuple[Argument, ...]:
     """Wrap a command in the call of its guard."""
     words, keys = _placed(table, command)
-    head = call_head(transport, digest)
-    return (*head, str(len(keys)), *keys, token, correlation, *words)
+    return ("EVALSHA", digest, str(len(keys)), *keys, token, correlation, *words)
 
 
 def batch_call(
@@ -160,7 +97,6 @@ def batch_call(
     correlation: str,
     mode: BatchMode,
     commands: Iterable[Sequence[Argument]],
-    transport: Transport = Transport.EVALSHA,
 ) -> tuple[Argument, ...]:
     """Wrap commands in one call of their identity's batch script, whose digest is *digest*."""
     keys: list[Argument] = []
@@ -170,8 +106,7 @@ def batch_call(
         keys += own
         items.append(str(len(words)))
         items += words
-    head = call_head(transport, digest)
-    return (*head, str(len(keys)), *keys, token, correlation, mode.value, *items)
+    return ("EVALSHA", digest, str(len(keys)), *keys, token, correlation, mode.value, *items)
 
 
 def delegate_call(
@@ -181,7 +116,6 @@ def delegate_call(
     child: str,
     ttl_s: int | None,
     words: Sequence[Argument],
-    transport: Transport = Transport.EVALSHA,
 ) -> tuple[Argument, ...]:
     """Return the call of the batch script by which a token makes a child.
 
@@ -189,8 +123,7 @@ def delegate_call(
         child: The digest of the child.
         words: The kind and the text of each restriction and label.
     """
-    head = call_head(transport, digest)
-    return (*head, "0", token, correlation, *delegation_words(child, ttl_s, words))
+    return ("EVALSHA", digest, "0", token, correlation, *delegation_words(child, ttl_s, words))
 
 
 def delegation_words(
@@ -207,7 +140,6 @@ def runs_call(
     correlation: str,
     mode: BatchMode,
     commands: Sequence[Sequence[Argument]],
-    transport: Transport = Transport.EVALSHA,
     *,
     takes_runs: bool = True,
 ) -> tuple[tuple[Argument, ...], Sequence[int]]:
@@ -221,7 +153,7 @@ def runs_call(
         one for all.
     """
     if not takes_runs:
-        return batch_call(table, digest, token, correlation, mode, commands, transport), ()
+        return batch_call(table, digest, token, correlation, mode, commands), ()
     keys: list[Argument] = []
     items: list[Argument] = []
     shape: list[int] = []
@@ -245,8 +177,7 @@ def runs_call(
                 items += [word for command in commands[at:end] for word in command[2:]]
         shape.append(end - at)
         at = end
-    head = call_head(transport, digest)
-    return (*head, str(len(keys)), *keys, token, correlation, mode.value, *items), shape
+    return ("EVALSHA", digest, str(len(keys)), *keys, token, correlation, mode.value, *items), shape
 
 
 def replies_of(reply: Any, shape: Sequence[int]) -> list[Any]:
@@ -300,11 +231,9 @@ def script_call(
     script: str,
     keys: Sequence[Argument],
     arguments: Sequence[Argument],
-    transport: Transport = Transport.EVALSHA,
 ) -> tuple[Argument, ...]:
     """Return the call of the approved script *script* by the guard's script *digest*."""
-    head = call_head(transport, digest)
-    return (*head, str(len(keys)), *keys, token, correlation, script, *arguments)
+    return ("EVALSHA", digest, str(len(keys)), *keys, token, correlation, script, *arguments)
 
 
 def _placed(

@@ -33,8 +33,7 @@ from keyleash.policy import Pattern
 from keyleash.results import Progress, Result
 from keyleash.store.deployment import Cluster
 from keyleash.store.fences import mark_forgeable, read_records
-from keyleash.store.functions import load_functions
-from keyleash.store.guards import load_on_nodes, load_scripts, record_sources, retire_functions
+from keyleash.store.guards import load_on_nodes, load_scripts, record_sources
 from keyleash.store.identities import known_identities, require_active
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.moves import (
@@ -54,7 +53,6 @@ from keyleash.store.server_check import Client, operator_client
 from keyleash.store.shards import expire_leases, move_shards, read_mac_key, read_tags
 from keyleash.store.staging import LoadStage
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport
 from keyleash.vault.names import (
     changed_names,
     conflict,
@@ -126,8 +124,7 @@ def change_prefixes(
         **read_records(store.at(change.old)),
         **read_records(store.at(change.new)),
     }
-    guards = prepared.guards
-    with refreshed_users(store.at(change.new), others, guards, active.transport, records):
+    with refreshed_users(store.at(change.new), others, prepared.guards, records):
         if not change.is_switched:
             _switch(store, change, prepared)
         if store.nodes is not None:
@@ -136,8 +133,6 @@ def change_prefixes(
         end_change(store, change)
     mark_forgeable(store.at(change.new), records)
     generation = require_active(store.at(change.new)).generation
-    # The old guards have prefixes that are not used any more.
-    retire_functions(store.at(change.new), guards, active.transport, generation)
     return ChangeResult(moved, generation, resumed)
 
 
@@ -204,7 +199,6 @@ def _load_unchanged(store: Store) -> None:
     activate_policy(
         store,
         prepared,
-        transport=active.transport,
         # It is the active policy itself.
         allow_removal=True,
     )
@@ -213,16 +207,13 @@ def _load_unchanged(store: Store) -> None:
 def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> None:
     """Activate the guards with the new prefixes."""
     active = require_active(store.at(change.old))
-    load = load_functions if active.transport is Transport.FUNCTION else load_scripts
-    load(store, prepared.guards)
-    _require_reached(load_on_nodes(store, prepared.guards, active.transport), "no key was moved")
+    load_scripts(store, prepared.guards)
+    _require_reached(load_on_nodes(store, prepared.guards), "no key was moved")
     record_sources(store.at(change.new), prepared.guards)
     stage = LoadStage(store.at(change.new))
     try:
         records = {
-            guard.identity: record_of(
-                guard, active.generation + 1, prepared.commands, active.transport
-            )
+            guard.identity: record_of(guard, active.generation + 1, prepared.commands)
             for guard in prepared.guards
         }
         stage.put_records(records)
@@ -280,22 +271,15 @@ def _move_shards(store: Store, nodes: Cluster, change: PrefixChange) -> None:
     nodes.read()
 
 
-def _parts(store: Store) -> list[Store]:
-    """Return the store, or one for each primary of a cluster."""
-    if store.nodes is None:
-        return [store]
-    return [store.on(node.server.client) for node in store.nodes.all if node.slots]
-
-
 def _conflicts(store: Store, names: NewName) -> tuple[bytes, ...]:
-    return tuple(key for part in _parts(store) for key in find_conflicts(part, names))
+    return tuple(key for part in store.primaries() for key in find_conflicts(part, names))
 
 
 def _move_once(
     store: Store, names: NewName, report: Progress | None
 ) -> tuple[int, tuple[bytes, ...]]:
     """Move the keys of all nodes; return their number, and those whose new names are taken."""
-    found = [move_keys(part, names, report) for part in _parts(store)]
+    found = [move_keys(part, names, report) for part in store.primaries()]
     return sum(count for count, _ in found), tuple(key for _, taken in found for key in taken)
 
 

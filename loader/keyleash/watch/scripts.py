@@ -12,9 +12,8 @@ from keyleash.store.deployment import Server
 from keyleash.store.guards import Recorded, load_missing, read_recorded
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_head
-from keyleash.store.server import Role
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport, reason_of, server_message
+from keyleash.store.wire import reason_of, server_message
 from keyleash.watch.events import WatchEvent, WatchEventKind
 
 LOOKS_BETWEEN_READINGS = 60
@@ -70,14 +69,14 @@ class WatchedServer:
                 message = f"it has no link to its primary {role.primary}"
                 self._add(WatchEventKind.LINK_DOWN, message)
             try:
-                self._load_missing(role, home)
+                self._load_missing(home)
             except (redis_errors.RedisError, OSError, KeyleashError, LookupError, ValueError) as e:
                 # A corrupt record must not end the watch over other servers.
                 error = e
         if error is not None:
             self._add(*drift_of(error))
 
-    def _load_missing(self, role: Role, home: Callable[[], Store] | None) -> None:
+    def _load_missing(self, home: Callable[[], Store] | None) -> None:
         # Prefixes may change while a watcher runs; guards are found during a change as well.
         client = self.server.client
         store = Store(client, read_seal(client).keyspace) if home is None else home()
@@ -98,10 +97,7 @@ class WatchedServer:
             for identity, digest in scripts:
                 message = f"the script {digest} of `{identity}` has {problem}"
                 self._add(kind, message, f"{identity} {digest}")
-        if head.transport is Transport.FUNCTION and role.primary:
-            # A replica gets functions from its primary only.
-            return
-        self.loaded = load_missing(store, recorded, head.transport, client)
+        self.loaded = load_missing(store, recorded, client)
 
     def _add(self, kind: WatchEventKind, message: str, subject: str | None = None) -> None:
         self.drifts.append(WatchEvent(self.server.name, kind, message, subject))

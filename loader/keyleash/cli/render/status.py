@@ -66,7 +66,6 @@ def _head(snapshot: Snapshot, active: ActivePolicy) -> Iterator[Text]:
     when = f"{clock_time(active.activated_ms)} ({distance(active.activated_ms, snapshot.now_ms)})"
     yield Text(f"policy     {short_digest(active.digest)}, generation {active.generation}")
     yield Text(f"activated  {when} by {printable(active.actor)}")
-    yield Text(f"transport  {active.transport}")
     tiers = snapshot.tiers
     counts = ", ".join(f"{tier} ({count})" for tier, count in tiers.most_common())
     yield Text(f"tier       {counts if len(tiers) > 1 else next(iter(tiers), '')}")

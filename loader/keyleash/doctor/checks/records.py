@@ -11,15 +11,13 @@ from keyleash.errors import UnreadableCommandsError
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.tokens import read_tokens
 from keyleash.store.deployment import Server
-from keyleash.store.functions import DIGITS, library_texts
-from keyleash.store.guards import not_loaded, read_recorded, read_sources
+from keyleash.store.guards import not_loaded, read_recorded
 from keyleash.store.identities import active_records, known_identities
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.snapshots import GuardSnapshot, read_snapshots
 from keyleash.store.store import Store, batches
 from keyleash.store.token_entries import count_unlisted
-from keyleash.store.wire import Transport, function_name, library_code
 from keyleash.text import counted
 
 
@@ -53,7 +51,7 @@ def check_records(
     elif other := [
         name
         for name, guard in guards.items()
-        if _differs(snapshots[name].record, guard, active, prepared.commands)
+        if _differs(snapshots[name].record, guard, prepared.commands)
     ]:
         yield finding("guard-differs", names=other)
     if strays := [
@@ -86,16 +84,14 @@ def check_unlisted(context: Context, main: Server) -> Iterator[DoctorFinding]:
             yield finding("tokens-without-entry", tokens=tokens, identity=name)
 
 
-def _differs(
-    record: GuardRecord | None, guard: CompiledGuard, active: ActivePolicy, commands: str
-) -> bool:
+def _differs(record: GuardRecord | None, guard: CompiledGuard, commands: str) -> bool:
     # A damaged record, read as an empty one, is a finding of `check_scripts`.
     if record is None or not record.digest:
         return False
     return (
         record.digests != tuple(guard.scripts)
         or (record.policy_digest, record.commands) != (guard.policy_digest, commands)
-        or record.transport is not active.transport
+        or record.transport != "evalsha"
     )
 
 
@@ -137,54 +133,14 @@ def check_scripts(context: Context, server: Server) -> Iterator[CheckResult]:
         for name, record in active_records(store, batch).items()
     }
     yield from _not_in_cache(store.on(server.client), node, records)
-    by_function = {
-        name: item for name, item in records.items() if item.transport is Transport.FUNCTION
-    }
-    if by_function:
-        yield from _functions(store, store.on(server.client), node, by_function)
 
 
 def _not_in_cache(
     store: Store, node: str, records: Mapping[str, GuardRecord]
 ) -> Iterator[DoctorFinding]:
-    owners = {
-        digest: name
-        for name, record in records.items()
-        if record.transport is Transport.EVALSHA
-        for digest in record.digests
-    }
+    owners = {digest: name for name, record in records.items() for digest in record.digests}
     if missing := sorted({owners[item] for item in not_loaded(store, owners)}):
-        yield finding(
-            "script-not-loaded",
-            node,
-            kind="guards",
-            names=missing,
-            consequence="; agents without the right to run SCRIPT LOAD are denied",
-        )
-
-
-def _functions(
-    store: Store, here: Store, node: str, records: Mapping[str, GuardRecord]
-) -> Iterator[DoctorFinding]:
-    # In pieces: the texts of a large policy are megabytes.
-    loaded = {k: text for digit in DIGITS for k, text in library_texts(here, digit).items()}
-    missing, changed = set(), set()
-    for some in batches(records):
-        for name, source in zip(some, read_sources(store, some), strict=True):
-            for digest in records[name].digests:
-                text = source.get(digest.encode())
-                code = loaded.get(function_name(digest))
-                if code is None:
-                    missing.add(name)
-                elif text is not None and code != library_code(
-                    name, digest, text.decode("latin-1")
-                ):
-                    changed.add(name)
-    if missing:
-        names = sorted(missing)
-        yield finding("script-not-loaded", node, kind="functions", names=names, consequence="")
-    if changed:
-        yield finding("function-changed", node, names=sorted(changed))
+        yield finding("script-not-loaded", node, names=missing)
 
 
 def half_changed(change: PrefixChange) -> DoctorFinding:

@@ -31,14 +31,13 @@ from keyleash.operator.load.plan import (
 )
 from keyleash.policy.scripts import with_texts
 from keyleash.results import Change, NodeEffect, Progress
-from keyleash.store.functions import load_functions
 from keyleash.store.guards import (
     MANY,
+    delete_functions,
     load_on_nodes,
     load_scripts,
     not_loaded,
     record_sources,
-    retire_functions,
     retire_sources,
     step_lua_gc,
 )
@@ -50,7 +49,6 @@ from keyleash.store.shards import expire_leases, store_mac_key
 from keyleash.store.snapshots import read_snapshots
 from keyleash.store.staging import LoadStage, StateMove
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport
 from keyleash.text import json_object
 
 
@@ -65,7 +63,6 @@ class LoadResult(Change):
         identities: Its identities, in its order.
         removed: Identities that this load deactivated.
         warnings: Warnings about this policy on this server, in file order.
-        transport: The transport of its guards.
         plan: The plan that was applied and verified; None if there was none.
         fenced: The identities that have ACL users, also those of other policies.
     """
@@ -76,13 +73,12 @@ class LoadResult(Change):
     identities: tuple[str, ...]
     removed: tuple[str, ...]
     warnings: tuple[Problem, ...] = ()
-    transport: Transport = Transport.EVALSHA
     plan: LoadPlan | None = field(default=None, repr=False)
     fenced: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `keyleash load --json` prints it, without the server."""
-        first = ("changed", "generation", "digest", "identities", "removed", "transport")
+        first = ("changed", "generation", "digest", "identities", "removed")
         return self.with_nodes(
             {
                 **json_object(self, *first),
@@ -100,7 +96,6 @@ def load_policy(
     table: CommandTable | None = None,
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
-    transport: Transport = Transport.EVALSHA,
     others: Sequence[Client] = (),
     allow_removal: bool = False,
 ) -> LoadResult:
@@ -117,7 +112,6 @@ def load_policy(
         allow_unvalidated_restore: Load a policy that allows RESTORE also on a server that does not
             validate payloads.
         others: Further servers, such as replicas, whose ACL users are updated.
-        transport: How clients call the guards. The active policy may use another.
         allow_removal: Load also a policy that lacks identities of the active one.
 
     Raises:
@@ -142,16 +136,13 @@ def load_policy(
         allow_eviction=allow_eviction,
         allow_unvalidated_restore=allow_unvalidated_restore,
     )
-    return activate_policy(
-        store, prepared, transport=transport, others=others, allow_removal=allow_removal
-    )
+    return activate_policy(store, prepared, others=others, allow_removal=allow_removal)
 
 
 def activate_policy(
     store: Store,
     prepared: PreparedPolicy,
     *,
-    transport: Transport = Transport.EVALSHA,
     others: Sequence[Client] = (),
     expected: int | None = None,
     plan: str = "",
@@ -180,10 +171,9 @@ def activate_policy(
     names = tuple(guard.identity for guard in guards)
     if prepared.shards is not None:
         store_mac_key(store, prepared.shards.master_key)
-    load = load_functions if transport is Transport.FUNCTION else load_scripts
-    load(store, guards, report)
-    failures = load_on_nodes(store, guards, transport)
-    found = diff_with_server(store, prepared, transport)
+    load_scripts(store, guards, report)
+    failures = load_on_nodes(store, guards)
+    found = diff_with_server(store, prepared)
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
     if expected is not None and generation != expected:
@@ -201,7 +191,6 @@ def activate_policy(
             names,
             (),
             prepared.warnings,
-            transport,
             nodes=_effects(store, names, failures),
         )
     if found.removed and not allow_removal:
@@ -209,14 +198,14 @@ def activate_policy(
     record_sources(store, found.unrecorded)
     stage = LoadStage(store)
     try:
-        _fill(stage, prepared, found, store.actor, transport)
+        _fill(stage, prepared, found, store.actor)
         header = (generation, stage.load, store.actor, digest, summary_of(changes), plan)
-        with refreshed_users(store, others, guards, transport):
+        with refreshed_users(store, others, guards):
             generation = _activate(store, header, changes, stage)
     finally:
         stage.discard()
     retire_sources(store, guards, found.removed)
-    retire_functions(store, guards, transport, generation)
+    delete_functions(store, filter(None, (item.record for item in found.snapshots.values())))
     return LoadResult(
         True,
         generation,
@@ -224,7 +213,6 @@ def activate_policy(
         names,
         found.removed,
         prepared.warnings,
-        transport,
         nodes=_effects(store, (*names, *found.removed), failures),
     )
 
@@ -250,14 +238,12 @@ def _effects(
     return tuple(effects.values())
 
 
-def _fill(
-    stage: LoadStage, prepared: PreparedPolicy, found: LoadDiff, actor: str, transport: Transport
-) -> None:
+def _fill(stage: LoadStage, prepared: PreparedPolicy, found: LoadDiff, actor: str) -> None:
     """Stage the records and states of the new policy."""
     generation = found.active.generation if found.active else 0
     before = _policy_before(found.active, prepared.digest)
     document = with_texts(prepared.document, prepared.policy)
-    policy = ActivePolicy(generation + 1, prepared.digest, document, actor, 0, transport, before)
+    policy = ActivePolicy(generation + 1, prepared.digest, document, actor, 0, before)
     stage.put_policy(policy, layouts_after(found.layouts, found.changes))
     changed = [
         change.guard
@@ -265,10 +251,7 @@ def _fill(
         if change.guard and change.kind is not StateChange.UNCHANGED
     ]
     stage.put_records(
-        {
-            guard.identity: record_of(guard, generation + 1, prepared.commands, transport)
-            for guard in changed
-        }
+        {guard.identity: record_of(guard, generation + 1, prepared.commands) for guard in changed}
     )
     stage.put_states(
         [
@@ -318,9 +301,7 @@ def _conflict(message: str) -> PlanOutdatedError:
     )
 
 
-def verify_activation(
-    store: Store, prepared: PreparedPolicy, transport: Transport, generation: int
-) -> None:
+def verify_activation(store: Store, prepared: PreparedPolicy, generation: int) -> None:
     """
     Read back and compare the records, states and scripts of *generation*.
 
@@ -338,8 +319,8 @@ def verify_activation(
     findings: list[str] = []
     if active is None or (active.generation, active.digest) != (generation, prepared.digest):
         findings.append("the record of the active policy")
-    findings += _wrong_guards(store, prepared, transport, generation)
-    findings += _missing_scripts(store, prepared, transport)
+    findings += _wrong_guards(store, prepared, generation)
+    findings += _missing_scripts(store, prepared)
     if findings:
         more = f" and {len(findings) - 5} more" if len(findings) > 5 else ""
         raise OperationError(
@@ -351,21 +332,19 @@ def verify_activation(
         )
 
 
-def _wrong_guards(
-    store: Store, prepared: PreparedPolicy, transport: Transport, generation: int
-) -> Iterator[str]:
+def _wrong_guards(store: Store, prepared: PreparedPolicy, generation: int) -> Iterator[str]:
     names = [guard.identity for guard in prepared.guards]
     snapshots = read_snapshots(store, names)
     for guard in prepared.guards:
         found = snapshots[guard.identity]
-        is_right = is_of(found, guard, prepared.commands, transport)
+        is_right = is_of(found, guard, prepared.commands)
         if not is_right or found.record is None or found.record.generation != generation:
             yield f"the guard record or the state of `{guard.identity}`"
         elif not found.sources >= {*guard.scripts}:
             yield f"the stored scripts of `{guard.identity}`"
 
 
-def _missing_scripts(store: Store, prepared: PreparedPolicy, transport: Transport) -> Iterator[str]:
+def _missing_scripts(store: Store, prepared: PreparedPolicy) -> Iterator[str]:
     owners = {digest: guard.identity for guard in prepared.guards for digest in guard.scripts}
-    missing = {owners[digest] for digest in not_loaded(store, owners, transport)}
+    missing = {owners[digest] for digest in not_loaded(store, owners)}
     yield from (f"the scripts of `{name}`" for name in sorted(missing))

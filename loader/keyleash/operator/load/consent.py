@@ -15,10 +15,9 @@ from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.connect import connect_nodes
 from keyleash.store.identities import require_active
-from keyleash.store.records import ActivePolicy, read_active, read_history
+from keyleash.store.records import ActivePolicy, read_history
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport
 from keyleash.text import clock_time, printable, short_digest
 
 MIN_DIGITS = 6
@@ -30,7 +29,6 @@ def plan_load(
     document: str,
     *,
     file: str = "<policy>",
-    transport: Transport = Transport.EVALSHA,
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
     progress: Progress | None = None,
@@ -50,7 +48,7 @@ def plan_load(
         allow_unvalidated_restore=allow_unvalidated_restore,
         report=progress,
     )
-    return LoadPlan(prepared, preview_load(store, prepared, transport), file)
+    return LoadPlan(prepared, preview_load(store, prepared), file)
 
 
 def plan_rollback(
@@ -62,20 +60,17 @@ def plan_rollback(
     progress: Progress | None = None,
 ) -> LoadPlan:
     """
-    Return the plan of a load of an earlier policy, with the transport of the active one.
+    Return the plan of a load of an earlier policy.
 
     Args:
         digest: As for `earlier_policy`, whose errors it raises.
         Others as for `plan_load`.
     """
-    active = read_active(store)
     target = earlier_policy(store, digest)
     plan = plan_load(
         store,
         target.document,
         file=f"<policy {short_digest(target.digest)}>",
-        # The transport depends on how the server is operated, and is no part of a policy.
-        transport=active.transport if active else Transport.EVALSHA,
         allow_eviction=allow_eviction,
         allow_unvalidated_restore=allow_unvalidated_restore,
         progress=progress,
@@ -126,18 +121,16 @@ def apply_plan(
     """
     check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
     others = connect_nodes(store.client, nodes)
-    transport = plan.preview.transport
     result = activate_policy(
         store,
         plan.prepared,
-        transport=transport,
         others=others,
         expected=plan.preview.generation,
         plan=summary_of_plan(plan.preview),
         report=progress,
         allow_removal=allow_removal,
     )
-    verify_activation(store, plan.prepared, transport, result.generation)
+    verify_activation(store, plan.prepared, result.generation)
     return replace(result, plan=plan, fenced=tuple(read_records(store)))
 
 

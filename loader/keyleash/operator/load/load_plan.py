@@ -11,7 +11,6 @@ from keyleash.operator.load.plan import Preview
 from keyleash.policy.diff.describe import describe_identities
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.results import Result
-from keyleash.store.wire import Transport
 from keyleash.text import counted, json_object, short_digest
 
 
@@ -72,10 +71,9 @@ class LoadPlan(Result):
         diff = preview.diff.to_dict()
         return {
             "digest": self.digest,
-            "transport": preview.transport.value,
             "active": active
             and {
-                **json_object(active, "generation", "digest", "transport"),
+                **json_object(active, "generation", "digest"),
                 "readable": preview.is_readable,
             },
             "changes": not preview.is_empty,
@@ -96,10 +94,6 @@ def _head(plan: LoadPlan) -> Iterator[str]:
         yield "active     none"
     else:
         yield f"active     generation {active.generation}, digest {short_digest(active.digest)}"
-    if active is not None and active.transport is not preview.transport:
-        yield f"transport  {preview.transport}, until now {active.transport}"
-    elif preview.transport is not Transport.EVALSHA:
-        yield f"transport  {preview.transport}"
     if active is None and not preview.is_first:
         yield "note: the record of the active policy is missing; all identities count as new"
     if not preview.is_readable:

@@ -25,21 +25,18 @@ from keyleash.store.staging import StagedState
 from keyleash.store.state import EMPTY_LAYOUT, Layout
 from keyleash.store.states import read_layouts
 from keyleash.store.store import Store
-from keyleash.store.wire import Transport
 
 
-def is_of(found: GuardSnapshot, guard: CompiledGuard, commands: str, transport: Transport) -> bool:
-    """Return whether *guard* is active with this transport, and the state belongs to it."""
+def is_of(found: GuardSnapshot, guard: CompiledGuard, commands: str) -> bool:
+    """Return whether *guard* is active, and the state belongs to it."""
     return (
         found.record is not None
-        and found.record == record_of(guard, found.record.generation, commands, transport)
+        and found.record == record_of(guard, found.record.generation, commands)
         and found.stamp == guard.stamp
     )
 
 
-def record_of(
-    guard: CompiledGuard, generation: int, commands: str, transport: Transport
-) -> GuardRecord:
+def record_of(guard: CompiledGuard, generation: int, commands: str) -> GuardRecord:
     """Return the guard record that an activation writes for *guard*."""
     identity = guard.plan.identity
     durability, token = identity.durability, identity.token
@@ -49,7 +46,6 @@ def record_of(
         policy_digest=guard.policy_digest,
         generation=generation,
         commands=commands,
-        transport=transport,
         wait_replicas=durability.wait_replicas,
         wait_ms=durability.timeout_ms,
         ttl_s=token.ttl_s,
@@ -123,7 +119,6 @@ def activation_plan(
     layouts: Mapping[str, Layout],
     now_us: int,
     commands: str = "",
-    transport: Transport = Transport.EVALSHA,
 ) -> tuple[IdentityChange, ...]:
     """
     Return the changes that the activation of *guards* makes.
@@ -134,7 +129,6 @@ def activation_plan(
         layouts: The present layout of each state, by identity.
         now_us: Server time, to find the open windows.
         commands: The command overrides in the guard records; see `commands_to_learn`.
-        transport: The new transport.
     """
     names = {guard.identity for guard in guards}
     removed = sorted(
@@ -143,7 +137,7 @@ def activation_plan(
     changes = []
     for guard in guards:
         snapshot = snapshots.get(guard.identity, GuardSnapshot())
-        if is_of(snapshot, guard, commands, transport):
+        if is_of(snapshot, guard, commands):
             changes.append(IdentityChange(guard.identity, StateChange.UNCHANGED, guard))
         else:
             layout = layouts.get(guard.identity, EMPTY_LAYOUT)
@@ -244,7 +238,7 @@ class LoadDiff:
         )
 
 
-def diff_with_server(store: Store, prepared: PreparedPolicy, transport: Transport) -> LoadDiff:
+def diff_with_server(store: Store, prepared: PreparedPolicy) -> LoadDiff:
     """
     Compare *prepared* with the server; nothing is written.
 
@@ -260,9 +254,7 @@ def diff_with_server(store: Store, prepared: PreparedPolicy, transport: Transpor
     unrecorded = tuple(
         item for item in guards if not snapshots[item.identity].sources >= {*item.scripts}
     )
-    changes = activation_plan(
-        guards, snapshots, layouts, store.now_us(), prepared.commands, transport
-    )
+    changes = activation_plan(guards, snapshots, layouts, store.now_us(), prepared.commands)
     is_active = (
         active is not None
         and active.digest == prepared.digest
@@ -306,9 +298,8 @@ class Preview:
             as new.
         is_first: Whether no policy was ever active. If none is active now but one was, its record
             was lost, and its grants are unknown.
-        transport: The new transport.
         to_recompile: Identities with unchanged rules whose guard must be recompiled: the server's
-            commands or the transport changed, or a record is missing.
+            commands changed, or a record is missing.
         lost: Active identities whose state is missing: their limits start at 0.
         removed: Active identities that the policy lacks.
     """
@@ -317,7 +308,6 @@ class Preview:
     diff: PolicyDiff
     is_readable: bool
     is_first: bool
-    transport: Transport
     to_recompile: tuple[str, ...]
     lost: tuple[str, ...]
     removed: tuple[str, ...]
@@ -339,14 +329,14 @@ class Preview:
         return not self.is_first and self.diff.widens
 
 
-def preview_load(store: Store, prepared: PreparedPolicy, transport: Transport) -> Preview:
+def preview_load(store: Store, prepared: PreparedPolicy) -> Preview:
     """
     Compare a prepared policy with the active one; nothing is written.
 
     Raises:
         redis.ResponseError: A key has the wrong type.
     """
-    found = diff_with_server(store, prepared, transport)
+    found = diff_with_server(store, prepared)
     before = Policy(()) if found.active is None else _read(found.active.document)
     diff = diff_policies(
         before or Policy(()), prepared.policy, prepared.table, protected_prefixes(store.keys)
@@ -359,7 +349,6 @@ def preview_load(store: Store, prepared: PreparedPolicy, transport: Transport) -
         is_first=found.active is None
         and not found.layouts
         and not any(snapshot.is_present for snapshot in found.snapshots.values()),
-        transport=transport,
         to_recompile=tuple(name for name in found.to_recompile if name in unchanged),
         lost=found.lost,
         removed=found.removed,
