@@ -128,6 +128,20 @@ class Variant:
 # The values of `Join`, `Bound` and `Lengthening` are their letters in the Lua sources.
 
 
+class Size(StrEnum):
+    """The command that returns the number of elements of a key; its letter in a plan."""
+
+    STRLEN = "B"
+    LLEN = "L"
+    SCARD = "S"
+    ZCARD = "Z"
+    HLEN = "H"
+    XLEN = "X"
+    VCARD = "V"
+    ANY = "A"  # that of the key's type
+    NONE = "-"  # arguments alone decide
+
+
 class Join(StrEnum):
     """The way to combine the sizes of several keys into a number of elements."""
 
@@ -142,7 +156,7 @@ class Bound(StrEnum):
 
     NONE = "-"
     WHOLE = "w"  # none, and the bytes of the elements count too
-    KEYS = "k"  # the number of keys
+    KEY_COUNT = "k"  # the number of keys
     RANGE = "r"  # two positions, scores or members
     INDEX = "i"  # a position
     ANY = "n"  # COUNT, if ANY follows
@@ -172,8 +186,8 @@ class Work:
         first, last: The first and last key that are measured, from 1; 0 is the call's last key.
         bound: The arguments that bound the number of elements.
         place: The place of these arguments.
-        default: The number of elements without that option; for `WORDS`, `REPEATS` and `KEYS` the
-            number up to which the work is not estimated.
+        default: The number of elements without that option; for `WORDS`, `REPEATS` and
+            `KEY_COUNT` the number up to which the work is not estimated.
     """
 
     weight: float

@@ -137,10 +137,10 @@ WORK: Mapping[str, Work] = {
     "ZINTERCARD": Work(10, ANY_SIZE, join=Join.LEAST, last=0),
     "BITOP": Work(0.012, "STRLEN", join=Join.MOST, first=2, last=0),
     "LCS": Work(0.04, "STRLEN", join=Join.PRODUCT, last=2),
-    "MGET": Work(STRING_WORK, "STRLEN", 1, last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
-    "PFCOUNT": Work(80, None, last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
+    "MGET": Work(STRING_WORK, "STRLEN", 1, last=0, bound=Bound.KEY_COUNT, default=UNASKED_KEYS),
+    "PFCOUNT": Work(80, None, last=0, bound=Bound.KEY_COUNT, default=UNASKED_KEYS),
     # A sparse destination is written register by register, even from one source.
-    "PFMERGE": Work(8_000, None, last=0, bound=Bound.KEYS),
+    "PFMERGE": Work(8_000, None, last=0, bound=Bound.KEY_COUNT),
     # Parts of a value.
     "LRANGE": Work(1.5, "LLEN", 1, bound=Bound.RANGE, place=2),
     **_each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import lru_cache
 
 from keyleash.compiler.ir import Branch, Captured, Matcher
@@ -33,6 +34,9 @@ def lua_literal(value: object) -> str:
     match value:
         case Text():
             return str(value)
+        case StrEnum() if len(value) == 1:
+            # A letter of a plan, quoted as templates write text.
+            return f"'{value}'"
         case None:
             return "nil"
         case bool():

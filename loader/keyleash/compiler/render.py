@@ -15,6 +15,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from keyleash.commands import OperationClass, work
+from keyleash.commands.spec import Bound, Join, Lengthening, Size
+from keyleash.commands.values import Expiry, Target, Writes
 from keyleash.compiler.ir import LimitPlan
 from keyleash.compiler.match_tree import grouped
 from keyleash.compiler.quoting import (
@@ -52,6 +54,9 @@ from keyleash.store.token import (
     RECORD_BYTES,
     TAIL_HEADER_BYTES,
 )
+
+LETTERS = (Bound, Expiry, Join, Lengthening, Size, Target, Writes)
+"""The enums whose members are letters in the facts about commands that Lua reads."""
 
 CACHED_TEXTS = 1024
 """Enough for the partials of hundreds of identities that differ."""
@@ -133,6 +138,8 @@ def environment() -> Environment:
         runs_of=runs_of,
     )
     env.globals.update(rule_digits=RULE_DIGITS)
+    # The letters of plans, by which Lua reads what Python knows about a command.
+    env.globals.update({kind.__name__: kind for kind in LETTERS})
     # The units of work; then bounds on numbers in keys that an agent may write.
     env.globals.update(
         {name.lower(): unit for name, unit in vars(work).items() if isinstance(unit, int | float)}

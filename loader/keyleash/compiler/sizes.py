@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from keyleash.commands import CommandSpec
-from keyleash.commands.spec import Bound, Work
+from keyleash.commands.spec import Bound, Size, Work
 from keyleash.commands.values import (
     EXPIRIES,
     EXPIRY_OPTIONS,
@@ -16,10 +16,10 @@ from keyleash.commands.values import (
     NUMBER_BYTES,
     READ_FORMS,
     SKETCH_BYTES,
+    Writes,
     written_by,
 )
 from keyleash.commands.work import (
-    ANY_SIZE,
     DEFAULT_VALUE_BYTES,
     READS,
     RETURNS,
@@ -31,24 +31,15 @@ from keyleash.compiler.ir import Governing, Guard
 from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
 
-_SIZES = {
-    "STRLEN": "B",
-    "LLEN": "L",
-    "SCARD": "S",
-    "ZCARD": "Z",
-    "HLEN": "H",
-    "XLEN": "X",
-    "VCARD": "V",
-    ANY_SIZE: "A",
-    None: "-",
-}
-"""The letters of commands that return sizes, in `estimate_work.lua`."""
-
-_COMMANDS = {letter: name for name, letter in _SIZES.items() if name not in (ANY_SIZE, None)}
+_COMMANDS = {size.value: size.name for size in Size if size not in (Size.ANY, Size.NONE)}
 _SIZE_COMMANDS = "".join(f" {of}={name}" for of, name in {**_COMMANDS, **SIZE_BY_TYPE}.items())
 """The command for each letter and for each reply of TYPE."""
 
 
+_COPIES = {Writes.WHOLE, Writes.PAYLOAD}
+"""The ways to write that are checked by reading all of another key, or of a payload."""
+_NUMBERS = {Writes.NUMBER, Writes.FLOAT, Writes.FIELD_FLOAT, Writes.SKETCH}
+"""The ways whose values have a length that the command decides."""
 _BYTES = {
     "number_bytes": NUMBER_BYTES,
     "float_bytes": FLOAT_BYTES,
@@ -123,7 +114,7 @@ def _values_of(
     checked = ("always", "batch") if remembering else ("always",)
     governed = [spec for spec in specs if kinds.governs(spec) in checked]
     written = {spec.name: item for spec in governed if (item := written_by(spec))}
-    hows = frozenset(item.how.value for item in written.values())
+    hows = frozenset(item.how for item in written.values())
     expiries = {name: EXPIRIES[name] for name in written if name in EXPIRIES}
     return {
         "governing": _lines(
@@ -133,10 +124,9 @@ def _values_of(
         "sized": Text("weighs or lengthens" + (" or governs" if written else "")),
         "remembering": remembering,
         "hows": hows,
-        # The ways to write that are checked by reading what other keys, or a payload, hold.
-        "reads_values": not hows.isdisjoint("aro"),
-        "reads_wholes": not hows.isdisjoint("ar"),
-        "writes_numbers": not hows.isdisjoint("nfdy"),
+        "reads_values": not hows.isdisjoint(_COPIES | {Writes.RESULT}),
+        "reads_wholes": not hows.isdisjoint(_COPIES),
+        "writes_numbers": not hows.isdisjoint(_NUMBERS),
         "unless_expiring": Text(" and not expiring" if kinds.ttl else ""),
         **_BYTES,
         "expiries": _lines((name, f"{how}{place}") for name, (how, place) in expiries.items()),
@@ -167,13 +157,17 @@ def estimate_script() -> str:
 def plans_of(works: Mapping[str, Work]) -> str:
     """Return the plans that `estimate_work.lua` reads, one per line with its commands.
 
-    A plan is a letter each for size, join, first key, last key, bound and place, then the default,
-    the weight and the strings, with spaces between them.
+    A plan is a letter or digit each for `Size`, `Join`, first key, last key, `Bound` and place,
+    then the default, the weight and the strings, with spaces between them.
     """
+
+    def size_of(work: Work) -> Size:
+        return Size.NONE if work.size is None else Size[work.size]
+
     return _lines(
         (
             name,
-            f"{_SIZES[work.size]}{work.join}{work.first}{work.last}{work.bound}{work.place}"
+            f"{size_of(work)}{work.join}{work.first}{work.last}{work.bound}{work.place}"
             f"{work.default} {work.weight:g} {work.strings}",
         )
         for name, work in works.items()

@@ -4,47 +4,47 @@
 -- out: is_replaced, was
 --
 -- Elements that come from a key whose own bound is no larger are not read.
-if how == '-' then
---% if "?" in hows
-elseif how == '?' then
+if how == {{ Writes.NOTHING }} then
+--% if Writes.UNKNOWN in hows
+elseif how == {{ Writes.UNKNOWN }} then
   -- A command of a module, or of a later server: its elements are not known.
   if elements < huge then return deny(name, 'max_elements', elements, 'unknown') end
   for at = base + 1, stop do check_bytes(name, #argv[at], bytes) end
 --% endif
 --% if writes_numbers
-elseif how == 'n' then
+elseif how == {{ Writes.NUMBER }} then
   check_bytes(name, {{ number_bytes }}, bytes)
 --% if adding_bytes
   lengthen(held, {{ number_bytes }})
 --% endif
-elseif how == 'y' then
+elseif how == {{ Writes.SKETCH }} then
   check_bytes(name, {{ sketch_bytes }}, bytes)
 --% if adding_bytes
   lengthen(held, {{ sketch_bytes }})
 --% endif
-elseif how == 'f' or how == 'd' then
-  if was and how == 'd' then
+elseif how == {{ Writes.FLOAT }} or how == {{ Writes.FIELD_FLOAT }} then
+  if was and how == {{ Writes.FIELD_FLOAT }} then
     was = size + 1
     if was > elements and is_same and redis.pcall(by, held, argv[from] or '') == 1 then was = size end
   end
-  if how == 'd' then check_bytes(name, #(argv[from] or ''), bytes) end
+  if how == {{ Writes.FIELD_FLOAT }} then check_bytes(name, #(argv[from] or ''), bytes) end
   local longest = {{ float_bytes }}
   if bytes < longest then
-    local text, number = argv[how == 'f' and from or from + 1] or '', ''
-    local length = how == 'f' and redis.pcall('STRLEN', held) or how == 'd' and redis.pcall('HSTRLEN', held, argv[from] or '')
+    local text, number = argv[how == {{ Writes.FLOAT }} and from or from + 1] or '', ''
+    local length = how == {{ Writes.FLOAT }} and redis.pcall('STRLEN', held) or how == {{ Writes.FIELD_FLOAT }} and redis.pcall('HSTRLEN', held, argv[from] or '')
     -- A key of another type is the command's own error.
     if type(length) == 'table' and find(length.err, '^WRONGTYPE') then length = 0 end
-    if type(length) == 'number' and length > 0 and length <= 64 then number = how == 'f' and redis.pcall('GET', held) or how == 'd' and redis.pcall('HGET', held, argv[from] or '') or '' end
+    if type(length) == 'number' and length > 0 and length <= 64 then number = how == {{ Writes.FLOAT }} and redis.pcall('GET', held) or how == {{ Writes.FIELD_FLOAT }} and redis.pcall('HGET', held, argv[from] or '') or '' end
     local is_plain = is_fresh and type(length) == 'number' and length <= 64 and type(number) == 'string' and not find(text .. number, '[^%d.+-]')
     if is_plain then longest = math.max(#text, #number) + {{ float_more_bytes }} end
     check_bytes(name, longest, bytes)
   end
 --% if adding_bytes
-  if how == 'f' then lengthen(held, longest) end
+  if how == {{ Writes.FLOAT }} then lengthen(held, longest) end
 --% endif
 --% endif
---% if "m" in hows
-elseif how == 'm' then
+--% if Writes.MOVED in hows
+elseif how == {{ Writes.MOVED }} then
   if names[1] ~= names[2] then
     if was then was = size + 1 end
     local bound = (rules_of(walked[first]))
@@ -60,8 +60,8 @@ elseif how == 'm' then
     end
   end
 --% endif
---% if "a" in hows
-elseif how == 'a' then
+--% if Writes.WHOLE in hows
+elseif how == {{ Writes.WHOLE }} then
   if names[1] ~= names[2] then
     local theirs, their_kind = state_of(names[1])
     is_replaced = true
@@ -79,8 +79,8 @@ elseif how == 'a' then
 --% endif
   end
 --% endif
---% if "r" in hows
-elseif how == 'r' then
+--% if Writes.PAYLOAD in hows
+elseif how == {{ Writes.PAYLOAD }} then
   is_replaced = true
   local is_measured = was or bytes < huge
 --% if adding_bytes
@@ -102,13 +102,13 @@ elseif how == 'r' then
     end
   end
 --% endif
---% if "o" in hows
-elseif how == 'o' then
+--% if Writes.RESULT in hows
+elseif how == {{ Writes.RESULT }} then
 --% include "authorize/check_result.lua"
 --% endif
 else
-  local count = how == 't' or how == 'v'
-  local grown = count and 1 or how == 'w' and 0 or math.max(0, math.floor((final - from) / width) + 1)
+  local count = how == {{ Writes.ENTRY }} or how == {{ Writes.VECTOR }}
+  local grown = count and 1 or how == {{ Writes.WORDS }} and 0 or math.max(0, math.floor((final - from) / width) + 1)
   if was then
     was = min(size + grown, most)
     if was > elements and by then
@@ -126,6 +126,6 @@ else
   end
   if bytes < huge then
     for at = from + shift, final, shift > 0 and width or 1 do check_bytes(name, #argv[at], bytes) end
-    if how == 'c' then check_bytes(name, {{ number_bytes }}, bytes) end
+    if how == {{ Writes.FIELD_NUMBER }} then check_bytes(name, {{ number_bytes }}, bytes) end
   end
 end

@@ -10,7 +10,7 @@ local function check(bytes)
   if not name or not names[1] then return end
 --% if batch and not lengths
   lengths = lengths or {}
-  lengths[names[how == 'c' and #names or how == 'p' and (at - first) / step + 1 or 1]] = bytes
+  lengths[names[how == {{ Lengthening.COPY }} and #names or how == {{ Lengthening.PAIRS }} and (at - first) / step + 1 or 1]] = bytes
 --% endif
   if bytes <= {{ least_bytes }} then return end
   local bound, matched = {{ default_value_bytes }}, false
@@ -44,7 +44,7 @@ local check_bound = check
 local function check(bytes)
   if walked[at] and names[1] then
     -- At most: a call may be denied, or do nothing, and bytes within a string do not shorten it.
-    local held = names[how == 'c' and #names or how == 'p' and (at - first) / step + 1 or 1]
+    local held = names[how == {{ Lengthening.COPY }} and #names or how == {{ Lengthening.PAIRS }} and (at - first) / step + 1 or 1]
     local most = math.max(bytes, length_of(held))
     lengths = lengths or {}
     lengths[held] = most
@@ -53,26 +53,26 @@ local function check(bytes)
 end
 --% endif
 local bytes = #(argv[place] or '')
-if how == 'p' then
+if how == {{ Lengthening.PAIRS }} then
   -- A string behind each key.
   for i = 1, #names do
     check(#(argv[place] or ''))
     at, place = at + step, place + 2
   end
-elseif how == 'l' or how == 'c' then
+elseif how == {{ Lengthening.LONGEST }} or how == {{ Lengthening.COPY }} then
   -- The longest of the others, or the one that is copied to the last key.
   bytes = 0
-  for i = how == 'c' and 1 or 2, how == 'c' and 1 or #names do bytes = math.max(bytes, length_of(names[i])) end
-  if how == 'c' then at = last end
+  for i = how == {{ Lengthening.COPY }} and 1 or 2, how == {{ Lengthening.COPY }} and 1 or #names do bytes = math.max(bytes, length_of(names[i])) end
+  if how == {{ Lengthening.COPY }} then at = last end
   check(bytes)
-elseif how == 'a' or how == 'v' then
-  check(bytes + (how == 'a' and length_of(names[1]) or 0))
+elseif how == {{ Lengthening.APPEND }} or how == {{ Lengthening.ARGUMENT }} then
+  check(bytes + (how == {{ Lengthening.APPEND }} and length_of(names[1]) or 0))
 else
   -- An offset: the server fills the string up to it.
   bytes = tonumber(argv[place] or '') or 0
-  if how == 'r' then
+  if how == {{ Lengthening.RANGE }} then
     bytes = bytes + #(argv[place + 1] or '')
-  elseif how == 'b' then
+  elseif how == {{ Lengthening.BIT }} then
     bytes = math.floor(bytes / 8) + 1
   else
     local bits = 0

@@ -3,7 +3,7 @@
 --      rules_of, may_read, check_all
 -- out: is_replaced, was
 is_replaced = true
-local first_source, last_source = target == '1' and 2 or 1, target == '1' and #names or 1
+local first_source, last_source = target == {{ Target.FIRST }} and 2 or 1, target == {{ Target.FIRST }} and #names or 1
 local sum, least, top, is_looser = 0, huge, nil, false
 for i = first_source, last_source do
   local theirs = state_of(names[i])
@@ -13,16 +13,16 @@ end
 if find(command, 'INTER') then sum = least elseif find(command, 'DIFF') then sum = top or 0 end
 local words = { (string.match({{ read_forms }}, ' ' .. command .. '=(%S+)')) }
 local at, gets = base + 2, 0
-if target == '1' and find(command, '^Z') and command ~= 'ZRANGESTORE' then words[2], at = argv[at], at + 1 end
+if target == {{ Target.FIRST }} and find(command, '^Z') and command ~= 'ZRANGESTORE' then words[2], at = argv[at], at + 1 end
 for i = first_source, last_source do words[#words + 1] = names[i] end
-if target == '1' then at = at + #names - 1 end
+if target == {{ Target.FIRST }} then at = at + #names - 1 end
 while at <= stop do
   local option = word(at)
-  if target == '2' and (option == 'STORE' or option == 'STOREDIST') then
+  if target == {{ Target.SECOND }} and (option == 'STORE' or option == 'STOREDIST') then
     at = at + 1
   elseif option ~= 'STOREDIST' then
     words[#words + 1] = argv[at]
-    if target == '2' and at < stop and (option == 'BY' or option == 'GET') then
+    if target == {{ Target.SECOND }} and at < stop and (option == 'BY' or option == 'GET') then
       at = at + 1
       words[#words + 1] = argv[at]
       if option == 'GET' then gets = gets + 1 end

@@ -130,14 +130,14 @@ end
 --% if rules_of_values.ttl
 --% include "authorize/find_idle.lua"
 --% endif
---% if "x" in hows
-if how == 'x' then
+--% if Writes.DELETED in hows
+if how == {{ Writes.DELETED }} then
   gone = gone or {}
   gone[n] = names
   return
 end
 --% endif
---% if remembering and "a" in hows
+--% if remembering and Writes.WHOLE in hows
 if command == 'RENAME' and names[2] and names[1] ~= names[2] then
   -- Whether it works or fails, the first key is then gone.
   gone = gone or {}
@@ -145,7 +145,7 @@ if command == 'RENAME' and names[2] and names[1] ~= names[2] then
 end
 --% endif
 for i = 1, #names do
-  if target == 'a' or i == target + 0 then
+  if target == {{ Target.ALL }} or i == target + 0 then
     local name, held = walked[first + (i - 1) * step], names[i]
     local bytes, elements, default_ms, max_ms, is_absent = rules_of(name)
     local size, kind, is_same

@@ -12,7 +12,7 @@ end
 -- An entry may have many words, and no command counts entries: they are read in portions, which
 -- is as much work as the call itself.
 local function entries(name, range, from, to, count)
-  if bound ~= 'h' and #names <= 4 and count * #names <= {{ plain_entries }} then return count * weight end
+  if bound ~= {{ Bound.REPEATS }} and #names <= 4 and count * #names <= {{ plain_entries }} then return count * weight end
   local work, seen = 0, 0
   repeat
     local found = redis.pcall(range, name, from, to, 'COUNT', min(64, count))

@@ -20,4 +20,4 @@ else
   n = bounded(max(0, low < 0 and high >= 0 and huge or high - low + 1))
 end
 -- A list is walked to where the range begins.
-if size == 'L' then pushed, n = n, n + math.abs(low) / 20 end
+if size == {{ Size.LLEN }} then pushed, n = n, n + math.abs(low) / 20 end

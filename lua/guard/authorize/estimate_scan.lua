@@ -8,7 +8,7 @@ while at <= stop do
   at = at + (word(at) == 'NOVALUES' and 1 or 2)
 end
 -- A star before the end of a glob tries every position of the compared text.
-local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
+local held = size ~= {{ Size.NONE }} and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
 pushed = bounded(count)
 n = pushed * (1 + #glob / (find(glob, '*.') and 4 or 64))
 -- At each position, the rest of the glob is compared.

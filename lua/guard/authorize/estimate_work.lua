@@ -8,11 +8,12 @@
 -- code, the value and the reason.
 local usages, sizes
 local function weigh(command, argv, base, stop, names, left)
-  -- As `Work` in commands/spec.py, one letter each; see `plans_of` in compiler/sizes.py.
+  -- A `Work` of commands/spec.py, as `plans_of` in compiler/sizes.py writes it; `Size`, `Join` and
+  -- `Bound` are enums, whose members are letters here.
   local plans = {{ plans }}
   local size, join, first, last, bound, place, default, weight, strung = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+) (%d)', find(plans, ',' .. command .. ',', 1, true))
   -- A key that is missing is the command's own error.
-  if size ~= '-' and not names[1] then return 0, 0 end
+  if size ~= {{ Size.NONE }} and not names[1] then return 0, 0 end
   -- Without work left, no size is read.
   if left < {{ asking_work }} then return {{ asking_work }}, 0 end
   place, default = base + place, default + 0
@@ -69,7 +70,7 @@ local function weigh(command, argv, base, stop, names, left)
   end
 
   local function elements()
-    local often = ({{ batch }} or #names > 3) and bound == '-' and (size == 'A' or size == 'S' and last == '0')
+    local often = ({{ batch }} or #names > 3) and bound == {{ Bound.NONE }} and (size == {{ Size.ANY }} or size == {{ Size.SCARD }} and last == '0')
     local sum, least, most, product, count = 0, 1e15, 0, 1, 0
     for i = first + 0, last == '0' and #names or min(last, #names) do
       local name = names[i]
@@ -77,7 +78,7 @@ local function weigh(command, argv, base, stop, names, left)
       local held = sizes[known]
       if not held then
         local kind, part = size, 1
-        if kind == 'A' then
+        if kind == {{ Size.ANY }} then
           asked = asked + {{ question_work }}
           kind = call('TYPE', name).ok
           -- A string has bytes, not elements.
@@ -94,44 +95,44 @@ local function weigh(command, argv, base, stop, names, left)
       if asked > left then return huge end
       sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * (held + 1), count + 1
     end
-    if join == 'l' then pushed = least end
+    if join == {{ Join.LEAST }} then pushed = least end
     -- Each element of the smallest key is compared with each of the others.
-    return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
+    return join == {{ Join.SUM }} and sum or join == {{ Join.PRODUCT }} and product or count * (join == {{ Join.LEAST }} and least or most)
   end
 
   -- Sizes are not read if the arguments bound the work to less than that of reading them.
   local function bounded(n)
-    if size == '-' or n * weight <= min({{ unasked_work }}, left) and n * strung * {{ string_units }} <= left / {{ spare }} then return n end
+    if size == {{ Size.NONE }} or n * weight <= min({{ unasked_work }}, left) and n * strung * {{ string_units }} <= left / {{ spare }} then return n end
     return min(n, elements())
   end
---% if "e" in bounds or "x" in bounds or "g" in bounds or "h" in bounds
+--% if Bound.ENTRIES in bounds or Bound.STREAMS in bounds or Bound.GROUPS in bounds or Bound.REPEATS in bounds
 --% include "authorize/estimate_entries.lua"
 --% endif
---% if "g" in bounds or "x" in bounds
+--% if Bound.GROUPS in bounds or Bound.STREAMS in bounds
 --% include "authorize/estimate_groups.lua"
 --% endif
 
-  if bound == '-' then
+  if bound == {{ Bound.NONE }} then
     n = elements()
---% if "k" in bounds or "a" in bounds
-  elseif bound == 'k' or bound == 'a' then
+--% if Bound.KEY_COUNT in bounds or Bound.WORDS in bounds
+  elseif bound == {{ Bound.KEY_COUNT }} or bound == {{ Bound.WORDS }} then
     pushed = stop - base <= default and 0 or stop - base
-    n = pushed == 0 and 0 or size == '-' and pushed or elements()
+    n = pushed == 0 and 0 or size == {{ Size.NONE }} and pushed or elements()
 --% endif
---% if "w" in bounds
-  elseif bound == 'w' then
+--% if Bound.WHOLE in bounds
+  elseif bound == {{ Bound.WHOLE }} then
     n = elements()
     -- A few elements may hold most of the bytes, so all of them are sampled.
     -- Pending entries and consumers of a stream are few bytes, and much work.
     if n * weight <= left then n = max(n, usage(names[1], n) * (call('TYPE', names[1]).ok == 'stream' and 5 or 1)) end
 --% endif
---% if "i" in bounds
-  elseif bound == 'i' then
+--% if Bound.INDEX in bounds
+  elseif bound == {{ Bound.INDEX }} then
     -- A list is walked node by node, and a node may have few elements.
     n = bounded(math.abs(number(place) or 0))
 --% endif
---% if "c" in bounds
-  elseif bound == 'c' then
+--% if Bound.COUNT in bounds
+  elseif bound == {{ Bound.COUNT }} then
     n = number(place) or 1
     if n >= 0 or not find(command, 'RAND') then
       n = bounded(max(0, n))
@@ -144,28 +145,28 @@ local function weigh(command, argv, base, stop, names, left)
       end
     end
 --% endif
---% if "o" in bounds
-  elseif bound == 'o' then
+--% if Bound.OPTION in bounds
+  elseif bound == {{ Bound.OPTION }} then
 --% include "authorize/estimate_options.lua"
 --% endif
---% if "n" in bounds
-  elseif bound == 'n' then
+--% if Bound.ANY in bounds
+  elseif bound == {{ Bound.ANY }} then
     -- COUNT bounds the returned members, and with ANY the sorted ones. Members nearby are visited.
     local most, found = option('COUNT', place)
     local held = elements()
     pushed = min(most or huge, held)
     n = pushed + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
 --% endif
---% if "r" in bounds
-  elseif bound == 'r' then
+--% if Bound.RANGE in bounds
+  elseif bound == {{ Bound.RANGE }} then
 --% include "authorize/estimate_range.lua"
 --% endif
---% if "s" in bounds
-  elseif bound == 's' then
+--% if Bound.SCAN in bounds
+  elseif bound == {{ Bound.SCAN }} then
 --% include "authorize/estimate_scan.lua"
 --% endif
---% if "e" in bounds
-  elseif bound == 'e' then
+--% if Bound.ENTRIES in bounds
+  elseif bound == {{ Bound.ENTRIES }} then
     local from, to = arg(place), arg(place + 1)
     if command == 'XREVRANGE' and not redis.pcall('XRANGE', names[1], to, from, 'COUNT', 1)[1] then
       -- Before its first entry a stream is walked from its end.
@@ -174,28 +175,28 @@ local function weigh(command, argv, base, stop, names, left)
       n = entries(names[1], command, from, to, option('COUNT', place + 2) or huge) / weight
     end
 --% endif
---% if "x" in bounds
-  elseif bound == 'x' then
+--% if Bound.STREAMS in bounds
+  elseif bound == {{ Bound.STREAMS }} then
 --% include "authorize/estimate_reads.lua"
 --% endif
---% if "g" in bounds
-  elseif bound == 'g' then
+--% if Bound.GROUPS in bounds
+  elseif bound == {{ Bound.GROUPS }} then
     local held = group_of(names[1], argv[place])
     -- The command reads the same again. With a range it visits entries until enough are found.
     local count = number(place + (word(place + 1) == 'IDLE' and 5 or 3)) or 0
     n = (asked + (held and stop > place and held[6] / 2 + min(held[6], count) * weight or 0)) / weight
 --% endif
---% if "f" in bounds
-  elseif bound == 'f' then
+--% if Bound.FULL in bounds
+  elseif bound == {{ Bound.FULL }} then
     n = word(place) == 'FULL' and ask('MEMORY', 'USAGE', names[1]) or 0
 --% endif
---% if "d" in bounds
-  elseif bound == 'd' then
+--% if Bound.REDUCE in bounds
+  elseif bound == {{ Bound.REDUCE }} then
     -- A projection is a matrix from all dimensions to those that remain.
     n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(arg(place + 3)) / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
 --% endif
---% if "h" in bounds
-  elseif bound == 'h' then
+--% if Bound.REPEATS in bounds
+  elseif bound == {{ Bound.REPEATS }} then
     n = stop - base > default and (stop - base) or 0
     pushed = n
     local seen, work = {}, 0
@@ -203,34 +204,34 @@ local function weigh(command, argv, base, stop, names, left)
       local word = argv[at]
       -- Elements that are named once are bounded by the size of the key.
       if seen[word] then
-        work = work + (size == 'H' and {{ question_work }} + ask('HSTRLEN', names[1], word) * {{ string_work }} or size == 'X' and entries(names[1], 'XRANGE', word, word, 1))
+        work = work + (size == {{ Size.HLEN }} and {{ question_work }} + ask('HSTRLEN', names[1], word) * {{ string_work }} or size == {{ Size.XLEN }} and entries(names[1], 'XRANGE', word, word, 1))
       end
       seen[word] = true
       if work + asked > left then break end
     end
     n = n + work / weight
 --% endif
---% if "t" in bounds
-  elseif bound == 't' then
+--% if Bound.PATTERNS in bounds
+  elseif bound == {{ Bound.PATTERNS }} then
 --% include "authorize/estimate_sort.lua"
 --% endif
---% if "y" in bounds
-  elseif bound == 'y' then
+--% if Bound.BYTES in bounds
+  elseif bound == {{ Bound.BYTES }} then
     n = #(arg(place))
 --% endif
   end
   pushed = (pushed or n) * strung
-  if pushed > 0 and bound ~= 'h' and bound ~= 'k' then
+  if pushed > 0 and bound ~= {{ Bound.REPEATS }} and bound ~= {{ Bound.KEY_COUNT }} then
     -- Scores, values, distances and attributes of the elements.
     local times = 1
     for at = base + 2, stop do
       if find(word(at), '^WITH') then times = times + 1 end
     end
     pushed = pushed * times
-    if pushed > {{ compared_strings }} and pushed * {{ string_units }} <= left and size ~= '-' then
+    if pushed > {{ compared_strings }} and pushed * {{ string_units }} <= left and size ~= {{ Size.NONE }} then
       -- Strings that collide are compared with each other, byte by byte.
       local held, bytes = elements(), 0
-      if join ~= 's' then held = pushed end
+      if join ~= {{ Join.SUM }} then held = pushed end
       for i = first + 0, last == '0' and #names or min(last, #names) do
         bytes = bytes + usage(names[i], pushed / 4) * {{ bytes_per_element }}
       end

@@ -8,39 +8,39 @@ local from, final, width, shift, by = base + place, stop, 1, 0, nil
 -- Whether nothing is added; the most elements after the call.
 local nothing, most = false, huge
 if false then
---% if "s" in hows
-elseif how == 's' then
+--% if Writes.SET in hows
+elseif how == {{ Writes.SET }} then
   by = 'SISMEMBER'
   if command == 'SMOVE' then final = min(from, stop) end
 --% endif
---% if "h" in hows
-elseif how == 'h' then
+--% if Writes.PAIRS in hows
+elseif how == {{ Writes.PAIRS }} then
   width, by = 2, 'HEXISTS'
 --% endif
---% if "e" in hows
-elseif how == 'e' then
+--% if Writes.FIELDS in hows
+elseif how == {{ Writes.FIELDS }} then
   while from <= stop and word(from) ~= 'FIELDS' do from = from + 1 end
   from, width, by = from + 2, 2, 'HEXISTS'
 --% endif
---% if "c" in hows or "d" in hows
-elseif how == 'c' or how == 'd' then
+--% if Writes.FIELD_NUMBER in hows or Writes.FIELD_FLOAT in hows
+elseif how == {{ Writes.FIELD_NUMBER }} or how == {{ Writes.FIELD_FLOAT }} then
   by, final = 'HEXISTS', min(from, stop)
 --% endif
---% if "z" in hows or "g" in hows
-elseif how == 'z' or how == 'g' then
+--% if Writes.SCORES in hows or Writes.PLACES in hows
+elseif how == {{ Writes.SCORES }} or how == {{ Writes.PLACES }} then
   while from <= stop and find(' NX XX GT LT CH INCR ', ' ' .. word(from) .. ' ', 1, true) do
     nothing = nothing or word(from) == 'XX'
     from = from + 1
   end
-  width, by = how == 'z' and 2 or 3, 'ZSCORE'
+  width, by = how == {{ Writes.SCORES }} and 2 or 3, 'ZSCORE'
   shift = width - 1
 --% endif
---% if "q" in hows
-elseif how == 'q' then
+--% if Writes.MEMBER in hows
+elseif how == {{ Writes.MEMBER }} then
   by = 'ZSCORE'
 --% endif
---% if "t" in hows
-elseif how == 't' then
+--% if Writes.ENTRY in hows
+elseif how == {{ Writes.ENTRY }} then
   local keeps_some
   while from <= stop do
     local option = word(from)

@@ -10,19 +10,19 @@ do
   local function expires(how, at)
     local number = #(argv[at] or '') < 512 and at <= stop and tonumber(argv[at])
     if not number then return end
-    if how == 's' or how == 'S' then number = number * 1000 end
-    if how == 'S' or how == 'M' then number = number - now_us / 1000 end
+    if how == {{ Expiry.SECONDS }} or how == {{ Expiry.AT_SECONDS }} then number = number * 1000 end
+    if how == {{ Expiry.AT_SECONDS }} or how == {{ Expiry.AT_MILLISECONDS }} then number = number - now_us / 1000 end
     expires_ms = math.max(expires_ms or number, number)
   end
   local at = place and base + place
-  if how == '-' then
+  if how == {{ Expiry.NONE }} then
     is_removed = true
-  elseif how == 'r' then
+  elseif how == {{ Expiry.PAYLOAD }} then
     local is_time
     for i = at + 2, stop do is_time = is_time or word(i) == 'ABSTTL' end
     if tonumber(argv[at] or '') ~= 0 then expires(is_time and 'M' or 'm', at) end
-  elseif how == 'o' or how == 'p' then
-    if how == 'p' then at = at + 2 * #names end
+  elseif how == {{ Expiry.OPTIONS }} or how == {{ Expiry.BEHIND_PAIRS }} then
+    if how == {{ Expiry.BEHIND_PAIRS }} then at = at + 2 * #names end
     while at <= stop do
       local unit = string.match({{ expiry_words }}, ' ' .. string.gsub(word(at), '[^%u]', '') .. '=(.)')
       if word(at) == 'PERSIST' then

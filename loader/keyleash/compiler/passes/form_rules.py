@@ -226,7 +226,7 @@ def _sizing(spec: CommandSpec) -> dict[str, Any]:
                 weigh, place = "range", spec.work.place
             case Bound.RANGE if spec.name == "ZRANGE":
                 weigh, place = "ranked", spec.work.place
-            case Bound.WORDS | Bound.KEYS:
+            case Bound.WORDS | Bound.KEY_COUNT:
                 weigh, over = "words", spec.work.default
     lengthens, length_at = "" if spec.lengthens is None else "always", 0
     if spec.lengthens is not None and is_often:
