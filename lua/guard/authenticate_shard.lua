@@ -19,28 +19,28 @@ local token_seq, token_asked_us = 0, 0
 local CREDITS = {{ token_account.no_credits }}
 --% endfilter
 --% endif
---% filter expand("CREDITS", own_account.credits)
+--% filter expand("CREDITS", lease.own_account.credits)
 local layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS
 --% endfilter
 local state, is_same
 repeat
   if #token > {{ max_token_bytes }} then code = 'TOKEN_UNKNOWN' break end
   state = call('GET', state_key)
-  if state and #state == {{ own_account.state_bytes }} then
---% filter expand("CREDITS", own_account.credits)
-    layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS = struct.unpack({{ own_account.hot_format }}, state)
+  if state and #state == {{ lease.own_account.state_bytes }} then
+--% filter expand("CREDITS", lease.own_account.credits)
+    layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us, CREDITS = struct.unpack({{ lease.own_account.hot_format }}, state)
 --% endfilter
-    is_same = layout == {{ own_account.layout_number }}
-  elseif state and #state >= {{ shard_bytes }} then
+    is_same = layout == {{ lease.own_account.layout_number }}
+  elseif state and #state >= {{ lease.shard_bytes }} then
     layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us = struct.unpack('<dddddddd', state)
   else
 --% include "lease/new_state.lua"
   end
---% if own_account.credits
+--% if lease.own_account.credits
   -- Units of another set of limits are dropped.
   if not is_same then
---% filter expand("CREDITS", own_account.credits)
-    CREDITS = {{ own_account.no_credits }}
+--% filter expand("CREDITS", lease.own_account.credits)
+    CREDITS = {{ lease.own_account.no_credits }}
 --% endfilter
   end
 --% endif
@@ -55,7 +55,7 @@ repeat
   end
   -- A fenced agent may write any bytes under this prefix: what is shorter is no record.
   lacks = true
-  if record and #record >= {{ lease_record_bytes }} then
+  if record and #record >= {{ lease.record_bytes }} then
     local expires_us, epoch, granted_us, stamp
     expires_us, epoch, granted_us, stamp, token_id = struct.unpack('<ddddc12', record)
     -- The clock as in check_token: the record outlives the lease by a fixed time.
@@ -63,9 +63,9 @@ repeat
     -- Written so that NaN is denied. What was granted in the future was granted before the clock
     -- went back. With another stamp it was granted to the guards of another policy; from before the
     -- birth of the state, its epoch may be one that the state has lost.
-    lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and stamp == {{ stamp }} and granted_us >= born_us and granted_us <= now_us + {{ skew_us }})
+    lacks = not (expires_us > now_us and expires_us < {{ latest_us }} and epoch >= min_epoch and stamp == {{ stamp }} and granted_us >= born_us and granted_us <= now_us + {{ lease.skew_us }})
 --% if bound_tokens
-    local restrictions_at = {{ lease_record_bytes + 1 }}
+    local restrictions_at = {{ lease.record_bytes + 1 }}
 --% if has_paths
     -- The ids of the ancestors of a child.
     local length = string.byte(record, restrictions_at) or 0
@@ -100,7 +100,7 @@ repeat
 --% endwith
   end
 --% endif
---% for limit in leased
+--% for limit in lease.leased
 --% filter suffix(limit.number)
   if not (now_us < until_N) then credit_N = 0 end
 --% endfilter

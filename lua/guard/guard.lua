@@ -56,7 +56,7 @@ repeat
     break
   end
   local count = 0
---% if hard_max is not none
+--% if audit.hard_max is not none
   local is_full
 --% endif
 --% include "authorize/command_locals.lua"

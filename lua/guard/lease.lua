@@ -27,7 +27,7 @@ if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 if request == 'delegate' or request == 'renew' then command, key = string.upper(request), nil end
 repeat
   -- An error while the slot of the home moves key by key, so that nothing is granted twice.
-  local found = call('EXISTS', {{ names.state }}, {{ leases_key }})
+  local found = call('EXISTS', {{ names.state }}, {{ lease.key }})
 --% include "authenticate.lua"
   if code then break end
   if found ~= 2 then code = 'NOT_ACTIVE' break end
@@ -67,7 +67,7 @@ repeat
 --% include "lease/grant.lua"
   if code then break end
 --% include "lease/write_grant.lua"
-  return voucher .. ':' .. redis.sha1hex({{ mac_outer }} .. redis.sha1hex({{ mac_inner }} .. {{ voucher_start }} .. voucher))
+  return voucher .. ':' .. redis.sha1hex({{ lease.mac_outer }} .. redis.sha1hex({{ lease.mac_inner }} .. {{ lease.voucher_start }} .. voucher))
 until true
 --% include "reply/deny.lua"
 return { err = line }

@@ -5,7 +5,7 @@
 --
 -- Counting happens only after every limit was checked; record writes what was counted.
 --% include "record/check_capacity.lua"
---% if hard_max is not none
+--% if audit.hard_max is not none
 if code then break end
 --% endif
 --% include "limit/count_call.lua"

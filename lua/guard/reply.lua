@@ -21,7 +21,7 @@ elseif stop == name_at + 2 then
 else
   reply = redis.pcall(unpack(argv, name_at))
 end
---% if rules_of_values.ttl
+--% if values.rules.ttl
 if expiring and event then
 --% include "reply/set_expiry.lua"
 end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from keyleash.commands import CHANNEL_CLASSES, OperationClass
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.quoting import Text
@@ -40,16 +42,17 @@ def delegation_values(guard: Guard) -> dict[str, object]:
     """Return the variables about delegation; `delegate` is None if tokens make no children."""
     if not guard.identity.delegate.depth:
         return {"delegate": None, "root_of": Text, "leaf_of": Text}
-    return {
+    counters = cap_counters(guard.identity, is_cluster=guard.shards is not None)
+    delegation = {
         **_CONSTANTS,
+        "cap_counters": [(str(counter), CAP_COUNTERS.index(counter) + 1) for counter in counters],
+        "delegable": tuple(_delegable(guard)),
+    }
+    return {
         "delegate": guard.identity.delegate,
-        "cap_counters": [
-            (str(counter), CAP_COUNTERS.index(counter) + 1)
-            for counter in cap_counters(guard.identity, is_cluster=guard.shards is not None)
-        ],
+        "delegation": SimpleNamespace(**delegation),
         "root_of": _root_of,
         "leaf_of": _leaf_of,
-        "delegable": tuple(_delegable(guard)),
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import partial
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from keyleash.commands.facts import MAX_LISTED, MAX_PATHS, MAY_REPLICATE, PATHS
@@ -23,7 +24,7 @@ from keyleash.limits.calendar import PERIOD_US, Period, window_runs
 from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.lua import LIBRARIES
-from keyleash.policy.model import Identity, Values
+from keyleash.policy.model import Values
 from keyleash.policy.quantities import MAX_REPLY_BYTES
 from keyleash.store.state import STAMP_BYTES
 from keyleash.store.token import (
@@ -107,18 +108,39 @@ class Scripts(NamedTuple):
     stamp: int
 
 
+class Form(NamedTuple):
+    """The form of one of a guard's scripts.
+
+    Attributes:
+        template: Its template.
+        batch: Whether a call has several commands.
+        sandbox: Whether it runs approved scripts.
+        home: Whether it runs at the home of a cluster.
+    """
+
+    template: str
+    batch: bool = False
+    sandbox: bool = False
+    home: bool = False
+
+
+SINGLE = Form("guard.lua")
+BATCH = Form("batch.lua", batch=True)
+SCRIPT = Form("script.lua", sandbox=True)
+LEASE = Form("lease.lua", home=True)
+
+
 def emit(guard: Guard, approved: Guard | None = None) -> Scripts:
     """Render *guard* and stamp it with a digest of its text.
 
     Args:
         approved: The same guard with the commands of approved scripts alone; None without any.
     """
-    lease = _unstamped(guard, "lease.lua", batch=False, home=True) if guard.shards else ""
+    lease = _render(guard, LEASE) if guard.shards else ""
     if guard.shards:
         guard, approved = place_on_shards(guard), approved and place_on_shards(approved)
-    single = _unstamped(guard, "guard.lua", batch=False)
-    batch = _unstamped(guard, "batch.lua", batch=True)
-    script = _unstamped(approved, "script.lua", batch=False, sandbox=True) if approved else ""
+    single, batch = _render(guard, SINGLE), _render(guard, BATCH)
+    script = _render(approved, SCRIPT) if approved else ""
     texts = [single, batch, script, lease]
     written = hashlib.sha256("".join(texts).encode()).digest()
     stamp = int.from_bytes(written[:STAMP_BYTES], "big") | 1
@@ -126,69 +148,100 @@ def emit(guard: Guard, approved: Guard | None = None) -> Scripts:
     return Scripts(single, batch, script, lease, stamp)
 
 
-def _unstamped(
-    guard: Guard, template: str, *, batch: bool, sandbox: bool = False, home: bool = False
-) -> str:
-    cluster = guard.shards is not None and not home
-    vault, numbers = guard.keyspace.vault, _numbers(guard, cluster=cluster)
-    running = batch and guard.takes_runs
-    policy = guard.policy_digest[:POLICY_DIGITS]
-    variables = {field.name: getattr(guard, field.name) for field in fields(guard)}
-    variables |= _CONSTANTS | _identity_values(guard.identity) | delegation_values(guard)
-    variables |= sizes_of(guard, batch=batch or sandbox, sandbox=sandbox)
-    if guard.identity.token.bound:
-        month = window_runs(Period.MONTH, UTC, guard.calendar_year)
-        variables["month"] = {"period_us": PERIOD_US[Period.MONTH], "runs": month}
-    variables |= {"names": _names(guard), "numbers_at": 2 * DOUBLE, "between": False}
-    variables |= {"has_id": Text("once"), "token_account": None, "cap_plans": (), "counts": _counts}
-    variables |= _byte_values(guard, cluster=cluster)
-    if guard.shards:
-        variables |= lease_values(guard)
-    if cluster:
-        variables |= shard_values(guard)
-    return render(
-        template,
-        **variables,
-        batch=batch,
-        sandbox=sandbox,
-        name_at=None if batch or sandbox else NAME_AT,
+def _render(guard: Guard, form: Form) -> str:
+    """Return a script with a placeholder for the stamp."""
+    cluster = guard.shards is not None and not form.home
+    groups: list[Mapping[str, object]] = [
+        {field.name: getattr(guard, field.name) for field in fields(guard)},
+        _CONSTANTS,
+        _identity_values(guard),
+        delegation_values(guard),
+        sizes_of(guard, batch=form.batch or form.sandbox, sandbox=form.sandbox),
+        _form_values(guard, form),
+        _command_values(guard),
+        _state_values(guard, form, cluster=cluster),
+        _name_values(guard, cluster=cluster),
+        _byte_values(guard, cluster=cluster),
+        lease_values(guard) if guard.shards else {},
+        shard_values(guard) if cluster else {},
+    ]
+    return render(form.template, **{name: item for group in groups for name, item in group.items()})
+
+
+def _form_values(guard: Guard, form: Form) -> dict[str, object]:
+    """Return the template variables about the commands of one call."""
+    running = form.batch and guard.takes_runs
+    is_single = not (form.batch or form.sandbox)
+    return {
+        "batch": form.batch,
+        "sandbox": form.sandbox,
+        "name_at": NAME_AT if is_single else None,
+        "waiting": is_single and any(rule.waits for rule in guard.rules),
         # Of the keys of a script, those that were imaged already come first.
-        imaged_from=Text("imaged_to + 1") if sandbox else 1,
-        running=running,
+        "imaged_from": Text("imaged_to + 1") if form.sandbox else 1,
+        "running": running,
         # The commands that are taken at once.
-        taken=Text("taken") if running else 1,
-        run_end=Text("run_end or stop") if running else Text("stop"),
-        repeating=_repeating(guard) if running else frozenset(),
-        places=Text("nil" + ", nil" * 15),
-        subscribing=_between_commas(
-            use.spec.name for use in guard.usages if use.spec.subscribes and use.missing is None
-        ),
-        has_mset=any(use.spec.name == "MSET" and use.missing is None for use in guard.usages),
-        declared=_declared(guard),
-        uses=frozenset(name for item in guard.identity.scripts for name in item.text.uses),
-        writing=_writing(guard) if sandbox else "",
-        members={name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
-        cluster=cluster,
+        "taken": Text("taken") if running else 1,
+        "run_end": Text("run_end or stop") if running else Text("stop"),
+        "repeating": _repeating(guard) if running else frozenset(),
+        "writing": _writing(guard) if form.sandbox else "",
+    }
+
+
+def _command_values(guard: Guard) -> dict[str, object]:
+    """Return the template variables about commands, their rules, and approved scripts."""
+    specs = [usage.spec for usage in guard.usages if usage.missing is None]
+    return {
+        "places": Text("nil" + ", nil" * 15),
+        "subscribing": _between_commas(spec.name for spec in specs if spec.subscribes),
+        "has_mset": any(spec.name == "MSET" for spec in specs),
+        "uses": frozenset(name for item in guard.identity.scripts for name in item.text.uses),
+        "members": {name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
+        "declared": _declared(guard),
+        "often_ruled": frozenset(rule for branch in guard.dispatch for _, rule in branch.commands),
+        "scan_check": next((rule.check for rule in guard.rules if rule.scan), None),
+        "one_check": len(guard.checks) == 1,
+        "checks_differ": any(rule.rest != rule.check for rule in guard.rules),
+    }
+
+
+def _state_values(guard: Guard, form: Form, *, cluster: bool) -> dict[str, object]:
+    """Return the template variables about the state, and what a call changes in it.
+
+    Some have other values at a shard; see `shard_values`.
+    """
+    numbers, policy = _numbers(guard, cluster=cluster), guard.policy_digest[:POLICY_DIGITS]
+    return {
+        "cluster": cluster,
+        "between": False,
         # On a cluster the home renews.
-        renews=guard.identity.token.renew and not cluster,
-        vault=vault,
-        vault_bytes=len(vault),
-        **(_SLOT_NAMES if cluster else _vault_names(vault)),
-        sealed=bool(vault),
-        state_format=f"<{'d' * guard.layout.numbers}",
-        numbers=numbers,
-        charging=_charging(guard, batch=batch, cluster=cluster),
+        "renews": guard.identity.token.renew and not cluster,
+        "has_id": Text("once"),
+        "token_account": None,
+        "cap_plans": (),
+        "counts": _counts,
+        "state_format": f"<{'d' * guard.layout.numbers}",
+        "numbers": numbers,
+        "numbers_at": 2 * DOUBLE,
         # The sequence number comes first.
-        numbers_format=f"<{'d' * (1 + len(numbers))}",
-        stamp=_STAMP,
-        waiting=not (batch or sandbox) and any(rule.waits for rule in guard.rules),
-        policy=policy,
-        charges={name: f"{policy} {cost}" for name, cost in _COSTS.items()},
-        often_ruled=frozenset(rule for branch in guard.dispatch for _, rule in branch.commands),
-        scan_check=next((rule.check for rule in guard.rules if rule.scan), None),
-        one_check=len(guard.checks) == 1,
-        checks_differ=any(rule.rest != rule.check for rule in guard.rules),
-    )
+        "numbers_format": f"<{'d' * (1 + len(numbers))}",
+        "charging": _charging(guard, batch=form.batch, cluster=cluster),
+        "stamp": _STAMP,
+        "policy": policy,
+        "charges": {name: f"{policy} {cost}" for name, cost in _COSTS.items()},
+    }
+
+
+def _name_values(guard: Guard, *, cluster: bool) -> dict[str, object]:
+    """Return the template variables about the names of keys."""
+    vault = guard.keyspace.vault
+    return {
+        "names": _names(guard),
+        "vault": vault,
+        "vault_bytes": len(vault),
+        "sealed": bool(vault),
+        **(_SLOT_NAMES if cluster else _vault_names(vault)),
+    }
 
 
 def _byte_values(guard: Guard, *, cluster: bool) -> dict[str, object]:
@@ -308,24 +361,33 @@ def _names(guard: Guard) -> dict[str, str]:
     return {name: getattr(guard.keyspace, name)(guard.identity.name) for name in names}
 
 
-def _identity_values(identity: Identity) -> dict[str, object]:
+def _identity_values(guard: Guard) -> dict[str, object]:
     """Return the template variables about tokens, audit, circuit breaker and idempotency."""
+    identity = guard.identity
     audit, breaker, idle_s = identity.audit, identity.on_denials, identity.token.idle_s
     once = identity.idempotency
     return {
         "bound_tokens": identity.token.bound,
+        # The calendar of caps per month.
+        "month": identity.token.bound
+        and {
+            "period_us": PERIOD_US[Period.MONTH],
+            "runs": window_runs(Period.MONTH, UTC, guard.calendar_year),
+        },
         "max_ttl_us": identity.token.max_ttl_s * SECOND_US,
         "idle_us": None if idle_s is None else idle_s * SECOND_US,
         "use_noted_us": use_noted_us(idle_s),
-        "retain": audit.retain,
-        "retain_us": None if audit.retain_s is None else audit.retain_s * SECOND_US,
-        "hard_max": audit.hard_max,
-        "records_reads": audit.reads,
-        "values": audit.values.value,
+        "audit": SimpleNamespace(
+            retain=audit.retain,
+            retain_us=None if audit.retain_s is None else audit.retain_s * SECOND_US,
+            hard_max=audit.hard_max,
+            records_reads=audit.reads,
+            values=audit.values.value,
+            logs_arguments=audit.values is not Values.NONE,
+        ),
         "idempotency": once is not None,
         "once_keep_ms": once and once.keep_s * 1000,
         "once_reply_bytes": once and once.max_reply_bytes,
-        "logs_arguments": audit.values is not Values.NONE,
         "breaker": breaker
         and {
             "threshold": breaker.threshold,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from keyleash.compiler.ir import Guard, LimitPlan
 from keyleash.compiler.passes.place_on_shards import leased
 from keyleash.compiler.quoting import Text, lua_literal
@@ -36,7 +38,7 @@ _CONSTANTS = {
     "max_rate_units": MAX_RATE_UNITS,
     "new_state_ms": NEW_STATE_MS,
     "max_place_bytes": MAX_PLACE_BYTES,
-    "lease_record_bytes": RECORD_BYTES,
+    "record_bytes": RECORD_BYTES,
     "skew_us": leases.CLOCK_BACK_US,
     "refresh_us": leases.REFRESH_US,
     "max_shards": leases.MAX_SHARDS,
@@ -55,7 +57,7 @@ _CONSTANTS = {
 
 
 def lease_values(guard: Guard) -> dict[str, object]:
-    """Return the variables that shards and the home share."""
+    """Return the variables that shards and the home share, most of them in the group `lease`."""
     assert guard.shards is not None  # noqa: S101 - callers ask for guards of a cluster
     identity, keys = guard.identity.name, guard.keyspace
     inner, outer = leases.mac_pads(leases.identity_key(guard.shards.master_key, identity))
@@ -66,10 +68,9 @@ def lease_values(guard: Guard) -> dict[str, object]:
     own_account = _account("", own, guard.layout, 0, has_token=bool(of_token))
     limit_words = 2 * bool(of_token) + 3 * len([*own, *of_token])
     token_account = _account("token_", of_token, token_layout(guard.identity.limits), len(own))
-    return {
+    lease = {
         **_CONSTANTS,
         "own_account": own_account,
-        "token_account": token_account if of_token else None,
         "accounts": [own_account, *([token_account] if of_token else [])],
         # In the order of requests and vouchers.
         "leased": [*own, *of_token],
@@ -79,9 +80,13 @@ def lease_values(guard: Guard) -> dict[str, object]:
         # With the restrictions of a bound token, as the last word.
         "voucher_words": 9 + limit_words,
         "max_voucher_bytes": MAX_VOUCHER_BYTES + (2 * MOST_TAIL_BYTES if caps else 0),
+        "key": keys.leases(identity),
+        "life_us": guard.shards.lease_us,
+    }
+    return {
+        "lease": SimpleNamespace(**lease),
+        "token_account": token_account if of_token else None,
         "cap_plans": caps,
-        "leases_key": keys.leases(identity),
-        "lease_us": guard.shards.lease_us,
     }
 
 

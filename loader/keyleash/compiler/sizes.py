@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from types import SimpleNamespace
 
 from keyleash.commands import CommandSpec
 from keyleash.commands.spec import Bound, Size, Work
@@ -123,18 +124,20 @@ def _values_of(
         "weighing": weighing or bool(written),
         "sized": Text("weighs or lengthens" + (" or governs" if written else "")),
         "remembering": remembering,
-        "hows": hows,
-        "reads_values": not hows.isdisjoint(_COPIES | {Writes.RESULT}),
-        "reads_wholes": not hows.isdisjoint(_COPIES),
-        "writes_numbers": not hows.isdisjoint(_NUMBERS),
-        "unless_expiring": Text(" and not expiring" if kinds.ttl else ""),
-        **_BYTES,
-        "expiries": _lines((name, f"{how}{place}") for name, (how, place) in expiries.items()),
-        "idles": _lines((name, IDLE[name]) for name in written if name in IDLE),
-        "expiry_words": "".join(f" {word}={how}" for word, how in EXPIRY_OPTIONS.items()),
-        "rules_of_values": kinds,
-        "read_forms": "".join(
-            f" {name}={form} " for name, form in READ_FORMS.items() if name in written
+        "values": SimpleNamespace(
+            hows=hows,
+            reads_values=not hows.isdisjoint(_COPIES | {Writes.RESULT}),
+            reads_wholes=not hows.isdisjoint(_COPIES),
+            writes_numbers=not hows.isdisjoint(_NUMBERS),
+            unless_expiring=Text(" and not expiring" if kinds.ttl else ""),
+            **_BYTES,
+            expiries=_lines((name, f"{how}{place}") for name, (how, place) in expiries.items()),
+            idles=_lines((name, IDLE[name]) for name in written if name in IDLE),
+            expiry_words="".join(f" {word}={how}" for word, how in EXPIRY_OPTIONS.items()),
+            rules=kinds,
+            read_forms="".join(
+                f" {name}={form} " for name, form in READ_FORMS.items() if name in written
+            ),
         ),
     }
 

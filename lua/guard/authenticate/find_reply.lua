@@ -21,7 +21,7 @@ if {{ has_id }} then
   -- In the slot of the first key, with which it moves.
   local beside = keys[1] or ''
   local place = string.match(beside, '^[^{]*{([^}]+)}') or not find(beside, '}', 1, true) and beside or ''
-  if place ~= '' and #place <= {{ max_place_bytes }} then once_key = {{ names.once_prefix }} .. token_id .. ':' .. redis.sha1hex(once) end
+  if place ~= '' and #place <= {{ lease.max_place_bytes }} then once_key = {{ names.once_prefix }} .. token_id .. ':' .. redis.sha1hex(once) end
 --% else
   once_key = {{ names.once_prefix }} .. token_id .. ':' .. redis.sha1hex(once)
 --% endif

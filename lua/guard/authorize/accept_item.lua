@@ -67,7 +67,7 @@ if recorded then
 --% endif
   entry[fields + 1], entry[fields + 2] = name, touched
   fields = fields + 2
---% if logs_arguments
+--% if audit.logs_arguments
 --% include "record/log_arguments.lua"
   entry[fields + 1], entry[fields + 2] = args_field, args_value
   fields = fields + 2

@@ -24,7 +24,7 @@ local hidden = {}
 --% if images
 local imaged, imaged_bound = {}, {}
 --% endif
---% if hard_max is not none
+--% if audit.hard_max is not none
 local is_full
 --% endif
 local fields = header

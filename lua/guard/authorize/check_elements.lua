@@ -5,22 +5,22 @@
 --
 -- Elements that come from a key whose own bound is no larger are not read.
 if how == {{ Writes.NOTHING }} then
---% if Writes.UNKNOWN in hows
+--% if Writes.UNKNOWN in values.hows
 elseif how == {{ Writes.UNKNOWN }} then
   -- A command of a module, or of a later server: its elements are not known.
   if elements < huge then return deny(name, 'max_elements', elements, 'unknown') end
   for at = base + 1, stop do check_bytes(name, #argv[at], bytes) end
 --% endif
---% if writes_numbers
+--% if values.writes_numbers
 elseif how == {{ Writes.NUMBER }} then
-  check_bytes(name, {{ number_bytes }}, bytes)
+  check_bytes(name, {{ values.number_bytes }}, bytes)
 --% if adding_bytes
-  lengthen(held, {{ number_bytes }})
+  lengthen(held, {{ values.number_bytes }})
 --% endif
 elseif how == {{ Writes.SKETCH }} then
-  check_bytes(name, {{ sketch_bytes }}, bytes)
+  check_bytes(name, {{ values.sketch_bytes }}, bytes)
 --% if adding_bytes
-  lengthen(held, {{ sketch_bytes }})
+  lengthen(held, {{ values.sketch_bytes }})
 --% endif
 elseif how == {{ Writes.FLOAT }} or how == {{ Writes.FIELD_FLOAT }} then
   if was and how == {{ Writes.FIELD_FLOAT }} then
@@ -28,7 +28,7 @@ elseif how == {{ Writes.FLOAT }} or how == {{ Writes.FIELD_FLOAT }} then
     if was > elements and is_same and redis.pcall(by, held, argv[from] or '') == 1 then was = size end
   end
   if how == {{ Writes.FIELD_FLOAT }} then check_bytes(name, #(argv[from] or ''), bytes) end
-  local longest = {{ float_bytes }}
+  local longest = {{ values.float_bytes }}
   if bytes < longest then
     local text, number = argv[how == {{ Writes.FLOAT }} and from or from + 1] or '', ''
     local length = how == {{ Writes.FLOAT }} and redis.pcall('STRLEN', held) or how == {{ Writes.FIELD_FLOAT }} and redis.pcall('HSTRLEN', held, argv[from] or '')
@@ -36,14 +36,14 @@ elseif how == {{ Writes.FLOAT }} or how == {{ Writes.FIELD_FLOAT }} then
     if type(length) == 'table' and find(length.err, '^WRONGTYPE') then length = 0 end
     if type(length) == 'number' and length > 0 and length <= 64 then number = how == {{ Writes.FLOAT }} and redis.pcall('GET', held) or how == {{ Writes.FIELD_FLOAT }} and redis.pcall('HGET', held, argv[from] or '') or '' end
     local is_plain = is_fresh and type(length) == 'number' and length <= 64 and type(number) == 'string' and not find(text .. number, '[^%d.+-]')
-    if is_plain then longest = math.max(#text, #number) + {{ float_more_bytes }} end
+    if is_plain then longest = math.max(#text, #number) + {{ values.float_more_bytes }} end
     check_bytes(name, longest, bytes)
   end
 --% if adding_bytes
   if how == {{ Writes.FLOAT }} then lengthen(held, longest) end
 --% endif
 --% endif
---% if Writes.MOVED in hows
+--% if Writes.MOVED in values.hows
 elseif how == {{ Writes.MOVED }} then
   if names[1] ~= names[2] then
     if was then was = size + 1 end
@@ -60,7 +60,7 @@ elseif how == {{ Writes.MOVED }} then
     end
   end
 --% endif
---% if Writes.WHOLE in hows
+--% if Writes.WHOLE in values.hows
 elseif how == {{ Writes.WHOLE }} then
   if names[1] ~= names[2] then
     local theirs, their_kind = state_of(names[1])
@@ -79,7 +79,7 @@ elseif how == {{ Writes.WHOLE }} then
 --% endif
   end
 --% endif
---% if Writes.PAYLOAD in hows
+--% if Writes.PAYLOAD in values.hows
 elseif how == {{ Writes.PAYLOAD }} then
   is_replaced = true
   local is_measured = was or bytes < huge
@@ -102,7 +102,7 @@ elseif how == {{ Writes.PAYLOAD }} then
     end
   end
 --% endif
---% if Writes.RESULT in hows
+--% if Writes.RESULT in values.hows
 elseif how == {{ Writes.RESULT }} then
 --% include "authorize/check_result.lua"
 --% endif
@@ -126,6 +126,6 @@ else
   end
   if bytes < huge then
     for at = from + shift, final, shift > 0 and width or 1 do check_bytes(name, #argv[at], bytes) end
-    if how == {{ Writes.FIELD_NUMBER }} then check_bytes(name, {{ number_bytes }}, bytes) end
+    if how == {{ Writes.FIELD_NUMBER }} then check_bytes(name, {{ values.number_bytes }}, bytes) end
   end
 end

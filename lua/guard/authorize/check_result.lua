@@ -11,7 +11,7 @@ for i = first_source, last_source do
   is_looser = is_looser or bytes < (rules_of(walked[first + (i - 1) * step]))
 end
 if find(command, 'INTER') then sum = least elseif find(command, 'DIFF') then sum = top or 0 end
-local words = { (string.match({{ read_forms }}, ' ' .. command .. '=(%S+)')) }
+local words = { (string.match({{ values.read_forms }}, ' ' .. command .. '=(%S+)')) }
 local at, gets = base + 2, 0
 if target == {{ Target.FIRST }} and find(command, '^Z') and command ~= 'ZRANGESTORE' then words[2], at = argv[at], at + 1 end
 for i = first_source, last_source do words[#words + 1] = names[i] end

@@ -92,7 +92,7 @@ local function lengthen(name, bytes)
   lengths[name] = most
 end
 --% endif
---% if reads_values
+--% if values.reads_values
 -- Add the work of reading all of a key; return whether it may be read.
 local function may_read(name, size)
   work = work + size * math.max(1, 2 * {{ string_units }})
@@ -108,7 +108,7 @@ local function check_all(name, found, bound)
   end
 end
 --% endif
---% if reads_wholes
+--% if values.reads_wholes
 -- Check what one key holds as the value of another.
 local function check_whole(name, held, size, kind, bound)
   if kind == 'string' then
@@ -124,20 +124,20 @@ local function check_whole(name, held, size, kind, bound)
 end
 --% endif
 --% include "authorize/find_elements.lua"
---% if expiries
+--% if values.expiries
 --% include "authorize/find_expiry.lua"
 --% endif
---% if rules_of_values.ttl
+--% if values.rules.ttl
 --% include "authorize/find_idle.lua"
 --% endif
---% if Writes.DELETED in hows
+--% if Writes.DELETED in values.hows
 if how == {{ Writes.DELETED }} then
   gone = gone or {}
   gone[n] = names
   return
 end
 --% endif
---% if remembering and Writes.WHOLE in hows
+--% if remembering and Writes.WHOLE in values.hows
 if command == 'RENAME' and names[2] and names[1] ~= names[2] then
   -- Whether it works or fails, the first key is then gone.
   gone = gone or {}
@@ -151,15 +151,15 @@ for i = 1, #names do
     local size, kind, is_same
 --% if remembering
     size, kind, is_same = state_of(held)
---% elif rules_of_values.elements or rules_of_values.absent
+--% elif values.rules.elements or values.rules.absent
     if elements < huge or is_absent then size, kind, is_same = state_of(held) end
 --% endif
---% if rules_of_values.absent
+--% if values.rules.absent
     if is_absent and kind then return deny(name, 'only', 'absent', 'present') end
 --% endif
---% if rules_of_values.ttl
+--% if values.rules.ttl
     if default_ms < huge then
---% if expiries
+--% if values.expiries
       if is_removed then return deny(name, 'ttl', max_ms < huge and max_ms or default_ms, 'none') end
       if expires_ms and not (expires_ms <= max_ms) then return deny(name, 'ttl', max_ms, expires_ms) end
 --% endif
@@ -177,7 +177,7 @@ for i = 1, #names do
 --% endif
     local was, is_replaced = size, false
 --% include "authorize/check_elements.lua"
---% if rules_of_values.elements
+--% if values.rules.elements
     if was and not (was <= elements) then deny(name, 'max_elements', elements, was) end
 --% endif
     if code then return end

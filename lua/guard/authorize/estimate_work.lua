@@ -8,8 +8,7 @@
 -- code, the value and the reason.
 local usages, sizes
 local function weigh(command, argv, base, stop, names, left)
-  -- A `Work` of commands/spec.py, as `plans_of` in compiler/sizes.py writes it; `Size`, `Join` and
-  -- `Bound` are enums, whose members are letters here.
+  -- `Work` of commands/spec.py, with letters for `Size`, `Join` and `Bound`; see `plans_of`.
   local plans = {{ plans }}
   local size, join, first, last, bound, place, default, weight, strung = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+) (%d)', find(plans, ',' .. command .. ',', 1, true))
   -- A key that is missing is the command's own error.

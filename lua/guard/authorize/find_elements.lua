@@ -8,25 +8,25 @@ local from, final, width, shift, by = base + place, stop, 1, 0, nil
 -- Whether nothing is added; the most elements after the call.
 local nothing, most = false, huge
 if false then
---% if Writes.SET in hows
+--% if Writes.SET in values.hows
 elseif how == {{ Writes.SET }} then
   by = 'SISMEMBER'
   if command == 'SMOVE' then final = min(from, stop) end
 --% endif
---% if Writes.PAIRS in hows
+--% if Writes.PAIRS in values.hows
 elseif how == {{ Writes.PAIRS }} then
   width, by = 2, 'HEXISTS'
 --% endif
---% if Writes.FIELDS in hows
+--% if Writes.FIELDS in values.hows
 elseif how == {{ Writes.FIELDS }} then
   while from <= stop and word(from) ~= 'FIELDS' do from = from + 1 end
   from, width, by = from + 2, 2, 'HEXISTS'
 --% endif
---% if Writes.FIELD_NUMBER in hows or Writes.FIELD_FLOAT in hows
+--% if Writes.FIELD_NUMBER in values.hows or Writes.FIELD_FLOAT in values.hows
 elseif how == {{ Writes.FIELD_NUMBER }} or how == {{ Writes.FIELD_FLOAT }} then
   by, final = 'HEXISTS', min(from, stop)
 --% endif
---% if Writes.SCORES in hows or Writes.PLACES in hows
+--% if Writes.SCORES in values.hows or Writes.PLACES in values.hows
 elseif how == {{ Writes.SCORES }} or how == {{ Writes.PLACES }} then
   while from <= stop and find(' NX XX GT LT CH INCR ', ' ' .. word(from) .. ' ', 1, true) do
     nothing = nothing or word(from) == 'XX'
@@ -35,11 +35,11 @@ elseif how == {{ Writes.SCORES }} or how == {{ Writes.PLACES }} then
   width, by = how == {{ Writes.SCORES }} and 2 or 3, 'ZSCORE'
   shift = width - 1
 --% endif
---% if Writes.MEMBER in hows
+--% if Writes.MEMBER in values.hows
 elseif how == {{ Writes.MEMBER }} then
   by = 'ZSCORE'
 --% endif
---% if Writes.ENTRY in hows
+--% if Writes.ENTRY in values.hows
 elseif how == {{ Writes.ENTRY }} then
   local keeps_some
   while from <= stop do

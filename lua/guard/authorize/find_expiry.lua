@@ -5,7 +5,7 @@
 -- What is no number is the command's own error.
 local expires_ms, is_removed
 do
-  local expiries = {{ expiries }}
+  local expiries = {{ values.expiries }}
   local how, place = string.match(expiries, '=(.)(%d)', find(expiries, ',' .. command .. ',', 1, true) or #expiries)
   local function expires(how, at)
     local number = #(argv[at] or '') < 512 and at <= stop and tonumber(argv[at])
@@ -24,7 +24,7 @@ do
   elseif how == {{ Expiry.OPTIONS }} or how == {{ Expiry.BEHIND_PAIRS }} then
     if how == {{ Expiry.BEHIND_PAIRS }} then at = at + 2 * #names end
     while at <= stop do
-      local unit = string.match({{ expiry_words }}, ' ' .. string.gsub(word(at), '[^%u]', '') .. '=(.)')
+      local unit = string.match({{ values.expiry_words }}, ' ' .. string.gsub(word(at), '[^%u]', '') .. '=(.)')
       if word(at) == 'PERSIST' then
         is_removed = true
       elseif unit then

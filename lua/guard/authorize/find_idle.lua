@@ -1,7 +1,7 @@
 -- find_idle: find the replies of a call that say that it changed nothing, for set_expiry.
 -- in:  command, base, stop, word
 -- out: idle   the letters of such replies; nil if none does
-local idles = {{ idles }}
+local idles = {{ values.idles }}
 local idle = string.match(idles, '=(.)', find(idles, ',' .. command .. ',', 1, true) or #idles)
 if idle == 's' then
   -- With GET, the reply is the old value. The word behind an IFEQ may be any.

@@ -28,8 +28,8 @@ local refused, about, child, child_id, child_key, ends_ms, labels, children_key 
   if type(live) ~= 'number' or live >= {{ delegate.children }} then return 'children' end
   -- An agent chooses the digest, but not the id: operators revoke a child by it.
   local child_id = string.gsub(string.sub(redis.sha1hex(digest), 1, {{ 2 * id_chars }}), '..', function(byte)
-    local n = tonumber(byte, 16) % #{{ id_alphabet }} + 1
-    return string.sub({{ id_alphabet }}, n, n)
+    local n = tonumber(byte, 16) % #{{ delegation.id_alphabet }} + 1
+    return string.sub({{ delegation.id_alphabet }}, n, n)
   end)
   local child_key = {{ names.token_prefix }} .. digest
   if call('GETRANGE', child_key, 0, 0) ~= '' or redis.pcall('HEXISTS', {{ names.delegated }}, child_id) == 1 then return 'digest' end

@@ -7,7 +7,7 @@
 -- each pattern, and the pattern with the names of captures between two bytes 0xFF.
 local sub, match, band = string.sub, string.match, bit.band
 local granted = {
---% for bits, pattern in delegable
+--% for bits, pattern in delegation.delegable
   {{ bits }}, {{ pattern }},
 --% endfor
 }
@@ -17,7 +17,7 @@ for name, value in string.gmatch(bindings and sub(record, bindings_at, (chain_at
 end
 for i = 1, #words.bind do
   local name, value = match(words.bind[i], '^([a-z_][a-z0-9_]*)=([^:]+)$')
-  if not name or #value > {{ max_text_bytes }} or #names >= {{ max_items }} or (bind[name] or value) ~= value then return 'bind', words.bind[i] end
+  if not name or #value > {{ delegation.max_text_bytes }} or #names >= {{ delegation.max_items }} or (bind[name] or value) ~= value then return 'bind', words.bind[i] end
   if not bind[name] then bind[name], names[#names + 1] = value, name end
 end
 for i = 1, #granted, 2 do
@@ -35,7 +35,7 @@ if not bound[1] then return 'bind', words.bind[1] end
 local classes = mask or {{ all_classes }}
 if words.allow[1] then
   local bits, wanted = {
---% for name, bits in class_bits
+--% for name, bits in delegation.class_bits
     {{ name }}, {{ bits }},
 --% endfor
   }, 0
@@ -89,7 +89,7 @@ if words.keys[1] then
     local bare = string.gsub(string.gsub(text, '[{][{]', ''), '[}][}]', '')
     if find(bare, '[{}*]') or text == '' and not is_open then return 'keys', words.keys[i] end
     text = string.gsub(string.gsub(text, '[{][{]', '{'), '[}][}]', '}')
-    if #text > {{ max_text_bytes }} then return 'keys', words.keys[i] end
+    if #text > {{ delegation.max_text_bytes }} then return 'keys', words.keys[i] end
     local is_within, at = key_count == 0, keys_at
     for _ = 1, key_count do
       local is_prefix, length = string.byte(record, at, at + 1)
@@ -100,7 +100,7 @@ if words.keys[1] then
     end
     local is_granted = false
     for n = 1, #bound, 2 do
-      is_granted = is_granted or band(bound[n], classes, {{ key_classes }}) > 0 and meets(text, is_open, bound[n + 1])
+      is_granted = is_granted or band(bound[n], classes, {{ delegation.key_classes }}) > 0 and meets(text, is_open, bound[n + 1])
     end
     if not (is_within and is_granted) then return 'keys', words.keys[i] end
     packed = packed .. string.char(is_open and 1 or 0, #text) .. text
@@ -112,25 +112,25 @@ local caps, counted = '', {}
 for i = 1, #words.budget do
   local name, limit, unit, period = match(words.budget[i], '^([%l_]+)=(%d+)(%l*)(.*)$')
   local counter, period_us, unit_bytes
---% for item, number in cap_counters
+--% for item, number in delegation.cap_counters
   if name == {{ item }} then counter = {{ number }} end
 --% endfor
   if find(name or '', '^bytes_') then
---% for item, count in byte_units
+--% for item, count in delegation.byte_units
     if unit == {{ item }} then unit_bytes = {{ count }} end
 --% endfor
   elseif unit == '' then
     unit_bytes = 1
   end
   if period == '' then period_us = 0 end
---% for item, length_us in cap_periods
+--% for item, length_us in delegation.cap_periods
   if period == {{ item }} then period_us = {{ length_us }} end
 --% endfor
   local most = (tonumber(limit) or 0) * (unit_bytes or 0)
-  if not counter or not period_us or counted[counter] or #limit > 16 or most < 1 or most > {{ max_cap }} then return 'budget', words.budget[i] end
+  if not counter or not period_us or counted[counter] or #limit > 16 or most < 1 or most > {{ delegation.max_cap }} then return 'budget', words.budget[i] end
   counted[counter] = true
   caps = caps .. struct.pack({{ cap_format }}, counter, most, period_us, 0, 0)
 end
 for n = 1, #names do names[n] = names[n] .. '=' .. bind[names[n]] end
-local tail = struct.pack({{ tail_header }}, classes, #names, key_count, #words.budget, {{ tail_at }} + #caps + #packed)
+local tail = struct.pack({{ delegation.tail_header }}, classes, #names, key_count, #words.budget, {{ tail_at }} + #caps + #packed)
   .. caps .. packed .. ':' .. table.concat(names, ':') .. ':'

@@ -14,12 +14,12 @@ for at = 6, #argv, 2 do
   local list, word = words[argv[at]], argv[at + 1]
   if not list or not word then return 'word', not has_token(argv[at]) and argv[at] or nil end
   if has_token(word) then return argv[at] end
-  if #list >= {{ max_items }} then return argv[at], argv[at] ~= 'meta' and word or nil end
+  if #list >= {{ delegation.max_items }} then return argv[at], argv[at] ~= 'meta' and word or nil end
   list[#list + 1] = word
 end
 for i = 1, #words.meta do
   labels = labels or {}
   local name, value = string.match(words.meta[i], '^([a-z][a-z0-9_.-]*)=([ -~]+)$')
-  if not name or labels[name] or #name > {{ max_label_name }} or #value > {{ max_label_bytes }} then return 'meta', string.match(words.meta[i], '^[^=]*') end
+  if not name or labels[name] or #name > {{ delegation.max_label_name }} or #value > {{ delegation.max_label_bytes }} then return 'meta', string.match(words.meta[i], '^[^=]*') end
   labels[name] = value
 end

@@ -21,13 +21,13 @@ if token_seq > 0 then
 end
 request = request .. string.format(':%.0f:%.0f', token_seq, token_asked_us)
 --% endif
---% for account in accounts
+--% for account in lease.accounts
 --% filter of_account(account.of)
 --% for limit in account.leased
 --% filter suffix(limit.number)
 do
   local window_N, have_N = 0, 0
-  if is_same_A then window_N, have_N = struct.unpack('<dd', state_A, {{ account.windows_at + 1 + pair_bytes * loop.index0 }}) end
+  if is_same_A then window_N, have_N = struct.unpack('<dd', state_A, {{ account.windows_at + 1 + lease.pair_bytes * loop.index0 }}) end
 --% if not limit.runs
   window_N = now_us - asked_us_A
 --% endif
@@ -37,4 +37,4 @@ end
 --% endfor
 --% endfilter
 --% endfor
-do return { err = 'LEASH LEASE_NEEDED request=' .. request .. ':' .. redis.sha1hex({{ mac_outer }} .. redis.sha1hex({{ mac_inner }} .. {{ request_start }} .. request)) } end
+do return { err = 'LEASH LEASE_NEEDED request=' .. request .. ':' .. redis.sha1hex({{ lease.mac_outer }} .. redis.sha1hex({{ lease.mac_inner }} .. {{ lease.request_start }} .. request)) } end

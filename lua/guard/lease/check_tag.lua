@@ -22,5 +22,5 @@ local function first_text(slot, length)
   end
 end
 local length = 1
-while length < #shard and (first_text(slot, length) or {{ home_tag }}) == {{ home_tag }} do length = length + 1 end
+while length < #shard and (first_text(slot, length) or {{ lease.home_tag }}) == {{ lease.home_tag }} do length = length + 1 end
 if first_text(slot, length) ~= shard then code, detail, value = 'LEASE_REFUSED', 'reason', 'tag' break end

@@ -11,14 +11,14 @@ if caps then holders[1] = { caps, caps_at, cap_count, life_us, token_key } end
 for i = 1, ancestors and #ancestors or 0 do holders[#holders + 1] = ancestors[i] end
 --% endif
 --% endif
---% for account in accounts
+--% for account in lease.accounts
 --% filter of_account(account.of)
 --% for limit in account.leased
 --% filter suffix(limit.number)
 --% with word = account.request_limits_at + 3 * loop.index0, is_subject = limit.subject == "token", is_cap = limit.subject == "cap"
 -- The newest amount that was not 0 says how fast the shard uses units.
 local amount_N, window_N, have_N, last_N, life_N = 0, 0, 0, 0, 0
-if entry_A and #entry_A == {{ account.entry_size }} then amount_N, window_N, have_N, last_N = struct.unpack('<dddd', entry_A, {{ entry_bytes + 1 + leased_bytes * loop.index0 }}) end
+if entry_A and #entry_A == {{ account.entry_size }} then amount_N, window_N, have_N, last_N = struct.unpack('<dddd', entry_A, {{ lease.entry_bytes + 1 + lease.leased_bytes * loop.index0 }}) end
 --% if is_subject
 local subject_N = {{ limit.key_prefix }} .. {{ root_of("token_id") }}
 --% include "limit/subject_locals.lua"

@@ -27,16 +27,16 @@ else
     if want > rest and not is_partial then
       code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', {{ limit.slot.name }}, ends_N
     elseif want > 0 then
-      local most = math.max(1, math.floor({{ units }} / ({{ budget_shares }} * shards_A)))
-      local share = math.max(1, math.floor(rest / ({{ rest_shares }} * shards_A)))
+      local most = math.max(1, math.floor({{ units }} / ({{ lease.budget_shares }} * shards_A)))
+      local share = math.max(1, math.floor(rest / ({{ lease.rest_shares }} * shards_A)))
 --% if is_cap and delegate
       if caps_N.most then
         -- Units beyond those that the call needs; they grow slowly, since a child may end soon.
-        last_N = math.max(0, void - want, math.min(rest - want, caps_N.most, most, share, math.max({{ first_amount }}, math.floor(have_N / {{ used_shares }}))))
+        last_N = math.max(0, void - want, math.min(rest - want, caps_N.most, most, share, math.max({{ lease.first_amount }}, math.floor(have_N / {{ lease.used_shares }}))))
         amount_N = math.max(0, math.min(rest, want + last_N))
       else
 --% endif
-      amount_N = math.max(0, math.min(rest, math.max(want, math.min(most, share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }}))))
+      amount_N = math.max(0, math.min(rest, math.max(want, math.min(most, share, last_N > 0 and {{ lease.growth }} * last_N or {{ lease.first_amount }}))))
 --% if is_cap and delegate
       end
 --% endif

@@ -10,14 +10,14 @@ if is_same_A then
 elseif want == 0 then
   amount_N = 0
 else
-  amount_N, have_N = 0, math.max({{ limit.life_us }}, had > 0 and math.min({{ min_rate_life_us }}, {{ short_life_parts }} * had) or {{ min_rate_life_us }})
+  amount_N, have_N = 0, math.max({{ limit.life_us }}, had > 0 and math.min({{ lease.min_rate_life_us }}, {{ lease.short_life_parts }} * had) or {{ lease.min_rate_life_us }})
   life_N = have_N
   local early_us = tat_N - {{ limit.tolerance_us }}
   if not (tat_N < {{ latest_us }}) then
     code, detail, value = 'COUNTER_CORRUPT', 'limit', {{ limit.slot.name }}
   elseif early_us <= now_us then
-    local share = math.max(1, math.floor({{ limit.slot.limit }} / ({{ rate_shares }} * shards_A)))
-    local most = math.min({{ max_rate_units }}, math.max(want, math.min(share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }})))
+    local share = math.max(1, math.floor({{ limit.slot.limit }} / ({{ lease.rate_shares }} * shards_A)))
+    local most = math.min({{ lease.max_rate_units }}, math.max(want, math.min(share, last_N > 0 and {{ lease.growth }} * last_N or {{ lease.first_amount }})))
     amount_N = math.min(most, math.floor(math.min({{ limit.tolerance_us }}, now_us - early_us) / {{ limit.slot.interval_us }}) + 1)
   end
   if not code and amount_N < want and not is_partial then

@@ -13,8 +13,8 @@ else
   if not (head_N >= 0 and head_N < {{ limit.slot.capacity }} and head_N % 1 == 0) then
     code, detail, value = 'COUNTER_CORRUPT', 'limit', {{ limit.slot.name }}
   else
-    local share = math.max(1, math.floor({{ limit.slot.limit }} / ({{ rate_shares }} * shards_A)))
-    local most = math.min({{ limit.slot.capacity }}, {{ max_rate_units }}, math.max(want, math.min(share, last_N > 0 and {{ growth }} * last_N or {{ first_amount }})))
+    local share = math.max(1, math.floor({{ limit.slot.limit }} / ({{ lease.rate_shares }} * shards_A)))
+    local most = math.min({{ limit.slot.capacity }}, {{ lease.max_rate_units }}, math.max(want, math.min(share, last_N > 0 and {{ lease.growth }} * last_N or {{ lease.first_amount }})))
     -- Slots that were never used are free; a ring grows until it goes round.
     local unwrapped = math.min(most, {{ limit.slot.capacity }} - head_N)
     local place = {{ offset }} + head_N * 8

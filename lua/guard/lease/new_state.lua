@@ -11,4 +11,4 @@ local now_us = time[1] * 1000000 + time[2]
 -- Numbers of an earlier life never come again, and nothing that was asked before is believed.
 layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us = 0, 0, 0, now_us, 0, now_us, 0, 0
 state = struct.pack('<dddddddd', layout, suspended, min_epoch, seq, asked_us, born_us, sequence, last_us)
-call('SET', state_key, state, 'PX', {{ text(new_state_ms) }})
+call('SET', state_key, state, 'PX', {{ text(lease.new_state_ms) }})

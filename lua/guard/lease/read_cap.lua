@@ -40,16 +40,16 @@ for i = 1, #caps_N do
   local cap = caps_N[i]
   local of_key, _, limit, _, ends_us, period_us = unpack(cap, 1, 6)
   if of_key ~= token_key then
-    cap.name = {{ leases_key }} .. ':' .. string.sub(cap.holder[1], {{ record_bytes - id_chars + 1 }}, {{ record_bytes }}) .. ':spare'
+    cap.name = {{ lease.key }} .. ':' .. string.sub(cap.holder[1], {{ record_bytes - id_chars + 1 }}, {{ record_bytes }}) .. ':spare'
     local packed = call('HMGET', cap.name, '{{ cap_number(limit.counter) }}')[1]
     local spare, window = 0, 0
-    if packed and #packed == {{ pair_bytes }} then spare, window = struct.unpack('<dd', packed) end
+    if packed and #packed == {{ lease.pair_bytes }} then spare, window = struct.unpack('<dd', packed) end
     cap.window = period_us > 0 and ends_us or 1
     if window ~= cap.window then spare = 0 end
     -- A fenced agent may write any number.
     if not (spare >= 0 and spare < {{ latest_us }}) then spare = limit end
     cap.spare = math.max(0, spare - caps_N.before)
-    local share = math.floor((limit / {{ budget_shares }} - cap.spare) / ({{ rest_shares }} * token_shards))
+    local share = math.floor((limit / {{ lease.budget_shares }} - cap.spare) / ({{ lease.rest_shares }} * token_shards))
     caps_N.most = math.min(caps_N.most or share, share)
   end
 end

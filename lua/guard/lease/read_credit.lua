@@ -9,7 +9,7 @@
 state_key_A = state_key .. ':' .. {{ leaf_of("token_id") }}
 state_A = call('GET', state_key_A)
 local layout_A, suspended, min_epoch, began_us
-if state_A and #state_A >= {{ shard_bytes }} then
+if state_A and #state_A >= {{ lease.shard_bytes }} then
   layout_A, suspended, min_epoch, seq_A, asked_us_A, began_us = struct.unpack('<dddddd', state_A)
 else
   -- As for a new state.
@@ -20,12 +20,12 @@ end
 if began_us ~= born_us then
   layout_A, asked_us_A = 0, 0
   state_A = struct.pack('<dddddddd', 0, 0, 0, seq_A, 0, born_us, 0, 0)
-  call('SET', state_key_A, state_A, 'PX', {{ text(new_state_ms) }})
+  call('SET', state_key_A, state_A, 'PX', {{ text(lease.new_state_ms) }})
 end
 is_same_A = layout_A == {{ account.layout_number }} and #state_A == {{ account.state_bytes }}
 if is_same_A then
 --% filter expand("CREDITS", account.credits)
-  CREDITS = struct.unpack({{ account.credits_format }}, state_A, {{ shard_bytes + 1 }})
+  CREDITS = struct.unpack({{ account.credits_format }}, state_A, {{ lease.shard_bytes + 1 }})
 --% endfilter
 end
 if vouched then

@@ -3,12 +3,12 @@
 -- out: code, detail, value   set if it is refused
 --      entry_seq_A, entry_asked_us_A, granted_us_A, entry_stamp_A, is_same_A, shards_A
 local entry_seq_A, entry_asked_us_A, granted_us_A, entry_stamp_A, entry_epoch_A = -1, 0, 0
-if entry_A and #entry_A >= {{ entry_bytes }} then
+if entry_A and #entry_A >= {{ lease.entry_bytes }} then
   entry_seq_A, entry_asked_us_A, granted_us_A, entry_stamp_A, entry_epoch_A = struct.unpack('<ddddd', entry_A)
 else
   shards_A = shards_A + 1
 --% if not account.of
-  if shards_A > {{ max_shards }} then code, detail, value = 'LEASE_REFUSED', 'reason', 'shards' break end
+  if shards_A > {{ lease.max_shards }} then code, detail, value = 'LEASE_REFUSED', 'reason', 'shards' break end
 --% include "lease/check_tag.lua"
 --% endif
 end

@@ -18,12 +18,12 @@ do
 --% include "limit/collect_counts.lua"
 --% include "limit/commit_limits.lua"
     if recorded then
---% if logs_arguments
+--% if audit.logs_arguments
       local is_masked = false
 --% include "record/log_arguments.lua"
 --% endif
       call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', correlation, command, ''
---% if logs_arguments
+--% if audit.logs_arguments
         , args_field, args_value
 --% endif
       )

@@ -8,7 +8,7 @@
 local tag, voucher = argv[#argv] or ''
 if #argv > 2 then argv[#argv] = nil end
 if #tag > 4 then tag, voucher = string.match(string.sub(tag, 1, 5), '^[^:]*'), tag end
-if #tag > 4 or not find(tag, '^[a-z0-9]+$') or tag == {{ home_tag }} then
+if #tag > 4 or not find(tag, '^[a-z0-9]+$') or tag == {{ lease.home_tag }} then
   return { err = 'LEASH COMMAND_REFUSED tag=' .. string.gsub(tag, '[^%w]', '_') }
 end
 local state_key, lacks, is_partial = {{ shard_state }}

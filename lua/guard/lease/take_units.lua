@@ -14,7 +14,7 @@ if tonumber(words[{{ account.voucher_at }}]) == seq_A and asked_A == asked_us_A 
 --% filter suffix(limit.number)
 --% with word = account.voucher_limits_at + 3 * loop.index0
   local window_N, have_N = 0, 0
-  if is_same_A then window_N, have_N = struct.unpack('<dd', state_A, {{ account.windows_at + 1 + pair_bytes * loop.index0 }}) end
+  if is_same_A then window_N, have_N = struct.unpack('<dd', state_A, {{ account.windows_at + 1 + lease.pair_bytes * loop.index0 }}) end
   local amount_N, life_N, open_N = tonumber(words[{{ word }}]), tonumber(words[{{ word + 1 }}]), tonumber(words[{{ word + 2 }}])
   -- Without a life it is of a limit that was not asked for; what expired on its way is no answer, and
   -- units that are too few may have been granted to a smaller call of the same asking.
@@ -48,7 +48,7 @@ if tonumber(words[{{ account.voucher_at }}]) == seq_A and asked_A == asked_us_A 
   is_same_A = true
 --% if account.of
   -- It ends with the last unit. A fenced agent may write any times there.
-  local ends_us = now_us + {{ new_state_ms * 1000 }}
+  local ends_us = now_us + {{ lease.new_state_ms * 1000 }}
 --% for limit in account.leased
 --% filter suffix(limit.number)
   if until_N > ends_us and until_N < {{ latest_us }} then ends_us = until_N end

@@ -12,7 +12,7 @@ else
   call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, sequence, STATE_NUMBERS))
 --% endfilter
 --% endif
---% for limit in own_account.leased if limit.slot.kind == "ring"
+--% for limit in lease.own_account.leased if limit.slot.kind == "ring"
 --% filter suffix(limit.number)
   do
     local ring, head, taken, now_us = {{ names.state }}, head_N, amount_N, now_us + {{ limit.life_us }}
@@ -23,8 +23,8 @@ else
 --% endfilter
 --% endfor
 end
---% filter expand("GRANTS", own_account.grants)
-call('HSET', {{ leases_key }}, shard, struct.pack({{ own_account.entry_format }}, seq, entry_asked_us, granted_us, {{ stamp }}, epoch, GRANTS))
+--% filter expand("GRANTS", lease.own_account.grants)
+call('HSET', {{ lease.key }}, shard, struct.pack({{ lease.own_account.entry_format }}, seq, entry_asked_us, granted_us, {{ stamp }}, epoch, GRANTS))
 --% endfilter
 --% if token_account
 if token_seq > 0 then
@@ -33,17 +33,17 @@ end
 --% endif
 -- pcall, as in commit_limits.
 if not (now_us - used_us < {{ use_noted_us }}) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
-local life_us = math.min({{ lease_us }}, struct.unpack('<d', record) - now_us)
+local life_us = math.min({{ lease.life_us }}, struct.unpack('<d', record) - now_us)
 local voucher = string.format('%s:%.0f:%.0f:%s:%.0f:%s:%s:%.0f', shard, seq, asked_us, '{{ stamp }}', epoch, redis.sha1hex(token), token_id, life_us)
 --% if token_account
 voucher = voucher .. string.format(':%.0f:%.0f', token_seq, token_asked_us)
 --% endif
---% for limit in leased
+--% for limit in lease.leased
 --% filter suffix(limit.number)
 --% if limit.runs
 voucher = voucher .. string.format(':%.0f:%.0f:%.0f', amount_N, life_N, window_N)
 --% else
-voucher = voucher .. string.format(':%.0f:%.0f:%s', amount_N, life_N, words[{{ own_account.request_limits_at + 3 * loop.index0 + 1 }}])
+voucher = voucher .. string.format(':%.0f:%.0f:%s', amount_N, life_N, words[{{ lease.own_account.request_limits_at + 3 * loop.index0 + 1 }}])
 --% endif
 --% endfilter
 --% endfor

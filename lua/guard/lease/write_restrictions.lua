@@ -12,7 +12,7 @@ if chain_at then
     for n = 1, holders[i][3] do counters[string.byte(holders[i][1], holders[i][2] + (n - 1) * {{ cap_bytes }})] = true end
   end
   for counter in pairs(counters) do caps = caps .. struct.pack({{ cap_format }}, counter, 0, 0, 0, 0) end
-  restrictions = struct.pack({{ tail_header }}, mask, bindings, narrow, #caps / {{ cap_bytes }}, #caps + bindings_at - cap_count * {{ cap_bytes }})
+  restrictions = struct.pack({{ delegation.tail_header }}, mask, bindings, narrow, #caps / {{ cap_bytes }}, #caps + bindings_at - cap_count * {{ cap_bytes }})
     .. caps .. string.sub(record, {{ tail_at }} + cap_count * {{ cap_bytes }}, chain_at - 1)
 end
 --% endif

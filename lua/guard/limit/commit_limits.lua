@@ -20,7 +20,7 @@ call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pack({{ numbers_for
 if token_state_key then
 --% endif
 --% filter expand("CREDITS", token_account.credits)
-call('SETRANGE', token_state_key, {{ shard_bytes }}, struct.pack({{ token_account.credits_format }}, CREDITS))
+call('SETRANGE', token_state_key, {{ lease.shard_bytes }}, struct.pack({{ token_account.credits_format }}, CREDITS))
 --% endfilter
 --% if cap_plans
 end

@@ -20,13 +20,13 @@ if recorded then
     named, touched = command .. ':' .. count, table.concat(parts)
   end
 --% include "record/cost_of_call.lua"
---% if logs_arguments
+--% if audit.logs_arguments
 --% include "record/log_arguments.lua"
 --% endif
 --% if masks
   is_hidden = is_masked
 --% endif
---% filter expand("LOG_FIELDS", ["args_field", "args_value"] if logs_arguments else [])
+--% filter expand("LOG_FIELDS", ["args_field", "args_value"] if audit.logs_arguments else [])
 --% if images
   if first == last then
     local name = changes_first and walked[first]

@@ -2,7 +2,7 @@
 -- in:  imaged, imaged_bound, command, stop, name_at, reply, argv, event
 -- out: after, bound, name
 local name, bound, after = imaged, imaged_bound
-if command == 'SET' and stop == name_at + 2 and not reply.err{{ unless_expiring }} then
+if command == 'SET' and stop == name_at + 2 and not reply.err{{ values.unless_expiring }} then
   -- A plain SET leaves its own argument, and no expiry: nothing has to be read.
   local value = argv[stop]
   after = 'large'

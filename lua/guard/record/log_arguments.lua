@@ -11,7 +11,7 @@ do
   for at = name_at + (command == argv[name_at] and 1 or 2), stop do
     if walked ~= argv or at < first or at > last or (at - first) % step ~= 0 then
       local argument = argv[at]
---% if values == "length"
+--% if audit.values == "length"
       parts[#parts + 1] = #argument
 --% else
       parts[#parts + 1] = argument
@@ -22,7 +22,7 @@ do
 --% endif
     end
   end
---% if values == "length"
+--% if audit.values == "length"
   args_field, args_value = 'lengths', table.concat(parts, ',')
 --% else
   for i = 1, #parts do
@@ -31,7 +31,7 @@ do
   if is_masked then
     args_field, args_value = 'lengths', table.concat(parts, ',')
   else
---% if values == "digest"
+--% if audit.values == "digest"
     args_field, args_value = 'args_sha1', redis.sha1hex(table.concat(parts))
 --% else
     args_field, args_value = 'args', table.concat(parts)

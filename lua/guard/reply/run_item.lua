@@ -56,7 +56,7 @@ elseif not (ran + {{ most_taken }} <= {{ work_limit }}) and (unheard[i] or held 
   reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, {{ work_limit }}) }
 else
   reply = run(unpack(argv, name_at, stop))
---% if rules_of_values.ttl
+--% if values.rules.ttl
   if expiring and expiring[i] then
     local expiring = expiring[i]
 --% include "reply/set_expiry.lua"

@@ -43,7 +43,7 @@ local function perform(argv)
       break
     end
 --% endif
---% if records_reads
+--% if audit.records_reads
     recorded = recorded or reads or key ~= nil
 --% endif
 --% if images
