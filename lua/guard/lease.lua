@@ -38,7 +38,7 @@ repeat
   if request == 'delegate' then
     -- A batch of no command, that is counted and recorded here.
     local keys = {}
---% with batch = true, cap_plans = (), token_account = none, name_at = none, images = false, plans = false, weighing = false, lengthening = false, governing = false, reply_limits = ()
+--% with batch = true, cap_plans = (), token_account = none
 --% include "authorize/batch_locals.lua"
 --% include "delegate/delegate.lua"
 --% endwith
@@ -48,7 +48,7 @@ repeat
 --% if renews
   if request == 'renew' then
     local keys = {}
---% with batch = true, cap_plans = (), token_account = none, name_at = none, masks = false, images = false, plans = false, weighing = false, lengthening = false, governing = false, reply_limits = ()
+--% with batch = true, cap_plans = (), token_account = none, masks = false
 --% include "authorize/batch_locals.lua"
 --% include "lease/renew.lua"
 --% endwith

@@ -86,6 +86,17 @@ _CONSTANTS = {
 _COSTS = {"call": "1", "read": "1,1r", "write": "1,1w", "read_write": "1,1r,1w"}
 """The cost of a call in an event."""
 
+_AT_HOME = {
+    "name_at": None,
+    "images": (),
+    "plans": "",
+    "weighing": False,
+    "lengthening": "",
+    "governing": "",
+    "reply_limits": (),
+}
+"""Template variables of the home of a cluster, which runs no command on data."""
+
 _STAMP = Text("\0")
 """A placeholder for the stamp until the rest is written; no script has such a byte."""
 
@@ -164,6 +175,7 @@ def _render(guard: Guard, form: Form) -> str:
         _byte_values(guard, cluster=cluster),
         lease_values(guard) if guard.shards else {},
         shard_values(guard) if cluster else {},
+        _AT_HOME if form.home else {},
     ]
     return render(form.template, **{name: item for group in groups for name, item in group.items()})
 
