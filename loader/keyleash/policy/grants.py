@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import UNCHECKED, is_unchecked
 from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import Deny, Grant, Identity, KeyState, TtlRule, ValueRules
+from keyleash.policy.model import Deny, Grant, Identity, TtlRule, ValueRules
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
-from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_duration, parse_size
 from keyleash.policy.schema import GRANT, check_distinct, check_not_empty
 from keyleash.policy.scripts import ScriptReader
-from keyleash.policy.sections import read_image_bytes
+from keyleash.policy.sections import read_image_bytes, read_section
 from keyleash.policy.yaml import YamlNode
 
 
@@ -119,7 +119,6 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
     return subs if row is None else [*subs, row]
 
 
-MAX_ELEMENTS = 1_000_000_000
 CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 """The classes whose commands change keys."""
 
@@ -191,56 +190,15 @@ def _read_grant(
 
 
 def _read_values(node: YamlNode | None, problems: Problems) -> ValueRules:
-    if node is None:
-        return ValueRules()
-    size, count, only = node.get("max_bytes"), node.get("max_elements"), node.get("only")
-    max_bytes = max_elements = None
-    if size is not None:
-        max_bytes = problems.attempt(
-            lambda: parse_size(size.source, size.span, MAX_VALUE_BYTES, "")
-        )
-    if count is not None:
-        max_elements = int(count.source)
-        if not 1 <= max_elements <= MAX_ELEMENTS:
-            problems.add(
-                "max-elements-out-of-range",
-                f"{quote(count.source)} is not between 1 and {MAX_ELEMENTS}",
-                count.span,
-                "write a number in that range, such as `max_elements: 1000`",
-            )
-    known = [*KeyState]
-    if only is not None and only.source not in known:
-        problems.add(
-            "unknown-only",
-            f"unknown `only` {quote(only.source)}",
-            only.span,
-            did_you_mean(only.source, known, f"write {listing(known)}"),
-        )
-        only = None
-    return ValueRules(
-        max_bytes,
-        max_elements,
-        _read_ttl(node.get("ttl"), problems),
-        None if only is None else KeyState(only.source),
-    )
+    rules = read_section(node, ValueRules(), problems)
+    return replace(rules, ttl=_read_ttl(node.get("ttl") if node else None, problems))
 
 
 def _read_ttl(node: YamlNode | None, problems: Problems) -> TtlRule | None:
     if node is None:
         return None
-
-    def seconds(field: YamlNode | None) -> int | None:
-        if field is None:
-            return None
-        return problems.attempt(
-            lambda: parse_duration(
-                field.source, field.span, because="keys that live on need no rule"
-            )
-        )
-
-    default, most = node.get("default"), node.get("max")
-    rule = TtlRule(seconds(default), seconds(most))
-    if not (default or most):
+    rule, default = read_section(node, TtlRule(), problems), node.get("default")
+    if not (default or node.get("max")):
         problems.add(
             "missing-field",
             "`ttl` has neither `default` nor `max`",

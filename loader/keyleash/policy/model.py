@@ -12,7 +12,7 @@ from keyleash.commands.work import DEFAULT_STRINGS, DEFAULT_VALUE_BYTES, DEFAULT
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
 from keyleash.policy.lua import Sandboxed
-from keyleash.policy.quantities import format_expiry
+from keyleash.policy.quantities import MAX_VALUE_BYTES, format_expiry
 from keyleash.policy.settings import SettingKind, setting
 
 MAX_LEASE_S = 300
@@ -93,8 +93,22 @@ class TtlRule:
         max_s: The longest expiry.
     """
 
-    default_s: int | None = None
-    max_s: int | None = None
+    default_s: int | None = setting(
+        None,
+        SettingKind.DURATION,
+        "default",
+        example="1d",
+        help="Expiry of a written key that has none; without it, `max`.",
+        because="keys that live on need no rule",
+    )
+    max_s: int | None = setting(
+        None,
+        SettingKind.DURATION,
+        "max",
+        example="7d",
+        help="Longest expiry.",
+        because="keys that live on need no rule",
+    )
 
     @property
     def forced_s(self) -> int:
@@ -117,10 +131,32 @@ class ValueRules:
         only: The only state in which a key may be written.
     """
 
-    max_bytes: int | None = None
-    max_elements: int | None = None
+    max_bytes: int | None = setting(
+        None,
+        SettingKind.SIZE,
+        "max_bytes",
+        example="64kb",
+        help="The longest string or element that a call may make.",
+        bounds=(1, MAX_VALUE_BYTES),
+        otherwise=DEFAULT_VALUE_BYTES,
+    )
+    max_elements: int | None = setting(
+        None,
+        SettingKind.COUNT,
+        "max_elements",
+        example="1000",
+        help="The most elements of a collection.",
+        bounds=(1, 1_000_000_000),
+    )
     ttl: TtlRule | None = None
-    only: KeyState | None = None
+    only: KeyState | None = setting(  # noqa: RUF009
+        None,
+        SettingKind.CHOICE,
+        "only",
+        example="absent",
+        help="The only state of a key in which it may be written.",
+        choices=KeyState,
+    )
 
     def allows_more_than(self, other: ValueRules) -> bool:
         """Return whether some rule allows values that the same rule of *other* denies."""

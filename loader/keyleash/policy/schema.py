@@ -10,7 +10,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 from keyleash.commands import OperationClass
-from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.limits import BaseLimit, Budget, Counter, Rate
 from keyleash.limits.counters import BYTES
 from keyleash.policy import model
@@ -87,6 +86,7 @@ _SHAPES = {
     SettingKind.WAIT: _WAIT,
     SettingKind.CHOICE: _TEXT,
     SettingKind.PATTERNS: _KEYS,
+    SettingKind.SIZE: _SIZE,
     SettingKind.RETENTION: _RETAIN,
     SettingKind.IMAGES: _BEFORE_IMAGES,
 }
@@ -99,8 +99,8 @@ def _keywords(setting: Setting, default: object) -> Json:
         keywords |= zip(("minimum", "maximum"), setting.bounds, strict=True)
     if setting.choices:
         keywords["enum"] = [*setting.choices]
-    if default is not None:
-        keywords["default"] = setting.written(default)
+    if (value := setting.otherwise if default is None else default) is not None:
+        keywords["default"] = setting.written(value)
     return keywords
 
 
@@ -198,29 +198,15 @@ _IDEMPOTENCY = _section(
         default=format_size(model.DEFAULT_MAX_REPLY_BYTES),
     ),
 )
-_TTL = _section(
-    "Ttl",
-    default=_may(_DURATION, "1d", "Expiry of a written key that has none; without it, `max`."),
-    max=_may(_DURATION, "7d", "Longest expiry."),
+_TTL = _may(
+    _declared("Ttl", model.TtlRule), "{default: 1d, max: 7d}", "The expiry of every written key."
 )
+_RULES = _declared("Values", model.ValueRules).fields
 _VALUES = _section(
     "Values",
-    max_bytes=_may(
-        _SIZE,
-        "64kb",
-        "The longest string or element that a call may make.",
-        default=format_size(DEFAULT_VALUE_BYTES),
-    ),
-    max_elements=_may(
-        _COUNT, "1000", "The most elements of a collection.", minimum=1, maximum=1_000_000_000
-    ),
-    ttl=_may(_TTL, "{default: 1d, max: 7d}", "The expiry of every written key."),
-    only=_may(
-        _TEXT,
-        "absent",
-        "The only state of a key in which it may be written.",
-        enum=[*model.KeyState],
-    ),
+    **{name: _RULES[name] for name in ("max_bytes", "max_elements")},
+    ttl=_TTL,
+    only=_RULES["only"],
 )
 
 _DEFAULTS = _section(

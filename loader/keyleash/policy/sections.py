@@ -73,6 +73,10 @@ def _read_value(setting: Setting, node: YamlNode, problems: Problems) -> Any:
             return _read_duration(node, longest_s, setting.because, problems)
         case SettingKind.WAIT:
             return problems.attempt(lambda: parse_wait(node.source, node.span))
+        case SettingKind.SIZE:
+            return problems.attempt(
+                lambda: parse_size(node.source, node.span, setting.bounds[1], "")
+            )
         case SettingKind.CHOICE:
             return _read_choice(setting, node, problems)
         case SettingKind.PATTERNS:
@@ -113,7 +117,7 @@ def _read_choice(setting: Setting, node: YamlNode, problems: Problems) -> StrEnu
         f"unknown-{setting.key}",
         f"unknown `{setting.key}` {quote(node.source)}",
         node.span,
-        did_you_mean(node.source, known, f"write one of {listing(known)}"),
+        did_you_mean(node.source, known, f"write {'one of ' if known[1:] else ''}{listing(known)}"),
     )
     return None
 

@@ -22,6 +22,7 @@ class SettingKind(Enum):
     WAIT = auto()
     CHOICE = auto()
     PATTERNS = auto()
+    SIZE = auto()
     RETENTION = auto()
     IMAGES = auto()
 
@@ -36,9 +37,10 @@ class Setting:
         key: Its name in the file.
         example: A valid value in the syntax of the file.
         help: One sentence for editors.
-        bounds: The least and the greatest `COUNT`, or seconds of a `DURATION`.
+        bounds: The least and the greatest `COUNT`, bytes of a `SIZE` or seconds of a `DURATION`.
         because: The reason for the longest `DURATION`, for the help.
         choices: The values of a `CHOICE`.
+        otherwise: What applies without the field, if the default is None.
         widens: Whether a greater value, or none, allows more calls.
         narrows: Whether a smaller value denies calls, without the converse.
         part_of: The key that sets the field, if it has no key of its own.
@@ -51,6 +53,7 @@ class Setting:
     bounds: tuple[int, int] = (0, 2**53)
     because: str = "a token that outlives that is a password"
     choices: type[StrEnum] | None = None
+    otherwise: Any = None
     widens: bool = False
     narrows: bool = False
     part_of: str = ""
@@ -62,6 +65,8 @@ class Setting:
                 return format_duration(value)
             case SettingKind.WAIT:
                 return f"{value}ms"
+            case SettingKind.SIZE:
+                return format_size(value)
             case SettingKind.IMAGES:
                 return format_size(value) if value else "off"
             case SettingKind.PATTERNS:
