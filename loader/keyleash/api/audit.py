@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from keyleash.api import calls
-from keyleash.api.calls import Selection
-from keyleash.api.inputs import Duration, Moment, positive
+from keyleash.api.inputs import positive
 from keyleash.audit import (
     AuditEvent,
     ControlEvent,
@@ -26,9 +26,18 @@ from keyleash.audit.export import (
 )
 from keyleash.audit.point_in_time import ValueThen
 from keyleash.audit.report.html import HtmlReport
+from keyleash.audit.selection import (
+    ActionFilters,
+    DenialFilters,
+    EventFilters,
+    FollowDenialFilters,
+    FollowFilters,
+    ReadTimes,
+    UndoFilters,
+)
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
 from keyleash.operations import F, Noun, operation, reading
-from keyleash.policy.quantities import seconds_of
+from keyleash.policy.quantities import Duration, Moment, seconds_of
 from keyleash.results import Progress
 
 
@@ -42,18 +51,7 @@ class AuditOperations(Noun[F]):
 
     @reading
     def events(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        key: str | bytes | None = None,
-        correlation: str | None = None,
-        token_id: str | None = None,
-        delegated_from: str | None = None,
-        op: str | None = None,
-        meta: Mapping[str, str] | None = None,
-        newest_first: bool = False,
-        on_missing: Callable[[str, str], None] | None = None,
+        self, *identities: str, newest_first: bool = False, **filters: Unpack[EventFilters]
     ) -> Iterator[AuditEvent]:
         """Yield audit events by time, those of a batch command by command.
 
@@ -76,48 +74,22 @@ class AuditOperations(Noun[F]):
             OperationError (unknown-identity): there never was such an identity.
             OperationError (node-unreachable): a node of a cluster does not answer.
         """
-        selection = Selection(
-            since, until, key, correlation, token_id, op, None, on_missing, delegated_from, meta
-        )
-        return self._run.call(calls.select_events, identities, selection, newest_first=newest_first)
+        return self._run.call(calls.select_events, identities, filters, newest_first=newest_first)
 
     @reading
     def denials(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        key: str | bytes | None = None,
-        correlation: str | None = None,
-        token_id: str | None = None,
-        delegated_from: str | None = None,
-        op: str | None = None,
-        code: str | None = None,
-        meta: Mapping[str, str] | None = None,
-        newest_first: bool = False,
-        on_missing: Callable[[str, str], None] | None = None,
+        self, *identities: str, newest_first: bool = False, **filters: Unpack[DenialFilters]
     ) -> Iterator[Denial]:
         """Yield denials by time, with the number of repetitions of each; see `events`.
 
         Args:
             code: The reply code, such as `RATE_LIMITED`.
         """
-        selection = Selection(
-            since, until, key, correlation, token_id, op, code, on_missing, delegated_from, meta
-        )
-        return self._run.call(
-            calls.select_denials, identities, selection, newest_first=newest_first
-        )
+        return self._run.call(calls.select_denials, identities, filters, newest_first=newest_first)
 
     @reading
     def control(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        token_id: str | None = None,
-        meta: Mapping[str, str] | None = None,
-        newest_first: bool = False,
+        self, *identities: str, newest_first: bool = False, **filters: Unpack[ActionFilters]
     ) -> Iterator[ControlEvent]:
         """Yield operator actions by time; see `events`.
 
@@ -126,22 +98,10 @@ class AuditOperations(Noun[F]):
             token_id: Only actions on this token.
             meta: Only actions on tokens with these labels.
         """
-        selection = Selection(since, until, token_id=token_id, meta=meta)
-        return self._run.call(
-            calls.select_control, identities, selection, newest_first=newest_first
-        )
+        return self._run.call(calls.select_control, identities, filters, newest_first=newest_first)
 
     @reading
-    def follow(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        key: str | bytes | None = None,
-        correlation: str | None = None,
-        token_id: str | None = None,
-        delegated_from: str | None = None,
-        op: str | None = None,
-    ) -> Iterator[AuditEvent]:
+    def follow(self, *identities: str, **filters: Unpack[FollowFilters]) -> Iterator[AuditEvent]:
         """Yield events as they are recorded, without end.
 
         Identities that are loaded meanwhile are followed too, if none is named.
@@ -150,45 +110,27 @@ class AuditOperations(Noun[F]):
             identities: Names; all known ones if none is given.
             since: Also yield what was recorded from then on, in the forms of `events`; only what is
                 new if None.
-            key: See `events`.
-            correlation: See `events`.
-            token_id: See `events`.
-            delegated_from: See `events`.
-            op: See `events`.
+            filters: See `events`.
         """
-        selection = Selection(
-            since, None, key, correlation, token_id, op, delegated_from=delegated_from
-        )
-        return self._run.call(calls.follow_events, identities, selection)  # type: ignore[arg-type]
+        return self._run.call(calls.follow_events, identities, filters)  # type: ignore[arg-type]
 
     @reading
     def follow_denials(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        key: str | bytes | None = None,
-        correlation: str | None = None,
-        token_id: str | None = None,
-        delegated_from: str | None = None,
-        op: str | None = None,
-        code: str | None = None,
+        self, *identities: str, **filters: Unpack[FollowDenialFilters]
     ) -> Iterator[Denial]:
         """Yield denials as they are recorded, without end; see `follow` and `denials`.
 
         A repeated denial is yielded again, with its count, at the end of its minute.
         """
-        selection = Selection(
-            since, None, key, correlation, token_id, op, code, delegated_from=delegated_from
-        )
-        return self._run.call(calls.follow_denials, identities, selection)  # type: ignore[arg-type]
+        return self._run.call(calls.follow_denials, identities, filters)  # type: ignore[arg-type]
 
     @reading
     def follow_control(
         self, *identities: str, since: Moment | None = None, token_id: str | None = None
     ) -> Iterator[ControlEvent]:
         """Yield operator actions as they are recorded, without end; see `follow` and `control`."""
-        selection = Selection(since, token_id=token_id)
-        return self._run.call(calls.follow_control, identities, selection)  # type: ignore[arg-type]
+        filters = {"since": since, "token_id": token_id}
+        return self._run.call(calls.follow_control, identities, filters)  # type: ignore[arg-type]
 
     @operation
     def find(self, event: str, *, values: bool = False) -> EventDetails:
@@ -206,25 +148,16 @@ class AuditOperations(Noun[F]):
 
     @operation
     def timeline(
-        self,
-        key: str | bytes,
-        *,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        limit: int | None = None,
-        on_missing: Callable[[str, str], None] | None = None,
+        self, key: str | bytes, *, limit: int | None = None, **filters: Unpack[ReadTimes]
     ) -> Timeline:
         """Return the events and denials that concern *key*, oldest first.
 
         Args:
             key: The key; text may also be escaped as in the output of `keyleash`.
-            since: See `events`.
-            until: See `events`.
             limit: The maximum number of entries, the newest; all if None.
-            on_missing: See `events`.
+            filters: See `events`.
         """
-        selection = Selection(since, until, on_missing=on_missing)
-        return self._run.call(calls.timeline, key, selection, positive("limit", limit))
+        return self._run.call(calls.timeline, key, filters, positive("limit", limit))
 
     @operation
     def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
@@ -240,25 +173,15 @@ class AuditOperations(Noun[F]):
         return self._run.call(calls.value_at, key, time)
 
     @operation
-    def stats(
-        self,
-        *identities: str,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        segments: int = 2,
-        on_missing: Callable[[str, str], None] | None = None,
-    ) -> Stats:
+    def stats(self, *identities: str, segments: int = 2, **filters: Unpack[ReadTimes]) -> Stats:
         """Count events and denials by identity, command, key prefix and reply code; find gaps.
 
         Args:
             identities: Names; all known ones if none is given.
-            since: See `events`.
-            until: See `events`.
             segments: The number of segments in a key prefix.
-            on_missing: See `events`.
+            filters: See `events`.
         """
-        selection = Selection(since, until, on_missing=on_missing)
-        return self._run.call(calls.stats, identities, selection, positive("segments", segments))
+        return self._run.call(calls.stats, identities, filters, positive("segments", segments))
 
     @operation
     def export(
@@ -345,8 +268,8 @@ class AuditOperations(Noun[F]):
         Raises:
             OperationError (nothing-found): there is nothing to report.
         """
-        selection = Selection(since, until, correlation=correlation)
-        return self._run.call(calls.incident_report, identity, selection, server)
+        filters = {"since": since, "until": until, "correlation": correlation}
+        return self._run.call(calls.incident_report, identity, filters, server)
 
 
 class UndoOperations(Noun[F]):
@@ -357,14 +280,11 @@ class UndoOperations(Noun[F]):
         self,
         *,
         events: Sequence[str] = (),
-        correlation: str | None = None,
         identity: str | None = None,
-        key: str | bytes | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
         force: Collection[str | bytes] = (),
         skip: Collection[str | bytes] = (),
         across_policies: bool = False,
+        **filters: Unpack[UndoFilters],
     ) -> UndoPlan:
         """Return what an undo of the selected events would restore, and its conflicts.
 
@@ -387,12 +307,9 @@ class UndoOperations(Noun[F]):
         """
         return self._run.call(
             calls.plan_selected,
+            filters,
             events=tuple(events),
-            correlation=correlation,
             identity=identity,
-            key=key,
-            since=since,
-            until=until,
             forced=force,
             skipped=skip,
             across_policies=across_policies,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from keyleash import audit
-from keyleash.api.inputs import Moment
 from keyleash.audit import (
     AuditEvent,
     ControlEvent,
     Denial,
-    Query,
     nothing_found,
     read_control,
     read_denials,
@@ -24,15 +23,12 @@ from keyleash.audit import (
 )
 from keyleash.audit.export import ArchiveReport, recorded_by_server, verify_archive
 from keyleash.audit.point_in_time import ValueThen, value_as_of
-from keyleash.audit.read import recorded_correlation
 from keyleash.audit.report.html import HtmlReport, gather
+from keyleash.audit.selection import query_of
 from keyleash.audit.streams import stream_names
-from keyleash.audit.token_use import labelled_tokens
 from keyleash.audit.undo import Trust, UndoPlan, plan_undo
 from keyleash.errors import ArgumentError
-from keyleash.policy.model import Pattern
-from keyleash.policy.patterns import exactly, parse_pattern
-from keyleash.policy.quantities import time_ms_of
+from keyleash.policy.quantities import Moment, time_ms_of
 from keyleash.results import Progress
 from keyleash.status import identity_statuses
 from keyleash.store.connect import connect_nodes, server_name
@@ -46,121 +42,71 @@ from keyleash.vault import ChangeResult
 from keyleash.vault.change import change_prefixes
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The entries of audit streams that a caller selects; None does not filter.
-
-    Attributes:
-        since, until: The time range.
-        key: A pattern, or a literal key in bytes.
-        meta: Labels of the tokens.
-    """
-
-    since: Moment | None = None
-    until: Moment | None = None
-    key: str | bytes | None = None
-    correlation: str | None = None
-    token_id: str | None = None
-    op: str | None = None
-    code: str | None = None
-    on_missing: Callable[[str, str], None] | None = None
-    delegated_from: str | None = None
-    meta: Mapping[str, str] | None = None
-
-    def of(self, store: Store) -> Store:
-        """Return the store that leaves out nodes which do not answer, if that is wanted."""
-        return replace(store, on_missing=self.on_missing)
-
-    def query(self, store: Store) -> Query:
-        """Return the query in server time.
-
-        Raises:
-            ArgumentError: its time range ends before it begins.
-        """
-        now_ms = 0 if self.since is None and self.until is None else store.now_ms()
-        since_ms = time_ms_of("since", self.since, now_ms)
-        until_ms = time_ms_of("until", self.until, now_ms)
-        if since_ms is not None and until_ms is not None and since_ms > until_ms:
-            raise ArgumentError("`since` is after `until`")
-        return Query(
-            token=self.token_id,
-            delegated_from=self.delegated_from,
-            pattern=_pattern(self.key),
-            correlation=None
-            if self.correlation is None
-            else recorded_correlation(self.correlation),
-            op=None if self.op is None else self.op.upper(),
-            code=self.code,
-            since_ms=since_ms,
-            until_ms=until_ms,
-            tokens=labelled_tokens(store, self.meta) if self.meta else None,
-        )
-
-
-def _pattern(key: str | bytes | None) -> Pattern | None:
-    return parse_pattern(key) if isinstance(key, str) else None if key is None else exactly(key)
+def reachable(store: Store, filters: Mapping[str, Any]) -> Store:
+    """Return the store that leaves out nodes which do not answer, if that is wanted."""
+    return replace(store, on_missing=filters.get("on_missing"))
 
 
 def select_events(
-    store: Store, identities: Sequence[str], selection: Selection, *, newest_first: bool
+    store: Store, identities: Sequence[str], filters: Mapping[str, Any], *, newest_first: bool
 ) -> Iterator[AuditEvent]:
     """Return the selected events, those that no guard may have written marked as untrusted."""
     names = stream_names(store, identities)
     found = read_events(
-        selection.of(store), names, selection.query(store), newest_first=newest_first
+        reachable(store, filters), names, query_of(store, filters), newest_first=newest_first
     )
     return Trust.of(store).marked(found)
 
 
 def select_denials(
-    store: Store, identities: Sequence[str], selection: Selection, *, newest_first: bool
+    store: Store, identities: Sequence[str], filters: Mapping[str, Any], *, newest_first: bool
 ) -> Iterator[Denial]:
     """Return the selected denials."""
     names = stream_names(store, identities, operators=False)
     return read_denials(
-        selection.of(store), names, selection.query(store), newest_first=newest_first
+        reachable(store, filters), names, query_of(store, filters), newest_first=newest_first
     )
 
 
 def select_control(
-    store: Store, identities: Sequence[str], selection: Selection, *, newest_first: bool
+    store: Store, identities: Sequence[str], filters: Mapping[str, Any], *, newest_first: bool
 ) -> Iterator[ControlEvent]:
     """Return the operator actions that concern some identities, or all."""
     names = stream_names(store, identities) if identities else None
-    return read_control(store, names, selection.query(store), newest_first=newest_first)
+    return read_control(store, names, query_of(store, filters), newest_first=newest_first)
 
 
 def follow_events(
-    store: Store, identities: Sequence[str], selection: Selection
+    store: Store, identities: Sequence[str], filters: Mapping[str, Any]
 ) -> Iterator[AuditEvent | None]:
     """Return new events as they are recorded, and None while there are none."""
     names = partial(stream_names, store, identities)
     names()
-    return audit.follow_events(store, names, selection.query(store))
+    return audit.follow_events(store, names, query_of(store, filters))
 
 
 def follow_denials(
-    store: Store, identities: Sequence[str], selection: Selection
+    store: Store, identities: Sequence[str], filters: Mapping[str, Any]
 ) -> Iterator[Denial | None]:
     """Return new denials as they are recorded, and None while there are none."""
     names = partial(stream_names, store, identities, operators=False)
     names()
-    return audit.follow_denials(store, names, selection.query(store))
+    return audit.follow_denials(store, names, query_of(store, filters))
 
 
 def follow_control(
-    store: Store, identities: Sequence[str], selection: Selection
+    store: Store, identities: Sequence[str], filters: Mapping[str, Any]
 ) -> Iterator[ControlEvent | None]:
     """Return new operator actions as they are recorded, and None while there are none."""
     names = stream_names(store, identities)
-    return audit.follow_control(store, names if identities else None, selection.query(store))
+    return audit.follow_control(store, names if identities else None, query_of(store, filters))
 
 
 def timeline(
-    store: Store, key: str | bytes, selection: Selection, limit: int | None
+    store: Store, key: str | bytes, filters: Mapping[str, Any], limit: int | None
 ) -> audit.Timeline:
     """Return the trusted events and the denials that concern a key, oldest first."""
-    return audit.read_timeline(selection.of(store), key, selection.query(store), limit)
+    return audit.read_timeline(reachable(store, filters), key, query_of(store, filters), limit)
 
 
 def value_at(store: Store, key: str | bytes, time: Moment) -> ValueThen:
@@ -172,11 +118,11 @@ def value_at(store: Store, key: str | bytes, time: Moment) -> ValueThen:
 
 
 def stats(
-    store: Store, identities: Sequence[str], selection: Selection, segments: int
+    store: Store, identities: Sequence[str], filters: Mapping[str, Any], segments: int
 ) -> audit.Stats:
     """Return the tallies of a time range."""
     names = stream_names(store, identities)
-    return read_stats(selection.of(store), names, selection.query(store), segments)
+    return read_stats(reachable(store, filters), names, query_of(store, filters), segments)
 
 
 def verify(store: Store, directory: Path, recorded: bool) -> ArchiveReport:
@@ -185,14 +131,14 @@ def verify(store: Store, directory: Path, recorded: bool) -> ArchiveReport:
 
 
 def incident_report(
-    store: Store, identity: str | None, selection: Selection, server: str
+    store: Store, identity: str | None, filters: Mapping[str, Any], server: str
 ) -> HtmlReport:
     """Return the incident report of a time range.
 
     Raises:
         OperationError (nothing-found): There is nothing to report.
     """
-    query = selection.query(store)
+    query = query_of(store, filters)
     names = stream_names(store, [identity] if identity else ())
     active = read_active(store)
     found = gather(
@@ -210,38 +156,27 @@ def incident_report(
 
 def plan_selected(
     store: Store,
+    /,
+    filters: Mapping[str, Any],
     *,
-    events: tuple[str, ...],
-    correlation: str | None,
+    events: Sequence[str],
     identity: str | None,
-    key: str | bytes | None,
-    since: Moment | None,
-    until: Moment | None,
-    forced: Collection[str | bytes],
-    skipped: Collection[str | bytes],
-    across_policies: bool,
+    **options: Any,
 ) -> UndoPlan:
-    """Return the undo plan of the selected events; the errors are those of `Operator`."""
-    others = (correlation, identity, key)
-    if events and any(item is not None for item in (*others, since, until)):
+    """Return the undo plan of the selected events, with *options* of `plan_undo`."""
+    values = {**filters, "identity": identity}
+    given = {name for name, value in values.items() if value is not None}
+    if events and given:
         raise ArgumentError("`events` cannot be combined with other selections")
-    if not events and others == (None, None, None):
+    if not events and not given & {"correlation", "identity", "key"}:
         raise ArgumentError(
             "no events are selected",
             help="give ids of events, a correlation id, or an identity or a key with `since`",
         )
-    if not events and correlation is None and since is None:
+    if not events and not given & {"correlation", "since"}:
         raise ArgumentError("`identity` and `key` need `since`", help="such as `10m`")
-    query = Selection(since, until, key, correlation).query(store)
-    return plan_undo(
-        store,
-        query,
-        events=events,
-        identity=identity,
-        forced=forced,
-        skipped=skipped,
-        across_policies=across_policies,
-    )
+    query = query_of(store, filters)
+    return plan_undo(store, query, events=events, identity=identity, **options)
 
 
 def change(

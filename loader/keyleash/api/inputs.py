@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TypeVar
 
-from keyleash.policy.quantities import Duration, Moment
-
-__all__ = ["Duration", "Moment", "names_of", "positive"]
-
 N = TypeVar("N", int, float, int | None, float | None)
 
 

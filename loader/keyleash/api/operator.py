@@ -10,7 +10,7 @@ from typing import Self
 
 from keyleash.api.audit import AuditOperations, UndoOperations
 from keyleash.api.calls import all_identities, server_time
-from keyleash.api.inputs import Duration, positive
+from keyleash.api.inputs import positive
 from keyleash.api.policy import Policy
 from keyleash.api.servers import FenceOperations, VaultOperations
 from keyleash.api.tokens import LimitOperations, TokenOperations
@@ -25,7 +25,7 @@ from keyleash.operator.load.consent import apply_plan, plan_load, plan_rollback,
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
-from keyleash.policy.quantities import seconds_of
+from keyleash.policy.quantities import Duration, seconds_of
 from keyleash.results import Progress
 from keyleash.status import Snapshot, read_snapshot
 from keyleash.store.clients import AnyClient

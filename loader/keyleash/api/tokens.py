@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from keyleash.api.inputs import Duration, names_of
+from keyleash.api.inputs import names_of
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
 from keyleash.client.renewal import Renewal
 from keyleash.operations import F, Noun, operation
@@ -13,7 +13,7 @@ from keyleash.operator.credit import CreditCollection, collect_credit
 from keyleash.operator.holder import TokenHolder, inspect_token
 from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo, TokenTree
-from keyleash.policy.quantities import seconds_of
+from keyleash.policy.quantities import Duration, seconds_of
 
 
 class TokenOperations(Noun[F]):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyleash.audit import Query, nothing_found
+from keyleash.audit import nothing_found
+from keyleash.audit.selection import time_range
 from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import IDENTITY, since_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
 from keyleash.policy.patterns import parse_pattern
-from keyleash.policy.quantities import time_ms_of
 from keyleash.text import without_tokens
 
 if TYPE_CHECKING:
@@ -32,11 +32,7 @@ def no_entry(
 ) -> OperationError:
     """Return the error for filters that select no entry; of these, it names the times."""
     now_ms = settings.now_ms()
-    since_ms, until_ms = (
-        time_ms_of(name, filters.get(name), now_ms) for name in ("since", "until")
-    )
-    query = Query(since_ms=since_ms, until_ms=until_ms)
-    return nothing_found(what, query, now_ms, named=named)
+    return nothing_found(what, time_range(filters, now_ms), now_ms, named=named)
 
 
 def key_pattern(

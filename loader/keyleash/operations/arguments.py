@@ -50,6 +50,25 @@ def choice(name: str, kind: type[E], value: str) -> E:
         raise ValueError(f"`{name}` must be one of {known}") from None
 
 
+def show_filters(function: Callable[..., Any]) -> None:
+    """Show the names of `**filters: Unpack[Filters]` as parameters of a function, None by default.
+
+    Annotations in its module are texts; `Filters` is a `TypedDict` that the module imports.
+    """
+    signature = inspect.signature(function)
+    *parameters, last = signature.parameters.values()
+    if last.kind is not last.VAR_KEYWORD:
+        return
+    types = function.__globals__[last.annotation.removeprefix("Unpack[")[:-1]].__annotations__
+    parameters += [
+        inspect.Parameter(name, last.KEYWORD_ONLY, default=None, annotation=item.__forward_arg__)
+        for name, item in types.items()
+    ]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    del function.__annotations__[last.name]
+    function.__annotations__ |= types
+
+
 def argument_check(function: Callable[..., Any]) -> Callable[..., None]:
     """Return the check of the arguments of a function; see `checked`."""
 

@@ -8,7 +8,7 @@ from functools import partial, update_wrapper
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from keyleash.operations.arguments import argument_check
+from keyleash.operations.arguments import argument_check, show_filters
 from keyleash.operations.run import AsyncRunner, Runner
 
 P = ParamSpec("P")
@@ -37,6 +37,7 @@ class _Method(Generic[P, T]):
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        show_filters(function)
         self.function = function
         update_wrapper(self, function)  # type: ignore[arg-type]
         self._check = argument_check(function)
