@@ -38,7 +38,7 @@ def fresh(leash: Leash, **limits: Any) -> keyleash.Redis:
 
 def suspended(leash: Leash) -> None:
     client = fresh(leash)
-    freeze(leash.store, ["one"], reason="")
+    freeze(leash.store, ["one"], reason="x")
     client.get("t:a")
 
 
@@ -124,7 +124,7 @@ def sent_again(leash: Leash, *, last: str, max_reply: str) -> None:
 
 
 CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
-    ReplyCode.SUSPENDED: (suspended, set()),
+    ReplyCode.SUSPENDED: (suspended, {"reason"}),
     ReplyCode.POLICY_STALE: (stale, set()),
     ReplyCode.TOKEN_UNKNOWN: (
         lambda leash: fresh(leash) and leash.client("kl_one_x").ping(),

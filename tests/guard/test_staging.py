@@ -82,7 +82,7 @@ def test_suspension_between_staging_and_activation_holds(
     agent.get("doc:1")
 
     def suspend() -> None:
-        freeze(leash.store, ["one"], reason="")
+        freeze(leash.store, ["one"], reason="x")
 
     at_the_last_moment(monkeypatch, suspend)
 

@@ -334,7 +334,7 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
     leash.load(one={**document, "rate": {"reads": "1/hour"}})
     live, revoked = leash.issue("one"), leash.issue("one")
     revoke(leash.store, token_id=revoked.id)
-    freeze(leash.store, ["one"], reason="")
+    freeze(leash.store, ["one"], reason="x")
     many = ["x"] * 7001
 
     def code(token: str, keys: list[str], *command: str, digest: str | None = None) -> str:

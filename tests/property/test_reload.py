@@ -334,7 +334,7 @@ def test_suspended_identity_stays_suspended_across_a_reload(leash: Leash, gone: 
     """No change of the policy ends a suspension."""
     leash.load(one=ALL)
     agent = leash.agent("one")
-    freeze(leash.store, ["one"], reason="")
+    freeze(leash.store, ["one"], reason="x")
 
     if gone:
         leash.load(two=ALL)

@@ -47,7 +47,7 @@ def test_change_preserves_all_records_and_data(leash: Leash, change: ChangeKind)
         first.set(f"a:{number}", number, ex=1000)
     with pytest.raises(keyleash.KeyNotGrantedError):
         first.get("b")
-    freeze(leash.store, ["two"], reason="")
+    freeze(leash.store, ["two"], reason="x")
     begin(leash, change)
     adopt = ["a:*"] if change is ChangeKind.SEAL else []
     before = leash.follow()

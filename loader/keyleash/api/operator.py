@@ -320,8 +320,6 @@ class Server(Noun[F]):
             SecretInTextError: *reason* contains a token; nothing was changed.
             ValueError: *reason* is blank or too long, or *duration* is not a positive duration.
         """
-        if not reason.strip():
-            raise ValueError("`reason` must not be blank")
         seconds = seconds_of("duration", duration)
         return self._run.call(freeze, identities, reason=reason, for_s=seconds)
 

@@ -18,10 +18,11 @@ from keyleash.cli.options import (
     yes_option,
 )
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings, require_reason
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
 from keyleash.policy.problems import SHOWN_BLOCKS, fold, some
+from keyleash.store.state import check_reason
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def freeze_(
     is unknown, no identity is suspended. Tokens stay valid. A freeze never shortens an existing
     one; `thaw` ends it.
     """
-    require_reason(reason, "give a reason: every denial includes it")
+    check_reason(reason)
     ends = "until `keyleash thaw`" if duration is None else f"for {span(duration // SECOND)}"
     _confirm_all(settings, identities, yes, "freeze", f"every agent stops {ends}")
     with settings.changing("look at `keyleash status`"):

@@ -9,7 +9,7 @@ import click
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import IDENTITY, Group, Name, example, json_option
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings, require_reason
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.operator import LimitReset
 from keyleash.policy import parse_policy
@@ -54,7 +54,6 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str, wai
     Use it for a corrupt counter, or one that denies calls because the server's clock was ahead. A
     limit per token or per captured segment is reset for each of them. Other identities keep theirs.
     """
-    require_reason(reason, "give a reason for the audit log")
     with settings.changing("see `keyleash audit log --control`"):
         done = settings.operator.limits.reset(identity, limit, reason=reason)
     if settings.json:

@@ -21,7 +21,6 @@ from keyleash.store.connect import (
     split_urls,
 )
 from keyleash.store.failures import is_unanswered, reason_of
-from keyleash.store.state import MAX_REASON_BYTES
 
 if TYPE_CHECKING:
     from keyleash.api import Operator
@@ -142,17 +141,6 @@ def require_length(label: str, text: str, most: int) -> None:
     size = len(text.encode("utf-8", "surrogateescape"))
     if size > most:
         raise UsageError(f"{label} has at most {most} bytes, this one {size}")
-
-
-def require_reason(reason: str, help: str) -> None:
-    """Require a reason that is not blank and not too long.
-
-    Raises:
-        UsageError: It is, with *help* if it is blank.
-    """
-    if not reason.strip():
-        raise UsageError("the reason is empty", help=help)
-    require_length("a reason", reason, MAX_REASON_BYTES)
 
 
 def pass_settings(function: Callable[..., R]) -> Callable[..., R]:

@@ -11,14 +11,13 @@ from typing import Any
 from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
-from keyleash.operator.suspension import check_reason
 from keyleash.operator.tokens import active_identity
 from keyleash.policy import Identity, Limit, SubjectKind
 from keyleash.policy.problems import did_you_mean, listing
 from keyleash.results import Change, Instant, NodeEffect
 from keyleash.store.scripts import RESET_LIMITS
 from keyleash.store.shards import expire_leases
-from keyleash.store.state import Layout
+from keyleash.store.state import Layout, check_reason
 from keyleash.store.states import delete_counters, find_counters, read_packed_layout
 from keyleash.store.store import Store, batches
 from keyleash.text import json_object
@@ -83,8 +82,6 @@ def reset_limits(
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
         ValueError: *reason* is empty or too long.
     """
-    if not reason.strip():
-        raise ValueError("`reason` must not be blank")
     check_reason(reason)
     for _ in range(ROUNDS):
         found = _reset(store, identity, limit, reason)

@@ -13,10 +13,9 @@ from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import known_identities
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
 from keyleash.store.shards import confirm, expire_leases, raise_epochs, read_shards
-from keyleash.store.state import MAX_REASON_BYTES, IdentityState, is_in_effect
+from keyleash.store.state import IdentityState, check_reason, is_in_effect
 from keyleash.store.states import read_packed_state
 from keyleash.store.store import Store
-from keyleash.store.token import reject_tokens
 from keyleash.store.wire import reading_reply
 from keyleash.text import json_object
 
@@ -89,7 +88,7 @@ def freeze(
         OperationError (unknown-identity): An identity is not active; nothing was changed.
         OperationError (vault-changing): Prefixes are being changed; nothing was changed.
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
-        ValueError: The duration is not positive, or *reason* is too long.
+        ValueError: The duration is not positive, or *reason* is blank or too long.
     """
     if for_s is not None and for_s <= 0:
         raise ValueError("`duration` must be at least a second")
@@ -135,19 +134,6 @@ def _require_records(store: Store, identities: Sequence[str]) -> None:
     for name in identities:
         if read_packed_state(store, name) is None:
             raise _no_records(store, name)
-
-
-def check_reason(reason: str) -> None:
-    """
-    Check a reason that is stored and shown.
-
-    Raises:
-        SecretInTextError: It contains a token.
-        ValueError: It is too long.
-    """
-    reject_tokens(reason=reason)
-    if len(reason.encode()) > MAX_REASON_BYTES:
-        raise ValueError(f"`reason` must have at most {MAX_REASON_BYTES} bytes")
 
 
 def _run(

@@ -22,7 +22,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from keyleash.doubles import DOUBLE, MOST, whole
+from keyleash.errors import ArgumentError
 from keyleash.limits import COUNTS, Limit, LimitState, Slot, SlotKind, SubjectKind
+from keyleash.store.token import reject_tokens
 
 STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""
@@ -31,6 +33,20 @@ UNTIL_RESUMED = 1
 """The value of `suspended` for a suspension without an end."""
 MAX_REASON_BYTES = 128
 """Maximum length of a suspension's reason, which denials repeat."""
+
+
+def check_reason(reason: str) -> None:
+    """Check a reason that is stored and shown.
+
+    Raises:
+        SecretInTextError: It contains a token.
+        ArgumentError: It is blank or too long.
+    """
+    reject_tokens(reason=reason)
+    if not reason.strip():
+        raise ArgumentError("`reason` must not be blank")
+    if len(reason.encode()) > MAX_REASON_BYTES:
+        raise ArgumentError(f"`reason` must have at most {MAX_REASON_BYTES} bytes")
 
 
 @dataclass(frozen=True, slots=True)
