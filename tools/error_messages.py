@@ -22,7 +22,7 @@ from tools.error_summaries import SUMMARIES
 import keyleash
 from keyleash.cli.failures import FAILED, Failure
 from keyleash.errors import DENIALS, EXIT_CODES, KeyleashError, OperationError, UsageError
-from keyleash.errors.sentences import SENTENCES
+from keyleash.errors.sentences import REASONS
 from keyleash.store.failures import ServerFailure
 from keyleash.text import counted
 
@@ -57,10 +57,15 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Message:
-    """An error message, and its help or None."""
+    """An error message, and its help or None; that of a denial is for the agent.
+
+    Attributes:
+        operator: The help of a denial for the operator.
+    """
 
     text: str
     help: str | None
+    operator: str = ""
 
 
 @dataclass
@@ -115,8 +120,10 @@ class ErrorCode:
 def error_codes() -> dict[str, ErrorCode]:
     """Return all codes: the denials in the order of `ReplyCode`, then the others by name."""
     found = {str(code): ErrorCode(str(code), cls, {FAILED}) for code, cls in DENIALS.items()}
-    for denial, (text, help_) in SENTENCES.items():
-        found[denial].add(Message(_filled(text), help_ and _filled(help_)))
+    for denial, reasons in REASONS.items():
+        for reason in reasons:
+            texts = (_filled(text) for text in (reason.sentence, reason.agent, reason.operator))
+            found[denial].add(Message(*texts))
     classes = [cls for cls in _subclasses(KeyleashError) if str(cls.code) not in found]
     others = {
         cls.code: ErrorCode(cls.code, cls, {cls.exit_code})

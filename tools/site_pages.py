@@ -131,7 +131,14 @@ def error_page(error: ErrorCode) -> str:
     parts.append(_described(error) if error.has_own_class else error.summary)
     causes = [text for text in error.causes if text not in {"", OMITTED}]
     remedies = list(dict.fromkeys(help_ for helps in error.causes.values() for help_ in helps))
-    if len(causes) <= 1 or not remedies:
+    if error.is_denial:
+        head = ("message", "help for the agent", "help for the operator")
+        rows = [
+            tuple(_text(text or "") for text in (item.text, item.help, item.operator))
+            for item in error.messages
+        ]
+        parts += ["## Causes and remedies", _table(head, rows)]
+    elif len(causes) <= 1 or not remedies:
         parts += ["## Cause", *(_sentence(text) for text in causes or [error.summary])]
         if remedies:
             parts += ["## Remedy", _list(map(_sentence, remedies))]
@@ -140,8 +147,8 @@ def error_page(error: ErrorCode) -> str:
         for text, helps in error.causes.items():
             message = "others" if text == OMITTED else _text(text)
             texts.setdefault(_lines(map(_text, helps)), []).append(message)
-        rows = [(_lines(messages), help_) for help_, messages in texts.items()]
-        parts += ["## Causes and remedies", _table(("message", "help"), rows)]
+        pairs = [(_lines(messages), help_) for help_, messages in texts.items()]
+        parts += ["## Causes and remedies", _table(("message", "help"), pairs)]
     exits = ", ".join(f"`{number}`" for number in sorted(error.exit_codes))
     facts = [f"[Exit code](../cli/index.md#exit-codes) of the CLI: {exits}"]
     if error.cls is not None and error.cls in vars(errors).values():
@@ -316,9 +323,9 @@ def _lines(items: Iterable[str]) -> str:
     return "<br>".join(f"• {line}" for line in lines) if len(lines) > 1 else "".join(lines) or "–"
 
 
-def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
-    lines = [head, ("---", "---"), *rows]
-    return "\n".join(f"| {first} | {second} |" for first, second in lines)
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _page(parts: Iterable[str], folder: str) -> str:

@@ -64,7 +64,7 @@ def test_exec_runs_through_the_guard(server: RealServer, example: str) -> None:
     assert refused.exit_code == 1
     assert refused.stdout == ""
     assert refused.stderr.startswith(
-        "error: KEY_NOT_GRANTED: no grant covers the key `elsewhere`\nhelp: "
+        "error: KEY_NOT_GRANTED: no grant of the token covers the key `elsewhere`\nhelp: "
     )
 
 
@@ -209,7 +209,7 @@ def test_denied_command_is_shown_without_a_trailing_blank_and_with_its_remedy(
 
     assert "the command `XGROUP` is not allowed" in container.stderr
     assert "`RESTORE` is not allowed: no grant names it in `only`" in restore.stderr
-    assert "help: name it in `only` of a grant" in restore.stderr
+    assert "help: use another command: `whoami()` shows" in restore.stderr
 
 
 def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
@@ -324,4 +324,4 @@ def test_help_for_a_command_that_no_policy_can_allow_says_so(
     """A change of `only` or `except` would not help."""
     result = loaded.run("exec", *words, KEYLEASH_TOKEN=loaded.token("agent-runner"))
 
-    assert "help: no policy can allow it" in result.stderr
+    assert "help: use another command: no token may call it" in result.stderr

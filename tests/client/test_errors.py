@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
-import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from redis.retry import Retry
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
-from keyleash.errors.sentences import explain
+from keyleash.errors.sentences import explain, reason_of
 from keyleash.operator import freeze
 from keyleash.operator.tokens import Scope, revoke
 from keyleash.store.token import TokenRecord
@@ -419,7 +418,7 @@ def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFix
         (("XGROUP", "NOPE", "t:a"), "no server that keyleash knows has that sub-command"),
         (("XGROUP", "HELP"), "it names no key that a grant could cover"),
         (("XGROUP",), "name its sub-command"),
-        (("XINFO STREAM", "t:a"), "the grants leave out its sub-commands, or none is named"),
+        (("XINFO STREAM", "t:a"), "no grant allows its sub-commands, or none is named"),
         (("CONFIG GET", "x"), "no policy can allow this command or any of its sub-commands"),
         (("ACL", "WHOAMI"), "no policy can allow this command or any of its sub-commands"),
         (("SLOWLOG GET",), "no policy can allow this command or any of its sub-commands"),
@@ -429,7 +428,7 @@ def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFix
         (("BITFIELD", "t:a", "GET", "u60", "0"), "a script would round such an integer"),
         (("NOSUCH", "t:a"), "no server that keyleash knows has it"),
         (("RESTORE", "t:a", "0", "x"), "no grant names it in `only`"),
-        (("MSETEX", "0"), "the grants leave it out, or the server lacks it"),
+        (("MSETEX", "0"), "no grant allows it, or the server lacks it"),
     ],
 )
 def test_refused_command_says_why(one_leash: Leash, command: tuple[str, ...], reason: str) -> None:
@@ -449,10 +448,9 @@ def test_denied_pattern_of_sort_is_called_a_pattern(one_leash: Leash) -> None:
 
     with pytest.raises(keyleash.KeyNotGrantedError) as denied:
         agent.sort("t:a", by="weight:*")
-    assert explain(denied.value) == (
-        "KEY_NOT_GRANTED: no grant covers all keys of the SORT pattern `weight:*`",
-        "the pattern needs a read grant that covers it and ends in `*`",
-    )
+    message, help = explain(denied.value)
+    assert message.endswith("covers all keys of the SORT pattern `weight:*`")
+    assert help.startswith("use a pattern that a read grant covers, and that ends in `*`")
     with pytest.raises(keyleash.KeyDeniedError) as denied_by_rule:
         agent.sort("t:a", by="nosort", get=["t:*->name"])
     message, _ = explain(denied_by_rule.value)
@@ -467,14 +465,14 @@ def test_denied_pattern_of_sort_is_called_a_pattern(one_leash: Leash) -> None:
     [lambda agent: agent.publish("t:c", "x"), lambda agent: agent.pubsub().subscribe("t:c")],
     ids=["PUBLISH", "SUBSCRIBE"],
 )
-def test_denial_of_a_channel_class_names_the_channel(
+def test_denial_of_a_channel_class_has_the_channel_in_its_details(
     one_leash: Leash, call: Callable[[Any], Any]
 ) -> None:
-    """As that of other classes names the key; a subscription has no number in a batch."""
+    """As that of other classes has the key; a subscription has no number in a batch."""
     one_leash.load(one=READER)
     with pytest.raises(keyleash.ClassNotGrantedError) as denied:
         call(one_leash.agent("one"))
-    assert explain(denied.value)[0].endswith("needs, on the channel `t:c`")
+    assert denied.value.details["channel"] == "t:c"
     assert "item" not in denied.value.details
 
 
@@ -487,16 +485,10 @@ def test_denial_has_the_help_that_the_command_line_shows(leash: Leash, code: Rep
 
     assert caught.value.help == explain(caught.value)[1]
     assert caught.value.help
-    assert "{" not in re.sub(r"\{\w+: …\}", "", caught.value.help)
+    assert "{" not in caught.value.help
 
 
 # What denials say to people.
-
-
-def explained(caught: pytest.ExceptionInfo[LeashError]) -> str:
-    """Return the message and the help as the command line prints them."""
-    message, help = explain(caught.value)
-    return f"{message}\n{help}"
 
 
 def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash) -> None:
@@ -510,16 +502,17 @@ def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash)
     scope = Scope(allow=["read", "publish"], keys=["t:a*"])
     client = leash.client(leash.issue("one", scope=scope).token)
     calls: list[tuple[Callable[[], Any], str]] = [
-        (lambda: client.get("t:b"), "the token is restricted and may not use the key `t:b`"),
-        (lambda: client.set("t:a", 1), "the token is restricted and may not use `write`"),
+        (lambda: client.get("t:b"), "no grant of the token covers the key `t:b`"),
+        (lambda: client.set("t:a", 1), "no grant of the token gives `write`"),
     ]
 
     for call, message in calls:
         with pytest.raises(LeashError) as caught:
             call()
-        assert message in explained(caught)
-        assert "grants" not in explained(caught)
-        assert "`keyleash whoami`" in explained(caught)
+        reason = reason_of(caught.value)
+        assert reason.sentence.startswith(message)
+        assert "`whoami()`" in reason.agent
+        assert "issue a token with other restrictions" in reason.operator
 
 
 def test_delegation_that_the_policy_does_not_have_names_the_field(leash: Leash) -> None:
@@ -527,22 +520,23 @@ def test_delegation_that_the_policy_does_not_have_names_the_field(leash: Leash) 
     with pytest.raises(keyleash.CommandRefusedError) as caught:
         fresh(leash).delegate()
 
-    assert "the policy does not let tokens delegate" in explained(caught)
-    assert "`delegate: {depth: 1}`" in explained(caught)
+    reason = reason_of(caught.value)
+    assert "the policy does not let tokens delegate" in reason.sentence
+    assert "`delegate: {depth: 1}`" in reason.operator
 
 
 @pytest.mark.parametrize(
     ("details", "texts"),
     [
-        ({"reason": "outlives", "restriction": "1200"}, ("a life of 20m", "leave it out")),
-        ({"reason": "ttl", "restriction": "3660"}, ("a life of 1h1m", "shorter `ttl`")),
+        ({"reason": "outlives", "restriction": "1200"}, ("outlive", "shorter `ttl` than 20m")),
+        ({"reason": "ttl", "restriction": "3660"}, ("its life", "shorter `ttl` than 1h1m")),
         ({"reason": "children"}, ("`delegate.children`", "wait until some of them expire")),
-        ({"reason": "depth"}, ("no deeper", "`delegate: {depth: …}`")),
+        ({"reason": "depth"}, ("no deeper", "use the token itself")),
         ({"reason": "rotated"}, ("another token", "the new token")),
         ({"reason": "meta"}, ("a label", "ASCII")),
-        ({"reason": "meta", "restriction": "Run"}, ("the label `Run` is malformed", "lower-case")),
-        ({"reason": "bind", "restriction": "user=a"}, ("`user=a`", "the capture `{user}`")),
-        ({"reason": "budget", "restriction": "requests=0"}, ("`requests=0`", "`requests=200`")),
+        ({"reason": "meta", "restriction": "Run"}, ("a label is malformed", "not `Run`")),
+        ({"reason": "bind", "restriction": "user=a"}, ("bound so", "the capture `{user}`")),
+        ({"reason": "budget", "restriction": "requests=0"}, ("a cap", "not `requests=0`")),
     ],
 )
 def test_refused_delegation_has_the_help_of_its_reason(
@@ -559,16 +553,11 @@ def test_refused_delegation_has_the_help_of_its_reason(
 @pytest.mark.parametrize(
     ("rule", "limit", "was", "text"),
     [
-        ("ttl", "604800000", "999999000", "may expire in 7d at most, and the call asks for 11d13h"),
-        ("ttl", "604800000", "none", "`k` must expire, and the call removes its expiry"),
-        ("only", "absent", "present", "only keys that do not exist may be written, and `k` exists"),
-        ("max_elements", "5", "6", "may have 5 elements at most, and the call may leave 6"),
-        (
-            "budget.bytes_written",
-            "5",
-            "6",
-            "writes 6 bytes, more than the 5 that `budget.bytes_written` allows at once",
-        ),
+        ("ttl", "604800000", "999999000", "an expiry of at most 7d: the call asks for 11d13h"),
+        ("ttl", "604800000", "none", "set one of at most 7d: it must expire"),
+        ("only", "absent", "present", "write to a new key: this one exists"),
+        ("max_elements", "5", "6", "at most 5, and the call may leave 6"),
+        ("budget.bytes_written", "5", "6", "at most 5 bytes in one call: this one writes 6"),
     ],
 )
 def test_refused_value_is_described_in_units(rule: str, limit: str, was: str, text: str) -> None:
@@ -576,30 +565,19 @@ def test_refused_value_is_described_in_units(rule: str, limit: str, was: str, te
     details = {"key": "k", "rule": rule, "limit": limit, "was": was}
     message, help = explain(keyleash.ValueRefusedError(details))
 
-    assert text in message
-    assert help is not None
-
-
-@pytest.mark.parametrize(
-    ("limit", "text"), [("rate", "raise the rate's `burst`"), ("budget", "raise the budget")]
-)
-def test_call_with_more_bytes_than_a_limit_has_the_help_of_its_kind(limit: str, text: str) -> None:
-    """No wait makes room for it."""
-    details = {"key": "k", "rule": f"{limit}.bytes_written", "limit": "5", "was": "6"}
-
-    assert text in (explain(keyleash.ValueRefusedError(details))[1] or "")
+    assert message.startswith(f"VALUE_REFUSED: the rule `{rule}`")
+    assert text in help
 
 
 @pytest.mark.parametrize(
     ("details", "found", "remedy"),
     [
-        ({"limit": "budget.bytes_written"}, "`budget.bytes_written` has less left", "it resets at"),
-        ({"limit": "token.bytes_written"}, "`token.bytes_written` has less left", "a new token"),
         (
-            {"limit": "token.bytes_written", "by": "ancestor"},
-            "of an ancestor of the token has less left",
-            "a new token",
+            {"limit": "budget.bytes_written"},
+            "`budget.bytes_written` has less left",
+            "or retry after",
         ),
+        ({"limit": "token.bytes_written"}, "`token.bytes_written` has less left", "a new token"),
     ],
 )
 def test_budget_with_too_few_bytes_left_is_not_called_exhausted(
@@ -610,24 +588,24 @@ def test_budget_with_too_few_bytes_left_is_not_called_exhausted(
     message, help = explain(denial)
 
     assert found in message
-    assert str(help).startswith("write less in one call; ")
-    assert remedy in str(help)
+    assert help.startswith("write less in one call")
+    assert remedy in help
 
 
 def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
     """The token itself may have no cap."""
     details = {"limit": "token.requests", "resets_at_ms": "0", "by": "ancestor"}
-    message, help = explain(keyleash.BudgetExhaustedError(details))
+    reason = reason_of(keyleash.BudgetExhaustedError(details))
 
-    assert "the cap `token.requests` of an ancestor" in message
-    assert "never resets: use a new token" in str(help)
+    assert "never resets: use a new token" in reason.agent
+    assert "or one from which it was delegated" in reason.operator
 
 
 @pytest.mark.parametrize(
     ("denial", "text"),
     [
-        (keyleash.RenewalRefusedError({"reason": "delegated"}), "have a new one delegated"),
-        (keyleash.RenewalRefusedError({"reason": "max_ttl"}), "ask for a new token"),
+        (keyleash.RenewalRefusedError({"reason": "delegated"}), "ask the holder of its parent"),
+        (keyleash.RenewalRefusedError({"reason": "max_ttl"}), "ask the operator for another token"),
         (keyleash.RenewalRefusedError({"reason": "replaced"}), "use the new token"),
         (
             keyleash.DelegationRefusedError({"reason": "keys", "restriction": "jobs:{42}:*"}),

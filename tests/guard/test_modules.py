@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.client.session import NAME_IT, OF_A_MODULE
-from keyleash.commands.facts import NOT_NAMED, UNCHECKED
+from keyleash.commands.facts import UNCHECKED
 from keyleash.errors import PolicyError
+from keyleash.errors.sentences import NOT_NAMED
 from support.clustered import ClusterServer, lend_server
 from support.leash import Leash, grant, policy
 from support.sealed import SEALED
@@ -127,16 +127,14 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
     leash.load(one=named("JSON.GET", "GET"))
 
     for name, reason, help in (
-        ("FT.SEARCH", UNCHECKED, OF_A_MODULE),
-        ("NO.SUCH", UNCHECKED, NAME_IT),
-        ("JSON.DEL", NOT_NAMED, NAME_IT),
+        ("FT.SEARCH", UNCHECKED, "no token may do it"),
+        ("NO.SUCH", NOT_NAMED, "use another command"),
+        ("JSON.DEL", NOT_NAMED, "use another command"),
     ):
         with pytest.raises(keyleash.CommandRefusedError) as caught:
             leash.agent("one").execute_command(name, "doc:1")
         assert caught.value.details["reason"] == reason
-        # The page of denied commands is a link.
-        assert str(caught.value.help).partition(";")[0] == help.partition(";")[0]
-        assert ("reference/policy" in str(caught.value.help)) == (help == OF_A_MODULE)
+        assert str(caught.value.help).startswith(help)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from keyleash.cli.render.explain import listing_lines
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, read_text
 from keyleash.errors import CrossSlotError, OperationError, UsageError
-from keyleash.evaluate.describe import denial_text, reasons
+from keyleash.evaluate.describe import denial_text
 
 if TYPE_CHECKING:
     from keyleash.api import Policy
@@ -117,8 +117,7 @@ def can_i(
     elif found.allowed:
         click.echo("yes")
     else:
-        why = reasons(found.decision)
-        click.echo(f"no {denial_text(found.decision)}" + (f": {why}" if why else ""))
+        click.echo(f"no {denial_text(found.decision)}")
     return 0 if found.allowed else FAILED
 
 

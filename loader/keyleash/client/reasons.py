@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from keyleash.client.actions import Words
 from keyleash.client.roles import Role, role_of, split_words, upper
 from keyleash.client.scripts import problem_of_call, unapproved_script
-from keyleash.client.session import NOT_ALLOWABLE, unapproved
-from keyleash.commands.facts import CHANNELS, PATTERNS, REFUSED, SCANS
+from keyleash.commands.facts import CHANNELS, REFUSED
+from keyleash.commands.refusals import pattern_of
 from keyleash.errors import ClassNotGrantedError, CommandRefusedError, LeashError
+from keyleash.errors.sentences import IN_A_BATCH, MALFORMED, UNAPPROVED
 from keyleash.store.wire import Argument, BatchMode, as_bytes
-
-_OUTSIDE: dict[Role | None, str] = {
-    Role.KEYS: "call it before the transaction, or use SCAN in it",
-    Role.INFO: "call it before the transaction",
-}
-"""The help for commands that a connection answers itself, but not within a transaction."""
 
 
 def described(denial: LeashError, words: Words, mode: BatchMode | None) -> LeashError:
@@ -28,27 +22,16 @@ def described(denial: LeashError, words: Words, mode: BatchMode | None) -> Leash
     """
     name, *arguments = split_words(words)
     if isinstance(denial, CommandRefusedError):
-        if denial.details.get("once") == "key":
-            return denial.with_details({"command": name, **denial.details})
-        # The guard knows the name of the container alone.
-        reason = arguments and REFUSED.get(f"{name} {upper(arguments[0])}")
-        if reason:
-            return _replaced(denial, reason, NOT_ALLOWABLE)
-        if mode is None:
-            return _of_script(name, arguments, denial)
-        outside = _OUTSIDE.get(role_of(name))
-        if mode is not BatchMode.EACH and outside is not None:
-            return _replaced(denial, "it is not possible in a batch or transaction", outside)
+        return _refused(denial, name, arguments, mode)
+    details = dict(denial.details)
     if isinstance(denial, ClassNotGrantedError) and name in CHANNELS and arguments:
-        return denial.with_details({**denial.details, "channel": _text(arguments[0])})
-    if name.startswith("EVAL") and denial.details.get("command") == "EVALSHA":
+        details["channel"] = _text(arguments[0])
+    if name.startswith("EVAL") and details.get("command") == "EVALSHA":
         # The guard knows each call of a script by this name.
-        return denial.with_details({**denial.details, "command": name})
-    if name in SCANS:
-        denial.pattern_of = "SCAN"
-    elif name in PATTERNS and _is_pattern(arguments, denial.key):
-        denial.pattern_of = "SORT"
-    return denial
+        details["command"] = name
+    found = denial.with_details(details)
+    found.pattern_of = pattern_of(name, denial.key or "")
+    return found
 
 
 def as_command(denial: LeashError, name: str) -> LeashError:
@@ -58,35 +41,25 @@ def as_command(denial: LeashError, name: str) -> LeashError:
     return denial.with_details({**details, **named})
 
 
-def _of_script(
-    name: str, arguments: Sequence[Argument], denial: CommandRefusedError
+def _refused(
+    denial: CommandRefusedError, name: str, arguments: Sequence[Argument], mode: BatchMode | None
 ) -> CommandRefusedError:
-    """Return the denial of a script with its digest, or with the mistake of the call."""
-    # Otherwise the script ran, and one of its commands was denied.
-    if role_of(denial.details.get("command", "")) is not Role.SCRIPT:
-        return denial
-    digest = unapproved_script(name, arguments)
-    if digest:
-        return unapproved(digest, denial)
-    problem = problem_of_call(name, arguments) if name.startswith("EVAL") else None
-    if problem is None:
-        return denial
-    return _replaced(
-        denial, problem, "after the script come the number of keys, the keys, and the arguments"
-    )
-
-
-def _replaced(denial: CommandRefusedError, reason: str, help: str) -> CommandRefusedError:
-    found = CommandRefusedError({**denial.details, "reason": reason}, help=help)
-    found.identity = denial.identity
-    return found
-
-
-def _is_pattern(arguments: Sequence[Argument], key: str | None) -> bool:
-    return key is not None and any(
-        upper(option) in PATTERNS["SORT"] and _text(value) == key
-        for option, value in pairwise(arguments[1:])
-    )
+    """Return the denial of a command with a reason that only its words have."""
+    details = dict(denial.details)
+    # The guard knows the name of the container alone.
+    reason = REFUSED.get(f"{name} {upper(arguments[0])}") if arguments else None
+    if details.get("once") == "key":
+        details = {"command": name, **details}
+    elif mode is None and role_of(details.get("command", "")) is Role.SCRIPT:
+        # Otherwise the script ran, and one of its commands was denied.
+        digest = unapproved_script(name, arguments)
+        if digest:
+            details |= {"script": digest, "reason": f"{UNAPPROVED} {digest}"}
+        elif name.startswith("EVAL") and (problem := problem_of_call(name, arguments)):
+            details["reason"] = f"{MALFORMED}: {problem}"
+    elif mode not in (None, BatchMode.EACH) and role_of(name) in (Role.KEYS, Role.INFO):
+        reason = IN_A_BATCH
+    return denial.with_details({**details, **({"reason": reason} if reason else {})})
 
 
 def _text(word: Argument) -> str:

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 from keyleash.client.actions import Flow, Plain, Words
 from keyleash.client.roles import upper
 from keyleash.commands.locks import DENIED_MS, EXTEND, LOCK_SCRIPTS, RELEASE
+from keyleash.commands.refusals import script_problem
 from keyleash.errors import LeashError
 from keyleash.store.records import GuardRecord
 from keyleash.store.wire import Argument, BatchMode, as_bytes
@@ -47,17 +48,8 @@ def script_call_of(name: str, arguments: Sequence[Argument]) -> ScriptCall | Non
 
 def problem_of_call(name: str, arguments: Sequence[Argument]) -> str | None:
     """Return why a server rejects a call of EVAL or EVALSHA; None if it is well formed."""
-    if len(arguments) < 2:
-        return f"wrong number of arguments for '{name.lower()}' command"
-    count = as_bytes(arguments[1])
-    if not count.removeprefix(b"-").isdigit():
-        return "value is not an integer or out of range"
-    if count.startswith(b"-"):
-        return "Number of keys can't be negative"
-    # Longer numbers cost time to read.
-    if len(count) > 9 or int(count) > len(arguments) - 2:
-        return "Number of keys can't be greater than number of args"
-    return None
+    count = as_bytes(arguments[1]) if len(arguments) > 1 else None
+    return script_problem(name, count, len(arguments) - 2)
 
 
 def reply_about(

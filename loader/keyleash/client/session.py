@@ -19,22 +19,11 @@ from keyleash.client.actions import AtHome, Plain
 from keyleash.client.correlation import CorrelationSource, check_source
 from keyleash.client.delegation import Delegation
 from keyleash.client.once import current_block
-from keyleash.client.renewal import RENEW, Renewal, Schedule, read_renewal
+from keyleash.client.renewal import Renewal, Schedule, read_renewal
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
-from keyleash.commands import CommandSpec, CommandTable, load_table
-from keyleash.commands.facts import (
-    CONTAINER,
-    NEEDS_ALL_KEYS,
-    NO_SERVER_HAS,
-    NOT_NAMED,
-    PATHS,
-    SCRIPTS,
-    TOO_MANY_PATHS,
-    UNCHECKED,
-    is_unchecked,
-    why_unknown,
-)
+from keyleash.commands import load_table
+from keyleash.commands.refusals import with_reason
 from keyleash.errors import (
     CallNotPermittedError,
     ClusterError,
@@ -68,27 +57,6 @@ _COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
 _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
 TOKEN_OVER = (TokenExpiredError, TokenRevokedError)
 """The denials after which a callable is asked for another token."""
-NAME_IT = "name it in `only` of a grant, if the identity should have it"
-NOT_ALLOWABLE = "no policy can allow it; docs/reference/commands.md lists the denied commands"
-OF_A_MODULE = "no policy can allow it; docs/reference/policy.md lists such commands of modules"
-_OF_MODES = {
-    BatchMode.RENEW: (
-        RENEW,
-        "the policy does not let agents renew their tokens",
-        "add `token: {renew: true}` to the identity, or have an operator renew it with `keyleash"
-        " token renew ID`, which renews no child token",
-    ),
-    BatchMode.DELEGATE: (
-        "DELEGATE",
-        "the policy does not let tokens delegate",
-        "add `delegate: {depth: 1}` to the identity, which also needs `token: {bound: true}`",
-    ),
-}
-"""The command, the reason and the help of a batch in a mode that a guard does not have."""
-APPROVE = (
-    "add its text to `scripts` of the policy, and its name to `scripts` of a grant; every byte"
-    " counts, also a last newline, and a changed text needs `keyleash load`"
-)
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
 
@@ -249,7 +217,7 @@ class Session:
         if denial is None:
             return self._server_error(error)
         if isinstance(denial, CommandRefusedError):
-            denial = _of_mode(denial) or _with_reason(denial, self.table)
+            denial = denial.with_details(with_reason(self.table, denial.details))
         denial.identity = self.identity
         return denial
 
@@ -385,74 +353,3 @@ def counts(command: str | bytes) -> bool:
     # As redis-py accepts it: in any case, and possibly with the key in the name.
     name = command if isinstance(command, str) else command.decode("latin-1")
     return name.split(None, 1)[0].upper() in _BIG_INTEGERS
-
-
-def unapproved(script: str, denial: CommandRefusedError) -> CommandRefusedError:
-    """Return a denial with the digest of the script, and how to approve it."""
-    reason = f"no grant approves the script {script}"
-    details = {"command": "EVALSHA", **denial.details, "script": script, "reason": reason}
-    found = CommandRefusedError(details, help=APPROVE)
-    found.identity = denial.identity
-    return found
-
-
-def _of_mode(denial: CommandRefusedError) -> CommandRefusedError | None:
-    """Return the denial of a mode that the policy does not give, or of an id without a key.
-
-    None for others.
-    """
-    if denial.details.get("once") == "key":
-        reason = "on a cluster a call with an id needs a key, in whose slot it is remembered"
-        help = "make the call outside of the block"
-        return CommandRefusedError({**denial.details, "reason": reason}, help=help)
-    mode = denial.details.get("mode")
-    if mode not in (BatchMode.RENEW, BatchMode.DELEGATE):
-        return None
-    command, reason, help = _OF_MODES[BatchMode(mode)]
-    return CommandRefusedError({**denial.details, "command": command, "reason": reason}, help=help)
-
-
-def _why_refused(spec: CommandSpec, argument: str) -> str | None:
-    if argument == PATHS:
-        return TOO_MANY_PATHS
-    if spec.name.startswith("BITFIELD"):
-        return "a script would round such an integer"
-    return "a guard checks one channel at a time" if spec.subscribes else None
-
-
-def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
-    """Return the denial with the reason that the command table gives, and what to do."""
-    details = denial.details
-    words: Sequence[str] = details.get("command", "").split(" ", 1)
-    spec = table.get(details.get("command", "")) or table.get(words[0])
-    if "script" in details:
-        return unapproved(details["script"], denial)
-    if "reason" in details:
-        return denial
-    help = None
-    if spec is None:
-        reason = why_unknown(words[0])
-        by_name = OF_A_MODULE if is_unchecked(words[0]) else NAME_IT
-        help = by_name if reason == UNCHECKED else "check the name of the command"
-    elif words[0] in table.containers and spec.name != details["command"] and words[1]:
-        reason, help = f"{NO_SERVER_HAS} that sub-command", "check the name of the sub-command"
-    elif spec.refused == CONTAINER and len(words) == 1:
-        # The guard names a sub-command only of a container of which it knows some.
-        reason = "the grants leave out its sub-commands, or none is named"
-    elif spec.refused is not None:
-        reason = spec.refused
-        is_eval = reason == SCRIPTS and spec.name.startswith("EVAL")
-        help = None if reason == CONTAINER else APPROVE if is_eval else NOT_ALLOWABLE
-    elif len(words) == 2 and (found := _why_refused(spec, words[1])):
-        reason = found
-    elif len(words) == 2 and words[1] in (*spec.refused_if, *spec.patterns):
-        beyond = f"with {words[1]} it reaches keys beyond those that it names"
-        reason = NEEDS_ALL_KEYS if spec.patterns else beyond
-        help = None if spec.patterns else NOT_ALLOWABLE
-    elif len(words) == 2 and spec.name != details["command"]:
-        reason = f"a guard does not know `{words[1]}`"
-    elif spec.named_only:
-        reason, help = NOT_NAMED, NAME_IT
-    else:
-        reason = "the grants leave it out, or the server lacks it"
-    return CommandRefusedError({**details, "reason": reason}, help=help)

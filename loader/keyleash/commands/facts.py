@@ -19,6 +19,7 @@ from keyleash.commands.spec import (
     Variant,
     Waits,
 )
+from keyleash.errors.sentences import NO_SERVER_HAS, NOT_NAMED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
@@ -99,7 +100,9 @@ def is_unchecked(name: str) -> bool:
 
 def why_unknown(name: str) -> str:
     """Return the reason why a command that no table has is denied."""
-    return UNCHECKED if "." in name or is_unchecked(name) else f"{NO_SERVER_HAS} it"
+    if is_unchecked(name):
+        return UNCHECKED
+    return NOT_NAMED if "." in name else f"{NO_SERVER_HAS} it"
 
 
 MAX_PATHS, MAX_LISTED = 512, 8
@@ -172,12 +175,6 @@ NAMED_ONLY = frozenset({"RESTORE"})
 RESTORE stores its payload unchanged. A server that does not validate payloads aborts when any
 client reads a corrupt one.
 """
-
-NOT_NAMED = "no grant names it in `only`"
-"""Why a command of `NAMED_ONLY` is denied."""
-
-NO_SERVER_HAS = "no server that keyleash knows has"
-"""Why an unknown command is denied: the beginning of the reason."""
 
 VARIANTS: Mapping[str, Variant] = {
     "SET": Variant("GET", (READ, WRITE)),

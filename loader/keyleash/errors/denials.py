@@ -8,7 +8,7 @@ from typing import Self
 from redis.exceptions import NoPermissionError, ResponseError
 
 from keyleash.errors.base import KeyleashError, shown
-from keyleash.errors.sentences import ReplyCode, help_of
+from keyleash.errors.sentences import ReplyCode, reason_of
 from keyleash.text import without_tokens
 
 __all__ = [
@@ -69,8 +69,8 @@ class LeashError(KeyleashError, ResponseError):
 
     @property
     def help(self) -> str | None:
-        """The remedy: that of the code, unless the error has its own."""
-        return self._help or help_of(self)
+        """What the agent may do: by the reason of the denial, unless the error has its own."""
+        return self._help or reason_of(self).agent
 
     @help.setter
     def help(self, help: str | None) -> None:

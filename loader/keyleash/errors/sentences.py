@@ -1,13 +1,19 @@
-"""The codes of denials, and what each says: one table for programs and for the CLI."""
+"""The reasons of denials: code, sentence, and the help for each reader, declared once.
+
+Clients, `keyleash explain`, the audit log and the pages of the documentation all read this table.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from keyleash.text import clock_time, printable, span, with_links
+from keyleash.text import clock_time, printable, size, span, with_links
 
 
 class ReplyCode(StrEnum):
@@ -41,342 +47,340 @@ class ReplyCode(StrEnum):
     RENEWAL_REFUSED = "RENEWAL_REFUSED"
 
 
-SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
-    ReplyCode.SUSPENDED: (
-        "the identity is suspended: {reason}",
-        "resume it with `keyleash thaw NAME`",
-    ),
-    ReplyCode.POLICY_STALE: (
-        "the guard belongs to a policy that is no longer active",
-        "try again; if it persists, load the policy again",
-    ),
-    ReplyCode.TOKEN_UNKNOWN: (
-        "the server does not know the token",
-        "issue one with `keyleash token issue IDENTITY`",
-    ),
-    ReplyCode.TOKEN_EXPIRED: (
-        "the token has expired",
-        "issue a new one with `keyleash token issue IDENTITY`, or use the one that replaced it",
-    ),
-    ReplyCode.TOKEN_REVOKED: (
-        "the token was revoked",
-        "issue a new one with `keyleash token issue IDENTITY`",
-    ),
-    ReplyCode.COMMAND_REFUSED: (
-        "the command `{command}` is not allowed: {reason}",
-        "see `only` and `except` in the policy, and docs/reference/commands.md",
-    ),
-    ReplyCode.CLASS_NOT_GRANTED: (
-        "no grant gives `{class}`, which `{command}` needs",
-        "add `{class}` to `allow` of a grant, if the identity should have it",
-    ),
-    ReplyCode.KEY_NOT_GRANTED: (
-        "no grant covers the key `{key}`",
-        "use a key of the identity, or add a pattern to its grants",
-    ),
-    ReplyCode.KEY_DENIED: (
-        "the key `{key}` is denied by a `deny` rule",
-        "use another key, or change the `deny` rules of the identity",
-    ),
-    ReplyCode.CHANNEL_NOT_GRANTED: (
-        "no grant covers the channel `{channel}`",
-        "use a channel of the identity, or add a pattern to `channels` of a grant",
-    ),
-    ReplyCode.KEYS_MISMATCH: (
-        "the keys that were declared are not those of the command",
-        "call the guard through keyleash's client, of the same version",
-    ),
-    ReplyCode.ARGS_TOO_MANY: (
-        "the command has too many arguments: {arguments}",
-        "split it into several commands",
-    ),
-    ReplyCode.NOT_ACTIVE: (
-        "the identity of the token is in no active policy",
-        "load a policy that has it with `keyleash load FILE`; if `keyleash status` lists it, its"
-        " records were deleted: run `keyleash doctor`",
-    ),
-    ReplyCode.RATE_LIMITED: ("`{limit}` is exceeded", "try again in {retry_after}"),
-    ReplyCode.BUDGET_EXHAUSTED: ("`{limit}` is exhausted", "it resets at {resets_at}"),
-    ReplyCode.AUDIT_FULL: (
-        "at least {events} events are not exported yet",
-        "export them with `keyleash audit export`; until then nothing more can be recorded",
-    ),
-    ReplyCode.COUNTER_CORRUPT: (
-        "the counter of `{limit}` is corrupt",
-        "find out what wrote to it, then reset it with `keyleash limits reset IDENTITY`",
-    ),
-    ReplyCode.WORK_TOO_LARGE: (
-        "`{command}` is {work} units of work, and the limit is {limit}",
-        "ask for less in one call (a range, COUNT or LIMIT), or raise a limit of the policy:"
-        " `limits: {{strings: …}}` for a call that reads many strings, else `limits: {{work: …}}`",
-    ),
-    ReplyCode.VALUE_TOO_LARGE: (
-        "the string `{key}` would have {bytes} bytes, and the limit is {limit}",
-        "write shorter values, or raise `values: {{max_bytes: …}}` of a grant",
-    ),
-    ReplyCode.VALUE_REFUSED: (
-        "the rule `{rule}` of `{key}` allows {limit}, and the call is {was}",
-        "write what the rule `{rule}` allows, or change it in the policy",
-    ),
-    ReplyCode.DELEGATION_REFUSED: (
-        "no child token is made: {reason}",
-        "use keyleash's client, of the same version",
-    ),
-    ReplyCode.IDEMPOTENCY_CONFLICT: (
-        "the idempotency id `{once}` belongs to another call",
-        "give each call an id of its own, and repeat a call with the same arguments",
-    ),
-    ReplyCode.REPLAYED: (
-        "the call was done before, and its reply is not stored, as it was too long",
-        "do not repeat it: read what it wrote, or raise `max_reply` of `idempotency` in the policy",
-    ),
-    ReplyCode.LEASE_NEEDED: (
-        "the node of the cluster needs a lease: {reason}",
-        "use `keyleash.RedisCluster`, which fetches leases",
-    ),
-    ReplyCode.LEASE_REFUSED: (
-        "the cluster refuses the lease: {reason}",
-        "find out what changed requests or vouchers; clients pass them on as they are",
-    ),
-    ReplyCode.RENEWAL_REFUSED: (
-        "the token is not renewed: {reason}",
-        "issue a new one with `keyleash token issue IDENTITY`",
-    ),
+NO_SERVER_HAS = "no server that keyleash knows has"
+NOT_NAMED = "no grant names it in `only`"
+LEFT_OUT = "no grant allows it, or the server lacks it"
+UNAPPROVED = "no grant approves the script"
+IN_A_BATCH = "it is not possible in a batch or transaction"
+MALFORMED = "the call of the script is malformed"
+"""The reasons of COMMAND_REFUSED that have a help of their own."""
+
+_PHRASES = {
+    "NO_SERVER_HAS": NO_SERVER_HAS,
+    "NOT_NAMED": NOT_NAMED,
+    "UNAPPROVED": UNAPPROVED,
+    "IN_A_BATCH": IN_A_BATCH,
+    "MALFORMED": MALFORMED,
+    "ASK": "ask the operator for another token",
+    "CLIENT": "use keyleash's client, of the same version",
+    "ISSUE": "issue another with `keyleash token issue {identity}`",
+    "OWN": "if the identity should have it",
+    "NO_RULE": "no rule of the policy decided",
+    "REPORT": "stop, and report it to the operator",
+    "RESET": "raise it in the policy, or reset it with `keyleash limits reset {identity}`",
+    "SEE": "`whoami()` shows what the token allows; ask the operator if the task needs more",
 }
+"""What stands for a name in capitals in the catalog."""
 
-OF_PATTERNS: dict[tuple[ReplyCode, str], tuple[str, str]] = {
-    (ReplyCode.KEY_NOT_GRANTED, "SCAN"): (
-        "no grant covers all keys of the pattern `{key}`",
-        "use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*` or"
-        " `KEYS agents:queue:*`",
-    ),
-    (ReplyCode.KEY_NOT_GRANTED, "SORT"): (
-        "no grant covers all keys of the SORT pattern `{key}`",
-        "the pattern needs a read grant that covers it and ends in `*`",
-    ),
-    (ReplyCode.KEY_DENIED, "SORT"): (
-        "a `deny` rule may match a key of the SORT pattern `{key}`",
-        "use another pattern, or change the `deny` rules of the identity",
-    ),
+_CATALOG = """
+SUSPENDED: the identity is suspended: {reason}
+  agent: REPORT
+  operator: resume it with `keyleash thaw {identity}`
+  if until_ms
+  agent: retry after {until}
+  operator: it resumes at {until}, or earlier with `keyleash thaw {identity}`
+
+POLICY_STALE: the guard belongs to a policy that is no longer active
+  agent: retry once; if it persists, report it to the operator
+  operator: the guard record is older than the active policy: load the policy again
+
+TOKEN_UNKNOWN: the server does not know the token
+  agent: use the token as it was issued, or ASK
+  operator: it was never issued, or its record was deleted: ISSUE
+
+TOKEN_EXPIRED: the token has expired
+  agent: use the token that replaced it, or ASK
+  operator: its lifetime or its idle timeout is over: ISSUE
+
+TOKEN_REVOKED: the token was revoked
+  agent: ASK
+  operator: `keyleash audit control` lists who revoked it; ISSUE
+  if bound
+  agent: use a token without restrictions, or ask the operator for one
+  operator: the active policy does not allow bound tokens: add `token: {{bound: true}}` to the
+      identity
+  if depth
+  operator: the policy no longer allows a token after {depth} delegations: see `delegate: {{depth:
+      …}}`
+  if ancestor
+  operator: the token `{ancestor}`, from which it was delegated, {over}: ISSUE
+
+COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
+  agent: use another command: no token may call it; see docs/reference/commands.md
+  operator: no policy can allow it; docs/reference/commands.md lists the denied commands
+  if mode=renew
+  agent: use the token until it expires, or ask the operator to renew it
+  operator: add `token: {{renew: true}}` to the identity, or renew it with `keyleash token renew
+      ID`, which renews no child token
+  if mode=delegate
+  agent: use the token itself, or ask the operator for a second one
+  operator: add `delegate: {{depth: 1}}` to the identity, and `token: {{bound: true}}`
+  if once=key
+  agent: make the call outside of the block, without an id
+  operator: NO_RULE
+  if reason=NO_SERVER_HAS
+  agent: check the name of the command and of its sub-command, and use one that servers have
+  operator: NO_RULE: check the name
+  if reason=UNAPPROVED
+  sentence: the script is not allowed: UNAPPROVED
+  agent: use the text of an approved script, byte by byte, or plain commands; ask the operator
+      which are approved
+  operator: {reason}: add its text to `scripts` of the policy, and its name to `scripts` of a grant;
+      every byte counts, also a last newline, and a changed text needs `keyleash load`
+  if reason=NOT_NAMED
+  agent: use another command: SEE
+  operator: name it in `only` of a grant, OWN
+  if reason=no grant
+  agent: use another command: SEE
+  operator: see `only`, `except` and `channels` of the grants, OWN
+  if reason=IN_A_BATCH
+  agent: call it before the transaction; SCAN may be used in it, in place of KEYS
+  operator: NO_RULE
+  if reason=MALFORMED
+  agent: use this order: the script, the number of keys, the keys, the arguments
+  operator: NO_RULE
+
+CLASS_NOT_GRANTED: no grant of the token gives `{class}`, which `{command}` needs{on_key}
+  agent: use another command: SEE
+  operator: add `{class}` to `allow` of a grant, OWN
+  if by=token
+  operator: the identity may, its token may not: issue a token with other restrictions
+
+KEY_NOT_GRANTED: no grant of the token covers the key `{key}`
+  agent: use another key: SEE
+  operator: add a pattern to `keys` of a grant, OWN
+  if pattern_of=SCAN
+  sentence: no grant of the token covers all keys of the pattern `{key}`
+  agent: use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*` or `KEYS
+      agents:queue:*`; SEE
+  operator: add a pattern that covers it to `keys` of a grant with `scan`, OWN
+  if pattern_of=SORT
+  sentence: no grant of the token covers all keys of the SORT pattern `{key}`
+  agent: use a pattern that a read grant covers, and that ends in `*`; SEE
+  operator: add a pattern that covers it, and ends in `*`, to a read grant, OWN
+  if by=token
+  operator: the identity may, its token may not: issue a token with other restrictions
+
+KEY_DENIED: the key `{key}` is denied by a `deny` rule
+  agent: use another key: every token of the identity is denied this one
+  operator: a `deny` rule of the identity decided, or it is a control key, which stays denied
+  if pattern_of=SORT
+  sentence: a `deny` rule may match a key of the SORT pattern `{key}`
+  agent: use another pattern: every token of the identity is denied some of its keys
+
+CHANNEL_NOT_GRANTED: no grant of the token covers the channel `{channel}`
+  agent: use another channel: SEE
+  operator: add a pattern to `channels` of a grant, OWN
+  if by=token
+  operator: the identity may, its token may not: issue a token with other restrictions
+
+KEYS_MISMATCH: the keys that were declared are not those of the command
+  agent: CLIENT
+  operator: NO_RULE: the caller is no client of keyleash, or one of another version
+
+ARGS_TOO_MANY: the call has too many arguments, commands or changed keys
+  agent: use several calls: this one has {amount}
+  operator: NO_RULE: a guard cannot handle {amount} at once
+
+NOT_ACTIVE: the identity of the token is in no active policy
+  agent: REPORT
+  operator: load a policy that has it with `keyleash load FILE`; if `keyleash status` lists it, its
+      records were deleted: run `keyleash doctor`
+
+RATE_LIMITED: `{limit}` is exceeded
+  agent: try again in {retry_after}
+  operator: it has room in {retry_after}; RESET
+
+BUDGET_EXHAUSTED: `{limit}` is exhausted
+  agent: retry after {resets_at}
+  operator: it resets at {resets_at}; RESET
+  if limit=token.bytes_written
+  sentence: `{limit}` has less left than the call writes
+  agent: write less in one call; a cap for the life of a token never resets: use a new token; others
+      reset at {resets_at}
+  operator: the token{inherited} has this cap: issue another
+  if limit=token.
+  agent: a cap for the life of a token never resets: use a new token; others reset at {resets_at}
+  operator: the token{inherited} has this cap: issue another
+  if limit=budget.bytes_written
+  sentence: `{limit}` has less left than the call writes
+  agent: write less in one call, or retry after {resets_at}
+
+AUDIT_FULL: too many events await their export
+  agent: retry later, and report it to the operator; calls without an event still work
+  operator: `audit.retain.hard_max` is {events}: export events with `keyleash audit export`
+
+COUNTER_CORRUPT: the counter of `{limit}` is corrupt
+  agent: REPORT
+  operator: find out what wrote to it, then reset it with `keyleash limits reset {identity}`
+
+WORK_TOO_LARGE: `{command}` is more work than one call may be
+  agent: use a range, COUNT or LIMIT: it is {work} units, and the limit is {limit}
+  operator: it is {work} units, and the policy allows {limit}: raise `limits: {{strings: …}}` for a
+      call that reads many strings, else `limits: {{work: …}}`
+  if command=EVAL
+  agent: do less in one call of the script: it is {work} units, and the limit is {limit}
+
+VALUE_TOO_LARGE: the string `{key}` would be longer than allowed
+  agent: write at most {limit} bytes: it would have {bytes}
+  operator: it would have {bytes} bytes; raise `values: {{max_bytes: …}}` of a grant from {limit}
+
+VALUE_REFUSED: the rule `{rule}` does not allow the value that the call would leave in `{key}`
+  agent: write at most {limit} in one call: this one writes {was}
+  operator: `{rule}` of the policy allows {limit}, and the call leaves {was}
+  if rule=only
+  agent: write to a new key: this one exists
+  if rule=ttl, was=none
+  agent: leave its expiry, or set one of at most {limit}: it must expire
+  if rule=ttl
+  agent: set an expiry of at most {limit}: the call asks for {was}
+  if rule=max_elements
+  agent: write fewer elements: at most {limit}, and the call may leave {was}
+
+DELEGATION_REFUSED: no child token is made: {reason}
+  agent: CLIENT
+  operator: the restrictions of the token, or `delegate` of the policy, do not allow it
+  if reason=bind
+  sentence: no child token is made: it cannot be bound so
+  agent: use another value than `{restriction}`: no pattern of the token has the capture `{capture}`
+      with those that are bound, or it is bound to another value
+  if reason=allow
+  sentence: no child token is made: the token lacks the class
+  agent: use classes of the token, not `{restriction}`
+  if reason=keys
+  sentence: no child token is made: the token lacks the key
+  agent: use keys, or prefixes with `*`, within those of the token, not `{restriction}`; a brace is
+      doubled: `{{{{42}}}}`
+  if reason=budget
+  sentence: no child token is made: a cap is malformed, or there are two of its counter
+  agent: use `requests=200`, or `writes=50/hour`, once for each counter, not `{restriction}`
+  if reason=meta
+  sentence: no child token is made: a label is malformed, given twice or secret, or one too many
+  agent: use labels of printable ASCII, with lower-case names, without tokens; not `{restriction}`
+  if reason=ttl
+  sentence: no child token is made: its life is not between 1s and `delegate.max_ttl`
+  agent: use a shorter `ttl` than {life}, or leave it out
+  if reason=outlives
+  sentence: no child token is made: it would outlive the token
+  agent: use a shorter `ttl` than {life}, or leave it out, or renew the token first
+  if reason=depth
+  sentence: no child token is made: no deeper delegation is allowed
+  agent: use the token itself
+  if reason=children
+  sentence: no child token is made: the token has as many as `delegate.children` allows
+  agent: wait until some of them expire, and retry; revoked ones count until then
+  if reason=rotated
+  sentence: no child token is made: another token has replaced the token
+  agent: use the new token to delegate
+  if reason=size
+  sentence: no child token is made: its restrictions are too long
+  agent: use fewer or shorter ones; those of the token count too
+  if reason=digest
+  sentence: no child token is made: its digest is malformed or taken
+  if reason=word
+  sentence: no child token is made: a restriction has no text, or is of no kind
+  agent: use `bind`, `allow`, `keys`, `budget` and `meta`, not `{restriction}`
+
+IDEMPOTENCY_CONFLICT: the idempotency id belongs to another call
+  agent: use an id of its own for each call, and repeat a call with the same arguments
+  operator: NO_RULE: the program used the id `{once}` for two calls
+
+REPLAYED: the call was done before, and its reply is not stored, as it was too long
+  agent: do not repeat it; use a command that reads what it wrote
+  operator: raise `max_reply` of `idempotency` in the policy to store such replies
+
+LEASE_NEEDED: the node of the cluster needs a lease
+  agent: use `keyleash.RedisCluster`, which fetches leases
+  operator: NO_RULE: the caller does not fetch leases
+
+LEASE_REFUSED: the cluster does not accept the lease
+  agent: CLIENT, which does not change leases ({reason})
+  operator: find out what changed requests or vouchers ({reason})
+
+RENEWAL_REFUSED: the token is not renewed: {reason}
+  agent: ASK
+  operator: only a live, issued token within `max_ttl` of the policy is renewed: ISSUE
+  if reason=max_ttl
+  sentence: the token is not renewed: it lives as long as `max_ttl` of the policy allows
+  if reason=replaced
+  sentence: the token is not renewed: another token has replaced it
+  agent: use the new token
+  if reason=unknown
+  sentence: the token is not renewed: its issue is not recorded
+  if reason=delegated
+  sentence: the token is not renewed: another token made it
+  agent: ask the holder of its parent for another
+"""
+
+
+class Reason(NamedTuple):
+    """A reason for which calls are denied, as templates of the details of a denial.
+
+    Attributes:
+        sentence: The reason, made of what the audit log records too.
+        agent: What the holder of the token may do. It cannot change the policy.
+        operator: The rule that decided, and what would change it.
+        when: The details that a denial has for this reason, each with the beginning of its value.
+    """
+
+    sentence: str
+    agent: str
+    operator: str
+    when: Mapping[str, str] = MappingProxyType({})
+
+
+def _reasons(entry: str) -> Iterator[Reason]:
+    """Yield the reasons of an entry of the catalog; each has the texts of the last but its own."""
+    first, *others = re.sub(r"\n {6}", " ", entry).split("\n  if ")
+    default: Reason | None = None
+    for text in (first, *others):
+        head, *lines = text.split("\n  ")
+        texts = dict(line.split(": ", 1) for line in lines)
+        if default is None:
+            default = Reason(head.partition(": ")[2], texts["agent"], texts["operator"])
+            continue
+        pairs = (condition.partition("=") for condition in head.split(", "))
+        yield default._replace(when={name: value for name, _, value in pairs}, **texts)
+    assert default is not None  # noqa: S101 - an entry has a first part
+    yield default
+
+
+REASONS: Mapping[ReplyCode, tuple[Reason, ...]] = {
+    ReplyCode(entry.partition(":")[0]): tuple(_reasons(entry))
+    for entry in re.sub(
+        r"\b[A-Z_]{3,}\b",
+        lambda name: _PHRASES.get(name[0], name[0]),
+        _CATALOG.strip(),
+    ).split("\n\n")
 }
-"""The sentences about a denied pattern, by the code and `pattern_of` of the denial."""
+"""The reasons of each code; the first that fits the details of a denial is its own."""
 
-
-_TOO_MANY = {
-    "commands": (
-        "the call has too many commands: {commands}",
-        "make several calls with fewer commands",
-    ),
-    "keys": (
-        "the script changes too many keys with before-images: {keys}",
-        "make several calls that change fewer keys",
-    ),
-}
-"""The sentences about what else ARGS_TOO_MANY counts, by the detail."""
-
-
-_LABELS = "labels are printable ASCII, with lower-case names, and have no tokens"
-_NOT_DELEGATED = {
-    "bind": (
-        "the token cannot be bound to `{restriction}`",
-        "no pattern of the identity has the capture `{capture}` with those that are bound, or the"
-        " token is bound to another value of it: see `whoami().restrictions`",
-    ),
-    "allow": (
-        "the token does not have the class `{restriction}`",
-        "name only classes that the token has; by default the child has all of these",
-    ),
-    "keys": (
-        "the token does not have the key `{restriction}`",
-        "name keys, or prefixes with `*`, within those of the token; a brace is doubled:"
-        " `{{{{42}}}}`",
-    ),
-    "budget": (
-        "the cap `{restriction}` is malformed, or there are two of its counter",
-        "write `requests=200`, or `writes=50/hour`, once for each counter",
-    ),
-    "meta": ("a label has a token, or there are too many", _LABELS),
-    "label": ("the label `{restriction}` is malformed, or given twice", _LABELS),
-    "ttl": (
-        "a life of {life} is not between 1s and `delegate.max_ttl` of the policy",
-        "use a shorter `ttl`, or leave it out",
-    ),
-    "outlives": (
-        "with a life of {life} it would outlive the token",
-        "use a shorter `ttl`, or leave it out: the child then lives no longer than the token; or"
-        " renew the token first",
-    ),
-    "depth": (
-        "the policy allows no deeper delegation",
-        "use the token itself, or raise `delegate: {{depth: …}}` in the policy",
-    ),
-    "children": (
-        "the token has as many children as `delegate.children` allows",
-        "wait until some of them expire; revoked ones count until then",
-    ),
-    "rotated": ("another token has replaced the token", "delegate from the new token"),
-    "size": (
-        "the restrictions have too many bytes",
-        "use fewer or shorter ones; those of the token count too",
-    ),
-    "digest": (
-        "the digest of the child is malformed or taken",
-        "use keyleash's client, of the same version",
-    ),
-    "word": (
-        "`{restriction}` is no kind of restriction, or has no text",
-        "the kinds are `bind`, `allow`, `keys`, `budget` and `meta`",
-    ),
-}
-"""The sentences of DELEGATION_REFUSED, by its reason; `label` is `meta` with a label's name."""
-
-_CAP_HELP = (
-    "a cap for the life of a token never resets: use a new token; others reset at {resets_at}"
-)
-_OTHER_HOLDER = "ask the holder of a live token for another one"
-_REVOKED = {
-    "bound": (
-        "the active policy does not allow bound tokens",
-        "add `token: {{bound: true}}` to the identity, or use a token without restrictions",
-    ),
-    "depth": ("the policy no longer allows a token after {depth} delegations", _OTHER_HOLDER),
-    "ancestor": (
-        "the token `{ancestor}`, from which this one was delegated, {over}",
-        _OTHER_HOLDER,
-    ),
-}
-"""The sentences of TOKEN_REVOKED, by its detail."""
 _OVER = {"revoked": "was revoked", "rotated": "was rotated", "expired": "has expired"}
 
-_OF_TOKENS = {
-    ReplyCode.CLASS_NOT_GRANTED: (
-        "the token is restricted and may not use `{class}`, which `{command}` needs"
-    ),
-    ReplyCode.KEY_NOT_GRANTED: "the token is restricted and may not use the key `{key}`",
-    ReplyCode.CHANNEL_NOT_GRANTED: (
-        "the token is restricted and may not use the channel `{channel}`"
-    ),
-}
-"""The messages of denials that the identity alone would not get."""
-_OTHER_TOKEN = "the identity may: see `keyleash whoami`, or use a token with other restrictions"
-_ALL_KEYS = {"SCAN": "all keys of the pattern", "SORT": "all keys of the SORT pattern"}
 
-_BYTES_AT_ONCE = "the call writes {was} bytes, more than the {limit} that `{rule}` allows at once"
-_OF_VALUES = {
-    "only": (
-        "only keys that do not exist may be written, and `{key}` exists",
-        "write to a new key, or change `only` of the grant's `values`",
-    ),
-    "ttl": (
-        "`{key}` may expire in {limit} at most, and the call asks for {was}",
-        "set an expiry of at most {limit}, or change `ttl` of the grant's `values`",
-    ),
-    "max_elements": (
-        "`{key}` may have {limit} elements at most, and the call may leave {was}",
-        "write fewer elements, or raise `max_elements` of the grant's `values`",
-    ),
-    "rate.bytes_written": (_BYTES_AT_ONCE, "write less in one call, or raise the rate's `burst`"),
-    "budget.bytes_written": (_BYTES_AT_ONCE, "write less in one call, or raise the budget"),
-}
-"""The sentences of VALUE_REFUSED, by its rule."""
-_NOT_EXPIRING = (
-    "`{key}` must expire, and the call removes its expiry",
-    "leave its expiry, or set one, or change `ttl` of the grant's `values`",
-)
-
-
-_NOT_RENEWED = {
-    "max_ttl": (
-        "it lives as long as `max_ttl` of the policy allows",
-        "ask for a new token: `keyleash token issue IDENTITY`",
-    ),
-    "replaced": ("another token has replaced it", "use the new token"),
-    "unknown": (
-        "its issue is not recorded",
-        "ask for a new token: `keyleash token issue IDENTITY`",
-    ),
-    "delegated": (
-        "another token made it",
-        "have a new one delegated; its parent may renew itself first",
-    ),
-}
-_OF_REASONS = {
-    ReplyCode.DELEGATION_REFUSED: _NOT_DELEGATED,
-    ReplyCode.RENEWAL_REFUSED: _NOT_RENEWED,
-}
-"""The sentences of a denial, by its reason."""
-
-
-def _sentence(error: Any) -> tuple[str, str | None]:
-    if error.code is ReplyCode.WORK_TOO_LARGE and error.details.get("command", "")[:4] == "EVAL":
-        help = "do less in one call of the script, or raise `limits: {{work: …}}` in the policy"
-        return SENTENCES[error.code][0], help
-    if error.code is ReplyCode.ARGS_TOO_MANY:
-        for counted, sentence in _TOO_MANY.items():
-            if counted in error.details:
-                return sentence
-    by_reason = _OF_REASONS.get(error.code, {})
-    reason = error.details.get("reason")
-    reason = "label" if reason == "meta" and "restriction" in error.details else reason
-    if reason in by_reason:
-        found, remedy = by_reason[reason]
-        return SENTENCES[error.code][0].replace("{reason}", found), remedy
-    if error.code is ReplyCode.VALUE_REFUSED and error.details.get("rule") in _OF_VALUES:
-        is_removed = error.rule == "ttl" and error.details.get("was") == "none"
-        return _NOT_EXPIRING if is_removed else _OF_VALUES[error.rule]
-    if error.code is ReplyCode.BUDGET_EXHAUSTED:
-        return _of_budget(error.details.get("limit", ""), error.details.get("by"))
-    if error.details.get("by") == "token" and error.code in _OF_TOKENS:
-        found = _OF_TOKENS[error.code]
-        return found.replace("the key", _ALL_KEYS.get(error.pattern_of, "the key")), _OTHER_TOKEN
-    if error.code is ReplyCode.TOKEN_REVOKED:
-        for detail, sentence in _REVOKED.items():
-            if detail in error.details:
-                return sentence
-    return OF_PATTERNS.get((error.code, error.pattern_of)) or SENTENCES[error.code]
-
-
-def _of_budget(limit: str, by: str | None) -> tuple[str, str | None]:
-    """Return the sentence of BUDGET_EXHAUSTED for a budget, or for a cap of the token."""
-    found, remedy = SENTENCES[ReplyCode.BUDGET_EXHAUSTED]
-    is_cap, is_written = limit.startswith("token."), limit.endswith(".bytes_written")
-    if is_written:
-        # A smaller call may fit.
-        found = "`{limit}` has less left than the call writes"
-    if is_cap:
-        remedy = _CAP_HELP
-    if by == "ancestor":
-        found = found.replace("`{limit}`", "the cap `{limit}` of an ancestor of the token")
-    return found, f"write less in one call; {remedy}" if is_written else remedy
-
-
-def explain(error: Any) -> tuple[str, str | None]:
-    """Return the message, code first, and the help for a denial; neither contains a token."""
-    return f"{error.code}: {message_of(error)}", error.help
-
-
-def message_of(error: Any) -> str:
-    """Return the message for a denial, without its code; it contains no token."""
-    message = _sentence(error)[0]
-    if "reason" not in error.details:
-        message = message.removesuffix(": {reason}")
+def reason_of(error: Any) -> Reason:
+    """Return the reason of a denial, with its details filled in; it contains no token."""
+    details = {**error.details, "pattern_of": error.pattern_of}
+    reason = next(
+        reason
+        for reason in REASONS[error.code]
+        if all(
+            name in details and details[name].startswith(reason.when[name]) for name in reason.when
+        )
+    )
     words = _words_of(error)
-    message = message.format_map(words)
-    if error.code is ReplyCode.CLASS_NOT_GRANTED and "key" in words:
-        message += f", on the key `{words['key']}`"
-    if error.code is ReplyCode.CLASS_NOT_GRANTED and "channel" in words:
-        message += f", on the channel `{words['channel']}`"
+    if "reason" not in details:
+        reason = reason._replace(sentence=reason.sentence.removesuffix(": {reason}"))
+    sentence, agent, operator = (with_links(text.format_map(words)) for text in reason[:3])
     if "at" in words:
-        message += f", at `{words['at']}` of a script; what it wrote before stands"
-    return message
+        agent += f"; the script ended at `{words['at']}`, and what it wrote before stands"
+    return Reason(sentence, agent, operator)
 
 
-def help_of(error: Any) -> str | None:
-    """Return the help for the code of a denial; it contains no token."""
-    help = _sentence(error)[1]
-    if error.code is ReplyCode.SUSPENDED and error.until_ms is not None:
-        help = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
-    return help and with_links(help.format_map(_words_of(error)))
+def explain(error: Any) -> tuple[str, str]:
+    """Return the message, code first, and the help for the agent; neither contains a token."""
+    reason = reason_of(error)
+    return f"{error.code}: {reason.sentence}", reason.agent
 
 
 def _words_of(error: Any) -> defaultdict[str, str]:
@@ -385,19 +389,26 @@ def _words_of(error: Any) -> defaultdict[str, str]:
     words = defaultdict(
         lambda: "?", {name: printable(value).rstrip() for name, value in error.details.items()}
     )
+    words["identity"] = error.identity or "IDENTITY"
+    words["on_key"] = f", on the key `{words['key']}`" if "key" in words else ""
+    words["inherited"] = ", or one from which it was delegated," if "by" in words else ""
     if "retry_after_ms" in words:
         words["retry_after"] = _wait_text(int(words["retry_after_ms"]))
-    if "resets_at_ms" in words:
-        words["resets_at"] = clock_time(int(words["resets_at_ms"]))
-    if error.code is ReplyCode.TOKEN_REVOKED:
+    for name in ("resets_at", "until"):
+        if f"{name}_ms" in words:
+            words[name] = clock_time(int(words[f"{name}_ms"]))
+    amounts = [name for name in ("arguments", "commands", "keys") if name in words]
+    words["amount"] = f"{words[amounts[0]]} {amounts[0]}" if amounts else "so many"
+    if "state" in words:
         words["over"] = _OVER.get(words["state"], "is over")
-    if error.code is ReplyCode.DELEGATION_REFUSED and words["restriction"].isdecimal():
-        words["life"] = span(int(words["restriction"]))
-    if error.code is ReplyCode.DELEGATION_REFUSED:
+    if "restriction" in words:
+        words["life"] = span(int(words["restriction"])) if words["restriction"].isdecimal() else "?"
         words["capture"] = f"{{{words['restriction'].partition('=')[0]}}}"
-    if error.code is ReplyCode.VALUE_REFUSED and words["rule"] == "ttl":
-        lives = {name: words[name] for name in ("limit", "was") if words[name].isdecimal()}
-        words.update({name: _wait_text(int(text)) for name, text in lives.items()})
+    rule = words.get("rule", "")
+    if rule == "ttl" or rule.endswith("bytes_written"):
+        shown = _wait_text if rule == "ttl" else size
+        amounts = [name for name in ("limit", "was") if words[name].isdecimal()]
+        words.update({name: shown(int(words[name])) for name in amounts})
     return words
 
 

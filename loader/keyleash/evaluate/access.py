@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
-from keyleash.commands.facts import MAX_LISTED, MAX_PATHS, NOT_NAMED, PATHS, why_unknown
+from keyleash.commands.facts import MAX_LISTED, MAX_PATHS, PATHS
 from keyleash.commands.keys import KeyUse, behind_option, is_option, patterns_of
+from keyleash.commands.refusals import why_argument, why_refused
 from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.restricted import (
@@ -65,20 +66,12 @@ def look_up(identity: Identity, table: CommandTable, argv: Argv) -> RuledCommand
     return RuledCommand(name, spec, tuple(grants))
 
 
-def judge_command(command: RuledCommand, trace: Trace) -> Decision:
+def judge_command(command: RuledCommand, table: CommandTable, trace: Trace) -> Decision:
     """Check that a guard can run the command, and that some grant applies to it."""
-    why = ""
-    if command.spec is None:
-        why = why_unknown(command.name.decode("latin-1"))
-    elif command.spec.refused is not None:
-        why = command.spec.refused
-    elif not command.grants and command.spec.named_only:
-        why = NOT_NAMED
-    elif not command.grants and command.spec.counts:
-        why = "the grants with channels leave it out, or there is none"
-    elif not command.grants:
-        why = "`only` and `except` of the grants leave it out"
-    verdict = refused(ReplyCode.COMMAND_REFUSED, command=command.name) if why else ALLOWED
+    spec, verdict, why = command.spec, ALLOWED, ""
+    if spec is None or spec.refused is not None or not command.grants:
+        verdict = refused(ReplyCode.COMMAND_REFUSED, command=command.name)
+        why = why_refused(table, command.name.decode("latin-1"))
     trace.append(CommandStep(command.name, command.grants, why, code=verdict.code))
     return verdict
 
@@ -186,7 +179,8 @@ def judge_arguments(
     refusal = refused_argument(spec, argv)
     if refusal is not None:
         aspect, value = refusal
-        trace.append(ArgumentStep(aspect, value, code=ReplyCode.COMMAND_REFUSED))
+        why = why_argument(spec, value.decode("latin-1"))
+        trace.append(ArgumentStep(aspect, value, why=why, code=ReplyCode.COMMAND_REFUSED))
         return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + value)
     if spec.scans:
         glob = glob_of(argv)

@@ -10,8 +10,10 @@ from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import OF_THE_CONNECTION, SCRIPT_CALLS, SUBSCRIBES
 from keyleash.commands.keys import KeyUse
 from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
+from keyleash.commands.refusals import script_problem
 from keyleash.commands.spec import OptionKey
 from keyleash.errors import ReplyCode
+from keyleash.errors.sentences import MALFORMED, UNAPPROVED
 from keyleash.evaluate.access import Argv, RuledCommand, judge_key
 from keyleash.evaluate.evaluate import decide, judge_standing, note_refusal, take_limits
 from keyleash.evaluate.restricted import judge_restricted_key
@@ -100,11 +102,13 @@ def client_call(identity: Identity, argv: Argv) -> ClientCall:
     if name in SUBSCRIBES and len(words) > 1:
         calls = tuple((argv[0], channel) for channel in words)
         return ClientCall(calls, "each channel is checked")
-    if name in SCRIPT_CALLS and len(words) > 1 and words[1].isdigit():
-        count = int(words[1])
-        if count <= len(words) - 2:
-            digest = second.lower() if name.startswith("EVALSHA") else _digest(words[0])
-            return _script(identity, argv, digest, words[2 : 2 + count], words[2 + count :])
+    if name in SCRIPT_CALLS:
+        problem = script_problem(name, words[1] if len(words) > 1 else None, len(words) - 2)
+        if problem is not None:
+            return ClientCall((argv,), reason=f"{MALFORMED}: {problem}")
+        end = 2 + int(words[1])
+        digest = second.lower() if name.startswith("EVALSHA") else _digest(words[0])
+        return _script(identity, argv, digest, words[2:end], words[end:])
     if name == "SCRIPT" and words:
         return _of_script(identity, argv, second)
     return ClientCall((argv,))
@@ -130,7 +134,7 @@ def _script(identity: Identity, argv: Argv, digest: str, keys: Argv, rest: Argv)
     if approved:
         return ClientCall(digest=digest, scripts=approved, keys=tuple(keys), arguments=len(rest))
     if digest not in LOCK_SCRIPTS or not (keys and rest):
-        return ClientCall((argv,), reason=f"no grant approves the script {digest}")
+        return ClientCall((argv,), reason=f"{UNAPPROVED} {digest}")
     key = keys[0]
     calls: list[Argv] = [(b"TOUCH", key), (b"GET", key)]
     calls += [(b"PTTL", key)] if digest == EXTEND else []

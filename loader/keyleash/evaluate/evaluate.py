@@ -243,7 +243,7 @@ def _checks(
         trace.append(ArgumentsStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
         yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
     command = look_up(identity, table, argv)
-    yield judge_command(command, trace)
+    yield judge_command(command, table, trace)
     spec = command.spec
     if spec is None:
         return

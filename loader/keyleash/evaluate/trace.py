@@ -55,7 +55,7 @@ class CommandStep(_Step):
     Attributes:
         command: In upper case, with the sub-command if denials name it.
         grants: The grants whose `only` and `except` include it.
-        why: The reason of a denial.
+        why: The reason of COMMAND_REFUSED.
     """
 
     command: bytes
@@ -103,6 +103,7 @@ class ArgumentStep(_Step):
     aspect: Aspect
     value: bytes
     granted_by: tuple[Match[Grant], ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +250,10 @@ ALLOWED = Decision()
 
 def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:
     """Return a denial; write `class_` for the detail `class`."""
-    return Decision(code, {name.rstrip("_"): _shown(value) for name, value in details.items()})
+    return Decision(code, {name.rstrip("_"): shown(value) for name, value in details.items()})
 
 
-def _shown(value: bytes | str | int) -> str:
+def shown(value: bytes | str | int) -> str:
+    """Return a value as a denial repeats it."""
     raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
     return raw[:SHOWN_BYTES].decode("utf-8", "surrogateescape")

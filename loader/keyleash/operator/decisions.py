@@ -13,7 +13,7 @@ from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsE
 from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.client_calls import client_call, decide_client_call
-from keyleash.evaluate.describe import denial_text, step_lines, text_at
+from keyleash.evaluate.describe import denial_text, reason, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import stored_state
 from keyleash.evaluate.trace import (
@@ -319,9 +319,11 @@ class Explanation(Result):
             f"call      {context.identity.name}: {without_tokens(call)}",
             *(f"{name:<10}{text}" for name, text in context.restriction_lines()),
             *map(without_tokens, step_lines(self.decision, context.lines)),
-            "allowed" if self.allowed else f"denied    {denial_text(self.decision)}",
         ]
-        return "\n".join(lines)
+        if self.allowed:
+            return "\n".join([*lines, "allowed"])
+        help = reason(self.decision, context.identity.name).operator
+        return "\n".join([*lines, f"denied    {denial_text(self.decision)}", f"help      {help}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as `keyleash explain --json` prints it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keyleash.evaluate import Decision
-from keyleash.evaluate.describe import denial_text, step_lines
+from keyleash.evaluate.describe import step_lines
 from keyleash.policy_tests.parse import Suite
 from keyleash.policy_tests.run import CaseOutcome, TestReport, Verdict
 from keyleash.text import clock_time, counted, printable, without_tokens
@@ -33,7 +33,9 @@ def failure_lines(suite: Suite, outcome: CaseOutcome, *, trace: bool) -> Iterato
 
 
 def _decision_text(decision: Decision) -> str:
-    return "allow" if decision.allowed else denial_text(decision)
+    """Return a decision as a case of the file expects it: the code, and details."""
+    details = (f"{name}={printable(value)}" for name, value in decision.details.items())
+    return "allow" if decision.code is None else without_tokens(" ".join([decision.code, *details]))
 
 
 def coverage_lines(report: TestReport) -> Iterator[str]:
