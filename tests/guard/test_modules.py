@@ -127,9 +127,9 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
     leash.load(one=named("JSON.GET", "GET"))
 
     for name, reason, help in (
-        ("FT.SEARCH", UNCHECKED, "no token may do it"),
-        ("NO.SUCH", NOT_NAMED, "use another command"),
-        ("JSON.DEL", NOT_NAMED, "use another command"),
+        ("FT.SEARCH", UNCHECKED, "use another command: no token may call it"),
+        ("NO.SUCH", NOT_NAMED, "use another command: `whoami()`"),
+        ("JSON.DEL", NOT_NAMED, "use another command: `whoami()`"),
     ):
         with pytest.raises(keyleash.CommandRefusedError) as caught:
             leash.agent("one").execute_command(name, "doc:1")

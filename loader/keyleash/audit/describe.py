@@ -6,10 +6,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keyleash.audit.undo.values import PARTS, Value, elements_of
+from keyleash.commands import load_table
+from keyleash.commands.refusals import pattern_of, with_reason
+from keyleash.errors import DENIALS, ReplyCode
+from keyleash.errors.sentences import LEFT_OUT, Reason, reason_of
+from keyleash.evaluate.trace import SHOWN_BYTES
 from keyleash.text import counted, distance, iso_time, printable
 
 if TYPE_CHECKING:
     from keyleash.audit import Denial
+
+_REASON_IS = {
+    **dict.fromkeys((ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED), "limit"),
+    ReplyCode.COUNTER_CORRUPT: "limit",
+    ReplyCode.CLASS_NOT_GRANTED: "class",
+    ReplyCode.VALUE_REFUSED: "rule",
+    ReplyCode.COMMAND_REFUSED: "mode",
+}
+"""The detail of a denial that its entry has as `reason`, where that is its name."""
 
 SHORT_CHARS = 24
 """Characters of an element that is shown among others on one line."""
@@ -72,6 +86,28 @@ def value_lines(value: Value) -> Iterator[str]:
             is_expiring = value.kind == "hash" and int(element[2]) >= 0
             expires = f"  (expires {iso_time(int(element[2]))})" if is_expiring else ""
             yield _element_text(value.kind, element, printable) + expires
+
+
+def reason_of_denial(denial: Denial) -> Reason | None:
+    """Return the reason of a denial, as the client that got it reports it.
+
+    An entry lacks what only the call has: numbers, and the argument for which a command is denied.
+    """
+    if denial.code not in DENIALS:
+        return None
+    key = next(iter(denial.keys), b"")[:SHOWN_BYTES].decode("utf-8", "surrogateescape")
+    details = {"command": denial.op}
+    if denial.reason:
+        details[_REASON_IS.get(ReplyCode(denial.code), "reason")] = denial.reason
+    if key:
+        details |= {"key": key, "channel": key}
+    if denial.code == ReplyCode.COMMAND_REFUSED:
+        known = with_reason(load_table(), details)
+        details = {name: text for name, text in known.items() if text != LEFT_OUT}
+    error = DENIALS[denial.code](details)
+    error.identity = denial.identity
+    error.pattern_of = pattern_of(denial.op, key)
+    return reason_of(error)
 
 
 def folded_text(denial: Denial, form: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.describe import folded_text, short_value
+from keyleash.audit.describe import folded_text, reason_of_denial, short_value
 from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, Denial, KeyChange
 from keyleash.audit.lookup import find_event
 from keyleash.audit.operator_actions import ControlEvent
@@ -119,13 +119,7 @@ def _body(entry: Entry, values: Images | None) -> Iterator[Line]:
     for key in entry.keys:
         yield "key", printable(key)
     if isinstance(entry, Denial):
-        yield "denied", printable(entry.code)
-        if entry.reason:
-            yield "reason", printable(entry.reason)
-        if entry.until_ms is None:
-            yield "times", f"{entry.repeats}{folded_text(entry, ', also of other {}')}"
-        else:
-            yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
+        yield from _denial(entry)
         return
     for argument in entry.args or ():
         yield "argument", printable(argument)
@@ -141,6 +135,19 @@ def _body(entry: Entry, values: Images | None) -> Iterator[Line]:
         name = printable(change.key)
         yield "before", f"{name}: {_before(change.before, change.large, values)}"
         yield "after", f"{name}: {_after(change)}"
+
+
+def _denial(entry: Denial) -> Iterator[Line]:
+    yield "denied", printable(entry.code)
+    if reason := reason_of_denial(entry):
+        yield "because", reason.sentence
+        yield "help", reason.operator
+    if entry.reason:
+        yield "reason", printable(entry.reason)
+    if entry.until_ms is None:
+        yield "times", f"{entry.repeats}{folded_text(entry, ', also of other {}')}"
+    else:
+        yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
 
 
 def _before(before: BeforeImage | None, large: int, values: Images | None) -> str:

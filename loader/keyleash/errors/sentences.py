@@ -134,7 +134,7 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   agent: use another command: SEE
   operator: see `only`, `except` and `channels` of the grants, OWN
   if reason=IN_A_BATCH
-  agent: call it before the transaction; SCAN may be used in it, in place of KEYS
+  agent: make the call before the transaction, or use SCAN in place of KEYS
   operator: NO_RULE
   if reason=MALFORMED
   agent: use this order: the script, the number of keys, the keys, the arguments
@@ -294,7 +294,7 @@ LEASE_NEEDED: the node of the cluster needs a lease
   operator: NO_RULE: the caller does not fetch leases
 
 LEASE_REFUSED: the cluster does not accept the lease
-  agent: CLIENT, which does not change leases ({reason})
+  agent: CLIENT, which passes leases on as they are ({reason})
   operator: find out what changed requests or vouchers ({reason})
 
 RENEWAL_REFUSED: the token is not renewed: {reason}

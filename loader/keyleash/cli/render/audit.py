@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from keyleash.audit.describe import folded_text
+from keyleash.audit.describe import folded_text, reason_of_denial
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
@@ -17,7 +17,6 @@ from keyleash.audit.read import is_key
 from keyleash.cli.render.table import SAMPLED, Column, clipped, fits, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json_line, print_note
-from keyleash.errors import ReplyCode
 from keyleash.policy.problems import FEW
 from keyleash.text import counted, iso_time, printable, without_tokens
 
@@ -117,20 +116,14 @@ def _shown_keys(entry: AuditEvent | Denial, key: bytes | None) -> str:
     return f"{shown[0]} and {len(keys) - 1} more" if len(keys) > FEW else " ".join(shown)
 
 
-_BY_REASON = frozenset(
-    {ReplyCode.DELEGATION_REFUSED, ReplyCode.RENEWAL_REFUSED, ReplyCode.VALUE_REFUSED}
-)
-"""Codes that need their reason to be understood."""
-
-
 def _result(entry: AuditEvent | Denial) -> str:
     match entry:
         case Denial():
             if entry.until_ms is not None:
                 return f"{printable(entry.code)} itself until {iso_time(entry.until_ms)}"
             times = f" ×{entry.repeats}" if entry.repeats > 1 else ""
-            reason = f" ({printable(entry.reason)})" if entry.code in _BY_REASON else ""
-            return f"{printable(entry.code)}{reason}{times}{folded_text(entry, ' (also other {})')}"
+            why = f": {reason.sentence}" if (reason := reason_of_denial(entry)) else ""
+            return f"{printable(entry.code)}{times}{folded_text(entry, ' (also other {})')}{why}"
         case AuditEvent():
             result = "ok" if entry.error is None else printable(entry.error)
             if entry.op == "DELEGATE" and entry.args:

@@ -1,0 +1,114 @@
+"""The reasons of denials: one sentence in every place, and a help for each reader."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tools.site_pages import error_file, generated_pages
+
+from client.alike import ONE_EITHER
+from client.test_errors import CAUSES
+from keyleash import LeashError, ReplyCode
+from keyleash.audit import read_denials
+from keyleash.audit.describe import reason_of_denial
+from keyleash.errors.sentences import REASONS, Reason, reason_of
+from keyleash.evaluate.describe import reason as explained_reason
+from keyleash.operator.decisions import explain
+from support.leash import Leash
+
+EVERY = [(code, reason) for code, reasons in REASONS.items() for reason in reasons]
+MORE_RIGHTS = re.compile(
+    r"\b(add|raise|change|edit|load|reset it|grant it|allow it)\b|`keyleash |\bin the policy\b"
+)
+"""What an agent must not be told to do."""
+SAYS_WHAT_TO_DO = re.compile(
+    r"\b(use|retry|try again|ask|report|write|set|leave|wait|make|check|do)\b"
+)
+
+CALLS: dict[ReplyCode, tuple[str, ...]] = {
+    ReplyCode.SUSPENDED: ("GET", "t:a"),
+    ReplyCode.COMMAND_REFUSED: ("FLUSHALL",),
+    ReplyCode.CLASS_NOT_GRANTED: ("SET", "t:a", "1"),
+    ReplyCode.KEY_NOT_GRANTED: ("GET", "u:\xe9 x"),
+    ReplyCode.KEY_DENIED: ("GET", "t:deny"),
+    ReplyCode.CHANNEL_NOT_GRANTED: ("PUBLISH", "d:x", "hello"),
+    ReplyCode.ARGS_TOO_MANY: ("MGET", *["t:a"] * 7001),
+    ReplyCode.WORK_TOO_LARGE: ("SRANDMEMBER", "t:a", "-1000000000"),
+    ReplyCode.VALUE_TOO_LARGE: ("SETRANGE", "t:a", str(2**26), "x"),
+    ReplyCode.VALUE_REFUSED: ("SADD", "t:s", "a", "b"),
+    ReplyCode.RATE_LIMITED: ("GET", "t:a"),
+    ReplyCode.BUDGET_EXHAUSTED: ("GET", "t:a"),
+    ReplyCode.AUDIT_FULL: ("SET", "t:a", "2"),
+    ReplyCode.COUNTER_CORRUPT: ("GET", "t:a"),
+}
+"""The calls that `CAUSES` makes, for those codes that `explain` predicts without a token."""
+UNRECORDED = {ReplyCode.POLICY_STALE, ReplyCode.NOT_ACTIVE, ReplyCode.REPLAYED}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), EVERY, ids=[f"{code}-{number}" for number, (code, _) in enumerate(EVERY)]
+)
+def test_help_for_the_agent_says_what_to_do_and_never_to_widen_access(
+    code: ReplyCode, reason: Reason
+) -> None:
+    """A model that is told to add a grant will try; the operator reads which rule decided."""
+    assert SAYS_WHAT_TO_DO.search(reason.agent)
+    assert not MORE_RIGHTS.search(reason.agent)
+    assert reason.operator != reason.agent
+    assert (reason == REASONS[code][-1]) == (not reason.when)
+
+
+@ONE_EITHER
+@pytest.mark.parametrize("code", CAUSES)
+def test_denial_has_one_sentence_in_every_place(one_leash: Leash, code: ReplyCode) -> None:
+    """The client, `explain` and the audit log read the same declaration."""
+    with pytest.raises(LeashError) as caught:
+        CAUSES[code][0](one_leash)
+    sentence = reason_of(caught.value).sentence
+
+    if code not in UNRECORDED:
+        *_, entry = (item for item in read_denials(one_leash.store, ["one"]) if item.code == code)
+        recorded = reason_of_denial(entry)
+        assert recorded is not None
+        assert recorded.sentence == sentence
+    if code in CALLS:
+        decision = explain(one_leash.store, "one", CALLS[code]).decision
+        assert decision.code is code
+        assert explained_reason(decision).sentence == sentence
+
+
+@ONE_EITHER
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("PUBSUB", "NUMSUB", "c"),
+        ("EVAL", "return 1", "0"),
+        ("EVAL", "return 1"),
+        ("COPY", "t:a", "t:b", "DB", "1"),
+        ("BITFIELD", "t:a", "GET", "u60", "0"),
+        ("XGROUP", "NOPE", "t:a"),
+        ("NOSUCH", "t:a"),
+        ("RESTORE", "t:a", "0", "x"),
+        ("SCAN", "0", "MATCH", "u:*"),
+        ("SORT", "t:a", "BY", "weight:*"),
+    ],
+    ids=" ".join,
+)
+def test_explain_has_the_sentence_of_the_client(one_leash: Leash, words: tuple[str, ...]) -> None:
+    """Also where the client adds what the guard does not know."""
+    allow = ["read", "write", "delete", "scan"]
+    one_leash.load(one={"grants": [{"allow": allow, "keys": ["t:*"]}]})
+    with pytest.raises(LeashError) as caught:
+        one_leash.agent("one").execute_command(*words)
+
+    decision = explain(one_leash.store, "one", words).decision
+    assert explained_reason(decision, "one") == reason_of(caught.value)
+
+
+def test_pages_of_denials_have_every_help() -> None:
+    """They are generated from the declaration."""
+    pages = generated_pages()
+    for code, reasons in REASONS.items():
+        rows = pages[error_file(code)].count("\n| ")
+        assert rows == len(reasons) + 2
