@@ -21,7 +21,7 @@ EVERY = [(code, reason) for code, reasons in REASONS.items() for reason in reaso
 MORE_RIGHTS = re.compile(
     r"\b(add|raise|change|edit|load|reset it|grant it|allow it)\b|`keyleash |\bin the policy\b"
 )
-"""What an agent must not be told to do."""
+"""Advice that an agent must not get."""
 SAYS_WHAT_TO_DO = re.compile(
     r"\b(use|retry|try again|ask|report|write|set|leave|wait|make|check|do)\b"
 )
@@ -52,7 +52,7 @@ UNRECORDED = {ReplyCode.POLICY_STALE, ReplyCode.NOT_ACTIVE, ReplyCode.REPLAYED}
 def test_help_for_the_agent_says_what_to_do_and_never_to_widen_access(
     code: ReplyCode, reason: Reason
 ) -> None:
-    """A model that is told to add a grant will try; the operator reads which rule decided."""
+    """A model that reads "add a grant" will try; the operator reads which rule decided."""
     assert SAYS_WHAT_TO_DO.search(reason.agent)
     assert not MORE_RIGHTS.search(reason.agent)
     assert reason.operator != reason.agent

@@ -69,7 +69,7 @@ class LeashError(KeyleashError, ResponseError):
 
     @property
     def help(self) -> str | None:
-        """What the agent may do: by the reason of the denial, unless the error has its own."""
+        """The help for the agent: that of the reason, unless the error has its own."""
         return self._help or reason_of(self).agent
 
     @help.setter

@@ -398,7 +398,7 @@ def _words_of(error: Any) -> defaultdict[str, str]:
         if f"{name}_ms" in words:
             words[name] = clock_time(int(words[f"{name}_ms"]))
     amounts = [name for name in ("arguments", "commands", "keys") if name in words]
-    words["amount"] = f"{words[amounts[0]]} {amounts[0]}" if amounts else "so many"
+    words["amount"] = f"{words[amounts[0]]} {amounts[0]}" if amounts else "more"
     if "state" in words:
         words["over"] = _OVER.get(words["state"], "is over")
     if "restriction" in words:
