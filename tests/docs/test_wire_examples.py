@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 import keyleash
 from support.clusters import RealCluster
-from support.leash import NAMES, Leash
+from support.leash import Leash
 from support.replication import wait_until
 from support.servers import RealServer
 
@@ -98,7 +98,7 @@ def test_example_for_ioredis_recovers_from_a_stale_guard_and_a_lost_script(
     """The example is a model for clients: it retries if nothing ran."""
     code, printed = CODE["js"]
     old = leash.digest("agent-runner")
-    old_script = leash.admin.hget(NAMES.source("agent-runner"), old)
+    old_script = leash.stored_script("agent-runner")
     leash.load(POLICY.replace("50000/day", "50001/day"))
     leash.admin.script_flush()
     # The server has only the old guard: it is stale, and the new one is lost.

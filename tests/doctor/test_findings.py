@@ -17,6 +17,7 @@ from keyleash.doctor.checks import records
 from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, PrefixChange, change_fields
+from keyleash.store.records import script_of
 from keyleash.store.token import token_digest
 from support.command_line import Cli
 from support.replication import wait_until
@@ -48,8 +49,10 @@ def stray_guard(target: DoctorTarget) -> None:
     target.with_policy(POLICY[: POLICY.index("  two:")], "--allow-removal")
     target.admin.hset(NAMES.guard("two"), mapping=record)
     target.admin.hset(NAMES.source("two"), mapping=source)
-    target.admin.script_load(source[record[b"digest"]])
-    target.admin.script_load(source[record[b"batch_digest"]])
+    for kind in (b"digest", b"batch_digest"):
+        script = script_of(source[record[kind]], record[kind].decode())
+        assert script is not None
+        target.admin.script_load(script)
 
 
 def fenced(target: DoctorTarget) -> None:

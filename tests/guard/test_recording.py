@@ -528,9 +528,7 @@ def test_trail_that_waits_for_its_export_is_never_trimmed(leash: Leash, mode: st
 def test_policy_without_images_has_no_trace_of_them(leash: Leash) -> None:
     """A disabled feature costs nothing: the guard's text has no part of it."""
     leash.load(off=audited(before_images="off"), on=audited(**IMAGES))
-    off, on = (
-        leash.admin.hget(NAMES.source(name), leash.digest(name)).decode() for name in ("off", "on")
-    )
+    off, on = map(leash.stored_script, ("off", "on"))
 
     assert "DUMP', key" not in off
     assert "DUMP', key" in on

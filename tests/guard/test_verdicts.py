@@ -244,7 +244,7 @@ def test_stretch_of_what_a_guard_knows_of_names_is_no_name(leash: Leash) -> None
     """A guard keeps seldom-used names in one text; what lies across two of them is refused."""
     leash.load(one={"grants": [grant("read", "write", "delete", "scan", keys="*")]})
     token = leash.issue("one").token
-    source = leash.admin.hget(NAMES.source("one"), leash.digest("one")).decode()
+    source = leash.stored_script("one")
     (records,) = (text for text in re.findall(r'"([A-Z0-9]+)"', source) if "GETRANGE" in text)
     names = {records[at : at + 8] for at in range(0, len(records), 8 + RULE_DIGITS)}
     stretches = {records[at : at + 8] for at in range(len(records) - 7)} - names

@@ -17,7 +17,7 @@ from keyleash.operator.tokens import IssuedToken, issue_token
 from keyleash.policy.scripts import MARK
 from keyleash.store.keyspace import Keyspace, account
 from keyleash.store.leases import unpack_shard
-from keyleash.store.records import GuardRecord, guard_record
+from keyleash.store.records import GuardRecord, guard_record, script_of
 from keyleash.store.server_check import Client
 from keyleash.store.shards import read_tags
 from keyleash.store.state import Layout, unpack_state
@@ -187,6 +187,13 @@ class Leash:
         if isinstance(self.server, ClusterServer):
             self.server.learn(record)
         return record
+
+    def stored_script(self, identity: str, digest: str | None = None) -> str:
+        """Return the stored text of a script, by default of the guard."""
+        digest = digest or self.digest(identity)
+        script = script_of(self.admin.hget(NAMES.source(identity), digest), digest)
+        assert script is not None
+        return script
 
     def raw(self, identity: str, keys: list[Any], *argv: Any, digest: str | None = None) -> Any:
         """A bare call of the identity's guard; an error comes back as its text."""

@@ -36,8 +36,8 @@ from keyleash.errors import (
     TokenRevokedError,
     TokenUnknownError,
 )
-from keyleash.store.keyspace import Keyspace, script_digest
-from keyleash.store.records import GuardRecord, guard_record, learned_table
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import GuardRecord, guard_record, learned_table, script_of
 from keyleash.store.token import identity_of
 from keyleash.store.wire import (
     READ_ONLY,
@@ -337,8 +337,8 @@ class Session:
         if raw is None:
             raise lost
         with reading_reply("HGET"):
-            script = raw.decode("latin-1")
-        if not script.isascii() or script_digest(script) != digest:
+            script = script_of(raw, digest)
+        if script is None:
             raise OperationError(
                 "digest-mismatch",
                 f"the recorded script of `{self.identity}` does not have the digest of its guard",

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 
 from keyleash.commands import OperationClass, work
 from keyleash.commands.spec import Bound, Join, Lengthening, Size
@@ -60,6 +62,17 @@ LETTERS = (Bound, Expiry, Join, Lengthening, Size, Target, Writes)
 
 CACHED_TEXTS = 1024
 """Enough for the partials of hundreds of identities that differ."""
+
+
+class IncludeContext(Context):
+    """A context that does not list all globals: a guard includes a hundred partials.
+
+    Jinja needs the list only for templates that import others.
+    """
+
+    def __init__(self, *arguments: Any, globals: object = None) -> None:
+        del globals
+        super().__init__(*arguments)
 
 
 class LuaTemplates(Extension):
@@ -119,8 +132,10 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         finalize=lua_literal,
         auto_reload=False,  # the sources do not change under a process
+        cache_size=-1,  # all
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
+    env.context_class = IncludeContext
     env.filters.update(expand=expand, suffix=suffix, of_account=of_account, offset=offset)
     env.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
     env.globals.update(used_with=_used_with, least_pace=_least_pace, part_of_pace=_part_of_pace)

@@ -15,8 +15,8 @@ from keyleash.errors import OperationError
 from keyleash.results import Progress
 from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.identities import known_identities
-from keyleash.store.keyspace import HOME_TAG, script_digest
-from keyleash.store.records import GuardRecord, guard_record
+from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.records import GuardRecord, guard_record, packed_script, script_of
 from keyleash.store.scripts import COLLECT
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
@@ -176,7 +176,8 @@ def record_sources(store: Store, guards: Sequence[GuardScripts]) -> None:
     for batch in batches(guards):
         with store.client.pipeline(transaction=False) as pipe:
             for guard in batch:
-                pipe.hset(store.keys.source(guard.identity), mapping=dict(guard.scripts))
+                texts = {digest: packed_script(text) for digest, text in guard.scripts.items()}
+                pipe.hset(store.keys.source(guard.identity), mapping=texts)
             pipe.execute()
 
 
@@ -230,19 +231,13 @@ def read_recorded(store: Store) -> Recorded:
             record = guard_record(next(replies))
             texts = {digest.decode("latin-1"): text for digest, text in next(replies).items()}
             for digest, text in texts.items():
-                if is_text_of(text, digest):
+                if script_of(text, digest) is not None:
                     recorded.owners[digest] = identity
                 else:
                     recorded.changed.append((identity, digest))
             named = () if record is None else record.digests
             recorded.missing += [(identity, digest) for digest in named if digest not in texts]
     return recorded
-
-
-def is_text_of(text: bytes, digest: str) -> bool:
-    """Return whether *text* is the script with that digest, in ASCII as all guards."""
-    script = text.decode("latin-1")
-    return script.isascii() and script_digest(script) == digest
 
 
 def not_loaded(store: Store, digests: Iterable[str]) -> Iterator[str]:
@@ -264,9 +259,10 @@ def load_recorded(store: Store, identity: str, digest: str, into: Client) -> boo
     """
     text = store.client.hget(store.keys.source(identity), digest)
     # It may have changed since it was compared.
-    if text is None or not is_text_of(text, digest):
+    script = None if text is None else script_of(text, digest)
+    if script is None:
         return False
-    into.script_load(text)
+    into.script_load(script)
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
 from keyleash.results import Instant, Result
+from keyleash.store.keyspace import script_digest
 from keyleash.store.server_check import Client
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import reading_record
@@ -181,6 +183,30 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: bool(int(text)),
 }
 """The conversion of a field's text, by its type."""
+
+
+SCRIPT_LEVEL = 4
+"""Higher levels of zlib take twice the time for 4 % fewer bytes."""
+MAX_SCRIPT_BYTES = 16 * 1024 * 1024
+"""Bound of what a stored text may inflate to."""
+
+
+def packed_script(script: str) -> bytes:
+    """Return the stored form of the text of a script, in ASCII: a zlib stream."""
+    return zlib.compress(script.encode("ascii"), SCRIPT_LEVEL)
+
+
+def script_of(stored: bytes, digest: str) -> str | None:
+    """Return the text of the script with *digest* from its stored form; None if that is another.
+
+    Earlier versions stored the text as it is.
+    """
+    try:
+        text = zlib.decompressobj().decompress(stored, MAX_SCRIPT_BYTES)
+    except zlib.error:
+        text = stored
+    script = text.decode("latin-1")
+    return script if script.isascii() and script_digest(script) == digest else None
 
 
 def read_token(store: Store, identity: str, token: str) -> TokenRecord | None:
