@@ -117,6 +117,18 @@ def test_denial_is_the_last_step(
     assert help.startswith("help      ")
 
 
+@pytest.mark.parametrize("words", [("GET",), ("SET", "k:1"), ("GET", "k:1", "x"), ("WATCH", "k:1")])
+def test_call_with_a_wrong_number_of_arguments_is_no_plain_allowed(
+    offline: Cli, file: Path, words: tuple[str, ...]
+) -> None:
+    """The guard allows it, and the server rejects it."""
+    output = offline.ok("explain", "one", "--policy", file, "--", *words)
+
+    last = output.splitlines()[-1]
+    rejected = "allowed   but the server rejects it: wrong number of arguments"
+    assert last == ("allowed" if words[0] == "WATCH" else rejected)
+
+
 def test_text_names_rule_pattern_and_place(offline: Cli, file: Path) -> None:
     """The place in the policy file is shown."""
     output = offline.run("explain", "one", "--policy", file, "--", "GET", "k:locked").stdout

@@ -14,7 +14,7 @@ from keyleash.commands.refusals import script_problem
 from keyleash.commands.spec import OptionKey
 from keyleash.errors import ReplyCode
 from keyleash.errors.sentences import MALFORMED, UNAPPROVED
-from keyleash.evaluate.access import Argv, RuledCommand, judge_key
+from keyleash.evaluate.access import Argv, RuledCommand, judge_key, named
 from keyleash.evaluate.evaluate import decide, judge_standing, note_refusal, take_limits
 from keyleash.evaluate.restricted import judge_restricted_key
 from keyleash.evaluate.state import ModelState
@@ -45,6 +45,8 @@ _LOCAL = {
     "PUNSUBSCRIBE": "it ends subscriptions",
     "SUNSUBSCRIBE": "it ends subscriptions",
 }
+REJECTED = "the server rejects it: wrong number of arguments"
+"""The note on a call that the guard allows and the server does not run."""
 _INNER = "its commands are not judged here: each is checked when the script runs"
 
 
@@ -166,9 +168,20 @@ def decide_client_call(
         trace += verdict.trace
         if not verdict.allowed:
             break
+    rejected = [argv for argv in call.calls if not _has_arity(table, argv)]
+    if verdict.allowed and rejected:
+        trace.append(ConnectionStep(REJECTED))
     if call.reason:
         trace = [replace(x, why=call.reason) if isinstance(x, CommandStep) else x for x in trace]
     return replace(verdict, trace=tuple(trace))
+
+
+def _has_arity(table: CommandTable, argv: Argv) -> bool:
+    """Return whether a server accepts the number of arguments."""
+    spec = named(table, argv)
+    if spec is None:
+        return True
+    return len(argv) == spec.arity if spec.arity > 0 else len(argv) >= -spec.arity
 
 
 def _decide_script(

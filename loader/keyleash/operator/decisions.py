@@ -12,7 +12,7 @@ from keyleash.commands import load_table
 from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsError
 from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.access import as_sent
-from keyleash.evaluate.client_calls import client_call, decide_client_call
+from keyleash.evaluate.client_calls import REJECTED, client_call, decide_client_call
 from keyleash.evaluate.describe import denial_text, reason, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import stored_state
@@ -321,7 +321,8 @@ class Explanation(Result):
             *map(without_tokens, step_lines(self.decision, context.lines)),
         ]
         if self.allowed:
-            return "\n".join([*lines, "allowed"])
+            rejected = ConnectionStep(REJECTED) in self.decision.trace
+            return "\n".join([*lines, f"allowed   but {REJECTED}" if rejected else "allowed"])
         help = reason(self.decision, context.identity.name).operator
         return "\n".join([*lines, f"denied    {denial_text(self.decision)}", f"help      {help}"])
 
