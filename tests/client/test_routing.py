@@ -67,7 +67,8 @@ REHASHING = ResponseError(
 
 def shards_of(*nodes: Any) -> Shards:
     """The tags of nodes with equal parts of the slots."""
-    return Shards(lambda: {slot: [nodes[slot * len(nodes) // 16384]] for slot in range(16384)})
+    slots = {slot: [nodes[slot * len(nodes) // 16384]] for slot in range(16384)}
+    return Shards(lambda: slots)
 
 
 def run(flow: Flow, outcomes: Iterable[Any]) -> tuple[list[Any], Any]:
