@@ -24,6 +24,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check loader tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache tools/circles.toml
 	$(BIN)/python -m tools.check_language
 	$(BIN)/python -m tools.async_to_sync --check
 	$(BIN)/python -m tools.size_budget --check

@@ -27,7 +27,7 @@ from keyleash.client.once import current_block
 from keyleash.client.queue import Queue
 from keyleash.client.retries import mark_run
 from keyleash.client.roles import Role, role_of, split_words, upper
-from keyleash.client.scripts import send_script
+from keyleash.client.script_calls import send_script
 from keyleash.client.subscriptions import Subscriptions
 from keyleash.client.transactions import Transaction
 from keyleash.client.unsupported import (

@@ -13,7 +13,7 @@ from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.queue import Queue
 from keyleash.client.roles import Role, role_of, split_words, upper
-from keyleash.client.scripts import send_script
+from keyleash.client.script_calls import send_script
 from keyleash.client.unsupported import script_in_transaction
 from keyleash.store.wire import BatchMode
 
