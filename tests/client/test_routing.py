@@ -90,7 +90,9 @@ def run(flow: Flow, outcomes: Iterable[Any]) -> tuple[list[Any], Any]:
 
 def after(error: Exception, *, is_asking: bool = False, is_home: bool = False) -> Step:
     """Return what follows from the error of the first attempt, on node A."""
-    return Route(shards_of(A, B), is_home=is_home).after(error, A, is_asking=is_asking)
+    route = Route(shards_of(A, B), is_home=is_home)
+    route.step = Step(asked=ASK if is_asking else None)
+    return route.after(error, A)
 
 
 def test_moved_call_goes_to_the_node_that_the_slot_is_moved_to() -> None:
@@ -125,7 +127,7 @@ def test_call_that_is_to_be_tried_again_is_paused_within_bounds(
     until a replica has taken over."""
     route = Route(shards_of(A, B))
 
-    steps = [route.after(error, A, is_asking=False) for _ in (*PAUSES_S, None)]
+    steps = [route.after(error, A) for _ in (*PAUSES_S, None)]
 
     assert steps[:-1] == [Step(**step, pause_s=pause_s) for pause_s in PAUSES_S]
     assert steps[-1] == Step(**step, final=error)
@@ -138,7 +140,7 @@ def test_next_control_slot_is_used_if_control_keys_stay_out_of_reach() -> None:
 
     for error in (NON_LOCAL, NON_LOCAL_9):
         tags.append(shards.tag(A.name))
-        assert route.after(error, A, is_asking=False) == Step(refreshes=True)
+        assert route.after(error, A) == Step(refreshes=True)
 
     assert [*tags, shards.tag(A.name)] == [tag_of(0), tag_of(0), tag_of(4096)]
 
@@ -171,9 +173,9 @@ def test_nodes_that_refer_to_each_other_end_in_an_error_that_explains(error: Exc
     """A call is not made for ever: at first without pauses, then with them."""
     route = Route(shards_of(A, B))
 
-    steps = [route.after(error, A, is_asking=False) for _ in range(MAX_REDIRECTS)]
-    paused = [route.after(error, A, is_asking=False) for _ in PAUSES_S]
-    final: Any = route.after(error, A, is_asking=False).final
+    steps = [route.after(error, A) for _ in range(MAX_REDIRECTS)]
+    paused = [route.after(error, A) for _ in PAUSES_S]
+    final: Any = route.after(error, A).final
 
     assert [step.pause_s for step in (*steps, *paused)] == [*[0] * MAX_REDIRECTS, *PAUSES_S]
     assert isinstance(final, SlotNotServedError)
@@ -188,8 +190,8 @@ def test_home_out_of_reach_is_explained_and_not_tried_again_by_the_call(error: E
     """The call that needs a lease would otherwise fetch it as often as it is tried itself."""
     route = Route(shards_of(A, B), is_home=True, pauses=iter(()))
     for _ in range(MAX_REDIRECTS * isinstance(error, MovedError)):
-        route.after(error, A, is_asking=False)
-    final = route.after(error, A, is_asking=False).final
+        route.after(error, A)
+    final = route.after(error, A).final
 
     assert isinstance(final, SlotNotServedError)
     assert "home" in str(final)
@@ -206,7 +208,7 @@ def test_attempts_that_take_long_use_up_the_pauses() -> None:
     steps: list[Step] = []
 
     while not steps or steps[-1].final is None:
-        steps.append(route.after(RedisTimeoutError("x"), A, is_asking=False))
+        steps.append(route.after(RedisTimeoutError("x"), A))
         now_s[0] += 1 + steps[-1].pause_s
 
     assert len(steps) == 5

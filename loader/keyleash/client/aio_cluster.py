@@ -26,7 +26,6 @@ from keyleash.client.calls import longest_wait
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.once import CallId, attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
-from keyleash.client.retries import is_lost
 from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
 from keyleash.client.shards import ClusterSession
@@ -76,8 +75,8 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
         self._flights: dict[str, AsyncFlight] = {}
         self.wait_s = longest_wait(wait)
         self.sleep = asyncio.sleep
-        known = {"cluster": self, "__module__": "keyleash"}
-        mixin: Any = type("AsyncShardConnection", (AsyncSharded,), known)
+        attributes = {"cluster": self, "__module__": "keyleash"}
+        mixin: Any = type("AsyncShardConnection", (AsyncSharded,), attributes)
 
         def guard(base: type) -> type:
             self._kind = guarded_class(mixin, base, token, wait, correlation, ClusterSession)
@@ -116,8 +115,8 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
     @property
     def session(self) -> ClusterSession:
         """The session of the token."""
-        found: ClusterSession = self._kind.session
-        return found
+        session: ClusterSession = self._kind.session
+        return session
 
     def slot_of(self, words: Words) -> int | None:
         """Return the slot of a call; None if it has no key."""
@@ -136,8 +135,8 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
                 else:
                     reply = await connection.run(words)
         except NotReplicatedError as short:
-            found = await acalled_back(self, words[0], short.reply, options)
-            raise short.about(found) from short.__cause__
+            result = await acalled_back(self, words[0], short.reply, options)
+            raise short.about(result) from short.__cause__
         return await acalled_back(self, words[0], reply, options)
 
     async def _run_on_nodes(self, words: Words, options: dict[str, Any]) -> Any:
@@ -150,26 +149,30 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
             if slot is None:
                 slot = key_slot(self.encoder.encode(words[1])) if len(words) > 1 else HOME_SLOT
             return await self.routed(slot, run)
-        found = {node.name: await self.routed(node, run) for node in nodes}
+        results = {node.name: await self.routed(node, run) for node in nodes}
         combine: Any = self.result_callbacks.get(words[0])
         if combine is not None:
-            return combine(words[0], found, **options)
-        return found if len(found) != 1 else found.popitem()[1]
+            return combine(words[0], results, **options)
+        return results if len(results) != 1 else results.popitem()[1]
 
-    def _targets(self, words: Words, given: Any) -> list[Any] | None:
-        """Return the nodes of a call; None if any node may serve it."""
-        if given is None:
-            given = self.command_flags.get(upper(words[0]))
-        if given == self.REPLICAS:
+    def _targets(self, words: Words, nodes: Any) -> list[Any] | None:
+        """Return the nodes of a call; None if any node may serve it.
+
+        Args:
+            nodes: As of redis-py's `target_nodes`.
+        """
+        if nodes is None:
+            nodes = self.command_flags.get(upper(words[0]))
+        if nodes == self.REPLICAS:
             raise TypeError("guards run on primaries alone")
-        if given in (self.PRIMARIES, self.ALL_NODES):
+        if nodes in (self.PRIMARIES, self.ALL_NODES):
             primaries: Any = self.nodes_manager.get_nodes_by_server_type("primary")
             return [node for node in primaries if self.shards.has_tag(node.name)]
-        if given is None or isinstance(given, str):
+        if nodes is None or isinstance(nodes, str):
             return None
-        if isinstance(given, dict):
-            return [*given.values()]
-        return [*given] if isinstance(given, list) else [given]
+        if isinstance(nodes, dict):
+            return [*nodes.values()]
+        return [*nodes] if isinstance(nodes, list) else [nodes]
 
     def pipeline(
         self, transaction: Any = None, shard_hint: Any = None, *, once: str | None = None
@@ -243,26 +246,15 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
             options: Those of `Route`.
         """
         await self.initialize()  # asyncio only
-        route, asked = Route(self.shards, **options), None
         node, error = failed or (None, None)
         with attempts(once) as ids:
+            route = Route(self.shards, ids, **options)
             while True:
                 if error is not None:
-                    has_id = bool(once) or (ids is not None and ids.may_repeat)
-                    is_sent = is_lost(error) and getattr(error, "has_run", False)
-                    if ids is not None and has_id and is_sent:
-                        ids.lose(error)
-                    step = route.after(
-                        error,
-                        node,
-                        is_asking=asked is not None,
-                        has_id=has_id,
-                        lost=None if ids is None else ids.lost,
-                    )
-                    await self._prepare(step)
-                    asked = step.asked
+                    await self._prepare(route.after(error, node))
                 if ids is not None:
                     ids.begin_attempt()
+                asked = route.step.asked
                 try:
                     if asked is not None:
                         node = await self._asked_node(asked)
@@ -275,7 +267,7 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
     async def _prepare(self, step: Step) -> None:
         """Do what comes before the next attempt."""
         manager: Any = self.nodes_manager
-        # Before the slots are read, so that the attempt does not follow what was true before.
+        # Before the slots are read, so that the attempt follows what is true after the pause.
         if step.pause_s:
             await self.sleep(step.pause_s)
         if step.moved is not None:

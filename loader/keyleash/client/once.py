@@ -121,7 +121,8 @@ class Ids:
     def __init__(self, taken: Sequence[CallId] = ()) -> None:
         self._taken = [*taken]
         self._at = 0
-        self._is_open = self._has_id = self._lacks_id = False
+        self._has_first = self._has_id = bool(taken)
+        self._is_open = self._lacks_id = False
 
     @property
     def may_repeat(self) -> bool:
@@ -138,7 +139,7 @@ class Ids:
     def begin_attempt(self) -> None:
         """Begin an attempt, whose calls have the ids of the one before."""
         self._at = 0
-        self._has_id = self._lacks_id = False
+        self._has_id, self._lacks_id = self._has_first, False
 
     def end(self) -> None:
         """Forget the ids."""

@@ -1,8 +1,8 @@
 """Where calls go on a cluster, and what follows from each answer, without I/O.
 
 Only answers that say that nothing ran are followed by another attempt, and lost connections if the
-call has an idempotency id. A connection repeats what
-its node can recover from: a lost script, an outdated policy, a missing lease (`client/shards.py`).
+call has an idempotency id. A connection repeats what its node can recover from: a lost script, an
+outdated policy, a missing lease (`client/shards.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from redis.exceptions import (
 )
 
 from keyleash.client.actions import Words
+from keyleash.client.once import Ids
 from keyleash.client.retries import is_lost, mark_final, mark_run
 from keyleash.client.scripts import script_call_of
 from keyleash.commands import CommandTable
@@ -163,42 +164,52 @@ class Route:
     """The attempts to make one call: what follows from each answer.
 
     Args:
+        ids: The idempotency ids of the call, if any.
         is_home: Whether the call changes the home, where ASK is never followed: behind it missing
             keys look empty while the slot moves.
         pauses: The pauses that are left, if other calls share them.
+
+    Attributes:
+        step: The preparation of the current attempt.
     """
 
     def __init__(
-        self, shards: Shards, *, is_home: bool = False, pauses: Iterator[float] | None = None
+        self,
+        shards: Shards,
+        ids: Ids | None = None,
+        *,
+        is_home: bool = False,
+        pauses: Iterator[float] | None = None,
     ) -> None:
+        self.step = Step()
         self._shards = shards
+        self._ids = ids
         self._is_home = is_home
         self._pauses = retry_pauses() if pauses is None else pauses
         self._lost: Exception | None = None
         self._redirects = 0
         self._was_non_local = False
 
-    def after(
-        self,
-        error: Exception,
-        node: Any,
-        *,
-        is_asking: bool,
-        has_id: bool = False,
-        lost: Exception | None = None,
-    ) -> Step:
+    def after(self, error: Exception, node: Any) -> Step:
         """Return what follows from the error of an attempt.
 
         Args:
             node: The node of the attempt; None if none serves the slot.
-            is_asking: Whether ASK had led to it.
-            has_id: Whether the call runs once however often it is made.
-            lost: The error of an attempt that may have run, with which the call then ends.
 
         Raises:
             Exception: *error*, if the call is not made again.
         """
-        name, self._lost = node and node.name, lost
+        may_have_run = is_lost(error) and getattr(error, "has_run", False)
+        if self._ids is not None:
+            if may_have_run and self._ids.may_repeat:
+                self._ids.lose(error)
+                may_have_run = False
+            self._lost = self._ids.lost
+        self.step = self._following(error, node and node.name, may_have_run=may_have_run)
+        return self.step
+
+    def _following(self, error: Exception, name: str | None, *, may_have_run: bool) -> Step:
+        is_asking = self.step.asked is not None
         match error:
             case _ if getattr(error, "is_final", False):
                 pass
@@ -218,7 +229,7 @@ class Route:
                     self._shards.skip(name)
                 self._was_non_local = True
                 return self._redirected(error, refreshes=True)
-            case _ if is_lost(error) and getattr(error, "has_run", False) and not has_id:
+            case _ if may_have_run:
                 return Step(refreshes=True, failed=name, final=self._explained(error))
             case _ if is_lost(error):
                 return self._paused(error, refreshes=True, failed=name)
@@ -277,7 +288,7 @@ def one_slot(slots: Iterable[int | None]) -> int:
     Raises:
         CrossSlotError: there are several.
     """
-    found = {slot for slot in slots if slot is not None}
-    if len(found) > 1:
+    distinct = {slot for slot in slots if slot is not None}
+    if len(distinct) > 1:
         raise CrossSlotError
-    return found.pop() if found else HOME_SLOT
+    return distinct.pop() if distinct else HOME_SLOT
