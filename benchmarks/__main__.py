@@ -1,7 +1,6 @@
 """The suite: measure the sections, print their tables and bars, write results, draw plots.
 
-    make bench                                    # all but growth, less than four minutes
-    make bench ARGS="--section growth"            # growth alone, about three minutes
+    make bench                                    # less than three minutes
     make bench QUICK=1                            # a smoke test of all; not for quoting
     python -m benchmarks --section ladder --server redis-server
     python -m benchmarks --draw .bench/results/2025-12-31.json
@@ -17,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import cluster, growth, issuing, ladder, latency, peers, tiers
+from benchmarks import cluster, issuing, ladder, latency, tiers
 from benchmarks.support.bars import bar_table
 from benchmarks.support.load import CACHE, BuildError, LoadError
 from benchmarks.support.measure import MiscountError
@@ -40,8 +39,6 @@ SECTIONS: tuple[SectionModule, ...] = (
     tiers,
     cluster,
     latency,
-    peers,
-    growth,
     issuing,
 )
 BY_NAME = {module.NAME: module for module in SECTIONS}
@@ -71,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     out = options.out or CACHE
     setting = Setting(servers, choose_cores(), options.quick)
     about = machine(quick=options.quick)
-    names = options.section or [name for name in BY_NAME if options.quick or name != growth.NAME]
+    names = options.section or list(BY_NAME)
     sections, failures = measure([BY_NAME[name] for name in names], setting, quiet=options.json)
     written = write_results(about, sections, out / "results")
     draw(sections, out)
@@ -136,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=BY_NAME,
         metavar="NAME",
-        help=f"of {', '.join(BY_NAME)}; default: all but {growth.NAME}",
+        help=f"of {', '.join(BY_NAME)}; default: all",
     )
     result.add_argument(
         "--server",

@@ -14,15 +14,13 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
-from benchmarks.growth.curves import Curve
-from benchmarks.growth.loading import document, guarded_set, load, runner
-from benchmarks.growth.sampling import CONNECTIONS, Case, Yard, curves_of
 from benchmarks.support.bars import ratios
 from benchmarks.support.bench import Bench, Contender
 from benchmarks.support.load import Generator
-from benchmarks.support.policy import Target, operator_of
+from benchmarks.support.policy import Target, document, load_targets, operator_of, runner
+from benchmarks.support.sampling import CONNECTIONS, Case, Curve, Yard, curves_of
 from benchmarks.support.servers import choose_cores, choose_servers
-from benchmarks.support.variants import CALLS_PER_CONNECTION
+from benchmarks.support.variants import CALLS_PER_CONNECTION, guarded_set
 
 import keyleash
 
@@ -48,9 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     cores = choose_cores()
     with Generator(cores.client) as generator:
         yard = Yard(choose_servers([options.server])[0], cores, generator, options.quick)
-        (growth,) = by_number(yard)
-        for point in growth.points:
-            print(f"{point.size:>7,} bound tokens: {ratios(point.values, growth.points[0].values)}")
+        (numbers,) = by_number(yard)
+        fewest = numbers.points[0].values
+        for point in numbers.points:
+            print(f"{point.size:>7,} bound tokens: {ratios(point.values, fewest)}")
         kinds = by_restriction(yard)
         for curve in kinds:
             values = curve.points[0].values
@@ -76,7 +75,7 @@ def by_number(yard: Yard) -> tuple[Curve, ...]:
 
 def in_turn(bench: Bench, size: int, calls: int) -> Case:
     """Load the policy, issue *size* bound tokens, and return SETs by up to 400 of them in turn."""
-    (first,) = load(bench, policy()).targets
+    (first,) = load_targets(bench.admin, policy(), "agent")
     tokens = operator_of(bench.admin).tokens.issue_many("agent", size, bind=BIND)
     step = max(1, size // CALLING)
     targets = tuple(
@@ -98,7 +97,8 @@ def by_restriction(yard: Yard) -> tuple[Curve, ...]:
 
 def restricted(bench: Bench) -> list[Contender]:
     """Load the policy; return a SET by each kind of token, those without restrictions first."""
-    (first,) = load(bench, policy("    delegate: {depth: 2}\n")).targets
+    more = "    delegate: {depth: 2}\n"
+    (first,) = load_targets(bench.admin, policy(more), "agent")
     issue = operator_of(bench.admin).tokens.issue
     tokens = {name: issue("agent", **scope).token for name, scope in SCOPES.items()}
     made = tokens[BOUND]

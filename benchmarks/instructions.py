@@ -23,11 +23,11 @@ from pathlib import Path
 
 from benchmarks.bound_tokens import in_turn, restricted
 from benchmarks.cluster import Shard, shard_on
-from benchmarks.growth.sampling import Calls, Case, calls_of, sample
 from benchmarks.ladder import COUNTED, GUARDED_GET, GUARDED_SET, MANY, contenders_on
 from benchmarks.support.bench import Bench, Plan, bench_on
 from benchmarks.support.load import Generator
 from benchmarks.support.measure import fill_keys
+from benchmarks.support.sampling import Calls, Case, calls_of, sample
 from benchmarks.support.servers import Cores, ServerChoice, choose_servers, version_of
 from benchmarks.support.variants import CALLS_PER_CONNECTION, Variant
 

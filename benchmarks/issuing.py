@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 
 import redis
-from benchmarks.growth.loading import document, runner
 from benchmarks.support.bars import Bar, Side, Spread, spread_of
-from benchmarks.support.policy import operator_of
+from benchmarks.support.policy import document, operator_of, runner
 from benchmarks.support.section import Figure, Section, Setting
 from benchmarks.support.servers import pinned, running, version_of
 

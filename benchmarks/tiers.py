@@ -12,14 +12,14 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.growth.loading import guarded_set
-from benchmarks.growth.sampling import Case, Yard, curves_of
 from benchmarks.support.bars import Bar, Side, ratios, spread_of
 from benchmarks.support.bench import Bench
 from benchmarks.support.load import Generator, User
 from benchmarks.support.policy import IDENTITY, Target, load_targets, operator_of, raised_document
+from benchmarks.support.sampling import Case, Yard, curves_of
 from benchmarks.support.section import Figure, Section, Setting, joined
 from benchmarks.support.servers import ServerChoice, version_of
+from benchmarks.support.variants import guarded_set
 
 from keyleash import Policy
 from keyleash.compiler import CompiledGuard
@@ -51,7 +51,7 @@ def _measure_on(choice: ServerChoice, yard: Yard) -> Section:
             cases.append(Case(tier, 1, bench, guarded_set(tier), (target_of(bench, tier),), calls))
         curves, noisy = curves_of(cases)
         version = version_of(cases[0].bench.admin)
-    costs = {curve.name: curve.at(1).values for curve in curves}
+    costs = {curve.name: curve.points[0].values for curve in curves}
     spreads = {tier: ratios(values, costs[COOPERATIVE]) for tier, values in costs.items()}
     lines = [f"{version} ({choice.name}): guarded SET, 50 clients, server CPU"]
     lines += [

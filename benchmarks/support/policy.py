@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,21 @@ RAISED_LIMITS = """\
       writes: {limit: 1000000000000000/day, timezone: Europe/Berlin}
 """
 """The same limits for identities of other policies."""
+
+
+def runner(name: str) -> str:
+    """Return an identity with the rules of the example's agent-runner and raised limits."""
+    return (
+        f"  {name}:\n    kind: machine\n    audit: {{retain: 100000}}\n"
+        "    grants: [{allow: [read, write], "
+        'keys: ["agents:jobs:{job_id}:state", "agents:jobs:{job_id}:result"]}]\n'
+        f'    deny: [{{keys: ["agents:jobs:{{job_id}}:lock"]}}]\n{RAISED_LIMITS}'
+    )
+
+
+def document(identities: Iterable[str]) -> str:
+    """Return a policy with these identities."""
+    return "version: 1\nidentities:\n" + "".join(identities)
 
 
 class StructureError(Exception):

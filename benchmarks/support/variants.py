@@ -137,6 +137,11 @@ def exchanges(
     )
 
 
+def guarded_set(name: str, key: str = KEY) -> Variant:
+    """Return a SET through the guard: allowed, counted and audited."""
+    return Variant(name, ("SET", key, VALUE), OK, Way.GUARD, name, Counts(passed=1, audited=1))
+
+
 def packed(words: Sequence[object]) -> bytes:
     """Return a command in RESP."""
     encoded = [str(word).encode() for word in words]

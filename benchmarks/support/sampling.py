@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import redis
-from benchmarks.growth.curves import Curve, Point
 from benchmarks.support.bench import Bench, Plan, bench_on
 from benchmarks.support.load import Exchange, Generator, Load
 from benchmarks.support.measure import REQUESTS_BUDGET, Sample, require_counts
@@ -24,6 +23,22 @@ from keyleash.store.state import unpack_state
 CONNECTIONS = 50
 FULL = Plan(rounds=5, requests=3_000, connections=(CONNECTIONS,))
 QUICK = Plan(rounds=3, requests=1_000, connections=(CONNECTIONS,))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The values of all rounds at one size."""
+
+    size: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A measured value at several sizes, in their order and with the same rounds."""
+
+    name: str
+    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True, slots=True)
