@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keyleash.errors import RemovalError
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.store.store import Store
 from support.command_line import Cli
 from support.servers import RealServer

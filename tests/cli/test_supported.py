@@ -16,7 +16,9 @@ from keyleash.errors import (
     ClusterError,
     NotActiveError,
 )
-from keyleash.operator import activate_policy, freeze, load_policy, prepare_policy
+from keyleash.operator.load.activate import activate_policy, load_policy
+from keyleash.operator.load.compile import prepare_policy
+from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import issue_token, list_tokens
 from keyleash.store.server_check import release_of, require_supported
 from keyleash.store.store import Store

@@ -19,7 +19,7 @@ import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
 from keyleash.errors.sentences import explain, reason_of
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import Scope, revoke
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import refusal

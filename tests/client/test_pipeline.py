@@ -23,7 +23,7 @@ from keyleash import (
 )
 from keyleash.client.batches import MAX_CHUNK_BYTES
 from keyleash.errors import UnknownDenialError
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant

@@ -16,7 +16,8 @@ from client.alike import Awaited, awaiting
 from client.test_connection import AsyncPooled, Pooled
 from keyleash.audit import read_events
 from keyleash.client.guarding import Guarding
-from keyleash.operator import freeze, revoke
+from keyleash.operator.suspension import freeze
+from keyleash.operator.tokens import revoke
 from support.fences import FencedLeash
 from support.leash import Leash, grant
 from support.redis_py import needs_redis_py_8

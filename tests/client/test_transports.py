@@ -16,7 +16,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.store.store import Store
 from support.leash import grant, policy

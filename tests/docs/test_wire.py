@@ -15,7 +15,7 @@ import redis
 from keyleash.commands import keys_of, load_table
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import Scope, revoke
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.token import TokenRecord, token_digest

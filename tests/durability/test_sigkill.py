@@ -17,7 +17,7 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 import keyleash
-from keyleash.operator import freeze, thaw
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens import TokenState, list_tokens, revoke
 from keyleash.servers import EmbeddedServer
 from keyleash.store.records import read_active

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.operator import reset_limits
+from keyleash.operator.limit_reset import reset_limits
 from support.fences import FencedLeash
 from support.leash import grant
 

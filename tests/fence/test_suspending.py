@@ -6,7 +6,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
 

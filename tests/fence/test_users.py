@@ -19,7 +19,7 @@ from keyleash.fence import (
     read_records,
 )
 from keyleash.fence.acl import acl_glob, may_reach
-from keyleash.operator import prepare_policy
+from keyleash.operator.load.compile import prepare_policy
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.store import Store
 from keyleash.store.users import may

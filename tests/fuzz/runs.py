@@ -17,7 +17,7 @@ import redis
 
 from keyleash.audit import read_events
 from keyleash.commands import load_table
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace

@@ -13,8 +13,9 @@ import keyleash
 from keyleash.errors import (
     PolicyError,
 )
-from keyleash.operator import freeze, load_policy, thaw
 from keyleash.operator.load import activate
+from keyleash.operator.load.activate import load_policy
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.guards import record_sources
 from keyleash.store.records import guard_record
 from support.errors import raises_code

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import read_events
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from keyleash.store.records import guard_record
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant

@@ -13,7 +13,7 @@ from guard.test_suspension import now_us, suspended, write_suspended
 from guard.test_tokens import age
 from keyleash.audit import count_entries, read_denials
 from keyleash.errors import LeashError
-from keyleash.operator import freeze, thaw
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens import revoke
 from keyleash.store.leases import unpack_shard
 from support.clustered import NODES

@@ -15,7 +15,7 @@ from keyleash.audit import read_control
 from keyleash.errors import (
     SecretInTextError,
 )
-from keyleash.operator import reset_limits
+from keyleash.operator.limit_reset import reset_limits
 from keyleash.servers import EmbeddedServer
 from keyleash.store.server_check import Client
 from keyleash.vault import seal

@@ -15,7 +15,7 @@ from keyleash.audit.read import read_unlisted
 from keyleash.commands import load_table
 from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS, TOKEN_KINDS
 from keyleash.errors import ReplyCode
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import MAX_REASON_BYTES

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from keyleash.commands import load_table
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.servers import EmbeddedServer
 from keyleash.store.records import guard_record

@@ -16,7 +16,7 @@ from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import Scope, revoke
 from keyleash.policy import parse_policy
 from keyleash.store.state import FIRST_NUMBER

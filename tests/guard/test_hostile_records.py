@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keyleash
-from keyleash.operator import freeze, reset_limits, thaw
+from keyleash.operator.limit_reset import reset_limits
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.vault import seal
 from support.clustered import NODES

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from keyleash.operator import freeze, thaw
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens import revoke
 from keyleash.store.keyspace import Keyspace
 from support.clustered import NODES

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import read_events
-from keyleash.operator import freeze
+from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.store.records import guard_record
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS

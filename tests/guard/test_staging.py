@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.operator import freeze, load_policy
+from keyleash.operator.load.activate import load_policy
+from keyleash.operator.suspension import freeze
 from keyleash.store.staging import LoadStage
 from keyleash.store.state import Layout, unpack_state
 from support.errors import raises_code

@@ -9,7 +9,7 @@ import pytest
 
 import keyleash
 from keyleash.audit import read_control
-from keyleash.operator import freeze, thaw
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.scripts import END_SWITCH
 from keyleash.store.state import Layout, unpack_state

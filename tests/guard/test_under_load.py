@@ -12,7 +12,7 @@ import pytest
 
 import keyleash
 from keyleash.errors import LeashError
-from keyleash.operator import freeze, thaw
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens import rotate_token
 from support.command_line import Cli
 from support.leash import Leash, grant

@@ -11,7 +11,7 @@ import redis
 import keyleash
 from keyleash.compiler.quoting import RULE_DIGITS
 from keyleash.compiler.render import examples_root
-from keyleash.operator import freeze, thaw
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens import revoke
 from support.leash import NAMES, Leash, grant
 from support.streams import command_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.errors import EvictionError
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.operator.load.checks import EvictionRisk, find_eviction_risk
 from keyleash.store.store import Store
 from support.command_line import Cli

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.store import guards
 from keyleash.store.guards import MANY, STEP_KIB, step_lua_gc
 from keyleash.store.store import Store

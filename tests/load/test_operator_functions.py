@@ -13,7 +13,8 @@ import keyleash
 from keyleash.audit import read_control
 from keyleash.audit.undo import apply_undo, plan_undo
 from keyleash.errors import SecretInTextError
-from keyleash.operator import freeze, load_policy, thaw
+from keyleash.operator.load.activate import load_policy
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens import issue_token, list_tokens, revoke, rotate_token
 from keyleash.status import read_snapshot
 from keyleash.store.deployment import Server

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.errors import UnvalidatedRestoreError
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.store.server_check import PayloadRisk, find_payload_risk
 from keyleash.store.store import Store
 from support.command_line import Cli

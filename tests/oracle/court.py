@@ -12,7 +12,7 @@ from tools.refresh_table import ask
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.policy import Identity
 from keyleash.store.keyspace import Keyspace

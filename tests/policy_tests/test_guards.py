@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keyleash.commands import load_table
 from keyleash.errors import ReplyCode
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens import Scope
 from keyleash.policy import parse_policy
 from keyleash.policy_tests.guards import Guards

@@ -14,7 +14,7 @@ import keyleash
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.limits.calendar import window_end_us
-from keyleash.operator import freeze, thaw
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.policy import Counter, Identity, Rate, parse_policy
 from support.clockwork import (
     FORWARD,

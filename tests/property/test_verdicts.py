@@ -23,7 +23,7 @@ from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.abilities import allowed_commands
 from keyleash.evaluate.access import matches, named, needs_of_call
 from keyleash.evaluate.evaluate import changes
-from keyleash.operator import load_policy
+from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
 from keyleash.store.keyspace import Keyspace

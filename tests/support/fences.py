@@ -15,7 +15,7 @@ from keyleash.fence import (
     desired_users,
     with_first_passwords,
 )
-from keyleash.operator import prepare_policy
+from keyleash.operator.load.compile import prepare_policy
 from keyleash.store.deployment import Server
 from keyleash.store.records import read_active
 from support.clustered import ClusterServer

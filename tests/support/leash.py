@@ -12,7 +12,7 @@ import redis
 import keyleash
 from keyleash.audit import read_denials
 from keyleash.commands import load_table
-from keyleash.operator import LoadResult, load_policy
+from keyleash.operator.load.activate import LoadResult, load_policy
 from keyleash.operator.tokens import IssuedToken, issue_token
 from keyleash.policy.scripts import MARK
 from keyleash.store.keyspace import Keyspace, account

@@ -12,7 +12,8 @@ from keyleash.audit import read_control
 from keyleash.errors import (
     VaultConflictError,
 )
-from keyleash.operator import freeze, load_policy, thaw
+from keyleash.operator.load.activate import load_policy
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens import issue_token, list_tokens, revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
@@ -288,7 +289,8 @@ def test_concurrent_load_is_not_lost(leash: Leash, monkeypatch: pytest.MonkeyPat
 
 def test_load_that_began_before_the_switch_is_a_conflict(leash: Leash) -> None:
     """Its guards would use the old prefixes."""
-    from keyleash.operator import activate_policy, prepare_policy
+    from keyleash.operator.load.activate import activate_policy
+    from keyleash.operator.load.compile import prepare_policy
 
     before = leash.store
     prepared = prepare_policy(before, policy(one=ALL))

@@ -26,7 +26,7 @@ from keyleash.fence import (
 )
 from keyleash.fence.rotate import require_fenced
 from keyleash.fence.servers import servers_with_users
-from keyleash.operator import prepare_policy
+from keyleash.operator.load.compile import prepare_policy
 from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.fences import password_hashes, tier_of
 from keyleash.store.identities import require_active

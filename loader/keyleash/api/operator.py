@@ -17,13 +17,13 @@ from keyleash.api.tokens import LimitOperations, TokenOperations
 from keyleash.doctor import Examination, examine
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, operation
-from keyleash.operator import ServerSummary, summarize_server
 from keyleash.operator.abilities import Abilities, abilities
 from keyleash.operator.decisions import Explanation, explain
 from keyleash.operator.load.activate import LoadResult
 from keyleash.operator.load.consent import apply_plan, plan_load, plan_rollback, require_policy
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.roles import RoleUser, role_user
+from keyleash.operator.server import ServerSummary, summarize_server
 from keyleash.operator.suspension import FreezeResult, freeze, thaw
 from keyleash.policy.quantities import Duration, seconds_of
 from keyleash.results import Progress

@@ -26,7 +26,7 @@ from keyleash.store.state import check_reason
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span
 
 if TYPE_CHECKING:
-    from keyleash.operator import FreezeResult, Frozen
+    from keyleash.operator.suspension import FreezeResult, Frozen
 
 SECOND = timedelta(seconds=1)
 

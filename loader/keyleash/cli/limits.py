@@ -11,7 +11,7 @@ from keyleash.cli.options import IDENTITY, Group, Name, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.operator import LimitReset
+from keyleash.operator.limit_reset import LimitReset
 from keyleash.policy import parse_policy
 from keyleash.store.identities import require_active
 from keyleash.store.store import Store

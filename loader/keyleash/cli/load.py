@@ -35,7 +35,7 @@ from keyleash.operator.load.consent import check_consent
 from keyleash.text import counted
 
 if TYPE_CHECKING:
-    from keyleash.operator import LoadResult
+    from keyleash.operator.load.activate import LoadResult
     from keyleash.operator.load.load_plan import LoadPlan
 
 F = TypeVar("F", bound=Callable[..., Any])

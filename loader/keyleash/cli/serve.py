@@ -13,8 +13,7 @@ from keyleash.cli.options import DIRECTORY, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
 from keyleash.errors import KeyleashError, OperationError, PortTakenError, UsageError
-from keyleash.operator import summarize_server
-from keyleash.operator.server import SERVE_ZONE
+from keyleash.operator.server import SERVE_ZONE, summarize_server
 from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.store.connect import connect
 from keyleash.text import counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
 from keyleash.errors import UsageError
-from keyleash.operator import ServerSummary
+from keyleash.operator.server import ServerSummary
 from keyleash.text import counted
 
 NOT_NAMED = "neither `--url` nor KEYLEASH_URL is set, and `keyleash serve` did not start the server"

@@ -11,7 +11,8 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.errors import LeashError, OperationError, ReplyCode, UnreadableCommandsError
 from keyleash.evaluate import ALLOWED, Decision
 from keyleash.evaluate.client_calls import client_call
-from keyleash.operator import activate_policy, prepare_policy
+from keyleash.operator.load.activate import activate_policy
+from keyleash.operator.load.compile import prepare_policy
 from keyleash.policy import SECOND_US, Identity
 from keyleash.policy_tests.model import Case
 from keyleash.store.live_table import read_table

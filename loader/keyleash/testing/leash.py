@@ -14,7 +14,7 @@ import redis
 import keyleash
 from keyleash.audit import AuditEvent, Denial
 from keyleash.commands import CommandTable, load_table
-from keyleash.operator import LoadResult, load_policy
+from keyleash.operator.load.activate import LoadResult, load_policy
 from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.servers.embedded import HOST
 from keyleash.store.deployment import Cluster
