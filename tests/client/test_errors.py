@@ -37,7 +37,7 @@ def fresh(leash: Leash, **limits: Any) -> keyleash.Redis:
 
 def suspended(leash: Leash) -> None:
     client = fresh(leash)
-    freeze(leash.store, ["one"], reason="x")
+    freeze(leash.store, "one", reason="x")
     client.get("t:a")
 
 

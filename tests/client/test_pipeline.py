@@ -214,7 +214,7 @@ def test_refusal_of_a_whole_call_is_that_of_each_of_its_commands(leash: Leash) -
     """As if they had been sent one by one."""
     client = agent(leash)
     client.ping()
-    freeze(leash.store, ["one"], reason="x")
+    freeze(leash.store, "one", reason="x")
     pipe = client.pipeline(transaction=False)
 
     results = pipe.get("t:a").set("t:a", 1).execute(raise_on_error=False)

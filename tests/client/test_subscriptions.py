@@ -164,7 +164,7 @@ def expire_token(leash: Leash) -> None:
 
 
 def freeze_identity(leash: Leash) -> None:
-    freeze(leash.store, ["one"], reason="x")
+    freeze(leash.store, "one", reason="x")
 
 
 def remove_channel(leash: Leash) -> None:

@@ -233,7 +233,7 @@ def denied_tokens(leash: Leash) -> Iterator[Any]:
 
 
 def identities_out_of_service(leash: Leash, token: str) -> Iterator[Any]:
-    freeze(leash.store, ["one"], reason="incident", for_s=60)
+    freeze(leash.store, "one", reason="incident", duration="60s")
     yield leash.call("one", token, "PING")
     old = leash.digest("one")
     leash.load(one={"grants": [grant("read", keys="t:*")]})

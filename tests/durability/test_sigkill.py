@@ -113,8 +113,8 @@ def test_suspended_identity_stays_suspended_after_a_crash(
     leash.load(one=ALL, two=ALL)
     first, second = leash.agent("one"), leash.agent("two")
     for name in ("one", "two"):
-        freeze(leash.store, [name], reason="x")
-    thaw(leash.store, ["two"])
+        freeze(leash.store, name, reason="x")
+    thaw(leash.store, "two")
     process.crash()
 
     with pytest.raises(keyleash.SuspendedError):

@@ -23,7 +23,7 @@ def test_fenced_agent_reads_but_cannot_write_the_reason_of_its_suspension(
     agent, direct = leash.agent("one"), leash.direct("one")
 
     assert agent.get("a:1") is None
-    freeze(leash.store, ["one"], reason="incident 4107")
+    freeze(leash.store, "one", reason="incident 4107")
     with pytest.raises(keyleash.SuspendedError) as refusal:
         agent.get("a:1")
     assert refusal.value.reason == "incident 4107"

@@ -209,15 +209,15 @@ def test_suspended_identity_refuses_every_call_until_it_is_resumed(leash: Leash)
     leash.load(one=ALL)
     agent = leash.agent("one")
 
-    assert freeze(leash.store.by("oncall"), ["one"], reason="x").identities[0].changed
-    assert not freeze(leash.store, ["one"], reason="x").identities[0].changed
+    assert freeze(leash.store.by("oncall"), "one", reason="x").identities[0].changed
+    assert not freeze(leash.store, "one", reason="x").identities[0].changed
     leash.load(one=OTHER)
     with pytest.raises(keyleash.SuspendedError):
         agent.get("doc:1")
-    assert thaw(leash.store, ["one"]).identities[0].changed
+    assert thaw(leash.store, "one").identities[0].changed
     assert agent.get("doc:1") is None
     with raises_code("unknown-identity"):
-        freeze(leash.store, ["missing"], reason="x")
+        freeze(leash.store, "missing", reason="x")
 
 
 def test_identity_that_was_never_loaded_is_not_active(leash: Leash) -> None:

@@ -302,7 +302,7 @@ def test_batch_of_a_suspended_or_unknown_caller_is_refused_whole(leash: Leash) -
     token = leash.issue("one").token
     for mode in ("each", "all"):
         assert leash.batch("one", "kl_one_x", mode, ("PING",)) == "LEASH TOKEN_UNKNOWN"
-    freeze(leash.store, ["one"], reason="x")
+    freeze(leash.store, "one", reason="x")
     assert leash.batch("one", token, "each", ("PING",)) == "LEASH SUSPENDED"
 
 

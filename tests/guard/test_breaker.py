@@ -177,9 +177,9 @@ def test_thaw_lets_it_act_and_forgets_what_was_counted(leash: Leash) -> None:
     leash.load(one={**ALL, **BREAKER})
     agent = leash.agent("one")
     be_refused(lambda: agent.get("other"), 4)
-    assert not thaw(leash.store, ["one"]).identities[0].changed
+    assert not thaw(leash.store, "one").identities[0].changed
     assert be_refused(lambda: agent.get("other"), 5) == ["KEY_NOT_GRANTED"] * 5
-    assert thaw(leash.store, ["one"]).identities[0].changed
+    assert thaw(leash.store, "one").identities[0].changed
     assert agent.get("doc:1") is None
     assert be_refused(lambda: agent.get("other"), 4) == ["KEY_NOT_GRANTED"] * 4
 
@@ -190,8 +190,8 @@ def test_freeze_outlasts_what_an_identity_did_to_itself(leash: Leash) -> None:
     agent = leash.agent("one")
     be_refused(lambda: agent.get("other"), 5)
 
-    assert freeze(leash.store, ["one"], reason="look", for_s=60).identities[0].reason == REASON
-    assert freeze(leash.store, ["one"], reason="look").identities[0].changed
+    assert freeze(leash.store, "one", reason="look", duration="60s").identities[0].reason == REASON
+    assert freeze(leash.store, "one", reason="look").identities[0].changed
     with pytest.raises(keyleash.SuspendedError) as refusal:
         agent.get("doc:1")
     assert (refusal.value.reason, refusal.value.until_ms) == ("look", None)

@@ -37,7 +37,7 @@ WORST_MINUTE = TOKEN_KINDS + len(ReplyCode) + 1
 
 
 def suspended(leash: Leash, token: str) -> str:
-    freeze(leash.store, ["one"], reason="look")
+    freeze(leash.store, "one", reason="look")
     return token
 
 

@@ -249,9 +249,9 @@ def test_suspension_until_no_time_has_no_end(leash: Leash, number: float) -> Non
     with pytest.raises(keyleash.SuspendedError) as denial:
         agent.get("doc:{a}")
     assert denial.value.details == {}
-    (frozen,) = freeze(leash.store, ["one"], reason="why", for_s=60).identities
+    (frozen,) = freeze(leash.store, "one", reason="why", duration="60s").identities
     assert (frozen.changed, frozen.until_ms) == (False, None)
-    assert thaw(leash.store, ["one"]).identities[0].changed
+    assert thaw(leash.store, "one").identities[0].changed
     assert agent.get("doc:{a}") is None
 
 
@@ -272,7 +272,7 @@ def test_reason_of_hostile_bytes_is_cut_and_stops_no_operator(leash: Leash) -> N
     for answer in answers(leash, token):
         assert str(answer) == f"LEASH SUSPENDED reason={'%FF%00' * 64} until_ms={2**51 // 1000 + 1}"
     assert leash.admin.memory_usage(NAMES.denied("one")) < 100_000
-    (frozen,) = freeze(leash.store, ["one"], reason="why", for_s=60).identities
+    (frozen,) = freeze(leash.store, "one", reason="why", duration="60s").identities
     assert (frozen.changed, frozen.until_ms) == (False, 2**51 // 1000 + 1)
 
 
@@ -303,7 +303,7 @@ def test_suspension_of_hostile_numbers_holds_while_prefixes_change(
     leash.follow()
     with pytest.raises(keyleash.SuspendedError):
         leash.client(token).get("doc:{a}")
-    assert thaw(leash.store, ["one"]).identities[0].changed
+    assert thaw(leash.store, "one").identities[0].changed
     assert leash.client(token).get("doc:{a}") is None
 
 
@@ -335,7 +335,7 @@ def test_short_state_stops_no_load_and_is_denied(
     assert second.set("doc:{a}", "x")
     with pytest.raises((keyleash.SuspendedError, keyleash.CounterCorruptError)):
         first.set("doc:{a}", "x")
-    thaw(leash.store, ["one"])
+    thaw(leash.store, "one")
     with pytest.raises(keyleash.CounterCorruptError):
         first.set("doc:{a}", "x")
     reset_limits(leash.store, "one", reason="the counter was overwritten")

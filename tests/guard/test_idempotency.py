@@ -170,9 +170,9 @@ def test_token_and_suspension_are_checked_before_a_replay(leash: Leash) -> None:
     issued = leash.issue("one")
     once(leash, issued.token, "a", "INCR", "{d}:n")
 
-    freeze(leash.store, ["one"], reason="drill")
+    freeze(leash.store, "one", reason="drill")
     assert once(leash, issued.token, "a", "INCR", "{d}:n").startswith("LEASH SUSPENDED")
-    thaw(leash.store, ["one"])
+    thaw(leash.store, "one")
     assert once(leash, issued.token, "a", "INCR", "{d}:n") == 1
     revoke(leash.store, token_id=issued.id)
     assert once(leash, issued.token, "a", "INCR", "{d}:n") == "LEASH TOKEN_REVOKED"

@@ -234,5 +234,5 @@ def test_guard_reads_the_record_of_a_token_at_every_call(leash: Leash, token: st
     assert leash.call("one", other.token, "GET", "doc:a") == b"1"
     revoke(leash.store, token_id=other.id)
     assert leash.call("one", other.token, "GET", "doc:a") == "LEASH TOKEN_REVOKED"
-    freeze(leash.store, ["one"], reason="incident")
+    freeze(leash.store, "one", reason="incident")
     assert leash.call("one", token, "GET", "doc:a").startswith("LEASH SUSPENDED")

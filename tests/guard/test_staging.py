@@ -83,7 +83,7 @@ def test_suspension_between_staging_and_activation_holds(
     agent.get("doc:1")
 
     def suspend() -> None:
-        freeze(leash.store, ["one"], reason="x")
+        freeze(leash.store, "one", reason="x")
 
     at_the_last_moment(monkeypatch, suspend)
 

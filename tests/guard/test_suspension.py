@@ -102,7 +102,7 @@ def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> No
     leash.load(one=ALL, two=ALL)
     first, second = leash.agent("one"), leash.agent("two")
 
-    result = freeze(leash.store.by("oncall"), ["one"], reason="incident 4107: Ärger", for_s=1800)
+    result = freeze(leash.store.by("oncall"), "one", reason="incident 4107: Ärger", duration="30m")
 
     (frozen,) = result.identities
     assert frozen.until_ms == -(-result.effective_us // 1000) + 1_800_000
@@ -148,17 +148,17 @@ def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leas
 def test_freeze_never_ends_another_one_sooner(leash: Leash) -> None:
     """A freeze of all for half an hour does not shorten an earlier one without an end."""
     leash.load(one=ALL, two=ALL)
-    freeze(leash.store, ["one"], reason="for good")
+    freeze(leash.store, "one", reason="for good")
 
-    result = freeze(leash.store, reason="for a while", for_s=1800)
+    result = freeze(leash.store, reason="for a while", duration="30m")
     first, second = result.identities
     assert (first.changed, first.until_ms, first.reason) == (False, None, "for good")
     assert (second.changed, second.reason) == (True, "for a while")
-    shorter = freeze(leash.store, ["two"], reason="shorter", for_s=60).identities[0]
+    shorter = freeze(leash.store, "two", reason="shorter", duration="60s").identities[0]
     assert (shorter.changed, shorter.until_ms) == (False, second.until_ms)
-    longer = freeze(leash.store, ["two"], reason="longer", for_s=3600).identities[0]
+    longer = freeze(leash.store, "two", reason="longer", duration="1h").identities[0]
     assert (longer.changed, longer.reason) == (True, "longer")
-    assert freeze(leash.store, ["two"], reason="now for good").identities[0].until_ms is None
+    assert freeze(leash.store, "two", reason="now for good").identities[0].until_ms is None
     assert suspended(leash, "one") == suspended(leash, "two") == 1
 
 
@@ -166,10 +166,10 @@ def test_freeze_never_ends_another_one_sooner(leash: Leash) -> None:
 def test_freeze_or_thaw_with_a_wrong_name_changes_nobody(leash: Leash, do: Any) -> None:
     """It changes all named identities or none, so a typing error cannot look like success."""
     leash.load(one=ALL, two=ALL)
-    freeze(leash.store, ["two"], reason="before")
+    freeze(leash.store, "two", reason="before")
 
     with raises_code("unknown-identity", match="`missing`"):
-        do(leash.store, ["one", "two", "missing"])
+        do(leash.store, "one", "two", "missing")
     assert (suspended(leash, "one"), suspended(leash, "two")) == (0, 1)
 
 
@@ -190,7 +190,7 @@ def test_suspension_goes_along_when_prefixes_change(leash: Leash) -> None:
     """Its end and its reason are the same before and after."""
     leash.load(one=ALL)
     agent = leash.agent("one")
-    until_ms = freeze(leash.store, reason="why", for_s=3600).identities[0].until_ms
+    until_ms = freeze(leash.store, reason="why", duration="1h").identities[0].until_ms
 
     seal(leash.store)
 
@@ -199,14 +199,15 @@ def test_suspension_goes_along_when_prefixes_change(leash: Leash) -> None:
     assert (refusal.value.reason, refusal.value.until_ms) == ("why", until_ms)
 
 
-@pytest.mark.parametrize("for_s", [None, 3600])
+@pytest.mark.parametrize("duration", [None, "1h"])
 def test_suspension_outlasts_the_state_that_a_load_makes_anew(
-    leash: Leash, for_s: int | None
+    leash: Leash, duration: str | None
 ) -> None:
     """A suspended identity does not resume because its state was lost."""
     leash.load(one=ALL, two=ALL)
     agent = leash.agent("one")
-    until_ms = freeze(leash.store, ["one"], reason="why", for_s=for_s).identities[0].until_ms
+    result = freeze(leash.store, "one", reason="why", duration=duration)
+    until_ms = result.identities[0].until_ms
     leash.admin.delete(NAMES.state("one"), NAMES.state("two"))
 
     leash.load(one=ALL, two=ALL)
@@ -220,7 +221,7 @@ def test_suspension_outlasts_the_state_that_a_load_makes_anew(
 def test_suspension_that_is_over_does_not_come_back_with_a_new_state(leash: Leash) -> None:
     """Its record stays until the next one, and says nothing any more."""
     leash.load(one=ALL)
-    freeze(leash.store, reason="why", for_s=3600)
+    freeze(leash.store, reason="why", duration="1h")
     leash.admin.hset(NAMES.suspension("one"), "until_ms", now_us(leash) // 1000 - 1)
     leash.admin.delete(NAMES.state("one"))
 

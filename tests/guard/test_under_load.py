@@ -107,7 +107,7 @@ def test_calls_go_through_again_after_a_thaw_under_load(leash: Leash) -> None:
     freeze(leash.store, reason="incident")
     with load.running():
         load.wait_for(lambda: len(load.refused) >= CALLS_BEFORE)
-        assert thaw(leash.store, ["one"]).identities[0].changed
+        assert thaw(leash.store, "one").identities[0].changed
         done_ns = perf_counter_ns()
         load.wait_for(lambda: sum(at > done_ns for at in load.passed_ns) >= CALLS_AFTER)
 

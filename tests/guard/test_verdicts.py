@@ -334,7 +334,7 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
     leash.load(one={**document, "rate": {"reads": "1/hour"}})
     live, revoked = leash.issue("one"), leash.issue("one")
     revoke(leash.store, token_id=revoked.id)
-    freeze(leash.store, ["one"], reason="x")
+    freeze(leash.store, "one", reason="x")
     many = ["x"] * 7001
 
     def code(token: str, keys: list[str], *command: str, digest: str | None = None) -> str:
@@ -343,7 +343,7 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
 
     assert code("kl_one_x", [], *many, digest=stale) == "POLICY_STALE"
     assert code("kl_one_x", [], *many) == "SUSPENDED"
-    thaw(leash.store, ["one"])
+    thaw(leash.store, "one")
     assert code("kl_one_x", [], *many) == "TOKEN_UNKNOWN"
     assert code(revoked.token, [], *many) == "TOKEN_REVOKED"
     assert code(live.token, [], *many) == "ARGS_TOO_MANY"

@@ -34,7 +34,7 @@ def plan(client: Any) -> Any:
 
 TEXTS: dict[str, Callable[[Any, Any, str], Any]] = {
     "actor of a store": lambda r, _, text: Store(r, actor=text),
-    "reason of freeze": lambda r, _, text: freeze(Store.open(r), ["one"], reason=text),
+    "reason of freeze": lambda r, _, text: freeze(Store.open(r), "one", reason=text),
     "note of issue_token": lambda r, _, text: issue_token(Store.open(r), "one", note=text),
     "note of rotate_token": lambda r, _, text: rotate_token(
         Store.open(r), identity="one", note=text
@@ -120,7 +120,7 @@ def test_client_with_decode_responses_works(server: RealServer) -> None:
     leash.client(issued.token).set("k", "new")
     assert [token.id for token in list_tokens(Store.open(client))] == [issued.id]
     assert rotate_token(Store.open(client), issued.id).replaced
-    assert freeze(Store.open(client), ["one"], reason="x").identities[0].changed
+    assert freeze(Store.open(client), *"one", reason="x").identities[0].changed
     assert thaw(Store.open(client)).identities[0].changed
     assert len(revoke(Store.open(client), everything=True).tokens) == 2
     selected = plan_undo(Store.open(client), identity="one")

@@ -334,7 +334,7 @@ def test_suspended_identity_stays_suspended_across_a_reload(leash: Leash, gone: 
     """No change of the policy ends a suspension."""
     leash.load(one=ALL)
     agent = leash.agent("one")
-    freeze(leash.store, ["one"], reason="x")
+    freeze(leash.store, "one", reason="x")
 
     if gone:
         leash.load(two=ALL)
@@ -342,5 +342,5 @@ def test_suspended_identity_stays_suspended_across_a_reload(leash: Leash, gone: 
 
     with pytest.raises(keyleash.SuspendedError):
         agent.set("doc:1", "x")
-    thaw(leash.store, ["one"])
+    thaw(leash.store, "one")
     assert count_passes(agent, 5) == 3

@@ -78,7 +78,7 @@ def test_revoke_and_suspend_take_effect_on_the_next_call(admin, agent: Agents) -
     """Operators' scripts run in the fake as well."""
     reader, recovery = agent("agent-reader"), agent("agent-recovery")
     revoke(Store.open(admin), identity="agent-reader")
-    freeze(Store.open(admin), ["agent-recovery"], reason="x")
+    freeze(Store.open(admin), "agent-recovery", reason="x")
 
     with pytest.raises(keyleash.TokenRevokedError):
         reader.get("agents:context:1")

@@ -48,7 +48,7 @@ def test_change_preserves_all_records_and_data(leash: Leash, change: ChangeKind)
         first.set(f"a:{number}", number, ex=1000)
     with pytest.raises(keyleash.KeyNotGrantedError):
         first.get("b")
-    freeze(leash.store, ["two"], reason="x")
+    freeze(leash.store, "two", reason="x")
     begin(leash, change)
     adopt = ["a:*"] if change is ChangeKind.SEAL else []
     before = leash.follow()
@@ -69,7 +69,7 @@ def test_change_preserves_all_records_and_data(leash: Leash, change: ChangeKind)
     assert sorted(first.scan_iter("a:*")) == [b"a:%d" % number for number in range(10)]
     with pytest.raises(keyleash.SuspendedError):
         second.get("a:7")
-    thaw(leash.store, ["two"])
+    thaw(leash.store, "two")
     assert second.get("a:7") == b"7"
     # Ten of the twenty calls per day were before the change.
     for _ in range(10):

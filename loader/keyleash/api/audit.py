@@ -36,7 +36,7 @@ from keyleash.audit.selection import (
     UndoFilters,
 )
 from keyleash.audit.undo import UndoPlan, UndoResult, apply_undo
-from keyleash.operations import F, Noun, operation, reading
+from keyleash.operations import F, Noun, method, reading_method
 from keyleash.policy.quantities import Duration, Moment, seconds_of
 from keyleash.results import Progress
 
@@ -49,7 +49,7 @@ class AuditOperations(Noun[F]):
     (`10m`) or `timedelta`.
     """
 
-    @reading
+    @reading_method
     def events(
         self, *identities: str, newest_first: bool = False, **filters: Unpack[EventFilters]
     ) -> Iterator[AuditEvent]:
@@ -76,7 +76,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.select_events, identities, filters, newest_first=newest_first)
 
-    @reading
+    @reading_method
     def denials(
         self, *identities: str, newest_first: bool = False, **filters: Unpack[DenialFilters]
     ) -> Iterator[Denial]:
@@ -87,7 +87,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.select_denials, identities, filters, newest_first=newest_first)
 
-    @reading
+    @reading_method
     def control(
         self, *identities: str, newest_first: bool = False, **filters: Unpack[ActionFilters]
     ) -> Iterator[ControlEvent]:
@@ -100,7 +100,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.select_control, identities, filters, newest_first=newest_first)
 
-    @reading
+    @reading_method
     def follow(self, *identities: str, **filters: Unpack[FollowFilters]) -> Iterator[AuditEvent]:
         """Yield events as they are recorded, without end.
 
@@ -114,7 +114,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.follow_events, identities, filters)  # type: ignore[arg-type]
 
-    @reading
+    @reading_method
     def follow_denials(
         self, *identities: str, **filters: Unpack[FollowDenialFilters]
     ) -> Iterator[Denial]:
@@ -124,7 +124,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.follow_denials, identities, filters)  # type: ignore[arg-type]
 
-    @reading
+    @reading_method
     def follow_control(
         self, *identities: str, since: Moment | None = None, token_id: str | None = None
     ) -> Iterator[ControlEvent]:
@@ -132,7 +132,7 @@ class AuditOperations(Noun[F]):
         filters = {"since": since, "token_id": token_id}
         return self._run.call(calls.follow_control, identities, filters)  # type: ignore[arg-type]
 
-    @operation
+    @method
     def find(self, event: str, *, values: bool = False) -> EventDetails:
         """Return all that is recorded about one event, denial or operator action.
 
@@ -146,7 +146,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(read_details, event, values=values)
 
-    @operation
+    @method
     def timeline(
         self, key: str | bytes, *, limit: int | None = None, **filters: Unpack[ReadTimes]
     ) -> Timeline:
@@ -159,7 +159,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.timeline, key, filters, positive("limit", limit))
 
-    @operation
+    @method
     def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
         """Return the value of *key* at a past time, from before-images.
 
@@ -172,7 +172,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.value_at, key, time)
 
-    @operation
+    @method
     def stats(self, *identities: str, segments: int = 2, **filters: Unpack[ReadTimes]) -> Stats:
         """Count events and denials by identity, command, key prefix and reply code; find gaps.
 
@@ -183,7 +183,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.stats, identities, filters, positive("segments", segments))
 
-    @operation
+    @method
     def export(
         self,
         directory: str | Path,
@@ -217,7 +217,7 @@ class AuditOperations(Noun[F]):
             is_stopping=is_stopping,
         )
 
-    @reading
+    @reading_method
     def follow_export(
         self,
         directory: str | Path,
@@ -241,12 +241,12 @@ class AuditOperations(Noun[F]):
             is_stopping=is_stopping,
         )
 
-    @operation
+    @method
     def verify(self, directory: str | Path, *, recorded: bool = True) -> ArchiveReport:
         """Check the files of an archive, and with *recorded* the chains in the control stream."""
         return self._run.call(calls.verify, Path(directory), recorded)
 
-    @operation
+    @method
     def report(
         self,
         *,
@@ -275,7 +275,7 @@ class AuditOperations(Noun[F]):
 class UndoOperations(Noun[F]):
     """Undo: `Operator.undo`."""
 
-    @operation
+    @method
     def plan(
         self,
         *,
@@ -315,7 +315,7 @@ class UndoOperations(Noun[F]):
             across_policies=across_policies,
         )
 
-    @operation
+    @method
     def apply(self, plan: UndoPlan) -> UndoResult:
         """Restore all keys of a plan atomically; the undo can be undone by its correlation id.
 

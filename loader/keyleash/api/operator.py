@@ -11,12 +11,14 @@ from typing import Self
 from keyleash.api.audit import AuditOperations, UndoOperations
 from keyleash.api.calls import all_identities, server_time
 from keyleash.api.inputs import positive
+from keyleash.api.nouns import LimitOperations
 from keyleash.api.policy import Policy
 from keyleash.api.servers import FenceOperations, VaultOperations
-from keyleash.api.tokens import LimitOperations, TokenOperations
+from keyleash.api.tokens import TokenOperations
 from keyleash.doctor import Examination, examine
 from keyleash.metrics import SnapshotCollector
-from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, operation
+from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
+from keyleash.operator import suspension
 from keyleash.operator.abilities import Abilities, abilities
 from keyleash.operator.decisions import Explanation, explain
 from keyleash.operator.load.activate import LoadResult
@@ -24,8 +26,6 @@ from keyleash.operator.load.consent import apply_plan, plan_load, plan_rollback,
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.server import ServerSummary, summarize_server
-from keyleash.operator.suspension import FreezeResult, freeze, thaw
-from keyleash.policy.quantities import Duration, seconds_of
 from keyleash.results import Progress
 from keyleash.status import Snapshot, read_snapshot
 from keyleash.store.clients import AnyClient
@@ -43,12 +43,12 @@ from keyleash.watch import Watcher
 class PolicyOperations(Noun[F]):
     """The active policy and those before it: `Operator.policies`."""
 
-    @operation
+    @method
     def active(self) -> ActivePolicy | None:
         """Return the active policy; None if there is none."""
         return self._run.call(read_active)
 
-    @operation
+    @method
     def get(self, digest: str | None = None) -> ActivePolicy:
         """Return the active policy, or a stored one by the first digits of its digest.
 
@@ -58,7 +58,7 @@ class PolicyOperations(Noun[F]):
         """
         return self._run.call(require_policy, digest)
 
-    @operation
+    @method
     def history(self) -> tuple[ActivePolicy, ...]:
         """Return the stored policies, each as it was last active; the newest first."""
         return self._run.call(read_history)
@@ -122,7 +122,7 @@ class Server(Noun[F]):
     def __repr__(self) -> str:
         return f"{type(self).__module__}.Operator({self._run!r})"
 
-    @operation
+    @method
     def connect(self) -> None:
         """Check that the server answers and is supported, as the first call does by itself.
 
@@ -132,12 +132,12 @@ class Server(Noun[F]):
         """
         self._run.run(self._run.check)
 
-    @operation
+    @method
     def close(self) -> None:
         """Close the connections."""
         self._run.close()
 
-    @operation
+    @method
     def plan(
         self,
         policy: Policy,
@@ -170,7 +170,7 @@ class Server(Noun[F]):
             progress=progress,
         )
 
-    @operation
+    @method
     def plan_rollback(
         self,
         to: str | None = None,
@@ -195,7 +195,7 @@ class Server(Noun[F]):
             progress=progress,
         )
 
-    @operation
+    @method
     def apply(
         self,
         plan: LoadPlan,
@@ -223,7 +223,7 @@ class Server(Noun[F]):
             progress=progress,
         )
 
-    @operation
+    @method
     def load(
         self,
         policy: Policy,
@@ -269,7 +269,7 @@ class Server(Noun[F]):
             self, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
         )
 
-    @operation
+    @method
     def rollback(
         self,
         to: str | None = None,
@@ -304,38 +304,10 @@ class Server(Noun[F]):
             self, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
         )
 
-    @operation
-    def freeze(
-        self, *identities: str, reason: str, duration: Duration | None = None
-    ) -> FreezeResult:
-        """Deny every call of some identities, or of all, from the next call on.
+    freeze = suspension.freeze
+    thaw = suspension.thaw
 
-        Args:
-            identities: Their names; all of the active policy if none is given.
-            reason: The reason, which agents are shown: up to 128 bytes, without a token.
-            duration: How long, as text (`30m`) or `timedelta`; until `thaw` if None.
-
-        Raises:
-            OperationError (unknown-identity): an identity is not active; nothing was changed.
-            SecretInTextError: *reason* contains a token; nothing was changed.
-            ValueError: *reason* is blank or too long, or *duration* is not a positive duration.
-        """
-        seconds = seconds_of("duration", duration)
-        return self._run.call(freeze, identities, reason=reason, for_s=seconds)
-
-    @operation
-    def thaw(self, *identities: str) -> FreezeResult:
-        """Resume identities, or all, whatever suspended them.
-
-        Args:
-            identities: Their names; all of the active policy if none is given.
-
-        Raises:
-            OperationError (unknown-identity): an identity is not active; nothing was changed.
-        """
-        return self._run.call(thaw, identities)
-
-    @operation
+    @method
     def explain(
         self, identity: str, *command: str | bytes, token_id: str | None = None
     ) -> Explanation:
@@ -354,13 +326,13 @@ class Server(Noun[F]):
         """
         return self._run.call(explain, identity, command, token_id)
 
-    @operation
+    @method
     def can_i(self, identity: str, *command: str | bytes, token_id: str | None = None) -> bool:
         """Return whether the guard would allow a call; see `explain`."""
         found = Server.explain(self, identity, *command, token_id=token_id)
         return found.allowed
 
-    @operation
+    @method
     def abilities(self, identity: str, *, token_id: str | None = None) -> Abilities:
         """Return the commands that an identity may call, its denied keys and its limits.
 
@@ -372,7 +344,7 @@ class Server(Noun[F]):
         """
         return self._run.call(abilities, identity, token_id)
 
-    @operation
+    @method
     def status(
         self,
         *identities: str,
@@ -394,12 +366,12 @@ class Server(Noun[F]):
         """
         return self._run.call(read_snapshot, identities, only, sort, positive("limit", limit))
 
-    @operation
+    @method
     def now(self) -> datetime:
         """Return the time by the server's clock, which decides expiries and limits."""
         return self._run.call(server_time)
 
-    @operation
+    @method
     def identities(self) -> tuple[str, ...]:
         """Return the names of all identities that were ever active, sorted.
 
@@ -408,7 +380,7 @@ class Server(Noun[F]):
         """
         return self._run.call(all_identities)
 
-    @operation
+    @method
     def acl(
         self,
         role: str,
@@ -428,12 +400,12 @@ class Server(Noun[F]):
         """
         return self._run.call(role_user, role, user)
 
-    @operation
+    @method
     def server(self) -> ServerSummary:
         """Return facts about the server that distinguish it, also if its keys are being moved."""
         return self._run.run(summarize_server, self._run.client, self._run.open)
 
-    @operation
+    @method
     def doctor(
         self,
         *,
@@ -467,7 +439,7 @@ class Server(Noun[F]):
             try_moving=try_moving,
         )
 
-    @operation
+    @method
     def metrics(self) -> str:
         """Return the numbers of `status` in the text format of Prometheus.
 
@@ -487,7 +459,7 @@ class Server(Noun[F]):
         """
         return SnapshotCollector(partial(self._run.call, read_snapshot), report)
 
-    @operation
+    @method
     def watcher(
         self,
         *,

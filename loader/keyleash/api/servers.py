@@ -15,7 +15,7 @@ from keyleash.fence import (
     PasswordRotation,
     Tier,
 )
-from keyleash.operations import F, Noun, operation
+from keyleash.operations import F, Noun, method
 from keyleash.operations.arguments import choice
 from keyleash.results import Progress
 from keyleash.store.clients import AnyClient
@@ -30,7 +30,7 @@ class FenceOperations(Noun[F]):
     ACL users of their own.
     """
 
-    @operation
+    @method
     def plan(
         self,
         *,
@@ -70,7 +70,7 @@ class FenceOperations(Noun[F]):
             generate=generate,
         )
 
-    @operation
+    @method
     def apply(
         self,
         plan: FencePlan,
@@ -92,7 +92,7 @@ class FenceOperations(Noun[F]):
         """
         return self._run.call(fences.apply_users, plan, announce)
 
-    @operation
+    @method
     def identities(self, *identities: str) -> tuple[str, ...]:
         """Return the identities that have an ACL user, or those that are named.
 
@@ -101,7 +101,7 @@ class FenceOperations(Noun[F]):
         """
         return self._run.call(fences.fenced_identities, identities)
 
-    @operation
+    @method
     def rotate(
         self,
         *identities: str,
@@ -126,7 +126,7 @@ class FenceOperations(Noun[F]):
         """
         return self._run.call(fences.rotate_passwords, identities, nodes, hashes, announce)
 
-    @operation
+    @method
     def finish_rotation(
         self, *identities: str, nodes: Sequence[AnyClient | str] = ()
     ) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class FenceOperations(Noun[F]):
         """
         return self._run.call(fences.finish_rotation, identities, nodes)
 
-    @operation
+    @method
     def remove(
         self, *identities: str, nodes: Sequence[AnyClient | str] = ()
     ) -> tuple[FencedUser, ...]:
@@ -167,7 +167,7 @@ class VaultOperations(Noun[F]):
         VaultConflictError: a key exists inside and outside the vault.
     """
 
-    @operation
+    @method
     def seal(
         self,
         *,
@@ -185,26 +185,26 @@ class VaultOperations(Noun[F]):
             calls.change, ChangeKind.SEAL, nodes, adopt=adopt, report=progress
         )
 
-    @operation
+    @method
     def rotate(
         self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Replace the prefixes by new ones."""
         return self._run.change_prefixes(calls.change, ChangeKind.ROTATE, nodes, report=progress)
 
-    @operation
+    @method
     def unseal(
         self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Move all keys back to their names."""
         return self._run.change_prefixes(calls.change, ChangeKind.UNSEAL, nodes, report=progress)
 
-    @operation
+    @method
     def adopt(self, *patterns: str, progress: Progress | None = None) -> int:
         """Move keys that match into the vault; return their number."""
         return self._run.call(adopt_keys, patterns, progress)
 
-    @operation
+    @method
     def release(self, *patterns: str, progress: Progress | None = None) -> int:
         """Move keys that match out of the vault; return their number."""
         return self._run.call(release_keys, patterns, progress)

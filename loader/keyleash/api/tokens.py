@@ -7,11 +7,9 @@ from collections.abc import Collection, Mapping
 from keyleash.api.inputs import names_of
 from keyleash.audit.token_use import TokenUse, token_use, with_calls_before, with_denials
 from keyleash.client.renewal import Renewal
-from keyleash.operations import F, Noun, operation
+from keyleash.operations import F, Noun, method
 from keyleash.operator import tokens
-from keyleash.operator.credit import CreditCollection, collect_credit
 from keyleash.operator.holder import TokenHolder, inspect_token
-from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.tokens import IssuedToken, Revocation, Rotation, TokenInfo, TokenTree
 from keyleash.policy.quantities import Duration, seconds_of
 
@@ -19,7 +17,7 @@ from keyleash.policy.quantities import Duration, seconds_of
 class TokenOperations(Noun[F]):
     """Tokens: `Operator.tokens`."""
 
-    @operation
+    @method
     def issue(
         self,
         identity: str,
@@ -68,7 +66,7 @@ class TokenOperations(Noun[F]):
             tokens.issue_token, identity, ttl_s=seconds, note=note, scope=scope, meta=meta
         )
 
-    @operation
+    @method
     def issue_many(
         self,
         identity: str,
@@ -96,7 +94,7 @@ class TokenOperations(Noun[F]):
             tokens.issue_tokens, identity, count, ttl_s=seconds, note=note, scope=scope, meta=meta
         )
 
-    @operation
+    @method
     def list(
         self, identity: str | None = None, *, meta: Mapping[str, str] | None = None
     ) -> list[TokenInfo]:
@@ -115,7 +113,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(tokens.list_tokens, identity, meta)
 
-    @operation
+    @method
     def inspect(self, token: str) -> TokenHolder:
         """Return the identity, expiry, grants and remaining limits of a token.
 
@@ -130,7 +128,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(inspect_token, token)
 
-    @operation
+    @method
     def show(self, token_id: str) -> TokenUse:
         """Return a token with the number of its calls in the audit log.
 
@@ -140,7 +138,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(token_use, token_id)
 
-    @operation
+    @method
     def renew(self, token_id: str, *, ttl: Duration | None = None) -> Renewal:
         """Let a token live longer, at most until the policy's `max_ttl` after its issue.
 
@@ -162,7 +160,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(tokens.renew_token, token_id, ttl_s=seconds_of("ttl", ttl))
 
-    @operation
+    @method
     def tree(self, token_id: str) -> TokenTree:
         """Return a token with all tokens that were delegated from it.
 
@@ -172,7 +170,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(tokens.token_tree, token_id)
 
-    @operation
+    @method
     def rotate(
         self,
         which: str | None = None,
@@ -209,7 +207,7 @@ class TokenOperations(Noun[F]):
             note=note,
         )
 
-    @operation
+    @method
     def revoke(
         self,
         token_id: str | None = None,
@@ -242,7 +240,7 @@ class TokenOperations(Noun[F]):
             tokens.revoke, token_id=token_id, identity=identity, everything=all, meta=meta
         )
 
-    @operation
+    @method
     def with_calls_before(self, revocation: Revocation) -> Revocation:
         """Return a revocation with the calls of each token in the minute before.
 
@@ -251,44 +249,10 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(with_calls_before, revocation)
 
-    @operation
+    @method
     def with_denials(self, revocation: Revocation) -> Revocation:
         """Return a revocation with the number of calls of each token that were denied since.
 
         A count is None if the user may not read audit streams.
         """
         return self._run.call(with_denials, revocation)
-
-
-class LimitOperations(Noun[F]):
-    """Limits: `Operator.limits`."""
-
-    @operation
-    def reset(self, identity: str, limit: str | None = None, *, reason: str) -> LimitReset:
-        """Set what a limit has counted to 0.
-
-        Args:
-            identity: A name in the active policy.
-            limit: A limit such as `rate.writes`; all of them if None.
-            reason: The reason, for the control stream: up to 128 bytes, without a token.
-
-        Raises:
-            OperationError (unknown-identity): the active policy has no such identity.
-            OperationError (unknown-limit): the identity has no such limit.
-            ValueError: *reason* is blank or too long.
-        """
-        return self._run.call(reset_limits, identity, limit, reason=reason)
-
-    @operation
-    def collect(self, identity: str | None = None) -> CreditCollection:
-        """Return units of budgets that the nodes of a cluster hold and have not used.
-
-        Args:
-            identity: A name in the active policy; all of them if None.
-
-        Raises:
-            OperationError (no-cluster): the server is no cluster.
-            OperationError (no-policy): no policy is active.
-            OperationError (unknown-identity): the active policy has no such identity.
-        """
-        return self._run.call(collect_credit, identity)

@@ -1,7 +1,42 @@
-"""Declare an operation once, and bind it to a server: in the calling thread, or with asyncio."""
+"""The declaration of an operation, and what is derived from it.
+
+An operation is a function whose first parameter is the store, in the package that owns its data:
+
+    @operation("token renew", rights=(*TOKENS, …))
+    def renew_token(store: Store, token_id: TokenId, *, ttl: Duration | None = None) -> Renewal:
+
+- `api/nouns.py` lists it: `renew = renew_token`. `Tokens[Runner]` has the methods of
+  `keyleash.Operator`, and `Tokens[AsyncRunner]` those of `keyleash.asyncio.Operator`. Type checkers
+  read both from the signature of the function; a method of either checks its arguments at once.
+- The annotations are types of parameters (`types`), which `cli/derive.py` makes arguments and
+  options of: how they are read, their help, and what is checked before the server is asked.
+- `rights` are the commands and keys that it needs (`rights`), by which `operator/roles.py` makes
+  the ACL users of operators; roles name operations by their commands.
+
+What needs a client in place of a store is a `method` of a noun.
+"""
 
 from keyleash.operations.arguments import checked
-from keyleash.operations.declare import F, Noun, operation, reading
+from keyleash.operations.declare import (
+    F,
+    Noun,
+    Operation,
+    Parameter,
+    method,
+    operation,
+    reading_method,
+)
 from keyleash.operations.run import AsyncRunner, Runner
 
-__all__ = ["AsyncRunner", "F", "Noun", "Runner", "checked", "operation", "reading"]
+__all__ = [
+    "AsyncRunner",
+    "F",
+    "Noun",
+    "Operation",
+    "Parameter",
+    "Runner",
+    "checked",
+    "method",
+    "operation",
+    "reading_method",
+]

@@ -69,15 +69,22 @@ def show_filters(function: Callable[..., Any]) -> None:
     function.__annotations__ |= types
 
 
+def hints_of(function: Callable[..., Any], *, include_extras: bool = False) -> dict[str, Any]:
+    """Return the types of the parameters of a function, without that of the store."""
+    # Without that of the result, whose names may be there for type checkers only.
+    texts = dict(function.__annotations__)
+    texts.pop("return", None)
+    texts.pop("store", None)
+    named: Any = SimpleNamespace(__annotations__=texts)
+    return get_type_hints(named, globalns=function.__globals__, include_extras=include_extras)
+
+
 def argument_check(function: Callable[..., Any]) -> Callable[..., None]:
     """Return the check of the arguments of a function; see `checked`."""
 
     @cache
     def known() -> tuple[inspect.Signature, dict[str, Any]]:
-        # Without that of the result, whose names may be there for type checkers only.
-        texts = {name: text for name, text in function.__annotations__.items() if name != "return"}
-        named: Any = SimpleNamespace(__annotations__=texts)
-        return inspect.signature(function), get_type_hints(named, globalns=function.__globals__)
+        return inspect.signature(function), hints_of(function)
 
     def check(*args: Any, **options: Any) -> None:
         signature, hints = known()

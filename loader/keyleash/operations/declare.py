@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from functools import partial, update_wrapper
-from types import MethodType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from dataclasses import dataclass
+from functools import cached_property, partial, reduce, update_wrapper
+from operator import or_
+from types import MethodType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    overload,
+)
 
-from keyleash.operations.arguments import argument_check, show_filters
+from keyleash.operations.arguments import argument_check, hints_of, show_filters
+from keyleash.operations.rights import Right
 from keyleash.operations.run import AsyncRunner, Runner
+from keyleash.operations.types import Param
+from keyleash.store.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,24 +45,82 @@ class Noun(Generic[F]):
         self._run: Runner = face.sync
 
 
-class _Method(Generic[P, T]):
-    """A method of two faces, which checks its arguments at once.
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of an operation.
 
-    Args:
-        function: The method in the calling thread.
+    Attributes:
+        name, kind, default: As in `inspect.Parameter`.
+        type: Its type without annotations.
+        param: What its annotations add, the outer ones first.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    name: str
+    kind: Any
+    default: Any
+    type: Any
+    param: Param
+
+    @property
+    def is_required(self) -> bool:
+        """True if a call needs it."""
+        return self.default is inspect.Parameter.empty and not self.is_many
+
+    @property
+    def is_many(self) -> bool:
+        """True if it takes all arguments by place."""
+        return self.kind is inspect.Parameter.VAR_POSITIONAL
+
+    @property
+    def is_by_place(self) -> bool:
+        """True if it may be given by place."""
+        return self.kind is not inspect.Parameter.KEYWORD_ONLY
+
+
+class _Declared(Generic[P, T]):
+    """A function as a method of two faces, which checks its arguments at once.
+
+    Args:
+        function: A function of a store, or a method that runs in the calling thread.
+        command: The command of `keyleash`.
+        rights: The rights that it needs, besides those to connect.
+        is_of_store: Whether *function* is one of a store.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        command: str = "",
+        rights: tuple[Right, ...] = (),
+        is_of_store: bool = False,
+    ) -> None:
         show_filters(function)
         self.function = function
+        self.command = command
+        self.rights = rights
+        self._is_of_store = is_of_store
         update_wrapper(self, function)  # type: ignore[arg-type]
         self._check = argument_check(function)
         self._methods = {Runner: self._method(), AsyncRunner: self._method()}
 
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameters by name, without the first."""
+        hints = hints_of(self.function, include_extras=True)
+        return {
+            item.name: Parameter(item.name, item.kind, item.default, *_plain(hints[item.name]))
+            for item in [*inspect.signature(self.function).parameters.values()][1:]
+        }
+
     def _method(self) -> Callable[..., Any]:
         def method(noun: Noun[Any], *args: Any, **options: Any) -> Any:
             self._check(noun, *args, **options)
-            return self._start(noun._face, partial(self.function, noun, *args, **options))
+            function = (
+                partial(noun._run.call, self.function)
+                if self._is_of_store
+                else partial(self.function, noun)
+            )
+            return self._start(noun._face, partial(function, *args, **options))
 
         return update_wrapper(method, self.function)
 
@@ -58,15 +132,15 @@ class _Method(Generic[P, T]):
         return self if noun is None else MethodType(self._methods[type(noun._face)], noun)
 
 
-class Operation(_Method[P, T]):
+class Operation(_Declared[P, T]):
     """An operation that returns a result, or with asyncio a coroutine of it."""
 
     def _start(self, face: Any, call: Callable[[], Any]) -> Any:
         return face.result(call)
 
-    def __call__(self, noun: Noun[Any], /, *args: P.args, **options: P.kwargs) -> T:
-        """Return the result in the calling thread, to another operation of the noun."""
-        result: T = self.function(noun, *args, **options)
+    def __call__(self, first: Any, /, *args: P.args, **options: P.kwargs) -> T:
+        """Return the result in the calling thread, for a store; of a method for its noun."""
+        result: T = self.function(first, *args, **options)
         return result
 
     @overload
@@ -81,11 +155,11 @@ class Operation(_Method[P, T]):
         return self._bound(noun)
 
 
-class Reading(_Method[P, T]):
+class Reading(_Declared[P, T]):
     """An operation that yields results, as an iterator or as an asynchronous iterator."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
+    def __init__(self, function: Callable[..., Any], *declared: Any) -> None:
+        super().__init__(function, *declared)
         signature = inspect.signature(function)
         self._methods[AsyncRunner].__signature__ = signature.replace(  # type: ignore[attr-defined]
             return_annotation=f"Async{signature.return_annotation}"
@@ -104,11 +178,40 @@ class Reading(_Method[P, T]):
         return self._bound(noun)
 
 
-def operation(function: Callable[Concatenate[Any, P], T]) -> Operation[P, T]:
-    """Declare a method that returns a result."""
+def operation(
+    command: str = "", *, rights: tuple[Right, ...] = ()
+) -> Callable[[Callable[Concatenate[Store, P], T]], Operation[P, T]]:
+    """Declare a function of a store as an operation.
+
+    Args:
+        command: Its command of `keyleash`; empty if it has none.
+        rights: The rights that it needs, besides those to connect.
+    """
+    return lambda function: Operation(function, command, rights, True)
+
+
+def method(function: Callable[Concatenate[Any, P], T]) -> Operation[P, T]:
+    """Declare a method of a noun that returns a result."""
     return Operation(function)
 
 
-def reading(function: Callable[Concatenate[Any, P], Iterator[T | None]]) -> Reading[P, T]:
-    """Declare a method that yields results; None stands for "none yet"."""
+def reading_method(
+    function: Callable[Concatenate[Any, P], Iterator[T | None]],
+) -> Reading[P, T]:
+    """Declare a method of a noun that yields results; None stands for "none yet"."""
     return Reading(function)
+
+
+def _plain(hint: Any) -> tuple[Any, Param]:
+    """Return a type without its annotations, and the annotations as one."""
+    if get_origin(hint) is Annotated:
+        kind, *notes = get_args(hint)
+        plain, param = _plain(kind)
+        for note in notes:
+            param = note.over(param)
+        return plain, param
+    if get_origin(hint) in (Union, UnionType):
+        parts = [_plain(item) for item in get_args(hint)]
+        param = reduce(lambda inner, part: part[1].over(inner), parts, Param())
+        return reduce(or_, [kind for kind, _ in parts]), param
+    return hint, Param()

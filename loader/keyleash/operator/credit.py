@@ -11,6 +11,9 @@ from typing import Any
 from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
 from keyleash.limits import Budget, SlotKind, SubjectKind
+from keyleash.operations import operation
+from keyleash.operations.rights import ACTIVE, IN_FORCE, LOG_ACTION, SHARDS, cluster, each, joint
+from keyleash.operations.types import IdentityName
 from keyleash.operator.tokens import TokenState, active_identity, list_tokens
 from keyleash.policy import Identity, parse_policy
 from keyleash.results import Change, Result
@@ -90,16 +93,30 @@ class _Account:
     budgets: tuple[_Budget, ...]
 
 
-def collect_credit(store: Store, identity: str | None = None) -> CreditCollection:
-    """
-    Take unused units of budgets from all shards and return them to their budgets.
+@operation(
+    "budget collect",
+    rights=(
+        ACTIVE, LOG_ACTION, *SHARDS, each("hget", "%R~layouts"),
+        cluster("eval wait"), cluster("get setrange", "~state"),
+        joint("eval", "~sealed", "~layouts", "~control"), IN_FORCE,
+        cluster("get strlen getrange setrange", "~state"), cluster("hget hset", "~leases"),
+    ),
+)  # fmt: skip
+def collect_credit(store: Store, identity: IdentityName | None = None) -> CreditCollection:
+    """Return units of budgets that the nodes of a cluster hold and have not used.
 
     Those of budgets per token are the units of all live tokens.
 
     The units are taken first, and all replicas have that before they are returned; so a failure in
     between loses units until the window ends, and none is used twice.
 
-    Arguments and errors are those of `Operator.limits.collect`.
+    Args:
+        identity: A name in the active policy; all of them if None.
+
+    Raises:
+        OperationError (no-cluster): the server is no cluster.
+        OperationError (no-policy): no policy is active.
+        OperationError (unknown-identity): the active policy has no such identity.
     """
     if store.nodes is None:
         raise OperationError(

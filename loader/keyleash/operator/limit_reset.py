@@ -11,6 +11,9 @@ from typing import Any
 from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
+from keyleash.operations import operation
+from keyleash.operations.rights import CHANGE_STATES, cluster, each
+from keyleash.operations.types import IdentityName, LimitName, ResetReason
 from keyleash.operator.tokens import active_identity
 from keyleash.policy import Identity, Limit, SubjectKind
 from keyleash.policy.problems import did_you_mean, listing
@@ -55,32 +58,34 @@ class LimitReset(Change):
         return self.with_nodes(json_object(self, *names))
 
 
+@operation(
+    "limits reset",
+    rights=(
+        *CHANGE_STATES, each("scan"), each("hget", "%R~layouts"), each("exists", "%R~leases"),
+        each("del", "%W~limit_prefix"), cluster("unlink", "%W~limit_prefix"),
+    ),
+)  # fmt: skip
 def reset_limits(
-    store: Store, identity: str, limit: str | None = None, *, reason: str
+    store: Store, identity: IdentityName, limit: LimitName | None = None, *, reason: ResetReason
 ) -> LimitReset:
-    """
-    Reset limits of an identity: the next call counts from 0.
+    """Set what a limit has counted to 0.
 
     Limits `per: token` or per captured segment are reset for all tokens or segments. Their counters
     are found by SCAN; up to `PIECE` are deleted in the same script, and others in further scripts.
-    Counters that start after the search remain.
-
-    It also runs on a server whose memory is full.
+    Counters that start after the search remain. It also runs on a server whose memory is full.
 
     Args:
         identity: A name in the active policy.
-        limit: The name of a limit, such as `rate.writes`; all limits if None.
+        limit: A limit such as `rate.writes`; all of them if None.
         reason: The reason, for the control stream: up to 128 bytes, without a token.
 
     Raises:
-        OperationError (no-policy): No policy is active.
-        OperationError (unknown-identity): The active policy has no such identity; nothing was
-            changed.
-        OperationError (unknown-limit): The identity has no such limit; nothing was changed.
-        OperationError (activation-conflict): Policies were loaded meanwhile; nothing was changed.
-        OperationError (vault-changing): Prefixes are being changed.
-        SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
-        ValueError: *reason* is empty or too long.
+        OperationError (no-policy): no policy is active.
+        OperationError (unknown-identity): the active policy has no such identity.
+        OperationError (unknown-limit): the identity has no such limit.
+        OperationError (activation-conflict): policies were loaded meanwhile; nothing was changed.
+        OperationError (vault-changing): prefixes are being changed.
+        ValueError: *reason* is blank or too long.
     """
     check_reason(reason)
     for _ in range(ROUNDS):

@@ -9,10 +9,36 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import Rules, Selector, acl_glob
+from keyleash.operations.rights import (
+    ACTIVE,
+    CLOCK,
+    CONNECT,
+    EVENTS,
+    EXPIRE,
+    FREEZE,
+    HISTORY,
+    IDENTITIES,
+    IN_FORCE,
+    LOG_ACTION,
+    NEW_TOKEN,
+    READ_DATA,
+    REPEATS,
+    SHARDS,
+    TAGS,
+    TOKENS,
+    VALUES,
+    Right,
+    cluster,
+    each,
+    joint,
+)
+from keyleash.operator.credit import collect_credit
+from keyleash.operator.limit_reset import reset_limits
+from keyleash.operator.suspension import freeze, thaw
 from keyleash.policy import parse_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Result
@@ -23,38 +49,6 @@ from keyleash.store.server import known_commands
 from keyleash.store.store import Store
 from keyleash.text import json_object, printable
 
-
-class Right(NamedTuple):
-    """Commands, and the keys on which an operation needs them.
-
-    Attributes:
-        commands: Names as in ACL rules, separated by blanks.
-        keys: Names of `Keyspace` behind an ACL access: `%R~` to read, `%W~` to write, `~` for both.
-            `data` are the keys of agents, `operators` is the audit stream of undos. A method
-            stands for the keys of all identities.
-        is_joint: Whether one call names keys of several kinds, so that one selector must allow
-            all of them.
-        is_of_cluster: Whether only the operators of clusters need the right.
-    """
-
-    commands: str
-    keys: tuple[str, ...] = ()
-    is_joint: bool = False
-    is_of_cluster: bool = False
-
-
-def _each(commands: str, *keys: str) -> Right:
-    return Right(commands, keys)
-
-
-def _joint(commands: str, *keys: str) -> Right:
-    return Right(commands, keys, is_joint=True)
-
-
-def _cluster(commands: str, *keys: str) -> Right:
-    return Right(commands, keys, is_of_cluster=True)
-
-
 _AT_SHARDS = frozenset(
     ("audit", "denied", "none", "operators", "operators_seq", "refused", "repeats", "state",
      "suspension", "token", "undo_prefix")
@@ -63,195 +57,114 @@ _AT_SHARDS = frozenset(
 _BESIDE_DATA = frozenset(("limit_prefix",))
 """The names of `Keyspace` without the tag of a cluster: their keys have hash tags of data."""
 
-_CONNECT = (
-    _each("info client|setinfo"), _each("hgetall", "%R~sealed"),
-    # PING finds the nodes that are down.
-    _cluster("cluster|slots cluster|shards ping"),
-)  # fmt: skip
-"""The rights of every operation: the client's handshake, and the prefixes of a sealed server."""
-
-_CLOCK = _each("time")
-_ACTIVE = _each("hgetall", "%R~policy")
-_IDENTITIES = _each("hkeys", "%R~layouts")
-_IN_FORCE = _each("hmget", "%R~sealed")
-_LOG_ACTION = _each("xadd", "%W~control")
-_HISTORY = (_each("zrevrange", "%R~history"), _each("hgetall", "%R~stored_policy"))
-
-_TAGS = _cluster("hkeys", "%R~leases")
-_SHARDS = (
-    _cluster("hgetall", "%R~leases"), _cluster("get", "%R~state"),
-    _cluster("xlen", "%R~audit", "%R~denied"),
-)  # fmt: skip
-_EXPIRE = (
-    # The wait for replicas.
-    _each("wait"), _each("eval set del", "~confirmed"),
-    # The epoch, and each shard's own; when leases end that no operator reaches.
-    _cluster("eval", "~layouts"), _cluster("hincrby hset hlen hkeys unlink", "~leases"),
-    _cluster("eval"), _cluster("get setrange persist", "~state"),
-    _cluster("zrevrange", "%R~history"), _cluster("hgetall", "%R~stored_policy"),
-)  # fmt: skip
-
-_NEW_TOKEN = (
-    _ACTIVE, _CLOCK, _IN_FORCE, _LOG_ACTION,
-    _joint("eval", "~sealed", "~control"),
-    _each("hmget hget", "%R~guard"), _each("hlen", "%R~tokens"), _each("xlen", "%R~control"),
-    _each("hset", "%W~tokens"), _each("set", "%W~token"),
-)  # fmt: skip
-_TOKENS = (
-    _CLOCK, _IDENTITIES, _ACTIVE,
-    _each("hgetall", "%R~guard", "%R~tokens", "%R~delegated"), _each("mget", "%R~token"),
-)  # fmt: skip
-_REPEATS = _each("hscan", "%R~repeats")
-
-_CHANGE_STATES = (
-    _ACTIVE, _CLOCK, _IDENTITIES, _IN_FORCE, _LOG_ACTION,
-    _joint("eval", "~sealed", "~layouts", "~control"),
-    _joint("exists", "%R~guard", "%R~state"), _each("strlen getrange", "%R~state"),
-    _each("setrange", "%W~state"), *_EXPIRE,
-)  # fmt: skip
-
-_FREEZE = (
-    *_CHANGE_STATES, _each("hset del", "%W~suspension"), _each("hget", "%R~suspension"),
-)  # fmt: skip
-
 _PLAN = (
-    _ACTIVE, _CLOCK, _each("command dbsize"),
-    _each("hgetall", "%R~layouts", "%R~guard"), _each("getrange strlen", "%R~state"),
-    _each("hkeys", "%R~source"),
-    _cluster("eval"), _cluster("exists", "%R~none"), _cluster("get", "%R~mac_key"),
+    ACTIVE, CLOCK, each("command dbsize"),
+    each("hgetall", "%R~layouts", "%R~guard"), each("getrange strlen", "%R~state"),
+    each("hkeys", "%R~source"),
+    cluster("eval"), cluster("exists", "%R~none"), cluster("get", "%R~mac_key"),
 )  # fmt: skip
 _LOAD = (
-    *_PLAN, _IN_FORCE, _LOG_ACTION,
-    _each("hgetall", "%R~fence"),
+    *_PLAN, IN_FORCE, LOG_ACTION,
+    each("hgetall", "%R~fence"),
     # Guards and their sources.
-    _each("script|exists script|load eval"),
-    _each("hset hdel unlink", "%W~source"),
+    each("script|exists script|load eval"),
+    each("hset hdel unlink", "%W~source"),
     # Staged records.
-    _each("hset pexpire persist unlink set", "%W~staged_prefix"), _each("get", "%R~state"),
+    each("hset pexpire persist unlink set", "%W~staged_prefix"), each("get", "%R~state"),
     # The activation.
-    _joint("evalsha", "~sealed", "~policy", "~history", "~layouts", "~control"),
-    _each("hget", "%R~policy", "%R~suspension"),
-    _each("xlen", "%R~control"), _each("zcard zrange", "%R~history"),
-    _each("exists", "%R~staged_prefix", "%R~suspension"), _each("mget", "%R~state"),
-    _each("mset setrange pexpire persist", "%W~state"), _each("hset", "%W~guard"),
-    _joint("rename", "~staged_prefix", "%W~state", "%W~guard", "%W~policy", "%W~stored_policy",
+    joint("evalsha", "~sealed", "~policy", "~history", "~layouts", "~control"),
+    each("hget", "%R~policy", "%R~suspension"),
+    each("xlen", "%R~control"), each("zcard zrange", "%R~history"),
+    each("exists", "%R~staged_prefix", "%R~suspension"), each("mget", "%R~state"),
+    each("mset setrange pexpire persist", "%W~state"), each("hset", "%W~guard"),
+    joint("rename", "~staged_prefix", "%W~state", "%W~guard", "%W~policy", "%W~stored_policy",
            "%W~layouts"),
-    _joint("del", "%W~guard", "%W~state"), _each("del", "%W~stored_policy"),
-    _each("persist", "%W~policy", "%W~stored_policy", "%W~layouts"),
-    _each("zadd zrem", "%W~history"),
-    _cluster("set", "%W~mac_key"), *_EXPIRE,
+    joint("del", "%W~guard", "%W~state"), each("del", "%W~stored_policy"),
+    each("persist", "%W~policy", "%W~stored_policy", "%W~layouts"),
+    each("zadd zrem", "%W~history"),
+    cluster("set", "%W~mac_key"), *EXPIRE,
 )  # fmt: skip
 
-_EVENTS = (
-    _ACTIVE, _CLOCK, _IDENTITIES, _REPEATS,
-    _each("xrange xrevrange", "%R~audit", "%R~denied", "%R~control"), _TAGS,
-)  # fmt: skip
-_READ_DATA = (
-    "type pexpiretime memory|usage dump strlen get getrange llen lrange scard smembers sscan hlen"
-    " hgetall hscan hpexpiretime zcard zrange xlen xrange"
-)
-_VALUES = (
-    *_EVENTS, *_HISTORY,
-    # Who could forge events depends on the server's users.
-    _each("script|load evalsha acl|users"),
-    _each(_READ_DATA, "%R~data", "%R~undo_prefix"),
-    _each("restore set del", "%W~undo_prefix"),
-    _each("smismember", "%R~forgeable"),
-)  # fmt: skip
 _STATUS = (
-    _ACTIVE, _CLOCK, _REPEATS,
-    _each("hgetall", "%R~tokens", "%R~delegated", "%R~fence", "%R~suspension", "%R~layouts"),
-    _each("mget", "%R~token"), _each("get", "%R~state"),
-    _each("xrange xrevrange", "%R~denied"), _each("xlen", "%R~audit", "%R~denied"), _TAGS, *_SHARDS,
+    ACTIVE, CLOCK, REPEATS,
+    each("hgetall", "%R~tokens", "%R~delegated", "%R~fence", "%R~suspension", "%R~layouts"),
+    each("mget", "%R~token"), each("get", "%R~state"),
+    each("xrange xrevrange", "%R~denied"), each("xlen", "%R~audit", "%R~denied"), TAGS, *SHARDS,
 )  # fmt: skip
 _DECISION = (
-    *_TOKENS, _each("command|info command"), _each("hget", "%R~layouts", "%R~suspension"),
-    _each("get", "%R~state", "%R~limit_prefix"), _each("xlen", "%R~audit"),
+    *TOKENS, each("command|info command"), each("hget", "%R~layouts", "%R~suspension"),
+    each("get", "%R~state", "%R~limit_prefix"), each("xlen", "%R~audit"),
     # The estimate of a call's work.
-    _each("script|load evalsha"), _each(_READ_DATA, "%R~data"),
+    each("script|load evalsha"), each(READ_DATA, "%R~data"),
 )  # fmt: skip
 
 OPERATIONS: Mapping[str, tuple[Right, ...]] = {
-    "token issue": _NEW_TOKEN,
-    "token list": _TOKENS,
-    "token tree": _TOKENS,
-    "token show": (*_TOKENS, _REPEATS, _each("xrange", "%R~audit", "%R~denied")),
+    "token issue": NEW_TOKEN,
+    "token list": TOKENS,
+    "token tree": TOKENS,
+    "token show": (*TOKENS, REPEATS, each("xrange", "%R~audit", "%R~denied")),
     "token rotate": (
-        *_EXPIRE,
+        *EXPIRE,
         # HDEL is for `token list`, which deletes details of expired tokens if it may.
-        *_NEW_TOKEN, _each("hdel", "%W~tokens"),
-        _each("hgetall hget", "%R~tokens"), _each("get", "%R~token"),
-        _each("setrange pexpireat", "%W~token"), _each("zcount", "%R~children_prefix"),
+        *NEW_TOKEN, each("hdel", "%W~tokens"),
+        each("hgetall hget", "%R~tokens"), each("get", "%R~token"),
+        each("setrange pexpireat", "%W~token"), each("zcount", "%R~children_prefix"),
     ),
     "token renew": (
-        *_TOKENS, _IN_FORCE, _LOG_ACTION,
-        _joint("eval", "~sealed", "~control"), _each("xlen", "%R~control"),
-        _each("hget", "%R~guard", "%R~tokens"), _each("hdel", "%W~tokens"),
-        _each("get", "%R~token"), _each("set", "%W~token"),
-        _each("pexpireat", "%W~children_prefix"),
+        *TOKENS, IN_FORCE, LOG_ACTION,
+        joint("eval", "~sealed", "~control"), each("xlen", "%R~control"),
+        each("hget", "%R~guard", "%R~tokens"), each("hdel", "%W~tokens"),
+        each("get", "%R~token"), each("set", "%W~token"),
+        each("pexpireat", "%W~children_prefix"),
     ),
     "token revoke": (
-        *_EXPIRE,
-        _CLOCK, _ACTIVE, _IDENTITIES, _LOG_ACTION,
-        _joint("eval", "~layouts", "~control"), _each("hgetall", "%R~tokens"),
-        _each("hget", "%R~delegated"), _each("getrange", "%R~token"), _each("setrange", "%W~token"),
-        _each("unlink", "%W~leases"), _each("scan"), _each("hgetall", "%R~guard"),
+        *EXPIRE,
+        CLOCK, ACTIVE, IDENTITIES, LOG_ACTION,
+        joint("eval", "~layouts", "~control"), each("hgetall", "%R~tokens"),
+        each("hget", "%R~delegated"), each("getrange", "%R~token"), each("setrange", "%W~token"),
+        each("unlink", "%W~leases"), each("scan"), each("hgetall", "%R~guard"),
     ),
-    "policy show": (_ACTIVE,),
-    "policy history": (_ACTIVE, *_HISTORY),
+    "policy show": (ACTIVE,),
+    "policy history": (ACTIVE, *HISTORY),
     "plan": _PLAN,
     "load": _LOAD,
-    "rollback": (*_LOAD, *_HISTORY),
-    "audit log": _EVENTS,
-    "audit show": _VALUES,
-    "audit timeline": _EVENTS,
-    "audit stats": _EVENTS,
-    "audit follow": (*_EVENTS, _each("xread", "%R~audit", "%R~denied", "%R~control")),
-    "audit as-of": (*_VALUES, _each("exists xinfo|stream", "%R~audit")),
-    "audit report": (*_VALUES, *_STATUS, *_TOKENS),
-    "undo --dry-run": _VALUES,
+    "rollback": (*_LOAD, *HISTORY),
+    "audit log": EVENTS,
+    "audit show": VALUES,
+    "audit timeline": EVENTS,
+    "audit stats": EVENTS,
+    "audit follow": (*EVENTS, each("xread", "%R~audit", "%R~denied", "%R~control")),
+    "audit as-of": (*VALUES, each("exists xinfo|stream", "%R~audit")),
+    "audit report": (*VALUES, *_STATUS, *TOKENS),
+    "undo --dry-run": VALUES,
     "undo": (
-        *_VALUES, _LOG_ACTION,
-        _joint("evalsha", "~operators", "~operators_seq", "~control"),
-        _joint("rename", "~undo_prefix", "%W~data"), _each("del", "%W~data"),
-        _each("get", "%R~operators_seq"), _each("set", "%W~operators_seq"),
-        _each("xadd xdel", "%W~operators"),
+        *VALUES, LOG_ACTION,
+        joint("evalsha", "~operators", "~operators_seq", "~control"),
+        joint("rename", "~undo_prefix", "%W~data"), each("del", "%W~data"),
+        each("get", "%R~operators_seq"), each("set", "%W~operators_seq"),
+        each("xadd xdel", "%W~operators"),
     ),
-    "freeze": _FREEZE,
-    "thaw": (
-        *_CHANGE_STATES, _joint("del", "%W~suspension", "%W~refused"),
-        _cluster("exists", "%R~guard"),
-    ),
-    "limits reset": (
-        *_CHANGE_STATES, _each("scan"), _each("hget", "%R~layouts"), _each("exists", "%R~leases"),
-        _each("del", "%W~limit_prefix"), _cluster("unlink", "%W~limit_prefix"),
-    ),
-    "budget collect": (
-        _ACTIVE, _LOG_ACTION, *_SHARDS, _each("hget", "%R~layouts"),
-        _cluster("eval wait"), _cluster("get setrange", "~state"),
-        _joint("eval", "~sealed", "~layouts", "~control"), _IN_FORCE,
-        _cluster("get strlen getrange setrange", "~state"), _cluster("hget hset", "~leases"),
-    ),
+    **{item.command: item.rights for item in (freeze, thaw, reset_limits, collect_credit)},
     "audit export": (
-        _ACTIVE, _CLOCK, _IDENTITIES, _LOG_ACTION,
-        _each("exists xinfo|groups xinfo|consumers xreadgroup",
+        ACTIVE, CLOCK, IDENTITIES, LOG_ACTION,
+        each("exists xinfo|groups xinfo|consumers xreadgroup",
               "%R~audit", "%R~denied", "%R~control"),
-        _each("xgroup|create xgroup|createconsumer xgroup|destroy xack",
+        each("xgroup|create xgroup|createconsumer xgroup|destroy xack",
               "%W~audit", "%W~denied", "%W~control"),
-        _each("xtrim", "%W~audit"), _TAGS,
+        each("xtrim", "%W~audit"), TAGS,
     ),
-    "audit verify --recorded": (_each("xrange", "%R~control"),),
+    "audit verify --recorded": (each("xrange", "%R~control"),),
     "explain": _DECISION,
     "can-i": _DECISION,
     "status": _STATUS,
     "metrics": _STATUS,
     "watch": (
-        _IDENTITIES, _each("script|exists script|load"),
-        _each("hmget", "%R~policy"), _each("hgetall", "%R~guard", "%R~source"),
-        _each("hget", "%R~source"),
+        IDENTITIES, each("script|exists script|load"),
+        each("hmget", "%R~policy"), each("hgetall", "%R~guard", "%R~source"),
+        each("hget", "%R~source"),
         # Of identities that the circuit breaker of a node suspended.
-        _cluster("hgetall", "%R~fence", "%R~layouts"), _cluster("hget", "%R~leases"),
-        *(right._replace(is_of_cluster=True) for right in (*_FREEZE, *_SHARDS)),
+        cluster("hgetall", "%R~fence", "%R~layouts"), cluster("hget", "%R~leases"),
+        *(right._replace(is_of_cluster=True) for right in (*FREEZE, *SHARDS)),
     ),
 }  # fmt: skip
 """The rights of each operation, by its command of `keyleash`, besides those to connect."""
@@ -268,7 +181,7 @@ class Role(Result):
     def rights(self, *, on_cluster: bool = False) -> Iterator[Right]:
         """Yield the rights of all operations, some of them several times."""
         for operation in self.operations:
-            for right in (*_CONNECT, *OPERATIONS[operation]):
+            for right in (*CONNECT, *OPERATIONS[operation]):
                 if right.is_of_cluster <= on_cluster:
                     yield right
 

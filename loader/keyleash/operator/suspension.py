@@ -8,7 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from keyleash.errors import OperationError
+from keyleash.operations import operation
+from keyleash.operations.rights import CHANGE_STATES, cluster, joint
+from keyleash.operations.rights import FREEZE as FREEZE_RIGHTS
+from keyleash.operations.types import FreezeDuration, FreezeReason, IdentityName
 from keyleash.operator.tokens import active_identity
+from keyleash.policy.quantities import seconds_of
 from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import known_identities
 from keyleash.store.scripts import FREEZE, THAW, OperatorScript
@@ -16,6 +21,7 @@ from keyleash.store.shards import confirm, expire_leases, raise_epochs, read_sha
 from keyleash.store.state import IdentityState, check_reason, is_in_effect
 from keyleash.store.states import read_packed_state
 from keyleash.store.store import Store
+from keyleash.store.token import reject_tokens
 from keyleash.store.wire import reading_reply
 from keyleash.text import json_object
 
@@ -64,35 +70,43 @@ class FreezeResult(Change):
         return self.with_nodes({**shown, "event": self.event or None})
 
 
+@operation("freeze", rights=FREEZE_RIGHTS)
 def freeze(
     store: Store,
-    identities: Sequence[str] = (),
-    *,
-    reason: str,
-    for_s: int | None = None,
-    epoch: str = "",
+    *identities: IdentityName,
+    reason: FreezeReason,
+    duration: FreezeDuration | None = None,
 ) -> FreezeResult:
-    """
-    Deny every call of some identities as suspended, from the next call on.
+    """Deny every call of some identities, or of all, from the next call on.
 
     It is atomic, and also runs on a server whose memory is full.
 
     Args:
-        identities: Their names; all active identities if empty.
-        reason: The reason in denials: up to 128 bytes, without a token.
+        identities: Their names; all of the active policy if none is given.
+        reason: The reason, which agents are shown: up to 128 bytes, without a token.
+        duration: How long, as text (`30m`) or `timedelta`; until `thaw` if None.
+
+    Raises:
+        OperationError (unknown-identity): an identity is not active; nothing was changed.
+        OperationError (vault-changing): prefixes are being changed; nothing was changed.
+        SecretInTextError: *reason* contains a token; nothing was changed.
+        ValueError: *reason* is blank or too long, or *duration* is not a positive duration.
+    """
+    check_reason(reason)
+    return suspend(store, identities, reason, seconds_of("duration", duration))
+
+
+def suspend(
+    store: Store, identities: Sequence[str], reason: str, for_s: int | None, *, epoch: str = ""
+) -> FreezeResult:
+    """Suspend identities; see `freeze`.
+
+    Args:
         for_s: The duration in seconds; until `thaw` if None. A longer suspension is not shortened.
         epoch: On a cluster, leave identities as they are whose epoch is another by now: an operator
             changed them meanwhile.
-
-    Raises:
-        OperationError (unknown-identity): An identity is not active; nothing was changed.
-        OperationError (vault-changing): Prefixes are being changed; nothing was changed.
-        SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
-        ValueError: The duration is not positive, or *reason* is blank or too long.
     """
-    if for_s is not None and for_s <= 0:
-        raise ValueError("`duration` must be at least a second")
-    check_reason(reason)
+    reject_tokens(reason=reason)
     for_ms = "" if for_s is None else str(for_s * 1000)
     words = (reason, for_ms, epoch, *dict.fromkeys(identities))
     result = _run(store, FREEZE, words, fields=4)
@@ -100,13 +114,22 @@ def freeze(
     return replace(result, nodes=expire_leases(store, names))
 
 
-def thaw(store: Store, identities: Sequence[str] = ()) -> FreezeResult:
-    """
-    Resume identities, whatever suspended them; see `freeze`.
+@operation(
+    "thaw",
+    rights=(
+        *CHANGE_STATES, joint("del", "%W~suspension", "%W~refused"),
+        cluster("exists", "%R~guard"),
+    ),
+)  # fmt: skip
+def thaw(store: Store, *identities: IdentityName) -> FreezeResult:
+    """Resume identities, or all, whatever suspended them.
+
+    Args:
+        identities: Their names; all of the active policy if none is given.
 
     Raises:
-        OperationError (unknown-identity): An identity is not active; nothing was changed.
-        OperationError (vault-changing): Prefixes are being changed; nothing was changed.
+        OperationError (unknown-identity): an identity is not active; nothing was changed.
+        OperationError (vault-changing): prefixes are being changed; nothing was changed.
     """
     names = [*dict.fromkeys(identities)]
     nodes, at_shards = None, ""

@@ -9,7 +9,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
-from keyleash.operator.suspension import freeze
+from keyleash.operator.suspension import suspend
 from keyleash.policy import Breaker, Policy, parse_policy
 from keyleash.store.deployment import Cluster
 from keyleash.store.fences import read_records
@@ -91,7 +91,7 @@ class ClusterRepair:
                 for_s = left_s if until_us > UNTIL_RESUMED else None
                 # Not behind an operator who resumes the identity meanwhile.
                 names = [found.identity]
-                frozen = freeze(store, names, reason=reason, for_s=for_s, epoch=found.epoch)
+                frozen = suspend(store, names, reason, for_s, epoch=found.epoch)
                 home[found.identity] = None
                 if not frozen.identities[0].changed:
                     continue

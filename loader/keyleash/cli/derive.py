@@ -1,0 +1,148 @@
+"""Arguments and options of operations, and commands that are made of an operation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+import click
+
+from keyleash.cli.nodes import show_nodes, wait_option
+from keyleash.cli.options import IDENTITY, Name, as_duration, json_option, yes_option
+from keyleash.cli.options import example as example_of
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import print_json
+from keyleash.operations import Operation, Parameter
+from keyleash.policy import parse_policy
+from keyleash.results import Change
+from keyleash.store.identities import require_active
+from keyleash.store.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+def _limits(store: Store) -> Iterable[str]:
+    policy = parse_policy(require_active(store).document, file="<active policy>", commands=None)
+    return dict.fromkeys(limit.name for item in policy.identities for limit in item.limits)
+
+
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "duration": {"metavar": "DURATION", "callback": as_duration},
+    "identity": {"metavar": "NAME", "type": IDENTITY, "place": "IDENTITY"},
+    "limit": {"metavar": "NAME", "type": Name(_limits)},
+}
+"""The arguments of click for a kind of parameters; `place` is its name as an argument."""
+
+
+def command(
+    operation: Operation[..., T],
+    *,
+    example: str,
+    unsure: str = "",
+    confirm: Callable[..., None] | None = None,
+    waits: bool = False,
+    options: str = "",
+) -> Callable[[Callable[[Settings, T], int | None]], click.Command]:
+    """Make the command of an operation; the decorated function prints its result as text.
+
+    The docstring of that function is the help, and what it returns the exit code.
+
+    Args:
+        operation: The operation.
+        example: The example in the help.
+        unsure: For a change: how to find out whether it took effect, if the connection is lost.
+        confirm: Called with the settings, `yes` and the arguments before the operation.
+        waits: Whether the command has `--wait`, for the nodes of a cluster.
+        options: The parameters in the order of the help, if it is another than the operation's.
+    """
+
+    def make(show: Callable[[Settings, T], int | None]) -> click.Command:
+        def run(
+            settings: Settings, /, wait: bool | None = None, yes: bool = False, **given: Any
+        ) -> int:
+            if confirm is not None:
+                confirm(settings, yes=yes, **given)
+            with settings.changing(unsure.format(**given)) if unsure else nullcontext():
+                result = call(operation, settings, given)
+            if settings.json:
+                print_json(result)
+            code = 0 if settings.json else show(settings, result) or 0
+            return show_nodes(settings, result, wait=wait) if isinstance(result, Change) else code
+
+        function: Any = json_option(pass_settings(run))
+        if confirm is not None:
+            function = yes_option(function)
+        if waits:
+            function = wait_option(function)
+        name = operation.command.rpartition(" ")[2]
+        help_ = inspect.cleandoc(show.__doc__ or "")
+        make_command = click.command(name, epilog=example_of(example), help=help_)
+        return make_command(options_of(operation, options)(function))
+
+    return make
+
+
+def call(operation: Operation[..., T], settings: Settings, given: Mapping[str, Any]) -> T:
+    """Return the result of an operation for the arguments of a command line."""
+    by_place: list[Any] = []
+    named: dict[str, Any] = {}
+    for name, item in operation.parameters.items():
+        if item.is_many:
+            by_place += given[name]
+        elif item.is_by_place:
+            by_place.append(given[name])
+        elif given[name] not in (None, (), {}):
+            named[name] = given[name]
+    return operation.__get__(settings.operator, type(settings.operator))(*by_place, **named)
+
+
+def options_of(operation: Operation[..., Any], names: str = "") -> Callable[[F], F]:
+    """Add the arguments and options of an operation to a function that becomes a command.
+
+    Args:
+        operation: The operation.
+        names: The parameters in the order of the help; all of them if empty.
+    """
+    found = operation.parameters
+    items = [found[name] for name in names.split() or found]
+
+    def add(function: F) -> F:
+        for item in reversed(items):
+            _add(function, item)
+        return function
+
+    return add
+
+
+def _add(function: Any, item: Parameter) -> None:
+    param = item.param
+    shared = dict(KINDS.get(param.kind, {}))
+    place = shared.pop("place", item.name.upper())
+    shared |= {"required": item.is_required, "callback": _reader(item, shared.get("callback"))}
+    if item.is_by_place and not param.flag:
+        place = place if item.is_required else f"[{place}]"
+        shared |= {"metavar": f"{place}..." if item.is_many else place}
+        click.argument(item.name, nargs=-1 if item.is_many else 1, **shared)(function)
+        return
+    flag = param.flag or f"--{item.name.replace('_', '-')}"
+    if item.type is bool:
+        shared["is_flag"] = True
+    elif isinstance(item.default, str) and item.default:
+        shared |= {"default": item.default, "show_default": True}
+    click.option(flag, item.name, help=param.help, **shared)(function)
+
+
+def _reader(item: Parameter, read: Callable[..., Any] | None) -> Callable[..., Any]:
+    """Return the callback that reads an argument, and checks it if it is given."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if read is not None:
+            value = read(context, parameter, value)
+        if item.param.check is not None and value is not None:
+            item.param.check(value)
+        return value
+
+    return callback
