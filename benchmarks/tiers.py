@@ -5,7 +5,6 @@ Three servers with the same policy share one core and take turns. The command li
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -93,8 +92,8 @@ def target_of(bench: Bench, tier: str) -> Target:
         return target
     if tier == SEALED:
         _keyleash(bench, "vault", "seal", "--yes")
-    made = json.loads(_keyleash(bench, "--json", "fence", "apply", "--mint", "--yes"))
-    passwords = {item["identity"]: item["password"] for item in made["passwords"]}
+    made = _keyleash(bench, "fence", "apply", "--mint", "--yes").splitlines()
+    passwords = dict(line.split() for line in made)
     guard = _sealed_guard(bench) if tier == SEALED else target.guard
     return Target(guard, target.token, User(IDENTITY, passwords[IDENTITY]))
 
