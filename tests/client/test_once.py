@@ -19,6 +19,7 @@ import keyleash
 from client.test_proxy import Proxy
 from client.twin import BROAD, Piped, Twin, count_token_calls
 from keyleash.audit import read_events
+from keyleash.errors.sentences import reason_of
 from support.leash import Leash
 from support.servers import RealServer
 
@@ -275,7 +276,8 @@ def test_identity_without_idempotency_gets_no_id(leash: Leash) -> None:
         with pytest.raises(keyleash.CommandRefusedError):
             pipe.execute()
     assert denial.value.details["once"] == "a"
-    assert "add `idempotency: {keep: 24h}` to `one`" in str(denial.value)
+    assert denial.value.help == "make the call without an id"
+    assert "add `idempotency: {keep: 24h}` to `one`" in reason_of(denial.value).operator
     assert leash.refusals("one") == 0
     assert agent.incr("t:n") == 1
 

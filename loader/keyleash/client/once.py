@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from keyleash.errors import CommandRefusedError
+from keyleash.errors.sentences import NO_IDS
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import MAX_ID_BYTES, split_name
 
@@ -102,11 +103,7 @@ def check_id(idempotency_id: Any) -> str:
 def without_ids(idempotency_id: str, words: Sequence[Any], identity: str) -> CommandRefusedError:
     """Return the denial of a call with an id by a guard that takes none."""
     name = split_name(words)[0]
-    reason = "the policy lets no call have an idempotency id"
-    details = {"command": name, "once": idempotency_id, "reason": reason}
-    denial = CommandRefusedError(
-        details, help=f"add `idempotency: {{keep: 24h}}` to `{identity}` in the policy"
-    )
+    denial = CommandRefusedError({"command": name, "once": idempotency_id, "reason": NO_IDS})
     denial.identity = identity
     return denial
 

@@ -315,9 +315,7 @@ class Session:
         record = guard_record(fields)
         if record is None:
             # Keep the old guard, which other threads may be about to call; it denies.
-            raise NotActiveError(
-                {"identity": self.identity}, help="load a policy that has this identity"
-            )
+            raise NotActiveError({"identity": self.identity})
         # The table first, since other threads read both without a lock.
         self.table = learned_table(record.commands)
         self.guard = record

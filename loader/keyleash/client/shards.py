@@ -38,10 +38,6 @@ MAX_REPETITIONS = 30
 """Of one call. Each lease may be used up by other clients before the call uses it."""
 _OF_HOME = (CounterCorruptError, SlotNotServedError)
 """Errors of the home that do not depend on the call."""
-NO_LEASE_HELP = (
-    "nothing ran, so make the call again; if it persists, an operator has to `keyleash load` the"
-    " policy again, which ends all leases; see also `keyleash doctor`"
-)
 TOPOLOGY = frozenset({"INFO", "KEYSLOT", "MYID", "MYSHARDID", "NODES", "SHARDS", "SLOTS"})
 """The sub-commands of CLUSTER that need no guard; CLUSTER GETKEYSINSLOT would list names."""
 
@@ -195,7 +191,7 @@ class ShardCaller(Caller):
             reason = "the node accepts no voucher, as if the home had lost changes in a failover"
         else:
             reason = "other calls used up each lease before this one"
-        return LeaseNeededError({**error.details, "reason": reason}, help=NO_LEASE_HELP)
+        return LeaseNeededError({**error.details, "reason": reason})
 
 
 def fetch_lease(session: ClusterSession, need: FetchLease) -> Flow:

@@ -53,6 +53,7 @@ LEFT_OUT = "no grant allows it, or the server lacks it"
 UNAPPROVED = "no grant approves the script"
 IN_A_BATCH = "it is not possible in a batch or transaction"
 MALFORMED = "the call of the script is malformed"
+NO_IDS = "the policy lets no call have an idempotency id"
 """The reasons of COMMAND_REFUSED that have a help of their own."""
 
 _PHRASES = {
@@ -61,6 +62,7 @@ _PHRASES = {
     "UNAPPROVED": UNAPPROVED,
     "IN_A_BATCH": IN_A_BATCH,
     "MALFORMED": MALFORMED,
+    "NO_IDS": NO_IDS,
     "ASK": "ask the operator for another token",
     "CLIENT": "use keyleash's client, of the same version",
     "ISSUE": "issue another with `keyleash token issue {identity}`",
@@ -118,6 +120,9 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   if once=key
   agent: make the call outside of the block, without an id
   operator: NO_RULE
+  if reason=NO_IDS
+  agent: make the call without an id
+  operator: add `idempotency: {{keep: 24h}}` to `{identity}` in the policy
   if reason=NO_SERVER_HAS
   agent: check the name of the command and of its sub-command, and use one that servers have
   operator: NO_RULE: check the name
@@ -292,6 +297,9 @@ REPLAYED: the call was done before, and its reply is not stored, as it was too l
 LEASE_NEEDED: the node of the cluster needs a lease
   agent: use `keyleash.RedisCluster`, which fetches leases
   operator: NO_RULE: the caller does not fetch leases
+  if reason
+  agent: retry, since nothing ran; if it persists, report it to the operator ({reason})
+  operator: load the policy again, which ends all leases; see also `keyleash doctor` ({reason})
 
 LEASE_REFUSED: the cluster does not accept the lease
   agent: CLIENT, which passes leases on as they are ({reason})
@@ -380,7 +388,7 @@ def reason_of(error: Any) -> Reason:
 def explain(error: Any) -> tuple[str, str]:
     """Return the message, code first, and the help for the agent; neither contains a token."""
     reason = reason_of(error)
-    return f"{error.code}: {reason.sentence}", reason.agent
+    return f"{error.code}: {reason.sentence}", error.help
 
 
 def _words_of(error: Any) -> defaultdict[str, str]:
