@@ -223,7 +223,7 @@ def call_before(monkeypatch: pytest.MonkeyPatch, step: str, action: Callable[[],
     monkeypatch.setattr(vault_change, step, call)
 
 
-@pytest.mark.parametrize("step", ["record_sources", "report", "retire_functions"])
+@pytest.mark.parametrize("step", ["record_sources", "report", "mark_forgeable"])
 @pytest.mark.parametrize("change", ChangeKind)
 def test_interrupted_change_is_continued(
     leash: Leash, change: ChangeKind, step: str, monkeypatch: pytest.MonkeyPatch
@@ -260,7 +260,7 @@ def test_interrupted_change_is_continued(
         other = ChangeKind.UNSEAL if is_rotation else ChangeKind.ROTATE
         with raises_code("vault", match="is unfinished"):
             change_prefixes(Store(leash.admin), other)
-    if step != "retire_functions":
+    if step != "mark_forgeable":
         assert change_prefixes(Store(leash.admin), change).resumed
     assert agent.get("a:1") == b"x"
     assert read_seal(leash.admin).change is None
