@@ -155,7 +155,7 @@ def test_explain_of_a_server_uses_its_present_counts(server: RealServer, file: P
         cli.ok("exec", "SET", "k:1", "v", KEYLEASH_TOKEN=issued["token"])
     asked = ("one", "--", "SET", "k:1", "v")
     assert cli.run("can-i", *asked).stdout == "no RATE_LIMITED: `rate.writes` is exceeded\n"
-    assert re.search(r"help      it has room in \d+[hm]", cli.run("explain", *asked).stdout)
+    assert re.search(r"help      it has room in \d+[dhm]", cli.run("explain", *asked).stdout)
     refused = cli.run("exec", "SET", "k:1", "v", KEYLEASH_TOKEN=issued["token"])
     assert "RATE_LIMITED" in refused.stderr
 
