@@ -34,6 +34,7 @@ MASKS = {
     r"(?<!\d)\d{13}-\d+": "<event>",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?": "<time>",
     r"(?<![.\w])[0-9a-f]{12,64}\b": "<digest>",
+    r"(?<=<digest>)-\d+": "-<number>",
     r"\b1[789]\d{8}(\.\d+|\d{3}|\d{6})?\b": "<time>",
     r"Valkey \d+\.\d+\.\d+": "Valkey <version>",
     r"(\"bytes\": )\d{5,}": r"\1<size>",
