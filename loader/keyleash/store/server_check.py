@@ -1,14 +1,12 @@
-"""Check that a server is supported, and that its replies have the form of Redis's."""
+"""Check that a server is supported, and report replies that cannot be parsed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from types import NoneType
 from typing import Any
 
 import redis
@@ -20,87 +18,6 @@ from keyleash.store.wire import is_of_a_cluster, reading_reply
 
 Client = Any
 """A redis-py client with `decode_responses` off, whose stubs mix sync and async types."""
-
-_Check = Callable[[Any], bool]
-
-
-def _is(*types: type) -> _Check:
-    return lambda reply: isinstance(reply, types)
-
-
-def _all(check: _Check, *types: Any) -> _Check:
-    return lambda reply: isinstance(reply, types) and all(map(check, reply))
-
-
-_is_text = _is(bytes)
-_is_text_or_none = _is(bytes, NoneType)
-_are_texts = _all(_is_text, list, set, frozenset, tuple)
-
-
-def _are_names(reply: Any) -> bool:
-    return _are_texts(reply) and all(b.decode() is not None for b in reply)
-
-
-def _is_record(reply: Any) -> bool:
-    return isinstance(reply, dict) and _are_texts([*reply, *reply.values()])
-
-
-def _is_entry(entry: Any) -> bool:
-    if not isinstance(entry, list | tuple) or len(entry) != 2 or not _is_entry_id(entry[0]):
-        return False
-    if entry[1] is None:
-        # A pending entry that was trimmed.
-        return True
-    return _is_record(entry[1]) if isinstance(entry[1], dict) else _are_words(entry[1])
-
-
-def _are_words(words: Any) -> bool:
-    # An entry has at least one field, and each field a value.
-    return _are_texts(words) and len(words) > 0 and len(words) % 2 == 0
-
-
-def _is_entry_id(name: Any) -> bool:
-    ms, _, number = name.partition(b"-") if isinstance(name, bytes) else (b"", b"", b"")
-    return ms.isdigit() and number.isdigit()
-
-
-_are_entries = _all(_is_entry, list)
-
-
-def _are_pages(reply: Any) -> bool:
-    pages = reply.items() if isinstance(reply, dict) else reply or ()
-    return all(len(page) == 2 and _is_text(page[0]) and _are_entries(page[1]) for page in pages)
-
-
-def _is_section(reply: Any) -> bool:
-    # redis-py puts lines that are not `name:value` there.
-    return isinstance(reply, dict) and len(reply) > 0 and "__raw__" not in reply
-
-
-_FORMS: dict[str, _Check] = {
-    **dict.fromkeys(
-        ("DBSIZE", "DEL", "EXISTS", "HDEL", "HLEN", "HSET", "PEXPIRETIME", "PTTL", "SCARD",
-         "STRLEN", "TTL", "UNLINK", "WAIT", "XACK", "XLEN", "ZADD", "ZCARD"),
-        _is(int),
-    ),
-    **dict.fromkeys(("DUMP", "GET", "HGET", "TYPE"), _is_text_or_none),
-    "GETRANGE": _is_text,
-    **dict.fromkeys(("HVALS", "KEYS", "LRANGE", "SMEMBERS", "ZRANGE"), _are_texts),
-    # Names and digests are text.
-    **dict.fromkeys(("HKEYS", "ZREVRANGE"), _are_names),
-    **dict.fromkeys(("HMGET", "MGET"), _all(_is_text_or_none, list)),
-    "HGETALL": _is_record,
-    "INFO": _is_section,
-    "SCRIPT EXISTS": _all(_is(int), list),
-    "FUNCTION LIST": _is(list),
-    **dict.fromkeys(("XRANGE", "XREVRANGE"), _are_entries),
-    **dict.fromkeys(("XREAD", "XREADGROUP"), _are_pages),
-}  # fmt: skip
-"""The check of each command's reply, for replies that are read field by field."""
-
-
-_BEFORE_WANTED = {"MGET": 1, "HMGET": 2, "SCRIPT EXISTS": 1}
-"""The number of words before the arguments that each have a reply."""
 
 
 class CallDeniedError(NoPermissionError):
@@ -132,24 +49,15 @@ class _Checked:
     """Mixed in before redis-py's client and pipeline."""
 
     def parse_response(self, connection: Any, command_name: str | bytes, **options: Any) -> Any:
-        """Parse a reply and check its form."""
-        command = _name(command_name)
+        """Parse a reply; one that cannot be parsed closes the connection."""
         above: Any = super()
-        with _closing(connection), reading_reply(command):
-            reply = above.parse_response(connection, command_name, **options)
-            if not _FORMS.get(command, lambda _: True)(reply):
-                raise UnexpectedReplyError(command)
-        return reply
-
-
-@contextmanager
-def _closing(connection: Any) -> Iterator[None]:
-    """Close a connection with a malformed reply, whose rest must not be read as the next."""
-    try:
-        yield
-    except UnexpectedReplyError:
-        connection.disconnect()
-        raise
+        try:
+            with reading_reply(_name(command_name)):
+                return above.parse_response(connection, command_name, **options)
+        except UnexpectedReplyError:
+            # The rest of it must not be read as the next one.
+            connection.disconnect()
+            raise
 
 
 class CheckedPipeline(_Checked, redis.client.Pipeline):
@@ -169,32 +77,28 @@ class CheckedPipeline(_Checked, redis.client.Pipeline):
 
 
 class CheckedRedis(_Checked, redis.Redis):
-    """A `redis.Redis` that checks the form of replies.
+    """A `redis.Redis` that reports replies which cannot be parsed.
 
     Attributes:
         shown_url: The URL that it was made from, without password; empty if there was none.
 
     Raises:
-        UnexpectedReplyError: any call got a malformed reply; the connection is closed.
+        UnexpectedReplyError: a reply cannot be parsed; the connection is closed.
     """
 
     shown_url = ""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute like redis-py's, with errors while connecting converted."""
-        name = _name(args[0])
         above: Any = super()
-        with reading_reply(name):
+        with reading_reply(_name(args[0])):
             try:
-                reply = above.execute_command(*args, **options)
+                return above.execute_command(*args, **options)
             except ResponseError as error:
                 raise _with_call(error, args) from None
-        if name in _BEFORE_WANTED and len(reply) != len(args) - _BEFORE_WANTED[name]:
-            raise UnexpectedReplyError(name)
-        return reply
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> CheckedPipeline:
-        """Return a pipeline that checks the form of replies."""
+        """Return a pipeline of the same kind."""
         return CheckedPipeline(
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )
@@ -238,11 +142,15 @@ def require_supported(client: Client, *, cluster: bool = False) -> bool:
         OperationError (unsupported-server): The server is older than the supported versions,
             reports no version, or is a Sentinel.
         ClusterError: It is a node of a cluster, and *cluster* is false.
+        UnexpectedReplyError: The reply is none of Redis.
     """
     try:
         info = client.info("server")
     except ResponseError:
         return False
+    # redis-py puts lines that are not `name:value` there.
+    if not isinstance(info, dict) or not info or "__raw__" in info:
+        raise UnexpectedReplyError("INFO")
     if is_cluster(info) and not cluster:
         raise ClusterError
     if "sentinel" in _modes(info):
