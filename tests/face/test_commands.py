@@ -15,9 +15,9 @@ import pytest
 
 import keyleash
 from keyleash.cli import main
+from keyleash.servers import EmbeddedServer
 from support.command_line import Cli
 from support.golden import GOLDEN, assert_golden
-from support.servers import RealServer
 
 HERE = Path(__file__).parent
 CALLS = (
@@ -48,8 +48,11 @@ MASKS = {
 
 
 @pytest.fixture
-def cli(embedded: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """The command in a folder of its own, with a policy, tokens, events and denials."""
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    """The command in a folder and with a server of its own, with tokens, events and denials.
+
+    `doctor` shows what other tests left on a server.
+    """
     for name in ("policy.yaml", "policy.test.yaml"):
         shutil.copy(HERE / name, tmp_path)
     text = (HERE / "policy.yaml").read_text()
@@ -58,15 +61,21 @@ def cli(embedded: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (tmp_path / f"{name}.yaml").write_text(text.replace(*change))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    cli = Cli(embedded.url)
-    cli.ok("load", "policy.yaml", "--yes")
-    agent = keyleash.Redis.from_url(embedded.url, token=cli.token("worker"), decode_responses=True)
+    with EmbeddedServer() as server:
+        cli = Cli(server.url)
+        cli.ok("load", "policy.yaml", "--yes")
+        prepare(server.url, cli.token("worker"))
+        yield cli
+
+
+def prepare(url: str, token: str) -> None:
+    """Make the calls of an agent."""
+    agent = keyleash.Redis.from_url(url, token=token, decode_responses=True)
     with agent, keyleash.correlation("r-1"):
         for words in CALLS:
             time.sleep(0.002)  # Events of the same millisecond have no order.
             with contextlib.suppress(keyleash.LeashError):
                 agent.execute_command(*words.split())
-    return cli
 
 
 class Session:
