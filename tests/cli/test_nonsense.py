@@ -60,7 +60,7 @@ def require_no_bug(result: Result, about: object) -> None:
 def test_nonsense_for_every_reply_is_one_clear_error(
     example: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    """What is no server of Redis is noticed by its first reply."""
+    """The first reply shows that it is no server of Redis."""
     for name, reply in NONSENSE.items():
 
         def answer(_words: list[bytes], reply: bytes = reply) -> bytes:
