@@ -120,7 +120,7 @@ def test_client_with_decode_responses_works(server: RealServer) -> None:
     leash.client(issued.token).set("k", "new")
     assert [token.id for token in list_tokens(Store.open(client))] == [issued.id]
     assert rotate_token(Store.open(client), issued.id).replaced
-    assert freeze(Store.open(client), *"one", reason="x").identities[0].changed
+    assert freeze(Store.open(client), "one", reason="x").identities[0].changed
     assert thaw(Store.open(client)).identities[0].changed
     assert len(revoke(Store.open(client), everything=True).tokens) == 2
     selected = plan_undo(Store.open(client), identity="one")
