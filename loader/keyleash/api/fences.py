@@ -1,4 +1,4 @@
-"""The functions of a store behind `Operator.fence`."""
+"""The ACL users of agents, and their passwords: the operations of `Operator.fence`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from keyleash.fence import (
 )
 from keyleash.fence.rotate import require_fenced
 from keyleash.fence.servers import servers_with_users
+from keyleash.operations import operation
+from keyleash.operations.arguments import choice
 from keyleash.operator.load.compile import prepare_policy
+from keyleash.store.clients import AnyClient
 from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.fences import password_hashes, tier_of
 from keyleash.store.identities import require_active
@@ -38,18 +41,38 @@ Hashes = Mapping[str, str] | str
 """SHA-256 of passwords in hex by identity, or text with lines `identity sha256`."""
 
 
+@operation()
 def plan_users(
     store: Store,
-    nodes: Sequence[Client],
     *,
-    policy: Policy | None,
-    tier: Tier | None,
-    wide: Collection[str],
-    hashes: Hashes,
-    generate: bool,
+    nodes: Sequence[AnyClient | str] = (),
+    policy: Policy | None = None,
+    tier: Tier | str | None = None,
+    wide: Collection[str] = (),
+    hashes: Hashes = "",
+    generate: bool = False,
 ) -> FencePlan:
-    """Return what `apply_users` would do; nothing is changed."""
+    """Return what `apply` would do; nothing is changed.
+
+    Args:
+        nodes: Clients or URLs of further servers, such as replicas.
+        policy: A policy that must be the active one.
+        tier: The tier that the server must have.
+        wide: Identities that are fenced although their patterns may match control keys.
+        hashes: SHA-256 of passwords in hex for users without one, by identity, or text with
+            lines `identity sha256`.
+        generate: Generate a password for every other user without one: `passwords` of the
+            plan.
+
+    Raises:
+        OperationError (no-policy): no policy is active.
+        OperationError (not-active-policy): *policy* is not the active one.
+        OperationError (unknown-identity): *wide* or *hashes* names no identity of the policy.
+        OperationError (unsayable-pattern): ACL rules cannot express a pattern.
+        UsageError: the server has another tier, or *hashes* is malformed.
+    """
     present = tier_of(store.keys)
+    tier = None if tier is None else choice("tier", Tier, tier)
     if tier not in (None, present):
         state = "sealed" if present is Tier.SEALED else "not sealed"
         raise UsageError(
@@ -79,10 +102,26 @@ def plan_users(
     )
 
 
+@operation()
 def apply_users(
-    store: Store, plan: FencePlan, announce: Callable[[Sequence[GeneratedPassword]], None]
+    store: Store,
+    plan: FencePlan,
+    *,
+    announce: Callable[[Sequence[GeneratedPassword]], None] = lambda _passwords: None,
 ) -> FenceOutcome:
-    """Carry out a plan."""
+    """Create, change and delete the users of a plan, and verify them on each server.
+
+    Args:
+        plan: A plan that `plan` returned.
+        announce: As for `rotate`.
+
+    Raises:
+        PlanOutdatedError: another policy is active than the plan was made for.
+        ValueError: it is the plan of another server.
+        ForeignUserError: a user was not made by keyleash; nothing was changed.
+        RulesRejectedError: a server rejects a rule.
+        OperationError (fence-not-verified): a user is not as it was set.
+    """
     if server_name(store.client) != server_name(plan.servers.store.client):
         raise ValueError("`plan` is the plan of another server")
     active = read_active(store)
@@ -100,22 +139,42 @@ def apply_users(
     )
 
 
-def fenced_identities(store: Store, identities: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the identities that have an ACL user; only some of them, if they are named."""
+@operation()
+def fenced_identities(store: Store, *identities: str) -> tuple[str, ...]:
+    """Return the identities that have an ACL user, or those that are named.
+
+    Raises:
+        NotFencedError: one of those that are named has none.
+    """
     records = read_records(store)
     for name in identities:
         require_fenced(records, name)
     return tuple(dict.fromkeys(identities)) or tuple(sorted(records))
 
 
+@operation()
 def rotate_passwords(
     store: Store,
-    identities: Sequence[str],
-    nodes: Sequence[Client],
-    hashes: Hashes | None,
-    announce: Callable[[Sequence[GeneratedPassword]], None],
+    *identities: str,
+    nodes: Sequence[AnyClient | str] = (),
+    hashes: Hashes | None = None,
+    announce: Callable[[Sequence[GeneratedPassword]], None] = lambda _passwords: None,
 ) -> PasswordRotation:
-    """Add a second password to each user."""
+    """Add a second password to the users of some identities, or of all.
+
+    Args:
+        identities: Their names; all that have users if none is given.
+        nodes: Clients or URLs of further servers, such as replicas.
+        hashes: As for `plan`; if None, passwords are generated.
+        announce: Called with the generated passwords before the first user is changed, to
+            store them: if a server fails later, others may have them already.
+
+    Raises:
+        NotFencedError: an identity has no ACL user; nothing was changed.
+        RotationUnfinishedError: a user has two passwords already; nothing was changed.
+        ForeignUserError: a user was not made by keyleash; nothing was changed.
+        UsageError: *hashes* is malformed.
+    """
     servers = _servers(store, nodes)
     named = _any_fenced(store, identities)
     passwords = tuple(map(generate_password, named)) if hashes is None else ()
@@ -125,20 +184,34 @@ def rotate_passwords(
     return PasswordRotation(passwords, tuple(given))
 
 
+@operation()
 def finish_rotation(
-    store: Store, identities: Sequence[str], nodes: Sequence[Client]
+    store: Store, *identities: str, nodes: Sequence[AnyClient | str] = ()
 ) -> tuple[str, ...]:
-    """Remove the older password of each user; return the identities that had one."""
+    """Remove the older password of users; return the identities that had one.
+
+    Raises:
+        NotFencedError, ForeignUserError: as for `rotate`.
+    """
     servers = _servers(store, nodes)
     return tuple(drop_old_passwords(servers, _any_fenced(store, identities)))
 
 
+@operation()
 def remove_users(
-    store: Store, identities: Sequence[str], nodes: Sequence[Client]
+    store: Store, *identities: str, nodes: Sequence[AnyClient | str] = ()
 ) -> tuple[FencedUser, ...]:
-    """Delete users; return those that were deleted."""
+    """Delete the users of some identities, or of all, which closes their connections.
+
+    Returns:
+        The deleted users.
+
+    Raises:
+        NotFencedError: an identity has no ACL user; nothing was changed.
+        ForeignUserError: a user was not made by keyleash, and remains; others were deleted.
+    """
     servers = _servers(store, nodes)
-    return tuple(remove_fences(servers, fenced_identities(store, identities)))
+    return tuple(remove_fences(servers, fenced_identities(store, *identities)))
 
 
 def _servers(store: Store, nodes: Sequence[Client]) -> FencedServers:
@@ -146,7 +219,7 @@ def _servers(store: Store, nodes: Sequence[Client]) -> FencedServers:
 
 
 def _any_fenced(store: Store, identities: Sequence[str]) -> tuple[str, ...]:
-    named = fenced_identities(store, identities)
+    named = fenced_identities(store, *identities)
     if not named:
         raise NotFencedError(
             "no identity has an ACL user", help="create them with `keyleash fence apply`"
