@@ -15,7 +15,6 @@ from keyleash.cli.options import example as example_of
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
 from keyleash.operations import Operation, Parameter
-from keyleash.policy import parse_policy
 from keyleash.results import Change
 from keyleash.store.identities import require_active
 from keyleash.store.store import Store
@@ -25,6 +24,9 @@ T = TypeVar("T")
 
 
 def _limits(store: Store) -> Iterable[str]:
+    # Imported here: most commands, and help, need no policy.
+    from keyleash.policy import parse_policy  # noqa: PLC0415
+
     policy = parse_policy(require_active(store).document, file="<active policy>", commands=None)
     return dict.fromkeys(limit.name for item in policy.identities for limit in item.limits)
 

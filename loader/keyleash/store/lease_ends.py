@@ -7,7 +7,6 @@ from collections.abc import Collection
 from redis.exceptions import ResponseError
 
 from keyleash.errors import KeyleashError
-from keyleash.policy import parse_policy
 from keyleash.policy.model import MAX_LEASE_S
 from keyleash.store.records import ActivePolicy, read_history
 from keyleash.store.scripts import KEPT_POLICIES
@@ -42,6 +41,9 @@ def latest_end_us(store: Store, identities: Collection[str] | None, now_us: int)
 
 
 def _longest_us(policy: ActivePolicy, identities: Collection[str] | None) -> int:
+    # Imported here: commands that read no policy, and help, do without its parser.
+    from keyleash.policy import parse_policy  # noqa: PLC0415
+
     found = parse_policy(policy.document, file="<stored policy>", commands=None)
     lives_s = (
         item.cluster.lease_s
