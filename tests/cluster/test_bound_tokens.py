@@ -112,18 +112,6 @@ def test_operators_and_agents_see_restrictions_and_caps(
     assert write(cluster, issued.token, 9) == {"TOKEN_REVOKED": 9}
 
 
-def test_fenced_user_may_use_caps(cluster: RealCluster, op: keyleash.Operator) -> None:
-    """Its rights include the records of its tokens' units, at the home and at nodes."""
-    outcome = op.fence.apply(op.fence.plan(generate=True))
-    (user,) = outcome.passwords
-    token = op.tokens.issue("agent", bind={"job_id": 42}, budget={"requests": 20}).token
-
-    found = write(cluster, token, 40, username="agent", password=user.password)
-
-    assert found.keys() == {"ran", "BUDGET_EXHAUSTED"}
-    assert found["ran"] == 20
-
-
 @pytest.mark.parametrize("is_fenced", [False, True])
 def test_children_and_their_parent_share_its_cap_over_all_nodes(
     cluster: RealCluster, op: keyleash.Operator, is_fenced: bool
