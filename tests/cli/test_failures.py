@@ -262,7 +262,7 @@ def test_exhausted_budget_has_the_time_of_its_reset() -> None:
 
     assert failure is not None
     assert failure.message == "BUDGET_EXHAUSTED: `budget.requests` is exhausted"
-    assert failure.help == "it resets at 2023-11-15 00:00:00Z"
+    assert failure.help == "retry after 2023-11-15 00:00:00Z"
 
 
 def test_unexpected_error_is_not_a_failure() -> None:
