@@ -209,7 +209,7 @@ def test_denied_command_is_shown_without_a_trailing_blank_and_with_its_remedy(
 
     assert "the command `XGROUP` is not allowed" in container.stderr
     assert "`RESTORE` is not allowed: no grant names it in `only`" in restore.stderr
-    assert "help: use another command: `whoami()` shows" in restore.stderr
+    assert "help: use another command: ask the operator" in restore.stderr
 
 
 def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:

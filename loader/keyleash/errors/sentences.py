@@ -70,7 +70,7 @@ _PHRASES = {
     "NO_RULE": "no rule of the policy decided",
     "REPORT": "stop, and report it to the operator",
     "RESET": "raise it in the policy, or reset it with `keyleash limits reset {identity}`",
-    "SEE": "`whoami()` shows what the token allows; ask the operator if the task needs more",
+    "SEE": "ask the operator what the token allows",
 }
 """What stands for a name in capitals in the catalog."""
 
