@@ -12,7 +12,7 @@ from keyleash.cli.failures import FAILED, USAGE
 from keyleash.cli.options import FILE, IDENTITY, example, json_option
 from keyleash.cli.render.explain import listing_lines
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, read_text
+from keyleash.cli.terminal import print_json, print_note, read_text
 from keyleash.errors import CrossSlotError, OperationError, UsageError
 from keyleash.evaluate.describe import denial_text
 
@@ -100,10 +100,10 @@ def can_i(
 ) -> int:
     """Check whether IDENTITY may run COMMAND.
 
-    Prints `yes`, or `no` and the denial. As with `explain`, nothing is run; exits with
-    0 for yes, 1 for no, and another code if it could not be evaluated. --list shows the grants of
-    IDENTITY with the commands that each allows, its denied keys and its limits; it exits with 1 if
-    every call is denied at present.
+    Prints `yes`, or `no` and the denial, with a help on standard error. As with `explain`, nothing
+    is run; exits with 0 for yes, 1 for no, and another code if it could not be evaluated. --list
+    shows the grants of IDENTITY with the commands that each allows, its denied keys and its limits;
+    it exits with 1 if every call is denied at present.
     """
     if lists:
         if words:
@@ -118,6 +118,7 @@ def can_i(
         click.echo("yes")
     else:
         click.echo(f"no {denial_text(found.decision)}")
+        print_note(f"help: {found.help}")
     return 0 if found.allowed else FAILED
 
 

@@ -308,6 +308,13 @@ class Explanation(Result):
         """True if the call is allowed."""
         return self.decision.allowed
 
+    @property
+    def help(self) -> str:
+        """The rule that denies the call, and what would change it; empty if it is allowed."""
+        if self.allowed:
+            return ""
+        return reason(self.decision, self.context.identity.name).operator
+
     def __str__(self) -> str:
         """Return the decision as `keyleash explain` prints it, step by step."""
         context = self.context
@@ -323,8 +330,8 @@ class Explanation(Result):
         if self.allowed:
             rejected = ConnectionStep(REJECTED) in self.decision.trace
             return "\n".join([*lines, f"allowed   but {REJECTED}" if rejected else "allowed"])
-        help = reason(self.decision, context.identity.name).operator
-        return "\n".join([*lines, f"denied    {denial_text(self.decision)}", f"help      {help}"])
+        denied = f"denied    {denial_text(self.decision)}"
+        return "\n".join([*lines, denied, f"help      {self.help}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as `keyleash explain --json` prints it."""
