@@ -1,4 +1,4 @@
-"""An extension of griffe: methods of nouns, such as `reset = reset_limits`, as methods."""
+"""An extension of griffe: methods of nouns, such as `reset = reset_limits`, and their filters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import griffe
 
-NOUNS = ("api.nouns", "api.operator")
+NOUNS = ("api.audit", "api.nouns", "api.operator")
 """Modules whose classes list functions of a store."""
 
 
@@ -19,6 +19,8 @@ class Nouns(griffe.Extension):  # type: ignore[misc]
         for noun in (item for item in classes if not item.is_alias):
             for name, item in list(noun.members.items()):
                 found = self._function(pkg, item) if item.is_attribute else None
+                if item.is_function:
+                    self._show_filters(pkg, item)
                 if found is not None:
                     method = griffe.Function(
                         name,
@@ -31,6 +33,28 @@ class Nouns(griffe.Extension):  # type: ignore[misc]
                         docstring=found.docstring,
                     )
                     noun.set_member(name, method)
+
+    @staticmethod
+    def _show_filters(pkg: griffe.Module, function: Any) -> None:
+        """Show the fields of `**filters: Unpack[Filters]` as parameters."""
+        *parameters, last = list(function.parameters) or [None]
+        if last is None or last.kind is not griffe.ParameterKind.var_keyword:
+            return
+        path = last.annotation.slice.canonical_path
+        fields = pkg[path.removeprefix(f"{pkg.name}.")].all_members.values()
+        function.parameters = griffe.Parameters(
+            *parameters,
+            *(
+                griffe.Parameter(
+                    item.name,
+                    annotation=item.annotation,
+                    kind=griffe.ParameterKind.keyword_only,
+                    default="None",
+                )
+                for item in fields
+                if item.is_attribute
+            ),
+        )
 
     @staticmethod
     def _function(pkg: griffe.Module, item: Any) -> griffe.Function | None:

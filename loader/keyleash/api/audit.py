@@ -110,7 +110,8 @@ class AuditOperations(Noun[F]):
             identities: Names; all known ones if none is given.
             since: Also yield what was recorded from then on, in the forms of `events`; only what is
                 new if None.
-            filters: See `events`.
+
+        Other filters are those of `events`.
         """
         return self._run.call(calls.follow_events, identities, filters)  # type: ignore[arg-type]
 
@@ -155,7 +156,8 @@ class AuditOperations(Noun[F]):
         Args:
             key: The key; text may also be escaped as in the output of `keyleash`.
             limit: The maximum number of entries, the newest; all if None.
-            filters: See `events`.
+
+        Other filters are those of `events`.
         """
         return self._run.call(calls.timeline, key, filters, positive("limit", limit))
 
@@ -179,7 +181,8 @@ class AuditOperations(Noun[F]):
         Args:
             identities: Names; all known ones if none is given.
             segments: The number of segments in a key prefix.
-            filters: See `events`.
+
+        Other filters are those of `events`.
         """
         return self._run.call(calls.stats, identities, filters, positive("segments", segments))
 
