@@ -16,7 +16,7 @@ CALL = ("exec", "SET", "agents:jobs:7:state", "x")
 
 
 def test_reset_lets_a_denied_agent_act_and_is_logged(loaded: Cli, embedded: RealServer) -> None:
-    """A reset is what an operator is told of a corrupt counter."""
+    """A reset is the help for operators where a counter is corrupt."""
     token = loaded.token(RUNNER)
     embedded.client().setrange(Keyspace().state(RUNNER), 24, struct.pack("<d", float("nan")))
     denied = loaded.run(*CALL, KEYLEASH_TOKEN=token)
