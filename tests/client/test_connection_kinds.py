@@ -122,8 +122,8 @@ def test_connection_of_a_sentinel_is_guarded(kind: Kind, tmp_path: Path) -> None
             leash.issue("one").token, module.SentinelManagedConnection
         )
         sentinel: Any = module.Sentinel(found.addresses)
-        if kind.is_async:
-            Awaited(sentinel, kind.runner)  # which closes it
+        for asked in sentinel.sentinels if kind.is_async else ():
+            Awaited(asked, kind.runner)  # which closes it
 
         agent = sentinel.master_for(SERVICE, connection_class=guarded)
         require_guarded(kind.client(agent.connection_pool))

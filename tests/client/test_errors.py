@@ -511,7 +511,7 @@ def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash)
             call()
         reason = reason_of(caught.value)
         assert reason.sentence.startswith(message)
-        assert "`whoami()`" in reason.agent
+        assert "ask the operator" in reason.agent
         assert "issue a token with other restrictions" in reason.operator
 
 
