@@ -46,6 +46,7 @@ from keyleash.errors import (
     SlotNotServedError,
     TokenRevokedError,
 )
+from keyleash.errors.sentences import reason_of
 from keyleash.store.keyspace import script_digest
 from keyleash.store.placement import key_slot, tag_of
 from keyleash.store.records import GuardRecord
@@ -414,7 +415,7 @@ def test_call_is_not_repeated_for_ever(
 
     assert isinstance(result, LeaseNeededError)
     assert reason in str(result)
-    assert "keyleash load" in str(result)
+    assert "load the policy again" in reason_of(result).operator
 
 
 def test_watched_call_ends_its_watch_and_leaves_the_voucher(session: ClusterSession) -> None:

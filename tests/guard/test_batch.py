@@ -303,7 +303,7 @@ def test_batch_of_a_suspended_or_unknown_caller_is_refused_whole(leash: Leash) -
     for mode in ("each", "all"):
         assert leash.batch("one", "kl_one_x", mode, ("PING",)) == "LEASH TOKEN_UNKNOWN"
     freeze(leash.store, "one", reason="x")
-    assert leash.batch("one", token, "each", ("PING",)) == "LEASH SUSPENDED"
+    assert leash.batch("one", token, "each", ("PING",)) == "LEASH SUSPENDED reason=x"
 
 
 def test_batch_script_of_an_earlier_policy_is_stale(leash: Leash) -> None:

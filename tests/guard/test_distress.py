@@ -259,7 +259,7 @@ def test_full_memory_does_not_keep_an_agent_from_being_stopped(leash: Leash) -> 
         assert [item.id for item in revoke(leash.store, token_id=first.id).tokens] == [first.id]
         assert freeze(leash.store, "two", reason="x").identities[0].changed
         assert leash.call("one", first.token, *READ) == "LEASH TOKEN_REVOKED"
-        assert leash.call("two", second.token, *READ) == "LEASH SUSPENDED"
+        assert leash.call("two", second.token, *READ) == "LEASH SUSPENDED reason=x"
     did = [fields[b"event"] for _, fields in leash.admin.xrange(NAMES.control)]
     assert did[-2:] == [b"revoke", b"freeze"]
 
