@@ -115,6 +115,8 @@ class Session:
 
 def paths(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the words of a command and of all below it."""
+    # click keeps the option of the context that asked first, maybe one of another test.
+    command._help_option = None
     yield path
     if isinstance(command, click.Group):
         context = click.Context(command)

@@ -35,6 +35,8 @@ def test_unlisted_replica_is_reported_and_listed_one_can_be_promoted(
     primary.settle()
     primary.kill()
     replica.promote()
+    # A replica has no scripts; an agent may not load them.
+    Cli(node).ok("load", file, "--yes")
 
     login: dict[str, Any] = {"username": "one", "password": named.stdout.split()[1]}
     with keyleash.Redis(port=replica.port, token=token, **login) as agent:

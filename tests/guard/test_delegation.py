@@ -720,7 +720,7 @@ def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
     revoke(leash.store, token_id=issued.id)
     assert decided("GET", "jobs:42:a")[0] == "TOKEN_REVOKED"
     explained = explain(leash.store, "runner", ("GET", "jobs:42:a"), child.id)
-    sentence = f"the token `{issued.id}`, from which this one was delegated, was revoked"
+    sentence = f"the token `{issued.id}`, from which it was delegated, was revoked"
     assert sentence in str(explained)
     assert denied(client.get, "jobs:42:a") == {
         "code": "TOKEN_REVOKED",
