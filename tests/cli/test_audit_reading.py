@@ -154,7 +154,7 @@ def test_repeats_of_any_command_are_marked(loaded: Cli, streams: Streams) -> Non
     shown = loaded.ok("audit", "log", "--denied")
 
     assert "COMMAND_REFUSED ×5 (also other commands)" in shown
-    assert "WORK_TOO_LARGE ×3 " in shown
+    assert "WORK_TOO_LARGE ×3: " in shown
     assert "WORK_TOO_LARGE ×3 (" not in shown
     assert shown.count("other commands") == 1
 
