@@ -94,10 +94,9 @@ def test_follow_of_denials_prints_lines(loaded: Cli, streams: Streams) -> None:
     words = ["audit", "follow", "--denied", "--op", "DEL", "--since", "1970-01-01"]
     with loaded.spawn(words) as following:
         assert following.stdout is not None
-        shown = following.stdout.readline()
+        assert following.stdout.readline() == (
+            "1970-01-01T00:00:02.000Z  agent-runner  DEL a\\x20b  KEY_NOT_GRANTED: no grant of the"
+            " token covers the key `a b`  (token t, correlation c, event 2000-0)\n"
+        )
         following.send_signal(signal.SIGINT)
         following.wait(timeout=PATIENCE_S)
-    assert shown == (
-        "1970-01-01T00:00:02.000Z  agent-runner  DEL a\\x20b  KEY_NOT_GRANTED: no grant of the"
-        " token covers the key `a b`  (token t, correlation c, event 2000-0)\n"
-    )

@@ -16,6 +16,15 @@ import keyleash
 from keyleash.cli import main
 
 
+class Spawned(subprocess.Popen[str]):
+    """A process that a failing test ends, where `Popen` would wait for it."""
+
+    def __exit__(self, kind: Any, *raised: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *raised)
+
+
 class Cli:
     """Runs the command in this process, or in one of its own."""
 
@@ -58,9 +67,9 @@ class Cli:
         """Issue a token."""
         return self.ok("token", "issue", identity, *options).strip()
 
-    def spawn(self, words: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
+    def spawn(self, words: Sequence[str | Path], **options: Any) -> Spawned:
         """Start it as a process of its own."""
-        return subprocess.Popen(
+        return Spawned(
             [*self.command, *map(str, words)],
             env=self.process_env(),
             stdout=subprocess.PIPE,
