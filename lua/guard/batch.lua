@@ -29,7 +29,6 @@
 ---
 --- Token, clock, state and limits are read and written once. All commands are checked before
 --- the first one runs, and one event lists those that change something.
-local known, known_count
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
 --% if cluster

@@ -15,7 +15,6 @@
 ---
 --- It ends in a denial: the only way to the command is the early return in the middle. README.md
 --- describes the phases and the locals that they share.
-local known, known_count
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 --% if cluster

@@ -16,7 +16,6 @@
 --- The state is that of the guard on one server. A request that is repeated gets the same grant
 --- again; a voucher counts only at the shard, and for the asking, that it answers. So whatever is
 --- lost, repeated or reordered between shard and home, no unit is used twice.
-local known, known_count
 local call, find = redis.call, string.find
 local argv = ARGV
 local token, correlation, request = argv[1] or '', argv[2] or '', argv[3] or ''

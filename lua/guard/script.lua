@@ -14,7 +14,6 @@
 --- Limits count the call once, as a call of every class that its commands may have. One event lists
 --- the commands that change something. A denied command is an error in the script.
 
-local known, known_count
 -- First, so that no local of the guard is in reach of a script. Its globals are these parameters;
 -- the compiler found no other, and the locals hide what a server has besides.
 local function approved(__d, redis, KEYS, ARGV, string, table, math, bit, cjson, cmsgpack, struct, assert, error, ipairs, next, pairs, pcall, rawequal, select, tonumber, tostring, type, unpack, __t, __v, __c, __m, __b, __l, __n, __k, __begin)

@@ -49,7 +49,8 @@ if option then
 --% endif
   local work = n * weight
   asked = asked + work
-  -- An error is the command's own.
+  -- Not read only where `weigh` denies the call for the same sums: a stricter test here would let it
+  -- pass unweighed. An error is the command's own.
   local found = max(work + asked, pushed * {{ string_units }}) <= left and redis.pcall(argv[base], names[1], 'BY', 'nosort') or {}
   for i = 1, #found do
     for j = 1, #patterns do

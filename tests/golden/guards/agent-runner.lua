@@ -1,4 +1,3 @@
-local known, known_count
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, command = argv[1] or '', argv[2] or '', argv[3] or ''
@@ -15,15 +14,11 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 122104016943565 then code = 'POLICY_STALE' break end
+if stamp ~= 241069420497443 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
-token_key = known and known[token] or "keyleash:token:agent-runner:" .. redis.sha1hex(token)
+token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
-if known and record and not known[token] then
-if known_count >= 1000 then known, known_count = {}, 0 end
-known[token], known_count = token_key, known_count + 1
-end
 end
 if suspended ~= 0 then
 local expires_us = record and #record >= 29 and struct.unpack('<d', record) or 0
