@@ -14,7 +14,8 @@ import pytest
 import redis
 from click.testing import Result
 
-from keyleash.operator.roles import OPERATIONS, ROLES, roles_with
+from keyleash.operations.rights import RIGHTS
+from keyleash.operator.roles import ROLES, roles_with
 from support.clusters import RealCluster
 from support.command_line import Cli
 from support.sealed import assert_hidden, record
@@ -195,7 +196,7 @@ def test_user_of_a_role_can_do_its_operations_and_no_other(stage: Stage, role: s
         assert result.exit_code == (operation in DENIES), (operation, result.output)
     assert stage.denied() <= TRIED
 
-    others = set(OPERATIONS) - set(ROLES[role].operations) - UNDENIED
+    others = set(RIGHTS) - set(ROLES[role].operations) - UNDENIED
     for operation in sorted(others):
         result = stage.call(user, operation)
         assert result.exit_code == 77, (operation, result.output)

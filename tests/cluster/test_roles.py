@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cli.test_acl import DENIES, FOLLOWED, KEY, LEAST, MISSING, POLICY, TRIED, UNDENIED, Stage
-from keyleash.operator.roles import OPERATIONS, ROLES, roles_with
+from keyleash.operations.rights import RIGHTS
+from keyleash.operator.roles import ROLES, roles_with
 from support.clusters import RealCluster
 from support.command_line import Cli
 from support.sealed import assert_hidden
@@ -45,7 +46,7 @@ def test_user_of_a_role_can_do_its_operations_and_no_other(
     assert stage.denied() <= TRIED
 
     # To collect, a shard that denies it is one that was not reached.
-    others = set(OPERATIONS) - set(ROLES[role].operations) - UNDENIED
+    others = set(RIGHTS) - set(ROLES[role].operations) - UNDENIED
     if role == "watcher":
         # It freezes identities that the circuit breaker of a node suspended.
         others -= {"freeze", "policy show", "policy history"}

@@ -133,7 +133,7 @@ class AuditOperations(Noun[F]):
         filters = {"since": since, "token_id": token_id}
         return self._run.call(calls.follow_control, identities, filters)  # type: ignore[arg-type]
 
-    @method
+    @method()
     def find(self, event: str, *, values: bool = False) -> EventDetails:
         """Return all that is recorded about one event, denial or operator action.
 
@@ -147,7 +147,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(read_details, event, values=values)
 
-    @method
+    @method()
     def timeline(
         self, key: str | bytes, *, limit: int | None = None, **filters: Unpack[ReadTimes]
     ) -> Timeline:
@@ -161,7 +161,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.timeline, key, filters, positive("limit", limit))
 
-    @method
+    @method()
     def value_at(self, key: str | bytes, time: Moment) -> ValueThen:
         """Return the value of *key* at a past time, from before-images.
 
@@ -174,7 +174,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.value_at, key, time)
 
-    @method
+    @method()
     def stats(self, *identities: str, segments: int = 2, **filters: Unpack[ReadTimes]) -> Stats:
         """Count events and denials by identity, command, key prefix and reply code; find gaps.
 
@@ -186,7 +186,7 @@ class AuditOperations(Noun[F]):
         """
         return self._run.call(calls.stats, identities, filters, positive("segments", segments))
 
-    @method
+    @method()
     def export(
         self,
         directory: str | Path,
@@ -244,12 +244,12 @@ class AuditOperations(Noun[F]):
             is_stopping=is_stopping,
         )
 
-    @method
+    @method()
     def verify(self, directory: str | Path, *, recorded: bool = True) -> ArchiveReport:
         """Check the files of an archive, and with *recorded* the chains in the control stream."""
         return self._run.call(calls.verify, Path(directory), recorded)
 
-    @method
+    @method()
     def report(
         self,
         *,
@@ -278,7 +278,7 @@ class AuditOperations(Noun[F]):
 class UndoOperations(Noun[F]):
     """Undo: `Operator.undo`."""
 
-    @method
+    @method()
     def plan(
         self,
         *,
@@ -318,7 +318,7 @@ class UndoOperations(Noun[F]):
             across_policies=across_policies,
         )
 
-    @method
+    @method()
     def apply(self, plan: UndoPlan) -> UndoResult:
         """Restore all keys of a plan atomically; the undo can be undone by its correlation id.
 

@@ -43,12 +43,12 @@ from keyleash.watch import Watcher
 class PolicyOperations(Noun[F]):
     """The active policy and those before it: `Operator.policies`."""
 
-    @method
+    @method()
     def active(self) -> ActivePolicy | None:
         """Return the active policy; None if there is none."""
         return self._run.call(read_active)
 
-    @method
+    @method()
     def get(self, digest: str | None = None) -> ActivePolicy:
         """Return the active policy, or a stored one by the first digits of its digest.
 
@@ -58,7 +58,7 @@ class PolicyOperations(Noun[F]):
         """
         return self._run.call(require_policy, digest)
 
-    @method
+    @method()
     def history(self) -> tuple[ActivePolicy, ...]:
         """Return the stored policies, each as it was last active; the newest first."""
         return self._run.call(read_history)
@@ -122,7 +122,7 @@ class Server(Noun[F]):
     def __repr__(self) -> str:
         return f"{type(self).__module__}.Operator({self._run!r})"
 
-    @method
+    @method()
     def connect(self) -> None:
         """Check that the server answers and is supported, as the first call does by itself.
 
@@ -132,12 +132,12 @@ class Server(Noun[F]):
         """
         self._run.run(self._run.check)
 
-    @method
+    @method()
     def close(self) -> None:
         """Close the connections."""
         self._run.close()
 
-    @method
+    @method()
     def plan(
         self,
         policy: Policy,
@@ -170,7 +170,7 @@ class Server(Noun[F]):
             progress=progress,
         )
 
-    @method
+    @method()
     def plan_rollback(
         self,
         to: str | None = None,
@@ -195,7 +195,7 @@ class Server(Noun[F]):
             progress=progress,
         )
 
-    @method
+    @method()
     def apply(
         self,
         plan: LoadPlan,
@@ -223,7 +223,7 @@ class Server(Noun[F]):
             progress=progress,
         )
 
-    @method
+    @method()
     def load(
         self,
         policy: Policy,
@@ -269,7 +269,7 @@ class Server(Noun[F]):
             self, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
         )
 
-    @method
+    @method()
     def rollback(
         self,
         to: str | None = None,
@@ -307,7 +307,7 @@ class Server(Noun[F]):
     freeze = suspension.freeze
     thaw = suspension.thaw
 
-    @method
+    @method()
     def explain(
         self, identity: str, *command: str | bytes, token_id: str | None = None
     ) -> Explanation:
@@ -326,13 +326,13 @@ class Server(Noun[F]):
         """
         return self._run.call(explain, identity, command, token_id)
 
-    @method
+    @method()
     def can_i(self, identity: str, *command: str | bytes, token_id: str | None = None) -> bool:
         """Return whether the guard would allow a call; see `explain`."""
         found = Server.explain(self, identity, *command, token_id=token_id)
         return found.allowed
 
-    @method
+    @method()
     def abilities(self, identity: str, *, token_id: str | None = None) -> Abilities:
         """Return the commands that an identity may call, its denied keys and its limits.
 
@@ -344,7 +344,7 @@ class Server(Noun[F]):
         """
         return self._run.call(abilities, identity, token_id)
 
-    @method
+    @method()
     def status(
         self,
         *identities: str,
@@ -366,12 +366,12 @@ class Server(Noun[F]):
         """
         return self._run.call(read_snapshot, identities, only, sort, positive("limit", limit))
 
-    @method
+    @method()
     def now(self) -> datetime:
         """Return the time by the server's clock, which decides expiries and limits."""
         return self._run.call(server_time)
 
-    @method
+    @method()
     def identities(self) -> tuple[str, ...]:
         """Return the names of all identities that were ever active, sorted.
 
@@ -380,7 +380,7 @@ class Server(Noun[F]):
         """
         return self._run.call(all_identities)
 
-    @method
+    @method()
     def acl(
         self,
         role: str,
@@ -400,12 +400,12 @@ class Server(Noun[F]):
         """
         return self._run.call(role_user, role, user)
 
-    @method
+    @method()
     def server(self) -> ServerSummary:
         """Return facts about the server that distinguish it, also if its keys are being moved."""
         return self._run.run(summarize_server, self._run.client, self._run.open)
 
-    @method
+    @method()
     def doctor(
         self,
         *,
@@ -439,7 +439,7 @@ class Server(Noun[F]):
             try_moving=try_moving,
         )
 
-    @method
+    @method()
     def metrics(self) -> str:
         """Return the numbers of `status` in the text format of Prometheus.
 
@@ -459,7 +459,7 @@ class Server(Noun[F]):
         """
         return SnapshotCollector(partial(self._run.call, read_snapshot), report)
 
-    @method
+    @method()
     def watcher(
         self,
         *,

@@ -26,7 +26,7 @@ class VaultOperations(Noun[F]):
         VaultConflictError: a key exists inside and outside the vault.
     """
 
-    @method
+    @method()
     def seal(
         self,
         *,
@@ -44,26 +44,26 @@ class VaultOperations(Noun[F]):
             calls.change, ChangeKind.SEAL, nodes, adopt=adopt, report=progress
         )
 
-    @method
+    @method()
     def rotate(
         self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Replace the prefixes by new ones."""
         return self._run.change_prefixes(calls.change, ChangeKind.ROTATE, nodes, report=progress)
 
-    @method
+    @method()
     def unseal(
         self, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
     ) -> ChangeResult:
         """Move all keys back to their names."""
         return self._run.change_prefixes(calls.change, ChangeKind.UNSEAL, nodes, report=progress)
 
-    @method
+    @method()
     def adopt(self, *patterns: str, progress: Progress | None = None) -> int:
         """Move keys that match into the vault; return their number."""
         return self._run.call(adopt_keys, patterns, progress)
 
-    @method
+    @method()
     def release(self, *patterns: str, progress: Progress | None = None) -> int:
         """Move keys that match out of the vault; return their number."""
         return self._run.call(release_keys, patterns, progress)

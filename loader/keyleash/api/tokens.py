@@ -17,7 +17,7 @@ from keyleash.policy.quantities import Duration, seconds_of
 class TokenOperations(Noun[F]):
     """Tokens: `Operator.tokens`."""
 
-    @method
+    @method()
     def issue(
         self,
         identity: str,
@@ -66,7 +66,7 @@ class TokenOperations(Noun[F]):
             tokens.issue_token, identity, ttl_s=seconds, note=note, scope=scope, meta=meta
         )
 
-    @method
+    @method()
     def issue_many(
         self,
         identity: str,
@@ -94,7 +94,7 @@ class TokenOperations(Noun[F]):
             tokens.issue_tokens, identity, count, ttl_s=seconds, note=note, scope=scope, meta=meta
         )
 
-    @method
+    @method()
     def list(
         self, identity: str | None = None, *, meta: Mapping[str, str] | None = None
     ) -> list[TokenInfo]:
@@ -113,7 +113,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(tokens.list_tokens, identity, meta)
 
-    @method
+    @method()
     def inspect(self, token: str) -> TokenHolder:
         """Return the identity, expiry, grants and remaining limits of a token.
 
@@ -128,7 +128,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(inspect_token, token)
 
-    @method
+    @method()
     def show(self, token_id: str) -> TokenUse:
         """Return a token with the number of its calls in the audit log.
 
@@ -138,7 +138,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(token_use, token_id)
 
-    @method
+    @method()
     def renew(self, token_id: str, *, ttl: Duration | None = None) -> Renewal:
         """Let a token live longer, at most until the policy's `max_ttl` after its issue.
 
@@ -160,7 +160,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(tokens.renew_token, token_id, ttl_s=seconds_of("ttl", ttl))
 
-    @method
+    @method()
     def tree(self, token_id: str) -> TokenTree:
         """Return a token with all tokens that were delegated from it.
 
@@ -170,7 +170,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(tokens.token_tree, token_id)
 
-    @method
+    @method()
     def rotate(
         self,
         which: str | None = None,
@@ -207,7 +207,7 @@ class TokenOperations(Noun[F]):
             note=note,
         )
 
-    @method
+    @method()
     def revoke(
         self,
         token_id: str | None = None,
@@ -240,7 +240,7 @@ class TokenOperations(Noun[F]):
             tokens.revoke, token_id=token_id, identity=identity, everything=all, meta=meta
         )
 
-    @method
+    @method()
     def with_calls_before(self, revocation: Revocation) -> Revocation:
         """Return a revocation with the calls of each token in the minute before.
 
@@ -249,7 +249,7 @@ class TokenOperations(Noun[F]):
         """
         return self._run.call(with_calls_before, revocation)
 
-    @method
+    @method()
     def with_denials(self, revocation: Revocation) -> Revocation:
         """Return a revocation with the number of calls of each token that were denied since.
 

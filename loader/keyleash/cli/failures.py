@@ -64,7 +64,7 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
     Args:
         error: Any exception.
         server: The server's URL without secrets.
-        operation: The command that ran, as `operator.roles.OPERATIONS` names it.
+        operation: The command that ran, as `operations.rights.RIGHTS` names it.
     """
     match error:
         case click.UsageError():

@@ -44,7 +44,7 @@ class Settings:
         timeout_s: The value of `--timeout`.
         json: Whether to print JSON in place of text.
         failed: The exit code of failures that have none of their own.
-        operation: The command that runs, as `operator.roles.OPERATIONS` names it.
+        operation: The command that runs, as `operations.rights.RIGHTS` names it.
     """
 
     url: str = DEFAULT_URL

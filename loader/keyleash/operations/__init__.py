@@ -24,6 +24,7 @@ from keyleash.operations.declare import (
     Parameter,
     method,
     operation,
+    reading,
     reading_method,
 )
 from keyleash.operations.run import AsyncRunner, Runner
@@ -38,5 +39,6 @@ __all__ = [
     "checked",
     "method",
     "operation",
+    "reading",
     "reading_method",
 ]

@@ -22,7 +22,7 @@ from typing import (
 )
 
 from keyleash.operations.arguments import argument_check, hints_of, show_filters
-from keyleash.operations.rights import Right
+from keyleash.operations.rights import RIGHTS, Right
 from keyleash.operations.run import AsyncRunner, Runner
 from keyleash.operations.types import Param
 from keyleash.store.store import Store
@@ -97,7 +97,8 @@ class _Declared(Generic[P, T]):
         show_filters(function)
         self.function = function
         self.command = command
-        self.rights = rights
+        if rights:
+            RIGHTS[command] = rights
         self._is_of_store = is_of_store
         update_wrapper(self, function)  # type: ignore[arg-type]
         self._check = argument_check(function)
@@ -190,9 +191,21 @@ def operation(
     return lambda function: Operation(function, command, rights, True)
 
 
-def method(function: Callable[Concatenate[Any, P], T]) -> Operation[P, T]:
-    """Declare a method of a noun that returns a result."""
-    return Operation(function)
+def reading(
+    command: str = "", *, rights: tuple[Right, ...] = ()
+) -> Callable[[Callable[Concatenate[Store, P], Iterator[T | None]]], Reading[P, T]]:
+    """Declare a function of a store that yields results as an operation; see `operation`.
+
+    None stands for "none yet".
+    """
+    return lambda function: Reading(function, command, rights, True)
+
+
+def method(
+    command: str = "", *, rights: tuple[Right, ...] = ()
+) -> Callable[[Callable[Concatenate[Any, P], T]], Operation[P, T]]:
+    """Declare a method of a noun that returns a result; see `operation`."""
+    return lambda function: Operation(function, command, rights)
 
 
 def reading_method(

@@ -36,6 +36,9 @@ def cluster(commands: str, *keys: str) -> Right:
     return Right(commands, keys, is_of_cluster=True)
 
 
+RIGHTS: dict[str, tuple[Right, ...]] = {}
+"""The rights of each operation that is declared with a command, besides those to connect."""
+
 CONNECT = (
     each("info client|setinfo"), each("hgetall", "%R~sealed"),
     # PING finds the nodes that are down.

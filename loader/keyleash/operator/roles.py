@@ -1,7 +1,7 @@
-"""Operator roles with least privilege: operations, the commands and keys they need, ACL rules.
+"""Operator roles with least privilege: their operations, and ACL rules.
 
-`OPERATIONS` lists the rights of each operation by commands and by names of `Keyspace`; `ROLES`
-lists the operations of each role. A user with the rules of a role can do nothing else.
+`ROLES` lists the operations of each role; `RIGHTS` has what each of them needs. A user with the
+rules of a role can do nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from keyleash.operations.rights import (
     NEW_TOKEN,
     READ_DATA,
     REPEATS,
+    RIGHTS,
     SHARDS,
     TAGS,
     TOKENS,
@@ -36,9 +37,6 @@ from keyleash.operations.rights import (
     each,
     joint,
 )
-from keyleash.operator.credit import collect_credit
-from keyleash.operator.limit_reset import reset_limits
-from keyleash.operator.suspension import freeze, thaw
 from keyleash.policy import parse_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Result
@@ -144,7 +142,6 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         each("get", "%R~operators_seq"), each("set", "%W~operators_seq"),
         each("xadd xdel", "%W~operators"),
     ),
-    **{item.command: item.rights for item in (freeze, thaw, reset_limits, collect_credit)},
     "audit export": (
         ACTIVE, CLOCK, IDENTITIES, LOG_ACTION,
         each("exists xinfo|groups xinfo|consumers xreadgroup",
@@ -167,7 +164,7 @@ OPERATIONS: Mapping[str, tuple[Right, ...]] = {
         *(right._replace(is_of_cluster=True) for right in (*FREEZE, *SHARDS)),
     ),
 }  # fmt: skip
-"""The rights of each operation, by its command of `keyleash`, besides those to connect."""
+RIGHTS |= OPERATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +178,7 @@ class Role(Result):
     def rights(self, *, on_cluster: bool = False) -> Iterator[Right]:
         """Yield the rights of all operations, some of them several times."""
         for operation in self.operations:
-            for right in (*CONNECT, *OPERATIONS[operation]):
+            for right in (*CONNECT, *RIGHTS[operation]):
                 if right.is_of_cluster <= on_cluster:
                     yield right
 
