@@ -141,7 +141,7 @@ def test_commands_name_an_interrupted_change(cli: Cli, policy: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        seal(Store(admin), report=die)
+        seal(Store(admin), progress=die)
 
     result = cli.run("token", "list")
     assert result.exit_code == 1

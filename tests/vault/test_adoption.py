@@ -26,7 +26,7 @@ def test_adopted_key_has_its_value_and_expiry(sealed: Leash) -> None:
     admin.xadd("a:3", {"f": "v"}, id="1-1")
     admin.set("b:1", "x")
 
-    assert adopt_keys(Store.open(admin), ["a:*"]) == 3
+    assert adopt_keys(Store.open(admin), "a:*") == 3
 
     assert 990 < agent.ttl("a:1") <= 1000
     assert agent.lrange("a:2", 0, -1) == [b"x", b"y"]
@@ -40,9 +40,9 @@ def test_patterns_are_those_of_policies(sealed: Leash) -> None:
     for name in ("a:1:state", "a:1:2:state", "a:1:lock", "a:x"):
         sealed.admin.set(name, "x")
 
-    assert adopt_keys(sealed.store, ["a:{job}:state", "a:x"]) == 2
+    assert adopt_keys(sealed.store, "a:{job}:state", "a:x") == 2
     assert sealed.admin.exists("a:1:2:state", "a:1:lock") == 2
-    assert release_keys(sealed.store, ["a:{job}:state"]) == 1
+    assert release_keys(sealed.store, "a:{job}:state") == 1
     assert sealed.admin.exists("a:1:state") == 1
 
 
@@ -55,7 +55,7 @@ def test_taken_name_is_a_conflict(sealed: Leash, move: Callable[..., Any]) -> No
     (agent if move is adopt_keys else admin).set("a:3", "stays")
 
     with pytest.raises(VaultConflictError, match="`a:3` exists both") as error:
-        move(Store.open(admin), ["a:*"])
+        move(Store.open(admin), "a:*")
 
     assert error.value.keys == (b"a:3",)
     stays, other = (agent, admin) if move is adopt_keys else (admin, agent)
@@ -75,8 +75,8 @@ def test_control_keys_cannot_be_moved(
     before = {key for key in sealed.admin.keys("*") if key != b"other"}
 
     with raises_code("vault", match="matches control keys"):
-        move(sealed.store, [pattern])
-    adopt_keys(sealed.store, ["*"])
+        move(sealed.store, pattern)
+    adopt_keys(sealed.store, "*")
 
     assert {*sealed.admin.keys("*")} == before | {sealed.keyspace.physical(b"other")}
 
@@ -84,14 +84,14 @@ def test_control_keys_cannot_be_moved(
 def test_invalid_pattern_is_a_policy_error(sealed: Leash) -> None:
     """With help."""
     with pytest.raises(PolicyError):
-        adopt_keys(sealed.store, ["a:{x"])
+        adopt_keys(sealed.store, "a:{x")
 
 
 @pytest.mark.parametrize("move", [adopt_keys, release_keys])
 def test_open_server_has_no_vault(leash: Leash, move: Callable[..., Any]) -> None:
     """No guard would find the keys."""
     with raises_code("vault", match="not sealed"):
-        move(leash.store, ["a:*"])
+        move(leash.store, "a:*")
 
 
 def test_interrupted_move_can_be_repeated(sealed: Leash) -> None:
@@ -110,11 +110,11 @@ def test_interrupted_move_can_be_repeated(sealed: Leash) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        adopt_keys(Store.open(admin), ["a:*"], die)
+        adopt_keys(Store.open(admin), "a:*", progress=die)
     outside = len(admin.keys("a:*"))
     assert 0 < outside < count
     assert len(admin.keys(f"{sealed.keyspace.vault}a:*")) == count - outside
-    assert adopt_keys(Store.open(admin), ["a:*"]) == outside
+    assert adopt_keys(Store.open(admin), "a:*") == outside
 
 
 def test_keys_may_change_during_a_move(sealed: Leash) -> None:
@@ -134,7 +134,7 @@ def test_keys_may_change_during_a_move(sealed: Leash) -> None:
     try:
         for _ in range(20):
             try:
-                adopt_keys(Store.open(admin), ["a:*"])
+                adopt_keys(Store.open(admin), "a:*")
             except VaultConflictError as error:
                 assert all(key.startswith(b"a:") for key in error.keys)  # noqa: PT017
     finally:

@@ -246,7 +246,7 @@ def test_interrupted_change_is_continued(
         if report is None:
             call_before(patched, step, die)
         with pytest.raises(Killed):
-            change_prefixes(Store(leash.admin), change, report=report, adopt=adopt)
+            change_prefixes(Store(leash.admin), change, progress=report, adopt=adopt)
 
     if step == "record_sources":
         assert agent.get("a:1") == b"x"
@@ -308,7 +308,7 @@ def test_progress_is_reported_in_steps(leash: Leash) -> None:
         pipe.execute()
     reported: list[tuple[int, int | None]] = []
 
-    seal(leash.store, adopt=["a:*"], report=lambda *progress: reported.append(progress))
+    seal(leash.store, adopt=["a:*"], progress=lambda *progress: reported.append(progress))
 
     assert len(reported) > 5
     assert reported[0] == (0, None)

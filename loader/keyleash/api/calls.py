@@ -29,17 +29,12 @@ from keyleash.audit.streams import stream_names
 from keyleash.audit.undo import Trust, UndoPlan, plan_undo
 from keyleash.errors import ArgumentError
 from keyleash.policy.quantities import Moment, time_ms_of
-from keyleash.results import Progress
 from keyleash.status import identity_statuses
-from keyleash.store.connect import connect_nodes, server_name
+from keyleash.store.connect import server_name
 from keyleash.store.identities import require_known
-from keyleash.store.prefixes import ChangeKind
 from keyleash.store.records import read_active
-from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.text import moment
-from keyleash.vault import ChangeResult
-from keyleash.vault.change import change_prefixes
 
 
 def reachable(store: Store, filters: Mapping[str, Any]) -> Store:
@@ -177,19 +172,6 @@ def plan_selected(
         raise ArgumentError("`identity` and `key` need `since`", help="such as `10m`")
     query = query_of(store, filters)
     return plan_undo(store, query, events=events, identity=identity, **options)
-
-
-def change(
-    store: Store,
-    kind: ChangeKind,
-    nodes: Sequence[Client],
-    *,
-    adopt: Sequence[str] = (),
-    report: Progress | None = None,
-) -> ChangeResult:
-    """Change the prefixes of all keys."""
-    others = connect_nodes(store.client, nodes)
-    return change_prefixes(store, kind, adopt=adopt, report=report, others=others)
 
 
 def server_time(store: Store) -> datetime:

@@ -6,6 +6,7 @@ from keyleash.api import fences
 from keyleash.operations import F, Noun
 from keyleash.operator.credit import collect_credit
 from keyleash.operator.limit_reset import reset_limits
+from keyleash.vault import change as vault
 
 
 class LimitOperations(Noun[F]):
@@ -28,3 +29,24 @@ class FenceOperations(Noun[F]):
     rotate = fences.rotate_passwords
     finish_rotation = fences.finish_rotation
     remove = fences.remove_users
+
+
+class VaultOperations(Noun[F]):
+    """Random prefixes of all keys: `Operator.vault`.
+
+    Agents are suspended while prefixes change. An interrupted change is continued by the same call.
+
+    Common arguments: *nodes* are clients or URLs of further servers, such as replicas, whose ACL
+    users change as well. *progress* is called with the number of scanned keys and their total;
+    changes of prefixes first call it with (0, None), before anything is written.
+
+    Raises:
+        OperationError (vault): the server is sealed or not, or another change was begun.
+        VaultConflictError: a key exists inside and outside the vault.
+    """
+
+    seal = vault.seal
+    rotate = vault.rotate
+    unseal = vault.unseal
+    adopt = vault.adopt_keys
+    release = vault.release_keys

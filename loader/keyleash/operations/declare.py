@@ -84,7 +84,7 @@ class _Declared(Generic[P, T]):
         function: A function of a store, or a method that runs in the calling thread.
         command: The command of `keyleash`.
         rights: The rights that it needs, besides those to connect.
-        is_of_store: Whether *function* is one of a store.
+        through: The method of the runner that calls a function of a store; None for a method.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class _Declared(Generic[P, T]):
         function: Callable[..., Any],
         command: str = "",
         rights: tuple[Right, ...] = (),
-        is_of_store: bool = False,
+        through: Callable[..., Any] | None = None,
     ) -> None:
         show_filters(function)
         self.function = function
         self.command = command
         if rights:
             RIGHTS[command] = rights
-        self._is_of_store = is_of_store
+        self._through = through
         update_wrapper(self, function)  # type: ignore[arg-type]
         self._check = argument_check(function)
         self._methods = {Runner: self._method(), AsyncRunner: self._method()}
@@ -117,8 +117,8 @@ class _Declared(Generic[P, T]):
         def method(noun: Noun[Any], *args: Any, **options: Any) -> Any:
             self._check(noun, *args, **options)
             function = (
-                partial(noun._run.call, self.function)
-                if self._is_of_store
+                partial(self._through, noun._run, self.function)
+                if self._through
                 else partial(self.function, noun)
             )
             return self._start(noun._face, partial(function, *args, **options))
@@ -180,15 +180,19 @@ class Reading(_Declared[P, T]):
 
 
 def operation(
-    command: str = "", *, rights: tuple[Right, ...] = ()
+    command: str = "",
+    *,
+    rights: tuple[Right, ...] = (),
+    through: Callable[..., Any] = Runner.call,
 ) -> Callable[[Callable[Concatenate[Store, P], T]], Operation[P, T]]:
     """Declare a function of a store as an operation.
 
     Args:
         command: Its command of `keyleash`; empty if it has none.
         rights: The rights that it needs, besides those to connect.
+        through: The method of the runner that opens the store for it.
     """
-    return lambda function: Operation(function, command, rights, True)
+    return lambda function: Operation(function, command, rights, through)
 
 
 def reading(
@@ -198,7 +202,7 @@ def reading(
 
     None stands for "none yet".
     """
-    return lambda function: Reading(function, command, rights, True)
+    return lambda function: Reading(function, command, rights, Runner.call)
 
 
 def method(

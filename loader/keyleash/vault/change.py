@@ -20,17 +20,19 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from redis.exceptions import ResponseError
 
 from keyleash.errors import OperationError
 from keyleash.fence.apply import refreshed_users
+from keyleash.operations import Runner, operation
 from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import PreparedPolicy, prepare_active
 from keyleash.operator.load.plan import record_of
 from keyleash.policy import Pattern
 from keyleash.results import Progress, Result
+from keyleash.store.clients import AnyClient
+from keyleash.store.connect import connect_nodes
 from keyleash.store.deployment import Cluster
 from keyleash.store.fences import mark_forgeable, read_records
 from keyleash.store.guards import load_on_nodes, load_scripts, record_sources
@@ -49,7 +51,6 @@ from keyleash.store.moves import (
 )
 from keyleash.store.placement import is_shard_tag
 from keyleash.store.prefixes import ChangeKind, PrefixChange, read_seal
-from keyleash.store.server_check import Client, operator_client
 from keyleash.store.shards import expire_leases, move_shards, read_mac_key, read_tags
 from keyleash.store.staging import LoadStage
 from keyleash.store.store import Store
@@ -81,13 +82,46 @@ class ChangeResult(Result):
     resumed: bool
 
 
+@operation(through=Runner.change_prefixes)
+def seal(
+    store: Store,
+    *,
+    adopt: Sequence[str] = (),
+    nodes: Sequence[AnyClient | str] = (),
+    progress: Progress | None = None,
+) -> ChangeResult:
+    """Move all keys of keyleash, and the keys that match *adopt*, under random prefixes.
+
+    Raises:
+        PolicyError: a pattern is invalid.
+        OperationError (no-policy): no policy is active.
+    """
+    return change_prefixes(store, ChangeKind.SEAL, nodes, adopt=adopt, progress=progress)
+
+
+@operation(through=Runner.change_prefixes)
+def rotate(
+    store: Store, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
+) -> ChangeResult:
+    """Replace the prefixes by new ones."""
+    return change_prefixes(store, ChangeKind.ROTATE, nodes, progress=progress)
+
+
+@operation(through=Runner.change_prefixes)
+def unseal(
+    store: Store, *, nodes: Sequence[AnyClient | str] = (), progress: Progress | None = None
+) -> ChangeResult:
+    """Move all keys back to their names."""
+    return change_prefixes(store, ChangeKind.UNSEAL, nodes, progress=progress)
+
+
 def change_prefixes(
     store: Store,
     kind: ChangeKind,
+    nodes: Sequence[AnyClient | str] = (),
     *,
     adopt: Sequence[str] = (),
-    report: Progress | None = None,
-    others: Sequence[Client] = (),
+    progress: Progress | None = None,
 ) -> ChangeResult:
     """
     Seal a server, replace the prefixes of a sealed one, or remove them.
@@ -96,10 +130,11 @@ def change_prefixes(
         store: The server.
         kind: `SEAL` moves the control keys, and all keys of agents from then on, under random
             prefixes; `ROTATE` replaces both; `UNSEAL` gives all keys their logical names.
+        nodes: Clients or URLs of further servers, such as replicas, whose ACL users are updated as
+            well.
         adopt: Patterns of existing keys to move into the vault.
-        report: Called with the progress: with (0, None) before the first write, or immediately if
-            the change was begun before; an interruption after that may leave agents suspended.
-        others: Further servers, such as replicas, whose ACL users are updated as well.
+        progress: Called with (0, None) before the first write, or immediately if the change was
+            begun before; an interruption after that may leave agents suspended.
 
     Raises:
         OperationError (vault): The server is sealed or not, or another change was begun.
@@ -110,8 +145,8 @@ def change_prefixes(
         VaultConflictError: Two keys have the same new name. `UNSEAL` changed nothing; otherwise
             the other keys were moved.
     """
-    others = [operator_client(other, "others") for other in others]
-    report = report or (lambda _done, _total: None)
+    others = connect_nodes(store.client, nodes)
+    report = progress or (lambda _done, _total: None)
     change, resumed = _planned(store, kind, adopt, report)
     if not change.is_switched:
         _load_unchanged(store.at(change.old))
@@ -134,14 +169,6 @@ def change_prefixes(
     mark_forgeable(store.at(change.new), records)
     generation = require_active(store.at(change.new)).generation
     return ChangeResult(moved, generation, resumed)
-
-
-seal = partial(change_prefixes, kind=ChangeKind.SEAL)
-"""Seal a server; see `change_prefixes`."""
-rotate = partial(change_prefixes, kind=ChangeKind.ROTATE)
-"""Replace both prefixes of a sealed server; see `change_prefixes`."""
-unseal = partial(change_prefixes, kind=ChangeKind.UNSEAL)
-"""Give all keys of a sealed server their logical names; see `change_prefixes`."""
 
 
 def _planned(
@@ -298,31 +325,19 @@ def _move(store: Store, change: PrefixChange, report: Progress) -> int:
     return moved
 
 
-def adopt_keys(store: Store, patterns: Sequence[str], report: Progress | None = None) -> int:
+@operation()
+def adopt_keys(store: Store, *patterns: str, progress: Progress | None = None) -> int:
+    """Move keys that match into the vault; return their number.
+
+    Each key moves atomically, with its expiry. Repeat it after an interruption.
     """
-    Move keys into the vault, so that only agents reach them.
-
-    Each key moves atomically, with its expiry. Call this again after an interruption.
-
-    Args:
-        store: The server.
-        patterns: Key patterns as in policies.
-        report: Called with the progress.
-
-    Returns:
-        The number of moved keys.
-
-    Raises:
-        OperationError (vault): The server is not sealed, or a pattern matches control keys.
-        VaultConflictError: Keys with these names are on the other side already. All others were
-            moved.
-    """
-    return _move_matching(store, patterns, into_vault, report)
+    return _move_matching(store, patterns, into_vault, progress)
 
 
-def release_keys(store: Store, patterns: Sequence[str], report: Progress | None = None) -> int:
-    """Move keys out of the vault, to their logical names; see `adopt_keys`."""
-    return _move_matching(store, patterns, out_of_vault, report)
+@operation()
+def release_keys(store: Store, *patterns: str, progress: Progress | None = None) -> int:
+    """Move keys that match out of the vault; return their number."""
+    return _move_matching(store, patterns, out_of_vault, progress)
 
 
 def _move_matching(
