@@ -12,7 +12,7 @@ import redis
 import keyleash
 from client.alike import EITHER, ONE_EITHER, FakeClock, agent
 from keyleash.client.blocking import MAX_PAUSE_S, timeout_of
-from keyleash.client.roles import Role, role_of
+from keyleash.client.command_words import Role, role_of
 from keyleash.commands import load_table
 from support.leash import Leash, grant
 

@@ -21,7 +21,7 @@ from keyleash.cli.options import (
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json
 from keyleash.client.actions import Words
-from keyleash.client.roles import Role, role_of
+from keyleash.client.command_words import Role, role_of
 from keyleash.errors import (
     ClusterError,
     CrossSlotError,

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keyleash.client.actions import Flow, Words
-from keyleash.client.reasons import as_command
-from keyleash.client.roles import upper
+from keyleash.client.command_words import as_command, upper
 from keyleash.errors import LeashError
 
 COUNT = 1000

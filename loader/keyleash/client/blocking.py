@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from keyleash.client.actions import Flow, Words
-from keyleash.client.roles import upper
+from keyleash.client.command_words import upper
 
 FIRST_PAUSE_S = 0.001
 MAX_PAUSE_S = 0.064

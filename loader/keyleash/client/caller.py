@@ -21,6 +21,7 @@ from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_err
 from keyleash.client.actions import Flow, Pause, Plain, Receive, Send, Words
 from keyleash.client.blocking import pauses
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
+from keyleash.client.command_words import Role, as_command, described, role_of
 from keyleash.client.correlation import next_correlation
 from keyleash.client.once import (
     NO_ID,
@@ -31,12 +32,10 @@ from keyleash.client.once import (
     current_block,
     without_ids,
 )
-from keyleash.client.reasons import as_command, described
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.renewal import RENEW
 from keyleash.client.resp3 import as_resp3, shape_of
 from keyleash.client.retries import mark_final, mark_run
-from keyleash.client.roles import Role, role_of
 from keyleash.client.session import Session, counts
 from keyleash.client.unsupported import takes_lock, watching_sealed
 from keyleash.errors import (

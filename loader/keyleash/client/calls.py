@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client.actions import Flow, Pause, Words
+from keyleash.client.command_words import ScriptCall
 from keyleash.client.delegation import Delegation
 from keyleash.client.once import CallId, check_id
-from keyleash.client.scripts import ScriptCall
 from keyleash.errors import NotReplicatedError, RateLimitedError
 from keyleash.store.records import GuardRecord
 from keyleash.store.wire import BatchMode

@@ -17,9 +17,9 @@ from keyleash.client._redis_py import BufferedReply, copy_error
 from keyleash.client.actions import Words
 from keyleash.client.batches import chunks
 from keyleash.client.calls import Call
+from keyleash.client.command_words import role_of
 from keyleash.client.correlation import given_correlation, new_correlation
 from keyleash.client.once import current_block
-from keyleash.client.roles import role_of
 from keyleash.client.session import Session
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.store.wire import BatchMode

@@ -23,10 +23,10 @@ from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
+from keyleash.client.command_words import Role, role_of, split_words, upper
 from keyleash.client.once import current_block
 from keyleash.client.queue import Queue
 from keyleash.client.retries import mark_run
-from keyleash.client.roles import Role, role_of, split_words, upper
 from keyleash.client.script_calls import send_script
 from keyleash.client.subscriptions import Subscriptions
 from keyleash.client.transactions import Transaction

@@ -18,8 +18,8 @@ from keyleash.client._redis_py import pack
 from keyleash.client.actions import Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
+from keyleash.client.command_words import HANDSHAKE, split_words
 from keyleash.client.dialogue import Dialogue, Packed
-from keyleash.client.roles import HANDSHAKE, split_words
 from keyleash.client.session import Session
 from keyleash.client.unsupported import caching
 from keyleash.commands.facts import OF_THE_CONNECTION

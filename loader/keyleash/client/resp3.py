@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from keyleash.client.roles import upper
+from keyleash.client.command_words import upper
 from keyleash.store.wire import Argument
 
 Shape = Callable[[Any, list[str]], Any]

@@ -26,9 +26,9 @@ from redis.exceptions import (
 )
 
 from keyleash.client.actions import Words
+from keyleash.client.command_words import script_call_of
 from keyleash.client.once import Ids
 from keyleash.client.retries import is_lost, mark_final, mark_run
-from keyleash.client.scripts import script_call_of
 from keyleash.commands import CommandTable
 from keyleash.commands.facts import SCRIPT_CALLS
 from keyleash.errors import CrossSlotError, LeaseNeededError, SlotNotServedError

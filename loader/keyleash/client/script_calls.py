@@ -9,9 +9,8 @@ from redis.exceptions import ResponseError
 from keyleash.client.actions import Flow, Plain, Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
+from keyleash.client.command_words import ScriptCall, reply_about, script_call_of, upper
 from keyleash.client.queue import Queue
-from keyleash.client.roles import upper
-from keyleash.client.scripts import ScriptCall, reply_about, script_call_of
 from keyleash.commands.locks import DENIED_MS, EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.errors import LeashError
 from keyleash.store.records import GuardRecord

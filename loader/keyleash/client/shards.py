@@ -12,9 +12,9 @@ from redis.exceptions import ClusterDownError, NoScriptError, ResponseError
 from keyleash.client.actions import AtHome, Flow, Pause, Plain, Send, Words
 from keyleash.client.caller import Caller, require_known_outcome
 from keyleash.client.calls import Call
+from keyleash.client.command_words import split_words, upper
 from keyleash.client.correlation import next_correlation
 from keyleash.client.recovery import PAUSES_S, recover
-from keyleash.client.roles import split_words, upper
 from keyleash.client.session import Session
 from keyleash.errors import (
     CounterCorruptError,

@@ -11,8 +11,8 @@ from keyleash.client.actions import Flow, Plain, Send, Words
 from keyleash.client.batches import require_one_call
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
+from keyleash.client.command_words import Role, role_of, split_words, upper
 from keyleash.client.queue import Queue
-from keyleash.client.roles import Role, role_of, split_words, upper
 from keyleash.client.script_calls import send_script
 from keyleash.client.unsupported import script_in_transaction
 from keyleash.store.wire import BatchMode

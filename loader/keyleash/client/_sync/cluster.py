@@ -24,10 +24,10 @@ from keyleash.client._sync.holder import TokenHolder
 from keyleash.client._sync.node import Flight, NodePool, Sharded
 from keyleash.client.actions import AtHome, Words
 from keyleash.client.calls import longest_wait
+from keyleash.client.command_words import upper
 from keyleash.client.correlation import CorrelationSource
 from keyleash.client.once import CallId, attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
-from keyleash.client.roles import upper
 from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
 from keyleash.client.shards import ClusterSession
 from keyleash.client.shortcuts import with_shortcuts

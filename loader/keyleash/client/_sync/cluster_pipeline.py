@@ -23,8 +23,8 @@ from keyleash.client.actions import Words
 from keyleash.client.batches import chunks
 from keyleash.client.caller import id_of, to_repeat
 from keyleash.client.calls import Call, RateWait
+from keyleash.client.command_words import Role, role_of
 from keyleash.client.once import CallId, Ids, current_block, maybe_once
-from keyleash.client.roles import Role, role_of
 from keyleash.client.routing import (
     HOME_SLOT,
     is_answer,

@@ -33,10 +33,10 @@ from keyleash.client.actions import (
 )
 from keyleash.client.caller import LOST, is_final
 from keyleash.client.calls import Call
+from keyleash.client.command_words import split_words
 from keyleash.client.dialogue import Packed, unpacked
 from keyleash.client.guarding import Guarding, Lock
 from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, mark_sent, unmark
-from keyleash.client.roles import split_words
 from keyleash.client.subscriptions import check
 from keyleash.client.tokens import call_source
 from keyleash.errors import LeashError, NotReplicatedError
