@@ -18,8 +18,8 @@ from keyleash.client.renewal import Renewal
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.examine import Examination
 from keyleash.doctor.findings import DoctorFinding, Skipped
+from keyleash.fence.acl_steps import AclStep, FencePlan, Fences
 from keyleash.fence.apply import FenceOutcome
-from keyleash.fence.plan import AclStep, FencePlan, Fences
 from keyleash.fence.rotate import PasswordRotation
 from keyleash.fence.servers import FencedUser
 from keyleash.operator.abilities import Abilities

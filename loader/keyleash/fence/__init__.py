@@ -7,9 +7,9 @@ on its own keys without audit and limits, and change its own counters and audit 
 guard must be able to; see docs/how-to/fence.md.
 """
 
+from keyleash.fence.acl_steps import AclStep, AclStepKind, FencePlan, plan_fences
 from keyleash.fence.apply import FenceOutcome, apply_fences, remove_fences
 from keyleash.fence.desired import DesiredUser, desired_users, with_first_passwords
-from keyleash.fence.plan import AclStep, AclStepKind, FencePlan, plan_fences
 from keyleash.fence.rotate import PasswordRotation, add_passwords, drop_old_passwords
 from keyleash.fence.rules import Fence
 from keyleash.fence.servers import FencedServers, FencedUser

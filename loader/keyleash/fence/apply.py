@@ -17,8 +17,8 @@ from keyleash.fence.acl import (
     User,
     read_users,
 )
+from keyleash.fence.acl_steps import CHANGES, AclStep, AclStepKind, Fences, plan_fences
 from keyleash.fence.desired import DesiredUser
-from keyleash.fence.plan import CHANGES, AclStep, AclStepKind, Fences, plan_fences
 from keyleash.fence.rules import Fence, fence_of, without_digests
 from keyleash.fence.servers import (
     FencedServers,

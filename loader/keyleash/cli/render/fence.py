@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
 from keyleash.fence import AclStep, AclStepKind, FencedUser, GeneratedPassword
-from keyleash.fence.plan import Fences
+from keyleash.fence.acl_steps import Fences
 
 WORDS = {
     AclStepKind.CREATED: "new",

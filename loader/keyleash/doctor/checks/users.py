@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from keyleash.doctor.context import Context
 from keyleash.doctor.findings import DoctorFinding, Severity, finding
 from keyleash.fence import AclStepKind, FencedServers, desired_users, plan_fences
-from keyleash.fence.plan import CHANGES
+from keyleash.fence.acl_steps import CHANGES
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.store.deployment import Server
 from keyleash.store.users import is_default_user_open
