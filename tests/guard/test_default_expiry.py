@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from keyleash.commands import load_table
-from keyleash.commands.values import IDLE, written_by
+from keyleash.commands.writes import IDLE, written_by
 from support.leash import Leash
 from support.scripted import scripted
 from support.servers import RealServer

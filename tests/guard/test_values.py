@@ -12,7 +12,7 @@ import redis
 import keyleash
 from keyleash.commands import OperationClass, load_table
 from keyleash.commands.keys import keys_of
-from keyleash.commands.values import Writes, written_by
+from keyleash.commands.writes import Writes, written_by
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from keyleash.commands.keys import keys_of
-from keyleash.commands.values import Writes, written_by
+from keyleash.commands.writes import Writes, written_by
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.operator.load.compile import ServerSizes

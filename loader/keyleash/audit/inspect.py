@@ -19,8 +19,8 @@ from keyleash.audit.undo.trust import Trust
 from keyleash.audit.undo.values import UNVALIDATED, Images, read_images
 from keyleash.policy.patterns import exactly
 from keyleash.results import Result
+from keyleash.store.agent_keys import key_exists
 from keyleash.store.store import Store
-from keyleash.store.values import key_exists
 from keyleash.text import counted, iso_time, printable, unescaped, without_tokens
 
 Entry = AuditEvent | Denial | ControlEvent

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.spec import KeySearch, Subscribes, Waits
-from keyleash.commands.values import Writes, written_by
+from keyleash.commands.writes import Writes, written_by
 from keyleash.limits import Counter, Slot, SlotKind
 from keyleash.limits.calendar import Run
 from keyleash.limits.counters import COUNTER_KEEP_MS

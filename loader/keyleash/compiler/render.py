@@ -18,7 +18,7 @@ from jinja2.runtime import Context
 
 from keyleash.commands import OperationClass, work
 from keyleash.commands.spec import Bound, Join, Lengthening, Size
-from keyleash.commands.values import Expiry, Target, Writes
+from keyleash.commands.writes import Expiry, Target, Writes
 from keyleash.compiler.ir import LimitPlan
 from keyleash.compiler.match_tree import grouped
 from keyleash.compiler.quoting import (

@@ -8,7 +8,15 @@ from types import SimpleNamespace
 
 from keyleash.commands import CommandSpec
 from keyleash.commands.spec import Bound, Size, Work
-from keyleash.commands.values import (
+from keyleash.commands.work import (
+    DEFAULT_VALUE_BYTES,
+    READS,
+    RETURNS,
+    SIZE_BY_TYPE,
+    UNNOTED_BYTES,
+    WORK,
+)
+from keyleash.commands.writes import (
     EXPIRIES,
     EXPIRY_OPTIONS,
     FLOAT_BYTES,
@@ -19,14 +27,6 @@ from keyleash.commands.values import (
     SKETCH_BYTES,
     Writes,
     written_by,
-)
-from keyleash.commands.work import (
-    DEFAULT_VALUE_BYTES,
-    READS,
-    RETURNS,
-    SIZE_BY_TYPE,
-    UNNOTED_BYTES,
-    WORK,
 )
 from keyleash.compiler.ir import Governing, Guard
 from keyleash.compiler.quoting import Text

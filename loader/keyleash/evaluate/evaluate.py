@@ -34,7 +34,7 @@ from keyleash.evaluate.trace import (
     ValueStep,
     refused,
 )
-from keyleash.evaluate.values import judge_values
+from keyleash.evaluate.value_rules import judge_values
 from keyleash.limits import SECOND_US, BaseCount, Counter
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Identity, Limit, SubjectKind, match

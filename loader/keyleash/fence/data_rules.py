@@ -14,8 +14,8 @@ from itertools import permutations, product
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import SUBSCRIPTIONS, UNFLAGGED_NEEDS
 from keyleash.commands.spec import Bound, Waits
-from keyleash.commands.values import READ_FORMS, Writes, written_by
 from keyleash.commands.work import ANY_SIZE, READS, SIZE_BY_TYPE, WORK
+from keyleash.commands.writes import READ_FORMS, Writes, written_by
 from keyleash.compiler.ir import Governing, Guard
 from keyleash.fence.acl import Selector, channel_rules, key_rules
 from keyleash.policy.keysets import covers

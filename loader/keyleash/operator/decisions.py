@@ -37,6 +37,7 @@ from keyleash.operator.tokens import TokenInfo, TokenState, list_tokens, require
 from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
+from keyleash.store.agent_keys import require_one_slot
 from keyleash.store.identities import require_active
 from keyleash.store.live_table import read_table
 from keyleash.store.state import Layout
@@ -48,7 +49,6 @@ from keyleash.store.states import (
 )
 from keyleash.store.store import Store
 from keyleash.store.streams import audit_streams, stream_length
-from keyleash.store.values import require_one_slot
 from keyleash.text import (
     clock_time,
     iso_time,

@@ -19,6 +19,7 @@ from keyleash.audit.undo.plan import FORCIBLE, Action, ConflictKind, KeyPlan, Un
 from keyleash.audit.undo.values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.results import Result
+from keyleash.store.agent_keys import node_of, undo_prefix_of
 from keyleash.store.deployment import Node
 from keyleash.store.failures import cluster_failure
 from keyleash.store.keyspace import OPERATORS
@@ -28,7 +29,6 @@ from keyleash.store.shards import at_shard, name_shards
 from keyleash.store.store import Store
 from keyleash.store.streams import owner_name, record_action
 from keyleash.store.token import reject_tokens
-from keyleash.store.values import node_of, undo_prefix_of
 from keyleash.text import counted, json_object
 
 _NO_EXPIRY = b"-1"

@@ -38,11 +38,11 @@ from keyleash.audit.undo.values import (
 from keyleash.compiler.emit import MAX_IMAGES
 from keyleash.errors import NothingToUndoError, UndoTooLargeError, UsageError
 from keyleash.results import Instant, Result
+from keyleash.store.agent_keys import node_of
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX
 from keyleash.store.scripts import UNDO_MAX_BYTES
 from keyleash.store.server_check import PAYLOAD_SETTING
 from keyleash.store.store import Store
-from keyleash.store.values import node_of
 from keyleash.text import counted, json_bytes, json_object, printable, to_json
 
 MAX_BLAMED = 20

@@ -18,6 +18,7 @@ from keyleash.policy.clusters import cluster_problems
 from keyleash.policy.lint.clusters import cluster_warnings
 from keyleash.policy.problems import in_order
 from keyleash.results import Progress
+from keyleash.store.agent_keys import ask_about_keys, read_length, run_on_keys
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
@@ -27,7 +28,6 @@ from keyleash.store.shards import new_mac_key, read_mac_key
 from keyleash.store.slots import undeclared_keys_error
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
-from keyleash.store.values import ask_about_keys, read_length, run_on_keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 from keyleash.commands import CommandSpec
 from keyleash.commands.keys import is_option
-from keyleash.commands.values import (
+from keyleash.commands.work import SIZE_BY_TYPE
+from keyleash.commands.writes import (
     EXPIRIES,
     EXPIRY_OPTIONS,
     FLOAT_BYTES,
@@ -25,7 +26,6 @@ from keyleash.commands.values import (
     Writes,
     written_by,
 )
-from keyleash.commands.work import SIZE_BY_TYPE
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
 from keyleash.evaluate.state import Sizes
