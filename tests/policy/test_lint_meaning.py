@@ -23,8 +23,8 @@ from keyleash.policy import (
     Rate,
     parse_pattern,
 )
-from keyleash.policy.lint.grants import covered_grant, idle_deny, same_scope
-from keyleash.policy.lint.limits import unreachable_budget
+from keyleash.policy.lint.grant_rules import covered_grant, idle_deny, same_scope
+from keyleash.policy.lint.limit_rules import unreachable_budget
 from support.thorough import thorough
 
 TABLE = load_table()

@@ -13,7 +13,7 @@ from keyleash.policy.grants import (
     read_grants,
     warn_of_masked_images,
 )
-from keyleash.policy.limits import Captures, read_limits
+from keyleash.policy.limit_parser import Captures, read_limits
 from keyleash.policy.model import Grant, Identity, IdentityKind, Policy
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema import check_document

@@ -15,7 +15,7 @@ from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.clusters import cluster_problems
-from keyleash.policy.lint.clusters import cluster_warnings
+from keyleash.policy.lint.cluster_rules import cluster_warnings
 from keyleash.policy.problems import in_order
 from keyleash.results import Progress
 from keyleash.store.agent_keys import ask_about_keys, read_length, run_on_keys

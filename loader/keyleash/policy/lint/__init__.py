@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from keyleash.errors import Problem
-from keyleash.policy.lint import clusters, grants, limits
+from keyleash.policy.lint import cluster_rules, grant_rules, limit_rules
 from keyleash.policy.lint.findings import Finding, IdentityRule, LintFinding, PolicyRule
 from keyleash.policy.model import Identity, IdentityKind, Policy
 from keyleash.policy.patterns import NOWHERE
@@ -34,24 +34,24 @@ def _on_clusters(rule: IdentityRule) -> IdentityRule:
 
 MACHINE, HUMAN = IdentityKind.MACHINE, IdentityKind.HUMAN
 RULES: dict[str, PolicyRule] = {
-    "bare-wildcard": _each(grants.bare_wildcard, MACHINE),
-    "mixed-duties": _each(grants.mixed_duties),
-    "long-lived-token": _each(limits.long_lived_token),
-    "no-rate": _each(limits.no_rate, MACHINE),
-    "no-budget": _each(limits.no_budget, MACHINE),
-    "no-idle-timeout": _each(limits.no_idle_timeout, HUMAN),
-    "short-retention": _each(limits.short_retention),
-    "grants-restore": _each(grants.grants_restore),
-    "script-builds-keys": _each(grants.script_builds_keys),
-    "script-cannot-work": _each(grants.script_cannot_work),
-    "covered-grant": _each(grants.covered_grant),
-    "idle-deny": _each(grants.idle_deny),
-    "same-scope": grants.same_scope,
-    "missing-delimiter": grants.missing_delimiter,
-    "unreachable-budget": _each(limits.unreachable_budget),
-    "unreachable-life": _each(limits.unreachable_life),
-    "long-lease": _each(_on_clusters(clusters.long_lease)),
-    "small-rate": _each(_on_clusters(clusters.small_rate)),
+    "bare-wildcard": _each(grant_rules.bare_wildcard, MACHINE),
+    "mixed-duties": _each(grant_rules.mixed_duties),
+    "long-lived-token": _each(limit_rules.long_lived_token),
+    "no-rate": _each(limit_rules.no_rate, MACHINE),
+    "no-budget": _each(limit_rules.no_budget, MACHINE),
+    "no-idle-timeout": _each(limit_rules.no_idle_timeout, HUMAN),
+    "short-retention": _each(limit_rules.short_retention),
+    "grants-restore": _each(grant_rules.grants_restore),
+    "script-builds-keys": _each(grant_rules.script_builds_keys),
+    "script-cannot-work": _each(grant_rules.script_cannot_work),
+    "covered-grant": _each(grant_rules.covered_grant),
+    "idle-deny": _each(grant_rules.idle_deny),
+    "same-scope": grant_rules.same_scope,
+    "missing-delimiter": grant_rules.missing_delimiter,
+    "unreachable-budget": _each(limit_rules.unreachable_budget),
+    "unreachable-life": _each(limit_rules.unreachable_life),
+    "long-lease": _each(_on_clusters(cluster_rules.long_lease)),
+    "small-rate": _each(_on_clusters(cluster_rules.small_rate)),
 }
 """The rules by code, in the order of docs/reference/lint.md."""
 
