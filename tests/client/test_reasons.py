@@ -13,7 +13,7 @@ from keyleash import LeashError, ReplyCode
 from keyleash.audit import read_denials
 from keyleash.audit.describe import reason_of_denial
 from keyleash.errors.sentences import REASONS, Reason, reason_of
-from keyleash.evaluate.describe import reason as explained_reason
+from keyleash.evaluate.decision_text import reason as explained_reason
 from keyleash.operator.decisions import explain
 from support.leash import Leash
 

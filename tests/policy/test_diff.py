@@ -9,7 +9,7 @@ import pytest
 from keyleash.commands import load_table
 from keyleash.policy import Breaker, Identity, Policy, parse_policy
 from keyleash.policy.diff import IdentityDiff, PolicyChange, PolicyDiff, diff_policies
-from keyleash.policy.diff.describe import describe_identities
+from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.diff.limit_changes import breaker_changes
 
 TABLE = load_table()

@@ -17,7 +17,7 @@ from keyleash.errors import OperationError, PolicyError
 from keyleash.policy import Policy, bundles, parse_policy, scripts
 from keyleash.policy.bundles import BUNDLES, Bundle
 from keyleash.policy.diff import diff_policies
-from keyleash.policy.diff.describe import describe_identities
+from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.lint import lint
 from keyleash.policy.lint.grant_rules import script_builds_keys
 from keyleash.policy.scripts import stored_texts, with_texts

@@ -14,7 +14,7 @@ from keyleash.cli.render.explain import listing_lines
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, read_text
 from keyleash.errors import CrossSlotError, OperationError, UsageError
-from keyleash.evaluate.describe import denial_text
+from keyleash.evaluate.decision_text import denial_text
 
 if TYPE_CHECKING:
     from keyleash.api import Policy

@@ -13,7 +13,7 @@ from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsE
 from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.client_calls import REJECTED, client_call, decide_client_call
-from keyleash.evaluate.describe import denial_text, reason, step_lines, text_at
+from keyleash.evaluate.decision_text import denial_text, reason, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import stored_state
 from keyleash.evaluate.trace import (

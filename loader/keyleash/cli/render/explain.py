@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.facts import VECTOR_SETS
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
-from keyleash.evaluate.describe import denial_text
+from keyleash.evaluate.decision_text import denial_text
 from keyleash.policy import Grant, Pattern, SubjectKind, ValueRules
 from keyleash.text import printable, size
 

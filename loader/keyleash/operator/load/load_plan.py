@@ -8,7 +8,7 @@ from typing import Any
 
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.plan import Preview
-from keyleash.policy.diff.describe import describe_identities
+from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.results import Result
 from keyleash.text import counted, json_object, short_digest

@@ -9,7 +9,7 @@ from typing import Any
 from keyleash.commands import CommandTable
 from keyleash.policy.canonical import canonical
 from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange
-from keyleash.policy.diff.describe import describe_identities
+from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.diff.limit_changes import breaker_changes, limit_changes, setting_changes
 from keyleash.policy.diff.permissions import Access, Gains, gains_of
 from keyleash.policy.model import (
