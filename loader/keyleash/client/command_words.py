@@ -1,4 +1,4 @@
-"""What the words of a command say: its role, the script that it calls, and a denial's details."""
+"""The role of a command, the script that it calls, and details of its denial, from its words."""
 
 from __future__ import annotations
 
