@@ -71,7 +71,6 @@ _CONSTANTS = {
     "max_id_bytes": MAX_ID_BYTES,
     "most_reply_bytes": MAX_REPLY_BYTES,
     "token_pattern": TOKEN_IN_LUA,
-    # The tokens whose keys a function keeps in the memory of the server's Lua.
     # What each command of a script is, besides its own work.
     "command_units": 100,
     # What each argument of it is: the slowest commands take 2 µs for one.

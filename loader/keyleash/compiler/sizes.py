@@ -36,7 +36,6 @@ _COMMANDS = {size.value: size.name for size in Size if size not in (Size.ANY, Si
 _SIZE_COMMANDS = "".join(f" {of}={name}" for of, name in {**_COMMANDS, **SIZE_BY_TYPE}.items())
 """The command for each letter and for each reply of TYPE."""
 
-
 _COPIES = {Writes.WHOLE, Writes.PAYLOAD}
 """The ways to write that are checked by reading all of another key, or of a payload."""
 _NUMBERS = {Writes.NUMBER, Writes.FLOAT, Writes.FIELD_FLOAT, Writes.SKETCH}
