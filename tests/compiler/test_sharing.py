@@ -5,18 +5,25 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jinja2 import DictLoader, UndefinedError, meta
 
+from keyleash import compiler
 from keyleash.commands import load_table
 from keyleash.compiler import compile_guard
-from keyleash.compiler.render import environment
+from keyleash.compiler.emit import stamped
+from keyleash.compiler.ir import Guard
+from keyleash.compiler.render import environment, examples_root
 from keyleash.limits import SlotKind
 from keyleash.policy import Identity, parse_policy
+from keyleash.policy.canonical import identity_digest
+from keyleash.policy.model import ClusterRules
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.scripts import lua_root
 from support.leash import grant, policy
@@ -67,9 +74,11 @@ CACHES: list[Any] = [
     )
 ]
 
+WHOLE: Any = compiler._shared
+
 
 def forget() -> None:
-    for cache in CACHES:
+    for cache in (*CACHES, WHOLE):
         cache.cache_clear()
 
 
@@ -116,9 +125,43 @@ def test_what_is_shared_is_made_once(identities: tuple[Identity, ...]) -> None:
     assert [cache.cache_info().misses for cache in CACHES] == made
 
 
+def test_identities_that_differ_in_their_name_are_rendered_once(
+    identities: tuple[Identity, ...],
+) -> None:
+    """A policy may have a thousand identities with the same rules."""
+    made = [scripts_of(replace(identities[0], name=f"agent-{i}"), "keyleash:") for i in range(20)]
+
+    assert len(set(made)) == 20
+    assert WHOLE.cache_info().misses == 1
+
+
+def example_identities() -> Iterator[Identity]:
+    for file in sorted(examples_root().glob("*.yaml")):
+        document = file.read_text(encoding="utf-8")
+        if "\nidentities:" in document:
+            yield from parse_policy(document, file=str(file), commands=load_table()).identities
+
+
+@pytest.mark.parametrize("name", ["a", "agent-runner", "0" * 64])
+def test_guard_is_the_one_that_is_made_for_its_identity_alone(
+    identities: tuple[Identity, ...], name: str
+) -> None:
+    """Text that is shared by another name has nothing that depends on the name but the name."""
+    table = load_table()
+    every = (*identities, *example_identities())
+    for identity, keyspace in product(every, (Keyspace(), Keyspace("9f3a:", vault="ab:"))):
+        named = replace(identity, name=name, cluster=ClusterRules())
+        alone = compiler._written(Guard(named, keyspace, identity_digest(named), 2026), table)
+        shared = compile_guard(named, table, keyspace=keyspace, year=2026)
+
+        assert shared.plan == alone.guard
+        texts = (shared.script, shared.batch_script, shared.approved_script, shared.lease_script)
+        assert (*texts, shared.stamp) == stamped(alone.texts)
+
+
 def test_all_that_is_remembered_is_bounded() -> None:
     """A process may load policies for ever."""
-    assert all(cache.cache_info().maxsize for cache in CACHES)
+    assert all(cache.cache_info().maxsize for cache in (*CACHES, WHOLE))
 
 
 @pytest.mark.parametrize(("path", "part", "names"), SHARES)

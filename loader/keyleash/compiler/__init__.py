@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from secrets import token_hex, token_urlsafe
+from typing import Any, NamedTuple
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.approved import called_commands, plan_scripts
-from keyleash.compiler.emit import emit
+from keyleash.compiler.emit import POLICY_DIGITS, emit, stamped
 from keyleash.compiler.ir import Guard, Shards
 from keyleash.compiler.passes import PASSES
+from keyleash.compiler.passes.plan_limits import plan_limits
 from keyleash.policy import Identity, Policy
 from keyleash.policy.canonical import identity_digest
 from keyleash.policy.model import ClusterRules
@@ -122,12 +125,17 @@ def compile_guard(
     if shards is None:
         # So that the scripts of one server are the same whatever is set for clusters.
         identity = replace(identity, cluster=ClusterRules())
+        digest = identity_digest(identity)
+        shared = _shared(replace(identity, name=_NAME), keyspace, year, table)
+        guard = replace(shared.guard, identity=identity, policy_digest=digest)
+        # The counters of limits have the name of the identity.
+        guard, texts = plan_limits(guard, table), shared.named(identity.name, digest)
     else:
+        # Here the texts have a key that is derived from the name.
         shards = replace(shards, lease_us=identity.cluster.lease_s * 1_000_000)
-    guard = Guard(identity, keyspace, identity_digest(identity), year, shards=shards)
-    approved = _approved(guard, table) if identity.scripts else None
-    guard = _passed(guard, table)
-    script, batch_script, approved_script, lease_script, stamp = emit(guard, approved)
+        guard = Guard(identity, keyspace, identity_digest(identity), year, shards=shards)
+        guard, texts = _written(guard, table)
+    script, batch_script, approved_script, lease_script, stamp = stamped(texts)
     return CompiledGuard(
         identity=identity.name,
         script=script,
@@ -143,6 +151,37 @@ def compile_guard(
         policy_digest=guard.policy_digest,
         plan=guard,
     )
+
+
+_NAME, _DIGEST = token_hex(16), token_urlsafe(POLICY_DIGITS)
+"""Stand-ins for an identity's name and rule digest: random, so that no policy contains them."""
+
+SHARED_TEXTS = 64
+"""The number of cached sets of rules; the texts of one have about 100 KB."""
+
+
+class _Written(NamedTuple):
+    """A guard and its texts without a stamp."""
+
+    guard: Guard
+    texts: Sequence[str]
+
+    def named(self, name: str, digest: str) -> Sequence[str]:
+        """Return the texts with a name and a rule digest for the stand-ins."""
+        digits, stand_in = digest[:POLICY_DIGITS], _DIGEST[:POLICY_DIGITS]
+        return [text.replace(_NAME, name).replace(stand_in, digits) for text in self.texts]
+
+
+@lru_cache(SHARED_TEXTS)
+def _shared(stand_in: Identity, keyspace: Keyspace, year: int, table: CommandTable) -> _Written:
+    """Return what the guards of one server share whose identities differ in their name alone."""
+    return _written(Guard(stand_in, keyspace, _DIGEST, year), table)
+
+
+def _written(guard: Guard, table: CommandTable) -> _Written:
+    approved = _approved(guard, table) if guard.identity.scripts else None
+    guard = _passed(guard, table)
+    return _Written(guard, emit(guard, approved))
 
 
 def _passed(guard: Guard, table: CommandTable) -> Guard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from types import SimpleNamespace
@@ -139,8 +139,8 @@ SCRIPT = Form("script.lua", sandbox=True)
 LEASE = Form("lease.lua", home=True)
 
 
-def emit(guard: Guard, approved: Guard | None = None) -> Scripts:
-    """Render *guard* and stamp it with a digest of its text.
+def emit(guard: Guard, approved: Guard | None = None) -> list[str]:
+    """Render the texts of *guard*, as `Scripts` has them, with a placeholder for the stamp.
 
     Args:
         approved: The same guard with the commands of approved scripts alone; None without any.
@@ -149,8 +149,11 @@ def emit(guard: Guard, approved: Guard | None = None) -> Scripts:
     if guard.shards:
         guard, approved = place_on_shards(guard), approved and place_on_shards(approved)
     single, batch = _render(guard, SINGLE), _render(guard, BATCH)
-    script = _render(approved, SCRIPT) if approved else ""
-    texts = [single, batch, script, lease]
+    return [single, batch, _render(approved, SCRIPT) if approved else "", lease]
+
+
+def stamped(texts: Sequence[str]) -> Scripts:
+    """Stamp the texts of a guard with a digest of them."""
     written = hashlib.sha256("".join(texts).encode()).digest()
     stamp = int.from_bytes(written[:STAMP_BYTES], "big") | 1
     single, batch, script, lease = (text.replace(_STAMP, str(stamp)) for text in texts)
