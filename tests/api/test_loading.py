@@ -14,6 +14,7 @@ import redis
 
 import keyleash
 from keyleash.errors import PlanOutdatedError
+from keyleash.operator.load import plan as load_plan
 from support.command_line import Cli
 from support.errors import raises_code
 from support.leash import grant, policy
@@ -51,6 +52,22 @@ def test_rollback_is_planned_and_applied(loaded: keyleash.Operator) -> None:
     assert loaded.apply(plan, allow_removal=True).removed == ("two",)
     with pytest.raises(PlanOutdatedError):
         loaded.apply(plan, allow_removal=True)
+
+
+def test_plan_of_the_active_text_reads_it_once(
+    op: keyleash.Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading YAML takes most of the time of a plan that changes nothing."""
+    parsed: list[str] = []
+    monkeypatch.setattr(load_plan, "parse_policy", lambda text, **_: parsed.append(text))
+    # A text that no other test had parsed.
+    first = keyleash.Policy(policy(once={"grants": [grant("read", keys="once:*")]}))
+    op.load(first)
+    assert op.plan(first).is_empty
+    assert not parsed
+
+    op.plan(TWO)
+    assert parsed == [first.document]
 
 
 def test_progress_of_plan_and_load_is_reported(op: keyleash.Operator) -> None:

@@ -19,6 +19,7 @@ from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff import PolicyDiff, diff_policies
+from keyleash.policy.scripts import with_texts
 from keyleash.store.records import ActivePolicy, GuardRecord, read_active
 from keyleash.store.snapshots import GuardSnapshot, find_identities, read_snapshots
 from keyleash.store.staging import StagedState
@@ -249,7 +250,7 @@ def diff_with_server(store: Store, prepared: PreparedPolicy) -> LoadDiff:
     active = read_active(store)
     layouts = read_layouts(store)
     names = {guard.identity for guard in guards} | layouts.keys()
-    names |= _unlisted(store, active, layouts)
+    names |= _unlisted(store, _active_policy(active, prepared), layouts)
     snapshots = read_snapshots(store, names)
     unrecorded = tuple(
         item for item in guards if not snapshots[item.identity].sources >= {*item.scripts}
@@ -267,7 +268,7 @@ def diff_with_server(store: Store, prepared: PreparedPolicy) -> LoadDiff:
 
 def _unlisted(
     store: Store,
-    active: ActivePolicy | None,
+    policy: Policy | None,
     layouts: Mapping[str, Layout],
 ) -> set[str]:
     """Return the identities of the server that may be missing in *layouts*.
@@ -275,7 +276,6 @@ def _unlisted(
     The keys of the server are listed only if the records of policy and layouts disagree, or one of
     them is missing or damaged.
     """
-    policy = None if active is None else _read(active.document)
     names: set[str] = set() if policy is None else {identity.name for identity in policy.identities}
     if names and names <= layouts.keys():
         return names
@@ -337,7 +337,7 @@ def preview_load(store: Store, prepared: PreparedPolicy) -> Preview:
         redis.ResponseError: A key has the wrong type.
     """
     found = diff_with_server(store, prepared)
-    before = Policy(()) if found.active is None else _read(found.active.document)
+    before = Policy(()) if found.active is None else _active_policy(found.active, prepared)
     diff = diff_policies(
         before or Policy(()), prepared.policy, prepared.table, protected_prefixes(store.keys)
     )
@@ -375,6 +375,15 @@ def _bounded(names: Sequence[str]) -> list[str | int]:
     """Return the first names, followed by the number of others."""
     more = len(names) - NAMES
     return [*names[:NAMES], more] if more > 0 else [*names]
+
+
+def _active_policy(active: ActivePolicy | None, prepared: PreparedPolicy) -> Policy | None:
+    """Return the active policy, which often is the prepared one; None if it cannot be parsed."""
+    if active is None:
+        return None
+    if active.document == with_texts(prepared.document, prepared.policy):
+        return prepared.policy
+    return _read(active.document)
 
 
 @lru_cache(maxsize=2)
