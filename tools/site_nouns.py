@@ -19,8 +19,8 @@ class Nouns(griffe.Extension):  # type: ignore[misc]
         for noun in (item for item in classes if not item.is_alias):
             for name, item in list(noun.members.items()):
                 found = self._function(pkg, item) if item.is_attribute else None
-                if item.is_function:
-                    self._show_filters(pkg, item)
+                if item.is_function or found:
+                    self._show_filters(pkg, found or item)
                 if found is not None:
                     method = griffe.Function(
                         name,

@@ -20,7 +20,7 @@ from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
 from keyleash.errors.sentences import explain, reason_of
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import Scope, revoke
+from keyleash.operator.tokens import revoke
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import refusal
 from support.errors import OF_CLUSTERS
@@ -499,8 +499,8 @@ def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash)
         {"allow": ["publish"], "channels": ["c:*"]},
     ]
     fresh(leash, grants=grants, **rules)
-    scope = Scope(allow=["read", "publish"], keys=["t:a*"])
-    client = leash.client(leash.issue("one", scope=scope).token)
+    scope = {"allow": ["read", "publish"], "keys": ["t:a*"]}
+    client = leash.client(leash.issue("one", **scope).token)
     calls: list[tuple[Callable[[], Any], str]] = [
         (lambda: client.get("t:b"), "no grant of the token covers the key `t:b`"),
         (lambda: client.set("t:a", 1), "no grant of the token gives `write`"),

@@ -45,7 +45,7 @@ def left(answer: keyleash.WhoAmI) -> dict[str, tuple[int | None, int]]:
 def test_whoami_is_what_the_command_prints(one_leash: Leash) -> None:
     """The agent's guard and the operator's command agree on every field that both have."""
     one_leash.load(one=LIMITED)
-    issued = one_leash.issue("one", ttl_s=7200)
+    issued = one_leash.issue("one", ttl="2h")
     client: Any = one_leash.client(issued.token, decode_responses=True)
     client.set("t:1:a", 1)
     client.get("t:1:a")

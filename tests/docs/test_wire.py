@@ -16,7 +16,7 @@ from keyleash.commands import keys_of, load_table
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import Scope, revoke
+from keyleash.operator.tokens import revoke
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
@@ -140,9 +140,9 @@ def test_details_of_every_denial_are_those_of_the_page(leash: Leash, token: str)
 
 def denied_restrictions(leash: Leash) -> list[Any]:
     """Denials of tokens that may do less than their identity."""
-    reader = leash.issue("one", scope=Scope(allow=["read"], keys=["t:a"])).token
-    bound = leash.issue("one", scope=Scope(bind={"x": "1"})).token
-    parent = leash.issue("one", scope=Scope(budget={"requests": 3}))
+    reader = leash.issue("one", allow=["read"], keys=["t:a"]).token
+    bound = leash.issue("one", bind={"x": "1"}).token
+    parent = leash.issue("one", budget={"requests": 3})
     # A delegation counts as a request.
     child, other = (leash.client(parent.token).delegate(ttl=ttl) for ttl in ("1m", None))
     leash.call("one", child.token, "GET", "t:a")

@@ -64,4 +64,4 @@ def test_revocation_of_an_identity_ends_records_that_an_agent_wrote(leash: Fence
     agent.set("shared:a", 1)
     assert revoke(leash.store, identity="runner").unlisted == PIECE + 1
     assert denied(agent.get, "shared:a")["code"] == "TOKEN_REVOKED"
-    assert revoke(leash.store, everything=True).unlisted == 0
+    assert revoke(leash.store, all=True).unlisted == 0

@@ -16,7 +16,7 @@ import keyleash
 from keyleash.errors import OperationError
 from keyleash.errors.sentences import reason_of
 from keyleash.operator.decisions import explain
-from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
+from keyleash.operator.tokens import list_tokens, revoke, rotate_token
 from keyleash.store.token import RECORD_BYTES, TokenRecord, token_digest
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy, with_files
@@ -37,7 +37,7 @@ RUNNER: dict[str, Any] = {
 
 def agent(leash: Leash, meta: dict[str, str] | None = None, **scope: Any) -> keyleash.Redis:
     """A client with a token of `runner` that has restrictions."""
-    return leash.client(leash.issue("runner", scope=Scope(**scope), meta=meta).token)
+    return leash.client(leash.issue("runner", **scope, meta=meta).token)
 
 
 def denied(call: Any, *arguments: Any) -> dict[str, str]:
@@ -178,7 +178,7 @@ def test_scan_lists_and_sort_reads_keys_of_the_binding_alone(leash: Leash) -> No
 def test_batches_transactions_and_blocking_commands_follow_the_restrictions(leash: Leash) -> None:
     """Every command of a batch is checked by itself."""
     leash.load(runner=RUNNER)
-    token = leash.issue("runner", scope=Scope(bind={"job_id": "42"})).token
+    token = leash.issue("runner", bind={"job_id": "42"}).token
     bound = leash.client(token)
 
     replies = leash.batch(
@@ -231,7 +231,7 @@ def test_lock_of_redis_py_is_bound(leash: Leash) -> None:
 def test_cap_is_exact_under_threads(leash: Leash) -> None:
     """50 clients on a cap of 97: exactly 97 calls run."""
     leash.load(runner=RUNNER)
-    token = leash.issue("runner", scope=Scope(budget={"writes": 97})).token
+    token = leash.issue("runner", budget={"writes": 97}).token
     done: list[bool] = []
 
     def work() -> None:
@@ -254,7 +254,7 @@ def test_cap_is_exact_under_threads(leash: Leash) -> None:
 def test_caps_count_by_counter_and_window_and_a_denied_call_charges_none(leash: Leash) -> None:
     """A cap for life ends with the token, others with their calendar window in UTC."""
     leash.load(runner={**RUNNER, "budget": {"reads": "3/day"}})
-    issued = leash.issue("runner", scope=Scope(budget={"requests": "5", "writes": "2/hour"}))
+    issued = leash.issue("runner", budget={"requests": "5", "writes": "2/hour"})
     client = leash.client(issued.token)
 
     client.set("shared:a", 1)
@@ -273,7 +273,7 @@ def test_caps_count_by_counter_and_window_and_a_denied_call_charges_none(leash: 
     resets = {limit.name: limit.resets_at for limit in client.whoami().limits}
     assert resets["token.requests"] is None
     assert resets["token.writes"] is not None
-    token = leash.issue("runner", scope=Scope(budget={"writes": "25"})).token
+    token = leash.issue("runner", budget={"writes": "25"}).token
     run = [("SET", f"shared:{{t}}{n}", "1") for n in range(20)]
     assert leash.batch("runner", token, "each", *run) == [b"OK"] * 20
     second = leash.batch("runner", token, "each", *run)
@@ -296,8 +296,8 @@ def test_rotation_keeps_restrictions_counts_and_labels(leash: Leash) -> None:
     """A rotated token is neither wider than the old one nor fresh; rotating an identity with bound
     tokens alone is an error."""
     leash.load(runner=RUNNER)
-    scope = Scope(bind={"job_id": "42"}, budget={"writes": "2"})
-    old = leash.issue("runner", scope=scope, meta={"run": "r-17"})
+    scope = {"bind": {"job_id": "42"}, "budget": {"writes": "2"}}
+    old = leash.issue("runner", **scope, meta={"run": "r-17"})
     leash.client(old.token).set("jobs:42:a", 1)
 
     with raises_code("token-not-live"):
@@ -317,7 +317,7 @@ def test_rotation_keeps_restrictions_counts_and_labels(leash: Leash) -> None:
 def test_revoked_bound_token_is_revoked(leash: Leash) -> None:
     """Both flags are in one byte of the record."""
     leash.load(runner=RUNNER)
-    issued = leash.issue("runner", scope=Scope(bind={"job_id": "42"}))
+    issued = leash.issue("runner", bind={"job_id": "42"})
     client = leash.client(issued.token)
 
     client.set("jobs:42:a", 1)
@@ -346,7 +346,7 @@ def test_bound_token_is_denied_by_a_policy_without_bound_tokens(leash: Leash) ->
 def test_corrupt_restrictions_deny_every_call(leash: Leash) -> None:
     """A fenced agent may write any bytes there: none of them stops the guard or widens it."""
     leash.load(runner=RUNNER)
-    issued = leash.issue("runner", scope=Scope(bind={"job_id": "42"}, budget={"writes": "9"}))
+    issued = leash.issue("runner", bind={"job_id": "42"}, budget={"writes": "9"})
     name = record_of(leash, issued.token)
     packed: bytes = leash.admin.get(name)
     client = leash.client(issued.token)
@@ -409,11 +409,11 @@ def test_bad_restriction_is_refused_and_nothing_is_issued(leash: Leash) -> None:
 
     for scope, message in REFUSED:
         with pytest.raises(OperationError) as refusal:
-            leash.issue("runner", scope=Scope(**scope))
+            leash.issue("runner", **scope)
         assert refusal.value.code == "bad-restriction"
         assert message in refusal.value.message
     with pytest.raises(OperationError) as unbound:
-        leash.issue("other", scope=Scope(bind={"job_id": "42"}))
+        leash.issue("other", bind={"job_id": "42"})
     assert unbound.value.code == "not-bound"
     assert "token: {bound: true}" in (unbound.value.help or "")
     assert unbound.value.span is not None
@@ -428,7 +428,7 @@ def test_labels_are_checked_stored_and_searched(leash: Leash) -> None:
     leash.issue("runner")
 
     assert [info.id for info in list_tokens(leash.store, meta={"run": "r-17"})] == [first.id]
-    assert list_tokens(leash.store, "runner", {"run": "r-17"})[0].meta["team"] == "blå"
+    assert list_tokens(leash.store, "runner", meta={"run": "r-17"})[0].meta["team"] == "blå"
     assert len(list_tokens(leash.store)) == 3
     bad = [{"Run": "x"}, {"r" * 33: "x"}, {"run": "x" * 65}, {"run": ""}, {"run": "a\nb"}]
     for meta in (*bad, {f"n{n}": "x" for n in range(17)}):

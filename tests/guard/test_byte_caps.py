@@ -15,7 +15,7 @@ import keyleash
 from guard.test_bound_tokens import RUNNER, agent, denied, record_of
 from guard.test_delegation import AGENT, delegated, refused
 from keyleash.operator.decisions import explain
-from keyleash.operator.tokens import Scope, list_tokens
+from keyleash.operator.tokens import list_tokens
 from keyleash.store.token import CAP_USED_OFFSET, RECORD_BYTES, TAIL_HEADER_BYTES
 from support.clustered import NODES
 from support.errors import raises_code
@@ -71,7 +71,7 @@ def test_cap_of_bytes_read_is_charged_with_the_reply(leash: Leash) -> None:
 def test_cap_of_bytes_is_exact_under_threads(leash: Leash, size: int) -> None:
     """50 clients: the total never exceeds the cap, and equals it where the size divides it."""
     leash.load(runner=RUNNER)
-    token = leash.issue("runner", scope=Scope(budget={"bytes_written": "3000b"})).token
+    token = leash.issue("runner", budget={"bytes_written": "3000b"}).token
     value, done = "x" * (size - len("shared:l")), []
 
     def work() -> None:
@@ -93,8 +93,8 @@ def test_cap_of_bytes_is_exact_under_threads(leash: Leash, size: int) -> None:
 def test_batch_counts_bytes_command_by_command(leash: Leash) -> None:
     """Also a run of equal commands, and with caps of calls beside those of bytes."""
     leash.load(runner=RUNNER)
-    scope = Scope(budget={"writes": 90, "bytes_written": "1000b", "requests": 90})
-    token = leash.issue("runner", scope=scope).token
+    scope = {"budget": {"writes": 90, "bytes_written": "1000b", "requests": 90}}
+    token = leash.issue("runner", **scope).token
     client = leash.client(token)
     run = [("SET", f"shared:{{t}}{n:03}", "x" * 37) for n in range(22)]
 
@@ -120,7 +120,7 @@ def test_batch_charges_each_reply_and_stops_reading_when_the_cap_is_used_up(leas
     """A run of reads is carried out one by one; a write behind it runs."""
     leash.load(runner=RUNNER)
     leash.admin.set("shared:{t}a", "x" * 100)
-    token = leash.issue("runner", scope=Scope(budget={"bytes_read": "250b"})).token
+    token = leash.issue("runner", budget={"bytes_read": "250b"}).token
 
     commands = [("GET", "shared:{t}a")] * 6 + [("SET", "shared:{t}b", "1")]
     replies = leash.batch("runner", token, "each", *commands)
@@ -162,7 +162,7 @@ def test_bytes_of_a_child_count_for_all_ancestors(leash: Leash) -> None:
 def test_explanation_of_a_call_counts_its_bytes(leash: Leash) -> None:
     """`explain --token-id` decides as the guard does, also for a child."""
     leash.load(runner=AGENT)
-    issued = leash.issue("runner", scope=Scope(budget={"bytes_written": "150b"}))
+    issued = leash.issue("runner", budget={"bytes_written": "150b"})
     child = leash.client(issued.token).delegate(budget={"bytes_written": "130b"})
     client = leash.client(child.token)
 
@@ -201,7 +201,7 @@ def test_script_counts_the_bytes_of_its_commands_towards_caps(leash: Leash) -> N
 def test_corrupt_cap_of_bytes_denies_the_calls_that_it_counts(leash: Leash, name: str) -> None:
     """A fenced agent may write any bytes there."""
     leash.load(runner=RUNNER)
-    issued = leash.issue("runner", scope=Scope(budget={name: "1kb"}))
+    issued = leash.issue("runner", budget={name: "1kb"})
     bound, record = leash.client(issued.token), record_of(leash, issued.token)
     used_at = RECORD_BYTES + TAIL_HEADER_BYTES + CAP_USED_OFFSET
     call = bound.set if name == "bytes_written" else bound.getrange

@@ -18,7 +18,7 @@ from guard.test_bound_tokens import RUNNER, agent, denied, record_of
 from keyleash.asyncio import Redis as AsyncRedis
 from keyleash.operator.decisions import explain
 from keyleash.operator.holder import inspect_token
-from keyleash.operator.tokens import Scope, list_tokens, revoke, rotate_token
+from keyleash.operator.tokens import list_tokens, revoke, rotate_token
 from keyleash.store.token import ID_ALPHABET, RECORD_BYTES, TokenRecord, child_id, token_digest
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
@@ -103,8 +103,8 @@ def test_classes_and_keys_of_a_child_are_those_of_patterns_with_all_its_bindings
 def test_keys_of_a_child_are_within_those_of_its_parent(leash: Leash) -> None:
     """An exact key has no others within it, and one of several is enough."""
     leash.load(runner=AGENT)
-    scope = Scope(keys=["shared:a", "shared:dir:*", "shared:z"])
-    parent = leash.client(leash.issue("runner", scope=scope).token)
+    scope = {"keys": ["shared:a", "shared:dir:*", "shared:z"]}
+    parent = leash.client(leash.issue("runner", **scope).token)
 
     for key in ("shared:a", "shared:dir:x", "shared:dir:x*", "shared:dir:*", "shared:z"):
         parent.delegate(keys=[key])
@@ -169,8 +169,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 def test_wider_or_malformed_child_is_refused_and_nothing_is_stored(leash: Leash) -> None:
     """The denial names the reason and the word; it is recorded, and charges nothing."""
     leash.load(runner={**AGENT, "budget": {"requests": "100/day"}})
-    scope = Scope(bind={"job_id": "42"}, allow=["read", "write"], keys=["jobs:42:a*"])
-    parent = leash.client(leash.issue("runner", scope=scope, ttl_s=600).token)
+    scope = {"bind": {"job_id": "42"}, "allow": ["read", "write"], "keys": ["jobs:42:a*"]}
+    parent = leash.client(leash.issue("runner", **scope, ttl="10m").token)
 
     for wishes, reason, word in BAD:
         found = refused(parent, **wishes)
@@ -189,7 +189,7 @@ def test_depth_children_and_life_are_bounded(leash: Leash) -> None:
     """Depth counts from the issued token; children count until they expire."""
     rules = {"depth": 2, "children": 2, "max_ttl": "10m"}
     leash.load(runner={**AGENT, "delegate": rules})
-    issued = leash.issue("runner", ttl_s=300)
+    issued = leash.issue("runner", ttl="5m")
     root = leash.client(issued.token)
 
     child = root.delegate(ttl="2m")
@@ -259,7 +259,7 @@ def test_rotated_token_works_in_its_grace_and_its_subtree_does_not(leash: Leash)
     root = leash.client(issued.token)
     child = delegated(leash, root)
 
-    new = rotate_token(leash.store, issued.id, grace_s=600)
+    new = rotate_token(leash.store, issued.id, grace="10m")
     root.set("shared:a", 1)
     assert denied(child.get, "shared:a") == {
         "code": "TOKEN_REVOKED",
@@ -268,7 +268,7 @@ def test_rotated_token_works_in_its_grace_and_its_subtree_does_not(leash: Leash)
     }
     assert refused(root)["reason"] == "rotated"
     assert delegated(leash, leash.client(new.issued.token)).get("shared:a") == b"1"
-    again = rotate_token(leash.store, issued.id, grace_s=600)
+    again = rotate_token(leash.store, issued.id, grace="10m")
     assert [item.id for item in again.replaced] == [issued.id]
 
 
@@ -280,7 +280,7 @@ def test_rotation_without_delegation_in_the_policy_ends_children_for_good(leash:
 
     leash.load(runner=RUNNER)
     for token in (issued, childless):
-        rotate_token(leash.store, token.id, grace_s=600)
+        rotate_token(leash.store, token.id, grace="10m")
     assert denied(leash.client(issued.token).get, "shared:a")["code"] == "TOKEN_REVOKED"
     assert leash.client(childless.token).get("shared:a") is None
     leash.load(runner=AGENT)
@@ -295,8 +295,8 @@ def test_rotation_without_delegation_in_the_policy_ends_children_for_good(leash:
 def test_caps_of_parent_and_children_are_exact_under_threads(leash: Leash) -> None:
     """50 clients on a child's cap of 97 make 97 calls; with a sibling they use up the parent's."""
     leash.load(runner=AGENT)
-    scope = Scope(budget={"writes": 152})
-    parent = leash.client(leash.issue("runner", scope=scope).token)
+    scope = {"budget": {"writes": 152}}
+    parent = leash.client(leash.issue("runner", **scope).token)
     # A delegation counts as a write.
     tokens = [parent.delegate(budget={"writes": 97}).token, parent.delegate().token]
     done: dict[str, list[bool]] = {token: [] for token in tokens}
@@ -450,7 +450,7 @@ def test_list_names_children_with_their_parents(leash: Leash) -> None:
 def test_corrupt_records_of_a_chain_deny_and_never_fail(leash: Leash) -> None:
     """A fenced agent may write any bytes into records: none of them stops the guard."""
     leash.load(runner=AGENT)
-    issued = leash.issue("runner", scope=Scope(budget={"requests": 10_000}))
+    issued = leash.issue("runner", budget={"requests": 10_000})
     root = leash.client(issued.token)
     middle = root.delegate(bind={"job_id": 42}, budget={"requests": 9_000})
     leaf = leash.client(middle.token).delegate(keys=["jobs:42:a"], budget={"requests": 8_000})
@@ -547,7 +547,7 @@ def test_restriction_that_contains_a_token_is_rejected_and_not_shown(leash: Leas
         with pytest.raises(keyleash.SecretInTextError) as of_agent:
             parent.delegate(**wishes)
         with pytest.raises(keyleash.SecretInTextError) as of_operator:
-            leash.issue("runner", scope=Scope(**wishes))
+            leash.issue("runner", **wishes)
         assert secret not in str((of_agent.value, of_operator.value))
     assert leash.events("runner") == []
 
@@ -701,7 +701,7 @@ def test_sealed_guards_delegate(embedded: RealServer) -> None:
 def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
     """`explain --token-id` decides as the guard does."""
     leash.load(runner={**AGENT, "budget": {"reads": {"limit": "2/day", "per": "token"}}})
-    issued = leash.issue("runner", scope=Scope(budget={"writes": 2}))
+    issued = leash.issue("runner", budget={"writes": 2})
     child = leash.client(issued.token).delegate(bind={"job_id": 42})
     client = leash.client(child.token)
 

@@ -17,7 +17,7 @@ from keyleash.compiler import compile_policy
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import Scope, revoke
+from keyleash.operator.tokens import revoke
 from keyleash.policy import parse_policy
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.store import Store
@@ -177,13 +177,13 @@ def recorded(server: Footprints) -> Iterator[Case]:
 
 def bound(server: Footprints) -> Iterator[Case]:
     """Yield calls of tokens with and without restrictions; only a cap runs another command."""
-    scopes = {
-        "not bound": Scope(),
-        "bound": Scope(bind={"kind": "a"}, keys=["doc:a:*"]),
-        "capped": Scope(bind={"kind": "a"}, budget={"requests": 1000, "writes": "1000/hour"}),
+    scopes: dict[str, dict[str, Any]] = {
+        "not bound": {},
+        "bound": {"bind": {"kind": "a"}, "keys": ["doc:a:*"]},
+        "capped": {"bind": {"kind": "a"}, "budget": {"requests": 1000, "writes": "1000/hour"}},
     }
     for title, scope in scopes.items():
-        token = server.leash.issue("bound", scope=scope).token
+        token = server.leash.issue("bound", **scope).token
         # The clock of a guard has milliseconds: within the same one the first use is not noted.
         time.sleep(0.005)
         server.of(server.call("bound", *GET, token=token))
@@ -192,7 +192,7 @@ def bound(server: Footprints) -> Iterator[Case]:
 
 def delegated(server: Footprints) -> Iterator[Case]:
     """Yield calls of an identity whose tokens delegate: only a child reads its ancestors."""
-    token = server.leash.issue("family", scope=Scope(budget={"requests": 1000})).token
+    token = server.leash.issue("family", budget={"requests": 1000}).token
     for title in ("delegating", "child", "grandchild"):
         # The clock of a guard has milliseconds: within the same one the first use is not noted.
         time.sleep(0.005)

@@ -12,7 +12,7 @@ import keyleash
 from keyleash.audit import EVERYTHING, read_denials, read_events
 from keyleash.audit.operator_actions import read_control
 from keyleash.errors.sentences import reason_of
-from keyleash.operator.tokens import Scope, list_tokens, renew_token, revoke, rotate_token
+from keyleash.operator.tokens import list_tokens, renew_token, revoke, rotate_token
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord
 from support.clustered import NODES
 from support.errors import raises_code
@@ -38,7 +38,7 @@ def renew(leash: Leash, token: str, *words: str, identity: str = "one") -> Any:
 def test_renewed_token_lives_as_long_from_now_as_it_was_issued_for(leash: Leash) -> None:
     """Expiry, life of the record and the clock of guards move together; it is an event."""
     leash.load(one=RUNNER)
-    issued = leash.issue("one", ttl_s=7200)
+    issued = leash.issue("one", ttl="2h")
     agent = leash.client(issued.token)
     pass_time(leash, issued.token, 1)
 
@@ -77,7 +77,7 @@ def test_renewal_ends_at_max_ttl_and_is_then_refused(leash: Leash) -> None:
         agent.renew("4h")
     assert refusal.value.reason == "max_ttl"
     with raises_code("token-too-old"):
-        renew_token(leash.store, issued.id, ttl_s=4 * 3600)
+        renew_token(leash.store, issued.id, ttl="4h")
     assert record_of(leash, issued.token)[0].expires_us == latest_ms * 1000
 
 
@@ -91,7 +91,7 @@ def test_renewal_never_shortens_a_life(leash: Leash) -> None:
     before = record_of(leash, issued.token)
     assert agent.renew("2s").expires_ms == issued.expires_ms
     assert record_of(leash, issued.token) == before
-    assert renew_token(leash.store, issued.id, ttl_s=1).expires_ms == issued.expires_ms
+    assert renew_token(leash.store, issued.id, ttl="1s").expires_ms == issued.expires_ms
     assert list(read_events(leash.store, ["one"], EVERYTHING)) == []
     assert [action.event for action in read_control(leash.store)] == ["activate", "issue"]
 
@@ -203,7 +203,7 @@ def test_renewal_is_charged_as_a_write(leash: Leash) -> None:
         }
     )
     first = leash.client(leash.issue("one").token)
-    capped = leash.client(leash.issue("one", scope=Scope(budget={"writes": 1})).token)
+    capped = leash.client(leash.issue("one", budget={"writes": 1}).token)
 
     first.renew("61m")
     first.set("doc:1", "x")
@@ -222,12 +222,12 @@ def test_renewed_bound_token_keeps_its_restrictions_and_what_its_caps_counted(le
     leash.load(
         one={**RUNNER, "token": {"ttl": "1h", "max_ttl": "4h", "renew": True, "bound": True}}
     )
-    scope = Scope(keys=["doc:a*"], budget={"requests": 4})
-    issued = leash.issue("one", scope=scope)
+    scope = {"keys": ["doc:a*"], "budget": {"requests": 4}}
+    issued = leash.issue("one", **scope)
     agent = leash.client(issued.token)
     agent.set("doc:a", "x")
     agent.renew("2h")
-    renew_token(leash.store, issued.id, ttl_s=3 * 3600)
+    renew_token(leash.store, issued.id, ttl="3h")
 
     with pytest.raises(keyleash.KeyNotGrantedError):
         agent.get("doc:b")
@@ -246,7 +246,7 @@ def test_renewal_by_the_agent_is_a_use_and_by_an_operator_is_none(leash: Leash) 
     issued = leash.issue("one")
     before = record_of(leash, issued.token)[0].used_us
 
-    renew_token(leash.store, issued.id, ttl_s=7200)
+    renew_token(leash.store, issued.id, ttl="2h")
     assert record_of(leash, issued.token)[0].used_us == before
     leash.client(issued.token).renew("3h")
     assert record_of(leash, issued.token)[0].used_us > before
@@ -323,7 +323,7 @@ def test_guards_of_sealed_servers_renew(embedded: RealServer) -> None:
     """The text of the guard is the same, under other names."""
     leash = Leash(embedded, SEALED)
     leash.load(one=RUNNER)
-    issued = leash.issue("one", ttl_s=60)
+    issued = leash.issue("one", ttl="1m")
 
     assert leash.client(issued.token).renew("1h").expires_ms > issued.expires_ms
     assert leash.client(issued.token).set("doc:1", "x")
@@ -341,7 +341,7 @@ def test_child_is_not_renewed_and_its_parent_lives_longer_with_its_number_of_chi
 
     key = NAMES.children_prefix("one") + issued.id
     assert parent.renew("2h").expires_ms == leash.admin.pexpiretime(key)
-    renewed = renew_token(leash.store, issued.id, ttl_s=10_800)
+    renewed = renew_token(leash.store, issued.id, ttl="3h")
     assert leash.admin.pexpiretime(key) == renewed.expires_ms
     with pytest.raises(keyleash.RenewalRefusedError) as denial:
         leash.client(child.token).renew()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def test_rotated_token_is_good_until_the_grace_is_over(leash: Leash) -> None:
     agent = leash.client(old.token)
     before_ms = now_us(leash) // 1000
 
-    done = rotate_token(leash.store.by("ci"), old.id, grace_s=600)
+    done = rotate_token(leash.store.by("ci"), old.id, grace="10m")
 
     (replaced,) = done.replaced
     ends_ms = replaced.expires_ms
@@ -68,7 +69,7 @@ def test_rotation_without_a_grace_binds_the_very_next_call(leash: Leash) -> None
     agent = leash.client(old.token)
 
     for _ in range(50):
-        done = rotate_token(leash.store, old.id, grace_s=0)
+        done = rotate_token(leash.store, old.id, grace=timedelta(0))
         with pytest.raises(keyleash.TokenExpiredError):
             agent.get("doc:1")
         old, agent = done.issued, leash.client(done.issued.token)
@@ -84,11 +85,11 @@ def test_rotation_without_a_ttl_keeps_the_life_of_the_issue(leash: Leash) -> Non
 
     assert hours(rotate_token(leash.store, identity="one")) == 12
     revoke(leash.store, identity="one")
-    first, second = (leash.issue("one", ttl_s=3600 * n) for n in (1, 2))
-    renew_token(leash.store, first.id, ttl_s=5 * 3600)
-    assert hours(rotate_token(leash.store, first.id, grace_s=0)) == 1
+    first, second = (leash.issue("one", ttl=f"{n}h") for n in (1, 2))
+    renew_token(leash.store, first.id, ttl="5h")
+    assert hours(rotate_token(leash.store, first.id, grace=timedelta(0))) == 1
     assert hours(rotate_token(leash.store, identity="one")) == 2
-    assert hours(rotate_token(leash.store, second.id, ttl_s=3 * 3600)) == 3
+    assert hours(rotate_token(leash.store, second.id, ttl="3h")) == 3
     leash.load(one={**ALL, "token": {"ttl": "30m", "max_ttl": "30m"}})
     done = rotate_token(leash.store, identity="one")
     assert (hours(done), done.issued.capped) == (0.5, True)
@@ -97,12 +98,12 @@ def test_rotation_without_a_ttl_keeps_the_life_of_the_issue(leash: Leash) -> Non
 def test_rotation_never_lengthens_a_life(leash: Leash) -> None:
     """Neither beyond the token's own expiry, nor beyond an earlier grace."""
     leash.load(one=ALL)
-    short, long = leash.issue("one", ttl_s=60), leash.issue("one")
+    short, long = leash.issue("one", ttl="1m"), leash.issue("one")
 
-    first = ends(rotate_token(leash.store, identity="one", grace_s=3600))
+    first = ends(rotate_token(leash.store, identity="one", grace="1h"))
     assert first[short.id] == short.expires_ms
     assert first[long.id] < long.expires_ms
-    again = ends(rotate_token(leash.store, identity="one", grace_s=7200))
+    again = ends(rotate_token(leash.store, identity="one", grace="2h"))
     assert again[short.id] == first[short.id]
     assert again[long.id] == first[long.id]
     assert len(again) == 3
@@ -290,8 +291,8 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
 def test_operator_renews_a_token_and_the_control_stream_has_it(leash: Leash) -> None:
     """The event names actor, token and the new expiry; guards see the renewal at once."""
     leash.load(one={**ALL, "token": {"ttl": "1h", "max_ttl": "4h"}})
-    issued = leash.issue("one", ttl_s=1)
-    renewal = renew_token(leash.store, issued.id, ttl_s=9 * 3600)
+    issued = leash.issue("one", ttl="1s")
+    renewal = renew_token(leash.store, issued.id, ttl="9h")
 
     assert renewal.capped
     assert renewal.expires_ms == issued.expires_ms - 1000 + 4 * 3_600_000

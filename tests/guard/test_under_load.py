@@ -121,7 +121,7 @@ def test_both_tokens_are_good_under_load_while_the_grace_lasts(leash: Leash) -> 
     load = Load(leash, [old.token] * (THREADS // 2))
     with load.running():
         load.wait_for(lambda: len(load.passed_ns) >= CALLS_BEFORE)
-        new = rotate_token(leash.store, old.id, grace_s=600).issued
+        new = rotate_token(leash.store, old.id, grace="10m").issued
         later = Load(leash, [new.token] * (THREADS // 2))
         with later.running():
             later.wait_for(lambda: len(later.passed_ns) >= CALLS_AFTER)

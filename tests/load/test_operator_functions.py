@@ -122,7 +122,7 @@ def test_client_with_decode_responses_works(server: RealServer) -> None:
     assert rotate_token(Store.open(client), issued.id).replaced
     assert freeze(Store.open(client), "one", reason="x").identities[0].changed
     assert thaw(Store.open(client)).identities[0].changed
-    assert len(revoke(Store.open(client), everything=True).tokens) == 2
+    assert len(revoke(Store.open(client), all=True).tokens) == 2
     selected = plan_undo(Store.open(client), identity="one")
     assert apply_undo(Store.open(client), selected).removed == (b"k",)
     assert [identity.name for identity in read_snapshot(Store.open(client)).identities] == ["one"]

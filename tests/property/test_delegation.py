@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 import keyleash
 from keyleash.commands import CHANNEL_CLASSES, OperationClass
 from keyleash.errors import PolicyError
-from keyleash.operator.tokens import Scope
 from keyleash.policy import Identity, Pattern, overlaps, parse_pattern
 from keyleash.policy.keysets import covers
 from keyleash.policy.patterns import bound_pattern, exactly, keys_under
@@ -204,7 +203,7 @@ def parent_of(
     """Return a client with a token of an identity, and the keys that the token is bound to."""
     held = [almost(shape, draws) + draws.choice(("", "*")) for _ in range(draws.choice((0, 1, 2)))]
     try:
-        token = leash.issue(identity, scope=Scope(keys=held or None)).token
+        token = leash.issue(identity, keys=held or None).token
     except keyleash.OperationError:
         # They leave nothing.
         return leash.agent(identity), []

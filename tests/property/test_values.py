@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ class Trial:
             )
         )
         self.restrictions = restrict(self.identity, scope)
-        self.token = self.leash.issue("one", scope=scope).token
+        self.token = self.leash.issue("one", **asdict(scope)).token
         self.agent: Any = self.leash.client(self.token)
 
     def begin_scene(self) -> None:

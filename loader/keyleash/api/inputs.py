@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TypeVar
 
 N = TypeVar("N", int, float, int | None, float | None)
@@ -17,8 +16,3 @@ def positive(name: str, value: N) -> N:
     if value is not None and value <= 0:
         raise ValueError(f"`{name}` must be over 0")
     return value
-
-
-def names_of(names: str | Collection[str] | None) -> Collection[str] | None:
-    """Return one name or several as several; None for None."""
-    return [names] if isinstance(names, str) else names

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from keyleash.api import fences
+from keyleash.audit import token_use
 from keyleash.operations import F, Noun
+from keyleash.operator import tokens
 from keyleash.operator.credit import collect_credit
+from keyleash.operator.holder import inspect_token
 from keyleash.operator.limit_reset import reset_limits
 from keyleash.vault import change as vault
+
+
+class TokenOperations(Noun[F]):
+    """Tokens: `Operator.tokens`."""
+
+    issue = tokens.issue_token
+    issue_many = tokens.issue_tokens
+    list = tokens.list_tokens
+    inspect = inspect_token
+    show = token_use.token_use
+    renew = tokens.renew_token
+    tree = tokens.token_tree
+    rotate = tokens.rotate_token
+    revoke = tokens.revoke
+    with_calls_before = token_use.with_calls_before
+    with_denials = token_use.with_denials
 
 
 class LimitOperations(Noun[F]):

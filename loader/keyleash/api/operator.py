@@ -11,9 +11,8 @@ from typing import Self
 from keyleash.api.audit import AuditOperations, UndoOperations
 from keyleash.api.calls import all_identities, server_time
 from keyleash.api.inputs import positive
-from keyleash.api.nouns import FenceOperations, LimitOperations, VaultOperations
+from keyleash.api.nouns import FenceOperations, LimitOperations, TokenOperations, VaultOperations
 from keyleash.api.policy import Policy
-from keyleash.api.tokens import TokenOperations
 from keyleash.doctor import Examination, examine
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method

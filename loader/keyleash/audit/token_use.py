@@ -14,6 +14,9 @@ from redis.exceptions import NoPermissionError
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.errors import ReplyCode
+from keyleash.operations import operation
+from keyleash.operations.rights import REPEATS, TOKENS, each
+from keyleash.operations.types import TokenId
 from keyleash.operator.tokens import Revocation, TokenInfo, list_tokens, require_token
 from keyleash.results import Result
 from keyleash.store.store import Store
@@ -61,10 +64,13 @@ def labelled_tokens(store: Store, meta: Mapping[str, str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def token_use(store: Store, token_id: str) -> TokenUse:
-    """Return the token with an id, and the number of its calls.
+@operation("token show", rights=(*TOKENS, REPEATS, each("xrange", "%R~audit", "%R~denied")))
+def token_use(store: Store, token_id: TokenId) -> TokenUse:
+    """Return a token with the number of its calls in the audit log.
 
-    Errors are those of `Operator.tokens.show`.
+    Raises:
+        OperationError (unknown-token-id): there is no such token.
+        UsageError: *token_id* is a token.
     """
     token = require_token(store, token_id)
     return TokenUse(
@@ -74,33 +80,39 @@ def token_use(store: Store, token_id: str) -> TokenUse:
     )
 
 
-def with_calls_before(store: Store, done: Revocation) -> Revocation:
-    """Return a revocation with the calls of its tokens in the minute before.
+@operation()
+def with_calls_before(store: Store, revocation: Revocation) -> Revocation:
+    """Return a revocation with the calls of each token in the minute before.
 
-    Of each identity, at most the newest 10,000 events of that minute are read. Nothing is counted
-    if the user may not read audit streams.
+    The newest 10,000 events of each identity are counted; `is_partial` is set if there are
+    more. A count is None if the user may not read audit streams.
     """
-    span_ms = done.effective_us // 1000 - BEFORE_MS, done.effective_us // 1000
+    until_ms = revocation.effective_us // 1000
+    span_ms = until_ms - BEFORE_MS, until_ms
     try:
-        counts, partial = recent_calls(store, done.identities, span_ms, AT_MOST)
+        counts, partial = recent_calls(store, revocation.identities, span_ms, AT_MOST)
     except NoPermissionError:
-        return done
+        return revocation
     tokens = (
         replace(item, calls_before=counts[item.id], is_partial=item.identity in partial)
-        for item in done.tokens
+        for item in revocation.tokens
     )
-    return replace(done, tokens=tuple(tokens))
+    return replace(revocation, tokens=tuple(tokens))
 
 
-def with_denials(store: Store, done: Revocation) -> Revocation:
-    """Return a revocation with the number of calls that were denied since; as above."""
+@operation()
+def with_denials(store: Store, revocation: Revocation) -> Revocation:
+    """Return a revocation with the number of calls of each token that were denied since.
+
+    A count is None if the user may not read audit streams.
+    """
+    since_ms = revocation.effective_us // 1000
     try:
-        counts = count_revoked_denials(store, done.identities, done.effective_us // 1000)
+        counts = count_revoked_denials(store, revocation.identities, since_ms)
     except NoPermissionError:
-        return done
-    return replace(
-        done, tokens=tuple(replace(item, denied_since=counts[item.id]) for item in done.tokens)
-    )
+        return revocation
+    tokens = (replace(item, denied_since=counts[item.id]) for item in revocation.tokens)
+    return replace(revocation, tokens=tuple(tokens))
 
 
 def count_token_calls(store: Store, identity: str, token_id: str) -> int:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
 
 from keyleash.cli.nodes import show_nodes, wait_option
-from keyleash.cli.options import IDENTITY, Name, as_duration, json_option, yes_option
+from keyleash.cli.options import (
+    IDENTITY,
+    TOKEN_ID,
+    Name,
+    as_duration,
+    json_option,
+    pairs,
+    yes_option,
+)
 from keyleash.cli.options import example as example_of
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
+from keyleash.commands import OperationClass
 from keyleash.operations import Operation, Parameter
 from keyleash.results import Change
 from keyleash.store.identities import require_active
@@ -31,10 +42,38 @@ def _limits(store: Store) -> Iterable[str]:
     return dict.fromkeys(limit.name for item in policy.identities for limit in item.limits)
 
 
+def _grace(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> timedelta | None:
+    if value is not None and re.fullmatch("0+[wdhms]?", value):
+        return timedelta(0)
+    return as_duration(context, parameter, value)
+
+
+def _words(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> list[str]:
+    """Read an option such as `read,write`, which may be repeated."""
+    return [word for value in values for word in value.split(",")]
+
+
+_PAIRS = {"multiple": True, "callback": pairs}
 KINDS: Mapping[str, Mapping[str, Any]] = {
+    "binding": {"metavar": "CAPTURE=VALUE", **_PAIRS},
+    "cap": {"metavar": "COUNTER=LIMIT", **_PAIRS},
+    "classes": {
+        "metavar": "CLASS,…",
+        "type": Name(list(OperationClass)),
+        "multiple": True,
+        "callback": _words,
+    },
     "duration": {"metavar": "DURATION", "callback": as_duration},
+    "grace": {"metavar": "DURATION", "callback": _grace},
     "identity": {"metavar": "NAME", "type": IDENTITY, "place": "IDENTITY"},
+    "keys": {"metavar": "KEY", "multiple": True},
+    "labels": {"metavar": "NAME=VALUE", **_PAIRS},
     "limit": {"metavar": "NAME", "type": Name(_limits)},
+    "token_id": {"type": TOKEN_ID, "place": "ID"},
 }
 """The arguments of click for a kind of parameters; `place` is its name as an argument."""
 
@@ -96,7 +135,7 @@ def call(operation: Operation[..., T], settings: Settings, given: Mapping[str, A
             by_place += given[name]
         elif item.is_by_place:
             by_place.append(given[name])
-        elif given[name] not in (None, (), {}):
+        elif given[name] not in (None, (), [], {}):
             named[name] = given[name]
     return operation.__get__(settings.operator, type(settings.operator))(*by_place, **named)
 

@@ -3,65 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from redis.exceptions import RedisError
 
+from keyleash.cli.derive import call, command, options_of
 from keyleash.cli.failures import FAILED
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
-    IDENTITY,
     TOKEN_HOLDER,
     TOKEN_ID,
     Group,
-    Name,
     as_duration,
     example,
     json_option,
-    meta_option,
-    pairs,
     require_consent,
     yes_option,
 )
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.commands import OperationClass
 from keyleash.errors import KeyleashError, OperationError, UsageError
-from keyleash.limits import Budget
-from keyleash.limits.caps import CAP_COUNTERS
-from keyleash.operator.tokens import MAX_NOTE
+from keyleash.operator.tokens import (
+    issue_token,
+    list_tokens,
+    renew_token,
+    rotate_token,
+    token_tree,
+)
+from keyleash.operator.tokens import revoke as revoke_tokens
 from keyleash.policy.problems import SHOWN_BLOCKS, fold, listing, some
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.client.renewal import Renewal
-    from keyleash.operator.tokens import IssuedToken, Revocation, RevokedToken, Rotation, TokenInfo
+    from keyleash.operator.tokens import (
+        IssuedToken,
+        Revocation,
+        RevokedToken,
+        Rotation,
+        TokenInfo,
+        TokenTree,
+    )
 
-F = TypeVar("F", bound=Callable[..., Any])
 _MS = timedelta(milliseconds=1)
-
-
-def ttl_option(help: str) -> Callable[[F], F]:
-    """Add the option `--ttl`."""
-    return click.option("--ttl", metavar="DURATION", callback=as_duration, help=help)
-
-
-def _require_note(note: str) -> None:
-    if len(note) > MAX_NOTE:
-        raise UsageError(f"a note has at most {MAX_NOTE} characters, this one {len(note)}")
-
-
-def _words(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> list[str] | None:
-    """Read an option such as `read,write`, which may be repeated."""
-    return [word for value in values for word in value.split(",")] if values else None
 
 
 def _print_issued(settings: Settings, done: IssuedToken | Rotation, issued: IssuedToken) -> None:
@@ -101,45 +90,10 @@ def _note_issued(
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
-@click.argument("identity", type=IDENTITY)
-@ttl_option("Lifetime, such as `90m`.  [default: the policy's `ttl`]")
-@click.option("--note", default="", help="Purpose, shown by `token list`; must not hold a secret.")
-@click.option(
-    "--bind",
-    metavar="CAPTURE=VALUE",
-    multiple=True,
-    callback=pairs,
-    help="Grant only patterns with this capture, and only for this value. Repeatable.",
-)
-@click.option(
-    "--allow",
-    metavar="CLASS,…",
-    type=Name(list(OperationClass)),
-    multiple=True,
-    callback=_words,
-    help=f"Allow only these operation classes: {', '.join(OperationClass)}.",
-)
-@click.option(
-    "--keys",
-    metavar="KEY",
-    multiple=True,
-    help="Allow only this key, or all keys that begin so with `*` at the end; a brace is doubled:"
-    " `a:{{42}}:*`. Repeatable.",
-)
-@click.option(
-    "--budget",
-    metavar="COUNTER=LIMIT",
-    multiple=True,
-    callback=pairs,
-    help="Cap: `requests=200` for the token's life, `writes=50/hour`, or of bytes:"
-    " `bytes_written=10mb`. Counters: {}; periods: {}. Repeatable.".format(
-        ", ".join(CAP_COUNTERS), ", ".join(Budget.PERIODS)
-    ),
-)
-@meta_option("Label, shown by `token list` and in the audit log; not a secret. Repeatable.")
+@options_of(issue_token, "identity ttl note bind allow keys budget meta")
 @json_option
 @pass_settings
-def issue(settings: Settings, /, identity: str, keys: tuple[str, ...], **options: Any) -> None:
+def issue(settings: Settings, /, **options: Any) -> None:
     """Issue a token for IDENTITY and print it once.
 
     The token alone goes to standard output; its id and expiry go to standard error. Redis
@@ -148,16 +102,15 @@ def issue(settings: Settings, /, identity: str, keys: tuple[str, ...], **options
     --bind, --allow, --keys and --budget restrict the token further than its identity. They need
     `token: {bound: true}` in the policy.
     """
-    _require_note(options["note"])
-    with settings.changing(f"look at `keyleash token list {identity}`"):
-        issued = settings.operator.tokens.issue(identity, keys=keys or None, **options)
+    with settings.changing(f"look at `keyleash token list {options['identity']}`"):
+        issued = call(issue_token, settings, options)
     # The token first, so that no later error loses it.
     _print_issued(settings, issued, issued)
     _note_issued(settings, issued, settings.now_ms())
 
 
 @click.command("list", epilog=example("keyleash token list --stale || keyleash token rotate …"))
-@click.argument("identity", type=IDENTITY, required=False)
+@options_of(list_tokens, "identity")
 @click.option(
     "--stale",
     is_flag=True,
@@ -165,7 +118,7 @@ def issue(settings: Settings, /, identity: str, keys: tuple[str, ...], **options
 )
 @click.option("--live", is_flag=True, help="Only tokens that are live.")
 @click.option("--limit", type=click.IntRange(1), help="Maximum number of tokens, the newest.")
-@meta_option("Only tokens with this label. Repeatable.")
+@options_of(list_tokens, "meta")
 @json_option
 @pass_settings
 def list_(
@@ -260,10 +213,7 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
 
 
 @click.command(epilog=example("keyleash token revoke --identity agent-runner"))
-@click.argument("token_id", metavar="[ID]", required=False, type=TOKEN_ID)
-@click.option("--identity", metavar="NAME", type=IDENTITY, help="Every token of this identity.")
-@click.option("--all", "everything", is_flag=True, help="Every token; asks for confirmation.")
-@meta_option("Every live token with this label. Repeatable, and with --identity both apply.")
+@options_of(revoke_tokens)
 @click.option(
     "--count-denials",
     metavar="DURATION",
@@ -276,13 +226,12 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
 @pass_settings
 def revoke(
     settings: Settings,
+    /,
     token_id: str | None,
-    identity: str | None,
-    everything: bool,
-    meta: dict[str, str],
     count_denials: timedelta | None,
     wait: bool,
     yes: bool,
+    **group: Any,
 ) -> int:
     """Revoke tokens, effective on the next call.
 
@@ -290,19 +239,17 @@ def revoke(
     made in the minute before, from the audit log. --count-denials, or later `token show ID`, prints
     the number of calls denied since.
     """
-    has_group = identity is not None or bool(meta)
-    if (token_id is not None) + has_group + everything != 1:
+    has_group = group["identity"] is not None or bool(group["meta"])
+    if (token_id is not None) + has_group + group["all"] != 1:
         raise UsageError("specify exactly one of ID, `--all`, and `--identity` or `--meta` or both")
-    if everything:
+    if group["all"]:
         settings.operator.identities()
         if not yes:
             print_note("every agent is denied until it gets a new token")
         if not require_consent(f"revoke every token on {settings.shown_url}?", yes):
             raise OperationError("declined", "nothing was revoked")
     with settings.changing("look at `keyleash token list`"):
-        done = settings.operator.tokens.revoke(
-            token_id, identity=identity, all=everything, meta=meta or None
-        )
+        done = settings.operator.tokens.revoke(token_id, **group)
     if settings.json or done.tokens:
         _report(settings, done, count_denials)
         if done.unlisted:
@@ -380,26 +327,9 @@ def _calls_before(items: Sequence[RevokedToken]) -> str:
     return f"{sum(counts)}{' or more' if is_partial else ''}" if counts else "unknown"
 
 
-def _grace(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> timedelta | None:
-    if value is not None and re.fullmatch("0+[wdhms]?", value):
-        return timedelta(0)
-    return as_duration(context, parameter, value)
-
-
 @click.command(epilog=example("TOKEN=$(keyleash token rotate agent-runner --grace 10m)"))
 @click.argument("which", metavar="IDENTITY|ID", type=TOKEN_HOLDER)
-@click.option(
-    "--grace",
-    metavar="DURATION",
-    callback=_grace,
-    default="10m",
-    show_default=True,
-    help="Time for which replaced tokens stay valid; `0` for none.",
-)
-@ttl_option("Lifetime, such as `90m`.  [default: the longest life of those replaced]")
-@click.option("--note", help="As for `token issue`.  [default: that of the token ID]")
+@options_of(rotate_token, "grace ttl note")
 @wait_option
 @json_option
 @pass_settings
@@ -411,7 +341,6 @@ def rotate(settings: Settings, /, which: str, wait: bool, **options: Any) -> int
     printed. If all live ones are bound, nothing is issued. Limits of the identity are not reset; a
     limit `per: token` starts at 0.
     """
-    _require_note(options["note"] or "")
     with settings.changing("look at `keyleash token list`"):
         done = settings.operator.tokens.rotate(which, **options)
     _print_issued(settings, done, done.issued)
@@ -440,8 +369,7 @@ def _show_replaced(done: Rotation, now_ms: int) -> None:
 
 
 @click.command(epilog=example("keyleash token renew 7k2mq9xw4tbn --ttl 10m"))
-@click.argument("token_id", metavar="ID", type=TOKEN_ID)
-@ttl_option("Lifetime from now on, such as `90m`.  [default: that of its issue]")
+@options_of(renew_token)
 @json_option
 @pass_settings
 def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
@@ -461,19 +389,12 @@ def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
     _note_issued(settings, done, now_ms, ": the policy's `max_ttl` counts from the issue")
 
 
-@click.command(epilog=example("keyleash token tree 7k2mq9xw4tbn"))
-@click.argument("token_id", metavar="ID", type=TOKEN_ID)
-@json_option
-@pass_settings
-def tree(settings: Settings, token_id: str) -> None:
+@command(token_tree, example="keyleash token tree 7k2mq9xw4tbn")
+def tree(_settings: Settings, found: TokenTree) -> None:
     """Show the token ID and all tokens that were delegated from it.
 
     A child is revoked if one of its ancestors is over or rotated.
     """
-    found = settings.operator.tokens.tree(token_id)
-    if settings.json:
-        print_json(found)
-        return
     extra = {"restricted": _restricted, "meta": _labels}
     names = ("token", "state", "expires", "used", *extra)
     print_table(
@@ -540,5 +461,5 @@ def token() -> None:
     """Issue, renew, rotate, list, show and revoke tokens."""
 
 
-for command in (issue, renew, rotate, list_, show, tree, revoke):
-    token.add_command(command)
+for item in (issue, renew, rotate, list_, show, tree, revoke):
+    token.add_command(item)

@@ -94,8 +94,7 @@ def argument_check(function: Callable[..., Any]) -> Callable[..., None]:
             is_many = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
             for item in value if is_many else (value,):
                 if not _fits(item, hints[name]):
-                    wanted = inspect.formatannotation(hints[name]).replace("collections.abc.", "")
-                    raise TypeError(f"`{name}` must be {wanted}, not {_type_of(item)}")
+                    raise TypeError(f"`{name}` must be {_shown(hints[name])}, not {_type_of(item)}")
                 if name not in SECRET:
                     _check_texts(name, item)
 
@@ -111,6 +110,13 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **options)
 
     return method
+
+
+def _shown(hint: Any) -> str:
+    """Return a type as an annotation has it."""
+    parts = get_args(hint) if get_origin(hint) is Union else (hint,)
+    text = " | ".join(map(inspect.formatannotation, parts))
+    return text.replace("collections.abc.", "").replace("NoneType", "None")
 
 
 def _type_of(value: Any) -> str:

@@ -5,7 +5,7 @@ A type in a signature is a name. Types that one operation alone has stand beside
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Annotated, Any
@@ -40,6 +40,8 @@ class Param:
 Duration = Annotated[str | timedelta, Param("duration")]
 """A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
 IdentityName = Annotated[str, Param("identity")]
+TokenId = Annotated[str, Param("token_id")]
+Labels = Annotated[Mapping[str, str], Param("labels")]
 LimitName = Annotated[
     str,
     Param(

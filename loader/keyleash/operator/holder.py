@@ -19,6 +19,7 @@ from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.evaluate import judge_standing
 from keyleash.limits import SECOND_US
 from keyleash.limits.budget import BudgetCount
+from keyleash.operations import operation
 from keyleash.operator.decisions import grant_json, identity_counts, read_subject
 from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
@@ -100,13 +101,19 @@ class TokenHolder(Result):
         }
 
 
+@operation()
 def inspect_token(store: Store, token: str) -> TokenHolder:
-    """Return the identity and the limits of a token that its guard would accept.
+    """Return the identity, expiry, grants and remaining limits of a token.
 
     Nothing is changed or charged. Every token takes the same requests, so that errors and timing
     do not reveal which part of a token is wrong.
 
-    Errors are those of `Operator.tokens.inspect`.
+    Args:
+        token: The token, not its id.
+
+    Raises:
+        TokenUnknownError, TokenRevokedError, TokenExpiredError: its guard would not accept it.
+        NotActiveError: the active policy does not have its identity.
     """
     try:
         name = identity_of(token)

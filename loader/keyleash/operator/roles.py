@@ -24,7 +24,6 @@ from keyleash.operations.rights import (
     IDENTITIES,
     IN_FORCE,
     LOG_ACTION,
-    NEW_TOKEN,
     READ_DATA,
     REPEATS,
     RIGHTS,
@@ -97,31 +96,6 @@ _DECISION = (
 )  # fmt: skip
 
 OPERATIONS: Mapping[str, tuple[Right, ...]] = {
-    "token issue": NEW_TOKEN,
-    "token list": TOKENS,
-    "token tree": TOKENS,
-    "token show": (*TOKENS, REPEATS, each("xrange", "%R~audit", "%R~denied")),
-    "token rotate": (
-        *EXPIRE,
-        # HDEL is for `token list`, which deletes details of expired tokens if it may.
-        *NEW_TOKEN, each("hdel", "%W~tokens"),
-        each("hgetall hget", "%R~tokens"), each("get", "%R~token"),
-        each("setrange pexpireat", "%W~token"), each("zcount", "%R~children_prefix"),
-    ),
-    "token renew": (
-        *TOKENS, IN_FORCE, LOG_ACTION,
-        joint("eval", "~sealed", "~control"), each("xlen", "%R~control"),
-        each("hget", "%R~guard", "%R~tokens"), each("hdel", "%W~tokens"),
-        each("get", "%R~token"), each("set", "%W~token"),
-        each("pexpireat", "%W~children_prefix"),
-    ),
-    "token revoke": (
-        *EXPIRE,
-        CLOCK, ACTIVE, IDENTITIES, LOG_ACTION,
-        joint("eval", "~layouts", "~control"), each("hgetall", "%R~tokens"),
-        each("hget", "%R~delegated"), each("getrange", "%R~token"), each("setrange", "%W~token"),
-        each("unlink", "%W~leases"), each("scan"), each("hgetall", "%R~guard"),
-    ),
     "policy show": (ACTIVE,),
     "policy history": (ACTIVE, *HISTORY),
     "plan": _PLAN,

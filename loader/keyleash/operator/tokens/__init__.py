@@ -6,7 +6,6 @@ a week after the token; the entry remains until the tokens are listed.
 """
 
 from keyleash.operator.tokens.issue import (
-    MAX_NOTE,
     IssuedToken,
     active_identity,
     issue_token,
@@ -28,7 +27,6 @@ from keyleash.operator.tokens.revoke import Revocation, RevokedToken, revoke
 from keyleash.operator.tokens.rotate import ReplacedToken, Rotation, rotate_token
 
 __all__ = [
-    "MAX_NOTE",
     "IssuedToken",
     "ReplacedToken",
     "Revocation",

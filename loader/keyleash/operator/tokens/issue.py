@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any, TypedDict, Unpack
 
-from keyleash.errors import OperationError
+from keyleash.commands import OperationClass
+from keyleash.errors import ArgumentError, OperationError
+from keyleash.limits import Budget
+from keyleash.limits.caps import CAP_COUNTERS
+from keyleash.operations import operation
+from keyleash.operations.rights import NEW_TOKEN
+from keyleash.operations.types import Duration, IdentityName, Labels, Param
 from keyleash.operator.tokens.restrict import Scope, checked_labels, restrict
 from keyleash.policy import Identity, parse_policy
 from keyleash.policy.problems import which_identity
+from keyleash.policy.quantities import seconds_of
 from keyleash.results import Instant, Result
 from keyleash.store.identities import require_active
 from keyleash.store.restrictions import Restrictions
@@ -50,52 +57,136 @@ class IssuedToken(Result):
         return json_object(self, "token", "id", "identity", "expires_ms")
 
 
-NO_SCOPE = Scope()
+def check_note(note: str) -> None:
+    """Check a note that is stored and shown.
 
-
-def issue_token(
-    store: Store,
-    identity: str,
-    *,
-    ttl_s: int | None = None,
-    note: str = "",
-    scope: Scope = NO_SCOPE,
-    meta: Mapping[str, str] | None = None,
-) -> IssuedToken:
-    """Issue a token for an identity of the active policy.
-
-    Arguments and errors are those of `Operator.tokens.issue`.
+    Raises:
+        SecretInTextError: It contains a token.
+        ArgumentError: It is too long.
     """
-    return issue_tokens(store, identity, 1, ttl_s=ttl_s, note=note, scope=scope, meta=meta)[0]
+    reject_tokens(note=note)
+    if len(note) > MAX_NOTE:
+        raise ArgumentError(f"`note` must have at most {MAX_NOTE} characters")
 
 
-def issue_tokens(
-    store: Store,
-    identity: str,
-    count: int,
-    *,
-    ttl_s: int | None = None,
-    note: str = "",
-    scope: Scope = NO_SCOPE,
-    meta: Mapping[str, str] | None = None,
-) -> list[IssuedToken]:
-    """Issue *count* tokens, a hundred in each script call; each hundred atomically.
+Note = Annotated[
+    str,
+    Param(help="Purpose, shown by `token list`; must not hold a secret.", check=check_note),
+]
+IssueTtl = Annotated[
+    Duration, Param(help="Lifetime, such as `90m`.  [default: the policy's `ttl`]")
+]
+Bindings = Annotated[
+    Mapping[str, str | int | bytes],
+    Param(
+        "binding",
+        help="Grant only patterns with this capture, and only for this value. Repeatable.",
+    ),
+]
+Classes = Annotated[
+    Collection[str],
+    Param("classes", help=f"Allow only these operation classes: {', '.join(OperationClass)}."),
+]
+Keys = Annotated[
+    str | Collection[str],
+    Param(
+        "keys",
+        help="Allow only this key, or all keys that begin so with `*` at the end; a brace is"
+        " doubled: `a:{{42}}:*`. Repeatable.",
+    ),
+]
+Caps = Annotated[
+    Mapping[str, str | int],
+    Param(
+        "cap",
+        help="Cap: `requests=200` for the token's life, `writes=50/hour`, or of bytes:"
+        f" `bytes_written=10mb`. Counters: {', '.join(CAP_COUNTERS)}; periods:"
+        f" {', '.join(Budget.PERIODS)}. Repeatable.",
+    ),
+]
+NewLabels = Annotated[
+    Labels,
+    Param(help="Label, shown by `token list` and in the audit log; not a secret. Repeatable."),
+]
 
-    If the connection is lost or the identity is removed meanwhile, some tokens may have been
-    issued; their secrets are lost, so that no client can use them.
+
+class TokenOptions(TypedDict, total=False):
+    """The life, restrictions and labels of a new token; `Operator.tokens.issue` documents them."""
+
+    ttl: IssueTtl | None
+    bind: Bindings | None
+    allow: Classes | None
+    keys: Keys | None
+    budget: Caps | None
+    meta: NewLabels | None
+
+
+@operation("token issue", rights=NEW_TOKEN)
+def issue_token(
+    store: Store, identity: IdentityName, *, note: Note = "", **options: Unpack[TokenOptions]
+) -> IssuedToken:
+    """Issue a token.
+
+    *bind*, *allow*, *keys* and *budget* restrict it further than its identity. They need
+    `token: {bound: true}` in the policy.
 
     Args:
-        count: The number of tokens. Other arguments are those of `issue_token`.
+        identity: A name in the active policy.
+        ttl: The lifetime, as text (`2h`) or `timedelta`, capped by the policy's `max_ttl`; the
+            policy's `ttl` if None.
+        note: A note for `list`: up to 200 characters, without a token.
+        bind: The values of captures, such as `{"job_id": "42"}`. Only patterns with all of
+            these captures are granted, for these values.
+        allow: The only operation classes that are allowed.
+        keys: The only keys that are allowed: names, or prefixes with `*`.
+        budget: The most calls or bytes by counter: `200` or `10mb` for the token's life, or
+            `50/hour`, `/day`, …
+            in UTC.
+        meta: Up to 16 labels for `list`, the audit log and reports, without a token.
+
+    Raises:
+        OperationError (no-policy): no policy is active.
+        OperationError (unknown-identity): the active policy has no such identity.
+        OperationError (not-bound): the policy does not let tokens of the identity be bound.
+        OperationError (bad-restriction): a restriction is malformed, or not within the grants
+            of the identity.
+        OperationError (bad-label): a label is malformed.
+        OperationError (vault-changing): the key prefixes were changed meanwhile.
+        SecretInTextError: *note*, *meta* or a restriction contains a token.
+        TypeError, ValueError: an argument has a wrong type or value; nothing was issued.
+    """
+    return issue_tokens(store, identity, 1, note=note, **options)[0]
+
+
+@operation()
+def issue_tokens(
+    store: Store,
+    identity: IdentityName,
+    count: int,
+    *,
+    note: Note = "",
+    **options: Unpack[TokenOptions],
+) -> list[IssuedToken]:
+    """Issue *count* tokens, a hundred in each step; see `issue`.
+
+    If the connection is lost, tokens of earlier steps are issued and their secrets are lost,
+    so that no client can use them.
 
     Raises:
         ValueError: *count* is not positive; nothing was issued.
-        Otherwise as `issue_token`.
     """
-    require_int("count", count)
     if count < 1:
         raise ValueError(f"`count` must be at least 1, not {count}")
-    check_request(identity, ttl_s, note)
-    labels = checked_labels(meta or {})
+    ttl_s = seconds_of("ttl", options.get("ttl"))
+    check_note(note)
+    labels = checked_labels(options.get("meta") or {})
+    keys = options.get("keys")
+    scope = Scope(
+        options.get("bind") or {},
+        options.get("allow"),
+        [keys] if isinstance(keys, str) else keys,
+        options.get("budget") or {},
+    )
     # The active policy is read only for a token with restrictions.
     tail, recorded = b"", ""
     if not scope.is_empty:
@@ -140,24 +231,6 @@ def _recorded(identity: Identity, restrictions: Restrictions) -> str:
     given["budget"] = [cap.short for cap in restrictions.caps]
     names = ("bind", "allow", "keys", "budget")
     return json.dumps({name: given[name] for name in names if given[name]}, separators=(",", ":"))
-
-
-def check_request(identity: str, ttl_s: int | None, note: str) -> None:
-    for name, value in (("identity", identity), ("note", note)):
-        if not isinstance(value, str):
-            raise TypeError(f"`{name}` must be a str, not {type(value).__name__}")
-    if ttl_s is not None:
-        require_int("ttl", ttl_s)
-    reject_tokens(note=note)
-    if ttl_s is not None and ttl_s <= 0:
-        raise ValueError("`ttl` must be at least a second")
-    if len(note) > MAX_NOTE:
-        raise ValueError(f"`note` must have at most {MAX_NOTE} characters")
-
-
-def require_int(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an int, not {type(value).__name__}")
 
 
 def active_identity(store: Store, name: str) -> Identity:

@@ -8,11 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from redis import exceptions as redis_errors
 
 from keyleash.errors import OperationError, UsageError
+from keyleash.operations import operation
+from keyleash.operations.rights import TOKENS
+from keyleash.operations.types import IdentityName, Labels, Param, TokenId
 from keyleash.operator.tokens.restrict import labels_json
 from keyleash.policy import TokenRules
 from keyleash.results import Instant, Result
@@ -128,10 +131,13 @@ class TokenTree(Result):
         return {**self.token.to_dict(), "children": children}
 
 
-def token_tree(store: Store, token_id: str) -> TokenTree:
-    """Return the token with an id, and all tokens that were delegated from it.
+@operation("token tree", rights=TOKENS)
+def token_tree(store: Store, token_id: TokenId) -> TokenTree:
+    """Return a token with all tokens that were delegated from it.
 
-    Errors are those of `Operator.tokens.tree`.
+    Raises:
+        OperationError (unknown-token-id): there is no such token.
+        UsageError: *token_id* is a token.
     """
     root = require_token(store, token_id)
     by_chain: dict[tuple[str, ...], list[TokenInfo]] = {}
@@ -144,17 +150,25 @@ def token_tree(store: Store, token_id: str) -> TokenTree:
     return tree(root)
 
 
-def list_tokens(
-    store: Store, identity: str | None = None, meta: Mapping[str, str] | None = None
-) -> list[TokenInfo]:
-    """Return the tokens of one identity, or of all, newest first; with *meta* those that have it.
+ListedLabels = Annotated[Labels, Param(help="Only tokens with this label. Repeatable.")]
 
-    Deletes the entries of tokens that expired more than a week ago, if the user may write.
+
+@operation("token list", rights=TOKENS)
+def list_tokens(
+    store: Store, identity: IdentityName | None = None, *, meta: ListedLabels | None = None
+) -> list[TokenInfo]:
+    """Return the tokens of an identity, or of all, without their secrets, newest first.
+
+    Args:
+        identity: The name of an identity; all of them if None.
+        meta: The labels that the tokens have; any if None.
+
+    A token is listed until a week after it expired. Details of those that expired before are
+    deleted, if the user may write.
 
     Raises:
-        OperationError (no-policy): No policy was ever loaded.
-        OperationError (unknown-identity): There never was such an identity.
-        OperationError (unreadable): An entry is corrupt.
+        OperationError (no-policy): no policy was ever loaded.
+        OperationError (unknown-identity): there never was such an identity.
     """
     found = _tokens_of(store, require_known(store, identity))
     wanted = (meta or {}).items()

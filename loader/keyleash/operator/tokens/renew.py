@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from keyleash.client.renewal import Renewal
 from keyleash.errors import OperationError
-from keyleash.operator.tokens.issue import check_request, not_active
+from keyleash.operations import operation
+from keyleash.operations.rights import IN_FORCE, LOG_ACTION, TOKENS, each, joint
+from keyleash.operations.types import Duration, Param, TokenId
+from keyleash.operator.tokens.issue import not_active
 from keyleash.operator.tokens.list import TokenInfo, require_token
+from keyleash.policy.quantities import seconds_of
 from keyleash.store.scripts import RENEW_TOKEN
 from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
 
+RenewTtl = Annotated[
+    Duration, Param(help="Lifetime from now on, such as `90m`.  [default: that of its issue]")
+]
 
-def renew_token(store: Store, token_id: str, *, ttl_s: int | None = None) -> Renewal:
+
+@operation(
+    "token renew",
+    rights=(
+        *TOKENS, IN_FORCE, LOG_ACTION,
+        joint("eval", "~sealed", "~control"), each("xlen", "%R~control"),
+        each("hget", "%R~guard", "%R~tokens"), each("hdel", "%W~tokens"),
+        each("get", "%R~token"), each("set", "%W~token"),
+        each("pexpireat", "%W~children_prefix"),
+    ),
+)  # fmt: skip
+def renew_token(store: Store, token_id: TokenId, *, ttl: RenewTtl | None = None) -> Renewal:
     """Let a token live longer, at most until the policy's `max_ttl` after its issue.
 
     A renewal never shortens a life, and an idle timeout is not affected.
 
-    Arguments and errors are those of `Operator.tokens.renew`.
+    Args:
+        token_id: The id of the token.
+        ttl: The lifetime from now on; that of its issue if None.
+
+    Raises:
+        OperationError (unknown-token-id): there is no such token.
+        OperationError (token-not-live): the token is expired or revoked.
+        OperationError (token-replaced): another token replaces it.
+        OperationError (token-too-old): it lives as long as the policy's `max_ttl` allows.
+        OperationError (token-delegated): another token made it.
+        OperationError (no-policy, unknown-identity): no active policy has its identity.
+        UsageError: *token_id* is a token.
+        ValueError: *ttl* is not positive.
     """
+    ttl_s = seconds_of("ttl", ttl)
     info = require_token(store, token_id)
-    check_request(info.identity, ttl_s, "")
     if info.chain:
         raise OperationError(
             "token-delegated",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from keyleash.errors import OperationError
+from keyleash.operations import operation
+from keyleash.operations.rights import ACTIVE, CLOCK, EXPIRE, IDENTITIES, LOG_ACTION, each, joint
+from keyleash.operations.types import IdentityName, Labels, Param, TokenId
 from keyleash.operator.tokens.list import list_tokens, require_token, require_token_id
 from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import active_records, known_identities, require_known
@@ -86,21 +88,57 @@ class Revocation(Change):
         return self.with_nodes(shown)
 
 
+RevokedIdentity = Annotated[IdentityName, Param(help="Every token of this identity.")]
+EveryToken = Annotated[bool, Param(help="Every token; asks for confirmation.")]
+RevokedLabels = Annotated[
+    Labels,
+    Param(
+        help="Every live token with this label. Repeatable, and with --identity both apply.",
+    ),
+]
+
+
+@operation(
+    "token revoke",
+    rights=(
+        *EXPIRE,
+        CLOCK, ACTIVE, IDENTITIES, LOG_ACTION,
+        joint("eval", "~layouts", "~control"), each("hgetall", "%R~tokens"),
+        each("hget", "%R~delegated"), each("getrange", "%R~token"), each("setrange", "%W~token"),
+        each("unlink", "%W~leases"), each("scan"), each("hgetall", "%R~guard"),
+    ),
+)  # fmt: skip
 def revoke(
     store: Store,
+    token_id: TokenId | None = None,
     *,
-    token_id: str | None = None,
-    identity: str | None = None,
-    everything: bool = False,
-    meta: Mapping[str, str] | None = None,
+    identity: RevokedIdentity | None = None,
+    all: EveryToken = False,
+    meta: RevokedLabels | None = None,
 ) -> Revocation:
-    """Revoke one token, all tokens of an identity or with all labels of *meta*, or all tokens.
+    """Revoke a token, a group of tokens, or all tokens, from the next call on.
 
-    Errors are those of `Operator.tokens.revoke`.
+    Children of revoked tokens are over too. They are not in the result unless they belong to
+    the group themselves.
+
+    Args:
+        token_id: The id of one token.
+        identity: The identity of the tokens.
+        all: Whether to revoke every token.
+        meta: The labels of the tokens, which are listed and then revoked: one that is issued
+            meanwhile stays valid.
+
+    Raises:
+        OperationError (unknown-token-id): there is no such token.
+        OperationError (unknown-identity): there never was such an identity.
+        OperationError (no-policy): no policy was ever loaded.
+        UsageError: *token_id* is a token.
+        TypeError: not exactly one is given of *token_id*, *all*, and *identity* or *meta* or
+            both.
     """
     # Without a label it would select every token.
     has_group = identity is not None or bool(meta)
-    if (token_id is not None) + has_group + everything != 1:
+    if (token_id is not None) + has_group + all != 1:
         raise TypeError(
             "give exactly one of `token_id`, `all=True`, and `identity` or `meta` or both"
         )
@@ -117,7 +155,7 @@ def revoke(
         )
     calls = [(store.actor, identity or "", token_id or "")]
     if meta:
-        found = [info for info in list_tokens(store, identity, meta) if info.is_live]
+        found = [info for info in list_tokens(store, identity, meta=meta) if info.is_live]
         if not found:
             return Revocation(store.now_us(), ())
         calls = [(store.actor, info.identity, info.id) for info in found]

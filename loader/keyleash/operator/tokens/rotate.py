@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from keyleash.errors import OperationError
-from keyleash.operator.tokens.issue import IssuedToken, check_request, not_active, require_int
+from keyleash.operations import operation
+from keyleash.operations.rights import EXPIRE, NEW_TOKEN, each
+from keyleash.operations.types import Duration, IdentityName, Param
+from keyleash.operator.tokens.issue import IssuedToken, Note, check_note, not_active
 from keyleash.operator.tokens.list import parsed, require_token, require_token_id
+from keyleash.policy.quantities import seconds_of
 from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import active_records
 from keyleash.store.scripts import ROTATE_TOKEN
@@ -18,8 +22,6 @@ from keyleash.store.token import new_token, new_token_id, token_digest
 from keyleash.store.token_entries import read_token_entries
 from keyleash.store.wire import reading_reply
 from keyleash.text import json_object
-
-GRACE_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +53,56 @@ class Rotation(Change):
         return self.with_nodes({**self.issued.to_dict(), **json_object(self, "replaced", "bound")})
 
 
+Grace = Annotated[
+    Duration,
+    Param("grace", help="Time for which replaced tokens stay valid; `0` for none."),
+]
+RotateTtl = Annotated[
+    Duration,
+    Param(help="Lifetime, such as `90m`.  [default: the longest life of those replaced]"),
+]
+NextNote = Annotated[Note, Param(help="As for `token issue`.  [default: that of the token ID]")]
+
+
+@operation(
+    "token rotate",
+    rights=(
+        *EXPIRE,
+        # HDEL is for `token list`, which deletes details of expired tokens if it may.
+        *NEW_TOKEN, each("hdel", "%W~tokens"),
+        each("hgetall hget", "%R~tokens"), each("get", "%R~token"),
+        each("setrange pexpireat", "%W~token"), each("zcount", "%R~children_prefix"),
+    ),
+)  # fmt: skip
 def rotate_token(
     store: Store,
     which: str | None = None,
     *,
-    identity: str | None = None,
-    grace_s: int = GRACE_S,
-    ttl_s: int | None = None,
-    note: str | None = None,
+    identity: IdentityName | None = None,
+    grace: Grace = "10m",
+    ttl: RotateTtl | None = None,
+    note: NextNote | None = None,
 ) -> Rotation:
-    """
-    Replace one token, or all live tokens of an identity, by a new one.
+    """Replace one token, or all live tokens of an identity, by a new one.
 
-    Arguments and errors are those of `Operator.tokens.rotate`, and of `issue_token`.
+    Args:
+        which: A token id, or the name of an identity of the active policy.
+        identity: The name of an identity, in place of *which*.
+        grace: How long the replaced tokens remain valid, at most, as text or `timedelta`;
+            `timedelta(0)` for not at all.
+        ttl: As for `issue`; if None, the longest life that a replaced token was issued with.
+        note: As for `issue`; that of the replaced token if None.
+
+    Raises:
+        OperationError (unknown-token-id): there is no such token.
+        OperationError (token-delegated): another token made it; nothing was issued.
+        OperationError (token-not-live): the token is expired or revoked, or all live tokens of
+            the identity are bound; nothing was issued.
+        UsageError: *which* is a token.
+        TypeError: both or neither of *which* and *identity* are given.
     """
-    require_int("grace", grace_s)
-    if grace_s < 0:
-        raise ValueError("`grace` must not be negative")
+    grace_s = seconds_of("grace", grace, least=0) or 0
+    ttl_s = seconds_of("ttl", ttl)
     if (which is None) == (identity is None):
         raise TypeError("give either a token id or an identity")
     token_id = None
@@ -86,7 +121,7 @@ def rotate_token(
             )
         identity, note = old.identity, old.note if note is None else note
     assert identity is not None  # noqa: S101 - one of them was given
-    check_request(identity, ttl_s, note or "")
+    check_note(note or "")
     # The script does not validate the entries.
     parsed(identity, *read_token_entries(store, [identity]))
     token, new_id = new_token(identity), new_token_id()
