@@ -6,7 +6,7 @@ from typing import Any
 
 import griffe
 
-NOUNS = ("api.audit", "api.nouns", "api.operator")
+NOUNS = ("api.nouns", "api.operator")
 """Modules whose classes list functions of a store."""
 
 
@@ -19,9 +19,8 @@ class Nouns(griffe.Extension):  # type: ignore[misc]
         for noun in (item for item in classes if not item.is_alias):
             for name, item in list(noun.members.items()):
                 found = self._function(pkg, item) if item.is_attribute else None
-                if item.is_function or found:
-                    self._show_filters(pkg, found or item)
                 if found is not None:
+                    self._show_filters(pkg, found)
                     method = griffe.Function(
                         name,
                         lineno=item.lineno,

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.point_in_time import ValueThen, value_as_of
+from keyleash.audit.point_in_time import ValueThen, value_at
 from keyleash.audit.read import Query
 from keyleash.audit.undo import apply_undo, plan_undo
 from keyleash.store.store import Store
+from keyleash.text import moment
 from support.errors import raises_code
 from support.scribe import NAMES, Scribe
 from support.servers import RealServer
@@ -36,7 +37,7 @@ def now_ms(client: Any) -> int:
 
 
 def as_of(client: Any, time_ms: int, key: bytes = b"k") -> ValueThen:
-    return value_as_of(Store.open(client), key, time_ms)
+    return value_at(Store.open(client), key, moment(time_ms))
 
 
 def held(client: Any, time_ms: int, key: bytes = b"k") -> tuple[Any, ...]:

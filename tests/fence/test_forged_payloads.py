@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.point_in_time import value_as_of
+from keyleash.audit.point_in_time import value_at
 from keyleash.audit.undo import ConflictKind, UndoPlan, apply_undo, plan_undo
 from keyleash.errors import (
     UnvalidatedRestoreError,
 )
 from keyleash.fence import remove_fences
 from keyleash.servers import EmbeddedServer
+from keyleash.text import moment
 from keyleash.vault.change import seal
 from support.command_line import Cli
 from support.errors import raises_code
@@ -159,13 +160,12 @@ def test_as_of_with_a_forged_before_image_is_an_error(
         return
 
     with pytest.raises(UnvalidatedRestoreError) as caught:
-        value_as_of(leash.store, b"a:2", at_ms)
+        value_at(leash.store, b"a:2", moment(at_ms))
 
     assert str(caught.value).startswith(f"the before-image in event {forged} is not restored: with")
     assert "an agent of `one` may have forged it" in str(caught.value)
-    seconds, micros = leash.admin.time()
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
-    assert value_as_of(leash.store, b"a:2", now_ms).value.elements[:2] == (b"field", b"w")
+    now = moment(leash.store.now_ms())
+    assert value_at(leash.store, b"a:2", now).value.elements[:2] == (b"field", b"w")
 
 
 def test_validating_server_restores_before_images_of_fenced_agents(leash: FencedLeash) -> None:

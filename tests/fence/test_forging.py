@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyleash.audit.point_in_time import value_as_of
+from keyleash.audit.point_in_time import value_at
 from keyleash.audit.read import Query
 from keyleash.audit.undo import ConflictKind, UndoPlan, apply_undo, plan_undo
 from keyleash.errors import NothingToUndoError
 from keyleash.policy.patterns import parse_pattern
+from keyleash.text import moment
 from support.command_line import Cli
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
@@ -40,12 +42,12 @@ def forge(leash: FencedLeash, key: str, entry_id: str = "*", **fields: Any) -> N
         direct.execute_command("XADD", NAMES.audit("one"), "*", "of", appended, "after", after)
 
 
-def now_ms(leash: FencedLeash) -> int:
+def now(leash: FencedLeash) -> datetime:
     """Return a server time with no event in the same millisecond."""
     time.sleep(0.002)
-    seconds, micros = leash.admin.time()
+    found = moment(leash.store.now_ms())
     time.sleep(0.002)
-    return int(seconds) * 1000 + int(micros) // 1000
+    return found
 
 
 def plan(leash: FencedLeash, pattern: str, **options: Any) -> UndoPlan:
@@ -101,17 +103,17 @@ def test_as_of_ignores_forged_events(leash: FencedLeash) -> None:
     leash.fence()
     leash.agent("one").set("a:1", "x")
     leash.agent("two").set("b:1", "old")
-    at = now_ms(leash)
+    at = now(leash)
     forge(leash, "b:1")
     leash.agent("two").set("b:1", "new")
     forge(leash, "b:1")
     leash.admin.set("b:2", "untouched")
 
-    then = value_as_of(leash.store, b"b:1", at)
+    then = value_at(leash.store, b"b:1", at)
     assert (then.value.elements, then.is_compared) == ((b"old",), True)
     assert then.untrusted == {"one": 2}
     leash.direct("one").execute_command("XTRIM", NAMES.audit("one"), "MAXLEN", 0)
-    assert value_as_of(leash.store, b"b:2", at).value.elements == (b"untouched",)
+    assert value_at(leash.store, b"b:2", at).value.elements == (b"untouched",)
 
 
 def test_undo_of_a_forged_event_is_an_error(fenced: FencedLeash) -> None:

@@ -8,9 +8,10 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit.point_in_time import value_as_of
+from keyleash.audit.point_in_time import value_at
 from keyleash.audit.read import Query
 from keyleash.audit.undo import apply_undo, plan_undo
+from keyleash.text import moment
 from support.leash import Leash, grant
 from support.streams import command_of
 from vault.conftest import ALL
@@ -167,15 +168,14 @@ def test_undo_in_the_vault_uses_logical_names(sealed: Leash) -> None:
     """Operators never need a prefix."""
     agent = sealed.agent("one")
     agent.set("a:1", "before")
-    seconds, micros = sealed.admin.time()
-    then_ms = seconds * 1000 + micros // 1000
-    while sealed.admin.time()[0] * 1000 + sealed.admin.time()[1] // 1000 <= then_ms + 1:
+    then_ms = sealed.store.now_ms()
+    while sealed.store.now_ms() <= then_ms + 1:
         pass
     with keyleash.correlation("wrong"):
         agent.set("a:1", "after")
         agent.hset("a:2", "f", "v")
 
-    assert value_as_of(sealed.store, b"a:1", then_ms).value.elements == (b"before",)
+    assert value_at(sealed.store, b"a:1", moment(then_ms)).value.elements == (b"before",)
     done = apply_undo(sealed.store, plan_undo(sealed.store, Query(correlation="wrong")))
     assert done.restored == (b"a:1",)
     assert done.removed == (b"a:2",)

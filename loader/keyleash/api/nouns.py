@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from keyleash.api import fences
-from keyleash.audit import token_use
+from keyleash.api.report import incident_report
+from keyleash.audit import log, token_use
+from keyleash.audit.export import run as archives
+from keyleash.audit.inspect import read_details, read_timeline
+from keyleash.audit.point_in_time import value_at
+from keyleash.audit.stats import read_stats
+from keyleash.audit.undo import apply_undo, plan_selected
 from keyleash.operations import F, Noun
 from keyleash.operator import tokens
 from keyleash.operator.credit import collect_credit
@@ -33,6 +39,37 @@ class LimitOperations(Noun[F]):
 
     reset = reset_limits
     collect = collect_credit
+
+
+class AuditOperations(Noun[F]):
+    """The audit log: `Operator.audit`.
+
+    Common arguments: *identities* are names, all known ones if there are none; *since* and *until*
+    are times by the server's clock: an aware `datetime`, ISO 8601 text, or how long ago, as text
+    (`10m`) or `timedelta`.
+    """
+
+    events = log.events
+    denials = log.denials
+    control = log.control
+    follow = log.follow
+    follow_denials = log.follow_denials
+    follow_control = log.follow_control
+    find = read_details
+    timeline = read_timeline
+    value_at = value_at
+    stats = read_stats
+    export = archives.export_streams
+    follow_export = archives.follow_export
+    verify = archives.verify
+    report = incident_report
+
+
+class UndoOperations(Noun[F]):
+    """Undo: `Operator.undo`."""
+
+    plan = plan_selected
+    apply = apply_undo
 
 
 class FenceOperations(Noun[F]):

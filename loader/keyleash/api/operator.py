@@ -8,10 +8,15 @@ from datetime import datetime
 from functools import partial
 from typing import Self
 
-from keyleash.api.audit import AuditOperations, UndoOperations
 from keyleash.api.calls import all_identities, server_time
-from keyleash.api.inputs import positive
-from keyleash.api.nouns import FenceOperations, LimitOperations, TokenOperations, VaultOperations
+from keyleash.api.nouns import (
+    AuditOperations,
+    FenceOperations,
+    LimitOperations,
+    TokenOperations,
+    UndoOperations,
+    VaultOperations,
+)
 from keyleash.api.policy import Policy
 from keyleash.doctor import Examination, examine
 from keyleash.metrics import SnapshotCollector
@@ -24,6 +29,7 @@ from keyleash.operator.load.consent import apply_plan, plan_load, plan_rollback,
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.server import ServerSummary, summarize_server
+from keyleash.policy.quantities import positive
 from keyleash.results import Progress
 from keyleash.status import Snapshot, read_snapshot
 from keyleash.store.clients import AnyClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Unpack
 
 from redis.exceptions import ResponseError
 
@@ -13,11 +13,15 @@ from keyleash.audit.describe import folded_text, reason_of_denial, short_value
 from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, Denial, KeyChange
 from keyleash.audit.lookup import find_event
 from keyleash.audit.operator_actions import ControlEvent
-from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
+from keyleash.audit.read import Query, read_denials, read_events
+from keyleash.audit.selection import ReadTimes, query_of, reachable
 from keyleash.audit.streams import merged, stream_names
 from keyleash.audit.undo.trust import Trust
 from keyleash.audit.undo.values import UNVALIDATED, Images, read_images
+from keyleash.operations import operation
+from keyleash.operations.rights import EVENTS, VALUES
 from keyleash.policy.patterns import exactly
+from keyleash.policy.quantities import positive
 from keyleash.results import Result
 from keyleash.store.agent_keys import key_exists
 from keyleash.store.store import Store
@@ -60,14 +64,19 @@ class EventDetails(Result):
         return {"entries": [*self.rows()]}
 
 
-def read_details(store: Store, wanted: str, *, values: bool = False) -> EventDetails:
-    """Return an entry by its id, as `find_event`; untrusted events are marked.
+@operation("audit show", rights=VALUES)
+def read_details(store: Store, event: str, *, values: bool = False) -> EventDetails:
+    """Return all that is recorded about one event, denial or operator action.
 
     Args:
-        wanted: Its id, as for `find_event`.
-        values: Also read the values of its before-images.
+        event: Its id, or `<identity>/<id>` if several streams have that id.
+        values: Also read the values of before-images.
+
+    Raises:
+        OperationError (unknown-event): there is no such event.
+        OperationError (ambiguous-event): several streams have an event of that id.
     """
-    found = find_event(store, stream_names(store), wanted)
+    found = find_event(store, stream_names(store), event)
     entries = tuple(Trust.of(store).marked(found))
     return EventDetails(entries, _values(store, entries) if values else None)
 
@@ -203,16 +212,21 @@ class Timeline(Result):
             yield {"kind": "untrusted", "identity": name, "events": count}
 
 
+@operation("audit timeline", rights=EVENTS)
 def read_timeline(
-    store: Store, key: str | bytes, query: Query = EVERYTHING, limit: int | None = None
+    store: Store, key: str | bytes, *, limit: int | None = None, **filters: Unpack[ReadTimes]
 ) -> Timeline:
-    """Return the history of a key, also where it is masked.
+    """Return the events and denials that concern *key*, oldest first.
 
     Args:
-        key: The key, as for `resolve_key`.
-        query: Its time range applies.
+        key: The key; text may also be escaped as in the output of `keyleash`.
         limit: The maximum number of entries, the newest; all if None.
+
+    Other filters are those of `events`.
     """
+    positive("limit", limit)
+    query = query_of(store, filters)
+    store = reachable(store, filters)
     raw = resolve_key(store, key)
     of_key = replace(query, pattern=exactly(raw))
     trust = Trust.of(store, [raw])

@@ -9,13 +9,17 @@ from itertools import groupby
 from typing import Any
 
 from keyleash.audit.entries import time_of
+from keyleash.audit.inspect import resolve_key
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_owners
 from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back, steps_on
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
+from keyleash.operations import operation
+from keyleash.operations.rights import VALUES, each
 from keyleash.policy.patterns import exactly
+from keyleash.policy.quantities import Moment, time_ms_of
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
 from keyleash.store.streams import audit_streams, stream_extent
@@ -71,18 +75,22 @@ class ValueThen(Result):
         }
 
 
-def value_as_of(store: Store, key: bytes, time_ms: int) -> ValueThen:
-    """Return the value of *key* at a past time.
+@operation("audit as-of", rights=(*VALUES, each("exists xinfo|stream", "%R~audit")))
+def value_at(store: Store, key: str | bytes, time: Moment) -> ValueThen:
+    """Return the value of *key* at a past time, from before-images.
 
     Args:
-        time_ms: Server time, Unix milliseconds; changes in this millisecond count.
+        key: The key; text may also be escaped as in the output of `keyleash`.
+        time: The time, in the forms of `events`; changes in this millisecond count.
 
     Raises:
-        OperationError (unknown-value): the value is not known.
+        OperationError (unknown-value): it is not recorded.
         UnvalidatedRestoreError: it is in a before-image that an agent may have forged, and the
             server does not validate payloads.
     """
     now_ms = store.now_ms()
+    time_ms = time_ms_of("time", time, now_ms)
+    key = resolve_key(store, key)
     if time_ms > now_ms:
         raise _unknown("that time is in the future, by the server's clock")
     now = read_keys(store, [key])[key].state

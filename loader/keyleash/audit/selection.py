@@ -76,8 +76,10 @@ def time_range(filters: Mapping[str, Any], now_ms: int) -> Query:
     Raises:
         ArgumentError: the time range ends before it begins.
     """
-    since_ms = time_ms_of("since", filters.get("since"), now_ms)
-    until_ms = time_ms_of("until", filters.get("until"), now_ms)
+    since_ms, until_ms = (
+        None if (time := filters.get(name)) is None else time_ms_of(name, time, now_ms)
+        for name in ("since", "until")
+    )
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
         raise ArgumentError("`since` is after `until`")
     return Query(since_ms=since_ms, until_ms=until_ms)
@@ -103,3 +105,8 @@ def query_of(store: Store, filters: Mapping[str, Any]) -> Query:
         code=filters.get("code"),
         tokens=labelled_tokens(store, filters["meta"]) if filters.get("meta") else None,
     )
+
+
+def reachable(store: Store, filters: Mapping[str, Any]) -> Store:
+    """Return the store that leaves out nodes which do not answer, if that is wanted."""
+    return replace(store, on_missing=filters.get("on_missing"))

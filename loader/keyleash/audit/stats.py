@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.lookup import Gap, Restart, with_gaps
-from keyleash.audit.read import EVERYTHING, Query, read_denials, read_events
+from keyleash.audit.read import read_denials, read_events
+from keyleash.audit.selection import ReadTimes, query_of, reachable
+from keyleash.audit.streams import stream_names
+from keyleash.operations import operation
+from keyleash.operations.rights import EVENTS
+from keyleash.policy.quantities import positive
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
 from keyleash.text import json_bytes, json_object, without_tokens
@@ -126,22 +131,27 @@ def count_entries(entries: Iterable[AuditEvent | Denial], segments: int = PREFIX
     return stats
 
 
+@operation("audit stats", rights=EVENTS)
 def read_stats(
     store: Store,
-    identities: Collection[str],
-    query: Query = EVERYTHING,
+    *identities: str,
     segments: int = PREFIX_SEGMENTS,
+    **filters: Unpack[ReadTimes],
 ) -> Stats:
-    """Count the events and denials of identities, and find their gaps.
+    """Count events and denials by identity, command, key prefix and reply code; find gaps.
 
     Args:
-        identities: Their names.
-        query: A time range: with another filter, missing numbers would not be gaps.
-        segments: Segments of a key prefix.
+        identities: Names; all known ones if none is given.
+        segments: The number of segments in a key prefix.
+
+    Other filters are those of `events`.
     """
+    positive("segments", segments)
+    names, query = stream_names(store, identities), query_of(store, filters)
+    store = reachable(store, filters)
     stats = Stats()
-    events = read_events(store, identities, query)
-    for entry in chain(with_gaps(events), with_gaps(read_denials(store, identities, query))):
+    events = read_events(store, names, query)
+    for entry in chain(with_gaps(events), with_gaps(read_denials(store, names, query))):
         if isinstance(entry, Gap):
             stats.gaps.append(entry)
         elif not isinstance(entry, Restart):

@@ -25,7 +25,6 @@ from keyleash.operations.declare import (
     method,
     operation,
     reading,
-    reading_method,
 )
 from keyleash.operations.run import AsyncRunner, Runner
 
@@ -40,5 +39,4 @@ __all__ = [
     "method",
     "operation",
     "reading",
-    "reading_method",
 ]

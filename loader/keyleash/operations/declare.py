@@ -212,13 +212,6 @@ def method(
     return lambda function: Operation(function, command, rights)
 
 
-def reading_method(
-    function: Callable[Concatenate[Any, P], Iterator[T | None]],
-) -> Reading[P, T]:
-    """Declare a method of a noun that yields results; None stands for "none yet"."""
-    return Reading(function)
-
-
 def _plain(hint: Any) -> tuple[Any, Param]:
     """Return a type without its annotations, and the annotations as one."""
     if get_origin(hint) is Annotated:

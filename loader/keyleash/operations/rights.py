@@ -106,3 +106,9 @@ VALUES = (
     each("restore set del", "%W~undo_prefix"),
     each("smismember", "%R~forgeable"),
 )  # fmt: skip
+STATUS = (
+    ACTIVE, CLOCK, REPEATS,
+    each("hgetall", "%R~tokens", "%R~delegated", "%R~fence", "%R~suspension", "%R~layouts"),
+    each("mget", "%R~token"), each("get", "%R~state"),
+    each("xrange xrevrange", "%R~denied"), each("xlen", "%R~audit", "%R~denied"), TAGS, *SHARDS,
+)  # fmt: skip

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from keyleash.errors import PolicyError, Span
 from keyleash.limits.counters import BYTES
 from keyleash.policy.problems import did_you_mean, fail, listing, quote
+
+N = TypeVar("N", int, float, int | None, float | None)
 
 Duration = str | timedelta
 """A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
@@ -125,8 +128,8 @@ def parse_moment(text: str, now_ms: int) -> int:
         ) from None
 
 
-def time_ms_of(name: str, value: Moment | None, now_ms: int) -> int | None:
-    """Return a time in Unix milliseconds; None for None.
+def time_ms_of(name: str, value: Moment, now_ms: int) -> int:
+    """Return a time in Unix milliseconds.
 
     Args:
         name: The parameter, for errors.
@@ -138,8 +141,6 @@ def time_ms_of(name: str, value: Moment | None, now_ms: int) -> int | None:
         ValueError: it is a naive `datetime`, or text that is neither a duration nor a time.
     """
     match value:
-        case None:
-            return None
         case datetime():
             if value.tzinfo is None:
                 raise ValueError(f"`{name}` must be an aware datetime; give it a `tzinfo`")
@@ -342,3 +343,14 @@ def seconds_of(name: str, value: str | timedelta | None, *, least: int = 1) -> i
     if seconds > MAX_DURATION_S:
         raise ValueError(f"`{name}` must be at most {MAX_DAYS} days")
     return int(seconds)
+
+
+def positive(name: str, value: N) -> N:
+    """Return a number or None.
+
+    Raises:
+        ValueError: it is not over 0.
+    """
+    if value is not None and value <= 0:
+        raise ValueError(f"`{name}` must be over 0")
+    return value

@@ -21,10 +21,13 @@ from redis.exceptions import ResponseError
 from keyleash.audit.export.archive import Archive, ArchivedFile, Extent, locked_archive
 from keyleash.audit.export.groups import OpenStream, find_streams, open_streams, trimmed_by_export
 from keyleash.audit.export.rows import ArchiveRow, SequenceBreak
-from keyleash.audit.export.verify import RecordedMarks
+from keyleash.audit.export.verify import ArchiveReport, RecordedMarks, verify_archive
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
+from keyleash.operations import operation, reading
+from keyleash.operations.rights import ACTIVE, CLOCK, IDENTITIES, LOG_ACTION, TAGS, each
+from keyleash.policy.quantities import Duration, seconds_of
 from keyleash.results import Progress, Result
 from keyleash.store.identities import require_known
 from keyleash.store.store import Store
@@ -324,27 +327,38 @@ class Archiver:
             time.sleep(WAIT_S)
 
 
+EXPORT = (
+    ACTIVE, CLOCK, IDENTITIES, LOG_ACTION,
+    each("exists xinfo|groups xinfo|consumers xreadgroup", "%R~audit", "%R~denied", "%R~control"),
+    each("xgroup|create xgroup|createconsumer xgroup|destroy xack",
+          "%W~audit", "%W~denied", "%W~control"),
+    each("xtrim", "%W~audit"), TAGS,
+)  # fmt: skip
+
+
+@operation("audit export", rights=EXPORT)
 def export_streams(
     store: Store,
-    directory: Path,
-    *,
-    identities: Sequence[str] = (),
+    directory: str | Path,
+    *identities: str,
     take_over: bool = False,
     progress: Progress | None = None,
     on_export: Callable[[Exported], None] | None = None,
     is_stopping: Callable[[], bool] | None = None,
 ) -> ExportResult:
-    """Export the new entries to the archive in *directory*, which is created if missing.
+    """Write the new entries of audit streams to an archive, and acknowledge them.
 
     Args:
-        directory: The archive.
-        identities, take_over, is_stopping: As for `Archiver`.
-        progress: Called after each page with the number of entries, and None.
-        on_export: Called with each step once it is acknowledged, also before a later one fails.
+        directory: An empty or new directory, or an archive.
+        identities: Names; all streams, with that of operator actions, if there are none.
+        take_over: Continue although another archive has these streams.
+        progress: Called with the number of entries so far, and None.
+        on_export: Called with each file once it is acknowledged, also if a later one fails.
+        is_stopping: Called between pages; once it returns True, the current file is finished.
 
     Raises:
+        ArchiveError: the directory cannot be used as an archive.
         OperationError (unknown-identity): there never was such an identity.
-        Otherwise as `Archiver` and `Archiver.run`.
     """
     report = progress or (lambda _done, _total: None)
     with _archiver(store, directory, identities, take_over, is_stopping) as archiver:
@@ -356,16 +370,22 @@ def export_streams(
         return ExportResult(archiver.archive.id, tuple(done))
 
 
+@reading("audit export", rights=EXPORT)
 def follow_export(
     store: Store,
-    directory: Path,
-    *,
-    every_s: int,
-    identities: Sequence[str] = (),
+    directory: str | Path,
+    *identities: str,
+    every: Duration = "1m",
     take_over: bool = False,
     is_stopping: Callable[[], bool] | None = None,
 ) -> Iterator[Exported]:
-    """Open the archive in *directory*, and return an iterator of `Archiver.follow`."""
+    """Keep exporting new entries until *is_stopping*, and yield each file; see `export`.
+
+    Args:
+        every: The interval, as text or `timedelta`; shorter while the entries of a whole file
+            are waiting.
+    """
+    every_s = seconds_of("every", every) or 1
     with ExitStack() as stack:
         archiver = stack.enter_context(
             _archiver(store, directory, identities, take_over, is_stopping)
@@ -382,14 +402,14 @@ def follow_export(
 @contextmanager
 def _archiver(
     store: Store,
-    directory: Path,
+    directory: str | Path,
     identities: Sequence[str],
     take_over: bool,
     is_stopping: Callable[[], bool] | None,
 ) -> Iterator[Archiver]:
     for name in identities:
         require_known(store, name)
-    with locked_archive(directory) as archive:
+    with locked_archive(Path(directory)) as archive:
         yield Archiver(
             store,
             archive,
@@ -423,3 +443,9 @@ def recorded_by_server(store: Store) -> RecordedMarks:
                     yield from extents.items()
 
     return recorded
+
+
+@operation("audit verify --recorded", rights=(each("xrange", "%R~control"),))
+def verify(store: Store, directory: str | Path, *, recorded: bool = True) -> ArchiveReport:
+    """Check the files of an archive, and with *recorded* the chains in the control stream."""
+    return verify_archive(Path(directory), recorded_by_server(store) if recorded else None)

@@ -2,7 +2,15 @@
 
 from keyleash.audit.undo.apply import UndoResult, apply_undo, blocked_error
 from keyleash.audit.undo.history import UndoStep
-from keyleash.audit.undo.plan import Action, Conflict, ConflictKind, KeyPlan, UndoPlan, plan_undo
+from keyleash.audit.undo.plan import (
+    Action,
+    Conflict,
+    ConflictKind,
+    KeyPlan,
+    UndoPlan,
+    plan_selected,
+    plan_undo,
+)
 from keyleash.audit.undo.trust import Trust, untrusted_text
 from keyleash.audit.undo.values import Value
 
@@ -18,6 +26,7 @@ __all__ = [
     "Value",
     "apply_undo",
     "blocked_error",
+    "plan_selected",
     "plan_undo",
     "untrusted_text",
 ]

@@ -18,6 +18,8 @@ from keyleash.audit.read import Query, read_events
 from keyleash.audit.undo.plan import FORCIBLE, Action, ConflictKind, KeyPlan, UndoPlan
 from keyleash.audit.undo.values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
+from keyleash.operations import operation
+from keyleash.operations.rights import LOG_ACTION, VALUES, each, joint
 from keyleash.results import Result
 from keyleash.store.agent_keys import node_of, undo_prefix_of
 from keyleash.store.deployment import Node
@@ -65,21 +67,28 @@ class UndoResult(Result):
         }
 
 
+@operation(
+    "undo",
+    rights=(
+        *VALUES, LOG_ACTION,
+        joint("evalsha", "~operators", "~operators_seq", "~control"),
+        joint("rename", "~undo_prefix", "%W~data"), each("del", "%W~data"),
+        each("get", "%R~operators_seq"), each("set", "%W~operators_seq"),
+        each("xadd xdel", "%W~operators"),
+    ),
+)  # fmt: skip
 def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
-    """Apply *plan*, and record it so that it can be undone in turn.
-
-    Args:
-        plan: A plan from `plan_undo`.
+    """Restore all keys of a plan atomically; the undo can be undone by its correlation id.
 
     Raises:
-        SecretInTextError: the plan's description contains a token; nothing was changed.
-        OperationError (undo-denied): the plan has conflicts, or the server rejects a value.
+        OperationError (undo-denied): the plan has conflicts; nothing was changed.
+        OperationError (changed-meanwhile): a key changed since the plan; nothing was changed.
+        OperationError (undo-unanswered): the connection was lost, so the outcome is not known.
+        OperationError (undo-incomplete): a node of a cluster failed after others were changed.
         UnvalidatedRestoreError: an agent may have forged a before-image, and the server does not
             validate payloads.
         NothingToUndoError: every key already has its target value.
-        OperationError (changed-meanwhile): a key was changed since the plan was made.
-        OperationError (undo-unanswered): the connection was lost, so the outcome is not known.
-        OperationError (undo-incomplete): A node of a cluster failed after others were changed.
+        SecretInTextError: the plan's description contains a token; nothing was changed.
     """
     reject_tokens(description=plan.description)
     if plan.blocked:

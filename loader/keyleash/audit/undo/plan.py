@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Unpack
 
 from keyleash.audit.entries import LARGE, BeforeImage
 from keyleash.audit.read import EVERYTHING, Query
+from keyleash.audit.selection import UndoFilters, query_of
 from keyleash.audit.undo.history import (
     UndoStep,
     images_of,
@@ -36,7 +37,9 @@ from keyleash.audit.undo.values import (
     read_keys,
 )
 from keyleash.compiler.emit import MAX_IMAGES
-from keyleash.errors import NothingToUndoError, UndoTooLargeError, UsageError
+from keyleash.errors import ArgumentError, NothingToUndoError, UndoTooLargeError, UsageError
+from keyleash.operations import operation
+from keyleash.operations.rights import VALUES
 from keyleash.results import Instant, Result
 from keyleash.store.agent_keys import node_of
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX
@@ -318,6 +321,58 @@ def _between(history: Sequence[UndoStep], conflict: Conflict) -> tuple[UndoStep,
 
 MAX_KEYS = 10_000
 """Keys in an undo at most: the server serves no other client meanwhile."""
+
+
+@operation("undo --dry-run", rights=VALUES)
+def plan_selected(
+    store: Store,
+    *,
+    events: Sequence[str] = (),
+    identity: str | None = None,
+    force: Collection[str | bytes] = (),
+    skip: Collection[str | bytes] = (),
+    across_policies: bool = False,
+    **filters: Unpack[UndoFilters],
+) -> UndoPlan:
+    """Return what an undo of the selected events would restore, and its conflicts.
+
+    Args:
+        events: Ids of events, a batch whole; then nothing else selects.
+        correlation: All events with this correlation id.
+        identity: All events of this identity; needs *since*.
+        key: All changes of a key, or of the keys of a pattern; needs *since*.
+        since: The earliest time of the events, in the forms of `Operator.audit.events`.
+        until: The latest time, in the same form.
+        force: Keys whose conflicts are overridden; text may be escaped as in the output.
+        skip: Keys that are left as they are, likewise.
+        across_policies: Also undo what the active policy does not grant any more.
+
+    Raises:
+        ArgumentError: the arguments select nothing, or exclude each other.
+        NothingToUndoError: no event is selected, or the events changed nothing.
+        OperationError (unknown-event): there is no such event.
+        UsageError: a key of *force* or *skip* is not in the plan.
+    """
+    values = {**filters, "identity": identity}
+    given = {name for name, value in values.items() if value is not None}
+    if events and given:
+        raise ArgumentError("`events` cannot be combined with other selections")
+    if not events and not given & {"correlation", "identity", "key"}:
+        raise ArgumentError(
+            "no events are selected",
+            help="give ids of events, a correlation id, or an identity or a key with `since`",
+        )
+    if not events and not given & {"correlation", "since"}:
+        raise ArgumentError("`identity` and `key` need `since`", help="such as `10m`")
+    return plan_undo(
+        store,
+        query_of(store, filters),
+        events=events,
+        identity=identity,
+        forced=force,
+        skipped=skip,
+        across_policies=across_policies,
+    )
 
 
 def plan_undo(
