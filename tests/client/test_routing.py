@@ -92,7 +92,7 @@ def run(flow: Flow, outcomes: Iterable[Any]) -> tuple[list[Any], Any]:
 def after(error: Exception, *, is_asking: bool = False, is_home: bool = False) -> Step:
     """Return what follows from the error of the first attempt, on node A."""
     route = Route(shards_of(A, B), is_home=is_home)
-    route.step = Step(asked=ASK if is_asking else None)
+    route.step = Step(ask=ASK if is_asking else None)
     return route.after(error, A)
 
 
@@ -103,7 +103,7 @@ def test_moved_call_goes_to_the_node_that_the_slot_is_moved_to() -> None:
 
 def test_asked_call_goes_to_the_other_node_once_with_asking() -> None:
     """The next call goes to the slot's node again: the slot has not moved yet."""
-    assert after(ASK) == Step(asked=ASK)
+    assert after(ASK) == Step(ask=ASK)
 
 
 @pytest.mark.parametrize("error", [TryAgainError("x"), NON_LOCAL, NON_LOCAL_9, REHASHING])

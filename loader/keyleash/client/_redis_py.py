@@ -146,11 +146,11 @@ def _is_usual(kind: Any) -> bool:
 
     Those of a fake server, or of a user's class, may not.
     """
-    known: bool | None = vars(kind).get("_looks_as_usual")
-    if known is None:
+    is_usual: bool | None = vars(kind).get("_looks_as_usual")
+    if is_usual is None:
         places = [base.__module__ for base in kind.__mro__ if "can_read" in vars(base)]
-        known = kind._looks_as_usual = tuple(places[:2]) in _USUAL
-    return known
+        is_usual = kind._looks_as_usual = tuple(places[:2]) in _USUAL
+    return is_usual
 
 
 def initialized(client: Any) -> Any:
@@ -213,8 +213,8 @@ def called_back(client: Any, name: str | bytes, reply: Any, options: dict[str, A
 
 async def acalled_back(client: Any, name: str | bytes, reply: Any, options: dict[str, Any]) -> Any:
     """Return the same of a callback that may return an awaitable."""
-    found = called_back(client, name, reply, options)
-    return await found if hasattr(found, "__await__") else found
+    result = called_back(client, name, reply, options)
+    return await result if hasattr(result, "__await__") else result
 
 
 def _is_plain(pool: Any, kind: type) -> bool:
@@ -380,8 +380,8 @@ def refresh_options(manager: Any, failed: str | None) -> dict[str, Any]:
     would lose messages.
     """
     options = {"last_failed_node_name": failed, "disconnect_startup_nodes_pools": False}
-    known = inspect.signature(manager.initialize).parameters
-    return {name: value for name, value in options.items() if name in known}
+    parameters = inspect.signature(manager.initialize).parameters
+    return {name: value for name, value in options.items() if name in parameters}
 
 
 def gathered(calls: Iterable[Any]) -> None:

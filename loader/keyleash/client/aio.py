@@ -131,8 +131,8 @@ class Pipeline(redis.asyncio.client.Pipeline):
             with maybe_once(self.once):
                 results: list[Any] = await super().execute(raise_on_error)
         except NotReplicatedError as short:
-            found = await self._called_back(commands, short.reply, BatchMode.ALL)
-            raise short.about(found) from short.__cause__
+            decoded = await self._called_back(commands, short.reply, BatchMode.ALL)
+            raise short.about(decoded) from short.__cause__
         return results
 
     async def run_batch(self, run_as_usual: Any, mode: BatchMode, *args: Any) -> Any:
@@ -410,8 +410,8 @@ class Redis(TokenHolder, redis.asyncio.Redis):  # type: ignore[misc]
             except Exception as error:
                 return await self._retried(connection, error, args, options)
         except NotReplicatedError as short:
-            found = await acalled_back(self, args[0], short.reply, options)
-            raise short.about(found) from short.__cause__
+            result = await acalled_back(self, args[0], short.reply, options)
+            raise short.about(result) from short.__cause__
         finally:
             if connection is not None:
                 await acheckin(pool, connection)

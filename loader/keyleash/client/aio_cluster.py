@@ -254,13 +254,13 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
                     await self._prepare(route.after(error, node))
                 if ids is not None:
                     ids.begin_attempt()
-                asked = route.step.asked
+                ask = route.step.ask
                 try:
-                    if asked is not None:
-                        node = await self._asked_node(asked)
+                    if ask is not None:
+                        node = await self._asked_node(ask)
                     else:
                         node = self.node_of(place) if isinstance(place, int) else place
-                    return await attempt(node, asked is not None)
+                    return await attempt(node, ask is not None)
                 except Exception as new:
                     error = new
 
@@ -279,9 +279,9 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
         if step.final is not None:
             raise step.final
 
-    async def _asked_node(self, asked: AskError) -> Any:
+    async def _asked_node(self, ask: AskError) -> Any:
         manager: Any = self.nodes_manager
-        node = manager.get_node(host=asked.host, port=asked.port)
+        node = manager.get_node(host=ask.host, port=ask.port)
         if node is None:
             await manager.initialize(**refresh_options(manager, None))
             raise TryAgainError("the node to which the slot moves is not known yet")

@@ -77,10 +77,10 @@ class AsyncSharded(AsyncGuarded):
 
     async def _fetch_lease(self, need: FetchLease) -> str:
         flight: AsyncFlight = self.cluster.flight(need.request)
-        known = flight.failure
+        failure_before = flight.failure
         async with flight.lock:
             if flight.voucher is None or flight.voucher == need.used:
-                if flight.failure is not None and flight.failure is not known:
+                if flight.failure is not None and flight.failure is not failure_before:
                     # The home was tried for as long while this call waited.
                     raise copy_error(flight.failure)
                 session: Any = self.session

@@ -23,7 +23,7 @@ def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
         words: The call, with one pattern.
         scan: Makes a guarded call; its reply is not decoded.
     """
-    found: dict[bytes, None] = {}
+    keys: dict[bytes, None] = {}
     cursor: Any = b"0"
     while True:
         # SCAN may list a key twice.
@@ -31,9 +31,9 @@ def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
             cursor, names = yield from scan(("SCAN", cursor, "MATCH", words[1], "COUNT", COUNT))
         except LeashError as denial:
             raise as_command(denial, "KEYS") from None
-        found |= dict.fromkeys(names)
+        keys |= dict.fromkeys(names)
         if int(cursor) == 0:
-            return list(found)
+            return list(keys)
 
 
 def info_reply(words: Words, hello: Sequence[Any]) -> bytes:
@@ -60,10 +60,10 @@ def info_reply(words: Words, hello: Sequence[Any]) -> bytes:
         "Persistence": {"loading": 0},
         "Replication": {"role": "slave" if role == "replica" else role},
     }
-    asked = {upper(word) for word in words[1:]}
+    requested = {upper(word) for word in words[1:]}
     lines: list[str] = []
     for name, fields in sections.items():
-        if not asked or not asked.isdisjoint({*_EVERYTHING, name.upper()}):
+        if not requested or not requested.isdisjoint({*_EVERYTHING, name.upper()}):
             lines += ["" for _ in lines[:1]]
             lines += [f"# {name}", *(f"{field}:{value}" for field, value in fields.items())]
     return "".join(f"{line}\r\n" for line in lines).encode()

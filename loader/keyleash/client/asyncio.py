@@ -163,10 +163,10 @@ class RedisCluster(aio_cluster.RedisCluster):
 
     def _coalescer(self, node: Any) -> Coalescer:
         loop = asyncio.get_running_loop()
-        found = self._coalescing.get(node.name)
-        if found is None or found.loop is not loop or found.pool is not node:
+        coalescer = self._coalescing.get(node.name)
+        if coalescer is None or coalescer.loop is not loop or coalescer.pool is not node:
             connected = partial(AsyncNodePool, self, node)
-            found = self._coalescing[node.name] = Coalescer(
+            coalescer = self._coalescing[node.name] = Coalescer(
                 self._kind.session, node, connected, False, loop
             )
-        return found
+        return coalescer

@@ -181,14 +181,14 @@ class Caller:
             return NO_ID
         ids = block.ids if isinstance(block, Attempts) else self.ids
         try:
-            found = id_of(self.session, call, block, self.ids)
+            call_id = id_of(self.session, call, block, self.ids)
         except CommandRefusedError as denial:
             if ids.lost is not None:
                 raise mark_final(ids.lost) from denial
             raise
         if isinstance(block, Attempts):
-            ids.note(has_id=bool(found))
-        return found
+            ids.note(has_id=bool(call_id))
+        return call_id
 
     def reply_to(self, call: Call) -> Flow:
         """Make a call when nothing else is on the wire; return its reply, undecoded."""
@@ -375,13 +375,13 @@ class Caller:
         if not isinstance(item, ResponseError):
             return self.finished(words, item)
         try:
-            found = self.session.typed_error(item)
+            error = self.session.typed_error(item)
         except UnknownDenialError as unknown:
             # It must not replace the other replies.
             return mark_run(unknown)
-        if isinstance(found, LeashError):
-            found = described(found, words, BatchMode.EACH)
-        return mark_run(found)
+        if isinstance(error, LeashError):
+            error = described(error, words, BatchMode.EACH)
+        return mark_run(error)
 
     def _reply(self, call: Call, undecoded: bool) -> Flow:
         """Return the reply to a call that was sent; poll, wait and recover as needed."""
@@ -451,9 +451,9 @@ class Caller:
             except (*LOST, ResponseError) as error:
                 lost = error
         if failed is not None:
-            found = self._typed(call, failed)
-            require_known_outcome(call, found)
-            raise found from None
+            typed = self._typed(call, failed)
+            require_known_outcome(call, typed)
+            raise typed from None
         if guard is None:
             return reply
         if (count or 0) < guard.wait_replicas and self._has_written(call, reply):
@@ -481,34 +481,34 @@ class Caller:
             except ResponseError as error:
                 queued = error
         try:
-            found = yield Receive(undecoded, is_exec=True)
+            reply = yield Receive(undecoded, is_exec=True)
         except ExecAbortError as error:
             raise queued or error from None
-        if isinstance(found, list) and found:
-            (found,) = found
-            if isinstance(found, ResponseError):
-                raise found
-        return found
+        if isinstance(reply, list) and reply:
+            (reply,) = reply
+            if isinstance(reply, ResponseError):
+                raise reply
+        return reply
 
     def _typed(self, call: Call, error: ResponseError) -> ResponseError:
         """Return the typed error of a call; of a batch with the command that caused it."""
         try:
-            found = self.session.call_error(error)
+            typed = self.session.call_error(error)
         except UnknownDenialError as unknown:
             return unknown
-        if not (isinstance(found, LeashError) and call.commands):
-            return found
-        item = found.details.get("item")
+        if not (isinstance(typed, LeashError) and call.commands):
+            return typed
+        item = typed.details.get("item")
         words = call.commands[int(item or 1) - 1]
         if call.mode is None or item is not None:
-            found = described(found, words, call.mode)
+            typed = described(typed, words, call.mode)
         if item is not None and role_of(words[0]) is Role.SUBSCRIPTION:
-            return as_command(found, words[0])
+            return as_command(typed, words[0])
         if item is not None:
             command = " ".join(str(word) for word in words)
-            text = f"Command # {item} ({command[:100]}) of pipeline caused error: {found.args[0]}"
-            found.args = (text, *found.args[1:])
-        return found
+            text = f"Command # {item} ({command[:100]}) of pipeline caused error: {typed.args[0]}"
+            typed.args = (text, *typed.args[1:])
+        return typed
 
     def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
         for pause_s in pauses():

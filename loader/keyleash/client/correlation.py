@@ -52,26 +52,26 @@ def check_source(source: CorrelationSource | None) -> CorrelationSource | None:
 
 def next_correlation(default: CorrelationSource | None = None) -> str:
     """Return the id of the next call: the block's, else that of *default*, else a new one."""
-    given = _current.get()
-    if given is None and default is None:
+    current = _current.get()
+    if current is None and default is None:
         return f"{_prefix}-{next(_numbers)}"
-    if not isinstance(given, str):
-        given = given_correlation(default)
-    return given if given is not None else new_correlation()
+    if not isinstance(current, str):
+        current = given_correlation(default)
+    return current if current is not None else new_correlation()
 
 
 def given_correlation(default: CorrelationSource | None = None) -> str | None:
     """Return the id of the current block, else that of *default*; None if there is none."""
-    given = _current.get()
-    if given is None:
-        given = default
-    if given is None or isinstance(given, str):
-        return given
-    found = given()
-    if not (found is None or isinstance(found, str)):
-        raise TypeError(f"the correlation id must be a str, not {type(found).__name__}")
-    reject_tokens(correlation_id=found)
-    return found
+    source = _current.get()
+    if source is None:
+        source = default
+    if source is None or isinstance(source, str):
+        return source
+    correlation = source()
+    if not (correlation is None or isinstance(correlation, str)):
+        raise TypeError(f"the correlation id must be a str, not {type(correlation).__name__}")
+    reject_tokens(correlation_id=correlation)
+    return correlation
 
 
 def new_correlation() -> str:

@@ -65,7 +65,7 @@ class Delegation:
             "keys": _items("keys", [keys] if isinstance(keys, str) else keys, "key"),
         }
         self.words = tuple(
-            word for kind, found in texts.items() for text in found for word in (kind, text)
+            word for kind, values in texts.items() for text in values for word in (kind, text)
         )
 
     def digest_for(self, identity: str) -> str:
@@ -86,11 +86,11 @@ class Delegation:
         return DelegatedToken(self._token, id_, self._identity, expires_ms)
 
 
-def _pairs(kind: str, given: Any, type_: Any) -> Iterator[bytes]:
+def _pairs(kind: str, values: Any, type_: Any) -> Iterator[bytes]:
     """Yield the words of a mapping."""
-    if not isinstance(given, Mapping | None):
-        raise TypeError(f"`{kind}` must be a mapping, not {_type_of(given)}")
-    for name, value in (given or {}).items():
+    if not isinstance(values, Mapping | None):
+        raise TypeError(f"`{kind}` must be a mapping, not {_type_of(values)}")
+    for name, value in (values or {}).items():
         if not isinstance(name, str):
             raise TypeError(f"the names in `{kind}` must be texts, not {_type_of(name)}")
         if not isinstance(value, type_) or isinstance(value, bool):
@@ -99,15 +99,15 @@ def _pairs(kind: str, given: Any, type_: Any) -> Iterator[bytes]:
         yield _word(kind, f"{name}={bound_text(value)}")
 
 
-def _items(kind: str, given: Any, noun: str) -> Iterator[bytes]:
+def _items(kind: str, texts: Any, noun: str) -> Iterator[bytes]:
     """Yield the words of a collection; none for None."""
-    if given is None:
+    if texts is None:
         return
-    if isinstance(given, str | bytes) or not isinstance(given, Collection):
-        raise TypeError(f"`{kind}` must be a collection of texts, not {_type_of(given)}")
-    if not given:
+    if isinstance(texts, str | bytes) or not isinstance(texts, Collection):
+        raise TypeError(f"`{kind}` must be a collection of texts, not {_type_of(texts)}")
+    if not texts:
         raise ValueError(f"`{kind}` has no {noun}")
-    for text in given:
+    for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"`{kind}` must be a collection of texts, not of {_type_of(text)}")
         yield _word(kind, text)

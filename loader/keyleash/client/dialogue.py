@@ -241,8 +241,8 @@ class Dialogue:
 
     def receive(self, undecoded: bool) -> Flow:
         """Return the next reply that is due."""
-        reply, *others = yield from self.receive_all(undecoded)
-        self.due.extendleft(reversed(others))
+        reply, *later = yield from self.receive_all(undecoded)
+        self.due.extendleft(reversed(later))
         yield from self.due.send_next()
         return reply.read_response(undecoded)
 

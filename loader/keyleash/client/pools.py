@@ -92,13 +92,13 @@ def guarded_class(
     if issubclass(base, Guarding):
         raise TypeError("base is a class of guarded connections, which have a token already")
     is_async = issubclass(mixin, AsyncGuarded)
-    known = {
+    attributes = {
         "session": session_class(token, is_async=is_async, correlation=correlation),
         "wait_s": longest_wait(wait),
         "is_async": is_async,
         "__module__": "keyleash",
     }
-    return type(f"Guarded{base.__name__}", (mixin, base), known)
+    return type(f"Guarded{base.__name__}", (mixin, base), attributes)
 
 
 def is_guarded(client: Any) -> bool:

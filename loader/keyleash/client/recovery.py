@@ -41,15 +41,15 @@ def fetch_guard(session: Session) -> Flow:
         if raw:
             session.accept_record(raw)
             return
-        found: Exception | None = None
+        typed: Exception | None = None
     except ResponseError as error:
-        found = session.record_error(error)
+        typed = session.record_error(error)
     # Records of a cluster have other names, which neither a client nor the rules of a user for one
     # server lead to.
-    if isinstance(found, RightMissingError | None) and (yield from _is_unexpected_cluster(session)):
+    if isinstance(typed, RightMissingError | None) and (yield from _is_unexpected_cluster(session)):
         raise ClusterError from None
-    if found is not None:
-        raise found from None
+    if typed is not None:
+        raise typed from None
     try:
         session.accept_record(raw)
     except NotActiveError as error:

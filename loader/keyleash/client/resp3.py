@@ -104,12 +104,12 @@ def _xinfo(reply: Any, arguments: list[str]) -> Any:
 
 
 def _coordinates(reply: list[Any], _arguments: Any = None) -> Any:
-    return [[*found[:-1], [*map(_double, found[-1])]] for found in reply]
+    return [[*item[:-1], [*map(_double, item[-1])]] for item in reply]
 
 
 def _numbers(reply: bytes | str, _arguments: Any = None) -> list[Any]:
-    found = json.loads(reply)
-    return found if isinstance(found, list) else [found]
+    parsed = json.loads(reply)
+    return parsed if isinstance(parsed, list) else [parsed]
 
 
 def _flag(reply: Any, _arguments: Any = None) -> Any:
@@ -129,7 +129,7 @@ def _vsim(reply: list[Any], arguments: list[str]) -> Any:
 
 
 _SHAPES: dict[str, Shape] = {
-    "CLIENT": lambda reply, asked: _map(reply) if asked[0] == "TRACKINGINFO" else reply,
+    "CLIENT": lambda reply, words: _map(reply) if words[0] == "TRACKINGINFO" else reply,
     "HGETALL": _map,
     "JSON.TYPE": lambda reply, _: [reply],
     **dict.fromkeys(("JSON.NUMINCRBY", "JSON.NUMMULTBY"), _numbers),

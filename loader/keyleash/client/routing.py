@@ -93,7 +93,7 @@ class Step:
         failed: The name of the node that is to be asked last, if any.
         final: The error with which the call then ends, if any.
         pause_s: Seconds to sleep.
-        asked: The ASK that leads to the node of the attempt, if any.
+        ask: The ASK that leads to the node of the attempt, if any.
     """
 
     moved: MovedError | None = None
@@ -101,7 +101,7 @@ class Step:
     failed: str | None = None
     final: Exception | None = None
     pause_s: float = 0.0
-    asked: AskError | None = None
+    ask: AskError | None = None
 
 
 class Shards:
@@ -209,14 +209,14 @@ class Route:
         return self.step
 
     def _following(self, error: Exception, name: str | None, *, may_have_run: bool) -> Step:
-        is_asking = self.step.asked is not None
+        is_asking = self.step.ask is not None
         match error:
             case _ if getattr(error, "is_final", False):
                 pass
             case MovedError():
                 return self._redirected(error, moved=error)
             case AskError() if not self._is_home:
-                return self._redirected(error, asked=error)
+                return self._redirected(error, ask=error)
             case AskError() | TryAgainError() | LeaseNeededError():
                 return self._paused(error)
             case _ if isinstance(error, _NOT_SERVED):

@@ -88,8 +88,9 @@ class ClusterSession(Session):
         """Return the call of the home's script that grants leases. It contains the token."""
         guard, child = self._called, call.delegation
         if child is not None:
-            asked = delegation_words(child.digest_for(self.identity), child.ttl_s, child.words)
-            return (*self._home_head(guard, call), *asked)
+            digest = child.digest_for(self.identity)
+            terms = delegation_words(digest, child.ttl_s, child.words)
+            return (*self._home_head(guard, call), *terms)
         if call.mode is BatchMode.RENEW:
             ((name, life),) = call.commands
             return (*self._home_head(guard, call), call.mode.value, "2", name, life)
@@ -154,8 +155,8 @@ class ShardCaller(Caller):
         yield from super().exchange(calls, deliver)
 
     def _typed(self, call: Call, error: ResponseError) -> ResponseError:
-        found: ResponseError = self.session.at_shard(super()._typed(call, error), self._called_tag)
-        return found
+        typed: ResponseError = self.session.at_shard(super()._typed(call, error), self._called_tag)
+        return typed
 
     def _repeated(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
         """Repeat a call whose reply says that nothing ran, also with leases."""
@@ -221,8 +222,8 @@ def _granted(session: ClusterSession, need: FetchLease) -> Flow:
         # Only the grant is without a replica; the call has not run yet.
         return short.reply
     except ResponseError as error:
-        found = session.call_error(error)
-        reason = found.details.get("reason") if isinstance(found, LeaseRefusedError) else None
+        typed = session.call_error(error)
+        reason = typed.details.get("reason") if isinstance(typed, LeaseRefusedError) else None
         if reason == "stale":
             return b""
-        raise found from None
+        raise typed from None

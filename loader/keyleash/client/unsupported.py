@@ -41,9 +41,9 @@ def reject_options(options: Mapping[str, Any]) -> None:
         raise caching()
 
 
-def require_kind(name: str, given: Any, wanted: type) -> None:
+def require_kind(name: str, kind: Any, wanted: type) -> None:
     """Raise TypeError if a class is not of the right kind of client."""
-    if not (isinstance(given, type) and issubclass(given, wanted)):
+    if not (isinstance(kind, type) and issubclass(kind, wanted)):
         what = "connection" if name == "base" else "pool"
         client = "asyncio" if wanted.__module__.startswith("redis.asyncio") else "sync"
         raise TypeError(f"{name} must be a {what} class of redis-py's {client} client")

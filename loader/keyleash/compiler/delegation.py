@@ -69,13 +69,13 @@ def _leaf_of(path: str) -> Text:
 def _delegable(guard: Guard) -> dict[tuple[int, bytes], None]:
     """Return the granted patterns, each with its classes as bits."""
     bits = dict(_CLASS_BITS)
-    found: dict[tuple[int, bytes], None] = {}
+    delegable: dict[tuple[int, bytes], None] = {}
     for grant in guard.identity.grants:
         of_channels = sum(bits[cls] for cls in grant.allow if cls in CHANNEL_CLASSES)
         of_keys = sum(bits[cls] for cls in grant.allow) - of_channels
         for classes, patterns in ((of_keys, grant.keys), (of_channels, grant.channels)):
-            found |= {(classes, written(item)): None for item in patterns if classes}
-    return found
+            delegable |= {(classes, written(item)): None for item in patterns if classes}
+    return delegable
 
 
 def written(pattern: Pattern) -> bytes:

@@ -43,16 +43,16 @@ class Grouping:
     upper: Grouping | None = None
 
 
-def grouped(matchers: Sequence[Matcher], known: int = 0, depth: int = 0) -> Grouping:
+def grouped(matchers: Sequence[Matcher], read_at: int = 0, depth: int = 0) -> Grouping:
     """Halve *matchers* recursively until one is left or no byte distinguishes them.
 
     Args:
         matchers: At least one of them must match.
-        known: The position of the byte that was read last.
+        read_at: The position of the byte that was read last.
         depth: The number of choices so far.
     """
     enough = 1 if depth else FEW
-    splits = _splits(matchers, known) if len(matchers) > enough and depth < DEEPEST else ()
+    splits = _splits(matchers, read_at) if len(matchers) > enough and depth < DEEPEST else ()
     best = min(splits, default=None)
     if best is None:
         return Grouping(tuple(matchers))
@@ -69,7 +69,7 @@ def grouped(matchers: Sequence[Matcher], known: int = 0, depth: int = 0) -> Grou
     )
 
 
-def _splits(matchers: Sequence[Matcher], known: int) -> Iterator[tuple[float, int, int]]:
+def _splits(matchers: Sequence[Matcher], read_at: int) -> Iterator[tuple[float, int, int]]:
     """Yield every way to halve: its cost, the position, the bound.
 
     The cost is the number of matchers that are tried, summed over one key of each.
@@ -81,7 +81,7 @@ def _splits(matchers: Sequence[Matcher], known: int) -> Iterator[tuple[float, in
         )
         reaching = counts.total()
         short = len(beginnings) - reaching
-        weight = AT_HAND if position == known else 1
+        weight = AT_HAND if position == read_at else 1
         present = sorted(counts)
         below = accumulate(counts[byte] for byte in present)
         for lower, (_, bound) in zip(below, pairwise(present), strict=False):

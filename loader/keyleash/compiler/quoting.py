@@ -70,12 +70,12 @@ def expand(block: str, name: str, words: list[str]) -> Text:
 
 def suffix(block: str, number: int) -> Text:
     """Replace the `_N` at the end of names by `_` and *number*, so a partial can be used twice."""
-    return _rewritten(block, r"\b\w+_N\b", lambda found: f"{found[0][:-1]}{number}")
+    return _rewritten(block, r"\b\w+_N\b", lambda match: f"{match[0][:-1]}{number}")
 
 
 def of_account(block: str, beginning: str) -> Text:
     """Replace the `_A` at the end of names by *beginning* in front of them, like `suffix`."""
-    return _rewritten(block, r"\b\w+_A\b", lambda found: f"{beginning}{found[0][:-2]}")
+    return _rewritten(block, r"\b\w+_A\b", lambda match: f"{beginning}{match[0][:-2]}")
 
 
 def offset(block: str, name_at: int | None) -> Text:
@@ -83,7 +83,7 @@ def offset(block: str, name_at: int | None) -> Text:
     if name_at is None:
         return Text(block)
     return _rewritten(
-        block, r"\bname_at\b(?: \+ (\d+))?", lambda found: str(name_at + int(found[1] or 0))
+        block, r"\bname_at\b(?: \+ (\d+))?", lambda match: str(name_at + int(match[1] or 0))
     )
 
 
@@ -92,7 +92,7 @@ def _rewritten(block: str, pattern: str, new: Callable[[re.Match[str]], str]) ->
     return Text(
         re.sub(
             rf'"[^"]*"|{pattern}',
-            lambda found: found[0] if found[0].startswith('"') else new(found),
+            lambda match: match[0] if match[0].startswith('"') else new(match),
             block,
         )
     )

@@ -32,15 +32,15 @@ def allowed_commands(identity: Identity, table: CommandTable) -> AllowedCommands
     """
     specs = sorted(table, key=lambda spec: spec.name)
     giving = _Giving()
-    known: dict[object, tuple[str, ...]] = {}
+    by_rights: dict[object, tuple[str, ...]] = {}
     by_grant = []
     for grant in identity.grants:
         # Most grants of a policy differ in their patterns alone.
         rights = grant.allow, grant.only, grant.except_, bool(grant.keys)
-        if rights not in known:
-            known[rights] = tuple(spec.name for spec in specs if giving.allow(spec, (grant,)))
-        by_grant.append(known[rights])
-    alone = {name for names in known.values() for name in names}
+        if rights not in by_rights:
+            by_rights[rights] = tuple(spec.name for spec in specs if giving.allow(spec, (grant,)))
+        by_grant.append(by_rights[rights])
+    alone = {name for names in by_rights.values() for name in names}
     left = (spec for spec in specs if spec.name not in alone)
     together = (spec.name for spec in left if giving.allow(spec, identity.grants))
     return AllowedCommands(tuple(by_grant), tuple(together))
@@ -57,21 +57,21 @@ class _Giving:
         effective = [grant for grant in grants if grant.applies_to(spec)]
         if spec.refused is not None or not effective:
             return False
-        given = {cls for grant in effective for cls in grant.allow}
+        classes = {cls for grant in effective for cls in grant.allow}
         if spec.variant and self._on_keys([spec.variant.needs] * len(spec.keys), effective):
             return True
         # The key of an option need not be there.
         needs = [key.needs for key in spec.keys if not isinstance(key, OptionKey)]
-        return given.issuperset(spec.needs) and self._on_keys(needs, effective)
+        return classes.issuperset(spec.needs) and self._on_keys(needs, effective)
 
     def _on_keys(self, several: Sequence[Needs], grants: Sequence[Grant]) -> bool:
         return all(self._on_one_key(needs, grants) for needs in several)
 
     def _on_one_key(self, needs: Needs, grants: Sequence[Grant]) -> bool:
-        known = needs, tuple(map(id, grants))
-        if known not in self._known:
-            self._known[known] = _on_one_key(needs, grants)
-        return self._known[known]
+        question = needs, tuple(map(id, grants))
+        if question not in self._known:
+            self._known[question] = _on_one_key(needs, grants)
+        return self._known[question]
 
 
 def _on_one_key(needs: Needs, grants: Sequence[Grant]) -> bool:

@@ -149,9 +149,9 @@ def only_gets(argv: Argv) -> bool:
 
 def as_sent(words: Sequence[str | bytes]) -> list[bytes]:
     """Return the arguments as a client sends them: the name, of one or two words, in upper case."""
-    name, *others = words or [""]
+    name, *arguments = words or [""]
     first, *rest = os.fsencode(name).split() or [b""]
-    return [first.upper(), *rest, *map(os.fsencode, others)]
+    return [first.upper(), *rest, *map(os.fsencode, arguments)]
 
 
 def matches_of(rules: Iterable[Rule], key: bytes) -> Iterator[Match[Rule]]:
@@ -245,8 +245,8 @@ def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
 def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
     """Return the last of the options for which `CommandSpec` refuses the call."""
     words = argv[spec.options_start :]
-    found = [option for option in spec.refused_if if any(is_option(word, option) for word in words)]
-    return found[-1].encode() if found else None
+    used = [option for option in spec.refused_if if any(is_option(word, option) for word in words)]
+    return used[-1].encode() if used else None
 
 
 def unknown_option(spec: CommandSpec, argv: Argv) -> bytes | None:
@@ -256,10 +256,10 @@ def unknown_option(spec: CommandSpec, argv: Argv) -> bytes | None:
         return None
     at = 1
     while at < len(argv) and not is_option(argv[at], "STREAMS"):
-        known = [count for word, count in streams.options if is_option(argv[at], word)]
-        if not known:
+        counts = [count for word, count in streams.options if is_option(argv[at], word)]
+        if not counts:
             return argv[at]
-        at += 1 + known[0]
+        at += 1 + counts[0]
     return None
 
 
@@ -314,8 +314,8 @@ def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Tra
     elif not granted_by:
         verdict = refused(ReplyCode.KEY_NOT_GRANTED, key=key)
     else:
-        given = {item for match in granted_by for item in match.rule.allow}
-        missing = next((needed for needed in use.needs if needed not in given), None)
+        granted = {item for match in granted_by for item in match.rule.allow}
+        missing = next((needed for needed in use.needs if needed not in granted), None)
     if missing is not None:
         verdict = refused(
             ReplyCode.CLASS_NOT_GRANTED, class_=missing, command=command.name, key=key

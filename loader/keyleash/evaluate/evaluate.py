@@ -180,9 +180,9 @@ def segment(identity: Identity, name: str, key: bytes) -> bytes | None:
     """Return the segment that the first matching granted pattern with the capture captures."""
     for grant in identity.grants:
         for pattern in grant.keys:
-            found = match(pattern, key) if name in pattern.captures else None
-            if found is not None:
-                return found[name]
+            captures = match(pattern, key) if name in pattern.captures else None
+            if captures is not None:
+                return captures[name]
     return None
 
 

@@ -47,8 +47,8 @@ def judge_restricted_key(
     is_within = keys is None or any(match(key, use.key) is not None for key in keys)
     for cls in use.needs or (None,):
         giving = [grant for grant in grants if cls is None or cls in grant.allow]
-        found = any(match(pattern, use.key) is not None for pattern in _keys(giving, restrictions))
-        is_within = is_within and found
+        patterns = _keys(giving, restrictions)
+        is_within = is_within and any(match(item, use.key) is not None for item in patterns)
     return ALLOWED if is_within else _denied(trace, ReplyCode.KEY_NOT_GRANTED, key=use.key)
 
 

@@ -72,13 +72,13 @@ class ModelState:
     ancestors: tuple[BudgetCount, ...] = ()
 
     def count(self, limit: Limit, subject: bytes, now_us: int) -> BaseCount:
-        found = self.counts.get((limit.name, subject))
-        if found is None or (subject and found.expires_ms < now_us // 1000):
-            found = limit.new_count()
-        elif found.limit != limit:
-            found = found.migrated(limit, now_us)
-        self.counts[limit.name, subject] = found
-        return found
+        count = self.counts.get((limit.name, subject))
+        if count is None or (subject and count.expires_ms < now_us // 1000):
+            count = limit.new_count()
+        elif count.limit != limit:
+            count = count.migrated(limit, now_us)
+        self.counts[limit.name, subject] = count
+        return count
 
     def reload(self, before: Identity, identity: Identity, now_us: int) -> None:
         """Migrate what was counted to a policy in which *before* has become *identity*."""
@@ -110,18 +110,18 @@ def stored_state(
         layout: The state's layout.
         reason: The reason in the record of its suspension, if there is one.
     """
-    found = ModelState()
+    model = ModelState()
     try:
         state = unpack_state(packed, layout) if packed and layout is not None else None
     except struct.error:
         # Shorter than its layout: an agent wrote to it. The guard denies every call as well.
         state = None
     if state is None:
-        found.refuses = ReplyCode.NOT_ACTIVE
-        return found
-    found.suspended, found.reason = state.suspended, reason
+        model.refuses = ReplyCode.NOT_ACTIVE
+        return model
+    model.suspended, model.reason = state.suspended, reason
     stored = {item.slot.name: item for item in state.limits}
     for limit in identity.limits:
         if limit.name in stored:
-            found.counts[limit.name, b""] = limit.count_of(stored[limit.name])
-    return found
+            model.counts[limit.name, b""] = limit.count_of(stored[limit.name])
+    return model

@@ -61,7 +61,7 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
     """
     bundle = BUNDLES[name]
     distribution = bundle.distribution or name
-    library, found = f"`{distribution}` {bundle.version}", _found(distribution)
+    library, installed = f"`{distribution}` {bundle.version}", _installed(distribution)
     for place, digest in bundle.digests.items():
         try:
             text = _text(*place.split(":"))
@@ -71,7 +71,7 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
                 library = f"`{needed}`, which {library} needs,"
             raise OperationError(
                 "bundle",
-                f"cannot read `{place}` of the bundle `{name}`: {error}{found}",
+                f"cannot read `{place}` of the bundle `{name}`: {error}{installed}",
                 help=f"install {library} where policies are checked and loaded",
             ) from None
         if _digest(text) != digest:
@@ -79,14 +79,14 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
         if _digest(text) != digest:
             raise OperationError(
                 "bundle",
-                f"`{place}` has another text than in {library}{found}",
+                f"`{place}` has another text than in {library}{installed}",
                 help="install that version or one with the same texts, or approve the files of the"
                 " scripts by `scripts`",
             )
         yield place, text.decode("latin-1")
 
 
-def _found(distribution: str) -> str:
+def _installed(distribution: str) -> str:
     try:
         return f"; version {version(distribution)} is installed"
     except PackageNotFoundError:

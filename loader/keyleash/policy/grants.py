@@ -23,7 +23,7 @@ class CommandNames:
     Reader of command names.
 
     Args:
-        known: Every command that keyleash knows; any other name is a problem. None accepts
+        commands: Every command that keyleash knows; any other name is a problem. None accepts
             every name.
         server: The commands of the server that the policy is for, if it is known.
         problems: Receives unknown and refused names.
@@ -32,12 +32,12 @@ class CommandNames:
 
     def __init__(
         self,
-        known: CommandTable | None,
+        commands: CommandTable | None,
         server: CommandTable | None,
         problems: Problems,
         warnings: Problems,
     ) -> None:
-        self._known = known
+        self._commands = commands
         self._server = server
         self._problems = problems
         self._warnings = warnings
@@ -50,23 +50,23 @@ class CommandNames:
             is_category = words.startswith("@")
             name = words.lower() if is_category else words.upper()
             names.append(name)
-            if self._known is None:
+            if self._commands is None:
                 continue
             if is_category:
-                self._check_category(name, entry, self._known)
+                self._check_category(name, entry, self._commands)
             else:
-                self._check_command(name, entry, self._known)
+                self._check_command(name, entry, self._commands)
         check_distinct(zip(names, node.entries, strict=True), self._problems)
         return tuple(dict.fromkeys(names))
 
     def _check_category(self, name: str, entry: YamlNode, table: CommandTable) -> None:
-        known = table.categories
-        if name not in known:
+        names = sorted(table.categories)
+        if name not in names:
             self._problems.add(
                 "unknown-category",
                 f"unknown command category {quote(entry.source)}",
                 entry.span,
-                did_you_mean(name, sorted(known), f"the categories are {listing(sorted(known))}"),
+                did_you_mean(name, names, f"the categories are {listing(names)}"),
             )
         elif self._server is not None and name not in self._server.categories:
             self._warn("absent-category", f"command of the category {quote(name)}", entry)
@@ -82,7 +82,7 @@ class CommandNames:
                 if is_of_module
                 else "write a command's name, such as `GET`, or a category, such as `@hash`"
             )
-            alike = (known for known in table.commands if ("." in known) is is_of_module)
+            alike = (item for item in table.commands if ("." in item) is is_of_module)
             self._problems.add(
                 "unknown-command",
                 f"unknown command {quote(entry.source)}",
@@ -219,14 +219,14 @@ def _read_classes(node: YamlNode | None, problems: Problems) -> tuple[OperationC
     if node is None:
         return ()
     check_not_empty("allow", node, problems)
-    known = [*OperationClass]
+    classes = [*OperationClass]
     for entry in node.entries:
-        if entry.source not in known:
+        if entry.source not in classes:
             problems.add(
                 "unknown-class",
                 f"unknown operation class {quote(entry.source)}",
                 entry.span,
-                did_you_mean(entry.source, known, f"the classes are {listing(known)}"),
+                did_you_mean(entry.source, classes, f"the classes are {listing(classes)}"),
             )
     check_distinct([(entry.source, entry) for entry in node.entries], problems)
     written = {entry.source for entry in node.entries}
@@ -314,18 +314,18 @@ def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems
     masks = KeySet(identity.audit.mask_keys)
     grants = node.get("grants")
     for entry, grant in zip(grants.entries if grants else (), identity.grants, strict=True):
-        asked = entry.get("before_images")
-        if asked and grant.image_bytes and _all_masked([grant], masks):
-            _warn("every key of the grant", asked.label, warnings)
+        images = entry.get("before_images")
+        if images and grant.image_bytes and _all_masked([grant], masks):
+            _warn("every key of the grant", images.label, warnings)
     audit = node.get("audit")
-    asked = audit.get("before_images") if audit else None
-    others = [
+    images = audit.get("before_images") if audit else None
+    affected = [
         grant
         for grant in identity.grants
         if grant.image_bytes is None and not CHANGING.isdisjoint(grant.allow)
     ]
-    if asked and identity.audit.image_bytes and others and _all_masked(others, masks):
-        _warn("every key that it applies to", asked.label, warnings)
+    if images and identity.audit.image_bytes and affected and _all_masked(affected, masks):
+        _warn("every key that it applies to", images.label, warnings)
 
 
 def _all_masked(grants: Iterable[Grant], masks: KeySet) -> bool:

@@ -65,13 +65,13 @@ def segments_of(parts: tuple[PatternPart, ...]) -> tuple[tuple[Segment, ...], bo
         before, after, name = segments[-1]
         match part:
             case Literal(text):
-                first, *others = text.split(b":")
+                first, *rest = text.split(b":")
                 segments[-1] = (
                     Segment(before + first)
                     if after is None
                     else Segment(before, after + first, name)
                 )
-                segments += map(Segment, others)
+                segments += map(Segment, rest)
             case Capture(name):
                 segments[-1] = Segment(before, b"", name)
             case AnySuffix():
@@ -110,14 +110,14 @@ class KeySet:
     def covering(self, narrow: Pattern) -> Iterator[int]:
         """Return the indexes, in order, of the patterns that each cover *narrow* alone."""
         segments, is_open = segments_of(narrow.parts)
-        found: list[list[int]] = []
+        reached: list[list[int]] = []
         nodes = [self._root]
         for segment in segments[: len(segments) - is_open]:
-            found += (ends for node in nodes for ends in node.open_within(segment.before))
+            reached += (ends for node in nodes for ends in node.open_within(segment.before))
             nodes = [child for node in nodes for child in node.children_covering(segment)]
         for node in nodes:
-            found += node.open_within(segments[-1].before) if is_open else [node.ends]
-        return merge(*found)
+            reached += node.open_within(segments[-1].before) if is_open else [node.ends]
+        return merge(*reached)
 
     def covers(
         self, narrow: Pattern, is_considered: Callable[[int], bool] = lambda _index: True
@@ -198,12 +198,12 @@ class _Node:
     def add(self, segment: Segment, node: _Node | None = None) -> _Node:
         """Return the child of *segment*; add *node*, or an empty one, if there is none."""
         before, after, _name = segment
-        known = self.children.get((before, after))
-        if known is None:
-            known = self.children[before, after] = node or _Node()
+        child = self.children.get((before, after))
+        if child is None:
+            child = self.children[before, after] = node or _Node()
             if after is not None:
                 self.afters.setdefault(before, set()).add(after)
-        return known
+        return child
 
     def children_covering(self, segment: Segment) -> Iterator[_Node]:
         """Return the children whose segments cover *segment*."""
@@ -438,13 +438,13 @@ class _Automaton:
 
     def steps(self, state: int) -> Iterator[tuple[int, int]]:
         """Yield bytes and the states that follow, for all bytes that lead to different states."""
-        asked = {byte: bits for byte, bits in self._asks.items() if state & bits}
-        colon = asked.pop(_COLON, 0)
-        for byte, bits in asked.items():
+        wanted = {byte: bits for byte, bits in self._asks.items() if state & bits}
+        colon = wanted.pop(_COLON, 0)
+        for byte, bits in wanted.items():
             yield byte, self._after(state, bits | self._takes_segment)
         if state & (self._takes_segment | self._stays_in_segment | self._stays):
             choices = chain(_READABLE, range(256))
-            other = next((item for item in choices if item not in asked and item != _COLON), None)
+            other = next((item for item in choices if item not in wanted and item != _COLON), None)
             if other is not None:
                 yield other, self._after(state, self._takes_segment)
         if state & (colon | self._stays):

@@ -27,12 +27,12 @@ def read_limits(
     """Return the limits under *node* that can be read, in the order of `Counter`."""
     if node is None:
         return ()
-    found = (
+    limits = (
         _read_limit(kind, counter, entry, captures, problems)
         for counter in Counter
         if (entry := node.get(counter)) is not None
     )
-    return tuple(limit for limit in found if limit is not None)
+    return tuple(limit for limit in limits if limit is not None)
 
 
 def _read_limit(
@@ -46,8 +46,8 @@ def _read_limit(
     quantity = problems.attempt(lambda: parse(node.source, kind.PERIODS, node.span))
     if quantity is None:
         return None
-    nodes = {name: found for name in kind.OPTIONS if (found := entry.get(name)) is not None}
-    options = {name: found.source for name, found in nodes.items()}
+    nodes = {name: part for name in kind.OPTIONS if (part := entry.get(name)) is not None}
+    options = {name: part.source for name, part in nodes.items()}
     if counter.is_bytes and (burst := nodes.get("burst")) is not None:
         size = problems.attempt(lambda: parse_size(burst.source, burst.span, MAX_BURST_BYTES, ""))
         if size is None:
@@ -62,12 +62,12 @@ def _read_limit(
         )
     limit = kind.read(counter, *quantity, options, subject, entry.label)
     for problem in limit.problems():
-        found = nodes.get(problem.field, node)
+        part = nodes.get(problem.field, node)
         message, help = problem.message, problem.help
         if problem.choices:
-            message = f"{message} {quote(found.source)}"
-            help = did_you_mean(found.source, problem.choices, help)
-        problems.add(problem.code, message, found.span, help)
+            message = f"{message} {quote(part.source)}"
+            help = did_you_mean(part.source, problem.choices, help)
+        problems.add(problem.code, message, part.span, help)
     return limit
 
 
@@ -96,5 +96,5 @@ def _read_subject(node: YamlNode | None, captures: Captures, problems: Problems)
 
 
 def _subject_help(written: str, captures: frozenset[str]) -> str:
-    known = ["identity", "token", *(f"{{{name}}}" for name in sorted(captures))]
-    return did_you_mean(written, known, f"write one of {listing(known)}")
+    choices = ["identity", "token", *(f"{{{name}}}" for name in sorted(captures))]
+    return did_you_mean(written, choices, f"write one of {listing(choices)}")

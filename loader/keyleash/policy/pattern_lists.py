@@ -40,11 +40,8 @@ def read_patterns(
     if not may_be_empty:
         check_not_empty(field, node, problems)
     thing = THINGS[field]
-    found = (
-        problems.attempt(partial(parse_pattern, entry.source, entry.span, thing))
-        for entry in node.entries
-    )
-    patterns = tuple(pattern for pattern in found if pattern is not None)
+    readers = (partial(parse_pattern, item.source, item.span, thing) for item in node.entries)
+    patterns = tuple(filter(None, map(problems.attempt, readers)))
     firsts: dict[object, Pattern] = {}
     for pattern in patterns:
         firsts.setdefault(pattern.parts, pattern)

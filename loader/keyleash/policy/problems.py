@@ -57,8 +57,8 @@ class Problems:
 
     def error(self, last: PolicyError | None = None) -> PolicyError:
         """Return all problems as one error, with those of *last*, which ended the parsing."""
-        found = dict.fromkeys((*self._found, *(last.problems if last else ())))
-        return PolicyError(in_order(found))
+        problems = dict.fromkeys((*self._found, *(last.problems if last else ())))
+        return PolicyError(in_order(problems))
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -109,24 +109,24 @@ def fold(items: Iterable[T], key: Callable[[T], Hashable], few: int = FEW) -> It
             yield groups[of]
 
 
-def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+def did_you_mean(word: str, choices: Iterable[str], otherwise: str) -> str:
     """
     Return the help for an unknown word.
 
     Args:
         word: The unknown word.
-        known: The valid words; case is ignored.
+        choices: The valid words; case is ignored.
         otherwise: The help if none of them is similar.
     """
     # difflib is quadratic in the length, and no known word is this long.
     if len(word) > SHOWN_CHARS:
         return otherwise
-    folded = {item.casefold(): item for item in known}
+    folded = {item.casefold(): item for item in choices}
     close = get_close_matches(word.casefold(), folded, n=1)
     return f"did you mean `{folded[close[0]]}`?" if close else otherwise
 
 
-def which_identity(name: str, known: Iterable[str], have: str = "it has") -> str:
+def which_identity(name: str, identities: Iterable[str], have: str = "it has") -> str:
     """Return the help for an unknown identity: a similar name, or the first known ones."""
-    names = list(known)
+    names = list(identities)
     return did_you_mean(name, names, f"{have} {listing(names, SHOWN_IDENTITIES)}")

@@ -47,8 +47,8 @@ def is_duration(text: str) -> bool:
 
 
 def _as_duration(text: str) -> re.Match[str] | None:
-    found = _DURATION.fullmatch(text)
-    return found if found and any(found.groups()[1:]) else None
+    match = _DURATION.fullmatch(text)
+    return match if match and any(match.groups()[1:]) else None
 
 
 def parse_duration(
@@ -72,15 +72,15 @@ def parse_duration(
     Raises:
         PolicyError: It is not a duration, not over zero, or too long.
     """
-    found = _as_duration(f"{text}s" if re.fullmatch("0+", text) else text)
-    if found is None:
+    match = _as_duration(f"{text}s" if re.fullmatch("0+", text) else text)
+    if match is None:
         help = (
             f"write a unit, such as `{text}s`"
             if re.fullmatch(_NUMBER, text)
             else "write a number and a unit, such as `30s`, `15m`, `12h`, `3d`, `2w` or `1h30m`"
         )
         raise fail("bad-duration", f"{quote(text)} is not a duration", span, help)
-    sign, *numbers = found.groups()
+    sign, *numbers = match.groups()
     seconds = sum(
         int(number or 0) * unit_s for number, unit_s in zip(numbers, UNITS_S.values(), strict=True)
     )
@@ -165,15 +165,15 @@ def parse_wait(text: str, span: Span) -> int:
     Raises:
         PolicyError: It is not a time to wait, or out of bounds.
     """
-    found = _WAIT.fullmatch(text)
-    if found is None:
+    match = _WAIT.fullmatch(text)
+    if match is None:
         help = (
             f"write a unit, such as `{text}ms`"
             if re.fullmatch(_NUMBER, text)
             else "write a number of milliseconds or seconds, such as `50ms` or `2s`"
         )
         raise fail("bad-timeout", f"{quote(text)} is not a time to wait", span, help)
-    milliseconds = int(found[1]) * UNITS_MS[found[2]]
+    milliseconds = int(match[1]) * UNITS_MS[match[2]]
     if not 1 <= milliseconds <= MAX_WAIT_MS:
         raise fail(
             "timeout-out-of-range",
@@ -231,15 +231,15 @@ def parse_size(
         PolicyError: It is not a size, or out of bounds.
     """
     largest = f"`{max_bytes // UNITS_BYTES['mb']}mb`"
-    found = _SIZE.fullmatch(text)
-    if found is None:
+    match = _SIZE.fullmatch(text)
+    if match is None:
         help = f"write a number and a unit, such as `512b`, `64kb` or `1mb`, up to {largest}"
         if re.fullmatch(_NUMBER, text):
             help = f"write a unit, such as `{text}b`"
         elif _SIZE.fullmatch(text.lower()):
             help = f"write `{text.lower()}`"
         raise fail("bad-size", f"{quote(text)} is not a size", span, help)
-    size = int(found[1]) * UNITS_BYTES[found[2]]
+    size = int(match[1]) * UNITS_BYTES[match[2]]
     if not 1 <= size <= max_bytes:
         raise fail(
             "size-out-of-range",
@@ -258,22 +258,22 @@ def parse_size_per_period(text: str, periods: Collection[str], span: Span) -> tu
         PolicyError: It is not an amount of bytes per period, or the period is unknown.
     """
     amount, _, period = text.partition("/")
-    found = _AMOUNT.fullmatch(amount)
-    if found is None:
+    match = _AMOUNT.fullmatch(amount)
+    if match is None:
         raise fail(
             "bad-quantity",
             f"{quote(text)} is not an amount of bytes per period",
             span,
             "write digits, a unit, a slash and a period, such as `64kb/minute` or `1gb/day`",
         )
-    count, period = parse_count_per_period(f"{found[1]}/{period}", periods, span)
-    return count * BYTES[found[2]], period
+    count, period = parse_count_per_period(f"{match[1]}/{period}", periods, span)
+    return count * BYTES[match[2]], period
 
 
 def parse_amount(text: str) -> int | None:
     """Return the bytes of an amount such as `10mb`, any number of them; None if it is none."""
-    found = _AMOUNT.fullmatch(text)
-    return int(found[1]) * BYTES[found[2]] if found else None
+    match = _AMOUNT.fullmatch(text)
+    return int(match[1]) * BYTES[match[2]] if match else None
 
 
 def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> tuple[int, str]:
@@ -286,15 +286,15 @@ def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> t
     Raises:
         PolicyError: It is not a count per period, the period is unknown, or the count below 1.
     """
-    found = _COUNT_PER_PERIOD.fullmatch(text)
-    if found is None:
+    match = _COUNT_PER_PERIOD.fullmatch(text)
+    if match is None:
         help = (
             f"add a period, as in `{text}/minute`"
             if re.fullmatch(_NUMBER, text)
             else "write digits, a slash and a period, such as `600/minute`"
         )
         raise fail("bad-quantity", f"{quote(text)} is not a count per period", span, help)
-    count, period = int(found[1]), found[2]
+    count, period = int(match[1]), match[2]
     if period not in periods:
         raise fail(
             "unknown-period",

@@ -36,10 +36,10 @@ def _amount(kind: type[BaseLimit], units: Iterable[str] = ()) -> Shape:
     )
 
 
-def _or(shape: Section, *others: Shape, expected: str = "a mapping or `off`") -> Section:
+def _or(shape: Section, *alternatives: Shape, expected: str = "a mapping or `off`") -> Section:
     """Return the shape of a section that may be a scalar instead."""
-    types = tuple(item for other in others for item in other.types)
-    scalars = tuple(item for other in others for item in other.scalars)
+    types = tuple(item for other in alternatives for item in other.types)
+    scalars = tuple(item for other in alternatives for item in other.scalars)
     return replace(shape, expected=expected, types=types, scalars=scalars)
 
 

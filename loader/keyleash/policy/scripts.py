@@ -91,23 +91,23 @@ class ScriptReader:
 
     def grant(self, node: YamlNode | None) -> tuple[Script, ...]:
         """Return the scripts that a grant names."""
-        found: list[Script] = []
+        scripts: list[Script] = []
         for entry in node.entries if node else ():
             name = entry.source
             self._unused.pop(name, None)
             if name not in self._known and name in BUNDLES:
                 self._known[name] = tuple(self._read_bundle(name, entry))
             if name in self._known:
-                found += self._known[name]
+                scripts += self._known[name]
                 continue
-            known = sorted({*self._known, *BUNDLES})
+            choices = sorted({*self._known, *BUNDLES})
             self._problems.add(
                 "unknown-script",
                 f"unknown script {quote(entry.source)}",
                 entry.span,
-                did_you_mean(entry.source, known, f"the scripts are {listing(known)}"),
+                did_you_mean(entry.source, choices, f"the scripts are {listing(choices)}"),
             )
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(scripts))
 
     def _read_bundle(self, name: str, entry: YamlNode) -> Iterable[Script]:
         stored = {

@@ -109,15 +109,16 @@ def _read_count(setting: Setting, node: YamlNode, problems: Problems) -> int | N
 
 
 def _read_choice(setting: Setting, node: YamlNode, problems: Problems) -> StrEnum | None:
-    known: list[StrEnum] = [*setting.choices] if setting.choices else []
-    chosen = next((choice for choice in known if choice == node.source), None)
+    choices: list[StrEnum] = [*setting.choices] if setting.choices else []
+    chosen = next((choice for choice in choices if choice == node.source), None)
     if chosen is not None:
         return chosen
+    which = "one of " if choices[1:] else ""
     problems.add(
         f"unknown-{setting.key}",
         f"unknown `{setting.key}` {quote(node.source)}",
         node.span,
-        did_you_mean(node.source, known, f"write {'one of ' if known[1:] else ''}{listing(known)}"),
+        did_you_mean(node.source, choices, f"write {which}{listing(choices)}"),
     )
     return None
 

@@ -188,8 +188,8 @@ class Section(Shape):
     def _check_parts(self, node: YamlNode, spot: Spot, problems: Problems) -> Parts | None:
         if not isinstance(node.value, dict):
             return None
-        for name, known in self.fields.items():
-            if known.required and name not in node.fields and not node.partial:
+        for name, part in self.fields.items():
+            if part.required and name not in node.fields and not node.partial:
                 problems.add(
                     "missing-field",
                     f"{spot.name} has no `{name}`",

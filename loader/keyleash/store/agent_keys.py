@@ -48,11 +48,11 @@ def read_values(
     by_node: dict[Node | None, list[int]] = defaultdict(list)
     for place, slot in enumerate(slots):
         by_node[store.nodes.serving(slot)].append(place)
-    found: dict[int, Any] = {}
+    replies: dict[int, Any] = {}
     for places in by_node.values():
         read = partial(_listed, sources=[sources[place] for place in places], extent=extent)
-        found |= zip(places, at_slot(store, slots[places[0]], read), strict=True)
-    yield from (found[place] for place in range(len(sources)))
+        replies |= zip(places, at_slot(store, slots[places[0]], read), strict=True)
+    yield from (replies[place] for place in range(len(sources)))
 
 
 def _listed(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) -> list[Any]:

@@ -59,8 +59,8 @@ def recipe_of(client: Client) -> Callable[[], Client]:
 
 
 def _options(pool: Any, *dropped: str) -> dict[str, Any]:
-    given = pool.connection_kwargs.items()
-    return {name: value for name, value in given if not name.startswith(dropped)}
+    options = pool.connection_kwargs.items()
+    return {name: value for name, value in options if not name.startswith(dropped)}
 
 
 def _made(kind: Any, options: dict[str, Any], shown_url: str) -> Client:

@@ -150,8 +150,8 @@ def node_client(
     Raises:
         OperationError (bad-url): the URL does not name a server.
     """
-    given = first.connection_pool.connection_kwargs
-    timeouts = {name: given[name] for name in TIMEOUTS if name in given}
+    first_options = first.connection_pool.connection_kwargs
+    timeouts = {name: first_options[name] for name in TIMEOUTS if name in first_options}
     if timeout_s is not None:
         timeouts = dict.fromkeys(TIMEOUTS, timeout_s)
     if isinstance(node, str):
@@ -160,13 +160,13 @@ def node_client(
         if timeout_s is None:
             options |= {name: timeouts[name] for name in timeouts.keys() - parse_url(node).keys()}
         if not (own_user or any(options.get(name) for name in CREDENTIALS)):
-            options |= {name: given[name] for name in CREDENTIALS if name in given}
+            options |= {name: first_options[name] for name in CREDENTIALS if name in first_options}
         return _client(pool, shown_url(node))
     if not isinstance(node, tuple):
         return operator_client(synchronous(node, "nodes"), "nodes")
     host, port = node
     connection = first.connection_pool.connection_class
-    options = {name: value for name, value in given.items() if name not in OWN} | timeouts
+    options = {name: value for name, value in first_options.items() if name not in OWN} | timeouts
     if port:
         connection = Connection if options.pop("path", None) else connection
         options |= {"host": host, "port": port}
@@ -175,8 +175,8 @@ def node_client(
 
 def cluster_options(pool: ConnectionPool) -> dict[str, Any]:
     """Return the options with which a client of the cluster of a pool's server is made."""
-    given = pool.connection_kwargs
-    options = {name: given[name] for name in given.keys() - _OF_ONE_SERVER}
+    pool_options = pool.connection_kwargs
+    options = {name: pool_options[name] for name in pool_options.keys() - _OF_ONE_SERVER}
     is_encrypted = issubclass(pool.connection_class, SSLConnection)
     return options | {"ssl": True} if is_encrypted else options
 
@@ -262,14 +262,14 @@ def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
 def _options(url: str, timeout_s: float | None) -> dict[str, Any]:
     if _has_unescaped_password(url):
         raise ValueError("an unescaped character in the password")
-    given = {name: value for name, value in parse_url(url).items() if name not in OURS}
-    if b"," in given.get("host", "").encode("idna"):
+    url_options = {name: value for name, value in parse_url(url).items() if name not in OURS}
+    if b"," in url_options.get("host", "").encode("idna"):
         raise ValueError("no host has a comma, and no scheme follows it")
     if timeout_s is not None:
-        given |= dict.fromkeys(TIMEOUTS, timeout_s)
+        url_options |= dict.fromkeys(TIMEOUTS, timeout_s)
     return {
         **dict.fromkeys(TIMEOUTS, TIMEOUT_S),
-        **given,
+        **url_options,
         "protocol": 2,
         "decode_responses": False,
         "retry": Retry(NoBackoff(), 0),

@@ -62,8 +62,8 @@ def _script_of(name: str, words: Sequence[str]) -> OperatorScript | None:
 def _used_by(script: OperatorScript, words: Sequence[str]) -> list[str]:
     """Return the keys of a call of a script, and patterns of further keys that it uses."""
     keys = _keys_of("EVAL", words)
-    given = zip(script.prefixes, words[2 + int(words[1]) :], strict=False)
-    return keys + [f"{_shown(text)}*" for name, text in given if name not in _NO_KEYS]
+    arguments = zip(script.prefixes, words[2 + int(words[1]) :], strict=False)
+    return keys + [f"{_shown(text)}*" for name, text in arguments if name not in _NO_KEYS]
 
 
 def _keys_of(name: str, words: Sequence[str]) -> list[str]:

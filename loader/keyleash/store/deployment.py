@@ -164,23 +164,23 @@ class Replication(Deployment):
         listed = {*self.seeds, *(by_sentinels := self._ask_sentinels())}
         # Silent servers come last, because they may block again.
         waiting = deque(sorted([*self.seeds, *by_sentinels, *self._known], key=self._was_silent))
-        known = dict[Address, Server]()
+        seen = dict[Address, Server]()
         while waiting:
             address = waiting.popleft()
-            if address not in known:
-                server = known[address] = self._known.get(address) or self._server(address)
+            if address not in seen:
+                server = seen[address] = self._known.get(address) or self._server(address)
                 if role := server.look():
                     listed.update(role.neighbours)
                     waiting += role.neighbours
-        silent = {item for item, server in known.items() if server.silences > FORGOTTEN_AFTER_LOOKS}
+        silent = {item for item, server in seen.items() if server.silences > FORGOTTEN_AFTER_LOOKS}
         for address in silent - listed:
-            known.pop(address).close()
-        self._known = known
+            seen.pop(address).close()
+        self._known = seen
         # A server has one address: that of a seed, or else the first.
         by_run: dict[str, Server] = {}
-        by_seed = sorted(known.items(), key=lambda item: item[0] not in self.seeds)
+        by_seed = sorted(seen.items(), key=lambda item: item[0] not in self.seeds)
         self._aliases = {item: by_run.setdefault(at.run_id, at) for item, at in by_seed}
-        self.servers = [server for item, server in known.items() if self._aliases[item] is server]
+        self.servers = [server for item, server in seen.items() if self._aliases[item] is server]
 
     def named(self, address: Address) -> Server | None:
         """Return the server with this address, or an alias of it."""
@@ -336,7 +336,7 @@ def _nodes(
         pipe.execute_command("CLUSTER", "SLOTS")
         pipe.execute_command("CLUSTER", "SHARDS")
         by_slot, shards = pipe.execute()
-    asked = address_of(client).host
+    own_host = address_of(client).host
     is_tls = issubclass(client.connection_pool.connection_class, SSLConnection)
     addresses: dict[str, Address] = {}
     slots: dict[str, list[tuple[int, int]]] = {}
@@ -345,7 +345,7 @@ def _nodes(
     with reading_reply("CLUSTER SLOTS"):
         for first, last, (host, port, identifier, *_), *_ in by_slot:
             name = reply_text(identifier)
-            addresses[name] = _address(host, port, asked)
+            addresses[name] = _address(host, port, own_host)
             slots.setdefault(name, []).append((int(first), int(last)))
     # CLUSTER SLOTS lacks nodes without slots, and replicas that have only just started.
     with reading_reply("CLUSTER SHARDS"):
@@ -358,20 +358,20 @@ def _nodes(
                 port = node.get("tls-port" if is_tls else "port")
                 if port is None:
                     continue
-                address = _address(node["endpoint"], port, asked)
+                address = _address(node["endpoint"], port, own_host)
                 if node in live:
                     addresses.setdefault(reply_text(node["id"]), address)
                 else:
                     failed.add(address)
-    found = (
+    nodes = (
         Node(at, server(at), tuple(slots.get(name, ())), replicas.get(name, 0))
         for name, at in addresses.items()
     )
     given_up = (Node(at, server(at)) for at in sorted(failed - set(addresses.values())))
-    by_slots = sorted(found, key=lambda node: (not node.slots, node.slots, node.address))
+    by_slots = sorted(nodes, key=lambda node: (not node.slots, node.slots, node.address))
     return tuple(by_slots), tuple(given_up)
 
 
-def _address(host: Any, port: Any, asked: str) -> Address:
+def _address(host: Any, port: Any, own_host: str) -> Address:
     name = "" if host is None else reply_text(host)
-    return Address(asked if name in UNKNOWN_HOSTS else name, int(port))
+    return Address(own_host if name in UNKNOWN_HOSTS else name, int(port))

@@ -89,11 +89,11 @@ def generate_password(identity: str) -> GeneratedPassword:
 HASHES_HELP = "write a line for each: the identity, a blank, and the password's SHA-256 in hex"
 
 
-def password_hashes(given: Mapping[str, str] | str, identities: Collection[str]) -> dict[str, str]:
+def password_hashes(hashes: Mapping[str, str] | str, identities: Collection[str]) -> dict[str, str]:
     """Return hashes of passwords by identity.
 
     Args:
-        given: The same, or text with lines `identity sha256`; lines with `#` are comments.
+        hashes: The same, or text with lines `identity sha256`; lines with `#` are comments.
         identities: The known identities.
 
     Raises:
@@ -101,11 +101,11 @@ def password_hashes(given: Mapping[str, str] | str, identities: Collection[str])
         OperationError (unknown-identity): A line names none of *identities*.
     """
     lines = (
-        given.splitlines()
-        if isinstance(given, str)
-        else [f"{name} {sha256}" for name, sha256 in given.items()]
+        hashes.splitlines()
+        if isinstance(hashes, str)
+        else [f"{name} {sha256}" for name, sha256 in hashes.items()]
     )
-    found: dict[str, str] = {}
+    by_identity: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -119,10 +119,10 @@ def password_hashes(given: Mapping[str, str] | str, identities: Collection[str])
                 f"line {number} of the hashes names an unknown identity",
                 help=which_identity(name, identities, "known are"),
             )
-        if name in found:
+        if name in by_identity:
             raise UsageError(f"line {number} of the hashes repeats `{name}`", help=HASHES_HELP)
-        found[name] = sha256
-    return found
+        by_identity[name] = sha256
+    return by_identity
 
 
 def read_records(store: Store) -> dict[str, FenceRecord]:
@@ -166,12 +166,12 @@ def read_forgeable(store: Store, identities: Collection[str]) -> set[str]:
     """
     names = list(identities)
     marks = store.client.smismember(store.keys.forgeable, names) if names else []
-    found = {name for name, is_marked in zip(names, marks, strict=True) if is_marked}
-    if not store.keys.vault and found != set(names):
+    forgeable = {name for name, is_marked in zip(names, marks, strict=True) if is_marked}
+    if not store.keys.vault and forgeable != set(names):
         # A managed server may deny ACL: then only the marks decide.
         with suppress(ResponseError):
-            found |= user_names(store.client) & set(names)
-    return found
+            forgeable |= user_names(store.client) & set(names)
+    return forgeable
 
 
 def forget_records(store: Store, identities: Sequence[str]) -> None:

@@ -105,13 +105,13 @@ class ConsumerGroup:
 
     def _groups(self) -> dict[str, int]:
         try:
-            found = self._run(lambda client: client.xinfo_groups(self._key))
+            groups = self._run(lambda client: client.xinfo_groups(self._key))
         except ResponseError as error:
             if "no such key" in str(error):
                 return {}
             raise
         with reading_reply("XINFO"):
-            return {group["name"].decode(): group["lag"] for group in found}
+            return {group["name"].decode(): group["lag"] for group in groups}
 
     def _execute(self, *words: Any) -> Any:
         return self._run(lambda client: client.execute_command(*words))

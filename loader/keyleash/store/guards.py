@@ -81,15 +81,15 @@ def compiling(guard: GuardScripts, text: str) -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        found = _COMPILE_ERROR.search(str(error))
-        before = "\n".join(text.split("\n")[: int(found[1])]) if found else ""
+        match = _COMPILE_ERROR.search(str(error))
+        before = "\n".join(text.split("\n")[: int(match[1])]) if match else ""
         digests = _APPROVED.findall(before)
-        if not found or not digests:
+        if not match or not digests:
             raise
         raise OperationError(
             "script-rejected",
             f"the server does not compile the script {guard.approved_names[digests[-1]]}"
-            f" of `{guard.identity}`: {found[2]}",
+            f" of `{guard.identity}`: {match[2]}",
             help="simplify it, for example with local variables or smaller functions",
         ) from None
 
@@ -110,8 +110,8 @@ def load_scripts(
     loaded = 0
     for batch in batches(guards):
         scripts = [(guard, *script) for guard in batch for script in guard.scripts.items()]
-        known = store.client.script_exists(*(digest for _, digest, _ in scripts))
-        for (guard, expected, script), present in zip(scripts, known, strict=True):
+        in_cache = store.client.script_exists(*(digest for _, digest, _ in scripts))
+        for (guard, expected, script), present in zip(scripts, in_cache, strict=True):
             if present:
                 continue
             with compiling(guard, script):
@@ -123,7 +123,7 @@ def load_scripts(
                     f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
                     f" expected `{expected}`",
                 )
-        if len(known) - sum(known) >= MANY:
+        if len(in_cache) - sum(in_cache) >= MANY:
             step_lua_gc(store)
         loaded += len(batch)
         if report is not None:
@@ -140,7 +140,7 @@ def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str
     if store.nodes is None:
         return {}
     nodes, home = store.nodes, store.nodes.find(HOME_TAG)
-    others = [node for node in nodes.all if node != home]
+    other_nodes = [node for node in nodes.all if node != home]
 
     def load_into(node: Node) -> str:
         try:
@@ -149,7 +149,7 @@ def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str
             return reason_of(error)
         return ""
 
-    reasons = zip(others, each_at_once(load_into, others), strict=True)
+    reasons = zip(other_nodes, each_at_once(load_into, other_nodes), strict=True)
     return {str(node): reason for node, reason in reasons if reason}
 
 

@@ -23,16 +23,16 @@ def require_known(store: Store, name: str | None) -> list[str]:
         OperationError (unknown-identity): none has that name. An identity that left the
             policy still has its tokens and its audit stream.
     """
-    known = known_identities(store)
-    if not known:
+    identities = known_identities(store)
+    if not identities:
         raise no_policy()
     if name is None:
-        return known
-    if name not in known:
+        return identities
+    if name not in identities:
         raise OperationError(
             "unknown-identity",
             f"there is no identity `{name}`",
-            help=which_identity(name, known, "there are"),
+            help=which_identity(name, identities, "there are"),
         )
     return [name]
 

@@ -94,8 +94,8 @@ class Keyspace:
         key = name.removeprefix(vault)
         if not (vault and self.tag):
             return key
-        found = key[1:] if key.startswith(b":") else key[1:-1]
-        return found if self.has_place(found) and self.physical(found) == name else None
+        logical = key[1:] if key.startswith(b":") else key[1:-1]
+        return logical if self.has_place(logical) and self.physical(logical) == name else None
 
     def has_place(self, key: bytes) -> bool:
         """Return whether agents may use a key: names in a cluster's vault have their slot."""

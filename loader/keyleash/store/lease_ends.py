@@ -44,10 +44,10 @@ def _longest_us(policy: ActivePolicy, identities: Collection[str] | None) -> int
     # Imported here: commands that read no policy, and help, do without its parser.
     from keyleash.policy import parse_policy  # noqa: PLC0415
 
-    found = parse_policy(policy.document, file="<stored policy>", commands=None)
+    parsed = parse_policy(policy.document, file="<stored policy>", commands=None)
     lives_s = (
         item.cluster.lease_s
-        for item in found.identities
+        for item in parsed.identities
         if identities is None or item.name in identities
     )
     return max(lives_s, default=0) * 1_000_000

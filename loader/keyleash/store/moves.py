@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import compress
 
 from redis.exceptions import ResponseError, WatchError
 
@@ -138,15 +139,13 @@ def switch_prefixes(
 
 def with_leases(store: Store, identities: Sequence[str]) -> list[str]:
     """Return the identities whose leases are at the home of a cluster under these names."""
-    found: list[str] = []
+    leased: list[str] = []
     for piece in batches(identities):
         with store.client.pipeline(transaction=False) as pipe:
             for name in piece:
                 pipe.exists(store.keys.leases(name))
-            found += [
-                name for name, is_there in zip(piece, pipe.execute(), strict=True) if is_there
-            ]
-    return found
+            leased += compress(piece, pipe.execute())
+    return leased
 
 
 def rename_leases(store: Store, change: PrefixChange, identities: Sequence[str]) -> None:

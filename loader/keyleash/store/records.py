@@ -218,8 +218,8 @@ def read_token(store: Store, identity: str, token: str) -> TokenRecord | None:
 
 def read_issue(store: Store, identity: str, token_id: str) -> dict[str, Any] | None:
     """Return what was recorded when a token was issued; None if that is gone."""
-    known = store.client.hget(store.keys.tokens(identity), token_id)
-    return None if known is None else dict(json.loads(known))
+    record = store.client.hget(store.keys.tokens(identity), token_id)
+    return None if record is None else dict(json.loads(record))
 
 
 def read_history(store: Store) -> tuple[ActivePolicy, ...]:

@@ -106,8 +106,8 @@ def _named(keyspace: Keyspace, name: str) -> str:
 def _text(name: str) -> str:
     folders = (lua_root() / "guard", lua_root())
     path = next(folder / name for folder in folders if (folder / name).is_file())
-    text = _INCLUDE.sub(lambda found: _text(found[1]), path.read_text(encoding="utf-8"))
-    return _PLACE.sub(lambda found: str(PLACES[found[1]]), _COMMENT.sub("", text))
+    text = _INCLUDE.sub(lambda match: _text(match[1]), path.read_text(encoding="utf-8"))
+    return _PLACE.sub(lambda match: str(PLACES[match[1]]), _COMMENT.sub("", text))
 
 
 def lua_root() -> Path:

@@ -16,14 +16,14 @@ from keyleash.store.wire import reading_reply
 
 def info_section(client: Client, section: str) -> Mapping[str, Any]:
     """Return a section of INFO, with the types that redis-py gives its fields."""
-    found: Mapping[str, Any] = client.info(section)
-    return found
+    reply: Mapping[str, Any] = client.info(section)
+    return reply
 
 
 def read_settings(client: Client, *names: str) -> Mapping[str, str]:
     """Return those of some settings that the server has, by CONFIG GET."""
-    found: Mapping[str, str] = client.config_get(*names)
-    return found
+    reply: Mapping[str, str] = client.config_get(*names)
+    return reply
 
 
 def count_keys(client: Client) -> int:

@@ -70,15 +70,15 @@ def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
     names = list(identities)
     if store.nodes is None:
         return {name: [""] for name in names}
-    found: list[list[bytes]] = []
+    replies: list[list[bytes]] = []
     for piece in batches(names):
         with store.client.pipeline(transaction=False) as pipe:
             for name in piece:
                 pipe.hkeys(store.keys.leases(name))
-            found += pipe.execute()
+            replies += pipe.execute()
     return {
         name: [HOME_TAG, *sorted(filter(is_shard_tag, map(bytes.decode, fields)))]
-        for name, fields in zip(names, found, strict=True)
+        for name, fields in zip(names, replies, strict=True)
     }
 
 
@@ -88,8 +88,8 @@ def read_epochs(store: Store, identities: Sequence[str]) -> dict[str, bytes]:
         for name in identities:
             pipe.hget(store.keys.leases(name), EPOCH_FIELD)
         return {
-            name: found or b""
-            for name, found in zip(identities, pipe.execute() if identities else (), strict=True)
+            name: epochs or b""
+            for name, epochs in zip(identities, pipe.execute() if identities else (), strict=True)
         }
 
 
@@ -259,16 +259,16 @@ def _expire_at(
     shards = [(tag, "", pairs) for tag, pairs in sorted(epochs.items())]
     for node in store.nodes.all:
         for tag in map(tag_of, islice(control_slots(node.slots), NEAR_SLOTS)):
-            known = {*epochs.get(tag, ())}
-            shards.append((tag, "1", [pair for pair in everywhere if pair not in known]))
+            reported = {*epochs.get(tag, ())}
+            shards.append((tag, "1", [pair for pair in everywhere if pair not in reported]))
     calls = [
         (tag, (*head, existing, *chain.from_iterable(piece)))
         for tag, existing, pairs in shards
         for piece in batches(pairs, PIECE)
     ]
     later: dict[str, int] = {}
-    replies += (found := run_at_shards(store, EXPIRE_LEASES, calls))
-    for item in found:
+    replies += (ended := run_at_shards(store, EXPIRE_LEASES, calls))
+    for item in ended:
         with reading_reply("EVAL"):
             for name, epoch in zip(*[iter(item.reply or ())] * 2, strict=True):
                 later[name.decode()] = max(later.get(name.decode(), 0), int(epoch) + 1)
@@ -291,7 +291,7 @@ def move_shards(store: Store, new: Keyspace, shards: Mapping[str, Sequence[str]]
         roots = MOVE_SHARD.arguments(new.at_shard(tag))[1:]
         calls += [(tag, (*roots, REMOVED_KEEP_MS, *piece)) for piece in batches(names, PIECE)]
     replies = run_at_shards(store, MOVE_SHARD, calls)
-    return {found.node: found.reason for found in replies if found.reason}
+    return {reply.node: reply.reason for reply in replies if reply.reason}
 
 
 def raise_epochs(store: Store, identities: Mapping[str, int]) -> tuple[int, _Epochs]:
@@ -339,10 +339,10 @@ def node_effects(
 ) -> tuple[NodeEffect, ...]:
     """Return the effects at nodes, of which those that were not reached end at *latest_us*."""
     effects: dict[str, NodeEffect] = {}
-    for found in sorted(replies, key=lambda item: item.node):
-        old = effects.get(found.node) or NodeEffect(found.node)
-        reason, lack = old.reason or found.reason, old.unreplicated or found.unreplicated
-        effects[found.node] = NodeEffect(found.node, latest_us if reason else None, reason, lack)
+    for reply in sorted(replies, key=lambda item: item.node):
+        old = effects.get(reply.node) or NodeEffect(reply.node)
+        reason, lack = old.reason or reply.reason, old.unreplicated or reply.unreplicated
+        effects[reply.node] = NodeEffect(reply.node, latest_us if reason else None, reason, lack)
     return tuple(effects.values())
 
 
@@ -362,7 +362,7 @@ def run_at_shards(
         replicated: Whether all replicas must have the change, or it is an error; else it is
             reported if none has.
     """
-    nodes, found = store.nodes, dict[int, ShardReply]()
+    nodes, by_place = store.nodes, dict[int, ShardReply]()
     assert nodes is not None  # noqa: S101 - one server has no shards
     waiting = list(range(len(calls)))
     for attempt in range(ROUNDS):
@@ -388,12 +388,12 @@ def run_at_shards(
             for place, reply in zip(places, replies, strict=True):
                 name = _named(node, calls[place][0])
                 if not isinstance(reply, RedisError):
-                    found[place] = ShardReply(name, reply, unreplicated=lack)
+                    by_place[place] = ShardReply(name, reply, unreplicated=lack)
                     continue
-                found[place] = ShardReply(name, reason=reason_of(reply))
+                by_place[place] = ShardReply(name, reason=reason_of(reply))
                 if is_of_a_cluster(reply):
                     waiting.append(place)
-    return [found[place] for place in range(len(calls))]
+    return [by_place[place] for place in range(len(calls))]
 
 
 def _run_at(
@@ -507,7 +507,7 @@ def _read_at(
     node, items = shards
     if node is None:
         return [replace(item, reason="no node serves it") for item in items]
-    found = []
+    snapshots = []
     try:
         for some in batches(items):
             with node.server.quick.pipeline(transaction=False) as pipe:
@@ -522,7 +522,7 @@ def _read_at(
                 # A fenced agent may write any bytes there: its guard drops them as well.
                 with suppress(ValueError):
                     state = None if packed is None else unpack_shard(packed)
-                found.append(replace(item, state=state, audited=audited, denied=denied))
+                snapshots.append(replace(item, state=state, audited=audited, denied=denied))
     except RedisError as error:
         return [replace(item, reason=reason_of(error)) for item in items]
-    return found
+    return snapshots

@@ -48,8 +48,8 @@ def undeclared_keys_error(client: Client, node: Node, keyspace: Keyspace) -> str
         NoPermissionError: The user lacks rights that it takes to try it.
     """
     slots = [slot for slot, _ in zip(control_slots(node.slots), range(2), strict=False)]
-    first, *others = (keyspace.at_shard(tag_of(slot)) for slot in slots)
-    second = others[0] if others else first
+    first, *more = (keyspace.at_shard(tag_of(slot)) for slot in slots)
+    second = more[0] if more else first
     try:
         client.eval(TRY_KEYS.text, *TRY_KEYS.arguments(first, second.none))
     except NoPermissionError:

@@ -49,7 +49,7 @@ def read_snapshots(store: Store, identities: Iterable[str]) -> dict[str, GuardSn
     Raises:
         redis.ResponseError: A key has the wrong type.
     """
-    found = {}
+    snapshots = {}
     for names in batches(identities):
         with store.client.pipeline(transaction=False) as pipe:
             for name in names:
@@ -60,13 +60,13 @@ def read_snapshots(store: Store, identities: Iterable[str]) -> dict[str, GuardSn
             replies = pipe.execute()
         for place, name in enumerate(names):
             record, stamp, size, sources = replies[place * 4 : place * 4 + 4]
-            found[name] = GuardSnapshot(
+            snapshots[name] = GuardSnapshot(
                 _record(record),
                 whole(struct.unpack("<d", stamp)[0]) if len(stamp) == DOUBLE else 0,
                 size,
                 frozenset(digest.decode() for digest in sources),
             )
-    return found
+    return snapshots
 
 
 def _record(raw: dict[bytes, bytes]) -> GuardRecord | None:

@@ -141,7 +141,7 @@ class LoadStage:
 
     def _changed(self, moves: Sequence[StateMove]) -> list[StateMove]:
         """Return the moves whose states changed since they were staged."""
-        found = []
+        changed = []
         for batch in batches(moves):
             with self._store.client.pipeline(transaction=False) as pipe:
                 for move in batch:
@@ -156,8 +156,8 @@ class LoadStage:
                 calls = [next(replies) for _ in range(len(marks) // _MARK_BYTES)]
                 newest = [item for _, item in struct.iter_unpack(f"<I{DOUBLE}s", marks)]
                 if now != header or [call.ljust(DOUBLE, b"\0") for call in calls] != newest:
-                    found.append(move)
-        return found
+                    changed.append(move)
+        return changed
 
 
 def _pieces(moves: Sequence[StateMove]) -> Iterator[Sequence[StateMove]]:

@@ -31,14 +31,14 @@ def read_layouts(store: Store) -> dict[str, Layout]:
 
 def read_packed_layout(store: Store, identity: str) -> bytes | None:
     """Return the layout of a state as it is stored; None if there is none."""
-    found: bytes | None = store.client.hget(store.keys.layouts, identity)
-    return found
+    packed: bytes | None = store.client.hget(store.keys.layouts, identity)
+    return packed
 
 
 def read_packed_state(store: Store, identity: str) -> bytes | None:
     """Return a state as it is stored; None if there is none."""
-    found: bytes | None = store.client.get(store.keys.state(identity))
-    return found
+    packed: bytes | None = store.client.get(store.keys.state(identity))
+    return packed
 
 
 def read_states(store: Store, names: Sequence[str]) -> Iterator[IdentityState | None]:
@@ -118,8 +118,8 @@ def read_counter(store: Store, identity: str, limit: Limit, subject: bytes) -> b
     key = counter_key(store.keys, identity, limit, subject).encode("utf-8", "surrogateescape")
 
     def read(at: Store) -> bytes | None:
-        found: bytes | None = at.client.get(key)
-        return found
+        packed: bytes | None = at.client.get(key)
+        return packed
 
     return at_slot(store, key_slot(key), read)
 

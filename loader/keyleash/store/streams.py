@@ -93,14 +93,14 @@ def streams_of(
     *kinds: StreamKind,
 ) -> list[AuditStream]:
     """Return the streams of identities of some kinds, by default of events and of denials."""
-    found = [
+    streams = [
         AuditStream(kind, name, _key(store.keys.at_shard(tag), kind, name), tag)
         for name, tags in read_tags(store, identities).items()
         for tag in tags
         for kind in kinds or (StreamKind.AUDIT, StreamKind.DENIED)
     ]
-    missing = missing_shards(store, {stream.shard for stream in found})
-    return [stream for stream in found if stream.shard not in missing]
+    missing = missing_shards(store, {stream.shard for stream in streams})
+    return [stream for stream in streams if stream.shard not in missing]
 
 
 def _key(keys: Keyspace, kind: StreamKind, identity: str) -> str:
@@ -159,8 +159,8 @@ def next_count(page: Sequence[RawEntry]) -> int:
 def read_rest(store: Store, stream: AuditStream, last: bytes) -> list[RawEntry]:
     """Return the entries behind *last* in its millisecond."""
     bounds = (b"(" + last, last.partition(b"-")[0])
-    found: list[RawEntry] = _execute(store, stream, _XRANGE, stream.key, *bounds)
-    return found
+    entries: list[RawEntry] = _execute(store, stream, _XRANGE, stream.key, *bounds)
+    return entries
 
 
 def _execute(store: Store, stream: AuditStream, *command: Any) -> Any:
@@ -213,10 +213,10 @@ def _pipelined(store: Store, calls: Sequence[tuple[AuditStream, tuple[Any, ...]]
     by_shard: dict[str, list[int]] = defaultdict(list)
     for place, (stream, _) in enumerate(calls):
         by_shard[stream.shard].append(place)
-    found: dict[int, Any] = {}
+    by_place: dict[int, Any] = {}
     for tag, places in by_shard.items():
-        found |= zip(places, at_shard(store, tag, run), strict=True)
-    return [found[place] for place in range(len(calls))]
+        by_place |= zip(places, at_shard(store, tag, run), strict=True)
+    return [by_place[place] for place in range(len(calls))]
 
 
 def wait_for_entries(

@@ -24,8 +24,8 @@ def read_token_entries(store: Store, identities: Sequence[str]) -> list[dict[byt
     with store.client.pipeline(transaction=False) as pipe:
         for name in identities:
             pipe.hgetall(store.keys.tokens(name))
-        found: list[dict[bytes, bytes]] = pipe.execute() if identities else []
-    return found
+        entries: list[dict[bytes, bytes]] = pipe.execute() if identities else []
+    return entries
 
 
 def read_child_entries(
@@ -42,8 +42,8 @@ def _read_raw_children(store: Store, identities: Sequence[str]) -> list[dict[byt
     with store.client.pipeline(transaction=False) as pipe:
         for name in identities:
             pipe.hgetall(store.keys.delegated(name))
-        found = pipe.execute(raise_on_error=False) if identities else []
-    return [raw if isinstance(raw, dict) else {} for raw in found]
+        replies = pipe.execute(raise_on_error=False) if identities else []
+    return [raw if isinstance(raw, dict) else {} for raw in replies]
 
 
 def _children(raw: Mapping[bytes, bytes]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -64,8 +64,8 @@ def record_names(store: Store, identity: str) -> Iterator[str]:
     A fenced agent whose guard writes records may have written some that no entry names.
     """
     pattern, start = f"{store.keys.token_prefix(identity)}*", len(store.keys.token_root)
-    found = store.client.scan_iter(pattern, count=SCANNED)
-    return (key[start:].decode("utf-8", "surrogateescape") for key in found)
+    names = store.client.scan_iter(pattern, count=SCANNED)
+    return (key[start:].decode("utf-8", "surrogateescape") for key in names)
 
 
 def count_unlisted(store: Store, identity: str, now_us: int) -> int:
@@ -111,8 +111,8 @@ def read_token_records(
     with store.client.pipeline(transaction=False) as pipe:
         for name, some in digests.items():
             pipe.mget([store.keys.token(name, digest) for digest in some])
-        found: list[list[bytes | None]] = pipe.execute() if digests else []
-    return found
+        records: list[list[bytes | None]] = pipe.execute() if digests else []
+    return records
 
 
 def delete_token_entries(store: Store, identity: str, ids: Sequence[str]) -> None:

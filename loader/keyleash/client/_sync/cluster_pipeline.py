@@ -264,8 +264,8 @@ class Spread:
         return None
 
     def _exchange(self, node: Any, is_asking: bool, calls: Mapping[Call, Sequence[int]]) -> None:
-        def deliver(call: Call, found: Sequence[Any]) -> None:
-            for place, reply in zip(calls[call], found, strict=True):
+        def deliver(call: Call, replies: Sequence[Any]) -> None:
+            for place, reply in zip(calls[call], replies, strict=True):
                 self.replies[place] = reply
 
         with NodePool(self._cluster, node, is_asking) as connection:
@@ -381,17 +381,17 @@ class ClusterPipeline(sync.Pipeline):
             reply.error or reply.read_response(NEVER_DECODE in options)
             for reply, (_, options) in zip(replies, commands, strict=True)
         ]
-        found = self._called_back(commands, values, BatchMode.EACH)
+        results = self._called_back(commands, values, BatchMode.EACH)
         for reply in replies:
             if isinstance(reply, UnreplicatedReply):
-                raise reply.short.about(found)
+                raise reply.short.about(results)
         if raise_on_error:
-            self.raise_first_error(commands, found)  # type: ignore[no-untyped-call]
-            for item in found:
+            self.raise_first_error(commands, results)  # type: ignore[no-untyped-call]
+            for item in results:
                 # That method raises no lost connections.
                 if isinstance(item, Exception):
                     raise item
-        return found
+        return results
 
 
 class ClusterBatch(sync.Batch, ClusterPipeline):  # type: ignore[misc]

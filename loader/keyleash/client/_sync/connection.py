@@ -260,8 +260,8 @@ class Guarded(Guarding):
         finally:
             self._retry.is_answered |= dialogue.is_answered
         if mode is BatchMode.ALL:
-            found: list[Any] = replies[0].read_response()
-            return found
+            results: list[Any] = replies[0].read_response()
+            return results
         values = [reply.value for reply in replies]
         for value in values:
             if isinstance(value, NotReplicatedError):

@@ -55,8 +55,8 @@ class TokenHolder:
         Raises:
             LeashError: As of every call: the token is over, or the identity is suspended.
         """
-        found: WhoAmI = self._about_token(Call([], BatchMode.WHOAMI), Session.whoami)
-        return found
+        description: WhoAmI = self._about_token(Call([], BatchMode.WHOAMI), Session.whoami)
+        return description
 
     def _about_token(self, call: Call, read: Callable[[Session, Any], Any]) -> Any:
         """Make a call about the token; return what *read* makes of its reply."""

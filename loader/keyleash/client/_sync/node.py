@@ -78,10 +78,10 @@ class Sharded(Guarded):
 
     def _fetch_lease(self, need: FetchLease) -> str:
         flight: Flight = self.cluster.flight(need.request)
-        known = flight.failure
+        failure_before = flight.failure
         with flight.lock:
             if flight.voucher is None or flight.voucher == need.used:
-                if flight.failure is not None and flight.failure is not known:
+                if flight.failure is not None and flight.failure is not failure_before:
                     # The home was tried for as long while this call waited.
                     raise copy_error(flight.failure)
                 session: Any = self.session

@@ -132,8 +132,8 @@ class Pipeline(redis.client.Pipeline):
             with maybe_once(self.once):
                 results: list[Any] = super().execute(raise_on_error)
         except NotReplicatedError as short:
-            found = self._called_back(commands, short.reply, BatchMode.ALL)
-            raise short.about(found) from short.__cause__
+            decoded = self._called_back(commands, short.reply, BatchMode.ALL)
+            raise short.about(decoded) from short.__cause__
         return results
 
     def run_batch(self, run_as_usual: Any, mode: BatchMode, *args: Any) -> Any:
@@ -411,8 +411,8 @@ class Redis(TokenHolder, redis.Redis):  # type: ignore[misc]
             except Exception as error:
                 return self._retried(connection, error, args, options)
         except NotReplicatedError as short:
-            found = called_back(self, args[0], short.reply, options)
-            raise short.about(found) from short.__cause__
+            result = called_back(self, args[0], short.reply, options)
+            raise short.about(result) from short.__cause__
         finally:
             if connection is not None:
                 checkin(pool, connection)

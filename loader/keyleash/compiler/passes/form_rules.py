@@ -91,7 +91,7 @@ def _grant(
     wholes = [
         item for item in scanned if len(item.parts) == 1 and isinstance(item.parts[0], Literal)
     ]
-    others = [item for item in scanned if item not in wholes]
+    prefixed = [item for item in scanned if item not in wholes]
     return _Grant(
         allow=grant.allow,
         keys=placeholders.of(matchers),
@@ -104,10 +104,10 @@ def _grant(
         wholes=placeholders.of(map(matcher, wholes)),
         beginnings=placeholders.of(
             replace(
-                anything_under(beginning(other)),
-                captured=captured(other) if bound and other.captures else None,
+                anything_under(beginning(item)),
+                captured=captured(item) if bound and item.captures else None,
             )
-            for other in others
+            for item in prefixed
         ),
     )
 
@@ -145,11 +145,11 @@ class _Checks:
 
     def number(self, usage: Usage, classes: Needs) -> int:
         """Return the number of the check that a key of *usage* needs for *classes*."""
-        known = self._known.get((usage.grants, classes))
-        if known is None:
-            known = _number(self.numbers, _requirements(self._grants, usage, classes))
-            self._known[usage.grants, classes] = known
-        return known
+        rule_number = self._known.get((usage.grants, classes))
+        if rule_number is None:
+            rule_number = _number(self.numbers, _requirements(self._grants, usage, classes))
+            self._known[usage.grants, classes] = rule_number
+        return rule_number
 
 
 def _number(numbers: dict[_T, int], value: _T) -> int:

@@ -20,7 +20,7 @@ def plan_patterns(guard: Guard, _table: CommandTable) -> Guard:
     if not names:
         return guard
     excluded = _excluded(guard)
-    plans = (PatternPlan(f",{','.join(found)},", opens, excluded) for opens, found in names.items())
+    plans = (PatternPlan(f",{','.join(some)},", opens, excluded) for opens, some in names.items())
     return replace(guard, patterns=tuple(plans))
 
 

@@ -51,6 +51,6 @@ def usage_of(
         grants: Indexes of the grants.
         allowed: What each grant of the identity allows.
     """
-    given = {cls for i in grants for cls in allowed[i]}
-    missing = next((cls for cls in spec.needs if cls not in given), None)
+    granted = {cls for i in grants for cls in allowed[i]}
+    missing = next((cls for cls in spec.needs if cls not in granted), None)
     return Usage(spec, grants, missing)

@@ -120,25 +120,25 @@ def _allows_more(item: Grant | None, other: Grant | None) -> bool:
     scripts = {script.digest for script in item.scripts}
     if other is None:
         return bool(scripts)
-    others = {script.digest for script in other.scripts}
-    return item.values.allows_more_than(other.values) or not scripts <= others
+    other_scripts = {script.digest for script in other.scripts}
+    return item.values.allows_more_than(other.values) or not scripts <= other_scripts
 
 
 def _partners(befores: Sequence[Grant], afters: Sequence[Grant]) -> dict[int, int]:
     """Return the index of the earlier version of each grant of *afters*, by its index."""
-    found: dict[int, int] = {}
+    partners: dict[int, int] = {}
     free = dict(enumerate(befores))
     for matched_by in _MATCHES:
         for place, grant in enumerate(afters):
-            if place in found:
+            if place in partners:
                 continue
             partner = next(
                 (at for at, item in free.items() if matched_by(item) == matched_by(grant)), None
             )
             if partner is not None:
-                found[place] = partner
+                partners[place] = partner
                 del free[partner]
-    return found
+    return partners
 
 
 def diff_policies(

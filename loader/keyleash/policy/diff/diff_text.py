@@ -86,11 +86,11 @@ def _examples(gains: Iterable[Gain]) -> Iterator[str]:
     """Yield the widest gains as lines, and a count of the rest."""
     ordered = sorted(gains, key=_rank)
     yield from map(_example, ordered[:SHOWN_EXAMPLES])
-    others = {name for gain in ordered[SHOWN_EXAMPLES:] for name in gain.commands}
-    others -= {name for gain in ordered[:SHOWN_EXAMPLES] for name in gain.commands}
-    if others:
-        only = f", {min(others)}" if len(others) == 1 else ""
-        yield f"and {counted(len(others), 'more command')}{only}"
+    unshown = {name for gain in ordered[SHOWN_EXAMPLES:] for name in gain.commands}
+    unshown -= {name for gain in ordered[:SHOWN_EXAMPLES] for name in gain.commands}
+    if unshown:
+        only = f", {min(unshown)}" if len(unshown) == 1 else ""
+        yield f"and {counted(len(unshown), 'more command')}{only}"
 
 
 def _rank(gain: Gain) -> tuple[int, int]:
@@ -114,8 +114,8 @@ def _example(gain: Gain) -> str:
         call += " … GET"
     if gain.shown is not None:
         return f"{call} shows {_key(gain.shown)}"
-    others = len(gain.commands) - 1
-    return f"{call}, and {counted(others, 'other command')}" if others else call
+    count = len(gain.commands) - 1
+    return f"{call}, and {counted(count, 'other command')}" if count else call
 
 
 def _key(key: bytes | None) -> str:
@@ -125,9 +125,9 @@ def _key(key: bytes | None) -> str:
 
 
 def _familiar(gain: Gain) -> str:
-    known = [name for name in _FAMILIAR if name in gain.commands]
-    simple = (name for name in known if not _is_set_with_get(name, gain))
-    return next(simple, (*known, *gain.commands)[0])
+    familiar = [name for name in _FAMILIAR if name in gain.commands]
+    simple = (name for name in familiar if not _is_set_with_get(name, gain))
+    return next(simple, (*familiar, *gain.commands)[0])
 
 
 def _is_set_with_get(name: str, gain: Gain) -> bool:

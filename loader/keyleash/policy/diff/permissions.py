@@ -170,12 +170,12 @@ class Gain:
             {"needs": needs, "key": key}
             for needs, key in zip(self.form.needs, self.keys, strict=True)
         ]
-        others = {"channel": self.channel, "glob": self.glob, "shown": self.shown}
+        optional = {"channel": self.channel, "glob": self.glob, "shown": self.shown}
         return to_json(  # type: ignore[no-any-return]
             {
                 "commands": self.commands,
                 **({"keys": keys} if keys else {}),
-                **{name: value for name, value in others.items() if value is not None},
+                **{name: value for name, value in optional.items() if value is not None},
             }
         )
 

@@ -82,13 +82,13 @@ def lint(policy: Policy) -> LintReport:
         for identity in policy.identities
         for item in identity.accepted
     }
-    found = []
+    findings = []
     used = set()
     for code, rule in RULES.items():
         for identity, finding in rule(policy):
             used.add((identity.name, code))
             reason = reasons.get((identity.name, code))
-            found.append(replace(_lint_finding(code, identity, finding), reason=reason))
+            findings.append(replace(_lint_finding(code, identity, finding), reason=reason))
     for identity in policy.identities:
         for item in identity.accepted:
             if (identity.name, item.code) not in used:
@@ -97,11 +97,13 @@ def lint(policy: Policy) -> LintReport:
                 else:
                     message = f"unknown finding {quote(item.code)}"
                     help = did_you_mean(item.code, RULES, f"the findings are {listing(RULES)}")
-                found.append(_lint_finding(NEEDLESS, identity, Finding(message, item.span, help)))
-    found.sort(key=lambda item: place(item.problem.span))
+                findings.append(
+                    _lint_finding(NEEDLESS, identity, Finding(message, item.span, help))
+                )
+    findings.sort(key=lambda item: place(item.problem.span))
     return LintReport(
-        tuple(item for item in found if item.reason is None),
-        tuple(item for item in found if item.reason is not None),
+        tuple(item for item in findings if item.reason is None),
+        tuple(item for item in findings if item.reason is not None),
     )
 
 

@@ -44,14 +44,14 @@ def script_builds_keys(identity: Identity) -> Iterator[Finding]:
     help = "check that grants have these keys, which callers do not declare"
     building = [script for script in identity.scripts if script.text.built_keys]
     for name, group in groupby(building, lambda script: script.name):
-        first, *others = group
+        first, *rest = group
         places = [f"{line}:{column}" for line, column in first.text.built_keys]
         message = f"the script {quote(first.file)} puts names of keys together, at"
         message += f" {listing(places, 3)}"
-        if others:
-            files = listing((script.file for script in (first, *others)), 3)
+        if rest:
+            files = listing((script.file for script in (first, *rest)), 3)
             message = (
-                f"{len(others) + 1} scripts of {quote(name)} put names of keys together: {files}"
+                f"{len(rest) + 1} scripts of {quote(name)} put names of keys together: {files}"
             )
         yield Finding(message, first.span, help)
 
@@ -127,14 +127,14 @@ class _GrantedKeys:
     """The patterns that some grants give for a class, with the numbers of the grants."""
 
     def __init__(self, grants: Sequence[Grant], cls: OperationClass) -> None:
-        given = [
+        numbered = [
             (number, pattern)
             for number, grant in enumerate(grants)
             if cls in grant.allow
             for pattern in _patterns(grant, cls)
         ]
-        self._numbers = [number for number, _ in given]
-        self._keys = KeySet(pattern for _, pattern in given)
+        self._numbers = [number for number, _ in numbered]
+        self._keys = KeySet(pattern for _, pattern in numbered)
 
     def covering(self, pattern: Pattern) -> Iterator[int]:
         """Return the grants with a pattern that covers *pattern*, in order."""

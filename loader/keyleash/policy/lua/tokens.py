@@ -60,17 +60,17 @@ def read_tokens(text: str) -> Iterator[Token]:
     if text.startswith("#!"):
         at = len(text.partition("\n")[0])
     while at < len(text):
-        found = _TOKEN.match(text, at)
+        match = _TOKEN.match(text, at)
         here = Token("", text[at], line, at - start + 1)
-        if found is None:
+        if match is None:
             unfinished = text[at] in "\"'" or text.startswith(("[[", "[=", "--"), at)
             what = "unfinished text" if unfinished else f"unexpected `{text[at]}`"
             raise syntax_error(what, here)
-        value, kind = found[0], found.lastgroup or ""
-        if kind == "number" and re.match(r"[\w.]", text[found.end() : found.end() + 1]):
+        value, kind = match[0], match.lastgroup or ""
+        if kind == "number" and re.match(r"[\w.]", text[match.end() : match.end() + 1]):
             raise syntax_error("malformed number", here)
         if kind == "long" and not value.startswith("--"):
-            size = 2 + len(found["level"])
+            size = 2 + len(match["level"])
             content = re.sub(r"\r\n|\n\r|\r", "\n", value[size:-size])
             yield Token("string", content.removeprefix("\n"), line, here.column)
         elif kind == "string":
@@ -80,21 +80,21 @@ def read_tokens(text: str) -> Iterator[Token]:
         elif kind in ("name", "number", "sign"):
             yield Token(kind, value, line, here.column)
         line += value.count("\n")
-        at = found.end()
+        at = match.end()
         if "\n" in value:
             start = at - len(value) + value.rindex("\n") + 1
     yield Token("end", "the end of the text", line, at - start + 1)
 
 
 def _unescaped(token: Token) -> Callable[[re.Match[str]], str]:
-    def one_of(found: re.Match[str]) -> str:
-        if found[1] is None:
-            return "\n" if found[2] in ("\r\n", "\r") else _ESCAPES.get(found[2], found[2])
-        if int(found[1]) > 255:
+    def unescape(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return "\n" if match[2] in ("\r\n", "\r") else _ESCAPES.get(match[2], match[2])
+        if int(match[1]) > 255:
             raise syntax_error("escape sequence too large", token)
-        return chr(int(found[1]))
+        return chr(int(match[1]))
 
-    return one_of
+    return unescape
 
 
 def syntax_error(what: str, token: Token) -> LuaError:
@@ -121,4 +121,4 @@ def _is_word(character: str) -> bool:
 
 
 def quoted(value: str) -> str:
-    return '"' + re.sub(r"[^ !#-\[\]-~]", lambda found: f"\\{ord(found[0]):03d}", value) + '"'
+    return '"' + re.sub(r"[^ !#-\[\]-~]", lambda match: f"\\{ord(match[0]):03d}", value) + '"'
