@@ -88,9 +88,8 @@ class ClusterSession(Session):
         """Return the call of the home's script that grants leases. It contains the token."""
         guard, child = self._called, call.delegation
         if child is not None:
-            digest = child.digest_for(self.identity)
-            terms = delegation_words(digest, child.ttl_s, child.words)
-            return (*self._home_head(guard, call), *terms)
+            terms = child.digest_for(self.identity), child.ttl_s, child.words
+            return (*self._home_head(guard, call), *delegation_words(*terms))
         if call.mode is BatchMode.RENEW:
             ((name, life),) = call.commands
             return (*self._home_head(guard, call), call.mode.value, "2", name, life)

@@ -189,7 +189,7 @@ class _Call:
         return sum(counts) * max(1, gets)
 
     def result_query(self) -> tuple[list[str], list[bytes], int]:
-        """Return the command that reads the result: its words before keys and after, and its GETs."""
+        """Return the command that reads the result: words before and after keys, and its GETs."""
         name, rest = self.spec.name, [*self.argv[2:]]
         head = [READ_FORMS[name]]
         if self.written.target is Target.FIRST:
