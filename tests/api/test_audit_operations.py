@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.audit import AuditEvent, Gap, with_gaps
+from keyleash.audit.entries import AuditEvent
+from keyleash.audit.lookup import Gap, with_gaps
 from keyleash.errors import UsageError
 from support.command_line import Cli
 from support.errors import raises_code

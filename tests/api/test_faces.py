@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit import Denial
+from keyleash.audit.entries import Denial
 from keyleash.operator.suspension import FreezeResult
 from keyleash.operator.tokens import IssuedToken, TokenInfo
 

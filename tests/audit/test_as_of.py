@@ -10,7 +10,8 @@ import pytest
 
 from keyleash.audit.point_in_time import ValueThen, value_at
 from keyleash.audit.read import Query
-from keyleash.audit.undo import apply_undo, plan_undo
+from keyleash.audit.undo.apply import apply_undo
+from keyleash.audit.undo.plan import plan_undo
 from keyleash.store.store import Store
 from keyleash.text import moment
 from support.errors import raises_code

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.export import Archiver, archive, locked_archive, run, verify_archive
+from keyleash.audit.export import archive, run
 from keyleash.audit.export import archive as manifest_module
+from keyleash.audit.export.archive import locked_archive
 from keyleash.audit.export.groups import Pager
 from keyleash.audit.export.rows import ArchiveRow
+from keyleash.audit.export.run import Archiver
+from keyleash.audit.export.verify import verify_archive
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from keyleash.store.groups import ConsumerGroup

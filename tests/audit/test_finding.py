@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import AuditEvent, ControlEvent, Denial, find_event
+from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.lookup import find_event
+from keyleash.audit.operator_actions import ControlEvent
 from keyleash.store.store import Store
 from support.errors import raises_code
 from support.streams import KEYS, Streams

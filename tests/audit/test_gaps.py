@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import Gap, Restart, read_denials, read_events, with_gaps
+from keyleash.audit.lookup import Gap, Restart, with_gaps
+from keyleash.audit.read import read_denials, read_events
 from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 

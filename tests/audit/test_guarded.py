@@ -8,19 +8,12 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit import (
-    AuditEvent,
-    Denial,
-    Query,
-    find_event,
-    follow,
-    follow_denials,
-    follow_events,
-    read_control,
-    read_denials,
-    read_events,
-    with_gaps,
-)
+from keyleash.audit import follow
+from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.follow import follow_denials, follow_events
+from keyleash.audit.lookup import find_event, with_gaps
+from keyleash.audit.operator_actions import read_control
+from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.limits import Counter
 from keyleash.policy.patterns import exactly
 from support.leash import Leash, grant

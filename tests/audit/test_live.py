@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import Query, follow, follow_control, follow_denials, follow_events
+from keyleash.audit import follow
+from keyleash.audit.follow import follow_control, follow_denials, follow_events
+from keyleash.audit.read import Query
 from keyleash.store import streams as paging
 from keyleash.store.store import Store
 from support.streams import KEYS, Streams

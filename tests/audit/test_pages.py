@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from keyleash.store import streams as paging
 from keyleash.store.store import Store
 from support.streams import KEYS, Streams

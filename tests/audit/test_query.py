@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.audit import AuditEvent, read_denials, read_events
-from keyleash.audit.entries import audit_events
-from keyleash.audit.read import EventMatcher, Query
+from keyleash.audit.entries import AuditEvent, audit_events
+from keyleash.audit.read import EventMatcher, Query, read_denials, read_events
 from keyleash.policy.patterns import exactly, match, parse_pattern
 from keyleash.store.store import Store
 from keyleash.store.streams import pairs_of

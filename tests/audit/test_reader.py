@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import AuditEvent, newest, read_denials, read_events
-from keyleash.audit.entries import split_netstrings
+from keyleash.audit.entries import AuditEvent, split_netstrings
+from keyleash.audit.read import read_denials, read_events
+from keyleash.audit.streams import newest
 from keyleash.store import streams as paging
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keyleash.audit import Query, read_denials
+from keyleash.audit.read import Query, read_denials
 from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit import Query
+from keyleash.audit.read import Query
 from keyleash.audit.report import activity, key_history
 from keyleash.audit.report.activity import Activity, read_activity, read_context
 from keyleash.audit.report.key_history import BeforeAndAfter, Timeline, read_before_and_after

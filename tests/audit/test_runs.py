@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from keyleash.audit import AuditEvent, Query, read_events
-from keyleash.audit.entries import audit_events
+from keyleash.audit.entries import AuditEvent, audit_events
+from keyleash.audit.read import Query, read_events
 from keyleash.commands import load_table
 from keyleash.policy.patterns import exactly, parse_pattern
 from keyleash.store.records import guard_record

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from keyleash.audit import AuditEvent, Denial, count_entries, read_denials, read_events
-from keyleash.audit.stats import ANY_COMMAND, Tally, key_prefix
+from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.read import read_denials, read_events
+from keyleash.audit.stats import ANY_COMMAND, Tally, count_entries, key_prefix
 from keyleash.store.store import Store
 from support.streams import KEYS, Streams
 

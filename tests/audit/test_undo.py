@@ -12,15 +12,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.read import Query
-from keyleash.audit.undo import (
-    ConflictKind,
-    UndoPlan,
-    UndoResult,
-    apply_undo,
-    plan_undo,
-)
 from keyleash.audit.undo import plan as undo_plan
 from keyleash.audit.undo import selection as undo_selection
+from keyleash.audit.undo.apply import UndoResult, apply_undo
+from keyleash.audit.undo.plan import ConflictKind, UndoPlan, plan_undo
 from keyleash.errors import (
     NothingToUndoError,
     UndoTooLargeError,

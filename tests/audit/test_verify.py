@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.export import FindingKind, locked_archive, recorded_by_server, verify_archive
+from keyleash.audit.export.archive import locked_archive
+from keyleash.audit.export.run import recorded_by_server
+from keyleash.audit.export.verify import FindingKind, verify_archive
 from keyleash.store.store import Store
 from support.archives import KEYS, add_events, export, manifest
 from support.errors import raises_code

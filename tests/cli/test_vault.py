@@ -11,7 +11,7 @@ import redis
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import read_seal, server_keyspace
 from keyleash.store.store import Store
-from keyleash.vault import seal
+from keyleash.vault.change import seal
 from support.command_line import Cli
 from support.fake_resp import bulk, fake_resp, info
 

@@ -12,7 +12,7 @@ import keyleash
 from client.alike import awaiting
 from client.test_connection import AsyncPooled, Pooled
 from client.test_subscriptions import LISTENING, listener, next_message
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from support.fences import FencedLeash
 from support.leash import Leash, grant
 from support.scripted import scripted

@@ -18,7 +18,7 @@ from redis.retry import Retry
 import keyleash
 from client.test_proxy import Proxy
 from client.twin import BROAD, Piped, Twin, count_token_calls
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from keyleash.errors.sentences import reason_of
 from support.leash import Leash
 from support.servers import RealServer

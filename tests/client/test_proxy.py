@@ -33,7 +33,7 @@ from redis.retry import Retry
 
 import keyleash
 from client.conftest import BROAD
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from support.fronts import Served
 from support.leash import Leash
 from support.servers import RealServer

@@ -14,7 +14,8 @@ import redis.asyncio
 import keyleash
 from client.alike import ONE_EITHER
 from client.conftest import BROAD
-from keyleash.audit import EVERYTHING, Denial, read_denials, read_events
+from keyleash.audit.entries import Denial
+from keyleash.audit.read import EVERYTHING, read_denials, read_events
 from keyleash.client.guarding import Guarding
 from keyleash.operator.tokens import IssuedToken, list_tokens, revoke
 from support.leash import Leash

@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError
 import keyleash
 from client.alike import Awaited, awaiting
 from client.test_connection import AsyncPooled, Pooled
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from keyleash.client.guarding import Guarding
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import revoke

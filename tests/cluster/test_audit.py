@@ -11,7 +11,7 @@ import redis
 from redis.crc import key_slot
 
 import keyleash
-from keyleash.audit import Gap, Restart, with_gaps
+from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from support.clusters import RealCluster
 from support.command_line import Cli

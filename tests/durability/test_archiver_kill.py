@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import keyleash
-from keyleash.audit.export import verify_archive
+from keyleash.audit.export.verify import verify_archive
 from keyleash.servers import EmbeddedServer
 from support import archives
 from support.archives import KEYS, add_events, archived, export, stored, unacknowledged
@@ -43,7 +43,7 @@ FILE_ENTRIES = 40
 def forks() -> Any:
     """Processes that begin at once, so that many can be killed, and inherit no thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keyleash.audit.export", "keyleash.policy.schema", "redis"])
+    context.set_forkserver_preload(["keyleash.audit.export.run", "keyleash.policy.schema", "redis"])
     return context
 
 

@@ -17,7 +17,7 @@ import redis.asyncio.sentinel
 import redis.sentinel
 
 import keyleash
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from keyleash.store.state import Layout, unpack_state
 from support.leash import NAMES, Leash, grant
 from support.replication import PATIENCE_S, Node, nodes

@@ -15,7 +15,7 @@ from client.alike import AsyncLeash
 from keyleash.store import deployment
 from keyleash.store.guards import not_loaded
 from keyleash.store.store import Store
-from keyleash.vault import rotate, seal, unseal
+from keyleash.vault.change import rotate, seal, unseal
 from keyleash.watch import Watcher, WatchEvent, WatchEventKind, WatchState
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, nodes, wait_until

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from keyleash.audit.point_in_time import value_at
-from keyleash.audit.undo import ConflictKind, UndoPlan, apply_undo, plan_undo
+from keyleash.audit.undo.apply import apply_undo
+from keyleash.audit.undo.plan import ConflictKind, UndoPlan, plan_undo
 from keyleash.errors import (
     UnvalidatedRestoreError,
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from keyleash.commands import load_table
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens import issue_token

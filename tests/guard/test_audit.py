@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
 from support.streams import command_of

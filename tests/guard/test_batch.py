@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from keyleash.operator.suspension import freeze
 from keyleash.store.records import guard_record
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from support.leash import Leash, grant
 from support.streams import command_of
 

@@ -11,7 +11,8 @@ import pytest
 import keyleash
 from guard.test_suspension import now_us, suspended, write_suspended
 from guard.test_tokens import age
-from keyleash.audit import count_entries, read_denials
+from keyleash.audit.read import read_denials
+from keyleash.audit.stats import count_entries
 from keyleash.errors import LeashError
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens import revoke

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.audit import read_control
+from keyleash.audit.operator_actions import read_control
 from keyleash.errors import (
     SecretInTextError,
 )
 from keyleash.operator.limit_reset import reset_limits
 from keyleash.servers import EmbeddedServer
 from keyleash.store.server_check import Client
-from keyleash.vault import seal
+from keyleash.vault.change import seal
 from support.clocks import MovableClock
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import Denial, read_denials
-from keyleash.audit.read import read_unlisted
+from keyleash.audit.entries import Denial
+from keyleash.audit.read import read_denials, read_unlisted
 from keyleash.commands import load_table
 from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS, TOKEN_KINDS
 from keyleash.errors import ReplyCode

@@ -17,7 +17,7 @@ import keyleash
 from keyleash.operator.limit_reset import reset_limits
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.token import TokenRecord, token_digest
-from keyleash.vault import seal
+from keyleash.vault.change import seal
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
 from support.thorough import thorough

@@ -12,8 +12,8 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit import AuditEvent, read_events
-from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, KeyChange
+from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, KeyChange
+from keyleash.audit.read import read_events
 from keyleash.audit.undo.values import read_keys
 from keyleash.compiler.emit import MAX_EVENT_BYTES, MAX_IMAGES
 from keyleash.policy import Counter

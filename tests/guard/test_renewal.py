@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.audit import EVERYTHING, read_denials, read_events
 from keyleash.audit.operator_actions import read_control
+from keyleash.audit.read import EVERYTHING, read_denials, read_events
 from keyleash.errors.sentences import reason_of
 from keyleash.operator.tokens import list_tokens, renew_token, revoke, rotate_token
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord

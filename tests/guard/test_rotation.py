@@ -9,7 +9,7 @@ import pytest
 
 import keyleash
 from guard.test_tokens import age, now_us
-from keyleash.audit import read_control
+from keyleash.audit.operator_actions import read_control
 from keyleash.audit.token_use import count_revoked_denials, count_token_calls, recent_calls
 from keyleash.operator.tokens import (
     RevokedToken,
@@ -22,7 +22,7 @@ from keyleash.operator.tokens import (
     rotate_token,
 )
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from keyleash.vault import seal
+from keyleash.vault.change import seal
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 

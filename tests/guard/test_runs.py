@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens import revoke
 from keyleash.store.records import guard_record

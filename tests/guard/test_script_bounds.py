@@ -8,7 +8,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit import read_denials
+from keyleash.audit.read import read_denials
 from keyleash.commands.locks import RELEASE
 from keyleash.errors.sentences import explain
 from keyleash.policy.lua import reader

@@ -10,8 +10,9 @@ import redis.asyncio
 
 import keyleash
 from client.alike import awaiting
-from keyleash.audit import Query, read_denials, read_events
-from keyleash.audit.undo import apply_undo, plan_undo
+from keyleash.audit.read import Query, read_denials, read_events
+from keyleash.audit.undo.apply import apply_undo
+from keyleash.audit.undo.plan import plan_undo
 from keyleash.commands.locks import EXTEND, RELEASE
 from keyleash.errors.sentences import reason_of
 from keyleash.policy.scripts import stored_texts

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.audit import read_control
+from keyleash.audit.operator_actions import read_control
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.scripts import END_SWITCH
 from keyleash.store.state import Layout, unpack_state
-from keyleash.vault import seal
+from keyleash.vault.change import seal
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 

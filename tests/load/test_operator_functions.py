@@ -10,8 +10,9 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit import read_control
-from keyleash.audit.undo import apply_undo, plan_undo
+from keyleash.audit.operator_actions import read_control
+from keyleash.audit.undo.apply import apply_undo
+from keyleash.audit.undo.plan import plan_undo
 from keyleash.errors import SecretInTextError
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw

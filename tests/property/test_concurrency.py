@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 

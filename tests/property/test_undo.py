@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.audit.read import Query
-from keyleash.audit.undo import ConflictKind, apply_undo, plan_undo
+from keyleash.audit.undo.apply import apply_undo
+from keyleash.audit.undo.plan import ConflictKind, plan_undo
 from keyleash.commands import load_table
 from keyleash.errors import (
     NothingToUndoError,

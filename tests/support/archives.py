@@ -9,7 +9,9 @@ from typing import Any
 
 import redis
 
-from keyleash.audit.export import Archiver, Exported, locked_archive, read_rows
+from keyleash.audit.export.archive import locked_archive
+from keyleash.audit.export.rows import read_rows
+from keyleash.audit.export.run import Archiver, Exported
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
 

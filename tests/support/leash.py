@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 import keyleash
-from keyleash.audit import read_denials
+from keyleash.audit.read import read_denials
 from keyleash.commands import load_table
 from keyleash.operator.load.activate import LoadResult, load_policy
 from keyleash.operator.tokens import IssuedToken, issue_token

@@ -12,7 +12,7 @@ import redis.asyncio
 
 import keyleash
 from client.alike import Awaited
-from keyleash.audit import read_events
+from keyleash.audit.read import read_events
 from support.clustered import ClusterServer
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, with_files

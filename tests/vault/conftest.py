@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyleash.vault import seal
+from keyleash.vault.change import seal
 from support.leash import Leash, grant
 from support.servers import RealServer
 

@@ -13,7 +13,7 @@ from keyleash.errors import (
     VaultConflictError,
 )
 from keyleash.store.store import Store
-from keyleash.vault import adopt_keys, release_keys
+from keyleash.vault.change import adopt_keys, release_keys
 from support.errors import raises_code
 from support.leash import Leash
 

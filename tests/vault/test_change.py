@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.audit import read_control
+from keyleash.audit.operator_actions import read_control
 from keyleash.errors import (
     VaultConflictError,
 )
@@ -19,7 +19,7 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
 from keyleash.store.store import Store
 from keyleash.vault import change as vault_change
-from keyleash.vault import change_prefixes, rotate, seal, unseal
+from keyleash.vault.change import change_prefixes, rotate, seal, unseal
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer

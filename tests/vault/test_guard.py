@@ -10,7 +10,8 @@ import redis
 import keyleash
 from keyleash.audit.point_in_time import value_at
 from keyleash.audit.read import Query
-from keyleash.audit.undo import apply_undo, plan_undo
+from keyleash.audit.undo.apply import apply_undo
+from keyleash.audit.undo.plan import plan_undo
 from keyleash.text import moment
 from support.leash import Leash, grant
 from support.streams import command_of

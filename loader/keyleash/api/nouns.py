@@ -9,7 +9,8 @@ from keyleash.audit.export import run as archives
 from keyleash.audit.inspect import read_details, read_timeline
 from keyleash.audit.point_in_time import value_at
 from keyleash.audit.stats import read_stats
-from keyleash.audit.undo import apply_undo, plan_selected
+from keyleash.audit.undo.apply import apply_undo
+from keyleash.audit.undo.plan import plan_selected
 from keyleash.operations import F, Noun
 from keyleash.operator import tokens
 from keyleash.operator.credit import collect_credit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyleash.audit import nothing_found
+from keyleash.audit.lookup import nothing_found
 from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.selection import query_of
 from keyleash.audit.streams import stream_names

@@ -14,7 +14,7 @@ from keyleash.evaluate.trace import SHOWN_BYTES
 from keyleash.text import counted, distance, iso_time, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit import Denial
+    from keyleash.audit.entries import Denial
 
 _REASON_IS = {
     **dict.fromkeys((ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED), "limit"),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit import Gap, Restart, with_gaps
 from keyleash.audit.describe import value_lines
+from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.cli.audit_export import export, verify
 from keyleash.cli.audit_selection import (
     EntryKind,

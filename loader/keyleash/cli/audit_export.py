@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit.export import verify_archive
+from keyleash.audit.export.verify import verify_archive
 from keyleash.cli.audit_selection import identities_option
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import DIRECTORY, duration_s, example, json_option
@@ -23,7 +23,8 @@ from keyleash.cli.terminal import print_json, print_json_line, print_note
 from keyleash.text import counted, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit.export import ArchiveReport, Exported
+    from keyleash.audit.export.run import Exported
+    from keyleash.audit.export.verify import ArchiveReport
 
 
 @contextmanager

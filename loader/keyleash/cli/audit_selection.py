@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyleash.audit import nothing_found
+from keyleash.audit.lookup import nothing_found
 from keyleash.audit.selection import time_range
 from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import IDENTITY, since_option
@@ -20,7 +20,8 @@ from keyleash.policy.patterns import parse_pattern
 from keyleash.text import without_tokens
 
 if TYPE_CHECKING:
-    from keyleash.audit import AuditEvent, ControlEvent, Denial
+    from keyleash.audit.entries import AuditEvent, Denial
+    from keyleash.audit.operator_actions import ControlEvent
 
     AnyEntry = AuditEvent | Denial | ControlEvent
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from keyleash.audit import newest
+from keyleash.audit.streams import newest
 from keyleash.cli.options import example, json_option
 from keyleash.cli.render.audit import print_events
 from keyleash.cli.render.demo import DemoPrinter

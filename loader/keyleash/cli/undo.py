@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit.undo import blocked_error
+from keyleash.audit.undo.apply import blocked_error
 from keyleash.cli.audit_selection import correlation_option, identity_option, key_option
 from keyleash.cli.options import (
     example,
@@ -26,7 +26,8 @@ from keyleash.errors import OperationError
 from keyleash.text import counted
 
 if TYPE_CHECKING:
-    from keyleash.audit.undo import UndoPlan, UndoResult
+    from keyleash.audit.undo.apply import UndoResult
+    from keyleash.audit.undo.plan import UndoPlan
 
 
 @click.command(epilog=example("keyleash undo --correlation req-7f3a --dry-run"))

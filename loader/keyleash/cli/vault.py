@@ -21,7 +21,7 @@ from keyleash.store.prefixes import ChangeKind
 from keyleash.text import counted
 
 if TYPE_CHECKING:
-    from keyleash.vault import ChangeResult
+    from keyleash.vault.change import ChangeResult
 
 DONE = {
     ChangeKind.SEAL: "sealed",

@@ -9,8 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from keyleash.audit import read_denials
-from keyleash.audit.read import Query, Unlisted, read_unlisted
+from keyleash.audit.read import Query, Unlisted, read_denials, read_unlisted
 from keyleash.limits import COUNTS, LimitState, SlotKind
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension, suspension_of

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import redis
 
 import keyleash
-from keyleash.audit import AuditEvent, Denial
+from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.commands import CommandTable, load_table
 from keyleash.operator.load.activate import LoadResult, load_policy
 from keyleash.servers import EmbeddedCluster, EmbeddedServer

@@ -28,8 +28,14 @@ from keyleash.audit.report.activity import (
 )
 from keyleash.audit.report.key_history import BeforeAndAfter, KeyHistory, read_before_and_after
 from keyleash.audit.stats import Tally, key_prefix, ranked
-from keyleash.audit.undo import UndoPlan, plan_undo, untrusted_text
-from keyleash.audit.undo.plan import action_text, conflict_label, conflict_reason
+from keyleash.audit.undo.plan import (
+    UndoPlan,
+    action_text,
+    conflict_label,
+    conflict_reason,
+    plan_undo,
+)
+from keyleash.audit.undo.trust import untrusted_text
 from keyleash.audit.undo.values import UNVALIDATED
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.limits.counters import counter_of
