@@ -299,7 +299,11 @@ def test_server_that_names_a_script_otherwise_activates_nothing(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A digest is an identity: it is compared, never overwritten."""
-    monkeypatch.setattr(redis.Redis, "script_load", lambda *_: "0" * 40)
+    monkeypatch.setattr(
+        redis.client.Pipeline,
+        "script_load",
+        lambda pipe, text: pipe.execute_command("SCRIPT LOAD", f"{text} "),
+    )
 
     with raises_code("digest-mismatch"):
         leash.load(one=ALL)

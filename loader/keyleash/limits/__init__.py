@@ -6,8 +6,8 @@ status read their facts from here.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import lru_cache
 from typing import Any
 
 from keyleash.limits.budget import Budget, BudgetCount
@@ -35,7 +35,8 @@ COUNTS: dict[SlotKind, type[BaseCount]] = {
 }
 
 
-def pack_limits(limits: Iterable[Limit]) -> str:
+@lru_cache(64)
+def pack_limits(limits: tuple[Limit, ...]) -> str:
     """Return limits as JSON, for the guard record; empty if there are none."""
     packed = [{"field": limit.FIELD, **asdict(replace(limit, span=None))} for limit in limits]
     return json.dumps(packed, separators=(",", ":")) if packed else ""

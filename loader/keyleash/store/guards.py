@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -42,6 +43,9 @@ MANY = 100
 
 STEP_KIB = 40
 """Step size of the collector, in its own unit; the server runs other commands in between."""
+
+AT_ONCE = 16
+"""The number of scripts that are sent before replies are read."""
 
 LONGEST_S = 0.5
 """Upper bound of the time spent: enough for 1,000 identities on a server nearby."""
@@ -95,12 +99,16 @@ def compiling(guard: GuardScripts, text: str) -> Iterator[None]:
 
 
 def load_scripts(
-    store: Store, guards: Sequence[GuardScripts], report: Progress | None = None
+    store: Store,
+    guards: Sequence[GuardScripts],
+    report: Progress | None = None,
+    packed: dict[str, bytes] | None = None,
 ) -> None:
     """Load the guards that the server lacks, and compare its digests with ours.
 
     Args:
         report: Called with the number of loaded guards and the total.
+        packed: Filled with the stored forms of their texts, by digest.
 
     Raises:
         OperationError (digest-mismatch): The server computes another digest; nothing is activated
@@ -108,26 +116,48 @@ def load_scripts(
         OperationError (script-rejected): The server does not compile an approved script.
     """
     loaded = 0
-    for batch in batches(guards):
-        scripts = [(guard, *script) for guard in batch for script in guard.scripts.items()]
-        in_cache = store.client.script_exists(*(digest for _, digest, _ in scripts))
-        for (guard, expected, script), present in zip(scripts, in_cache, strict=True):
-            if present:
-                continue
-            with compiling(guard, script):
-                answered = store.client.script_load(script)
-            digest = answered.decode() if isinstance(answered, bytes) else answered
-            if digest != expected:
-                raise OperationError(
-                    "digest-mismatch",
-                    f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
-                    f" expected `{expected}`",
-                )
-        if len(in_cache) - sum(in_cache) >= MANY:
-            step_lua_gc(store)
-        loaded += len(batch)
-        if report is not None:
-            report(loaded, len(guards))
+    with ThreadPoolExecutor(1) as beside:
+        for batch in batches(guards):
+            scripts = [(guard, *script) for guard in batch for script in guard.scripts.items()]
+            in_cache = store.client.script_exists(*(digest for _, digest, _ in scripts))
+            missing = [
+                script for script, present in zip(scripts, in_cache, strict=True) if not present
+            ]
+            for some in batches(missing, AT_ONCE):
+                if packed is not None:
+                    # zlib needs no lock of the interpreter, so it runs while the server compiles.
+                    beside.submit(_pack, packed, some)
+                _load(store, some)
+            if len(missing) >= MANY:
+                step_lua_gc(store)
+            loaded += len(batch)
+            if report is not None:
+                report(loaded, len(guards))
+
+
+def _pack(packed: dict[str, bytes], scripts: Sequence[tuple[GuardScripts, str, str]]) -> None:
+    packed |= {digest: packed_script(text) for _, digest, text in scripts}
+
+
+def _load(store: Store, scripts: Sequence[tuple[GuardScripts, str, str]]) -> None:
+    """Load texts and compare their digests; the next is sent while the server compiles one."""
+    with store.client.pipeline(transaction=False) as pipe:
+        for _, _, text in scripts:
+            pipe.script_load(text)
+        replies = pipe.execute(raise_on_error=False)
+    for (guard, expected, text), reply in zip(scripts, replies, strict=True):
+        answered = reply
+        if isinstance(reply, ResponseError):
+            with compiling(guard, text):
+                # Fails again, with an error that names the call.
+                answered = store.client.script_load(text)
+        digest = answered.decode() if isinstance(answered, bytes) else answered
+        if digest != expected:
+            raise OperationError(
+                "digest-mismatch",
+                f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
+                f" expected `{expected}`",
+            )
 
 
 def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str]:
@@ -171,12 +201,22 @@ def delete_functions(store: Store, records: Iterable[GuardRecord]) -> None:
             pipe.execute(raise_on_error=False)
 
 
-def record_sources(store: Store, guards: Sequence[GuardScripts]) -> None:
-    """Store each script's text, for those who may load scripts. Adds, never replaces."""
+def record_sources(
+    store: Store, guards: Sequence[GuardScripts], packed: Mapping[str, bytes] | None = None
+) -> None:
+    """Store each script's text, for those who may load scripts. Adds, never replaces.
+
+    Args:
+        packed: Stored forms of texts by digest; the others are made here.
+    """
+    ready = packed or {}
     for batch in batches(guards):
         with store.client.pipeline(transaction=False) as pipe:
             for guard in batch:
-                texts = {digest: packed_script(text) for digest, text in guard.scripts.items()}
+                texts = {
+                    digest: ready.get(digest) or packed_script(text)
+                    for digest, text in guard.scripts.items()
+                }
                 pipe.hset(store.keys.source(guard.identity), mapping=texts)
             pipe.execute()
 

@@ -171,7 +171,8 @@ def activate_policy(
     names = tuple(guard.identity for guard in guards)
     if prepared.shards is not None:
         store_mac_key(store, prepared.shards.master_key)
-    load_scripts(store, guards, report)
+    packed: dict[str, bytes] = {}
+    load_scripts(store, guards, report, packed)
     failures = load_on_nodes(store, guards)
     found = diff_with_server(store, prepared)
     active, changes = found.active, found.changes
@@ -195,7 +196,7 @@ def activate_policy(
         )
     if found.removed and not allow_removal:
         raise RemovalError(prepared.file, found.removed)
-    record_sources(store, found.unrecorded)
+    record_sources(store, found.unrecorded, packed)
     stage = LoadStage(store)
     try:
         _fill(stage, prepared, found, store.actor)
