@@ -17,6 +17,7 @@ from keyleash.api.nouns import (
     UndoOperations,
     VaultOperations,
 )
+from keyleash.api.policies import apply_plan, plan_load, plan_rollback, require_policy
 from keyleash.api.policy import Policy
 from keyleash.doctor import Examination, examine
 from keyleash.metrics import SnapshotCollector
@@ -25,7 +26,6 @@ from keyleash.operator import suspension
 from keyleash.operator.abilities import Abilities, abilities
 from keyleash.operator.decisions import Explanation, explain
 from keyleash.operator.load.activate import LoadResult
-from keyleash.operator.load.consent import apply_plan, plan_load, plan_rollback, require_policy
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.roles import RoleUser, role_user
 from keyleash.operator.server import ServerSummary, summarize_server

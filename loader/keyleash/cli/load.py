@@ -10,6 +10,7 @@ import click
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from keyleash.api import Policy
+from keyleash.api.policies import check_consent
 from keyleash.cli.failures import warn
 from keyleash.cli.nodes import node_option, note_unlisted_replicas, show_nodes, wait_option
 from keyleash.cli.options import (
@@ -31,7 +32,6 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import require_target
 from keyleash.cli.terminal import print_json, print_note, read_text
 from keyleash.errors import OperationError
-from keyleash.operator.load.consent import check_consent
 from keyleash.text import counted
 
 if TYPE_CHECKING:
