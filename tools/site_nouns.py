@@ -62,4 +62,8 @@ class Nouns(griffe.Extension):  # type: ignore[misc]
         path = item.value.canonical_path
         found = pkg[path.removeprefix(f"{pkg.name}.")]
         found = found.final_target if found.is_alias else found
+        if found.is_attribute and isinstance(found.value, griffe.ExprCall):
+            # A function that is declared where it is not defined: `operation()(read_active)`.
+            path = found.value.arguments[0].canonical_path
+            found = pkg[path.removeprefix(f"{pkg.name}.")]
         return found if found.is_function else None

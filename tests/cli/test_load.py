@@ -216,7 +216,7 @@ def test_interrupted_load_reports_its_outcome(
 ) -> None:
     """After Ctrl-C the operator must not guess which policy is active."""
     policy.write_text(example.read_text().replace("3000/minute", "2000/minute"))
-    monkeypatch.setattr(f"keyleash.api.policies.{step}", interrupt)
+    monkeypatch.setattr(f"keyleash.api.loading.{step}", interrupt)
 
     result = loaded.run("load", policy, "--yes")
 
@@ -234,7 +234,7 @@ def test_load_with_a_lost_reply_reports_that_the_policy_is_active(
     def lose(*_: Any, **__: Any) -> None:
         raise redis.ConnectionError("connection closed by server")
 
-    monkeypatch.setattr("keyleash.api.policies.verify_activation", lose)
+    monkeypatch.setattr("keyleash.api.loading.verify_activation", lose)
 
     result = loaded.run("load", policy, "--yes")
 

@@ -499,8 +499,7 @@ def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash)
         {"allow": ["publish"], "channels": ["c:*"]},
     ]
     fresh(leash, grants=grants, **rules)
-    scope = {"allow": ["read", "publish"], "keys": ["t:a*"]}
-    client = leash.client(leash.issue("one", **scope).token)
+    client = leash.client(leash.issue("one", allow=["read", "publish"], keys=["t:a*"]).token)
     calls: list[tuple[Callable[[], Any], str]] = [
         (lambda: client.get("t:b"), "no grant of the token covers the key `t:b`"),
         (lambda: client.set("t:a", 1), "no grant of the token gives `write`"),

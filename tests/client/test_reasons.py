@@ -72,7 +72,7 @@ def test_denial_has_one_sentence_in_every_place(one_leash: Leash, code: ReplyCod
         assert recorded is not None
         assert recorded.sentence == sentence
     if code in CALLS:
-        decision = explain(one_leash.store, "one", CALLS[code]).decision
+        decision = explain(one_leash.store, "one", *CALLS[code]).decision
         assert decision.code is code
         assert explained_reason(decision).sentence == sentence
 
@@ -101,7 +101,7 @@ def test_explain_has_the_sentence_of_the_client(one_leash: Leash, words: tuple[s
     with pytest.raises(LeashError) as caught:
         one_leash.agent("one").execute_command(*words)
 
-    decision = explain(one_leash.store, "one", words).decision
+    decision = explain(one_leash.store, "one", *words).decision
     assert explained_reason(decision, "one") == reason_of(caught.value)
 
 

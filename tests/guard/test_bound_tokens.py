@@ -338,7 +338,7 @@ def test_bound_token_is_denied_by_a_policy_without_bound_tokens(leash: Leash) ->
     assert denial.value.details == {"bound": "off"}
     assert "does not allow bound tokens" in reason_of(denial.value).operator
     (info,) = list_tokens(leash.store)
-    explained = explain(leash.store, "runner", ("SET", "jobs:42:a", "1"), info.id)
+    explained = explain(leash.store, "runner", "SET", "jobs:42:a", "1", token_id=info.id)
     assert explained.decision.details == {"bound": "off"}
     assert "does not allow bound tokens" in str(explained)
 

@@ -93,8 +93,8 @@ def test_cap_of_bytes_is_exact_under_threads(leash: Leash, size: int) -> None:
 def test_batch_counts_bytes_command_by_command(leash: Leash) -> None:
     """Also a run of equal commands, and with caps of calls beside those of bytes."""
     leash.load(runner=RUNNER)
-    scope = {"budget": {"writes": 90, "bytes_written": "1000b", "requests": 90}}
-    token = leash.issue("runner", **scope).token
+    budget = {"writes": 90, "bytes_written": "1000b", "requests": 90}
+    token = leash.issue("runner", budget=budget).token
     client = leash.client(token)
     run = [("SET", f"shared:{{t}}{n:03}", "x" * 37) for n in range(22)]
 
@@ -167,7 +167,9 @@ def test_explanation_of_a_call_counts_its_bytes(leash: Leash) -> None:
     client = leash.client(child.token)
 
     def decided(value: str) -> tuple[Any, ...]:
-        details = explain(leash.store, "runner", ("SET", KEY, value), child.id).decision.details
+        details = explain(
+            leash.store, "runner", "SET", KEY, value, token_id=child.id
+        ).decision.details
         return details.get("limit"), details.get("by")
 
     assert decided(VALUE) == (None, None)

@@ -103,8 +103,8 @@ def test_classes_and_keys_of_a_child_are_those_of_patterns_with_all_its_bindings
 def test_keys_of_a_child_are_within_those_of_its_parent(leash: Leash) -> None:
     """An exact key has no others within it, and one of several is enough."""
     leash.load(runner=AGENT)
-    scope = {"keys": ["shared:a", "shared:dir:*", "shared:z"]}
-    parent = leash.client(leash.issue("runner", **scope).token)
+    keys = ["shared:a", "shared:dir:*", "shared:z"]
+    parent = leash.client(leash.issue("runner", keys=keys).token)
 
     for key in ("shared:a", "shared:dir:x", "shared:dir:x*", "shared:dir:*", "shared:z"):
         parent.delegate(keys=[key])
@@ -295,8 +295,7 @@ def test_rotation_without_delegation_in_the_policy_ends_children_for_good(leash:
 def test_caps_of_parent_and_children_are_exact_under_threads(leash: Leash) -> None:
     """50 clients on a child's cap of 97 make 97 calls; with a sibling they use up the parent's."""
     leash.load(runner=AGENT)
-    scope = {"budget": {"writes": 152}}
-    parent = leash.client(leash.issue("runner", **scope).token)
+    parent = leash.client(leash.issue("runner", budget={"writes": 152}).token)
     # A delegation counts as a write.
     tokens = [parent.delegate(budget={"writes": 97}).token, parent.delegate().token]
     done: dict[str, list[bool]] = {token: [] for token in tokens}
@@ -706,7 +705,7 @@ def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
     client = leash.client(child.token)
 
     def decided(*words: str) -> tuple[Any, Any]:
-        found = explain(leash.store, "runner", words, child.id).decision
+        found = explain(leash.store, "runner", *words, token_id=child.id).decision
         return found.code, found.details.get("by")
 
     client.get("jobs:42:a")
@@ -719,7 +718,7 @@ def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
     assert inspect_token(leash.store, child.token).limits[0].left == 0
     revoke(leash.store, token_id=issued.id)
     assert decided("GET", "jobs:42:a")[0] == "TOKEN_REVOKED"
-    explained = explain(leash.store, "runner", ("GET", "jobs:42:a"), child.id)
+    explained = explain(leash.store, "runner", "GET", "jobs:42:a", token_id=child.id)
     sentence = f"the token `{issued.id}`, from which it was delegated, was revoked"
     assert sentence in str(explained)
     assert denied(client.get, "jobs:42:a") == {

@@ -222,8 +222,7 @@ def test_renewed_bound_token_keeps_its_restrictions_and_what_its_caps_counted(le
     leash.load(
         one={**RUNNER, "token": {"ttl": "1h", "max_ttl": "4h", "renew": True, "bound": True}}
     )
-    scope = {"keys": ["doc:a*"], "budget": {"requests": 4}}
-    issued = leash.issue("one", **scope)
+    issued = leash.issue("one", keys=["doc:a*"], budget={"requests": 4})
     agent = leash.client(issued.token)
     agent.set("doc:a", "x")
     agent.renew("2h")

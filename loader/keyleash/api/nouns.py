@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyleash.api import fences
+from keyleash.api import fences, loading
 from keyleash.api.report import incident_report
 from keyleash.audit import log, token_use
 from keyleash.audit.export import run as archives
@@ -16,7 +16,16 @@ from keyleash.operator import tokens
 from keyleash.operator.credit import collect_credit
 from keyleash.operator.holder import inspect_token
 from keyleash.operator.limit_reset import reset_limits
+from keyleash.operator.tokens.revoke import revoke as revoke_tokens
 from keyleash.vault import change as vault
+
+
+class PolicyOperations(Noun[F]):
+    """The active policy and those before it: `Operator.policies`."""
+
+    active = loading.active_policy
+    get = loading.require_policy
+    history = loading.stored_policies
 
 
 class TokenOperations(Noun[F]):
@@ -30,7 +39,7 @@ class TokenOperations(Noun[F]):
     renew = tokens.renew_token
     tree = tokens.token_tree
     rotate = tokens.rotate_token
-    revoke = tokens.revoke
+    revoke = revoke_tokens
     with_calls_before = token_use.with_calls_before
     with_denials = token_use.with_denials
 

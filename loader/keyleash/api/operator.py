@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
 from functools import partial
 from typing import Self
 
-from keyleash.api.calls import all_identities, server_time
+from keyleash.api import loading
 from keyleash.api.nouns import (
     AuditOperations,
     FenceOperations,
     LimitOperations,
+    PolicyOperations,
     TokenOperations,
     UndoOperations,
     VaultOperations,
 )
-from keyleash.api.policies import apply_plan, plan_load, plan_rollback, require_policy
-from keyleash.api.policy import Policy
 from keyleash.doctor import Examination, examine
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
-from keyleash.operator import suspension
-from keyleash.operator.abilities import Abilities, abilities
-from keyleash.operator.decisions import Explanation, explain
-from keyleash.operator.load.activate import LoadResult
-from keyleash.operator.load.load_plan import LoadPlan
-from keyleash.operator.roles import RoleUser, role_user
-from keyleash.operator.server import ServerSummary, summarize_server
+from keyleash.operations.rights import FREEZE, IDENTITIES, SHARDS, STATUS, cluster, each
+from keyleash.operator import decisions, suspension
+from keyleash.operator.abilities import identity_abilities
+from keyleash.operator.roles import role_user
+from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
 from keyleash.policy.quantities import positive
-from keyleash.results import Progress
-from keyleash.status import Snapshot, read_snapshot
+from keyleash.status import read_snapshot
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (
     DEFAULT_URL,
@@ -40,32 +35,7 @@ from keyleash.store.connect import (
     default_actor,
     parse_timeout,
 )
-from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.watch import Watcher
-
-
-class PolicyOperations(Noun[F]):
-    """The active policy and those before it: `Operator.policies`."""
-
-    @method()
-    def active(self) -> ActivePolicy | None:
-        """Return the active policy; None if there is none."""
-        return self._run.call(read_active)
-
-    @method()
-    def get(self, digest: str | None = None) -> ActivePolicy:
-        """Return the active policy, or a stored one by the first digits of its digest.
-
-        Raises:
-            OperationError (no-policy): no policy is active, or none is stored.
-            OperationError (unknown-policy): the history has none, or several, with that digest.
-        """
-        return self._run.call(require_policy, digest)
-
-    @method()
-    def history(self) -> tuple[ActivePolicy, ...]:
-        """Return the stored policies, each as it was last active; the newest first."""
-        return self._run.call(read_history)
 
 
 @checked
@@ -141,268 +111,20 @@ class Server(Noun[F]):
         """Close the connections."""
         self._run.close()
 
-    @method()
-    def plan(
-        self,
-        policy: Policy,
-        *,
-        allow_eviction: bool = False,
-        allow_unvalidated_restore: bool = False,
-        progress: Progress | None = None,
-    ) -> LoadPlan:
-        """Compile a policy for the server and return what a load of it would change.
-
-        Nothing is written.
-
-        Args:
-            policy: The policy.
-            allow_eviction: Plan also for a server that may evict control keys.
-            allow_unvalidated_restore: Plan also a policy that allows RESTORE on a server that does
-                not validate payloads.
-            progress: Called with the number of compiled guards and the total, in any thread.
-
-        Raises:
-            PolicyError: the policy has problems.
-            EvictionError, UnvalidatedRestoreError: see the arguments.
-        """
-        return self._run.call(
-            plan_load,
-            policy.document,
-            file=policy.file,
-            allow_eviction=allow_eviction,
-            allow_unvalidated_restore=allow_unvalidated_restore,
-            progress=progress,
-        )
-
-    @method()
-    def plan_rollback(
-        self,
-        to: str | None = None,
-        *,
-        allow_eviction: bool = False,
-        allow_unvalidated_restore: bool = False,
-        progress: Progress | None = None,
-    ) -> LoadPlan:
-        """Return what `rollback` would change; nothing is written.
-
-        Args:
-            to: As for `rollback`, whose errors it raises.
-            allow_eviction: As for `plan`.
-            allow_unvalidated_restore: As for `plan`.
-            progress: As for `plan`.
-        """
-        return self._run.call(
-            plan_rollback,
-            to,
-            allow_eviction=allow_eviction,
-            allow_unvalidated_restore=allow_unvalidated_restore,
-            progress=progress,
-        )
-
-    @method()
-    def apply(
-        self,
-        plan: LoadPlan,
-        *,
-        allow_widening: bool = False,
-        allow_removal: bool = False,
-        nodes: Sequence[AnyClient | str] = (),
-        progress: Progress | None = None,
-    ) -> LoadResult:
-        """Activate the policy of a plan; see `load`.
-
-        Args:
-            plan: As `plan` or `plan_rollback` returned it; nothing is activated if it is outdated.
-            allow_widening: As for `load`.
-            allow_removal: As for `load`.
-            nodes: As for `load`.
-            progress: Called with the number of loaded guards and the total, in any thread.
-        """
-        return self._run.call(
-            apply_plan,
-            plan,
-            allow_widening=allow_widening,
-            allow_removal=allow_removal,
-            nodes=nodes,
-            progress=progress,
-        )
-
-    @method()
-    def load(
-        self,
-        policy: Policy,
-        *,
-        expect: LoadPlan | None = None,
-        allow_widening: bool = False,
-        allow_removal: bool = False,
-        allow_eviction: bool = False,
-        allow_unvalidated_restore: bool = False,
-        nodes: Sequence[AnyClient | str] = (),
-    ) -> LoadResult:
-        """Activate a policy atomically, and verify what the server stored.
-
-        Counts of limits, tokens and suspensions stay as they are.
-
-        Args:
-            policy: The policy.
-            expect: Its plan, as `plan` returned it; nothing is loaded if it is outdated.
-            allow_widening: Load also if an identity gets more access than it has.
-            allow_removal: Load also if the policy lacks an identity of the active one.
-            allow_eviction: As for `plan`; those of *expect*, if given.
-            allow_unvalidated_restore: As for `plan`; those of *expect*, if given.
-            nodes: Clients or URLs of further servers, such as replicas, whose ACL users are updated
-                too; user and password of a URL default to those of this server.
-
-        Raises:
-            PolicyError: the policy has problems.
-            PlanOutdatedError: another policy was activated since *expect* was made.
-            OperationError (widens): it widens access, and *allow_widening* is false.
-            RemovalError: it removes identities, and *allow_removal* is false.
-            OperationError (server-unreachable): one of *nodes* does not answer; nothing changed.
-            ValueError: *expect* is the plan of another policy.
-        """
-        plan = expect or Server.plan(
-            self,
-            policy,
-            allow_eviction=allow_eviction,
-            allow_unvalidated_restore=allow_unvalidated_restore,
-        )
-        if plan.prepared.document != policy.document:
-            raise ValueError("`expect` is the plan of another policy")
-        return Server.apply(
-            self, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
-        )
-
-    @method()
-    def rollback(
-        self,
-        to: str | None = None,
-        *,
-        allow_widening: bool = False,
-        allow_removal: bool = False,
-        allow_eviction: bool = False,
-        allow_unvalidated_restore: bool = False,
-        nodes: Sequence[AnyClient | str] = (),
-    ) -> LoadResult:
-        """Activate an earlier policy again; see `load`.
-
-        Args:
-            to: The first digits of its digest, at least 6; the previous policy if None.
-            allow_widening: As for `load`.
-            allow_removal: As for `load`.
-            allow_eviction: As for `load`.
-            allow_unvalidated_restore: As for `load`.
-            nodes: As for `load`.
-
-        Raises:
-            OperationError (no-policy): there is none before the active one.
-            OperationError (unknown-policy): the history has none, or several, with that digest.
-        """
-        plan = Server.plan_rollback(
-            self,
-            to,
-            allow_eviction=allow_eviction,
-            allow_unvalidated_restore=allow_unvalidated_restore,
-        )
-        return Server.apply(
-            self, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
-        )
-
+    plan = loading.plan_load
+    plan_rollback = loading.plan_rollback
+    apply = loading.apply_plan
+    load = loading.load
+    rollback = loading.rollback
     freeze = suspension.freeze
     thaw = suspension.thaw
-
-    @method()
-    def explain(
-        self, identity: str, *command: str | bytes, token_id: str | None = None
-    ) -> Explanation:
-        """Return the guard's decision on a call, step by step; nothing is run or charged.
-
-        Args:
-            identity: The calling identity.
-            command: The command and its arguments.
-            token_id: The calling token, for limits per token; an unused one if None.
-
-        Raises:
-            OperationError (no-policy): no policy is active.
-            OperationError (unknown-identity): the active policy has no such identity.
-            OperationError (unknown-token-id): the identity has no such token.
-            CrossSlotError: it is not denied, but its keys are in several slots of the cluster.
-        """
-        return self._run.call(explain, identity, command, token_id)
-
-    @method()
-    def can_i(self, identity: str, *command: str | bytes, token_id: str | None = None) -> bool:
-        """Return whether the guard would allow a call; see `explain`."""
-        found = Server.explain(self, identity, *command, token_id=token_id)
-        return found.allowed
-
-    @method()
-    def abilities(self, identity: str, *, token_id: str | None = None) -> Abilities:
-        """Return the commands that an identity may call, its denied keys and its limits.
-
-        Args:
-            identity: A name in the active policy.
-            token_id: The calling token; an unused one if None.
-
-        Errors are those of `explain`.
-        """
-        return self._run.call(abilities, identity, token_id)
-
-    @method()
-    def status(
-        self,
-        *identities: str,
-        only: str | None = None,
-        sort: str | None = None,
-        limit: int | None = None,
-    ) -> Snapshot:
-        """Return identities with their tokens, limits and recent denials.
-
-        Args:
-            identities: Names; all of the active policy if none is given.
-            only: Only those that are `suspended`, `limited` by a limit that is used up, recently
-                `denied`, or that have `tokens` or one that is `due` for rotation.
-            sort: The highest of these numbers first; of limits the used share.
-            limit: The maximum number of identities.
-
-        Raises:
-            OperationError (unknown-identity): the active policy has no such identity.
-        """
-        return self._run.call(read_snapshot, identities, only, sort, positive("limit", limit))
-
-    @method()
-    def now(self) -> datetime:
-        """Return the time by the server's clock, which decides expiries and limits."""
-        return self._run.call(server_time)
-
-    @method()
-    def identities(self) -> tuple[str, ...]:
-        """Return the names of all identities that were ever active, sorted.
-
-        Raises:
-            OperationError (no-policy): no policy was ever loaded.
-        """
-        return self._run.call(all_identities)
-
-    @method()
-    def acl(
-        self,
-        role: str,
-        *,
-        user: str | None = None,
-    ) -> RoleUser:
-        """Return the ACL user who can do what a role of operators does; nothing is changed.
-
-        Args:
-            role: The role, such as `issuer`, `loader` or `auditor`.
-            user: The name of the user; `keyleash-ROLE` if None.
-
-        Raises:
-            OperationError (unknown-role): there is no such role.
-            OperationError (no-policy): the rules name key patterns, and no policy is active.
-            UsageError: *user* cannot be the name of an ACL user.
-        """
-        return self._run.call(role_user, role, user)
+    explain = decisions.explain
+    can_i = decisions.can_i
+    abilities = identity_abilities
+    status = read_snapshot
+    now = server_time
+    identities = all_identities
+    acl = role_user
 
     @method()
     def server(self) -> ServerSummary:
@@ -443,7 +165,7 @@ class Server(Noun[F]):
             try_moving=try_moving,
         )
 
-    @method()
+    @method("metrics", rights=STATUS)
     def metrics(self) -> str:
         """Return the numbers of `status` in the text format of Prometheus.
 
@@ -463,7 +185,17 @@ class Server(Noun[F]):
         """
         return SnapshotCollector(partial(self._run.call, read_snapshot), report)
 
-    @method()
+    @method(
+        "watch",
+        rights=(
+        IDENTITIES, each("script|exists script|load"),
+        each("hmget", "%R~policy"), each("hgetall", "%R~guard", "%R~source"),
+        each("hget", "%R~source"),
+        # Of identities that the circuit breaker of a node suspended.
+        cluster("hgetall", "%R~fence", "%R~layouts"), cluster("hget", "%R~leases"),
+        *(right._replace(is_of_cluster=True) for right in (*FREEZE, *SHARDS)),
+    ),
+    )  # fmt: skip
     def watcher(
         self,
         *,

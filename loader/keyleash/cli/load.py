@@ -10,7 +10,7 @@ import click
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from keyleash.api import Policy
-from keyleash.api.policies import check_consent
+from keyleash.api.loading import check_consent
 from keyleash.cli.failures import warn
 from keyleash.cli.nodes import node_option, note_unlisted_replicas, show_nodes, wait_option
 from keyleash.cli.options import (

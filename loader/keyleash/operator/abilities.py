@@ -9,6 +9,8 @@ from keyleash.evaluate import Decision
 from keyleash.evaluate.abilities import AllowedCommands, allowed_commands
 from keyleash.evaluate.size import value_bound
 from keyleash.evaluate.trace import StandingStep, TokenStep
+from keyleash.operations import operation
+from keyleash.operations.types import IdentityName
 from keyleash.operator.decisions import DecisionContext, context_of_server, grant_json, place_json
 from keyleash.policy.canonical import plain
 from keyleash.results import Result
@@ -62,8 +64,18 @@ class Abilities(Result):
         }
 
 
-def abilities(store: Store, identity: str, token_id: str | None = None) -> Abilities:
-    """Return what an identity of the active policy may do; errors as for `explain`."""
+@operation()
+def identity_abilities(
+    store: Store, identity: IdentityName, *, token_id: str | None = None
+) -> Abilities:
+    """Return the commands that an identity may call, its denied keys and its limits.
+
+    Args:
+        identity: A name in the active policy.
+        token_id: The calling token; an unused one if None.
+
+    Errors are those of `explain`.
+    """
     return abilities_in(context_of_server(store, identity, (), token_id))
 
 

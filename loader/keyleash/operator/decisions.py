@@ -32,6 +32,9 @@ from keyleash.evaluate.trace import (
     TokenStep,
     ValueStep,
 )
+from keyleash.operations import operation
+from keyleash.operations.rights import READ_DATA, TOKENS, each
+from keyleash.operations.types import IdentityName
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens import TokenInfo, TokenState, list_tokens, require_token_id
 from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
@@ -347,22 +350,47 @@ class Explanation(Result):
         }
 
 
-def explain(
-    store: Store, identity: str, words: Sequence[str | bytes], token_id: str | None = None
-) -> Explanation:
-    """Return the guard's decision on a call; nothing is run or charged.
+DECISION = (
+    *TOKENS, each("command|info command"), each("hget", "%R~layouts", "%R~suspension"),
+    each("get", "%R~state", "%R~limit_prefix"), each("xlen", "%R~audit"),
+    # The estimate of a call's work.
+    each("script|load evalsha"), each(READ_DATA, "%R~data"),
+)  # fmt: skip
 
-    Errors are those of `Operator.explain`.
+
+@operation("explain", rights=DECISION)
+def explain(
+    store: Store, identity: IdentityName, *command: str | bytes, token_id: str | None = None
+) -> Explanation:
+    """Return the guard's decision on a call, step by step; nothing is run or charged.
+
+    Args:
+        identity: The calling identity.
+        command: The command and its arguments.
+        token_id: The calling token, for limits per token; an unused one if None.
+
+    Raises:
+        OperationError (no-policy): no policy is active.
+        OperationError (unknown-identity): the active policy has no such identity.
+        OperationError (unknown-token-id): the identity has no such token.
+        CrossSlotError: it is not denied, but its keys are in several slots of the cluster.
     """
-    if not words:
+    if not command:
         raise ValueError("no command is given")
-    call = tuple(words)
-    context = context_of_server(store, identity, call, token_id)
-    explanation = Explanation(context, call, context.decision(call))
+    context = context_of_server(store, identity, command, token_id)
+    explanation = Explanation(context, command, context.decision(command))
     if explanation.allowed:
-        touched = client_call(context.identity, as_sent(call)).touched(context.table)
+        touched = client_call(context.identity, as_sent(command)).touched(context.table)
         require_one_slot(store, touched)
     return explanation
+
+
+@operation("can-i", rights=DECISION)
+def can_i(
+    store: Store, identity: IdentityName, *command: str | bytes, token_id: str | None = None
+) -> bool:
+    """Return whether the guard would allow a call; see `explain`."""
+    return explain(store, identity, *command, token_id=token_id).allowed
 
 
 HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)

@@ -13,26 +13,8 @@ from typing import Any
 
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import Rules, Selector, acl_glob
-from keyleash.operations.rights import (
-    ACTIVE,
-    CLOCK,
-    CONNECT,
-    EXPIRE,
-    FREEZE,
-    HISTORY,
-    IDENTITIES,
-    IN_FORCE,
-    LOG_ACTION,
-    READ_DATA,
-    RIGHTS,
-    SHARDS,
-    STATUS,
-    TOKENS,
-    Right,
-    cluster,
-    each,
-    joint,
-)
+from keyleash.operations import operation
+from keyleash.operations.rights import CONNECT, RIGHTS, Right
 from keyleash.policy import parse_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Result
@@ -51,62 +33,6 @@ _AT_SHARDS = frozenset(
 _BESIDE_DATA = frozenset(("limit_prefix",))
 """The names of `Keyspace` without the tag of a cluster: their keys have hash tags of data."""
 
-_PLAN = (
-    ACTIVE, CLOCK, each("command dbsize"),
-    each("hgetall", "%R~layouts", "%R~guard"), each("getrange strlen", "%R~state"),
-    each("hkeys", "%R~source"),
-    cluster("eval"), cluster("exists", "%R~none"), cluster("get", "%R~mac_key"),
-)  # fmt: skip
-_LOAD = (
-    *_PLAN, IN_FORCE, LOG_ACTION,
-    each("hgetall", "%R~fence"),
-    # Guards and their sources.
-    each("script|exists script|load eval"),
-    each("hset hdel unlink", "%W~source"),
-    # Staged records.
-    each("hset pexpire persist unlink set", "%W~staged_prefix"), each("get", "%R~state"),
-    # The activation.
-    joint("evalsha", "~sealed", "~policy", "~history", "~layouts", "~control"),
-    each("hget", "%R~policy", "%R~suspension"),
-    each("xlen", "%R~control"), each("zcard zrange", "%R~history"),
-    each("exists", "%R~staged_prefix", "%R~suspension"), each("mget", "%R~state"),
-    each("mset setrange pexpire persist", "%W~state"), each("hset", "%W~guard"),
-    joint("rename", "~staged_prefix", "%W~state", "%W~guard", "%W~policy", "%W~stored_policy",
-           "%W~layouts"),
-    joint("del", "%W~guard", "%W~state"), each("del", "%W~stored_policy"),
-    each("persist", "%W~policy", "%W~stored_policy", "%W~layouts"),
-    each("zadd zrem", "%W~history"),
-    cluster("set", "%W~mac_key"), *EXPIRE,
-)  # fmt: skip
-
-_DECISION = (
-    *TOKENS, each("command|info command"), each("hget", "%R~layouts", "%R~suspension"),
-    each("get", "%R~state", "%R~limit_prefix"), each("xlen", "%R~audit"),
-    # The estimate of a call's work.
-    each("script|load evalsha"), each(READ_DATA, "%R~data"),
-)  # fmt: skip
-
-OPERATIONS: Mapping[str, tuple[Right, ...]] = {
-    "policy show": (ACTIVE,),
-    "policy history": (ACTIVE, *HISTORY),
-    "plan": _PLAN,
-    "load": _LOAD,
-    "rollback": (*_LOAD, *HISTORY),
-    "explain": _DECISION,
-    "can-i": _DECISION,
-    "status": STATUS,
-    "metrics": STATUS,
-    "watch": (
-        IDENTITIES, each("script|exists script|load"),
-        each("hmget", "%R~policy"), each("hgetall", "%R~guard", "%R~source"),
-        each("hget", "%R~source"),
-        # Of identities that the circuit breaker of a node suspended.
-        cluster("hgetall", "%R~fence", "%R~layouts"), cluster("hget", "%R~leases"),
-        *(right._replace(is_of_cluster=True) for right in (*FREEZE, *SHARDS)),
-    ),
-}  # fmt: skip
-RIGHTS |= OPERATIONS
-
 
 @dataclass(frozen=True, slots=True)
 class Role(Result):
@@ -118,8 +44,8 @@ class Role(Result):
 
     def rights(self, *, on_cluster: bool = False) -> Iterator[Right]:
         """Yield the rights of all operations, some of them several times."""
-        for operation in self.operations:
-            for right in (*CONNECT, *RIGHTS[operation]):
+        for command in self.operations:
+            for right in (*CONNECT, *RIGHTS[command]):
                 if right.is_of_cluster <= on_cluster:
                     yield right
 
@@ -232,18 +158,18 @@ class RoleUser(Result):
         }
 
 
-def role_user(store: Store, role: str, user: str | None = None) -> RoleUser:
-    """Return the ACL user of a role for a server; nothing is changed.
+@operation()
+def role_user(store: Store, role: str, *, user: str | None = None) -> RoleUser:
+    """Return the ACL user who can do what a role of operators does; nothing is changed.
 
     Args:
-        store: The server.
-        role: The name of the role.
+        role: The role, such as `issuer`, `loader` or `auditor`.
         user: The name of the user; `keyleash-ROLE` if None.
 
     Raises:
-        OperationError (unknown-role): There is no such role.
+        OperationError (unknown-role): there is no such role.
+        OperationError (no-policy): the rules name key patterns, and no policy is active.
         UsageError: *user* cannot be the name of an ACL user.
-        Otherwise as `read_role_rules`.
     """
     chosen = require_role(role)
     name = f"keyleash-{role}" if user is None else user

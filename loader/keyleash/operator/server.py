@@ -1,22 +1,26 @@
-"""A summary of a server, shown before a command changes it."""
+"""Facts about a server: its clock and identities, and a summary before a command changes it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from keyleash.errors import KeyleashError
+from keyleash.operations import operation
 from keyleash.results import Result
 from keyleash.store.deployment import Cluster, each_at_once
+from keyleash.store.identities import require_known
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.records import database_of, read_active
 from keyleash.store.server import count_keys, info_section, primary_of
 from keyleash.store.server_check import Client, is_cluster, operator_client, release_of
 from keyleash.store.store import Store
+from keyleash.text import moment
 
 SERVE_ZONE = "keyleash-serve"
 """The `availability-zone` of a server that `keyleash serve` started.
@@ -60,6 +64,22 @@ class ServerSummary(Result):
     def release(self) -> str:
         """Product and version, such as `Valkey 9.1.2`."""
         return f"{self.product.capitalize()} {self.version}"
+
+
+@operation()
+def server_time(store: Store) -> datetime:
+    """Return the time by the server's clock, which decides expiries and limits."""
+    return moment(store.now_ms())
+
+
+@operation()
+def all_identities(store: Store) -> tuple[str, ...]:
+    """Return the names of all identities that were ever active, sorted.
+
+    Raises:
+        OperationError (no-policy): no policy was ever loaded.
+    """
+    return tuple(require_known(store, None))
 
 
 def summarize_server(client: Client, open: Callable[[], Store] | None = None) -> ServerSummary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,11 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from keyleash.operations import operation
+from keyleash.operations.rights import STATUS
+from keyleash.operations.types import IdentityName
 from keyleash.operator.tokens import active_identity
+from keyleash.policy.quantities import positive
 from keyleash.results import Instant, Result
 from keyleash.status.identities import RECENT_S, IdentityStatus, identity_statuses
 from keyleash.status.shards import ClusterStatus, read_cluster
@@ -69,25 +73,34 @@ MEASURES: Mapping[str, Callable[[IdentityStatus], float]] = {
 """Numbers to select identities by, from 1 on, and to sort by, the highest first."""
 
 
+@operation("status", rights=STATUS)
 def read_snapshot(
     store: Store,
-    names: Sequence[str] = (),
+    *identities: IdentityName,
     only: str | None = None,
     sort: str | None = None,
     limit: int | None = None,
 ) -> Snapshot:
-    """
-    Read the snapshot of a server; nothing is written.
+    """Return identities with their tokens, limits and recent denials.
 
-    Arguments and errors are those of `Operator.status`; the user must be able to read control keys.
+    Args:
+        identities: Names; all of the active policy if none is given.
+        only: Only those that are `suspended`, `limited` by a limit that is used up, recently
+            `denied`, or that have `tokens` or one that is `due` for rotation.
+        sort: The highest of these numbers first; of limits the used share.
+        limit: The maximum number of identities.
+
+    Raises:
+        OperationError (unknown-identity): the active policy has no such identity.
     """
+    positive("limit", limit)
     if {only, sort} - {None, *MEASURES}:
         raise ValueError(f"`only` and `sort` must be one of {', '.join(MEASURES)}")
-    for name in names:
+    for name in identities:
         active_identity(store, name)
     now_ms = store.now_ms()
     active = read_active(store)
-    found = [] if active is None else identity_statuses(store, active, now_ms, names)
+    found = [] if active is None else identity_statuses(store, active, now_ms, identities)
     tiers = Counter(item.tier for item in found)
     if only is not None:
         found = [item for item in found if MEASURES[only](item) >= 1]

@@ -129,7 +129,7 @@ DIGEST_FIELDS = ("digest", "batch_digest", "approved_digest")
 
 
 def read_active(store: Store) -> ActivePolicy | None:
-    """Return the active policy, or None if there is none, also after a flush."""
+    """Return the active policy; None if there is none, also after a flush."""
     return active_policy(store.client.hgetall(store.keys.policy))
 
 
@@ -223,7 +223,7 @@ def read_issue(store: Store, identity: str, token_id: str) -> dict[str, Any] | N
 
 
 def read_history(store: Store) -> tuple[ActivePolicy, ...]:
-    """Read the history of policies, each as it was last active; the newest first.
+    """Return the stored policies, each as it was last active; the newest first.
 
     An activation adds its own entry in the same step, so the first is the active policy.
     """
