@@ -18,15 +18,15 @@ Fact = TypeVar("Fact")
 class Writes(StrEnum):
     """The values that a call leaves under the keys that it writes."""
 
-    NOTHING = "-"  # a string, whose length is checked elsewhere, or no new value
+    NOTHING = "-"  # no new element, or a string, whose length `Lengthening` checks
     NUMBER = "n"  # an integer
     FLOAT = "f"  # a floating-point number
     SKETCH = "y"  # a HyperLogLog
-    WORDS = "w"  # words in the place of others
+    WORDS = "w"  # texts that replace others
     LIST = "l"  # a list's elements
     SET = "s"  # a set's members
     PAIRS = "h"  # fields and values
-    FIELDS = "e"  # the same behind FIELDS and their number
+    FIELDS = "e"  # fields and values after FIELDS and their number
     FIELD_NUMBER = "c"  # a field with an integer
     FIELD_FLOAT = "d"  # a field with a floating-point number
     SCORES = "z"  # options, then scores and members
@@ -35,10 +35,10 @@ class Writes(StrEnum):
     ENTRY = "t"  # an entry of a stream
     VECTOR = "v"  # an element of a vector set
     MOVED = "m"  # an element from the end of another list
-    RESULT = "o"  # the elements that a command returns that only reads
-    WHOLE = "a"  # all that another key holds
-    PAYLOAD = "r"  # what a payload of DUMP holds
-    DELETED = "x"  # nothing: the keys are gone
+    RESULT = "o"  # the reply of the read command in `READ_FORMS`
+    WHOLE = "a"  # the value of another key
+    PAYLOAD = "r"  # the value in a payload of DUMP
+    DELETED = "x"  # no value: the keys are deleted
     UNKNOWN = "?"
 
 
@@ -125,14 +125,14 @@ SKETCH_BYTES = 12_304
 
 
 class Expiry(StrEnum):
-    """The way in which a call names an expiry."""
+    """The form of an expiry in the words of a call."""
 
     SECONDS = "s"
     MILLISECONDS = "m"
     AT_SECONDS = "S"  # a Unix time
     AT_MILLISECONDS = "M"
-    OPTIONS = "o"  # one of the words of `EXPIRY_OPTIONS`, with a number, or PERSIST
-    BEHIND_PAIRS = "p"  # the same behind pairs of keys and values
+    OPTIONS = "o"  # an option of `EXPIRY_OPTIONS` with its number, or PERSIST
+    BEHIND_PAIRS = "p"  # the same after pairs of keys and values
     PAYLOAD = "r"  # milliseconds, or with ABSTTL a Unix time; 0 for none
     NONE = "-"  # the expiry is removed
 
@@ -161,14 +161,14 @@ EXPIRY_OPTIONS: Mapping[str, Expiry] = {
 
 
 class Idle(StrEnum):
-    """The replies that say that a call changed nothing, but for errors."""
+    """The reply of a call that changed nothing, unless it is an error."""
 
     NULL = "n"
-    ZERO = "0"  # or a number below
-    EACH = "e"  # an array that has a null, a zero or a number below in each place
-    OF_SET = "s"  # null, or with NX and GET the value
-    OF_SCORES = "z"  # null, which is for INCR, and with CH or NX zero
-    ANY = "a"  # the expiry is all that it changes, and is checked before
+    ZERO = "0"  # or a negative number
+    EACH = "e"  # an array of nulls, zeros and negative numbers
+    OF_SET = "s"  # null; with NX and GET the present value
+    OF_SCORES = "z"  # null with INCR; zero with CH or NX
+    ANY = "a"  # any reply: it changes the expiry alone, which is checked before
 
 
 IDLE: Mapping[str, Idle] = {
