@@ -174,7 +174,7 @@ def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str
 
     def load_into(node: Node) -> str:
         try:
-            load_scripts(store.on(node.server.quick), guards)
+            load_scripts(store.on_node(node.server.quick), guards)
         except RedisError as error:
             return reason_of(error)
         return ""
@@ -308,5 +308,5 @@ def load_recorded(store: Store, identity: str, digest: str, into: Client) -> boo
 
 def load_missing(store: Store, recorded: Recorded, into: Client) -> int:
     """Load the recorded scripts that a server lacks; return their number."""
-    missing = list(not_loaded(store.on(into), recorded.owners))
+    missing = list(not_loaded(store.on_node(into), recorded.owners))
     return sum(load_recorded(store, recorded.owners[digest], digest, into) for digest in missing)

@@ -129,7 +129,7 @@ def switch_prefixes(
     Raises:
         redis.ResponseError: Another policy was activated at the same time.
     """
-    left = set(known_identities(store.at(change.old))) - set(stamps)
+    left = set(known_identities(store.with_keys(change.old))) - set(stamps)
     words = [word for name in left for word in (name, b"")]
     words += [word for pair in stamps.items() for word in pair]
     store.load(SWITCH_PREFIXES)
@@ -164,5 +164,5 @@ def end_change(store: Store, change: PrefixChange) -> None:
 
 def delete_old_sources(store: Store, change: PrefixChange) -> None:
     """Delete the stored scripts that have the old prefixes."""
-    if identities := known_identities(store.at(change.new)):
+    if identities := known_identities(store.with_keys(change.new)):
         store.client.unlink(*map(change.old.source, identities))

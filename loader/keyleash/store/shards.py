@@ -126,7 +126,7 @@ def at_shard(store: Store, tag: str, function: Callable[[Store], T]) -> T:
     """
     if store.nodes is None:
         return function(store)
-    return at_slot(store.at(store.keys.at_shard(tag)), key_slot(tag.encode()), function)
+    return at_slot(store.with_keys(store.keys.at_shard(tag)), key_slot(tag.encode()), function)
 
 
 def at_slot(store: Store, slot: int, function: Callable[[Store], T]) -> T:
@@ -140,7 +140,7 @@ def at_slot(store: Store, slot: int, function: Callable[[Store], T]) -> T:
         try:
             if node is None:
                 raise ClusterDownError(f"no node serves slot {slot}")
-            return function(store.on(node.server.client))
+            return function(store.on_node(node.server.client))
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise OperationError(
                 "node-unreachable",

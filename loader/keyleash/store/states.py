@@ -141,10 +141,10 @@ def delete_counters(
     nodes = store.nodes
     if nodes is None or all(item.subject.kind is not SubjectKind.CAPTURE for item in limits):
         return 0, {}
-    names = store.at(_of_data(store.keys))
+    names = store.with_keys(_of_data(store.keys))
 
     def delete_at(node: Node) -> tuple[int, str]:
-        here, count, reason = names.on(node.server.quick), 0, ""
+        here, count, reason = names.on_node(node.server.quick), 0, ""
         try:
             for piece in batches(find_counters(here, identity, limits)):
                 with here.client.pipeline(transaction=False) as pipe:

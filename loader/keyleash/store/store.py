@@ -104,11 +104,11 @@ class Store:
         """Return the same store for another operator."""
         return replace(self, actor=actor)
 
-    def at(self, keys: Keyspace) -> Store:
+    def with_keys(self, keys: Keyspace) -> Store:
         """Return the same store with other prefixes."""
         return replace(self, keys=keys)
 
-    def on(self, client: Client) -> Store:
+    def on_node(self, client: Client) -> Store:
         """Return the same names on another node of the cluster."""
         return replace(self, client=client)
 
@@ -116,7 +116,7 @@ class Store:
         """Return this store, or one for each primary of a cluster."""
         if self.nodes is None:
             return [self]
-        return [self.on(node.server.client) for node in self.nodes.all if node.slots]
+        return [self.on_node(node.server.client) for node in self.nodes.all if node.slots]
 
     def now_us(self) -> int:
         """Return the server's clock, Unix microseconds; all limits and expiries use it."""

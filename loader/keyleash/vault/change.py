@@ -149,25 +149,25 @@ def change_prefixes(
     report = progress or (lambda _done, _total: None)
     change, resumed = _planned(store, kind, adopt, report)
     if not change.is_switched:
-        _load_unchanged(store.at(change.old))
-    active = require_active(store.at(change.new if change.is_switched else change.old))
+        _load_unchanged(store.with_keys(change.old))
+    active = require_active(store.with_keys(change.new if change.is_switched else change.old))
     prepared = prepare_active(
-        store.at(change.new), active.document, mac_key=_mac_key(store, change)
+        store.with_keys(change.new), active.document, mac_key=_mac_key(store, change)
     )
     # An interrupted change may have left them in either place.
     records = {
-        **read_records(store.at(change.old)),
-        **read_records(store.at(change.new)),
+        **read_records(store.with_keys(change.old)),
+        **read_records(store.with_keys(change.new)),
     }
-    with refreshed_users(store.at(change.new), others, prepared.guards, records):
+    with refreshed_users(store.with_keys(change.new), others, prepared.guards, records):
         if not change.is_switched:
             _switch(store, change, prepared)
         if store.nodes is not None:
             _move_shards(store, store.nodes, change)
         moved = _move(store, change, report)
         end_change(store, change)
-    mark_forgeable(store.at(change.new), records)
-    generation = require_active(store.at(change.new)).generation
+    mark_forgeable(store.with_keys(change.new), records)
+    generation = require_active(store.with_keys(change.new)).generation
     return ChangeResult(moved, generation, resumed)
 
 
@@ -196,7 +196,7 @@ def _planned(
             "the server is sealed already",
             help="`keyleash vault rotate` replaces its prefixes, `vault adopt` moves keys in",
         )
-    require_active(store.at(old))
+    require_active(store.with_keys(old))
     control, vault = (f"{secrets.token_hex(PREFIX_BYTES)}:" for _ in range(2))
     new = Keyspace(tag=old.tag)
     if kind is not ChangeKind.UNSEAL:
@@ -233,11 +233,11 @@ def _load_unchanged(store: Store) -> None:
 
 def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> None:
     """Activate the guards with the new prefixes."""
-    active = require_active(store.at(change.old))
+    active = require_active(store.with_keys(change.old))
     load_scripts(store, prepared.guards)
     _require_reached(load_on_nodes(store, prepared.guards), "no key was moved")
-    record_sources(store.at(change.new), prepared.guards)
-    stage = LoadStage(store.at(change.new))
+    record_sources(store.with_keys(change.new), prepared.guards)
+    stage = LoadStage(store.with_keys(change.new))
     try:
         records = {
             guard.identity: record_of(guard, active.generation + 1, prepared.commands)
@@ -263,7 +263,7 @@ def _mac_key(store: Store, change: PrefixChange) -> bytes | None:
     """Return the key of a cluster's leases, which the change may have moved; None on one server."""
     if store.nodes is None:
         return None
-    return read_mac_key(store.at(change.old)) or read_mac_key(store.at(change.new))
+    return read_mac_key(store.with_keys(change.old)) or read_mac_key(store.with_keys(change.new))
 
 
 def _require_reached(reasons: Mapping[str, str], effect: str) -> None:
@@ -282,7 +282,7 @@ def _move_shards(store: Store, nodes: Cluster, change: PrefixChange) -> None:
     Old guards check calls until their leases end, and ask the home then, which denies them. New
     guards get no lease until the change ends.
     """
-    old, new = store.at(change.old), store.at(change.new)
+    old, new = store.with_keys(change.old), store.with_keys(change.new)
     names = with_leases(old, known_identities(new))
     owners = with_leases(old, [*names, OPERATORS])
     shards: dict[str, list[str]] = defaultdict(list)

@@ -132,7 +132,7 @@ def check_scripts(context: Context, server: Server) -> Iterator[CheckResult]:
         for batch in batches(known_identities(store))
         for name, record in active_records(store, batch).items()
     }
-    yield from _not_in_cache(store.on(server.client), node, records)
+    yield from _not_in_cache(store.on_node(server.client), node, records)
 
 
 def _not_in_cache(
