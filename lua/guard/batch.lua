@@ -142,7 +142,7 @@ repeat
 --% endif
       if mode == 'all' then item = n break end
 --% if cluster
-      -- Recorded when it is known that no lease is needed, since the call then comes again.
+      -- Recorded only when no lease is needed, since a call without a lease is repeated.
       replies[n], unheard[n], postponed[#postponed + 1] = true, true, { n, code, detail, value, amount, at_us, command, key }
 --% else
 --% include "reply/deny.lua"

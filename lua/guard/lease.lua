@@ -7,7 +7,7 @@
 --- ARGV[3]   request      string  of a shard, signed; "" replies with the records of the token
 --- ARGV[4]   command      string  that the shard was asked for, copied into denials
 --- ARGV[5]   key          string  its first key, copied into denials
---- ARGV[4…]  behind "delegate" or "renew" as the request the words are those of batch.lua
+--- ARGV[4…]  after "delegate" or "renew" as the request the words are those of batch.lua
 ---
 --- Replies   the voucher, signed | LEASH <CODE> key=value …
 ---           for "": the time, the token's record, the state

@@ -15,7 +15,7 @@ local ran = 0
 stop = 3
 local i, name_at = 1
 --% if running
--- Of a run: its commands, how many of them are carried out one by one, the place of the arguments
+-- For a run: its commands, how many of them are carried out one by one, the place of the arguments
 -- of the next one, their replies so far, and a reply that is to be restored.
 local times, left, command, from, width, at, answers, odd = nil, 0
 --% endif

@@ -4,7 +4,7 @@
 ---
 --- ARGV[1]   token        string
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes
---- ARGV[3]   script       string  SHA-1 of the script; with `ro` behind it, its writes are errors
+--- ARGV[3]   script       string  SHA-1 of the script; with `ro` after it, its writes are errors
 --- ARGV[4…]  its arguments
 ---           on a cluster one more: the tag of the shard, or a voucher
 ---

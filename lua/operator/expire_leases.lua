@@ -26,7 +26,7 @@ local function expire(name, epoch)
   local key = state_prefix .. name
   local state = call('GET', key)
   if not state and existing == '1' then return end
-  -- A state begins with its own time as seq, so that no number of an earlier life comes again.
+  -- A state begins with its own time as seq, so that no number of an earlier life is used twice.
   local head = state and #state >= {{ shard_bytes }} and string.sub(state, 1, {{ shard_bytes }})
     or pack('<dddddddd', 0, 0, epoch, now_us, 0, now_us, 0, now_us)
   local layout, suspended, min_epoch, seq, asked_us, born_us, rest = unpack_struct('<ddddddc16', head)
@@ -45,7 +45,7 @@ local function expire(name, epoch)
   call('SETRANGE', key, 0, pack('<ddddddc16', layout, suspended, min_epoch, seq, asked_us, born_us, rest))
   -- Before its first grant a state ends by itself, and its epoch with it.
   call('PERSIST', key)
-  -- Of a slot that moves, only keys that are still here can be deleted: nothing else may fail then.
+  -- In a moving slot only keys that are still here can be deleted: nothing else may fail then.
   if resumes then call('DEL', suspension_prefix .. name, refused_prefix .. name)
   -- Without a suspension, what was counted is forgotten as far as it is here.
   elseif resume == '1' then redis.pcall('DEL', refused_prefix .. name) end

@@ -78,7 +78,7 @@ if old ~= '' and not ending[1] then return 1 end
 -- The new token would not be bound.
 if bound > 0 and not ending[1] then return 2 end
 
--- By the flag, the children of a token are over at once. Guards without delegation do not know it and
+-- By the flag, the children of a token end at once. Guards without delegation do not know it and
 -- deny the token; there it is set only if a later policy could bring children back.
 local delegates = call('HGET', guard_prefix .. identity, 'delegates') == '1'
 local ttl_s = argv[16] ~= '' and argv[16] or life_s > 0 and life_s or ''

@@ -116,7 +116,7 @@ class AsyncSpread:
                 _, done = queue.pop(0)
                 error = self._ended(done)
                 if error is not None:
-                    # As on one connection, where what comes behind is not sent.
+                    # As on one connection, where later commands are not sent.
                     for place in chain.from_iterable(rest for _, rest in queue):
                         self.replies[place] = BufferedReply(copy_error(error))
                     queue.clear()

@@ -266,7 +266,7 @@ class Caller:
                 if number == 1:
                     reading = self._repeated(call, why, undecoded=True)
                 else:
-                    # What the first recovered from may be over for the others too.
+                    # The error of the first call may be gone for the others too.
                     yield Send([call])
                     reading = self._recovered(call, undecoded=True)
                 replies = yield from self._replies_to_each(call, reading)

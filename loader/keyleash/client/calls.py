@@ -94,7 +94,7 @@ class Call:
         delegation: The child token to make instead of commands.
         is_transaction: Whether redis-py reads its reply as one of EXEC.
         guard: The guard that was called last.
-        shape: Of a batch with runs, how many commands each reply is for; see `wire.replies_of`.
+        shape: For a batch with runs, the number of commands of each reply; see `wire.replies_of`.
         replicas: The same guard, if its policy waits for replicas of this call.
         correlation: One id for all times that it is made.
         once: The same for its idempotency id; `NO_ID` for none, None before it is made.

@@ -78,7 +78,7 @@ def recover(
 ) -> Flow:
     """Repeat a call whose reply says that nothing ran, for each reason once.
 
-    If the token is over, with what its callable returns now.
+    If the token has ended, use what its callable returns now.
 
     Args:
         called: The guard whose script was called.

@@ -165,7 +165,7 @@ class Route:
 
     Args:
         ids: The idempotency ids of the call, if any.
-        is_home: Whether the call changes the home, where ASK is never followed: behind it missing
+        is_home: Whether the call changes the home, where ASK is never followed: after it, missing
             keys look empty while the slot moves.
         pauses: The pauses that are left, if other calls share them.
 

@@ -86,7 +86,7 @@ def check(caller: Caller, subscriptions: Sequence[Words], checked_by: GuardRecor
     """
     if checked_by is not None:
         yield from caller.about_token(caller.new_call((), BatchMode.WHOAMI))
-        # Of a newer one that another connection fetched meanwhile, the channels are checked too.
+        # If another connection has fetched a newer guard, it checks the channels too.
         if caller.session.guard == checked_by:
             return checked_by
     for part in chunks(subscriptions, range(len(subscriptions))):

@@ -33,7 +33,7 @@ async def acall_source(source: Any) -> Any:
 
 
 class TokenFile:
-    """A file with the token on its first line, read again when the token is over.
+    """A file with the token on its first line, read again when the token has ended.
 
     Pass it as `token=` of a client. To rotate a token, write the new one to the file: a call that
     gets TOKEN_EXPIRED or TOKEN_REVOKED reads the file again and is repeated once. A denied call

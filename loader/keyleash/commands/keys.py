@@ -136,7 +136,7 @@ def _number(argv: Sequence[bytes], place: int) -> int:
 
 
 def behind_option(search: OptionKey, argv: Sequence[bytes]) -> Iterator[int]:
-    """Yield the place of the key behind an option, if the call has it."""
+    """Yield the place of the key after an option, if the call has it."""
     place, at = 0, search.start
     while at < len(argv) - 1:
         if any(is_option(argv[at], word) for word in search.words):

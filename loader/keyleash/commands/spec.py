@@ -79,7 +79,7 @@ class NumberedKeys:
 
 @dataclass(frozen=True, slots=True)
 class OptionKey:
-    """The key behind an option word (SORT … STORE); of several, the server takes the last.
+    """The key after an option word (SORT … STORE); of several, the server takes the last.
 
     Attributes:
         words: The option words, in upper case.
@@ -96,7 +96,7 @@ class OptionKey:
 
 @dataclass(frozen=True, slots=True)
 class StreamKeys:
-    """The first half of the arguments behind STREAMS (XREAD).
+    """The first half of the arguments after STREAMS (XREAD).
 
     Attributes:
         options: The options before STREAMS with their numbers of arguments. An unknown option
@@ -116,7 +116,7 @@ class Variant:
     """The needs of some calls of a command, by their arguments (SET … GET).
 
     Attributes:
-        option: An option word anywhere behind key and value; None selects the calls whose
+        option: An option word anywhere after key and value; None selects the calls whose
             operations are all GET or OVERFLOW (BITFIELD).
         needs: Of each of their keys.
     """
@@ -161,7 +161,7 @@ class Bound(StrEnum):
     INDEX = "i"  # a position
     ANY = "n"  # COUNT, if ANY follows
     COUNT = "c"  # a number; a negative one allows repetitions
-    OPTION = "o"  # the number behind an option word
+    OPTION = "o"  # the number after an option word
     SCAN = "s"  # COUNT; each element is compared with MATCH
     WORDS = "a"  # the number of arguments
     ENTRIES = "e"  # COUNT and the ids of a stream
@@ -325,7 +325,7 @@ class CommandSpec:
 
     @property
     def options_start(self) -> int:
-        """Place of the first argument behind the keys of ranges."""
+        """Place of the first argument after the keys of ranges."""
         return max((keys.last for keys in self.keys if isinstance(keys, KeyRange)), default=0) + 1
 
     @property

@@ -63,7 +63,7 @@ _CONSTANTS = {
     "max_event_bytes": MAX_EVENT_BYTES,
     "subject_ring_offset": 3 * DOUBLE,
     "keep_record_us": KEEP_AFTER_EXPIRY_MS * 1000,
-    # The place in a record behind expiry and last use, from 1.
+    # The place in a record after expiry and last use, from 1.
     "flags_at": REVOKED_OFFSET + 1,
     "max_arguments": MAX_ARGUMENTS,
     "max_batch_commands": MAX_BATCH_COMMANDS,
@@ -190,7 +190,7 @@ def _form_values(guard: Guard, form: Form) -> dict[str, object]:
         "sandbox": form.sandbox,
         "name_at": NAME_AT if is_single else None,
         "waiting": is_single and any(rule.waits for rule in guard.rules),
-        # Of the keys of a script, those that were imaged already come first.
+        # The keys of a script that have their images already come first.
         "imaged_from": Text("imaged_to + 1") if form.sandbox else 1,
         "running": running,
         # The commands that are taken at once.
@@ -260,7 +260,7 @@ def _name_values(guard: Guard, *, cluster: bool) -> dict[str, object]:
 def _byte_values(guard: Guard, *, cluster: bool) -> dict[str, object]:
     """Return the template variables about limits and caps of bytes."""
     plans = guard.limits
-    # Counted behind the command.
+    # Counted after the command.
     of_replies = tuple(plan for plan in plans if plan.counter is Counter.BYTES_READ)
     return {
         "byte_limits": tuple(plan for plan in plans if plan.counter.is_bytes),

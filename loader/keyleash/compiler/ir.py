@@ -73,8 +73,8 @@ class Requirement:
     """A condition on a key: some matcher of `matchers` matches it.
 
     Attributes:
-        matchers: Of the grants that give the needed classes.
-        others: Of the remaining grants: if one of these matches, the key is known but a
+        matchers: Those of the grants that give the needed classes.
+        others: Those of the remaining grants: if one of these matches, the key is known but a
             class is not granted on it.
         missing: That class; None if there are no others.
     """
@@ -228,7 +228,7 @@ class LimitPlan:
         at_once: The most bytes at one moment, of a counter of bytes.
         runs: A budget's windows.
         subject: `identity`, `token`, `capture`, or `cap` for what a token has of its own.
-        key_prefix: Of the counter's key, for tokens and captures.
+        key_prefix: The prefix of the counter's key, for tokens and captures.
         captures: Lua patterns that capture the subject, in policy order.
     """
 

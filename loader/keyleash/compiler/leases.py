@@ -160,7 +160,7 @@ def shard_values(guard: Guard) -> dict[str, object]:
         "cap_plans": tuple(map(leased, cap_plans(guard))),
         # The units of a token are read only if something counts them.
         "has_units": Text("not lacks" if limits_tokens else "not lacks and caps"),
-        # Without a lease the call comes again.
+        # Without a lease the call is repeated.
         "has_id": Text("once and not lacks"),
         "shard_state": named(keys.state(identity)),
         "shard_token": named(keys.token_prefix(identity)),

@@ -15,7 +15,7 @@ _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
 _MAX_EXACT = 2**53
 
 RULE_DIGITS = 3
-"""The digits of a rule's number behind a name; there are fewer rules than commands."""
+"""The digits of a rule's number after a name; there are fewer rules than commands."""
 
 
 class Text(str):

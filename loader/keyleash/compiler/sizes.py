@@ -80,7 +80,7 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         # A call collects garbage by chance: once for half the work that a call may do, on average.
         "collects_after": lambda units: Text(f"now_us % {guard.identity.work} < {units} + {units}"),
         "string_units": guard.identity.string_units,
-        # Of a batch, less is allowed without reading sizes.
+        # A batch is allowed less without reading sizes.
         "spare": 64 if batch else 8,
         "lengthening": lengthening,
         "lengths": guard.value_bounds,

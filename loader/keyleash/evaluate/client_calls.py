@@ -61,7 +61,7 @@ class ClientCall:
         reason: Why it is denied; empty if the guard's reason is to be reported.
         digest: The SHA-1 of the script that it runs, or the name of several; empty if it runs none.
         scripts: The approved scripts that it may be.
-        keys, arguments: Of the script.
+        keys, arguments: Those of the script.
     """
 
     calls: tuple[Argv, ...] = ()

@@ -43,7 +43,7 @@ from keyleash.store.wire import MAX_ARGUMENTS
 
 
 def is_suspended(state: ModelState, now_us: int) -> bool:
-    """Return whether every call is denied; a suspension that is over is cleared."""
+    """Return whether every call is denied; a suspension that has ended is cleared."""
     if UNTIL_RESUMED < state.suspended <= now_us:
         state.suspended = 0
     return state.suspended != 0

@@ -28,7 +28,7 @@ class Sizes(Protocol):
         Args:
             head: Its name, and the words before its keys.
             keys: Its keys.
-            words: The words behind them.
+            words: The words after them.
         """
 
     def work(

@@ -187,7 +187,7 @@ class LimitState:
     The numbers of one limit in a state; fields that its kind lacks are 0.
 
     Attributes:
-        calls_us: Of a ring, oldest first, without slots that were never used.
+        calls_us: The calls of a ring, oldest first, without slots that were never used.
         is_corrupt: Whether no guard writes such numbers; the guard then denies the calls that
             count towards the limit.
     """

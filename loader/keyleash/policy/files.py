@@ -9,7 +9,7 @@ from typing import IO
 from keyleash.errors import OperationError, PolicyError, Problem, Span
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""Of a policy, or a file of tests; 1,000 identities may have 4 KiB each."""
+"""The size of a policy or a file of tests: 1,000 identities may have 4 KiB each."""
 
 ReadText = Callable[[str], tuple[str, str]]
 """Returns the name of a file for messages, and its text."""

@@ -294,7 +294,7 @@ def _possible_segments(segments: Sequence[Segment], is_open: bool, depth: int) -
     if depth < len(segments) - is_open:
         yield segments[depth]
         return
-    # At or behind the `*`: nothing more in this segment, or at least one more byte.
+    # At or after the `*`: nothing more in this segment, or at least one more byte.
     start = segments[depth].before if depth < len(segments) else b""
     yield Segment(start)
     yield Segment(start, b"")

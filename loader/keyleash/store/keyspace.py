@@ -30,7 +30,7 @@ _HASH_TAG = re.compile(rb"[^{]*\{[^}]+\}")
 
 
 class _Name:
-    """A name behind the root of a keyspace."""
+    """A name after the root of a keyspace."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -77,7 +77,7 @@ class Keyspace:
     def physical(self, key: bytes) -> bytes:
         """Return the server's name of *key* as agents and policies call it.
 
-        In the vault of a cluster a name keeps the slot of its key: behind the prefix is a `:` and
+        In the vault of a cluster a name keeps the slot of its key: after the prefix is a `:` and
         the key, if that has a hash tag, or else the whole key in braces. Other keys than
         `has_place` allows have a name that no guard uses.
         """
@@ -224,7 +224,7 @@ class Keyspace:
     leases = _NameOf("leases:")
     """Hash at the home: tag of a shard → its newest grant, and `epoch` (`store.leases`).
 
-    That of an `account` has the grants of a token, and no epoch; `spare`, behind the id of a token,
+    That of an `account` has the grants of a token, and no epoch; `spare`, after the id of a token,
     has the units of each of its caps that shards got for descendants beyond their calls. That of
     `OPERATORS` has the tags of the shards where undos changed keys.
     """

@@ -1,4 +1,4 @@
-"""The restrictions of a bound token, which its record has behind the fields of every token."""
+"""The restrictions of a bound token, which its record has after the fields of every token."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class OperatorScript:
         name: Its file in `lua/operator/`, without the suffix.
         keys: The members of `Keyspace` that are its KEYS.
         prefixes: The members of `Keyspace` that are its first arguments; a method gets "".
-        constants: The arguments behind these.
+        constants: The arguments after these.
     """
 
     name: str

@@ -37,7 +37,7 @@ def ping(client: Client) -> None:
 
 
 def known_commands(client: Client, names: Sequence[str]) -> set[str]:
-    """Return those of *names* that the server knows; a sub-command is behind a `|`."""
+    """Return those of *names* that the server knows; a sub-command follows a `|`."""
     infos = client.execute_command("COMMAND INFO", *names)
     with reading_reply("COMMAND INFO"):
         return {name for name, info in zip(names, infos, strict=True) if info is not None}

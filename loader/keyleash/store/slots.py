@@ -74,7 +74,7 @@ def keys_of_one_server(client: Client, node: Node, identities: Iterable[str]) ->
 
 
 def misses_keys_of_moving_slots(source: Client, target: Client, node: Node) -> bool | None:
-    """Return whether a node misses a key in a moving slot behind a command on another slot.
+    """Return whether a node misses a key in a moving slot after a command on another slot.
 
     An empty slot is marked as moving to the target for some milliseconds, and nothing moves.
     Redis 8.0 has this defect. The result is None if the node has no empty slot to try it with.

@@ -157,7 +157,7 @@ def next_count(page: Sequence[RawEntry]) -> int:
 
 
 def read_rest(store: Store, stream: AuditStream, last: bytes) -> list[RawEntry]:
-    """Return the entries behind *last* in its millisecond."""
+    """Return the entries after *last* in its millisecond."""
     bounds = (b"(" + last, last.partition(b"-")[0])
     entries: list[RawEntry] = _execute(store, stream, _XRANGE, stream.key, *bounds)
     return entries
@@ -222,11 +222,11 @@ def _pipelined(store: Store, calls: Sequence[tuple[AuditStream, tuple[Any, ...]]
 def wait_for_entries(
     store: Store, ends: Mapping[AuditStream, bytes], count: int, wait_ms: int
 ) -> Iterator[tuple[AuditStream, list[RawEntry]]]:
-    """Wait for entries behind some ids, and yield a page of each stream that has any.
+    """Wait for entries after some ids, and yield a page of each stream that has any.
 
     Args:
         store: The server, one of whose connections is occupied meanwhile.
-        ends: The id behind which to read, by stream.
+        ends: The id after which to read, by stream.
         count: Entries of each stream at most.
         wait_ms: The longest wait; shorter if the client's timeout would end it.
     """

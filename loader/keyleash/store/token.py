@@ -35,7 +35,7 @@ CAP_FORMAT = "<Bdddd"
 CAP_BYTES = struct.calcsize(CAP_FORMAT)
 CAP_USED_OFFSET = struct.calcsize("<Bdd")
 MOST_TAIL_BYTES = 4096
-"""The most bytes of the restrictions behind the record of a bound token."""
+"""The most bytes of the restrictions after the record of a bound token."""
 KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
 """Time for which the record of an expired token stays; a guard computes the time from it."""
 USE_NOTED_US = 60_000_000
@@ -60,7 +60,7 @@ class TokenRecord:
     Attributes:
         tail: The packed `Restrictions` of a bound token; None for any other.
         is_child: Whether another token made it; its ancestors are at the end of the tail.
-        is_rotated: Whether another token replaced it, so that its children are over.
+        is_rotated: Whether another token replaced it, so that its children have ended.
     """
 
     id: str

@@ -59,7 +59,7 @@ def _children(raw: Mapping[bytes, bytes]) -> Iterator[tuple[str, Mapping[str, An
 
 
 def record_names(store: Store, identity: str) -> Iterator[str]:
-    """Yield the names of all token records of an identity behind `token_root`, some repeatedly.
+    """Yield the names of all token records of an identity after `token_root`, some repeatedly.
 
     A fenced agent whose guard writes records may have written some that no entry names.
     """

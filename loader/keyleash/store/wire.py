@@ -24,7 +24,7 @@ from keyleash.errors import (
 )
 
 READ_ONLY = "ro"
-"""The text behind the digest of an approved script whose writes are errors."""
+"""The text after the digest of an approved script whose writes are errors."""
 
 # The arguments of a guard call:
 #
@@ -129,7 +129,7 @@ def delegate_call(
 def delegation_words(
     child: str, ttl_s: int | None, words: Sequence[Argument]
 ) -> tuple[Argument, ...]:
-    """Return the words behind token and correlation id, as for `delegate_call`."""
+    """Return the words after token and correlation id, as for `delegate_call`."""
     return (BatchMode.DELEGATE.value, child, "" if ttl_s is None else str(ttl_s), *words)
 
 

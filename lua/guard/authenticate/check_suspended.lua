@@ -1,4 +1,4 @@
--- check_suspended: deny a call of a suspended identity, and end a suspension whose time is over.
+-- check_suspended: deny a call of a suspended identity, and end a suspension whose time has passed.
 -- in:  record, token_key
 -- out: at_us, code, detail, expires_us, now_us, suspended, value
 --

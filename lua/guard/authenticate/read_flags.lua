@@ -2,7 +2,7 @@
 -- in:  revoked, record, expires_us
 -- out: mask, bindings, narrow, bindings_at, caps, caps_at, cap_count, life_us, code, revoked
 --      chain_at      of a child, the place of its ancestors in the record
---      is_rotated    its children are over, and it makes no more
+--      is_rotated    its children have ended, and it makes no more
 --
 -- The ancestors of a child follow its bindings: the id and the digest of each, from the issued token
 -- on, and a byte with their number.

@@ -3,7 +3,7 @@
 -- out: argv, once
 --
 -- Guards without `idempotency` refuse the word before it as a command, mode or script. More words
--- are moved than any call may have; those behind are not read.
+-- are moved than any call may have; later ones are not read.
 local once
 if argv[3] == 'once' then
   once = argv[4] or ''

@@ -13,8 +13,8 @@ local taken_N = 0
 --% endif
 --% endfilter
 --% endfor
--- One event for all: behind its own fields, for each command that is recorded its name and its
--- key; with several keys, their number behind the name, and netstrings.
+-- One event for all: after its own fields, for each command that is recorded its name and its
+-- key; with several keys, their number after the name, and netstrings.
 local entry, event
 local header, passed, passed_reads, passed_writes, passed_deletes = 11, 0, 0, 0, 0
 --% if masks
@@ -43,7 +43,7 @@ local lengths
 --% if governing
 -- By the keys that commands so far write: their elements at most, their type, and whether they have
 -- none but those of now and of commands of the batch. By the commands' numbers: the keys that are
--- gone behind them, and those with an expiry.
+-- gone after them, and those with an expiry.
 local after, gone, expiring
 --% endif
 --% if plans

@@ -54,7 +54,7 @@ end
 --% endif
 local bytes = #(argv[place] or '')
 if how == {{ Lengthening.PAIRS }} then
-  -- A string behind each key.
+  -- A string after each key.
   for i = 1, #names do
     check(#(argv[place] or ''))
     at, place = at + step, place + 2

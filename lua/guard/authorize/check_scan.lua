@@ -26,7 +26,7 @@ key = string.match(glob, '^[^*?%[\\]*')
 key = glob
 if not matched then code, detail, value = 'KEY_NOT_GRANTED', 'key', glob end
 --% if sealed and cluster
--- Names in the vault may have a brace behind the key.
+-- Names in the vault may have a brace after the key.
 if not code and glob ~= '*' and not find(glob, '[^\\]%*$') then code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' MATCH' end
 --% endif
 --% if bound_tokens

@@ -57,7 +57,7 @@ call('ECHO', '');
     local more, asked = weigh(command, argv, base, stop, names, left - work)
 --% endif
 --% if batch
-    -- Asking takes time also if the call is denied; behind a change it is done again.
+    -- Asking takes time also if the call is denied; after a change it is done again.
     asks = asks + asked
     if fields > header then asked = 2 * asked end
     work, spent, left = work + more, spent + asked, left - asked

@@ -39,7 +39,7 @@ local function weigh(command, argv, base, stop, names, left)
     return string.upper(string.match(string.sub(text, 1, 32), '^%Z*'))
   end
 
-  -- The largest number behind an option, and the place behind its last occurrence.
+  -- The largest number after an option, and the place after its last occurrence.
   local function option(name, from)
     local most, found
     for at = from, stop do

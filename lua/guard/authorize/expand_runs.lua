@@ -31,7 +31,7 @@ argv = (function(at, number, total)
       at, last = at + size + 1, last + size + 1
     end
   end
-  -- A call may have a million words; those behind what is malformed are not read.
+  -- A call may have a million words; those after what is malformed are not read.
   for i = at, math.min(#argv, at + {{ max_arguments }}) do words[last + 1 + i - at] = argv[i] end
   return words
 end)(size_at, n, spelled)

@@ -4,7 +4,7 @@
 local idles = {{ values.idles }}
 local idle = string.match(idles, '=(.)', find(idles, ',' .. command .. ',', 1, true) or #idles)
 if idle == 's' then
-  -- With GET, the reply is the old value. The word behind an IFEQ may be any.
+  -- With GET, the reply is the old value. The word after an IFEQ may be any.
   local gets, is_new, compares
   for at = base + 3, stop do
     gets, is_new, compares = gets or word(at) == 'GET', is_new or word(at) == 'NX', compares or find(word(at), '^IF')

@@ -8,7 +8,7 @@ local size_at, name_at = stop + 1, stop + 2
 local size = tonumber(argv[size_at]) or 0
 stop = size_at + size
 --% if running
--- Of a run: the number of its commands, the place of its first key, and where it ends.
+-- For a run: the number of its commands, the place of its first key, and where it ends.
 local times, from, run_end
 if size < 1 then
   size, times = string.match(argv[size_at], '^(%d+)%*(%d+)$')

@@ -2,7 +2,7 @@
 -- in:  argv
 -- out: argv
 --
--- Of keys that begin so, what stands behind the beginning of a mask is masked: it may match.
+-- Of keys that begin so, what follows the beginning of a mask is masked: it may match.
 do
 --% include "record/mask_key.lua"
   for at = 7, #argv, 2 do

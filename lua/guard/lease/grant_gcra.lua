@@ -1,4 +1,4 @@
--- grant_gcra: grant units of a rate with a burst. Each may be used until its life is over, so the
+-- grant_gcra: grant units of a rate with a burst. Each may be used until its life ends, so the
 -- TAT counts from then, and the next grant from now. Where a burst is short, so is the life: a few
 -- times what the newest voucher took.
 -- in:  want, had, is_same_A, is_partial, shards_A, granted_us_A, last_N, now_us

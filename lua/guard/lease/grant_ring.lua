@@ -1,4 +1,4 @@
--- grant_ring: grant units of an exact rate. Each may be used until its life is over, and fills its
+-- grant_ring: grant units of an exact rate. Each may be used until its life ends, and fills its
 -- slot of the ring for a period from then.
 -- in:  want, is_same_A, is_partial, shards_A, granted_us_A, last_N, now_us
 -- out: at_us, code, detail, value

@@ -2,7 +2,7 @@
 -- in:  reply, now_us, token_id, kept_N, counted_N, byte_caps
 -- out: byte_caps, counted_N, ends_N, kept_N, tat_N, used_N
 --
--- Only strings count. A reply is known behind its command, so it may be more than what was left.
+-- Only strings count. A reply is known after its command, so it may be more than what was left.
 local read = (function(reply)
   local function bytes_of(part)
     if type(part) == 'string' then return #part end

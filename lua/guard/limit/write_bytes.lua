@@ -1,4 +1,4 @@
--- write_bytes: write the counters of bytes that were counted behind commands.
+-- write_bytes: write the counters of bytes that were counted after commands.
 -- in:  used_N, ends_N, tat_N, subjects_N, kept_N, counted_N, now_us, byte_caps
 -- out: none
 --% for limit in written_limits

@@ -3,7 +3,7 @@
 -- out: kind, now_us, op
 --
 -- Denials of one kind within a minute share an entry: a hash counts them, and their number is
--- appended when the minute is over. A kind is a token, a code and a reason, and for a denied key,
+-- appended when the minute has passed. A kind is a token, a code and a reason, and for a denied key,
 -- class or size also the command, which is then one of the guard's own. So nothing that a caller
 -- makes up (command, key, token, correlation id) creates a kind. Commands run by pcall, because a
 -- full or read-only server must not turn a denial into another error.

@@ -3,7 +3,7 @@
 -- out: result
 --      code, detail, value, amount   set if the script used up its work
 --
--- A script has the lines of its own text, behind the first. An error has the line of the innermost
+-- A script has the lines of its own text, after the first. An error has the line of the innermost
 -- function of the script; a tail call leaves none.
 local result = (function()
 --% include "script/sandbox.lua"

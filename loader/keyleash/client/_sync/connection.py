@@ -128,7 +128,7 @@ class Guarded(Guarding):
     def can_read(self, *args: Any, **options: Any) -> bool:
         """Return whether anything is left to be read, which the next user must not get.
 
-        Of a connection with subscriptions, also check these if it is time.
+        If the connection has subscriptions, also check these when that is due.
 
         Raises:
             ConnectionError: a pool asks, which would hand out a connection with subscriptions.

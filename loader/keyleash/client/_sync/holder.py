@@ -30,7 +30,7 @@ class TokenHolder:
         """Return a client of the server in `KEYLEASH_URL`, or of the cluster that it belongs to.
 
         Its token is in `KEYLEASH_TOKEN`, or in the file that `KEYLEASH_TOKEN_FILE` names, which is
-        read again when the token is over, see `TokenFile`.
+        read again when the token has ended, see `TokenFile`.
 
         Args:
             options: Those of `from_url`, without the token.
@@ -53,7 +53,7 @@ class TokenHolder:
         used.
 
         Raises:
-            LeashError: As of every call: the token is over, or the identity is suspended.
+            LeashError: As for every call: the token has ended, or the identity is suspended.
         """
         description: WhoAmI = self._about_token(Call([], BatchMode.WHOAMI), Session.whoami)
         return description
@@ -78,7 +78,7 @@ class TokenHolder:
     ) -> DelegatedToken:
         """Make a child token, which may do no more than this client's token; return it.
 
-        A delegation counts as a write. The child is over when one of its ancestors is revoked,
+        A delegation counts as a write. The child ends when one of its ancestors is revoked,
         rotated or expired, and caps of ancestors count its calls too. This call sends only
         the SHA-1 of the child's secret.
 

@@ -12,7 +12,7 @@ from keyleash.policy.model import KeyState, ValueRules
 def bound_values(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `value_bounds` and `value_plans`.
 
-    Of the former, the smallest first: the first one that matches a key counts.
+    The smallest of the former come first: the first one that matches a key counts.
     """
     bounds = [
         ByteBound(matchers, grant.values.max_bytes)

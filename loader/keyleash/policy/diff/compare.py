@@ -236,7 +236,7 @@ def _changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
         yield from changes
     yield from breaker_changes(before.on_denials, after.on_denials)
     if before.idempotency != after.idempotency:
-        # It changes what happens to a call that comes again, not which calls are allowed.
+        # It changes what happens to a repeated call, not which calls are allowed.
         yield PolicyChange(Part.IDEMPOTENCY, "", before.idempotency, after.idempotency)
     yield from setting_changes(Part.LIMITS, before, after)
 

@@ -28,7 +28,7 @@ class LuaError(Exception):
     """A problem of a text.
 
     Attributes:
-        code: Of the problem in a policy.
+        code: The code of the problem in a policy.
         message: What is wrong.
         line, column: Its place, from 1.
         help: What to do.
