@@ -32,15 +32,10 @@ from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.roles import Role, RoleUser
 from keyleash.operator.server import ServerSummary
 from keyleash.operator.suspension import FreezeResult, Frozen
-from keyleash.operator.tokens import (
-    IssuedToken,
-    ReplacedToken,
-    Revocation,
-    RevokedToken,
-    Rotation,
-    TokenInfo,
-    TokenTree,
-)
+from keyleash.operator.tokens.issue import IssuedToken
+from keyleash.operator.tokens.list import TokenInfo, TokenTree
+from keyleash.operator.tokens.revoke import Revocation, RevokedToken
+from keyleash.operator.tokens.rotate import ReplacedToken, Rotation
 from keyleash.policy.diff import PolicyDiff
 from keyleash.policy.lint import LintReport
 from keyleash.policy.lint.findings import LintFinding

@@ -12,7 +12,8 @@ import redis
 import keyleash
 from keyleash.audit.entries import Denial
 from keyleash.operator.suspension import FreezeResult
-from keyleash.operator.tokens import IssuedToken, TokenInfo
+from keyleash.operator.tokens.issue import IssuedToken
+from keyleash.operator.tokens.list import TokenInfo
 
 NOUNS = ("", "policies", "tokens", "limits", "audit", "undo", "fence", "vault")
 

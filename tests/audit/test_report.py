@@ -12,7 +12,7 @@ from keyleash.audit.read import Query
 from keyleash.audit.report import activity, key_history
 from keyleash.audit.report.activity import Activity, read_activity, read_context
 from keyleash.audit.report.key_history import BeforeAndAfter, Timeline, read_before_and_after
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.store import Store
 from support.leash import NAMES, Leash, grant
 from support.scribe import Scribe

@@ -19,7 +19,8 @@ from keyleash.errors import (
 from keyleash.operator.load.activate import activate_policy, load_policy
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import issue_token, list_tokens
+from keyleash.operator.tokens.issue import issue_token
+from keyleash.operator.tokens.list import list_tokens
 from keyleash.store.server_check import release_of, require_supported
 from keyleash.store.store import Store
 from support.clusters import RealCluster

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 import keyleash
-from keyleash.operator.tokens import issue_token
+from keyleash.operator.tokens.issue import issue_token
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store

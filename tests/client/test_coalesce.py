@@ -31,7 +31,7 @@ from keyleash import (
 from keyleash.client import recovery
 from keyleash.client.batches import MAX_CHUNK_BYTES
 from keyleash.client.coalesce import SPLIT_FROM
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.wire import MAX_ARGUMENTS
 from support.leash import Leash
 from support.replication import PATIENCE_S

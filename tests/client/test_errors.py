@@ -20,7 +20,7 @@ from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
 from keyleash.errors.sentences import explain, reason_of
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import refusal
 from support.errors import OF_CLUSTERS

@@ -20,7 +20,7 @@ from client.test_proxy import Proxy
 from client.test_token_sources import Tokens
 from client.twin import BROAD
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from support.leash import Leash, grant
 
 RENEWED: dict[str, Any] = {**ALL, "token": {"ttl": "10m", "max_ttl": "1h", "renew": True}}

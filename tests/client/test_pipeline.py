@@ -24,7 +24,7 @@ from keyleash import (
 from keyleash.client.batches import MAX_CHUNK_BYTES
 from keyleash.errors import UnknownDenialError
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
 from support.redis_py import needs_redis_py_8

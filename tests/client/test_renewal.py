@@ -17,7 +17,9 @@ from client.conftest import BROAD
 from keyleash.audit.entries import Denial
 from keyleash.audit.read import EVERYTHING, read_denials, read_events
 from keyleash.client.guarding import Guarding
-from keyleash.operator.tokens import IssuedToken, list_tokens, revoke
+from keyleash.operator.tokens.issue import IssuedToken
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.operator.tokens.revoke import revoke
 from support.leash import Leash
 from support.renewal import HOUR_MS, pass_time
 

@@ -17,7 +17,7 @@ from client.test_connection import AsyncPooled, Pooled
 from keyleash.audit.read import read_events
 from keyleash.client.guarding import Guarding
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from support.fences import FencedLeash
 from support.leash import Leash, grant
 from support.redis_py import needs_redis_py_8

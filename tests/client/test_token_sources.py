@@ -10,7 +10,7 @@ import pytest
 
 import keyleash
 from client.alike import ONE_EITHER
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.token import TokenRecord, token_digest
 from support.leash import Leash, grant
 

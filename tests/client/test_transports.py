@@ -17,7 +17,7 @@ import redis
 
 import keyleash
 from keyleash.operator.load.activate import load_policy
-from keyleash.operator.tokens import issue_token
+from keyleash.operator.tokens.issue import issue_token
 from keyleash.store.store import Store
 from support.leash import grant, policy
 from support.servers import find_server_binaries

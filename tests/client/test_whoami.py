@@ -10,7 +10,7 @@ import pytest
 
 import keyleash
 from client.alike import ONE_EITHER
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from support.command_line import Cli
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant

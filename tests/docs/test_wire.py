@@ -16,7 +16,7 @@ from keyleash.commands import keys_of, load_table
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS

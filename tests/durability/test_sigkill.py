@@ -18,7 +18,8 @@ from redis.retry import Retry
 
 import keyleash
 from keyleash.operator.suspension import freeze, thaw
-from keyleash.operator.tokens import TokenState, list_tokens, revoke
+from keyleash.operator.tokens.list import TokenState, list_tokens
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.servers import EmbeddedServer
 from keyleash.store.records import read_active
 from keyleash.store.state import IdentityState, Layout, unpack_state

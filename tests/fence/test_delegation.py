@@ -8,8 +8,8 @@ import redis
 import keyleash
 from guard.test_bound_tokens import denied
 from guard.test_delegation import AGENT
-from keyleash.operator.tokens import list_tokens, revoke
-from keyleash.operator.tokens.revoke import PIECE
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.operator.tokens.revoke import PIECE, revoke
 from keyleash.store.token import token_digest
 from support.fences import FencedLeash
 from support.leash import NAMES

@@ -14,7 +14,7 @@ from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.access import Argv, matches
 from keyleash.operator.load.activate import load_policy
-from keyleash.operator.tokens import issue_token
+from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity, parse_policy
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import GuardRecord, guard_record

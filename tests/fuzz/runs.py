@@ -18,7 +18,7 @@ import redis
 from keyleash.audit.read import read_events
 from keyleash.commands import load_table
 from keyleash.operator.load.activate import load_policy
-from keyleash.operator.tokens import issue_token
+from keyleash.operator.tokens.issue import issue_token
 from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import guard_record

@@ -16,7 +16,9 @@ import keyleash
 from keyleash.errors import OperationError
 from keyleash.errors.sentences import reason_of
 from keyleash.operator.decisions import explain
-from keyleash.operator.tokens import list_tokens, revoke, rotate_token
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.operator.tokens.revoke import revoke
+from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.store.token import RECORD_BYTES, TokenRecord, token_digest
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy, with_files

@@ -15,7 +15,7 @@ from keyleash.audit.read import read_denials
 from keyleash.audit.stats import count_entries
 from keyleash.errors import LeashError
 from keyleash.operator.suspension import freeze, thaw
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.leases import unpack_shard
 from support.clustered import NODES
 from support.distress import full_memory

@@ -15,7 +15,7 @@ import keyleash
 from guard.test_bound_tokens import RUNNER, agent, denied, record_of
 from guard.test_delegation import AGENT, delegated, refused
 from keyleash.operator.decisions import explain
-from keyleash.operator.tokens import list_tokens
+from keyleash.operator.tokens.list import list_tokens
 from keyleash.store.token import CAP_USED_OFFSET, RECORD_BYTES, TAIL_HEADER_BYTES
 from support.clustered import NODES
 from support.errors import raises_code

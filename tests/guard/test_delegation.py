@@ -18,7 +18,9 @@ from guard.test_bound_tokens import RUNNER, agent, denied, record_of
 from keyleash.asyncio import Redis as AsyncRedis
 from keyleash.operator.decisions import explain
 from keyleash.operator.holder import inspect_token
-from keyleash.operator.tokens import list_tokens, revoke, rotate_token
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.operator.tokens.revoke import revoke
+from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.store.token import ID_ALPHABET, RECORD_BYTES, TokenRecord, child_id, token_digest
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant

@@ -16,7 +16,7 @@ from keyleash.commands import load_table
 from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS, TOKEN_KINDS
 from keyleash.errors import ReplyCode
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import MAX_REASON_BYTES
 from support.clustered import NODES

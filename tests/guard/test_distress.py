@@ -12,7 +12,7 @@ import redis
 
 from keyleash.commands import load_table
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.servers import EmbeddedServer
 from keyleash.store.records import guard_record
 from keyleash.store.token import TokenRecord, token_digest

@@ -17,7 +17,7 @@ from keyleash.compiler import compile_policy
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.operator.suspension import freeze
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.policy import parse_policy
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.store import Store

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from keyleash.operator.suspension import freeze, thaw
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.keyspace import Keyspace
 from support.clustered import NODES
 from support.distress import full_memory

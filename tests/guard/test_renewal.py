@@ -12,7 +12,10 @@ import keyleash
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.read import EVERYTHING, read_denials, read_events
 from keyleash.errors.sentences import reason_of
-from keyleash.operator.tokens import list_tokens, renew_token, revoke, rotate_token
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.operator.tokens.renew import renew_token
+from keyleash.operator.tokens.revoke import revoke
+from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord
 from support.clustered import NODES
 from support.errors import raises_code

@@ -11,16 +11,10 @@ import keyleash
 from guard.test_tokens import age, now_us
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.token_use import count_revoked_denials, count_token_calls, recent_calls
-from keyleash.operator.tokens import (
-    RevokedToken,
-    Rotation,
-    TokenState,
-    list_tokens,
-    renew_token,
-    require_token,
-    revoke,
-    rotate_token,
-)
+from keyleash.operator.tokens.list import TokenState, list_tokens, require_token
+from keyleash.operator.tokens.renew import renew_token
+from keyleash.operator.tokens.revoke import RevokedToken, revoke
+from keyleash.operator.tokens.rotate import Rotation, rotate_token
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.vault.change import seal
 from support.errors import raises_code

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from keyleash.operator.tokens import issue_token, revoke
+from keyleash.operator.tokens.issue import issue_token
+from keyleash.operator.tokens.revoke import revoke
 from support.leash import Leash, grant
 
 QUIET_S = 0.3

@@ -13,7 +13,7 @@ import redis
 import keyleash
 from keyleash.commands import CommandTable, load_table
 from keyleash.operator.load.activate import load_policy
-from keyleash.operator.tokens import issue_token
+from keyleash.operator.tokens.issue import issue_token
 from keyleash.store import records
 from keyleash.store.live_table import read_table
 from keyleash.store.records import guard_record

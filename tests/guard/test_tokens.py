@@ -9,12 +9,9 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.operator.tokens import (
-    TokenState,
-    issue_tokens,
-    list_tokens,
-    revoke,
-)
+from keyleash.operator.tokens.issue import issue_tokens
+from keyleash.operator.tokens.list import TokenState, list_tokens
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.records import read_active
 from keyleash.store.token import TokenRecord, token_digest
 from support.errors import raises_code

@@ -13,7 +13,7 @@ import pytest
 import keyleash
 from keyleash.errors import LeashError
 from keyleash.operator.suspension import freeze, thaw
-from keyleash.operator.tokens import rotate_token
+from keyleash.operator.tokens.rotate import rotate_token
 from support.command_line import Cli
 from support.leash import Leash, grant
 

@@ -12,7 +12,7 @@ import keyleash
 from keyleash.compiler.quoting import RULE_DIGITS
 from keyleash.compiler.render import examples_root
 from keyleash.operator.suspension import freeze, thaw
-from keyleash.operator.tokens import revoke
+from keyleash.operator.tokens.revoke import revoke
 from support.leash import NAMES, Leash, grant
 from support.streams import command_of
 

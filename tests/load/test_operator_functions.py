@@ -16,7 +16,10 @@ from keyleash.audit.undo.plan import plan_undo
 from keyleash.errors import SecretInTextError
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw
-from keyleash.operator.tokens import issue_token, list_tokens, revoke, rotate_token
+from keyleash.operator.tokens.issue import issue_token
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.operator.tokens.revoke import revoke
+from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.status import read_snapshot
 from keyleash.store.deployment import Server
 from keyleash.store.keyspace import Keyspace

@@ -13,7 +13,7 @@ from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision
 from keyleash.operator.load.activate import load_policy
-from keyleash.operator.tokens import issue_token
+from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import guard_record

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keyleash.commands import load_table
 from keyleash.errors import ReplyCode
 from keyleash.operator.load.activate import load_policy
-from keyleash.operator.tokens import Scope
+from keyleash.operator.tokens.restrict import Scope
 from keyleash.policy import parse_policy
 from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.model import BoundToken, Case, Expected, TestStep

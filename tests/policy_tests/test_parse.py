@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.errors import PolicyError, ReplyCode
-from keyleash.operator.tokens import Scope
+from keyleash.operator.tokens.restrict import Scope
 from keyleash.policy_tests.model import Expected
 from keyleash.policy_tests.parse import instant_us, parse_cases
 

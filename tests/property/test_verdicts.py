@@ -24,7 +24,7 @@ from keyleash.evaluate.abilities import allowed_commands
 from keyleash.evaluate.access import matches, named, needs_of_call
 from keyleash.evaluate.evaluate import changes
 from keyleash.operator.load.activate import load_policy
-from keyleash.operator.tokens import issue_token
+from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import read_table

@@ -13,7 +13,7 @@ import keyleash
 from keyleash.audit.read import read_denials
 from keyleash.commands import load_table
 from keyleash.operator.load.activate import LoadResult, load_policy
-from keyleash.operator.tokens import IssuedToken, issue_token
+from keyleash.operator.tokens.issue import IssuedToken, issue_token
 from keyleash.policy.scripts import MARK
 from keyleash.store.keyspace import Keyspace, account
 from keyleash.store.leases import unpack_shard

@@ -14,7 +14,9 @@ from keyleash.errors import (
 )
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw
-from keyleash.operator.tokens import issue_token, list_tokens, revoke
+from keyleash.operator.tokens.issue import issue_token
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
 from keyleash.store.store import Store

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 import keyleash
-from keyleash.operator.tokens import list_tokens
+from keyleash.operator.tokens.list import list_tokens
 from keyleash.store.prefixes import read_seal, server_keyspace
 from support.leash import Leash
 from support.servers import embedded_label, find_server_binaries

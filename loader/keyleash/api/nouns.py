@@ -12,11 +12,14 @@ from keyleash.audit.stats import read_stats
 from keyleash.audit.undo.apply import apply_undo
 from keyleash.audit.undo.plan import plan_selected
 from keyleash.operations import F, Noun
-from keyleash.operator import tokens
 from keyleash.operator.credit import collect_credit
 from keyleash.operator.holder import inspect_token
 from keyleash.operator.limit_reset import reset_limits
+from keyleash.operator.tokens.issue import issue_token, issue_tokens
+from keyleash.operator.tokens.list import list_tokens, token_tree
+from keyleash.operator.tokens.renew import renew_token
 from keyleash.operator.tokens.revoke import revoke as revoke_tokens
+from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.vault import change as vault
 
 
@@ -31,14 +34,14 @@ class PolicyOperations(Noun[F]):
 class TokenOperations(Noun[F]):
     """Tokens: `Operator.tokens`."""
 
-    issue = tokens.issue_token
-    issue_many = tokens.issue_tokens
-    list = tokens.list_tokens
+    issue = issue_token
+    issue_many = issue_tokens
+    list = list_tokens
     inspect = inspect_token
     show = token_use.token_use
-    renew = tokens.renew_token
-    tree = tokens.token_tree
-    rotate = tokens.rotate_token
+    renew = renew_token
+    tree = token_tree
+    rotate = rotate_token
     revoke = revoke_tokens
     with_calls_before = token_use.with_calls_before
     with_denials = token_use.with_denials

@@ -17,7 +17,8 @@ from keyleash.errors import ReplyCode
 from keyleash.operations import operation
 from keyleash.operations.rights import REPEATS, TOKENS, each
 from keyleash.operations.types import TokenId
-from keyleash.operator.tokens import Revocation, TokenInfo, list_tokens, require_token
+from keyleash.operator.tokens.list import TokenInfo, list_tokens, require_token
+from keyleash.operator.tokens.revoke import Revocation
 from keyleash.results import Result
 from keyleash.store.store import Store
 from keyleash.text import json_object

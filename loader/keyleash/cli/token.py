@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
+from keyleash.audit.token_use import TokenUse, token_use
 from keyleash.cli.derive import call, command, options_of
 from keyleash.cli.failures import FAILED
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
     TOKEN_HOLDER,
-    TOKEN_ID,
     Group,
     as_duration,
     example,
@@ -28,27 +28,20 @@ from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import KeyleashError, OperationError, UsageError
-from keyleash.operator.tokens import (
-    issue_token,
-    list_tokens,
-    renew_token,
-    rotate_token,
-    token_tree,
-)
-from keyleash.operator.tokens import revoke as revoke_tokens
+from keyleash.operator.tokens.issue import issue_token
+from keyleash.operator.tokens.list import list_tokens, token_tree
+from keyleash.operator.tokens.renew import renew_token
+from keyleash.operator.tokens.revoke import revoke as revoke_tokens
+from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.policy.problems import SHOWN_BLOCKS, fold, listing, some
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.client.renewal import Renewal
-    from keyleash.operator.tokens import (
-        IssuedToken,
-        Revocation,
-        RevokedToken,
-        Rotation,
-        TokenInfo,
-        TokenTree,
-    )
+    from keyleash.operator.tokens.issue import IssuedToken
+    from keyleash.operator.tokens.list import TokenInfo, TokenTree
+    from keyleash.operator.tokens.revoke import Revocation, RevokedToken
+    from keyleash.operator.tokens.rotate import Rotation
 
 _MS = timedelta(milliseconds=1)
 
@@ -413,11 +406,8 @@ def tree(_settings: Settings, found: TokenTree) -> None:
     )
 
 
-@click.command(epilog=example("keyleash token show 7k2mq9xw4tbn"))
-@click.argument("token_id", metavar="ID", type=TOKEN_ID)
-@json_option
-@pass_settings
-def show(settings: Settings, token_id: str) -> None:
+@command(token_use, example="keyleash token show 7k2mq9xw4tbn")
+def show(_settings: Settings, use: TokenUse) -> None:
     """Show the state, lifetime and use of the token ID.
 
     `last used` is exact to a minute, or to a second if the policy has an idle timeout. `uses` is
@@ -425,11 +415,7 @@ def show(settings: Settings, token_id: str) -> None:
     `renewable` is the time until which `token renew` may renew it.
     `denied` is the number of calls denied since its revocation.
     """
-    found = settings.operator.tokens.show(token_id)
-    if settings.json:
-        print_json(found)
-        return
-    info, denied = found.token, found.denied_as_revoked
+    info, denied = use.token, use.denied_as_revoked
 
     def moment(time_ms: int, now_ms: int = info.read_ms) -> str:
         return f"{clock_time(time_ms)} ({distance(time_ms, now_ms)})"
@@ -448,7 +434,7 @@ def show(settings: Settings, token_id: str) -> None:
         ("rotated to", info.replaced_by),
         ("rotate", "" if info.due_ms is None else moment(info.due_ms)),
         ("last used", _last_use(info, moment)),
-        ("uses", f"{found.recorded_uses} recorded"),
+        ("uses", f"{use.recorded_uses} recorded"),
         ("denied", f"{denied} {by}" if denied else ""),
     ]
     for name, text in rows:

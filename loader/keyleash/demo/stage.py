@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 
 import keyleash
 from keyleash.errors import DENIALS, LeashError, ReplyCode
-from keyleash.operator.tokens import IssuedToken
+from keyleash.operator.tokens.issue import IssuedToken
 from keyleash.text import distance, printable
 
 Reply = Any

@@ -14,7 +14,8 @@ from keyleash.limits import Budget, SlotKind, SubjectKind
 from keyleash.operations import operation
 from keyleash.operations.rights import ACTIVE, IN_FORCE, LOG_ACTION, SHARDS, cluster, each, joint
 from keyleash.operations.types import IdentityName
-from keyleash.operator.tokens import TokenState, active_identity, list_tokens
+from keyleash.operator.tokens.issue import active_identity
+from keyleash.operator.tokens.list import TokenState, list_tokens
 from keyleash.policy import Identity, parse_policy
 from keyleash.results import Change, Result
 from keyleash.store.identities import require_active

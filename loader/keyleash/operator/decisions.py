@@ -36,7 +36,7 @@ from keyleash.operations import operation
 from keyleash.operations.rights import READ_DATA, TOKENS, each
 from keyleash.operations.types import IdentityName
 from keyleash.operator.load.compile import ServerSizes
-from keyleash.operator.tokens import TokenInfo, TokenState, list_tokens, require_token_id
+from keyleash.operator.tokens.list import TokenInfo, TokenState, list_tokens, require_token_id
 from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result

@@ -14,7 +14,7 @@ from keyleash.limits import COUNTS
 from keyleash.operations import operation
 from keyleash.operations.rights import CHANGE_STATES, cluster, each
 from keyleash.operations.types import IdentityName, LimitName, ResetReason
-from keyleash.operator.tokens import active_identity
+from keyleash.operator.tokens.issue import active_identity
 from keyleash.policy import Identity, Limit, SubjectKind
 from keyleash.policy.problems import did_you_mean, listing
 from keyleash.results import Change, Instant, NodeEffect

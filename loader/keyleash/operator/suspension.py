@@ -177,7 +177,7 @@ def _run(
 def _no_records(store: Store, identity: str) -> OperationError:
     """Return the error for an identity without records; nothing was changed."""
     # Imported here: the help of `keyleash freeze` needs no policy.
-    from keyleash.operator.tokens import active_identity  # noqa: PLC0415
+    from keyleash.operator.tokens.issue import active_identity  # noqa: PLC0415
 
     active_identity(store, identity)
     return OperationError(

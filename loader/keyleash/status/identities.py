@@ -13,7 +13,7 @@ from keyleash.audit.read import Query, Unlisted, read_denials, read_unlisted
 from keyleash.limits import COUNTS, LimitState, SlotKind
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension, suspension_of
-from keyleash.operator.tokens import TokenInfo, TokenState, read_tokens
+from keyleash.operator.tokens.list import TokenInfo, TokenState, read_tokens
 from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
 from keyleash.status.shards import ShardStatus, shard_status

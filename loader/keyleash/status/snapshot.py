@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from keyleash.operations import operation
 from keyleash.operations.rights import STATUS
 from keyleash.operations.types import IdentityName
-from keyleash.operator.tokens import active_identity
+from keyleash.operator.tokens.issue import active_identity
 from keyleash.policy.quantities import positive
 from keyleash.results import Instant, Result
 from keyleash.status.identities import RECENT_S, IdentityStatus, identity_statuses

@@ -20,7 +20,7 @@ from keyleash.audit.report.key_history import KeyHistories, Timeline
 from keyleash.audit.stats import Stats, Tally
 from keyleash.audit.streams import merged
 from keyleash.audit.undo.trust import Trust
-from keyleash.operator.tokens import list_tokens
+from keyleash.operator.tokens.list import list_tokens
 from keyleash.store.store import Store
 from keyleash.store.streams import RawEntry, audit_streams, oldest_entry, pairs_of
 

@@ -9,7 +9,7 @@ from keyleash.doctor.context import Context
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, finding
 from keyleash.errors import UnreadableCommandsError
 from keyleash.operator.load.compile import PreparedPolicy
-from keyleash.operator.tokens import read_tokens
+from keyleash.operator.tokens.list import read_tokens
 from keyleash.store.deployment import Server
 from keyleash.store.guards import not_loaded, read_recorded
 from keyleash.store.identities import active_records, known_identities
