@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 from redis.exceptions import ResponseError
 
@@ -20,6 +20,7 @@ from keyleash.audit.undo.trust import Trust
 from keyleash.audit.undo.values import UNVALIDATED, Images, read_images
 from keyleash.operations import operation
 from keyleash.operations.rights import EVENTS, VALUES
+from keyleash.operations.types import Param
 from keyleash.policy.patterns import exactly
 from keyleash.policy.quantities import positive
 from keyleash.results import Result
@@ -212,9 +213,18 @@ class Timeline(Result):
             yield {"kind": "untrusted", "identity": name, "events": count}
 
 
+Newest = Annotated[
+    int, Param("count", help="Maximum number of entries, the newest.  [default: all]")
+]
+
+
 @operation("audit timeline", rights=EVENTS)
 def read_timeline(
-    store: Store, key: str | bytes, *, limit: int | None = None, **filters: Unpack[ReadTimes]
+    store: Store,
+    key: str | bytes,
+    *,
+    limit: Newest | None = None,
+    **filters: Unpack[ReadTimes],
 ) -> Timeline:
     """Return the events and denials that concern *key*, oldest first.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any
 
 from keyleash.audit.entries import time_of
 from keyleash.audit.inspect import resolve_key
@@ -18,6 +18,7 @@ from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
 from keyleash.operations import operation
 from keyleash.operations.rights import VALUES, each
+from keyleash.operations.types import Param
 from keyleash.policy.patterns import exactly
 from keyleash.policy.quantities import Moment, time_ms_of
 from keyleash.results import Instant, Result
@@ -75,8 +76,11 @@ class ValueThen(Result):
         }
 
 
+Time = Annotated[Moment, Param("moment")]
+
+
 @operation("audit as-of", rights=(*VALUES, each("exists xinfo|stream", "%R~audit")))
-def value_at(store: Store, key: str | bytes, time: Moment) -> ValueThen:
+def value_at(store: Store, key: str | bytes, time: Time) -> ValueThen:
     """Return the value of *key* at a past time, from before-images.
 
     Args:

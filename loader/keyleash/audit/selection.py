@@ -4,21 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from keyleash.audit.read import Query, recorded_correlation
 from keyleash.audit.token_use import labelled_tokens
 from keyleash.errors import ArgumentError
+from keyleash.operations.types import IdentityName, Labels, Param
 from keyleash.policy.patterns import exactly, parse_pattern
 from keyleash.policy.quantities import Moment, time_ms_of
 from keyleash.store.store import Store
+
+Since = Annotated[
+    Moment, Param("moment", help="Start time: `10m` ago, or ISO 8601 (UTC by default).")
+]
+Until = Annotated[Moment, Param("moment", help="End time, in the same form.")]
+OneIdentity = Annotated[IdentityName, Param(help="One identity.")]
+Keys = Annotated[
+    str | bytes,
+    Param(
+        "pattern",
+        help="A key, or a pattern as in policies: `{name}` is one segment, a final `*` any rest.",
+    ),
+]
+Correlation = Annotated[str, Param("id", help="One correlation id.")]
+Caller = Annotated[str, Param("caller", help="The id of a token.", flag="--token")]
+Ancestor = Annotated[
+    str, Param("caller", help="The id of a token: calls of its children, and of theirs.")
+]
+Command = Annotated[
+    str,
+    Param("command", help="The name of a command; of repeated denials, that of the first."),
+]
+Code = Annotated[str, Param("code", help="Denials with this code.")]
+CallerLabels = Annotated[
+    Labels,
+    Param(help="Only entries of tokens with this label, such as `run=r-17`. Repeatable."),
+]
 
 
 class Times(TypedDict, total=False):
     """A time range, by the server's clock; `Operator.audit.events` documents all filters."""
 
-    since: Moment | None
-    until: Moment | None
+    since: Since | None
+    until: Until | None
 
 
 class ReadTimes(Times, total=False):
@@ -30,44 +58,44 @@ class ReadTimes(Times, total=False):
 class UndoFilters(Times, total=False):
     """The events to undo."""
 
-    key: str | bytes | None
-    correlation: str | None
+    key: Keys | None
+    correlation: Correlation | None
 
 
 class FollowFilters(TypedDict, total=False):
     """Calls since a time."""
 
-    since: Moment | None
-    key: str | bytes | None
-    correlation: str | None
-    token_id: str | None
-    delegated_from: str | None
-    op: str | None
+    since: Since | None
+    key: Keys | None
+    correlation: Correlation | None
+    token_id: Caller | None
+    delegated_from: Ancestor | None
+    op: Command | None
 
 
 class FollowDenialFilters(FollowFilters, total=False):
     """Denied calls since a time."""
 
-    code: str | None
+    code: Code | None
 
 
 class EventFilters(FollowFilters, ReadTimes, total=False):
     """Calls of a time range."""
 
-    meta: Mapping[str, str] | None
+    meta: CallerLabels | None
 
 
 class DenialFilters(EventFilters, total=False):
     """Denied calls of a time range."""
 
-    code: str | None
+    code: Code | None
 
 
 class ActionFilters(Times, total=False):
     """Operator actions of a time range."""
 
-    token_id: str | None
-    meta: Mapping[str, str] | None
+    token_id: Caller | None
+    meta: CallerLabels | None
 
 
 def time_range(filters: Mapping[str, Any], now_ms: int) -> Query:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Annotated, Any, Literal, TypeVar, Unpack
 
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.lookup import Gap, Restart, with_gaps
@@ -16,6 +16,7 @@ from keyleash.audit.selection import ReadTimes, query_of, reachable
 from keyleash.audit.streams import stream_names
 from keyleash.operations import operation
 from keyleash.operations.rights import EVENTS
+from keyleash.operations.types import Param
 from keyleash.policy.quantities import positive
 from keyleash.results import Instant, Result
 from keyleash.store.store import Store
@@ -131,11 +132,14 @@ def count_entries(entries: Iterable[AuditEvent | Denial], segments: int = PREFIX
     return stats
 
 
+Segments = Annotated[int, Param("segments", help="Number of segments in a key prefix.")]
+
+
 @operation("audit stats", rights=EVENTS)
 def read_stats(
     store: Store,
     *identities: str,
-    segments: int = PREFIX_SEGMENTS,
+    segments: Segments = PREFIX_SEGMENTS,
     **filters: Unpack[ReadTimes],
 ) -> Stats:
     """Count events and denials by identity, command, key prefix and reply code; find gaps.

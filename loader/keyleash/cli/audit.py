@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.audit.describe import value_lines
+from keyleash.audit.inspect import read_timeline
+from keyleash.audit.log import denials
 from keyleash.audit.lookup import Gap, Restart, with_gaps
+from keyleash.audit.point_in_time import ValueThen, value_at
+from keyleash.audit.stats import read_stats
+from keyleash.audit.undo.plan import plan_selected
 from keyleash.cli.audit_export import export, verify
 from keyleash.cli.audit_selection import (
     EntryKind,
     Selection,
-    correlation_option,
     identities_argument,
     identities_option,
-    identity_option,
     no_entry,
     selection_options,
 )
+from keyleash.cli.derive import command, options_of
 from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import (
     Group,
     example,
     json_lines_option,
     json_option,
-    meta_option,
-    moment,
-    since_option,
-    until_option,
 )
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.audit import entry_line, folded_actions, show_entries
@@ -55,8 +55,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("keyleash audit log agent-runner --since 10m --key 'agents:jobs:*'"))
 @selection_options
-@meta_option("Only entries of tokens with this label, such as `run=r-17`. Repeatable.")
-@until_option
+@options_of(denials, "meta until")
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -154,14 +153,7 @@ def show(settings: Settings, event: str) -> None:
 
 
 @click.command(epilog=example("keyleash audit timeline agents:jobs:42:state --since 1h"))
-@click.argument("key")
-@since_option
-@until_option
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    help="Maximum number of entries, the newest.  [default: all]",
-)
+@options_of(read_timeline, "key since until limit")
 @json_lines_option
 @pass_settings
 def timeline(settings: Settings, key: str, limit: int | None, **times: str | None) -> int:
@@ -189,12 +181,8 @@ def timeline(settings: Settings, key: str, limit: int | None, **times: str | Non
     return missing.exit_code
 
 
-@click.command("as-of", epilog=example("keyleash audit as-of 10m agents:jobs:42:state"))
-@click.argument("time", callback=moment)
-@click.argument("key")
-@json_option
-@pass_settings
-def as_of(settings: Settings, time: str, key: str) -> None:
+@command(value_at, example="keyleash audit as-of 10m agents:jobs:42:state", options="time key")
+def as_of(_settings: Settings, then: ValueThen) -> None:
     """Print the value that a key had at a time, from before-images.
 
     TIME is a duration ago, such as `10m`, or ISO 8601 (UTC by default). KEY is literal, or escaped
@@ -202,10 +190,6 @@ def as_of(settings: Settings, time: str, key: str) -> None:
     value is unknown: there is no before-image, the audit stream does not reach back so far, or the
     key was changed outside of guards.
     """
-    then = settings.operator.audit.value_at(key, time)
-    if settings.json:
-        print_json(then)
-        return
     if not then.value.is_absent:
         for line in value_lines(then.value):
             click.echo(line)
@@ -216,15 +200,7 @@ def as_of(settings: Settings, time: str, key: str) -> None:
 @click.command(epilog=example("keyleash audit stats --since 1h"))
 @identities_argument
 @identities_option
-@since_option
-@until_option
-@click.option(
-    "--segments",
-    type=click.IntRange(1, 16),
-    default=2,
-    show_default=True,
-    help="Number of segments in a key prefix.",
-)
+@options_of(read_stats, "since until segments")
 @click.option(
     "--top", type=click.IntRange(1), default=20, show_default=True, help="Rows of each table."
 )
@@ -288,10 +264,7 @@ def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int
 
 
 @click.command(epilog=example("keyleash audit report --since 1h -o report.html"))
-@since_option
-@until_option
-@identity_option
-@correlation_option
+@options_of(plan_selected, "since until identity correlation")
 @click.option(
     "-o",
     "--output",
@@ -337,5 +310,5 @@ def audit() -> None:
     """Read the audit log."""
 
 
-for command in (log, follow, show, timeline, as_of, stats, report, export, verify):
-    audit.add_command(command)
+for item in (log, follow, show, timeline, as_of, stats, report, export, verify):
+    audit.add_command(item)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from keyleash.audit.log import denials
 from keyleash.audit.lookup import nothing_found
 from keyleash.audit.selection import time_range
+from keyleash.cli.derive import options_of
 from keyleash.cli.nodes import MissingNodes
-from keyleash.cli.options import IDENTITY, since_option
+from keyleash.cli.options import IDENTITY
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
-from keyleash.policy.patterns import parse_pattern
-from keyleash.text import without_tokens
+from keyleash.errors import OperationError, UsageError
 
 if TYPE_CHECKING:
     from keyleash.audit.entries import AuditEvent, Denial
@@ -36,38 +36,6 @@ def no_entry(
     return nothing_found(what, time_range(filters, now_ms), now_ms, named=named)
 
 
-def key_pattern(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> str | None:
-    """Check that an option is a pattern of keys."""
-    try:
-        if value is not None:
-            parse_pattern(value)
-    except PolicyError as error:
-        problem = error.problems[0]
-        raise click.BadParameter(f"{problem.message}; {problem.help}") from None
-    except UnicodeEncodeError:
-        raise click.BadParameter("a pattern must be UTF-8") from None
-    return value
-
-
-def _token_id(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> str | None:
-    if value is not None and without_tokens(value) != value:
-        raise click.BadParameter("that is a token; give its id, see `keyleash token list`")
-    return value
-
-
-class CodeType(click.Choice):  # type: ignore[type-arg]
-    """A reply code in any case. With `case_sensitive=False`, click lists them in lower case."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the code in upper case."""
-        return super().convert(value.upper(), param, ctx)
-
-
-identity_option = click.option("--identity", metavar="NAME", type=IDENTITY, help="One identity.")
 identities_option = click.option(
     "--identity",
     "identities",
@@ -77,13 +45,6 @@ identities_option = click.option(
     help="One identity; repeatable.",
 )
 identities_argument = click.argument("named", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
-correlation_option = click.option("--correlation", metavar="ID", help="One correlation id.")
-key_option = click.option(
-    "--key",
-    metavar="PATTERN",
-    callback=key_pattern,
-    help="A key, or a pattern as in policies: `{name}` is one segment, a final `*` any rest.",
-)
 
 
 class EntryKind(StrEnum):
@@ -164,37 +125,14 @@ class Selection:
 
 def selection_options(function: F) -> F:
     """Add the options of a `Selection`."""
-    for option in reversed(
-        (
-            identities_argument,
-            identities_option,
-            click.option(
-                "--token", "token_id", metavar="ID", callback=_token_id, help="The id of a token."
-            ),
-            click.option(
-                "--delegated-from",
-                metavar="ID",
-                callback=_token_id,
-                help="The id of a token: calls of its children, and of theirs.",
-            ),
-            key_option,
-            correlation_option,
-            click.option(
-                "--op",
-                metavar="COMMAND",
-                help="The name of a command; of repeated denials, that of the first.",
-            ),
-            click.option(
-                "--code",
-                metavar="CODE",
-                type=CodeType([str(code) for code in ReplyCode]),
-                help="Denials with this code.",
-            ),
-            since_option,
-            click.option("--denied", is_flag=True, help="Denials instead of events."),
-            click.option("--control", is_flag=True, help="Operator actions instead of events."),
-            pass_settings,
-        )
-    ):
+    options: tuple[Callable[[Any], Any], ...] = (
+        identities_argument,
+        identities_option,
+        options_of(denials, "token_id delegated_from key correlation op code since"),
+        click.option("--denied", is_flag=True, help="Denials instead of events."),
+        click.option("--control", is_flag=True, help="Operator actions instead of events."),
+        pass_settings,
+    )
+    for option in reversed(options):
         function = option(function)
     return function

@@ -18,6 +18,7 @@ from keyleash.cli.options import (
     Name,
     as_duration,
     json_option,
+    moment,
     pairs,
     yes_option,
 )
@@ -25,10 +26,13 @@ from keyleash.cli.options import example as example_of
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
 from keyleash.commands import OperationClass
-from keyleash.operations import Operation, Parameter
+from keyleash.errors import PolicyError, ReplyCode
+from keyleash.operations import Operation, Parameter, Reading
+from keyleash.policy.patterns import parse_pattern
 from keyleash.results import Change
 from keyleash.store.identities import require_active
 from keyleash.store.store import Store
+from keyleash.text import without_tokens
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -57,9 +61,39 @@ def _words(
     return [word for value in values for word in value.split(",")]
 
 
+def key_pattern(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Check that an option is a pattern of keys."""
+    try:
+        if value is not None:
+            parse_pattern(value)
+    except PolicyError as error:
+        problem = error.problems[0]
+        raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+    except UnicodeEncodeError:
+        raise click.BadParameter("a pattern must be UTF-8") from None
+    return value
+
+
+def _caller(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and without_tokens(value) != value:
+        raise click.BadParameter("that is a token; give its id, see `keyleash token list`")
+    return value
+
+
+class _Code(click.Choice):  # type: ignore[type-arg]
+    """A reply code in any case. With `case_sensitive=False`, click lists them in lower case."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the code in upper case."""
+        return super().convert(value.upper(), param, ctx)
+
+
 _PAIRS = {"multiple": True, "callback": pairs}
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "binding": {"metavar": "CAPTURE=VALUE", **_PAIRS},
+    "caller": {"metavar": "ID", "callback": _caller},
     "cap": {"metavar": "COUNTER=LIMIT", **_PAIRS},
     "classes": {
         "metavar": "CLASS,…",
@@ -67,12 +101,20 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
         "multiple": True,
         "callback": _words,
     },
+    "code": {"metavar": "CODE", "type": _Code([str(code) for code in ReplyCode])},
+    "command": {"metavar": "COMMAND"},
+    "count": {"type": click.IntRange(1)},
     "duration": {"metavar": "DURATION", "callback": as_duration},
     "grace": {"metavar": "DURATION", "callback": _grace},
+    "id": {"metavar": "ID"},
     "identity": {"metavar": "NAME", "type": IDENTITY, "place": "IDENTITY"},
+    "ids": {"metavar": "ID", "multiple": True},
     "keys": {"metavar": "KEY", "multiple": True},
     "labels": {"metavar": "NAME=VALUE", **_PAIRS},
     "limit": {"metavar": "NAME", "type": Name(_limits)},
+    "moment": {"metavar": "TIME", "callback": moment},
+    "pattern": {"metavar": "PATTERN", "callback": key_pattern},
+    "segments": {"type": click.IntRange(1, 16)},
     "token_id": {"type": TOKEN_ID, "place": "ID"},
 }
 """The arguments of click for a kind of parameters; `place` is its name as an argument."""
@@ -140,7 +182,9 @@ def call(operation: Operation[..., T], settings: Settings, given: Mapping[str, A
     return operation.__get__(settings.operator, type(settings.operator))(*by_place, **named)
 
 
-def options_of(operation: Operation[..., Any], names: str = "") -> Callable[[F], F]:
+def options_of(
+    operation: Operation[..., Any] | Reading[..., Any], names: str = ""
+) -> Callable[[F], F]:
     """Add the arguments and options of an operation to a function that becomes a command.
 
     Args:
@@ -171,7 +215,7 @@ def _add(function: Any, item: Parameter) -> None:
     flag = param.flag or f"--{item.name.replace('_', '-')}"
     if item.type is bool:
         shared["is_flag"] = True
-    elif isinstance(item.default, str) and item.default:
+    elif isinstance(item.default, str | int) and item.default:
         shared |= {"default": item.default, "show_default": True}
     click.option(flag, item.name, help=param.help, **shared)(function)
 

@@ -202,17 +202,6 @@ def moment(_context: click.Context, _parameter: click.Parameter, value: str | No
     return value
 
 
-since_option = click.option(
-    "--since",
-    metavar="TIME",
-    callback=moment,
-    help="Start time: `10m` ago, or ISO 8601 (UTC by default).",
-)
-until_option = click.option(
-    "--until", metavar="TIME", callback=moment, help="End time, in the same form."
-)
-
-
 class Name(StringParamType):
     """A name, or several with commas. Commands check that it exists.
 
@@ -322,8 +311,3 @@ def pairs(
             raise click.BadParameter(f"`{printable(name)}` is given twice")
         found[name] = text
     return found
-
-
-def meta_option(help: str) -> Callable[[F], F]:
-    """Return the option `--meta`, which may be repeated."""
-    return click.option("--meta", metavar="NAME=VALUE", multiple=True, callback=pairs, help=help)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.audit.undo.apply import blocked_error
-from keyleash.cli.audit_selection import correlation_option, identity_option, key_option
+from keyleash.audit.undo.plan import plan_selected
+from keyleash.cli.derive import options_of
 from keyleash.cli.options import (
     example,
     full_option,
     json_option,
     require_consent,
-    since_option,
-    until_option,
     yes_option,
 )
 from keyleash.cli.progress import waiting
@@ -31,28 +30,13 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("keyleash undo --correlation req-7f3a --dry-run"))
-@click.option(
-    "--event", "events", metavar="ID", multiple=True, help="One event or batch; repeatable."
-)
-@correlation_option
-@identity_option
-@key_option
-@since_option
-@until_option
+@options_of(plan_selected, "events correlation identity key since until")
 @click.option(
     "--dry-run",
     is_flag=True,
     help="Show the plan; exit code 1 if it has conflicts, or if nothing can be restored.",
 )
-@click.option(
-    "--force", metavar="KEY", multiple=True, help="Override conflicts of KEY; repeatable."
-)
-@click.option("--skip", metavar="KEY", multiple=True, help="Leave KEY as it is; repeatable.")
-@click.option(
-    "--across-policies",
-    is_flag=True,
-    help="Undo also changes that the active policy no longer allows to the identity.",
-)
+@options_of(plan_selected, "force skip across_policies")
 @full_option
 @yes_option
 @json_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import ConnectionError, TimeoutError
 
-from keyleash.cli.audit_selection import key_pattern
+from keyleash.cli.derive import key_pattern
 from keyleash.cli.nodes import node_option, note_unlisted_replicas
 from keyleash.cli.options import Group, example, json_option, require_consent, yes_option
 from keyleash.cli.progress import progress

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 from keyleash.audit.entries import LARGE, BeforeImage
 from keyleash.audit.read import EVERYTHING, Query
-from keyleash.audit.selection import UndoFilters, query_of
+from keyleash.audit.selection import OneIdentity, UndoFilters, query_of
 from keyleash.audit.undo.history import (
     UndoStep,
     images_of,
@@ -40,6 +40,7 @@ from keyleash.compiler.emit import MAX_IMAGES
 from keyleash.errors import ArgumentError, NothingToUndoError, UndoTooLargeError, UsageError
 from keyleash.operations import operation
 from keyleash.operations.rights import VALUES
+from keyleash.operations.types import Param
 from keyleash.results import Instant, Result
 from keyleash.store.agent_keys import node_of
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX
@@ -323,15 +324,28 @@ MAX_KEYS = 10_000
 """Keys in an undo at most: the server serves no other client meanwhile."""
 
 
+EventIds = Annotated[
+    Sequence[str], Param("ids", help="One event or batch; repeatable.", flag="--event")
+]
+Forced = Annotated[
+    Collection[str | bytes], Param("keys", help="Override conflicts of KEY; repeatable.")
+]
+Skipped = Annotated[Collection[str | bytes], Param("keys", help="Leave KEY as it is; repeatable.")]
+AcrossPolicies = Annotated[
+    bool,
+    Param(help="Undo also changes that the active policy no longer allows to the identity."),
+]
+
+
 @operation("undo --dry-run", rights=VALUES)
 def plan_selected(
     store: Store,
     *,
-    events: Sequence[str] = (),
-    identity: str | None = None,
-    force: Collection[str | bytes] = (),
-    skip: Collection[str | bytes] = (),
-    across_policies: bool = False,
+    events: EventIds = (),
+    identity: OneIdentity | None = None,
+    force: Forced = (),
+    skip: Skipped = (),
+    across_policies: AcrossPolicies = False,
     **filters: Unpack[UndoFilters],
 ) -> UndoPlan:
     """Return what an undo of the selected events would restore, and its conflicts.
@@ -351,6 +365,9 @@ def plan_selected(
         ArgumentError: the arguments select nothing, or exclude each other.
         NothingToUndoError: no event is selected, or the events changed nothing.
         OperationError (unknown-event): there is no such event.
+        OperationError (ambiguous-event): several identities have an event of that id.
+        OperationError (unknown-identity): no identity ever had that name.
+        UndoTooLargeError: it would block the server for too long.
         UsageError: a key of *force* or *skip* is not in the plan.
     """
     values = {**filters, "identity": identity}
@@ -387,21 +404,8 @@ def plan_undo(
 ) -> UndoPlan:
     """Plan to restore each key to its value before the oldest selected event; change nothing.
 
-    Args:
-        query: The events to undo; later changes of the same keys are conflicts.
-        events: Ids of events, as for `find_event`, in place of *query*.
-        identity: The only identity whose events *query* selects.
-        forced: Keys whose conflicts are overridden; text is a key, or one as `printable` shows it.
-        skipped: Keys that are left out, likewise.
-        across_policies: Whether to undo changes that the active policy no longer permits.
-
-    Raises:
-        NothingToUndoError: no event is selected, or the selected events changed nothing.
-        OperationError (unknown-event): there is no such event.
-        OperationError (ambiguous-event): several identities have an event of that id.
-        OperationError (unknown-identity): no identity ever had that name.
-        UndoTooLargeError: it would block the server for too long.
-        UsageError: a forced or skipped key is not in the plan.
+    Later changes of the same keys are conflicts. Arguments and errors are those of
+    `plan_selected`; *events* are ids in place of *query*.
     """
     forced, skipped = frozenset(forced), frozenset(skipped)
     grants = Grants(store)
