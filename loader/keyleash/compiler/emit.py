@@ -33,7 +33,7 @@ from keyleash.store.token import (
     REVOKED_OFFSET,
     use_noted_us,
 )
-from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, MAX_ID_BYTES
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, MAX_ID_BYTES, MAX_IMAGES
 from keyleash.text import TOKEN_IN_LUA
 
 NAME_AT = 3
@@ -46,8 +46,6 @@ MAX_KINDS = 128
 """The kinds of denials of one identity that have their own entries within a minute."""
 TOKEN_KINDS = 24
 """The same for one token; further kinds are merged by their code."""
-MAX_IMAGES = 500
-"""The keys whose before-images fit into one event beside 1,000 commands: unpack is limited."""
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 """The bytes of before-images in one event."""
 

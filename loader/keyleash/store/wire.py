@@ -56,6 +56,8 @@ MAX_ID_BYTES = 200
 
 MAX_BATCH_COMMANDS = 1_000
 """Commands of one batch; `MAX_ARGUMENTS` bounds their arguments in all."""
+MAX_IMAGES = 500
+"""The keys whose before-images fit into one event beside those commands: unpack is limited."""
 
 Argument = Any
 """Any type that redis-py's encoder accepts: bytes, str, int, float, memoryview."""

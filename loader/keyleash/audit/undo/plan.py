@@ -36,7 +36,6 @@ from keyleash.audit.undo.values import (
     read_images,
     read_keys,
 )
-from keyleash.compiler.emit import MAX_IMAGES
 from keyleash.errors import ArgumentError, NothingToUndoError, UndoTooLargeError, UsageError
 from keyleash.operations import operation
 from keyleash.operations.rights import VALUES
@@ -47,6 +46,7 @@ from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX
 from keyleash.store.scripts import UNDO_MAX_BYTES
 from keyleash.store.server_check import PAYLOAD_SETTING
 from keyleash.store.store import Store
+from keyleash.store.wire import MAX_IMAGES
 from keyleash.text import counted, json_bytes, json_object, printable, to_json
 
 MAX_BLAMED = 20
