@@ -7,10 +7,10 @@ import re
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from keyleash.cli import undo
 from keyleash.cli.render import table
 from keyleash.text import iso_time, json_bytes, printable
 from support.command_line import Cli
@@ -212,7 +212,8 @@ def test_undo_without_a_terminal_and_consent_changes_nothing(
     denied = cli.run("undo", "--correlation", "req-1")
     assert denied.exit_code == 2
     assert "--yes" in denied.stderr
-    monkeypatch.setattr(undo, "require_consent", lambda question, yes: False)
+    monkeypatch.setattr("keyleash.cli.options.sys", Mock())
+    monkeypatch.setattr("click.confirm", lambda _question, err: False)
     declined = cli.run("undo", "--correlation", "req-1")
 
     assert (declined.exit_code, "nothing was undone" in declined.stderr) == (1, True)

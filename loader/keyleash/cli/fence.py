@@ -181,8 +181,7 @@ def apply(
         note_changes(planned.steps)
         note_caveats(planned)
         note_users_off(planned)
-        if not require_consent("change these users?", yes):
-            raise OperationError("declined", "nothing was changed")
+        require_consent("change these users?", yes)
     with _changing(settings, target) as deliver:
         outcome = settings.operator.fence.apply(planned, announce=deliver)
     if settings.json:
@@ -219,8 +218,7 @@ def remove(
     named = settings.operator.fence.identities(*identities)
     if named:
         print_note(f"this disconnects the agents of: {', '.join(named)}")
-        if not require_consent("delete these users?", yes):
-            raise OperationError("declined", "nothing was deleted")
+        require_consent("delete these users?", yes, "nothing was deleted")
     with _changing(settings):
         deleted = settings.operator.fence.remove(*named, **nodes)
     if settings.json:

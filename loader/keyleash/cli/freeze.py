@@ -10,7 +10,6 @@ from keyleash.cli.options import require_consent
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
-from keyleash.errors import OperationError
 from keyleash.operator.suspension import FreezeResult, Frozen, freeze, thaw
 from keyleash.policy.problems import SHOWN_BLOCKS, fold, some
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span
@@ -77,8 +76,7 @@ def _confirm_all(
     settings.operator.identities()
     if not yes:
         print_note(effect)
-    if not require_consent(f"{verb} every identity on {settings.shown_url}?", yes):
-        raise OperationError("declined", "nothing was changed")
+    require_consent(f"{verb} every identity on {settings.shown_url}?", yes)
 
 
 def _show(result: FreezeResult, status: Callable[[Frozen, int], str]) -> None:

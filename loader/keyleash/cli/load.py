@@ -76,8 +76,7 @@ def _load(
         print_plan(target, plan, full=full, err=True)
         if yes:
             check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
-        if not require_consent(_question(plan), yes):
-            raise OperationError("declined", "nothing was activated")
+        require_consent(_question(plan), yes, "nothing was activated")
     try:
         with progress("loading", is_wanted=not settings.json) as report:
             # Without `--yes` the user has agreed to all of the plan.

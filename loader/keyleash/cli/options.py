@@ -102,20 +102,22 @@ def refuse_typed_password(parameter: str, url: str | None, variable: str) -> Non
         )
 
 
-def require_consent(question: str, yes: bool) -> bool:
-    """Ask for confirmation, unless *yes*; return whether to proceed.
+def require_consent(question: str, yes: bool, effect: str = "nothing was changed") -> None:
+    """Ask for confirmation, unless *yes*.
 
     Raises:
         UsageError: Standard input is not a terminal.
+        OperationError (declined): The user declined, with what follows from it.
     """
     if yes:
-        return True
+        return
     if not sys.stdin.isatty():
         raise UsageError(
             "cannot ask for confirmation without a terminal", help="add `--yes` to proceed"
         )
     try:
-        return click.confirm(question, err=True)
+        if not click.confirm(question, err=True):
+            raise OperationError("declined", effect)
     except click.Abort:
         # The question does not end its line.
         click.echo(err=True)

@@ -19,7 +19,6 @@ from keyleash.cli.progress import progress
 from keyleash.cli.render.test import coverage_lines, failure_lines, summary
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note, read_text
-from keyleash.errors import OperationError
 from keyleash.policy_tests.run import Verdict
 from keyleash.store.connect import shown_url
 
@@ -68,8 +67,7 @@ def test(
     refuse_typed_password("server", server, "KEYLEASH_TEST_URL")
     if server and not no_server:
         question = f"load policies into the empty database of {shown_url(server)}?"
-        if not require_consent(question, yes):
-            raise OperationError("declined", "nothing was tested")
+        require_consent(question, yes, "nothing was tested")
     try:
         with ended_by_signals(), progress("testing", is_wanted=not settings.json) as show:
             report = Policy.run_tests(

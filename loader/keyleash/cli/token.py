@@ -239,8 +239,7 @@ def revoke(
         settings.operator.identities()
         if not yes:
             print_note("every agent is denied until it gets a new token")
-        if not require_consent(f"revoke every token on {settings.shown_url}?", yes):
-            raise OperationError("declined", "nothing was revoked")
+        require_consent(f"revoke every token on {settings.shown_url}?", yes, "nothing was revoked")
     with settings.changing("look at `keyleash token list`"):
         done = settings.operator.tokens.revoke(token_id, **group)
     if settings.json or done.tokens:

@@ -21,7 +21,6 @@ from keyleash.cli.progress import waiting
 from keyleash.cli.render.undo import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import OperationError
 from keyleash.text import counted
 
 if TYPE_CHECKING:
@@ -73,10 +72,9 @@ def undo(
 
 
 def _apply(settings: Settings, plan: UndoPlan, yes: bool) -> UndoResult:
-    if plan.changes and not require_consent(
-        f"change {counted(len(plan.changes), 'key')} on {settings.shown_url}?", yes
-    ):
-        raise OperationError("declined", "nothing was undone")
+    if plan.changes:
+        question = f"change {counted(len(plan.changes), 'key')} on {settings.shown_url}?"
+        require_consent(question, yes, "nothing was undone")
     undone = settings.operator.undo.apply(plan)
     print_note(str(undone))
     print_note(f"to revert this undo: keyleash undo --correlation {undone.correlation}")

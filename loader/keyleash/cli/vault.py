@@ -15,7 +15,6 @@ from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import OperationError
 from keyleash.policy.problems import listing
 from keyleash.store.prefixes import ChangeKind
 from keyleash.text import counted
@@ -51,8 +50,7 @@ def _change(
     show_target(settings, yes=yes)
     if not yes:
         print_note("all agents are suspended until all keys have moved")
-    if not require_consent(question, yes):
-        raise OperationError("declined", "nothing was changed")
+    require_consent(question, yes)
     has_begun = False
     try:
         with progress("keys scanned", is_wanted=not settings.json) as report:
@@ -84,8 +82,9 @@ def _move(
 ) -> None:
     """Ask for confirmation, move keys and print their number."""
     show_target(settings, yes=yes)
-    if not require_consent(f"move every key that matches {listing(patterns)} {where}?", yes):
-        raise OperationError("declined", "nothing was moved")
+    require_consent(
+        f"move every key that matches {listing(patterns)} {where}?", yes, "nothing was moved"
+    )
     with (
         settings.changing("run it again"),
         progress("keys scanned", is_wanted=not settings.json) as report,
