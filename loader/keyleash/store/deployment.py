@@ -24,7 +24,7 @@ from keyleash.errors import KeyleashError, OperationError
 from keyleash.store.connect import address_of, node_client, quick_client
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.live_table import reply_mapping, reply_text
-from keyleash.store.server import Address, Role, addresses_of_sentinel, ping, read_role
+from keyleash.store.server import Address, Role, addresses_of_sentinel, ping, read_role, round_trip
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.wire import reading_reply, reason_of
 
@@ -332,10 +332,7 @@ def _nodes(
     client: Client, server: Callable[[Address], Server]
 ) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     """Return all nodes but failed ones without slots, primaries first; and these failed ones."""
-    with client.pipeline(transaction=False) as pipe:
-        pipe.execute_command("CLUSTER", "SLOTS")
-        pipe.execute_command("CLUSTER", "SHARDS")
-        by_slot, shards = pipe.execute()
+    by_slot, shards = round_trip(client, [("CLUSTER", "SLOTS"), ("CLUSTER", "SHARDS")])
     own_host = address_of(client).host
     is_tls = issubclass(client.connection_pool.connection_class, SSLConnection)
     addresses: dict[str, Address] = {}

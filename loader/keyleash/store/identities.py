@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from keyleash.errors import OperationError, no_policy
 from keyleash.policy.problems import which_identity
 from keyleash.store.records import ActivePolicy, GuardRecord, guard_record, read_active
+from keyleash.store.server import round_trip
 from keyleash.store.store import Store
 
 
@@ -52,9 +53,6 @@ def require_active(store: Store) -> ActivePolicy:
 def active_records(store: Store, names: Iterable[str]) -> dict[str, GuardRecord]:
     """Return the guard records of those of *names* that are active."""
     wanted = list(names)
-    with store.client.pipeline(transaction=False) as pipe:
-        for name in wanted:
-            pipe.hgetall(store.keys.guard(name))
-        raw = pipe.execute() if wanted else []
+    raw = round_trip(store.client, (("HGETALL", store.keys.guard(name)) for name in wanted))
     records = {name: guard_record(item) for name, item in zip(wanted, raw, strict=True)}
     return {name: record for name, record in records.items() if record is not None}

@@ -17,7 +17,7 @@ from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import script_digest
 from keyleash.store.prefixes import PrefixChange, change_fields
 from keyleash.store.scripts import END_SWITCH, SWITCH_PREFIXES, switch_arguments
-from keyleash.store.server import count_keys
+from keyleash.store.server import count_keys, round_trip
 from keyleash.store.store import Store, batches
 
 PIECE = 500
@@ -47,10 +47,8 @@ def move_keys(
     total = count_keys(store.client)
     conflicts: dict[bytes, None] = {}
     for count, renames in _scan(store, new_name):
-        with store.client.pipeline(transaction=False) as pipe:
-            for key, new in renames:
-                pipe.renamenx(key, new)
-            replies = pipe.execute(raise_on_error=False)
+        calls = (("RENAMENX", key, new) for key, new in renames)
+        replies = round_trip(store.client, calls, raises=False)
         for (key, _), reply in zip(renames, replies, strict=True):
             if isinstance(reply, ResponseError):
                 # It expired, or was deleted or renamed meanwhile.
@@ -70,13 +68,8 @@ def find_conflicts(store: Store, new_name: NewName) -> tuple[bytes, ...]:
     """Return the keys whose new names are taken; nothing is changed."""
     conflicts: dict[bytes, None] = {}
     for _, renames in _scan(store, new_name):
-        with store.client.pipeline(transaction=False) as pipe:
-            for _, new in renames:
-                pipe.exists(new)
-            taken = pipe.execute()
-        conflicts |= {
-            key: None for (key, _), is_taken in zip(renames, taken, strict=True) if is_taken
-        }
+        taken = round_trip(store.client, (("EXISTS", new) for _, new in renames))
+        conflicts |= dict.fromkeys(compress((key for key, _ in renames), taken))
     return tuple(conflicts)
 
 
@@ -141,20 +134,16 @@ def with_leases(store: Store, identities: Sequence[str]) -> list[str]:
     """Return the identities whose leases are at the home of a cluster under these names."""
     leased: list[str] = []
     for piece in batches(identities):
-        with store.client.pipeline(transaction=False) as pipe:
-            for name in piece:
-                pipe.exists(store.keys.leases(name))
-            leased += compress(piece, pipe.execute())
+        calls = (("EXISTS", store.keys.leases(name)) for name in piece)
+        leased += compress(piece, round_trip(store.client, calls))
     return leased
 
 
 def rename_leases(store: Store, change: PrefixChange, identities: Sequence[str]) -> None:
     """Rename the hashes of leases of identities at the home of a cluster."""
     for piece in batches(identities):
-        with store.client.pipeline(transaction=False) as pipe:
-            for name in piece:
-                pipe.rename(change.old.leases(name), change.new.leases(name))
-            pipe.execute()
+        names = ((change.old.leases(name), change.new.leases(name)) for name in piece)
+        round_trip(store.client, (("RENAME", *pair) for pair in names))
 
 
 def end_change(store: Store, change: PrefixChange) -> None:

@@ -14,6 +14,7 @@ from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
 from keyleash.results import Instant, Result
 from keyleash.store.keyspace import script_digest
+from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import reading_record
@@ -228,11 +229,8 @@ def read_history(store: Store) -> tuple[ActivePolicy, ...]:
     An activation adds its own entry in the same step, so the first is the active policy.
     """
     digests = store.client.zrevrange(store.keys.history, 0, -1)
-    with store.client.pipeline(transaction=False) as pipe:
-        for digest in digests:
-            pipe.hgetall(store.keys.stored_policy(digest.decode()))
-        records = pipe.execute() if digests else []
-    policies = map(active_policy, records)
+    keys = (store.keys.stored_policy(digest.decode()) for digest in digests)
+    policies = map(active_policy, round_trip(store.client, (("HGETALL", key) for key in keys)))
     return tuple(policy for policy in policies if policy is not None)
 
 

@@ -14,6 +14,15 @@ from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
 
 
+def round_trip(client: Client, calls: Iterable[Sequence[Any]], *, raises: bool = True) -> list[Any]:
+    """Send commands in one packet; return their replies, and errors in place without *raises*."""
+    with client.pipeline(transaction=False) as pipe:
+        for words in calls:
+            pipe.execute_command(*words)
+        replies: list[Any] = pipe.execute(raise_on_error=raises)
+        return replies
+
+
 def info_section(client: Client, section: str) -> Mapping[str, Any]:
     """Return a section of INFO, with the types that redis-py gives its fields."""
     reply: Mapping[str, Any] = client.info(section)
@@ -52,11 +61,8 @@ def command_names(client: Client) -> set[str]:
 
 def keys_of_calls(client: Client, calls: Iterable[Sequence[str]]) -> list[tuple[str, ...] | None]:
     """Return the keys that the server finds in each call; None if it finds none."""
-    with client.pipeline(transaction=False) as pipe:
-        for call in calls:
-            # The name is one word, because redis-py parses the reply only then.
-            pipe.execute_command("COMMAND GETKEYS", *call)
-        replies = pipe.execute(raise_on_error=False)
+    # The name is one word, because redis-py parses the reply only then.
+    replies = round_trip(client, (("COMMAND GETKEYS", *call) for call in calls), raises=False)
     with reading_reply("COMMAND GETKEYS"):
         return [
             None if isinstance(reply, RedisError) else tuple(map(reply_text, reply))

@@ -41,7 +41,7 @@ from keyleash.store.scripts import (
     REMOVED_KEEP_MS,
     OperatorScript,
 )
-from keyleash.store.server import read_replicas
+from keyleash.store.server import read_replicas, round_trip
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import is_of_a_cluster, reading_record, reading_reply, reason_of
@@ -72,10 +72,7 @@ def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
         return {name: [""] for name in names}
     replies: list[list[bytes]] = []
     for piece in batches(names):
-        with store.client.pipeline(transaction=False) as pipe:
-            for name in piece:
-                pipe.hkeys(store.keys.leases(name))
-            replies += pipe.execute()
+        replies += round_trip(store.client, (("HKEYS", store.keys.leases(name)) for name in piece))
     return {
         name: [HOME_TAG, *sorted(filter(is_shard_tag, map(bytes.decode, fields)))]
         for name, fields in zip(names, replies, strict=True)
@@ -84,13 +81,9 @@ def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
 
 def read_epochs(store: Store, identities: Sequence[str]) -> dict[str, bytes]:
     """Return the epochs of identities at the home, as stored; empty for one without."""
-    with store.client.pipeline(transaction=False) as pipe:
-        for name in identities:
-            pipe.hget(store.keys.leases(name), EPOCH_FIELD)
-        return {
-            name: epochs or b""
-            for name, epochs in zip(identities, pipe.execute() if identities else (), strict=True)
-        }
+    calls = (("HGET", store.keys.leases(name), EPOCH_FIELD) for name in identities)
+    epochs = round_trip(store.client, calls)
+    return {name: item or b"" for name, item in zip(identities, epochs, strict=True)}
 
 
 def missing_shards(store: Store, tags: Iterable[str]) -> set[str]:
@@ -474,10 +467,8 @@ def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
         return []
     by_node: dict[Node | None, list[ShardRecords]] = defaultdict(list)
     for names in batches(identities):
-        with store.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hgetall(store.keys.leases(name))
-            replies = pipe.execute()
+        calls = (("HGETALL", store.keys.leases(name)) for name in names)
+        replies = round_trip(store.client, calls)
         for name, held in zip(names, replies, strict=True):
             epoch = held.get(EPOCH_FIELD.encode(), b"").decode("latin-1")
             for field, packed in held.items():

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import compress
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
@@ -14,6 +15,7 @@ from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.live_table import reply_text
 from keyleash.store.placement import SLOTS, control_slots, key_slot, tag_of
 from keyleash.store.scripts import TRY_KEYS
+from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client
 from keyleash.store.wire import is_down
 
@@ -67,10 +69,7 @@ def keys_of_one_server(client: Client, node: Node, identities: Iterable[str]) ->
     for name in identities:
         keys += [names.guard(name), names.state(name), names.tokens(name)]
     own = [key for key in keys if node.serves(key_slot(key.encode()))]
-    with client.pipeline(transaction=False) as pipe:
-        for key in own:
-            pipe.exists(key)
-        return [key for key, is_there in zip(own, pipe.execute(), strict=True) if is_there]
+    return [*compress(own, round_trip(client, (("EXISTS", key) for key in own)))]
 
 
 def misses_keys_of_moving_slots(source: Client, target: Client, node: Node) -> bool | None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from keyleash.doubles import DOUBLE
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.scripts import STAGE, STAGED_KEEP_MS
+from keyleash.store.server import round_trip
 from keyleash.store.state import Layout
 from keyleash.store.store import Store, batches
 
@@ -102,10 +103,7 @@ class LoadStage:
         """Make the staged records persistent, so that the activation only renames them."""
         # A load that is interrupted from here on leaves these small hashes behind.
         for batch in batches(self._recorded):
-            with self._store.client.pipeline(transaction=False) as pipe:
-                for key in batch:
-                    pipe.persist(key)
-                pipe.execute()
+            round_trip(self._store.client, (("PERSIST", key) for key in batch))
 
     def put_states(self, moves: Sequence[StateMove]) -> None:
         """Migrate states, and again those that change meanwhile."""

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from keyleash.limits import Limit, SubjectKind
 from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.server import round_trip
 from keyleash.store.shards import at_slot
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from keyleash.store.store import Store, batches
@@ -45,10 +46,7 @@ def read_states(store: Store, names: Sequence[str]) -> Iterator[IdentityState | 
     """Yield the states of identities; None if there is none, or it is shorter than its layout."""
     layouts = store.client.hgetall(store.keys.layouts)
     for some in batches(names):
-        with store.client.pipeline(transaction=False) as pipe:
-            for name in some:
-                pipe.get(store.keys.state(name))
-            packed = pipe.execute()
+        packed = round_trip(store.client, (("GET", store.keys.state(name)) for name in some))
         for name, data in zip(some, packed, strict=True):
             yield _state(data, layouts.get(name.encode()))
 
@@ -90,7 +88,7 @@ def read_activity(store: Store, names: Sequence[str]) -> list[StoredActivity]:
             pipe.xlen(store.keys.audit(name))
             pipe.xlen(store.keys.denied(name))
             pipe.hgetall(store.keys.suspension(name))
-        replies = iter(pipe.execute() if names else ())
+        replies = iter(pipe.execute())
     return [StoredActivity(*item) for item in zip(replies, replies, replies, strict=True)]
 
 
@@ -147,10 +145,7 @@ def delete_counters(
         here, count, reason = names.on_node(node.server.quick), 0, ""
         try:
             for piece in batches(find_counters(here, identity, limits)):
-                with here.client.pipeline(transaction=False) as pipe:
-                    for key in piece:
-                        pipe.unlink(key)
-                    replies = pipe.execute(raise_on_error=False)
+                replies = round_trip(here.client, (("UNLINK", key) for key in piece), raises=False)
                 for reply in replies:
                     if isinstance(reply, RedisError):
                         reason = reason_of(reply)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.server import round_trip
 from keyleash.store.shards import at_shard, missing_shards, read_tags
 from keyleash.store.store import Store
 
@@ -204,11 +205,7 @@ def _pipelined(store: Store, calls: Sequence[tuple[AuditStream, tuple[Any, ...]]
     """Return the reply to a command about each stream, from one round trip to each shard."""
 
     def run(shard: Store) -> list[Any]:
-        with shard.client.pipeline(transaction=False) as pipe:
-            for place in places:
-                pipe.execute_command(*calls[place][1])
-            replies: list[Any] = pipe.execute()
-            return replies
+        return round_trip(shard.client, (calls[place][1] for place in places))
 
     by_shard: dict[str, list[int]] = defaultdict(list)
     for place, (stream, _) in enumerate(calls):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from keyleash.store.restrictions import restrictions_of
+from keyleash.store.server import round_trip
 from keyleash.store.store import Store, batches
 from keyleash.store.token import ID_SHAPE, TokenRecord
 
@@ -21,11 +22,7 @@ _DIGEST = re.compile(r"[0-9a-f]{40}")
 
 def read_token_entries(store: Store, identities: Sequence[str]) -> list[dict[bytes, bytes]]:
     """Return the entries of the tokens of each identity, by token id."""
-    with store.client.pipeline(transaction=False) as pipe:
-        for name in identities:
-            pipe.hgetall(store.keys.tokens(name))
-        entries: list[dict[bytes, bytes]] = pipe.execute() if identities else []
-    return entries
+    return round_trip(store.client, (("HGETALL", store.keys.tokens(name)) for name in identities))
 
 
 def read_child_entries(
@@ -39,10 +36,8 @@ def read_child_entries(
 
 
 def _read_raw_children(store: Store, identities: Sequence[str]) -> list[dict[bytes, bytes]]:
-    with store.client.pipeline(transaction=False) as pipe:
-        for name in identities:
-            pipe.hgetall(store.keys.delegated(name))
-        replies = pipe.execute(raise_on_error=False) if identities else []
+    calls = (("HGETALL", store.keys.delegated(name)) for name in identities)
+    replies = round_trip(store.client, calls, raises=False)
     return [raw if isinstance(raw, dict) else {} for raw in replies]
 
 
@@ -111,7 +106,7 @@ def read_token_records(
     with store.client.pipeline(transaction=False) as pipe:
         for name, some in digests.items():
             pipe.mget([store.keys.token(name, digest) for digest in some])
-        records: list[list[bytes | None]] = pipe.execute() if digests else []
+        records: list[list[bytes | None]] = pipe.execute()
     return records
 
 

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import GuardRecord, guard_record, read_active
+from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.token import (
@@ -187,7 +188,4 @@ class TrialDatabase:
         return {*self.client.scan_iter(match=f"{prefix}*", count=SCANNED)}
 
     def _delete(self, keys: set[bytes]) -> None:
-        with self.client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.unlink(key)
-            pipe.execute()
+        round_trip(self.client, (("UNLINK", key) for key in keys))

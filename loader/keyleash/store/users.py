@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.errors import RulesRejectedError
 from keyleash.store.live_table import reply_mapping, reply_text
+from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
 
@@ -44,10 +45,7 @@ def delete_users(client: Client, names: Sequence[str]) -> None:
 
 def read_user_fields(client: Client, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """Return the fields of ACL GETUSER of those of *names* that the server has, by name."""
-    with client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.execute_command("ACL", "GETUSER", name)
-        replies = pipe.execute() if names else []
+    replies = round_trip(client, (("ACL", "GETUSER", name) for name in names))
     with reading_reply("ACL"):
         return {
             name: reply_mapping(reply)
