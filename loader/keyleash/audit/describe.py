@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keyleash.audit.entries import Denial
 from keyleash.audit.undo.values import PARTS, Value, elements_of
 from keyleash.commands import load_table
 from keyleash.commands.refusals import pattern_of, with_reason
@@ -12,9 +13,6 @@ from keyleash.errors import DENIALS, ReplyCode
 from keyleash.errors.sentences import LEFT_OUT, Reason, reason_of
 from keyleash.evaluate.trace import SHOWN_BYTES
 from keyleash.text import counted, distance, iso_time, printable
-
-if TYPE_CHECKING:
-    from keyleash.audit.entries import Denial
 
 _REASON_IS = {
     **dict.fromkeys((ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED), "limit"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,7 +14,7 @@ from keyleash.audit.inspect import read_timeline
 from keyleash.audit.log import denials
 from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.point_in_time import ValueThen, value_at
-from keyleash.audit.stats import read_stats
+from keyleash.audit.stats import Tally, read_stats
 from keyleash.audit.undo.plan import plan_selected
 from keyleash.cli.audit_export import export, verify
 from keyleash.cli.audit_selection import (
@@ -27,12 +27,7 @@ from keyleash.cli.audit_selection import (
 )
 from keyleash.cli.derive import command, options_of
 from keyleash.cli.nodes import MissingNodes
-from keyleash.cli.options import (
-    Group,
-    example,
-    json_lines_option,
-    json_option,
-)
+from keyleash.cli.options import Group, example, json_lines_option, json_option
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.audit import entry_line, folded_actions, show_entries
 from keyleash.cli.render.table import Column, print_table
@@ -48,9 +43,6 @@ from keyleash.cli.terminal import (
 )
 from keyleash.errors import UsageError
 from keyleash.text import clock_time, counted, printable, without_tokens
-
-if TYPE_CHECKING:
-    from keyleash.audit.stats import Tally
 
 
 @click.command(epilog=example("keyleash audit log agent-runner --since 10m --key 'agents:jobs:*'"))

@@ -8,23 +8,21 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from keyleash.audit.export.verify import verify_archive
+from keyleash.audit.export.run import Exported, follow_export
+from keyleash.audit.export.verify import ArchiveReport, verify_archive
 from keyleash.cli.audit_selection import identities_option
+from keyleash.cli.derive import options_of
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import DIRECTORY, duration_s, example, json_option
+from keyleash.cli.options import DIRECTORY, example, json_option
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
 from keyleash.text import counted, printable
-
-if TYPE_CHECKING:
-    from keyleash.audit.export.run import Exported
-    from keyleash.audit.export.verify import ArchiveReport
 
 
 @contextmanager
@@ -46,29 +44,10 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
 
 
 @click.command(epilog=example("keyleash audit export --to archive"))
-@click.option(
-    "--to",
-    "directory",
-    metavar="DIR",
-    type=DIRECTORY,
-    required=True,
-    help="The archive; created if missing.",
-)
+@options_of(follow_export, "directory")
 @identities_option
 @click.option("--follow", is_flag=True, help="Keep exporting new entries until a signal.")
-@click.option(
-    "--every",
-    metavar="DURATION",
-    default="1m",
-    show_default=True,
-    callback=duration_s,
-    help="Interval of --follow; shorter while the entries of a whole file are waiting.",
-)
-@click.option(
-    "--take-over",
-    is_flag=True,
-    help="Continue although another archive has these streams, or the server lost them.",
-)
+@options_of(follow_export, "every take_over")
 @json_option
 @pass_settings
 def export(
@@ -76,7 +55,7 @@ def export(
     directory: str,
     identities: tuple[str, ...],
     follow: bool,
-    every: int,
+    every: timedelta,
     take_over: bool,
 ) -> None:
     """Export audit streams to files in DIR, and acknowledge the written entries.
@@ -86,12 +65,9 @@ def export(
     ended, also after a crash: no entry is lost or duplicated. --follow --json prints JSON Lines.
     """
     with stopped_by_signals() as is_stopping:
-        arguments: dict[str, Any] = {
-            "take_over": take_over,
-            "is_stopping": is_stopping,
-        }
+        arguments: dict[str, Any] = {"take_over": take_over, "is_stopping": is_stopping}
         if follow:
-            _follow(settings, directory, *identities, every=timedelta(seconds=every), **arguments)
+            _follow(settings, directory, *identities, every=every, **arguments)
         else:
             _run(settings, directory, *identities, **arguments)
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.log import denials
 from keyleash.audit.lookup import nothing_found
+from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.selection import time_range
 from keyleash.cli.derive import options_of
 from keyleash.cli.nodes import MissingNodes
@@ -19,11 +21,7 @@ from keyleash.cli.options import IDENTITY
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.errors import OperationError, UsageError
 
-if TYPE_CHECKING:
-    from keyleash.audit.entries import AuditEvent, Denial
-    from keyleash.audit.operator_actions import ControlEvent
-
-    AnyEntry = AuditEvent | Denial | ControlEvent
+AnyEntry = AuditEvent | Denial | ControlEvent
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,6 +13,7 @@ import click
 
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
+    DIRECTORY,
     IDENTITY,
     TOKEN_ID,
     Name,
@@ -104,6 +105,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "code": {"metavar": "CODE", "type": _Code([str(code) for code in ReplyCode])},
     "command": {"metavar": "COMMAND"},
     "count": {"type": click.IntRange(1)},
+    "directory": {"metavar": "DIR", "type": DIRECTORY},
     "duration": {"metavar": "DURATION", "callback": as_duration},
     "grace": {"metavar": "DURATION", "callback": _grace},
     "id": {"metavar": "ID"},

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from keyleash.audit.undo.apply import blocked_error
-from keyleash.audit.undo.plan import plan_selected
+from keyleash.audit.undo.apply import UndoResult, blocked_error
+from keyleash.audit.undo.plan import UndoPlan, plan_selected
 from keyleash.cli.derive import options_of
-from keyleash.cli.options import (
-    example,
-    full_option,
-    json_option,
-    require_consent,
-    yes_option,
-)
+from keyleash.cli.options import example, full_option, json_option, require_consent, yes_option
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.undo import print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.text import counted
-
-if TYPE_CHECKING:
-    from keyleash.audit.undo.apply import UndoResult
-    from keyleash.audit.undo.plan import UndoPlan
 
 
 @click.command(epilog=example("keyleash undo --correlation req-7f3a --dry-run"))

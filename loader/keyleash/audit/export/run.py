@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from redis.exceptions import ResponseError
 
@@ -27,7 +27,8 @@ from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from keyleash.operations import operation, reading
 from keyleash.operations.rights import ACTIVE, CLOCK, IDENTITIES, LOG_ACTION, TAGS, each
-from keyleash.policy.quantities import Duration, seconds_of
+from keyleash.operations.types import Duration, Param
+from keyleash.policy.quantities import seconds_of
 from keyleash.results import Progress, Result
 from keyleash.store.identities import require_known
 from keyleash.store.store import Store
@@ -327,6 +328,17 @@ class Archiver:
             time.sleep(WAIT_S)
 
 
+Directory = Annotated[
+    str | Path, Param("directory", help="The archive; created if missing.", flag="--to")
+]
+Every = Annotated[
+    Duration,
+    Param(help="Interval of --follow; shorter while the entries of a whole file are waiting."),
+]
+TakeOver = Annotated[
+    bool,
+    Param(help="Continue although another archive has these streams, or the server lost them."),
+]
 EXPORT = (
     ACTIVE, CLOCK, IDENTITIES, LOG_ACTION,
     each("exists xinfo|groups xinfo|consumers xreadgroup", "%R~audit", "%R~denied", "%R~control"),
@@ -339,9 +351,9 @@ EXPORT = (
 @operation("audit export", rights=EXPORT)
 def export_streams(
     store: Store,
-    directory: str | Path,
+    directory: Directory,
     *identities: str,
-    take_over: bool = False,
+    take_over: TakeOver = False,
     progress: Progress | None = None,
     on_export: Callable[[Exported], None] | None = None,
     is_stopping: Callable[[], bool] | None = None,
@@ -373,10 +385,10 @@ def export_streams(
 @reading("audit export", rights=EXPORT)
 def follow_export(
     store: Store,
-    directory: str | Path,
+    directory: Directory,
     *identities: str,
-    every: Duration = "1m",
-    take_over: bool = False,
+    every: Every = "1m",
+    take_over: TakeOver = False,
     is_stopping: Callable[[], bool] | None = None,
 ) -> Iterator[Exported]:
     """Keep exporting new entries until *is_stopping*, and yield each file; see `export`.

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import click
 
 from keyleash.audit.describe import short_value
-from keyleash.audit.undo.plan import action_text, conflict_label, conflict_reason
+from keyleash.audit.undo.plan import (
+    Conflict,
+    KeyPlan,
+    UndoPlan,
+    action_text,
+    conflict_label,
+    conflict_reason,
+)
 from keyleash.audit.undo.trust import untrusted_text
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
 from keyleash.policy.problems import FEW, SHOWN_BLOCKS, fold, listing, some
 from keyleash.text import counted, printable
-
-if TYPE_CHECKING:
-    from keyleash.audit.undo.plan import Conflict, KeyPlan, UndoPlan
-
 
 MAX_OTHERS = 5
 """Maximum number of keys in a list on one line."""
