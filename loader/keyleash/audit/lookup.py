@@ -8,14 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from keyleash.audit.entries import (
-    AuditEntry,
-    AuditEvent,
-    Denial,
-    denial_entry,
-    shard_json,
-    time_of,
-)
+from keyleash.audit.entries import AuditEntry, AuditEvent, Denial, denial_entry, shard_json, time_of
 from keyleash.audit.operator_actions import ControlEvent, control_event
 from keyleash.audit.read import Query, RepeatCounts, events_of, with_follow_ups
 from keyleash.errors import OperationError

@@ -15,13 +15,7 @@ import click
 from redis import exceptions as redis_errors
 
 from keyleash.cli.terminal import is_plain, print_json_line
-from keyleash.errors import (
-    KeyleashError,
-    LeashError,
-    PolicyError,
-    Problem,
-    WarningsError,
-)
+from keyleash.errors import KeyleashError, LeashError, PolicyError, Problem, WarningsError
 from keyleash.errors.sentences import explain
 from keyleash.extras import missing_extra
 from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some

@@ -13,13 +13,7 @@ from redis import exceptions as redis_errors
 
 from keyleash.cli.terminal import print_note
 from keyleash.errors import OperationError, UsageError
-from keyleash.store.connect import (
-    DEFAULT_URL,
-    answering_url,
-    default_actor,
-    shown_url,
-    split_urls,
-)
+from keyleash.store.connect import DEFAULT_URL, answering_url, default_actor, shown_url, split_urls
 from keyleash.store.failures import is_unanswered, reason_of
 
 if TYPE_CHECKING:

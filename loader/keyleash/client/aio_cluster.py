@@ -12,12 +12,7 @@ import redis.asyncio.cluster
 from redis.client import NEVER_DECODE
 from redis.exceptions import AskError, ClusterDownError, RedisClusterException, TryAgainError
 
-from keyleash.client._redis_py import (
-    acalled_back,
-    aguard_nodes,
-    amove_slot,
-    refresh_options,
-)
+from keyleash.client._redis_py import acalled_back, aguard_nodes, amove_slot, refresh_options
 from keyleash.client.actions import AtHome, Words
 from keyleash.client.aio_cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client.aio_holder import TokenHolder

@@ -11,12 +11,7 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import ClusterDownError, ResponseError, TryAgainError, WatchError
 
 from keyleash.client import aio
-from keyleash.client._redis_py import (
-    BufferedReply,
-    UnreplicatedReply,
-    agathered,
-    copy_error,
-)
+from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, agathered, copy_error
 from keyleash.client.actions import Words
 from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.batches import chunks

@@ -23,15 +23,7 @@ from keyleash.client.blocking import pauses
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.command_words import Role, as_command, described, role_of
 from keyleash.client.correlation import next_correlation
-from keyleash.client.once import (
-    NO_ID,
-    Attempts,
-    Block,
-    CallId,
-    Ids,
-    current_block,
-    without_ids,
-)
+from keyleash.client.once import NO_ID, Attempts, Block, CallId, Ids, current_block, without_ids
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.renewal import RENEW
 from keyleash.client.resp3 import as_resp3, shape_of

@@ -30,12 +30,7 @@ from keyleash.client.retries import mark_run
 from keyleash.client.script_calls import send_script
 from keyleash.client.subscriptions import Subscriptions
 from keyleash.client.transactions import Transaction
-from keyleash.client.unsupported import (
-    foreign_bytes,
-    locking,
-    subscription_in_pipeline,
-    takes_lock,
-)
+from keyleash.client.unsupported import foreign_bytes, locking, subscription_in_pipeline, takes_lock
 from keyleash.commands.facts import OF_THE_CONNECTION
 from keyleash.commands.locks import RELEASE
 from keyleash.store.wire import BatchMode

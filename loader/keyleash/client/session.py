@@ -9,11 +9,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from redis.exceptions import (
-    NoPermissionError,
-    NoScriptError,
-    ResponseError,
-)
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from keyleash.client.actions import AtHome, Plain
 from keyleash.client.correlation import CorrelationSource, check_source

@@ -14,12 +14,7 @@ from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.limits.counters import BYTES
 from keyleash.policy.clusters import cap_counters
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
-from keyleash.store.restrictions import (
-    MAX_ITEMS,
-    MAX_LABEL_BYTES,
-    MAX_LABEL_NAME,
-    MAX_TEXT_BYTES,
-)
+from keyleash.store.restrictions import MAX_ITEMS, MAX_LABEL_BYTES, MAX_LABEL_NAME, MAX_TEXT_BYTES
 from keyleash.store.token import ID_ALPHABET, ID_CHARS, TAIL_HEADER
 
 _CLASS_BITS = tuple((str(cls), 1 << place) for place, cls in enumerate(OperationClass))

@@ -27,12 +27,7 @@ from keyleash.policy.lua import LIBRARIES
 from keyleash.policy.model import Values
 from keyleash.policy.quantities import MAX_REPLY_BYTES
 from keyleash.store.state import STAMP_BYTES
-from keyleash.store.token import (
-    KEEP_AFTER_EXPIRY_MS,
-    MAX_TOKEN_BYTES,
-    REVOKED_OFFSET,
-    use_noted_us,
-)
+from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, REVOKED_OFFSET, use_noted_us
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, MAX_ID_BYTES, MAX_IMAGES
 from keyleash.text import TOKEN_IN_LUA
 

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import (
-    ClusterCrossSlotError,
-    NoPermissionError,
-    NoScriptError,
-    ResponseError,
-)
+from redis.exceptions import ClusterCrossSlotError, NoPermissionError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keyleash.errors.base import KeyleashError, Span

@@ -11,12 +11,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard
 from keyleash.errors import KeyleashError, OperationError, RulesRejectedError
-from keyleash.fence.acl import (
-    Rules,
-    Selector,
-    User,
-    read_users,
-)
+from keyleash.fence.acl import Rules, Selector, User, read_users
 from keyleash.fence.acl_steps import CHANGES, AclStep, AclStepKind, Fences, plan_fences
 from keyleash.fence.desired import DesiredUser
 from keyleash.fence.rules import Fence, fence_of, without_digests

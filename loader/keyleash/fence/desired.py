@@ -11,12 +11,7 @@ from keyleash.fence.acl import User
 from keyleash.fence.rules import Fence, fence_of
 from keyleash.fence.servers import FencedServers
 from keyleash.policy.problems import which_identity
-from keyleash.store.fences import (
-    FenceRecord,
-    GeneratedPassword,
-    Password,
-    generate_password,
-)
+from keyleash.store.fences import FenceRecord, GeneratedPassword, Password, generate_password
 from keyleash.store.identities import active_records
 
 

@@ -7,12 +7,7 @@ from dataclasses import replace
 
 from keyleash.commands import CHANNEL_CLASSES, CommandTable
 from keyleash.limits import Budget, Rate
-from keyleash.policy.grants import (
-    CommandNames,
-    read_denies,
-    read_grants,
-    warn_of_masked_images,
-)
+from keyleash.policy.grants import CommandNames, read_denies, read_grants, warn_of_masked_images
 from keyleash.policy.limit_parser import Captures, read_limits
 from keyleash.policy.model import Grant, Identity, IdentityKind, Policy
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote

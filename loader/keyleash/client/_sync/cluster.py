@@ -13,12 +13,7 @@ import redis.cluster
 from redis.client import NEVER_DECODE
 from redis.exceptions import AskError, ClusterDownError, RedisClusterException, TryAgainError
 
-from keyleash.client._redis_py import (
-    called_back,
-    guard_nodes,
-    move_slot,
-    refresh_options,
-)
+from keyleash.client._redis_py import called_back, guard_nodes, move_slot, refresh_options
 from keyleash.client._sync.cluster_pipeline import ClusterBatch, ClusterPipeline
 from keyleash.client._sync.holder import TokenHolder
 from keyleash.client._sync.node import Flight, NodePool, Sharded

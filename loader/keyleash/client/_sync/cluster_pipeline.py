@@ -11,12 +11,7 @@ from typing import Any
 from redis.client import NEVER_DECODE
 from redis.exceptions import ClusterDownError, ResponseError, TryAgainError, WatchError
 
-from keyleash.client._redis_py import (
-    BufferedReply,
-    UnreplicatedReply,
-    copy_error,
-    gathered,
-)
+from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error, gathered
 from keyleash.client._sync import sync
 from keyleash.client._sync.node import NodePool
 from keyleash.client.actions import Words

@@ -30,11 +30,7 @@ from keyleash.client.pools import guarded_class, guarded_pool
 from keyleash.client.session import Session
 from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import TokenSource, token_from_env
-from keyleash.client.unsupported import (
-    push_handler,
-    reject_options,
-    require_kind,
-)
+from keyleash.client.unsupported import push_handler, reject_options, require_kind
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import BatchMode
 

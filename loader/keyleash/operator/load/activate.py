@@ -9,12 +9,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
-from keyleash.errors import (
-    OperationError,
-    PlanOutdatedError,
-    Problem,
-    RemovalError,
-)
+from keyleash.errors import OperationError, PlanOutdatedError, Problem, RemovalError
 from keyleash.fence.apply import refreshed_users
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.operator.load.load_plan import LoadPlan

@@ -17,11 +17,7 @@ from keyleash.policy import Identity, Pattern, overlaps, parse_pattern
 from keyleash.policy.clusters import cap_counters
 from keyleash.policy.patterns import bound_pattern
 from keyleash.policy.problems import did_you_mean, listing, quote
-from keyleash.policy.quantities import (
-    parse_amount,
-    parse_count_per_period,
-    parse_size_per_period,
-)
+from keyleash.policy.quantities import parse_amount, parse_count_per_period, parse_size_per_period
 from keyleash.store.restrictions import (
     MAX_ITEMS,
     MAX_LABEL_BYTES,

@@ -12,15 +12,7 @@ from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange
 from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.diff.limit_changes import breaker_changes, limit_changes, setting_changes
 from keyleash.policy.diff.permissions import Access, Gains, gains_of
-from keyleash.policy.model import (
-    AnySuffix,
-    Grant,
-    Identity,
-    Literal,
-    Pattern,
-    Policy,
-    ValueRules,
-)
+from keyleash.policy.model import AnySuffix, Grant, Identity, Literal, Pattern, Policy, ValueRules
 from keyleash.results import Result
 
 _MATCHES: tuple[Callable[[Grant], object], ...] = (
