@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,6 +24,14 @@ def leash(embedded: Any) -> Leash:
     leash = Leash(embedded)
     leash.load(one={"grants": [grant("read", "write", keys="k:*")]})
     return leash
+
+
+def issue(op: Any, **options: Any) -> None:
+    op.tokens.issue("one", **options)
+
+
+def rotate(op: Any, **options: Any) -> None:
+    op.tokens.rotate(identity="one", **options)
 
 
 WRONG: dict[str, tuple[str, Operate]] = {
@@ -53,16 +62,24 @@ WRONG: dict[str, tuple[str, Operate]] = {
     "key of a timeline": ("key", lambda op: op.audit.timeline(None)),
     "key of events": ("key", lambda op: op.audit.events(key=5)),
     "count": ("count", lambda op: op.tokens.issue_many("one", True)),
+    "count of halves": ("count", lambda op: op.tokens.issue_many("one", 1.5)),
+    "identity of new tokens": ("identity", lambda op: op.tokens.issue_many(b"one", 1)),
+    "note": ("note", lambda op: op.tokens.issue("one", note=b"x")),
+    **{f"life {ttl}": ("ttl", partial(issue, ttl=ttl)) for ttl in (float("nan"), 60.0, True)},
+    **{f"grace {grace}": ("grace", partial(rotate, grace=grace)) for grace in (0.5, True)},
+    "life of a new token": ("ttl", partial(rotate, ttl=1.5)),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_argument_of_a_wrong_type_is_named(leash: Leash, name: str) -> None:
-    """Nothing is sent, and the argument is not shown."""
+    """Nothing is changed, and the argument is not shown."""
     parameter, call = WRONG[name]
 
     with pytest.raises(TypeError, match=f"`{parameter}` must be"):
         call(keyleash.Operator(leash.admin))
+
+    assert keyleash.Operator(leash.admin).tokens.list() == []
 
 
 def test_argument_of_a_wrong_type_is_named_by_the_async_operator(leash: Leash) -> None:

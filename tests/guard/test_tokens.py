@@ -269,41 +269,6 @@ def test_count_of_tokens_below_one_issues_none(leash: Leash, count: int) -> None
     assert list_tokens(leash.store) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("identity", b"one"),
-        ("count", 1.5),
-        ("count", True),
-        ("ttl", float("nan")),
-        ("ttl", 60.0),
-        ("ttl", True),
-        ("note", b"x"),
-    ],
-)
-def test_argument_of_a_wrong_type_issues_no_token(leash: Leash, name: str, value: Any) -> None:
-    """Otherwise it issues a token that never works, more tokens, or another life than was asked."""
-    leash.load(one=READ)
-    given: dict[str, Any] = {"identity": "one", "count": 1, name: value}
-
-    with pytest.raises(TypeError, match=f"`{name}` must be"):
-        keyleash.Operator(leash.admin).tokens.issue_many(**given)
-
-    assert list_tokens(leash.store) == []
-
-
-@pytest.mark.parametrize(("name", "value"), [("grace", 0.5), ("grace", True), ("ttl", 1.5)])
-def test_argument_of_a_wrong_type_rotates_no_token(leash: Leash, name: str, value: Any) -> None:
-    """As for `issue_tokens`."""
-    leash.load(one=READ)
-    issued = leash.issue("one")
-
-    with pytest.raises(TypeError, match=f"`{name}` must be str"):
-        keyleash.Operator(leash.admin).tokens.rotate(identity="one", **{name: value})
-
-    assert [token.id for token in list_tokens(leash.store)] == [issued.id]
-
-
 def test_tokens_for_an_unknown_identity_are_not_issued(leash: Leash) -> None:
     """Nothing is written for a name that no policy has."""
     leash.load(one=READ)

@@ -5,11 +5,13 @@ An operation is a function whose first parameter is the store, in the package th
     @operation("token renew", rights=(*TOKENS, …))
     def renew_token(store: Store, token_id: TokenId, *, ttl: Duration | None = None) -> Renewal:
 
-- `api/nouns.py` lists it: `renew = renew_token`. `Tokens[Runner]` has the methods of
-  `keyleash.Operator`, and `Tokens[AsyncRunner]` those of `keyleash.asyncio.Operator`. Type checkers
-  read both from the signature of the function; a method of either checks its arguments at once.
+- `api/nouns.py` lists it: `renew = renew_token`. `TokenOperations[Runner]` has the methods of
+  `keyleash.Operator`, and `TokenOperations[AsyncRunner]` those of `keyleash.asyncio.Operator`. Type
+  checkers read both from the signature of the function; a method of either checks its arguments at
+  once.
 - The annotations are types of parameters (`types`), which `cli/derive.py` makes arguments and
   options of: how they are read, their help, and what is checked before the server is asked.
+- Options that several operations share are a `TypedDict`: `**options: Unpack[TokenOptions]`.
 - `rights` are the commands and keys that it needs (`rights`), by which `operator/roles.py` makes
   the ACL users of operators; roles name operations by their commands.
 
