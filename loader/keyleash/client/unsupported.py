@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -75,82 +76,71 @@ def takes_lock(words: Sequence[Any]) -> bool:
     return False
 
 
-def locking() -> CommandRefusedError:
-    """Return the denial of a lock that could be taken but not released."""
-    return refused(
-        "EVALSHA",
-        "on a sealed server a lock of redis-py is released by scripts that no grant approves",
-        "name `redis-py-lock` in `scripts` of a grant",
-    )
+locking = partial(
+    refused,
+    "EVALSHA",
+    "on a sealed server a lock of redis-py is released by scripts that no grant approves",
+    "name `redis-py-lock` in `scripts` of a grant",
+)
+"""The denial of a lock that could be taken but not released."""
 
+script_in_transaction = partial(
+    refused,
+    reason="one call of a guard runs one script or a batch of commands",
+    instead="run the script alone, or use a pipeline with `transaction=False`",
+)
+"""The denial of a script beside other commands of a transaction."""
 
-def script_in_transaction(command: str) -> CommandRefusedError:
-    """Return the denial of a script beside other commands of a transaction."""
-    return refused(
-        command,
-        "one call of a guard runs one script or a batch of commands",
-        "run the script alone, or use a pipeline with `transaction=False`",
-    )
+caching = partial(
+    refused,
+    "CLIENT TRACKING",
+    "a cached reply is read without a call that a guard could check",
+    "leave `cache` and `cache_config` out, of the pool as well",
+)
+"""The denial of a client-side cache."""
 
+push_handler = partial(
+    refused,
+    "SUBSCRIBE",
+    "a guarded connection speaks RESP2, which has no push messages",
+    "give handlers to `subscribe`, or read with `get_message`",
+)
+"""The denial of a handler of push messages."""
 
-def caching() -> CommandRefusedError:
-    """Return the denial of a client-side cache."""
-    return refused(
-        "CLIENT TRACKING",
-        "a cached reply is read without a call that a guard could check",
-        "leave `cache` and `cache_config` out, of the pool as well",
-    )
+monitoring = partial(
+    refused,
+    "MONITOR",
+    "it shows the commands of all clients",
+    "use `keyleash audit follow`",
+)
+"""The denial of MONITOR."""
 
+subscription_in_pipeline = partial(
+    refused,
+    reason="a subscription is no part of a pipeline or transaction",
+    instead="use `pubsub()` of the client",
+)
+"""The denial of a subscription within a pipeline or transaction."""
 
-def push_handler() -> CommandRefusedError:
-    """Return the denial of a handler of push messages."""
-    return refused(
-        "SUBSCRIBE",
-        "a guarded connection speaks RESP2, which has no push messages",
-        "give handlers to `subscribe`, or read with `get_message`",
-    )
+transaction_in_pipeline = partial(
+    refused,
+    reason="the commands of this pipeline are sent to several nodes",
+    instead="use `pipeline(transaction=True)`, or the pipeline's methods `watch` and `multi`",
+)
+"""The denial of MULTI, WATCH and the like in a pipeline over the nodes of a cluster."""
 
+foreign_bytes = partial(
+    refused,
+    "bytes",
+    "they are not whole commands, so a guard cannot check them",
+    "send commands as redis-py packs them: arrays of bulk strings",
+)
+"""The denial of bytes that are no commands."""
 
-def monitoring() -> CommandRefusedError:
-    """Return the denial of MONITOR."""
-    return refused(
-        "MONITOR",
-        "it shows the commands of all clients",
-        "use `keyleash audit follow`",
-    )
-
-
-def subscription_in_pipeline(command: str) -> CommandRefusedError:
-    """Return the denial of a subscription within a pipeline or transaction."""
-    return refused(
-        command,
-        "a subscription is no part of a pipeline or transaction",
-        "use `pubsub()` of the client",
-    )
-
-
-def transaction_in_pipeline(command: str) -> CommandRefusedError:
-    """Return the denial of MULTI, WATCH and the like in a pipeline over the nodes of a cluster."""
-    return refused(
-        command,
-        "the commands of this pipeline are sent to several nodes",
-        "use `pipeline(transaction=True)`, or the pipeline's methods `watch` and `multi`",
-    )
-
-
-def foreign_bytes() -> CommandRefusedError:
-    """Return the denial of bytes that are no commands."""
-    return refused(
-        "bytes",
-        "they are not whole commands, so a guard cannot check them",
-        "send commands as redis-py packs them: arrays of bulk strings",
-    )
-
-
-def watching_sealed() -> CommandRefusedError:
-    """Return the denial of WATCH on a sealed server."""
-    return refused(
-        "WATCH",
-        "on a sealed server the agent's names of keys are not the server's",
-        "use a batch, or commands that are atomic themselves",
-    )
+watching_sealed = partial(
+    refused,
+    "WATCH",
+    "on a sealed server the agent's names of keys are not the server's",
+    "use a batch, or commands that are atomic themselves",
+)
+"""The denial of WATCH on a sealed server."""
