@@ -62,7 +62,7 @@ def read(text: str) -> object:
 def test_both_parsers_read_the_same(documents: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy means the same wherever it is read, to the place of each value and problem."""
     first = [read(text) for text in documents]
-    monkeypatch.setattr(yaml, "_read_ahead", lambda _text: None)
+    monkeypatch.setattr(yaml, "_loader_of", pyyaml.SafeLoader)
 
     for text, result in zip(documents, first, strict=True):
         assert result == read(text), text
@@ -73,8 +73,8 @@ def test_usual_documents_are_read_by_the_parser_in_c() -> None:
     """It is the one that reads a thousand identities quickly."""
     for name in ("agents.yaml", "jobs.yaml", "starter.yaml"):
         text = (examples_root() / name).read_text("utf-8")
-        assert yaml._read_ahead(text)
-        assert yaml._read_ahead(StoredDocument(text))
+        for made in (text, StoredDocument(text)):
+            assert isinstance(yaml._loader_of(made), pyyaml.CSafeLoader)
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_usual_documents_are_read_by_the_parser_in_c() -> None:
 )
 def test_text_that_the_parsers_may_read_differently_is_read_by_the_one_in_python(text: str) -> None:
     """They have other places for ends and empty values, and other messages."""
-    assert yaml._read_ahead(text) is None
+    assert isinstance(yaml._loader_of(text), pyyaml.SafeLoader)
