@@ -12,7 +12,7 @@ from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.stats import Stats, Tally
 from keyleash.audit.token_use import TokenUse
 from keyleash.audit.undo.apply import UndoResult
-from keyleash.audit.undo.plan import UndoPlan
+from keyleash.audit.undo.key_plans import UndoPlan
 from keyleash.client.delegation import DelegatedToken
 from keyleash.client.renewal import Renewal
 from keyleash.compiler import CompiledGuard

@@ -24,7 +24,7 @@
 --- ARGV[15]  summary     JSON    for the control event: identities and digests of their rules
 --- ARGV[16]  plan        JSON    for the control event: the plan that the operator saw, or ""
 --- ARGV[17…] for each way in which identities change: its name, how many do, and for each of
----          them its words as operator/load/plan.py has them: its name, and what its state is made of
+---          them its words as operator/load/preview.py has them: its name, and what its state is made of
 ---
 --- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
 ---

@@ -11,7 +11,7 @@ import pytest
 from keyleash.audit.point_in_time import ValueThen, value_at
 from keyleash.audit.read import Query
 from keyleash.audit.undo.apply import apply_undo
-from keyleash.audit.undo.plan import plan_undo
+from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.store.store import Store
 from keyleash.text import moment
 from support.errors import raises_code

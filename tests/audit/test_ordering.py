@@ -7,7 +7,7 @@ import pytest
 from keyleash.audit.entries import ABSENT
 from keyleash.audit.undo import history
 from keyleash.audit.undo.history import UndoStep, in_order
-from keyleash.audit.undo.values import KeyState
+from keyleash.audit.undo.key_values import KeyState
 
 
 def step(event: str, change: str, expires_ms: int | None = None) -> UndoStep:

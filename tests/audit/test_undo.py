@@ -12,10 +12,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.read import Query
-from keyleash.audit.undo import plan as undo_plan
+from keyleash.audit.undo import key_plans
 from keyleash.audit.undo import selection as undo_selection
 from keyleash.audit.undo.apply import UndoResult, apply_undo
-from keyleash.audit.undo.plan import ConflictKind, UndoPlan, plan_undo
+from keyleash.audit.undo.key_plans import ConflictKind, UndoPlan, plan_undo
 from keyleash.errors import (
     NothingToUndoError,
     UndoTooLargeError,
@@ -522,7 +522,7 @@ def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
 
 
 def _values(client: Any, *keys: str) -> list[Any]:
-    from keyleash.audit.undo.values import read_keys
+    from keyleash.audit.undo.key_values import read_keys
 
     return list(read_keys(Store(client, NAMES), [key.encode() for key in keys]).values())
 
@@ -611,7 +611,7 @@ def test_undo_that_would_block_the_server_is_an_error(
     """The error comes before any change, and has the size and the limit."""
     client.mset({"k": "x" * 100, "l": "x" * 100})
     scribe.run("a", "MSET", "k", "1", "l", "1")
-    for module in (undo_plan, undo_selection):
+    for module in (key_plans, undo_selection):
         monkeypatch.setattr(module, bound, value, raising=False)
 
     with pytest.raises(UndoTooLargeError, match=message):

@@ -10,7 +10,7 @@ from tools.site_pages import error_file, generated_pages
 from client.alike import ONE_EITHER
 from client.test_errors import CAUSES
 from keyleash import LeashError, ReplyCode
-from keyleash.audit.describe import reason_of_denial
+from keyleash.audit.entry_text import reason_of_denial
 from keyleash.audit.read import read_denials
 from keyleash.errors.sentences import REASONS, Reason, reason_of
 from keyleash.evaluate.decision_text import reason as explained_reason

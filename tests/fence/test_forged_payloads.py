@@ -10,7 +10,7 @@ import pytest
 
 from keyleash.audit.point_in_time import value_at
 from keyleash.audit.undo.apply import apply_undo
-from keyleash.audit.undo.plan import ConflictKind, UndoPlan, plan_undo
+from keyleash.audit.undo.key_plans import ConflictKind, UndoPlan, plan_undo
 from keyleash.errors import (
     UnvalidatedRestoreError,
 )

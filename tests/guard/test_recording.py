@@ -14,7 +14,7 @@ import redis
 import keyleash
 from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, KeyChange
 from keyleash.audit.read import read_events
-from keyleash.audit.undo.values import read_keys
+from keyleash.audit.undo.key_values import read_keys
 from keyleash.compiler.emit import MAX_EVENT_BYTES
 from keyleash.policy import Counter
 from keyleash.store.wire import MAX_IMAGES

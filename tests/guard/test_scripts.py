@@ -12,7 +12,7 @@ import keyleash
 from client.alike import awaiting
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.audit.undo.apply import apply_undo
-from keyleash.audit.undo.plan import plan_undo
+from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.commands.locks import EXTEND, RELEASE
 from keyleash.errors.sentences import reason_of
 from keyleash.policy.scripts import stored_texts

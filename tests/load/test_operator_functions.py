@@ -12,7 +12,7 @@ import redis
 import keyleash
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.undo.apply import apply_undo
-from keyleash.audit.undo.plan import plan_undo
+from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.errors import SecretInTextError
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw

@@ -9,7 +9,7 @@ import pytest
 from keyleash.errors import RemovalError
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.load.compile import prepare_policy
-from keyleash.operator.load.plan import preview_load
+from keyleash.operator.load.preview import preview_load
 from keyleash.operator.suspension import freeze
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keyleash.audit.read import Query
 from keyleash.audit.undo.apply import apply_undo
-from keyleash.audit.undo.plan import ConflictKind, plan_undo
+from keyleash.audit.undo.key_plans import ConflictKind, plan_undo
 from keyleash.commands import load_table
 from keyleash.errors import (
     NothingToUndoError,

@@ -27,7 +27,7 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import ALLOWED, Decision
-from keyleash.operator.load.plan import (
+from keyleash.operator.load.preview import (
     IdentityChange,
     StateChange,
     activation_plan,

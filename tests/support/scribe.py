@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keyleash.audit.undo.values import read_keys
+from keyleash.audit.undo.key_values import read_keys
 from keyleash.commands import keys_of, load_table
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client

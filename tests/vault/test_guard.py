@@ -11,7 +11,7 @@ import keyleash
 from keyleash.audit.point_in_time import value_at
 from keyleash.audit.read import Query
 from keyleash.audit.undo.apply import apply_undo
-from keyleash.audit.undo.plan import plan_undo
+from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.text import moment
 from support.leash import Leash, grant
 from support.streams import command_of

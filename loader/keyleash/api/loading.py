@@ -23,7 +23,7 @@ from keyleash.operations.rights import (
 from keyleash.operator.load.activate import LoadResult, activate_policy, verify_activation
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.load.load_plan import LoadPlan
-from keyleash.operator.load.plan import preview_load, summary_of_plan
+from keyleash.operator.load.preview import preview_load, summary_of_plan
 from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.clients import AnyClient

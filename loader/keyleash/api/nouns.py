@@ -10,7 +10,7 @@ from keyleash.audit.inspect import read_details, read_timeline
 from keyleash.audit.point_in_time import value_at
 from keyleash.audit.stats import read_stats
 from keyleash.audit.undo.apply import apply_undo
-from keyleash.audit.undo.plan import plan_selected
+from keyleash.audit.undo.key_plans import plan_selected
 from keyleash.operations import F, Noun
 from keyleash.operator.credit import collect_credit
 from keyleash.operator.holder import inspect_token

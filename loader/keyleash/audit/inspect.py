@@ -9,15 +9,15 @@ from typing import Annotated, Any, Unpack
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.describe import folded_text, reason_of_denial, short_value
 from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, Denial, KeyChange
+from keyleash.audit.entry_text import folded_text, reason_of_denial, short_value
 from keyleash.audit.lookup import find_event
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.audit.selection import ReadTimes, query_of, reachable
 from keyleash.audit.streams import merged, stream_names
+from keyleash.audit.undo.key_values import UNVALIDATED, Images, read_images
 from keyleash.audit.undo.trust import Trust
-from keyleash.audit.undo.values import UNVALIDATED, Images, read_images
 from keyleash.operations import operation
 from keyleash.operations.rights import EVENTS, VALUES
 from keyleash.operations.types import Param

@@ -13,8 +13,8 @@ from keyleash.audit.inspect import resolve_key
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_owners
 from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back, steps_on
+from keyleash.audit.undo.key_values import NOTHING, Value, read_images, read_keys
 from keyleash.audit.undo.trust import Grants, Trust
-from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
 from keyleash.operations import operation
 from keyleash.operations.rights import VALUES, each

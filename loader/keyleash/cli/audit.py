@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from keyleash.audit.describe import value_lines
+from keyleash.audit.entry_text import value_lines
 from keyleash.audit.inspect import read_timeline
 from keyleash.audit.log import denials
 from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.point_in_time import ValueThen, value_at
 from keyleash.audit.stats import Tally, read_stats
-from keyleash.audit.undo.plan import plan_selected
+from keyleash.audit.undo.key_plans import plan_selected
 from keyleash.cli.audit_export import export, verify
 from keyleash.cli.audit_selection import (
     EntryKind,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyleash.audit.undo.apply import UndoResult, blocked_error
-from keyleash.audit.undo.plan import UndoPlan, plan_selected
+from keyleash.audit.undo.key_plans import UndoPlan, plan_selected
 from keyleash.cli.derive import options_of
 from keyleash.cli.options import example, full_option, json_option, require_consent, yes_option
 from keyleash.cli.progress import waiting

@@ -28,7 +28,7 @@ from keyleash.fence.apply import refreshed_users
 from keyleash.operations import Runner, operation
 from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import PreparedPolicy, prepare_active
-from keyleash.operator.load.plan import record_of
+from keyleash.operator.load.preview import record_of
 from keyleash.policy import Pattern
 from keyleash.results import Progress, Result
 from keyleash.store.clients import AnyClient

@@ -8,7 +8,7 @@ from functools import partial
 
 import keyleash
 from keyleash.audit.read import Query
-from keyleash.audit.undo.plan import plan_undo
+from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store

@@ -15,8 +15,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from keyleash.audit.describe import folded_text, short_value
 from keyleash.audit.entries import ABSENT, LARGE
+from keyleash.audit.entry_text import folded_text, short_value
 from keyleash.audit.read import Query
 from keyleash.audit.report import chart
 from keyleash.audit.report.activity import (
@@ -28,15 +28,15 @@ from keyleash.audit.report.activity import (
 )
 from keyleash.audit.report.key_history import BeforeAndAfter, KeyHistory, read_before_and_after
 from keyleash.audit.stats import Tally, key_prefix, ranked
-from keyleash.audit.undo.plan import (
+from keyleash.audit.undo.key_plans import (
     UndoPlan,
     action_text,
     conflict_label,
     conflict_reason,
     plan_undo,
 )
+from keyleash.audit.undo.key_values import UNVALIDATED
 from keyleash.audit.undo.trust import untrusted_text
-from keyleash.audit.undo.values import UNVALIDATED
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.limits.counters import counter_of
 from keyleash.results import Instant, Result

@@ -11,8 +11,7 @@ from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, ImageContent
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_owners
 from keyleash.audit.undo.history import UndoStep, images_of, steps_of
-from keyleash.audit.undo.trust import Trust
-from keyleash.audit.undo.values import (
+from keyleash.audit.undo.key_values import (
     NOTHING,
     KeyState,
     RecordedImage,
@@ -20,6 +19,7 @@ from keyleash.audit.undo.values import (
     read_images,
     read_keys,
 )
+from keyleash.audit.undo.trust import Trust
 from keyleash.policy.patterns import exactly
 from keyleash.store.store import Store
 

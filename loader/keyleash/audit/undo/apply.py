@@ -15,8 +15,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.entries import text_of
 from keyleash.audit.read import Query, read_events
-from keyleash.audit.undo.plan import FORCIBLE, Action, ConflictKind, KeyPlan, UndoPlan
-from keyleash.audit.undo.values import HELP, find_withheld
+from keyleash.audit.undo.key_plans import FORCIBLE, Action, ConflictKind, KeyPlan, UndoPlan
+from keyleash.audit.undo.key_values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.operations import operation
 from keyleash.operations.rights import LOG_ACTION, VALUES, each, joint

@@ -13,7 +13,7 @@ from typing import Any
 
 from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, KeyChange
 from keyleash.audit.read import MASK
-from keyleash.audit.undo.values import Images, KeyState, RecordedImage
+from keyleash.audit.undo.key_values import Images, KeyState, RecordedImage
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.limits import Counter
 from keyleash.store.keyspace import OPERATORS

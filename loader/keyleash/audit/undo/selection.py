@@ -9,8 +9,8 @@ from keyleash.audit.lookup import find_event
 from keyleash.audit.read import Query, key_test, read_events
 from keyleash.audit.streams import stream_names, stream_owners
 from keyleash.audit.undo.history import UndoStep, event_name, images_of, read_back, steps_on
+from keyleash.audit.undo.key_values import read_images
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
-from keyleash.audit.undo.values import read_images
 from keyleash.errors import NothingToUndoError, OperationError, UndoTooLargeError
 from keyleash.policy.patterns import exactly
 from keyleash.policy.patterns import match as matches

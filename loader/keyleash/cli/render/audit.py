@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from keyleash.audit.describe import folded_text, reason_of_denial
 from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.entry_text import folded_text, reason_of_denial
 from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.read import is_key

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import click
 
-from keyleash.audit.describe import short_value
-from keyleash.audit.undo.plan import (
+from keyleash.audit.entry_text import short_value
+from keyleash.audit.undo.key_plans import (
     Conflict,
     KeyPlan,
     UndoPlan,

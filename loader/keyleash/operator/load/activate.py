@@ -13,7 +13,7 @@ from keyleash.errors import OperationError, PlanOutdatedError, Problem, RemovalE
 from keyleash.fence.apply import refreshed_users
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.operator.load.load_plan import LoadPlan
-from keyleash.operator.load.plan import (
+from keyleash.operator.load.preview import (
     IdentityChange,
     LoadDiff,
     StateChange,

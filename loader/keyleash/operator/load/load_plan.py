@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyleash.operator.load.compile import PreparedPolicy
-from keyleash.operator.load.plan import Preview
+from keyleash.operator.load.preview import Preview
 from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.results import Result

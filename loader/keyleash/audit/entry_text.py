@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keyleash.audit.entries import Denial
-from keyleash.audit.undo.values import PARTS, Value, elements_of
+from keyleash.audit.undo.key_values import PARTS, Value, elements_of
 from keyleash.commands import load_table
 from keyleash.commands.refusals import pattern_of, with_reason
 from keyleash.errors import DENIALS, ReplyCode

@@ -19,15 +19,7 @@ from keyleash.audit.undo.history import (
     step_order,
     steps_of,
 )
-from keyleash.audit.undo.selection import (
-    concerns,
-    describe,
-    may_concern,
-    read_others,
-    select_events,
-)
-from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
-from keyleash.audit.undo.values import (
+from keyleash.audit.undo.key_values import (
     NOTHING,
     UNVALIDATED,
     Images,
@@ -36,6 +28,14 @@ from keyleash.audit.undo.values import (
     read_images,
     read_keys,
 )
+from keyleash.audit.undo.selection import (
+    concerns,
+    describe,
+    may_concern,
+    read_others,
+    select_events,
+)
+from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.errors import ArgumentError, NothingToUndoError, UndoTooLargeError, UsageError
 from keyleash.operations import operation
 from keyleash.operations.rights import VALUES
