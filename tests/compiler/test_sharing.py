@@ -159,6 +159,19 @@ def test_guard_is_the_one_that_is_made_for_its_identity_alone(
         assert (*texts, shared.stamp) == stamped(alone.texts)
 
 
+def test_shared_text_is_for_one_table_and_one_year(identities: tuple[Identity, ...]) -> None:
+    """A plan must find every guard that another server, or another year, changes."""
+    table, budget = load_table(), next(item for item in identities if item.name == "elsewhere")
+    fewer = replace(table, commands={**table.commands})
+    del fewer.commands["SET"]  # type: ignore[attr-defined]
+    cases = [(table, 2026), (fewer, 2026), (table, 2027), (table, 2026)]
+
+    made = [compile_guard(budget, on, keyspace=Keyspace(), year=year) for on, year in cases]
+
+    assert len({guard.digest for guard in made}) == 3
+    assert made[0].scripts == made[3].scripts
+
+
 def test_all_that_is_remembered_is_bounded() -> None:
     """A process may load policies for ever."""
     assert all(cache.cache_info().maxsize for cache in (*CACHES, WHOLE))
