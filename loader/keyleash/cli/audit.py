@@ -34,11 +34,10 @@ from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import (
-    Ended,
-    ended_by_signals,
     print_json,
     print_json_line,
     print_note,
+    until_signal,
     write_output,
 )
 from keyleash.errors import UsageError
@@ -112,17 +111,14 @@ def follow(settings: Settings, **options: Any) -> None:
     if not settings.json:
         print_note("waiting; stop it with Ctrl-C")
     gaps = selection.has_gaps and selection.kind is EntryKind.EVENTS
-    try:
-        with ended_by_signals():
-            for item in with_gaps(found) if gaps else found:
-                if settings.json:
-                    print_json_line(item)
-                elif isinstance(item, Gap | Restart):
-                    print_note(str(item))
-                else:
-                    click.echo(entry_line(item))
-    except Ended:
-        pass
+    with until_signal():
+        for item in with_gaps(found) if gaps else found:
+            if settings.json:
+                print_json_line(item)
+            elif isinstance(item, Gap | Restart):
+                print_note(str(item))
+            else:
+                click.echo(entry_line(item))
 
 
 @click.command(epilog=example("keyleash audit show agent-runner/1769860800000-0"))

@@ -11,7 +11,7 @@ import click
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
+from keyleash.cli.terminal import print_json, print_note, until_signal
 from keyleash.errors import UsageError
 from keyleash.metrics import SnapshotCollector
 from keyleash.store.connect import NODE_TIMEOUT_S
@@ -77,14 +77,10 @@ def _message(error: Exception, settings: Settings) -> str:
 
 
 def _serve(settings: Settings, collector: SnapshotCollector, host: str, port: int) -> None:
-    with collector.serve(port, host) as url:
-        try:
-            with ended_by_signals():
-                if settings.json:
-                    print_json({"url": url})
-                else:
-                    click.echo(url)
-                sys.stdout.flush()
-                threading.Event().wait()
-        except Ended:
-            print_note("stopped")
+    with collector.serve(port, host) as url, until_signal("stopped"):
+        if settings.json:
+            print_json({"url": url})
+        else:
+            click.echo(url)
+        sys.stdout.flush()
+        threading.Event().wait()

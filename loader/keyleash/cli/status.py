@@ -20,14 +20,7 @@ from keyleash.cli.options import IDENTITY, duration_s, example, json_option
 from keyleash.cli.render.status import snapshot_parts
 from keyleash.cli.render.table import console, show
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import (
-    Ended,
-    ended_by_signals,
-    is_terminal,
-    print_json,
-    print_json_line,
-    print_note,
-)
+from keyleash.cli.terminal import is_terminal, print_json, print_json_line, print_note, until_signal
 from keyleash.errors import KeyleashError
 from keyleash.status import MEASURES, Snapshot
 from keyleash.store.connect import NODE_TIMEOUT_S
@@ -75,11 +68,8 @@ def status(
         first = next(snapshots)
         # On a terminal without cursor movement, `Live` shows nothing before the end.
         is_plain = settings.json or not is_terminal() or console().is_dumb_terminal
-        try:
-            with ended_by_signals():
-                (_append if is_plain else _redraw)(settings, chain([first], snapshots))
-        except Ended:
-            print_note("stopped")
+        with until_signal("stopped"):
+            (_append if is_plain else _redraw)(settings, chain([first], snapshots))
         return 0
     snapshot = read(settings.operator)
     code = FAILED if snapshot.cluster is not None and snapshot.cluster.down else 0

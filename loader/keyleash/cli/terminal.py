@@ -165,3 +165,14 @@ def ended_by_signals() -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def until_signal(note: str = "") -> Iterator[None]:
+    """Run to the end or to a signal, which ends it with a note on standard error."""
+    try:
+        with ended_by_signals():
+            yield
+    except Ended:
+        if note:
+            print_note(note)

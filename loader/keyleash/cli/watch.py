@@ -11,7 +11,7 @@ from keyleash.cli.failures import FAILED, UNREACHABLE
 from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import duration_s, example, json_lines_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json_line, print_note
+from keyleash.cli.terminal import print_json_line, print_note, until_signal
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import counted, printable
 from keyleash.watch import Watcher, WatchEvent, WatchState
@@ -71,16 +71,12 @@ def watch(
     except (ConnectionError, TimeoutError):
         settings.url = next(iter(nodes), settings.url)
         raise
-    with watcher:
-        try:
-            with ended_by_signals():
-                if once:
-                    return _look_once(settings, watcher, interval_s)
-                if not settings.json:
-                    print_note("watching; end it with Ctrl-C or SIGTERM")
-                _print_events(settings, watcher.run(interval_s))
-        except Ended:
-            print_note("stopped")
+    with watcher, until_signal("stopped"):
+        if once:
+            return _look_once(settings, watcher, interval_s)
+        if not settings.json:
+            print_note("watching; end it with Ctrl-C or SIGTERM")
+        _print_events(settings, watcher.run(interval_s))
     return 0
 
 
