@@ -15,8 +15,9 @@ from prometheus_client.registry import Collector
 from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError, OperationError
-from keyleash.status import ClusterStatus, IdentityStatus, Snapshot
-from keyleash.status.identities import COOPERATIVE
+from keyleash.status.identities import COOPERATIVE, IdentityStatus
+from keyleash.status.shards import ClusterStatus
+from keyleash.status.snapshot import Snapshot
 
 
 def up(is_up: bool) -> Metric:

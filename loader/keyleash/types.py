@@ -36,7 +36,7 @@ from keyleash.operator.tokens.issue import IssuedToken
 from keyleash.operator.tokens.list import TokenInfo, TokenTree
 from keyleash.operator.tokens.revoke import Revocation, RevokedToken
 from keyleash.operator.tokens.rotate import ReplacedToken, Rotation
-from keyleash.policy.diff import PolicyDiff
+from keyleash.policy.diff.compare import PolicyDiff
 from keyleash.policy.lint import LintReport
 from keyleash.policy.lint.findings import LintFinding
 from keyleash.policy_tests.run import TestReport

@@ -12,7 +12,8 @@ import redis
 
 import keyleash
 from keyleash.errors import NotFencedError, PlanOutdatedError, RotationUnfinishedError, UsageError
-from keyleash.fence import AclStepKind, GeneratedPassword
+from keyleash.fence.acl_steps import AclStepKind
+from keyleash.store.fences import GeneratedPassword
 from support.command_line import Cli
 from support.errors import raises_code
 from support.leash import grant, policy

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from keyleash.compiler.render import examples_root
-from keyleash.evaluate import ALLOWED
+from keyleash.evaluate.trace import ALLOWED
 from support.command_line import Cli
 from support.replication import PATIENCE_S
 from support.servers import RealServer

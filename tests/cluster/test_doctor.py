@@ -12,7 +12,7 @@ import redis
 from redis.crc import key_slot
 
 import keyleash
-from keyleash.doctor import Examination
+from keyleash.doctor.examine import Examination
 from keyleash.store.keyspace import HOME_TAG
 from support.clusters import RealCluster
 from support.command_line import Cli

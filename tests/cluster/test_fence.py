@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.fence import AclStepKind
+from keyleash.fence.acl_steps import AclStepKind
 from keyleash.store.keyspace import Keyspace
 from support.clusters import ClusterNode, RealCluster
 from support.errors import raises_code

@@ -11,8 +11,8 @@ import redis
 import keyleash
 import keyleash.store.shards
 from keyleash.store.shards import read_shards
-from keyleash.watch import Watcher
 from keyleash.watch.events import WatchEventKind
+from keyleash.watch.watcher import Watcher
 from support.clusters import ClusterNode, RealCluster
 from support.command_line import Cli
 from support.leases import HOME

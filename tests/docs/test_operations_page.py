@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.doctor import CODES
-from keyleash.doctor.findings import FINDINGS, Severity
+from keyleash.doctor.findings import CODES, FINDINGS, Severity
 from keyleash.servers import EmbeddedServer
 from support.command_line import Cli
 

@@ -12,8 +12,8 @@ import pytest
 
 import keyleash
 from doctor.targets import NAMES, OPS, POLICY, DoctorTarget
-from keyleash.doctor import CODES
 from keyleash.doctor.checks import records
+from keyleash.doctor.findings import CODES
 from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, PrefixChange, change_fields

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from doctor.targets import NAMES, OPS, POLICY, DoctorTarget
-from keyleash.doctor import examine
 from keyleash.doctor.checks import settings
+from keyleash.doctor.examine import examine
 from keyleash.servers import EmbeddedServer
 from support.clocks import server_ahead
 from support.replication import wait_until

@@ -16,7 +16,8 @@ from keyleash.store import deployment
 from keyleash.store.guards import not_loaded
 from keyleash.store.store import Store
 from keyleash.vault.change import rotate, seal, unseal
-from keyleash.watch import Watcher, WatchEvent, WatchEventKind, WatchState
+from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
+from keyleash.watch.watcher import Watcher
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, nodes, wait_until
 from support.sentinels import SERVICE, sentinels

@@ -14,7 +14,7 @@ from keyleash.audit.undo.key_plans import ConflictKind, UndoPlan, plan_undo
 from keyleash.errors import (
     UnvalidatedRestoreError,
 )
-from keyleash.fence import remove_fences
+from keyleash.fence.apply import remove_fences
 from keyleash.servers import EmbeddedServer
 from keyleash.text import moment
 from keyleash.vault.change import seal

@@ -16,8 +16,8 @@ import keyleash.asyncio
 from keyleash.errors import (
     RightMissingError,
 )
-from keyleash.fence import read_records
 from keyleash.operator.load import activate
+from keyleash.store.fences import read_records
 from support.errors import raises_code
 from support.fences import FencedLeash
 from support.leash import grant

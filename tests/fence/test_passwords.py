@@ -9,14 +9,10 @@ import redis
 from redis.exceptions import AuthenticationError
 
 from keyleash.errors import NotFencedError, RotationUnfinishedError
-from keyleash.fence import (
-    FencedUser,
-    add_passwords,
-    drop_old_passwords,
-    generate_password,
-    read_records,
-    remove_fences,
-)
+from keyleash.fence.apply import remove_fences
+from keyleash.fence.rotate import add_passwords, drop_old_passwords
+from keyleash.fence.servers import FencedUser
+from keyleash.store.fences import generate_password, read_records
 from support.fences import FencedLeash
 from support.leash import grant
 

@@ -10,17 +10,14 @@ import redis
 from redis.exceptions import ResponseError
 
 from keyleash.errors import ForeignUserError
-from keyleash.fence import (
-    AclStepKind,
-    FencedUser,
-    add_passwords,
-    desired_users,
-    drop_old_passwords,
-    read_records,
-)
 from keyleash.fence.acl import acl_glob, may_reach
+from keyleash.fence.acl_steps import AclStepKind
+from keyleash.fence.desired import desired_users
+from keyleash.fence.rotate import add_passwords, drop_old_passwords
+from keyleash.fence.servers import FencedUser
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.policy.patterns import parse_pattern
+from keyleash.store.fences import read_records
 from keyleash.store.store import Store
 from keyleash.store.users import may
 from support.errors import raises_code

@@ -11,8 +11,10 @@ import redis
 from fuzz.calls import TABLE, RawCall, Supply, declared
 from keyleash.compiler.render import examples_root
 from keyleash.errors import ReplyCode
-from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.access import Argv, matches
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import Decision
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity, parse_policy

@@ -14,7 +14,8 @@ import redis
 
 import keyleash
 from keyleash.commands import load_table
-from keyleash.evaluate import ModelState, decide
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import Identity, match, parse_policy
 from keyleash.store.store import Store

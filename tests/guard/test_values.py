@@ -13,7 +13,9 @@ import keyleash
 from keyleash.commands import OperationClass, load_table
 from keyleash.commands.keys import keys_of
 from keyleash.commands.writes import Writes, written_by
-from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import Decision
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
 from keyleash.store.keyspace import Keyspace

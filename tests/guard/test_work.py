@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.evaluate import ModelState, decide
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
 from keyleash.store.store import Store

@@ -20,7 +20,7 @@ from keyleash.operator.tokens.issue import issue_token
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.operator.tokens.rotate import rotate_token
-from keyleash.status import read_snapshot
+from keyleash.status.snapshot import read_snapshot
 from keyleash.store.deployment import Server
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace

@@ -11,7 +11,7 @@ from tools.refresh_table import ask
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.errors import ReplyCode
-from keyleash.evaluate import Decision
+from keyleash.evaluate.trace import Decision
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity

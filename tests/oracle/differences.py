@@ -11,8 +11,8 @@ from keyleash.commands import CHANNEL_CLASSES, CommandSpec, KeyUse, OperationCla
 from keyleash.commands.keys import patterns_of, refused_option
 from keyleash.commands.spec import StreamKeys
 from keyleash.errors import ReplyCode
-from keyleash.evaluate import Decision
 from keyleash.evaluate.access import CONTROL_PREFIX, matches
+from keyleash.evaluate.trace import Decision
 from keyleash.policy import Grant, Identity
 from oracle.arguments import Call
 from oracle.native import natively_allowed

@@ -8,7 +8,8 @@ import pytest
 
 from keyleash.commands import load_table
 from keyleash.policy import Breaker, Identity, Policy, parse_policy
-from keyleash.policy.diff import IdentityDiff, PolicyChange, PolicyDiff, diff_policies
+from keyleash.policy.diff.changes import IdentityDiff, PolicyChange
+from keyleash.policy.diff.compare import PolicyDiff, diff_policies
 from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.diff.limit_changes import breaker_changes
 

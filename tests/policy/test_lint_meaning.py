@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
 from keyleash.errors import ReplyCode, Span
-from keyleash.evaluate import ModelState, decide
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
 from keyleash.policy import (
     SECOND_US,
     Budget,

@@ -16,7 +16,7 @@ from keyleash.commands import load_table
 from keyleash.errors import OperationError, PolicyError
 from keyleash.policy import Policy, bundles, parse_policy, scripts
 from keyleash.policy.bundles import BUNDLES, Bundle
-from keyleash.policy.diff import diff_policies
+from keyleash.policy.diff.compare import diff_policies
 from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.lint import lint
 from keyleash.policy.lint.grant_rules import script_builds_keys

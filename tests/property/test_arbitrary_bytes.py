@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from keyleash.commands import load_table
 from keyleash.errors import LeashError, ReplyCode
-from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import Decision
 from keyleash.policy import parse_policy
 from keyleash.store.records import read_active
 from keyleash.store.store import Store

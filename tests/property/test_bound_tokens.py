@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from keyleash.commands import OperationClass
 from keyleash.commands.keys import keys_of
 from keyleash.errors import ReplyCode
-from keyleash.evaluate import ModelState, decide
 from keyleash.evaluate.access import named
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
 from keyleash.limits import Counter as LimitCounter
 from keyleash.limits import Period
 from keyleash.limits.caps import Cap

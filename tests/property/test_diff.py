@@ -24,11 +24,14 @@ from keyleash.commands import (
     load_table,
 )
 from keyleash.errors import UnplacedKeysError
-from keyleash.evaluate import ModelState, decide
 from keyleash.evaluate.access import matches
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
 from keyleash.policy import Deny, Grant, Identity, IdentityKind, Pattern
-from keyleash.policy.diff import Gain, IdentityDiff, Part, diff_identities
 from keyleash.policy.diff.call_shapes import forms_of
+from keyleash.policy.diff.changes import IdentityDiff, Part
+from keyleash.policy.diff.compare import diff_identities
+from keyleash.policy.diff.permissions import Gain
 from keyleash.policy.patterns import parse_pattern
 from support.calls import call_of
 from support.thorough import thorough

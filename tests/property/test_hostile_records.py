@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.doubles import DOUBLE
-from keyleash.evaluate import Decision, decide
-from keyleash.evaluate.evaluate import subjects
+from keyleash.evaluate.evaluate import decide, subjects
 from keyleash.evaluate.state import stored_state
+from keyleash.evaluate.trace import Decision
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Limit, Rate, SubjectKind

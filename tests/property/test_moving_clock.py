@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
-from keyleash.evaluate import Decision, ModelState, decide
-from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.state import stored_state
-from keyleash.evaluate.trace import LimitStep
+from keyleash.evaluate.evaluate import decide, subjects
+from keyleash.evaluate.state import ModelState, stored_state
+from keyleash.evaluate.trace import Decision, LimitStep
 from keyleash.limits.calendar import window_end_us
 from keyleash.policy import SECOND_US, Identity, parse_policy
 from keyleash.store.states import counter_key

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 import keyleash
 from keyleash.errors import ReplyCode
-from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import Decision
 from keyleash.limits.calendar import window_end_us
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.policy import Counter, Identity, Rate, parse_policy

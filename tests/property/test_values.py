@@ -15,7 +15,9 @@ import redis
 from keyleash.commands.keys import keys_of
 from keyleash.commands.writes import Writes, written_by
 from keyleash.errors import ReplyCode
-from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import Decision
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens.restrict import Scope, restrict
 from keyleash.policy import Identity, parse_policy

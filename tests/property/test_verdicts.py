@@ -19,10 +19,11 @@ from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, Operat
 from keyleash.commands.keys import patterns_of
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import PolicyError, ReplyCode
-from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.abilities import allowed_commands
 from keyleash.evaluate.access import matches, named, needs_of_call
-from keyleash.evaluate.evaluate import changes
+from keyleash.evaluate.evaluate import changes, decide
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import Decision
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy

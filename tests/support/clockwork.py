@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from keyleash.evaluate import Decision
+from keyleash.evaluate.trace import Decision
 from keyleash.limits.calendar import window_end_us
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import SECOND_US, Counter, Identity

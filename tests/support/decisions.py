@@ -7,7 +7,7 @@ from typing import Any
 import redis
 
 from keyleash.errors import LeashError, ReplyCode
-from keyleash.evaluate import Decision
+from keyleash.evaluate.trace import Decision
 from keyleash.store.wire import refusal
 
 

@@ -8,13 +8,9 @@ from typing import Any
 import redis
 
 import keyleash
-from keyleash.fence import (
-    FencedServers,
-    FenceOutcome,
-    apply_fences,
-    desired_users,
-    with_first_passwords,
-)
+from keyleash.fence.apply import FenceOutcome, apply_fences
+from keyleash.fence.desired import desired_users, with_first_passwords
+from keyleash.fence.servers import FencedServers
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.store.deployment import Server
 from keyleash.store.records import read_active

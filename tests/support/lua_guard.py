@@ -26,7 +26,7 @@ from lupa import lua51
 from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import ReplyCode
-from keyleash.evaluate import ALLOWED, Decision
+from keyleash.evaluate.trace import ALLOWED, Decision
 from keyleash.operator.load.preview import (
     IdentityChange,
     StateChange,

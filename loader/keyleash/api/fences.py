@@ -6,32 +6,29 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from keyleash.api.policy import Policy
 from keyleash.errors import NotFencedError, PlanOutdatedError, UsageError
-from keyleash.fence import (
-    FencedServers,
-    FencedUser,
-    FenceOutcome,
-    FencePlan,
-    GeneratedPassword,
+from keyleash.fence.acl_steps import FencePlan, plan_fences
+from keyleash.fence.apply import FenceOutcome, apply_fences, remove_fences
+from keyleash.fence.desired import desired_users, with_first_passwords
+from keyleash.fence.rotate import (
     PasswordRotation,
-    Tier,
     add_passwords,
-    apply_fences,
-    desired_users,
     drop_old_passwords,
-    generate_password,
-    plan_fences,
-    read_records,
-    remove_fences,
-    with_first_passwords,
+    require_fenced,
 )
-from keyleash.fence.rotate import require_fenced
-from keyleash.fence.servers import servers_with_users
+from keyleash.fence.servers import FencedServers, FencedUser, servers_with_users
 from keyleash.operations import operation
 from keyleash.operations.arguments import choice
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import connect_nodes, server_name
-from keyleash.store.fences import password_hashes, tier_of
+from keyleash.store.fences import (
+    GeneratedPassword,
+    Tier,
+    generate_password,
+    password_hashes,
+    read_records,
+    tier_of,
+)
 from keyleash.store.identities import require_active
 from keyleash.store.records import read_active
 from keyleash.store.server_check import Client

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from keyleash.api.policy import Policy
 from keyleash.errors import OperationError, RemovalError, no_policy
-from keyleash.fence import read_records
 from keyleash.operations import operation
 from keyleash.operations.rights import (
     ACTIVE,
@@ -28,6 +27,7 @@ from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import connect_nodes
+from keyleash.store.fences import read_records
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.store import Store

@@ -17,7 +17,7 @@ from keyleash.api.nouns import (
     UndoOperations,
     VaultOperations,
 )
-from keyleash.doctor import Examination, examine
+from keyleash.doctor.examine import Examination, examine
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
 from keyleash.operations.rights import FREEZE, IDENTITIES, SHARDS, STATUS, cluster, each
@@ -26,7 +26,7 @@ from keyleash.operator.abilities import identity_abilities
 from keyleash.operator.roles import role_user
 from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
 from keyleash.policy.quantities import positive
-from keyleash.status import read_snapshot
+from keyleash.status.snapshot import read_snapshot
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (
     DEFAULT_URL,
@@ -35,7 +35,7 @@ from keyleash.store.connect import (
     default_actor,
     parse_timeout,
 )
-from keyleash.watch import Watcher
+from keyleash.watch.watcher import Watcher
 
 
 @checked

@@ -16,7 +16,7 @@ from keyleash.operator.abilities import Abilities, abilities_in
 from keyleash.operator.decisions import Explanation, context_of_document
 from keyleash.policy import parse_policy
 from keyleash.policy.canonical import policy_digest
-from keyleash.policy.diff import PolicyDiff, diff_policies
+from keyleash.policy.diff.compare import PolicyDiff, diff_policies
 from keyleash.policy.files import ReadText, read_text
 from keyleash.policy.lint import LintFinding, LintReport, lint
 from keyleash.policy.model import Identity

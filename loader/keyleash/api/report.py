@@ -9,7 +9,7 @@ from keyleash.audit.streams import stream_names
 from keyleash.operations import operation
 from keyleash.operations.rights import STATUS, TOKENS, VALUES
 from keyleash.policy.quantities import Moment
-from keyleash.status import identity_statuses
+from keyleash.status.identities import identity_statuses
 from keyleash.store.connect import server_name
 from keyleash.store.records import read_active
 from keyleash.store.store import Store

@@ -14,12 +14,12 @@ from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.doctor import accepted_findings
+from keyleash.doctor.config import accepted_findings
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import printable
 
 if TYPE_CHECKING:
-    from keyleash.doctor import Examination
+    from keyleash.doctor.examine import Examination
     from keyleash.doctor.findings import DoctorFinding, Skipped
 
 R = TypeVar("R", "DoctorFinding", "Skipped")

@@ -35,7 +35,8 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note, read_input, read_text, write_output
 from keyleash.errors import OperationError, UsageError
-from keyleash.fence import FencePlan, GeneratedPassword, Tier
+from keyleash.fence.acl_steps import FencePlan
+from keyleash.store.fences import GeneratedPassword, Tier
 from keyleash.text import counted, printable
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -22,7 +22,7 @@ from keyleash.cli.render.table import console, show
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json, print_json_line, print_note, until_signal
 from keyleash.errors import KeyleashError
-from keyleash.status import MEASURES, Snapshot
+from keyleash.status.snapshot import MEASURES, Snapshot
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import clock_time
 

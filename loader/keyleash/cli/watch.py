@@ -14,7 +14,8 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json_line, print_note, until_signal
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import counted, printable
-from keyleash.watch import Watcher, WatchEvent, WatchState
+from keyleash.watch.events import WatchEvent, WatchState
+from keyleash.watch.watcher import Watcher
 
 
 @click.command(epilog=example("keyleash watch --sentinel redis://10.0.0.5:26379"))

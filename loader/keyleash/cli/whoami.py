@@ -16,7 +16,7 @@ from keyleash.text import clock_time, distance, printable, span, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.client.whoami import RemainingLimit
-    from keyleash.evaluate import Decision
+    from keyleash.evaluate.trace import Decision
     from keyleash.operator.holder import TokenHolder
     from keyleash.policy import Grant, Limit
 

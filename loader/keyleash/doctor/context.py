@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from keyleash.fence import FenceRecord
 from keyleash.policy import Policy
 from keyleash.status.identities import document_policy
 from keyleash.store.deployment import Cluster, Server
+from keyleash.store.fences import FenceRecord
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import SealRecord
 from keyleash.store.records import ActivePolicy

@@ -23,11 +23,11 @@ from keyleash.doctor.findings import (
     require_codes,
 )
 from keyleash.errors import KeyleashError
-from keyleash.fence import FenceRecord, read_records
 from keyleash.operator.load.compile import prepare_active
 from keyleash.results import Result
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.store.deployment import Cluster, Deployment, Replication, Server, each_at_once
+from keyleash.store.fences import FenceRecord, read_records
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.prefixes import SealRecord, read_seal
 from keyleash.store.records import read_active

@@ -8,14 +8,3 @@ use the compiler, so that guards can be compared with it.
     decision = decide(identity, table, [b"GET", b"a:1"], [b"a:1"], state, now_us)
     assert decision.allowed
 """
-
-from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
-from keyleash.evaluate.trace import ALLOWED, Decision
-
-__all__ = [
-    "ALLOWED",
-    "Decision",
-    "ModelState",
-    "decide",
-]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from keyleash.evaluate import Decision
 from keyleash.evaluate.abilities import AllowedCommands, allowed_commands
 from keyleash.evaluate.size import value_bound
-from keyleash.evaluate.trace import StandingStep, TokenStep
+from keyleash.evaluate.trace import Decision, StandingStep, TokenStep
 from keyleash.operations import operation
 from keyleash.operations.types import IdentityName
 from keyleash.operator.decisions import DecisionContext, context_of_server, grant_json, place_json

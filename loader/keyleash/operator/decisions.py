@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from keyleash.commands import load_table
 from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsError
-from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.client_calls import REJECTED, client_call, decide_client_call
 from keyleash.evaluate.decision_text import denial_text, reason, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.state import stored_state
+from keyleash.evaluate.state import ModelState, stored_state
 from keyleash.evaluate.trace import (
     ArgumentsStep,
     ArgumentStep,
     ClassStep,
     CommandStep,
     ConnectionStep,
+    Decision,
     KeyStep,
     LimitStep,
     Match,
@@ -64,7 +64,8 @@ from keyleash.text import (
 
 if TYPE_CHECKING:
     from keyleash.commands import CommandTable
-    from keyleash.evaluate import Decision, ModelState
+    from keyleash.evaluate.state import ModelState
+    from keyleash.evaluate.trace import Decision
     from keyleash.policy import Identity, Limit, Policy
 
 

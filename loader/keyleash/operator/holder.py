@@ -15,8 +15,9 @@ from keyleash.errors import (
     TokenRevokedError,
     TokenUnknownError,
 )
-from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.evaluate import judge_standing
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import Decision
 from keyleash.limits import SECOND_US
 from keyleash.limits.budget import BudgetCount
 from keyleash.operations import operation

@@ -9,8 +9,8 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.errors import LeashError, OperationError, ReplyCode, UnreadableCommandsError
-from keyleash.evaluate import ALLOWED, Decision
 from keyleash.evaluate.client_calls import client_call
+from keyleash.evaluate.trace import ALLOWED, Decision
 from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.policy import SECOND_US, Identity

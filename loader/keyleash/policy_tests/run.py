@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.commands import CommandTable, OperationClass
-from keyleash.evaluate import Decision, ModelState
 from keyleash.evaluate.client_calls import client_call, decide_client_call
-from keyleash.evaluate.trace import ArgumentStep, KeyStep, Match
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import ArgumentStep, Decision, KeyStep, Match
 from keyleash.limits.caps import Cap
 from keyleash.operator.decisions import decision_json, place_json
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
-from keyleash.fence import AclStep, AclStepKind, FencedUser, GeneratedPassword
-from keyleash.fence.acl_steps import Fences
+from keyleash.fence.acl_steps import AclStep, AclStepKind, Fences
+from keyleash.fence.servers import FencedUser
+from keyleash.store.fences import GeneratedPassword
 
 WORDS = {
     AclStepKind.CREATED: "new",

@@ -11,8 +11,9 @@ from keyleash.cli.render.table import Column, table
 from keyleash.cli.settings import Settings
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension
-from keyleash.status import IdentityStatus, LeasedLimit, LimitUse, ShardStatus, Snapshot
-from keyleash.status.identities import RECENT_S, document_policy
+from keyleash.status.identities import RECENT_S, IdentityStatus, LimitUse, document_policy
+from keyleash.status.shards import LeasedLimit, ShardStatus
+from keyleash.status.snapshot import Snapshot
 from keyleash.store.records import ActivePolicy
 from keyleash.text import clock_time, counted, distance, printable, short_digest, span
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from keyleash.evaluate import Decision
 from keyleash.evaluate.decision_text import step_lines
+from keyleash.evaluate.trace import Decision
 from keyleash.policy_tests.parse import Suite
 from keyleash.policy_tests.run import CaseOutcome, TestReport, Verdict
 from keyleash.text import clock_time, counted, printable, without_tokens

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from keyleash.doctor.context import Context
 from keyleash.doctor.findings import DoctorFinding, Severity, finding
-from keyleash.fence import AclStepKind, FencedServers, desired_users, plan_fences
-from keyleash.fence.acl_steps import CHANGES
+from keyleash.fence.acl_steps import CHANGES, AclStepKind, plan_fences
+from keyleash.fence.desired import desired_users
+from keyleash.fence.servers import FencedServers
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.store.deployment import Server
 from keyleash.store.users import is_default_user_open

@@ -18,7 +18,7 @@ from keyleash.limits import pack_limits
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
-from keyleash.policy.diff import PolicyDiff, diff_policies
+from keyleash.policy.diff.compare import PolicyDiff, diff_policies
 from keyleash.policy.scripts import with_texts
 from keyleash.store.records import ActivePolicy, GuardRecord, read_active
 from keyleash.store.snapshots import GuardSnapshot, find_identities, read_snapshots
