@@ -49,6 +49,21 @@ def test_text_that_was_packed_in_advance_is_the_one_of_its_digest(
     assert all(script_of(text, digest) for digest, text in packed.items())
 
 
+def test_load_while_the_interpreter_exits_packs_texts_by_itself(
+    server: RealServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may load in an `atexit` handler, when no thread starts."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(guards.ThreadPoolExecutor, "submit", refuse)
+    store = Store.open(server.client())
+
+    assert load_policy(store, policy(**MANY)).changed
+    assert not read_recorded(store).missing
+
+
 def test_denied_script_load_names_its_call_and_activates_nothing(server: RealServer) -> None:
     """Of the scripts that are sent at once, the first error is reported as if it were alone."""
     admin = server.client()

@@ -126,7 +126,9 @@ def load_scripts(
             for some in batches(missing, AT_ONCE):
                 if packed is not None:
                     # zlib needs no lock of the interpreter, so it runs while the server compiles.
-                    beside.submit(_pack, packed, some)
+                    # While the interpreter exits, no thread starts.
+                    with suppress(RuntimeError):
+                        beside.submit(_pack, packed, some)
                 _load(store, some)
             if len(missing) >= MANY:
                 step_lua_gc(store)
