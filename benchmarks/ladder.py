@@ -23,13 +23,7 @@ from benchmarks.support.by_hand import (
 )
 from benchmarks.support.load import Generator
 from benchmarks.support.measure import fill_keys
-from benchmarks.support.policy import (
-    IDENTITY,
-    IMAGED,
-    load_targets,
-    raised_document,
-    with_images,
-)
+from benchmarks.support.policy import IDENTITY, IMAGED, load_targets, raised_document, with_images
 from benchmarks.support.report import (
     OPS_PER_S,
     Row,

@@ -16,10 +16,7 @@ from keyleash.audit.undo import key_plans
 from keyleash.audit.undo import selection as undo_selection
 from keyleash.audit.undo.apply import UndoResult, apply_undo
 from keyleash.audit.undo.key_plans import ConflictKind, UndoPlan, plan_undo
-from keyleash.errors import (
-    NothingToUndoError,
-    UndoTooLargeError,
-)
+from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.store import Store
 from support.errors import raises_code

@@ -12,10 +12,7 @@ import redis
 
 import keyleash
 import keyleash.asyncio
-from keyleash.errors import (
-    ClusterError,
-    NotActiveError,
-)
+from keyleash.errors import ClusterError, NotActiveError
 from keyleash.operator.load.activate import activate_policy, load_policy
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.suspension import freeze

@@ -16,9 +16,7 @@ import keyleash
 from client.alike import EITHER, FakeClock
 from keyleash import NotActiveError, PolicyStaleError
 from keyleash.client.recovery import JITTER, PAUSES_S
-from keyleash.errors import (
-    GuardLostError,
-)
+from keyleash.errors import GuardLostError
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 

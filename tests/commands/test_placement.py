@@ -21,12 +21,7 @@ from keyleash.commands.facts import (
     UNPLACED,
 )
 from keyleash.commands.spec import NumberedKeys, OptionKey, Variant
-from keyleash.commands.table import (
-    CommandRow,
-    KeySpecRow,
-    place,
-    table_of,
-)
+from keyleash.commands.table import CommandRow, KeySpecRow, place, table_of
 
 READ, WRITE = OperationClass.READ, OperationClass.WRITE
 

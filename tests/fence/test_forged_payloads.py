@@ -11,9 +11,7 @@ import pytest
 from keyleash.audit.point_in_time import value_at
 from keyleash.audit.undo.apply import apply_undo
 from keyleash.audit.undo.key_plans import ConflictKind, UndoPlan, plan_undo
-from keyleash.errors import (
-    UnvalidatedRestoreError,
-)
+from keyleash.errors import UnvalidatedRestoreError
 from keyleash.fence.apply import remove_fences
 from keyleash.servers import EmbeddedServer
 from keyleash.text import moment

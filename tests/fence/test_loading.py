@@ -13,9 +13,7 @@ from redis.exceptions import NoPermissionError
 
 import keyleash
 import keyleash.asyncio
-from keyleash.errors import (
-    RightMissingError,
-)
+from keyleash.errors import RightMissingError
 from keyleash.operator.load import activate
 from keyleash.store.fences import read_records
 from support.errors import raises_code

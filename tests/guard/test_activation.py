@@ -10,9 +10,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.errors import (
-    PolicyError,
-)
+from keyleash.errors import PolicyError
 from keyleash.operator.load import activate
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw

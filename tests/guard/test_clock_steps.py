@@ -12,9 +12,7 @@ import pytest
 
 import keyleash
 from keyleash.audit.operator_actions import read_control
-from keyleash.errors import (
-    SecretInTextError,
-)
+from keyleash.errors import SecretInTextError
 from keyleash.operator.limit_reset import reset_limits
 from keyleash.servers import EmbeddedServer
 from keyleash.store.server_check import Client

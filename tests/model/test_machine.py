@@ -13,12 +13,7 @@ from typing import Any
 import pytest
 import redis
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.ir import LimitPlan

@@ -16,13 +16,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.commands import (
-    CHANNEL_CLASSES,
-    CommandSpec,
-    OperationClass,
-    keys_of,
-    load_table,
-)
+from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, keys_of, load_table
 from keyleash.errors import UnplacedKeysError
 from keyleash.evaluate.access import matches
 from keyleash.evaluate.evaluate import decide

@@ -16,9 +16,7 @@ from keyleash.audit.read import Query
 from keyleash.audit.undo.apply import apply_undo
 from keyleash.audit.undo.key_plans import ConflictKind, plan_undo
 from keyleash.commands import load_table
-from keyleash.errors import (
-    NothingToUndoError,
-)
+from keyleash.errors import NothingToUndoError
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.store import Store

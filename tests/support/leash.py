@@ -24,13 +24,7 @@ from keyleash.store.state import Layout, unpack_state
 from keyleash.store.store import Store
 from keyleash.store.streams import AuditStream, audit_streams, denied_streams
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from keyleash.store.wire import (
-    ONCE,
-    BatchMode,
-    guard_call,
-    replies_of,
-    runs_call,
-)
+from keyleash.store.wire import ONCE, BatchMode, guard_call, replies_of, runs_call
 from keyleash.text import StoredDocument
 from support.clustered import NODES, ClusterServer
 from support.sealed import record

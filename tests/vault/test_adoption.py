@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from keyleash.errors import (
-    PolicyError,
-    VaultConflictError,
-)
+from keyleash.errors import PolicyError, VaultConflictError
 from keyleash.store.store import Store
 from keyleash.vault.change import adopt_keys, release_keys
 from support.errors import raises_code

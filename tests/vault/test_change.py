@@ -9,9 +9,7 @@ import pytest
 
 import keyleash
 from keyleash.audit.operator_actions import read_control
-from keyleash.errors import (
-    VaultConflictError,
-)
+from keyleash.errors import VaultConflictError
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens.issue import issue_token

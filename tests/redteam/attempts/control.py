@@ -12,12 +12,7 @@ from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
-from keyleash.store.token import (
-    KEEP_AFTER_EXPIRY_MS,
-    RECORD_FORMAT,
-    TAIL_HEADER,
-    token_digest,
-)
+from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, RECORD_FORMAT, TAIL_HEADER, token_digest
 from redteam.attempt import Outcome, attempt
 from redteam.intruder import flat
 from redteam.stage import CLERK, NOBODYS, OTHER, OTHER_SECRET, OWN, OWN_SECRET, WORKER, Stage
