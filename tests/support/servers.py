@@ -31,6 +31,9 @@ from keyleash.testing.process import empty
 # redis-py reads its version from the files of its distribution for each client and connection.
 redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
+TIMEOUT_S = 60
+"""For each reply; the 5 s of redis-py would let a busy machine decide tests."""
+
 VERSION_LINE = re.compile(r"^(Redis|Valkey) server v=(\S+)", re.IGNORECASE)
 
 
@@ -52,7 +55,7 @@ class RealServer:
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a client that is closed after the test; options as for `redis.Redis`."""
-        client = redis.Redis.from_url(self.url, **options)
+        client = redis.Redis.from_url(self.url, **{"socket_timeout": TIMEOUT_S, **options})
         self._clients.append(client)
         return client
 
@@ -71,6 +74,7 @@ class RealServer:
 
     def guarded(self, token: str, **options: Any) -> keyleash.Redis:
         """Return a client of an agent, which is closed after the test."""
+        options = {"socket_timeout": TIMEOUT_S, **options}
         client = keyleash.Redis(port=self.port, token=token, **options)
         self._clients.append(client)
         return client
