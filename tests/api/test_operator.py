@@ -392,7 +392,7 @@ def test_follower_whose_wait_was_cancelled_goes_on(embedded: RealServer) -> None
         lambda url: redis.Redis.from_url(url, decode_responses=True, protocol=3),
         lambda url: redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(url)),
         redis.asyncio.Redis.from_url,
-        lambda url: keyleash.Operator.from_url(url)._run.client,
+        lambda url: keyleash.Operator.from_url(url)._runner.client,
     ],
 )
 def test_operator_of_any_client_can_be_pickled(embedded: RealServer, make: Any) -> None:

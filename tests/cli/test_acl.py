@@ -326,6 +326,11 @@ def test_roles_are_listed_without_a_server(offline: Cli) -> None:
     assert [item["role"] for item in offline.json("acl")] == list(ROLES)
 
 
+def test_each_operation_of_a_role_has_rights() -> None:
+    """Without them the rules of the role could not be made."""
+    assert {name for role in LEAST for name in ROLES[role].operations} <= set(RIGHTS)
+
+
 def test_admin_replaces_the_user_default(server: RealServer, tmp_path: Path) -> None:
     """It does what no other role may, after the user that agents shared was turned off."""
     stage = Stage(Cli(server.url), server, tmp_path)

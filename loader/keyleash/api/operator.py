@@ -42,10 +42,10 @@ from keyleash.watch.watcher import Watcher
 class Server(Noun[F]):
     """The operations of a server, for both faces."""
 
-    _runner: type[F]
+    _runner_type: type[F]
 
     def __init__(self, client: AnyClient, *, actor: str | None = None) -> None:
-        face: F = self._runner(client, default_actor() if actor is None else actor)
+        face: F = self._runner_type(client, default_actor() if actor is None else actor)
         super().__init__(face)
         self.policies = PolicyOperations(face)
         self.tokens = TokenOperations(face)
@@ -94,7 +94,7 @@ class Server(Noun[F]):
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__module__}.Operator({self._run!r})"
+        return f"{type(self).__module__}.Operator({self._runner!r})"
 
     @method()
     def connect(self) -> None:
@@ -104,12 +104,12 @@ class Server(Noun[F]):
             OperationError (unsupported-server): the server is too old.
             redis.RedisError: the server does not answer.
         """
-        self._run.run(self._run.check)
+        self._runner.run(self._runner.check)
 
     @method()
     def close(self) -> None:
         """Close the connections."""
-        self._run.close()
+        self._runner.close()
 
     plan = loading.plan_load
     plan_rollback = loading.plan_rollback
@@ -129,7 +129,7 @@ class Server(Noun[F]):
     @method()
     def server(self) -> ServerSummary:
         """Return facts about the server that distinguish it, also if its keys are being moved."""
-        return self._run.run(summarize_server, self._run.client, self._run.open)
+        return self._runner.run(summarize_server, self._runner.client, self._runner.open)
 
     @method()
     def doctor(
@@ -156,9 +156,9 @@ class Server(Noun[F]):
         Raises:
             OperationError (unknown-code): a code does not exist.
         """
-        return self._run.run(
+        return self._runner.run(
             examine,
-            self._run.client,
+            self._runner.client,
             nodes,
             accept=accept,
             timeout_s=positive("timeout", timeout),
@@ -171,7 +171,7 @@ class Server(Noun[F]):
 
         `keyleash_up` is 0 if the server cannot be read; other metrics are missing then.
         """
-        return self._run.run(self.collector().text)
+        return self._runner.run(self.collector().text)
 
     def collector(
         self, report: Callable[[Exception | None], None] | None = None
@@ -183,7 +183,7 @@ class Server(Noun[F]):
         Args:
             report: Called after each scrape with the error that stopped it, or None.
         """
-        return SnapshotCollector(partial(self._run.call, read_snapshot), report)
+        return SnapshotCollector(partial(self._runner.call, read_snapshot), report)
 
     @method(
         "watch",
@@ -221,9 +221,9 @@ class Server(Noun[F]):
             OperationError (unsupported-server): a server is older than the supported versions.
             redis.ConnectionError, redis.TimeoutError: see *must_answer*.
         """
-        return self._run.run(
+        return self._runner.run(
             Watcher,
-            self._run.client,
+            self._runner.client,
             nodes,
             sentinels,
             service,
@@ -255,7 +255,7 @@ class Operator(Server[Runner]):
         SecretInTextError: *actor* contains a token.
     """
 
-    _runner = Runner
+    _runner_type = Runner
 
     def __enter__(self) -> Self:
         return self
@@ -274,7 +274,7 @@ class AsyncOperator(Server[AsyncRunner]):
         actor: The operator's name, for the control stream; the user's login name if None.
     """
 
-    _runner = AsyncRunner
+    _runner_type = AsyncRunner
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,4 +1,8 @@
-"""Arguments and options of operations, and commands that are made of an operation."""
+"""Arguments and options of operations, and commands that are made of an operation.
+
+A command that only prints a result is a `command` of the operation; one that does more has
+`options_of` it, and calls the method of `settings.operator`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -126,19 +131,20 @@ def command(
     operation: Operation[..., T],
     *,
     example: str,
-    unsure: str = "",
+    advice: str = "",
     confirm: Callable[..., None] | None = None,
     waits: bool = False,
     options: str = "",
 ) -> Callable[[Callable[[Settings, T], int | None]], click.Command]:
     """Make the command of an operation; the decorated function prints its result as text.
 
-    The docstring of that function is the help, and what it returns the exit code.
+    The docstring of that function is the help, and what it returns the exit code. It is not called
+    with `--json`.
 
     Args:
         operation: The operation.
         example: The example in the help.
-        unsure: For a change: how to find out whether it took effect, if the connection is lost.
+        advice: For a change: how to find out whether it took effect, if the connection is lost.
         confirm: Called with the settings, `yes` and the arguments before the operation.
         waits: Whether the command has `--wait`, for the nodes of a cluster.
         options: The parameters in the order of the help, if it is another than the operation's.
@@ -150,12 +156,14 @@ def command(
         ) -> int:
             if confirm is not None:
                 confirm(settings, yes=yes, **given)
-            with settings.changing(unsure.format(**given)) if unsure else nullcontext():
-                result = call(operation, settings, given)
+            with settings.changing(advice.format(**given)) if advice else nullcontext():
+                result = _call(operation, settings, given)
             if settings.json:
                 print_json(result)
             code = 0 if settings.json else show(settings, result) or 0
-            return show_nodes(settings, result, wait=wait) if isinstance(result, Change) else code
+            if isinstance(result, Change):
+                return show_nodes(settings, result, wait=wait) or code
+            return code
 
         function: Any = json_option(pass_settings(run))
         if confirm is not None:
@@ -170,7 +178,7 @@ def command(
     return make
 
 
-def call(operation: Operation[..., T], settings: Settings, given: Mapping[str, Any]) -> T:
+def _call(operation: Operation[..., T], settings: Settings, given: Mapping[str, Any]) -> T:
     """Return the result of an operation for the arguments of a command line."""
     by_place: list[Any] = []
     named: dict[str, Any] = {}
@@ -181,6 +189,7 @@ def call(operation: Operation[..., T], settings: Settings, given: Mapping[str, A
             by_place.append(given[name])
         elif given[name] not in (None, (), [], {}):
             named[name] = given[name]
+    # The runner of an operator is that of its nouns.
     return operation.__get__(settings.operator, type(settings.operator))(*by_place, **named)
 
 
@@ -217,9 +226,20 @@ def _add(function: Any, item: Parameter) -> None:
     flag = param.flag or f"--{item.name.replace('_', '-')}"
     if item.type is bool:
         shared["is_flag"] = True
+    elif not param.kind:
+        shared["type"] = _type_of(item)
     elif isinstance(item.default, str | int) and item.default:
         shared |= {"default": item.default, "show_default": True}
     click.option(flag, item.name, help=param.help, **shared)(function)
+
+
+def _type_of(item: Parameter) -> type:
+    """Return what the command line reads for a parameter without a kind."""
+    types = get_args(item.type) if isinstance(item.type, UnionType) else (item.type,)
+    for kind in (str, int, float):
+        if kind in types:
+            return kind
+    raise TypeError(f"`{item.name}` needs a kind of `KINDS`, since its type is not read from text")
 
 
 def _reader(item: Parameter, read: Callable[..., Any] | None) -> Callable[..., Any]:

@@ -32,7 +32,7 @@ def _confirm_freeze(
 @command(
     freeze,
     example='keyleash freeze agent-runner --for 30m --reason "incident 4107: bad writes"',
-    unsure="look at `keyleash status`",
+    advice="look at `keyleash status`",
     confirm=_confirm_freeze,
     waits=True,
     options="identities duration reason",
@@ -55,7 +55,7 @@ def _confirm_thaw(settings: Settings, *, yes: bool, identities: tuple[str, ...])
 @command(
     thaw,
     example="keyleash thaw agent-runner",
-    unsure="look at `keyleash status`",
+    advice="look at `keyleash status`",
     confirm=_confirm_thaw,
     waits=True,
 )

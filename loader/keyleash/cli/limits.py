@@ -25,7 +25,7 @@ def limits() -> None:
 
 
 @limits.add_command
-@command(reset_limits, example=EXAMPLE, unsure="see `keyleash audit log --control`", waits=True)
+@command(reset_limits, example=EXAMPLE, advice="see `keyleash audit log --control`", waits=True)
 def reset(_settings: Settings, done: LimitReset) -> None:
     """Reset the counters of IDENTITY; its next call counts from 0.
 
@@ -49,7 +49,7 @@ def budget() -> None:
 @command(
     collect_credit,
     example="keyleash budget collect agent-runner",
-    unsure="look at `keyleash status`",
+    advice="look at `keyleash status`",
 )
 def collect(_settings: Settings, done: CreditCollection) -> None:
     """Return unused units of budgets from all nodes of a cluster.

@@ -12,7 +12,7 @@ import click
 from redis.exceptions import RedisError
 
 from keyleash.audit.token_use import TokenUse, token_use
-from keyleash.cli.derive import call, command, options_of
+from keyleash.cli.derive import command, options_of
 from keyleash.cli.failures import FAILED
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
@@ -86,7 +86,7 @@ def _note_issued(
 @options_of(issue_token, "identity ttl note bind allow keys budget meta")
 @json_option
 @pass_settings
-def issue(settings: Settings, /, **options: Any) -> None:
+def issue(settings: Settings, /, identity: str, **options: Any) -> None:
     """Issue a token for IDENTITY and print it once.
 
     The token alone goes to standard output; its id and expiry go to standard error. Redis
@@ -95,8 +95,9 @@ def issue(settings: Settings, /, **options: Any) -> None:
     --bind, --allow, --keys and --budget restrict the token further than its identity. They need
     `token: {bound: true}` in the policy.
     """
-    with settings.changing(f"look at `keyleash token list {options['identity']}`"):
-        issued = call(issue_token, settings, options)
+    given = {name: value for name, value in options.items() if value}
+    with settings.changing(f"look at `keyleash token list {identity}`"):
+        issued = settings.operator.tokens.issue(identity, **given)
     # The token first, so that no later error loses it.
     _print_issued(settings, issued, issued)
     _note_issued(settings, issued, settings.now_ms())

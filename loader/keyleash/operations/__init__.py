@@ -6,16 +6,18 @@ An operation is a function whose first parameter is the store, in the package th
     def renew_token(store: Store, token_id: TokenId, *, ttl: Duration | None = None) -> Renewal:
 
 - `api/nouns.py` lists it: `renew = renew_token`. `TokenOperations[Runner]` has the methods of
-  `keyleash.Operator`, and `TokenOperations[AsyncRunner]` those of `keyleash.asyncio.Operator`. Type
+  `keyleash.Operator.tokens`, and `TokenOperations[AsyncRunner]` those of `keyleash.asyncio`. Type
   checkers read both from the signature of the function; a method of either checks its arguments at
-  once.
-- The annotations are types of parameters (`types`), which `cli/derive.py` makes arguments and
-  options of: how they are read, their help, and what is checked before the server is asked.
+  once, and that no text is a token, but for the names in `MAY_BE_TOKENS`.
+- The annotations are types of parameters (`operations/types.py`), which `cli/derive.py` makes
+  arguments and options of: how they are read, their help, and what is checked before the server
+  is asked.
 - Options that several operations share are a `TypedDict`: `**options: Unpack[TokenOptions]`.
-- `rights` are the commands and keys that it needs (`rights`), by which `operator/roles.py` makes
-  the ACL users of operators; roles name operations by their commands.
+- `rights` are the commands and keys that it needs (`operations/rights.py`), by which
+  `operator/roles.py` makes the ACL users of operators; roles name operations by their commands.
 
-What needs a client in place of a store is a `method` of a noun.
+What needs a client in place of a store is a `method` of a noun. Operations in `api/` (loading,
+fences, the report) use `Policy`, or packages of which none owns the data of both.
 """
 
 from keyleash.operations.arguments import checked

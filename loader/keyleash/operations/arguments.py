@@ -14,7 +14,7 @@ from keyleash.store.token import reject_tokens
 C = TypeVar("C", bound=type)
 E = TypeVar("E", bound=StrEnum)
 
-SECRET = frozenset({"token", "token_id", "which", "document", "url", "hashes", "command"})
+MAY_BE_TOKENS = frozenset({"token", "token_id", "which", "document", "url", "hashes", "command"})
 """Parameters that may be tokens, or whose functions have an error for one."""
 
 
@@ -95,7 +95,7 @@ def argument_check(function: Callable[..., Any]) -> Callable[..., None]:
             for item in value if is_many else (value,):
                 if not _fits(item, hints[name]):
                     raise TypeError(f"`{name}` must be {_shown(hints[name])}, not {_type_of(item)}")
-                if name not in SECRET:
+                if name not in MAY_BE_TOKENS:
                     _check_texts(name, item)
 
     return check

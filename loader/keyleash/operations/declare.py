@@ -30,7 +30,7 @@ from keyleash.store.store import Store
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Runner | AsyncRunner)
-"""The face of a noun: sync or asyncio."""
+"""The runner of a noun: sync or asyncio."""
 
 
 class Noun(Generic[F]):
@@ -42,7 +42,7 @@ class Noun(Generic[F]):
 
     def __init__(self, face: F) -> None:
         self._face: F = face
-        self._run: Runner = face.sync
+        self._runner: Runner = face.sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,7 @@ class _Declared(Generic[P, T]):
 
     Args:
         function: A function of a store, or a method that runs in the calling thread.
-        command: The command of `keyleash`.
-        rights: The rights that it needs, besides those to connect.
+        command, rights: See `operation`.
         through: The method of the runner that calls a function of a store; None for a method.
     """
 
@@ -97,12 +96,16 @@ class _Declared(Generic[P, T]):
         show_filters(function)
         self.function = function
         self.command = command
-        if rights:
-            RIGHTS[command] = rights
+        if rights and (not command or RIGHTS.setdefault(command, rights) != rights):
+            raise TypeError(f"`{function.__name__}`: no command, or one with other rights already")
         self._through = through
         update_wrapper(self, function)  # type: ignore[arg-type]
         self._check = argument_check(function)
         self._methods = {Runner: self._method(), AsyncRunner: self._method()}
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        for method in self._methods.values():
+            method.__name__, method.__qualname__ = name, f"{owner.__name__}.{name}"
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -117,7 +120,7 @@ class _Declared(Generic[P, T]):
         def method(noun: Noun[Any], *args: Any, **options: Any) -> Any:
             self._check(noun, *args, **options)
             function = (
-                partial(self._through, noun._run, self.function)
+                partial(self._through, noun._runner, self.function)
                 if self._through
                 else partial(self.function, noun)
             )
@@ -188,9 +191,13 @@ def operation(
     """Declare a function of a store as an operation.
 
     Args:
-        command: Its command of `keyleash`; empty if it has none.
-        rights: The rights that it needs, besides those to connect.
+        command: Its command of `keyleash`; empty if it has none, or if only `admin` may run it.
+        rights: The rights that it needs, besides those to connect; the same for all operations of
+            a command.
         through: The method of the runner that opens the store for it.
+
+    Raises:
+        TypeError: it has rights without a command, or others than another operation of the command.
     """
     return lambda function: Operation(function, command, rights, through)
 

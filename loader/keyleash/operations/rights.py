@@ -37,7 +37,10 @@ def cluster(commands: str, *keys: str) -> Right:
 
 
 RIGHTS: dict[str, tuple[Right, ...]] = {}
-"""The rights of each operation that is declared with a command, besides those to connect."""
+"""The rights of each command, besides those to connect; of none that only `admin` may run.
+
+Modules of operations fill it when they are imported: `keyleash.api` imports all of them.
+"""
 
 CONNECT = (
     each("info client|setinfo"), each("hgetall", "%R~sealed"),

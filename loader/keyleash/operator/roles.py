@@ -42,18 +42,6 @@ class Role(Result):
     summary: str
     operations: tuple[str, ...]
 
-    def rights(self, *, on_cluster: bool = False) -> Iterator[Right]:
-        """Yield the rights of all operations, some of them several times."""
-        for command in self.operations:
-            for right in (*CONNECT, *RIGHTS[command]):
-                if right.is_of_cluster <= on_cluster:
-                    yield right
-
-    @property
-    def uses_data(self) -> bool:
-        """True if the role reads or writes keys of agents."""
-        return any(key.endswith("~data") for right in self.rights() for key in right.keys)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the role as `--json` prints it."""
         return json_object(self, "role=name", "summary", "operations")
@@ -118,6 +106,14 @@ def require_role(name: str) -> Role:
             "unknown-role", f"there is no role `{name}`", help=f"roles are {listing(ROLES)}"
         )
     return ROLES[name]
+
+
+def _rights(role: Role, *, on_cluster: bool) -> Iterator[Right]:
+    """Yield the rights of all operations of a role but `admin`, some of them several times."""
+    for command in role.operations:
+        for right in (*CONNECT, *RIGHTS[command]):
+            if right.is_of_cluster <= on_cluster:
+                yield right
 
 
 def roles_with(operation: str) -> list[str]:
@@ -198,7 +194,8 @@ def read_role_rules(store: Store, role: Role) -> Rules:
     if role.name == "admin":
         return Rules(Selector(("@all",), ("~*", "&*")), ())
     data: tuple[str, ...] = ()
-    if role.uses_data:
+    rights = _rights(role, on_cluster=False)
+    if any(key.endswith("~data") for right in rights for key in right.keys):
         data = (f"{store.keys.vault}*",) if store.keys.vault else _policy_keys(store)
     rules = role_rules(role, store.keys, data, database_of(store.client))
     # A first argument, as that of SELECT, is no command of its own.
@@ -240,7 +237,7 @@ def role_rules(
     root = dict.fromkeys([f"select|{database}"] if database else [])
     by_key: dict[str, dict[str, None]] = {}
     by_keys: dict[tuple[str, ...], dict[str, None]] = {}
-    for right in role.rights(on_cluster=bool(keyspace.tag)):
+    for right in _rights(role, on_cluster=bool(keyspace.tag)):
         commands = dict.fromkeys(right.commands.split())
         rules = tuple(rule for key in right.keys for rule in _key_rules(key, keyspace, data))
         if right.is_joint and rules:
