@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -22,17 +23,34 @@ class Dying:
         time.sleep(0)
 
 
+def wait_for_end(number: signal.Signals) -> None:
+    with ended_by_signals():
+        Dying(number)
+        time.sleep(30)
+
+
 @pytest.mark.parametrize("number", ENDING_SIGNALS)
 def test_signal_that_comes_while_an_object_is_deleted_is_not_lost(number: signal.Signals) -> None:
     """Python drops what is raised there, and a second signal would have been ignored."""
     before = signal.getsignal(number)
 
-    def be_told() -> None:
-        with ended_by_signals():
-            Dying(number)
-            time.sleep(30)
-
     with pytest.raises(Ended):
-        be_told()
+        wait_for_end(number)
 
     assert signal.getsignal(number) is before
+
+
+def test_signal_that_is_sent_again_before_its_hook_returns_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine a thread takes long to start, and the hook drops exceptions as well."""
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+
+    with pytest.raises(Ended):
+        wait_for_end(signal.SIGTERM)

@@ -9,11 +9,12 @@ import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -141,27 +142,37 @@ class Ended(BaseException):
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Raise `Ended` on SIGINT, SIGTERM and SIGHUP, so that a command can clean up."""
+    is_ending, raised = False, 0
 
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
+    def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal is_ending, raised
         # A second signal must not interrupt the clean-up.
-        for item in ENDING_SIGNALS:
-            signal.signal(item, signal.SIG_IGN)
-        raise Ended(number)
+        if not is_ending:
+            is_ending, raised = True, raised + 1
+            raise Ended(number)
 
     def again(lost: sys.UnraisableHookArgs) -> None:
         # Python drops an exception raised in a finalizer, and the program would not end.
+        nonlocal is_ending
         if not isinstance(lost.exc_value, Ended):
             hook(lost)
             return
-        for item in ENDING_SIGNALS:
-            signal.signal(item, end)
-        threading.Timer(RETRY_S, os.kill, (os.getpid(), lost.exc_value.args[0])).start()
+        threading.Thread(target=send, args=(lost.exc_value.args[0], raised), daemon=True).start()
+        # Last: what is raised in this hook is dropped as well.
+        is_ending = False
+
+    def send(number: int, dropped: int) -> None:
+        time.sleep(RETRY_S)
+        while raised == dropped:
+            os.kill(os.getpid(), number)
+            time.sleep(RETRY_S)
 
     before = {number: signal.signal(number, end) for number in ENDING_SIGNALS}
     hook, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
+        raised = 0
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
