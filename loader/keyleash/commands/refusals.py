@@ -15,7 +15,14 @@ from keyleash.commands.facts import (
     why_unknown,
 )
 from keyleash.commands.spec import CommandSpec, CommandTable
-from keyleash.errors.sentences import LEFT_OUT, NO_SERVER_HAS, NOT_NAMED, UNAPPROVED
+from keyleash.errors.sentences import (
+    LEFT_OUT,
+    NO_CHANNELS,
+    NO_SERVER_HAS,
+    NO_SUB_COMMAND,
+    NOT_NAMED,
+    UNAPPROVED,
+)
 
 NO_SLOT = "on a cluster a call with an id needs a key, in whose slot it is remembered"
 _NO_MODE = {
@@ -59,7 +66,7 @@ def why_refused(table: CommandTable, command: str) -> str:
         return f"{NO_SERVER_HAS} that sub-command"
     if spec.refused == CONTAINER and " " not in command:
         # A guard names a sub-command only of a container of which it knows some.
-        return "no grant allows its sub-commands, or none is named"
+        return NO_SUB_COMMAND
     if spec.refused is not None:
         is_eval = spec.refused == SCRIPTS and spec.name.startswith("EVAL")
         return UNAPPROVED if is_eval else spec.refused
@@ -67,7 +74,7 @@ def why_refused(table: CommandTable, command: str) -> str:
         return why_argument(spec, argument)
     if spec.named_only:
         return NOT_NAMED
-    return "no grant with channels allows it" if spec.counts else LEFT_OUT
+    return NO_CHANNELS if spec.counts else LEFT_OUT
 
 
 def why_argument(spec: CommandSpec, argument: str) -> str:

@@ -148,7 +148,7 @@ class TokenRevokedError(LeashError):
 
 
 class CommandRefusedError(LeashError):
-    """The command is unknown, has no keys, or has keys that cannot be determined."""
+    """The command is not allowed: `details["reason"]` says why."""
 
     code = ReplyCode.COMMAND_REFUSED
 

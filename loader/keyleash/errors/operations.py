@@ -1,4 +1,4 @@
-"""The errors of operations, of policies and of servers."""
+"""All errors but denials: those of operations, of policies and of servers."""
 
 from __future__ import annotations
 

@@ -49,12 +49,15 @@ class ReplyCode(StrEnum):
 
 NO_SERVER_HAS = "no server that keyleash knows has"
 NOT_NAMED = "no grant names it in `only`"
-LEFT_OUT = "no grant allows it, or the server lacks it"
 UNAPPROVED = "no grant approves the script"
 IN_A_BATCH = "it is not possible in a batch or transaction"
 MALFORMED = "the call of the script is malformed"
 NO_IDS = "the policy lets no call have an idempotency id"
 """The reasons of COMMAND_REFUSED that have a help of their own."""
+LEFT_OUT = "no grant allows it, or the server lacks it"
+NO_SUB_COMMAND = "no grant allows its sub-commands, or none is named"
+NO_CHANNELS = "no grant with channels allows it"
+"""Those with the help of `no grant`, with which all three begin."""
 
 _PHRASES = {
     "NO_SERVER_HAS": NO_SERVER_HAS,
@@ -72,11 +75,11 @@ _PHRASES = {
     "RESET": "raise it in the policy, or reset it with `keyleash limits reset {identity}`",
     "SEE": "ask the operator what the token allows",
 }
-"""What stands for a name in capitals in the catalog."""
+"""What stands for `$NAME` in the catalog."""
 
 _CATALOG = """
 SUSPENDED: the identity is suspended: {reason}
-  agent: REPORT
+  agent: $REPORT
   operator: resume it with `keyleash thaw {identity}`
   if until_ms
   agent: retry after {until}
@@ -87,16 +90,16 @@ POLICY_STALE: the guard belongs to a policy that is no longer active
   operator: the guard record is older than the active policy: load the policy again
 
 TOKEN_UNKNOWN: the server does not know the token
-  agent: use the token as it was issued, or ASK
-  operator: it was never issued, or its record was deleted: ISSUE
+  agent: use the token as it was issued, or $ASK
+  operator: it was never issued, or its record was deleted: $ISSUE
 
 TOKEN_EXPIRED: the token has expired
-  agent: use the token that replaced it, or ASK
-  operator: its lifetime or its idle timeout is over: ISSUE
+  agent: use the token that replaced it, or $ASK
+  operator: its lifetime or its idle timeout is over: $ISSUE
 
 TOKEN_REVOKED: the token was revoked
-  agent: ASK
-  operator: `keyleash audit control` lists who revoked it; ISSUE
+  agent: $ASK
+  operator: `keyleash audit control` lists who revoked it; $ISSUE
   if bound
   agent: use a token without restrictions, or ask the operator for one
   operator: the active policy does not allow bound tokens: add `token: {{bound: true}}` to the
@@ -105,7 +108,7 @@ TOKEN_REVOKED: the token was revoked
   operator: the policy no longer allows a token after {depth} delegations: see `delegate: {{depth:
       …}}`
   if ancestor
-  operator: the token `{ancestor}`, from which it was delegated, {over}: ISSUE
+  operator: the token `{ancestor}`, from which it was delegated, {over}: $ISSUE
 
 COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   agent: use another command: no token may call it; see docs/reference/commands.md
@@ -119,50 +122,50 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   operator: add `delegate: {{depth: 1}}` to the identity, and `token: {{bound: true}}`
   if once=key
   agent: make the call outside of the block, without an id
-  operator: NO_RULE
-  if reason=NO_IDS
+  operator: $NO_RULE
+  if reason=$NO_IDS
   agent: make the call without an id
   operator: add `idempotency: {{keep: 24h}}` to `{identity}` in the policy
-  if reason=NO_SERVER_HAS
+  if reason=$NO_SERVER_HAS
   agent: check the name of the command and of its sub-command, and use one that servers have
-  operator: NO_RULE: check the name
-  if reason=UNAPPROVED
-  sentence: the script is not allowed: UNAPPROVED
+  operator: $NO_RULE: check the name
+  if reason=$UNAPPROVED
+  sentence: the script is not allowed: $UNAPPROVED
   agent: use the text of an approved script, byte by byte, or plain commands; ask the operator
       which are approved
   operator: {reason}: add its text to `scripts` of the policy, and its name to `scripts` of a grant;
       every byte counts, also a last newline, and a changed text needs `keyleash load`
-  if reason=NOT_NAMED
-  agent: use another command: SEE
-  operator: name it in `only` of a grant, OWN
+  if reason=$NOT_NAMED
+  agent: use another command: $SEE
+  operator: name it in `only` of a grant, $OWN
   if reason=no grant
-  agent: use another command: SEE
-  operator: see `only`, `except` and `channels` of the grants, OWN
-  if reason=IN_A_BATCH
+  agent: use another command: $SEE
+  operator: see `only`, `except` and `channels` of the grants, $OWN
+  if reason=$IN_A_BATCH
   agent: make the call before the transaction, or use SCAN in place of KEYS
-  operator: NO_RULE
-  if reason=MALFORMED
+  operator: $NO_RULE
+  if reason=$MALFORMED
   agent: use this order: the script, the number of keys, the keys, the arguments
-  operator: NO_RULE
+  operator: $NO_RULE
 
 CLASS_NOT_GRANTED: no grant of the token gives `{class}`, which `{command}` needs{on_key}
-  agent: use another command: SEE
-  operator: add `{class}` to `allow` of a grant, OWN
+  agent: use another command: $SEE
+  operator: add `{class}` to `allow` of a grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
 
 KEY_NOT_GRANTED: no grant of the token covers the key `{key}`
-  agent: use another key: SEE
-  operator: add a pattern to `keys` of a grant, OWN
+  agent: use another key: $SEE
+  operator: add a pattern to `keys` of a grant, $OWN
   if pattern_of=SCAN
   sentence: no grant of the token covers all keys of the pattern `{key}`
   agent: use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*` or `KEYS
-      agents:queue:*`; SEE
-  operator: add a pattern that covers it to `keys` of a grant with `scan`, OWN
+      agents:queue:*`; $SEE
+  operator: add a pattern that covers it to `keys` of a grant with `scan`, $OWN
   if pattern_of=SORT
   sentence: no grant of the token covers all keys of the SORT pattern `{key}`
-  agent: use a pattern that a read grant covers, and that ends in `*`; SEE
-  operator: add a pattern that covers it, and ends in `*`, to a read grant, OWN
+  agent: use a pattern that a read grant covers, and that ends in `*`; $SEE
+  operator: add a pattern that covers it, and ends in `*`, to a read grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
 
@@ -174,31 +177,31 @@ KEY_DENIED: the key `{key}` is denied by a `deny` rule
   agent: use another pattern: every token of the identity is denied some of its keys
 
 CHANNEL_NOT_GRANTED: no grant of the token covers the channel `{channel}`
-  agent: use another channel: SEE
-  operator: add a pattern to `channels` of a grant, OWN
+  agent: use another channel: $SEE
+  operator: add a pattern to `channels` of a grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
 
 KEYS_MISMATCH: the keys that were declared are not those of the command
-  agent: CLIENT
-  operator: NO_RULE: the caller is no client of keyleash, or one of another version
+  agent: $CLIENT
+  operator: $NO_RULE: the caller is no client of keyleash, or one of another version
 
 ARGS_TOO_MANY: the call has too many arguments, commands or changed keys
   agent: use several calls: this one has {amount}
-  operator: NO_RULE: a guard cannot handle {amount} at once
+  operator: $NO_RULE: a guard cannot handle {amount} at once
 
 NOT_ACTIVE: the identity of the token is in no active policy
-  agent: REPORT
+  agent: $REPORT
   operator: load a policy that has it with `keyleash load FILE`; if `keyleash status` lists it, its
       records were deleted: run `keyleash doctor`
 
 RATE_LIMITED: `{limit}` is exceeded
   agent: try again in {retry_after}
-  operator: it has room in {retry_after}; RESET
+  operator: it has room in {retry_after}; $RESET
 
 BUDGET_EXHAUSTED: `{limit}` is exhausted
   agent: retry after {resets_at}
-  operator: it resets at {resets_at}; RESET
+  operator: it resets at {resets_at}; $RESET
   if limit=token.bytes_written
   sentence: `{limit}` has less left than the call writes
   agent: write less in one call; a cap for the life of a token never resets: use a new token; others
@@ -216,7 +219,7 @@ AUDIT_FULL: too many events await their export
   operator: `audit.retain.hard_max` is {events}: export events with `keyleash audit export`
 
 COUNTER_CORRUPT: the counter of `{limit}` is corrupt
-  agent: REPORT
+  agent: $REPORT
   operator: find out what wrote to it, then reset it with `keyleash limits reset {identity}`
 
 WORK_TOO_LARGE: `{command}` is more work than one call may be
@@ -243,7 +246,7 @@ VALUE_REFUSED: the rule `{rule}` does not allow the value that the call would le
   agent: write fewer elements: at most {limit}, and the call may leave {was}
 
 DELEGATION_REFUSED: no child token is made: {reason}
-  agent: CLIENT
+  agent: $CLIENT
   operator: the restrictions of the token, or `delegate` of the policy, do not allow it
   if reason=bind
   sentence: no child token is made: it cannot be bound so
@@ -288,7 +291,7 @@ DELEGATION_REFUSED: no child token is made: {reason}
 
 IDEMPOTENCY_CONFLICT: the idempotency id belongs to another call
   agent: use an id of its own for each call, and repeat a call with the same arguments
-  operator: NO_RULE: the program used the id `{once}` for two calls
+  operator: $NO_RULE: the program used the id `{once}` for two calls
 
 REPLAYED: the call was done before, and its reply is not stored, as it was too long
   agent: do not repeat it; use a command that reads what it wrote
@@ -296,18 +299,18 @@ REPLAYED: the call was done before, and its reply is not stored, as it was too l
 
 LEASE_NEEDED: the node of the cluster needs a lease
   agent: use `keyleash.RedisCluster`, which fetches leases
-  operator: NO_RULE: the caller does not fetch leases
+  operator: $NO_RULE: the caller does not fetch leases
   if reason
   agent: retry, since nothing ran; if it persists, report it to the operator ({reason})
   operator: load the policy again, which ends all leases; see also `keyleash doctor` ({reason})
 
 LEASE_REFUSED: the cluster does not accept the lease
-  agent: CLIENT, which passes leases on as they are ({reason})
+  agent: $CLIENT, which passes leases on as they are ({reason})
   operator: find out what changed requests or vouchers ({reason})
 
 RENEWAL_REFUSED: the token is not renewed: {reason}
-  agent: ASK
-  operator: only a live, issued token within `max_ttl` of the policy is renewed: ISSUE
+  agent: $ASK
+  operator: only a live, issued token within `max_ttl` of the policy is renewed: $ISSUE
   if reason=max_ttl
   sentence: the token is not renewed: it lives as long as `max_ttl` of the policy allows
   if reason=replaced
@@ -318,6 +321,11 @@ RENEWAL_REFUSED: the token is not renewed: {reason}
   if reason=delegated
   sentence: the token is not renewed: another token made it
   agent: ask the holder of its parent for another
+"""
+"""The entry of each code: its sentence, the help of each reader, and after each `if` what differs.
+
+The first `if` that fits decides: the details have all its names, and begin with the values that it
+gives. Six blanks continue a line.
 """
 
 
@@ -355,11 +363,9 @@ def _reasons(entry: str) -> Iterator[Reason]:
 
 REASONS: Mapping[ReplyCode, tuple[Reason, ...]] = {
     ReplyCode(entry.partition(":")[0]): tuple(_reasons(entry))
-    for entry in re.sub(
-        r"\b[A-Z_]{3,}\b",
-        lambda name: _PHRASES.get(name[0], name[0]),
-        _CATALOG.strip(),
-    ).split("\n\n")
+    for entry in re.sub(r"\$([A-Z_]+)", lambda name: _PHRASES[name[1]], _CATALOG.strip()).split(
+        "\n\n"
+    )
 }
 """The reasons of each code; the first that fits the details of a denial is its own."""
 
