@@ -6,9 +6,9 @@ import pytest
 
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.read import read_denials, read_events
-from keyleash.audit.stats import ANY_COMMAND, Tally, count_entries, key_prefix
+from keyleash.audit.stats import ANY_COMMAND, Tally, key_prefix
 from keyleash.store.store import Store
-from support.streams import KEYS, Streams
+from support.streams import KEYS, Streams, count_entries
 
 
 def test_entries_are_counted_by_identity_command_and_prefix(embedded_streams: Streams) -> None:

@@ -167,20 +167,6 @@ def test_load_by_a_user_without_command_warns_and_loads(
     assert second.startswith("  help: use a user who may run COMMAND, on Redis 7 or later; until")
 
 
-@pytest.mark.parametrize("command", ["load FILE --yes", "plan FILE", "acl loader"])
-def test_option_for_the_transport_is_a_usage_error_with_help(
-    cli: Cli, example: Path, command: str
-) -> None:
-    """Deploy scripts may still pass it; the error says what to do instead."""
-    words = command.replace("FILE", str(example)).split()
-    result = cli.run(*words, "--transport", "function")
-
-    assert result.exit_code == 2
-    assert "error: `--transport` is no option any more" in result.stderr
-    assert "help: leave it out" in result.stderr
-    assert cli.json("status")["policy"] is None
-
-
 def test_load_as_json_has_token_rules_without_places(cli: Cli, example: Path, policy: Path) -> None:
     """Moved lines are no change of a rule."""
     result = cli.json("load", example, "--yes")

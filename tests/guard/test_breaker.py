@@ -12,7 +12,6 @@ import keyleash
 from guard.test_suspension import now_us, suspended, write_suspended
 from guard.test_tokens import age
 from keyleash.audit.read import read_denials
-from keyleash.audit.stats import count_entries
 from keyleash.errors import LeashError
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens.revoke import revoke
@@ -20,6 +19,7 @@ from keyleash.store.leases import unpack_shard
 from support.clustered import NODES
 from support.distress import full_memory
 from support.leash import NAMES, Leash, grant
+from support.streams import count_entries
 
 BREAKER = {"on_denials": {"threshold": "5/minute", "suspend": "10m"}}
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, AnyStr
 
+from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.stats import Stats
 from keyleash.store.keyspace import Keyspace
 
 KEYS = Keyspace()
+
+
+def count_entries(entries: Iterable[AuditEvent | Denial]) -> Stats:
+    """Return the tallies of entries."""
+    stats = Stats()
+    for entry in entries:
+        stats.add(entry)
+    return stats
 
 
 class Streams:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -122,14 +122,6 @@ class Stats(Result):
             tally.add(entry)
         self.first_ms = min(self.first_ms or entry.time_ms, entry.time_ms)
         self.last_ms = max(self.last_ms or 0, entry.time_ms)
-
-
-def count_entries(entries: Iterable[AuditEvent | Denial], segments: int = PREFIX_SEGMENTS) -> Stats:
-    """Return the tallies of *entries*; a key prefix has up to *segments* segments."""
-    stats = Stats()
-    for entry in entries:
-        stats.add(entry, segments)
-    return stats
 
 
 Segments = Annotated[int, Param("segments", help="Number of segments in a key prefix.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.options import Name, example, json_option, transport_option
+from keyleash.cli.options import Name, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
@@ -14,7 +14,6 @@ from keyleash.operator.roles import ROLES
 @click.command(epilog=example("keyleash acl issuer | redis-cli"))
 @click.argument("role", required=False, type=Name(ROLES))
 @click.option("--user", metavar="NAME", help="Name of the ACL user.  [default: keyleash-ROLE]")
-@transport_option
 @json_option
 @pass_settings
 def acl(settings: Settings, role: str | None, user: str | None) -> None:

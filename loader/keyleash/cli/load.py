@@ -23,7 +23,6 @@ from keyleash.cli.options import (
     full_option,
     json_option,
     require_consent,
-    transport_option,
     yes_option,
 )
 from keyleash.cli.progress import progress
@@ -157,7 +156,6 @@ def _load_options(function: F) -> F:
 
 @click.command(epilog=example("keyleash load agents.yaml --yes"))
 @click.argument("file", type=FILE)
-@transport_option
 @_load_options
 @pass_settings
 def load(settings: Settings, /, file: str, **options: Any) -> int:

@@ -7,14 +7,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
+from keyleash.cli.options import refuse_typed_password
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
-from keyleash.errors import UsageError
 from keyleash.policy.problems import SHOWN_IDENTITIES, some
 from keyleash.results import Change
-from keyleash.store.connect import has_password
 from keyleash.store.failures import FAILED
 from keyleash.text import clock_time, counted, printable
 
@@ -35,14 +33,9 @@ def urls_option(option: str, variable: str, help: str) -> Callable[[F], F]:
 
 
 def _without_passwords(
-    context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]
+    _context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]
 ) -> tuple[str, ...]:
-    given = context.get_parameter_source(parameter.name or "")
-    if given is ParameterSource.COMMANDLINE and any(map(has_password, urls)):
-        raise UsageError(
-            "a password on the command line can be read by every user of this machine",
-            help=f"set {parameter.envvar} to the URLs instead",
-        )
+    refuse_typed_password(str(parameter.name), urls, str(parameter.envvar))
     return urls
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,17 +57,6 @@ def example(line: str) -> str:
     return f"\b\nexample: {line}"
 
 
-def _without_transport(_context: click.Context, _parameter: click.Parameter, value: object) -> None:
-    if value is not None:
-        raise UsageError(
-            "`--transport` is no option any more: guards are always called by EVALSHA",
-            help="leave it out; `keyleash watch` loads scripts again that a server lost",
-        )
-
-
-transport_option = click.option(
-    "--transport", hidden=True, expose_value=False, callback=_without_transport
-)
 allow_eviction_option = click.option(
     "--allow-eviction",
     is_flag=True,
@@ -88,17 +77,18 @@ full_option = click.option("--full", is_flag=True, help="Show every change, not 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 
 
-def refuse_typed_password(parameter: str, url: str | None, variable: str) -> None:
-    """Require that a URL with a password comes from the environment *variable*.
+def refuse_typed_password(parameter: str, urls: str | Sequence[str] | None, variable: str) -> None:
+    """Require that a URL with a password comes from the environment *variable*, as do several.
 
     Raises:
         UsageError: The password is on the command line.
     """
     given = click.get_current_context().get_parameter_source(parameter)
-    if url is not None and given is ParameterSource.COMMANDLINE and has_password(url):
+    several = [urls] if isinstance(urls, str) else urls or ()
+    if given is ParameterSource.COMMANDLINE and any(map(has_password, several)):
         raise UsageError(
             "a password on the command line can be read by every user of this machine",
-            help=f"set {variable} to the URL instead",
+            help=f"set {variable} to the URL{'' if isinstance(urls, str) else 's'} instead",
         )
 
 
@@ -238,7 +228,7 @@ def _token_ids(store: Store) -> list[str]:
 
 IDENTITY = Name(known_identities)
 TOKEN_ID = Name(_token_ids)
-TOKEN_HOLDER = Name(lambda store: [*known_identities(store), *_token_ids(store)])
+IDENTITY_OR_TOKEN_ID = Name(lambda store: [*known_identities(store), *_token_ids(store)])
 
 
 TOKEN_VARIABLES = ("KEYLEASH_TOKEN", "KEYLEASH_TOKEN_FILE")

@@ -12,7 +12,6 @@ from keyleash.cli.options import (
     example,
     full_option,
     json_option,
-    transport_option,
 )
 from keyleash.cli.progress import progress
 from keyleash.cli.render.plan import print_plan
@@ -30,7 +29,6 @@ CHANGES = 2
     "--exit-code", is_flag=True, help="Exit with 2 if anything changes, 0 if not, 1 on any error."
 )
 @allow_unvalidated_restore_option
-@transport_option
 @full_option
 @json_option
 @pass_settings

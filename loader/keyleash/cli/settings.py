@@ -14,7 +14,7 @@ from redis import exceptions as redis_errors
 from keyleash.cli.terminal import print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.store.connect import DEFAULT_URL, answering_url, default_actor, shown_url, split_urls
-from keyleash.store.failures import is_unanswered, reason_of
+from keyleash.store.failures import is_unanswered, printable_reason
 
 if TYPE_CHECKING:
     from keyleash.api import Operator
@@ -87,7 +87,7 @@ class Settings:
             raise OperationError(
                 "unanswered",
                 "the server did not answer, and the change may or may not have taken effect:"
-                f" {reason_of(error)}",
+                f" {printable_reason(error)}",
                 help=f"{advice}; `--timeout` waits longer",
             ) from error
 

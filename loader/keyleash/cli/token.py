@@ -16,7 +16,7 @@ from keyleash.cli.derive import command, options_of
 from keyleash.cli.failures import FAILED
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
-    TOKEN_HOLDER,
+    IDENTITY_OR_TOKEN_ID,
     Group,
     as_duration,
     example,
@@ -321,7 +321,7 @@ def _calls_before(items: Sequence[RevokedToken]) -> str:
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token rotate agent-runner --grace 10m)"))
-@click.argument("which", metavar="IDENTITY|ID", type=TOKEN_HOLDER)
+@click.argument("which", metavar="IDENTITY|ID", type=IDENTITY_OR_TOKEN_ID)
 @options_of(rotate_token, "grace ttl note")
 @wait_option
 @json_option

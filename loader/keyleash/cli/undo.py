@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from keyleash.audit.undo.apply import UndoResult, blocked_error
 from keyleash.audit.undo.key_plans import UndoPlan, plan_selected
 from keyleash.cli.derive import options_of
+from keyleash.cli.failures import FAILED
 from keyleash.cli.options import example, full_option, json_option, require_consent, yes_option
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.undo import print_plan
@@ -37,7 +37,7 @@ def undo(
     full: bool,
     yes: bool,
     **selection: Any,
-) -> None:
+) -> int:
     """Restore keys to their values before some events.
 
     Selects one event by --event, or all that match --correlation, --identity and --key; the latter
@@ -58,7 +58,8 @@ def undo(
     if settings.json:
         print_json({**plan.to_dict(), "undone": undone})
         if plan.blocked:
-            sys.exit(1)
+            return FAILED
+    return 0
 
 
 def _apply(settings: Settings, plan: UndoPlan, yes: bool) -> UndoResult:

@@ -129,7 +129,7 @@ def examine(
 
     Args:
         first: A client of the server with the control keys, which must answer, or of any node of a
-            cluster. URLs without user and password have its ones.
+            cluster. URLs without user and password get its own.
         nodes: Clients or URLs of further servers. Replicas and primaries are found automatically.
         accept: Codes of accepted findings.
         timeout_s: Time to wait for each reply of the other servers.

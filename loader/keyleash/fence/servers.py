@@ -1,4 +1,4 @@
-"""The servers of a deployment, and which of their ACL users keyleash made."""
+"""The servers whose ACL users change, and which of these users keyleash made."""
 
 from __future__ import annotations
 

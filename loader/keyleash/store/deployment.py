@@ -1,6 +1,14 @@
 """The servers of a deployment: which there are, how they are asked, and what is known of each.
 
-A deployment is a primary with its replicas (`Replication`) or a cluster (`Cluster`).
+A deployment is a primary with its replicas (`Replication`) or a cluster (`Cluster`). An operation
+asks:
+
+- `store.client`: the primary; of a cluster that of the home, which has the control keys
+- `Store.primaries()`: the same, or all primaries of a cluster
+- `store.nodes.all`: all nodes of a cluster
+- `servers_with_users()` of `fence/servers.py`: those whose ACL users change
+- `connect_nodes()`: further servers that the caller names; each must answer
+- `run_at_shards()`: the nodes of given shards of a cluster
 """
 
 from __future__ import annotations
@@ -33,7 +41,7 @@ T = TypeVar("T")
 
 MOST_AT_ONCE = 32
 """Servers that are called at the same time."""
-FAILED = "the cluster counts it as failed"
+COUNTED_AS_FAILED = "the cluster counts it as failed"
 """The reason why a node is down that answers."""
 UNKNOWN_HOSTS = frozenset(("", "?"))
 """The hosts that a node reports if it does not know its own."""
@@ -125,7 +133,7 @@ class Replication(Deployment):
     A silent server remains while another one lists it, and for a while longer. Seeds always remain.
 
     Args:
-        first: A client. URLs of seeds without user and password have its ones.
+        first: A client. URLs of seeds without user and password get its own.
         seeds: Clients or URLs of servers to begin with. The first one has the options for servers
             that are found later.
         sentinels: Clients or URLs of Sentinels that know the servers.
@@ -231,13 +239,13 @@ class Node:
 
 
 class Cluster(Deployment):
-    """All nodes of a cluster. Several threads may use it.
+    """The nodes of a cluster. Several threads may use it.
 
     Args:
         first: A client of any node. The clients of all nodes have its options.
 
     Attributes:
-        all: The nodes, as they were last read.
+        all: The nodes but those of `failed`, as they were last read.
         failed: Those without slots that the cluster counts as failed, until CLUSTER FORGET.
     """
 
@@ -284,7 +292,7 @@ class Cluster(Deployment):
         each_at_once(Server.look, self.servers)
 
     def reasons(self) -> dict[Node, str]:
-        """Return why each node is down, also failed ones; empty for those that answer a PING."""
+        """Return why each node is down; empty if it answers, and is not one of `failed`."""
 
         def reason(node: Node) -> str:
             try:
@@ -294,7 +302,7 @@ class Cluster(Deployment):
             except ResponseError:
                 # It answers, if only that it denies this user PING.
                 pass
-            return FAILED if node in self.failed else ""
+            return COUNTED_AS_FAILED if node in self.failed else ""
 
         nodes = self.all + self.failed
         return dict(zip(nodes, each_at_once(reason, nodes), strict=True))
@@ -323,7 +331,7 @@ class Cluster(Deployment):
 
 
 def each_at_once(function: Callable[[S], T], items: Iterable[S]) -> list[T]:
-    """Return the results of *function* for *items*, each called in a thread of its own."""
+    """Return the results of *function* for *items*, called in up to `MOST_AT_ONCE` threads."""
     with ThreadPoolExecutor(MOST_AT_ONCE, "keyleash-node") as pool:
         return list(pool.map(function, items))
 

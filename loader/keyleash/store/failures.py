@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from redis import exceptions as redis_errors
 
 from keyleash.errors import ClusterError, OperationError
-from keyleash.store import wire
 from keyleash.store.denied import missing_right
 from keyleash.store.server_check import IN_SCRIPT
-from keyleash.store.wire import is_of_a_cluster, server_message
+from keyleash.store.wire import is_down, is_of_a_cluster, reason_of, server_message
 from keyleash.text import printable
 
 FAILED, UNREACHABLE, NOT_PERMITTED = 1, 69, 77
@@ -48,9 +47,9 @@ def is_unanswered(error: Exception) -> bool:
     return is_lost and not _CONNECTING.search(server_message(error))
 
 
-def reason_of(error: Exception) -> str:
+def printable_reason(error: Exception) -> str:
     """Return the reason of a lost connection, printable."""
-    return printable(wire.reason_of(error))
+    return printable(reason_of(error))
 
 
 def hint_of(error: Exception, url: str) -> str:
@@ -135,7 +134,7 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
             return ServerFailure(
                 "server-unreachable",
                 UNREACHABLE,
-                f"cannot {verb} `{server}`: {reason_of(error)}",
+                f"cannot {verb} `{server}`: {printable_reason(error)}",
                 hint_of(error, server),
             )
         case redis_errors.InvalidResponse():
@@ -171,7 +170,7 @@ def cluster_failure(
         server: The URL or address of a node without secrets.
         dead: The names of nodes that do not answer.
     """
-    if wire.is_down(error):
+    if is_down(error):
         cluster = f"the cluster of `{server}`" if server else "the cluster"
         reason = printable(server_message(error))
         help_ = "see `CLUSTER INFO` and `CLUSTER NODES`"

@@ -27,7 +27,7 @@ class Watcher:
 
     Args:
         first: A client. Its server is watched if there are neither *nodes* nor *sentinels*;
-            URLs of nodes without user and password have its ones.
+            URLs of nodes without user and password get its own.
         nodes: Clients or URLs of servers to begin with.
         sentinels: Clients or URLs of Sentinels that know the servers.
         service: The name of the primary in Sentinel.
