@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from keyleash.audit.lookup import nothing_found
 from keyleash.audit.report.html import HtmlReport, gather
-from keyleash.audit.selection import query_of
+from keyleash.audit.selection import Correlation, OneIdentity, Since, Until, query_of
 from keyleash.audit.streams import stream_names
 from keyleash.operations import operation
 from keyleash.operations.rights import STATUS, TOKENS, VALUES
-from keyleash.policy.quantities import Moment
 from keyleash.status.identities import identity_statuses
 from keyleash.store.connect import server_name
 from keyleash.store.records import read_active
@@ -19,10 +18,10 @@ from keyleash.store.store import Store
 def incident_report(
     store: Store,
     *,
-    since: Moment | None = None,
-    until: Moment | None = None,
-    identity: str | None = None,
-    correlation: str | None = None,
+    since: Since | None = None,
+    until: Until | None = None,
+    identity: OneIdentity | None = None,
+    correlation: Correlation | None = None,
     server: str = "",
 ) -> HtmlReport:
     """Return an incident report, whose `html` is a page without scripts; it shows values.

@@ -252,6 +252,7 @@ def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int
 
 
 @click.command(epilog=example("keyleash audit report --since 1h -o report.html"))
+# Those of `incident_report` are the same, and its import makes the help of `audit` slower.
 @options_of(plan_selected, "since until identity correlation")
 @click.option(
     "-o",

@@ -76,13 +76,7 @@ def fence_options(function: F) -> F:
     return function
 
 
-def _plan(
-    settings: Settings,
-    *,
-    file: str | None,
-    hashes: str | None,
-    **options: Any,
-) -> FencePlan:
+def _plan(settings: Settings, *, file: str | None, hashes: str | None, **options: Any) -> FencePlan:
     """Return the plan of `fence plan` and `fence apply`; nothing is changed."""
     policy = None
     if file is not None:

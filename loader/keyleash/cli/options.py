@@ -163,25 +163,18 @@ FILE = FileName("file")
 DIRECTORY = FileName("dir")
 
 
-def duration_s(
+def as_duration(
     _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> int | None:
-    """Parse an option as a duration such as `30s` or `1h30m`, in seconds."""
+) -> timedelta | None:
+    """Parse an option as a duration such as `30s` or `1h30m`."""
     if value is None:
         return None
     try:
-        return parse_duration(value, Span("", 1, 1), because="that is the maximum")
+        seconds = parse_duration(value, Span("", 1, 1), because="that is the maximum")
     except PolicyError as error:
         problem = error.problems[0]
         raise click.BadParameter(f"{problem.message}; {problem.help}") from None
-
-
-def as_duration(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> timedelta | None:
-    """Parse an option as a duration such as `30s` or `1h30m`."""
-    seconds = duration_s(context, parameter, value)
-    return None if seconds is None else timedelta(seconds=seconds)
+    return timedelta(seconds=seconds)
 
 
 def moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:

@@ -33,11 +33,7 @@ CHANGES = 2
 @json_option
 @pass_settings
 def plan(
-    settings: Settings,
-    file: str,
-    exit_code: bool,
-    allow_unvalidated_restore: bool,
-    full: bool,
+    settings: Settings, file: str, exit_code: bool, allow_unvalidated_restore: bool, full: bool
 ) -> int:
     """Show what loading a policy file would change (read-only).
 

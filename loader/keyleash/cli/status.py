@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from itertools import chain
 from operator import methodcaller
 from typing import Any
@@ -16,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from keyleash.cli.failures import FAILED, failure_of
-from keyleash.cli.options import IDENTITY, duration_s, example, json_option
+from keyleash.cli.options import IDENTITY, as_duration, example, json_option
 from keyleash.cli.render.status import snapshot_parts
 from keyleash.cli.render.table import console, show
 from keyleash.cli.settings import Settings, pass_settings
@@ -35,17 +36,16 @@ from keyleash.text import clock_time
 @click.option("--watch", is_flag=True, help="Refresh in place until Ctrl-C or SIGTERM.")
 @click.option(
     "--interval",
-    "interval_s",
     metavar="DURATION",
     default="2s",
     show_default=True,
-    callback=duration_s,
+    callback=as_duration,
     help="Refresh interval of --watch.",
 )
 @json_option
 @pass_settings
 def status(
-    settings: Settings, identities: Sequence[str], watch: bool, interval_s: int, **options: Any
+    settings: Settings, identities: Sequence[str], watch: bool, interval: timedelta, **options: Any
 ) -> int:
     """Show identities, tokens, limits and recent denials.
 
@@ -64,7 +64,7 @@ def status(
     """
     read = methodcaller("status", *identities, **options)
     if watch:
-        snapshots = _poll(settings, interval_s, read)
+        snapshots = _poll(settings, interval, read)
         first = next(snapshots)
         # On a terminal without cursor movement, `Live` shows nothing before the end.
         is_plain = settings.json or not is_terminal() or console().is_dumb_terminal
@@ -121,13 +121,13 @@ def _append(settings: Settings, snapshots: Iterator[Snapshot | str]) -> None:
         sys.stdout.flush()
 
 
-def _poll(settings: Settings, interval_s: int, read: methodcaller) -> Iterator[Snapshot | str]:
+def _poll(settings: Settings, interval: timedelta, read: methodcaller) -> Iterator[Snapshot | str]:
     """Yield a snapshot at each interval, or the error of one but the first."""
     yield read(settings.operator)
     # A server that does not answer must not look like one without changes.
     operator = settings.unconnected(NODE_TIMEOUT_S)
     while True:
-        time.sleep(interval_s)
+        time.sleep(interval.total_seconds())
         try:
             yield read(operator)
         except PASSING as error:

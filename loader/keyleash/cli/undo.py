@@ -30,14 +30,7 @@ from keyleash.text import counted
 @yes_option
 @json_option
 @pass_settings
-def undo(
-    settings: Settings,
-    *,
-    dry_run: bool,
-    full: bool,
-    yes: bool,
-    **selection: Any,
-) -> int:
+def undo(settings: Settings, *, dry_run: bool, full: bool, yes: bool, **selection: Any) -> int:
     """Restore keys to their values before some events.
 
     Selects one event by --event, or all that match --correlation, --identity and --key; the latter

@@ -22,11 +22,7 @@ from keyleash.text import counted
 if TYPE_CHECKING:
     from keyleash.vault.change import ChangeResult
 
-DONE = {
-    ChangeKind.SEAL: "sealed",
-    ChangeKind.ROTATE: "rotated",
-    ChangeKind.UNSEAL: "unsealed",
-}
+DONE = {ChangeKind.SEAL: "sealed", ChangeKind.ROTATE: "rotated", ChangeKind.UNSEAL: "unsealed"}
 
 
 def key_patterns(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import click
 from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.cli.failures import FAILED, UNREACHABLE
 from keyleash.cli.nodes import urls_option
-from keyleash.cli.options import duration_s, example, json_lines_option
+from keyleash.cli.options import as_duration, example, json_lines_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json_line, print_note, until_signal
 from keyleash.store.connect import NODE_TIMEOUT_S
@@ -35,11 +36,10 @@ from keyleash.watch.watcher import Watcher
 )
 @click.option(
     "--interval",
-    "interval_s",
     metavar="DURATION",
     default="1s",
     show_default=True,
-    callback=duration_s,
+    callback=as_duration,
     help="Interval between checks.",
 )
 @click.option(
@@ -52,7 +52,7 @@ def watch(
     nodes: tuple[str, ...],
     sentinels: tuple[str, ...],
     service: str,
-    interval_s: int,
+    interval: timedelta,
     once: bool,
 ) -> int:
     """Keep guards loaded on a primary and its replicas, so that a failover finds them there.
@@ -74,15 +74,15 @@ def watch(
         raise
     with watcher, until_signal("stopped"):
         if once:
-            return _look_once(settings, watcher, interval_s)
+            return _look_once(settings, watcher, interval)
         if not settings.json:
             print_note("watching; end it with Ctrl-C or SIGTERM")
-        _print_events(settings, watcher.run(interval_s))
+        _print_events(settings, watcher.run(interval.total_seconds()))
     return 0
 
 
-def _look_once(settings: Settings, watcher: Watcher, interval_s: int) -> int:
-    _print_events(settings, watcher.look_again(interval_s))
+def _look_once(settings: Settings, watcher: Watcher, interval: timedelta) -> int:
+    _print_events(settings, watcher.look_again(interval.total_seconds()))
     if watcher.is_blind:
         print_note("no server answered")
         return UNREACHABLE

@@ -15,14 +15,7 @@ from keyleash.commands.facts import (
     why_unknown,
 )
 from keyleash.commands.spec import CommandSpec, CommandTable
-from keyleash.errors.sentences import (
-    LEFT_OUT,
-    NO_CHANNELS,
-    NO_SERVER_HAS,
-    NO_SUB_COMMAND,
-    NOT_NAMED,
-    UNAPPROVED,
-)
+from keyleash.errors import sentences
 
 NO_SLOT = "on a cluster a call with an id needs a key, in whose slot it is remembered"
 _NO_MODE = {
@@ -44,7 +37,7 @@ def with_reason(table: CommandTable, details: Mapping[str, str]) -> Mapping[str,
     if details.get("once") == "key":
         return {**details, "reason": NO_SLOT}
     if "script" in details:
-        reason = f"{UNAPPROVED} {details['script']}"
+        reason = f"{sentences.UNAPPROVED} {details['script']}"
         return {"command": "EVALSHA", **details, "reason": reason}
     command = details.get("command", "")
     return {"command": command, "reason": why_refused(table, command), **details}
@@ -63,18 +56,18 @@ def why_refused(table: CommandTable, command: str) -> str:
     if spec is None:
         return why_unknown(name)
     if argument and name in table.containers and spec.name != command:
-        return f"{NO_SERVER_HAS} that sub-command"
+        return f"{sentences.NO_SERVER_HAS} that sub-command"
     if spec.refused == CONTAINER and " " not in command:
         # A guard names a sub-command only of a container of which it knows some.
-        return NO_SUB_COMMAND
+        return sentences.NO_SUB_COMMAND
     if spec.refused is not None:
         is_eval = spec.refused == SCRIPTS and spec.name.startswith("EVAL")
-        return UNAPPROVED if is_eval else spec.refused
+        return sentences.UNAPPROVED if is_eval else spec.refused
     if argument and spec.name != command:
         return why_argument(spec, argument)
     if spec.named_only:
-        return NOT_NAMED
-    return NO_CHANNELS if spec.counts else LEFT_OUT
+        return sentences.NOT_NAMED
+    return sentences.NO_CHANNELS if spec.counts else sentences.LEFT_OUT
 
 
 def why_argument(spec: CommandSpec, argument: str) -> str:
