@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import keyleash
 from cluster.test_effects import POLICY
+from keyleash.api import loading
 from support.clusters import ClusterNode, RealCluster
 from support.command_line import Cli
 from support.leases import HOME, ClusterAgent, tag_of
@@ -81,6 +83,28 @@ def test_freeze_and_load_take_effect_at_shards_that_the_home_has_forgotten(
 
     op.load(keyleash.Policy(POLICY.replace("[read, write]", "[read]")))
     assert set(agent.write()) == {"POLICY_STALE"}
+
+
+def test_load_activates_at_the_home_that_a_failover_moved_while_it_compiled(
+    op: keyleash.Operator, replicated_cluster: RealCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large policy takes longer to compile than a failover takes."""
+    cluster, plan = replicated_cluster, loading.plan_load
+
+    def plan_and_fail_over(*args: Any, **options: Any) -> Any:
+        result = plan(*args, **options)
+        home = cluster.owner(HOME.policy)
+        home.settle()
+        replica = cluster.replica_of(home)
+        cluster.is_changed = True
+        home.kill()
+        replica.admin.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+        cluster.wait_until_served()
+        return result
+
+    monkeypatch.setattr(loading, "plan_load", plan_and_fail_over)
+
+    assert op.load(keyleash.Policy(POLICY.replace("[read, write]", "[read]"))).generation == 2
 
 
 def test_forgotten_shard_that_does_not_answer_is_reported(

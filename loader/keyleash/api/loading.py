@@ -228,6 +228,7 @@ def load(
     )
     if plan.prepared.document != policy.document:
         raise ValueError("`expect` is the plan of another policy")
+    store = store.reopened()
     return apply_plan(
         store, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
     )
@@ -264,6 +265,7 @@ def rollback(
         allow_eviction=allow_eviction,
         allow_unvalidated_restore=allow_unvalidated_restore,
     )
+    store = store.reopened()
     return apply_plan(
         store, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
     )

@@ -100,6 +100,10 @@ class Store:
                 return cls(nodes.home(), keys, actor, nodes)
         raise ClusterDownError("the nodes disagree about the slot of the home")
 
+    def reopened(self) -> Store:
+        """Return the same store; of a cluster at its home now, which a failover moves."""
+        return self if self.nodes is None else self.open_cluster(self.nodes, actor=self.actor)
+
     def by(self, actor: str) -> Store:
         """Return the same store for another operator."""
         return replace(self, actor=actor)
