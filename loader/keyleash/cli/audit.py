@@ -79,10 +79,7 @@ def log(settings: Settings, *, limit: int, oldest_first: bool | None, **options:
         with waiting(settings):
             chosen = [*chosen][::-1]
     shown = show_entries(
-        settings,
-        chosen,
-        newest_first=oldest_first is False,
-        gaps=selection.has_gaps,
+        settings, chosen, newest_first=oldest_first is False, gaps=selection.has_gaps
     )
     if shown and next(found, None) is not None:
         print_note(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")

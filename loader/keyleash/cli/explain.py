@@ -53,7 +53,7 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
 
 
 @click.command(
-    epilog=example("keyleash explain agent-runner --policy agents.yaml -- GET agents:jobs:7:state"),
+    epilog=example("keyleash explain agent-runner --policy agents.yaml -- GET agents:jobs:7:state")
 )
 @_question
 def explain(
@@ -84,10 +84,7 @@ def explain(
     + "\n         keyleash can-i --list agent-runner",
 )
 @click.option(
-    "--list",
-    "lists",
-    is_flag=True,
-    help="List what the identity may do; without COMMAND.",
+    "--list", "lists", is_flag=True, help="List what the identity may do; without COMMAND."
 )
 @_question
 def can_i(
@@ -125,8 +122,7 @@ def can_i(
 def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
     if not words:
         raise UsageError(
-            "no command is given",
-            help=f"add it after the identity: `-- GET KEY`{alternative}",
+            "no command is given", help=f"add it after the identity: `-- GET KEY`{alternative}"
         )
 
 

@@ -58,9 +58,7 @@ def example(line: str) -> str:
 
 
 allow_eviction_option = click.option(
-    "--allow-eviction",
-    is_flag=True,
-    help="Load even if the server may evict keyleash's own keys.",
+    "--allow-eviction", is_flag=True, help="Load even if the server may evict keyleash's own keys."
 )
 allow_unvalidated_restore_option = click.option(
     "--allow-unvalidated-restore",

@@ -20,10 +20,7 @@ from keyleash.text import counted
 
 DEFAULT_PORT = 6379
 PROBE_TIMEOUT_S = 1.0
-SETTINGS = {
-    "client-output-buffer-limit": "normal 256mb 64mb 60",
-    "availability-zone": SERVE_ZONE,
-}
+SETTINGS = {"client-output-buffer-limit": "normal 256mb 64mb 60", "availability-zone": SERVE_ZONE}
 """The settings that `keyleash doctor` recommends for every policy, and the mark of this command.
 
 Not `maxmemory-clients`: the eviction of clients is faulty in the embedded release.

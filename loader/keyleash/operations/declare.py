@@ -183,10 +183,7 @@ class Reading(_Declared[P, T]):
 
 
 def operation(
-    command: str = "",
-    *,
-    rights: tuple[Right, ...] = (),
-    through: Callable[..., Any] = Runner.call,
+    command: str = "", *, rights: tuple[Right, ...] = (), through: Callable[..., Any] = Runner.call
 ) -> Callable[[Callable[Concatenate[Store, P], T]], Operation[P, T]]:
     """Declare a function of a store as an operation.
 

@@ -167,9 +167,7 @@ class _Items(AsyncIterator[T]):
     """
 
     def __init__(
-        self,
-        begin: Callable[[], Iterator[T | None]],
-        next_of: Callable[[Iterator[T | None]], Any],
+        self, begin: Callable[[], Iterator[T | None]], next_of: Callable[[Iterator[T | None]], Any]
     ) -> None:
         self._begin = begin
         self._next_of = next_of

@@ -108,12 +108,7 @@ def identity_counts(store: Store, identity: Identity) -> ModelState:
 
 
 def read_subject(
-    store: Store,
-    identity: Identity,
-    limit: Limit,
-    subject: bytes,
-    state: ModelState,
-    now_us: int,
+    store: Store, identity: Identity, limit: Limit, subject: bytes, state: ModelState, now_us: int
 ) -> None:
     """Read the count of one token (by its id) or one captured segment into *state*."""
     record = read_counter(store, identity.name, limit, subject)

@@ -220,12 +220,7 @@ def _policy_keys(store: Store) -> tuple[str, ...]:
     return ("*",) if "*" in globs else tuple(globs)
 
 
-def role_rules(
-    role: Role,
-    keyspace: Keyspace,
-    data: Sequence[str],
-    database: int = 0,
-) -> Rules:
+def role_rules(role: Role, keyspace: Keyspace, data: Sequence[str], database: int = 0) -> Rules:
     """Return the ACL rules of a role.
 
     Args:

@@ -88,11 +88,7 @@ def denied_streams(store: Store, identities: Iterable[str]) -> list[AuditStream]
     return streams_of(store, identities, StreamKind.DENIED)
 
 
-def streams_of(
-    store: Store,
-    identities: Iterable[str],
-    *kinds: StreamKind,
-) -> list[AuditStream]:
+def streams_of(store: Store, identities: Iterable[str], *kinds: StreamKind) -> list[AuditStream]:
     """Return the streams of identities of some kinds, by default of events and of denials."""
     streams = [
         AuditStream(kind, name, _key(store.keys.at_shard(tag), kind, name), tag)

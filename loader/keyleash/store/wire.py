@@ -81,11 +81,7 @@ class BatchMode(StrEnum):
 
 
 def guard_call(
-    table: CommandTable,
-    digest: str,
-    token: str,
-    correlation: str,
-    command: Sequence[Argument],
+    table: CommandTable, digest: str, token: str, correlation: str, command: Sequence[Argument]
 ) -> tuple[Argument, ...]:
     """Wrap a command in the call of its guard."""
     words, keys = _placed(table, command)

@@ -119,12 +119,7 @@ def prepare_policy(
         table=compiled_against,
         digest=policy_digest(policy),
         guards=compile_policy(
-            policy,
-            compiled_against,
-            keyspace=store.keys,
-            year=year,
-            shards=shards,
-            report=report,
+            policy, compiled_against, keyspace=store.keys, year=year, shards=shards, report=report
         ),
         commands=commands_to_learn(compiled_against),
         warnings=(*unread, *evicting, *unvalidated, *policy.warnings, *leasing),

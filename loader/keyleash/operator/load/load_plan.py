@@ -72,10 +72,7 @@ class LoadPlan(Result):
         return {
             "digest": self.digest,
             "active": active
-            and {
-                **json_object(active, "generation", "digest"),
-                "readable": preview.is_readable,
-            },
+            and {**json_object(active, "generation", "digest"), "readable": preview.is_readable},
             "changes": not preview.is_empty,
             "widens": diff["widens"],
             "needs_allow_widening": preview.needs_permission,

@@ -266,11 +266,7 @@ def diff_with_server(store: Store, prepared: PreparedPolicy) -> LoadDiff:
     return LoadDiff(active, layouts, snapshots, unrecorded, changes, is_active)
 
 
-def _unlisted(
-    store: Store,
-    policy: Policy | None,
-    layouts: Mapping[str, Layout],
-) -> set[str]:
+def _unlisted(store: Store, policy: Policy | None, layouts: Mapping[str, Layout]) -> set[str]:
     """Return the identities of the server that may be missing in *layouts*.
 
     The keys of the server are listed only if the records of policy and layouts disagree, or one of

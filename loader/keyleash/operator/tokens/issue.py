@@ -70,8 +70,7 @@ def check_note(note: str) -> None:
 
 
 Note = Annotated[
-    str,
-    Param(help="Purpose, shown by `token list`; must not hold a secret.", check=check_note),
+    str, Param(help="Purpose, shown by `token list`; must not hold a secret.", check=check_note)
 ]
 IssueTtl = Annotated[
     Duration, Param(help="Lifetime, such as `90m`.  [default: the policy's `ttl`]")

@@ -272,10 +272,7 @@ def require_token(store: Store, token_id: str) -> TokenInfo:
 def require_token_id(token_id: str) -> None:
     """Raise UsageError if an id is a token; the error does not contain it."""
     if token_id.startswith(TOKEN_START):
-        raise UsageError(
-            "this is a token, not a token id",
-            help="see `keyleash token list`",
-        )
+        raise UsageError("this is a token, not a token id", help="see `keyleash token list`")
 
 
 def parsed(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:

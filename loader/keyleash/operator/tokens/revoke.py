@@ -92,9 +92,7 @@ RevokedIdentity = Annotated[IdentityName, Param(help="Every token of this identi
 EveryToken = Annotated[bool, Param(help="Every token; asks for confirmation.")]
 RevokedLabels = Annotated[
     Labels,
-    Param(
-        help="Every live token with this label. Repeatable, and with --identity both apply.",
-    ),
+    Param(help="Every live token with this label. Repeatable, and with --identity both apply."),
 ]
 
 
@@ -149,9 +147,7 @@ def revoke(
     # The script reads an empty id as all: an unset variable must not revoke everything.
     if token_id == "":
         raise OperationError(
-            "unknown-token-id",
-            "no token has the id ``",
-            help="see `keyleash token list`",
+            "unknown-token-id", "no token has the id ``", help="see `keyleash token list`"
         )
     calls = [(store.actor, identity or "", token_id or "")]
     if meta:

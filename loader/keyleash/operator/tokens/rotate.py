@@ -54,12 +54,10 @@ class Rotation(Change):
 
 
 Grace = Annotated[
-    Duration,
-    Param("grace", help="Time for which replaced tokens stay valid; `0` for none."),
+    Duration, Param("grace", help="Time for which replaced tokens stay valid; `0` for none.")
 ]
 RotateTtl = Annotated[
-    Duration,
-    Param(help="Lifetime, such as `90m`.  [default: the longest life of those replaced]"),
+    Duration, Param(help="Lifetime, such as `90m`.  [default: the longest life of those replaced]")
 ]
 NextNote = Annotated[Note, Param(help="As for `token issue`.  [default: that of the token ID]")]
 
