@@ -144,12 +144,7 @@ def test_revocation_counts_calls_before_and_denials_since(
     assert done.effective_at.tzinfo is UTC
     assert done.denied_since == 1
     assert done.to_dict()["revoked"] == [
-        {
-            "id": token.id,
-            "identity": "one",
-            "recorded_in_the_minute_before": 1,
-            "denied_since": 1,
-        }
+        {"id": token.id, "identity": "one", "recorded_in_the_minute_before": 1, "denied_since": 1}
     ]
 
 

@@ -198,9 +198,7 @@ def test_wrong_token_is_denied_and_not_repeated(
     assert "TOKEN_UNKNOWN" in result.output or "NOT_ACTIVE" in result.output
 
 
-def test_denied_command_is_shown_without_a_trailing_blank_and_with_its_remedy(
-    loaded: Cli,
-) -> None:
+def test_denied_command_is_shown_without_a_trailing_blank_and_with_its_remedy(loaded: Cli) -> None:
     """A container without its sub-command, and a command that only `only` gives."""
     token = loaded.token("agent-runner")
 

@@ -243,11 +243,7 @@ def test_full_audit_stream_denies_writes(cli: Cli, policy: Path) -> None:
             "no CLASS_NOT_GRANTED: no grant of the token gives `write`, which `SET` needs\n",
             1,
         ),
-        (
-            ("GET", "läuft"),
-            "no KEY_NOT_GRANTED: no grant of the token covers the key `läuft`\n",
-            1,
-        ),
+        (("GET", "läuft"), "no KEY_NOT_GRANTED: no grant of the token covers the key `läuft`\n", 1),
     ],
 )
 def test_can_i_prints_one_line(

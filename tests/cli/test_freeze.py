@@ -27,10 +27,7 @@ def test_freeze_for_a_time_shows_end_and_reason(loaded: Cli) -> None:
     for name in ("agent-reader", "agent-runner"):
         row = rf"{name} +suspended until [-0-9]+ [:0-9]+Z \(in (30m|29m59s)\) +bad writes\n"
         assert re.search(row, result.stdout)
-    assert re.search(
-        r"2 identities changed, effective \S+Z, control event \d+-\d+",
-        result.stderr,
-    )
+    assert re.search(r"2 identities changed, effective \S+Z, control event \d+-\d+", result.stderr)
     refused = loaded.run(*CALL, KEYLEASH_TOKEN=token)
     assert "the identity is suspended: bad writes" in refused.stderr
     assert "retry after" in refused.stderr

@@ -71,15 +71,7 @@ def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
     """A deploy reads the generation from it."""
     result = cli.json("load", example, "--yes")
 
-    fields = {
-        "server",
-        "changed",
-        "generation",
-        "digest",
-        "identities",
-        "removed",
-        "warnings",
-    }
+    fields = {"server", "changed", "generation", "digest", "identities", "removed", "warnings"}
     assert result.pop("verified") is True
     assert result.pop("plan")["changes"] is True
     assert set(result) == fields
@@ -184,11 +176,7 @@ def interrupt(*_: Any, **__: Any) -> None:
     ("step", "outcome", "generation"),
     [
         ("activate_policy", "nothing was activated", 1),
-        (
-            "verify_activation",
-            "active as generation 2, but not verified: see `keyleash doctor`",
-            2,
-        ),
+        ("verify_activation", "active as generation 2, but not verified: see `keyleash doctor`", 2),
     ],
 )
 def test_interrupted_load_reports_its_outcome(

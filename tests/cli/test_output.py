@@ -28,10 +28,7 @@ ROWS = 5000
 CLASSES = ["read", "write", "delete"]
 POLICY = {
     "version": 1,
-    "defaults": {
-        "token": {"bound": True},
-        "audit": {"before_images": {"max_bytes": "1kb"}},
-    },
+    "defaults": {"token": {"bound": True}, "audit": {"before_images": {"max_bytes": "1kb"}}},
     "identities": {
         f"agent-{number}": {
             "kind": "machine",
@@ -138,11 +135,7 @@ def stage(real_servers: RealServers, tmp_path_factory: pytest.TempPathFactory) -
             for number in range(ROWS // 5):
                 pipe.xadd(
                     Keyspace().denied("agent-5"),
-                    {
-                        "code": f"\x1b[2J{number}",
-                        "token": f"\x1b[2J{number}" * 99,
-                        "op": "x" * 999,
-                    },
+                    {"code": f"\x1b[2J{number}", "token": f"\x1b[2J{number}" * 99, "op": "x" * 999},
                 )
             # Each key is a conflict.
             for number in range(0, ROWS, 2):
@@ -185,10 +178,7 @@ def closed_pipe(stack: contextlib.ExitStack) -> TextIO:
     return stack.enter_context(os.fdopen(writer, "w"))
 
 
-OUTPUTS: dict[str, Callable[[contextlib.ExitStack], TextIO]] = {
-    "full": full,
-    "closed": closed_pipe,
-}
+OUTPUTS: dict[str, Callable[[contextlib.ExitStack], TextIO]] = {"full": full, "closed": closed_pipe}
 
 
 def run_into(

@@ -109,10 +109,7 @@ def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None
     (identity,) = plan["identities"]
     (change,) = identity["changes"]
     assert (change["rule"], change["action"], change["widens"]) == ("grant", "change", True)
-    assert change["before"] == {
-        "allow": ["read"],
-        "keys": ["agents:context:*"],
-    }
+    assert change["before"] == {"allow": ["read"], "keys": ["agents:context:*"]}
     assert change["after"]["allow"] == ["read", "delete"]
     by_needs = {
         json.dumps([item["needs"] for item in gain["keys"]]): gain for gain in identity["gains"]

@@ -120,11 +120,7 @@ LISTS = {
     ("check", "FILE"): "warnings",
     ("plan", "FILE"): "identities",
 }
-LINES = {
-    ("audit", "log"): 1,
-    ("audit", "timeline", "k"): 1,
-    ("policy", "history"): 1,
-}
+LINES = {("audit", "log"): 1, ("audit", "timeline", "k"): 1, ("policy", "history"): 1}
 
 
 @pytest.mark.parametrize("words", LISTS, ids=" ".join)

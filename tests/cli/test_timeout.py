@@ -143,10 +143,7 @@ def test_frozen_server_that_wakes_up_too_late_is_not_asked_twice() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ("freeze", "agent-runner", "--reason", "x"),
-        ("thaw", "agent-runner"),
-    ],
+    [("freeze", "agent-runner", "--reason", "x"), ("thaw", "agent-runner")],
     ids=lambda words: words[0],
 )
 def test_change_without_a_reply_may_have_been_made(words: tuple[str, ...]) -> None:

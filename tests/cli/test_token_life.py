@@ -13,9 +13,7 @@ TOKEN = re.compile(r"kl_agent-runner_[A-Za-z0-9_-]{32}")
 SET = ("exec", "SET", "agents:jobs:1:state", "x")
 
 
-def test_rotate_prints_the_new_token_alone_and_says_until_when_the_old_is_good(
-    loaded: Cli,
-) -> None:
+def test_rotate_prints_the_new_token_alone_and_says_until_when_the_old_is_good(loaded: Cli) -> None:
     """`TOKEN=$(keyleash token rotate …)` in a deploy; both work meanwhile."""
     old = loaded.token("agent-runner")
     (listed,) = loaded.json("token", "list", "agent-runner")["tokens"]

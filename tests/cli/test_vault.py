@@ -46,8 +46,7 @@ def test_seal_reports_moved_keys_and_agents_continue(cli: Cli, policy: Path) -> 
     result = cli.run("vault", "seal", "--adopt", "k:*", "--yes")
 
     assert re.fullmatch(
-        r"sealed: \d+ keys moved, including control keys; policy generation 2\n",
-        result.stdout,
+        r"sealed: \d+ keys moved, including control keys; policy generation 2\n", result.stdout
     )
     assert cli.ok("exec", "GET", "k:1", KEYLEASH_TOKEN=token) == "x\n"
     assert cli.json("status")["sealed"] is True
@@ -192,11 +191,7 @@ def test_change_whose_first_write_is_not_answered_may_suspend_agents(cli: Cli) -
             return record
         if sent[0] == b"HGETALL":
             return next(policy, None)
-        return {
-            b"INFO": info(),
-            b"CLIENT": b"+OK\r\n",
-            b"DBSIZE": b":0\r\n",
-        }.get(sent[0])
+        return {b"INFO": info(), b"CLIENT": b"+OK\r\n", b"DBSIZE": b":0\r\n"}.get(sent[0])
 
     with fake_resp(answer) as server:
         result = Cli(server.url).run("--timeout", "0.2", "vault", "seal", "--yes")

@@ -131,9 +131,7 @@ def test_unvalidated_before_image_cannot_be_forced(leash: FencedLeash) -> None:
     assert "the server does not validate payloads (set `sanitize-dump-payload yes`)" in shown.output
 
 
-def test_undo_checks_payload_validation_again(
-    leash: FencedLeash,
-) -> None:
+def test_undo_checks_payload_validation_again(leash: FencedLeash) -> None:
     """The setting may have changed since the plan was made."""
     validate(leash, "yes")
     made = plan(leash, newest(leash))
@@ -149,9 +147,7 @@ def test_undo_checks_payload_validation_again(
     apply_undo(leash.store, made)
 
 
-def test_as_of_with_a_forged_before_image_is_an_error(
-    leash: FencedLeash,
-) -> None:
+def test_as_of_with_a_forged_before_image_is_an_error(leash: FencedLeash) -> None:
     """The error names the reason and the remedy; values without payloads are shown."""
     forged = forge(leash)
     at_ms = int(forged.removeprefix("one/").partition("-")[0]) - 1
