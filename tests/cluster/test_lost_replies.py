@@ -189,3 +189,22 @@ def test_home_that_does_not_answer_is_a_lost_connection(
         call(client)
     assert isinstance(error.value.__cause__, keyleash.SlotNotServedError)
     assert value(agents) == b"1"
+
+
+@pytest.mark.parametrize("call", ["delegate", "renew"])
+def test_lost_delegation_or_renewal_is_sent_once(
+    agents: Agents, meanwhile: Meanwhile, call: str
+) -> None:
+    """The home has the child or the new expiry; its secret is lost, or it is charged twice."""
+    agents.load(**ONCE, delegate={"depth": 1}, token={"ttl": "1h", "renew": True, "bound": True})
+    agents.token = agents.op.tokens.issue("agent").token
+    client = meanwhile.connect()
+    (before,) = agents.op.status().identities
+    meanwhile.do(lambda: None)
+
+    with pytest.raises(RedisConnectionError):
+        getattr(client, call)()
+    (after,) = agents.op.status().identities
+    assert after.events - before.events == 1
+    assert len(agents.op.tokens.list()) == (3 if call == "delegate" else 2)
+    assert client.set("t:m", "v") is True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from keyleash.store.wire import Argument
 
@@ -55,13 +55,19 @@ class Plain:
 class AtHome:
     """Send a command without the guard to the home of a cluster; read its reply, undecoded.
 
+    It is sent like a `calls.Call`.
+
     Attributes:
         words: The command, or a callable that returns it, if it contains the token.
         replicas: The guard whose policy waits for replicas of what the command writes, if any.
+        runs_once: Whether it must not be sent again after its reply is lost.
     """
 
     words: Words | Callable[[], Words]
     replicas: Any = None
+    runs_once: bool = False
+    commands: ClassVar[Sequence[Words]] = ()
+    is_watched: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -430,29 +430,17 @@ class Caller:
             raise
 
     def _read(self, call: Call, undecoded: bool) -> Flow:
-        guard = call.replicas
-        reply = count = failed = lost = None
+        reading = self._read_call(call, undecoded)
         try:
-            reply = yield from self._read_call(call, undecoded)
+            return (yield from replicated(call.replicas, reading))
         except ResponseError as error:
-            failed = error
-        if guard is not None:
-            try:
-                # Also of a call that wrote nothing, or the next call would read it.
-                count = yield Receive(longer_s=guard.wait_ms / 1000)
-            except (*LOST, ResponseError) as error:
-                lost = error
-        if failed is not None:
-            typed = self._typed(call, failed)
+            typed = self._typed(call, error)
             require_known_outcome(call, typed)
             raise typed from None
-        if guard is None:
-            return reply
-        if (count or 0) < guard.wait_replicas and self._has_written(call, reply):
-            # Not a connection error: the call has run, and callers must not repeat it.
-            missing = NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
-            raise mark_run(missing) from lost
-        return reply
+        except NotReplicatedError as short:
+            if self._has_written(call, short.reply):
+                raise
+            return short.reply
 
     def _has_written(self, call: Call, reply: Any) -> bool:
         if call.mode is not BatchMode.EACH:
@@ -513,6 +501,41 @@ class Caller:
             if reply is not None:
                 return reply
         return None
+
+
+def received() -> Flow:
+    """Return the next reply of the server, undecoded."""
+    return (yield Receive(undecoded=True))
+
+
+def replicated(guard: GuardRecord | None, reading: Flow) -> Flow:
+    """Return the reply that *reading* returns; then read that to WAIT.
+
+    Args:
+        guard: The guard whose policy waits for replicas; None if WAIT was not sent.
+
+    Raises:
+        NotReplicatedError: too few replicas have the call, if it wrote anything.
+    """
+    if guard is None:
+        return (yield from reading)
+    reply = count = failed = lost = None
+    try:
+        reply = yield from reading
+    except ResponseError as error:
+        failed = error
+    try:
+        # Also of a call that wrote nothing, or the next call would read it.
+        count = yield Receive(longer_s=guard.wait_ms / 1000)
+    except (*LOST, ResponseError) as error:
+        lost = error
+    if failed is not None:
+        raise failed
+    if (count or 0) < guard.wait_replicas:
+        # Not a connection error: the call has run, and callers must not repeat it.
+        missing = NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
+        raise mark_run(missing) from lost
+    return reply
 
 
 def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:

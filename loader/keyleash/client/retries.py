@@ -49,6 +49,11 @@ def is_lost(error: BaseException) -> bool:
     return type(error) in (RedisConnectionError, RedisTimeoutError) or isinstance(error, OSError)
 
 
+def is_sent(error: BaseException) -> bool:
+    """Return whether an error says that the reply to a call that was sent is lost."""
+    return is_lost(error) and getattr(error, "has_run", False)
+
+
 class RetryWrapper:
     """A redis-py Retry that repeats nothing that was sent, but calls with idempotency ids.
 

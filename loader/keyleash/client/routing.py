@@ -28,7 +28,7 @@ from redis.exceptions import (
 from keyleash.client.actions import Words
 from keyleash.client.command_words import script_call_of
 from keyleash.client.once import Ids
-from keyleash.client.retries import is_lost, mark_final, mark_run
+from keyleash.client.retries import is_lost, is_sent, mark_final, mark_run
 from keyleash.commands import CommandTable
 from keyleash.commands.facts import SCRIPT_CALLS
 from keyleash.errors import CrossSlotError, LeaseNeededError, SlotNotServedError
@@ -199,7 +199,7 @@ class Route:
         Raises:
             Exception: *error*, if the call is not made again.
         """
-        may_have_run = is_lost(error) and getattr(error, "has_run", False)
+        may_have_run = is_sent(error)
         if self._ids is not None:
             if may_have_run and self._ids.may_repeat:
                 self._ids.lose(error)
@@ -252,7 +252,7 @@ class Route:
             mark_final(self._lost).__cause__ = error
             return self._lost
         is_unsettled = isinstance(error, AskError) or any(text in str(error) for text in _NON_LOCAL)
-        if not (self._is_home or is_unsettled):
+        if is_sent(error) or not (self._is_home or is_unsettled):
             return error
         what = "its home" if self._is_home else "the slot of the call"
         final = SlotNotServedError(what, f"{type(error).__name__}: {error}")

@@ -116,8 +116,10 @@ class ShardCaller(Caller):
     _voucher = ""
     _used = ""
 
-    def request(self, call: Call) -> Words:
+    def request(self, call: Call | AtHome) -> Words:
         """Return the words of a call, with the tag of the node or a voucher at the end."""
+        if isinstance(call, AtHome):
+            return call.words() if callable(call.words) else call.words
         voucher, self._voucher = self._voucher, ""
         self._called_tag = self.tag()
         return to_shard(super().request(call), self._called_tag, voucher)
@@ -213,8 +215,9 @@ def fetch_lease(session: ClusterSession, need: FetchLease) -> Flow:
 
 def _granted(session: ClusterSession, need: FetchLease) -> Flow:
     make = partial(session.lease_request, need.request, need.call)
+    runs_once = need.call.mode in (BatchMode.DELEGATE, BatchMode.RENEW)
     try:
-        return (yield AtHome(make, need.call.replicas))
+        return (yield AtHome(make, need.call.replicas, runs_once))
     except NotReplicatedError as short:
         if not need.request:
             raise

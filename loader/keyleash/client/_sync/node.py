@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from keyleash.client._redis_py import checkin_node, checkout_node, copy_error, pack
 from keyleash.client._sync.connection import Guarded
-from keyleash.client.actions import AtHome, Receive
-from keyleash.client.caller import LOST
+from keyleash.client.actions import AtHome
+from keyleash.client.caller import LOST, received, replicated
 from keyleash.client.calls import Call
 from keyleash.client.guarding import Lock
+from keyleash.client.retries import unmark
 from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease
-from keyleash.errors import LeashError, NotReplicatedError
+from keyleash.errors import LeashError
 
 
 class Flight:
@@ -107,39 +106,14 @@ class Sharded(Guarded):
         Raises:
             NotReplicatedError: too few replicas have it.
         """
-        above: Any = super(Guarded, self)
-        guard = action.replicas
-        if not self._is_open:
-            self.connect()
-        self._send_plain(action)
-        reply = count = failed = lost = None
+        call: Any = action
         try:
-            reply = above.read_response(disable_decoding=True)
-        except ResponseError as error:
-            failed = error
-        if guard is not None:
-            try:
-                count = self._receive(Receive(longer_s=guard.wait_ms / 1000), {})
-            except (*LOST, ResponseError) as error:
-                lost = error
-        if failed is not None:
-            raise failed
-        if guard is not None and (count or 0) < guard.wait_replicas:
-            raise NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms) from lost
-        return reply
-
-    def _send_plain(self, action: AtHome) -> None:
-        """Send a command, which may contain the token, so it is in no frame of `run_plain`."""
-        above: Any = super(Guarded, self)
-        words, guard = action.words, action.replicas
-        try:
-            parts = pack(words() if callable(words) else words)
-            if guard is not None:
-                parts += pack(("WAIT", str(guard.wait_replicas), str(guard.wait_ms)))
-            above.send_packed_command([b"".join(parts)], check_health=False)
-        except BaseException as error:
-            error.__context__ = None
-            raise error.with_traceback(None) from None
+            self._send([call], check_health=False)
+            return self._drive(replicated(action.replicas, received()), {})
+        except (*LOST, OSError) as error:
+            if not action.runs_once:
+                unmark(error)
+            raise
 
 
 class NodePool:
