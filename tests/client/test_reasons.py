@@ -7,11 +7,13 @@ import re
 import pytest
 from tools.site_pages import error_file, generated_pages
 
+import keyleash
 from client.alike import ONE_EITHER
 from client.test_errors import CAUSES
 from keyleash import LeashError, ReplyCode
 from keyleash.audit.entry_text import reason_of_denial
 from keyleash.audit.read import read_denials
+from keyleash.errors import DENIALS
 from keyleash.errors.sentences import REASONS, Reason, reason_of
 from keyleash.evaluate.decision_text import reason as explained_reason
 from keyleash.operator.decisions import explain
@@ -25,6 +27,14 @@ MORE_RIGHTS = re.compile(
 SAYS_WHAT_TO_DO = re.compile(
     r"\b(use|retry|try again|ask|report|write|set|leave|wait|make|check|do)\b"
 )
+
+
+def test_each_code_has_reasons_and_a_public_class() -> None:
+    """Without an entry a denial would have no sentence, or be an unknown code."""
+    assert set(REASONS) == set(DENIALS) == set(ReplyCode)
+    for kind in DENIALS.values():
+        assert getattr(keyleash, kind.__name__) is kind
+
 
 CALLS: dict[ReplyCode, tuple[str, ...]] = {
     ReplyCode.SUSPENDED: ("GET", "t:a"),
