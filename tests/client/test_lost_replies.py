@@ -19,11 +19,37 @@ from client.test_once import ALL
 from client.test_proxy import Proxy
 from client.test_token_sources import Tokens
 from client.twin import BROAD
+from keyleash import ReplyCode
+from keyleash.client import caller
+from keyleash.errors import DENIALS
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from support.leash import Leash, grant
 
 RENEWED: dict[str, Any] = {**ALL, "token": {"ttl": "10m", "max_ttl": "1h", "renew": True}}
+RECOVERED = [ReplyCode.LEASE_NEEDED, ReplyCode.POLICY_STALE]
+"""Codes after which a call is made again."""
+AFTER_IDS = [
+    ReplyCode.ARGS_TOO_MANY,
+    ReplyCode.AUDIT_FULL,
+    ReplyCode.BUDGET_EXHAUSTED,
+    ReplyCode.CHANNEL_NOT_GRANTED,
+    ReplyCode.CLASS_NOT_GRANTED,
+    ReplyCode.COMMAND_REFUSED,
+    ReplyCode.COUNTER_CORRUPT,
+    ReplyCode.DELEGATION_REFUSED,
+    ReplyCode.IDEMPOTENCY_CONFLICT,
+    ReplyCode.KEYS_MISMATCH,
+    ReplyCode.KEY_DENIED,
+    ReplyCode.KEY_NOT_GRANTED,
+    ReplyCode.RATE_LIMITED,
+    ReplyCode.RENEWAL_REFUSED,
+    ReplyCode.REPLAYED,
+    ReplyCode.VALUE_REFUSED,
+    ReplyCode.VALUE_TOO_LARGE,
+    ReplyCode.WORK_TOO_LARGE,
+]
+"""Codes of denials after the guard has looked up the id, or of calls that take none."""
 
 
 class LosingProxy(Proxy):
@@ -199,6 +225,12 @@ def test_denial_before_the_id_is_looked_up_is_a_lost_connection(
     with pytest.raises(RedisConnectionError) as error:
         call(client)
     assert isinstance(error.value.__cause__, kind)
+
+
+def test_each_denial_comes_either_before_or_after_the_id_is_looked_up() -> None:
+    """After a lost attempt, a code that is in neither list would be taken as the outcome."""
+    before = [kind.code for kind in DENIALS.values() if issubclass(kind, caller._BEFORE_IDS)]
+    assert sorted([*before, *RECOVERED, *AFTER_IDS]) == sorted(ReplyCode)
 
 
 @ONE_EITHER
