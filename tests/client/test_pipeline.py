@@ -21,7 +21,9 @@ from keyleash import (
     RateLimitedError,
     TokenRevokedError,
 )
+from keyleash.client import resp3
 from keyleash.client.batches import MAX_CHUNK_BYTES
+from keyleash.client.caller import is_final
 from keyleash.errors import UnknownDenialError
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
@@ -235,6 +237,32 @@ def test_refusal_of_an_unknown_code_does_not_hide_the_other_results(
     assert kinds(results) == [True, UnknownDenialError, b"1"]
     with pytest.raises(UnknownDenialError, match=r"\(GET u:a\)"):
         pipe.set("t:a", 1).get("u:a").execute()
+
+
+@ONE_EITHER
+@pytest.mark.parametrize("transaction", [True, False])
+def test_reply_of_another_shape_does_not_hide_the_other_results(
+    one_leash: Leash, monkeypatch: pytest.MonkeyPatch, transaction: bool
+) -> None:
+    """Its command has run, so its error is no `ValueError`, and nothing is sent again."""
+    monkeypatch.setitem(resp3._SHAPES, "STRLEN", lambda reply, _: resp3._map([reply]))
+    one_leash.load(one=ALL)
+    client = one_leash.client(one_leash.issue("one").token, protocol=3)
+    for cached in (resp3.shape_of, is_final):
+        cached.cache_clear()
+    pipe: Any = client.pipeline(transaction=transaction)
+    for words in (("SET", "t:a", 1), ("STRLEN", "t:a"), ("INCR", "t:n")):
+        pipe.execute_command(*words)
+
+    results = pipe.execute(raise_on_error=False)
+    assert kinds(results) == [True, resp3.ReplyShapeError, 1]
+    with pytest.raises(keyleash.UnexpectedReplyError, match="STRLEN"):
+        pipe.execute_command("STRLEN", "t:a").execute_command("INCR", "t:n").execute()
+    with pytest.raises(keyleash.UnexpectedReplyError, match="reply to STRLEN"):
+        client.strlen("t:a")
+    assert client.get("t:n") == b"2"
+    for cached in (resp3.shape_of, is_final):
+        cached.cache_clear()
 
 
 # As a transaction.

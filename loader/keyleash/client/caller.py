@@ -26,7 +26,7 @@ from keyleash.client.correlation import next_correlation
 from keyleash.client.once import NO_ID, Attempts, Block, CallId, Ids, current_block, without_ids
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.renewal import RENEW
-from keyleash.client.resp3 import as_resp3, shape_of
+from keyleash.client.resp3 import ReplyShapeError, as_resp3, shape_of
 from keyleash.client.retries import mark_final, mark_run
 from keyleash.client.session import Session, counts
 from keyleash.client.unsupported import takes_lock, watching_sealed
@@ -69,7 +69,7 @@ _BEFORE_IDS = (
     TokenUnknownError,
     UnknownDenialError,
 )
-"""Errors of a call before the guard looks up its id; other denials come after that."""
+"""Errors of a call before the guard looks up its id; all others come after that."""
 _UNRECOVERED = (NoScriptError, OperationError, PolicyStaleError, SlotNotServedError)
 """The same, if recovery has ended in them."""
 MAX_PAUSES = 1000
@@ -237,7 +237,7 @@ class Caller:
         """Make calls in one packet.
 
         Args:
-            deliver: Is called with each call and the replies to its commands, as soon as there are.
+            deliver: Is called with each call and the replies to its commands, when they are read.
         """
         yield from self.guard()
         yield Send(calls)
@@ -283,7 +283,7 @@ class Caller:
             return for_each(call, error)
         except NotReplicatedError as error:
             reply, short = error.reply, error
-        items = self.items(call, reply) if call.mode else [self.finished(call.commands[0], reply)]
+        items = self.items(call, reply) if call.mode else [self._item(call.commands[0], reply)]
         encoder = self.encoder()
         replies: list[BufferedReply] = [BufferedReply(item, encoder) for item in items]
         if short is None:
@@ -364,12 +364,14 @@ class Caller:
         ]
 
     def _item(self, words: Words, item: Any) -> Any:
-        if not isinstance(item, ResponseError):
-            return self.finished(words, item)
+        """Return the reply to one command, or its error, which must not replace other replies."""
         try:
+            if not isinstance(item, ResponseError):
+                return self.finished(words, item)
             error = self.session.typed_error(item)
+        except ReplyShapeError as unreadable:
+            return unreadable
         except UnknownDenialError as unknown:
-            # It must not replace the other replies.
             return mark_run(unknown)
         if isinstance(error, LeashError):
             error = described(error, words, BatchMode.EACH)
@@ -571,6 +573,7 @@ def require_known_outcome(call: Call, error: Exception, *also: type[Exception]) 
     once = call.once
     if not once or once.lost is None:
         return
+    # A denial because of the id itself, such as `once=token`, names it in its details.
     if isinstance(error, (*_BEFORE_IDS, *also)) or (
         isinstance(error, CommandRefusedError) and ONCE in error.details.values()
     ):

@@ -11,10 +11,18 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from keyleash.client.command_words import upper
-from keyleash.store.wire import Argument
+from keyleash.client.retries import mark_run
+from keyleash.errors import UnexpectedReplyError
+from keyleash.store.wire import WRONG, Argument
 
 Shape = Callable[[Any, list[str]], Any]
+
+
+class ReplyShapeError(UnexpectedReplyError, ResponseError):
+    """The reply to a command that ran does not have the form of which RESP3's is made."""
 
 
 def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
@@ -23,7 +31,10 @@ def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
     if shape is None or reply is None or isinstance(reply, Exception):
         return reply
     arguments = [upper(word) for word in words[1:]]
-    return shape(reply, [*carried, *arguments])
+    try:
+        return shape(reply, [*carried, *arguments])
+    except WRONG as error:
+        raise mark_run(ReplyShapeError(upper(words[0]).split()[0])) from error
 
 
 @lru_cache(maxsize=512)
