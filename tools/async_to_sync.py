@@ -33,7 +33,7 @@ NAMES = {
     "aguard_nodes": "guard_nodes",
     "aio": "sync",
     "acalled_back": "called_back",
-    "ainitialized": "initialized",
+    "aown_lock": "own_lock",
     "amove_slot": "move_slot",
     "asynccontextmanager": "contextmanager",
     "aread_within": "read_within",

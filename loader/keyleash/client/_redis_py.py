@@ -153,12 +153,12 @@ def _is_usual(kind: Any) -> bool:
     return is_usual
 
 
-def initialized(client: Any) -> Any:
+def own_lock(client: Any) -> Any:
     """Return the lock of a client with a connection of its own."""
     return client.single_connection_lock
 
 
-async def ainitialized(client: Any) -> Any:
+async def aown_lock(client: Any) -> Any:
     """Return the same of an asyncio client, which has a connection from now on."""
     await client.initialize()
     return client._single_conn_lock

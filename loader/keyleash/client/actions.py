@@ -45,7 +45,7 @@ class Receive:
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class Unguarded:
     """Send a command without the guard; read its reply, undecoded."""
 
     words: Words
@@ -71,7 +71,7 @@ class AtHome:
 
 
 @dataclass(frozen=True, slots=True)
-class SendPlain:
+class SendUnguarded:
     """Send a command without the guard; redis-py reads what the server sends."""
 
     words: Words
@@ -85,7 +85,7 @@ class CheckSubscriptions:
 
 
 @dataclass(frozen=True, slots=True)
-class RenewToken:
+class AskForToken:
     """Call the callable that was given as token, and use what it returns."""
 
 

@@ -16,7 +16,7 @@ from keyleash.client._redis_py import (
     acalled_back,
     acheckin,
     acheckout,
-    ainitialized,
+    aown_lock,
     as_shipped,
     needs_parser,
     with_batches,
@@ -366,7 +366,7 @@ class Redis(TokenHolder, redis.asyncio.Redis):  # type: ignore[misc]
     async def _connected(self) -> AsyncIterator[Any]:
         """Check out a connection."""
         if self._is_single:
-            async with await ainitialized(self):
+            async with await aown_lock(self):
                 if self.connection is not None:
                     yield self.connection
                     return

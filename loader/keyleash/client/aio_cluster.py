@@ -287,7 +287,7 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
 
         async def attempt(node: Any, _: bool) -> Any:
             async with AsyncNodePool(self, node) as connection:
-                return await connection.run_plain(action)
+                return await connection.run_unguarded(action)
 
         return await self.routed(HOME_SLOT, attempt, is_home=True)
 

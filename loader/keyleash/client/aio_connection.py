@@ -20,14 +20,14 @@ from keyleash.client._redis_py import (
     pack,
 )
 from keyleash.client.actions import (
+    AskForToken,
     CheckSubscriptions,
     Flow,
     Pause,
-    Plain,
     Receive,
-    RenewToken,
     Send,
-    SendPlain,
+    SendUnguarded,
+    Unguarded,
     Words,
 )
 from keyleash.client.caller import LOST, is_final
@@ -92,7 +92,7 @@ class AsyncGuarded(Guarding):
     async def connect(self, *args: Any, **options: Any) -> Any:
         """Like redis-py's, whose own commands need no guard."""
         above: Any = super()
-        if self._is_open and self._dialogue.is_open:
+        if self._is_open and self._dialogue.has_leftovers:
             # A pool asks for it when it hands out a connection.
             await self.disconnect()
         if self._is_open:
@@ -137,7 +137,7 @@ class AsyncGuarded(Guarding):
         if not (args or options):
             self._require_unsubscribed()
         if self._dialogue.due or not subscriptions.active:
-            return self._dialogue.is_open or await above.can_read(*args, **options)
+            return self._dialogue.has_leftovers or await above.can_read(*args, **options)
         (timeout_s,) = args or options.values() or (0,)
         for pause_s in subscriptions.pauses(timeout_s):
             await self._check_again()
@@ -149,7 +149,7 @@ class AsyncGuarded(Guarding):
         """Return the same; older pools ask for it."""
         above: Any = super()
         self._require_unsubscribed()
-        return self._dialogue.is_open or await above.can_read_destructive(*args, **options)
+        return self._dialogue.has_leftovers or await above.can_read_destructive(*args, **options)
 
     def _require_unsubscribed(self) -> None:
         if self._dialogue.subscriptions.active:
@@ -169,7 +169,7 @@ class AsyncGuarded(Guarding):
             await above.send_packed_command(pack(split_words(args)), check_health)
             return
         words = self._encoded(args)
-        call = self._dialogue.plain_call((words,))
+        call = self._dialogue.lone_call((words,))
         if call is None:
             await self._send_all([words], check_health)
         else:
@@ -203,8 +203,8 @@ class AsyncGuarded(Guarding):
         first = due[0]
         if isinstance(first, BufferedReply):
             return due.popleft().read_response(disable_decoding)
-        if first.is_plain and first.replicas is None and len(due) == 1:
-            return await self._read_plain(first, disable_decoding, options)
+        if first.is_lone and first.replicas is None and len(due) == 1:
+            return await self._read_lone(first, disable_decoding, options)
         try:
             return await self._drive(dialogue.receive(disable_decoding), options)
         finally:
@@ -215,7 +215,7 @@ class AsyncGuarded(Guarding):
 
         In one go, for speed; otherwise like `send_command` and `read_response`.
         """
-        call = None if self._handshakes or self._encodes else self._dialogue.plain_call((words,))
+        call = None if self._handshakes or self._encodes else self._dialogue.lone_call((words,))
         if call is None:
             await self.send_command(*words)
             return await self.read_response()
@@ -223,7 +223,7 @@ class AsyncGuarded(Guarding):
         await self._send([call], is_due=True)
         if call.replicas is not None:
             return await self.read_response()
-        return await self._read_plain(call, False, {})
+        return await self._read_lone(call, False, {})
 
     async def run_batch(self, commands: Sequence[Words], mode: BatchMode) -> list[Any] | None:
         """Send commands through the guard as one batch, in one go.
@@ -237,7 +237,7 @@ class AsyncGuarded(Guarding):
         """
         dialogue = self._dialogue
         above: Any = super()
-        call = None if self._encodes else dialogue.plain_batch(commands, mode)
+        call = None if self._encodes else dialogue.lone_batch(commands, mode)
         if call is None:
             return None
         self._retry.is_answered = False
@@ -267,7 +267,7 @@ class AsyncGuarded(Guarding):
                 raise value
         return values
 
-    async def _read_plain(self, call: Call, undecoded: bool, options: dict[str, Any]) -> Any:
+    async def _read_lone(self, call: Call, undecoded: bool, options: dict[str, Any]) -> Any:
         """Return the reply to the only call that is due."""
         dialogue = self._dialogue
         above: Any = super()
@@ -456,14 +456,14 @@ class AsyncGuarded(Guarding):
                 return await self._send(calls, check_health, is_due=is_due)
             case Receive():
                 return await self._receive(action, options)
-            case Plain(words):
+            case Unguarded(words):
                 await above.send_packed_command(pack(words), check_health)
                 return await above.read_response(disable_decoding=True)
-            case SendPlain(words):
+            case SendUnguarded(words):
                 return await above.send_packed_command(pack(words), check_health)
             case CheckSubscriptions(subscriptions):
                 return await self._check(subscriptions, None)
             case Pause(seconds):
                 return await self.sleep(seconds)
-            case RenewToken():
-                return self.session.accept_token(await acall_source(self.session.token))
+            case AskForToken():
+                return self.session.accept_token(await acall_source(self.session.source))

@@ -99,7 +99,7 @@ class AsyncSharded(AsyncGuarded):
         caller: Any = self._dialogue.caller
         await self._drive_alone(caller.guard())
 
-    async def run_plain(self, action: AtHome) -> Any:
+    async def run_unguarded(self, action: AtHome) -> Any:
         """Send a command without the guard; return its reply, undecoded.
 
         Raises:

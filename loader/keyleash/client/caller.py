@@ -18,7 +18,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error
-from keyleash.client.actions import Flow, Pause, Plain, Receive, Send, Words
+from keyleash.client.actions import Flow, Pause, Receive, Send, Unguarded, Words
 from keyleash.client.blocking import pauses
 from keyleash.client.calls import Call, Deferred, Pack, RateWait
 from keyleash.client.command_words import Role, as_command, described, role_of
@@ -231,7 +231,7 @@ class Caller:
             yield from self.reply_to(self.new_call([("TOUCH", *words[1:])], BatchMode.ALL))
         except LeashError as denial:
             raise as_command(denial, "WATCH") from None
-        return (yield Plain(words))
+        return (yield Unguarded(words))
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:
         """Make calls in one packet.

@@ -86,7 +86,7 @@ class Call:
 
     Attributes:
         commands, mode: As given.
-        is_plain: Whether its reply is read at once, as nothing else is due.
+        is_lone: Whether its reply is read at once, as nothing else is due.
         is_watched: Whether MULTI and EXEC of the server surround it. It is never repeated, since
             EXEC ends the watch: its reply is null, redis-py raises WatchError, and callers that
             repeat a transaction read its keys again.
@@ -105,7 +105,7 @@ class Call:
         number: Its number among the calls that repeat what a rate denied of the first.
     """
 
-    is_plain: bool = False
+    is_lone: bool = False
     is_watched: bool = False
     script: ScriptCall | None = None
     delegation: Delegation | None = None
@@ -157,6 +157,6 @@ class Deferred:
         is_later: Whether an earlier call of the same pipeline has run.
     """
 
-    is_plain: ClassVar[bool] = False
+    is_lone: ClassVar[bool] = False
     flow: Flow
     is_later: bool = False

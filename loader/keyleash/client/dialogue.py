@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client._redis_py import pack as encode
-from keyleash.client.actions import Flow, Plain, Words
+from keyleash.client.actions import Flow, Unguarded, Words
 from keyleash.client.answers import info_reply, keys_reply
 from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
@@ -96,7 +96,7 @@ class Dialogue:
         self.subscriptions.active.clear()
 
     @property
-    def is_open(self) -> bool:
+    def has_leftovers(self) -> bool:
         """Return whether the next user of the connection would get what another one left."""
         return bool(self.due) or self.transaction.held is not None
 
@@ -105,7 +105,7 @@ class Dialogue:
         """Return whether the connection may be replaced by a new one."""
         return not (self.due or self.transaction.held is not None or self.transaction.is_watching)
 
-    def plain_call(self, commands: Sequence[Words], mode: BatchMode | None = None) -> Call | None:
+    def lone_call(self, commands: Sequence[Words], mode: BatchMode | None = None) -> Call | None:
         """Return a call that is sent at once and alone; None if one of *commands* needs more."""
         guard = self.session.guard
         if (
@@ -122,15 +122,15 @@ class Dialogue:
             if role_of(words[0]) is not None or (guard.is_sealed and self._lacks_lock(words)):
                 return None
         call = Call(commands, mode)
-        call.is_plain = True
+        call.is_lone = True
         self.is_cut = False
         return call
 
-    def plain_batch(self, commands: Sequence[Words], mode: BatchMode) -> Call | None:
+    def lone_batch(self, commands: Sequence[Words], mode: BatchMode) -> Call | None:
         """Return the same of a batch."""
         if len(commands) < 2 or self.transaction.is_watching or not fits_chunk(commands):
             return None
-        call = self.plain_call(commands, mode)
+        call = self.lone_call(commands, mode)
         if call is not None and mode is BatchMode.EACH:
             call.pack = Pack(last=call)
         return call
@@ -201,9 +201,9 @@ class Dialogue:
             case Role.BLOCKING:
                 yield from self._send_blocking(words)
             case Role.CLIENT if len(words) > 1 and upper(words[1]) in OF_THE_CONNECTION:
-                self.due.defer(self._run_plain(words))
+                self.due.defer(self._run_unguarded(words))
             case Role.CLUSTER if self.session.is_topology(words):
-                self.due.defer(self._run_plain(words))
+                self.due.defer(self._run_unguarded(words))
             case Role.INFO:
                 self.due.defer(self._reply_to_info(words))
             case Role.KEYS if len(words) == 2:
@@ -225,14 +225,14 @@ class Dialogue:
             raise RedisError("replies to earlier commands are to be read first")
         return (yield from self.caller.run(words))
 
-    def _run_plain(self, words: Words) -> Flow:
-        return self.caller.finished(words, (yield Plain(words)))
+    def _run_unguarded(self, words: Words) -> Flow:
+        return self.caller.finished(words, (yield Unguarded(words)))
 
     def _reply_to_info(self, words: Words) -> Flow:
         if words[0] == "DBSIZE":
             # As INFO it says nothing of others; workers of libraries only log it.
             return 0
-        return info_reply(words, (yield Plain(("HELLO",))))
+        return info_reply(words, (yield Unguarded(("HELLO",))))
 
     def receive(self, undecoded: bool) -> Flow:
         """Return the next reply that is due."""

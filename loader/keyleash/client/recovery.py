@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
-from keyleash.client.actions import Flow, Pause, Plain, RenewToken
+from keyleash.client.actions import AskForToken, Flow, Pause, Unguarded
 from keyleash.client.session import TOKEN_OVER, Session
 from keyleash.errors import (
     CallNotPermittedError,
@@ -35,7 +35,7 @@ JITTER = 0.1
 def fetch_guard(session: Session) -> Flow:
     """Fetch the identity's guard record and store it in the session."""
     if not session.identity:
-        yield RenewToken()
+        yield AskForToken()
     try:
         raw = yield session.at_home(session.record_request())
         if raw:
@@ -61,10 +61,10 @@ def fetch_guard(session: Session) -> Flow:
 
 def _is_unexpected_cluster(session: Session) -> Flow:
     """Return whether the server is a node of a cluster, and the session one of a single server."""
-    if session.at_home is not Plain:
+    if session.at_home is not Unguarded:
         return False
     try:
-        return bool((yield Plain(("CLUSTER", "SLOTS"))))
+        return bool((yield Unguarded(("CLUSTER", "SLOTS"))))
     except ResponseError:
         return False
 
@@ -96,7 +96,7 @@ def recover(
         try:
             if not is_of_token:
                 return (yield from _recover_guard(session, called, error, kind, again))
-            yield RenewToken()
+            yield AskForToken()
             return (yield from again())
         except session.recoverable as new:
             if isinstance(new, LeaseNeededError) or isinstance(new, TOKEN_OVER) in handled:
@@ -160,5 +160,5 @@ def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
     raw = yield session.at_home(session.source_request(digest))
     script = session.accept_source(raw, lost, digest)
     # Leases are granted at the home; every other script runs where this connection leads.
-    action = session.at_home if kind == "lease" else Plain
+    action = session.at_home if kind == "lease" else Unguarded
     yield action(("SCRIPT", "LOAD", script))

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from redis.exceptions import ResponseError
 
-from keyleash.client.actions import Flow, Plain, Words
+from keyleash.client.actions import Flow, Unguarded, Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.command_words import ScriptCall, reply_about, script_call_of, upper
@@ -88,7 +88,7 @@ def _change_lock(caller: Caller, script: ScriptCall, *, is_transaction: bool) ->
             result = 0
             break
         if script.is_read_only:
-            yield Plain(("UNWATCH",))
+            yield Unguarded(("UNWATCH",))
             raise ResponseError("Write commands are not allowed from read-only scripts.")
         words: Words = ("DEL", key)
         if script.digest != RELEASE:
@@ -117,11 +117,11 @@ def _watch_own(
         if (yield from caller.run(("GET", key))) == as_bytes(token):
             left_ms = (yield from caller.run(("PTTL", key))) if with_expiry else 0
     except ResponseError:
-        yield Plain(("UNWATCH",))
+        yield Unguarded(("UNWATCH",))
         raise
     if left_ms >= 0:
         return left_ms
-    yield Plain(("UNWATCH",))
+    yield Unguarded(("UNWATCH",))
     return None
 
 

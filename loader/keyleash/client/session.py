@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
-from keyleash.client.actions import AtHome, Plain
+from keyleash.client.actions import AtHome, Unguarded
 from keyleash.client.correlation import CorrelationSource, check_source
 from keyleash.client.delegation import Delegation
 from keyleash.client.once import current_block
@@ -66,7 +66,8 @@ class Session:
         correlation: The correlation id of calls outside of blocks, or a callable that returns it.
 
     Attributes:
-        token, correlation: As given.
+        source: The token or its callable, as given.
+        correlation: As given.
         recoverable: The errors after which a call is repeated: nothing ran.
         at_home: The action that sends a command to where the records are.
         schedule: When the token is renewed; None if it is no callable's, whose caller renews it.
@@ -77,7 +78,7 @@ class Session:
         SecretInTextError: *correlation* contains a token.
     """
 
-    at_home: ClassVar[type[Plain | AtHome]] = Plain
+    at_home: ClassVar[type[Unguarded | AtHome]] = Unguarded
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class Session:
         self.correlation = check_source(correlation)
         self.identity = ""
         self.guard: GuardRecord | None = None
-        self.token = token
+        self.source = token
         self.recoverable: tuple[type[ResponseError], ...] = (PolicyStaleError, NoScriptError)
         self.table = load_table()
         self._keyspace = Keyspace()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from redis.exceptions import ClusterDownError, NoScriptError, ResponseError
 
-from keyleash.client.actions import AtHome, Flow, Pause, Plain, Send, Words
+from keyleash.client.actions import AtHome, Flow, Pause, Send, Unguarded, Words
 from keyleash.client.caller import Caller, require_known_outcome
 from keyleash.client.calls import Call
 from keyleash.client.command_words import split_words, upper
@@ -145,7 +145,7 @@ class ShardCaller(Caller):
         try:
             yield from self.reply_to(check)
         except ResponseError:
-            yield Plain(("UNWATCH",))
+            yield Unguarded(("UNWATCH",))
             raise
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from redis.exceptions import RedisError
 
-from keyleash.client.actions import CheckSubscriptions, Flow, SendPlain, Words
+from keyleash.client.actions import CheckSubscriptions, Flow, SendUnguarded, Words
 from keyleash.client.batches import chunks
 from keyleash.client.caller import Caller
 from keyleash.store.records import GuardRecord
@@ -46,7 +46,7 @@ class Subscriptions:
             raise RedisError("replies to earlier commands are to be read first")
         if joined == name and named:
             yield CheckSubscriptions(named)
-        yield SendPlain(words)
+        yield SendUnguarded(words)
         if joined == name:
             self.active |= dict.fromkeys(named)
             return

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.exceptions import ExecAbortError, ResponseError
 
-from keyleash.client.actions import Flow, Plain, Send, Words
+from keyleash.client.actions import Flow, Send, Unguarded, Words
 from keyleash.client.batches import require_one_call
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
@@ -109,7 +109,7 @@ class Transaction:
     def _end(self, reply: Any, *, is_watched: bool = True) -> Flow:
         """End a watch; return a reply, or raise an error."""
         if is_watched:
-            yield Plain(("UNWATCH",))
+            yield Unguarded(("UNWATCH",))
         if isinstance(reply, Exception):
             raise reply
         return reply
@@ -129,13 +129,13 @@ class Transaction:
             self._is_aborted = True
             self._queue.add_reply(ResponseError(f"{words[0]} inside MULTI is not allowed"))
             return
-        yield Plain(("MULTI",))
+        yield Unguarded(("MULTI",))
         try:
-            reply = yield Plain(words)
+            reply = yield Unguarded(words)
         except ResponseError as error:
             reply = error
         try:
-            yield Plain(("EXEC",))
+            yield Unguarded(("EXEC",))
         except ExecAbortError:
             self._is_aborted = True
         self._queue.add_reply(reply)

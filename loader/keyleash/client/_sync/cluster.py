@@ -285,7 +285,7 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
 
         def attempt(node: Any, _: bool) -> Any:
             with NodePool(self, node) as connection:
-                return connection.run_plain(action)
+                return connection.run_unguarded(action)
 
         return self.routed(HOME_SLOT, attempt, is_home=True)
 

@@ -21,14 +21,14 @@ from keyleash.client._redis_py import (
     readable,
 )
 from keyleash.client.actions import (
+    AskForToken,
     CheckSubscriptions,
     Flow,
     Pause,
-    Plain,
     Receive,
-    RenewToken,
     Send,
-    SendPlain,
+    SendUnguarded,
+    Unguarded,
     Words,
 )
 from keyleash.client.caller import LOST, is_final
@@ -93,7 +93,7 @@ class Guarded(Guarding):
     def connect(self, *args: Any, **options: Any) -> Any:
         """Like redis-py's, whose own commands need no guard."""
         above: Any = super()
-        if self._is_open and self._dialogue.is_open:
+        if self._is_open and self._dialogue.has_leftovers:
             # A pool asks for it when it hands out a connection.
             self.disconnect()
         if self._is_open:
@@ -138,7 +138,7 @@ class Guarded(Guarding):
         if not (args or options):
             self._require_unsubscribed()
         if self._dialogue.due or not subscriptions.active:
-            return self._dialogue.is_open or above.can_read(*args, **options)
+            return self._dialogue.has_leftovers or above.can_read(*args, **options)
         (timeout_s,) = args or options.values() or (0,)
         for pause_s in subscriptions.pauses(timeout_s):
             self._check_again()
@@ -150,7 +150,7 @@ class Guarded(Guarding):
         """Return the same; older pools ask for it."""
         above: Any = super()
         self._require_unsubscribed()
-        return self._dialogue.is_open or above.can_read_destructive(*args, **options)
+        return self._dialogue.has_leftovers or above.can_read_destructive(*args, **options)
 
     def _require_unsubscribed(self) -> None:
         if self._dialogue.subscriptions.active:
@@ -170,7 +170,7 @@ class Guarded(Guarding):
             above.send_packed_command(pack(split_words(args)), check_health)
             return
         words = self._encoded(args)
-        call = self._dialogue.plain_call((words,))
+        call = self._dialogue.lone_call((words,))
         if call is None:
             self._send_all([words], check_health)
         else:
@@ -204,8 +204,8 @@ class Guarded(Guarding):
         first = due[0]
         if isinstance(first, BufferedReply):
             return due.popleft().read_response(disable_decoding)
-        if first.is_plain and first.replicas is None and len(due) == 1:
-            return self._read_plain(first, disable_decoding, options)
+        if first.is_lone and first.replicas is None and len(due) == 1:
+            return self._read_lone(first, disable_decoding, options)
         try:
             return self._drive(dialogue.receive(disable_decoding), options)
         finally:
@@ -216,7 +216,7 @@ class Guarded(Guarding):
 
         In one go, for speed; otherwise like `send_command` and `read_response`.
         """
-        call = None if self._handshakes or self._encodes else self._dialogue.plain_call((words,))
+        call = None if self._handshakes or self._encodes else self._dialogue.lone_call((words,))
         if call is None:
             self.send_command(*words)
             return self.read_response()
@@ -224,7 +224,7 @@ class Guarded(Guarding):
         self._send([call], is_due=True)
         if call.replicas is not None:
             return self.read_response()
-        return self._read_plain(call, False, {})
+        return self._read_lone(call, False, {})
 
     def run_batch(self, commands: Sequence[Words], mode: BatchMode) -> list[Any] | None:
         """Send commands through the guard as one batch, in one go.
@@ -238,7 +238,7 @@ class Guarded(Guarding):
         """
         dialogue = self._dialogue
         above: Any = super()
-        call = None if self._encodes else dialogue.plain_batch(commands, mode)
+        call = None if self._encodes else dialogue.lone_batch(commands, mode)
         if call is None:
             return None
         self._retry.is_answered = False
@@ -268,7 +268,7 @@ class Guarded(Guarding):
                 raise value
         return values
 
-    def _read_plain(self, call: Call, undecoded: bool, options: dict[str, Any]) -> Any:
+    def _read_lone(self, call: Call, undecoded: bool, options: dict[str, Any]) -> Any:
         """Return the reply to the only call that is due."""
         dialogue = self._dialogue
         above: Any = super()
@@ -455,14 +455,14 @@ class Guarded(Guarding):
                 return self._send(calls, check_health, is_due=is_due)
             case Receive():
                 return self._receive(action, options)
-            case Plain(words):
+            case Unguarded(words):
                 above.send_packed_command(pack(words), check_health)
                 return above.read_response(disable_decoding=True)
-            case SendPlain(words):
+            case SendUnguarded(words):
                 return above.send_packed_command(pack(words), check_health)
             case CheckSubscriptions(subscriptions):
                 return self._check(subscriptions, None)
             case Pause(seconds):
                 return self.sleep(seconds)
-            case RenewToken():
-                return self.session.accept_token(call_source(self.session.token))
+            case AskForToken():
+                return self.session.accept_token(call_source(self.session.source))

@@ -100,7 +100,7 @@ class Sharded(Guarded):
         caller: Any = self._dialogue.caller
         self._drive_alone(caller.guard())
 
-    def run_plain(self, action: AtHome) -> Any:
+    def run_unguarded(self, action: AtHome) -> Any:
         """Send a command without the guard; return its reply, undecoded.
 
         Raises:

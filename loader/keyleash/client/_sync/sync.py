@@ -18,8 +18,8 @@ from keyleash.client._redis_py import (
     called_back,
     checkin,
     checkout,
-    initialized,
     needs_parser,
+    own_lock,
     with_batches,
 )
 from keyleash.client._sync.connection import Guarded
@@ -367,7 +367,7 @@ class Redis(TokenHolder, redis.Redis):  # type: ignore[misc]
     def _connected(self) -> Iterator[Any]:
         """Check out a connection."""
         if self._is_single:
-            with initialized(self):
+            with own_lock(self):
                 if self.connection is not None:
                     yield self.connection
                     return
