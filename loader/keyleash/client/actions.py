@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+from keyleash.store.records import GuardRecord
 from keyleash.store.wire import Argument
 
 Words: TypeAlias = tuple[Argument, ...]
@@ -59,12 +60,12 @@ class AtHome:
 
     Attributes:
         words: The command, or a callable that returns it, if it contains the token.
-        replicas: The guard whose policy waits for replicas of what the command writes, if any.
+        waits_for: The guard whose policy waits for replicas of what the command writes, if any.
         runs_once: Whether it must not be sent again after its reply is lost.
     """
 
     words: Words | Callable[[], Words]
-    replicas: Any = None
+    waits_for: GuardRecord | None = None
     runs_once: bool = False
     commands: ClassVar[Sequence[Words]] = ()
     is_watched: ClassVar[bool] = False

@@ -203,7 +203,7 @@ class AsyncGuarded(Guarding):
         first = due[0]
         if isinstance(first, BufferedReply):
             return due.popleft().read_response(disable_decoding)
-        if first.is_lone and first.replicas is None and len(due) == 1:
+        if first.is_lone and first.waits_for is None and len(due) == 1:
             return await self._read_lone(first, disable_decoding, options)
         try:
             return await self._drive(dialogue.receive(disable_decoding), options)
@@ -221,7 +221,7 @@ class AsyncGuarded(Guarding):
             return await self.read_response()
         self._retry.is_answered = False
         await self._send([call], is_due=True)
-        if call.replicas is not None:
+        if call.waits_for is not None:
             return await self.read_response()
         return await self._read_lone(call, False, {})
 
@@ -243,7 +243,7 @@ class AsyncGuarded(Guarding):
         self._retry.is_answered = False
         await self._send([call], is_due=True)
         failed = None
-        if call.replicas is None:
+        if call.waits_for is None:
             try:
                 reply = await above.read_response()
             except ResponseError as error:

@@ -108,7 +108,7 @@ class AsyncSharded(AsyncGuarded):
         call: Any = action
         try:
             await self._send([call], check_health=False)
-            return await self._drive(replicated(action.replicas, received()), {})
+            return await self._drive(replicated(action.waits_for, received()), {})
         except (*LOST, OSError) as error:
             if not action.runs_once:
                 unmark(error)

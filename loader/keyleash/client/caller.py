@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error
 from keyleash.client.actions import Flow, Pause, Receive, Send, Unguarded, Words
 from keyleash.client.blocking import pauses
-from keyleash.client.calls import Call, Deferred, Pack, RateWait
+from keyleash.client.calls import Call, Deferred, PipelineCalls, RateWait
 from keyleash.client.command_words import Role, as_command, described, role_of
 from keyleash.client.correlation import next_correlation
 from keyleash.client.once import NO_ID, Attempts, Block, CallId, Ids, current_block, without_ids
@@ -137,7 +137,7 @@ class Caller:
         guard = session.guard
         assert guard is not None  # noqa: S101 - callers look it up first
         call.guard = guard
-        call.replicas = self.awaited(call) if guard.wait_replicas else None
+        call.waits_for = self.awaited(call) if guard.wait_replicas else None
         call.correlation = call.correlation or next_correlation(session.correlation)
         if call.mode not in _WITHOUT_ID:
             if call.once is None or not guard.takes_ids:
@@ -301,32 +301,32 @@ class Caller:
             reply = yield from self._reply(call, undecoded)
             return [BufferedReply([reply] if call.is_transaction else reply)]
         if call.mode is BatchMode.EACH:
-            return (yield from self._replies_of_pack(call, call.pack or Pack()))
+            return (yield from self._replies_of_pipeline(call, call.pipeline or PipelineCalls()))
         try:
             items = yield from self._reply(call, undecoded)
         except NotReplicatedError as short:
             raise mark_run(short.about(self.items(call, short.reply))) from short.__cause__
         return [BufferedReply(items if items is None else self.items(call, items))]
 
-    def _replies_of_pack(self, call: Call, pack: Pack) -> Flow:
-        items = yield from self._each(call, pack)
-        yield from self._repeat_limited(call, pack, items)
+    def _replies_of_pipeline(self, call: Call, pipeline: PipelineCalls) -> Flow:
+        items = yield from self._each(call, pipeline)
+        yield from self._repeat_limited(call, pipeline, items)
         encoder = self.encoder()
         replies: list[BufferedReply] = [BufferedReply(item, encoder) for item in items]
-        pack.replies += replies
-        if call is pack.last and pack.short is not None:
-            values = [reply.value for reply in pack.replies]
-            replies[-1] = BufferedReply(mark_run(pack.short.about(values)))
+        pipeline.replies += replies
+        if call is pipeline.last and pipeline.short is not None:
+            values = [reply.value for reply in pipeline.replies]
+            replies[-1] = BufferedReply(mark_run(pipeline.short.about(values)))
         return replies
 
-    def _each(self, call: Call, pack: Pack) -> Flow:
+    def _each(self, call: Call, pipeline: PipelineCalls) -> Flow:
         try:
             reply = yield from self._reply(call, undecoded=True)
         except NotReplicatedError as short:
-            reply, pack.short = short.reply, short
+            reply, pipeline.short = short.reply, short
         return self.items(call, reply)
 
-    def _repeat_limited(self, call: Call, pack: Pack, items: list[Any]) -> Flow:
+    def _repeat_limited(self, call: Call, pipeline: PipelineCalls, items: list[Any]) -> Flow:
         """Repeat the rate-limited commands of a batch, as long as it may wait."""
         places: Sequence[int] = range(len(items))
         while True:
@@ -340,7 +340,7 @@ class Caller:
                 places = [places[at] for at in again]
                 call = call.rest(again)
                 yield Send([call])
-                replies = yield from self._each(call, pack)
+                replies = yield from self._each(call, pipeline)
             except RateLimitedError:
                 return
             except ResponseError as error:
@@ -434,7 +434,7 @@ class Caller:
     def _read(self, call: Call, undecoded: bool) -> Flow:
         reading = self._read_call(call, undecoded)
         try:
-            return (yield from replicated(call.replicas, reading))
+            return (yield from replicated(call.waits_for, reading))
         except ResponseError as error:
             typed = self._typed(call, error)
             require_known_outcome(call, typed)

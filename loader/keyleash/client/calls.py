@@ -60,7 +60,7 @@ NO_WAIT = RateWait(0)
 
 
 @dataclass(slots=True)
-class Pack:
+class PipelineCalls:
     """The batches of a pipeline.
 
     Attributes:
@@ -95,13 +95,13 @@ class Call:
         is_transaction: Whether redis-py reads its reply as one of EXEC.
         guard: The guard that was called last.
         shape: For a batch with runs, the number of commands of each reply; see `wire.replies_of`.
-        replicas: The same guard, if its policy waits for replicas of this call.
+        waits_for: The same guard, if its policy waits for replicas of this call.
         correlation: One id for all times that it is made.
         once: The same for its idempotency id; `NO_ID` for none, None before it is made.
         waiting: The time that it may still sleep for rate limits.
         deadline: Until when it is polled; None if it does not block.
         is_later: Whether an earlier call of the same pipeline has run.
-        pack: The calls that redis-py sent together with it.
+        pipeline: The calls that redis-py sent together with it.
         number: Its number among the calls that repeat what a rate denied of the first.
     """
 
@@ -112,13 +112,13 @@ class Call:
     is_transaction: bool = False
     guard: GuardRecord | None = None
     shape: Sequence[int] = ()
-    replicas: GuardRecord | None = None
+    waits_for: GuardRecord | None = None
     correlation: str = ""
     once: CallId | None = None
     waiting: RateWait = NO_WAIT
     deadline: float | None = None
     is_later: bool = False
-    pack: Pack | None = None
+    pipeline: PipelineCalls | None = None
     number: int = 1
 
     def __init__(self, commands: Sequence[Words], mode: BatchMode | None = None) -> None:

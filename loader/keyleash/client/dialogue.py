@@ -22,7 +22,7 @@ from keyleash.client.answers import info_reply, keys_reply
 from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
-from keyleash.client.calls import Call, Deferred, Pack, RateWait
+from keyleash.client.calls import Call, Deferred, PipelineCalls, RateWait
 from keyleash.client.command_words import Role, role_of, split_words, upper
 from keyleash.client.once import current_block
 from keyleash.client.queue import Queue
@@ -132,7 +132,7 @@ class Dialogue:
             return None
         call = self.lone_call(commands, mode)
         if call is not None and mode is BatchMode.EACH:
-            call.pack = Pack(last=call)
+            call.pipeline = PipelineCalls(last=call)
         return call
 
     def _lacks_lock(self, words: Words) -> bool:
@@ -176,11 +176,11 @@ class Dialogue:
         if len(commands) == 1:
             yield from self.due.add([self.caller.new_call(commands)])
             return
-        waiting, pack = RateWait(self.caller.wait_s), Pack()
+        waiting, pipeline = RateWait(self.caller.wait_s), PipelineCalls()
         calls = []
         for part in chunks(commands, range(len(commands))):
             call = Call([commands[at] for at in part], BatchMode.EACH)
-            call.waiting, call.pack, pack.last = waiting, pack, call
+            call.waiting, call.pipeline, pipeline.last = waiting, pipeline, call
             calls.append(call)
         if len(calls) > 1:
             # As redis-py, which encodes all commands before it sends any.

@@ -205,6 +205,6 @@ class Guarding:
             raise
         if call.is_watched:
             parts = [*pack(("MULTI",)), *parts, *pack(("EXEC",))]
-        if call.replicas is not None:
-            parts += pack(("WAIT", str(call.replicas.wait_replicas), str(call.replicas.wait_ms)))
+        if call.waits_for is not None:
+            parts += pack(("WAIT", str(call.waits_for.wait_replicas), str(call.waits_for.wait_ms)))
         return parts

@@ -128,7 +128,7 @@ class ShardCaller(Caller):
         """Make a call at the home; otherwise like that of one server."""
         session = self.session
         yield from self.guard()
-        call.correlation, call.replicas = next_correlation(session.correlation), self.awaited(call)
+        call.correlation, call.waits_for = next_correlation(session.correlation), self.awaited(call)
         again = partial(fetch_lease, session, FetchLease("", call, None))
         try:
             return (yield from again())
@@ -217,7 +217,7 @@ def _granted(session: ClusterSession, need: FetchLease) -> Flow:
     make = partial(session.lease_request, need.request, need.call)
     runs_once = need.call.mode in (BatchMode.DELEGATE, BatchMode.RENEW)
     try:
-        return (yield AtHome(make, need.call.replicas, runs_once))
+        return (yield AtHome(make, need.call.waits_for, runs_once))
     except NotReplicatedError as short:
         if not need.request:
             raise

@@ -204,7 +204,7 @@ class Guarded(Guarding):
         first = due[0]
         if isinstance(first, BufferedReply):
             return due.popleft().read_response(disable_decoding)
-        if first.is_lone and first.replicas is None and len(due) == 1:
+        if first.is_lone and first.waits_for is None and len(due) == 1:
             return self._read_lone(first, disable_decoding, options)
         try:
             return self._drive(dialogue.receive(disable_decoding), options)
@@ -222,7 +222,7 @@ class Guarded(Guarding):
             return self.read_response()
         self._retry.is_answered = False
         self._send([call], is_due=True)
-        if call.replicas is not None:
+        if call.waits_for is not None:
             return self.read_response()
         return self._read_lone(call, False, {})
 
@@ -244,7 +244,7 @@ class Guarded(Guarding):
         self._retry.is_answered = False
         self._send([call], is_due=True)
         failed = None
-        if call.replicas is None:
+        if call.waits_for is None:
             try:
                 reply = above.read_response()
             except ResponseError as error:

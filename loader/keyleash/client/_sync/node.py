@@ -109,7 +109,7 @@ class Sharded(Guarded):
         call: Any = action
         try:
             self._send([call], check_health=False)
-            return self._drive(replicated(action.replicas, received()), {})
+            return self._drive(replicated(action.waits_for, received()), {})
         except (*LOST, OSError) as error:
             if not action.runs_once:
                 unmark(error)
