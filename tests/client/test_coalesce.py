@@ -578,7 +578,7 @@ def test_script_that_nobody_loads_is_waited_for_once(
     one_leash: Leash, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not once per correlation id, or the last task would fail after minutes."""
-    monkeypatch.setattr(recovery, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(recovery, "RELOAD_PAUSES_S", (0.01, 0.01))
     rules = ("on", ">pw", "~*", "+@all", "-script")
     one_leash.admin.execute_command("ACL", "SETUSER", "fenced", *rules)
 

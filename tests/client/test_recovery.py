@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 import keyleash
 from client.alike import EITHER, FakeClock
 from keyleash import NotActiveError, PolicyStaleError
-from keyleash.client.recovery import JITTER, PAUSES_S
+from keyleash.client.recovery import JITTER, RELOAD_PAUSES_S
 from keyleash.errors import GuardLostError
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
@@ -170,8 +170,8 @@ def test_agent_that_may_not_load_waits_for_who_may(
     assert isinstance(caught.value, NoScriptError)
     assert "`one`" in str(caught.value)
     assert "keyleash watch" in str(caught.value.help)
-    assert sum(clock.slept) == pytest.approx(sum(PAUSES_S), rel=JITTER)
-    assert sent.count("EVALSHA") == 1 + len(PAUSES_S)
+    assert sum(clock.slept) == pytest.approx(sum(RELOAD_PAUSES_S), rel=JITTER)
+    assert sent.count("EVALSHA") == 1 + len(RELOAD_PAUSES_S)
     assert leash.admin.get("t:a") == b"1"
 
     source = leash.stored_script("one")

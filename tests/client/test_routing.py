@@ -26,7 +26,7 @@ from keyleash.client.retries import mark_sent
 from keyleash.client.routing import (
     HOME_SLOT,
     MAX_REDIRECTS,
-    PAUSES_S,
+    ROUTE_PAUSES_S,
     Route,
     Shards,
     Step,
@@ -109,7 +109,7 @@ def test_asked_call_goes_to_the_other_node_once_with_asking() -> None:
 @pytest.mark.parametrize("error", [TryAgainError("x"), NON_LOCAL, NON_LOCAL_9, REHASHING])
 def test_call_behind_asking_is_tried_again_at_the_node_of_the_slot(error: Exception) -> None:
     """A key of the slot has not arrived: as TRYAGAIN."""
-    assert after(error, is_asking=True) == Step(pause_s=PAUSES_S[0])
+    assert after(error, is_asking=True) == Step(pause_s=ROUTE_PAUSES_S[0])
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_call_that_is_to_be_tried_again_is_paused_within_bounds(
     until a replica has taken over."""
     route = Route(shards_of(A, B))
 
-    steps = [route.after(error, A) for _ in (*PAUSES_S, None)]
+    steps = [route.after(error, A) for _ in (*ROUTE_PAUSES_S, None)]
 
-    assert steps[:-1] == [Step(**step, pause_s=pause_s) for pause_s in PAUSES_S]
+    assert steps[:-1] == [Step(**step, pause_s=pause_s) for pause_s in ROUTE_PAUSES_S]
     assert steps[-1] == Step(**step, final=error)
 
 
@@ -149,7 +149,7 @@ def test_next_control_slot_is_used_if_control_keys_stay_out_of_reach() -> None:
 @pytest.mark.parametrize("error", [ASK, TryAgainError("x"), NON_LOCAL, REHASHING])
 def test_home_that_moves_is_waited_for_and_never_asked(error: Exception) -> None:
     """Behind ASKING missing keys of the home would look empty."""
-    assert after(error, is_home=True) == Step(pause_s=PAUSES_S[0])
+    assert after(error, is_home=True) == Step(pause_s=ROUTE_PAUSES_S[0])
 
 
 def test_call_that_may_have_run_is_never_sent_again() -> None:
@@ -175,10 +175,10 @@ def test_nodes_that_refer_to_each_other_end_in_an_error_that_explains(error: Exc
     route = Route(shards_of(A, B))
 
     steps = [route.after(error, A) for _ in range(MAX_REDIRECTS)]
-    paused = [route.after(error, A) for _ in PAUSES_S]
+    paused = [route.after(error, A) for _ in ROUTE_PAUSES_S]
     final: Any = route.after(error, A).final
 
-    assert [step.pause_s for step in (*steps, *paused)] == [*[0] * MAX_REDIRECTS, *PAUSES_S]
+    assert [step.pause_s for step in (*steps, *paused)] == [*[0] * MAX_REDIRECTS, *ROUTE_PAUSES_S]
     assert isinstance(final, SlotNotServedError)
     assert str(error) in final.reason
     assert "keyleash doctor" in str(final)

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cluster.conftest import HOME_SLOT, KEYS, Agents, lent, running_threads
-from keyleash.client.routing import PAUSES_S
+from keyleash.client.routing import ROUTE_PAUSES_S
 from support.clusters import RealCluster
 from support.replication import wait_until
 
@@ -255,7 +255,7 @@ def test_commands_of_a_pipeline_share_the_pauses_while_a_node_serves_no_slot(
     assert [type(error) for error in results] == [redis.exceptions.ClusterDownError] * len(keys)
     assert len(slots) > 1
     assert pauses == sorted(pauses)
-    assert len(pauses) <= len(PAUSES_S)
+    assert len(pauses) <= len(ROUTE_PAUSES_S)
     assert slots_read <= len(pauses) + 1
 
 

@@ -1,4 +1,4 @@
-"""Fast paths that depend on private members of redis-py."""
+"""Parts that depend on private members of redis-py or on hiredis, and replies for its parsers."""
 
 from __future__ import annotations
 

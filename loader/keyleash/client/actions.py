@@ -1,4 +1,9 @@
-"""The actions of code without I/O, which a connection carries out."""
+"""The actions of code without I/O, which a connection carries out.
+
+Each returns None if it says nothing else, and raises redis-py's classes: `ResponseError` for an
+error reply, `ConnectionError` or `TimeoutError` if there is none.
+A cluster has one more, `FetchLease`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ A plain command that succeeds needs no flow, for speed.
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send calls of guards, each a `calls.Call`, in one packet.
+    """Send calls of guards, each a `calls.Call`, in one packet; what is lost may have been sent.
 
     Attributes:
         is_due: Whether they become due, so that redis-py reads their replies.
@@ -32,7 +37,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """Read one reply of the server.
+    """Read one reply of the server; return it.
 
     Attributes:
         undecoded: Whether to read it as bytes.
@@ -47,14 +52,14 @@ class Receive:
 
 @dataclass(frozen=True, slots=True)
 class Unguarded:
-    """Send a command without the guard; read its reply, undecoded."""
+    """Send a command without the guard; return its reply, undecoded."""
 
     words: Words
 
 
 @dataclass(frozen=True, slots=True)
 class AtHome:
-    """Send a command without the guard to the home of a cluster; read its reply, undecoded.
+    """Send a command without the guard to the home of a cluster; return its reply, undecoded.
 
     It is sent like a `calls.Call`.
 
@@ -80,7 +85,7 @@ class SendUnguarded:
 
 @dataclass(frozen=True, slots=True)
 class CheckSubscriptions:
-    """Check subscriptions, on another connection: a subscribed one sends no other commands."""
+    """Check subscriptions, on another connection: this one sends no other commands then."""
 
     subscriptions: Sequence[Words]
 

@@ -467,3 +467,5 @@ class AsyncGuarded(Guarding):
                 return await self.sleep(seconds)
             case AskForToken():
                 return self.session.accept_token(await acall_source(self.session.source))
+            case _:
+                raise AssertionError(f"a connection has no action {type(action).__name__}")

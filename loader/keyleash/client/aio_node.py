@@ -9,7 +9,7 @@ from typing import Any
 from keyleash.client._redis_py import acheckin_node, acheckout_node, copy_error, pack
 from keyleash.client.actions import AtHome
 from keyleash.client.aio_connection import AsyncGuarded
-from keyleash.client.caller import LOST, received, replicated
+from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
 from keyleash.client.guarding import AsyncLock
 from keyleash.client.retries import unmark
@@ -59,7 +59,7 @@ class AsyncSharded(AsyncGuarded):
         return [*pack(("ASKING",)), *parts] if self.is_asking else parts
 
     async def _send(
-        self, calls: Sequence[Call], check_health: bool = True, *, is_due: bool = False
+        self, calls: Sequence[Any], check_health: bool = True, *, is_due: bool = False
     ) -> None:
         await super()._send(calls, check_health, is_due=is_due)
         if self.is_asking:
@@ -105,10 +105,9 @@ class AsyncSharded(AsyncGuarded):
         Raises:
             NotReplicatedError: too few replicas have it.
         """
-        call: Any = action
         try:
-            await self._send([call], check_health=False)
-            return await self._drive(replicated(action.waits_for, received()), {})
+            await self._send([action], check_health=False)
+            return await self._drive(self._dialogue.caller.replicated(action), {})
         except (*LOST, OSError) as error:
             if not action.runs_once:
                 unmark(error)

@@ -1,4 +1,4 @@
-"""The replies to KEYS, INFO and DBSIZE, which libraries send and no guard runs."""
+"""The replies to KEYS and INFO, which libraries send and no guard runs."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from redis.client import NEVER_DECODE
 
 from keyleash.client import aio, aio_cluster
-from keyleash.client._redis_py import UnreplicatedReply, called_back, needs_parser
+from keyleash.client._redis_py import UnreplicatedReply, acalled_back, needs_parser
 from keyleash.client.actions import Words
 from keyleash.client.aio_node import AsyncNodePool
 from keyleash.client.calls import RateWait
@@ -38,9 +38,7 @@ async def _joined(
 
 async def _response(client: Any, name: Any, reply: Any, options: dict[str, Any]) -> Any:
     """Return what the response callback of a command makes of its buffered reply."""
-    response = called_back(client, name, reply.read_response(), options)
-    if hasattr(response, "__await__"):
-        response = await response
+    response = await acalled_back(client, name, reply.read_response(), options)
     if isinstance(reply, UnreplicatedReply):
         raise reply.short.about(response)
     return response

@@ -258,7 +258,7 @@ class Caller:
                 if number == 1:
                     reading = self._repeated(call, why, undecoded=True)
                 else:
-                    # The error of the first call may be gone for the others too.
+                    # What the first recovered, such as a lost script, the others need no more.
                     yield Send([call])
                     reading = self._recovered(call, undecoded=True)
                 replies = yield from self._replies_to_each(call, reading)
@@ -432,9 +432,8 @@ class Caller:
             raise
 
     def _read(self, call: Call, undecoded: bool) -> Flow:
-        reading = self._read_call(call, undecoded)
         try:
-            return (yield from replicated(call.waits_for, reading))
+            return (yield from self.replicated(call, undecoded))
         except ResponseError as error:
             typed = self._typed(call, error)
             require_known_outcome(call, typed)
@@ -443,6 +442,33 @@ class Caller:
             if self._has_written(call, short.reply):
                 raise
             return short.reply
+
+    def replicated(self, call: Any, undecoded: bool = True) -> Flow:
+        """Return the reply to a call that was sent, or to an `AtHome`; then read that to WAIT.
+
+        Raises:
+            NotReplicatedError: too few replicas have the call, if it wrote anything.
+        """
+        guard = call.waits_for
+        if guard is None:
+            return (yield from self._read_call(call, undecoded))
+        reply = count = failed = lost = None
+        try:
+            reply = yield from self._read_call(call, undecoded)
+        except ResponseError as error:
+            failed = error
+        try:
+            # Also of a call that wrote nothing, or the next call would read it.
+            count = yield Receive(longer_s=guard.wait_ms / 1000)
+        except (*LOST, ResponseError) as error:
+            lost = error
+        if failed is not None:
+            raise failed
+        if (count or 0) < guard.wait_replicas:
+            # Not a connection error: the call has run, and callers must not repeat it.
+            missing = NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
+            raise mark_run(missing) from lost
+        return reply
 
     def _has_written(self, call: Call, reply: Any) -> bool:
         if call.mode is not BatchMode.EACH:
@@ -503,41 +529,6 @@ class Caller:
             if reply is not None:
                 return reply
         return None
-
-
-def received() -> Flow:
-    """Return the next reply of the server, undecoded."""
-    return (yield Receive(undecoded=True))
-
-
-def replicated(guard: GuardRecord | None, reading: Flow) -> Flow:
-    """Return the reply that *reading* returns; then read that to WAIT.
-
-    Args:
-        guard: The guard whose policy waits for replicas; None if WAIT was not sent.
-
-    Raises:
-        NotReplicatedError: too few replicas have the call, if it wrote anything.
-    """
-    if guard is None:
-        return (yield from reading)
-    reply = count = failed = lost = None
-    try:
-        reply = yield from reading
-    except ResponseError as error:
-        failed = error
-    try:
-        # Also of a call that wrote nothing, or the next call would read it.
-        count = yield Receive(longer_s=guard.wait_ms / 1000)
-    except (*LOST, ResponseError) as error:
-        lost = error
-    if failed is not None:
-        raise failed
-    if (count or 0) < guard.wait_replicas:
-        # Not a connection error: the call has run, and callers must not repeat it.
-        missing = NotReplicatedError(reply, count, guard.wait_replicas, guard.wait_ms)
-        raise mark_run(missing) from lost
-    return reply
 
 
 def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:

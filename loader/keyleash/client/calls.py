@@ -100,7 +100,7 @@ class Call:
         once: The same for its idempotency id; `NO_ID` for none, None before it is made.
         waiting: The time that it may still sleep for rate limits.
         deadline: Until when it is polled; None if it does not block.
-        is_later: Whether an earlier call of the same pipeline has run.
+        is_later: Whether it is not the first of its pipeline: others have run when it is read.
         pipeline: The calls that redis-py sent together with it.
         number: Its number among the calls that repeat what a rate denied of the first.
     """
@@ -154,7 +154,7 @@ class Deferred:
 
     Attributes:
         flow: Returns the reply, undecoded.
-        is_later: Whether an earlier call of the same pipeline has run.
+        is_later: Whether it is not the first of its pipeline: others have run when it is read.
     """
 
     is_lone: ClassVar[bool] = False

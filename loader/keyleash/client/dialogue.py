@@ -24,7 +24,6 @@ from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
 from keyleash.client.calls import Call, Deferred, PipelineCalls, RateWait
 from keyleash.client.command_words import Role, role_of, split_words, upper
-from keyleash.client.once import current_block
 from keyleash.client.queue import Queue
 from keyleash.client.retries import mark_run
 from keyleash.client.script_calls import send_script
@@ -33,6 +32,7 @@ from keyleash.client.transactions import Transaction
 from keyleash.client.unsupported import foreign_bytes, locking, subscription_in_pipeline, takes_lock
 from keyleash.commands.facts import OF_THE_CONNECTION
 from keyleash.commands.locks import RELEASE
+from keyleash.store.records import GuardRecord
 from keyleash.store.wire import BatchMode
 
 
@@ -114,12 +114,12 @@ class Dialogue:
             or guard is None
             or self.caller.wait_s
             or guard.wait_replicas
-            or (not guard.takes_ids and current_block() is not None)
+            or self.session.lacks_guard
             or (guard.renew and self.caller.looks_after_token())
         ):
             return None
         for words in commands:
-            if role_of(words[0]) is not None or (guard.is_sealed and self._lacks_lock(words)):
+            if role_of(words[0]) is not None or (guard.is_sealed and _keeps_lock(guard, words)):
                 return None
         call = Call(commands, mode)
         call.is_lone = True
@@ -135,16 +135,6 @@ class Dialogue:
             call.pipeline = PipelineCalls(last=call)
         return call
 
-    def _lacks_lock(self, words: Words) -> bool:
-        """Return whether a command takes a lock of redis-py that could not be released."""
-        guard = self.session.guard
-        return (
-            guard is not None
-            and guard.is_sealed
-            and not guard.may_run(RELEASE)
-            and takes_lock(words)
-        )
-
     def send(self, commands: Sequence[Words]) -> Flow:
         """Send commands, or hold them back until EXEC; a reply to each becomes due."""
         is_pipeline = getattr(commands, "is_pipeline", False)
@@ -156,7 +146,8 @@ class Dialogue:
             role = role_of(words[0])
             if self.session.guard is None and takes_lock(words):
                 yield from self.caller.guard()
-            if self.session.guard and self.session.guard.is_sealed and self._lacks_lock(words):
+            guard = self.session.guard
+            if guard is not None and guard.is_sealed and _keeps_lock(guard, words):
                 raise locking()
             is_held = self.transaction.held is not None
             if role is Role.SUBSCRIPTION and (is_held or is_pipeline):
@@ -268,3 +259,8 @@ class Dialogue:
     def _end(self, first: Call | Deferred) -> None:
         if self.due and self.due[0] is first:
             self.due.popleft()
+
+
+def _keeps_lock(guard: GuardRecord, words: Words) -> bool:
+    """Return whether a command takes a lock of redis-py that a sealed server never releases."""
+    return not guard.may_run(RELEASE) and takes_lock(words)

@@ -44,7 +44,8 @@ class Guarding:
         clock: Returns the seconds of a clock that never goes back.
         lock: Makes a lock.
         check_every_s: Seconds after which subscriptions are checked again.
-        check_attempts: The connection for that has waited for long, and servers close such ones.
+        check_attempts: How often each check is tried: servers close the connection for it, which
+            is idle in between.
     """
 
     session: Session

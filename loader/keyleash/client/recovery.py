@@ -27,7 +27,7 @@ from keyleash.errors import (
 from keyleash.store.records import GuardRecord
 from keyleash.store.server_check import too_old
 
-PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
+RELOAD_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
 """3.25 s: `keyleash watch` looks every second by default."""
 JITTER = 0.1
 
@@ -140,7 +140,7 @@ def _await_reload(session: Session, again: Callable[[], Flow]) -> Flow:
     Raises:
         GuardLostError: no client did in time.
     """
-    for pause_s in PAUSES_S:
+    for pause_s in RELOAD_PAUSES_S:
         # Jitter, since a failover hits all agents at the same moment.
         yield Pause(pause_s * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
         yield from fetch_guard(session)

@@ -45,7 +45,7 @@ def closed() -> Any:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Return whether an error says that there was no reply; its subclasses are replies."""
+    """Return whether an error says that there was no reply: some subclasses are replies."""
     return type(error) in (RedisConnectionError, RedisTimeoutError) or isinstance(error, OSError)
 
 

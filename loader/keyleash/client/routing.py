@@ -39,7 +39,7 @@ from keyleash.store.wire import declared_keys, split_name
 HOME_SLOT = key_slot(HOME_TAG.encode())
 MAX_REDIRECTS = 16
 """Of one call, without a pause."""
-PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.3, *(0.5,) * 6)
+ROUTE_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.3, *(0.5,) * 6)
 """3.6 s: a failover takes longer only if nodes may be silent for long."""
 
 _NOT_SERVED = (
@@ -49,7 +49,7 @@ _NOT_SERVED = (
     ReadOnlyError,
     SlotNotCoveredError,
 )
-"""Errors of a node, or of this client's map, that lasts until the slots of nodes are read again."""
+"""Errors that last until this client has read the slots of the nodes again."""
 _NON_LOCAL = ("ttempted to access a non local key", "accessed during rehashing of the slot")
 
 
@@ -59,8 +59,8 @@ def retry_pauses(clock: Callable[[], float] = time.monotonic) -> Iterator[float]
     Args:
         clock: Returns the seconds of a clock that never goes back.
     """
-    end_s = clock() + sum(PAUSES_S)
-    for pause_s in PAUSES_S:
+    end_s = clock() + sum(ROUTE_PAUSES_S)
+    for pause_s in ROUTE_PAUSES_S:
         if clock() > end_s:
             return
         yield pause_s

@@ -290,7 +290,6 @@ class Session:
     def final_response(command: str | bytes, response: Any) -> Any:
         """Return the response as redis-py would: integers too long for Lua arrive as text."""
         if isinstance(response, bytes | str) and counts(command):
-            # A response callback of the user may have returned other text.
             with suppress(ValueError):
                 return int(response)
         return response

@@ -14,7 +14,7 @@ from keyleash.client.caller import Caller, require_known_outcome
 from keyleash.client.calls import Call
 from keyleash.client.command_words import split_words, upper
 from keyleash.client.correlation import next_correlation
-from keyleash.client.recovery import PAUSES_S, recover
+from keyleash.client.recovery import RELOAD_PAUSES_S, recover
 from keyleash.client.session import Session
 from keyleash.errors import (
     CounterCorruptError,
@@ -204,8 +204,8 @@ def fetch_lease(session: ClusterSession, need: FetchLease) -> Flow:
         GuardLostError: the home has lost the script, and no client has loaded it again in time.
     """
     if need.used == "":
-        # The node repeats a request for a second.
-        yield Pause(PAUSES_S[0])
+        # The node returns the same request until a second is over.
+        yield Pause(RELOAD_PAUSES_S[0])
     again = partial(_granted, session, need)
     try:
         return (yield from again())

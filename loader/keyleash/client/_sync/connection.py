@@ -466,3 +466,5 @@ class Guarded(Guarding):
                 return self.sleep(seconds)
             case AskForToken():
                 return self.session.accept_token(call_source(self.session.source))
+            case _:
+                raise AssertionError(f"a connection has no action {type(action).__name__}")

@@ -10,7 +10,7 @@ from typing import Any
 from keyleash.client._redis_py import checkin_node, checkout_node, copy_error, pack
 from keyleash.client._sync.connection import Guarded
 from keyleash.client.actions import AtHome
-from keyleash.client.caller import LOST, received, replicated
+from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
 from keyleash.client.guarding import Lock
 from keyleash.client.retries import unmark
@@ -60,7 +60,7 @@ class Sharded(Guarded):
         return [*pack(("ASKING",)), *parts] if self.is_asking else parts
 
     def _send(
-        self, calls: Sequence[Call], check_health: bool = True, *, is_due: bool = False
+        self, calls: Sequence[Any], check_health: bool = True, *, is_due: bool = False
     ) -> None:
         super()._send(calls, check_health, is_due=is_due)
         if self.is_asking:
@@ -106,10 +106,9 @@ class Sharded(Guarded):
         Raises:
             NotReplicatedError: too few replicas have it.
         """
-        call: Any = action
         try:
-            self._send([call], check_health=False)
-            return self._drive(replicated(action.waits_for, received()), {})
+            self._send([action], check_health=False)
+            return self._drive(self._dialogue.caller.replicated(action), {})
         except (*LOST, OSError) as error:
             if not action.runs_once:
                 unmark(error)
