@@ -255,10 +255,10 @@ def test_reply_of_another_shape_does_not_hide_the_other_results(
         pipe.execute_command(*words)
 
     results = pipe.execute(raise_on_error=False)
-    assert kinds(results) == [True, resp3.ReplyShapeError, 1]
-    with pytest.raises(keyleash.UnexpectedReplyError, match="STRLEN"):
+    assert kinds(results) == [True, redis.ResponseError, 1]
+    with pytest.raises(redis.ResponseError, match="STRLEN"):
         pipe.execute_command("STRLEN", "t:a").execute_command("INCR", "t:n").execute()
-    with pytest.raises(keyleash.UnexpectedReplyError, match="reply to STRLEN"):
+    with pytest.raises(redis.ResponseError, match="the command has run"):
         client.strlen("t:a")
     assert client.get("t:n") == b"2"
     for cached in (resp3.shape_of, is_final):

@@ -26,7 +26,7 @@ from keyleash.client.correlation import next_correlation
 from keyleash.client.once import NO_ID, Attempts, Block, CallId, Ids, current_block, without_ids
 from keyleash.client.recovery import fetch_guard, recover
 from keyleash.client.renewal import RENEW
-from keyleash.client.resp3 import ReplyShapeError, as_resp3, shape_of
+from keyleash.client.resp3 import as_resp3, shape_of
 from keyleash.client.retries import mark_final, mark_run
 from keyleash.client.session import Session, counts
 from keyleash.client.unsupported import takes_lock, watching_sealed
@@ -369,10 +369,8 @@ class Caller:
             if not isinstance(item, ResponseError):
                 return self.finished(words, item)
             error = self.session.typed_error(item)
-        except ReplyShapeError as unreadable:
-            return unreadable
-        except UnknownDenialError as unknown:
-            return mark_run(unknown)
+        except ResponseError as unreadable:
+            return mark_run(unreadable)
         if isinstance(error, LeashError):
             error = described(error, words, BatchMode.EACH)
         return mark_run(error)

@@ -15,18 +15,17 @@ from redis.exceptions import ResponseError
 
 from keyleash.client.command_words import upper
 from keyleash.client.retries import mark_run
-from keyleash.errors import UnexpectedReplyError
 from keyleash.store.wire import WRONG, Argument
 
 Shape = Callable[[Any, list[str]], Any]
 
 
-class ReplyShapeError(UnexpectedReplyError, ResponseError):
-    """The reply to a command that ran does not have the form of which RESP3's is made."""
-
-
 def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
-    """Return the *reply* to a command in the shape that it has in RESP3."""
+    """Return the *reply* to a command in the shape that it has in RESP3.
+
+    Raises:
+        ResponseError: it has another form than Redis and Valkey give it.
+    """
     shape, carried = shape_of(words[0])
     if shape is None or reply is None or isinstance(reply, Exception):
         return reply
@@ -34,7 +33,8 @@ def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
     try:
         return shape(reply, [*carried, *arguments])
     except WRONG as error:
-        raise mark_run(ReplyShapeError(upper(words[0]).split()[0])) from error
+        what = f"the reply to {upper(words[0]).split()[0]} cannot be given the form of RESP3"
+        raise mark_run(ResponseError(f"{what}; the command has run")) from error
 
 
 @lru_cache(maxsize=512)
