@@ -22,21 +22,21 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.client.actions import AtHome, Flow, Pause, Send
 from keyleash.client.calls import Call
+from keyleash.client.node_calls import ClusterSession, FetchLease, ShardCaller, fetch_lease
 from keyleash.client.retries import mark_sent
 from keyleash.client.routing import (
     HOME_SLOT,
     MAX_REDIRECTS,
     ROUTE_PAUSES_S,
     Route,
-    Shards,
     Step,
+    Tags,
     is_answer,
     is_redirect,
     one_slot,
     retry_pauses,
     slot_of,
 )
-from keyleash.client.shards import ClusterSession, FetchLease, ShardCaller, fetch_lease
 from keyleash.commands import load_table
 from keyleash.errors import (
     BudgetExhaustedError,
@@ -66,10 +66,10 @@ REHASHING = ResponseError(
 )
 
 
-def shards_of(*nodes: Any) -> Shards:
+def shards_of(*nodes: Any) -> Tags:
     """The tags of nodes with equal parts of the slots."""
     slots = {slot: [nodes[slot * len(nodes) // 16384]] for slot in range(16384)}
-    return Shards(lambda: slots)
+    return Tags(lambda: slots)
 
 
 def run(flow: Flow, outcomes: Iterable[Any]) -> tuple[list[Any], Any]:
@@ -245,7 +245,7 @@ def test_every_node_has_the_tag_of_its_first_slot_in_reversed_order() -> None:
 def test_skipped_control_slot_is_used_again_when_it_has_come_back() -> None:
     """Its credit is still there."""
     slots = {slot: [A] for slot in range(16384)}
-    shards = Shards(lambda: slots)
+    shards = Tags(lambda: slots)
     shards.skip(A.name)
     skipped = shards.tag(A.name)
     slots = {**slots, 0: [B]}
@@ -259,7 +259,7 @@ def test_skipped_control_slot_is_used_again_when_it_has_come_back() -> None:
 def test_tag_changes_when_its_control_slot_has_moved() -> None:
     """redis-py notes a moved slot in the map that it has."""
     slots = {slot: [A] for slot in range(16384)}
-    shards = Shards(lambda: slots)
+    shards = Tags(lambda: slots)
     assert shards.tag(A.name) == tag_of(0)
 
     slots[0] = [B]

@@ -12,7 +12,7 @@ from keyleash.client._redis_py import connections_of, copy_pool
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.calls import longest_wait
 from keyleash.client.guarding import Guarding
-from keyleash.client.routing import Shards
+from keyleash.client.routing import Tags
 from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource
 
@@ -115,7 +115,7 @@ def is_guarded(client: Any) -> bool:
         TypeError: It is something else, or makes or lends its connections in a way of its own.
     """
     if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
-        return isinstance(getattr(client, "shards", None), Shards)
+        return isinstance(getattr(client, "tags", None), Tags)
     is_client = isinstance(client, redis.Redis | redis.asyncio.Redis)
     pool: Any = client.connection_pool if is_client else client
     is_pool = isinstance(pool, redis.ConnectionPool | redis.asyncio.ConnectionPool)

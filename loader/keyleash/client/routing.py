@@ -2,7 +2,7 @@
 
 Only answers that say that nothing ran are followed by another attempt, and lost connections if the
 call has an idempotency id. A connection repeats what its node can recover from: a lost script, an
-outdated policy, a missing lease (`client/shards.py`).
+outdated policy, a missing lease (`client/node_calls.py`).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Step:
     ask: AskError | None = None
 
 
-class Shards:
+class Tags:
     """The tags of the nodes of a cluster.
 
     Args:
@@ -175,14 +175,14 @@ class Route:
 
     def __init__(
         self,
-        shards: Shards,
+        tags: Tags,
         ids: Ids | None = None,
         *,
         is_home: bool = False,
         pauses: Iterator[float] | None = None,
     ) -> None:
         self.step = Step()
-        self._shards = shards
+        self._tags = tags
         self._ids = ids
         self._is_home = is_home
         self._pauses = retry_pauses() if pauses is None else pauses
@@ -226,7 +226,7 @@ class Route:
                 return self._paused(error)
             case ResponseError() if is_redirect(error):
                 if self._was_non_local and name is not None:
-                    self._shards.skip(name)
+                    self._tags.skip(name)
                 self._was_non_local = True
                 return self._redirected(error, refreshes=True)
             case _ if may_have_run:

@@ -21,10 +21,10 @@ from keyleash.client.actions import AtHome, Words
 from keyleash.client.calls import longest_wait
 from keyleash.client.command_words import upper
 from keyleash.client.correlation import CorrelationSource
+from keyleash.client.node_calls import ClusterSession
 from keyleash.client.once import CallId, attempts, current_block, maybe_once
 from keyleash.client.pools import guarded_class
-from keyleash.client.routing import HOME_SLOT, Route, Shards, Step, keys_of, slot_of
-from keyleash.client.shards import ClusterSession
+from keyleash.client.routing import HOME_SLOT, Route, Step, Tags, keys_of, slot_of
 from keyleash.client.shortcuts import with_shortcuts
 from keyleash.client.tokens import TokenSource
 from keyleash.client.unsupported import reject_options
@@ -67,7 +67,7 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
         super().__init__(*args, **kwargs)
         # redis-py lists the keys of one node.
         self.command_flags["KEYS"] = self.PRIMARIES
-        self.shards = Shards(lambda: self.nodes_manager.slots_cache)
+        self.tags = Tags(lambda: self.nodes_manager.slots_cache)
         self._flights: dict[str, Flight] = {}
         self.wait_s = longest_wait(wait)
         self.sleep = time.sleep
@@ -162,7 +162,7 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
             raise TypeError("guards run on primaries alone")
         if nodes in (self.PRIMARIES, self.ALL_NODES):
             primaries: Any = self.nodes_manager.get_nodes_by_server_type("primary")
-            return [node for node in primaries if self.shards.has_tag(node.name)]
+            return [node for node in primaries if self.tags.has_tag(node.name)]
         if nodes is None or isinstance(nodes, str):
             return None
         if isinstance(nodes, dict):
@@ -241,7 +241,7 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
         """
         node, error = failed or (None, None)
         with attempts(once) as ids:
-            route = Route(self.shards, ids, **options)
+            route = Route(self.tags, ids, **options)
             while True:
                 if error is not None:
                     self._prepare(route.after(error, node))

@@ -13,8 +13,8 @@ from keyleash.client.actions import AtHome
 from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
 from keyleash.client.guarding import Lock
+from keyleash.client.node_calls import FetchLease, ShardCaller, fetch_lease
 from keyleash.client.retries import unmark
-from keyleash.client.shards import FetchLease, ShardCaller, fetch_lease
 from keyleash.errors import LeashError
 
 
@@ -53,7 +53,7 @@ class Sharded(Guarded):
         super().__init__(*args, **options)
         caller: Any = self._dialogue.caller
         name = f"{options['host']}:{options['port']}"
-        caller.tag = partial(self.cluster.shards.tag, name)
+        caller.tag = partial(self.cluster.tags.tag, name)
 
     def _parts(self, call: Call) -> list[bytes]:
         parts = super()._parts(call)
