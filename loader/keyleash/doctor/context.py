@@ -26,14 +26,14 @@ class Context:
         seal: The record of the key prefixes.
         active: The active policy; None if there is none.
         fences: The records of the agents' ACL users, by identity; none if they may not be read.
-        nodes: The nodes of the cluster; None if it is none.
+        cluster: The cluster; None if it is none.
     """
 
     servers: tuple[Server, ...]
     seal: SealRecord
     active: ActivePolicy | None
     fences: Mapping[str, FenceRecord]
-    nodes: Cluster | None = None
+    cluster: Cluster | None = None
 
     @property
     def main(self) -> Server:
@@ -54,7 +54,7 @@ class Context:
 
     def store_of(self, server: Server) -> Store:
         """Return the store of a server; on a cluster only the first one has the records."""
-        return Store(server.client, self.keyspace, nodes=self.nodes)
+        return Store(server.client, self.keyspace, cluster=self.cluster)
 
     def shown_key(self, name: str) -> str:
         """Return the name of a control key; without its secret prefix on a sealed server."""

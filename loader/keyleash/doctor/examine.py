@@ -179,7 +179,7 @@ def _find_servers(
     # The node that serves the home is required, as the first server is elsewhere.
     cluster.home().ping()
     home = cluster.find(HOME_TAG)
-    servers = [node.server for node in sorted(cluster.all, key=lambda node: node != home)]
+    servers = [node.server for node in sorted(cluster.nodes, key=lambda node: node != home)]
     each_at_once(Server.look, servers)
     return cluster, tuple(servers)
 
@@ -253,7 +253,7 @@ def _run_checks(
 
 
 def _check_servers(context: Context) -> Iterator[CheckResult]:
-    checks = SERVER_CHECKS if context.nodes is None else SERVER_CHECKS | NODE_CHECKS
+    checks = SERVER_CHECKS if context.cluster is None else SERVER_CHECKS | NODE_CHECKS
     for server in context.servers:
         if server.role is None:
             yield from _attempt(EVERYTHING, context, server, _raise_error)

@@ -30,9 +30,9 @@ def servers_with_users(store: Store, others: Sequence[Client] = ()) -> list[Serv
         OperationError (server-unreachable): A node of the cluster does not answer.
     """
     clients = [store.client]
-    if store.nodes is not None:
-        home = store.nodes.find(HOME_TAG)
-        nodes = [node.server.client for node in store.nodes.all if node != home]
+    if store.cluster is not None:
+        home = store.cluster.find(HOME_TAG)
+        nodes = [node.server.client for node in store.cluster.nodes if node != home]
         clients += connect_nodes(store.client, nodes)
     return [Server(server_name(client), client) for client in (*clients, *others)]
 

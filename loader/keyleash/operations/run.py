@@ -43,7 +43,7 @@ class Runner:
         self.client = synchronous(client)
         self.actor = actor
         self._is_supported = False
-        self._nodes: Cluster | None = None
+        self._cluster: Cluster | None = None
 
     def __repr__(self) -> str:
         return f"{server_name(self.client)}, actor={self.actor!r}"
@@ -65,14 +65,14 @@ class Runner:
         """Check the server, before the first call."""
         if not self._is_supported:
             if require_supported(self.client, cluster=True):
-                self._nodes = Cluster(operator_client(self.client))
+                self._cluster = Cluster(operator_client(self.client))
             self._is_supported = True
 
     def open(self) -> Store:
         """Return the store, after a check of the server before the first call."""
         self.check()
-        if self._nodes is not None:
-            return Store.open_cluster(self._nodes, actor=self.actor)
+        if self._cluster is not None:
+            return Store.open_cluster(self._cluster, actor=self.actor)
         return Store.open(self.client, actor=self.actor)
 
     def call(
@@ -88,10 +88,10 @@ class Runner:
         """Return the result of *function*, which finds the prefixes of an unfinished change."""
         with self._explained():
             self.check()
-            if self._nodes is not None:
-                self._nodes.read()
+            if self._cluster is not None:
+                self._cluster.read()
                 keys = Keyspace().at_home()
-                store = Store(self._nodes.home(), keys, self.actor, self._nodes)
+                store = Store(self._cluster.home(), keys, self.actor, self._cluster)
                 return function(store, *args, **kwargs)
             return function(Store(self.client, actor=self.actor), *args, **kwargs)
 
@@ -117,8 +117,8 @@ class Runner:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
-        if self._nodes is not None:
-            self._nodes.close()
+        if self._cluster is not None:
+            self._cluster.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -129,8 +129,8 @@ class Runner:
             # Its keys are in the call, not control keys.
             raise
         except RedisError as error:
-            if self._nodes is not None and is_of_a_cluster(error):
-                reasons = self._nodes.reasons() if is_down(error) else {}
+            if self._cluster is not None and is_of_a_cluster(error):
+                reasons = self._cluster.reasons() if is_down(error) else {}
                 dead = [str(node) for node, reason in reasons.items() if reason]
                 raise cluster_failure(error, server_name(self.client), dead) from error
             if not isinstance(error, KeyleashError) and not hasattr(error, "__notes__"):

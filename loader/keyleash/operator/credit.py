@@ -119,7 +119,7 @@ def collect_credit(store: Store, identity: IdentityName | None = None) -> Credit
         OperationError (no-policy): no policy is active.
         OperationError (unknown-identity): the active policy has no such identity.
     """
-    if store.nodes is None:
+    if store.cluster is None:
         raise OperationError(
             "no-cluster",
             "the server is no cluster: its budgets have no unused units elsewhere",

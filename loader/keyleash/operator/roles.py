@@ -176,7 +176,7 @@ def role_user(store: Store, role: str, *, user: str | None = None) -> RoleUser:
         )
     rules = read_role_rules(store, chosen)
     words = ("on", "resetkeys", "resetchannels", "clearselectors", "-@all", *rules.words)
-    nodes = () if store.nodes is None else tuple(map(str, store.nodes.all))
+    nodes = () if store.cluster is None else tuple(map(str, store.cluster.nodes))
     return RoleUser(chosen, name, words, nodes)
 
 

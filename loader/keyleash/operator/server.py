@@ -108,7 +108,7 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
         generation=generation,
         is_from_serve=info.get("availability_zone") == SERVE_ZONE,
         replicas=0 if is_cluster(info) else int(info.get("connected_slaves", 0)),
-        nodes=len(cluster.all) if cluster else 0,
+        nodes=len(cluster.nodes) if cluster else 0,
         home=str(cluster.find(HOME_TAG) or "") if cluster else "",
         # A change at any node of a cluster is made at its primaries.
         primary="" if is_cluster(info) else str(primary_of(info) or ""),
@@ -128,7 +128,7 @@ def _count_keys(client: Client, cluster: Cluster | None) -> int | None:
         with suppress(ResponseError):
             return count_keys(client)
         return None
-    primaries = [node.server.quick for node in cluster.all if node.slots]
+    primaries = [node.server.quick for node in cluster.nodes if node.slots]
     try:
         return sum(each_at_once(count_keys, primaries)) if primaries else None
     except RedisError:

@@ -132,7 +132,7 @@ def thaw(store: Store, *identities: IdentityName) -> FreezeResult:
     """
     names = [*dict.fromkeys(identities)]
     nodes, at_shards = None, ""
-    if store.nodes is not None:
+    if store.cluster is not None:
         # Shards first: `watch` freezes the home for a shard that is still suspended, but not with
         # an epoch of before the last step.
         _require_records(store, names)

@@ -290,7 +290,7 @@ def identity_statuses(
                     denials=denials.get(name, {}),
                     suspension=suspension_of(state, activity_of.suspension, now_ms),
                     **counts.get(name, Unlisted())._asdict(),
-                    shards=None if store.nodes is None else leases,
+                    shards=None if store.cluster is None else leases,
                 )
             )
     return found

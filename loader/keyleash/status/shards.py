@@ -139,12 +139,12 @@ class ClusterStatus(Result):
 
 def read_cluster(store: Store) -> ClusterStatus | None:
     """Return the status of the cluster; None on one server."""
-    if store.nodes is None:
+    if store.cluster is None:
         return None
-    reasons = store.nodes.reasons()
+    reasons = store.cluster.reasons()
     stats = info_section(store.client, "stats")
     return ClusterStatus(
-        home=str(store.nodes.find(HOME_TAG)),
+        home=str(store.cluster.find(HOME_TAG)),
         nodes=len(reasons),
         primaries=sum(bool(node.slots) for node in reasons),
         home_operations=int(stats.get("instantaneous_ops_per_sec", 0)),

@@ -38,7 +38,7 @@ def read_values(
         A `redis.ResponseError` for a before-image that the server cannot read.
     """
     extent = "whole" if whole else "short"
-    if store.nodes is None:
+    if store.cluster is None:
         yield from _replies(store, sources, extent)
         return
     slots = [
@@ -47,7 +47,7 @@ def read_values(
     ]
     by_node: dict[Node | None, list[int]] = defaultdict(list)
     for place, slot in enumerate(slots):
-        by_node[store.nodes.serving(slot)].append(place)
+        by_node[store.cluster.serving(slot)].append(place)
     replies: dict[int, Any] = {}
     for places in by_node.values():
         read = partial(_listed, sources=[sources[place] for place in places], extent=extent)
@@ -114,7 +114,7 @@ def run_on_keys(store: Store, script: str, keys: Sequence[bytes], *words: Any) -
 
 def require_one_slot(store: Store, keys: Iterable[bytes]) -> None:
     """Raise `CrossSlotError` for keys of agents in several slots of a cluster."""
-    if store.nodes is not None and len({slot_of(store, key) for key in keys}) > 1:
+    if store.cluster is not None and len({slot_of(store, key) for key in keys}) > 1:
         raise CrossSlotError
 
 
@@ -149,7 +149,7 @@ def key_exists(store: Store, key: bytes) -> bool:
 
 def node_of(store: Store, key: bytes) -> Node | None:
     """Return the node of a cluster that serves a key of agents; None on one server."""
-    return store.nodes.serving(slot_of(store, key)) if store.nodes else None
+    return store.cluster.serving(slot_of(store, key)) if store.cluster else None
 
 
 def slot_of(store: Store, key: bytes) -> int:
@@ -159,5 +159,5 @@ def slot_of(store: Store, key: bytes) -> int:
 
 def undo_prefix_of(store: Store, key: bytes) -> str:
     """Return the prefix of temporary keys in the slot of *key*, to which RENAME may move it."""
-    keys = store.keys.at_shard(tag_of(slot_of(store, key))) if store.nodes else store.keys
+    keys = store.keys.at_shard(tag_of(slot_of(store, key))) if store.cluster else store.keys
     return keys.undo_prefix

@@ -5,7 +5,7 @@ asks:
 
 - `store.client`: the primary; of a cluster that of the home, which has the control keys
 - `Store.primaries()`: the same, or all primaries of a cluster
-- `store.nodes.all`: all nodes of a cluster
+- `store.cluster.nodes`: all nodes of a cluster
 - `servers_with_users()` of `fence/servers.py`: those whose ACL users change
 - `connect_nodes()`: further servers that the caller names; each must answer
 - `run_at_shards()`: the nodes of given shards of a cluster
@@ -245,7 +245,7 @@ class Cluster(Deployment):
         first: A client of any node. The clients of all nodes have its options.
 
     Attributes:
-        all: The nodes but those of `failed`, as they were last read.
+        nodes: All but those of `failed`, as they were last read.
         failed: Those without slots that the cluster counts as failed, until CLUSTER FORGET.
     """
 
@@ -253,7 +253,7 @@ class Cluster(Deployment):
         super().__init__()
         self._first = first
         self._lock = Lock()
-        self.all: tuple[Node, ...] = ()
+        self.nodes: tuple[Node, ...] = ()
         self.failed: tuple[Node, ...] = ()
 
     def read(self, *clients: Client) -> None:
@@ -265,10 +265,10 @@ class Cluster(Deployment):
         Raises:
             redis.RedisError: None of them answers; the error is that of the last one.
         """
-        clients = clients or (self._first, *(node.server.client for node in self.all))
+        clients = clients or (self._first, *(node.server.client for node in self.nodes))
         for client in clients:
             try:
-                self.all, self.failed = _nodes(client, self._server)
+                self.nodes, self.failed = _nodes(client, self._server)
             except (RedisConnectionError, RedisTimeoutError):
                 if client is clients[-1]:
                     raise
@@ -281,14 +281,14 @@ class Cluster(Deployment):
 
     def serving(self, slot: int) -> Node | None:
         """Return the node that serves a slot; None if there is none."""
-        return next((node for node in self.all if node.serves(slot)), None)
+        return next((node for node in self.nodes if node.serves(slot)), None)
 
     def look(self) -> None:
         """Read the slot map and the roles of all nodes."""
         with suppress(RedisError):
             # Known nodes remain if none reports the others.
             self.read()
-        self.servers = [node.server for node in self.all + self.failed]
+        self.servers = [node.server for node in self.nodes + self.failed]
         each_at_once(Server.look, self.servers)
 
     def reasons(self) -> dict[Node, str]:
@@ -304,7 +304,7 @@ class Cluster(Deployment):
                 pass
             return COUNTED_AS_FAILED if node in self.failed else ""
 
-        nodes = self.all + self.failed
+        nodes = self.nodes + self.failed
         return dict(zip(nodes, each_at_once(reason, nodes), strict=True))
 
     def home(self) -> Client:

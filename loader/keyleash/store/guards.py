@@ -169,10 +169,10 @@ def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str
         The reason for each node that could not be reached, by its name; clients and `keyleash
         watch` load missing scripts there. Empty on one server.
     """
-    if store.nodes is None:
+    if store.cluster is None:
         return {}
-    nodes, home = store.nodes, store.nodes.find(HOME_TAG)
-    other_nodes = [node for node in nodes.all if node != home]
+    home = store.cluster.find(HOME_TAG)
+    other_nodes = [node for node in store.cluster.nodes if node != home]
 
     def load_into(node: Node) -> str:
         try:

@@ -68,7 +68,7 @@ def read_tags(store: Store, identities: Iterable[str]) -> dict[str, list[str]]:
     On one server, the only tag is empty.
     """
     names = list(identities)
-    if store.nodes is None:
+    if store.cluster is None:
         return {name: [""] for name in names}
     replies: list[list[bytes]] = []
     for piece in batches(names):
@@ -91,11 +91,11 @@ def missing_shards(store: Store, tags: Iterable[str]) -> set[str]:
 
     Without `on_missing` none is missing: reading a shard there is an error.
     """
-    if store.nodes is None or store.on_missing is None:
+    if store.cluster is None or store.on_missing is None:
         return set()
-    reasons, missing = store.nodes.reasons(), set()
+    reasons, missing = store.cluster.reasons(), set()
     for tag in tags:
-        node = store.nodes.find(tag)
+        node = store.cluster.find(tag)
         if reason := reasons[node] if node else "no node serves it":
             missing.add(tag)
             store.on_missing(_named(node, tag), reason)
@@ -104,7 +104,7 @@ def missing_shards(store: Store, tags: Iterable[str]) -> set[str]:
 
 def name_shards(store: Store, owner: str, tags: Iterable[str]) -> None:
     """Write down that there will be streams of an owner other than identities at some shards."""
-    if store.nodes is not None:
+    if store.cluster is not None:
         store.client.hset(store.keys.leases(owner), mapping=dict.fromkeys(tags, ""))
 
 
@@ -117,19 +117,19 @@ def at_shard(store: Store, tag: str, function: Callable[[Store], T]) -> T:
     Raises:
         OperationError (node-unreachable): The node that serves the shard does not answer.
     """
-    if store.nodes is None:
+    if store.cluster is None:
         return function(store)
     return at_slot(store.with_keys(store.keys.at_shard(tag)), key_slot(tag.encode()), function)
 
 
 def at_slot(store: Store, slot: int, function: Callable[[Store], T]) -> T:
     """Return the result of *function* for the node that serves a slot, like `at_shard`."""
-    nodes = store.nodes
-    if nodes is None:
+    cluster = store.cluster
+    if cluster is None:
         return function(store)
     attempts = ROUNDS
     while True:
-        node = nodes.serving(slot)
+        node = cluster.serving(slot)
         try:
             if node is None:
                 raise ClusterDownError(f"no node serves slot {slot}")
@@ -145,7 +145,7 @@ def at_slot(store: Store, slot: int, function: Callable[[Store], T]) -> T:
             if not attempts or not is_of_a_cluster(error):
                 raise
         time.sleep(PAUSE_S)
-        nodes.read()
+        cluster.read()
 
 
 def read_mac_key(store: Store) -> bytes | None:
@@ -180,7 +180,7 @@ def confirm(store: Store, effects: tuple[NodeEffect, ...] | None) -> tuple[NodeE
     Returns:
         *effects*, completed; for one server None, or its own effect if it has replicas.
     """
-    home = store.nodes and store.nodes.find(HOME_TAG)
+    home = store.cluster and store.cluster.find(HOME_TAG)
     name = str(home or address_of(store.client))
     try:
         if effects == () or not (read_replicas(store.client) or (home and home.replicas)):
@@ -219,7 +219,7 @@ def expire_leases(
         All primaries with slots, and when the change takes effect there; for one server see
         `confirm`.
     """
-    if store.nodes is None:
+    if store.cluster is None:
         return confirm(store, None)
     if identities is not None and not identities:
         return ()
@@ -247,10 +247,10 @@ def _expire_at(
         epochs: The epochs of identities, for each shard, and under "" for those of all primaries.
         replies: Gets the replies.
     """
-    assert store.nodes is not None  # noqa: S101 - for mypy
+    assert store.cluster is not None  # noqa: S101 - for mypy
     everywhere = epochs.pop("", [])
     shards = [(tag, "", pairs) for tag, pairs in sorted(epochs.items())]
-    for node in store.nodes.all:
+    for node in store.cluster.nodes:
         for tag in map(tag_of, islice(control_slots(node.slots), NEAR_SLOTS)):
             reported = {*epochs.get(tag, ())}
             shards.append((tag, "1", [pair for pair in everywhere if pair not in reported]))
@@ -355,8 +355,8 @@ def run_at_shards(
         replicated: Whether all replicas must have the change, or it is an error; else it is
             reported if none has.
     """
-    nodes, by_place = store.nodes, dict[int, ShardReply]()
-    assert nodes is not None  # noqa: S101 - one server has no shards
+    cluster, by_place = store.cluster, dict[int, ShardReply]()
+    assert cluster is not None  # noqa: S101 - one server has no shards
     waiting = list(range(len(calls)))
     for attempt in range(ROUNDS):
         if not waiting:
@@ -365,10 +365,10 @@ def run_at_shards(
             time.sleep(PAUSE_S)
         with suppress(RedisError):
             # Known nodes are still called if none reports the slot map.
-            nodes.read()
+            cluster.read()
         by_node: dict[Node | None, list[int]] = defaultdict(list)
         for place in waiting:
-            by_node[nodes.find(calls[place][0])].append(place)
+            by_node[cluster.find(calls[place][0])].append(place)
         waiting = []
 
         def run_on(item: tuple[Node | None, list[int]]) -> tuple[list[Any], str]:
@@ -463,7 +463,7 @@ class ShardRecords:
 
 def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
     """Return the records of all shards of identities, by identity and tag; none on one server."""
-    if store.nodes is None or not identities:
+    if store.cluster is None or not identities:
         return []
     by_node: dict[Node | None, list[ShardRecords]] = defaultdict(list)
     for names in batches(identities):
@@ -474,7 +474,7 @@ def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
             for field, packed in held.items():
                 tag = field.decode("latin-1")
                 if is_shard_tag(tag):
-                    node = store.nodes.find(tag)
+                    node = store.cluster.find(tag)
                     entry = _entry(name, packed)
                     records = ShardRecords(name, tag, _named(node, tag), entry, epoch)
                     by_node[node].append(records)

@@ -136,8 +136,8 @@ def delete_counters(
         The number of deleted counters, and for each node the reason why it has counters left;
         empty if it has none.
     """
-    nodes = store.nodes
-    if nodes is None or all(item.subject.kind is not SubjectKind.CAPTURE for item in limits):
+    cluster = store.cluster
+    if cluster is None or all(item.subject.kind is not SubjectKind.CAPTURE for item in limits):
         return 0, {}
     names = store.with_keys(_of_data(store.keys))
 
@@ -155,7 +155,7 @@ def delete_counters(
             reason = reason_of(error)
         return count, reason
 
-    primaries = [node for node in nodes.all if node.slots]
+    primaries = [node for node in cluster.nodes if node.slots]
     results = each_at_once(delete_at, primaries)
     reasons = {str(node): reason for node, (_, reason) in zip(primaries, results, strict=True)}
     return sum(count for count, _ in results), reasons

@@ -49,7 +49,7 @@ class Store:
             decodes.
         keys: The names of the control keys.
         actor: The operator's name, for the control stream.
-        nodes: The nodes of the cluster; None on one server.
+        cluster: The cluster; None on one server.
         on_missing: Called with a node whose streams are left out, and why it does not answer; if
             None, such a node is an error.
     """
@@ -57,7 +57,7 @@ class Store:
     client: Client
     keys: Keyspace = field(default_factory=Keyspace)
     actor: str = "unknown"
-    nodes: Cluster | None = None
+    cluster: Cluster | None = None
     on_missing: Callable[[str, str], None] | None = None
 
     def __post_init__(self) -> None:
@@ -76,33 +76,33 @@ class Store:
         return cls(client, server_keyspace(client), actor)
 
     @classmethod
-    def open_cluster(cls, nodes: Cluster, *, actor: str = "unknown") -> Store:
+    def open_cluster(cls, cluster: Cluster, *, actor: str = "unknown") -> Store:
         """Return the store of a cluster's home, with the prefixes that are in force.
 
         Raises:
             OperationError (cluster-incomplete): no node serves the slot of the home.
             OperationError (vault-changing): keys are being moved between prefixes.
         """
-        nodes.read()
+        cluster.read()
         for left in reversed(range(ATTEMPTS)):
             try:
-                keys = server_keyspace(nodes.home(), HOME_TAG)
+                keys = server_keyspace(cluster.home(), HOME_TAG)
             except MovedError:
                 # The node that was asked first did not know of the change yet; this one does.
-                nodes.read(nodes.home())
+                cluster.read(cluster.home())
             except ResponseError as error:
                 if not (left and is_of_a_cluster(error)):
                     raise
                 # Nothing ran: the slot of the home is on its way.
                 time.sleep(PAUSE_S)
-                nodes.read()
+                cluster.read()
             else:
-                return cls(nodes.home(), keys, actor, nodes)
+                return cls(cluster.home(), keys, actor, cluster)
         raise ClusterDownError("the nodes disagree about the slot of the home")
 
     def reopened(self) -> Store:
         """Return the same store; of a cluster at its home now, which a failover moves."""
-        return self if self.nodes is None else self.open_cluster(self.nodes, actor=self.actor)
+        return self if self.cluster is None else self.open_cluster(self.cluster, actor=self.actor)
 
     def by(self, actor: str) -> Store:
         """Return the same store for another operator."""
@@ -118,9 +118,9 @@ class Store:
 
     def primaries(self) -> list[Store]:
         """Return this store, or one for each primary of a cluster."""
-        if self.nodes is None:
+        if self.cluster is None:
             return [self]
-        return [self.on_node(node.server.client) for node in self.nodes.all if node.slots]
+        return [self.on_node(node.server.client) for node in self.cluster.nodes if node.slots]
 
     def now_us(self) -> int:
         """Return the server's clock, Unix microseconds; all limits and expiries use it."""

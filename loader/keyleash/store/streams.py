@@ -228,7 +228,7 @@ def wait_for_entries(
     for stream in ends:
         by_shard[stream.shard].append(stream)
     # No command waits for the streams of several nodes.
-    block = () if store.nodes else ("BLOCK", block_ms(store, wait_ms))
+    block = () if store.cluster else ("BLOCK", block_ms(store, wait_ms))
     is_found = False
     for streams in by_shard.values():
         words = (*(stream.key for stream in streams), *(ends[stream] for stream in streams))
@@ -237,7 +237,7 @@ def wait_for_entries(
         for key, page in reply.items() if isinstance(reply, dict) else reply or ():
             is_found = True
             yield by_key[key.decode()], page
-    if store.nodes and not is_found:
+    if store.cluster and not is_found:
         time.sleep(wait_ms / 1000)
 
 

@@ -162,8 +162,8 @@ def change_prefixes(
     with refreshed_users(store.with_keys(change.new), others, prepared.guards, records):
         if not change.is_switched:
             _switch(store, change, prepared)
-        if store.nodes is not None:
-            _move_shards(store, store.nodes, change)
+        if store.cluster is not None:
+            _move_shards(store, store.cluster, change)
         moved = _move(store, change, report)
         end_change(store, change)
     mark_forgeable(store.with_keys(change.new), records)
@@ -261,7 +261,7 @@ def _switch(store: Store, change: PrefixChange, prepared: PreparedPolicy) -> Non
 
 def _mac_key(store: Store, change: PrefixChange) -> bytes | None:
     """Return the key of a cluster's leases, which the change may have moved; None on one server."""
-    if store.nodes is None:
+    if store.cluster is None:
         return None
     return read_mac_key(store.with_keys(change.old)) or read_mac_key(store.with_keys(change.new))
 

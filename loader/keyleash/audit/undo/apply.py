@@ -112,7 +112,7 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
             raise _incomplete(error, undo, done) from error
         raise
     finally:
-        if done and store.nodes is not None:
+        if done and store.cluster is not None:
             names = dict(zip(("undo", "selection", "from", "to"), header[1:], strict=True))
             record_action(store, "undo", **names, keys=str(len(done)))
     return UndoResult(
@@ -129,7 +129,7 @@ def _by_shard(store: Store, changes: Sequence[KeyPlan]) -> dict[str, list[KeyPla
     by_node: dict[Node | None, list[KeyPlan]] = defaultdict(list)
     for change in changes:
         by_node[node_of(store, change.key)].append(change)
-    if store.nodes is None:
+    if store.cluster is None:
         return {"": by_node[None]}
     tags = {node: control_tag(node.slots) if node else None for node in by_node}
     if None in tags.values():
@@ -152,7 +152,7 @@ def _run_step(
     shard: Store, *, home: Store, header: Sequence[str], changes: Sequence[KeyPlan], plan: UndoPlan
 ) -> list[str]:
     """Change keys of one node in one script, and return the events that record it."""
-    script = UNDO if shard.nodes is None else UNDO_AT_SHARD
+    script = UNDO if shard.cluster is None else UNDO_AT_SHARD
     undo = header[1]
     recorded = partial(_recorded, home, undo, plan.time_ms, shard.keys.tag)
     shard.load(script)

@@ -436,7 +436,7 @@ def plan_undo(
         _decided(plan, forced, skipped, None if across_policies else grants)
         for plan in plans.values()
     ]
-    if store.nodes is not None:
+    if store.cluster is not None:
         found = [replace(plan, node=str(node_of(store, plan.key))) for plan in found]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     further_keys = tuple(key for key in by_key if key not in chosen)

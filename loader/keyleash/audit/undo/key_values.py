@@ -76,9 +76,9 @@ def find_withheld(store: Store, images: Iterable[RecordedImage]) -> Withheld:
 
 def _payload_risk(store: Store) -> PayloadRisk | None:
     """Return the risk of a server, or of the first node of a cluster that has one."""
-    if store.nodes is None:
+    if store.cluster is None:
         return find_payload_risk(store.client)
-    slots = [node.slots[0][0] for node in store.nodes.all if node.slots]
+    slots = [node.slots[0][0] for node in store.cluster.nodes if node.slots]
     risks = (at_slot(store, slot, lambda node: find_payload_risk(node.client)) for slot in slots)
     return next(filter(None, risks), None)
 

@@ -53,10 +53,10 @@ def check_scripts_of_slots(context: Context, server: Server) -> Iterator[CheckRe
 
 def try_moving_slot(context: Context, server: Server) -> Iterator[CheckResult]:
     """Try whether a node misses keys of a moving slot; this marks an empty slot as moving."""
-    node, nodes = _node_of(context, server), context.nodes
-    if node is None or nodes is None:
+    node, cluster = _node_of(context, server), context.cluster
+    if node is None or cluster is None:
         return
-    others = [item for item in nodes.all if item.slots and item != node]
+    others = [item for item in cluster.nodes if item.slots and item != node]
     misses = None
     if others and not moving_slots(server.client):
         target = others[0].server.quick
@@ -70,5 +70,5 @@ def try_moving_slot(context: Context, server: Server) -> Iterator[CheckResult]:
 
 def _node_of(context: Context, server: Server) -> Node | None:
     """Return the primary that a server is; None for a replica."""
-    nodes = () if context.nodes is None else context.nodes.all
+    nodes = () if context.cluster is None else context.cluster.nodes
     return next((item for item in nodes if item.slots and item.server is server), None)

@@ -118,7 +118,7 @@ def _states(
 
 def check_scripts(context: Context, server: Server) -> Iterator[CheckResult]:
     """Compare guard records, stored scripts and loaded scripts."""
-    node, has_records = server.name, context.nodes is None or server is context.main
+    node, has_records = server.name, context.cluster is None or server is context.main
     store = context.store_of(server if has_records else context.main)
     if has_records:
         recorded = read_recorded(store)

@@ -236,17 +236,17 @@ LAG_S = 10
 def check_replication(context: Context, _main: Server) -> Iterator[DoctorFinding]:
     """Check the replication between the servers."""
     primaries = [item for item in context.answering if item.role and item.role.primary is None]
-    if len(primaries) > 1 and context.nodes is None:
+    if len(primaries) > 1 and context.cluster is None:
         yield finding("several-primaries", names=[item.name for item in primaries])
     for server in context.answering:
         assert server.role is not None  # noqa: S101 - it answers
         if not server.role.is_linked:
             yield finding("replica-unlinked", server.name, primary=server.role.primary)
-        elif server.role.primary is not None and context.nodes is None:
+        elif server.role.primary is not None and context.cluster is None:
             yield from _behind(context, server)
     for primary in primaries:
         yield from _lagging(primary)
-    for server in [context.main] if context.nodes is None else primaries:
+    for server in [context.main] if context.cluster is None else primaries:
         yield from _too_few(context, server)
 
 

@@ -122,7 +122,7 @@ def load_policy(
         OperationError (digest-mismatch): The server computes other digests; nothing was activated.
     """
     others = [operator_client(other, "others") for other in others]
-    require_supported(store.client, cluster=store.nodes is not None)
+    require_supported(store.client, cluster=store.cluster is not None)
     prepared = prepare_policy(
         store,
         document,
@@ -153,7 +153,7 @@ def activate_policy(
         allow_removal: Whether identities of the active policy may be missing from this one.
     """
     others = [operator_client(other, "others") for other in others]
-    require_supported(store.client, cluster=store.nodes is not None)
+    require_supported(store.client, cluster=store.cluster is not None)
     in_force = server_keyspace(store.client, store.keys.tag)
     if store.keys != in_force:
         # activate.lua checks this again, but the staged records would be wrong by then.
@@ -224,11 +224,11 @@ def _effects(
         failures: Why scripts could not be loaded into a node, by its name.
     """
     expired = expire_leases(store, identities)
-    if store.nodes is None or expired is None:
+    if store.cluster is None or expired is None:
         return expired
     effects = {
         str(node): NodeEffect(str(node), reason=failures.get(str(node), ""))
-        for node in store.nodes.all
+        for node in store.cluster.nodes
     }
     effects |= {item.node: item for item in expired if item.reason or item.node not in failures}
     return tuple(effects.values())

@@ -88,7 +88,7 @@ def prepare_policy(
         UnvalidatedRestoreError: An identity may RESTORE, the server does not validate payloads,
             and *allow_unvalidated_restore* is false.
     """
-    require_supported(store.client, cluster=store.nodes is not None)
+    require_supported(store.client, cluster=store.cluster is not None)
     unread: tuple[Problem, ...] = ()
     shipped = load_table()
     if table is None:
@@ -109,8 +109,8 @@ def prepare_policy(
     compiled_against = table or shipped
     shards = _shards(store, policy, mac_key) if store.keys.tag else None
     leasing: tuple[Problem, ...] = ()
-    if store.nodes is not None:
-        primaries = sum(bool(node.slots) for node in store.nodes.all)
+    if store.cluster is not None:
+        primaries = sum(bool(node.slots) for node in store.cluster.nodes)
         leasing = in_order(cluster_warnings(policy, primaries))
     return PreparedPolicy(
         file=file,
@@ -136,7 +136,7 @@ def _shards(store: Store, policy: Policy, mac_key: bytes | None) -> Shards:
     """
     if problems := in_order(cluster_problems(policy)):
         raise PolicyError(problems)
-    home = None if store.nodes is None else store.nodes.find(HOME_TAG)
+    home = None if store.cluster is None else store.cluster.find(HOME_TAG)
     if home is not None and (reason := undeclared_keys_error(store.client, home, store.keys)):
         raise OperationError(
             "undeclared-keys",

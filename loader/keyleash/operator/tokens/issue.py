@@ -190,7 +190,7 @@ def issue_tokens(
     tail, recorded = b"", ""
     if not scope.is_empty:
         rules = active_identity(store, identity)
-        restrictions = restrict(rules, scope, is_cluster=store.nodes is not None)
+        restrictions = restrict(rules, scope, is_cluster=store.cluster is not None)
         if restrictions is not None:
             tail, recorded = restrictions.pack(), _recorded(rules, restrictions)
     made: dict[str, str] = {}
