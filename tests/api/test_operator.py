@@ -56,6 +56,25 @@ def test_load_with_an_outdated_plan_changes_nothing(op: keyleash.Operator) -> No
     assert [item.generation for item in op.policies.history()] == [1]
 
 
+@pytest.mark.parametrize("text", ["{}", "Bearer {}", " {}", "redis://agent:{}@server"])
+def test_token_in_place_of_an_id_or_a_url_is_not_repeated(
+    loaded: keyleash.Operator, text: str
+) -> None:
+    """It may stand within a longer text, such as a header."""
+    token = loaded.tokens.issue("one").token
+    word = text.format(token)
+    tokens = loaded.tokens
+
+    for call in (tokens.revoke, tokens.renew, tokens.show, tokens.tree, tokens.rotate):
+        with pytest.raises(keyleash.UsageError) as failure:
+            call(word)
+        assert token not in str(failure.value)
+    if "://" not in word:
+        with raises_code("bad-url") as refusal:
+            keyleash.Operator.from_url(word)
+        assert token not in str(refusal.value)
+
+
 def test_load_with_the_plan_of_another_policy_is_an_error(op: keyleash.Operator) -> None:
     """The plan that was reviewed must be that of what is loaded."""
     with pytest.raises(ValueError, match="plan of another policy"):

@@ -135,8 +135,8 @@ _SYNTAX_HELP = {
 """Help by a part of PyYAML's message."""
 
 
-_UNLIKE = re.compile(r"[^\n -~\xa1-\u2027\u2030-\ud7ff]|\?|[|>][-+0-9]* *[#\n]|[^\n]\Z")
-"""What the two parsers of PyYAML may read differently: `?`, block scalars, and unusual characters.
+_UNLIKE = re.compile(r"[^\n -~\xa1-\u2027\u2030-\ud7ff]|[?!]|[|>][-+0-9]* *[#\n]|[^\n]\Z")
+"""What PyYAML's parsers may read differently: `?`, `!`, block scalars, and unusual characters.
 
 Without a line break at the end they have other places for it.
 """
@@ -151,10 +151,14 @@ def _loader_of(text: str) -> Any:
     if not yaml.__with_libyaml__ or _UNLIKE.search(text):
         return yaml.SafeLoader(text)
     # It takes no subclass of str, such as the text of a stored document.
-    plain = str(text)
+    plain, depth = str(text), 0
     try:
         for event in yaml.parse(plain, Loader=yaml.CSafeLoader):
-            if isinstance(event, yaml.ScalarEvent) and not (event.value or event.style):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            is_empty = isinstance(event, yaml.ScalarEvent) and not (event.value or event.style)
+            # A text that is nested too deep is not read to its end.
+            if is_empty or depth > MAX_DEPTH + 1:
                 return yaml.SafeLoader(text)
     except yaml.YAMLError:
         return yaml.SafeLoader(text)

@@ -21,7 +21,7 @@ from keyleash.errors import OperationError
 from keyleash.store.clients import synchronous
 from keyleash.store.server import Address
 from keyleash.store.server_check import CheckedRedis, Client, is_cluster, operator_client
-from keyleash.text import printable
+from keyleash.text import printable, without_tokens
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 URL_HELP = (
@@ -235,7 +235,7 @@ def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
         options = _options(url, timeout_s)
         connection = options.pop("connection_class", Connection)
     except ValueError:
-        shown = "the server URL" if "@" in url or "?" in url else f"`{url}`"
+        shown = "the server URL" if "@" in url or "?" in url else f"`{without_tokens(url)}`"
         raise OperationError("bad-url", f"{shown} does not name a server", help=URL_HELP) from None
     for name in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
         if (path := options.get(name)) is not None and not os.path.exists(path):

@@ -270,8 +270,8 @@ def require_token(store: Store, token_id: str) -> TokenInfo:
 
 
 def require_token_id(token_id: str) -> None:
-    """Raise UsageError if an id is a token; the error does not contain it."""
-    if token_id.startswith(TOKEN_START):
+    """Raise UsageError if an id is or contains a token; the error does not contain it."""
+    if TOKEN_START in token_id:
         raise UsageError("this is a token, not a token id", help="see `keyleash token list`")
 
 
