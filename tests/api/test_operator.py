@@ -291,6 +291,48 @@ def test_operator_is_pickled_with_its_connection_options(loaded: keyleash.Operat
     assert {item.by for item in copy.tokens.list()} == {"deploy@ci"}
 
 
+def nouns(op: keyleash.Operator) -> list[Any]:
+    return [op, op.policies, op.tokens, op.limits, op.audit, op.undo, op.fence, op.vault]
+
+
+def test_methods_are_pickled_by_their_names(loaded: keyleash.Operator) -> None:
+    """A pool of worker processes receives calls of them."""
+    for noun in nouns(loaded):
+        for name in (name for name in dir(type(noun)) if not name.startswith("_")):
+            copy = pickle.loads(pickle.dumps(getattr(noun, name)))  # noqa: S301 - of its own
+            assert copy.__name__ == name
+    copy = pickle.loads(pickle.dumps(loaded.tokens.issue))  # noqa: S301 - of its own
+    assert copy("one").identity == "one"
+
+
+def test_method_of_a_class_is_that_of_its_objects(loaded: keyleash.Operator) -> None:
+    """Also its arguments are checked."""
+    tokens = loaded.tokens
+
+    assert keyleash.Operator.now(loaded).tzinfo is not None
+    assert type(tokens).issue(tokens, "one").identity == "one"
+    with pytest.raises(TypeError, match="`identity` must be str"):
+        type(tokens).issue(tokens, 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda op: op.tokens.issue("one", ttl="soon"),
+        lambda op: op.tokens.rotate("one", grace="soon"),
+        lambda op: op.tokens.renew("abc", ttl=timedelta(0)),
+        lambda op: op.freeze("one", reason=" "),
+        lambda op: op.status(limit=0),
+        lambda op: op.audit.timeline("a:1", limit=0),
+        lambda op: op.audit.stats(segments=-1),
+    ],
+)
+def test_bad_value_is_an_error_before_the_server_is_asked(call: Any) -> None:
+    """Here none answers."""
+    with keyleash.Operator.from_url("redis://127.0.0.1:1") as op, pytest.raises(ValueError):  # noqa: PT011
+        call(op)
+
+
 def test_client_that_decodes_or_is_asynchronous_is_accepted(embedded: RealServer) -> None:
     """Programs have a client already."""
     decoding = redis.Redis.from_url(embedded.url, decode_responses=True)

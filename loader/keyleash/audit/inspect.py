@@ -20,9 +20,8 @@ from keyleash.audit.undo.key_values import UNVALIDATED, Images, read_images
 from keyleash.audit.undo.trust import Trust
 from keyleash.operations import operation
 from keyleash.operations.rights import EVENTS, VALUES
-from keyleash.operations.types import Param
+from keyleash.operations.types import Count, Param
 from keyleash.policy.patterns import exactly
-from keyleash.policy.quantities import positive
 from keyleash.results import Result
 from keyleash.store.agent_keys import key_exists
 from keyleash.store.store import Store
@@ -213,9 +212,7 @@ class Timeline(Result):
             yield {"kind": "untrusted", "identity": name, "events": count}
 
 
-Newest = Annotated[
-    int, Param("count", help="Maximum number of entries, the newest.  [default: all]")
-]
+Newest = Annotated[Count, Param(help="Maximum number of entries, the newest.  [default: all]")]
 
 
 @operation("audit timeline", rights=EVENTS)
@@ -234,7 +231,6 @@ def read_timeline(
 
     Other filters are those of `events`.
     """
-    positive("limit", limit)
     query = query_of(store, filters)
     store = reachable(store, filters)
     raw = resolve_key(store, key)

@@ -124,7 +124,9 @@ class Stats(Result):
         self.last_ms = max(self.last_ms or 0, entry.time_ms)
 
 
-Segments = Annotated[int, Param("segments", help="Number of segments in a key prefix.")]
+Segments = Annotated[
+    int, Param("segments", help="Number of segments in a key prefix.", check=positive)
+]
 
 
 @operation("audit stats", rights=EVENTS)
@@ -142,7 +144,6 @@ def read_stats(
 
     Other filters are those of `events`.
     """
-    positive("segments", segments)
     names, query = stream_names(store, identities), query_of(store, filters)
     store = reachable(store, filters)
     stats = Stats()

@@ -249,7 +249,7 @@ def _reader(item: Parameter, read: Callable[..., Any] | None) -> Callable[..., A
         if read is not None:
             value = read(context, parameter, value)
         if item.param.check is not None and value is not None:
-            item.param.check(value)
+            item.param.check(item.name, value)
         return value
 
     return callback

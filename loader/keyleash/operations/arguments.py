@@ -79,16 +79,17 @@ def hints_of(function: Callable[..., Any], *, include_extras: bool = False) -> d
     return get_type_hints(named, globalns=function.__globals__, include_extras=include_extras)
 
 
-def argument_check(function: Callable[..., Any]) -> Callable[..., None]:
-    """Return the check of the arguments of a function; see `checked`."""
+def argument_check(function: Callable[..., Any]) -> Callable[..., Mapping[str, Any]]:
+    """Return the check of the arguments of a function, which gives them by name; see `checked`."""
 
     @cache
     def known() -> tuple[inspect.Signature, dict[str, Any]]:
         return inspect.signature(function), hints_of(function)
 
-    def check(*args: Any, **options: Any) -> None:
+    def check(*args: Any, **options: Any) -> Mapping[str, Any]:
         signature, hints = known()
-        for name, value in signature.bind(*args, **options).arguments.items():
+        arguments = signature.bind(*args, **options).arguments
+        for name, value in arguments.items():
             if name not in hints:
                 continue
             is_many = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
@@ -97,6 +98,7 @@ def argument_check(function: Callable[..., Any]) -> Callable[..., None]:
                     raise TypeError(f"`{name}` must be {_shown(hints[name])}, not {_type_of(item)}")
                 if name not in MAY_BE_TOKENS:
                     _check_texts(name, item)
+        return arguments
 
     return check
 

@@ -118,7 +118,10 @@ class _Declared(Generic[P, T]):
 
     def _method(self) -> Callable[..., Any]:
         def method(noun: Noun[Any], *args: Any, **options: Any) -> Any:
-            self._check(noun, *args, **options)
+            for name, value in self._check(noun, *args, **options).items():
+                parameter = self.parameters.get(name)
+                if parameter and parameter.param.check and value is not None:
+                    parameter.param.check(name, value)
             function = (
                 partial(self._through, noun._runner, self.function)
                 if self._through
@@ -144,7 +147,8 @@ class Operation(_Declared[P, T]):
 
     def __call__(self, first: Any, /, *args: P.args, **options: P.kwargs) -> T:
         """Return the result in the calling thread, for a store; of a method for its noun."""
-        result: T = self.function(first, *args, **options)
+        function = self.__get__(first, type(first)) if isinstance(first, Noun) else None
+        result: T = (function or partial(self.function, first))(*args, **options)
         return result
 
     @overload

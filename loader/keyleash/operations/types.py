@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Annotated, Any
 
+from keyleash.policy.quantities import positive, seconds_of
 from keyleash.store.state import check_reason
 
 
@@ -22,14 +23,15 @@ class Param:
         help: The help of its option.
         flag: The name of its option, if it is not that of the parameter. It makes an option of a
             parameter that may be given by place.
-        check: Raises ArgumentError for a value that is not allowed. The operation calls it; the
-            command line does as well, before it connects or asks for confirmation.
+        check: Called with the name of the parameter and a value, and raises ArgumentError or
+            ValueError if it is not allowed. Methods call it before they ask the server, the command
+            line before it connects or asks for confirmation.
     """
 
     kind: str = ""
     help: str = ""
     flag: str = ""
-    check: Callable[[Any], None] | None = None
+    check: Callable[[str, Any], object] | None = None
 
     def over(self, inner: Param) -> Param:
         """Return these facts with those of an inner type that they lack."""
@@ -37,8 +39,9 @@ class Param:
         return Param(*(getattr(self, name) or getattr(inner, name) for name in names))
 
 
-Duration = Annotated[str | timedelta, Param("duration")]
+Duration = Annotated[str | timedelta, Param("duration", check=seconds_of)]
 """A duration as text, such as `90s` or `1h30m`, or as a `timedelta`."""
+Count = Annotated[int, Param("count", check=positive)]
 IdentityName = Annotated[str, Param("identity")]
 TokenId = Annotated[str, Param("token_id")]
 Labels = Annotated[Mapping[str, str], Param("labels")]

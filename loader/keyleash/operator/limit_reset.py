@@ -87,7 +87,7 @@ def reset_limits(
         OperationError (vault-changing): prefixes are being changed.
         ValueError: *reason* is blank or too long.
     """
-    check_reason(reason)
+    check_reason("reason", reason)
     for _ in range(ROUNDS):
         found = _reset(store, identity, limit, reason)
         if found is not None:

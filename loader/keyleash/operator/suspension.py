@@ -91,7 +91,7 @@ def freeze(
         SecretInTextError: *reason* contains a token; nothing was changed.
         ValueError: *reason* is blank or too long, or *duration* is not a positive duration.
     """
-    check_reason(reason)
+    check_reason("reason", reason)
     return suspend(store, identities, reason, seconds_of("duration", duration))
 
 

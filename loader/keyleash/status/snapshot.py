@@ -13,9 +13,8 @@ from redis.exceptions import ResponseError
 
 from keyleash.operations import operation
 from keyleash.operations.rights import STATUS
-from keyleash.operations.types import IdentityName
+from keyleash.operations.types import Count, IdentityName
 from keyleash.operator.tokens.issue import active_identity
-from keyleash.policy.quantities import positive
 from keyleash.results import Instant, Result
 from keyleash.status.identities import RECENT_S, IdentityStatus, identity_statuses
 from keyleash.status.shards import ClusterStatus, read_cluster
@@ -79,7 +78,7 @@ def read_snapshot(
     *identities: IdentityName,
     only: str | None = None,
     sort: str | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
 ) -> Snapshot:
     """Return identities with their tokens, limits and recent denials.
 
@@ -93,7 +92,6 @@ def read_snapshot(
     Raises:
         OperationError (unknown-identity): the active policy has no such identity.
     """
-    positive("limit", limit)
     if {only, sort} - {None, *MEASURES}:
         raise ValueError(f"`only` and `sort` must be one of {', '.join(MEASURES)}")
     for name in identities:

@@ -35,18 +35,18 @@ MAX_REASON_BYTES = 128
 """Maximum length of a suspension's reason, which denials repeat."""
 
 
-def check_reason(reason: str) -> None:
+def check_reason(name: str, reason: str) -> None:
     """Check a reason that is stored and shown.
 
     Raises:
         SecretInTextError: It contains a token.
         ArgumentError: It is blank or too long.
     """
-    reject_tokens(reason=reason)
+    reject_tokens(**{name: reason})
     if not reason.strip():
-        raise ArgumentError("`reason` must not be blank")
+        raise ArgumentError(f"`{name}` must not be blank")
     if len(reason.encode()) > MAX_REASON_BYTES:
-        raise ArgumentError(f"`reason` must have at most {MAX_REASON_BYTES} bytes")
+        raise ArgumentError(f"`{name}` must have at most {MAX_REASON_BYTES} bytes")
 
 
 @dataclass(frozen=True, slots=True)

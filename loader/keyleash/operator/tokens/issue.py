@@ -57,16 +57,16 @@ class IssuedToken(Result):
         return json_object(self, "token", "id", "identity", "expires_ms")
 
 
-def check_note(note: str) -> None:
+def check_note(name: str, note: str) -> None:
     """Check a note that is stored and shown.
 
     Raises:
         SecretInTextError: It contains a token.
         ArgumentError: It is too long.
     """
-    reject_tokens(note=note)
+    reject_tokens(**{name: note})
     if len(note) > MAX_NOTE:
-        raise ArgumentError(f"`note` must have at most {MAX_NOTE} characters")
+        raise ArgumentError(f"`{name}` must have at most {MAX_NOTE} characters")
 
 
 Note = Annotated[
@@ -177,7 +177,7 @@ def issue_tokens(
     if count < 1:
         raise ValueError(f"`count` must be at least 1, not {count}")
     ttl_s = seconds_of("ttl", options.get("ttl"))
-    check_note(note)
+    check_note("note", note)
     labels = checked_labels(options.get("meta") or {})
     keys = options.get("keys")
     scope = Scope(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from keyleash.errors import OperationError
@@ -54,7 +55,12 @@ class Rotation(Change):
 
 
 Grace = Annotated[
-    Duration, Param("grace", help="Time for which replaced tokens stay valid; `0` for none.")
+    Duration,
+    Param(
+        "grace",
+        help="Time for which replaced tokens stay valid; `0` for none.",
+        check=partial(seconds_of, least=0),
+    ),
 ]
 RotateTtl = Annotated[
     Duration, Param(help="Lifetime, such as `90m`.  [default: the longest life of those replaced]")
@@ -119,7 +125,7 @@ def rotate_token(
             )
         identity, note = old.identity, old.note if note is None else note
     assert identity is not None  # noqa: S101 - one of them was given
-    check_note(note or "")
+    check_note("note", note or "")
     # The script does not validate the entries.
     parsed(identity, *read_token_entries(store, [identity]))
     token, new_id = new_token(identity), new_token_id()
