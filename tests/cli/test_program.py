@@ -97,6 +97,22 @@ def test_pages_in_help_are_addresses_of_the_documentation(offline: Cli) -> None:
         assert (ROOT / "docs" / page).exists()
 
 
+def test_commands_that_messages_and_pages_name_exist() -> None:
+    """Whoever has an error types what its help says."""
+    known = set(commands(main))
+    groups = {path for path in known if any(other[:-1] == path for other in known)}
+    named = re.compile(r"`keyleash ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?(?: ([a-z][a-z-]*))?")
+    files = [*(ROOT / "loader").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    for file in files:
+        for match in named.finditer(re.sub(r"\s+", " ", file.read_text("utf-8"))):
+            path: tuple[str, ...] = ()
+            for word in filter(None, match.groups()):
+                path = (*path, word)
+                assert path in known, (file, match.group())
+                if path not in groups:
+                    break
+
+
 def test_help_names_options_where_python_names_parameters(loaded: Cli, policy: Path) -> None:
     """Each face shows its own form of the same error."""
     policy.write_text((ROOT / "examples" / "agents.yaml").read_text().replace("600/", "700/"))

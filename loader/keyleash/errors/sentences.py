@@ -99,7 +99,7 @@ TOKEN_EXPIRED: the token has expired
 
 TOKEN_REVOKED: the token was revoked
   agent: $ASK
-  operator: `keyleash audit control` lists who revoked it; $ISSUE
+  operator: `keyleash audit log --control` lists who revoked it; $ISSUE
   if bound
   agent: use a token without restrictions, or ask the operator for one
   operator: the active policy does not allow bound tokens: add `token: {{bound: true}}` to the
