@@ -34,13 +34,7 @@ from redis.exceptions import RedisError
 
 from keyleash.errors import KeyleashError
 
-SECTIONS: tuple[SectionModule, ...] = (
-    ladder,
-    tiers,
-    cluster,
-    latency,
-    issuing,
-)
+SECTIONS: tuple[SectionModule, ...] = (ladder, tiers, cluster, latency, issuing)
 BY_NAME = {module.NAME: module for module in SECTIONS}
 
 FAILURES = (
@@ -146,10 +140,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--json", action="store_true", help="print the results instead of tables")
     result.add_argument("--no-bar", action="store_true", help="exit with 0 even if a bar is missed")
     result.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="folder for results/ and plots/; default: .bench",
+        "--out", type=Path, metavar="FOLDER", help="folder for results/ and plots/; default: .bench"
     )
     result.add_argument(
         "--draw", type=Path, metavar="RESULTS.json", help="draw the plots of a results file only"

@@ -160,8 +160,7 @@ def measure(setting: Setting) -> Section:
     plan = QUICK if setting.quick else FULL
     with Generator(setting.cores.client) as generator:
         return joined(
-            NAME,
-            [measure_on(choice, plan, setting.cores, generator) for choice in setting.servers],
+            NAME, [measure_on(choice, plan, setting.cores, generator) for choice in setting.servers]
         )
 
 
@@ -188,10 +187,7 @@ def measure_on(choice: ServerChoice, plan: Plan, cores: Cores, generator: Genera
     )
 
 
-def contenders_on(
-    admin: redis.Redis,
-    variants: Sequence[Variant] = VARIANTS,
-) -> list[Contender]:
+def contenders_on(admin: redis.Redis, variants: Sequence[Variant] = VARIANTS) -> list[Contender]:
     """Activate the policy; return each variant with its guard."""
     document = with_images(raised_document())
     target, imaged = load_targets(admin, document, IDENTITY, IMAGED)
@@ -252,11 +248,7 @@ SHORT = 0.12
 
 def draw(section: Section, folder: Path) -> list[Path]:
     """Draw a panel per number of clients and pipeline size, with a bar per server."""
-    from benchmarks.support.plots import (  # noqa: PLC0415 - needs matplotlib
-        colours_of,
-        new_figure,
-        save,
-    )
+    from benchmarks.support.plots import colours_of, new_figure, save  # noqa: PLC0415 - needs matplotlib
 
     shares = {
         (figure.at["clients"], figure.at["pipeline"], figure.series, figure.server): figure.value

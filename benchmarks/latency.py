@@ -153,10 +153,7 @@ async def in_tasks(url: str, token: str) -> AsyncIterator[Work]:
             await kind(RAW_TASKS, redis.asyncio.Redis.from_url(url)),
             await kind(TASKS_OF_ITS, own.from_url(url, token=token), counts=ONE),
             await kind(
-                COALESCED,
-                own.from_url(url, token=token, coalesce=True),
-                counts=ONE,
-                coalesced=True,
+                COALESCED, own.from_url(url, token=token, coalesce=True), counts=ONE, coalesced=True
             ),
         ]
         yield Work(f"SETs of {TASKS} tasks", tuple(kinds), tasks=TASKS)

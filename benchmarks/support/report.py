@@ -169,11 +169,7 @@ def figures_of(rows: Iterable[Row], server: str) -> tuple[Figure, ...]:
     """Return cost and rate of each row, absolute and relative to the baseline."""
     return tuple(
         Figure(
-            row.variant,
-            unit,
-            value,
-            server,
-            {"clients": row.connections, "pipeline": row.commands},
+            row.variant, unit, value, server, {"clients": row.connections, "pipeline": row.commands}
         )
         for row in rows
         for unit, value in (

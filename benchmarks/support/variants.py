@@ -38,9 +38,7 @@ class Counts:
     def minus(self, before: Counts) -> Counts:
         """Return the difference from *before*."""
         return Counts(
-            self.passed - before.passed,
-            self.audited - before.audited,
-            self.denied - before.denied,
+            self.passed - before.passed, self.audited - before.audited, self.denied - before.denied
         )
 
     @staticmethod

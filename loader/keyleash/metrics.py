@@ -195,9 +195,7 @@ class SnapshotCollector(Collector):
     """
 
     def __init__(
-        self,
-        read: Callable[[], Snapshot],
-        report: Callable[[Exception | None], None] | None = None,
+        self, read: Callable[[], Snapshot], report: Callable[[Exception | None], None] | None = None
     ) -> None:
         self.failure: Exception | None = None
         self._read = read

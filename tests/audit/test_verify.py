@@ -169,8 +169,7 @@ def test_archive_of_another_version_is_an_error(
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{}, {"streams": "{"}, {"streams": "[]"}, {"streams": '{"audit/a": {"files": 1}}'}],
+    "fields", [{}, {"streams": "{"}, {"streams": "[]"}, {"streams": '{"audit/a": {"files": 1}}'}]
 )
 def test_unreadable_control_event_is_one_finding(
     to: Path, embedded: RealServer, fields: dict[str, str]

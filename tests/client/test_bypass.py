@@ -316,10 +316,7 @@ def test_pipeline_of_a_modules_helper_goes_through_the_guard(
     ],
 )
 def test_command_that_is_not_for_agents_ends_in_the_guards_refusal(
-    agent: Callable[..., Any],
-    sent: list[bytes],
-    single: bool,
-    offer: Callable[[redis.Redis], Any],
+    agent: Callable[..., Any], sent: list[bytes], single: bool, offer: Callable[[redis.Redis], Any]
 ) -> None:
     """The guard says no, the connection stays usable, and the server state is untouched."""
     client = agent(single_connection_client=single)

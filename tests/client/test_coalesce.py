@@ -217,9 +217,7 @@ def test_second_packet_that_finds_no_connection_follows_the_first(
     running(one_leash, work, max_connections=held + 1)
 
 
-def test_server_that_takes_no_more_clients_is_used_through_the_one_connection(
-    leash: Leash,
-) -> None:
+def test_server_that_takes_no_more_clients_is_used_through_the_one_connection(leash: Leash) -> None:
     """The one that could not be made is not in the way of the one there is."""
     admin = leash.admin
     before = admin.config_get("maxclients")["maxclients"]
@@ -334,10 +332,7 @@ def test_rate_is_waited_for_by_each_task_on_its_own(one_leash: Leash) -> None:
 
     assert sorted(running(one_leash, work, wait=True)) == [*range(1, 21)]
     one_leash.load(one={**BROAD, "rate": {"requests": {"limit": "2/hour", "burst": 2}}})
-    assert kinds(running(one_leash, work, wait=1)) == {
-        "int": 1,
-        RateLimitedError.__name__: 19,
-    }
+    assert kinds(running(one_leash, work, wait=1)) == {"int": 1, RateLimitedError.__name__: 19}
 
 
 def test_refusal_of_the_whole_is_told_to_each(leash: Leash) -> None:

@@ -936,8 +936,7 @@ def test_callback_that_raises_a_connection_error_repeats_nothing(
 
 
 @pytest.mark.parametrize(
-    "nested",
-    ["WATCH t:a", "WATCH", "MULTI", "MULTI x", "UNWATCH x", "DISCARD x", "EXEC x"],
+    "nested", ["WATCH t:a", "WATCH", "MULTI", "MULTI x", "UNWATCH x", "DISCARD x", "EXEC x"]
 )
 def test_error_inside_multi_aborts_where_the_server_aborts(server: RealServer, nested: str) -> None:
     """Replies equal those of a raw connection; servers differ."""

@@ -111,10 +111,7 @@ def test_connection_by_a_unix_socket_is_guarded(kind: Kind, tmp_path: Path) -> N
 def test_connection_of_a_sentinel_is_guarded(kind: Kind, tmp_path: Path) -> None:
     """A pool of redis-py asks the Sentinels for the address of each connection."""
     binary = find_server_binaries()[embedded_label()]
-    with (
-        nodes(binary, 1) as (primary,),
-        sentinels(binary, primary, tmp_path, count=1) as found,
-    ):
+    with nodes(binary, 1) as (primary,), sentinels(binary, primary, tmp_path, count=1) as found:
         leash = Leash(primary)
         leash.load(one=BROAD)
         module = redis.asyncio.sentinel if kind.is_async else redis.sentinel
@@ -233,13 +230,7 @@ class LendingPool(redis.ConnectionPool):
 
 @pytest.mark.parametrize(
     "given",
-    [
-        None,
-        redis.sentinel.Sentinel([]),
-        SimpleNamespace(connection_pool=1),
-        OddPool,
-        LendingPool,
-    ],
+    [None, redis.sentinel.Sentinel([]), SimpleNamespace(connection_pool=1), OddPool, LendingPool],
 )
 def test_what_is_no_client_of_redis_py_is_an_error(given: Any) -> None:
     """Where keyleash cannot know, it does not guess."""

@@ -200,10 +200,7 @@ def test_batches_of_a_pipeline_do_not_run_again_under_the_token_of_the_last(
 
 UNDECIDED: dict[str, tuple[Callable[[Leash, str], Any], type[Exception]]] = {
     "frozen": (lambda leash, _: freeze(leash.store, "one", reason="r"), keyleash.SuspendedError),
-    "revoked": (
-        lambda leash, id: revoke(leash.store, token_id=id),
-        keyleash.TokenRevokedError,
-    ),
+    "revoked": (lambda leash, id: revoke(leash.store, token_id=id), keyleash.TokenRevokedError),
     "without ids": (lambda leash, _: leash.load(one=BROAD), keyleash.CommandRefusedError),
     "removed": (lambda leash, _: leash.load(two=ALL), keyleash.LeashError),
     "flushed": (lambda leash, _: leash.admin.flushall(), keyleash.LeashError),

@@ -129,19 +129,10 @@ FATES: list[tuple[Fate, type[Exception]]] = [
 @pytest.mark.parametrize("options", RETRIES.values(), ids=RETRIES)
 @pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])
 def test_call_whose_reply_is_lost_ran_once(
-    leash: Leash,
-    proxy: Proxy,
-    fate: Fate,
-    error: type[Exception],
-    options: dict[str, Any],
+    leash: Leash, proxy: Proxy, fate: Fate, error: type[Exception], options: dict[str, Any]
 ) -> None:
     """It ran without a reply, and does not run again; the error is redis-py's own."""
-    client = leash.agent(
-        "one",
-        port=proxy.port,
-        socket_timeout=PATIENCE_S,
-        **options,
-    )
+    client = leash.agent("one", port=proxy.port, socket_timeout=PATIENCE_S, **options)
     client.get("t:other")
 
     with losing_the_reply(client, proxy, fate), pytest.raises(error) as caught:

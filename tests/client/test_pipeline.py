@@ -613,9 +613,7 @@ def test_results_of_earlier_calls_survive_a_later_one_that_is_refused(
 @EITHER
 def test_rate_and_budget_count_the_commands_of_a_pipeline(leash: Leash) -> None:
     """Each one that passed, and none of a transaction that was refused."""
-    leash.load(
-        one={**ALL, "rate": {"requests": "5/hour"}, "budget": {"writes": "3/day"}},
-    )
+    leash.load(one={**ALL, "rate": {"requests": "5/hour"}, "budget": {"writes": "3/day"}})
     client = agent(leash)
     pipe = client.pipeline()
     for _ in range(4):

@@ -72,10 +72,7 @@ class Proxy(Served):
 
     async def serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         reply, request = await asyncio.open_connection("127.0.0.1", self._server_port)
-        with (
-            contextlib.closing(request),
-            contextlib.suppress(OSError, asyncio.IncompleteReadError),
-        ):
+        with contextlib.closing(request), contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while await self._exchange(caller, request, reply, answer):
                 pass
 

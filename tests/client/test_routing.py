@@ -349,11 +349,7 @@ def test_last_word_of_each_call_is_the_tag_of_its_node(session: ClusterSession) 
 
     words = caller.request(single), caller.request(batch)
 
-    assert words[0] == (
-        *("EVALSHA", "a" * 40, "1", "k", TOKEN, "id"),
-        *("SET", "k", "v"),
-        "abc",
-    )
+    assert words[0] == (*("EVALSHA", "a" * 40, "1", "k", TOKEN, "id"), *("SET", "k", "v"), "abc")
     assert words[1] == (
         *("EVALSHA", "b" * 40, "1", "k", TOKEN, "id"),
         *("each", "2", "GET", "k"),

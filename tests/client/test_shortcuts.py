@@ -46,11 +46,7 @@ CALLS: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         (("k", 5), {"nx": True}),
         (("k", 5, False, True), {}),
     ],
-    "pexpire": [
-        (("k", 5), {}),
-        (("k", timedelta(minutes=1)), {}),
-        (("k", 5), {"gt": True}),
-    ],
+    "pexpire": [(("k", 5), {}), (("k", timedelta(minutes=1)), {}), (("k", 5), {"gt": True})],
     "zadd": [
         (("k", {"m": 1, b"n": 2.5}), {}),
         (("k", {}), {}),

@@ -135,11 +135,7 @@ def test_shard_that_lost_its_state_begins_again_without_a_gap(
     restart, *others = [item for item in with_gaps(events) if item not in events]
     assert isinstance(restart, Restart)
     assert others == []
-    assert (restart.shard, restart.after, restart.before) == (
-        tag_of(node),
-        mine[2].id,
-        mine[3].id,
-    )
+    assert (restart.shard, restart.after, restart.before) == (tag_of(node), mine[2].id, mine[3].id)
     assert restart in list(with_gaps(reversed(events), newest_first=True))
     assert op.audit.stats().gaps == []
     assert f"agent@{tag_of(node)} restart at 1" in Cli(cluster.url).run("audit", "log").stderr

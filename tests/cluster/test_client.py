@@ -311,10 +311,7 @@ def test_published_message_reaches_subscribers_on_another_node(some_agents: Agen
 
 
 async def _publish(agents: Agents) -> None:
-    async with (
-        agents.connect_async() as client,
-        client.pubsub() as pubsub,
-    ):
+    async with agents.connect_async() as client, client.pubsub() as pubsub:
         await pubsub.subscribe("t:channel")
         found: Any = await pubsub.get_message(timeout=PATIENCE_S)
         assert found["type"] == "subscribe"
@@ -518,9 +515,7 @@ def test_rules_for_values_and_bytes_hold_on_every_node(some_agents: Agents) -> N
     assert 1500 <= written <= 3000
 
 
-def test_limit_of_bytes_that_a_cluster_cannot_count_is_a_located_error(
-    some_agents: Agents,
-) -> None:
+def test_limit_of_bytes_that_a_cluster_cannot_count_is_a_located_error(some_agents: Agents) -> None:
     """Replies are known behind the command, when the unit of a lease is spent."""
     limits = {"budget": {"bytes_read": "1gb/day"}}
     with pytest.raises(keyleash.PolicyError) as error:

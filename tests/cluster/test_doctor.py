@@ -106,10 +106,7 @@ CHECKED = (
 
 @pytest.mark.parametrize("reply", CHECKED)
 def test_server_that_checks_keys_of_scripts_is_named_by_load_and_doctor(
-    cluster: RealCluster,
-    op: keyleash.Operator,
-    monkeypatch: pytest.MonkeyPatch,
-    reply: str,
+    cluster: RealCluster, op: keyleash.Operator, monkeypatch: pytest.MonkeyPatch, reply: str
 ) -> None:
     """A managed service denies a script without declared keys that uses some."""
     original = redis.Redis.eval

@@ -104,9 +104,7 @@ def test_no_call_is_lost_or_doubled_while_a_slot_moves(agents: Agents, what: str
     agents.assert_exact(load.acknowledged)
 
 
-def test_no_call_is_lost_or_doubled_while_slots_move_in_one_step(
-    some_agents: Agents,
-) -> None:
+def test_no_call_is_lost_or_doubled_while_slots_move_in_one_step(some_agents: Agents) -> None:
     """As Valkey 9 does."""
     cluster, load = some_agents.cluster, Load(some_agents)
     if not cluster.moves_in_one_step:

@@ -317,9 +317,7 @@ def test_leases_are_expired_while_a_control_slot_moves(
     assert read_shard(cluster, tag).min_epoch == read_epoch(cluster) - 1
 
 
-def test_failed_over_shard_is_expired_at_its_new_primary(
-    replicated_cluster: RealCluster,
-) -> None:
+def test_failed_over_shard_is_expired_at_its_new_primary(replicated_cluster: RealCluster) -> None:
     """The tag names the shard, whichever node serves it."""
     cluster = replicated_cluster
     with keyleash.Operator.from_url(cluster.url) as op:

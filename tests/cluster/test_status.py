@@ -171,10 +171,7 @@ def test_node_that_the_cluster_gave_up_is_down_until_it_is_forgotten(
 
     assert cli.json("status", exit_code=1)["cluster"]["down"] == [name]
     assert f'keyleash_node_up{{node="{name}"}} 0.0' in cli.ok("metrics")
-    with (
-        keyleash.Operator.from_url(replicated_cluster.url) as op,
-        op.watcher() as watcher,
-    ):
+    with keyleash.Operator.from_url(replicated_cluster.url) as op, op.watcher() as watcher:
         found = {event.kind for event in watcher.look() if event.node == name}
     assert WatchEventKind.UNREACHABLE in found
 

@@ -139,10 +139,7 @@ def tripped(embedded_cluster: RealCluster, op: keyleash.Operator) -> ClusterNode
 
 
 def test_thaw_before_the_watcher_freezes_wins(
-    op: keyleash.Operator,
-    watcher: Watcher,
-    tripped: ClusterNode,
-    monkeypatch: pytest.MonkeyPatch,
+    op: keyleash.Operator, watcher: Watcher, tripped: ClusterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watcher has read the node's suspension, and the operator has ended it since."""
 
@@ -160,10 +157,7 @@ def test_thaw_before_the_watcher_freezes_wins(
 
 
 def test_watcher_during_a_thaw_does_not_undo_it(
-    op: keyleash.Operator,
-    watcher: Watcher,
-    tripped: ClusterNode,
-    monkeypatch: pytest.MonkeyPatch,
+    op: keyleash.Operator, watcher: Watcher, tripped: ClusterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks before the nodes are resumed, and once more before the home is."""
     original, looks = keyleash.store.shards.run_at_shards, []

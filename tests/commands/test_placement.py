@@ -31,10 +31,7 @@ def keys_at(first: int, last: int, *flags: str, step: int = 1, limit: int = 0) -
     return {
         "flags": sorted(flags),
         "begin_search": {"type": "index", "spec": {"index": first}},
-        "find_keys": {
-            "type": "range",
-            "spec": {"lastkey": last, "keystep": step, "limit": limit},
-        },
+        "find_keys": {"type": "range", "spec": {"lastkey": last, "keystep": step, "limit": limit}},
     }
 
 

@@ -34,10 +34,7 @@ def module_row(*flags: str, first: int = 1) -> CommandRow:
             {
                 "flags": ["RW", "access", "update", *flags],
                 "begin_search": {"type": "index", "spec": {"index": first}},
-                "find_keys": {
-                    "type": "range",
-                    "spec": {"lastkey": 0, "keystep": 1, "limit": 0},
-                },
+                "find_keys": {"type": "range", "spec": {"lastkey": 0, "keystep": 1, "limit": 0}},
             }
         ]
         if first

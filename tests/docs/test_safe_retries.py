@@ -16,11 +16,7 @@ def test_page_on_safe_retries_works_as_written(
     how_to.load()
     monkeypatch.setenv("KEYLEASH_TOKEN", how_to.cli.token("agent-runner"))
 
-    assert how_to.run() == [
-        "[1, 7] [1, 7]",
-        "8",
-        "job-42/step-3 belongs to another call",
-    ]
+    assert how_to.run() == ["[1, 7] [1, 7]", "8", "job-42/step-3 belongs to another call"]
     (identity,) = how_to.cli.json("status")["identities"]
     assert identity["replays"] == 2
     assert 'keyleash_replays_total{identity="agent-runner"} 2.0' in how_to.cli.ok("metrics")

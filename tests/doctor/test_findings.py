@@ -252,9 +252,7 @@ def test_connections_without_any_memory_limit_are_a_warning(target: DoctorTarget
     assert bounded == [("unbounded-output-buffers", "advice")]
 
 
-def test_argument_length_is_compared_with_the_policy(
-    target: DoctorTarget,
-) -> None:
+def test_argument_length_is_compared_with_the_policy(target: DoctorTarget) -> None:
     """A policy that allows longer strings needs longer arguments."""
     target.admin.config_set("proto-max-bulk-len", "100mb")
     [found] = target.found(exit_code=0)

@@ -136,10 +136,7 @@ LIMITS: dict[str, tuple[dict[str, Any], type[keyleash.LeashError]]] = {
 
 @pytest.mark.parametrize(("limits", "error"), LIMITS.values(), ids=LIMITS)
 def test_limit_goes_on_where_it_was_after_a_crash(
-    process: KillableServer,
-    leash: Leash,
-    limits: dict[str, Any],
-    error: type[keyleash.LeashError],
+    process: KillableServer, leash: Leash, limits: dict[str, Any], error: type[keyleash.LeashError]
 ) -> None:
     """Neither a crash nor a healed script gives a call back or takes one."""
     leash.load(one={**ALL, **limits})

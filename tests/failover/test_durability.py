@@ -305,9 +305,7 @@ def test_delegation_and_renewal_without_a_replica_return_what_was_made(
     assert client.whoami().expires_at == of_renewal.value.reply.expires_at
 
 
-def test_primary_that_dies_during_wait_has_run_the_call(
-    mortals: Pair,
-) -> None:
+def test_primary_that_dies_during_wait_has_run_the_call(mortals: Pair) -> None:
     """The reply was read, so the call is not repeated."""
     leash = Leash(mortals[0])
     leash.load(one={**ALL, "durability": PATIENT})

@@ -110,7 +110,7 @@ OF_LARGE_LEASES: dict[str, tuple[str, ...]] = {
         "test_staging::test_load_that_stops_after_staging_changes_nothing",
         "test_staging::test_load_whose_staged_keys_are_gone_activates_nothing",
         "test_staging::test_of_two_loads_with_staged_states_one_wins_wholly",
-    ),
+    )
 }
 """The same, of tests that run with leases of one unit alone."""
 

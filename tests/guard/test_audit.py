@@ -29,12 +29,7 @@ def test_mutation_leaves_an_event_that_says_who_what_where_and_why(leash: Leash)
     # Readers skip events of other commands without parsing them, by this order.
     assert [*event] == ["seq", "token", "policy", "correlation", "SET"]
     policy, charged = event.pop("policy").split(" ")
-    assert event == {
-        "seq": "1",
-        "token": issued.id,
-        "correlation": "req-42",
-        "SET": "doc:1",
-    }
+    assert event == {"seq": "1", "token": issued.id, "correlation": "req-42", "SET": "doc:1"}
     assert charged == "1,1w"
     assert leash.admin.hget(NAMES.guard("one"), "policy_digest").startswith(policy.encode())
 

@@ -274,10 +274,7 @@ def test_keys_of_a_batch_must_be_declared_in_order(leash: Leash) -> None:
     # A caller that does not know what is refused declares its keys too.
     assert answer(
         "each", ["{d}other", "doc:{d}2"], "2", "NOSUCH", "{d}other", "2", "GET", "doc:{d}2"
-    ) == [
-        "LEASH COMMAND_REFUSED command=NOSUCH",
-        "None",
-    ]
+    ) == ["LEASH COMMAND_REFUSED command=NOSUCH", "None"]
 
 
 def test_keys_of_no_command_are_not_searched_again_and_again(leash: Leash) -> None:

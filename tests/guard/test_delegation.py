@@ -27,10 +27,7 @@ from support.leash import NAMES, Leash, grant
 from support.sealed import SEALED
 from support.servers import RealServer
 
-AGENT: dict[str, Any] = {
-    **RUNNER,
-    "delegate": {"depth": 3, "children": 1000, "max_ttl": "1h"},
-}
+AGENT: dict[str, Any] = {**RUNNER, "delegate": {"depth": 3, "children": 1000, "max_ttl": "1h"}}
 
 
 def delegated(leash: Leash, parent: keyleash.Redis, **wishes: Any) -> keyleash.Redis:

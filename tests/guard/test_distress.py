@@ -37,10 +37,7 @@ IDENTITIES: dict[str, dict[str, Any]] = {
         "rate": {"requests": "1000/minute", "writes": {"limit": "100/second", "burst": 100}},
         "budget": {"requests": "100000/month"},
     },
-    "by_segment": {
-        "grants": GRANTS,
-        "rate": {"requests": {"limit": "1000/minute", "per": "{w}"}},
-    },
+    "by_segment": {"grants": GRANTS, "rate": {"requests": {"limit": "1000/minute", "per": "{w}"}}},
     "by_token": {"grants": GRANTS, "budget": {"requests": {"limit": "100/day", "per": "token"}}},
     "idling": {"grants": GRANTS, "token": {"ttl": "1h", "idle": "15m"}},
     "writing": {

@@ -81,8 +81,7 @@ def rotated(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut", "code"),
-    [(revoked, "TOKEN_REVOKED"), (frozen, "SUSPENDED"), (rotated, "TOKEN_EXPIRED")],
+    ("cut", "code"), [(revoked, "TOKEN_REVOKED"), (frozen, "SUSPENDED"), (rotated, "TOKEN_EXPIRED")]
 )
 def test_no_call_that_began_after_the_cut_goes_through(
     leash: Leash, cut: Callable[[Cli], None], code: str

@@ -405,11 +405,7 @@ def test_string_that_a_batch_moves_or_counts_up_is_as_long_for_its_next_command(
 
 BOUNDED: dict[str, Any] = {
     "grants": [
-        {
-            "allow": ["read", "write", "delete"],
-            "keys": [f"{name}:*"],
-            "values": rules,
-        }
+        {"allow": ["read", "write", "delete"], "keys": [f"{name}:*"], "values": rules}
         for name, rules in {
             "full": {"max_elements": 3},
             "short": {"max_bytes": "4b"},

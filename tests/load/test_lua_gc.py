@@ -58,9 +58,7 @@ def test_collection_ends_after_steps_for_one_cycle() -> None:
     assert server.steps == server.held_kib // STEP_KIB + 1
 
 
-def test_collection_on_a_slow_connection_ends_in_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_collection_on_a_slow_connection_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is a round trip."""
     monkeypatch.setattr(guards, "LONGEST_S", -1)
     server = Busy()
@@ -88,9 +86,7 @@ def test_load_of_many_scripts_runs_the_collector(
     assert (calls > 0) == collects
 
 
-def test_load_that_changes_few_identities_does_not_run_the_collector(
-    server: RealServer,
-) -> None:
+def test_load_that_changes_few_identities_does_not_run_the_collector(server: RealServer) -> None:
     """A whole cycle would take longer than the load."""
     admin = server.client()
     identity = {"grants": [grant("read", keys="k:*")]}

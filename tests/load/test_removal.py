@@ -27,11 +27,7 @@ DAMAGE: dict[str, tuple[str, ...]] = {
     "policy and field": ("DEL policy", "HDEL layouts victim"),
     "policy, guard record and layouts": ("DEL policy", "DEL guard", "DEL layouts"),
 }
-KEYS = {
-    "guard": NAMES.guard("victim"),
-    "layouts": NAMES.layouts,
-    "policy": NAMES.policy,
-}
+KEYS = {"guard": NAMES.guard("victim"), "layouts": NAMES.layouts, "policy": NAMES.policy}
 
 
 @pytest.fixture

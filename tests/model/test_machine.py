@@ -87,10 +87,7 @@ POLICIES: list[dict[str, Any]] = [
     for deletes, writes in ((60, 20), (120, 40), (20, 7))
 ]
 """Policies whose counts have the same places, so that those of one go on in the next."""
-CAPS = (
-    Cap(Counter.WRITES, 15, Period.HOUR),
-    replace(Cap.of(Counter.DELETES), limit=40),
-)
+CAPS = (Cap(Counter.WRITES, 15, Period.HOUR), replace(Cap.of(Counter.DELETES), limit=40))
 """Those of every token."""
 RESTRICTIONS = Restrictions(counts=tuple(cap.new_count() for cap in CAPS))
 TAGS = ("a", "b1")

@@ -640,8 +640,4 @@ class Grant:
         return ("", amount, left) if self.is_same and amount and left > 0 else ("", 0, 0)
 
 
-GRANTS = {
-    SlotKind.BUDGET: Grant.budget,
-    SlotKind.RING: Grant.ring,
-    SlotKind.GCRA: Grant.gcra,
-}
+GRANTS = {SlotKind.BUDGET: Grant.budget, SlotKind.RING: Grant.ring, SlotKind.GCRA: Grant.gcra}

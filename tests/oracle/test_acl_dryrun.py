@@ -330,9 +330,7 @@ def test_scan_lists_what_a_native_user_may_read(server: RealServer) -> None:
     assert listings > 2 * len(PATTERNS) // 3
 
 
-def test_sub_command_behind_a_nul_is_refused_though_servers_may_find_it(
-    server: RealServer,
-) -> None:
+def test_sub_command_behind_a_nul_is_refused_though_servers_may_find_it(server: RealServer) -> None:
     r"""
     Servers look a name up by the hash of all of it, then compare up to the NUL.
 

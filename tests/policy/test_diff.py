@@ -142,10 +142,7 @@ def test_breaker_that_suspends_less_widens(
     before: Breaker | None, after: Breaker | None, widens: bool, narrows: bool
 ) -> None:
     """A higher threshold allows calls during which the identity was suspended before."""
-    for old, new, marks in (
-        (before, after, (widens, narrows)),
-        (after, before, (narrows, widens)),
-    ):
+    for old, new, marks in ((before, after, (widens, narrows)), (after, before, (narrows, widens))):
         (change,) = breaker_changes(old, new)
         assert (change.widens, change.narrows) == marks
     assert list(breaker_changes(before, before)) == []

@@ -104,9 +104,7 @@ def test_parts_have_their_places(parse: Parse) -> None:
     assert place(runner.accepted[0].span) == ("p.yaml", 22, 14)
 
 
-def test_token_settings_of_an_identity_have_places_and_defaults_have_none(
-    parse: Parse,
-) -> None:
+def test_token_settings_of_an_identity_have_places_and_defaults_have_none(parse: Parse) -> None:
     """A finding about a default of one identity is fixed in that identity."""
     admin, reader = parse(EXAMPLE).identities[3], parse(EXAMPLE).identities[0]
 
@@ -170,8 +168,7 @@ def test_durability_fields_override_the_defaults_one_by_one(
 ) -> None:
     """An identity disables waiting with 0."""
     text = identity_with(f"durability: {own}").replace(
-        "identities:",
-        "defaults: {durability: {wait_replicas: 2, timeout: 1500ms}}\nidentities:",
+        "identities:", "defaults: {durability: {wait_replicas: 2, timeout: 1500ms}}\nidentities:"
     )
 
     assert parse(text).identities[0].durability == expected

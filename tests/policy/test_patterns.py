@@ -39,11 +39,7 @@ def test_hash_tag_pattern_has_literal_braces_around_its_capture() -> None:
     """`{{{job_id}}}` is how a hash tag is written."""
     pattern = parse_pattern("agents:jobs:{{{job_id}}}:state")
 
-    assert pattern.parts == (
-        Literal(b"agents:jobs:{"),
-        Capture("job_id"),
-        Literal(b"}:state"),
-    )
+    assert pattern.parts == (Literal(b"agents:jobs:{"), Capture("job_id"), Literal(b"}:state"))
     assert match(pattern, b"agents:jobs:{7}:state") == {"job_id": b"7"}
     assert match(pattern, b"agents:jobs:7:state") is None
 

@@ -30,10 +30,7 @@ def without(commands: CommandTable, *names: str) -> CommandTable:
 
 
 def parse_for(
-    server: CommandTable | None,
-    commands: CommandTable,
-    only: str = "[GET]",
-    except_: str = "[]",
+    server: CommandTable | None, commands: CommandTable, only: str = "[GET]", except_: str = "[]"
 ) -> Policy:
     text = DOCUMENT.format(only=only, except_=except_)
     return parse_policy(text, file="p.yaml", commands=commands, server=server)

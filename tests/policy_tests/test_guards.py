@@ -189,9 +189,7 @@ def test_full_audit_stream_does_not_deny_calls_of_a_test(embedded: RealServer) -
     assert [decision.allowed for decision in decisions] == [True] * 9
 
 
-def test_difference_of_model_and_guard_is_a_disagreement(
-    embedded: RealServer,
-) -> None:
+def test_difference_of_model_and_guard_is_a_disagreement(embedded: RealServer) -> None:
     """This holds even if one of them decides as expected."""
     text = document({"rate": {"requests": "1/minute"}})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]

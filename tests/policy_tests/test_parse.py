@@ -120,8 +120,7 @@ cases:
 
     expected = case.steps[0].expected
     assert expected == Expected(
-        ReplyCode.BUDGET_EXHAUSTED,
-        {"limit": "budget.requests", "resets_at_ms": "1767312000000"},
+        ReplyCode.BUDGET_EXHAUSTED, {"limit": "budget.requests", "resets_at_ms": "1767312000000"}
     )
     assert str(expected) == "BUDGET_EXHAUSTED limit=budget.requests resets_at_ms=1767312000000"
 

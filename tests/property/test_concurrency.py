@@ -69,18 +69,13 @@ def test_budget_lets_exactly_its_number_through(leash: Leash, shared: bool) -> N
 
 
 @pytest.mark.parametrize(
-    "rate",
-    [{"limit": "200/day", "burst": 200}, {"limit": "200/hour"}],
-    ids=["gcra", "ring"],
+    "rate", [{"limit": "200/day", "burst": 200}, {"limit": "200/hour"}], ids=["gcra", "ring"]
 )
 @pytest.mark.parametrize("per", ["identity", "token", "{x}"])
 def test_rate_lets_exactly_its_number_through(leash: Leash, rate: dict[str, Any], per: str) -> None:
     """As many keys are written as calls passed, and each event names another of them."""
     leash.load(
-        one={
-            "grants": [grant("write", keys="k:{x}:*")],
-            "rate": {"writes": {**rate, "per": per}},
-        }
+        one={"grants": [grant("write", keys="k:{x}:*")], "rate": {"writes": {**rate, "per": per}}}
     )
     token = leash.issue("one").token
     clients = [leash.client(token) for _ in range(THREADS)]

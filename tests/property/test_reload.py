@@ -60,15 +60,9 @@ def variants(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 @thorough(45)
-@given(
-    STARTS,
-    variants(),
-    script_of(FORWARD | st.tuples(st.just("load"), st.integers(0, 3))),
-)
+@given(STARTS, variants(), script_of(FORWARD | st.tuples(st.just("load"), st.integers(0, 3))))
 def test_guard_and_model_agree_across_reloads(
-    start_us: int,
-    policies: list[dict[str, Any]],
-    script: list[tuple[Move, Command, str]],
+    start_us: int, policies: list[dict[str, Any]], script: list[tuple[Move, Command, str]]
 ) -> None:
     """Other numbers, periods, zones, bursts, subjects and neighbours; `a` gone and back."""
     server = LuaServer(start_us)

@@ -317,7 +317,6 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
     )
     assert world.look() == now
     apply_undo(
-        Store.open(admin),
-        plan_undo(Store.open(admin), Query(correlation=again.correlation)),
+        Store.open(admin), plan_undo(Store.open(admin), Query(correlation=again.correlation))
     )
     assert world.look() == expected

@@ -341,12 +341,7 @@ CLOCKED = ("EXPIRE", "TTL", "EX", "AT")
 class Twins:
     """Two databases of a server: calls that are allowed are run in the other without a guard."""
 
-    def __init__(
-        self,
-        server: RealServer,
-        keyspace: Keyspace,
-        table: CommandTable = TABLE,
-    ) -> None:
+    def __init__(self, server: RealServer, keyspace: Keyspace, table: CommandTable = TABLE) -> None:
         self.keyspace = keyspace
         self.table = table
         self.admin = server.client()
@@ -379,12 +374,7 @@ class Twins:
     def batch(self, mode: BatchMode, argvs: Sequence[Sequence[bytes]]) -> Any:
         """The reply to all commands in one call."""
         words = batch_call(
-            self.table,
-            self.batch_digest.decode(),
-            self.token.decode(),
-            "correlation",
-            mode,
-            argvs,
+            self.table, self.batch_digest.decode(), self.token.decode(), "correlation", mode, argvs
         )
         return reply_to(self.guarded, *words)
 
@@ -529,8 +519,7 @@ def test_generated_commands_are_judged_as_the_model_says(
 
 @settings(thorough(POLICIES_ELSEWHERE * 4), phases=[Phase.generate])
 @given(
-    policies().map(parsed).filter(bool),
-    st.lists(SKETCHES, min_size=COMMANDS, max_size=COMMANDS),
+    policies().map(parsed).filter(bool), st.lists(SKETCHES, min_size=COMMANDS, max_size=COMMANDS)
 )
 def test_command_of_an_allowed_call_is_listed_as_one_that_the_identity_may_call(
     made: tuple[str, Identity], sketches: list[Sketch]

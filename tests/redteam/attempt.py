@@ -54,12 +54,7 @@ Act = Callable[[Any], bool | None]
 
 
 def attempt(
-    section: str,
-    *,
-    cooperative: Outcome,
-    fenced: Outcome,
-    sealed: Outcome,
-    by_guard: bool = False,
+    section: str, *, cooperative: Outcome, fenced: Outcome, sealed: Outcome, by_guard: bool = False
 ) -> Callable[[Act], Act]:
     """Register a function; its docstring is the description."""
 
@@ -71,11 +66,7 @@ def attempt(
                 section=section,
                 does=" ".join(act.__doc__.split()),
                 act=act,
-                expected={
-                    Tier.COOPERATIVE: cooperative,
-                    Tier.FENCED: fenced,
-                    Tier.SEALED: sealed,
-                },
+                expected={Tier.COOPERATIVE: cooperative, Tier.FENCED: fenced, Tier.SEALED: sealed},
                 by_guard=by_guard,
             )
         )

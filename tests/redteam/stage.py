@@ -38,10 +38,7 @@ DOCUMENT = policy(
         "idempotency": {"keep": "1h", "max_reply": "1kb"},
         "deny": [{"keys": ["jobs:locked"]}],
         "budget": {"requests": "100000/day"},
-        "rate": {
-            "writes": "10000/minute",
-            "reads": {"limit": "1000/minute", "per": "token"},
-        },
+        "rate": {"writes": "10000/minute", "reads": {"limit": "1000/minute", "per": "token"}},
     },
     clerk={"grants": [grant(*ALL, keys="books:*")], "idempotency": {"keep": "1h"}},
 )

@@ -151,9 +151,7 @@ def test_port_lost_to_another_process_is_replaced(monkeypatch: pytest.MonkeyPatc
             assert second.port != first.port
 
 
-def test_restart_on_a_taken_port_fails(
-    connect: Callable[[EmbeddedServer], redis.Redis],
-) -> None:
+def test_restart_on_a_taken_port_fails(connect: Callable[[EmbeddedServer], redis.Redis]) -> None:
     """Clients know the URL, so the port must not change."""
     server = EmbeddedServer().start()
     server.stop()

@@ -79,11 +79,7 @@ def rates(draw: st.DrawFn, subject: st.SearchStrategy[str]) -> dict[str, Any]:
 @st.composite
 def budgets(draw: st.DrawFn, subject: st.SearchStrategy[str]) -> dict[str, Any]:
     period = draw(st.sampled_from(["minute", "hour", "day", "month"]))
-    return {
-        "limit": f"{draw(COUNTS)}/{period}",
-        "timezone": draw(ZONES),
-        "per": draw(subject),
-    }
+    return {"limit": f"{draw(COUNTS)}/{period}", "timezone": draw(ZONES), "per": draw(subject)}
 
 
 @st.composite

@@ -123,9 +123,7 @@ class LuaServer:
         if guard is not None:
             record = GuardRecord(guard.digest, guard.batch_digest, guard.policy_digest, 1)
         return GuardSnapshot(
-            record,
-            int(struct.unpack_from("<d", state)[0]) if state else 0,
-            len(state),
+            record, int(struct.unpack_from("<d", state)[0]) if state else 0, len(state)
         )
 
     def _stage(self, document: str, generation: bytes, layouts: Mapping[str, Layout]) -> None:

@@ -166,9 +166,7 @@ def test_ids_of_batches_and_conflicts_are_as_on_a_real_server(
     assert found[6:] == [("int", 1), b"4"]
 
 
-def test_bound_tokens_and_children_are_as_on_a_real_server(
-    pair: tuple[AnyLeash, AnyLeash],
-) -> None:
+def test_bound_tokens_and_children_are_as_on_a_real_server(pair: tuple[AnyLeash, AnyLeash]) -> None:
     """Bindings, keys, classes and caps; wider children, too many, too deep; a revoked parent."""
 
     def scenario(leash: AnyLeash) -> list[Any]:

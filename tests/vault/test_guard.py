@@ -186,8 +186,7 @@ def test_undo_in_the_vault_uses_logical_names(sealed: Leash) -> None:
 
 
 @pytest.mark.parametrize(
-    "command",
-    [("INCRBY", "a:n", 5), ("HINCRBY", "a:h", "f", 5), ("DECR", "a:m"), ("INCR", "a:n")],
+    "command", [("INCRBY", "a:n", 5), ("HINCRBY", "a:h", "f", 5), ("DECR", "a:m"), ("INCR", "a:n")]
 )
 def test_integer_beyond_a_double_is_exact(sealed: Leash, command: tuple[Any, ...]) -> None:
     """The guard reads it again from the vault."""

@@ -99,9 +99,7 @@ def at_work(agent: Agent) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "server",
-    [*find_server_binaries()] if FACTOR > 1 else [embedded_label()],
-    indirect=True,
+    "server", [*find_server_binaries()] if FACTOR > 1 else [embedded_label()], indirect=True
 )
 def test_killed_change_continues_without_wrong_replies(leash: Leash) -> None:
     """Every read is right or denied as suspended; counts, token, budget and events remain."""

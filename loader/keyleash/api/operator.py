@@ -222,12 +222,7 @@ class Server(Noun[F]):
             redis.ConnectionError, redis.TimeoutError: see *must_answer*.
         """
         return self._runner.run(
-            Watcher,
-            self._runner.client,
-            nodes,
-            sentinels,
-            service,
-            must_answer=must_answer,
+            Watcher, self._runner.client, nodes, sentinels, service, must_answer=must_answer
         )
 
 

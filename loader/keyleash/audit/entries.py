@@ -252,11 +252,7 @@ _HEAD = (b"seq", b"token", b"policy", b"correlation")
 
 
 def audit_events(
-    identity: str,
-    entry_id: bytes,
-    pairs: Pairs,
-    follow_ups: Iterable[Words] = (),
-    shard: str = "",
+    identity: str, entry_id: bytes, pairs: Pairs, follow_ups: Iterable[Words] = (), shard: str = ""
 ) -> tuple[AuditEvent, ...]:
     """Parse an entry of an audit stream, with its follow-ups, into the events of its commands."""
     fields = dict(pairs)

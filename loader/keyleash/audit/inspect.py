@@ -217,11 +217,7 @@ Newest = Annotated[Count, Param(help="Maximum number of entries, the newest.  [d
 
 @operation("audit timeline", rights=EVENTS)
 def read_timeline(
-    store: Store,
-    key: str | bytes,
-    *,
-    limit: Newest | None = None,
-    **filters: Unpack[ReadTimes],
+    store: Store, key: str | bytes, *, limit: Newest | None = None, **filters: Unpack[ReadTimes]
 ) -> Timeline:
     """Return the events and denials that concern *key*, oldest first.
 

@@ -32,13 +32,11 @@ Ancestor = Annotated[
     str, Param("caller", help="The id of a token: calls of its children, and of theirs.")
 ]
 Command = Annotated[
-    str,
-    Param("command", help="The name of a command; of repeated denials, that of the first."),
+    str, Param("command", help="The name of a command; of repeated denials, that of the first.")
 ]
 Code = Annotated[str, Param("code", help="Denials with this code.")]
 CallerLabels = Annotated[
-    Labels,
-    Param(help="Only entries of tokens with this label, such as `run=r-17`. Repeatable."),
+    Labels, Param(help="Only entries of tokens with this label, such as `run=r-17`. Repeatable.")
 ]
 
 

@@ -241,10 +241,7 @@ class Coalescer:
             return [calls]
         if len(calls) == 1:
             middle = commands // 2
-            calls = [
-                calls[0].part(range(middle)),
-                calls[0].part(range(middle, commands)),
-            ]
+            calls = [calls[0].part(range(middle)), calls[0].part(range(middle, commands))]
         cut = first = 0
         while first * 2 < commands and cut < len(calls) - 1:
             first += len(calls[cut].commands)

@@ -167,8 +167,7 @@ _SHAPES: dict[str, Shape] = {
     "ZINCRBY": lambda reply, _: _double(reply),
     "ZMSCORE": lambda reply, _: [_double(item) for item in reply],
     **dict.fromkeys(
-        ("ZRANK", "ZREVRANK"),
-        _with("WITHSCORE", 2, lambda reply, _: [reply[0], _double(reply[1])]),
+        ("ZRANK", "ZREVRANK"), _with("WITHSCORE", 2, lambda reply, _: [reply[0], _double(reply[1])])
     ),
     **dict.fromkeys(
         ("ZRANGE", "ZREVRANGE", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE"),

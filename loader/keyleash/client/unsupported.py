@@ -108,10 +108,7 @@ push_handler = partial(
 """The denial of a handler of push messages."""
 
 monitoring = partial(
-    refused,
-    "MONITOR",
-    "it shows the commands of all clients",
-    "use `keyleash audit follow`",
+    refused, "MONITOR", "it shows the commands of all clients", "use `keyleash audit follow`"
 )
 """The denial of MONITOR."""
 

@@ -124,9 +124,7 @@ def path_step_of(name: str) -> int:
     return step if name.startswith("JSON.") else 0
 
 
-REFUSED_IF: Mapping[str, tuple[str, ...]] = {
-    "COPY": ("DB",),
-}
+REFUSED_IF: Mapping[str, tuple[str, ...]] = {"COPY": ("DB",)}
 """Commands refused if they carry one of these option words."""
 
 PATTERNS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("SORT", "SORT_RO"), ("BY", "GET"))

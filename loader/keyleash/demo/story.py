@@ -137,10 +137,7 @@ def spend_budget(stage: DemoStage) -> None:
     command = f"EXISTS {CHECKPOINT_KEY}"
     passed, reply = _until_denied(lambda _: stage.ask(RECOVERY, command), 2 * DAILY_REQUESTS)
     stage.check(
-        f"{command} in a loop",
-        f"{passed} calls pass",
-        f"{DAILY_REQUESTS} calls pass",
-        who=RECOVERY,
+        f"{command} in a loop", f"{passed} calls pass", f"{DAILY_REQUESTS} calls pass", who=RECOVERY
     )
     spent = denied(ReplyCode.BUDGET_EXHAUSTED, limit="budget.requests")
     stage.record(RECOVERY, command, reply, spent)

@@ -8,10 +8,7 @@ from typing import Any, Self
 
 from keyleash.text import with_links
 
-__all__ = [
-    "KeyleashError",
-    "Span",
-]
+__all__ = ["KeyleashError", "Span"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,7 @@ _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 
 
 def judge_size(
-    identity: Identity,
-    spec: CommandSpec,
-    argv: Argv,
-    keys: Argv,
-    sizes: Sizes | None,
-    trace: Trace,
+    identity: Identity, spec: CommandSpec, argv: Argv, keys: Argv, sizes: Sizes | None, trace: Trace
 ) -> Decision:
     """Deny a call that makes a string too long, or that is too much work."""
     work = 0.0

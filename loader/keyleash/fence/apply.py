@@ -128,10 +128,7 @@ def apply_fences(
         if not save_users(node.client):
             unsaved.append(node.name)
     names = {item.identity for item in users}
-    forget_records(
-        servers.store,
-        [name for name in servers.records if name not in names],
-    )
+    forget_records(servers.store, [name for name in servers.records if name not in names])
     changed = dict.fromkeys(step.identity for step in steps if step.kind in CHANGES)
     if changed:
         log_fence_action(servers, "fence", list(changed))

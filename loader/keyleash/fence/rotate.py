@@ -91,9 +91,7 @@ def drop_old_passwords(servers: FencedServers, identities: Sequence[str]) -> lis
 
 
 def _change(
-    servers: FencedServers,
-    records: Mapping[str, FenceRecord],
-    words: Mapping[str, Sequence[str]],
+    servers: FencedServers, records: Mapping[str, FenceRecord], words: Mapping[str, Sequence[str]]
 ) -> None:
     """Write records, then change the users by ACL words."""
     for name, record in records.items():
@@ -126,6 +124,5 @@ def _require_own_users(servers: FencedServers, names: Sequence[str]) -> None:
         for server, own, _ in found:
             if name not in own:
                 raise NotFencedError(
-                    f"{server} has no user `{name}`",
-                    help="create it with `keyleash fence apply`",
+                    f"{server} has no user `{name}`", help="create it with `keyleash fence apply`"
                 )

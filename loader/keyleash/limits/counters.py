@@ -41,10 +41,9 @@ class Counter(StrEnum):
     @property
     def calls(self) -> Counter:
         """The counter of the calls whose bytes it counts; itself if it counts calls."""
-        return {
-            Counter.BYTES_READ: Counter.READS,
-            Counter.BYTES_WRITTEN: Counter.WRITES,
-        }.get(self, self)
+        return {Counter.BYTES_READ: Counter.READS, Counter.BYTES_WRITTEN: Counter.WRITES}.get(
+            self, self
+        )
 
     def counts(self, needs: Collection[OperationClass]) -> bool:
         """Return whether a call that needs these classes counts."""

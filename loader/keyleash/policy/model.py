@@ -383,11 +383,7 @@ class Durability:
         bounds=(0, 100),
     )
     timeout_ms: int = setting(
-        50,
-        SettingKind.WAIT,
-        "timeout",
-        example="50ms",
-        help="Longest wait for the replicas.",
+        50, SettingKind.WAIT, "timeout", example="50ms", help="Longest wait for the replicas."
     )
 
 

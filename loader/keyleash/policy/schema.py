@@ -272,10 +272,7 @@ GRANT = Section(
             minItems=1,
         ),
         "only": _may(
-            _COMMANDS,
-            '[GET, "@hash"]',
-            "The only commands that the grant applies to.",
-            minItems=1,
+            _COMMANDS, '[GET, "@hash"]', "The only commands that the grant applies to.", minItems=1
         ),
         "except": _may(
             _COMMANDS, '[GETDEL, "@bitmap"]', "Commands that the grant does not apply to."
@@ -338,9 +335,7 @@ IDENTITY = _section(
     **_DEFAULTS.fields,
     accept=_may(
         MapOf(
-            "a mapping from findings to reasons",
-            entry=_TEXT,
-            example='NAME: "it runs once a day"',
+            "a mapping from findings to reasons", entry=_TEXT, example='NAME: "it runs once a day"'
         ),
         '{no-budget: "it runs once a day"}',
         "Lint findings to accept, each with the reason.",

@@ -194,12 +194,7 @@ class _Reader:
         return root
 
     def _empty(self, span: Span) -> PolicyError:
-        return fail(
-            "empty-document",
-            "the document is empty",
-            span,
-            f"begin with {self._first}",
-        )
+        return fail("empty-document", "the document is empty", span, f"begin with {self._first}")
 
     def _peek(self) -> Any:
         try:

@@ -3,7 +3,4 @@
 from keyleash.servers.cluster import EmbeddedCluster
 from keyleash.servers.embedded import EmbeddedServer
 
-__all__ = [
-    "EmbeddedCluster",
-    "EmbeddedServer",
-]
+__all__ = ["EmbeddedCluster", "EmbeddedServer"]

@@ -20,13 +20,7 @@ from fakeredis.commands_mixins.scripting_mixin import LUA_MODULE
 
 from keyleash.testing import lua_bit, lua_msgpack, lua_struct
 
-__all__ = [
-    "AsyncGuardConnection",
-    "FakeAsyncRedis",
-    "FakeRedis",
-    "GuardConnection",
-    "GuardServer",
-]
+__all__ = ["AsyncGuardConnection", "FakeAsyncRedis", "FakeRedis", "GuardConnection", "GuardServer"]
 
 # Above this Redis no longer prints an integer in full (its double2ll).
 MAX_PLAIN_INTEGER = 2**62

@@ -27,9 +27,7 @@ MARKED = "<leash_policy>"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
-        NAME,
-        "path of the policy that the fixtures load, relative to rootdir",
-        default="",
+        NAME, "path of the policy that the fixtures load, relative to rootdir", default=""
     )
 
 

@@ -88,11 +88,7 @@ class WatchedServer:
         recorded = self._records.read(store, (self.server.run_id, *head))
         for kind, scripts, problem in (
             (WatchEventKind.SOURCE_MISSING, recorded.missing, "no stored text"),
-            (
-                WatchEventKind.SOURCE_CHANGED,
-                recorded.changed,
-                "a stored text with another digest",
-            ),
+            (WatchEventKind.SOURCE_CHANGED, recorded.changed, "a stored text with another digest"),
         ):
             for identity, digest in scripts:
                 message = f"the script {digest} of `{identity}` has {problem}"

@@ -31,12 +31,7 @@ def load_code(stage: Stage) -> None:
     say = stage.intruder.say
     digest = say("SCRIPT", "LOAD", READ)
     say("EVALSHA", digest if not stage.intruder.errors[-1] else "0" * 40, 1, OTHER)
-    say(
-        "FUNCTION",
-        "LOAD",
-        "REPLACE",
-        LIBRARY,
-    )
+    say("FUNCTION", "LOAD", "REPLACE", LIBRARY)
     say("FCALL", "f", 1, OTHER)
     say("FCALL_RO", "f", 1, OTHER)
     if not stage.intruder.errors[2]:

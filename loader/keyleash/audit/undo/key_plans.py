@@ -332,8 +332,7 @@ Forced = Annotated[
 ]
 Skipped = Annotated[Collection[str | bytes], Param("keys", help="Leave KEY as it is; repeatable.")]
 AcrossPolicies = Annotated[
-    bool,
-    Param(help="Undo also changes that the active policy no longer allows to the identity."),
+    bool, Param(help="Undo also changes that the active policy no longer allows to the identity.")
 ]
 
 

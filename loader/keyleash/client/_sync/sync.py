@@ -284,11 +284,7 @@ class Redis(TokenHolder, redis.Redis):  # type: ignore[misc]
             own: Options of the client itself.
         """
         client = cls(
-            connection_pool=connection_pool,
-            token=token,
-            wait=wait,
-            correlation=correlation,
-            **own,
+            connection_pool=connection_pool, token=token, wait=wait, correlation=correlation, **own
         )
         client.auto_close_connection_pool = True
         return client

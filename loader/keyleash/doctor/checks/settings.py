@@ -281,9 +281,5 @@ def _behind(context: Context, server: Server) -> Iterator[DoctorFinding]:
     if head is None or head.generation != expected:
         present = "no policy" if head is None else f"policy generation {head.generation}"
         yield finding(
-            "policy-behind",
-            server.name,
-            present=present,
-            main=context.main.name,
-            expected=expected,
+            "policy-behind", server.name, present=present, main=context.main.name, expected=expected
         )
