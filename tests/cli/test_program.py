@@ -98,7 +98,7 @@ def test_pages_in_help_are_addresses_of_the_documentation(offline: Cli) -> None:
 
 
 def test_commands_that_messages_and_pages_name_exist() -> None:
-    """Whoever has an error types what its help says."""
+    """The help of an error is typed as it stands there."""
     known = set(commands(main))
     groups = {path for path in known if any(other[:-1] == path for other in known)}
     named = re.compile(r"`keyleash ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?(?: ([a-z][a-z-]*))?")

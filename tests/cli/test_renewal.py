@@ -37,8 +37,8 @@ def test_token_is_renewed_by_its_id_and_shown_with_its_new_life(cli: Cli) -> Non
     # A busy machine needs a second to say it.
     assert re.search(rf"token {issued['id']} of `runner` expires in (2h|1h59m)", done.stderr)
     shown = cli.run("--json", "token", "renew", issued["id"], "--ttl", "9h")
-    said = r"shortened to (4h|3h59m): the policy's `max_ttl` counts from the issue"
-    assert re.search(said, shown.stderr)
+    note = r"shortened to (4h|3h59m): the policy's `max_ttl` counts from the issue"
+    assert re.search(note, shown.stderr)
     renewed = cli.json("token", "renew", issued["id"], "--ttl", "3h")
     assert set(renewed) == {"id", "identity", "expires_at", "capped"}
     assert cli.json("token", "show", issued["id"])["expires_at"] == renewed["expires_at"]
