@@ -311,6 +311,7 @@ def test_method_of_a_class_is_that_of_its_objects(loaded: keyleash.Operator) -> 
 
     assert keyleash.Operator.now(loaded).tzinfo is not None
     assert type(tokens).issue(tokens, "one").identity == "one"
+    assert list(type(loaded.audit).control(loaded.audit))
     with pytest.raises(TypeError, match="`identity` must be str"):
         type(tokens).issue(tokens, 5)  # type: ignore[arg-type]
 
@@ -319,6 +320,7 @@ def test_method_of_a_class_is_that_of_its_objects(loaded: keyleash.Operator) -> 
     "call",
     [
         lambda op: op.tokens.issue("one", ttl="soon"),
+        lambda op: op.tokens.issue_many("one", 0),
         lambda op: op.tokens.rotate("one", grace="soon"),
         lambda op: op.tokens.renew("abc", ttl=timedelta(0)),
         lambda op: op.freeze("one", reason=" "),

@@ -54,3 +54,22 @@ def test_signal_that_is_sent_again_before_its_hook_returns_is_not_lost(
 
     with pytest.raises(Ended):
         wait_for_end(signal.SIGTERM)
+
+
+def test_signal_after_one_that_could_not_be_sent_again_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no thread can be started, the next signal still counts."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("no thread can be started")
+
+    def lose_one_and_get_another() -> None:
+        with ended_by_signals():
+            Dying(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(Ended):
+        lose_one_and_get_another()

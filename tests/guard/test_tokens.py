@@ -263,7 +263,7 @@ def test_count_of_tokens_below_one_issues_none(leash: Leash, count: int) -> None
     """A miscalculation is an error and not an empty list."""
     leash.load(one=READ)
 
-    with pytest.raises(ValueError, match=f"`count` must be at least 1, not {count}"):
+    with pytest.raises(ValueError, match="`count` must be over 0"):
         issue_tokens(leash.store, "one", count)
 
     assert list_tokens(leash.store) == []

@@ -228,7 +228,7 @@ def _add(function: Any, item: Parameter) -> None:
         shared["is_flag"] = True
     elif not param.kind:
         shared["type"] = _type_of(item)
-    elif isinstance(item.default, str | int) and item.default:
+    if not isinstance(item.default, bool) and isinstance(item.default, str | int) and item.default:
         shared |= {"default": item.default, "show_default": True}
     click.option(flag, item.name, help=param.help, **shared)(function)
 

@@ -157,9 +157,12 @@ def ended_by_signals() -> Iterator[None]:
         if not isinstance(lost.exc_value, Ended):
             hook(lost)
             return
-        threading.Thread(target=send, args=(lost.exc_value.args[0], raised), daemon=True).start()
-        # Last: what is raised in this hook is dropped as well.
-        is_ending = False
+        sender = threading.Thread(target=send, args=(lost.exc_value.args[0], raised), daemon=True)
+        try:
+            sender.start()
+        finally:
+            # Last: what is raised in this hook is dropped as well.
+            is_ending = False
 
     def send(number: int, dropped: int) -> None:
         time.sleep(RETRY_S)

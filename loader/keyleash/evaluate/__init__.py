@@ -3,8 +3,4 @@
 The order is fixed: command and class → declared keys → deny and grants per key → limits. All
 limits are checked before any is charged, so a denied call changes nothing. The evaluator does not
 use the compiler, so that guards can be compared with it.
-
-    state = ModelState()
-    decision = decide(identity, table, [b"GET", b"a:1"], [b"a:1"], state, now_us)
-    assert decision.allowed
 """

@@ -121,7 +121,8 @@ class _Declared(Generic[P, T]):
             for name, value in self._check(noun, *args, **options).items():
                 parameter = self.parameters.get(name)
                 if parameter and parameter.param.check and value is not None:
-                    parameter.param.check(name, value)
+                    for item in value if parameter.is_many else (value,):
+                        parameter.param.check(name, item)
             function = (
                 partial(self._through, noun._runner, self.function)
                 if self._through
@@ -130,6 +131,10 @@ class _Declared(Generic[P, T]):
             return self._start(noun._face, partial(function, *args, **options))
 
         return update_wrapper(method, self.function)
+
+    def _called(self, first: Any, *args: Any, **options: Any) -> Any:
+        function = self._bound(first) if isinstance(first, Noun) else None
+        return (function or partial(self.function, first))(*args, **options)
 
     def _start(self, face: Any, call: Callable[[], Any]) -> Any:
         """Return what the method of a face returns for a call in the calling thread."""
@@ -147,8 +152,7 @@ class Operation(_Declared[P, T]):
 
     def __call__(self, first: Any, /, *args: P.args, **options: P.kwargs) -> T:
         """Return the result in the calling thread, for a store; of a method for its noun."""
-        function = self.__get__(first, type(first)) if isinstance(first, Noun) else None
-        result: T = (function or partial(self.function, first))(*args, **options)
+        result: T = self._called(first, *args, **options)
         return result
 
     @overload
@@ -172,6 +176,11 @@ class Reading(_Declared[P, T]):
         self._methods[AsyncRunner].__signature__ = signature.replace(  # type: ignore[attr-defined]
             return_annotation=f"Async{signature.return_annotation}"
         )
+
+    def __call__(self, first: Any, /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
+        """Return the results in the calling thread; see `Operation`."""
+        results: Iterator[T] = self._called(first, *args, **options)
+        return results
 
     def _start(self, face: Any, call: Callable[[], Any]) -> Any:
         return face.items(call)

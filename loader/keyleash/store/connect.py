@@ -91,7 +91,7 @@ def shown_url(url: str) -> str:
         return "the given URL"
     user = f"{parts.username}@" if parts.username else ""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return f"{parts.scheme}://{user}{host}{f':{port}' if port else ''}{parts.path}"
+    return without_tokens(f"{parts.scheme}://{user}{host}{f':{port}' if port else ''}{parts.path}")
 
 
 def has_password(url: str) -> bool:

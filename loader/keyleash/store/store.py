@@ -101,8 +101,12 @@ class Store:
         raise ClusterDownError("the nodes disagree about the slot of the home")
 
     def reopened(self) -> Store:
-        """Return the same store; of a cluster at its home now, which a failover moves."""
-        return self if self.cluster is None else self.open_cluster(self.cluster, actor=self.actor)
+        """Return the same store; of a cluster at its home now, which a failover has moved."""
+        if self.cluster is None:
+            return self
+        now = self.open_cluster(self.cluster, actor=self.actor)
+        # The prefixes stay: what was compiled with them must find that others are in force.
+        return replace(self, client=now.client)
 
     def by(self, actor: str) -> Store:
         """Return the same store for another operator."""

@@ -16,11 +16,11 @@ from keyleash.limits import Budget
 from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.operations import operation
 from keyleash.operations.rights import NEW_TOKEN
-from keyleash.operations.types import Duration, IdentityName, Labels, Param
+from keyleash.operations.types import Count, Duration, IdentityName, Labels, Param
 from keyleash.operator.tokens.restrict import Scope, checked_labels, restrict
 from keyleash.policy import Identity, parse_policy
 from keyleash.policy.problems import which_identity
-from keyleash.policy.quantities import seconds_of
+from keyleash.policy.quantities import positive, seconds_of
 from keyleash.results import Instant, Result
 from keyleash.store.identities import require_active
 from keyleash.store.restrictions import Restrictions
@@ -161,7 +161,7 @@ def issue_token(
 def issue_tokens(
     store: Store,
     identity: IdentityName,
-    count: int,
+    count: Count,
     *,
     note: Note = "",
     **options: Unpack[TokenOptions],
@@ -174,8 +174,7 @@ def issue_tokens(
     Raises:
         ValueError: *count* is not positive; nothing was issued.
     """
-    if count < 1:
-        raise ValueError(f"`count` must be at least 1, not {count}")
+    positive("count", count)
     ttl_s = seconds_of("ttl", options.get("ttl"))
     check_note("note", note)
     labels = checked_labels(options.get("meta") or {})
