@@ -180,7 +180,7 @@ repeat
 
 --% if plans
   -- As in check_size.
-  if spent > {{ work_limit }} / 10 and {{ collects_after("spent") }} then collectgarbage('step', {{ collected_kib }}) end
+  if spent > {{ work_limit }} / 10 and {{ collects_after("now_us", "spent") }} then collectgarbage('step', {{ collected_kib }}) end
 --% endif
 --% include "record_batch.lua"
 --% if renews

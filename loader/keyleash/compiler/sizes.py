@@ -78,7 +78,9 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         "most_image_bytes": max((plan.max_bytes for plan in guard.images), default=0),
         "work_limit": guard.identity.work,
         # A call collects garbage by chance: once for half the work that a call may do, on average.
-        "collects_after": lambda units: Text(f"now_us % {guard.identity.work} < {units} + {units}"),
+        "collects_after": lambda now, units: Text(
+            f"{now} % {guard.identity.work} < {units} + {units}"
+        ),
         "string_units": guard.identity.string_units,
         # A batch is allowed less without reading sizes.
         "spare": 64 if batch else 8,

@@ -81,7 +81,7 @@ call('ECHO', '');
 --% endif
     code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, {{ work_limit }})
 --% if plans and not batch
-  elseif work > {{ work_limit }} / 10 and {{ collects_after("work") }} then
+  elseif work > {{ work_limit }} / 10 and {{ collects_after("now_us", "work") }} then
     -- New strings are also compared with those of earlier calls, until these are collected.
     collectgarbage('step', {{ collected_kib }})
 --% endif

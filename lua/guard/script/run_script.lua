@@ -32,7 +32,7 @@ local result = (function()
     measure(found, 0)
     return found
   end, locate)
-  if {{ collects_after("steps") }} then collectgarbage('step', {{ collected_kib }}) end
+  if {{ collects_after("now_us", "steps") }} then collectgarbage('step', {{ collected_kib }}) end
   if not (steps <= {{ work_limit }}) then
     -- Whatever it returned or raised.
     code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, string.format(' work=%.0f limit=%.0f', math.ceil(math.min(steps, 1e15)), {{ work_limit }})
