@@ -20,7 +20,7 @@ from keyleash.operator.tokens.list import list_tokens, token_tree
 from keyleash.operator.tokens.renew import renew_token
 from keyleash.operator.tokens.revoke import revoke as revoke_tokens
 from keyleash.operator.tokens.rotate import rotate_token
-from keyleash.vault import change as vault
+from keyleash.vault import change as prefixes
 
 
 class PolicyOperations(Noun[F]):
@@ -114,8 +114,8 @@ class VaultOperations(Noun[F]):
         VaultConflictError: a key exists inside and outside the vault.
     """
 
-    seal = vault.seal
-    rotate = vault.rotate
-    unseal = vault.unseal
-    adopt = vault.adopt_keys
-    release = vault.release_keys
+    seal = prefixes.seal
+    rotate = prefixes.rotate
+    unseal = prefixes.unseal
+    adopt = prefixes.adopt_keys
+    release = prefixes.release_keys
