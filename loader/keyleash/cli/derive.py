@@ -249,7 +249,8 @@ def _reader(item: Parameter, read: Callable[..., Any] | None) -> Callable[..., A
         if read is not None:
             value = read(context, parameter, value)
         if item.param.check is not None and value is not None:
-            item.param.check(item.name, value)
+            for each in value if item.is_many else (value,):
+                item.param.check(item.name, each)
         return value
 
     return callback
