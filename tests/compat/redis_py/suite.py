@@ -41,6 +41,8 @@ MARKERS = (
     "redismod", "onlycluster", "ssl", "cp_integration", "multidb_integration", "replica"
 )  # fmt: skip
 KINDS = ("tests", "tests/test_asyncio")
+HUNG_S = 1200
+"""How long a run may take: processes that a test forked can hang when they end."""
 FEW = 20
 """The largest number of unexpected differences that get a second try."""
 BARS = {"sync": 98, "async": 107}
@@ -184,7 +186,7 @@ def run(
     print(f"redis-py's tests, {mode}, protocol {protocol or 'of redis-py'}")
     ended = subprocess.run(
         [*command, *(tests or files)], cwd=folder, env=environment, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=HUNG_S,
     )  # fmt: skip
     print(ended.stdout.strip().rpartition("\n")[2])
     if ended.returncode not in (0, 1):
