@@ -31,6 +31,10 @@ MAX_CPU_MS = 50
 MAX_COLLIDING_MS = 250
 """The same where strings collide in the server's Lua."""
 
+LIBC_FACTOR = 4
+"""How many times as long a call may take where the allocator is libc's, which leaves the strings of
+Lua scattered over memory: docs/explanation/work-limits.md."""
+
 MAX_MEMORY_MIB = 128
 """Of the server's process, over what it had before."""
 
@@ -96,7 +100,6 @@ class Ground:
     """
 
     def __init__(self, server: RealServer, scale: float, *, slack: float) -> None:
-        self._slack = slack
         self._colliding = colliding_words(server.label, COLLIDING_WORDS)
         self._collisions = frozenset(self._colliding)
         server.clean()
@@ -104,6 +107,8 @@ class Ground:
         for name in ("lazyfree-lazy-user-del", "lazyfree-lazy-server-del"):
             # As docs/reference/policy.md says.
             self._admin.config_set(name, "yes")
+        is_libc = self._admin.info("memory")["mem_allocator"] == "libc"
+        self._slack = slack * (LIBC_FACTOR if is_libc else 1)
         self._pid = server.pid
         self._table: CommandTable = server.table
         self._shapes = build(self._admin, self._table, server.label, scale)
