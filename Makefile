@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # Modules are compiled when they are first imported, which most never are.
 PIP := --quiet --disable-pip-version-check --no-compile
 
-# Two more than there are processors, since many tests wait for servers.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
+# Three more than there are processors, since many tests wait for servers.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,7 +30,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m tools.size_budget --check
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml --min-coverage 100
 
 # Tests that take long and rarely fail, property tests with many new examples, and the site.

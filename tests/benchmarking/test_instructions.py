@@ -15,6 +15,7 @@ from benchmarks.support.policy import load_target
 from benchmarks.support.servers import Cores, choose_servers
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(CONTROL) is None, reason="valgrind is not installed")
 def test_script_that_sets_takes_more_instructions_than_the_set_within_it(tmp_path: Path) -> None:
     """A script adds some thousands of instructions on any server."""

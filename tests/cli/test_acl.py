@@ -176,6 +176,7 @@ CONFIG GET would give the server's passwords, and audit streams hold before-imag
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "role"),
     [

@@ -56,6 +56,7 @@ def require_no_bug(result: Result, about: object) -> None:
     assert len(result.stderr) < 4000, about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ASKED, ids=" ".join)
 def test_nonsense_for_every_reply_is_one_clear_error(
     example: Path, tmp_path: Path, words: tuple[str, ...]

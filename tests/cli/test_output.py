@@ -199,6 +199,7 @@ def run_into(
     return int(ended.value.code or 0), errors.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_output_that_fails_is_one_line_of_error(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
@@ -225,6 +226,7 @@ def test_output_that_fails_is_one_line_of_error(
             assert code != 0, about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in LINES if not line.startswith(WITHOUT_TABLE)])
 def test_narrow_terminal_gets_bounded_lines(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str

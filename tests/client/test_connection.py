@@ -107,6 +107,7 @@ class PooledTwin(Twin):
         self.guarded = Awaited(redis.asyncio.Redis(connection_pool=apool), runner)
 
 
+@pytest.mark.slow
 @needs_redis_py_8
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("options", parsers(), ids=named)

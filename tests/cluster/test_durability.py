@@ -97,6 +97,7 @@ def test_delegation_and_renewal_without_a_replica_return_what_was_made(agents: A
     assert agents.connect().whoami().token_id == child.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_only_replicas_of_the_nodes_that_were_written_count(
     replicated_cluster: RealCluster, kind: str

@@ -117,6 +117,7 @@ def test_no_call_is_lost_or_doubled_while_slots_move_in_one_step(some_agents: Ag
     assert some_agents.used() == load.acknowledged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("is_home", [False, True])
 def test_killed_primary_loses_only_the_calls_that_were_sent(

@@ -122,6 +122,7 @@ def test_python_example_of_the_tutorial_runs_as_written(
     assert ran.stdout.endswith("[True, b'done']\n")
 
 
+@pytest.mark.slow
 def test_tutorial_and_incident_guide_lead_from_a_policy_to_a_restored_value(
     embedded: RealServer, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.slow
 def test_archiver_that_is_killed_at_any_moment_loses_nothing(
     server: RealServer, forks: Any, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_change_waits_for_a_replica_and_reports_that_none_has_it(pair: Pair, change: str) -> None:
     """A promoted replica would not know of it: a revoked token would be valid again."""

@@ -16,6 +16,7 @@ Pair = tuple[Node, Node]
 FREEZE = ("freeze", "one", "--reason", "x")
 
 
+@pytest.mark.slow
 def test_commands_go_on_if_the_first_server_hangs(pair: Pair) -> None:
     """It takes connections, and answers none."""
     primary, replica = pair

@@ -240,6 +240,7 @@ def test_corrupt_record_does_not_end_the_watcher(pair: Pair, field: str) -> None
     watcher.close()
 
 
+@pytest.mark.slow
 def test_watcher_follows_a_failover_from_node_to_node(trio: list[Node]) -> None:
     """It began with the primary alone; seeds are always watched."""
     primary, heir, other = trio
