@@ -158,6 +158,28 @@ def test_task_that_is_cancelled_leaves_no_reply_for_the_next(leash: Leash) -> No
     running(work)
 
 
+def test_waiting_call_ends_whenever_it_is_cancelled(one_leash: Leash) -> None:
+    """Also in the step after it was sent, where `asyncio.wait_for` of Python 3.11 goes on."""
+
+    async def work() -> list[int]:
+        going_on = []
+        async with client(one_leash) as agent:
+            for steps in range(1, 13):
+                await agent.get("t:list")
+                task = asyncio.ensure_future(agent.blpop("t:list", 0))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                if not (await asyncio.wait([task], timeout=30))[0]:
+                    going_on.append(steps)
+                while not task.done():
+                    task.cancel()
+                    await asyncio.sleep(0.01)
+        return going_on
+
+    assert running(work) == []
+
+
 def test_fifty_tasks_each_get_their_own_reply(leash: Leash) -> None:
     """Refusals and errors between their calls, and the correlation of each task's own."""
 

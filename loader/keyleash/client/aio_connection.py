@@ -391,6 +391,8 @@ class AsyncGuarded(Guarding):
             and not self._dialogue.transaction.is_watching
         ):
             await self.check_health()
+        task: Any = asyncio.current_task()  # asyncio only
+        requests = task.cancelling()  # asyncio only
         try:
             await above.send_packed_command(self._packed(calls, is_due=is_due), check_health=False)
         except BaseException as error:
@@ -401,6 +403,11 @@ class AsyncGuarded(Guarding):
             denial = error.__cause__ if isinstance(error.__cause__, LeashError) else None
             error.__context__ = None
             raise error.with_traceback(None) from denial
+        # redis-py sends in `asyncio.wait_for`, which before Python 3.12 drops  # asyncio only
+        # a cancellation in its last step: a blocking command would go on.  # asyncio only
+        if task.cancelling() > requests:  # asyncio only
+            await self.disconnect(nowait=True)  # asyncio only
+            raise asyncio.CancelledError  # asyncio only
 
     async def _receive(self, action: Receive, options: dict[str, Any]) -> Any:
         above: Any = super()
