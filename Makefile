@@ -77,15 +77,17 @@ proxy: $(VENV)/.dev
 # redis-py's own tests over guarded connections, and libraries built on it: about ten minutes.
 # Writes docs/reference/compatibility.md.
 COMPAT := PYTHONPATH=tests $(VENV)/compat/bin/python -m
+# What libraries leave open is no error of these tests.
+LIBRARIES := pytest -W default::ResourceWarning tests/compat
 compat: $(VENV)/.compat-agents
 	$(COMPAT) compat.redis_py.suite
-	KEYLEASH_COMPAT_PAGE=docs/reference/compatibility.md $(COMPAT) pytest tests/compat
+	KEYLEASH_COMPAT_PAGE=docs/reference/compatibility.md $(COMPAT) $(LIBRARIES)
 
 # The same, but redis-py's tests over guarded connections alone, for one protocol, and without the
 # libraries of agents: about two minutes.
 compat-quick: $(VENV)/.compat
 	$(COMPAT) compat.redis_py.suite --quick
-	$(COMPAT) pytest -n auto tests/compat
+	$(COMPAT) $(LIBRARIES) -n auto
 
 # QUICK=1 takes less than a minute and shows that it works; ARGS passes other options on.
 bench: $(VENV)/.bench
