@@ -109,11 +109,12 @@ class Scene:
         for tag, packed in leases.items():
             name = self.keys.at_shard(tag.decode()).state(WORKER)
             if tag != EPOCH_FIELD.encode():
-                shard = unpack_shard(self.cluster.owner(name).admin.get(name))
-                entry = unpack_entry(packed)
-                if shard.seq == entry.seq:
+                state, entry = self.cluster.owner(name).admin.get(name), unpack_entry(packed)
+                # A state that never got a grant ends after a minute.
+                shard = unpack_shard(state) if state else None
+                if shard is None or shard.seq == entry.seq:
                     count += entry.limits[0].amount
-                    count += sum(limit.credit for limit in shard.limits)
+                    count += sum(limit.credit for limit in shard.limits) if shard else 0
         return count
 
     def collected(self) -> int:

@@ -29,7 +29,7 @@ ENOUGH = 0.5
 WORKER = """
 import sys, redis
 from keyleash.store.store import Store
-from keyleash import vault
+from keyleash.vault import change as vault
 url, kind = sys.argv[1:]
 client = redis.Redis.from_url(url)
 change = getattr(vault, kind)
