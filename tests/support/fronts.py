@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ class Served:
     port = 0
 
     def __init__(self) -> None:
+        self._serving = set[Any]()
         listening = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._run(listening)), daemon=True
@@ -59,12 +61,16 @@ class Served:
         server.close()
 
     async def _serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        # asyncio holds no task that waits for the server after its caller has gone.
+        task = asyncio.current_task()
+        self._serving.add(task)
         try:
             await self.serve(caller, answer)
         except asyncio.CancelledError:
             # Raised again, it would be logged. Closing would wait for the other side of TLS.
             answer.transport.abort()
         finally:
+            self._serving.remove(task)
             answer.close()
 
 
