@@ -20,7 +20,7 @@ from support.servers import RealServer
 
 ALL: dict[str, Any] = {
     "grants": [grant("read", "write", "delete", keys="doc:*")],
-    "rate": {"requests": "100000/day"},
+    "budget": {"requests": "100000/day"},
 }
 BOUND = 2000
 """Of strings; the default takes a busy machine long."""

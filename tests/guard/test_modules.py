@@ -152,8 +152,8 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
         ("JSON.GET doc:1 " + "$.a[0:] " * 65, False),
         ("JSON.DEL doc:1 $..a..b", False),
         ("JSON.DEL doc:1 $.a a..b..c,,,,,,,,,", True),
-        ("JSON.MSET doc:1 $ a..b..c doc:2 $ a..b..c", True),
-        ("JSON.MSET doc:1 $ 1 doc:2 $..a..b 2", False),
+        ("JSON.MSET doc:{d}1 $ a..b..c doc:{d}2 $ a..b..c", True),
+        ("JSON.MSET doc:{d}1 $ 1 doc:{d}2 $..a..b 2", False),
         ("JSON.MSET" + " doc:1 $ 1" * 600, True),
     ],
 )
