@@ -109,6 +109,7 @@ OF_LARGE_LEASES: dict[str, tuple[str, ...]] = {
         "test_clock_steps::test_reset_during_concurrent_calls_is_exact[[]*-token]",
         "test_clock_steps::test_reset_of_one_limit_leaves_the_others",
         "test_delegation::test_denied_call_charges_no_cap_of_the_chain",
+        "test_hostile_records::test_corrupt_counter_is_named_by_the_denial[[]*gcra*-token]",
         "test_staging::test_calls_between_staging_and_activation_are_counted",
         "test_staging::test_load_that_stops_after_staging_changes_nothing",
         "test_staging::test_load_whose_staged_keys_are_gone_activates_nothing",
