@@ -213,7 +213,6 @@ def test_no_module_helper_sends_anything_but_its_guard_call(
     assert bypassed(sent) == []
 
 
-@pytest.mark.slow
 @ONE_EITHER
 @pytest.mark.parametrize("transaction", [False, True])
 def test_no_method_of_a_pipeline_sends_anything_but_a_batch(

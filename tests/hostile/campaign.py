@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+import redis
+
 from hostile.calls import Call, Draws, hostile_batch, hostile_call
 from hostile.ground import Cost, Ground, ground
 from keyleash.store.wire import BatchMode
@@ -76,7 +78,11 @@ def _run(field: Ground, names: Sequence[str], seconds: int) -> int:
     while time.monotonic() < until_s:
         seed = first + field.calls
         calls, mode = drawn(field.draws(seed), names)
-        cost = field.fire(calls, mode)
+        try:
+            cost = field.fire(calls, mode)
+        except redis.ConnectionError as lost:
+            _report(seed, calls, mode, lost)
+            return 1
         if field.is_too_much(cost):
             found += 1
             _report(seed, calls, mode, cost)
@@ -86,8 +92,8 @@ def _run(field: Ground, names: Sequence[str], seconds: int) -> int:
     return 1 if found else 0
 
 
-def _report(seed: int, calls: Sequence[Call], mode: BatchMode | None, cost: Cost) -> None:
-    print(f"seed {seed}: {cost}\n    {shown(calls, mode)}", flush=True)
+def _report(seed: int, calls: Sequence[Call], mode: BatchMode | None, what: object) -> None:
+    print(f"seed {seed}: {what}\n    {shown(calls, mode)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,13 @@ from support.collisions import colliding_words
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer, find_server_binaries
 
-MAX_CPU_MS = 50
-"""Of the server's main thread, for one call or batch."""
+MAX_YARDSTICKS = 8, 40
+"""How many times as long as `YARDSTICK` the server's main thread may take for one call or batch,
+and for one that reads colliding strings: 50 and 250 ms where that takes 6.2 ms."""
 
-MAX_COLLIDING_MS = 250
-"""The same where strings collide in the server's Lua."""
-
-LIBC_FACTOR = 4
-"""How many times as long a call may take where the allocator is libc's, which leaves the strings of
-Lua scattered over memory: docs/explanation/work-limits.md."""
+SCATTERED = 1.5, 6
+"""How many times as long where the allocator is libc's, which leaves strings scattered over memory:
+docs/explanation/work-limits.md."""
 
 MAX_MEMORY_MIB = 128
 """Of the server's process, over what it had before."""
@@ -75,7 +73,7 @@ def ground(
     """Start a server of its own.
 
     Args:
-        slack: How many times `MAX_CPU_MS` a call may take, where others use the same cores.
+        slack: How many times as long a call may take, where others use the same cores.
         returning: Whether it returns freed memory at once, so that all that a call takes is seen;
             this takes more time.
     """
@@ -108,7 +106,8 @@ class Ground:
             # As docs/reference/policy.md says.
             self._admin.config_set(name, "yes")
         is_libc = self._admin.info("memory")["mem_allocator"] == "libc"
-        self._slack = slack * (LIBC_FACTOR if is_libc else 1)
+        factors = SCATTERED if is_libc else (1, 1)
+        self._bounds = [slack * bar * by for bar, by in zip(MAX_YARDSTICKS, factors, strict=True)]
         self._pid = server.pid
         self._table: CommandTable = server.table
         self._shapes = build(self._admin, self._table, server.label, scale)
@@ -202,8 +201,7 @@ class Ground:
         collides = any(
             word in self._collisions or b"colliding" in word for argv in calls for word in argv
         )
-        bound_ms = self._slack * (MAX_COLLIDING_MS if collides else MAX_CPU_MS)
-        return Cost(cpu_ms, memory, reply, bound_ms)
+        return Cost(cpu_ms, memory, reply, self._best_ms * self._bounds[collides])
 
     def _restore(self, calls: Sequence[Call]) -> None:
         """Put back what earlier calls may have changed, of the keys that these name."""

@@ -42,7 +42,7 @@ MARKERS = (
 )  # fmt: skip
 KINDS = ("tests", "tests/test_asyncio")
 HUNG_S = 1200
-"""How long a run may take: processes that a test forked can hang when they end."""
+"""How long a run may take. Its timeout of a test does not end a process that the test forked."""
 FEW = 20
 """The largest number of unexpected differences that get a second try."""
 BARS = {"sync": 98, "async": 107}
