@@ -16,6 +16,7 @@ SUMMARIES = {
     "bug": "The error is a defect of keyleash.",
     "bundle": "The scripts of a library are not installed, or not those of the bundle.",
     "cannot-persist": "The server denies writes, because it could not write to its disk.",
+    "certificate-unreadable": "A certificate or key cannot be read.",
     "changed-meanwhile": "A key changed after the undo plan was made; nothing was undone.",
     "cluster-down": "A cluster serves no keys.",
     "cluster-incomplete": "No node of a cluster serves a slot that is needed.",

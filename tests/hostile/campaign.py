@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import redis
 
 from hostile.calls import Call, Draws, hostile_batch, hostile_call
-from hostile.ground import Cost, Ground, ground
+from hostile.ground import Ground, ground
 from keyleash.store.wire import BatchMode
 from support.servers import find_server_binaries
 

@@ -53,6 +53,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "undo": ("undo:undo", "Restore the values that keys had before some events."),
     },
     "Operations": {
+        "gateway": ("gateway:gateway", "Let agents use any Redis client, by a URL alone."),
         "status": ("status:status", "Show identities, tokens, limits and recent denials."),
         "doctor": ("doctor:doctor", "Diagnose problems (read-only)."),
         "limits": ("limits:limits", "Reset the counters of rate limits and budgets."),

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import redis.asyncio
 from hiredis import pack_command
 from redis import ConnectionPool, Redis
+from redis._parsers.base import BaseParser
 from redis.asyncio import Connection as AsyncConnection
 from redis.asyncio import ConnectionPool as AsyncConnectionPool
 from redis.asyncio.client import Pipeline as AsyncPipeline
@@ -32,6 +33,10 @@ from keyleash.store.wire import Argument, BatchMode
 
 PipelineT = TypeVar("PipelineT", bound=Any)
 
+try:
+    from redis.maint_notifications import MaintNotificationsConfig
+except ImportError:
+    MaintNotificationsConfig = None  # type: ignore[assignment, misc]
 try:
     from redis.observability import get_observability_instance
 except ImportError:
@@ -511,6 +516,35 @@ def _decoded(reply: Any, encoder: Any) -> Any:
             return {_decoded(k, encoder): _decoded(v, encoder) for k, v in reply.items()}
         case _:
             return reply
+
+
+def error_of(line: bytes) -> Any:
+    """Return the exception of an error reply, with its *line*, of which redis-py drops the code."""
+    error = BaseParser.parse_error(line.decode("utf-8", "surrogateescape"))
+    error.line = line
+    return error
+
+
+def quiet_options() -> dict[str, Any]:
+    """Return options of connections that speak RESP2, and get nothing that was not asked for."""
+    options: dict[str, Any] = {"protocol": 2, "decode_responses": False}
+    if MaintNotificationsConfig is not None:
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    return options
+
+
+async def taken_over(connection: Any, protocol: Any) -> Any:
+    """Connect a connection of redis-py's asyncio client; return the writer of its socket.
+
+    It authenticates as its options say. Then *protocol* reads, and redis-py no longer does. The
+    socket is closed when the writer is collected.
+    """
+    await connection.connect()
+    writer = connection._writer
+    connection._reader = connection._writer = None
+    writer.transport.set_protocol(protocol)
+    protocol.connection_made(writer.transport)
+    return writer
 
 
 def pack(request: Sequence[Argument]) -> list[bytes]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import redis.asyncio.cluster
 from redis.client import NEVER_DECODE
@@ -51,6 +51,8 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
     """
 
     _kind: Any = None
+    connection_base: ClassVar[type | None] = None
+    """The class of connections that are guarded in place of redis-py's."""
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
         mixin: Any = type("AsyncShardConnection", (AsyncSharded,), attributes)
 
         def guard(base: type) -> type:
+            base = self.connection_base or base
             self._kind = guarded_class(mixin, base, token, wait, correlation, ClusterSession)
             kind: type = self._kind
             return kind

@@ -46,6 +46,8 @@ class Guarding:
         check_every_s: Seconds after which subscriptions are checked again.
         check_attempts: How often each check is tried: servers close the connection for it, which
             is idle in between.
+        takes_parts: Whether the connection below is given the commands of a packet one by one, and
+            sends them whole.
     """
 
     session: Session
@@ -56,6 +58,7 @@ class Guarding:
     lock: type
     check_every_s = 5.0
     check_attempts = 2
+    takes_parts = False
     clock: Callable[[], float] = staticmethod(time.monotonic)
     encoder: Any
     socket_timeout: float | None
@@ -192,7 +195,7 @@ class Guarding:
             # Before they are sent: after an interrupt, the next user must not read the replies.
             self._dialogue.due.extend(calls)
         # So that it is sent whole or never runs.
-        return parts if len(parts) == 1 else [b"".join(parts)]
+        return parts if self.takes_parts or len(parts) == 1 else [b"".join(parts)]
 
     def _parts(self, call: Call) -> list[bytes]:
         is_empty = call.is_watched and not call.commands

@@ -96,6 +96,7 @@ def guarded_class(
         "session": session_class(token, is_async=is_async, correlation=correlation),
         "wait_s": longest_wait(wait),
         "is_async": is_async,
+        "takes_parts": getattr(base, "takes_parts", False),
         "__module__": "keyleash",
     }
     return type(f"Guarded{base.__name__}", (mixin, base), attributes)

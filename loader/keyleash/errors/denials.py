@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Self
+from urllib.parse import quote
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -80,6 +81,17 @@ class LeashError(KeyleashError, ResponseError):
         # One line, unless the error has a help of its own.
         text = ResponseError.__str__(self)
         return f"{text}\nhelp: {self._help}" if self._help else text
+
+    @property
+    def line(self) -> str:
+        """The denial as the line of an error reply, with the reason and the help in words."""
+        words = [
+            f"{name}={quote(value, safe='/:@+', errors='surrogateescape')}"
+            for name, value in self.details.items()
+            if name != "reason"
+        ]
+        why = "; ".join(filter(None, (self.details.get("reason"), self.help)))
+        return " ".join(["LEASH", self.code, *words, *(f"({why})".split() if why else ())])
 
     def with_details(self, details: Mapping[str, str]) -> Self:
         """Return the same denial with other details."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import redis.cluster
 from redis.client import NEVER_DECODE
@@ -52,6 +52,8 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
     """
 
     _kind: Any = None
+    connection_base: ClassVar[type | None] = None
+    """The class of connections that are guarded in place of redis-py's."""
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
         mixin: Any = type("AsyncShardConnection", (Sharded,), attributes)
 
         def guard(base: type) -> type:
+            base = self.connection_base or base
             self._kind = guarded_class(mixin, base, token, wait, correlation, ClusterSession)
             kind: type = self._kind
             return kind

@@ -1,0 +1,166 @@
+"""`keyleash gateway`: a Redis port for agents in any language."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import sys
+from typing import Any
+
+import click
+from redis.exceptions import ConnectionError, TimeoutError
+
+from keyleash.cli.nodes import urls_option
+from keyleash.cli.options import FILE, example, json_option
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import print_json, print_note
+from keyleash.errors import OperationError, UsageError
+from keyleash.extras import import_with_extra
+from keyleash.gateway.serve import Gateway, load_certificate, tls_context
+from keyleash.gateway.upstream import Upstream
+from keyleash.store.connect import answering_url, split_urls
+
+WAIT_S = 0.5
+
+
+class Address(click.ParamType[Any]):
+    """HOST:PORT, or [HOST]:PORT for IPv6."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the host and the port."""
+        host, separator, port = value.rpartition(":")
+        if not (separator and port.isdigit() and int(port) < 65536):
+            self.fail(f"`{value}` is no HOST:PORT", param, ctx)
+        return host.strip("[]"), int(port)
+
+
+@click.command(epilog=example("keyleash gateway --listen 127.0.0.1:6380"))
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    type=Address(),
+    default="127.0.0.1:6380",
+    show_default=True,
+    help="The address for agents; port 0 picks a free one.",
+)
+@click.option("--unix", metavar="PATH", help="Also listen on this unix socket.")
+@click.option("--tls-cert", metavar="FILE", type=FILE, help="Certificate for agents.")
+@click.option("--tls-key", metavar="FILE", type=FILE, help="Key of the certificate.")
+@click.option(
+    "--client-ca",
+    metavar="FILE",
+    type=FILE,
+    help="Require certificates of agents that this one signed.",
+)
+@click.option(
+    "--admin",
+    metavar="HOST:PORT",
+    type=Address(),
+    help="Serve /healthz, /readyz and /metrics here.",
+)
+@click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS.")
+@click.option("--wait", is_flag=True, help="Wait for the server to start.")
+@urls_option("--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the primary; repeatable.")
+@click.option(
+    "--service",
+    metavar="NAME",
+    default="mymaster",
+    show_default=True,
+    help="Name of the primary in Sentinel.",
+)
+@json_option
+@pass_settings
+def gateway(
+    settings: Settings,
+    listen: tuple[str, int],
+    unix: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    client_ca: str | None,
+    admin: tuple[str, int] | None,
+    insecure: bool,
+    wait: bool,
+    sentinels: tuple[str, ...],
+    service: str,
+) -> None:
+    """Let agents use any Redis client: the token is the password.
+
+    Agents connect with redis://IDENTITY:TOKEN@HOST:PORT; every command of theirs is a call of their
+    guard on the server of --url. SIGTERM ends it when replies are delivered, at the latest after
+    10 seconds; SIGHUP reads certificate and key again.
+    """
+    if (tls_cert is None) is not (tls_key is None) or (client_ca and not tls_cert):
+        raise UsageError("`--tls-cert` and `--tls-key` belong together, and `--client-ca` to them")
+    if not (tls_cert or insecure or _is_loopback(listen[0])):
+        raise UsageError(
+            f"tokens would travel in clear to `{listen[0]}`",
+            help="pass `--tls-cert` and `--tls-key`, or `--insecure` where the network is private",
+        )
+    uvloop = import_with_extra("uvloop")
+    tls = tls_context(tls_cert, tls_key, client_ca) if tls_cert and tls_key else None
+
+    def reload() -> None:
+        if tls is None or tls_cert is None or tls_key is None:
+            return
+        try:
+            load_certificate(tls, tls_cert, tls_key)
+            print_note("read the certificate again")
+        except OperationError as error:
+            print_note(f"error: {error.message}; the old certificate stays in use")
+
+    async def serve() -> None:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        url = await asyncio.to_thread(answering_url, settings.url, settings.timeout_s)
+        upstream = Upstream(split_urls(url)[0], sentinels, service)
+        while True:
+            try:
+                await upstream.open()
+                break
+            except (ConnectionError, TimeoutError, OSError):
+                if not wait:
+                    raise
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(ended.wait(), WAIT_S)
+                    return
+        gate = Gateway(upstream)
+        port = await gate.listen(*listen, unix, tls)
+        urls = {"url": f"{'rediss' if tls else 'redis'}://{_shown(listen[0], port)}"}
+        if admin is not None:
+            urls["admin"] = f"http://{_shown(admin[0], await gate.listen_for_admin(*admin))}"
+        _announce(settings, urls, unix)
+        sweeping = loop.create_task(gate.sweep())
+        await ended.wait()
+        sweeping.cancel()
+        await gate.drain()
+
+    uvloop.run(serve())
+    print_note("stopped")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _announce(settings: Settings, urls: dict[str, str], unix: str | None) -> None:
+    if settings.json:
+        print_json({**urls, "unix": unix, "server": settings.shown_url})
+    else:
+        click.echo(urls["url"])
+        print_note(f"calls go to {settings.shown_url}")
+        if "admin" in urls:
+            print_note(f"health and metrics: {urls['admin']}")
+    sys.stdout.flush()

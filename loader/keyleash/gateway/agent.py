@@ -1,0 +1,242 @@
+"""What the connections with one token share: its session, and guarded connections over pipes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError, WatchError
+
+from keyleash.client.actions import Words
+from keyleash.client.aio_cluster import RedisCluster
+from keyleash.client.aio_cluster_pipeline import AsyncSpread
+from keyleash.client.aio_connection import AsyncGuarded
+from keyleash.client.calls import Call
+from keyleash.client.pools import guarded_class
+from keyleash.client.routing import HOME_SLOT
+from keyleash.client.session import Session
+from keyleash.gateway.upstream import PipeConnection, Upstream
+from keyleash.store.wire import BatchMode
+
+CHECK_S = 1.0
+"""Seconds after which subscriptions are checked again."""
+MAX_FREE = 64
+
+
+class Agent:
+    """The holder of a token, on one server.
+
+    Args:
+        upstream: The server.
+        token: The token.
+        protocol: The protocol of its connections.
+
+    Attributes:
+        key: The token and the protocol.
+        session: The session of the token.
+        users: The number of connections that are authenticated with it.
+
+    Raises:
+        TokenUnknownError: *token* has not the shape of one.
+    """
+
+    def __init__(self, upstream: Upstream, token: str, protocol: int) -> None:
+        self.key = token, protocol
+        self.users = 0
+        self._upstream = upstream
+        base = type("UpstreamConnection", (PipeConnection,), {"upstream": upstream})
+        self._kind = self._guarded(base)
+        self._kind.check_every_s = CHECK_S
+        self.session: Session = self._kind.session
+        self._free: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.session.identity})"
+
+    def _guarded(self, base: type) -> Any:
+        """Return the class of guarded connections."""
+        return guarded_class(AsyncGuarded, base, self.key[0], False, None)
+
+    def take(self) -> Any:
+        """Return a guarded connection, which nothing else uses until it is given back."""
+        return self.take_for(()) or self._kind(protocol=self.key[1])
+
+    def take_for(self, commands: Sequence[Words]) -> Any:
+        """Return a guarded connection that can send commands at once; None if there is none."""
+        while self._free:
+            connection = self._free.pop()
+            if connection.is_connected:
+                return connection
+        return None
+
+    def give_back(self, connection: Any) -> None:
+        """Take back a guarded connection; what was left unfinished ends."""
+        if _is_done(connection) and len(self._free) < MAX_FREE:
+            self._free.append(connection)
+
+    def hold(self) -> Any:
+        """Return a guarded connection for a transaction, or for commands that need more."""
+        return self.take()
+
+    async def verify(self) -> None:
+        """Ask the guard about the token.
+
+        Raises:
+            LeashError: it denies the token.
+        """
+        connection = self.take()
+        try:
+            await connection.call(Call([], BatchMode.WHOAMI))
+        finally:
+            self.give_back(connection)
+
+    async def run_each(self, commands: Sequence[Words]) -> list[Any]:
+        """Return the replies and errors of plain commands, which are one batch."""
+        connection, replies = self.take(), []
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response(True))
+                except ResponseError as error:
+                    replies.append(error)
+        finally:
+            self.give_back(connection)
+        return replies
+
+
+def _is_done(connection: Any) -> bool:
+    """Return whether a guarded connection may be used again; end what was left unfinished."""
+    dialogue = connection._dialogue
+    if dialogue.is_idle and not dialogue.subscriptions.active:
+        connection.unpin()
+    else:
+        dialogue.clear()
+        connection.abandon()
+    return bool(connection.is_connected)
+
+
+class ClusterAgent(Agent):
+    """The holder of a token, on a cluster, which looks to agents like one server."""
+
+    def _guarded(self, base: type) -> Any:
+        """Return the class of guarded connections to nodes."""
+        kind = type("UpstreamCluster", (RedisCluster,), {"connection_base": base})
+        token, protocol = self.key
+        options = {**self._upstream.options, "protocol": protocol}
+        self._cluster: Any = kind(**options, token=token)
+        # Replies pass as the nodes send them.
+        self._cluster.response_callbacks = {}
+        return self._cluster._kind
+
+    def take_for(self, commands: Sequence[Words]) -> Any:
+        """Return a guarded connection to the node of all commands; None if there is none."""
+        cluster = self._cluster
+        slots = {cluster.slot_of(words) for words in commands} if commands else {HOME_SLOT}
+        slot = slots.pop()
+        nodes = cluster.nodes_manager.slots_cache.get(slot)
+        if slots or not nodes:
+            return None
+        connection = nodes[0].acquire_connection()
+        connection.server = nodes[0]
+        if commands and not connection.is_connected:
+            self.give_back(connection)
+            return None
+        return connection
+
+    def give_back(self, connection: Any) -> None:
+        """Take back a guarded connection; what was left unfinished ends."""
+        if isinstance(connection, ClusterTransaction):
+            connection.abandon()
+            return
+        _is_done(connection)
+        connection.server.release(connection)
+
+    def take(self) -> Any:
+        """Return a guarded connection to the home."""
+        return self.take_for(())
+
+    def hold(self) -> Any:
+        """Return what runs a transaction, or commands that need more."""
+        return ClusterTransaction(self._cluster)
+
+    async def verify(self) -> None:
+        """Ask the guard at the home about the token."""
+        await self._cluster.initialize()
+        await super().verify()
+
+    async def run_each(self, commands: Sequence[Words]) -> list[Any]:
+        """Return the replies and errors of plain commands, which are a batch for each slot."""
+        replies = await AsyncSpread(self._cluster, commands).run()
+        return [reply.error or reply.read_response() for reply in replies]
+
+
+class ClusterTransaction:
+    """WATCH, MULTI and EXEC on a cluster, where their keys say which node they are for.
+
+    Attributes:
+        queued: The commands since MULTI; None outside of a transaction.
+    """
+
+    def __init__(self, cluster: Any) -> None:
+        self.queued: list[Words] | None = None
+        self._cluster = cluster
+        self._pipeline: Any = None
+
+    @property
+    def is_idle(self) -> bool:
+        """True if there is neither a transaction nor a watch."""
+        return self.queued is None and self._pipeline is None
+
+    def abandon(self) -> None:
+        """End a watch in the background."""
+        pipeline, self._pipeline, self.queued = self._pipeline, None, None
+        if pipeline is not None:
+            _ENDING.add(task := asyncio.ensure_future(pipeline.reset()))
+            task.add_done_callback(_ENDING.discard)
+
+    async def run(self, words: Words) -> Any:
+        """Return the reply to a command, or raise its error."""
+        name = words[0]
+        if self.queued is not None:
+            return await self._run_queued(words)
+        if name == "MULTI":
+            self.queued = []
+            return b"OK"
+        if name in ("EXEC", "DISCARD"):
+            raise ResponseError(f"{name} without MULTI")
+        if name == "UNWATCH":
+            self.abandon()
+            return b"OK"
+        if name != "WATCH" and self._pipeline is None:
+            return await self._cluster.execute_command(*words)
+        if self._pipeline is None:
+            self._pipeline = self._cluster.pipeline(True)
+        return await self._pipeline.immediate_execute_command(*words)
+
+    async def _run_queued(self, words: Words) -> Any:
+        queued, name = self.queued, words[0]
+        assert queued is not None  # noqa: S101 - the caller looks
+        if name in ("MULTI", "WATCH"):
+            raise ResponseError(f"{name} inside MULTI is not allowed")
+        if name == "DISCARD":
+            self.abandon()
+            return b"OK"
+        if name != "EXEC":
+            queued.append(words)
+            return b"QUEUED"
+        pipeline = self._pipeline or self._cluster.pipeline(True)
+        self.queued = self._pipeline = None
+        if pipeline.watching:
+            pipeline.multi()
+        for command in queued:
+            pipeline.execute_command(*command)
+        try:
+            return await pipeline.execute(raise_on_error=False)
+        except WatchError:
+            return None
+
+
+_ENDING: set[asyncio.Future[Any]] = set()
+"""The event loop itself holds only a weak reference."""

@@ -1,0 +1,484 @@
+"""One connection of an agent: its commands become calls of the guard, in order.
+
+At most one call is under way at a time. Plain commands that have arrived by then are the next, as
+one batch, whose replies pass without being parsed. All others take the way of the client library:
+transactions, scripts, blocking commands, subscriptions, and whatever has to be recovered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.client.actions import Words
+from keyleash.client.batches import MAX_CHUNK_COMMANDS, chunks
+from keyleash.client.caller import LOST
+from keyleash.client.calls import Call
+from keyleash.client.command_words import Role, role_of
+from keyleash.client.correlation import correlation
+from keyleash.client.retries import is_sent
+from keyleash.client.routing import is_redirect
+from keyleash.errors import ArgsTooManyError, LeashError
+from keyleash.gateway import own
+from keyleash.gateway.agent import Agent
+from keyleash.gateway.resp import (
+    ProtocolError,
+    Requests,
+    Status,
+    TooManyWords,
+    encode,
+    encoded,
+    error_line,
+    parse,
+    passed,
+    split,
+)
+from keyleash.store.wire import MAX_ARGUMENTS, BatchMode
+
+MAX_QUEUED = 1024
+"""Commands that wait; then the connection is not read from."""
+MAX_UNSENT = 1 << 20
+"""Bytes of replies that wait; then no further command runs until the agent has read them."""
+MAX_UNREAD = 8 << 20
+"""Bytes of messages that wait; then the connection is cut."""
+FIRST_BATCH = 16
+"""Commands of the first batch; the next are larger while their replies are small."""
+LOGIN_S, STALL_S = 10.0, 30.0
+"""Seconds until a connection must have authenticated, and in which an agent must go on to read, or
+to send the rest of a request."""
+
+logger = logging.getLogger("keyleash.gateway")
+
+
+class Connection(asyncio.Protocol):
+    """The connection of an agent.
+
+    Args:
+        gateway: Where it was accepted.
+        number: Its number.
+
+    Attributes:
+        agent: The holder of its token; None before it is authenticated.
+        protocol: 2 or 3.
+        name: As CLIENT SETNAME gave it.
+        source: Its address, and the subject of its certificate.
+        held: The guarded connection that it uses now, or has until a transaction ends.
+        listener: The guarded connection that has its subscriptions.
+    """
+
+    def __init__(self, gateway: Any, number: int) -> None:
+        self.gateway, self.number = gateway, number
+        self.agent: Agent | None = None
+        self.protocol = 2
+        self.name = b""
+        self.correlation = f"gw-{number}"
+        self.source = ""
+        self.held: Any = None
+        self.listener: Any = None
+        self._listening: asyncio.Task[None] | None = None
+        self._requests = Requests()
+        self._queue: deque[Words | TooManyWords] = deque()
+        self._call: tuple[Call, Any] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._largest_batch = FIRST_BATCH
+        self._is_paused = self._is_reading_paused = self._ends = False
+        self._loop = asyncio.get_running_loop()
+        self._moved_at = self._loop.time()
+        self._unsent = 0
+        self.transport: Any = None
+
+    # Transport.
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        self.transport = transport
+        transport.set_write_buffer_limits(high=MAX_UNSENT)
+        self.source = own.source_of(transport)
+        self.gateway.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """End what it has under way."""
+        self._ends = True
+        self._queue.clear()
+        for task in (self._task, self._listening):
+            if task is not None:
+                task.cancel()
+        if self._task is None and self._call is None:
+            self._let_go()
+        if self.listener is not None and self.agent is not None:
+            self.agent.give_back(self.listener)
+        self.gateway.remove(self)
+
+    def pause_writing(self) -> None:
+        """Run no more commands until the agent has read."""
+        self._is_paused = True
+        self._moved_at, self._unsent = self._loop.time(), self.transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_paused = False
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        """Queue the commands that have arrived."""
+        if self._ends:
+            return
+        self._moved_at = self._loop.time()
+        try:
+            commands = self._requests.feed(data)
+        except ProtocolError as error:
+            self.refuse(b"ERR Protocol error: " + str(error).encode())
+            return
+        for words in commands:
+            if isinstance(words, TooManyWords):
+                self._queue.append(words)
+            else:
+                self._queue.append((words[0].decode("latin-1").upper(), *words[1:]))
+        if len(self._queue) > MAX_QUEUED and not self._is_reading_paused:
+            self._is_reading_paused = True
+            self.transport.pause_reading()
+        if self._call is None and self._task is None:
+            self._next()
+
+    def check(self, now: float) -> None:
+        """Cut the connection if it stands still where it must not."""
+        if self.agent is None:
+            if now - self._moved_at > LOGIN_S:
+                self.refuse(b"ERR the connection was not authenticated in time")
+        elif now - self._moved_at > STALL_S:
+            if self._is_paused and (size := self.transport.get_write_buffer_size()) < self._unsent:
+                self._moved_at, self._unsent = now, size
+            elif self._is_paused or (self._requests.size and not self._is_reading_paused):
+                self.cut("stalled")
+
+    def refuse(self, line: bytes) -> None:
+        """Send an error, and close the connection."""
+        if not self._ends:
+            self.gateway.cuts["refused"] += 1
+            self.transport.write(b"-%b\r\n" % line)
+            self.end()
+
+    def cut(self, why: str) -> None:
+        """Close the connection at once: what was sent may have run."""
+        self.gateway.cuts[why] += 1
+        self._ends = True
+        self.transport.abort()
+
+    def end(self) -> None:
+        """Close the connection when all that was written is sent."""
+        self._ends = True
+        self.transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it awaits no reply."""
+        return self._call is None and self._task is None and not self._queue
+
+    # Commands.
+
+    def _next(self) -> None:
+        """Start with the next commands, unless there are none or the agent does not read."""
+        while self._queue and not (self._is_paused or self._ends or self._call or self._task):
+            if self.gateway.is_draining and self.held is None:
+                self.end()
+                return
+            words = self._queue[0]
+            if not self._is_plain(words):
+                self._queue.popleft()
+                self._start(self._run_special(words), [words])
+            else:
+                commands = self._plain_commands()
+                if not self._send_at_once(commands):
+                    self._start(self._run_plain(commands), commands)
+        if self._is_reading_paused and len(self._queue) < MAX_QUEUED // 2:
+            self._is_reading_paused = False
+            self.transport.resume_reading()
+
+    def _is_plain(self, words: Words | TooManyWords) -> bool:
+        name: Any = words[0]
+        return (
+            self.agent is not None
+            and self.held is None
+            and type(words) is tuple
+            and name not in own.COMMANDS
+            and role_of(name) is None
+            and (self.listener is None or self.protocol == 3)
+            and " " not in name
+        )
+
+    def _plain_commands(self) -> list[Words]:
+        """Take the next plain commands that fit one call off the queue."""
+        queue, commands = self._queue, list[Words]()
+        while queue and len(commands) < self._largest_batch and self._is_plain(queue[0]):
+            commands.append(queue.popleft())  # type: ignore[arg-type]
+        if len(commands) > 1:
+            fitting = next(chunks(commands, range(len(commands))))
+            queue.extendleft(reversed(commands[len(fitting) :]))
+            commands = commands[: len(fitting)]
+        return commands
+
+    def _send_at_once(self, commands: list[Words]) -> bool:
+        """Send plain commands as one call, and pass its reply on when it comes.
+
+        Returns:
+            False, and nothing was sent, if they need more.
+        """
+        assert self.agent is not None  # noqa: S101 - plain commands have one
+        connection = self.agent.take_for(commands)
+        if connection is None:
+            return False
+        dialogue = connection._dialogue
+        if len(commands) == 1:
+            call = dialogue.lone_call(commands)
+        else:
+            call = dialogue.lone_batch(commands, BatchMode.EACH)
+        if call is None:
+            self.agent.give_back(connection)
+            return False
+        call.correlation = self.correlation
+        packet = connection._packed([call], is_due=True)
+        self._call = call, connection
+        connection.pipe.send(packet[0], self._reply_came)
+        self.gateway.calls += 1
+        self.gateway.commands += len(commands)
+        return True
+
+    def _reply_came(self, frame: bytes | None) -> None:
+        """Pass on the reply to the call that was sent at once."""
+        assert self._call is not None  # noqa: S101 - it was sent
+        (call, connection), self._call = self._call, None
+        if frame is None:
+            # It may have run: the agent sees what it would see of a lost server.
+            connection.abandon()
+            if not self._ends:
+                self.cut("upstream")
+        elif frame[0] == 45 and not self._ends:
+            self._start(self._recovered(call, connection, frame), call.commands)
+            return
+        else:
+            connection._dialogue.due.clear()
+            out = b"" if self._ends else self._passed(call, connection, frame)
+        if self.agent is not None:
+            self.agent.give_back(connection)
+        if self._ends:
+            return
+        self.write(out)
+        self._next()
+
+    def _passed(self, call: Call, connection: Any, frame: bytes) -> bytes:
+        if call.mode is None:
+            return passed(call.commands[0], frame, self.protocol)
+        out = []
+        for words, item in zip(call.commands, split(frame, call.commands, call.shape), strict=True):
+            if item[0] == 45:
+                error = connection._dialogue.caller._item(words, parse(item))
+                out.append(b"-%b\r\n" % error_line(error))
+            else:
+                out.append(passed(words, item, self.protocol))
+        size = len(frame)
+        if size > MAX_UNSENT:
+            self._largest_batch = max(1, len(call.commands) * MAX_UNSENT // size)
+        elif size < MAX_UNSENT // 4:
+            self._largest_batch = min(MAX_CHUNK_COMMANDS, 2 * self._largest_batch)
+        return b"".join(out)
+
+    async def _recovered(self, call: Call, connection: Any, frame: bytes) -> bytes:
+        """Return what to reply to a call whose first reply is an error."""
+        assert self.agent is not None  # noqa: S101 - it has made a call
+        try:
+            flow = connection._dialogue.receive_all(undecoded=True)
+            replies = await connection._drive(flow, {}, received=parse(frame))
+            values = [reply.error or reply.value for reply in replies]
+        finally:
+            self.agent.give_back(connection)
+        if all(map(is_redirect, values)):
+            return await self._run_plain(call.commands)
+        return self._encoded(call.commands, values)
+
+    def _encoded(self, commands: Sequence[Words], values: Sequence[Any]) -> bytes:
+        return b"".join(
+            encoded(words, value, self.protocol)
+            for words, value in zip(commands, values, strict=True)
+        )
+
+    def _start(self, running: Coroutine[Any, Any, bytes], commands: Sequence[Any]) -> None:
+        """Run what takes more than one step."""
+        self._task = self._loop.create_task(self._finish(running, len(commands)))
+
+    async def _finish(self, running: Coroutine[Any, Any, bytes], count: int) -> None:
+        out = b""
+        try:
+            with correlation(self.correlation):
+                out = await running
+        except ResponseError as error:
+            out = b"-%b\r\n" % error_line(error)
+        except (*LOST, OSError) as error:
+            self._let_go()
+            if is_sent(error):
+                self.cut("upstream")
+                return
+            out = b"-LOADING keyleash: no connection to the server\r\n" * count
+        except Exception:
+            logger.exception("connection %d failed", self.number)
+            self.cut("failed")
+        finally:
+            self._task = None
+            if self._ends:
+                self._let_go()
+        if not self._ends:
+            self.write(out)
+            self._next()
+
+    def _let_go(self) -> None:
+        connection, self.held = self.held, None
+        if connection is not None and self.agent is not None:
+            self.agent.give_back(connection)
+
+    async def _run_plain(self, commands: Sequence[Words]) -> bytes:
+        assert self.agent is not None  # noqa: S101 - plain commands have one
+        self.gateway.commands += len(commands)
+        values = await self.agent.run_each(commands)
+        return self._encoded(commands, values)
+
+    async def _run_special(self, words: Any) -> bytes:
+        """Run a command that is no plain call; return its reply."""
+        self.gateway.commands += 1
+        name: Any = words[0]
+        if isinstance(words, TooManyWords):
+            details = {
+                "command": words[0][:64].decode("latin-1").upper(),
+                "max": str(MAX_ARGUMENTS),
+            }
+            raise ArgsTooManyError(details)
+        if " " in name:
+            raise ResponseError("unknown command")
+        handler: Any = None
+        if name == "PING" and self.listener is not None and self.protocol == 2:
+            handler = own.ping
+        elif self.held is None or name in own.ALWAYS:
+            handler = own.COMMANDS.get(name)
+        if handler is not None:
+            reply: bytes = await handler(self, words)
+            return reply
+        if self.agent is None:
+            raise own.unauthenticated()
+        if role_of(name) is Role.SUBSCRIPTION and self.held is None:
+            return await self._subscribe(words)
+        if self.listener is not None and self.protocol == 2:
+            raise ResponseError(
+                f"Can't execute '{name.lower()}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING /"
+                " QUIT / RESET are allowed in this context"
+            )
+        return await self.run_held(words)
+
+    async def run_held(self, words: Words) -> bytes:
+        """Run a command on a guarded connection that is held while a transaction lasts."""
+        if self.agent is None:
+            raise own.unauthenticated()
+        if self.held is None:
+            self.held = self.agent.hold()
+        held, queued = self.held, self.held.queued
+        try:
+            value = await held.run(words)
+        finally:
+            if held.is_idle:
+                self._let_go()
+        if words[0] == "EXEC" and isinstance(value, list) and queued is not None:
+            return b"*%d\r\n" % len(value) + self._encoded(queued, value)
+        if value in (b"OK", b"QUEUED") and (queued is not None or _is_of_transaction(words)):
+            value = Status(value)
+        return encoded(words, value, self.protocol)
+
+    async def _subscribe(self, words: Words) -> bytes:
+        assert self.agent is not None  # noqa: S101 - the caller looks
+        if self.listener is None:
+            if words[0].endswith("UNSUBSCRIBE"):
+                out: list[bytes] = []
+                for channel in words[1:] or (None,):
+                    encode([words[0].lower().encode(), channel, 0], self.protocol, out, self._push)
+                return b"".join(out)
+            self.listener = self.agent.take()
+        try:
+            await self.listener.send_command(*words)
+        except BaseException:
+            if not self.listener._dialogue.subscriptions.active:
+                self._unlisten()
+            raise
+        if self._listening is None:
+            self._listening = self._loop.create_task(self._pass_messages(self.listener))
+        return b""
+
+    @property
+    def _push(self) -> bytes:
+        return b">" if self.protocol == 3 else b"*"
+
+    def _unlisten(self) -> None:
+        listener, self.listener, self._listening = self.listener, None, None
+        if listener is not None and self.agent is not None:
+            self.agent.give_back(listener)
+
+    async def _pass_messages(self, listener: Any) -> None:
+        try:
+            while True:
+                message = await listener.read_response(True, timeout=3600)
+                if message is None:
+                    continue
+                out: list[bytes] = []
+                encode(message, self.protocol, out, self._push)
+                self.write(b"".join(out))
+                if self.transport.get_write_buffer_size() > MAX_UNREAD:
+                    self.cut("unread")
+                    return
+                if message[0].endswith(b"unsubscribe") and message[2] == 0:
+                    self._unlisten()
+                    self._next()
+                    return
+        except LeashError as denial:
+            # Revoked, expired, frozen, or the policy has changed: the right has ended.
+            self.refuse(error_line(denial))
+        except (ResponseError, *LOST, OSError):
+            if not self._ends:
+                self.cut("upstream")
+
+    def write(self, out: bytes) -> None:
+        """Send a reply."""
+        if out and not self.transport.is_closing():
+            self.transport.write(out)
+
+    def authenticated(self, agent: Agent, protocol: int) -> None:
+        """Act for an agent from now on."""
+        self.gateway.enter(self, agent)
+        self.agent, self.protocol = agent, protocol
+        self._requests.is_trusted = True
+
+    def set_name(self, name: bytes) -> None:
+        """Use a name as the correlation id of calls.
+
+        Raises:
+            SecretInTextError: it contains a token.
+        """
+        text = name.decode("latin-1")[:256]
+        with correlation(text):
+            self.name, self.correlation = name, text or f"gw-{self.number}"
+
+    def reset(self) -> None:
+        """Forget transaction, watch and subscriptions."""
+        if self._listening is not None:
+            self._listening.cancel()
+        self._unlisten()
+        if self.agent is not None:
+            self.gateway.leave(self)
+        self.protocol, self.name, self.correlation = 2, b"", f"gw-{self.number}"
+        if self.held is not None:
+            self.held._dialogue.clear()
+            self.held.abandon()
+            self._let_go()
+
+
+def _is_of_transaction(words: Words) -> bool:
+    return role_of(words[0]) is Role.TRANSACTION

@@ -1,0 +1,224 @@
+"""The commands that the gateway answers itself: login, and what is about the connection alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from redis.exceptions import ResponseError
+
+from keyleash.client.actions import Words
+from keyleash.client.answers import info_reply
+from keyleash.client.command_words import upper
+from keyleash.client.once import once
+from keyleash.errors import KeyleashError, LeashError
+from keyleash.gateway.resp import encode, encoded
+from keyleash.store.wire import ONCE
+
+Handler: TypeAlias = Callable[[Any, Words], Coroutine[Any, Any, bytes]]
+OK = b"+OK\r\n"
+ACCEPTED = frozenset({"SETINFO", "NO-EVICT", "NO-TOUCH"})
+"""Sub-commands of CLIENT that change nothing here."""
+
+
+def unauthenticated() -> ResponseError:
+    """Return the error of commands before AUTH."""
+    return ResponseError("Authentication required.", status_code="NOAUTH")
+
+
+def wrong_count(name: str) -> ResponseError:
+    """Return the error of a wrong number of arguments."""
+    return ResponseError(f"wrong number of arguments for '{name.lower()}' command")
+
+
+def source_of(transport: Any) -> str:
+    """Return the address of a connection, and the subject of its client certificate."""
+    peer = transport.get_extra_info("peername")
+    address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+    certificate = transport.get_extra_info("peercert") or {}
+    subject = ",".join(
+        f"{name}={value}" for names in certificate.get("subject", ()) for name, value in names
+    )
+    return f"{address} {subject}" if subject else address
+
+
+async def login(connection: Any, user: bytes, password: bytes, protocol: int) -> None:
+    """Authenticate a connection with a token.
+
+    Raises:
+        ResponseError: WRONGPASS, with the code of the denial.
+    """
+    gateway = connection.gateway
+    try:
+        agent = await gateway.login(password.decode("ascii", "replace"), user, protocol)
+    except LeashError as denial:
+        # Its details are those of an identity that the agent may not have.
+        raise ResponseError(f"LEASH {denial.code}", status_code="WRONGPASS") from None
+    except (KeyleashError, ValueError) as error:
+        message = str(error).splitlines()[0]
+        raise ResponseError(message, status_code="WRONGPASS") from None
+    connection.authenticated(agent, protocol)
+
+
+async def auth(connection: Any, words: Words) -> bytes:
+    """AUTH [user] token."""
+    if len(words) not in (2, 3):
+        raise wrong_count("AUTH")
+    user = words[1] if len(words) == 3 else b""
+    await login(connection, user, words[-1], connection.protocol)
+    return OK
+
+
+async def hello(connection: Any, words: Words) -> bytes:
+    """HELLO [protocol [AUTH user token] [SETNAME name]]."""
+    protocol, at, name = connection.protocol, 2, None
+    credentials = None
+    if len(words) > 1:
+        if words[1] not in (b"2", b"3"):
+            raise ResponseError("unsupported protocol version", status_code="NOPROTO")
+        protocol = int(words[1])
+    while at < len(words):
+        option = upper(words[at])
+        if option == "AUTH" and at + 2 < len(words):
+            credentials = words[at + 1 : at + 3]
+            at += 3
+        elif option == "SETNAME" and at + 1 < len(words):
+            name = words[at + 1]
+            at += 2
+        else:
+            raise ResponseError(f"Syntax error in HELLO option '{option.lower()[:64]}'")
+    if credentials:
+        await login(connection, credentials[0], credentials[1], protocol)
+    elif connection.agent is None:
+        raise ResponseError(
+            "HELLO must be called with the client already authenticated, otherwise the HELLO"
+            " <proto> AUTH <user> <pass> option can be used to authenticate the client and select"
+            " the RESP protocol version at the same time",
+            status_code="NOAUTH",
+        )
+    elif protocol != connection.protocol:
+        connection.authenticated(connection.gateway.agent_of(connection.agent, protocol), protocol)
+    if name is not None:
+        connection.set_name(name)
+    known = connection.gateway.upstream.hello
+    reply = {
+        "server": known["server"],
+        "version": known["version"],
+        "proto": protocol,
+        "id": connection.number,
+        # Also of a cluster, whose nodes the agent does not reach.
+        "mode": "standalone",
+        "role": "master",
+        "modules": known["modules"],
+    }
+    return encoded(words, reply, protocol)
+
+
+async def client(connection: Any, words: Words) -> bytes:
+    """CLIENT: what is about the connection alone; the guard denies the rest."""
+    sub = upper(words[1]) if len(words) > 1 else ""
+    if connection.agent is None:
+        raise unauthenticated()
+    if sub == "SETNAME" and len(words) == 3:
+        connection.set_name(words[2])
+        return OK
+    if sub in ACCEPTED:
+        return OK
+    if sub == "GETNAME":
+        return encoded(words, connection.name or None, connection.protocol)
+    if sub == "ID":
+        return b":%d\r\n" % connection.number
+    if sub == "INFO":
+        name = connection.name.decode("latin-1")
+        line = f"id={connection.number} addr={connection.source} name={name}\n"
+        return encoded(words, line, connection.protocol)
+    if sub in ("GETREDIR", "TRACKINGINFO"):
+        raise ResponseError(f"the gateway does not cache, so it has no CLIENT {sub}")
+    reply: bytes = await connection.run_held(words)
+    return reply
+
+
+async def ping(connection: Any, words: Words) -> bytes:
+    """PING of a connection with subscriptions in RESP2, whose reply is an array."""
+    out: list[bytes] = []
+    encode([b"pong", words[1] if len(words) > 1 else b""], 2, out)
+    return b"".join(out)
+
+
+async def select(connection: Any, words: Words) -> bytes:
+    """SELECT of the database that tokens are for."""
+    if connection.agent is None:
+        raise unauthenticated()
+    database = connection.gateway.upstream.database
+    if len(words) != 2 or words[1] != str(database).encode():
+        raise ResponseError(f"tokens are for database {database}, and no other can be selected")
+    return OK
+
+
+async def command(connection: Any, words: Words) -> bytes:
+    """COMMAND COUNT, LIST, DOCS and INFO of the commands that a guard may run."""
+    if connection.agent is None:
+        raise unauthenticated()
+    table = connection.agent.session.table
+    specs = {spec.name: spec for spec in table if spec.refused is None}
+    sub, names = (upper(words[1]), [upper(word) for word in words[2:]]) if words[1:] else ("", [])
+    if sub == "COUNT":
+        return b":%d\r\n" % len(specs)
+    if sub == "LIST":
+        return encoded(words, [name.lower() for name in specs], connection.protocol)
+    reply: Any = [_described(specs.get(name)) for name in names or specs]
+    if sub == "DOCS":
+        reply = {name.lower(): {} for name in names or specs if name in specs}
+    elif sub not in ("", "INFO"):
+        raise ResponseError(f"the gateway has no COMMAND {sub[:64]}")
+    return encoded(words, reply, connection.protocol)
+
+
+def _described(spec: Any) -> Any:
+    """Return a command as COMMAND INFO does, without flags and positions, which guards find."""
+    return None if spec is None else [spec.name.lower(), -1, [], 0, 0, 0, [], [], [], []]
+
+
+async def info(connection: Any, words: Words) -> bytes:
+    """INFO: the version, and lines that libraries wait for."""
+    if connection.agent is None:
+        raise unauthenticated()
+    known = {**connection.gateway.upstream.hello, "mode": "standalone", "role": "master"}
+    flat = [
+        item
+        for name in ("server", "version", "mode", "role")
+        for item in (name.encode(), known[name].encode())
+    ]
+    return encoded(words, info_reply(words, flat), connection.protocol)
+
+
+async def with_id(connection: Any, words: Words) -> bytes:
+    """KEYLEASH ONCE id command …: give the command, or EXEC, an idempotency id."""
+    if connection.agent is None:
+        raise unauthenticated()
+    if len(words) < 4 or upper(words[1]) != ONCE.upper():
+        raise ResponseError("write KEYLEASH ONCE <id> <command> …")
+    with once(words[2].decode("latin-1")):
+        reply: bytes = await connection.run_held((upper(words[3]), *words[4:]))
+    return reply
+
+
+async def reset(connection: Any, words: Words) -> bytes:
+    """RESET: forget everything, also the token."""
+    connection.reset()
+    return b"+RESET\r\n"
+
+
+async def quit(connection: Any, words: Words) -> bytes:
+    """QUIT: reply, and close the connection."""
+    connection.write(OK)
+    connection.end()
+    return b""
+
+
+COMMANDS: dict[str, Handler] = {
+    "AUTH": auth, "CLIENT": client, "COMMAND": command, "HELLO": hello, "INFO": info,
+    "KEYLEASH": with_id, "QUIT": quit, "RESET": reset, "SELECT": select,
+}  # fmt: skip
+ALWAYS = frozenset({"KEYLEASH", "QUIT", "RESET"})
+"""Those that are answered within MULTI, too."""

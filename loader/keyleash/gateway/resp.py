@@ -1,0 +1,323 @@
+"""RESP: requests of agents, frames of servers, and replies in the protocol of an agent.
+
+Requests are not parsed by hiredis, which reserves memory for as many words as a header names, and
+takes a second to give it back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from keyleash.client._redis_py import error_of
+from keyleash.client.actions import Words
+from keyleash.client.caller import is_final
+from keyleash.client.command_words import upper
+from keyleash.client.resp3 import as_resp3
+from keyleash.client.session import counts
+from keyleash.store.wire import MAX_ARGUMENTS
+
+MAX_REQUEST_BYTES = (64 << 20) + 1024
+MAX_HEADER_BYTES = 32
+MAX_WORDS = 1 << 20
+"""As of Redis. A command of more than `MAX_ARGUMENTS` is read, and denied."""
+LOGIN_BYTES, LOGIN_WORDS = 16 << 10, 10
+"""The most that a connection may send before it is authenticated."""
+
+SETS = frozenset({"SMEMBERS", "SDIFF", "SINTER", "SUNION"})
+"""Commands whose reply is a set in RESP3."""
+NULL_ARRAYS = frozenset(
+    ("BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "EXEC",
+     "LMPOP", "XREAD", "XREADGROUP", "ZMPOP")
+)  # fmt: skip
+"""Commands without a result reply `*-1` in RESP2; Lua knows one null."""
+NULL_ARRAYS_WITH_COUNT = frozenset({"LPOP", "RPOP", "ZRANK", "ZREVRANK"})
+NULL_ITEMS = frozenset({"GEOPOS"})
+"""Commands whose reply has null arrays as items."""
+_NULLS = (b"$-1\r\n", b"*-1\r\n")
+
+
+class ProtocolError(Exception):
+    """A request breaks the protocol: the connection is closed."""
+
+
+class Status(bytes):
+    """A simple string, which clients tell from a bulk string."""
+
+
+class TooManyWords(list[bytes]):
+    """The name of a command with more words than a guard takes.
+
+    Attributes:
+        total: Their number.
+    """
+
+    total = 0
+
+
+class Requests:
+    """Parses the requests of one connection.
+
+    Attributes:
+        is_trusted: Whether the connection is authenticated, so that it may send large requests.
+    """
+
+    is_trusted = False
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._words: list[bytes] = []
+        self._left = self._read = 0
+
+    @property
+    def size(self) -> int:
+        """The bytes of the request that is not complete."""
+        return self._read + len(self._buffer)
+
+    def feed(self, data: bytes) -> list[list[bytes]]:  # noqa: PLR0912 - one loop, for speed
+        """Return the requests that *data* completes.
+
+        Raises:
+            ProtocolError: it breaks the protocol, or a bound.
+        """
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
+        commands: list[list[bytes]] = []
+        at, left, words, read = 0, self._left, self._words, self._read
+        most_bytes = MAX_REQUEST_BYTES if self.is_trusted else LOGIN_BYTES
+        length, find = len(buffer), buffer.find
+        while at < length:
+            line = find(b"\r\n", at, at + MAX_HEADER_BYTES)
+            if line < 0:
+                if length - at >= MAX_HEADER_BYTES:
+                    raise ProtocolError("expected an array of bulk strings")
+                break
+            number = buffer[at + 1 : line]
+            if buffer[at] != (36 if left else 42) or not number.isdigit():
+                raise ProtocolError("expected an array of bulk strings")
+            size = int(number)
+            if not left:
+                if size > (MAX_WORDS if self.is_trusted else LOGIN_WORDS):
+                    raise ProtocolError("too many words in a request")
+                at, left, read = line + 2, size, 0
+                words = []
+                if size > MAX_ARGUMENTS:
+                    words = TooManyWords()
+                    words.total = size
+                continue
+            stop = line + 2 + size
+            if read + size > most_bytes:
+                raise ProtocolError("too large a request")
+            if stop + 2 > length:
+                break
+            if buffer[stop : stop + 2] != b"\r\n":
+                raise ProtocolError("a bulk string is longer than its header says")
+            if type(words) is list or not words:
+                words.append(bytes(buffer[line + 2 : stop]))
+            read += size + 6
+            at = stop + 2
+            left -= 1
+            if not left:
+                commands.append(words)
+                read = 0
+        self._left, self._words, self._read = left, words, read
+        if buffer is data:
+            self._buffer += data[at:]
+        else:
+            del self._buffer[:at]
+        return commands
+
+
+class Frames:
+    """Splits what a server sends in RESP2 into replies, which stay bytes."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._at, self._left = 0, 1
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the replies that *data* completes."""
+        buffer, at, left, start = self._buffer, self._at, self._left, 0
+        buffer += data
+        length, find = len(buffer), buffer.find
+        frames = []
+        while True:
+            line = find(b"\r\n", at)
+            if line < 0:
+                break
+            kind = buffer[at]
+            if kind == 36:
+                if buffer[at + 1] != 45:
+                    line += int(buffer[at + 1 : line]) + 2
+                    if line + 2 > length:
+                        break
+            elif kind == 42 and buffer[at + 1] != 45:
+                left += int(buffer[at + 1 : line])
+            at = line + 2
+            left -= 1
+            if not left:
+                frames.append(bytes(buffer[start:at]))
+                start, left = at, 1
+        del buffer[:start]
+        self._at, self._left = at - start, left
+        return frames
+
+
+def end_of(frame: bytes, at: int) -> int:
+    """Return where the reply at *at* of a complete frame ends."""
+    left = 1
+    while left:
+        line = frame.index(b"\r\n", at)
+        kind = frame[at]
+        if kind == 36 and frame[at + 1] != 45:
+            line += int(frame[at + 1 : line]) + 2
+        elif kind == 42 and frame[at + 1] != 45:
+            left += int(frame[at + 1 : line])
+        at = line + 2
+        left -= 1
+    return at
+
+
+def parse(frame: bytes) -> Any:
+    """Return the value of a reply; error replies are returned as exceptions with their line."""
+    return _parse(frame, 0)[0]
+
+
+def _parse(frame: bytes, at: int) -> tuple[Any, int]:
+    line = frame.index(b"\r\n", at)
+    kind, rest, end = frame[at], frame[at + 1 : line], line + 2
+    if kind == 36:
+        if rest == b"-1":
+            return None, end
+        stop = end + int(rest)
+        return frame[end:stop], stop + 2
+    if kind == 42:
+        if rest == b"-1":
+            return None, end
+        items = []
+        for _ in range(int(rest)):
+            item, end = _parse(frame, end)
+            items.append(item)
+        return items, end
+    if kind == 58:
+        return int(rest), end
+    if kind == 43:
+        return Status(rest), end
+    return error_of(rest), end
+
+
+def error_line(error: Exception) -> bytes:
+    """Return the line of an error reply, without the mark before it."""
+    line: Any = getattr(error, "line", None)
+    if line is None:
+        line = f"{getattr(error, 'status_code', None) or 'ERR'} {error}"
+    if isinstance(line, str):
+        line = line.encode("utf-8", "surrogateescape")
+    return line if line.isascii() and line.isalnum() else b" ".join(line.splitlines()) or b"ERR"
+
+
+def encode(value: Any, protocol: int, out: list[bytes], head: bytes = b"*") -> None:
+    """Append the bytes of a value.
+
+    Args:
+        head: The mark of an array: that of a set or of a push message in RESP3.
+    """
+    kind = type(value)
+    if kind is bytes:
+        out.append(b"$%d\r\n%b\r\n" % (len(value), value))
+    elif kind is int:
+        out.append(b":%d\r\n" % value)
+    elif kind is Status:
+        out.append(b"+%b\r\n" % value)
+    elif value is None:
+        out.append(b"_\r\n" if protocol == 3 else _NULLS[0])
+    elif kind is list or kind is tuple:
+        out.append(b"%b%d\r\n" % (head, len(value)))
+        for item in value:
+            encode(item, protocol, out)
+    elif kind is dict:
+        is_map = protocol == 3
+        out.append(b"%%%d\r\n" % len(value) if is_map else b"*%d\r\n" % (2 * len(value)))
+        for name, item in value.items():
+            encode(name, protocol, out)
+            encode(item, protocol, out)
+    elif kind is float:
+        out.append(b",%b\r\n" % _double(value))
+    elif kind is bool:
+        out.append(b"#t\r\n" if value else b"#f\r\n")
+    elif isinstance(value, str):
+        encode(value.encode("utf-8", "surrogateescape"), protocol, out)
+    else:
+        out.append(b"-%b\r\n" % error_line(value))
+
+
+def _double(value: float) -> bytes:
+    if math.isfinite(value) and value == int(value) and abs(value) < 1e17:
+        return b"%d" % value
+    return repr(value).encode()
+
+
+def encoded(words: Words, value: Any, protocol: int) -> bytes:
+    """Return the bytes of the reply to a command, in the shape of *protocol*."""
+    name, out = upper(words[0]), list[bytes]()
+    if protocol == 3:
+        if name == "INFO" and isinstance(value, bytes):
+            return b"=%d\r\ntxt:%b\r\n" % (len(value) + 4, value)
+        encode(value, 3, out, b"~" if name in SETS else b"*")
+    elif value is None and is_null_array(name, words):
+        return _NULLS[1]
+    elif name in NULL_ITEMS and isinstance(value, list):
+        out.append(b"*%d\r\n" % len(value))
+        for item in value:
+            encode(item, 2, out) if item is not None else out.append(_NULLS[1])
+    else:
+        encode(value, 2, out)
+    return b"".join(out)
+
+
+def is_null_array(name: str, words: Words) -> bool:
+    """Return whether the null of a command is that of an array in RESP2."""
+    return name in NULL_ARRAYS or (name in NULL_ARRAYS_WITH_COUNT and len(words) > 2)
+
+
+def passed(words: Words, frame: bytes, protocol: int) -> bytes:
+    """Return the bytes of a reply that is no error: the frame itself, if it has the right shape."""
+    name: Any = words[0]
+    if protocol == 3:
+        is_same = is_final(name) and name not in SETS and not any(map(frame.__contains__, _NULLS))
+    else:
+        is_same = not (
+            (frame[:1] == b"$" and (counts(name) or frame == _NULLS[0]))
+            or (name in NULL_ITEMS and _NULLS[0] in frame)
+        )
+    if is_same:
+        return frame
+    value = parse(frame)
+    if counts(name) and isinstance(value, bytes):
+        value = int(value)
+    return encoded(words, as_resp3(words, value) if protocol == 3 else value, protocol)
+
+
+def split(frame: bytes, commands: Sequence[Words], shape: Sequence[int]) -> list[bytes]:
+    """Return the frames of the replies to the commands of a batch.
+
+    Args:
+        shape: The number of commands of each reply, see `store.wire.replies_of`; empty for one.
+    """
+    frames: list[bytes] = []
+    at = frame.index(b"\r\n") + 2
+    for times in shape or [1] * len(commands):
+        end = end_of(frame, at)
+        if times > 1 and frame[at] == 42:
+            at = frame.index(b"\r\n", at) + 2
+            for _ in range(times):
+                stop = end_of(frame, at)
+                frames.append(frame[at:stop])
+                at = stop
+        else:
+            frames += [frame[at:end]] * times
+        at = end
+    return frames

@@ -1,0 +1,313 @@
+"""The gateway: accepts connections of agents, bounds them, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from redis.exceptions import ResponseError
+
+from keyleash.errors import LeashError, OperationError, TokenUnknownError
+from keyleash.gateway.agent import Agent, ClusterAgent
+from keyleash.gateway.connection import Connection
+from keyleash.gateway.upstream import Upstream
+
+MAX_CONNECTIONS = 10_000
+MAX_OF_TOKEN = 2_000
+MAX_UNAUTHENTICATED = 1_000
+LOGINS_AT_ONCE = 8
+DENIED_LOGIN_S = 0.5
+"""The pause after a denied login, so that a flood of them takes nothing from others."""
+SWEEP_S = 1.0
+DRAIN_S = 10.0
+HANDSHAKE_S = 10.0
+MAX_ADMIN_BYTES = 4096
+ADMIN_S = 5.0
+BACKLOG = 1024
+
+
+class Gateway:
+    """A gateway.
+
+    Args:
+        upstream: Its servers.
+
+    Attributes:
+        connections: Those of agents that are open.
+        is_draining: Whether it accepts no more, and ends connections as they become idle.
+        commands, calls, logins, cuts: What it has done, as metrics report it.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.connections: set[Connection] = set()
+        self.is_draining = False
+        self.commands = self.calls = 0
+        self.logins: Counter[str] = Counter()
+        self.cuts: Counter[str] = Counter()
+        self._numbers = count(1)
+        self._unauthenticated = 0
+        self._agents: dict[tuple[str, int], Agent] = {}
+        self._users: Counter[str] = Counter()
+        self._logging_in = asyncio.Semaphore(LOGINS_AT_ONCE)
+        self._servers: list[asyncio.AbstractServer] = []
+
+    # Listening.
+
+    async def listen(
+        self, host: str, port: int, path: str | None = None, tls: ssl.SSLContext | None = None
+    ) -> int:
+        """Listen on an address, and on a unix socket if *path* is given; return the port.
+
+        Raises:
+            OperationError (port-in-use): the address or the path is in use, or may not be used.
+        """
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {"ssl": tls, "backlog": BACKLOG}
+        if tls is not None:
+            options["ssl_handshake_timeout"] = HANDSHAKE_S
+        try:
+            server = await loop.create_server(self._accept, host, port, **options)
+            self._servers.append(server)
+            if path is not None:
+                self._servers.append(await loop.create_unix_server(self._accept, path))
+                Path(path).chmod(0o660)
+        except OSError as error:
+            where = f"{host}:{port}" if not self._servers else f"`{path}`"
+            raise _unusable(where, error) from None
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    async def listen_for_admin(self, host: str, port: int) -> int:
+        """Serve health and metrics over HTTP; return the port.
+
+        Raises:
+            OperationError (port-in-use): the address is in use, or may not be used.
+        """
+        try:
+            server = await asyncio.start_server(
+                self._answer_admin, host, port, limit=MAX_ADMIN_BYTES
+            )
+        except OSError as error:
+            raise _unusable(f"{host}:{port}", error) from None
+        self._servers.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    def _accept(self) -> Connection:
+        return Connection(self, next(self._numbers))
+
+    def add(self, connection: Connection) -> None:
+        """Note a new connection; refuse it if there are too many."""
+        self.connections.add(connection)
+        self._unauthenticated += 1
+        if len(self.connections) > MAX_CONNECTIONS or self._unauthenticated > MAX_UNAUTHENTICATED:
+            connection.refuse(b"ERR max number of clients reached")
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that was closed."""
+        self.connections.discard(connection)
+        self.leave(connection)
+        self._unauthenticated -= 1
+
+    async def sweep(self) -> None:
+        """Look after connections, endlessly."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = loop.time()
+            for connection in [*self.connections]:
+                connection.check(now)
+            for pipe in self.upstream.pipes:
+                pipe.close_if_silent()
+
+    async def drain(self) -> None:
+        """Accept no more connections; end each when its replies are delivered, all after 10 s."""
+        self.is_draining = True
+        for server in self._servers:
+            server.close()
+        for connection in [*self.connections]:
+            if connection.is_idle:
+                connection.end()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while self.connections:
+                    await asyncio.sleep(0.02)
+        for connection in [*self.connections]:
+            connection.cut("drained")
+        self.upstream.close()
+
+    # Tokens.
+
+    async def login(self, token: str, user: bytes, protocol: int) -> Agent:
+        """Return the agent of a token that its guard accepts.
+
+        Raises:
+            LeashError: it does not, or *user* is not its identity.
+            RedisConnectionError: the server cannot be reached.
+        """
+        try:
+            async with self._logging_in:
+                agent = self._agents.get((token, protocol)) or self._made(token, protocol)
+                if user not in (b"", b"default", agent.session.identity.encode()):
+                    raise TokenUnknownError
+                if self._users[token] >= MAX_OF_TOKEN:
+                    raise ResponseError("max number of clients of the token reached")
+                await agent.verify()
+        except LeashError:
+            self.logins["denied"] += 1
+            await asyncio.sleep(DENIED_LOGIN_S)
+            raise
+        self.logins["accepted"] += 1
+        return agent
+
+    def _made(self, token: str, protocol: int) -> Agent:
+        kind = ClusterAgent if self.upstream.is_cluster else Agent
+        return kind(self.upstream, token, protocol)
+
+    def enter(self, connection: Connection, agent: Agent) -> None:
+        """Note that a connection has authenticated, or did so again."""
+        self.leave(connection)
+        self._unauthenticated -= 1
+        self._agents[agent.key] = agent
+        agent.users += 1
+        self._users[agent.key[0]] += 1
+
+    def leave(self, connection: Connection) -> None:
+        """Note that a connection has no agent any more."""
+        agent, connection.agent = connection.agent, None
+        if agent is None:
+            return
+        self._unauthenticated += 1
+        agent.users -= 1
+        self._users[agent.key[0]] -= 1
+        if not agent.users:
+            self._agents.pop(agent.key, None)
+            del self._users[agent.key[0]]
+
+    def agent_of(self, agent: Agent, protocol: int) -> Agent:
+        """Return the agent with the same token for another protocol."""
+        token = agent.key[0]
+        return self._agents.get((token, protocol)) or self._made(token, protocol)
+
+    # Health and metrics.
+
+    async def _answer_admin(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            async with asyncio.timeout(ADMIN_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                path = head.split(b" ", 2)[1].partition(b"?")[0]
+                status, body = self._admin_page(path)
+                writer.write(
+                    b"HTTP/1.1 %b\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+                    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body)
+                )
+                await writer.drain()
+        except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError, IndexError):
+            pass
+        finally:
+            writer.close()
+
+    def _admin_page(self, path: bytes) -> tuple[bytes, bytes]:
+        match path:
+            case b"/healthz":
+                return b"200 OK", b"ok\n"
+            case b"/readyz" if self.is_draining:
+                return b"503 Service Unavailable", b"draining\n"
+            case b"/readyz" if not self.upstream.pipes:
+                return b"503 Service Unavailable", b"no connection to the server\n"
+            case b"/readyz":
+                return b"200 OK", b"ok\n"
+            case b"/metrics":
+                registry = CollectorRegistry()
+                registry.register(self)
+                return b"200 OK", generate_latest(registry)
+        return b"404 Not Found", b"there are /healthz, /readyz and /metrics\n"
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics, as prometheus-client asks for them."""
+        name = "keyleash_gateway"
+        yield GaugeMetricFamily(
+            f"{name}_connections", "Open connections of agents.", len(self.connections)
+        )
+        yield GaugeMetricFamily(
+            f"{name}_unauthenticated_connections",
+            "Open connections that sent no valid token yet.",
+            self._unauthenticated,
+        )
+        yield GaugeMetricFamily(f"{name}_tokens", "Tokens with connections.", len(self._users))
+        yield GaugeMetricFamily(
+            f"{name}_upstream_connections", "Connections to servers.", len(self.upstream.pipes)
+        )
+        yield CounterMetricFamily(f"{name}_commands", "Commands of agents.", self.commands)
+        yield CounterMetricFamily(
+            f"{name}_calls", "Calls of guards that were sent at once.", self.calls
+        )
+        for what, label, numbers, text in (
+            ("logins", "result", self.logins, "Logins, by result."),
+            ("cuts", "reason", self.cuts, "Connections that the gateway closed, by reason."),
+        ):
+            family = CounterMetricFamily(f"{name}_{what}", text, labels=[label])
+            for value, number in numbers.items():
+                family.add_metric([value], number)
+            yield family
+
+
+def _unusable(where: str, error: OSError) -> OperationError:
+    reason = (error.strerror or str(error)).lower()
+    return OperationError(
+        "port-in-use",
+        f"cannot listen on {where}: {reason}",
+        help="choose another with `--listen`, `--unix` or `--admin`",
+    )
+
+
+def tls_context(certificate: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
+    """Return the TLS settings for connections of agents.
+
+    Args:
+        certificate: The file of the certificate, with those that sign it.
+        key: The file of its key.
+        client_ca: The file of the certificates that sign those of agents, which then need one.
+
+    Raises:
+        OperationError (certificate-unreadable): one of them cannot be read.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    load_certificate(context, certificate, key)
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise _unreadable(client_ca, error) from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Read certificate and key, also again: new connections use them.
+
+    Raises:
+        OperationError (certificate-unreadable): they cannot be read, or do not belong together.
+    """
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise _unreadable(f"{certificate}` or `{key}", error) from None
+
+
+def _unreadable(what: str, error: Exception) -> OperationError:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return OperationError(
+        "certificate-unreadable", f"`{what}` cannot be read: {str(reason).lower()}"
+    )
