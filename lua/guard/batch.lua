@@ -3,7 +3,7 @@
 --- KEYS      the data keys of all commands, in their order
 ---
 --- ARGV[1]   token        string
---- ARGV[2]   correlation  string  copied into events, up to 256 bytes
+--- ARGV[2]   correlation  string  copied into events, up to 256 bytes; perhaps `<source>\n` before it
 --- ARGV[3]   mode         string  "each": a denial takes its command's place
 ---                                "all": one denial denies the whole batch, and nothing runs
 ---                                "whoami": no command; the reply describes the token
@@ -46,6 +46,9 @@ local command = 'BATCH'
 if #argv > {{ many_arguments }} then collectgarbage('step', {{ collected_kib }}) end
 --% if breaker
 local suspends
+--% endif
+--% if audit.source
+--% include "record/take_source.lua"
 --% endif
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat

@@ -3,7 +3,7 @@
 --- KEYS      the data keys of the command, in its own order
 ---
 --- ARGV[1]   token        string
---- ARGV[2]   correlation  string  copied into events, up to 256 bytes
+--- ARGV[2]   correlation  string  copied into events, up to 256 bytes; perhaps `<source>\n` before it
 --- ARGV[3]   command      string  in upper case
 --- ARGV[4…]  its arguments
 ---
@@ -31,6 +31,9 @@ local stop = #argv
 -- The arguments of the next call are compared with these until they are collected.
 if stop > {{ many_arguments }} then collectgarbage('step', {{ collected_kib }}) end
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
+--% if audit.source
+--% include "record/take_source.lua"
+--% endif
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 --% if cluster

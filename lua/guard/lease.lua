@@ -3,7 +3,7 @@
 --- KEYS      none is read; the first is the guard record, whose slot the call is routed by
 ---
 --- ARGV[1]   token        string
---- ARGV[2]   correlation  string  copied into denials, up to 256 bytes
+--- ARGV[2]   correlation  string  copied into denials, up to 256 bytes; perhaps `<source>\n` before it
 --- ARGV[3]   request      string  of a shard, signed; "" replies with the records of the token
 --- ARGV[4]   command      string  that the shard was asked for, copied into denials
 --- ARGV[5]   key          string  its first key, copied into denials
@@ -21,6 +21,9 @@ local argv = ARGV
 local token, correlation, request = argv[1] or '', argv[2] or '', argv[3] or ''
 local command, key = argv[4] or '', argv[5]
 local code, detail, value, amount, reason, at_us, token_id, now_us
+--% if audit.source
+--% include "record/take_source.lua"
+--% endif
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 -- There the words are no command and key.
 if request == 'delegate' or request == 'renew' then command, key = string.upper(request), nil end

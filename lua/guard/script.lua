@@ -3,7 +3,7 @@
 --- KEYS      the keys that the caller declares to the script
 ---
 --- ARGV[1]   token        string
---- ARGV[2]   correlation  string  copied into events, up to 256 bytes
+--- ARGV[2]   correlation  string  copied into events, up to 256 bytes; perhaps `<source>\n` before it
 --- ARGV[3]   script       string  SHA-1 of the script; with `ro` after it, its writes are errors
 --- ARGV[4…]  its arguments
 ---           on a cluster one more: the tag of the shard, or a voucher
@@ -40,6 +40,9 @@ local command, only_reads = 'EVALSHA'
 digest, only_reads = string.gsub(digest, 'ro$', '')
 --% if breaker
 local suspends
+--% endif
+--% if audit.source
+--% include "record/take_source.lua"
 --% endif
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat

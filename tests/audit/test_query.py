@@ -59,7 +59,19 @@ def entries(draw: st.DrawFn) -> list[bytes]:
     commands = draw(st.lists(calls(), min_size=1, max_size=3))
     tail = draw(st.sampled_from([[], [b"lengths", b"1"], [b"before", b"a", b"expires", b"-1"]]))
     of_undo = draw(st.sampled_from([[], [b"actor", b"SET"]]))
-    return [*head, *of_undo, *chain(*commands), *tail]
+    source = draw(st.just([]) | texts.map(lambda text: [b"source", text]))
+    return [*head, *source, *of_undo, *chain(*commands), *tail]
+
+
+@pytest.mark.parametrize("source", [[], [b"source", b"DEL"]])
+def test_other_commands_are_skipped_without_being_parsed(source: list[bytes]) -> None:
+    """Also behind a source, which is the name of no command."""
+    head = [b"seq", b"1", b"token", b"t", b"policy", b"p", b"correlation", b"c"]
+    words = [*head, *source, b"SET", b"a"]
+
+    assert EventMatcher(Query(op="SET")).may_accept(words)
+    assert not EventMatcher(Query(op="DEL")).may_accept(words)
+    assert EventMatcher(Query(op="DEL")).may_accept([*head, *source])
 
 
 @given(st.sampled_from(PATTERNS), keys)

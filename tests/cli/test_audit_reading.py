@@ -50,6 +50,25 @@ def test_log_with_a_filter_shows_matching_entries(loaded: Cli, streams: Streams)
     ]
 
 
+def test_source_of_a_call_is_shown_with_its_identity(loaded: Cli, streams: Streams) -> None:
+    """In tables, on lines, in all details and in JSON; entries without one are as before."""
+    source = "10.0.0.7:51234 CN=a\nb"
+    streams.event(RUNNER, "1000-0", key="a:1", source=source)
+    streams.event(RUNNER, "2000-0", key="a:2")
+    streams.denial(RUNNER, "3000-0", source=source)
+
+    for option in ("--key=*", "--denied"):
+        assert rf" {RUNNER} from 10.0.0.7:51234 CN=a\nb  t" in loaded.ok("audit", "log", option)
+        assert loaded.lines("audit", "log", option)[0]["source"] == source
+    assert loaded.ok("audit", "log").count(" from ") == 1
+    assert "source" not in loaded.lines("audit", "log")[1]
+    for entry in (f"audit:{RUNNER}/1000-0", f"denied:{RUNNER}/3000-0"):
+        shown = loaded.ok("audit", "show", entry)
+        assert r"source       10.0.0.7:51234 CN=a\nb" in shown
+    report = loaded.ok("audit", "report", "--since", "1970-01-01T00:00:00", "-o", "-")
+    assert report.count("<small>from 10.0.0.7:51234") == 2
+
+
 def test_log_since_a_duration_uses_server_time(loaded: Cli, streams: Streams) -> None:
     """The local clock is not used."""
     seconds, _ = streams.client.time()

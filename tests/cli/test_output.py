@@ -327,11 +327,11 @@ def test_forged_fields_of_entries_reach_no_terminal(server: RealServer, example:
         forged = f"\x1b]0;{number}\x07\u202e"
         fields: dict[Any, Any] = {"seq": number + 1, "op": forged, "key": key}
         fields |= dict.fromkeys(
-            ("token", "code", "policy", "folded", "reason", "correlation"), forged
+            ("token", "code", "policy", "folded", "reason", "correlation", "source"), forged
         )
         client.xadd(Keyspace().denied("agent-runner"), fields)
-        names = ("token", "policy", "correlation", "actor", "script", "args_sha1", forged, "after")
-        event: dict[Any, Any] = dict.fromkeys(names, forged) | {"SET": key}
+        names = ["token", "policy", "correlation", "source", "actor", "script", "args_sha1", forged]
+        event: dict[Any, Any] = dict.fromkeys([*names, "after"], forged) | {"SET": key}
         client.xadd(Keyspace().audit("agent-runner"), event)
 
     event_id = cli.lines("audit", "log")[0]["id"]

@@ -528,6 +528,24 @@ def test_pipeline_with_names_in_bytes_is_the_same_call(
     assert b"3*3" in sent[0][0]
 
 
+def test_connections_of_one_pool_have_sources_of_their_own(embedded: RealServer) -> None:
+    """A program that makes calls for others sets the source of each connection."""
+    leash = Pooled(embedded)
+    leash.load(one={**BROAD, "audit": {"source": True}})
+    pool = leash.agent("one").connection_pool
+    connections = [pool.get_connection() for _ in range(3)]
+    for connection, origin in zip(connections, ("10.0.0.7:51234", "unix", ""), strict=True):
+        connection._dialogue.caller.origin = origin
+    for connection in (*connections, *connections):
+        connection.send_command("SET", "t:a", "x")
+        assert connection.read_response() in (b"OK", "OK")
+        connection.disconnect()
+
+    events = leash.events("one")
+    assert [event["source"] for event in events] == ["10.0.0.7:51234", "unix", ""] * 2
+    assert not any("\n" in event["correlation"] for event in events)
+
+
 def test_half_read_replies_are_not_read_by_the_next_user(embedded: RealServer) -> None:
     """A connection that comes back with replies due is closed."""
     leash = Pooled(embedded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from redis.crc import key_slot
 
 import keyleash
 from keyleash.audit.lookup import Gap, Restart, with_gaps
+from keyleash.client.caller import Caller
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from support.clusters import RealCluster
 from support.command_line import Cli
@@ -55,6 +57,37 @@ def add_event(cluster: RealCluster, tag: str, entry_id: str, **fields: int | str
     head = {"seq": 1, "token": "t", "policy": "p 1,1w", "correlation": "c"}
     name = Keyspace().at_shard(tag).audit("agent")
     stream(cluster, tag).xadd(name, {**head, **fields, "SET": "jobs:1"}, id=entry_id)
+
+
+def test_entries_of_shards_and_home_have_the_source_of_their_call(
+    embedded_cluster: RealCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home records renewals, children and denied leases; the source comes with the call."""
+    monkeypatch.setattr(Caller, "origin", "10.0.0.7:51234")
+    rules = "token: {bound: true, renew: true, max_ttl: 1d}, delegate: {depth: 1}"
+    grants = 'grants: [{allow: [write], keys: ["jobs:*"]}], budget: {writes: 9/day}'
+    document = f"{{kind: machine, {rules}, {grants}, audit: {{source: true}}}}"
+    with keyleash.Operator.from_url(embedded_cluster.url, actor="test") as op:
+        op.load(keyleash.Policy(f"version: 1\nidentities: {{agent: {document}}}"))
+        agent = embedded_cluster.agent(op.tokens.issue("agent").token)
+        for node in embedded_cluster.primaries:
+            agent.set(node.key("jobs:"), "x")
+        agent.renew("1d")
+        agent.delegate()
+        with pytest.raises(keyleash.KeyNotGrantedError):
+            agent.set("other", "x")
+        with suppress(keyleash.BudgetExhaustedError):
+            for _ in range(9):
+                agent.set("jobs:1", "x")
+        events, denials = [*op.audit.events("agent")], [*op.audit.denials("agent")]
+
+    shards = {tag_of(node) for node in embedded_cluster.primaries}
+    assert {event.shard for event in events} == {HOME_TAG, *shards}
+    assert {event.op for event in events if event.shard == HOME_TAG} == {"RENEW", "DELEGATE"}
+    assert {denial.code for denial in denials} == {"KEY_NOT_GRANTED", "BUDGET_EXHAUSTED"}
+    assert HOME_TAG in {denial.shard for denial in denials}
+    assert {entry.source for entry in (*events, *denials)} == {"10.0.0.7:51234"}
+    assert not any("\n" in entry.correlation for entry in (*events, *denials))
 
 
 def test_log_merges_the_events_of_all_shards(

@@ -40,6 +40,7 @@ identities:
     idempotency: {keep: 1h}
     on_denials: {threshold: 100/minute, suspend: 1h}
     audit:
+      source: true
       values: full
       before_images: {max_bytes: 1kb}
       retain: {until: exported, hard_max: 1000}

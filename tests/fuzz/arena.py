@@ -43,7 +43,11 @@ identities:
       - {allow: [publish], channels: ["k:*"]}
     deny: [{keys: ["k:secret:*", "j:{job_id}:lock"]}]
     audit:
-      {reads: true, values: full, mask_keys: ["k:masked:*"], before_images: {max_bytes: 64kb}}
+      reads: true
+      source: true
+      values: full
+      mask_keys: ["k:masked:*"]
+      before_images: {max_bytes: 64kb}
   counted:
     kind: machine
     grants: [{allow: [read, write, delete], keys: ["k:*", "{w}:of:*"]}]

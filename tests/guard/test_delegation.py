@@ -676,7 +676,7 @@ def test_guard_with_every_feature_delegates(embedded: RealServer) -> None:
             "rate": {name: {"limit": "99/minute", "per": "token"} for name in counters} | bytes_,
             "budget": {name: {"limit": "99/day", "per": "{job_id}"} for name in counters},
             "on_denials": {"threshold": "50/minute", "suspend": "10m"},
-            "audit": {"reads": True, "values": "full", "mask_keys": ["jobs:m:*"]},
+            "audit": {"reads": True, "source": True, "values": "full", "mask_keys": ["jobs:m:*"]},
             "idempotency": {"keep": "1h"},
         }
     )

@@ -76,6 +76,7 @@ POLICY = policy(
     family={**ALL, "token": {"bound": True}, "delegate": {"depth": 2}},
     trimmed={**ALL, "audit": {"retain": RETAIN}},
     imaged={**ALL, "audit": {"before_images": {"max_bytes": "64kb"}}},
+    sourced={**ALL, "audit": {"source": True}},
     logged={**ALL, "audit": {"reads": True, "values": "full", "mask_keys": ["doc:m:*"]}},
 )
 
@@ -171,6 +172,7 @@ def recorded(server: Footprints) -> Iterator[Case]:
     """Yield the calls with optional fields in their events."""
     for title in ("SET", "GET", "MSET of two", "HSET", "DEL"):
         yield f"{title}, images", server.of(server.call("imaged", *COMMANDS[title]))
+    yield "SET, source", server.of(server.call("sourced", *SET))
     for title in ("SET", "GET", "PING"):
         yield f"{title}, arguments", server.of(server.call("logged", *COMMANDS[title]))
 

@@ -268,6 +268,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "breaker": {"on_denials": {"threshold": "3/minute", "suspend": "10m"}},
     "full audit": {"audit": {"retain": {"until": "exported", "hard_max": 1000}}},
     "reads": {"audit": {"reads": True, "values": "digest", "mask_keys": ["app:secret:*"]}},
+    "source": {"audit": {"source": True}},
     "images and masks": {
         "audit": {"before_images": {"max_bytes": "1kb"}, "mask_keys": ["app:secret:*"]}
     },

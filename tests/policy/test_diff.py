@@ -78,6 +78,7 @@ BREAKER = "on_denials: {threshold: 5/hour, suspend: 1m}"
         ),
         ("kind: machine", "kind: human", False, False),
         ("audit: {", "audit: {reads: true, ", False, False),
+        ("audit: {", "audit: {source: true, ", False, False),
         ('deny: [{keys: ["ws:{workspace}:lock"]}]', "", True, False),
         ('"ws:{workspace}:lock"', '"ws:{workspace}:lock", "ws:a:*"', False, True),
         ('"ws:{workspace}:lock"', '"ws:{workspace}:lock", "elsewhere:*"', False, False),

@@ -96,6 +96,30 @@ def test_bytes_of_keys_values_and_correlations_arrive_as_they_are(agent: RawAgen
     compare()
 
 
+def test_source_and_correlation_of_any_bytes_are_recorded_apart(agent: RawAgent) -> None:
+    """The first line break separates them, and each is cut."""
+    leash = agent.leash
+    leash.load(two={"grants": [grant("write", keys="k:*")], "audit": {"source": True}})
+    token, digest = leash.issue("two").token, leash.digest("two")
+
+    @thorough(50)
+    @given(BYTES, BYTES)
+    @example(HALF_A_MEGABYTE, b"c")
+    @example(b"s", HALF_A_MEGABYTE)
+    @example(HALF_A_MEGABYTE.replace(b"\n", b""), HALF_A_MEGABYTE)
+    def compare(source: bytes, correlation: bytes) -> None:
+        leash.admin.delete(NAMES.audit("two"))
+        argument = source + b"\n" + correlation
+        assert leash.raw("two", ["k:a"], token, argument, "SET", "k:a", "x", digest=digest) == b"OK"
+
+        [(_, event)] = leash.admin.xrange(NAMES.audit("two"))
+        source, _, correlation = argument.partition(b"\n")
+        assert event[b"source"] == source[:256]
+        assert event[b"correlation"] == correlation[:256]
+
+    compare()
+
+
 def test_key_outside_the_grant_is_named_in_the_refusal_as_it_is(agent: RawAgent) -> None:
     """A refusal is one line, whatever the key, and unescapes to the key's first 128 bytes."""
 

@@ -53,6 +53,8 @@ class AuditEntry(Result):
             SPUBLISH, the channel. A masked key is a prefix and a digest.
         policy: The first digits of the digest of the identity's rules.
         seq: Its sequence number in its stream; 0 if it has none.
+        source: The address and client certificate that it came from, where the policy records them
+            and the client gave them; else empty.
         shard: On a cluster, the tag of the shard that recorded it; on one server empty.
         chain: The ids of the token's ancestors, from the issued token on, if a token made it.
     """
@@ -67,6 +69,7 @@ class AuditEntry(Result):
     correlation: str
     policy: str
     seq: int = 0
+    source: str = ""
     shard: str = ""
     chain: tuple[str, ...] = ()
 
@@ -83,7 +86,7 @@ class AuditEntry(Result):
             **json_object(self, "kind", "id", "time_ms", "identity", "seq", "token"),
             **({"chain": list(self.chain)} if self.chain else {}),
             "op": without_tokens(self.op),
-            **json_object(self, "keys", "correlation", "policy"),
+            **json_object(self, "keys", "correlation", *["source"][: bool(self.source)], "policy"),
             **shard_json(self.shard),
         }
 
@@ -355,6 +358,7 @@ def _common(identity: str, entry_id: bytes, fields: Fields) -> dict[str, Any]:
         "token": token,
         "chain": tuple(chain),
         "correlation": text_of(fields.get(b"correlation", b"")),
+        "source": text_of(fields.get(b"source", b"")),
         "seq": number_of(fields.get(b"seq", b"")),
     }
 
@@ -397,9 +401,11 @@ def _op_and_keys(name: bytes, value: bytes) -> tuple[bytes, Sequence[tuple[bytes
 
 def lone_command(words: Words) -> tuple[bytes, bytes] | None:
     """Return command and key of an event that has one of each; None if that is not clear."""
-    if len(words) < len(_HEAD) * 2 + 2 or tuple(words[: len(_HEAD) * 2 : 2]) != _HEAD:
+    end = len(_HEAD) * 2
+    start = end + 2 if b"source" in words[end : end + 1] else end
+    if len(words) < start + 2 or tuple(words[:end:2]) != _HEAD:
         return None
-    name, value, *later = words[len(_HEAD) * 2 :]
+    name, value, *later = words[start:]
     is_clear = not name[:1].islower() and all(word[:1].islower() for word in later[::2])
     return (name, value) if is_clear and not {*name} & {*b":*"} else None
 

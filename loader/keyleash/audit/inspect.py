@@ -110,6 +110,8 @@ def _head(entry: Entry) -> Iterator[Line]:
     if entry.chain:
         yield "child of", printable(" of ".join(reversed(entry.chain)))
     yield "correlation", printable(entry.correlation)
+    if entry.source:
+        yield "source", printable(entry.source)
     yield "policy", printable(entry.policy)
     if isinstance(entry, AuditEvent) and entry.cost:
         costs = (counted(count, counter[:-1]) for counter, count in entry.cost.items())

@@ -94,11 +94,14 @@ class Caller:
 
     Attributes:
         session, wait_s, encoder, clock: As given.
+        origin: The source of its calls, which guards record if the policy has
+            `audit: {source: true}`: set by a program that makes calls for others.
         ids: The idempotency ids of its calls.
         checks_watched: Whether calls under WATCH are checked by a call of their own before.
     """
 
     checks_watched = False
+    origin = ""
     _lost_watches = 0
     """The transactions in a row that a rate limit denied under WATCH."""
 
@@ -138,20 +141,23 @@ class Caller:
         assert guard is not None  # noqa: S101 - callers look it up first
         call.guard = guard
         call.waits_for = self.awaited(call) if guard.wait_replicas else None
-        call.correlation = call.correlation or next_correlation(session.correlation)
+        correlation = call.correlation = call.correlation or next_correlation(session.correlation)
+        if guard.takes_source:
+            call.origin = self.origin
+            correlation = call.traced(guard)
         if call.mode not in _WITHOUT_ID:
             if call.once is None or not guard.takes_ids:
                 call.once = self._id_of(call)
             self.ids.note(has_id=bool(call.once))
         if call.script is not None:
-            return session.script_request(*call.script, call.correlation)
+            return session.script_request(*call.script, correlation)
         if call.delegation is not None:
-            return session.delegate_request(call.delegation, call.correlation)
+            return session.delegate_request(call.delegation, correlation)
         if call.mode is None:
-            words = session.request(guard, call.commands[0], call.correlation)
+            words = session.request(guard, call.commands[0], correlation)
         else:
             words, call.shape = session.batch_request(
-                call.mode, call.commands, call.correlation, has_id=bool(call.once)
+                call.mode, call.commands, correlation, has_id=bool(call.once)
             )
         return _with_id(words, call.once) if call.once else words
 

@@ -14,7 +14,7 @@ from keyleash.client.delegation import Delegation
 from keyleash.client.once import CallId, check_id
 from keyleash.errors import NotReplicatedError, RateLimitedError
 from keyleash.store.records import GuardRecord
-from keyleash.store.wire import BatchMode
+from keyleash.store.wire import BatchMode, with_source
 
 
 def longest_wait(wait: bool | float) -> float:
@@ -97,6 +97,7 @@ class Call:
         shape: For a batch with runs, the number of commands of each reply; see `wire.replies_of`.
         waits_for: The same guard, if its policy waits for replicas of this call.
         correlation: One id for all times that it is made.
+        origin: The source of the call, where the guard takes one; see `Caller`.
         once: The same for its idempotency id; `NO_ID` for none, None before it is made.
         waiting: The time that it may still sleep for rate limits.
         deadline: Until when it is polled; None if it does not block.
@@ -114,6 +115,7 @@ class Call:
     shape: Sequence[int] = ()
     waits_for: GuardRecord | None = None
     correlation: str = ""
+    origin: str = ""
     once: CallId | None = None
     waiting: RateWait = NO_WAIT
     deadline: float | None = None
@@ -139,6 +141,11 @@ class Call:
             first = self.once if self.number == 1 else self.once.rpartition("~")[0]
             rest.once = CallId(check_id(f"{first}~{rest.number}"))
         return rest
+
+    def traced(self, guard: GuardRecord) -> str:
+        """Return the correlation argument of its call of *guard*."""
+        is_taken = guard.takes_source
+        return with_source(self.correlation, self.origin) if is_taken else self.correlation
 
     @property
     def kind(self) -> str:

@@ -99,7 +99,7 @@ class ClusterSession(Session):
 
     def _home_head(self, guard: GuardRecord, call: Call) -> Words:
         record = self._keyspace.guard(self.identity)
-        return ("EVALSHA", guard.lease, "1", record, self._token, call.correlation)
+        return ("EVALSHA", guard.lease, "1", record, self._token, call.traced(guard))
 
 
 class ShardCaller(Caller):
@@ -129,6 +129,7 @@ class ShardCaller(Caller):
         session = self.session
         yield from self.guard()
         call.correlation, call.waits_for = next_correlation(session.correlation), self.awaited(call)
+        call.origin = self.origin
         again = partial(fetch_lease, session, FetchLease("", call, None))
         try:
             return (yield from again())

@@ -186,6 +186,8 @@ def _form_values(guard: Guard, form: Form) -> dict[str, object]:
         # The keys of a script that have their images already come first.
         "imaged_from": Text("imaged_to + 1") if form.sandbox else 1,
         "running": running,
+        # XADD, its stream and id, and the fields of a batch's event before those of commands.
+        "event_words": 13 if guard.identity.audit.source else 11,
         # The commands that are taken at once.
         "taken": Text("taken") if running else 1,
         "run_end": Text("run_end or stop") if running else Text("stop"),
@@ -390,6 +392,8 @@ def _identity_values(guard: Guard) -> dict[str, object]:
             records_reads=audit.reads,
             values=audit.values.value,
             logs_arguments=audit.values is not Values.NONE,
+            source=audit.source,
+            correlation=Text("correlation, 'source', source" if audit.source else "correlation"),
         ),
         "idempotency": once is not None,
         "once_keep_ms": once and once.keep_s * 1000,

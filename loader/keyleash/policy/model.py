@@ -346,6 +346,13 @@ class AuditRules:
         example="true",
         help="Whether to record commands that only read.",
     )
+    source: bool = setting(
+        False,
+        SettingKind.FLAG,
+        "source",
+        example="true",
+        help="Whether to record where calls come from: address and client certificate.",
+    )
     values: Values = setting(  # noqa: RUF009
         Values.NONE,
         SettingKind.CHOICE,

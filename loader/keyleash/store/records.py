@@ -85,6 +85,7 @@ class GuardRecord:
         lease: The script by which the home of a cluster grants leases; empty on one server, where
             records lack this field.
         renew: Whether tokens may renew themselves; records of others lack this field.
+        takes_source: Whether its calls have their source, see `wire.with_source`; likewise.
     """
 
     digest: str
@@ -108,6 +109,7 @@ class GuardRecord:
     approved: str = ""
     lease: str = ""
     renew: bool = False
+    takes_source: bool = False
 
     def may_run(self, script: str) -> bool:
         """Return whether the script with this SHA-1 is approved."""
@@ -127,6 +129,8 @@ class GuardRecord:
 
 DIGEST_FIELDS = ("digest", "batch_digest", "approved_digest")
 """The fields of a guard record that name scripts on every server."""
+RARE_FIELDS = {b"lease": b"", b"renew": b"0", b"takes_source": b"0"}
+"""The fields that most guard records lack, as if they had these values."""
 
 
 def read_active(store: Store) -> ActivePolicy | None:
@@ -171,8 +175,7 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
 
 def _record(cls: type[_R], raw: dict[bytes, bytes], what: str, errors: str = "strict") -> _R:
     with reading_record(what):
-        # Most guard records lack these.
-        raw = {b"lease": b"", b"renew": b"0", **raw}
+        raw = {**RARE_FIELDS, **raw}
         texts = ((item, raw[item.name.encode()].decode("utf-8", errors)) for item in fields(cls))
         return cls(**{item.name: _READERS[str(item.type)](text) for item, text in texts})
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 from keyleash.doubles import DOUBLE
-from keyleash.store.records import ActivePolicy, GuardRecord
+from keyleash.store.records import RARE_FIELDS, ActivePolicy, GuardRecord
 from keyleash.store.scripts import STAGE, STAGED_KEEP_MS
 from keyleash.store.server import round_trip
 from keyleash.store.state import Layout
@@ -176,5 +176,5 @@ def _fields(record: GuardRecord) -> dict[str, str | int]:
     return {
         name: int(value) if isinstance(value, bool) else value
         for name, value in asdict(record).items()
-        if value or name not in ("lease", "renew")
+        if value or name.encode() not in RARE_FIELDS
     }

@@ -33,6 +33,7 @@ READ_ONLY = "ro"
 #         {<argc> <command> <args…>}…
 # EVALSHA <approved digest> <n> <keys…> <token> <correlation id> <script digest> <args…>
 #
+# The correlation id is after the source of the call where the guard takes one, see `with_source`.
 # Before the command or mode perhaps `once` and an idempotency id. On a cluster with one more word,
 # see `to_shard`. All numbers are text: signal handlers run while hiredis encodes a number, and it
 # crashes if one raises, for example KeyboardInterrupt.
@@ -211,6 +212,14 @@ def with_id(call: Sequence[Argument], idempotency_id: str) -> tuple[Argument, ..
     """Return the call of a guard, or of a batch, with an idempotency id."""
     at = 5 + int(call[2])
     return (*call[:at], ONCE, idempotency_id, *call[at:])
+
+
+def with_source(correlation: str, source: str) -> str:
+    """Return the correlation argument of a call of a guard that records sources.
+
+    The source ends at the first line break, so no correlation id can contain one.
+    """
+    return f"{source}\n{correlation}"
 
 
 def to_shard(call: Sequence[Argument], tag: str, voucher: str = "") -> tuple[Argument, ...]:

@@ -63,7 +63,7 @@ if recorded then
     if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
   end
 --% if not sandbox
-  entry = entry or { 'XADD', {{ names.audit }}, '*', 'seq', sequence + 1, 'token', token_id, 'policy', '', 'correlation', correlation }
+  entry = entry or { 'XADD', {{ names.audit }}, '*', 'seq', sequence + 1, 'token', token_id, 'policy', '', 'correlation', {{ audit.correlation }} }
 --% endif
   entry[fields + 1], entry[fields + 2] = name, touched
   fields = fields + 2

@@ -16,7 +16,7 @@ local taken_N = 0
 -- One event for all: after its own fields, for each command that is recorded its name and its
 -- key; with several keys, their number after the name, and netstrings.
 local entry, event
-local header, passed, passed_reads, passed_writes, passed_deletes = 11, 0, 0, 0, 0
+local header, passed, passed_reads, passed_writes, passed_deletes = {{ event_words }}, 0, 0, 0, 0
 --% if masks
 --% include "record/mask_key.lua"
 local hidden = {}

@@ -25,7 +25,7 @@ do
 --% include "delegate/mask_keys.lua"
 --% endif
     for at = 6, #argv do words_of_child = words_of_child .. #argv[at] .. ':' .. argv[at] .. ',' end
-    call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', correlation, command, '', 'args', words_of_child)
+    call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', {{ audit.correlation }}, command, '', 'args', words_of_child)
 --% include "record/trim_audit.lua"
 --% include "delegate/make_child.lua"
     return { string.format('%.0f', ends_ms), child_id }

@@ -22,7 +22,7 @@ do
       local is_masked = false
 --% include "record/log_arguments.lua"
 --% endif
-      call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', correlation, command, ''
+      call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', {{ charges.write }}, 'correlation', {{ audit.correlation }}, command, ''
 --% if audit.logs_arguments
         , args_field, args_value
 --% endif

@@ -41,7 +41,7 @@ if redis.pcall('HINCRBY', {{ names.repeats }}, kind, '1') == 1 then
 --% include "record/mask_key.lua"
     of = masked(of)
 --% endif
-    local id = redis.pcall('XADD', {{ names.denied }}, 'MAXLEN', '~', {{ text(denied_retain) }}, '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', {{ policy }}, unpack(folded))
+    local id = redis.pcall('XADD', {{ names.denied }}, 'MAXLEN', '~', {{ text(denied_retain) }}, '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', {{ audit.correlation }}, 'policy', {{ policy }}, unpack(folded))
     if type(id) == 'string' then
       redis.pcall('HSET', {{ names.repeats }}, 'seq', seq + 1, minute, entries + 1, minute .. token_id, of_token + 1, 'id:' .. wider, id)
     end

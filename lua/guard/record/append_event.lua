@@ -36,11 +36,11 @@ if recorded then
         local expires, image_field, image
 --% include "record/before_image.lua"
         imaged, imaged_bound = name, bound
-        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched, LOG_FIELDS, 'before', name, 'expires', expires, image_field, image)
+        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', {{ audit.correlation }}, named, touched, LOG_FIELDS, 'before', name, 'expires', expires, image_field, image)
       end
     end
   else
-    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched, LOG_FIELDS }
+    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', {{ audit.correlation }}, named, touched, LOG_FIELDS }
     imaged, imaged_bound = {}, {}
 --% include "record/list_changed_keys.lua"
 --% include "record/log_before_images.lua"
@@ -48,7 +48,7 @@ if recorded then
   end
 --% endif
   if not event then
-    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', correlation, named, touched, LOG_FIELDS)
+    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', {{ audit.correlation }}, named, touched, LOG_FIELDS)
   end
 --% endfilter
 --% include "record/trim_audit.lua"

@@ -30,7 +30,7 @@ if counts then
       redis.pcall('DEL', {{ names.refused }})
       redis.pcall('HSET', {{ names.suspension }}, 'reason', {{ breaker.reason }}, 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
       local seq = redis.pcall('HINCRBY', {{ names.repeats }}, 'seq', 1)
-      redis.pcall('XADD', {{ names.denied }}, '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', {{ breaker.reason }}, 'op', op, 'key', '', 'correlation', correlation, 'policy', {{ policy }}, 'until_ms', until_ms)
+      redis.pcall('XADD', {{ names.denied }}, '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', {{ breaker.reason }}, 'op', op, 'key', '', 'correlation', {{ audit.correlation }}, 'policy', {{ policy }}, 'until_ms', until_ms)
     end)(now_us, token_id, op, correlation)
 --% if batch
     suspends = true

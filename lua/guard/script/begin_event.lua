@@ -4,7 +4,7 @@
 if not event then
   sequence = sequence + 1
   call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pack('<d', sequence))
-  event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'script', script, 'policy', charged, 'correlation', correlation)
+  event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'script', script, 'policy', charged, 'correlation', {{ audit.correlation }})
 --% include "record/trim_audit.lua"
 end
 --% if images

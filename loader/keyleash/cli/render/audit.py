@@ -105,7 +105,8 @@ def _row(entry: AuditEvent | Denial, *, is_short: bool, key: bytes | None = None
 
 def _who(entry: AuditEvent | Denial) -> str:
     actor = entry.actor if isinstance(entry, AuditEvent) else ""
-    return f"{entry.identity} ({printable(actor)})" if actor else entry.identity
+    who = f"{entry.identity} ({printable(actor)})" if actor else entry.identity
+    return f"{who} from {printable(entry.source)}" if entry.source else who
 
 
 def _shown_keys(entry: AuditEvent | Denial, key: bytes | None) -> str:

@@ -62,6 +62,7 @@ def record_of(guard: CompiledGuard, generation: int, commands: str) -> GuardReco
         approved=" ".join(script.digest for script in identity.scripts),
         lease=guard.lease_digest,
         renew=token.renew,
+        takes_source=identity.audit.source,
     )
 
 
