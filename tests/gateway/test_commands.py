@@ -1,4 +1,4 @@
-"""What agents send through the gateway, and what they get."""
+"""Commands of agents through the gateway, and their replies."""
 
 from __future__ import annotations
 

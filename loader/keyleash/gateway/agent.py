@@ -1,9 +1,10 @@
-"""What the connections with one token share: its session, and guarded connections over pipes."""
+"""The session of a token, and its guarded connections over pipes, which connections share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from redis.exceptions import ResponseError, WatchError
@@ -19,6 +20,9 @@ from keyleash.client.session import Session
 from keyleash.gateway.upstream import PipeConnection, Upstream
 from keyleash.store.wire import BatchMode
 
+source: ContextVar[str] = ContextVar("keyleash_gateway_source", default="")
+"""The address of the connection whose calls are made."""
+_ORIGIN = property(lambda _: source.get())
 CHECK_S = 1.0
 """Seconds after which subscriptions are checked again."""
 MAX_FREE = 64
@@ -48,6 +52,8 @@ class Agent:
         base = type("UpstreamConnection", (PipeConnection,), {"upstream": upstream})
         self._kind = self._guarded(base)
         self._kind.check_every_s = CHECK_S
+        caller: Any = self._kind.caller_class
+        self._kind.caller_class = type(caller.__name__, (caller,), {"origin": _ORIGIN})
         self.session: Session = self._kind.session
         self._free: list[Any] = []
 

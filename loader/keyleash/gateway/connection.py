@@ -25,7 +25,7 @@ from keyleash.client.retries import is_sent
 from keyleash.client.routing import is_redirect
 from keyleash.errors import ArgsTooManyError, LeashError
 from keyleash.gateway import own
-from keyleash.gateway.agent import Agent
+from keyleash.gateway.agent import Agent, source
 from keyleash.gateway.resp import (
     ProtocolError,
     Requests,
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it awaits no reply."""
+        """True if it awaits no reply."""
         return self._call is None and self._task is None and not self._queue
 
     # Commands.
@@ -241,6 +241,7 @@ class Connection(asyncio.Protocol):
             self.agent.give_back(connection)
             return False
         call.correlation = self.correlation
+        source.set(self.source)
         packet = connection._packed([call], is_due=True)
         self._call = call, connection
         connection.pipe.send(packet[0], self._reply_came)
@@ -313,6 +314,7 @@ class Connection(asyncio.Protocol):
     async def _finish(self, running: Coroutine[Any, Any, bytes], count: int) -> None:
         out = b""
         try:
+            source.set(self.source)
             with correlation(self.correlation):
                 out = await running
         except ResponseError as error:

@@ -299,7 +299,7 @@ class Inbox:
 
 
 class PipeConnection:
-    """What a guarded connection needs of redis-py's connection, over a pipe that others share.
+    """The part of redis-py's connection that a guarded one needs, over a pipe that others share.
 
     It has a pipe of its own after WATCH and SUBSCRIBE, and while WAIT blocks. So nothing else holds
     a connection to the server, not even a blocking command, which is polled.
