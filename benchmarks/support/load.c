@@ -3,7 +3,7 @@
  * support/load.py compiles and drives it. Over stdin and stdout, in native byte order, they exchange
  *
  *   in   port u32, calls u64, connections u32;
- *        greeting bytes u32, the greeting: inline commands that every connection begins with;
+ *        greeting bytes u32, the greeting: commands that every connection begins with;
  *        for each connection: exchanges u32;
  *        for each exchange: request bytes u32, reply bytes u32, the request, the reply
  *   out  status u32: 0, connected; or 1, a message follows: bytes u32, text; then this ends
@@ -172,7 +172,7 @@ static int connected(const struct load *load) {
         fail("connect: %s", strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    static const char ping[] = "PING\r\n", pong[] = "+PONG\r\n";
+    static const char ping[] = "*1\r\n$4\r\nPING\r\n", pong[] = "+PONG\r\n";
     char answer[4096];
     send_all(fd, load->greeting, load->greeting_bytes);
     send_all(fd, ping, strlen(ping));

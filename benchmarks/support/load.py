@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -194,10 +195,18 @@ class Generator:
         return words
 
 
+def packed(words: Sequence[object]) -> bytes:
+    """Return a command in RESP."""
+    encoded = [str(word).encode() for word in words]
+    return b"*%d\r\n" % len(encoded) + b"".join(
+        b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded
+    )
+
+
 def packed_load(load: Load) -> bytes:
     """Return the load in the format of `load.c`."""
-    login = f" AUTH {load.user.name} {load.user.password}" if load.user else ""
-    greeting = f"HELLO 2{login}\r\n".encode()
+    login = ("AUTH", load.user.name, load.user.password) if load.user else ()
+    greeting = packed(("HELLO", "2", *login))
     words = [
         _LOAD.pack(load.port, load.requests, len(load.connections)),
         _STATUS.pack(len(greeting)),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
 from enum import Enum, auto
 
-from benchmarks.support.load import Exchange
+from benchmarks.support.load import Exchange, packed
 from benchmarks.support.policy import Target
 
 from keyleash.commands import load_table
@@ -138,11 +138,3 @@ def exchanges(
 def guarded_set(name: str, key: str = KEY) -> Variant:
     """Return a SET through the guard: allowed, counted and audited."""
     return Variant(name, ("SET", key, VALUE), OK, Way.GUARD, name, Counts(passed=1, audited=1))
-
-
-def packed(words: Sequence[object]) -> bytes:
-    """Return a command in RESP."""
-    encoded = [str(word).encode() for word in words]
-    return b"*%d\r\n" % len(encoded) + b"".join(
-        b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded
-    )

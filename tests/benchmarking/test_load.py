@@ -7,8 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from benchmarks.support.load import BuildError, Exchange, Generator, Load, LoadError, load_generator
-from benchmarks.support.variants import packed
+from benchmarks.support.load import (
+    BuildError,
+    Exchange,
+    Generator,
+    Load,
+    LoadError,
+    load_generator,
+    packed,
+)
 
 from support.servers import RealServer
 

@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from functools import lru_cache
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Words
-from keyleash.client.batches import MAX_CHUNK_COMMANDS, chunks
+from keyleash.client.batches import MAX_CHUNK_COMMANDS
 from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
 from keyleash.client.command_words import Role, role_of
@@ -82,7 +83,7 @@ class Connection(asyncio.Protocol):
         self.listener: Any = None
         self._listening: asyncio.Task[None] | None = None
         self._requests = Requests()
-        self._queue: deque[Words | TooManyWords] = deque()
+        self._queue: deque[Any] = deque()
         self._call: tuple[Call, Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._largest_batch = FIRST_BATCH
@@ -138,7 +139,7 @@ class Connection(asyncio.Protocol):
             if isinstance(words, TooManyWords):
                 self._queue.append(words)
             else:
-                self._queue.append((words[0].decode("latin-1").upper(), *words[1:]))
+                self._queue.append((_name_of(words[0]), *words[1:]))
         if len(self._queue) > MAX_QUEUED and not self._is_reading_paused:
             self._is_reading_paused = True
             self.transport.pause_reading()
@@ -205,21 +206,15 @@ class Connection(asyncio.Protocol):
             self.agent is not None
             and self.held is None
             and type(words) is tuple
-            and name not in own.COMMANDS
-            and role_of(name) is None
+            and _is_plain_name(name)
             and (self.listener is None or self.protocol == 3)
-            and " " not in name
         )
 
     def _plain_commands(self) -> list[Words]:
-        """Take the next plain commands that fit one call off the queue."""
-        queue, commands = self._queue, list[Words]()
+        """Take the next plain commands off the queue."""
+        queue, commands = self._queue, [self._queue.popleft()]
         while queue and len(commands) < self._largest_batch and self._is_plain(queue[0]):
-            commands.append(queue.popleft())  # type: ignore[arg-type]
-        if len(commands) > 1:
-            fitting = next(chunks(commands, range(len(commands))))
-            queue.extendleft(reversed(commands[len(fitting) :]))
-            commands = commands[: len(fitting)]
+            commands.append(queue.popleft())
         return commands
 
     def _send_at_once(self, commands: list[Words]) -> bool:
@@ -480,6 +475,17 @@ class Connection(asyncio.Protocol):
             self.held._dialogue.clear()
             self.held.abandon()
             self._let_go()
+
+
+@lru_cache(maxsize=1024)
+def _name_of(word: bytes) -> str:
+    return word.decode("latin-1").upper()
+
+
+@lru_cache(maxsize=1024)
+def _is_plain_name(name: str) -> bool:
+    # redis-py allows arguments in a name, and servers do not.
+    return name not in own.COMMANDS and role_of(name) is None and " " not in name
 
 
 def _is_of_transaction(words: Words) -> bool:

@@ -55,7 +55,6 @@ class Pipe(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._frames = Frames()
         self._sinks: deque[Sink] = deque()
-        self._packet: list[bytes] = []
         self._heard_at = self._loop.time()
         self._transport: Any = None
 
@@ -64,7 +63,7 @@ class Pipe(asyncio.Protocol):
         self._transport = transport
 
     def send(self, packet: bytes, *sinks: Sink) -> None:
-        """Send requests at the end of this iteration of the event loop, whole.
+        """Send requests, whole.
 
         Args:
             sinks: One for each reply.
@@ -72,12 +71,7 @@ class Pipe(asyncio.Protocol):
         if not self._sinks:
             self._heard_at = self._loop.time()
         self._sinks.extend(sinks)
-        if not self._packet:
-            self._loop.call_soon(self._flush)
-        self._packet.append(packet)
-
-    def _flush(self) -> None:
-        packet, self._packet = b"".join(self._packet), []
+        # uvloop writes once per iteration of the event loop.
         self._transport.write(packet)
 
     def data_received(self, data: bytes) -> None:
