@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.bundle_versions import bundle_report, names_version
 
 from keyleash.commands import load_table
 from keyleash.errors import OperationError, PolicyError
 from keyleash.policy import Policy, bundles, parse_policy, scripts
-from keyleash.policy.bundles import BUNDLES, Bundle
+from keyleash.policy.bundles import BUNDLES, Bundle, sha1_of
 from keyleash.policy.diff.compare import diff_policies
 from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.lint import lint
@@ -285,6 +286,76 @@ def test_bundle_of_a_library_that_is_not_installed_is_a_problem(
     assert help.startswith("install `pyqueues` 1.2")
 
 
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a package of Node.js with a bundle, `queue`, whose versions have two texts."""
+    package = tmp_path / "node_modules" / "queue"
+    (package / "dist").mkdir(parents=True)
+    (package / "package.json").write_text('{"version": "1.4.0"}')
+    (package / "dist" / "a.js").write_text("const content = `return [[\\`\\n]]`;\nexports.a = 1;\n")
+    texts: dict[str, str | list[str | None]] = {
+        "dist/a.js": [sha1_of(b"return 'before'"), sha1_of(b"return [[`\n]]")],
+        "dist/b.js": [sha1_of(b"return 2"), None],
+    }
+    known = {"queue": Bundle("1.3.0 to 1.4.0", {"queue": texts})}
+    for module in (bundles, scripts):
+        monkeypatch.setattr(module, "BUNDLES", known)
+    return package
+
+
+def test_bundle_of_node_is_found_as_node_finds_its_package(
+    tmp_path: Path, node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder above that of the policy, or by NODE_PATH; texts are not escaped."""
+    below = tmp_path / "policies"
+    below.mkdir()
+    (found,) = parsed(document(["queue"]), below).identities[0].scripts
+    assert (found.source, found.file) == ("return [[`\n]]", "queue:dist/a.js")
+
+    node.parent.rename(tmp_path / "elsewhere")
+    code, message, help = problem_of(document(["queue"]), below)
+    assert (code, "no package `queue` in `node_modules`" in message) == ("script-bundle", True)
+    assert help.startswith("install `queue` 1.3.0 to 1.4.0 where")
+    monkeypatch.setenv("NODE_PATH", str(tmp_path / "elsewhere"))
+    assert parsed(document(["queue"]), below).identities[0].scripts == (found,)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("const content = `return 3`;", "has another text than in `queue` 1.3.0 to 1.4.0"),
+        ("const content = `return '${x}'`;", "has another text than in"),
+        ("const content = `return 1", "has another text than in"),
+    ],
+)
+def test_other_text_of_a_package_of_node_is_a_problem(
+    tmp_path: Path, node: Path, source: str, message: str
+) -> None:
+    """Also one that depends on values; the version that is installed is named."""
+    (node / "dist" / "a.js").write_text(source)
+    found = problem_of(document(["queue"]), tmp_path)
+
+    assert found[0] == "script-bundle"
+    assert message in found[1]
+    assert found[1].endswith("; version 1.4.0 is installed")
+
+
+def test_installed_libraries_have_the_texts_of_their_bundles() -> None:
+    """Those of a version that the bundle names: others may have other texts."""
+    modules = Path(os.environ.get("KEYLEASH_NODE_MODULES", "node_modules"))
+    reports = [bundle_report(name, modules.parent) for name in BUNDLES]
+
+    assert [item for item in reports if item and item.is_wrong] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "is_named"),
+    [("5.8.0", True), ("5.8.10", True), ("5.9.0", False), ("6.1.0", True), ("6.1.1", False)],
+)
+def test_versions_of_a_bundle_are_ranges(version: str, is_named: bool) -> None:
+    assert names_version("5.8.0 to 5.8.10, 6.1.0", version) is is_named
+
+
 def test_package_that_a_library_of_a_bundle_lacks_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,9 +372,10 @@ def test_package_that_a_library_of_a_bundle_lacks_is_named(
 
 def test_bundles_name_each_digest_once() -> None:
     """Two places with one text would be two scripts of one digest."""
-    digests = [digest for item in BUNDLES.values() for digest in item.digests.values()]
+    found = [digests for item in BUNDLES.values() for digests in item.digests.values()]
+    digests = [digest for some in found for digest in some if digest]
 
-    assert len(set(digests)) == len(digests) > 30
+    assert len(set(digests)) == len(digests) > 150
     assert all(len(digest) == 40 for digest in digests)
 
 

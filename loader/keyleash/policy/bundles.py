@@ -7,8 +7,9 @@ unseen. The texts themselves are not part of keyleash.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib import import_module
@@ -27,25 +28,36 @@ class Bundle:
     """The scripts of a library.
 
     Attributes:
-        version: The version of the library whose texts have these digests.
+        versions: The versions of the library whose texts have these digests, as words.
         texts: The SHA-1 of each text, by module and attribute, or by package and file. The text of
-            a function is the constant in it that calls Redis. It may have blanks for newlines.
-        distribution: The name of the library at PyPI, if that of the bundle is another.
+            a function is the constant in it that calls Redis, and that of a `.js` file its
+            template `content`. It may have blanks for newlines. Of a text that versions differ in
+            there is a list, with None if some of them lack it.
+        distribution: The name of the library at PyPI or npm, if that of the bundle is another.
     """
 
-    version: str
-    texts: Mapping[str, Mapping[str, str]]
+    versions: str
+    texts: Mapping[str, Mapping[str, str | Sequence[str | None]]]
     distribution: str | None = None
 
     @property
-    def digests(self) -> Mapping[str, str]:
-        """The SHA-1 of each text, by its place: `module:attribute` or `package:file`."""
+    def digests(self) -> Mapping[str, Sequence[str | None]]:
+        """The SHA-1s of each text, by its place: `module:attribute` or `package:file`."""
         return {
-            f"{module}:{name}": digest
+            f"{module}:{name}": [found] if isinstance(found, str) else found
             for module, texts in self.texts.items()
-            for name, digest in texts.items()
+            for name, found in texts.items()
         }
 
+    @property
+    def is_of_node(self) -> bool:
+        """True if its texts are in a package of Node.js."""
+        return any(name.endswith(".js") for texts in self.texts.values() for name in texts)
+
+
+_TEMPLATE = re.compile(r"\bcontent = `((?:[^`\\$]|\\[^xu0-9]|\$(?!\{))*)`;")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "\n": ""}
 
 BUNDLES: Mapping[str, Bundle] = {
     name: Bundle(**entry)
@@ -53,19 +65,36 @@ BUNDLES: Mapping[str, Bundle] = {
 }
 
 
-def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
+def bundle_of(digest: str) -> str:
+    """Return the name of the bundle that has a script; empty if there is none."""
+    for name, bundle in BUNDLES.items():
+        if any(digest in digests for digests in bundle.digests.values()):
+            return name
+    return ""
+
+
+def bundle_texts(name: str, folder: Path | None = None) -> Iterator[tuple[str, str]]:
     """Yield the place and the text of each script of a bundle; each character is a byte.
+
+    Args:
+        name: The bundle.
+        folder: Where Node.js would look for its package; the current folder if None.
 
     Raises:
         OperationError (bundle): The library is not installed, or has other texts.
     """
     bundle = BUNDLES[name]
     distribution = bundle.distribution or name
-    library, installed = f"`{distribution}` {bundle.version}", _installed(distribution)
-    for place, digest in bundle.digests.items():
+    folder = folder or Path.cwd()
+    library = f"`{distribution}` {bundle.versions}"
+    found = installed_version(name, folder)
+    installed = f"; version {found} is installed" if found else ""
+    for place, digests in bundle.digests.items():
         try:
-            text = _text(*place.split(":"))
+            text = _text(folder, *place.split(":"))
         except (ImportError, AttributeError, OSError) as error:
+            if None in digests and isinstance(error, FileNotFoundError | AttributeError):
+                continue
             needed = (isinstance(error, ModuleNotFoundError) and error.name) or place
             if re.split("[.:]", needed)[0] != re.split("[.:]", place)[0]:
                 library = f"`{needed}`, which {library} needs,"
@@ -74,9 +103,9 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
                 f"cannot read `{place}` of the bundle `{name}`: {error}{installed}",
                 help=f"install {library} where policies are checked and loaded",
             ) from None
-        if _digest(text) != digest:
+        if sha1_of(text) not in digests:
             text = text.replace(b"\n", b" ")
-        if _digest(text) != digest:
+        if sha1_of(text) not in digests:
             raise OperationError(
                 "bundle",
                 f"`{place}` has another text than in {library}{installed}",
@@ -86,14 +115,42 @@ def bundle_texts(name: str) -> Iterator[tuple[str, str]]:
         yield place, text.decode("latin-1")
 
 
-def _installed(distribution: str) -> str:
+def installed_version(name: str, folder: Path) -> str | None:
+    """Return the version of a bundle's library that is installed; None if there is none."""
+    bundle = BUNDLES[name]
+    library = bundle.distribution or name
     try:
-        return f"; version {version(distribution)} is installed"
-    except PackageNotFoundError:
-        return ""
+        if not bundle.is_of_node:
+            return version(library)
+        described = json.loads((_node_package(library, folder) / "package.json").read_bytes())
+        return str(described["version"])
+    except (PackageNotFoundError, ImportError, OSError, ValueError, LookupError, TypeError):
+        return None
 
 
-def _text(module: str, name: str) -> bytes:
+def template_of(source: str) -> bytes:
+    """Return the template `content` of JavaScript; nothing if there is none without values."""
+    template = _TEMPLATE.search(source.replace("\r\n", "\n"))
+    if template is None:
+        return b""
+    return _ESCAPED.sub(lambda found: _ESCAPES.get(found[1], found[1]), template[1]).encode()
+
+
+def _node_package(name: str, folder: Path) -> Path:
+    """Return the folder of a package, as Node.js finds it from *folder*."""
+    places = [item / "node_modules" for item in (folder, *folder.parents)]
+    places += map(Path, filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep)))
+    for place in places:
+        if (place / name).is_dir():
+            return place / name
+    raise ImportError(
+        f"no package `{name}` in `node_modules` of `{folder}`, of a folder above, or in NODE_PATH"
+    )
+
+
+def _text(folder: Path, module: str, name: str) -> bytes:
+    if name.endswith(".js"):
+        return template_of((_node_package(module, folder) / name).read_text("utf-8"))
     if name.endswith(".lua"):
         # Not imported: its folder is enough.
         spec = find_spec(module)
@@ -108,5 +165,6 @@ def _text(module: str, name: str) -> bytes:
     return text if isinstance(text, bytes) else text.encode()
 
 
-def _digest(text: bytes) -> str:
+def sha1_of(text: bytes) -> str:
+    """Return the SHA-1 of a text."""
     return sha1(text, usedforsecurity=False).hexdigest()

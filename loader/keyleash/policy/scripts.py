@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from keyleash.commands.locks import DENIED_MS, EXTEND, REACQUIRE, RELEASE
 from keyleash.errors import OperationError, Span
-from keyleash.policy.bundles import BUNDLES, bundle_texts
+from keyleash.policy.bundles import BUNDLES, bundle_texts, sha1_of
 from keyleash.policy.files import read_bytes
 from keyleash.policy.lua import MAX_BYTES, LuaError, sandboxed
 from keyleash.policy.model import Policy, Script
@@ -62,7 +61,8 @@ class ScriptReader:
 
     def __init__(self, node: YamlNode | None, text: str, file: str, problems: Problems) -> None:
         self._problems = problems
-        self._file = file
+        # Of a document from standard input, the current folder.
+        self._folder = Path(os.path.abspath(Path(file).parent))
         self._comments = [*script_comments(text)]
         self._stored = stored_texts(text) if isinstance(text, StoredDocument) else {}
         self._known: dict[str, tuple[Script, ...]] = {OF_LOCKS: LOCKS}
@@ -114,7 +114,7 @@ class ScriptReader:
             file: text for file, text in self._stored.items() if file in BUNDLES[name].digests
         }
         try:
-            for place, text in stored.items() or bundle_texts(name):
+            for place, text in stored.items() or bundle_texts(name, self._folder):
                 yield approved(name, text, place, entry.span)
         except OperationError as error:
             self._problems.add("script-bundle", error.message, entry.span, error.help or "")
@@ -145,14 +145,13 @@ class ScriptReader:
         file = node.source
         if file in self._stored:
             return self._stored[file]
-        path = os.path.abspath(Path(self._file).parent / file)
-        source = read_bytes(path, MAX_BYTES).decode("latin-1")
+        source = read_bytes(os.path.abspath(self._folder / file), MAX_BYTES).decode("latin-1")
         for line, named, text in self._comments:
             if named == file and text != source:
                 self._problems.add(
                     "script-comment",
                     f"the text of {quote(file)} in this comment differs from the file",
-                    Span(self._file, line, 1),
+                    Span(node.span.file, line, 1),
                     "remove the comment, which `keyleash policy show` prints, or restore the file",
                 )
         return source
@@ -168,8 +167,7 @@ def approved(name: str, source: str, file: str, span: Span | None = None) -> Scr
         LuaError: The sandbox cannot run it.
     """
     data = source.encode("latin-1")
-    digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    return Script(name, digest, sandboxed(data), source, file, span)
+    return Script(name, sha1_of(data), sandboxed(data), source, file, span)
 
 
 def stored_texts(document: str) -> Mapping[str, str]:

@@ -187,6 +187,8 @@ class Expressions(Reader, ABC):
             self._take()
             library = first.text if self._resolve(first) and first.text in LIBRARIES else ""
             shape = Shape.VARIABLE
+            if first.text in self._aliases:
+                self._note_command()
         else:
             raise self._unexpected()
         if library:
@@ -237,22 +239,8 @@ class Expressions(Reader, ABC):
             self._places.setdefault(RESP3, (member.line, member.column))
         if member.text not in ("call", "pcall"):
             return False
-        # Nothing follows the end of the text.
-        if not self._is("(") or (following := self._all[self._at + 1]).kind != "string":
-            self._commands = None
+        if not self._note_command():
             return False
-        # A name that goes on is computed.
-        if self._all[self._at + 2].text not in (",", ")"):
-            self._commands = None
-        else:
-            name = following.text.upper()
-            self._places.setdefault(name, (following.line, following.column))
-            if self._commands is not None:
-                self._commands.add(name)
-                if name == "KEYS":
-                    # The sandbox makes it of rounds of SCAN.
-                    self._commands.add("SCAN")
-                    self._uses.add("listing")
         self._open_arguments()
         self._emit("(")
         self._expression()
@@ -265,6 +253,26 @@ class Expressions(Reader, ABC):
                 self._built.append((token.line, token.column))
             place += 1
         self._expect(")")
+        return True
+
+    def _note_command(self) -> bool:
+        """Note the command of a call of `redis.call`; return whether it begins with a text."""
+        # Nothing follows the end of the text.
+        if not self._is("(") or (following := self._all[self._at + 1]).kind != "string":
+            self._commands = None
+            return False
+        # A name that goes on is computed.
+        if self._all[self._at + 2].text not in (",", ")"):
+            self._commands = None
+            return True
+        name = following.text.upper()
+        self._places.setdefault(name, (following.line, following.column))
+        if self._commands is not None:
+            self._commands.add(name)
+            if name == "KEYS":
+                # The sandbox makes it of rounds of SCAN.
+                self._commands.add("SCAN")
+                self._uses.add("listing")
         return True
 
     def _joins(self, start: int) -> bool:

@@ -235,10 +235,15 @@ class _Parser(Expressions):
         while self._accept(","):
             names.append(self._name())
         if self._accept("="):
-            start = self._at
+            start, commands = self._at, self._commands
             self._expressions()
             if self._joins(start):
                 self._made.update(name.text for name in names)
+            value = "".join(token.text for token in self._all[start : self._at])
+            if value in ("redis.call", "redis.pcall") and len(names) == 1:
+                # Each further use of the name is a call, or makes the commands unknown.
+                self._aliases.add(names[0].text)
+                self._commands = commands
         for name in names:
             self._declare(name)
         return None

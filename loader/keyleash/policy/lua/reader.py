@@ -60,6 +60,8 @@ class Reader:
         self._places: dict[str, tuple[int, int]] = {}
         self._built: list[tuple[int, int]] = []
         self._made: set[str] = set()
+        # Local variables that are `redis.call`, by name alone: another of that name only adds.
+        self._aliases: set[str] = set()
         # Where the key of the variable that was read last begins and ends.
         self._key: tuple[int, int] | None = None
 
