@@ -277,7 +277,7 @@ def test_can_i_says_why_a_command_is_not_allowed(offline: Cli, example: Path) ->
         " clients; delete those that SCAN lists\n"
     )
     assert offline.run(*asked, "EVALSHA", "a" * 40, "0").stdout == (
-        "no COMMAND_REFUSED: the script is not allowed: no grant approves the script\n"
+        f"no COMMAND_REFUSED: the script is not allowed: no grant approves the script {'a' * 40}\n"
     )
     explained = offline.run("explain", *asked[1:], "EVAL", "return 1", "0")
     assert "call      agent-reader: EVAL 'return 1' 0\n" in explained.stdout

@@ -142,6 +142,7 @@ def every_denial(number: int) -> Iterator[tuple[str, ...]]:
         yield "GET", f"doc:{pattern}:{{d}}{number}"
     for made_up in range(200):
         yield (f"NOSUCH{made_up}",)
+        yield (f"EVAL:{made_up:040}",)
 
 
 def test_token_makes_a_bounded_number_of_entries_a_minute(leash: Leash) -> None:

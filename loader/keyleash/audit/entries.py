@@ -207,6 +207,7 @@ class Denial(AuditEntry):
             `commands`, other commands of the token; `tokens`, every denial of that code without
             an entry; usually empty.
         until_ms: The end of a suspension by a breaker: server time, Unix milliseconds.
+        script: The SHA-1 of the script that no grant approves; else empty.
     """
 
     kind: ClassVar[str] = "denial"
@@ -215,6 +216,7 @@ class Denial(AuditEntry):
     repeats: int = 1
     folded: str = ""
     until_ms: int | None = None
+    script: str = ""
 
     @property
     def folded_count(self) -> int:
@@ -224,12 +226,14 @@ class Denial(AuditEntry):
     @property
     def is_any_command(self) -> bool:
         """Return whether `repeats` may count calls of other commands than `op`."""
-        return bool(self.folded) or (self.repeats > 1 and self.code not in BY_COMMAND)
+        is_one = self.script or self.code in BY_COMMAND
+        return bool(self.folded) or (self.repeats > 1 and not is_one)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the denial as `audit log --denied --json` prints it."""
         return {
             **AuditEntry.to_dict(self),
+            **({"script": self.script} if self.script else {}),
             **json_object(self, "code", "reason", "repeats"),
             "folded": self.folded or None,
             "any_command": self.is_any_command,
@@ -289,9 +293,11 @@ def audit_events(
 def denial_entry(identity: str, entry_id: bytes, words: Words, shard: str = "") -> Denial:
     """Parse an entry of a stream of denials that is not about earlier ones."""
     fields = dict(pairs_of(words))
+    op, _, script = fields.get(b"op", b"").partition(b":")
     return Denial(
         **_common(identity, entry_id, fields),
-        op=text_of(fields.get(b"op", b"")),
+        op=text_of(op),
+        script=word_of(script).lower(),
         keys=(fields[b"key"],) if fields.get(b"key") else (),
         policy=word_of(fields.get(b"policy", b"")),
         code=text_of(code) if (code := fields.get(b"code", b"")) in _CODES else OTHER_CODE,

@@ -94,7 +94,7 @@ def reason_of_denial(denial: Denial) -> Reason | None:
     if denial.code not in DENIALS:
         return None
     key = next(iter(denial.keys), b"")[:SHOWN_BYTES].decode("utf-8", "surrogateescape")
-    details = {"command": denial.op}
+    details = {"command": f"{denial.op}:{denial.script}" if denial.script else denial.op}
     if denial.reason:
         details[_REASON_IS.get(ReplyCode(denial.code), "reason")] = denial.reason
     if key:

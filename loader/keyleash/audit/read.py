@@ -130,7 +130,7 @@ class EventMatcher:
         self._op_tests: list[KeyTest] = []
         if query.op is not None:
             op = query.op.encode("utf-8", "surrogateescape") + b" "
-            self._op_tests = [lambda name: (name + b" ").startswith(op)]
+            self._op_tests = [lambda name: (name.replace(b":", b" ") + b" ").startswith(op)]
         # Denials have these fields; the command of an event is the name of one.
         self._word_tests += ((b"op", test) for test in self._op_tests)
         self._word_tests += ((b"key", test) for test in self._key_tests)

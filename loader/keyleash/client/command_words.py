@@ -15,7 +15,7 @@ from keyleash.commands.facts import CHANNELS, REFUSED, SCRIPT_CALLS, SUBSCRIBES,
 from keyleash.commands.locks import LOCK_SCRIPTS
 from keyleash.commands.refusals import pattern_of, script_problem
 from keyleash.errors import ClassNotGrantedError, CommandRefusedError, LeashError
-from keyleash.errors.sentences import IN_A_BATCH, MALFORMED, UNAPPROVED
+from keyleash.errors.sentences import IN_A_BATCH, MALFORMED
 from keyleash.store.records import GuardRecord
 from keyleash.store.wire import Argument, BatchMode, as_bytes, split_name
 
@@ -112,7 +112,7 @@ def reply_about(
 
 
 def unapproved_script(name: str, arguments: Sequence[Argument]) -> str | None:
-    """Return the digest of the script in a denied call; None if it names none."""
+    """Return the digest of the script in a call; None if it names none."""
     if name == "SCRIPT":
         is_load = len(arguments) == 2 and upper(arguments[0]) == "LOAD"
         return digest_of(arguments[1]) if is_load else None
@@ -166,12 +166,9 @@ def _refused(
     reason = REFUSED.get(f"{name} {upper(arguments[0])}") if arguments else None
     if details.get("once") == "key":
         details = {"command": name, **details}
-    elif mode is None and role_of(details.get("command", "")) is Role.SCRIPT:
+    elif mode is None and details.get("command") == name in SCRIPT_CALLS:
         # Otherwise the script ran, and one of its commands was denied.
-        digest = unapproved_script(name, arguments)
-        if digest:
-            details |= {"script": digest, "reason": f"{UNAPPROVED} {digest}"}
-        elif name.startswith("EVAL") and (problem := problem_of_call(name, arguments)):
+        if problem := problem_of_call(name, arguments):
             details["reason"] = f"{MALFORMED}: {problem}"
     elif mode not in (None, BatchMode.EACH) and role_of(name) in (Role.KEYS, Role.INFO):
         reason = IN_A_BATCH

@@ -9,7 +9,13 @@ from redis.exceptions import ResponseError
 from keyleash.client.actions import Flow, Unguarded, Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
-from keyleash.client.command_words import ScriptCall, reply_about, script_call_of, upper
+from keyleash.client.command_words import (
+    ScriptCall,
+    reply_about,
+    script_call_of,
+    unapproved_script,
+    upper,
+)
 from keyleash.client.queue import Queue
 from keyleash.commands.locks import DENIED_MS, EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.errors import LeashError
@@ -54,7 +60,9 @@ def send_script(
         if script.digest == RELEASE and not (guard.is_sealed or is_watching):
             queue.defer(_release(caller, call, script))
             return
-    # The guard denies any other, by the name of the command, and records that.
+    elif digest := unapproved_script(name, arguments):
+        # The guard denies it by this name, and records that.
+        call.commands = [(f"{name}:{digest}",)]
     yield from queue.add([call])
 
 

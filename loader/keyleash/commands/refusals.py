@@ -36,10 +36,11 @@ def with_reason(table: CommandTable, details: Mapping[str, str]) -> Mapping[str,
         return {**details, "command": mode.upper(), "reason": _NO_MODE[mode]}
     if details.get("once") == "key":
         return {**details, "reason": NO_SLOT}
-    if "script" in details:
-        reason = f"{sentences.UNAPPROVED} {details['script']}"
-        return {"command": "EVALSHA", **details, "reason": reason}
-    command = details.get("command", "")
+    command, _, script = details.get("command", "").partition(":")
+    if script or "script" in details:
+        script = script.lower() or details["script"]
+        reason = f"{sentences.UNAPPROVED} {script}"
+        return {**details, "command": command or "EVALSHA", "script": script, "reason": reason}
     return {"command": command, "reason": why_refused(table, command), **details}
 
 

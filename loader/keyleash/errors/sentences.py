@@ -130,7 +130,7 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   agent: check the name of the command and of its sub-command, and use one that servers have
   operator: $NO_RULE: check the name
   if reason=$UNAPPROVED
-  sentence: the script is not allowed: $UNAPPROVED
+  sentence: the script is not allowed: {reason}
   agent: use the text of an approved script, byte by byte, or plain commands; ask the operator
       which are approved
   operator: {reason}: add its text to `scripts` of the policy, and its name to `scripts` of a grant;

@@ -18,7 +18,7 @@ elseif digest == {{ script.digest }} then
 --% endif
 --% endfor
 else
-  code, detail, value = 'COMMAND_REFUSED', 'script', digest
+  code, detail, value, command = 'COMMAND_REFUSED', 'script', digest, 'EVALSHA:' .. digest
 end
 if code then break end
 --% if cluster and cap_plans
