@@ -31,6 +31,7 @@ SUMMARIES = {
     "no-database": "The server has no database of the URL's number.",
     "no-redis": "The server at the address is not Redis or Valkey.",
     "node-unreachable": "A node of a cluster does not answer.",
+    "no-scripts": "A folder has no Lua scripts.",
     "not-active-policy": "A policy file is not the active policy.",
     "not-authenticated": "The server does not accept the user and password.",
     "not-bound": "The policy does not let tokens of the identity be bound; nothing was issued.",

@@ -8,6 +8,7 @@ from keyleash.audit.inspect import EventDetails, Timeline
 from keyleash.audit.lookup import Gap, Restart
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.point_in_time import ValueThen
+from keyleash.audit.refused_scripts import RefusedScript, RefusedScripts
 from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.stats import Stats, Tally
 from keyleash.audit.token_use import TokenUse
@@ -94,6 +95,8 @@ __all__ = [
     "PolicyCheck",
     "PolicyDiff",
     "RecentDenials",
+    "RefusedScript",
+    "RefusedScripts",
     "Renewal",
     "ReplacedToken",
     "Restart",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import keyleash
+from keyleash.policy.bundles import BUNDLES
 from keyleash.policy.lua import FUNCTIONS, LIBRARIES
 from support.command_line import Cli
 from support.leash import Leash
@@ -27,6 +28,13 @@ def test_page_lists_every_name_that_a_script_may_use() -> None:
     (section,) = re.findall(r"^## What a script may use\n(.*?)^## ", PAGE.read_text(), re.M | re.S)
     listed = {name: set(re.findall(r"`(\w+)`", names)) for name, names in ROW.findall(section)}
     assert listed == {**LIBRARIES, "": FUNCTIONS}
+
+
+def test_page_lists_the_versions_of_bundles() -> None:
+    """And nothing else."""
+    (section,) = re.findall(r"^## Bundles of libraries\n(.*?)^## ", PAGE.read_text(), re.M | re.S)
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| ([\d., to]+\d)", section, re.M))
+    assert rows == {name: bundle.versions for name, bundle in BUNDLES.items()}
 
 
 def test_guard_has_every_name_that_a_script_may_use(server: RealServer) -> None:

@@ -59,6 +59,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
     changes = {"bad": ("3/hour", "3/moment"), "wider": ("3/hour", "9/hour")}
     for name, change in changes.items():
         (tmp_path / f"{name}.yaml").write_text(text.replace(*change))
+    (tmp_path / "lua").mkdir()
+    (tmp_path / "lua" / "take.lua").write_text("return redis.call('LPOP', KEYS[1])")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     with EmbeddedServer() as server:

@@ -8,6 +8,7 @@ from keyleash.audit import log, token_use
 from keyleash.audit.export import run as archives
 from keyleash.audit.inspect import read_details, read_timeline
 from keyleash.audit.point_in_time import value_at
+from keyleash.audit.refused_scripts import refused_scripts
 from keyleash.audit.stats import read_stats
 from keyleash.audit.undo.apply import apply_undo
 from keyleash.audit.undo.key_plans import plan_selected
@@ -72,6 +73,7 @@ class AuditOperations(Noun[F]):
     timeline = read_timeline
     value_at = value_at
     stats = read_stats
+    refused_scripts = refused_scripts
     export = archives.export_streams
     follow_export = archives.follow_export
     verify = archives.verify

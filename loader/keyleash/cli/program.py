@@ -39,6 +39,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("explain:explain", "Explain a decision, step by step."),
         "can-i": ("explain:can_i", "Check whether an identity may run a command."),
         "schema": ("schema:schema", "Print the JSON Schema of policy files, for editors."),
+        "scripts": ("scripts:scripts", "Approve the scripts of a library; list refused ones."),
         "compile": ("compile:compile_", "Compile a policy file into Lua scripts."),
     },
     "Tokens": {

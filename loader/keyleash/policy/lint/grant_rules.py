@@ -12,7 +12,7 @@ from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.keysets import KeySet, Segment, Shape, covers, segments_of, shape_of
 from keyleash.policy.lint.findings import Finding
-from keyleash.policy.lua import RESP3
+from keyleash.policy.lua import RESP3, Sandboxed
 from keyleash.policy.model import (
     AnySuffix,
     Grant,
@@ -59,18 +59,22 @@ def script_builds_keys(identity: Identity) -> Iterator[Finding]:
 def script_cannot_work(identity: Identity) -> Iterator[Finding]:
     """Find approved scripts whose calls fail whatever the grants."""
     for script in identity.scripts:
-        failing = [
-            f"{quote(name)} at {line}:{column} ({reason})"
-            for name, line, column in script.text.places
-            if (reason := _why_failing(name))
-        ]
-        if failing:
+        if failing := failing_calls(script.text):
             yield Finding(
                 f"the script {quote(script.file)} makes calls that fail: {some(failing, 3)}",
                 script.span,
                 "remove these calls from the script, do not approve it, or accept the finding if"
                 " nothing calls it",
             )
+
+
+def failing_calls(text: Sandboxed) -> list[str]:
+    """Return the calls of a script that fail whatever the grants, each with its place and why."""
+    return [
+        f"{quote(name)} at {line}:{column} ({reason})"
+        for name, line, column in text.places
+        if (reason := _why_failing(name))
+    ]
 
 
 def _why_failing(call: str) -> str | None:
