@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import resource
 import signal
 import sys
 from typing import Any
@@ -60,9 +61,12 @@ class Address(click.ParamType[Any]):
     "--admin",
     metavar="HOST:PORT",
     type=Address(),
+    default="127.0.0.1:9122",
+    show_default=True,
     help="Serve /healthz, /readyz and /metrics here.",
 )
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS.")
+@click.option("--share-port", is_flag=True, help="Let other gateways listen on the same port.")
 @click.option("--wait", is_flag=True, help="Wait for the server to start.")
 @urls_option("--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the primary; repeatable.")
 @click.option(
@@ -81,8 +85,9 @@ def gateway(
     tls_cert: str | None,
     tls_key: str | None,
     client_ca: str | None,
-    admin: tuple[str, int] | None,
+    admin: tuple[str, int],
     insecure: bool,
+    share_port: bool,
     wait: bool,
     sentinels: tuple[str, ...],
     service: str,
@@ -119,6 +124,7 @@ def gateway(
         loop.add_signal_handler(signal.SIGHUP, reload)
         url = await asyncio.to_thread(answering_url, settings.url, settings.timeout_s)
         upstream = Upstream(split_urls(url)[0], sentinels, service)
+        is_waiting = False
         while True:
             try:
                 await upstream.open()
@@ -126,20 +132,25 @@ def gateway(
             except (ConnectionError, TimeoutError, OSError):
                 if not wait:
                     raise
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(ended.wait(), WAIT_S)
-                    return
+            if not is_waiting:
+                print_note(f"waiting for {settings.shown_url}")
+                is_waiting = True
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ended.wait(), WAIT_S)
+                return
         gate = Gateway(upstream)
-        port = await gate.listen(*listen, unix, tls)
+        port = await gate.listen(*listen, unix, tls, share_port=share_port)
         urls = {"url": f"{'rediss' if tls else 'redis'}://{_shown(listen[0], port)}"}
-        if admin is not None:
-            urls["admin"] = f"http://{_shown(admin[0], await gate.listen_for_admin(*admin))}"
+        urls["admin"] = f"http://{_shown(admin[0], await gate.listen_for_admin(*admin))}"
         _announce(settings, urls, unix)
         sweeping = loop.create_task(gate.sweep())
         await ended.wait()
         sweeping.cancel()
         await gate.drain()
 
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     uvloop.run(serve())
     print_note("stopped")
 
@@ -161,6 +172,5 @@ def _announce(settings: Settings, urls: dict[str, str], unix: str | None) -> Non
     else:
         click.echo(urls["url"])
         print_note(f"calls go to {settings.shown_url}")
-        if "admin" in urls:
-            print_note(f"health and metrics: {urls['admin']}")
+        print_note(f"health and metrics: {urls['admin']}")
     sys.stdout.flush()

@@ -63,15 +63,24 @@ class Gateway:
     # Listening.
 
     async def listen(
-        self, host: str, port: int, path: str | None = None, tls: ssl.SSLContext | None = None
+        self,
+        host: str,
+        port: int,
+        path: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        *,
+        share_port: bool = False,
     ) -> int:
         """Listen on an address, and on a unix socket if *path* is given; return the port.
+
+        Args:
+            share_port: Whether other processes may listen on the same port.
 
         Raises:
             OperationError (port-in-use): the address or the path is in use, or may not be used.
         """
         loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {"ssl": tls, "backlog": BACKLOG}
+        options: dict[str, Any] = {"ssl": tls, "backlog": BACKLOG, "reuse_port": share_port}
         if tls is not None:
             options["ssl_handshake_timeout"] = HANDSHAKE_S
         try:
@@ -301,7 +310,10 @@ def load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> Non
         OperationError (certificate-unreadable): they cannot be read, or do not belong together.
     """
     try:
-        context.load_cert_chain(certificate, key)
+        # First elsewhere: what does not belong together would replace what does.
+        for loaded in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+            # OpenSSL would ask for the password at the terminal.
+            loaded.load_cert_chain(certificate, key, password="")
     except (OSError, ssl.SSLError) as error:
         raise _unreadable(f"{certificate}` or `{key}", error) from None
 
@@ -309,5 +321,7 @@ def load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> Non
 def _unreadable(what: str, error: Exception) -> OperationError:
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     return OperationError(
-        "certificate-unreadable", f"`{what}` cannot be read: {str(reason).lower()}"
+        "certificate-unreadable",
+        f"`{what}` cannot be read: {str(reason).lower()}",
+        help="give PEM files that this user may read, and the key that belongs to the certificate",
     )
