@@ -20,8 +20,8 @@ demo: $(VENV)/.run
 test: check unit
 
 check: $(VENV)/.dev
-	$(BIN)/ruff check loader tests benchmarks tools
-	$(BIN)/ruff format --check loader tests benchmarks tools
+	$(BIN)/ruff check loader tests benchmarks tools deploy
+	$(BIN)/ruff format --check loader tests benchmarks tools deploy
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/lint-imports --no-cache tools/circles.toml
@@ -116,8 +116,8 @@ audit: $(VENV)/.audit
 	$(VENV)/audit/bin/pip-audit --strict $(ARGS) -r $(VENV)/audit/requirements.txt
 
 format: $(VENV)/.dev
-	$(BIN)/ruff check --fix loader tests benchmarks tools
-	$(BIN)/ruff format loader tests benchmarks tools
+	$(BIN)/ruff check --fix loader tests benchmarks tools deploy
+	$(BIN)/ruff format loader tests benchmarks tools deploy
 
 # Modules that are generated from their asyncio sources.
 sync: $(VENV)/.dev
