@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from support.command_line import Cli, Spawned
-from support.deployment import DEPLOY, ROOT, needs_gateway
+from support.deployment import DEPLOY, ROOT
 from support.servers import RealServer
 
-pytestmark = needs_gateway
 AGENTS = DEPLOY / "agents"
 
 

@@ -17,7 +17,8 @@ import pytest
 from compose_spec import PyCompose
 
 import keyleash
-from support.deployment import DEPLOY, DRAIN_S, ROOT, assert_accepted, documents, needs_gateway
+from keyleash.gateway.serve import DRAIN_S
+from support.deployment import DEPLOY, ROOT, assert_accepted, documents
 from support.servers import RealServer
 
 (FILE,) = documents("compose.yaml")
@@ -106,7 +107,6 @@ def test_file_has_no_secret() -> None:
         assert set(service.get("environment", {})) <= {"KEYLEASH_URL", "KEYLEASH_ACTOR"}
 
 
-@needs_gateway
 def test_gateway_has_options_of_the_program_and_time_to_drain() -> None:
     """An option that does not exist would be found at the first start."""
     assert_accepted(SERVICES["gateway"]["command"])

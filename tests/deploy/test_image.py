@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.deployment import DEPLOY, IMAGE, PROJECT, ROOT, assert_accepted, needs_gateway
+from support.deployment import DEPLOY, IMAGE, PROJECT, ROOT, assert_accepted
 
 TEXT = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 IGNORED = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
@@ -44,7 +44,6 @@ def test_image_runs_the_command_as_a_number_that_is_not_root() -> None:
     assert json.loads(instruction("ENTRYPOINT")) == ["keyleash"]
 
 
-@needs_gateway
 def test_image_starts_a_gateway_with_tls() -> None:
     """Who publishes its port without a certificate gets an error, not an open gateway."""
     words = json.loads(instruction("CMD"))
@@ -54,7 +53,6 @@ def test_image_starts_a_gateway_with_tls() -> None:
     assert "--insecure" not in words
 
 
-@needs_gateway
 def test_image_installs_extras_that_exist() -> None:
     """Gateway and CLI are in one image."""
     (extras,) = re.findall(r'install .*"/src\[(.*)\]"', TEXT)

@@ -12,14 +12,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from support.deployment import (
-    DEPLOY,
-    IMAGE,
-    assert_accepted,
-    assert_hardened,
-    documents,
-    needs_gateway,
-)
+from support.deployment import DEPLOY, IMAGE, assert_accepted, assert_hardened, documents
 
 VERSION = "1.33"
 """Of the API: the first in which sidecars are stable."""
@@ -66,7 +59,6 @@ def test_pods_run_without_root_rights_or_an_account(deployment: dict[str, Any]) 
         assert_hardened(container["securityContext"])
 
 
-@needs_gateway
 @pytest.mark.parametrize("name", GATEWAYS)
 def test_gateway_has_options_of_the_program(name: str) -> None:
     """An option that does not exist would be found at the first start."""

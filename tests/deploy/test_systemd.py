@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from support.deployment import DEPLOY, DRAIN_S, assert_accepted, needs_gateway
+from keyleash.gateway.serve import DRAIN_S
+from support.deployment import DEPLOY, assert_accepted
 
 UNIT = DEPLOY / "keyleash-gateway.service"
 PROGRAM = "/opt/keyleash/bin/keyleash"
@@ -65,7 +66,6 @@ def test_unit_is_hardly_exposed(unit: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 
 
-@needs_gateway
 def test_unit_has_options_of_the_program(service: configparser.SectionProxy) -> None:
     """An option that does not exist would be found at the first start."""
     program, *words = shlex.split(service["ExecStart"])

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from support.deployment import IMAGE, ROOT, assert_accepted, needs_gateway
+from support.deployment import IMAGE, ROOT, assert_accepted
 
 PAGE = (ROOT / "docs" / "how-to" / "run-the-gateway.md").read_text(encoding="utf-8")
 COMMAND = re.compile(
@@ -16,7 +16,6 @@ COMMAND = re.compile(
 LINES = [first or second for first, second in COMMAND.findall(PAGE)]
 
 
-@needs_gateway
 @pytest.mark.parametrize("line", LINES)
 def test_command_of_the_page_has_options_of_the_program(line: str) -> None:
     """A reader copies it."""

@@ -6,21 +6,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from keyleash.cli.program import COMMANDS
 from support.command_line import Cli
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = f"keyleash:{PROJECT['version']}"
-DRAIN_S = 10
-"""The time that a gateway gives replies in flight when it ends."""
 NO_SERVER = "redis://127.0.0.1:1"
-
-needs_gateway = pytest.mark.skipif("gateway" not in COMMANDS, reason="no command `gateway`")
 
 
 def documents(name: str) -> list[Any]:
